@@ -1,0 +1,22 @@
+//! pop3svc: a POP3 mail drop in one binary and one data file.
+//!
+//! ```text
+//! words typed ─► cli ─► admin::Op ─┬─ data file free: Store::open, op.run(&store)
+//!                                  └─ service running: control socket ─► the same op.run(&store)
+//!
+//! socket ─► serve (accept, slots) ─► pop3::Session / smtp::Session   (pure: no I/O)
+//!                     │                        │ asks for one thing at a time
+//!                     └────── does it ◄────────┘
+//!                                │
+//!                              Store ── writer thread: one queue, group commit
+//!                                │
+//!                      winpop.db = redb (index) + blobs, one file, one order of syncs
+//! ```
+
+mod address;
+mod units;
+mod verdict;
+
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

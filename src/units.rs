@@ -1,0 +1,119 @@
+//! Sizes and durations as people type and read them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A number of octets. Typed as `52428800`, `50MB`, `50 MiB`, `1G`: a unit with or without `i` means powers of
+/// 1024, as file managers and the original service count. Printed with `humansize`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Octets(pub u64);
+
+/// Whole seconds. Typed as `90`, `90s`, `10m`, `2h`, `1d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seconds(pub u64);
+
+impl Octets {
+    pub const fn mebibytes(n: u64) -> Self {
+        Self(n << 20)
+    }
+}
+
+impl FromStr for Octets {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        let (number, unit) = split_number(typed);
+        let shift = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 0,
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            "t" | "tb" | "tib" => 40,
+            _ => {
+                return Err(format!(
+                    "\"{typed}\" is not a size: write octets, or a number with KB, MB, GB or TB"
+                ));
+            }
+        };
+        let number: u64 =
+            number.parse().map_err(|_| format!("\"{typed}\" is not a size: write it as 52428800 or 50MB"))?;
+        number
+            .checked_mul(1 << shift)
+            .map(Octets)
+            .ok_or_else(|| format!("{typed} is more than this program can count"))
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        let (number, unit) = split_number(typed);
+        let factor = match unit.to_ascii_lowercase().as_str() {
+            "" | "s" => 1,
+            "m" | "min" => 60,
+            "h" => 3600,
+            "d" => 86400,
+            _ => {
+                return Err(format!(
+                    "\"{typed}\" is not a time: write seconds, or a number with s, m, h or d"
+                ));
+            }
+        };
+        let number: u64 =
+            number.parse().map_err(|_| format!("\"{typed}\" is not a time: write it as 600 or 10m"))?;
+        number
+            .checked_mul(factor)
+            .map(Seconds)
+            .ok_or_else(|| format!("{typed} is more than this program can count"))
+    }
+}
+
+fn split_number(typed: &str) -> (&str, &str) {
+    let digits = typed.bytes().take_while(u8::is_ascii_digit).count();
+    (&typed[..digits], typed[digits..].trim_start())
+}
+
+impl From<Seconds> for Duration {
+    fn from(seconds: Seconds) -> Duration {
+        Duration::from_secs(seconds.0)
+    }
+}
+
+impl fmt::Display for Octets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&humansize::format_size(self.0, humansize::BINARY))
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{} s", self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_powers_of_1024() {
+        for (typed, octets) in
+            [("0", 0), ("512", 512), ("50MB", 50 << 20), ("50 mib", 50 << 20), ("1G", 1 << 30), ("2kb", 2048)]
+        {
+            assert_eq!(typed.parse(), Ok(Octets(octets)), "{typed}");
+        }
+        for bad in ["", "MB", "1.5MB", "-1", "1XB", "99999999999999999999", "99999999999TB"] {
+            assert!(bad.parse::<Octets>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_in_seconds() {
+        for (typed, seconds) in [("0", 0), ("90", 90), ("10m", 600), ("2h", 7200), ("1d", 86400)] {
+            assert_eq!(typed.parse(), Ok(Seconds(seconds)), "{typed}");
+        }
+        assert!("ten".parse::<Seconds>().is_err());
+    }
+}
