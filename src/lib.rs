@@ -14,8 +14,12 @@
 //! ```
 
 mod address;
+mod auth;
+mod message;
+mod store;
 mod units;
 mod verdict;
+mod wire;
 
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
