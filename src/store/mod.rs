@@ -17,6 +17,8 @@
 //! What lies where in the file: `container.rs`. The tables: `index.rs`. Changes go through one thread: `writer.rs`.
 //! The store knows no protocol and no executor; what it returns can be awaited or waited for.
 
+mod backup;
+mod check;
 mod container;
 mod delivery;
 mod directory;
@@ -28,8 +30,12 @@ mod rows;
 #[cfg(test)]
 mod simulated;
 mod space;
+#[cfg(test)]
+mod tests;
 mod writer;
 
+pub use backup::{BackupError, BackupReport};
+pub use check::CheckReport;
 pub use delivery::Letter;
 pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
@@ -287,7 +293,7 @@ fn open_index(disk: Arc<dyn Disk>, pins: Pins) -> Result<(OpenIndex, Space), Ope
 fn make_tables(database: &redb::Database, container: &Container) -> Result<(), OpenErrorKind> {
     let mut transaction = database.begin_write().map_err(Fault::from)?;
     transaction.set_quick_repair(true);
-    let mut space = Space::default();
+    let mut space = Space::empty(Pins::default());
     let tables = Tables::open(&transaction)?;
     Tx::begin(tables, &mut space, container, true)?.settle()?;
     transaction.commit().map_err(Fault::from)?;
@@ -295,14 +301,7 @@ fn make_tables(database: &redb::Database, container: &Container) -> Result<(), O
 }
 
 fn lock_file(path: &Path, create: bool) -> Result<DataFile, OpenError> {
-    DataFile::open(path, create).map_err(|e| {
-        let kind = match e {
-            FileError::Missing => OpenErrorKind::Missing,
-            FileError::Locked => OpenErrorKind::Locked,
-            FileError::Io(e) => OpenErrorKind::Io(e),
-        };
-        kind.at(path)
-    })
+    DataFile::open(path, create).map_err(|e| OpenErrorKind::from(e).at(path))
 }
 
 /// Makes the name of a new file durable.
@@ -341,6 +340,16 @@ pub enum OpenErrorKind {
 impl OpenErrorKind {
     fn at(self, path: &Path) -> OpenError {
         OpenError { path: path.to_owned(), kind: self }
+    }
+}
+
+impl From<FileError> for OpenErrorKind {
+    fn from(e: FileError) -> Self {
+        match e {
+            FileError::Missing => OpenErrorKind::Missing,
+            FileError::Locked => OpenErrorKind::Locked,
+            FileError::Io(e) => OpenErrorKind::Io(e),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A disk that loses what was not synced: for the crash tests.
 //!
-//! It records every write, length change and sync. [`SimulatedDisk::crash`] then makes the disk that could be found after
-//! a power cut at a given event: what was synced before is there; of everything since, an arbitrary subset of sectors.
+//! It records every write, length change and sync. [`Replay::crash`] then makes the disk that could be found after a power
+//! cut at a given event: what was synced before is there; of everything since, an arbitrary subset of sectors.
 
 use super::disk::{Disk, DiskUsage, View};
 use std::io;
@@ -71,34 +71,9 @@ impl SimulatedDisk {
         self.lock().until_failure = operations;
     }
 
-    /// The disk as found after a power cut just before event `at`. Of what was not synced, each sector survives with
-    /// the probability `survival`, each change of length too.
-    pub fn crash(&self, at: usize, survival: f64, rng: &mut fastrand::Rng) -> SimulatedDisk {
-        let state = self.lock();
-        let events = &state.events[..at];
-        let synced = events.iter().rposition(|event| matches!(event, Event::Sync)).map_or(0, |i| i + 1);
-        let mut image = Vec::new();
-        for event in &events[..synced] {
-            apply(&mut image, event);
-        }
-        for event in &events[synced..] {
-            match event {
-                Event::Write { at, octets } => {
-                    let mut done = 0;
-                    while done < octets.len() {
-                        let at = *at as usize + done;
-                        let count = (SECTOR - at % SECTOR).min(octets.len() - done);
-                        if rng.f64() < survival {
-                            write(&mut image, at, &octets[done..done + count]);
-                        }
-                        done += count;
-                    }
-                }
-                event if rng.f64() < survival => apply(&mut image, event),
-                _ => {}
-            }
-        }
-        SimulatedDisk::with(image)
+    /// The recorded events, to be played up to one cut after another.
+    pub fn replay(&self) -> Replay {
+        Replay { events: self.lock().events.clone(), synced: Vec::new(), played: 0 }
     }
 
     fn change(&self, event: Event) -> io::Result<()> {
@@ -126,6 +101,49 @@ impl SimulatedDisk {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// The history of a disk, played forward.
+pub struct Replay {
+    events: Vec<Event>,
+    /// The disk as of the last sync that was played.
+    synced: Vec<u8>,
+    played: usize,
+}
+
+impl Replay {
+    /// The disk as found after a power cut just before event `at`, which may not be before an earlier cut. Of what was not
+    /// synced, each sector survives with the probability `survival`, each change of length too.
+    pub fn crash(&mut self, at: usize, survival: f64, rng: &mut fastrand::Rng) -> SimulatedDisk {
+        let last_sync = self.events[..at].iter().rposition(|event| matches!(event, Event::Sync));
+        let synced = last_sync.map_or(0, |sync| sync + 1);
+        for event in &self.events[self.played.min(synced)..synced] {
+            apply(&mut self.synced, event);
+        }
+        self.played = synced;
+        let mut image = self.synced.clone();
+        for event in &self.events[synced..at] {
+            match event {
+                Event::Write { at, octets } => write_some(&mut image, *at as usize, octets, survival, rng),
+                event if rng.f64() < survival => apply(&mut image, event),
+                _ => {}
+            }
+        }
+        SimulatedDisk::with(image)
+    }
+}
+
+/// A write of which each sector survives by itself.
+fn write_some(image: &mut Vec<u8>, at: usize, octets: &[u8], survival: f64, rng: &mut fastrand::Rng) {
+    let mut done = 0;
+    while done < octets.len() {
+        let at = at + done;
+        let count = (SECTOR - at % SECTOR).min(octets.len() - done);
+        if rng.f64() < survival {
+            write(image, at, &octets[done..done + count]);
+        }
+        done += count;
     }
 }
 

@@ -49,6 +49,11 @@ pub struct Space {
 }
 
 impl Space {
+    /// The space of a new container.
+    pub fn empty(pins: Pins) -> Self {
+        Space { pins, ..Space::default() }
+    }
+
     /// The space as the tables have it.
     pub fn load(
         runs: impl Iterator<Item = (u64, u64)>,

@@ -5,7 +5,8 @@
 //! - Nobody is answered before the commit is durable.
 //! - A fault in a batch undoes the whole batch; then each of its jobs is tried alone, so that one cannot spoil another.
 //! - When redb has met an I/O error it refuses everything after; then the index is opened anew from the disk. Whether
-//!   the commit that failed got through is read from the store's own count of commits, never guessed.
+//!   the commit that failed got through is read from the store's own count of commits, never guessed. Only where the
+//!   disk cannot even be read is it not known; then nothing is tried again, and everyone is told of the fault.
 
 use super::index::{Fault, Tables, Tx};
 use super::space::Space;
@@ -83,6 +84,14 @@ impl<T> Future for Pending<T> {
     }
 }
 
+/// What became of a transaction that met a fault.
+enum Failure {
+    /// Nothing of it is in the store.
+    Undone(Fault),
+    /// It may be in the store or not.
+    Unknown(Fault),
+}
+
 pub struct Writer {
     shared: Arc<Shared>,
     queue: Receiver<Box<dyn Job>>,
@@ -113,42 +122,37 @@ impl Writer {
     }
 
     fn carry_out(&mut self, mut batch: Vec<Box<dyn Job>>) {
-        let outcome = self.commit_or_recover(&mut batch);
-        if outcome.is_err() && batch.len() > 1 {
-            for job in batch {
-                let mut alone = vec![job];
-                let outcome = self.commit_or_recover(&mut alone);
-                alone.into_iter().for_each(|job| job.answer(outcome.clone()));
+        match self.commit_or_recover(&mut batch) {
+            Err(Failure::Undone(_)) if batch.len() > 1 => {
+                batch.into_iter().for_each(|job| self.carry_out(vec![job]));
             }
-            return;
+            Ok(()) => batch.into_iter().for_each(|job| job.answer(Ok(()))),
+            Err(Failure::Undone(fault) | Failure::Unknown(fault)) => {
+                batch.into_iter().for_each(|job| job.answer(Err(fault.clone())));
+            }
         }
-        batch.into_iter().for_each(|job| job.answer(outcome.clone()));
     }
 
-    /// One transaction. An error means that nothing of it is in the store.
-    fn commit_or_recover(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {
+    /// One transaction.
+    fn commit_or_recover(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Failure> {
         let open = match self.shared.current() {
             Ok(open) => open,
             // An earlier attempt to open the index anew has failed; the disk may be back by now.
-            Err(_) => self.reopen()?,
+            Err(_) => self.reopen().map_err(Failure::Undone)?,
         };
-        match self.commit(&open, batch) {
-            Ok(()) => {
-                self.commits += 1;
-                Ok(())
-            }
-            Err(fault) => {
-                self.space.aborted();
-                if open.database.begin_write().is_ok() {
-                    return Err(fault);
-                }
-                log::error!("{fault}; the data file is opened anew");
-                drop(open);
-                let before = self.commits;
-                self.reopen()?;
-                if self.commits == before { Err(fault) } else { Ok(()) }
-            }
+        let Err(fault) = self.commit(&open, batch) else {
+            self.commits += 1;
+            return Ok(());
+        };
+        self.space.aborted();
+        if open.database.begin_write().is_ok() {
+            return Err(Failure::Undone(fault));
         }
+        log::error!("{fault}; the data file is opened anew");
+        drop(open);
+        let before = self.commits;
+        self.reopen().map_err(Failure::Unknown)?;
+        if self.commits == before { Err(Failure::Undone(fault)) } else { Ok(()) }
     }
 
     fn commit(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {

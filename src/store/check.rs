@@ -1,0 +1,352 @@
+//! Verifying a store: every row, every text, every count, and that every octet has one owner.
+//!
+//! It works on one snapshot, so a store can be checked while it is being served. Memory is bounded: the texts are gone
+//! through in parts.
+
+use super::container::{EXTENT, extent_at};
+use super::index::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, Fault, MAILBOXES, MESSAGES, Read, TEXTS};
+use super::rows::{Counts, DomainRow, MailboxRow, MessageRow, Row, StoreRow, TextRow};
+use super::space::footprint;
+use super::{Snapshot, Store};
+use crate::address::{Address, Domain};
+use crate::wire;
+use redb::ReadableTable;
+use std::collections::{BTreeMap, HashMap};
+
+/// Findings that are kept; more are counted.
+const FINDINGS_MAX: usize = 200;
+/// Texts looked at in one pass over the messages.
+const TEXTS_A_PASS: u64 = 500_000;
+
+/// What a check saw and found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    pub domains: u64,
+    pub mailboxes: u64,
+    pub messages: u64,
+    pub texts: u64,
+    /// Octets of texts that were read and compared with their names.
+    pub text_octets: u64,
+    /// Sentences, the first two hundred.
+    pub findings: Vec<String>,
+    pub findings_total: u64,
+}
+
+impl CheckReport {
+    pub fn is_clean(&self) -> bool {
+        self.findings_total == 0
+    }
+
+    fn find(&mut self, what: String) {
+        self.findings_total += 1;
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(what);
+        }
+    }
+}
+
+impl Store {
+    /// Verifies the whole store as of now. Takes as long as reading it; not for the executor.
+    pub fn check(&self) -> Result<CheckReport, Fault> {
+        // The pin comes before the snapshot: no text that the snapshot has is overwritten meanwhile.
+        let _pin = self.0.shared.pins.pin();
+        let snapshot = self.read()?;
+        let mut check =
+            Check { snapshot: &snapshot, report: CheckReport::default(), owners: BTreeMap::new() };
+        check.directory()?;
+        check.messages_and_texts()?;
+        check.counts()?;
+        check.space()?;
+        Ok(check.report)
+    }
+}
+
+struct Check<'a> {
+    snapshot: &'a Snapshot,
+    report: CheckReport,
+    /// Mailboxes by id: name, the id of the domain, and what was counted.
+    owners: BTreeMap<u32, Owner>,
+}
+
+struct Owner {
+    name: String,
+    domain: Option<u32>,
+    seen: Counts,
+}
+
+impl Check<'_> {
+    fn directory(&mut self) -> Result<(), Fault> {
+        let next_id = self.snapshot.totals()?.next_id;
+        let mut domain_ids = HashMap::new();
+        for row in self.snapshot.table(DOMAINS)?.iter()? {
+            let (name, row) = row?;
+            let name = name.value();
+            self.report.domains += 1;
+            match DomainRow::from_row(row.value()) {
+                Ok(row) => {
+                    domain_ids.insert(name.to_owned(), row.id);
+                    self.add_owner(name.to_owned(), row.id, None, next_id);
+                }
+                Err(_) => self.report.find(format!("the row of domain {name} cannot be read")),
+            }
+            if name.parse::<Domain>().is_err() {
+                self.report.find(format!("\"{name}\" is listed as a domain and is not a domain name"));
+            }
+        }
+        for row in self.snapshot.table(MAILBOXES)?.iter()? {
+            let (key, row) = row?;
+            let (domain, local) = key.value();
+            let name = format!("{local}@{domain}");
+            self.report.mailboxes += 1;
+            let domain = domain_ids.get(domain).copied();
+            if domain.is_none() {
+                self.report.find(format!("the domain of mailbox {name} does not exist"));
+            }
+            if name.parse::<Address>().is_err() {
+                self.report.find(format!("\"{name}\" is listed as a mailbox and is not an address"));
+            }
+            match MailboxRow::from_row(row.value()) {
+                Ok(row) => self.add_owner(name, row.id, domain.or(Some(0)), next_id),
+                Err(_) => self.report.find(format!("the row of mailbox {name} cannot be read")),
+            }
+        }
+        Ok(())
+    }
+
+    fn add_owner(&mut self, name: String, id: u32, domain: Option<u32>, next_id: u32) {
+        if id >= next_id {
+            self.report.find(format!("{name} has an id that was never given out"));
+        }
+        let owner = Owner { name: name.clone(), domain, seen: Counts::default() };
+        if let Some(other) = self.owners.insert(id, owner) {
+            self.report.find(format!("{name} and {} have the same id", other.name));
+        }
+    }
+
+    /// Goes through the texts in parts of bounded size; the messages are counted on the first pass.
+    fn messages_and_texts(&mut self) -> Result<(), Fault> {
+        let texts = redb::ReadableTableMetadata::len(&self.snapshot.table(TEXTS)?)?;
+        let parts = texts.div_ceil(TEXTS_A_PASS).clamp(1, 256) as u32;
+        for part in 0..parts {
+            // The first octet of a name says which part it belongs to.
+            let first = (part * 256 / parts) as u8;
+            let last = ((part + 1) * 256 / parts - 1) as u8;
+            let mut seen = self.texts_of_part(first, last)?;
+            self.messages_of_part(first, last, part == 0, &mut seen)?;
+            for (name, text) in seen {
+                if text.references != text.references_seen {
+                    self.report.find(format!(
+                        "text {} counts {} messages and {} have it",
+                        blake3::Hash::from(name),
+                        text.references,
+                        text.references_seen
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn texts_of_part(&mut self, first: u8, last: u8) -> Result<HashMap<[u8; 32], SeenText>, Fault> {
+        let mut seen = HashMap::new();
+        for row in self.snapshot.table(TEXTS)?.range(part_range(first, last))? {
+            let (name, row) = row?;
+            let name = name.value();
+            self.report.texts += 1;
+            let Ok(row) = TextRow::from_row(row.value()) else {
+                self.report.find(format!("the row of text {} cannot be read", blake3::Hash::from(name)));
+                continue;
+            };
+            let octets = self.read_text(&name, &row);
+            seen.insert(name, SeenText { octets, references: row.references, references_seen: 0 });
+        }
+        Ok(seen)
+    }
+
+    /// The content's length, or none where the text is not what its name says.
+    fn read_text(&mut self, name: &[u8; 32], row: &TextRow) -> Option<u64> {
+        let hash = blake3::Hash::from(*name);
+        let file = self.snapshot.container().usage().map(|usage| usage.file_octets).unwrap_or(0);
+        if row.at.checked_add(row.wire_octets).is_none_or(|end| end > file) {
+            self.report.find(format!("text {hash} lies outside of the file"));
+            return None;
+        }
+        let mut text = vec![0; row.wire_octets as usize];
+        if let Err(e) = self.snapshot.container().read_blob(row.at, &mut text) {
+            self.report.find(format!("text {hash} cannot be read: {e}"));
+            return None;
+        }
+        if blake3::hash(&text) != hash {
+            self.report.find(format!("text {hash} has changed since it was stored"));
+            return None;
+        }
+        self.report.text_octets += row.wire_octets;
+        Some(wire::unstuff(&text).len() as u64)
+    }
+
+    fn messages_of_part(
+        &mut self,
+        first: u8,
+        last: u8,
+        count: bool,
+        seen: &mut HashMap<[u8; 32], SeenText>,
+    ) -> Result<(), Fault> {
+        for row in self.snapshot.table(MESSAGES)?.iter()? {
+            let (key, row) = row?;
+            let (mailbox, sequence) = key.value();
+            let Ok(row) = MessageRow::from_row(row.value()) else {
+                if count {
+                    self.report.find(format!(
+                        "the row of message {sequence} of mailbox id {mailbox} cannot be read"
+                    ));
+                }
+                continue;
+            };
+            if count {
+                self.count_message(mailbox, sequence, &row)?;
+            }
+            if !(first..=last).contains(&row.text[0]) {
+                continue;
+            }
+            let Some(text) = seen.get_mut(&row.text) else {
+                self.report.find(format!("message {sequence} of {} has no text", self.name_of(mailbox)));
+                continue;
+            };
+            text.references_seen += 1;
+            if let Some(octets) = text.octets
+                && row.octets != octets + row.prefix.len() as u64
+            {
+                self.report
+                    .find(format!("the size of message {sequence} of {} is wrong", self.name_of(mailbox)));
+            }
+        }
+        Ok(())
+    }
+
+    fn count_message(&mut self, mailbox: u32, sequence: u64, row: &MessageRow) -> Result<(), Fault> {
+        self.report.messages += 1;
+        let next = self.snapshot.counts(mailbox)?.next_sequence;
+        let Some(owner) = self.owners.get_mut(&mailbox).filter(|owner| owner.domain.is_some()) else {
+            self.report.find(format!("message {sequence} belongs to no mailbox (id {mailbox})"));
+            return Ok(());
+        };
+        owner.seen.messages += 1;
+        owner.seen.octets += row.octets;
+        if sequence >= next {
+            let name = owner.name.clone();
+            self.report.find(format!("message {sequence} of {name} has a number that was never given out"));
+        }
+        Ok(())
+    }
+
+    fn name_of(&self, mailbox: u32) -> &str {
+        self.owners.get(&mailbox).map_or("a mailbox that does not exist", |owner| &owner.name)
+    }
+
+    fn counts(&mut self) -> Result<(), Fault> {
+        let mut expected: BTreeMap<u32, Counts> = BTreeMap::new();
+        let mut whole = StoreRow { domains: self.report.domains, ..StoreRow::default() };
+        for (id, owner) in &self.owners {
+            let of_it = expected.entry(*id).or_default();
+            of_it.messages += owner.seen.messages;
+            of_it.octets += owner.seen.octets;
+            if let Some(domain) = owner.domain {
+                let of_domain = expected.entry(domain).or_default();
+                of_domain.messages += owner.seen.messages;
+                of_domain.octets += owner.seen.octets;
+                of_domain.mailboxes += 1;
+                whole.mailboxes += 1;
+                whole.messages += owner.seen.messages;
+                whole.octets += owner.seen.octets;
+            }
+        }
+        for (id, owner) in &self.owners {
+            let stored = self.snapshot.counts(*id)?;
+            let right = Counts { next_sequence: stored.next_sequence, ..expected[id] };
+            if stored != right {
+                self.report.find(format!(
+                    "{} is counted as {} messages and {} octets, and has {} and {}",
+                    owner.name, stored.messages, stored.octets, right.messages, right.octets
+                ));
+            }
+        }
+        for row in self.snapshot.table(COUNTS)?.iter()? {
+            let id = row?.0.value();
+            if !self.owners.contains_key(&id) {
+                self.report.find(format!("there are counts of an id ({id}) that does not exist"));
+            }
+        }
+        let stored = self.snapshot.totals()?;
+        whole = StoreRow {
+            text_octets: stored.text_octets,
+            next_id: stored.next_id,
+            commits: stored.commits,
+            ..whole
+        };
+        if stored != whole {
+            self.report
+                .find(format!("the counts of the whole store are {stored:?}, and should be {whole:?}"));
+        }
+        Ok(())
+    }
+
+    /// Every octet of a blob extent belongs to one text or one free run, and no blob extent is the index's.
+    fn space(&mut self) -> Result<(), Fault> {
+        let mut owned: Vec<(u64, u64)> = Vec::new();
+        let mut text_octets = 0;
+        for row in self.snapshot.table(TEXTS)?.iter()? {
+            if let Ok(row) = TextRow::from_row(row?.1.value()) {
+                owned.push((row.at, footprint(row.wire_octets)));
+                text_octets += row.wire_octets;
+            }
+        }
+        if text_octets != self.snapshot.totals()?.text_octets {
+            self.report.find("the texts are not as long together as is counted".to_owned());
+        }
+        for row in self.snapshot.table(FREE)?.iter()? {
+            let (at, len) = row?;
+            owned.push((at.value(), len.value()));
+        }
+        owned.sort_unstable();
+        for pair in owned.windows(2) {
+            if pair[0].0 + pair[0].1 > pair[1].0 {
+                self.report.find(format!("the octets at {} have two owners", pair[1].0));
+            }
+        }
+        let index_extents = self.snapshot.container().index_extents();
+        let mut blob_extents = Vec::new();
+        for row in self.snapshot.table(BLOB_EXTENTS)?.iter()? {
+            blob_extents.push(row?.0.value());
+        }
+        if blob_extents.iter().any(|extent| index_extents.contains(extent)) {
+            self.report.find("a part of the file belongs to the index and to texts".to_owned());
+        }
+        let inside = |at: u64| {
+            let extent = at.checked_sub(extent_at(0)).map(|past| (past / EXTENT) as u32);
+            extent.is_some_and(|extent| blob_extents.binary_search(&extent).is_ok())
+        };
+        if owned.iter().any(|(at, len)| !inside(*at) || !inside(at + len - 1)) {
+            self.report.find("a text or free run lies outside of the space for texts".to_owned());
+        }
+        let sum: u64 = owned.iter().map(|(_, len)| len).sum();
+        let space = blob_extents.len() as u64 * EXTENT;
+        if sum != space {
+            self.report.find(format!("the space for texts is {space} octets, and {sum} are accounted for"));
+        }
+        Ok(())
+    }
+}
+
+struct SeenText {
+    octets: Option<u64>,
+    references: u64,
+    references_seen: u64,
+}
+
+fn part_range(first: u8, last: u8) -> std::ops::RangeInclusive<[u8; 32]> {
+    let mut low = [0; 32];
+    low[0] = first;
+    let mut high = [0xff; 32];
+    high[0] = last;
+    low..=high
+}

@@ -1,0 +1,91 @@
+//! Disks that fail and fill up while the store runs.
+
+use super::*;
+
+const ANN: &str = "ann@example.com";
+
+#[test]
+fn a_full_disk_refuses_mail_lets_readers_delete_and_recovers() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    disk.set_room(Some(disk.file_len() + 6 * container::EXTENT));
+    let mut stored = 0;
+    while deliver(&store, &[ANN], format!("{stored}{}", "x".repeat(50_000)).as_bytes()) == [Delivery::Stored]
+    {
+        stored += 1;
+    }
+    assert!(stored > 10, "{stored}");
+    assert_eq!(deliver(&store, &[ANN], &vec![b'y'; 3 << 20]), [Delivery::DiskFull]);
+    let maildrop = open_maildrop(&store, ANN);
+    let entries = maildrop.list().unwrap();
+    assert_eq!(entries.len(), stored);
+    for entry in &entries {
+        assert!(maildrop.message(entry.uid).unwrap().is_some());
+    }
+    let half: Vec<_> = entries.iter().step_by(2).map(|entry| entry.uid).collect();
+    assert!(maildrop.delete(&half).wait().unwrap());
+    drop(maildrop);
+    assert_clean(&store);
+    assert_eq!(deliver(&store, &[ANN], &vec![b'z'; 40_000]), [Delivery::Stored]);
+    assert_clean(&store);
+}
+
+#[test]
+fn the_index_may_use_the_reserve_when_the_disk_is_full() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    disk.set_room(Some(disk.file_len()));
+    // Room for texts is left over in the extents that are there; it runs out.
+    while deliver(&store, &[ANN], &[b'x'; 400_000]) == [Delivery::Stored] {
+        if disk.file_len() > 100 * container::EXTENT {
+            panic!("the disk is never full");
+        }
+        let maildrop = open_maildrop(&store, ANN);
+        if maildrop.totals().messages > 3000 {
+            break;
+        }
+    }
+    let maildrop = open_maildrop(&store, ANN);
+    let uids: Vec<_> = maildrop.list().unwrap().iter().map(|entry| entry.uid).collect();
+    assert!(maildrop.delete(&uids).wait().unwrap());
+    drop(maildrop);
+    assert_clean(&store);
+}
+
+/// Lets the disk fail after every number of operations in turn. What is answered with a verdict is there; what is answered
+/// with a fault is there only if the disk could not even be read again by then.
+#[test]
+fn a_disk_that_fails_and_comes_back_costs_only_what_was_refused() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    let mut stored = 0;
+    let mut failed = 0;
+    let mut doubtful = 0;
+    for operations in (0..60).cycle().take(300) {
+        disk.fail_after(Some(operations));
+        for _ in 0..3 {
+            match try_deliver(&store, &[ANN], format!("{stored} of {operations}").as_bytes()) {
+                Ok(verdicts) if verdicts == [Delivery::Stored] => stored += 1,
+                Ok(verdicts) => assert_eq!(verdicts, [Delivery::DiskFull]),
+                Err(_) => failed += 1,
+            }
+        }
+        disk.fail_after(None);
+        assert_eq!(deliver(&store, &[ANN], b"the disk is back"), [Delivery::Stored]);
+        stored += 1;
+        let there = open_maildrop(&store, ANN).totals().messages;
+        assert!((stored..=stored + 1).contains(&there), "{there} are there, {stored} were acknowledged");
+        doubtful += there - stored;
+        stored = there;
+    }
+    assert!(failed > 50, "the disk failed only {failed} times");
+    assert!(
+        doubtful < failed / 10,
+        "of {failed} faults {doubtful} were of transactions that had got through"
+    );
+    assert_clean(&store);
+    drop(store);
+    let store = Store::open_on(disk).unwrap();
+    assert_eq!(open_maildrop(&store, ANN).list().unwrap().len() as u64, stored);
+    assert_clean(&store);
+}

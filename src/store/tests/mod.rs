@@ -1,0 +1,99 @@
+//! The store from outside, on a disk in memory.
+
+mod behaviour;
+mod crash;
+mod faults;
+
+use super::simulated::SimulatedDisk;
+use super::*;
+use crate::address::{Address, Domain};
+use crate::auth::password::{Credential, Verifier};
+use crate::verdict::{Delivery, Login};
+use crate::wire::{LineEnds, Receiver, Text};
+
+fn address(typed: &str) -> Address {
+    typed.parse().unwrap()
+}
+
+fn text(content: &[u8]) -> Text {
+    let mut receiver = Receiver::content(LineEnds::Normalise, u64::MAX);
+    receiver.push(content);
+    receiver.finish().unwrap()
+}
+
+fn letter(recipient: &str, tag: u64) -> Letter {
+    Letter {
+        recipient: address(recipient),
+        prefix: format!("Delivered-To: {recipient}\r\n").into_bytes(),
+        tag,
+    }
+}
+
+fn credential() -> Credential {
+    // Nobody logs in to these mailboxes, so no time is spent on deriving a key.
+    Credential { version: 0, verifier: Verifier::of_nobody(), sealed: None }
+}
+
+/// A store with the given mailboxes, on a new simulated disk.
+fn store_with(mailboxes: &[&str], disk: Arc<SimulatedDisk>) -> Store {
+    let store = Store::create_on(disk).unwrap();
+    for mailbox in mailboxes {
+        add_mailbox(&store, mailbox);
+    }
+    store
+}
+
+fn add_mailbox(store: &Store, mailbox: &str) {
+    let mailbox = address(mailbox);
+    let added = store.write(move |tx| {
+        let _ = tx.add_domain(&mailbox.domain, 1)?;
+        tx.add_mailbox(&mailbox, credential(), 1)
+    });
+    assert_eq!(added.wait().unwrap(), Ok(()));
+}
+
+fn deliver(store: &Store, recipients: &[&str], content: &[u8]) -> Vec<Delivery> {
+    try_deliver(store, recipients, content).unwrap()
+}
+
+fn try_deliver(store: &Store, recipients: &[&str], content: &[u8]) -> Result<Vec<Delivery>, Fault> {
+    let text = text(content);
+    let letters: Vec<Letter> = recipients.iter().map(|recipient| letter(recipient, 7)).collect();
+    store.write(move |tx| tx.deliver(&text, &letters, 1)).wait()
+}
+
+fn open_maildrop(store: &Store, mailbox: &str) -> Maildrop {
+    match store.open_maildrop(&address(mailbox)).unwrap() {
+        Login::Welcome(maildrop) => maildrop,
+        other => panic!("{mailbox}: {}", login_name(&other)),
+    }
+}
+
+fn login_name<T>(login: &Login<T>) -> &'static str {
+    match login {
+        Login::Welcome(_) => "welcome",
+        Login::WrongCredentials => "wrong credentials",
+        Login::Locked => "locked",
+        Login::InUse => "in use",
+    }
+}
+
+/// What RETR would send of every message of a mailbox: prefix and text.
+fn contents(store: &Store, mailbox: &str) -> Vec<Vec<u8>> {
+    let maildrop = open_maildrop(store, mailbox);
+    let entries = maildrop.list().unwrap();
+    entries
+        .iter()
+        .map(|entry| {
+            let message = maildrop.message(entry.uid).unwrap().expect("it is in the list");
+            let sent = [&message.prefix[..], &message.text].concat();
+            assert_eq!(crate::wire::unstuff(&sent).len() as u64, entry.octets);
+            sent
+        })
+        .collect()
+}
+
+fn assert_clean(store: &Store) {
+    let report = store.check().unwrap();
+    assert!(report.is_clean(), "{:#?}", report.findings);
+}
