@@ -14,6 +14,8 @@
 //! ```
 
 mod address;
+mod message;
+mod pop3;
 mod units;
 mod verdict;
 
