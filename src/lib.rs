@@ -14,8 +14,12 @@
 //! ```
 
 mod address;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod message;
 mod pop3;
+#[cfg(test)]
+mod tests;
 mod units;
 mod verdict;
 
