@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::pop3::Policy;
-use crate::pop3::memory::{Conversation, Mailbox, Stage};
+use crate::pop3::memory::{Conversation, Mailbox, Message, Stage};
 
 /// The octets as what a client sends, to a mailbox of four messages, held against a model that knows only which
 /// messages are marked. A first octet below 128 logs in first, so that both states are reached.
@@ -45,7 +45,7 @@ fn mailbox() -> Mailbox {
     Mailbox {
         name: "bob@example.com".to_owned(),
         password: "secret".to_owned(),
-        texts: (0..4).map(|number| text(number).into_bytes()).collect(),
+        messages: Message::sequence((0..4).map(|number| text(number).into_bytes())),
         ..Mailbox::default()
     }
 }
@@ -102,7 +102,7 @@ impl Model {
                 assert_eq!(replies, [format!("+OK {} {}", index + 1, entries[index].uid)]);
             }
             ["RETR", number] => {
-                let text = mailbox().texts[self.unmarked(number)].clone();
+                let text = mailbox().messages[self.unmarked(number)].text.clone();
                 let text = String::from_utf8(text).expect("our texts are ASCII");
                 assert_listing(&replies, text.lines().map(str::to_owned).collect());
             }
@@ -121,7 +121,7 @@ impl Model {
     /// The position of a message that a command was accepted for.
     fn unmarked(&self, number: &str) -> usize {
         let number: usize = number.parse().expect("a number that was accepted is one");
-        assert!((1..=mailbox().texts.len()).contains(&number), "message {number} is in the list");
+        assert!((1..=mailbox().messages.len()).contains(&number), "message {number} is in the list");
         assert!(!self.marked.contains(&(number - 1)), "message {number} is marked as deleted");
         number - 1
     }

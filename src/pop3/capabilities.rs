@@ -1,7 +1,6 @@
 //! What CAPA, bare AUTH and LANG tell.
 
-use std::io::Write;
-
+use super::reply::{ok, reply};
 use super::{Policy, TERMINATOR, mechanism};
 
 /// The languages of our replies (RFC 6856 section 3): the tag and the language's name in itself.
@@ -63,10 +62,9 @@ pub fn language_for(range: &[u8]) -> Option<&'static str> {
 }
 
 fn write_listing(title: &str, lines: &[impl AsRef<str>], out: &mut Vec<u8>) {
-    write!(out, "+OK {title}\r\n").expect("a Vec takes every write");
+    ok(out, format_args!("{title}"));
     for line in lines {
-        out.extend_from_slice(line.as_ref().as_bytes());
-        out.extend_from_slice(b"\r\n");
+        reply(out, format_args!("{}", line.as_ref()));
     }
     out.extend_from_slice(TERMINATOR);
 }

@@ -10,14 +10,20 @@ use crate::verdict::Login;
 pub struct Mailbox {
     pub name: String,
     pub password: String,
-    /// Texts in wire form: lines end with CRLF, and a line's first dot is doubled.
-    pub texts: Vec<Vec<u8>>,
+    pub messages: Vec<Message>,
     /// The answer to a login with the right name and password, if it is not `Welcome`.
     pub refusal: Option<Login<Totals>>,
     /// What the store cannot do.
     pub fault: Option<Fault>,
     /// Positions whose texts are gone.
     pub gone: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub uid: Uid,
+    /// In wire form: lines end with CRLF, and a line's first dot is doubled.
+    pub text: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,7 +37,7 @@ pub enum Fault {
 /// A session and its owner, from the greeting on.
 pub struct Conversation {
     session: Session,
-    mailbox: Mailbox,
+    pub mailbox: Mailbox,
     out: Vec<u8>,
     /// Octets received that are no whole line yet.
     pending: Vec<u8>,
@@ -39,7 +45,7 @@ pub struct Conversation {
     skipping: bool,
     pub stage: Stage,
     pub logged_in: bool,
-    /// What a commit deleted.
+    /// The positions that a commit deleted.
     pub deleted: Vec<usize>,
 }
 
@@ -107,6 +113,9 @@ impl Conversation {
                 Next::Flush => Event::Flushed,
                 Next::Commit { .. } if self.mailbox.fault == Some(Fault::Commit) => Event::Unavailable,
                 Next::Commit { deleted } => {
+                    for &index in deleted.iter().rev() {
+                        self.mailbox.messages.remove(index);
+                    }
                     self.deleted = deleted;
                     Event::Committed
                 }
@@ -138,7 +147,7 @@ impl Conversation {
         if self.mailbox.gone.contains(&send.index) {
             return Event::Gone;
         }
-        let text = &self.mailbox.texts[send.index];
+        let text = &self.mailbox.messages[send.index].text;
         self.out.extend_from_slice(send.status.as_bytes());
         match send.body_lines {
             None => self.out.extend_from_slice(text),
@@ -151,14 +160,20 @@ impl Conversation {
 
 impl Mailbox {
     pub fn entries(&self) -> Vec<Entry> {
-        let entry =
-            |(seq, text): (u64, &Vec<u8>)| Entry { octets: octets_of(text), uid: Uid { seq, tag: 7 } };
-        (1..).zip(&self.texts).map(entry).collect()
+        let entry = |message: &Message| Entry { octets: octets_of(&message.text), uid: message.uid };
+        self.messages.iter().map(entry).collect()
     }
 
-    fn totals(&self) -> Totals {
-        let octets = self.texts.iter().map(|text| octets_of(text)).sum();
-        Totals { messages: self.texts.len() as u64, octets }
+    pub fn totals(&self) -> Totals {
+        let octets = self.messages.iter().map(|message| octets_of(&message.text)).sum();
+        Totals { messages: self.messages.len() as u64, octets }
+    }
+}
+
+impl Message {
+    /// Messages with these texts, in the order of delivery.
+    pub fn sequence(texts: impl IntoIterator<Item = Vec<u8>>) -> Vec<Message> {
+        (1..).zip(texts).map(|(seq, text)| Message { uid: Uid { seq, tag: 7 }, text }).collect()
     }
 }
 

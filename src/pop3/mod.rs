@@ -26,6 +26,7 @@ mod maildrop;
 mod mechanism;
 #[cfg(any(test, fuzzing))]
 pub mod memory;
+mod reply;
 mod session;
 
 use std::fmt;

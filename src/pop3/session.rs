@@ -1,13 +1,16 @@
 //! The states of a session, and what each makes of an event.
 
 use std::fmt::Arguments;
-use std::io::Write;
 use std::mem;
 
 use super::capabilities::{language_for, write_capabilities, write_languages, write_mechanisms};
 use super::command::{Command, ListedCommand, Malformed, Number};
 use super::maildrop::Maildrop;
 use super::mechanism::{self, Mechanism, Step};
+use super::reply::{
+    BAD_RESPONSE, LOG_IN_FIRST, LOGGED_IN_ALREADY, NO_SUCH_MESSAGE, PLAINTEXT_REFUSED, WRONG_CREDENTIALS, ok,
+    refuse, refuse_plaintext_login, reply, report_totals, sign_off,
+};
 use super::{
     BAD_LINES_MAX, COMMAND_OCTETS_MAX, Credentials, Event, Next, Policy, REFUSED_LOGINS_MAX,
     RESPONSE_OCTETS_MAX, SLICE_OCTETS, Send, TERMINATOR,
@@ -17,16 +20,6 @@ use crate::verdict::Login;
 
 const READ_COMMAND: Next = Next::ReadLine { octets_max: COMMAND_OCTETS_MAX };
 const READ_RESPONSE: Next = Next::ReadLine { octets_max: RESPONSE_OCTETS_MAX };
-
-const NO_SUCH_MESSAGE: &str = "no such message";
-const LOG_IN_FIRST: &str = "log in first";
-const LOGGED_IN_ALREADY: &str = "only before the login";
-const WRONG_CREDENTIALS: &str = "[AUTH] wrong name or password";
-const BAD_RESPONSE: &str = "the response to AUTH is malformed";
-/// Behind `[AUTH]` where a password came or was announced with AUTH: RFC 3206 section 5 counts a login in
-/// violation of policy among the faults of credentials, and `[SYS/PERM]` would blame the server. Without a
-/// code for USER, as the same section asks.
-const PLAINTEXT_REFUSED: &str = "a password in clear is not accepted on this connection, use TLS";
 
 /// One client's session, from the greeting to the end. See the head of [`crate::pop3`].
 #[derive(Debug)]
@@ -38,7 +31,7 @@ pub struct Session {
     refused_logins: u32,
 }
 
-/// Where a session stands. The first row of each line is RFC 1939's state, the comment says what is awaited.
+/// Where a session stands: RFC 1939's state, and what is awaited in it.
 #[derive(Debug)]
 enum State {
     /// The connection.
@@ -141,7 +134,7 @@ impl Session {
                 refuse(out, "[SYS/TEMP] the message cannot be read now, try again later");
                 self.transaction(View::List(maildrop))
             }
-            (State::Committing, Event::Committed) => sign_off(out),
+            (State::Committing, Event::Committed) => close(out),
             (State::Committing, Event::Unavailable) => {
                 refuse(out, "[SYS/TEMP] the deletions could not be written, nothing is deleted");
                 Next::Close
@@ -154,7 +147,7 @@ impl Session {
     fn authorize(&mut self, user: Option<Vec<u8>>, command: Command<'_>, out: &mut Vec<u8>) -> Next {
         self.bad_lines = 0;
         match command {
-            Command::Quit => return sign_off(out),
+            Command::Quit => return close(out),
             Command::User(_) if !self.policy.plaintext_allowed => refuse(out, PLAINTEXT_REFUSED),
             Command::User(name) => {
                 ok(out, format_args!("now the password"));
@@ -360,7 +353,7 @@ impl Session {
                 self.state = State::Committing;
                 Next::Commit { deleted: maildrop.marked() }
             }
-            View::List(_) | View::Totals(_) => sign_off(out),
+            View::List(_) | View::Totals(_) => close(out),
         }
     }
 
@@ -415,6 +408,11 @@ impl View {
     }
 }
 
+fn close(out: &mut Vec<u8>) -> Next {
+    sign_off(out);
+    Next::Close
+}
+
 fn choose_language(range: Option<&[u8]>, out: &mut Vec<u8>) {
     match range {
         None => write_languages(out),
@@ -424,29 +422,4 @@ fn choose_language(range: Option<&[u8]>, out: &mut Vec<u8>) {
             None => refuse(out, "that language is not spoken here, LANG alone lists those that are"),
         },
     }
-}
-
-fn report_totals(totals: Totals, out: &mut Vec<u8>) {
-    ok(out, format_args!("maildrop has {} messages ({} octets)", totals.messages, totals.octets));
-}
-
-fn refuse_plaintext_login(out: &mut Vec<u8>) {
-    reply(out, format_args!("-ERR [AUTH] {PLAINTEXT_REFUSED}"));
-}
-
-fn sign_off(out: &mut Vec<u8>) -> Next {
-    ok(out, format_args!("good bye"));
-    Next::Close
-}
-
-fn ok(out: &mut Vec<u8>, text: Arguments<'_>) {
-    reply(out, format_args!("+OK {text}"));
-}
-
-fn refuse(out: &mut Vec<u8>, text: &str) {
-    reply(out, format_args!("-ERR {text}"));
-}
-
-fn reply(out: &mut Vec<u8>, line: Arguments<'_>) {
-    write!(out, "{line}\r\n").expect("a Vec takes every write");
 }

@@ -5,17 +5,18 @@
 //! whose text vanished after it was listed. The last two need a store that can be made to fail. The mailbox is
 //! `bob@example.com`, its password `two words`, unless `mailbox:` and `password:` say otherwise.
 //!
-//! Values: `{octets N}` and `{uid N}` are those of message N, `{octets all}` is the sum of all, so that a store may put a header in front of
-//! the contents; `S*` stands before the first header line for the same reason.
+//! Values: `{octets N}` and `{uid N}` are those of the Nth message of the setup, `{octets all}` is the sum of all.
+//! They are asked of the store, which may put a header in front of the contents; `S*` stands before the first header
+//! line for the same reason.
 //!
-//! Beside the dialogue: `! closed`, the server has hung up; `! left 1 3`, the maildrop now holds these messages and
-//! no others; `! hang up`, the client does.
+//! Beside the dialogue: `! closed`, the server has hung up; `! hang up`, the client does; `! left 1 3`, the maildrop
+//! now holds these messages of the setup and no others; `! again`, the client connects anew.
 
 use std::path::Path;
 
 use super::transcript::{Action, Setup, Step, Transcript, Values, matches};
 use crate::pop3::Policy;
-use crate::pop3::memory::{Conversation, Fault, Mailbox, Stage};
+use crate::pop3::memory::{Conversation, Fault, Mailbox, Message, Stage};
 use crate::verdict::Login;
 
 pub fn transcripts() -> Vec<Transcript> {
@@ -48,7 +49,7 @@ pub fn mailbox(setup: &Setup) -> Mailbox {
     Mailbox {
         name: setup.get("mailbox").unwrap_or("bob@example.com").to_owned(),
         password: setup.get("password").unwrap_or("two words").to_owned(),
-        texts: setup.messages.iter().map(|content| stuff(content)).collect(),
+        messages: Message::sequence(setup.messages.iter().map(|content| stuff(content))),
         refusal,
         fault,
         gone: setup.get("gone").map(|number| number.parse::<usize>().unwrap() - 1).into_iter().collect(),
@@ -73,8 +74,7 @@ fn values(mailbox: &Mailbox) -> Values {
         values.insert(format!("octets {number}"), entry.octets.to_string());
         values.insert(format!("uid {number}"), entry.uid.to_string());
     }
-    let all: u64 = mailbox.entries().iter().map(|entry| entry.octets).sum();
-    values.insert("octets all".to_owned(), all.to_string());
+    values.insert("octets all".to_owned(), mailbox.totals().octets.to_string());
     values
 }
 
@@ -89,7 +89,6 @@ fn every_transcript_is_held_to_the_letter() {
 
 fn hold(transcript: &Transcript) {
     let mailbox = mailbox(&transcript.setup);
-    let count = mailbox.texts.len();
     let mut values = values(&mailbox);
     let mut conversation = Conversation::open(policy(&transcript.setup), mailbox);
     let mut received = Vec::new();
@@ -108,7 +107,7 @@ fn hold(transcript: &Transcript) {
                 // What the client has not been told to expect stays visible to whoever reads the failure.
                 let unread = String::from_utf8_lossy(&received);
                 assert_eq!(unread, "", "{place}: the server had more to say");
-                check(words, &mut conversation, count, &place);
+                check(words, &mut conversation, transcript, &values, &place);
             }
         }
     }
@@ -127,17 +126,27 @@ fn expect_line(received: &mut Vec<u8>, pattern: &str, values: &mut Values, any: 
     matched
 }
 
-fn check(words: &str, conversation: &mut Conversation, count: usize, place: &str) {
-    let mut words = words.split(' ');
-    match words.next() {
-        Some("closed") => assert_eq!(conversation.stage, Stage::Closed, "{place}"),
-        Some("hang") => conversation.stage = Stage::Closed,
-        Some("left") => {
-            let expected: Vec<usize> = words.map(|number| number.parse().expect("a number")).collect();
-            let left = |number: &usize| !conversation.deleted.contains(&(number - 1));
-            assert_eq!((1..=count).filter(left).collect::<Vec<_>>(), expected, "{place}");
+fn check(
+    words: &str,
+    conversation: &mut Conversation,
+    transcript: &Transcript,
+    values: &Values,
+    place: &str,
+) {
+    match words.split_once(' ').unwrap_or((words, "")) {
+        ("closed", "") => assert_eq!(conversation.stage, Stage::Closed, "{place}"),
+        ("hang", "up") => conversation.stage = Stage::Closed,
+        ("left", numbers) => {
+            let expected: Vec<&String> =
+                numbers.split_whitespace().map(|number| &values[&format!("uid {number}")]).collect();
+            let left: Vec<String> =
+                conversation.mailbox.entries().iter().map(|entry| entry.uid.to_string()).collect();
+            assert_eq!(left.iter().collect::<Vec<_>>(), expected, "{place}");
         }
-        other => panic!("{place}: no such word: {other:?}"),
+        ("again", "") => {
+            *conversation = Conversation::open(policy(&transcript.setup), conversation.mailbox.clone());
+        }
+        _ => panic!("{place}: no such words: {words}"),
     }
 }
 
