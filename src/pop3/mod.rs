@@ -71,7 +71,8 @@ pub enum Event<'a> {
     /// A line was longer than asked for and has been skipped whole.
     LineTooLong,
     LoggedIn(verdict::Login<Totals>),
-    /// The messages of the maildrop as it was at login, oldest first.
+    /// The messages of the maildrop as it was at login, oldest first: those that the totals of the login
+    /// counted. From here on the list is what is counted.
     Listed(Vec<Entry>),
     /// Status line, text and terminator went out.
     Sent,
