@@ -15,8 +15,13 @@
 
 mod address;
 mod auth;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod message;
+mod pop3;
 mod store;
+#[cfg(test)]
+mod tests;
 mod units;
 mod verdict;
 mod wire;

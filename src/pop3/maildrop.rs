@@ -1,0 +1,104 @@
+//! A maildrop as one session sees it: numbered messages, some of them marked as deleted.
+
+use super::command::Number;
+use crate::message::{Entry, Totals};
+
+/// The list as it was read, which never changes, and the marks, which QUIT makes true and RSET takes off.
+#[derive(Debug)]
+pub struct Maildrop {
+    entries: Vec<Entry>,
+    /// One mark a message.
+    deleted: Vec<bool>,
+    /// Of the messages without a mark.
+    remaining: Totals,
+}
+
+impl Maildrop {
+    pub fn new(entries: Vec<Entry>) -> Self {
+        let mut maildrop =
+            Self { deleted: vec![false; entries.len()], entries, remaining: Totals::default() };
+        maildrop.unmark_all();
+        maildrop
+    }
+
+    /// What STAT counts: messages marked as deleted are not in it (RFC 1939 section 5).
+    pub fn remaining(&self) -> Totals {
+        self.remaining
+    }
+
+    /// The position of the message with this number, if there is one and it is not marked.
+    pub fn position(&self, number: Number) -> Option<usize> {
+        let index = usize::try_from(number.0.checked_sub(1)?).ok()?;
+        (self.deleted.get(index) == Some(&false)).then_some(index)
+    }
+
+    /// The message at a position that [`Self::position`] or [`Self::listed_from`] gave.
+    pub fn entry(&self, index: usize) -> &Entry {
+        &self.entries[index]
+    }
+
+    /// The first position from `index` on that is not marked.
+    pub fn listed_from(&self, index: usize) -> Option<usize> {
+        (index..self.entries.len()).find(|&index| !self.deleted[index])
+    }
+
+    /// Marks a message that has no mark yet.
+    pub fn mark(&mut self, index: usize) {
+        assert!(!self.deleted[index], "a message is marked once");
+        self.deleted[index] = true;
+        self.remaining.messages -= 1;
+        self.remaining.octets -= self.entries[index].octets;
+    }
+
+    pub fn unmark_all(&mut self) {
+        self.deleted.fill(false);
+        self.remaining = Totals {
+            messages: self.entries.len() as u64,
+            octets: self.entries.iter().map(|entry| entry.octets).sum(),
+        };
+    }
+
+    pub fn has_marks(&self) -> bool {
+        self.remaining.messages < self.entries.len() as u64
+    }
+
+    /// The positions that are marked, ascending.
+    pub fn marked(&self) -> Vec<usize> {
+        (0..self.entries.len()).filter(|&index| self.deleted[index]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Uid;
+
+    fn maildrop(octets: &[u64]) -> Maildrop {
+        let entry = |(seq, &octets)| Entry { octets, uid: Uid { seq: seq as u64, tag: 0 } };
+        Maildrop::new(octets.iter().enumerate().map(entry).collect())
+    }
+
+    #[test]
+    fn numbers_begin_at_one_and_outlast_deletions() {
+        let mut maildrop = maildrop(&[10, 20, 30]);
+        assert_eq!(maildrop.position(Number(1)), Some(0));
+        maildrop.mark(0);
+        assert_eq!(maildrop.position(Number(1)), None);
+        assert_eq!(maildrop.position(Number(2)), Some(1));
+        for none in [0, 4, u64::MAX] {
+            assert_eq!(maildrop.position(Number(none)), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn totals_follow_the_marks() {
+        let mut maildrop = maildrop(&[10, 20, 30]);
+        maildrop.mark(1);
+        assert_eq!(maildrop.remaining(), Totals { messages: 2, octets: 40 });
+        assert_eq!(maildrop.marked(), [1]);
+        assert_eq!(maildrop.listed_from(1), Some(2));
+        maildrop.unmark_all();
+        assert_eq!(maildrop.remaining(), Totals { messages: 3, octets: 60 });
+        assert!(maildrop.marked().is_empty());
+    }
+}

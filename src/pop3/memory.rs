@@ -1,0 +1,200 @@
+//! An owner of sessions whose mailbox is in memory and whose connection is a function call. Tests and fuzz
+//! targets hold their conversations with it.
+
+use super::{Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
+use crate::message::{Entry, Totals, Uid};
+use crate::verdict::Login;
+
+/// The one mailbox there is, and how its store behaves.
+#[derive(Clone, Debug, Default)]
+pub struct Mailbox {
+    pub name: String,
+    pub password: String,
+    pub messages: Vec<Message>,
+    /// The answer to a login with the right name and password, if it is not `Welcome`.
+    pub refusal: Option<Login<Totals>>,
+    /// What the store cannot do.
+    pub fault: Option<Fault>,
+    /// Positions whose texts are gone.
+    pub gone: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub uid: Uid,
+    /// In wire form: lines end with CRLF, and a line's first dot is doubled.
+    pub text: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    Login,
+    List,
+    Text,
+    Commit,
+}
+
+/// A session and its owner, from the greeting on.
+pub struct Conversation {
+    session: Session,
+    pub mailbox: Mailbox,
+    out: Vec<u8>,
+    /// Octets received that are no whole line yet.
+    pending: Vec<u8>,
+    /// The line being received is too long; what comes of it is dropped.
+    skipping: bool,
+    pub stage: Stage,
+    pub logged_in: bool,
+    /// The positions that a commit deleted.
+    pub deleted: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stage {
+    Reading { octets_max: usize },
+    Closed,
+}
+
+impl Conversation {
+    pub fn open(policy: Policy, mailbox: Mailbox) -> Self {
+        let mut conversation = Self {
+            session: Session::new(policy, "1896.697170952".to_owned()),
+            mailbox,
+            out: Vec::new(),
+            pending: Vec::new(),
+            skipping: false,
+            stage: Stage::Closed,
+            logged_in: false,
+            deleted: Vec::new(),
+        };
+        conversation.go_on(Event::Connected);
+        conversation
+    }
+
+    /// Octets of the client, cut anywhere.
+    pub fn receive(&mut self, octets: &[u8]) {
+        for &octet in octets {
+            let Stage::Reading { octets_max } = self.stage else { return };
+            self.pending.push(octet);
+            if octet == b'\n' {
+                let line = std::mem::take(&mut self.pending);
+                if std::mem::take(&mut self.skipping) || line.len() > octets_max {
+                    self.go_on(Event::LineTooLong);
+                } else {
+                    let line = line.strip_suffix(b"\r\n").unwrap_or(&line[..line.len() - 1]);
+                    self.go_on(Event::Line(line));
+                }
+            } else if self.pending.len() > octets_max {
+                self.skipping = true;
+                self.pending.clear();
+            }
+        }
+    }
+
+    /// What has been written since this was last asked.
+    pub fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Does what the session wants until it wants a line.
+    fn go_on(&mut self, event: Event<'_>) {
+        // The session's own buffer, as small as a listing's slice; `out` is the connection.
+        let mut replies = Vec::new();
+        let mut next = self.session.handle(event, &mut replies);
+        loop {
+            self.out.append(&mut replies);
+            let answer = match next {
+                Next::ReadLine { octets_max } => return self.stage = Stage::Reading { octets_max },
+                Next::Close => return self.stage = Stage::Closed,
+                Next::Login(credentials) => self.log_in(&credentials),
+                Next::List if self.mailbox.fault == Some(Fault::List) => Event::Unavailable,
+                Next::List => Event::Listed(self.mailbox.entries()),
+                Next::Send(send) => self.send(&send),
+                Next::Flush => Event::Flushed,
+                Next::Commit { .. } if self.mailbox.fault == Some(Fault::Commit) => Event::Unavailable,
+                Next::Commit { deleted } => {
+                    for &index in deleted.iter().rev() {
+                        self.mailbox.messages.remove(index);
+                    }
+                    self.deleted = deleted;
+                    Event::Committed
+                }
+            };
+            next = self.session.handle(answer, &mut replies);
+        }
+    }
+
+    fn log_in(&mut self, credentials: &Credentials) -> Event<'static> {
+        if self.mailbox.fault == Some(Fault::Login) {
+            return Event::Unavailable;
+        }
+        let known = credentials.name == self.mailbox.name
+            && credentials.password.as_bytes() == self.mailbox.password.as_bytes();
+        Event::LoggedIn(match &self.mailbox.refusal {
+            _ if !known => Login::WrongCredentials,
+            Some(refusal) => refusal.clone(),
+            None => {
+                self.logged_in = true;
+                Login::Welcome(self.mailbox.totals())
+            }
+        })
+    }
+
+    fn send(&mut self, send: &Send) -> Event<'static> {
+        if self.mailbox.fault == Some(Fault::Text) {
+            return Event::Unavailable;
+        }
+        if self.mailbox.gone.contains(&send.index) {
+            return Event::Gone;
+        }
+        let text = &self.mailbox.messages[send.index].text;
+        self.out.extend_from_slice(send.status.as_bytes());
+        match send.body_lines {
+            None => self.out.extend_from_slice(text),
+            Some(lines) => self.out.extend_from_slice(top_of(text, lines)),
+        }
+        self.out.extend_from_slice(TERMINATOR);
+        Event::Sent
+    }
+}
+
+impl Mailbox {
+    pub fn entries(&self) -> Vec<Entry> {
+        let entry = |message: &Message| Entry { octets: octets_of(&message.text), uid: message.uid };
+        self.messages.iter().map(entry).collect()
+    }
+
+    pub fn totals(&self) -> Totals {
+        let octets = self.messages.iter().map(|message| octets_of(&message.text)).sum();
+        Totals { messages: self.messages.len() as u64, octets }
+    }
+}
+
+impl Message {
+    /// Messages with these texts, in the order of delivery.
+    pub fn sequence(texts: impl IntoIterator<Item = Vec<u8>>) -> Vec<Message> {
+        (1..).zip(texts).map(|(seq, text)| Message { uid: Uid { seq, tag: 7 }, text }).collect()
+    }
+}
+
+/// The length of a text in wire form without its dot-stuffing.
+fn octets_of(text: &[u8]) -> u64 {
+    let stuffed = text.split_inclusive(|&b| b == b'\n').filter(|line| line.starts_with(b"."));
+    (text.len() - stuffed.count()) as u64
+}
+
+/// Header, empty line and so many lines of the body.
+fn top_of(text: &[u8], lines: u64) -> &[u8] {
+    let mut end = 0;
+    let mut left = None;
+    for line in text.split_inclusive(|&b| b == b'\n') {
+        match &mut left {
+            None if line == b"\r\n" => left = Some(lines),
+            None => {}
+            Some(0) => break,
+            Some(left) => *left -= 1,
+        }
+        end += line.len();
+    }
+    &text[..end]
+}

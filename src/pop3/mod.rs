@@ -1,0 +1,156 @@
+//! POP3 as a conversation without a connection: RFC 1939 with CAPA (2449), AUTH (5034), response codes (3206),
+//! UTF8 and LANG (6856).
+//!
+//! A [`Session`] is told what happened ([`Event`]), writes its reply and names the one thing it wants next
+//! ([`Next`]). Its owner does that and tells it what came of it. The session never reads, writes, waits, asks
+//! for the time or for chance, and knows neither store nor socket.
+//!
+//! Invariants:
+//! - Every line in is answered once, in the order of arrival: that is all that pipelining needs.
+//! - Message numbers are those of the list as it was read, and stay so until the session ends.
+//! - Deletions leave the session by [`Next::Commit`] alone, after QUIT, and `+OK` follows
+//!   [`Event::Committed`] alone. A session that is dropped at any other point has deleted nothing.
+//! - A reply line is at most 512 octets, and quotes nothing that the client sent.
+//! - Listings are written in slices: `out` grows past [`SLICE_OCTETS`] by less than one slice.
+//!
+//! ```text
+//! Connected ─► AUTHORIZATION ─► Login ─► TRANSACTION ─► List, Send, Flush ─► back
+//!                 │    ▲          │           │
+//!                 ▼    └─ refused ┘           ├─ QUIT, nothing deleted ─► Close
+//!               Close                         └─ QUIT ─► Commit ─► Close
+//! ```
+
+mod capabilities;
+mod command;
+mod maildrop;
+mod mechanism;
+#[cfg(any(test, fuzzing))]
+pub mod memory;
+mod reply;
+mod session;
+
+use std::fmt;
+
+use crate::message::{Entry, Totals};
+use crate::verdict;
+
+pub use session::Session;
+
+/// Longest command line with its line end (RFC 2449 section 4).
+pub const COMMAND_OCTETS_MAX: usize = 255;
+/// Longest client response within AUTH with its line end (RFC 5034 section 4).
+pub const RESPONSE_OCTETS_MAX: usize = 12288;
+/// A listing asks for [`Next::Flush`] when `out` holds this much.
+pub const SLICE_OCTETS: usize = 32 << 10;
+/// So many lines in a row that are no command end the session: the peer does not speak POP3.
+pub const BAD_LINES_MAX: u32 = 20;
+/// So many logins refused end the session; a guesser must come back, where its address is counted.
+pub const REFUSED_LOGINS_MAX: u32 = 5;
+/// The line after a message's text or a listing. Whoever sends the text for [`Next::Send`] ends it with this.
+pub const TERMINATOR: &[u8] = b".\r\n";
+
+/// What a session needs to know of the service and of the connection it is held over.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Our name in the greeting: at most 255 octets.
+    pub hostname: String,
+    /// Whether a password may be sent as it is over this connection.
+    pub plaintext_allowed: bool,
+    /// Days that mail is kept; `None`: for ever (EXPIRE, RFC 2449 section 6.7).
+    pub expire_days: Option<u32>,
+    /// Least seconds between two logins, 0 for none (LOGIN-DELAY, RFC 2449 section 6.5).
+    pub login_delay_seconds: u32,
+}
+
+/// What happened. `Connected` comes first; lines come when [`Next::ReadLine`] asked for one, everything else
+/// as the answer to what was asked. An answer to what was not asked is a bug of the owner, and panics.
+pub enum Event<'a> {
+    Connected,
+    /// A line without its line end.
+    Line(&'a [u8]),
+    /// A line was longer than asked for and has been skipped whole.
+    LineTooLong,
+    LoggedIn(verdict::Login<Totals>),
+    /// The messages of the maildrop as it was at login, oldest first: those that the totals of the login
+    /// counted. From here on the list is what is counted.
+    Listed(Vec<Entry>),
+    /// Status line, text and terminator went out.
+    Sent,
+    /// The message is not there any more. Nothing was written of the [`Send`].
+    Gone,
+    /// `out` is empty again.
+    Flushed,
+    /// The deletions are durable.
+    Committed,
+    /// What was asked for cannot be had now, by a fault of store, network or directory.
+    Unavailable,
+}
+
+/// What the session wants. Replies in `out` go out before the client can see that it is waited for.
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    /// A line of at most so many octets with its line end: `Line` or `LineTooLong`.
+    ReadLine { octets_max: usize },
+    /// Check these and lock the maildrop: `LoggedIn` or `Unavailable`.
+    Login(Credentials),
+    /// Read the list of messages: `Listed` or `Unavailable`.
+    List,
+    /// Send a message: `Sent`, `Gone` or `Unavailable`.
+    Send(Send),
+    /// Write `out` and empty it: `Flushed`.
+    Flush,
+    /// Delete these positions of the list, all or none: `Committed` or `Unavailable`.
+    Commit {
+        /// Ascending, never empty.
+        deleted: Vec<usize>,
+    },
+    /// Write `out` and hang up.
+    Close,
+}
+
+/// A message to send: after `out` the status line, the text in wire form, [`TERMINATOR`].
+///
+/// The status line is not in `out`, because it promises a text. The owner finds the text first; if it can't, it
+/// drops the line and answers `Gone` or `Unavailable`, and the client sees an `-ERR` where the `+OK` would
+/// have been. After a fault in the middle of a text only hanging up is left.
+#[derive(Debug, PartialEq)]
+pub struct Send {
+    /// Position in the list, from 0.
+    pub index: usize,
+    /// `None` for the whole text (RETR). Otherwise header, empty line and so many lines of the body, or as many
+    /// as there are (TOP, RFC 1939 section 7).
+    pub body_lines: Option<u64>,
+    /// With its CRLF.
+    pub status: String,
+}
+
+/// A name and a password as the client sent them: preparing them (RFC 4013) and finding the mailbox are the
+/// owner's. Where the name was not UTF-8, U+FFFD stands in it, which no mailbox's name has: so it takes the
+/// way, and the time, of any unknown name.
+#[derive(Debug, PartialEq)]
+pub struct Credentials {
+    pub name: String,
+    pub password: Password,
+}
+
+/// A password that logs do not show.
+#[derive(Clone, PartialEq)]
+pub struct Password(Vec<u8>);
+
+impl Password {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for Password {
+    fn from(octets: &[u8]) -> Self {
+        Self(octets.to_vec())
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}

@@ -1,0 +1,183 @@
+//! The dialogues of testdata/pop3 (format: [`super::transcript`]), held with a session and a mailbox in memory.
+//!
+//! Settings: `plaintext: no`; `expire: 30` days; `logindelay: 60` seconds; `locked: yes`, the mailbox; `held: yes`, the
+//! maildrop by another session; `fault: login|list|text|commit`, what the store cannot do; `gone: 2`, a message
+//! whose text vanished after it was listed. The last two need a store that can be made to fail. The mailbox is
+//! `bob@example.com`, its password `two words`, unless `mailbox:` and `password:` say otherwise.
+//!
+//! Values: `{octets N}` and `{uid N}` are those of the Nth message of the setup, `{octets all}` is the sum of all.
+//! They are asked of the store, which may put a header in front of the contents; `S*` stands before the first header
+//! line for the same reason.
+//!
+//! Beside the dialogue: `! closed`, the server has hung up; `! hang up`, the client does; `! left 1 3`, the maildrop
+//! now holds these messages of the setup and no others; `! again`, the client connects anew.
+
+use std::path::Path;
+
+use super::transcript::{Action, Setup, Step, Transcript, Values, matches};
+use crate::pop3::Policy;
+use crate::pop3::memory::{Conversation, Fault, Mailbox, Message, Stage};
+use crate::verdict::Login;
+
+pub fn transcripts() -> Vec<Transcript> {
+    Transcript::all_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pop3"))
+}
+
+pub fn policy(setup: &Setup) -> Policy {
+    let number = |key| setup.get(key).map(|value| value.parse().expect("a number"));
+    Policy {
+        hostname: "mail.example.com".to_owned(),
+        plaintext_allowed: setup.get("plaintext") != Some("no"),
+        expire_days: number("expire"),
+        login_delay_seconds: number("logindelay").unwrap_or(0),
+    }
+}
+
+pub fn mailbox(setup: &Setup) -> Mailbox {
+    let refusal = match (setup.get("locked"), setup.get("held")) {
+        (Some("yes"), _) => Some(Login::Locked),
+        (_, Some("yes")) => Some(Login::InUse),
+        _ => None,
+    };
+    let fault = setup.get("fault").map(|what| match what {
+        "login" => Fault::Login,
+        "list" => Fault::List,
+        "text" => Fault::Text,
+        "commit" => Fault::Commit,
+        _ => panic!("no such fault: {what}"),
+    });
+    Mailbox {
+        name: setup.get("mailbox").unwrap_or("bob@example.com").to_owned(),
+        password: setup.get("password").unwrap_or("two words").to_owned(),
+        messages: Message::sequence(setup.messages.iter().map(|content| stuff(content))),
+        refusal,
+        fault,
+        gone: setup.get("gone").map(|number| number.parse::<usize>().unwrap() - 1).into_iter().collect(),
+    }
+}
+
+/// Contents to wire form: the first dot of a line is doubled (RFC 1939 section 3).
+fn stuff(content: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for line in content.split_inclusive(|&b| b == b'\n') {
+        if line.starts_with(b".") {
+            text.push(b'.');
+        }
+        text.extend_from_slice(line);
+    }
+    text
+}
+
+fn values(mailbox: &Mailbox) -> Values {
+    let mut values = Values::new();
+    for (number, entry) in (1..).zip(mailbox.entries()) {
+        values.insert(format!("octets {number}"), entry.octets.to_string());
+        values.insert(format!("uid {number}"), entry.uid.to_string());
+    }
+    values.insert("octets all".to_owned(), mailbox.totals().octets.to_string());
+    values
+}
+
+#[test]
+fn every_transcript_is_held_to_the_letter() {
+    let transcripts = transcripts();
+    assert!(transcripts.len() >= 20, "the transcripts are where they are looked for");
+    for transcript in &transcripts {
+        hold(transcript);
+    }
+}
+
+fn hold(transcript: &Transcript) {
+    let mailbox = mailbox(&transcript.setup);
+    let mut values = values(&mailbox);
+    let mut conversation = Conversation::open(policy(&transcript.setup), mailbox);
+    let mut received = Vec::new();
+    let mut any = false;
+    for Step { line_number, action } in &transcript.steps {
+        let place = format!("{}:{line_number}", transcript.name);
+        received.extend(conversation.take_output());
+        match action {
+            Action::Client(octets) => conversation.receive(octets),
+            Action::ServerAny => any = true,
+            Action::Server(pattern) => {
+                while !expect_line(&mut received, pattern, &mut values, any, &place) {}
+                any = false;
+            }
+            Action::Other(words) => {
+                // What the client has not been told to expect stays visible to whoever reads the failure.
+                let unread = String::from_utf8_lossy(&received);
+                assert_eq!(unread, "", "{place}: the server had more to say");
+                check(words, &mut conversation, transcript, &values, &place);
+            }
+        }
+    }
+    received.extend(conversation.take_output());
+    let unread = String::from_utf8_lossy(&received);
+    assert_eq!(unread, "", "{}: the server had more to say at the end", transcript.name);
+}
+
+/// Takes a line. Whether it was the one that the pattern asks for; if not, `any` other must do.
+fn expect_line(received: &mut Vec<u8>, pattern: &str, values: &mut Values, any: bool, place: &str) -> bool {
+    let end = received.windows(2).position(|pair| pair == b"\r\n");
+    let end = end.unwrap_or_else(|| panic!("{place}: the server says nothing more, expected {pattern}"));
+    let line: Vec<u8> = received.drain(..end + 2).take(end).collect();
+    let matched = matches(pattern, &line, values);
+    assert!(matched || any, "{place}: expected {pattern}, got {}", String::from_utf8_lossy(&line));
+    matched
+}
+
+fn check(
+    words: &str,
+    conversation: &mut Conversation,
+    transcript: &Transcript,
+    values: &Values,
+    place: &str,
+) {
+    match words.split_once(' ').unwrap_or((words, "")) {
+        ("closed", "") => assert_eq!(conversation.stage, Stage::Closed, "{place}"),
+        ("hang", "up") => conversation.stage = Stage::Closed,
+        ("left", numbers) => {
+            let expected: Vec<&String> =
+                numbers.split_whitespace().map(|number| &values[&format!("uid {number}")]).collect();
+            let left: Vec<String> =
+                conversation.mailbox.entries().iter().map(|entry| entry.uid.to_string()).collect();
+            assert_eq!(left.iter().collect::<Vec<_>>(), expected, "{place}");
+        }
+        ("again", "") => {
+            *conversation = Conversation::open(policy(&transcript.setup), conversation.mailbox.clone());
+        }
+        _ => panic!("{place}: no such words: {words}"),
+    }
+}
+
+#[test]
+fn any_cut_of_the_input_gives_the_same_output() {
+    let mut random = fastrand::Rng::with_seed(1939);
+    for transcript in transcripts() {
+        let mut input = Vec::new();
+        for step in &transcript.steps {
+            if let Action::Client(octets) = &step.action {
+                input.extend_from_slice(octets);
+            }
+        }
+        let talk = |pieces: &[usize]| {
+            let mut conversation = Conversation::open(policy(&transcript.setup), mailbox(&transcript.setup));
+            let mut output = Vec::new();
+            let mut rest = &input[..];
+            for &octets in pieces {
+                let (piece, after) = rest.split_at(octets.min(rest.len()));
+                conversation.receive(piece);
+                output.extend(conversation.take_output());
+                rest = after;
+            }
+            assert!(rest.is_empty(), "the pieces are the whole input");
+            (output, conversation.deleted)
+        };
+        let whole = talk(&[input.len()]);
+        assert_eq!(talk(&vec![1; input.len()]), whole, "{} octet by octet", transcript.name);
+        for _ in 0..20 {
+            let pieces: Vec<usize> = (0..input.len()).map(|_| random.usize(1..40)).collect();
+            assert_eq!(talk(&pieces), whole, "{} cut into {pieces:?}", transcript.name);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Dialogues as data files: what a client sends, and what it must get.
+//!
+//! A file is read line by line. What a line is, its first characters say:
+//!
+//! ```text
+//! # Says something to the reader.
+//! key: value            the setup: settings of service, mailbox and store, before the first step
+//! message               the setup: a message in the mailbox, whose lines follow ("message x150": so many of them)
+//! | Subject: a line     a line of its text, dots not doubled; "|" alone is an empty line
+//! C: STAT               the client sends this with CRLF; C: lines in a row go out in one piece
+//! C\: AB                the client sends this and no line end
+//! S: +OK 1 {octets 1}   the server sends this line
+//! S*                    the server sends any lines, up to the next S: line
+//! ! words               something besides the dialogue, which the runner knows how to do or to check
+//! ```
+//!
+//! In all but comments `\xNN` is an octet, `\\` a backslash, `\{300 a}` the letter a 300 times. A space at the end of a
+//! line is written `\x20`, so that it can be seen.
+//! In `S:` lines a `*` at the end stands for any rest, and `{name}` for a value: the one that [`Values`] has under
+//! the name, or else any run of characters but spaces, which then is the value. `{octets 1+3}` is the sum
+//! of `{octets 1}` and `{octets 3}`.
+//!
+//! This file uses nothing of the program, so that tests outside the library can read transcripts too.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A dialogue and what it needs.
+#[derive(Debug)]
+pub struct Transcript {
+    pub name: String,
+    pub setup: Setup,
+    pub steps: Vec<Step>,
+}
+
+/// What stands before the first step.
+#[derive(Debug, Default)]
+pub struct Setup {
+    pub settings: BTreeMap<String, String>,
+    /// The messages' contents, oldest first: lines end with CRLF, dots are not doubled.
+    pub messages: Vec<Vec<u8>>,
+}
+
+/// A step and the number of its line in the file.
+#[derive(Debug)]
+pub struct Step {
+    pub line_number: usize,
+    pub action: Action,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Octets to send, line end included.
+    Client(Vec<u8>),
+    /// A pattern for one line.
+    Server(String),
+    /// Any number of lines.
+    ServerAny,
+    /// What stands behind the exclamation mark.
+    Other(String),
+}
+
+/// The values of placeholders, by name.
+pub type Values = BTreeMap<String, String>;
+
+impl Transcript {
+    /// Every `.txt` file of a directory, by name.
+    pub fn all_in(directory: &Path) -> Vec<Transcript> {
+        let files = std::fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+        let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
+        paths.sort();
+        paths.iter().map(|path| Transcript::read(path)).collect()
+    }
+
+    pub fn read(path: &Path) -> Transcript {
+        let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Transcript::parse(name, &text)
+    }
+
+    /// # Panics
+    /// At a line that is none of those above, with file and line number: a transcript is part of the tests.
+    pub fn parse(name: String, text: &str) -> Transcript {
+        let mut transcript = Transcript { name, setup: Setup::default(), steps: Vec::new() };
+        let mut copies = 1;
+        for (line_number, line) in (1..).zip(text.lines()) {
+            let place = format!("{}:{line_number}", transcript.name);
+            if line.trim().is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if let Some(action) = action(line) {
+                transcript.steps.push(Step { line_number, action });
+                continue;
+            }
+            assert!(transcript.steps.is_empty(), "{place}: the setup comes before the first step");
+            if let Some(rest) = line.strip_prefix("message") {
+                copies = match rest.strip_prefix(" x") {
+                    Some(count) => count.parse().unwrap_or_else(|e| panic!("{place}: {e}")),
+                    None => 1,
+                };
+                transcript.setup.messages.extend(std::iter::repeat_n(Vec::new(), copies));
+            } else if let Some(content) = line.strip_prefix('|') {
+                let mut octets = unescape(content.strip_prefix(' ').unwrap_or(content));
+                octets.extend_from_slice(b"\r\n");
+                for message in transcript.setup.messages.iter_mut().rev().take(copies) {
+                    message.extend_from_slice(&octets);
+                }
+            } else if let Some((key, value)) = line.split_once(": ") {
+                transcript.setup.settings.insert(key.to_owned(), unescape_text(value));
+            } else {
+                panic!("{place}: this is no line of a transcript: {line}");
+            }
+        }
+        transcript
+    }
+}
+
+impl Setup {
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.settings.get(key).map(String::as_str)
+    }
+}
+
+fn action(line: &str) -> Option<Action> {
+    if let Some(text) = line.strip_prefix("C:") {
+        let mut octets = unescape(text.strip_prefix(' ').unwrap_or(text));
+        octets.extend_from_slice(b"\r\n");
+        Some(Action::Client(octets))
+    } else if let Some(text) = line.strip_prefix("C\\:") {
+        Some(Action::Client(unescape(text.strip_prefix(' ').unwrap_or(text))))
+    } else if line == "S*" {
+        Some(Action::ServerAny)
+    } else if let Some(text) = line.strip_prefix("S:") {
+        Some(Action::Server(unescape_text(text.strip_prefix(' ').unwrap_or(text))))
+    } else {
+        line.strip_prefix("! ").map(|words| Action::Other(words.to_owned()))
+    }
+}
+
+fn unescape_text(text: &str) -> String {
+    String::from_utf8(unescape(text)).expect("UTF-8 in settings and patterns")
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let mut rest = text;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        octets.extend_from_slice(plain.as_bytes());
+        rest = if let Some(escape) = escape.strip_prefix('x') {
+            octets.push(u8::from_str_radix(&escape[..2], 16).expect("two hexadecimal digits after \\x"));
+            &escape[2..]
+        } else if let Some(escape) = escape.strip_prefix('{') {
+            let (repeat, after) = escape.split_once('}').expect("a closing brace after \\{");
+            let (count, unit) = repeat.split_once(' ').expect("a count and a text within \\{}");
+            let count = count.parse().expect("a count after \\{");
+            octets.extend_from_slice(unit.repeat(count).as_bytes());
+            after
+        } else {
+            octets.push(b'\\');
+            escape.strip_prefix('\\').expect("x, { or a backslash after a backslash")
+        };
+    }
+    octets.extend_from_slice(rest.as_bytes());
+    octets
+}
+
+/// Whether a line that the server sent is what the pattern asks for. Placeholders that had no value get one.
+pub fn matches(pattern: &str, line: &[u8], values: &mut Values) -> bool {
+    let Ok(line) = std::str::from_utf8(line) else { return false };
+    let (pattern, open) = match pattern.strip_suffix('*') {
+        Some(front) => (front, true),
+        None => (pattern, false),
+    };
+    let mut rest = line;
+    let mut pattern = pattern;
+    while let Some((plain, after)) = pattern.split_once('{') {
+        let (name, after) = after.split_once('}').expect("a closing brace in the pattern");
+        let Some(tail) = rest.strip_prefix(plain) else { return false };
+        // A value ends where the pattern goes on, or at a space.
+        let stop = after.chars().next().unwrap_or(' ');
+        let end = tail.find([' ', stop]).unwrap_or(tail.len());
+        let (found, tail) = tail.split_at(end);
+        match value_of(name, values) {
+            Some(value) if value != found => return false,
+            None if found.is_empty() => return false,
+            None => drop(values.insert(name.to_owned(), found.to_owned())),
+            Some(_) => {}
+        }
+        rest = tail;
+        pattern = after;
+    }
+    if open { rest.starts_with(pattern) } else { rest == pattern }
+}
+
+/// The value of `name`; of `octets 1+2`, the sum of `octets 1` and `octets 2`, if both are known.
+fn value_of(name: &str, values: &Values) -> Option<String> {
+    match name.split_once(' ') {
+        Some((kind, numbers)) if numbers.contains('+') => {
+            let value = |number| values.get(&format!("{kind} {number}"))?.parse::<u64>().ok();
+            let sum: Option<u64> = numbers.split('+').map(value).sum();
+            Some(sum?.to_string())
+        }
+        _ => values.get(name).cloned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_setup_and_steps() {
+        let text = "# about\nplaintext: no\nmessage x2\n| A: \\x41\n|\nmessage\n| .\n\nC: a\\{3 b}\\\\\nC\\: x\nS: +OK*\nS*\n! closed\n";
+        let transcript = Transcript::parse("t".to_owned(), text);
+        assert_eq!(transcript.setup.get("plaintext"), Some("no"));
+        let contents: Vec<&[u8]> = vec![b"A: A\r\n\r\n", b"A: A\r\n\r\n", b".\r\n"];
+        assert_eq!(transcript.setup.messages, contents);
+        let actions: Vec<_> = transcript.steps.into_iter().map(|step| step.action).collect();
+        let expected = [
+            Action::Client(b"abbb\\\r\n".to_vec()),
+            Action::Client(b"x".to_vec()),
+            Action::Server("+OK*".to_owned()),
+            Action::ServerAny,
+            Action::Other("closed".to_owned()),
+        ];
+        assert_eq!(actions, expected);
+    }
+
+    #[test]
+    fn a_pattern_compares_knows_and_learns() {
+        let mut values =
+            Values::from([("octets 1", "10"), ("octets 2", "5")].map(|(k, v)| (k.into(), v.into())));
+        for (pattern, line, matched) in [
+            ("+OK", "+OK", true),
+            ("+OK", "+OK more", false),
+            ("+OK*", "+OK more", true),
+            ("+OK {octets 1}*", "+OK 10 octets", true),
+            ("+OK {octets 1}*", "+OK 100 octets", false),
+            ("2 {octets 1+2}", "2 15", true),
+            ("2 {octets 1+2}", "2 16", false),
+            ("<{stamp}@{host}>", "<a.b@c.d>", true),
+            ("{stamp}", "a.b", true),
+            ("{stamp}", "a.c", false),
+            ("x {new}", "x ", false),
+        ] {
+            assert_eq!(matches(pattern, line.as_bytes(), &mut values), matched, "{pattern} and {line}");
+        }
+        assert_eq!(values["host"], "c.d");
+    }
+}
