@@ -16,6 +16,7 @@
 mod address;
 mod units;
 mod verdict;
+mod wire;
 
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
