@@ -14,6 +14,8 @@
 //! ```
 
 mod address;
+mod envelope;
+mod smtp;
 mod units;
 mod verdict;
 mod wire;
