@@ -20,6 +20,13 @@ mod units;
 mod verdict;
 mod wire;
 
+#[cfg(fuzzing)]
+pub mod fuzz;
+#[cfg(test)]
+mod tests {
+    mod smtp_transcripts;
+}
+
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
 }

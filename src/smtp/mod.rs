@@ -12,8 +12,12 @@
 //! Not announced and not known: AUTH, STARTTLS, DSN, BINARYMIME.
 
 mod command;
+#[cfg(any(test, fuzzing))]
+pub mod in_memory;
 mod path;
 mod reply;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use session::{Dialect, Event, Next, Policy, Session};

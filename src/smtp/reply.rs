@@ -29,7 +29,6 @@ pub const HELP: Reply =
 pub const NOT_VERIFIED: Reply = reply(252, "2.5.0", "Mailboxes are not verified; send the message and see");
 
 pub const NOT_SYNTAX: Reply = reply(500, "5.5.2", "Line not understood");
-pub const BARE_LF: Reply = reply(500, "5.5.2", "A line must end with CR LF");
 pub const LINE_TOO_LONG: Reply = reply(500, "5.5.2", "Line too long");
 pub const UNKNOWN: Reply = reply(500, "5.5.1", "Command not known");
 pub const NOT_THIS_DIALECT: Reply = reply(500, "5.5.1", "This port speaks the other of SMTP and LMTP");
@@ -39,8 +38,6 @@ pub const HELLO_SYNTAX: Reply = reply(501, "5.5.4", "The name of the client is m
 pub const ARGUMENT_SYNTAX: Reply = reply(501, "5.5.4", "Argument missing or malformed");
 pub const MAIL_SYNTAX: Reply = reply(501, "5.5.2", "Write it as MAIL FROM:<address>");
 pub const RCPT_SYNTAX: Reply = reply(501, "5.5.2", "Write it as RCPT TO:<address>");
-pub const CHUNK_SYNTAX: Reply =
-    reply(501, "5.5.4", "Write it as BDAT octets [LAST]; closing, for the size of this chunk is not known");
 pub const BAD_SENDER: Reply = reply(501, "5.1.7", "Malformed sender address");
 pub const BAD_RECIPIENT: Reply = reply(501, "5.1.3", "Malformed recipient address");
 pub const BAD_PARAMETER: Reply = reply(501, "5.5.4", "Malformed parameter");
@@ -64,6 +61,9 @@ pub const FAULT: Reply = reply(451, "4.3.0", "A fault on this server; try again 
 pub const LOOP: Reply = reply(554, "5.4.6", "Mail loop: the message has been here before");
 pub const BARE_LINE_END: Reply = reply(550, "5.6.11", "Lines of a message must end with CR LF");
 
+pub const BARE_LF: Reply = reply(421, "4.5.2", "A line must end with CR LF; closing");
+pub const CHUNK_SYNTAX: Reply =
+    reply(421, "4.5.4", "Write it as BDAT octets [LAST]; closing, for the size of this chunk is not known");
 pub const TOO_MANY_ERRORS: Reply = reply(421, "4.7.0", "Too many errors; closing");
 pub const IDLE: Reply = reply(421, "4.4.2", "Nothing came for too long; closing");
 pub const SHUTTING_DOWN: Reply = reply(421, "4.3.2", "The service ends; closing");
