@@ -15,10 +15,12 @@
 
 mod address;
 mod auth;
+mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod message;
 mod pop3;
+mod smtp;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,8 @@ pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
 pub use index::{Fault, Read, Tx};
 pub use maildrop::{Maildrop, StoredMessage};
+#[cfg(any(test, fuzzing))]
+pub use rows::fuzz_rows;
 pub use rows::{Counts, DomainRow, MailboxRow, StoreRow};
 pub use writer::Pending;
 

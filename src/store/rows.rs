@@ -139,6 +139,25 @@ pub struct StoreRow {
     pub commits: u64,
 }
 
+/// For the fuzzer: any octets as a row of every type. What decodes is what encodes to the same octets.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz_rows(octets: &[u8]) {
+    fn hold<R: Row>(octets: &[u8]) {
+        if let Ok(row) = R::from_row(octets) {
+            assert_eq!(row.to_row(), octets);
+        }
+    }
+    hold::<DomainRow>(octets);
+    hold::<MailboxRow>(octets);
+    hold::<Counts>(octets);
+    hold::<MessageRow>(octets);
+    hold::<TextRow>(octets);
+    hold::<StoreRow>(octets);
+    if let (Ok(head), Ok(row)) = (MessageHead::from_row(octets), MessageRow::from_row(octets)) {
+        assert_eq!((head.octets, head.tag), (row.octets, row.tag));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,5 +198,20 @@ mod tests {
         let length_at = row.len() - 9;
         row[length_at..length_at + 8].fill(0xff);
         assert_eq!(MessageRow::from_row(&row), Err(BadRow));
+    }
+
+    #[test]
+    fn mutated_rows_decode_to_what_they_say_or_not_at_all() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let row = MessageRow { octets: 9, tag: 5, received: 1, text: [7; 32], prefix: vec![1; 20] }.to_row();
+        for _ in 0..20_000 {
+            let mut mutated = row.clone();
+            for _ in 0..rng.usize(1..4) {
+                let at = rng.usize(..mutated.len());
+                mutated[at] = rng.u8(..);
+            }
+            mutated.truncate(rng.usize(row.len() / 2..=row.len()));
+            fuzz_rows(&mutated);
+        }
     }
 }

@@ -2,4 +2,5 @@
 
 mod pop3_model;
 mod pop3_transcripts;
+mod smtp_transcripts;
 mod transcript;

@@ -1,4 +1,4 @@
-//! What the fuzz targets call: each takes any octets, and panics where a promise is broken.
+//! POP3 dialogues held against a small model.
 
 use std::collections::BTreeSet;
 

@@ -1,0 +1,10 @@
+//! What the fuzz targets run: one function a target, which takes any octets and panics where a promise is broken.
+
+mod pop3;
+mod smtp;
+mod wire;
+
+pub use crate::store::fuzz_rows as rows;
+pub use pop3::pop3;
+pub use smtp::smtp;
+pub use wire::wire;

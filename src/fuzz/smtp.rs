@@ -1,0 +1,35 @@
+use crate::smtp::Dialect;
+use crate::smtp::in_memory::{MESSAGE_OCTETS_MAX, Server};
+
+/// The first octets choose dialect and cut; the others are what a client sends.
+pub fn smtp(data: &[u8]) {
+    let [dialect, cut, sent @ ..] = data else { return };
+    let dialect = if dialect & 1 == 0 { Dialect::Smtp } else { Dialect::Lmtp };
+    let cut = sent.len() * usize::from(*cut) / 256;
+    let whole = dialogue(dialect, sent, 0);
+    assert_eq!(dialogue(dialect, sent, cut), whole);
+    for line in whole.split_inclusive(|&octet| octet == b'\n') {
+        assert!(
+            line.ends_with(b"\r\n") && line[..3].iter().all(u8::is_ascii_digit),
+            "a reply is whole lines"
+        );
+    }
+}
+
+fn dialogue(dialect: Dialect, sent: &[u8], cut: usize) -> Vec<u8> {
+    let mut server = Server::connect(dialect);
+    server.push(&sent[..cut]);
+    server.push(&sent[cut..]);
+    for (envelope, text) in &server.handed_over {
+        assert!(!envelope.recipients.is_empty() && text.octets <= MESSAGE_OCTETS_MAX);
+        let trace = envelope.trace_fields(
+            &"bob@example.com".parse().expect("an address"),
+            "mail.example.com",
+            "1",
+            time::OffsetDateTime::UNIX_EPOCH,
+        );
+        let ends = trace.iter().filter(|octet| b"\r\n".contains(octet)).count();
+        assert_eq!(ends, 10, "five lines, whatever the client said");
+    }
+    server.said()
+}

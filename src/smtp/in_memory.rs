@@ -1,0 +1,136 @@
+//! A session with an owner that keeps everything in memory: both ends of a connection without a socket, for
+//! transcripts, tests and fuzzing. It performs every [`Next`] as the real owner does.
+
+use std::mem;
+
+use super::{Dialect, Event, Next, Policy, Session};
+use crate::envelope::{Envelope, ForwardPath, Peer};
+use crate::verdict::{Delivery, Recipient};
+use crate::wire::{Lines, Text};
+
+/// Most octets of a message here.
+pub const MESSAGE_OCTETS_MAX: u64 = 200;
+/// From this announced size on, the mailbox `small` is over quota.
+pub const SMALL_OCTETS: u64 = 100;
+
+pub struct Server {
+    session: Session,
+    lines: Lines,
+    next: Next,
+    out: Vec<u8>,
+    /// Every message that was handed over, whatever the verdict.
+    pub handed_over: Vec<(Envelope, Text)>,
+}
+
+impl Server {
+    /// A connection whose greeting waits to be read.
+    pub fn connect(dialect: Dialect) -> Self {
+        let policy = Policy {
+            dialect,
+            hostname: "mail.example.com".to_owned(),
+            message_octets_max: MESSAGE_OCTETS_MAX,
+        };
+        let peer = Peer::Ip([192, 0, 2, 7].into());
+        let mut session = Session::new(policy, peer);
+        let mut out = Vec::new();
+        let next = session.handle(Event::Connected, &mut out);
+        Self { session, lines: Lines::new(), next, out, handed_over: Vec::new() }
+    }
+
+    /// Takes octets from the peer and does all that they allow.
+    pub fn push(&mut self, octets: &[u8]) {
+        self.lines.push(octets);
+        while let Some(next) = self.step() {
+            self.next = next;
+        }
+    }
+
+    /// What the server has said since it was last asked.
+    pub fn said(&mut self) -> Vec<u8> {
+        mem::take(&mut self.out)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        matches!(self.next, Next::Close)
+    }
+
+    /// An event that the session takes at any time.
+    pub fn interrupt(&mut self, event: Event<'_>) {
+        self.next = self.session.handle(event, &mut self.out);
+    }
+
+    /// The step after the one at hand; `None` if that needs more octets, or was the last.
+    fn step(&mut self) -> Option<Next> {
+        let event = match &mut self.next {
+            Next::ReadLine { octets_max } => Event::Line(self.lines.next(*octets_max)?),
+            Next::ReadData(receiver) => {
+                let end = receiver.push(self.lines.rest());
+                self.lines.consume(end.unwrap_or(self.lines.rest().len()));
+                end?;
+                let Next::ReadData(receiver) = mem::replace(&mut self.next, Next::Close) else { return None };
+                Event::Data(receiver)
+            }
+            Next::ReadChunk { receiver, octets } => {
+                let here = self.lines.rest().len().min(usize::try_from(*octets).unwrap_or(usize::MAX));
+                receiver.push(&self.lines.rest()[..here]);
+                self.lines.consume(here);
+                *octets -= here as u64;
+                if *octets > 0 {
+                    return None;
+                }
+                let Next::ReadChunk { receiver, .. } = mem::replace(&mut self.next, Next::Close) else {
+                    return None;
+                };
+                Event::Chunk(receiver)
+            }
+            Next::SkipChunk { octets } => {
+                let here = self.lines.rest().len().min(usize::try_from(*octets).unwrap_or(usize::MAX));
+                self.lines.consume(here);
+                *octets -= here as u64;
+                if *octets > 0 {
+                    return None;
+                }
+                Event::ChunkSkipped
+            }
+            Next::Recipient { path, octets } => {
+                known(path, *octets).map_or(Event::Unavailable, Event::Recipient)
+            }
+            Next::Deliver { envelope, text } => {
+                let verdicts = envelope.recipients.iter().map(stored).collect::<Option<_>>();
+                self.handed_over.push((envelope.clone(), text.clone()));
+                verdicts.map_or(Event::Unavailable, Event::Delivered)
+            }
+            Next::Close => return None,
+        };
+        Some(self.session.handle(event, &mut self.out))
+    }
+}
+
+/// The mailboxes of `example.com` here are named after what becomes of mail for them. `None` is a fault.
+fn known(path: &ForwardPath, octets: u64) -> Option<Recipient> {
+    let ForwardPath::Mailbox(address) = path else { return Some(Recipient::Accepted) };
+    if address.domain.as_str() != "example.com" {
+        return Some(Recipient::NotLocal);
+    }
+    Some(match address.local.without_detail().as_str() {
+        "ann" | "bob" | "late-quota" | "late-gone" | "late-loop" | "late-disk" | "late-fault" => {
+            Recipient::Accepted
+        }
+        "small" if octets < SMALL_OCTETS => Recipient::Accepted,
+        "small" | "full" => Recipient::OverQuota,
+        "fault" => return None,
+        _ => Recipient::NoSuchMailbox,
+    })
+}
+
+fn stored(path: &ForwardPath) -> Option<Delivery> {
+    let ForwardPath::Mailbox(address) = path else { return Some(Delivery::Stored) };
+    Some(match address.local.as_str() {
+        "late-quota" => Delivery::OverQuota,
+        "late-gone" => Delivery::NoSuchMailbox,
+        "late-loop" => Delivery::Loop,
+        "late-disk" => Delivery::DiskFull,
+        "late-fault" => return None,
+        _ => Delivery::Stored,
+    })
+}

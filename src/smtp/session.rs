@@ -1,0 +1,437 @@
+//! The session: which command may follow which, and what is answered.
+
+use std::io::Write;
+use std::mem;
+
+use super::command::{self, Command, Hello};
+use super::path::Path;
+use super::reply::{self, Reply};
+use crate::envelope::{Envelope, ForwardPath, Peer, Protocol};
+use crate::verdict::{self, Delivery};
+use crate::wire::{Line, LineEnds, Receiver, Text};
+
+/// Longest command line in octets, line end included. RFC 5321 section 4.5.3.1.4 asks for 512, and more for
+/// parameters.
+const COMMAND_OCTETS_MAX: usize = 2048;
+/// Most recipients of a message; RFC 5321 section 4.5.3.1.8 asks for 100 at least.
+const RECIPIENTS_MAX: usize = 1000;
+/// After so many commands that were no commands here, the peer is told to go.
+const ERRORS_MAX: u32 = 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// One answer for all recipients; bare line ends in a message are refused.
+    Smtp,
+    /// One answer for each recipient; bare line ends are normalised, for the peer is a program of this machine.
+    Lmtp,
+}
+
+/// What holds for a session from its beginning.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub dialect: Dialect,
+    /// Our name in the greeting.
+    pub hostname: String,
+    /// Most octets of content a message may have.
+    pub message_octets_max: u64,
+}
+
+/// What the owner tells the session. The session names in [`Next`] which one it waits for.
+#[derive(Debug)]
+pub enum Event<'a> {
+    Connected,
+    /// Answers [`Next::ReadLine`].
+    Line(Line<'a>),
+    /// Answers [`Next::Recipient`].
+    Recipient(verdict::Recipient),
+    /// Answers [`Next::ReadData`]: the receiver has seen the end of data.
+    Data(Receiver),
+    /// Answers [`Next::ReadChunk`]: the receiver has seen every octet of the chunk.
+    Chunk(Receiver),
+    /// Answers [`Next::SkipChunk`].
+    ChunkSkipped,
+    /// Answers [`Next::Deliver`]: one verdict for each recipient of the envelope, in their order.
+    Delivered(Vec<Delivery>),
+    /// Answers `Recipient` or `Deliver`: a fault kept the question from being answered.
+    Unavailable,
+    /// At any time: nothing came from the peer for too long.
+    TimedOut,
+    /// At any time: the service ends.
+    ShuttingDown,
+}
+
+/// The one thing that the owner does next, after it has sent what was written to `out`.
+#[derive(Debug)]
+pub enum Next {
+    /// Read a line of at most so many octets, line end included.
+    ReadLine { octets_max: usize },
+    /// Find out whether mail can be delivered to `path`. `octets` is the size that the peer announced,
+    /// 0 if it did not.
+    Recipient { path: ForwardPath, octets: u64 },
+    /// Feed the receiver what the peer sends until it sees the end of data.
+    ReadData(Receiver),
+    /// Feed the receiver exactly the next `octets` octets. They can be more than a message may have: it drops
+    /// what is too much.
+    ReadChunk { receiver: Receiver, octets: u64 },
+    /// Read the next `octets` octets and forget them.
+    SkipChunk { octets: u64 },
+    /// Deliver the text to every recipient, durably.
+    Deliver { envelope: Envelope, text: Text },
+    /// Close the connection.
+    Close,
+}
+
+/// One connection's dialogue, from greeting to close.
+#[derive(Debug)]
+pub struct Session {
+    policy: Policy,
+    peer: Peer,
+    hello: Option<Introduction>,
+    /// Begun by MAIL; away in `awaited` while an answer for it is out.
+    transaction: Option<Transaction>,
+    awaited: Awaited,
+    errors: u32,
+}
+
+#[derive(Debug)]
+struct Introduction {
+    name: String,
+    /// By EHLO or LHLO.
+    extended: bool,
+}
+
+#[derive(Debug)]
+struct Transaction {
+    reverse_path: String,
+    octets_announced: u64,
+    smtputf8: bool,
+    recipients: Vec<ForwardPath>,
+    /// The message so far, once BDAT has begun it.
+    chunks: Option<Receiver>,
+}
+
+/// What the owner was asked for.
+#[derive(Debug)]
+enum Awaited {
+    Connection,
+    Line,
+    Recipient(Transaction, ForwardPath),
+    Data(Transaction),
+    Chunk {
+        transaction: Transaction,
+        last: bool,
+    },
+    /// The chunk is refused with this, once it is out of the way.
+    ChunkSkipped(Reply),
+    Delivery {
+        recipients: Vec<ForwardPath>,
+    },
+    Nothing,
+}
+
+impl Session {
+    pub fn new(policy: Policy, peer: Peer) -> Self {
+        Self { policy, peer, hello: None, transaction: None, awaited: Awaited::Connection, errors: 0 }
+    }
+
+    /// Takes what the owner has to tell, writes replies to `out`, and names the next step.
+    ///
+    /// Panics if the event answers another question than the one asked.
+    pub fn handle(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Next {
+        match (mem::replace(&mut self.awaited, Awaited::Nothing), event) {
+            (_, Event::TimedOut) => self.close(reply::IDLE, out),
+            (_, Event::ShuttingDown) => self.close(reply::SHUTTING_DOWN, out),
+            (Awaited::Connection, Event::Connected) => self.greet(out),
+            (Awaited::Line, Event::Line(line)) => self.line(line, out),
+            (Awaited::Recipient(transaction, path), Event::Recipient(verdict)) => {
+                self.recipient(transaction, path, verdict, out)
+            }
+            (Awaited::Recipient(transaction, _), Event::Unavailable) => {
+                self.transaction = Some(transaction);
+                self.answer(reply::FAULT, out)
+            }
+            (Awaited::Data(transaction), Event::Data(receiver)) => {
+                self.end_of_text(transaction, receiver, out)
+            }
+            (Awaited::Chunk { transaction, last: true }, Event::Chunk(receiver)) => {
+                self.end_of_text(transaction, receiver, out)
+            }
+            (Awaited::Chunk { transaction, last: false }, Event::Chunk(receiver)) => {
+                self.transaction = Some(Transaction { chunks: Some(receiver), ..transaction });
+                self.answer(reply::CHUNK_OK, out)
+            }
+            (Awaited::ChunkSkipped(reply), Event::ChunkSkipped) => self.refuse(reply, out),
+            (Awaited::Delivery { recipients }, Event::Delivered(verdicts)) => {
+                let replies: Vec<Reply> = verdicts.into_iter().map(Reply::from).collect();
+                self.answer_text(&recipients, &replies, out)
+            }
+            (Awaited::Delivery { recipients }, Event::Unavailable) => {
+                self.answer_text(&recipients, &vec![reply::FAULT; recipients.len()], out)
+            }
+            (awaited, _) => panic!("the session waits for {awaited:?} and is told something else"),
+        }
+    }
+
+    fn greet(&mut self, out: &mut Vec<u8>) -> Next {
+        let Policy { hostname, dialect, .. } = &self.policy;
+        let protocol = match dialect {
+            Dialect::Smtp => "ESMTP",
+            Dialect::Lmtp => "LMTP",
+        };
+        print(out, format_args!("220 {hostname} {protocol} ready\r\n"));
+        self.read_line()
+    }
+
+    fn line(&mut self, line: Line<'_>, out: &mut Vec<u8>) -> Next {
+        let line = match line {
+            Line::Whole(line) => line,
+            Line::BareLf(line) if self.policy.dialect == Dialect::Lmtp => line,
+            // Whoever relays strangers' octets to us without minding line ends may relay their commands too.
+            Line::BareLf(_) => return self.close(reply::BARE_LF, out),
+            Line::TooLong => return self.refuse(reply::LINE_TOO_LONG, out),
+        };
+        match command::parse(line) {
+            Ok(command) => self.command(command, out),
+            Err(reply) => self.refuse(reply, out),
+        }
+    }
+
+    fn command(&mut self, command: Command, out: &mut Vec<u8>) -> Next {
+        match command {
+            Command::Hello { verb, name } => self.hello(verb, name, out),
+            Command::Mail { reverse_path, octets, smtputf8 } => {
+                self.mail(reverse_path, octets, smtputf8, out)
+            }
+            Command::Rcpt { forward_path } => self.rcpt(forward_path, out),
+            Command::Data => self.data(out),
+            Command::Bdat { octets, last } => self.bdat(octets, last),
+            Command::BdatOfUnknownSize => self.close(reply::CHUNK_SYNTAX, out),
+            Command::Rset => {
+                self.transaction = None;
+                self.answer(reply::DONE, out)
+            }
+            Command::Noop => self.answer(reply::DONE, out),
+            Command::Vrfy => self.answer(reply::NOT_VERIFIED, out),
+            Command::Help => self.answer(reply::HELP, out),
+            Command::Quit => self.close(reply::BYE, out),
+        }
+    }
+
+    fn hello(&mut self, verb: Hello, name: String, out: &mut Vec<u8>) -> Next {
+        let extended = match (self.policy.dialect, verb) {
+            (Dialect::Smtp, Hello::Ehlo) | (Dialect::Lmtp, Hello::Lhlo) => true,
+            (Dialect::Smtp, Hello::Helo) => false,
+            (Dialect::Smtp, Hello::Lhlo) | (Dialect::Lmtp, Hello::Ehlo | Hello::Helo) => {
+                return self.refuse(reply::NOT_THIS_DIALECT, out);
+            }
+        };
+        let Policy { hostname, message_octets_max, .. } = &self.policy;
+        if extended {
+            print(
+                out,
+                format_args!(
+                    "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {message_octets_max}\r\n250-8BITMIME\r\n\
+                     250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n"
+                ),
+            );
+        } else {
+            print(out, format_args!("250 {hostname}\r\n"));
+        }
+        self.hello = Some(Introduction { name, extended });
+        self.transaction = None;
+        self.read_line()
+    }
+
+    fn mail(&mut self, reverse_path: Path, octets: u64, smtputf8: bool, out: &mut Vec<u8>) -> Next {
+        if self.hello.is_none() {
+            return self.refuse(reply::HELLO_FIRST, out);
+        }
+        if self.transaction.is_some() {
+            return self.refuse(reply::MAIL_ALREADY, out);
+        }
+        if octets > self.policy.message_octets_max {
+            return self.answer(reply::TOO_LARGE, out);
+        }
+        self.transaction = Some(Transaction {
+            reverse_path: reverse_path.into_text(),
+            octets_announced: octets,
+            smtputf8,
+            recipients: Vec::new(),
+            chunks: None,
+        });
+        self.answer(reply::SENDER_OK, out)
+    }
+
+    fn rcpt(&mut self, path: Path, out: &mut Vec<u8>) -> Next {
+        let Some(transaction) = self.transaction.take_if(|transaction| transaction.chunks.is_none()) else {
+            return self.refuse(self.out_of_order(), out);
+        };
+        let forward_path = match transaction.recipients.len() >= RECIPIENTS_MAX {
+            true => Err(reply::TOO_MANY_RECIPIENTS),
+            false => forward_path(path, transaction.smtputf8),
+        };
+        match forward_path {
+            Ok(path) => {
+                let octets = transaction.octets_announced;
+                self.awaited = Awaited::Recipient(transaction, path.clone());
+                Next::Recipient { path, octets }
+            }
+            Err(reply) => {
+                self.transaction = Some(transaction);
+                self.answer(reply, out)
+            }
+        }
+    }
+
+    fn recipient(
+        &mut self,
+        mut transaction: Transaction,
+        path: ForwardPath,
+        verdict: verdict::Recipient,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        if verdict == verdict::Recipient::Accepted {
+            transaction.recipients.push(path);
+        }
+        self.transaction = Some(transaction);
+        self.answer(verdict.into(), out)
+    }
+
+    fn data(&mut self, out: &mut Vec<u8>) -> Next {
+        let ready = |transaction: &mut Transaction| {
+            !transaction.recipients.is_empty() && transaction.chunks.is_none()
+        };
+        let Some(transaction) = self.transaction.take_if(ready) else {
+            return self.refuse(self.out_of_order(), out);
+        };
+        out.extend_from_slice(reply::SEND_DATA);
+        self.awaited = Awaited::Data(transaction);
+        Next::ReadData(Receiver::data(self.line_ends(), self.policy.message_octets_max))
+    }
+
+    /// RFC 3030 section 2. The octets of a chunk follow at once, wanted or not.
+    fn bdat(&mut self, octets: u64, last: bool) -> Next {
+        let Some(mut transaction) =
+            self.transaction.take_if(|transaction| !transaction.recipients.is_empty())
+        else {
+            self.awaited = Awaited::ChunkSkipped(self.out_of_order());
+            return Next::SkipChunk { octets };
+        };
+        let begun = transaction.chunks.take();
+        let receiver =
+            begun.unwrap_or_else(|| Receiver::content(self.line_ends(), self.policy.message_octets_max));
+        self.awaited = Awaited::Chunk { transaction, last };
+        Next::ReadChunk { receiver, octets }
+    }
+
+    fn end_of_text(&mut self, transaction: Transaction, receiver: Receiver, out: &mut Vec<u8>) -> Next {
+        let text = match receiver.finish() {
+            Ok(text) => text,
+            Err(refusal) => {
+                let replies = vec![refusal.into(); transaction.recipients.len()];
+                return self.answer_text(&transaction.recipients, &replies, out);
+            }
+        };
+        self.awaited = Awaited::Delivery { recipients: transaction.recipients.clone() };
+        Next::Deliver { envelope: self.envelope(transaction), text }
+    }
+
+    fn envelope(&self, transaction: Transaction) -> Envelope {
+        let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
+        let protocol = match (self.policy.dialect, transaction.smtputf8) {
+            (Dialect::Smtp, true) => Protocol::Utf8Smtp,
+            (Dialect::Smtp, false) if extended => Protocol::Esmtp,
+            (Dialect::Smtp, false) => Protocol::Smtp,
+            (Dialect::Lmtp, true) => Protocol::Utf8Lmtp,
+            (Dialect::Lmtp, false) => Protocol::Lmtp,
+        };
+        Envelope {
+            reverse_path: transaction.reverse_path,
+            recipients: transaction.recipients,
+            helo: self.hello.as_ref().map(|hello| hello.name.clone()).unwrap_or_default(),
+            peer: self.peer,
+            protocol,
+        }
+    }
+
+    /// The answer to a whole message, for which there is one verdict a recipient.
+    ///
+    /// SMTP has one reply for all, so it says the worst: permanent before temporary before stored. A sender
+    /// that is told of a failure never believes mail delivered that was not. The price, if the recipients
+    /// differ: those who have it are reported as failed, or get it once more when the sender tries again.
+    /// A permanent refusal is said as such although others have the message, for another attempt would
+    /// meet it again and give them one more copy each time.
+    fn answer_text(&mut self, recipients: &[ForwardPath], replies: &[Reply], out: &mut Vec<u8>) -> Next {
+        assert_eq!(recipients.len(), replies.len(), "every recipient has a verdict");
+        match self.policy.dialect {
+            Dialect::Lmtp => {
+                recipients.iter().zip(replies).for_each(|(recipient, reply)| reply.write_for(recipient, out))
+            }
+            Dialect::Smtp => {
+                let worst = replies.iter().max_by_key(|reply| reply.code);
+                worst.expect("a message has recipients").write(out);
+            }
+        }
+        self.read_line()
+    }
+
+    fn line_ends(&self) -> LineEnds {
+        match self.policy.dialect {
+            Dialect::Smtp => LineEnds::Strict,
+            Dialect::Lmtp => LineEnds::Normalise,
+        }
+    }
+
+    /// Why RCPT, DATA or BDAT can't follow what came before.
+    fn out_of_order(&self) -> Reply {
+        match &self.transaction {
+            None => reply::MAIL_FIRST,
+            Some(transaction) if transaction.chunks.is_some() => reply::CHUNKS_BEGUN,
+            Some(_) => reply::NO_RECIPIENTS,
+        }
+    }
+
+    fn answer(&mut self, reply: Reply, out: &mut Vec<u8>) -> Next {
+        reply.write(out);
+        self.read_line()
+    }
+
+    /// Answers what no well-behaved peer sends, and counts it.
+    fn refuse(&mut self, reply: Reply, out: &mut Vec<u8>) -> Next {
+        self.errors += 1;
+        if self.errors > ERRORS_MAX {
+            return self.close(reply::TOO_MANY_ERRORS, out);
+        }
+        self.answer(reply, out)
+    }
+
+    fn read_line(&mut self) -> Next {
+        self.awaited = Awaited::Line;
+        Next::ReadLine { octets_max: COMMAND_OCTETS_MAX }
+    }
+
+    fn close(&mut self, reply: Reply, out: &mut Vec<u8>) -> Next {
+        reply.write(out);
+        Next::Close
+    }
+}
+
+/// Where a path leads. One that can't be the name of a mailbox here is answered like any that is not.
+fn forward_path(path: Path, smtputf8: bool) -> Result<ForwardPath, Reply> {
+    if !smtputf8 && !path.is_ascii() {
+        return Err(reply::NEEDS_SMTPUTF8);
+    }
+    match path {
+        Path::LocalOnly(name) if name.eq_ignore_ascii_case("postmaster") => Ok(ForwardPath::Postmaster),
+        Path::LocalOnly(_) | Path::Null => Err(reply::BAD_RECIPIENT),
+        Path::Mailbox { local, domain, .. } => {
+            let domain = domain.parse().map_err(|_| reply::NOT_LOCAL)?;
+            let local = local.parse().map_err(|_| reply::NO_SUCH_MAILBOX)?;
+            Ok(ForwardPath::Mailbox(crate::address::Address { local, domain }))
+        }
+    }
+}
+
+fn print(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a Vec takes all that is written");
+}

@@ -1,0 +1,100 @@
+use super::in_memory::Server;
+use super::*;
+
+/// A connection that has said hello.
+fn greeted(dialect: Dialect) -> Server {
+    let mut server = Server::connect(dialect);
+    server.push(match dialect {
+        Dialect::Smtp => b"EHLO mx.example.org\r\n",
+        Dialect::Lmtp => b"LHLO mx.example.org\r\n",
+    });
+    server.said();
+    server
+}
+
+fn said(server: &mut Server) -> String {
+    String::from_utf8(server.said()).expect("replies are text")
+}
+
+/// Codes of the replies, and the last line whole.
+fn codes_said(server: &mut Server) -> (Vec<u16>, String) {
+    let said = said(server);
+    let codes = said.lines().map(|line| line[..3].parse().expect("a line begins with its code")).collect();
+    (codes, said.lines().last().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_message_takes_a_thousand_recipients_and_leaves_the_others_to_the_next() {
+    let mut server = greeted(Dialect::Smtp);
+    server.push(b"MAIL FROM:<>\r\n");
+    server.push(&b"RCPT TO:<bob@example.com>\r\n".repeat(1001));
+    let (codes, last) = codes_said(&mut server);
+    assert_eq!(codes.iter().filter(|&&code| code == 250).count(), 1001);
+    assert!(last.starts_with("452 4.5.3 "), "{last}");
+    server.push(b"DATA\r\nhi\r\n.\r\n");
+    assert_eq!(codes_said(&mut server).0, [354, 250]);
+    assert_eq!(server.handed_over[0].0.recipients.len(), 1000);
+}
+
+#[test]
+fn a_peer_that_makes_no_sense_is_told_to_go() {
+    let mut server = greeted(Dialect::Smtp);
+    server.push(&b"GET / HTTP/1.1\r\n".repeat(20));
+    assert_eq!(codes_said(&mut server).0, [500; 20]);
+    assert!(!server.is_closed());
+    server.push(b"Host: mail.example.com\r\nNOOP\r\n");
+    let (codes, last) = codes_said(&mut server);
+    assert_eq!(codes, [421], "{last}");
+    assert!(server.is_closed());
+}
+
+#[test]
+fn a_line_too_long_is_refused_once_and_none_of_it_executed() {
+    let mut server = greeted(Dialect::Smtp);
+    server.push(&[b"NOOP ".as_slice(), &b" QUIT ".repeat(1000), b"\r\nNOOP\r\n"].concat());
+    assert_eq!(codes_said(&mut server).0, [500, 250]);
+    server.push(&[b"NOOP ".as_slice(), &[b'x'; 2041], b"\r\n"].concat());
+    assert_eq!(codes_said(&mut server).0, [250], "2048 octets are not too long");
+}
+
+#[test]
+fn idleness_and_the_end_of_the_service_are_said_at_any_time() {
+    for (event, reply) in [(Event::TimedOut, "421 4.4.2 "), (Event::ShuttingDown, "421 4.3.2 ")] {
+        let mut server = greeted(Dialect::Lmtp);
+        server.push(b"MAIL FROM:<>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\nhalf a mess");
+        server.said();
+        server.interrupt(event);
+        assert!(said(&mut server).starts_with(reply));
+        assert!(server.is_closed());
+        assert_eq!(server.handed_over, []);
+    }
+}
+
+#[test]
+fn the_announced_size_reaches_whoever_knows_the_quota() {
+    let mut server = greeted(Dialect::Smtp);
+    server.push(b"MAIL FROM:<> SIZE=99\r\nRCPT TO:<small@example.com>\r\nRSET\r\n");
+    server.push(b"MAIL FROM:<> SIZE=100\r\nRCPT TO:<small@example.com>\r\n");
+    assert_eq!(codes_said(&mut server).0, [250, 250, 250, 250, 552]);
+}
+
+#[test]
+fn a_chunk_of_any_size_is_skipped_octet_for_octet() {
+    let mut server = greeted(Dialect::Smtp);
+    server.push(b"BDAT 9999999999999999999 LAST\r\nQUIT\r\n");
+    server.push(&b"QUIT\r\n".repeat(1000));
+    assert_eq!(said(&mut server), "");
+    assert!(!server.is_closed());
+}
+
+#[test]
+fn the_owner_is_told_how_the_message_came() {
+    let mut server = greeted(Dialect::Smtp);
+    server.push(b"MAIL FROM:<Ann@Example.ORG>\r\nRCPT TO:<bob+x@EXAMPLE.com>\r\nDATA\r\n.\r\n");
+    let (envelope, text) = &server.handed_over[0];
+    assert_eq!(envelope.reverse_path, "Ann@Example.ORG");
+    assert_eq!(envelope.recipients[0].to_string(), "bob+x@example.com");
+    assert_eq!(envelope.helo, "mx.example.org");
+    assert_eq!(envelope.peer.to_string(), "[192.0.2.7]");
+    assert_eq!(text.wire, b"");
+}
