@@ -14,6 +14,8 @@
 //! ```
 
 mod address;
+mod nearest;
+mod settings;
 mod units;
 mod verdict;
 
