@@ -14,6 +14,7 @@
 //! ```
 
 mod address;
+mod mailroot;
 mod nearest;
 mod settings;
 mod units;
