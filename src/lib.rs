@@ -14,6 +14,8 @@
 //! ```
 
 mod address;
+mod admin;
+mod control;
 mod mailroot;
 mod nearest;
 mod settings;
