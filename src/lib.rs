@@ -15,12 +15,16 @@
 
 mod address;
 mod admin;
+mod auth;
 mod control;
 mod mailroot;
+mod message;
 mod nearest;
 mod settings;
+mod store;
 mod units;
 mod verdict;
+mod wire;
 
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS

@@ -1,0 +1,244 @@
+//! Storing and deleting messages: rows, references to texts, and the texts' place in the file.
+
+use super::index::{Fault, Read, Tx};
+use super::rows::{MessageRow, Row, TextRow};
+use crate::address::Address;
+use crate::verdict;
+use crate::wire::Text;
+use redb::ReadableTable;
+
+/// More Received fields than this mean a loop (RFC 5321 section 6.3 asks for a bound of 100 at least).
+const RECEIVED_FIELDS_MAX: u32 = 100;
+/// Messages removed at a time when a mailbox goes: bounds the memory that takes.
+const REMOVED_AT_A_TIME: usize = 4096;
+
+/// A message for one recipient, except its text.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    pub recipient: Address,
+    /// Header fields to stand in front of the text, in wire form; none of them begins with a dot.
+    pub prefix: Vec<u8>,
+    /// The random part of the UIDL.
+    pub tag: u64,
+}
+
+impl Tx<'_, '_> {
+    /// Stores one text for all its letters. `now` is Unix time in seconds. One verdict for each letter, in order.
+    pub fn deliver(
+        &mut self,
+        text: &Text,
+        letters: &[Letter],
+        now: u64,
+    ) -> Result<Vec<verdict::Delivery>, Fault> {
+        let mut places = Vec::with_capacity(letters.len());
+        for letter in letters {
+            places.push(self.place_for(text, letter)?);
+        }
+        let references = places.iter().filter(|place| place.is_ok()).count() as u64;
+        if references > 0 && !self.store_text(text, references)? {
+            return Ok(places.into_iter().map(|p| p.err().unwrap_or(verdict::Delivery::DiskFull)).collect());
+        }
+        let mut verdicts = Vec::with_capacity(letters.len());
+        for (letter, place) in letters.iter().zip(places) {
+            verdicts.push(match place {
+                Ok((domain, mailbox)) => {
+                    self.add_message(domain, mailbox, text, letter, now)?;
+                    verdict::Delivery::Stored
+                }
+                Err(verdict) => verdict,
+            });
+        }
+        Ok(verdicts)
+    }
+
+    /// Where the letter goes (ids of domain and mailbox), or why it goes nowhere.
+    fn place_for(
+        &self,
+        text: &Text,
+        letter: &Letter,
+    ) -> Result<Result<(u32, u32), verdict::Delivery>, Fault> {
+        let address = letter.recipient.without_detail();
+        let Some(domain) = self.domain(&address.domain)? else {
+            return Ok(Err(verdict::Delivery::NoSuchMailbox));
+        };
+        let Some(mailbox) = self.mailbox(&address)? else {
+            return Ok(Err(verdict::Delivery::NoSuchMailbox));
+        };
+        if text.received_fields > RECEIVED_FIELDS_MAX || was_delivered_to(text, &letter.recipient) {
+            return Ok(Err(verdict::Delivery::Loop));
+        }
+        Ok(Ok((domain.id, mailbox.id)))
+    }
+
+    fn add_message(
+        &mut self,
+        domain: u32,
+        mailbox: u32,
+        text: &Text,
+        letter: &Letter,
+        now: u64,
+    ) -> Result<(), Fault> {
+        let octets = letter.prefix.len() as u64 + text.octets;
+        let counts = self.counts_mut(mailbox)?;
+        let sequence = counts.next_sequence;
+        counts.next_sequence += 1;
+        counts.messages += 1;
+        counts.octets += octets;
+        let of_domain = self.counts_mut(domain)?;
+        of_domain.messages += 1;
+        of_domain.octets += octets;
+        let totals = self.totals_mut();
+        totals.messages += 1;
+        totals.octets += octets;
+        let row = MessageRow {
+            octets,
+            tag: letter.tag,
+            received: now,
+            text: *text.hash.as_bytes(),
+            prefix: letter.prefix.clone(),
+        };
+        self.tables.messages.insert((mailbox, sequence), &row.to_row()[..])?;
+        Ok(())
+    }
+
+    /// Stores the text, or, where it is stored already, counts the new references; false where the disk is full.
+    fn store_text(&mut self, text: &Text, references: u64) -> Result<bool, Fault> {
+        if !self.reserve_is_whole {
+            return Ok(false);
+        }
+        let name = *text.hash.as_bytes();
+        let known = self.text(&name)?;
+        let row = match known {
+            Some(known) if self.holds(&known, &text.wire) => {
+                TextRow { references: known.references + references, ..known }
+            }
+            _ => {
+                // Where a text of this name lies there but is not whole any more, this one takes its place, and the
+                // messages that shared it are mended.
+                let Some(at) = self.write_text(&text.wire)? else { return Ok(false) };
+                let wire_octets = text.wire.len() as u64;
+                let mut shared = 0;
+                match known {
+                    Some(known) => {
+                        log::error!(
+                            "the stored text {} was damaged; a new copy of it replaces it",
+                            text.hash
+                        );
+                        self.space.retire(known.at, known.wire_octets);
+                        shared = known.references;
+                    }
+                    None => self.totals_mut().text_octets += wire_octets,
+                }
+                TextRow { at, wire_octets, references: shared + references }
+            }
+        };
+        self.tables.texts.insert(name, &row.to_row()[..])?;
+        Ok(true)
+    }
+
+    /// Writes the octets into free space; none where there is no room.
+    fn write_text(&mut self, wire: &[u8]) -> Result<Option<u64>, Fault> {
+        let full = |fault: Fault| match fault {
+            Fault::DiskFull(_) => Ok(None),
+            fault => Err(fault),
+        };
+        let at = match self.space.take(wire.len() as u64, self.container) {
+            Ok(at) => at,
+            Err(e) => return full(e.into()),
+        };
+        match self.container.write_blob(at, wire) {
+            Ok(()) => Ok(Some(at)),
+            Err(e) => {
+                self.space.give_back(at);
+                full(e.into())
+            }
+        }
+    }
+
+    /// Whether the stored text is, octet for octet, this one.
+    fn holds(&self, row: &TextRow, wire: &[u8]) -> bool {
+        if row.wire_octets != wire.len() as u64 {
+            return false;
+        }
+        const PIECE: usize = 64 << 10;
+        let mut stored = vec![0; PIECE.min(wire.len())];
+        wire.chunks(PIECE).zip(0u64..).all(|(piece, index)| {
+            let stored = &mut stored[..piece.len()];
+            self.container.read_blob(row.at + index * PIECE as u64, stored).is_ok() && stored == piece
+        })
+    }
+
+    /// Deletes messages of a mailbox. False, and nothing is deleted, where the mailbox has been deleted or locked
+    /// meanwhile: a session that was ended by that deletes nothing.
+    pub fn delete_messages(
+        &mut self,
+        address: &Address,
+        mailbox: u32,
+        sequences: &[u64],
+    ) -> Result<bool, Fault> {
+        let (Some(domain), Some(row)) = (self.domain(&address.domain)?, self.mailbox(address)?) else {
+            return Ok(false);
+        };
+        if row.id != mailbox || row.locked || domain.locked {
+            return Ok(false);
+        }
+        for sequence in sequences {
+            self.delete_message(domain.id, mailbox, *sequence)?;
+        }
+        Ok(true)
+    }
+
+    /// Deletes every message of a mailbox.
+    pub fn delete_all_messages(&mut self, domain: u32, mailbox: u32) -> Result<(), Fault> {
+        loop {
+            let mut sequences = Vec::new();
+            for row in self.tables.messages.range((mailbox, 0)..=(mailbox, u64::MAX))?.take(REMOVED_AT_A_TIME)
+            {
+                sequences.push(row?.0.value().1);
+            }
+            if sequences.is_empty() {
+                return Ok(());
+            }
+            for sequence in sequences {
+                self.delete_message(domain, mailbox, sequence)?;
+            }
+        }
+    }
+
+    /// Deletes a message; one that is gone already is no fault.
+    fn delete_message(&mut self, domain: u32, mailbox: u32, sequence: u64) -> Result<(), Fault> {
+        let removed = self.tables.messages.remove((mailbox, sequence))?;
+        let Some(row) = removed.map(|row| MessageRow::from_row(row.value())).transpose()? else {
+            return Ok(());
+        };
+        for id in [mailbox, domain] {
+            let counts = self.counts_mut(id)?;
+            counts.messages -= 1;
+            counts.octets -= row.octets;
+        }
+        let totals = self.totals_mut();
+        totals.messages -= 1;
+        totals.octets -= row.octets;
+        self.drop_reference(&row.text)
+    }
+
+    fn drop_reference(&mut self, name: &[u8; 32]) -> Result<(), Fault> {
+        let Some(row) = self.text(name)? else {
+            return Err(Fault::damaged("a message's text has no row"));
+        };
+        if row.references > 1 {
+            let row = TextRow { references: row.references - 1, ..row };
+            self.tables.texts.insert(name, &row.to_row()[..])?;
+        } else {
+            self.tables.texts.remove(name)?;
+            self.space.retire(row.at, row.wire_octets);
+            self.totals_mut().text_octets -= row.wire_octets;
+        }
+        Ok(())
+    }
+}
+
+/// Whether our own Delivered-To for this recipient stands in the text already.
+fn was_delivered_to(text: &Text, recipient: &Address) -> bool {
+    text.delivered_to.iter().any(|field| field.trim().parse::<Address>().as_ref() == Ok(recipient))
+}

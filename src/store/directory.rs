@@ -1,0 +1,198 @@
+//! Domains, mailboxes, locks, credentials and settings.
+//!
+//! What the administrator may be refused is a value ([`Refused`]); only a fault of the disk is an error.
+
+use super::index::{Fault, Read, Tx};
+use super::rows::{Counts, DomainRow, MailboxRow, Row};
+use crate::address::{Address, Domain};
+use crate::auth::password::Credential;
+
+/// What the directory may answer instead of doing as told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    DomainExists,
+    NoSuchDomain,
+    MailboxExists,
+    NoSuchMailbox,
+    /// A mailbox cannot be unlocked by itself while its domain is locked.
+    DomainLocked,
+}
+
+/// What went with a domain or mailbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    pub mailboxes: u64,
+    pub messages: u64,
+    pub octets: u64,
+}
+
+/// Whether a lock was changed, or was already as wished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockChange {
+    Changed,
+    AlreadySo,
+}
+
+impl Tx<'_, '_> {
+    /// `now` is Unix time in seconds.
+    pub fn add_domain(&mut self, domain: &Domain, now: u64) -> Result<Result<(), Refused>, Fault> {
+        if self.domain(domain)?.is_some() {
+            return Ok(Err(Refused::DomainExists));
+        }
+        let row = DomainRow { id: self.new_id()?, locked: false, created: now };
+        self.put_domain(domain, &row)?;
+        *self.counts_mut(row.id)? = Counts::default();
+        self.totals_mut().domains += 1;
+        Ok(Ok(()))
+    }
+
+    /// `now` is Unix time in seconds.
+    pub fn add_mailbox(
+        &mut self,
+        address: &Address,
+        credential: Credential,
+        now: u64,
+    ) -> Result<Result<(), Refused>, Fault> {
+        let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        if self.mailbox(address)?.is_some() {
+            return Ok(Err(Refused::MailboxExists));
+        }
+        let row = MailboxRow { id: self.new_id()?, locked: false, created: now, credential };
+        self.put_mailbox(address, &row)?;
+        *self.counts_mut(row.id)? = Counts { next_sequence: 1, ..Counts::default() };
+        self.counts_mut(domain.id)?.mailboxes += 1;
+        self.totals_mut().mailboxes += 1;
+        Ok(Ok(()))
+    }
+
+    /// Removes the domain, its mailboxes and their mail; sessions on them end.
+    pub fn remove_domain(&mut self, domain: &Domain) -> Result<Result<Removed, Refused>, Fault> {
+        let Some(row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let mut removed = Removed::default();
+        for (local, _) in self.mailboxes(domain)? {
+            let address = Address { local, domain: domain.clone() };
+            if let Ok(one) = self.remove_mailbox(&address)? {
+                removed.mailboxes += one.mailboxes;
+                removed.messages += one.messages;
+                removed.octets += one.octets;
+            }
+        }
+        self.tables.domains.remove(domain.as_str())?;
+        self.forget_counts(row.id)?;
+        self.totals_mut().domains -= 1;
+        Ok(Ok(removed))
+    }
+
+    /// Removes the mailbox and its mail; a session on it ends.
+    pub fn remove_mailbox(&mut self, address: &Address) -> Result<Result<Removed, Refused>, Fault> {
+        let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let Some(row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let counts = self.counts(row.id)?;
+        self.delete_all_messages(domain.id, row.id)?;
+        self.tables.mailboxes.remove((address.domain.as_str(), address.local.as_str()))?;
+        self.forget_counts(row.id)?;
+        self.counts_mut(domain.id)?.mailboxes -= 1;
+        self.totals_mut().mailboxes -= 1;
+        self.revoked.push(row.id);
+        Ok(Ok(Removed { mailboxes: 1, messages: counts.messages, octets: counts.octets }))
+    }
+
+    /// Locks the domain: its mailboxes with it, though their own locks stay as they are. Open sessions end.
+    pub fn lock_domain(&mut self, domain: &Domain) -> Result<Result<LockChange, Refused>, Fault> {
+        let Some(mut row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        if row.locked {
+            return Ok(Ok(LockChange::AlreadySo));
+        }
+        row.locked = true;
+        self.put_domain(domain, &row)?;
+        let mailboxes = self.mailboxes(domain)?;
+        self.revoked.extend(mailboxes.iter().map(|(_, mailbox)| mailbox.id));
+        Ok(Ok(LockChange::Changed))
+    }
+
+    /// Unlocks the domain and every mailbox in it.
+    pub fn unlock_domain(&mut self, domain: &Domain) -> Result<Result<LockChange, Refused>, Fault> {
+        let Some(mut row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let mut change = LockChange::AlreadySo;
+        if row.locked {
+            row.locked = false;
+            self.put_domain(domain, &row)?;
+            change = LockChange::Changed;
+        }
+        for (local, mut mailbox) in self.mailboxes(domain)? {
+            if mailbox.locked {
+                mailbox.locked = false;
+                self.put_mailbox(&Address { local, domain: domain.clone() }, &mailbox)?;
+                change = LockChange::Changed;
+            }
+        }
+        Ok(Ok(change))
+    }
+
+    /// Locks the mailbox; an open session on it ends.
+    pub fn lock_mailbox(&mut self, address: &Address) -> Result<Result<LockChange, Refused>, Fault> {
+        self.set_mailbox_lock(address, true)
+    }
+
+    /// Unlocks the mailbox, unless its whole domain is locked.
+    pub fn unlock_mailbox(&mut self, address: &Address) -> Result<Result<LockChange, Refused>, Fault> {
+        self.set_mailbox_lock(address, false)
+    }
+
+    fn set_mailbox_lock(
+        &mut self,
+        address: &Address,
+        locked: bool,
+    ) -> Result<Result<LockChange, Refused>, Fault> {
+        let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let Some(mut row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        if !locked && domain.locked {
+            return Ok(Err(Refused::DomainLocked));
+        }
+        if row.locked == locked {
+            return Ok(Ok(LockChange::AlreadySo));
+        }
+        row.locked = locked;
+        self.put_mailbox(address, &row)?;
+        if locked {
+            self.revoked.push(row.id);
+        }
+        Ok(Ok(LockChange::Changed))
+    }
+
+    /// Replaces the whole credential; its version grows.
+    pub fn set_credential(
+        &mut self,
+        address: &Address,
+        credential: Credential,
+    ) -> Result<Result<(), Refused>, Fault> {
+        if self.domain(&address.domain)?.is_none() {
+            return Ok(Err(Refused::NoSuchDomain));
+        }
+        let Some(mut row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let version = row.credential.version + 1;
+        row.credential = Credential { version, ..credential };
+        self.put_mailbox(address, &row)?;
+        Ok(Ok(()))
+    }
+
+    /// Stores a setting as it was typed, or, with `None`, goes back to its default.
+    pub fn set_setting(&mut self, key: &str, value: Option<&str>) -> Result<(), Fault> {
+        match value {
+            Some(value) => self.tables.settings.insert(key, value)?,
+            None => self.tables.settings.remove(key)?,
+        };
+        Ok(())
+    }
+
+    fn put_domain(&mut self, domain: &Domain, row: &DomainRow) -> Result<(), Fault> {
+        self.tables.domains.insert(domain.as_str(), &row.to_row()[..])?;
+        Ok(())
+    }
+
+    fn put_mailbox(&mut self, address: &Address, row: &MailboxRow) -> Result<(), Fault> {
+        let key = (address.domain.as_str(), address.local.as_str());
+        self.tables.mailboxes.insert(key, &row.to_row()[..])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! The disk: the one boundary of I/O of the store.
+//!
+//! Everything the data file is made of passes through [`Disk`]. Two things stand behind it: the real file
+//! ([`DataFile`]) and a simulated disk that loses what was not synced (`simulated.rs`, for the crash tests).
+//!
+//! - A write is durable when a `sync` that began after it has returned, not before.
+//! - Between two syncs any subset of the writes may reach the platter, sector by sector, in any order.
+//! - The exclusive lock on the data file is taken when it is opened and lives as long as the `DataFile`: it is
+//!   the only judge of "a service is running".
+
+use super::mapping::Mapping;
+use rustix::fs::FallocateFlags;
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::ops::Deref;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Positions and lengths are in octets from the start of the data file.
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    fn len(&self) -> io::Result<u64>;
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Fails with `UnexpectedEof` where the range is not wholly inside the file.
+    fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()>;
+    fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()>;
+    /// Gives the range back to the file system; it reads as zeros afterwards.
+    fn punch(&self, at: u64, len: u64) -> io::Result<()>;
+    /// Makes the range read as zeros and takes the room for it now, so that later writes into it do not fail
+    /// for want of space.
+    fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()>;
+    /// Returns when all writes before the call are durable.
+    fn sync(&self) -> io::Result<()>;
+    /// A view of octets that nobody will change while it is held (the caller's pin sees to that).
+    fn view(&self, at: u64, len: usize) -> io::Result<View>;
+    fn usage(&self) -> io::Result<DiskUsage>;
+}
+
+/// What the data file takes, in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// The length of the file, holes included.
+    pub file_octets: u64,
+    /// What the file system has really set aside for it.
+    pub allocated_octets: u64,
+}
+
+/// Octets of the data file: mapped into memory, or (on the simulated disk) copied.
+pub enum View {
+    Mapped {
+        mapping: Arc<Mapping>,
+        at: usize,
+        len: usize,
+    },
+    #[cfg(test)]
+    Copied(Vec<u8>),
+}
+
+impl View {
+    /// Whether reading the view will not wait for the disk.
+    pub fn is_resident(&self) -> bool {
+        match self {
+            View::Mapped { mapping, at, len } => mapping.is_resident(*at, *len),
+            #[cfg(test)]
+            View::Copied(_) => true,
+        }
+    }
+
+    /// Reads the view's pages into memory; waits for the disk, so not to be called on the executor. An error
+    /// of the medium comes back as an error here, instead of as a signal when the octets are read.
+    pub fn fetch(&self) -> io::Result<()> {
+        match self {
+            View::Mapped { mapping, at, len } => mapping.fetch(*at, *len),
+            #[cfg(test)]
+            View::Copied(_) => Ok(()),
+        }
+    }
+}
+
+impl Deref for View {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            View::Mapped { mapping, at, len } => &mapping.octets()[*at..*at + *len],
+            #[cfg(test)]
+            View::Copied(octets) => octets,
+        }
+    }
+}
+
+/// Why the data file could not be opened as a locked file.
+pub enum FileError {
+    Missing,
+    Locked,
+    Io(io::Error),
+}
+
+/// The real file, locked and mapped.
+#[derive(Debug)]
+pub struct DataFile {
+    file: File,
+    mapping: Arc<Mapping>,
+}
+
+impl DataFile {
+    /// Opens the file and takes its lock; never waits for it. A file that is made here can be read by its
+    /// owner alone.
+    pub fn open(path: &Path, create: bool) -> Result<Self, FileError> {
+        let opened = OpenOptions::new().read(true).write(true).create(create).mode(0o600).open(path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(FileError::Missing),
+            Err(e) => return Err(FileError::Io(e)),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(FileError::Locked),
+            Err(TryLockError::Error(e)) => return Err(FileError::Io(e)),
+        }
+        let mapping = Arc::new(Mapping::new(&file).map_err(FileError::Io)?);
+        Ok(Self { file, mapping })
+    }
+}
+
+impl Disk for DataFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if len > self.mapping.len() as u64 {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "the data file has reached the size that can be mapped",
+            ));
+        }
+        self.file.set_len(len)
+    }
+
+    fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, at)
+    }
+
+    fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(octets, at)
+    }
+
+    fn punch(&self, at: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, flags, at, len) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                self.file.write_all_at(&vec![0; len as usize], at)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()> {
+        self.punch(at, len)?;
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), at, len) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                self.file.write_all_at(&vec![0; len as usize], at)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn view(&self, at: u64, len: usize) -> io::Result<View> {
+        // Past the end of the file a mapping ends in a signal, so the bounds are checked here, each time.
+        match at.checked_add(len as u64) {
+            Some(end) if end <= self.len()? => {
+                Ok(View::Mapped { mapping: self.mapping.clone(), at: at as usize, len })
+            }
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn usage(&self) -> io::Result<DiskUsage> {
+        let metadata = self.file.metadata()?;
+        // st_blocks counts 512 octets, whatever the file system's block size (stat(2)).
+        Ok(DiskUsage { file_octets: metadata.len(), allocated_octets: metadata.blocks() * 512 })
+    }
+}

@@ -1,0 +1,395 @@
+//! The index: redb's tables, a consistent view of them, and the transaction that changes them.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | settings | key | value as typed |
+//! | domains | name | [`DomainRow`] |
+//! | mailboxes | domain, name | [`MailboxRow`] |
+//! | counts | id of a mailbox or domain | [`Counts`] |
+//! | messages | id of a mailbox, sequence | [`MessageRow`] |
+//! | texts | blake3 of the wire form | [`TextRow`] |
+//! | free | offset in the file | length of the free run that begins there |
+//! | blob extents | extent number | – |
+//! | store | – | [`StoreRow`] |
+//!
+//! Counts are part of the transaction of what they count: there is no moment, and no crash, after which they differ.
+
+use super::container::Container;
+use super::rows::{BadRow, Counts, DomainRow, MailboxRow, MessageRow, Row, StoreRow, TextRow};
+use super::space::Space;
+use crate::address::{Address, Domain, LocalPart};
+use redb::{ReadableTable, TableDefinition};
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+
+pub const SETTINGS: TableDefinition<&str, &str> = TableDefinition::new("settings");
+pub const DOMAINS: TableDefinition<&str, &[u8]> = TableDefinition::new("domains");
+pub const MAILBOXES: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("mailboxes");
+pub const COUNTS: TableDefinition<u32, &[u8]> = TableDefinition::new("counts");
+pub const MESSAGES: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("messages");
+pub const TEXTS: TableDefinition<[u8; 32], &[u8]> = TableDefinition::new("texts");
+pub const FREE: TableDefinition<u64, u64> = TableDefinition::new("free");
+pub const BLOB_EXTENTS: TableDefinition<u32, ()> = TableDefinition::new("blob extents");
+pub const STORE: TableDefinition<(), &[u8]> = TableDefinition::new("store");
+
+/// A fault of the disk or of the data file: never an expected outcome.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// The disk is full, or the file has reached its greatest size.
+    DiskFull(String),
+    Io(String),
+    /// The data file contradicts itself; `pop3svc check` says where.
+    Damaged(String),
+    /// The store is being closed.
+    Closed,
+}
+
+impl Fault {
+    pub fn damaged(what: impl Into<String>) -> Self {
+        Fault::Damaged(what.into())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::DiskFull(what) => write!(f, "no room on the disk: {what}"),
+            Fault::Io(what) => write!(f, "the data file cannot be read or written: {what}"),
+            Fault::Damaged(what) => write!(f, "the data file is damaged: {what}"),
+            Fault::Closed => f.write_str("the mail store is being closed"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<io::Error> for Fault {
+    fn from(e: io::Error) -> Self {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match e.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => Fault::DiskFull(e.to_string()),
+            _ => Fault::Io(e.to_string()),
+        }
+    }
+}
+
+impl From<redb::Error> for Fault {
+    fn from(e: redb::Error) -> Self {
+        match e {
+            redb::Error::Io(e) => e.into(),
+            redb::Error::Corrupted(what) => Fault::Damaged(what),
+            e => Fault::Io(e.to_string()),
+        }
+    }
+}
+
+macro_rules! faults_of_redb {
+    ($($error:ty),*) => { $(impl From<$error> for Fault {
+        fn from(e: $error) -> Self {
+            redb::Error::from(e).into()
+        }
+    })* };
+}
+faults_of_redb!(
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError,
+    redb::CommitError,
+    redb::DatabaseError
+);
+
+impl From<BadRow> for Fault {
+    fn from(_: BadRow) -> Self {
+        Fault::damaged("a row of its index cannot be read, or is of a newer version")
+    }
+}
+
+/// A consistent view of the index as of one commit. Short-lived: while it is held, redb cannot reuse a page.
+pub struct Snapshot {
+    transaction: redb::ReadTransaction,
+}
+
+/// What can be asked of a snapshot, and of a transaction, which sees its own changes.
+pub trait Read {
+    fn setting(&self, key: &str) -> Result<Option<String>, Fault>;
+    fn settings(&self) -> Result<Vec<(String, String)>, Fault>;
+    fn domain(&self, domain: &Domain) -> Result<Option<DomainRow>, Fault>;
+    fn domains(&self) -> Result<Vec<(Domain, DomainRow)>, Fault>;
+    fn mailbox(&self, address: &Address) -> Result<Option<MailboxRow>, Fault>;
+    /// The mailboxes of a domain, in the order of their names.
+    fn mailboxes(&self, domain: &Domain) -> Result<Vec<(LocalPart, MailboxRow)>, Fault>;
+    /// Counts of a mailbox or domain.
+    fn counts(&self, id: u32) -> Result<Counts, Fault>;
+    fn message(&self, mailbox: u32, sequence: u64) -> Result<Option<MessageRow>, Fault>;
+    fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault>;
+    fn totals(&self) -> Result<StoreRow, Fault>;
+}
+
+fn get_row<R: Row>(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    key: &str,
+) -> Result<Option<R>, Fault> {
+    Ok(table.get(key)?.map(|row| R::from_row(row.value())).transpose()?)
+}
+
+fn every_setting(
+    table: &impl ReadableTable<&'static str, &'static str>,
+) -> Result<Vec<(String, String)>, Fault> {
+    let mut all = Vec::new();
+    for row in table.iter()? {
+        let (key, value) = row?;
+        all.push((key.value().to_owned(), value.value().to_owned()));
+    }
+    Ok(all)
+}
+
+fn every_domain(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> Result<Vec<(Domain, DomainRow)>, Fault> {
+    let mut all = Vec::new();
+    for row in table.iter()? {
+        let (name, row) = row?;
+        let name = name.value().parse().map_err(|_| Fault::damaged("a domain's name is malformed"))?;
+        all.push((name, DomainRow::from_row(row.value())?));
+    }
+    Ok(all)
+}
+
+fn mailboxes_of(
+    table: &impl ReadableTable<(&'static str, &'static str), &'static [u8]>,
+    domain: &Domain,
+) -> Result<Vec<(LocalPart, MailboxRow)>, Fault> {
+    let mut all = Vec::new();
+    for row in table.range((domain.as_str(), "")..)? {
+        let (key, row) = row?;
+        let (of, name) = key.value();
+        if of != domain.as_str() {
+            break;
+        }
+        let name = name.parse().map_err(|_| Fault::damaged("a mailbox's name is malformed"))?;
+        all.push((name, MailboxRow::from_row(row.value())?));
+    }
+    Ok(all)
+}
+
+impl Snapshot {
+    pub fn begin(database: &redb::Database) -> Result<Self, Fault> {
+        use redb::ReadableDatabase;
+        Ok(Self { transaction: database.begin_read()? })
+    }
+
+    pub fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+        &self,
+        definition: TableDefinition<K, V>,
+    ) -> Result<redb::ReadOnlyTable<K, V>, Fault> {
+        Ok(self.transaction.open_table(definition)?)
+    }
+}
+
+impl Read for Snapshot {
+    fn setting(&self, key: &str) -> Result<Option<String>, Fault> {
+        Ok(self.table(SETTINGS)?.get(key)?.map(|value| value.value().to_owned()))
+    }
+
+    fn settings(&self) -> Result<Vec<(String, String)>, Fault> {
+        every_setting(&self.table(SETTINGS)?)
+    }
+
+    fn domain(&self, domain: &Domain) -> Result<Option<DomainRow>, Fault> {
+        get_row(&self.table(DOMAINS)?, domain.as_str())
+    }
+
+    fn domains(&self) -> Result<Vec<(Domain, DomainRow)>, Fault> {
+        every_domain(&self.table(DOMAINS)?)
+    }
+
+    fn mailbox(&self, address: &Address) -> Result<Option<MailboxRow>, Fault> {
+        let key = (address.domain.as_str(), address.local.as_str());
+        Ok(self.table(MAILBOXES)?.get(key)?.map(|row| MailboxRow::from_row(row.value())).transpose()?)
+    }
+
+    fn mailboxes(&self, domain: &Domain) -> Result<Vec<(LocalPart, MailboxRow)>, Fault> {
+        mailboxes_of(&self.table(MAILBOXES)?, domain)
+    }
+
+    fn counts(&self, id: u32) -> Result<Counts, Fault> {
+        let row = self.table(COUNTS)?.get(id)?.map(|row| Counts::from_row(row.value())).transpose()?;
+        Ok(row.unwrap_or_default())
+    }
+
+    fn message(&self, mailbox: u32, sequence: u64) -> Result<Option<MessageRow>, Fault> {
+        let table = self.table(MESSAGES)?;
+        Ok(table.get((mailbox, sequence))?.map(|row| MessageRow::from_row(row.value())).transpose()?)
+    }
+
+    fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault> {
+        Ok(self.table(TEXTS)?.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?)
+    }
+
+    fn totals(&self) -> Result<StoreRow, Fault> {
+        let row = self.table(STORE)?.get(())?.map(|row| StoreRow::from_row(row.value())).transpose()?;
+        row.ok_or_else(|| Fault::damaged("the row that counts the whole store is missing"))
+    }
+}
+
+/// The tables of a transaction, open for its length.
+pub struct Tables<'txn> {
+    pub settings: redb::Table<'txn, &'static str, &'static str>,
+    pub domains: redb::Table<'txn, &'static str, &'static [u8]>,
+    pub mailboxes: redb::Table<'txn, (&'static str, &'static str), &'static [u8]>,
+    pub counts: redb::Table<'txn, u32, &'static [u8]>,
+    pub messages: redb::Table<'txn, (u32, u64), &'static [u8]>,
+    pub texts: redb::Table<'txn, [u8; 32], &'static [u8]>,
+    pub free: redb::Table<'txn, u64, u64>,
+    pub blob_extents: redb::Table<'txn, u32, ()>,
+    pub store: redb::Table<'txn, (), &'static [u8]>,
+}
+
+impl<'txn> Tables<'txn> {
+    pub fn open(transaction: &'txn redb::WriteTransaction) -> Result<Self, Fault> {
+        Ok(Self {
+            settings: transaction.open_table(SETTINGS)?,
+            domains: transaction.open_table(DOMAINS)?,
+            mailboxes: transaction.open_table(MAILBOXES)?,
+            counts: transaction.open_table(COUNTS)?,
+            messages: transaction.open_table(MESSAGES)?,
+            texts: transaction.open_table(TEXTS)?,
+            free: transaction.open_table(FREE)?,
+            blob_extents: transaction.open_table(BLOB_EXTENTS)?,
+            store: transaction.open_table(STORE)?,
+        })
+    }
+}
+
+/// A transaction under way, on the writer thread. Many operations share one (group commit), so an operation looks
+/// before it changes anything: an expected refusal leaves nothing behind, a `Fault` undoes the whole transaction.
+pub struct Tx<'a, 'txn> {
+    pub tables: Tables<'txn>,
+    pub space: &'a mut Space,
+    pub container: &'a Container,
+    /// Whether the reserve of the container is whole: without it no mail is accepted.
+    pub reserve_is_whole: bool,
+    /// Mailboxes whose open sessions end when this is committed.
+    pub revoked: Vec<u32>,
+    /// Read and changed in memory, written once at the end.
+    changed_counts: HashMap<u32, Counts>,
+    totals: StoreRow,
+}
+
+impl<'a, 'txn> Tx<'a, 'txn> {
+    pub fn begin(
+        tables: Tables<'txn>,
+        space: &'a mut Space,
+        container: &'a Container,
+        reserve_is_whole: bool,
+    ) -> Result<Self, Fault> {
+        let totals = match tables.store.get(())? {
+            Some(row) => StoreRow::from_row(row.value())?,
+            None => StoreRow { next_id: 1, ..StoreRow::default() },
+        };
+        Ok(Self {
+            tables,
+            space,
+            container,
+            reserve_is_whole,
+            revoked: Vec::new(),
+            changed_counts: HashMap::new(),
+            totals,
+        })
+    }
+
+    /// An id that no mailbox or domain has had.
+    pub fn new_id(&mut self) -> Result<u32, Fault> {
+        let id = self.totals.next_id;
+        self.totals.next_id = id.checked_add(1).ok_or_else(|| Fault::damaged("no id is left"))?;
+        Ok(id)
+    }
+
+    /// The counts of a mailbox or domain, to be changed.
+    pub fn counts_mut(&mut self, id: u32) -> Result<&mut Counts, Fault> {
+        if !self.changed_counts.contains_key(&id) {
+            let counts = self.counts(id)?;
+            self.changed_counts.insert(id, counts);
+        }
+        Ok(self.changed_counts.get_mut(&id).expect("it was just put there"))
+    }
+
+    pub fn forget_counts(&mut self, id: u32) -> Result<(), Fault> {
+        self.changed_counts.remove(&id);
+        self.tables.counts.remove(id)?;
+        Ok(())
+    }
+
+    pub fn totals_mut(&mut self) -> &mut StoreRow {
+        &mut self.totals
+    }
+
+    /// Writes what was held back, so that the transaction can be committed. Returns the mailboxes whose sessions
+    /// have to end then.
+    pub fn settle(mut self) -> Result<Vec<u32>, Fault> {
+        self.totals.commits += 1;
+        for (id, counts) in &self.changed_counts {
+            self.tables.counts.insert(id, &counts.to_row()[..])?;
+        }
+        self.tables.store.insert((), &self.totals.to_row()[..])?;
+        for (at, len) in self.space.changed_runs() {
+            match len {
+                Some(len) => self.tables.free.insert(at, len)?,
+                None => self.tables.free.remove(at)?,
+            };
+        }
+        for extent in self.space.changed_extents() {
+            self.tables.blob_extents.insert(extent, ())?;
+        }
+        Ok(self.revoked)
+    }
+}
+
+impl Read for Tx<'_, '_> {
+    fn setting(&self, key: &str) -> Result<Option<String>, Fault> {
+        Ok(self.tables.settings.get(key)?.map(|value| value.value().to_owned()))
+    }
+
+    fn settings(&self) -> Result<Vec<(String, String)>, Fault> {
+        every_setting(&self.tables.settings)
+    }
+
+    fn domain(&self, domain: &Domain) -> Result<Option<DomainRow>, Fault> {
+        get_row(&self.tables.domains, domain.as_str())
+    }
+
+    fn domains(&self) -> Result<Vec<(Domain, DomainRow)>, Fault> {
+        every_domain(&self.tables.domains)
+    }
+
+    fn mailbox(&self, address: &Address) -> Result<Option<MailboxRow>, Fault> {
+        let key = (address.domain.as_str(), address.local.as_str());
+        Ok(self.tables.mailboxes.get(key)?.map(|row| MailboxRow::from_row(row.value())).transpose()?)
+    }
+
+    fn mailboxes(&self, domain: &Domain) -> Result<Vec<(LocalPart, MailboxRow)>, Fault> {
+        mailboxes_of(&self.tables.mailboxes, domain)
+    }
+
+    fn counts(&self, id: u32) -> Result<Counts, Fault> {
+        if let Some(counts) = self.changed_counts.get(&id) {
+            return Ok(*counts);
+        }
+        let row = self.tables.counts.get(id)?.map(|row| Counts::from_row(row.value())).transpose()?;
+        Ok(row.unwrap_or_default())
+    }
+
+    fn message(&self, mailbox: u32, sequence: u64) -> Result<Option<MessageRow>, Fault> {
+        let row = self.tables.messages.get((mailbox, sequence))?;
+        Ok(row.map(|row| MessageRow::from_row(row.value())).transpose()?)
+    }
+
+    fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault> {
+        Ok(self.tables.texts.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?)
+    }
+
+    fn totals(&self) -> Result<StoreRow, Fault> {
+        Ok(self.totals)
+    }
+}

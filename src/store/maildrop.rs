@@ -1,0 +1,165 @@
+//! A mailbox as a POP3 session has it: claimed by one session at a time, and seen as it was at login.
+//!
+//! - Opening takes the same time for ten messages and a million: counts give STAT, and the next sequence number bounds
+//!   what the session sees. The list is read when it is first asked for.
+//! - A claim ends when its holder drops it, or is revoked when the mailbox is locked or deleted. A deletion looks at
+//!   lock and mailbox again in its own transaction, so a revoked session deletes nothing.
+
+use super::disk::View;
+use super::index::{Fault, MESSAGES, Read};
+use super::rows::MessageHead;
+use super::space::Pin;
+use super::{Pending, Store};
+use crate::address::Address;
+use crate::message::{Entry, Totals, Uid};
+use crate::verdict;
+use smol::channel::{Receiver, Sender};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Which mailboxes are claimed.
+#[derive(Clone, Default)]
+pub struct Maildrops(Arc<Mutex<HashMap<u32, Sender<Infallible>>>>);
+
+/// A mailbox is this session's alone while it holds the claim.
+struct Claim {
+    maildrops: Maildrops,
+    mailbox: u32,
+    revoked: Receiver<Infallible>,
+}
+
+impl Maildrops {
+    fn claim(&self, mailbox: u32) -> Option<Claim> {
+        let mut claims = self.lock();
+        if claims.contains_key(&mailbox) {
+            return None;
+        }
+        let (sender, revoked) = smol::channel::bounded(1);
+        claims.insert(mailbox, sender);
+        Some(Claim { maildrops: self.clone(), mailbox, revoked })
+    }
+
+    /// Ends the sessions on these mailboxes. The claims stand until the sessions have gone.
+    pub fn revoke(&self, mailboxes: &[u32]) {
+        if mailboxes.is_empty() {
+            return;
+        }
+        let claims = self.lock();
+        for sender in mailboxes.iter().filter_map(|mailbox| claims.get(mailbox)) {
+            sender.close();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Sender<Infallible>>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.maildrops.lock().remove(&self.mailbox);
+    }
+}
+
+/// An open maildrop.
+pub struct Maildrop {
+    store: Store,
+    address: Address,
+    mailbox: u32,
+    totals: Totals,
+    /// Messages with this sequence number or a higher one came after the login.
+    below: u64,
+    claim: Claim,
+}
+
+/// A message to be sent. While it is held, the space of its text is not used again.
+pub struct StoredMessage {
+    /// Header fields of this recipient, in wire form.
+    pub prefix: Vec<u8>,
+    /// The text in wire form.
+    pub text: View,
+    _pin: Pin,
+}
+
+impl Store {
+    /// Opens the maildrop of a user whose password has been checked.
+    pub fn open_maildrop(&self, address: &Address) -> Result<verdict::Login<Maildrop>, Fault> {
+        let Some(mailbox) = self.read()?.mailbox(address)? else {
+            return Ok(verdict::Login::WrongCredentials);
+        };
+        let claim = self.0.shared.maildrops.claim(mailbox.id);
+        // Read again under the claim: a lock that came before it is seen here, one that comes after revokes it.
+        let snapshot = self.read()?;
+        let (Some(domain), Some(mailbox)) = (snapshot.domain(&address.domain)?, snapshot.mailbox(address)?)
+        else {
+            return Ok(verdict::Login::WrongCredentials);
+        };
+        if domain.locked || mailbox.locked {
+            return Ok(verdict::Login::Locked);
+        }
+        let Some(claim) = claim.filter(|claim| claim.mailbox == mailbox.id) else {
+            return Ok(verdict::Login::InUse);
+        };
+        let counts = snapshot.counts(mailbox.id)?;
+        Ok(verdict::Login::Welcome(Maildrop {
+            store: self.clone(),
+            address: address.clone(),
+            mailbox: mailbox.id,
+            totals: Totals { messages: counts.messages, octets: counts.octets },
+            below: counts.next_sequence,
+            claim,
+        }))
+    }
+}
+
+impl Maildrop {
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// As of the login.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// The messages as of the login, oldest first. Takes time in proportion to their number.
+    pub fn list(&self) -> Result<Vec<Entry>, Fault> {
+        let snapshot = self.store.read()?;
+        let table = snapshot.table(MESSAGES)?;
+        let mut entries = Vec::with_capacity(self.totals.messages as usize);
+        for row in table.range((self.mailbox, 0)..(self.mailbox, self.below))? {
+            let (key, row) = row?;
+            let head = MessageHead::from_row(row.value())?;
+            entries.push(Entry { octets: head.octets, uid: Uid { seq: key.value().1, tag: head.tag } });
+        }
+        Ok(entries)
+    }
+
+    /// A message of the list; none where it is gone, with its mailbox.
+    pub fn message(&self, uid: Uid) -> Result<Option<StoredMessage>, Fault> {
+        let pin = self.store.0.shared.pins.pin();
+        let snapshot = self.store.read()?;
+        let Some(message) = snapshot.message(self.mailbox, uid.seq)? else { return Ok(None) };
+        let Some(text) = snapshot.text(&message.text)? else {
+            return Err(Fault::damaged("a message's text has no row"));
+        };
+        let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
+        Ok(Some(StoredMessage { prefix: message.prefix, text: view, _pin: pin }))
+    }
+
+    /// Deletes messages, all or none. False: none, because the mailbox has been locked or deleted.
+    pub fn delete(&self, uids: &[Uid]) -> Pending<bool> {
+        let (address, mailbox) = (self.address.clone(), self.mailbox);
+        let sequences: Vec<u64> = uids.iter().map(|uid| uid.seq).collect();
+        self.store.write(move |tx| tx.delete_messages(&address, mailbox, &sequences))
+    }
+
+    /// Returns when this session has to end because its mailbox was locked or deleted.
+    pub async fn revoked(&self) {
+        match self.claim.revoked.recv().await {
+            Ok(never) => match never {},
+            Err(_closed) => {}
+        }
+    }
+}

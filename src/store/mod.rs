@@ -1,0 +1,396 @@
+//! The mail store: one data file with everything in it.
+//!
+//! A message is a row (mailbox, sequence) that names a text; a text is a row that says where its octets lie and how
+//! many messages have it. The states of a run of octets in the blob space, and who knows of it:
+//!
+//! | state | text row | listed as free | may be written |
+//! | --- | --- | --- | --- |
+//! | free | − | + | + |
+//! | draft: taken and written by the transaction under way | − | + | + |
+//! | stored | + | − | − |
+//! | retired: its text deleted, a reader may still look at it | − | + | − |
+//!
+//! A draft becomes stored, and a stored run retired, by one commit of redb, which is durable before anyone is answered.
+//! Guarantee: *after a crash at any instant, a text with a row is whole, a message with a row has its text, the counts
+//! are those of the rows, and every other octet of the blob space is free.*
+//!
+//! What lies where in the file: `container.rs`. The tables: `index.rs`. Changes go through one thread: `writer.rs`.
+//! The store knows no protocol and no executor; what it returns can be awaited or waited for.
+
+mod container;
+mod delivery;
+mod directory;
+mod disk;
+mod index;
+mod maildrop;
+mod mapping;
+mod rows;
+#[cfg(test)]
+mod simulated;
+mod space;
+mod writer;
+
+pub use delivery::Letter;
+pub use directory::{LockChange, Refused, Removed};
+pub use disk::DiskUsage;
+pub use index::{Fault, Read, Tx};
+pub use maildrop::{Maildrop, StoredMessage};
+pub use rows::{Counts, DomainRow, MailboxRow, StoreRow};
+pub use writer::Pending;
+
+use container::{Container, ContainerError, IndexBackend};
+use disk::{DataFile, Disk, FileError};
+use index::{Snapshot as IndexSnapshot, Tables};
+use maildrop::Maildrops;
+use smol::channel::Sender;
+use space::{Pins, Space};
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use writer::{Job, Writer};
+
+/// redb's cache, in octets. Its default is a gibibyte of heap.
+const CACHE_OCTETS: usize = 64 << 20;
+
+/// An open mail store. Clones are handles on the same one; the last of them closes it.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    /// Taken when the store is closed.
+    queue: Option<Sender<Box<dyn Job>>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the store in a data file and locks it.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let disk = Arc::new(lock_file(path, false)?);
+        Self::open_on(disk).map_err(|e| e.at(path))
+    }
+
+    /// Makes a store in a new data file; the file counts as a store when all of it is durable.
+    pub fn create(path: &Path) -> Result<Self, OpenError> {
+        let disk = Arc::new(lock_file(path, true)?);
+        let store = Self::create_on(disk).map_err(|e| e.at(path))?;
+        sync_directory_of(path).map_err(|e| OpenErrorKind::Io(e).at(path))?;
+        Ok(store)
+    }
+
+    fn open_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
+        let pins = Pins::default();
+        let (open, space) = open_index(disk.clone(), pins.clone())?;
+        Self::start(disk, pins, open, space)
+    }
+
+    fn create_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
+        if disk.len().map_err(OpenErrorKind::Io)? > 0 {
+            match Container::open(disk.clone()) {
+                // Its making was cut short, so nothing was ever acknowledged in it: it is made again.
+                Err(ContainerError::Unfinished) => {}
+                Err(e) => return Err(e.into()),
+                Ok(_) => return Err(OpenErrorKind::AlreadyExists),
+            }
+        }
+        let container = Container::create(disk.clone()).map_err(OpenErrorKind::Io)?;
+        let database = open_database(&container)?;
+        make_tables(&database, &container)?;
+        container.finish().map_err(OpenErrorKind::Io)?;
+        database.close()?;
+        Self::open_on(disk)
+    }
+
+    fn start(disk: Arc<dyn Disk>, pins: Pins, open: OpenIndex, space: Space) -> Result<Self, OpenErrorKind> {
+        let commits = open.commits()?;
+        let shared = Arc::new(Shared {
+            disk,
+            pins,
+            maildrops: Maildrops::default(),
+            current: Mutex::new(Some(Arc::new(open))),
+            visitor_left: Condvar::new(),
+        });
+        let (queue, jobs) = smol::channel::bounded(writer::QUEUE_MAX);
+        let writer = Writer::new(shared.clone(), jobs, space, commits);
+        let thread = std::thread::Builder::new().name("store writer".into());
+        let writer = thread.spawn(move || writer.run()).map_err(OpenErrorKind::Io)?;
+        Ok(Self(Arc::new(Inner { shared, queue: Some(queue), writer: Some(writer) })))
+    }
+
+    /// A consistent view of the index. To be let go soon: see [`Snapshot`].
+    pub fn read(&self) -> Result<Snapshot, Fault> {
+        self.0.shared.snapshot()
+    }
+
+    /// Hands work to the writer. The closure may be called more than once, each time on a fresh transaction, so what it
+    /// keeps outside of the transaction must not add up. It must look before it changes anything, since it
+    /// shares its transaction with others.
+    pub fn write<T, F>(&self, work: F) -> Pending<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_, '_>) -> Result<T, Fault> + Send + 'static,
+    {
+        let queue = self.0.queue.clone().expect("it is there until the store is closed");
+        Pending::new(queue, work)
+    }
+
+    /// What the data file takes on the disk.
+    pub fn disk_usage(&self) -> Result<DiskUsage, Fault> {
+        Ok(self.0.shared.disk.usage()?)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            // A panic of the writer has been printed by then, and there is nobody left to tell.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// What the handles, the readers and the writer have in common.
+pub(in crate::store) struct Shared {
+    disk: Arc<dyn Disk>,
+    pins: Pins,
+    maildrops: Maildrops,
+    /// None while the index is being opened anew, and after that has failed.
+    current: Mutex<Option<Arc<OpenIndex>>>,
+    visitor_left: Condvar,
+}
+
+/// The container and the index in it, open.
+pub(in crate::store) struct OpenIndex {
+    database: redb::Database,
+    container: Arc<Container>,
+}
+
+impl OpenIndex {
+    fn commits(&self) -> Result<u64, Fault> {
+        Ok(IndexSnapshot::begin(&self.database)?.totals()?.commits)
+    }
+}
+
+impl Shared {
+    fn current(&self) -> Result<Arc<OpenIndex>, Fault> {
+        let current = self.lock();
+        current.clone().ok_or_else(|| Fault::Io("an earlier fault of the disk is not mended".into()))
+    }
+
+    fn snapshot(self: &Arc<Self>) -> Result<Snapshot, Fault> {
+        let open = Some(self.current()?);
+        let visit = Visit { shared: self.clone(), open };
+        let index = IndexSnapshot::begin(&visit.open().database)?;
+        Ok(Snapshot { index, visit })
+    }
+
+    /// Closes the index when its last reader is gone.
+    fn take_down(&self) -> Arc<dyn Disk> {
+        let mut current = self.lock();
+        if let Some(open) = current.take() {
+            while Arc::strong_count(&open) > 1 {
+                current = self.visitor_left.wait(current).expect("no holder of this lock panics");
+            }
+        }
+        self.disk.clone()
+    }
+
+    fn put_up(&self, open: OpenIndex) -> Arc<OpenIndex> {
+        let open = Arc::new(open);
+        *self.lock() = Some(open.clone());
+        open
+    }
+
+    fn close(&self) {
+        self.take_down();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<OpenIndex>>> {
+        self.current.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// Somebody reads the index: it is not closed under them.
+struct Visit {
+    shared: Arc<Shared>,
+    open: Option<Arc<OpenIndex>>,
+}
+
+impl Visit {
+    fn open(&self) -> &OpenIndex {
+        self.open.as_ref().expect("it is there until the visit is dropped")
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let _current = self.shared.lock();
+        self.open = None;
+        self.shared.visitor_left.notify_all();
+    }
+}
+
+/// A consistent view of the index, as of one commit. While it is held redb cannot reuse a page, and a data file that
+/// met an I/O error cannot be opened anew: so not for longer than a question takes.
+pub struct Snapshot {
+    // Dropped before the visit ends.
+    index: IndexSnapshot,
+    visit: Visit,
+}
+
+impl Snapshot {
+    fn container(&self) -> &Arc<Container> {
+        &self.visit.open().container
+    }
+}
+
+impl Deref for Snapshot {
+    type Target = IndexSnapshot;
+
+    fn deref(&self) -> &IndexSnapshot {
+        &self.index
+    }
+}
+
+fn open_database(container: &Arc<Container>) -> Result<redb::Database, OpenErrorKind> {
+    let mut builder = redb::Database::builder();
+    builder.set_cache_size(CACHE_OCTETS);
+    Ok(builder.create_with_backend(IndexBackend(container.clone()))?)
+}
+
+/// Opens container and index, and puts together which space is free.
+fn open_index(disk: Arc<dyn Disk>, pins: Pins) -> Result<(OpenIndex, Space), OpenErrorKind> {
+    let container = Container::open(disk)?;
+    let database = open_database(&container)?;
+    let open = OpenIndex { database, container };
+    let snapshot = IndexSnapshot::begin(&open.database)?;
+    let mut extents = Vec::new();
+    for row in redb::ReadableTable::iter(&snapshot.table(index::BLOB_EXTENTS)?).map_err(Fault::from)? {
+        extents.push(row.map_err(Fault::from)?.0.value());
+    }
+    let mut runs = Vec::new();
+    for row in redb::ReadableTable::iter(&snapshot.table(index::FREE)?).map_err(Fault::from)? {
+        let (at, len) = row.map_err(Fault::from)?;
+        runs.push((at.value(), len.value()));
+    }
+    drop(snapshot);
+    open.container.adopt_blob_extents(&extents)?;
+    let space = Space::load(runs.into_iter(), extents.len(), pins).map_err(OpenErrorKind::Damaged)?;
+    Ok((open, space))
+}
+
+/// The first transaction: every table, and the counts of an empty store.
+fn make_tables(database: &redb::Database, container: &Container) -> Result<(), OpenErrorKind> {
+    let mut transaction = database.begin_write().map_err(Fault::from)?;
+    transaction.set_quick_repair(true);
+    let mut space = Space::default();
+    let tables = Tables::open(&transaction)?;
+    Tx::begin(tables, &mut space, container, true)?.settle()?;
+    transaction.commit().map_err(Fault::from)?;
+    Ok(())
+}
+
+fn lock_file(path: &Path, create: bool) -> Result<DataFile, OpenError> {
+    DataFile::open(path, create).map_err(|e| {
+        let kind = match e {
+            FileError::Missing => OpenErrorKind::Missing,
+            FileError::Locked => OpenErrorKind::Locked,
+            FileError::Io(e) => OpenErrorKind::Io(e),
+        };
+        kind.at(path)
+    })
+}
+
+/// Makes the name of a new file durable.
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::File::open(directory)?.sync_all()
+}
+
+/// Why a store could not be opened or made: prints as one line with the mend.
+#[derive(Debug)]
+pub struct OpenError {
+    pub path: PathBuf,
+    pub kind: OpenErrorKind,
+}
+
+#[derive(Debug)]
+pub enum OpenErrorKind {
+    /// There is no such file, or its making was never finished.
+    Missing,
+    /// Another process has it open.
+    Locked,
+    AlreadyExists,
+    NotAStore,
+    /// Made by a newer version of this program.
+    Newer {
+        version: u32,
+    },
+    Damaged(&'static str),
+    Io(io::Error),
+    Fault(Fault),
+}
+
+impl OpenErrorKind {
+    fn at(self, path: &Path) -> OpenError {
+        OpenError { path: path.to_owned(), kind: self }
+    }
+}
+
+impl From<ContainerError> for OpenErrorKind {
+    fn from(e: ContainerError) -> Self {
+        match e {
+            ContainerError::Unfinished => OpenErrorKind::Missing,
+            ContainerError::NotAStore => OpenErrorKind::NotAStore,
+            ContainerError::Newer { version } => OpenErrorKind::Newer { version },
+            ContainerError::Damaged(what) => OpenErrorKind::Damaged(what),
+            ContainerError::Io(e) => OpenErrorKind::Io(e),
+        }
+    }
+}
+
+impl From<Fault> for OpenErrorKind {
+    fn from(fault: Fault) -> Self {
+        OpenErrorKind::Fault(fault)
+    }
+}
+
+impl From<redb::DatabaseError> for OpenErrorKind {
+    fn from(e: redb::DatabaseError) -> Self {
+        OpenErrorKind::Fault(e.into())
+    }
+}
+
+impl fmt::Display for OpenErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenErrorKind::Missing => f.write_str("there is no mail store in it"),
+            OpenErrorKind::Locked => f.write_str("another process has it open"),
+            OpenErrorKind::AlreadyExists => f.write_str("there is a mail store in it already"),
+            OpenErrorKind::NotAStore => f.write_str("it is not a mail store of this program"),
+            OpenErrorKind::Newer { version } => write!(
+                f,
+                "it is of format version {version}, and this program knows versions up to {}: use a newer pop3svc",
+                container::FORMAT_VERSION
+            ),
+            OpenErrorKind::Damaged(what) => write!(f, "it is damaged: {what}; restore it from a backup"),
+            OpenErrorKind::Io(e) => write!(f, "{e}"),
+            OpenErrorKind::Fault(fault) => write!(f, "{fault}"),
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.kind)
+    }
+}
+
+impl std::error::Error for OpenError {}

@@ -1,0 +1,183 @@
+//! The rows of the index: their types, their versions and their encoding, and nothing else.
+//!
+//! This is one of the two places that know `bincode` (the other is the control socket's frames). Every row is encoded
+//! as an enum of its versions, so its first octet is the version; a reader of this version refuses a newer one. Decoding
+//! is always limited in what it may allocate, and what is left over after a row is an error.
+//!
+//! A row type changes by getting a new version beside the old one, and a conversion; never in place.
+
+use crate::auth::password::Credential;
+use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
+use bincode::{Decode, Encode};
+
+/// The longest row, in octets. A header prefix is bounded well below it.
+const ROW_OCTETS_MAX: usize = 64 << 10;
+
+fn coding() -> Configuration<LittleEndian, Fixint, Limit<ROW_OCTETS_MAX>> {
+    config::standard().with_fixed_int_encoding().with_limit::<ROW_OCTETS_MAX>()
+}
+
+/// A row could not be decoded: it is damaged, or of a version that this program does not know.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadRow;
+
+/// The versions of a row type: one so far. A type that gets a second one gets an enum of its own.
+#[derive(Encode, Decode)]
+enum Versions<T> {
+    V1(T),
+}
+
+/// A type that is kept in the index.
+pub trait Row: Encode + Decode<()> {
+    fn to_row(&self) -> Vec<u8> {
+        bincode::encode_to_vec(Versions::V1(self), coding()).expect("rows are bounded where they are made")
+    }
+
+    fn from_row(row: &[u8]) -> Result<Self, BadRow> {
+        match bincode::decode_from_slice(row, coding()) {
+            Ok((Versions::V1(value), consumed)) if consumed == row.len() => Ok(value),
+            _ => Err(BadRow),
+        }
+    }
+}
+
+impl Row for DomainRow {}
+impl Row for MailboxRow {}
+impl Row for Counts {}
+impl Row for MessageRow {}
+impl Row for TextRow {}
+impl Row for StoreRow {}
+
+/// A domain. Key: its name.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct DomainRow {
+    /// Unique in the store for ever, among domains and mailboxes; the key of its counts.
+    pub id: u32,
+    pub locked: bool,
+    /// Unix time in seconds.
+    pub created: u64,
+}
+
+/// A mailbox. Key: domain name and mailbox name.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct MailboxRow {
+    /// Unique in the store for ever: a mailbox that is made anew under an old name gets a new one.
+    pub id: u32,
+    /// Of the mailbox alone; a locked domain is not written into its mailboxes.
+    pub locked: bool,
+    /// Unix time in seconds.
+    pub created: u64,
+    pub credential: Credential,
+}
+
+/// What is counted of a mailbox, or of all mailboxes of a domain. Key: the id of the mailbox or domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Counts {
+    pub messages: u64,
+    /// The sum of what LIST announces for them.
+    pub octets: u64,
+    /// Mailbox: the number of the next message, never used twice. Domain: not used.
+    pub next_sequence: u64,
+    /// Domain: its mailboxes. Mailbox: not used.
+    pub mailboxes: u64,
+}
+
+/// A message in a mailbox. Key: id of the mailbox, sequence number.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct MessageRow {
+    /// What LIST announces: prefix and text, dot-stuffing not counted.
+    pub octets: u64,
+    /// The random part of the UIDL, so that the UIDLs of two histories of a store (one of them restored from a
+    /// backup) are not taken for each other.
+    pub tag: u64,
+    /// When it was accepted: Unix time in seconds.
+    pub received: u64,
+    /// The name of its text: blake3 of the wire form.
+    pub text: [u8; 32],
+    /// Return-Path, Delivered-To and Received of this recipient, in wire form.
+    pub prefix: Vec<u8>,
+}
+
+/// The front of a message row, which is all that LIST and UIDL need of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Decode)]
+pub struct MessageHead {
+    pub octets: u64,
+    pub tag: u64,
+}
+
+impl MessageHead {
+    pub fn from_row(row: &[u8]) -> Result<Self, BadRow> {
+        match bincode::decode_from_slice(row, coding()) {
+            Ok((Versions::V1(head), _)) => Ok(head),
+            Err(_) => Err(BadRow),
+        }
+    }
+}
+
+/// A stored text. Key: blake3 of its wire form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TextRow {
+    /// Where it lies in the data file.
+    pub at: u64,
+    /// Length of the wire form.
+    pub wire_octets: u64,
+    /// How many messages have this text; a text without any has no row.
+    pub references: u64,
+}
+
+/// What is counted of the whole store, and the ids given out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct StoreRow {
+    pub domains: u64,
+    pub mailboxes: u64,
+    pub messages: u64,
+    pub octets: u64,
+    /// The sum of the wire lengths of the texts, each counted once.
+    pub text_octets: u64,
+    pub next_id: u32,
+    /// Transactions committed so far; tells, after a fault, whether the last one got through.
+    pub commits: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text() -> TextRow {
+        TextRow { at: 1 << 40, wire_octets: 7, references: 3 }
+    }
+
+    #[test]
+    fn a_row_comes_back_as_it_was() {
+        assert_eq!(TextRow::from_row(&text().to_row()), Ok(text()));
+        let message = MessageRow {
+            octets: 9,
+            tag: 5,
+            received: 1,
+            text: [7; 32],
+            prefix: b"Return-Path: <>\r\n".to_vec(),
+        };
+        let row = message.to_row();
+        assert_eq!(MessageHead::from_row(&row), Ok(MessageHead { octets: 9, tag: 5 }));
+        assert_eq!(MessageRow::from_row(&row), Ok(message));
+    }
+
+    #[test]
+    fn a_row_that_is_cut_lengthened_or_newer_is_refused() {
+        let row = text().to_row();
+        for len in 0..row.len() {
+            assert_eq!(TextRow::from_row(&row[..len]), Err(BadRow));
+        }
+        assert_eq!(TextRow::from_row(&[&row[..], &[0]].concat()), Err(BadRow));
+        let newer = [&2u32.to_le_bytes()[..], &row[4..]].concat();
+        assert_eq!(TextRow::from_row(&newer), Err(BadRow));
+    }
+
+    #[test]
+    fn a_forged_length_is_refused_before_anything_is_allocated_for_it() {
+        let mut row = MessageRow { octets: 9, tag: 5, received: 1, text: [7; 32], prefix: vec![1] }.to_row();
+        let length_at = row.len() - 9;
+        row[length_at..length_at + 8].fill(0xff);
+        assert_eq!(MessageRow::from_row(&row), Err(BadRow));
+    }
+}

@@ -1,0 +1,384 @@
+//! The blob space: which octets of the blob extents are free, and which must not be given out yet.
+//!
+//! The writer thread alone owns a [`Space`]; readers and backups hold [`Pin`]s. What a commit has to record of it
+//! goes into two tables of redb: the free runs, and the extents that are blobs'.
+//!
+//! - The tables list as free: every free run, and every retired one. So after a crash, when no reader is left, both
+//!   are free, and every octet of a blob extent belongs to exactly one text or one listed run.
+//! - A retired run is given out again only when the commit that retired it is durable and no pin is left from
+//!   before it.
+//! - Nothing is settled before [`Space::committed`]; [`Space::aborted`] takes everything back.
+
+use super::container::{Container, EXTENT, extent_at};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+/// Blobs begin at multiples of this.
+pub const ALIGN: u64 = 64;
+/// Free runs of this length and more are given back to the file system, in whole pages.
+const PUNCH_OCTETS_MIN: u64 = 64 << 10;
+const PAGE: u64 = 4096;
+/// Mail goes to the end of the blob space while the holes are less than this part of it, because appending is
+/// faster; past that into the hole that fits best, or the file would grow for ever beside its own holes.
+const HOLES_PART: u64 = 16;
+
+/// What a text of this wire length takes in the blob space.
+pub fn footprint(wire_octets: u64) -> u64 {
+    wire_octets.max(1).next_multiple_of(ALIGN)
+}
+
+#[derive(Default)]
+pub struct Space {
+    free: Runs,
+    /// Runs of deleted texts that are not given out yet: offset → length.
+    retired: BTreeMap<u64, u64>,
+    /// Those of them that the transaction under way retires.
+    retiring: Vec<u64>,
+    /// The others, with the moment of their commit; oldest first.
+    waiting: VecDeque<(u64, u64)>,
+    /// Taken by the transaction under way.
+    taken: Vec<(u64, u64)>,
+    /// Offsets whose rows in the table of free runs may be out of date.
+    touched: BTreeSet<u64>,
+    /// Extents that the table of blob extents does not have yet.
+    new_extents: BTreeSet<u32>,
+    /// Octets in all blob extents.
+    extent_octets: u64,
+    pins: Pins,
+}
+
+impl Space {
+    /// The space as the tables have it.
+    pub fn load(
+        runs: impl Iterator<Item = (u64, u64)>,
+        blob_extents: usize,
+        pins: Pins,
+    ) -> Result<Self, &'static str> {
+        let mut space = Space { extent_octets: blob_extents as u64 * EXTENT, pins, ..Space::default() };
+        for (at, len) in runs {
+            if len == 0 || space.free.overlaps(at, len) {
+                return Err("its list of free space contradicts itself");
+            }
+            for merged in space.free.add(at, len) {
+                space.touched.insert(merged);
+            }
+        }
+        Ok(space)
+    }
+
+    /// Keeps out of use what readers of the space before it may still look at.
+    pub fn inherit_retired(&mut self, before: &Space) {
+        for &(moment, at) in &before.waiting {
+            let len = before.retired[&at];
+            if self.free.carve(at, len, &mut self.touched) {
+                self.retired.insert(at, len);
+                self.touched.insert(at);
+                self.waiting.push_back((moment, at));
+            }
+        }
+    }
+
+    /// Room for a blob of `wire_octets`. Fails where the file cannot grow; then nothing has changed.
+    pub fn take(&mut self, wire_octets: u64, container: &Container) -> io::Result<u64> {
+        let len = footprint(wire_octets);
+        let holes = self.free.octets - self.free.longest();
+        let appending = holes * HOLES_PART < self.extent_octets;
+        let found = if appending { self.free.first_of_longest(len) } else { self.free.best_fit(len) };
+        let at = match found.or_else(|| self.free.best_fit(len)) {
+            Some(at) => at,
+            None => {
+                self.grow(len, container)?;
+                self.free.best_fit(len).expect("the space just grew by as much")
+            }
+        };
+        self.free.cut(at, len, &mut self.touched);
+        self.taken.push((at, len));
+        Ok(at)
+    }
+
+    /// What was taken last is not needed after all.
+    pub fn give_back(&mut self, at: u64) {
+        let (last, len) = self.taken.pop().expect("it was just taken");
+        assert_eq!(last, at, "what was taken last is given back first");
+        self.touched.extend(self.free.add(at, len));
+    }
+
+    /// Adds extents until a run of `len` is free.
+    fn grow(&mut self, len: u64, container: &Container) -> io::Result<()> {
+        if len <= EXTENT
+            && let Some(extent) = container.take_free_extent()
+        {
+            self.add_extent(extent);
+            return Ok(());
+        }
+        // A free run at the very end of the file is a beginning.
+        let at_end = self.free.length_of_run_ending_at(extent_at(container.end()));
+        let count = (len - at_end).div_ceil(EXTENT) as u32;
+        let first = container.extend_for_blobs(count)?;
+        (first..first + count).for_each(|extent| self.add_extent(extent));
+        Ok(())
+    }
+
+    fn add_extent(&mut self, extent: u32) {
+        self.touched.extend(self.free.add(extent_at(extent), EXTENT));
+        self.new_extents.insert(extent);
+        self.extent_octets += EXTENT;
+    }
+
+    /// The text at `at` is deleted by the transaction under way.
+    pub fn retire(&mut self, at: u64, wire_octets: u64) {
+        self.retired.insert(at, footprint(wire_octets));
+        self.retiring.push(at);
+        self.touched.insert(at);
+    }
+
+    /// What the table of free runs has to say of the offsets that changed: a length, or that no run begins there.
+    pub fn changed_runs(&self) -> impl Iterator<Item = (u64, Option<u64>)> + '_ {
+        self.touched
+            .iter()
+            .map(|at| (*at, self.free.length_at(*at).or_else(|| self.retired.get(at).copied())))
+    }
+
+    pub fn changed_extents(&self) -> impl Iterator<Item = u32> + '_ {
+        self.new_extents.iter().copied()
+    }
+
+    /// The transaction is durable.
+    pub fn committed(&mut self) {
+        self.taken.clear();
+        self.touched.clear();
+        self.new_extents.clear();
+        let moment = self.pins.advance();
+        self.waiting.extend(self.retiring.drain(..).map(|at| (moment, at)));
+    }
+
+    /// The transaction has failed; nothing of it is in the tables.
+    pub fn aborted(&mut self) {
+        for (at, len) in std::mem::take(&mut self.taken) {
+            self.touched.extend(self.free.add(at, len));
+        }
+        for at in self.retiring.drain(..) {
+            self.retired.remove(&at);
+        }
+    }
+
+    /// Makes free what no pin holds any more, and gives long runs back to the file system.
+    pub fn release(&mut self, container: &Container) {
+        let oldest = self.pins.oldest();
+        while let Some(&(moment, at)) = self.waiting.front()
+            && moment < oldest
+        {
+            self.waiting.pop_front();
+            let len = self.retired.remove(&at).expect("what waits is retired");
+            self.touched.insert(at);
+            self.touched.extend(self.free.add(at, len));
+            let (run_at, run_len) = self.free.run_around(at);
+            // Only the pages that this release made whole: the rest of a long run was given back before.
+            let from = run_at.next_multiple_of(PAGE).max(at / PAGE * PAGE);
+            let to = ((run_at + run_len) / PAGE * PAGE).min((at + len).next_multiple_of(PAGE));
+            if run_len >= PUNCH_OCTETS_MIN && to > from {
+                container.punch(from, to - from);
+            }
+        }
+    }
+
+    pub fn free_octets(&self) -> u64 {
+        self.free.octets
+    }
+}
+
+/// Free runs, never adjacent to each other, findable by place and by length.
+#[derive(Default)]
+struct Runs {
+    by_place: BTreeMap<u64, u64>,
+    by_length: BTreeSet<(u64, u64)>,
+    octets: u64,
+}
+
+impl Runs {
+    fn overlaps(&self, at: u64, len: u64) -> bool {
+        self.by_place.range(..at + len).next_back().is_some_and(|(place, length)| place + length > at)
+    }
+
+    /// Adds a run, merging it with its neighbours; returns the offsets at which something changed.
+    fn add(&mut self, mut at: u64, mut len: u64) -> Vec<u64> {
+        assert!(!self.overlaps(at, len), "octets are freed once");
+        let mut changed = vec![at];
+        let before = self.by_place.range(..at).next_back().map(|(place, length)| (*place, *length));
+        if let Some((place, length)) = before
+            && place + length == at
+        {
+            self.remove(place);
+            (at, len) = (place, length + len);
+            changed.push(place);
+        }
+        if self.by_place.contains_key(&(at + len)) {
+            changed.push(at + len);
+            len += self.remove(at + len);
+        }
+        self.insert(at, len);
+        changed
+    }
+
+    /// Takes `len` octets from the front of the run at `at`.
+    fn cut(&mut self, at: u64, len: u64, touched: &mut BTreeSet<u64>) {
+        let length = self.remove(at);
+        touched.insert(at);
+        if length > len {
+            self.insert(at + len, length - len);
+            touched.insert(at + len);
+        }
+    }
+
+    /// Takes a range out of the middle of a free run; false where it is not wholly free.
+    fn carve(&mut self, at: u64, len: u64, touched: &mut BTreeSet<u64>) -> bool {
+        let Some((&place, &length)) = self.by_place.range(..=at).next_back() else { return false };
+        if place + length < at + len {
+            return false;
+        }
+        self.remove(place);
+        touched.insert(place);
+        if at > place {
+            self.insert(place, at - place);
+        }
+        if place + length > at + len {
+            self.insert(at + len, place + length - (at + len));
+            touched.insert(at + len);
+        }
+        true
+    }
+
+    fn best_fit(&self, len: u64) -> Option<u64> {
+        self.by_length.range((len, 0)..).next().map(|(_, at)| *at)
+    }
+
+    fn first_of_longest(&self, len: u64) -> Option<u64> {
+        self.by_length.last().filter(|(length, _)| *length >= len).map(|(_, at)| *at)
+    }
+
+    fn longest(&self) -> u64 {
+        self.by_length.last().map_or(0, |(length, _)| *length)
+    }
+
+    fn length_at(&self, at: u64) -> Option<u64> {
+        self.by_place.get(&at).copied()
+    }
+
+    fn length_of_run_ending_at(&self, end: u64) -> u64 {
+        match self.by_place.range(..end).next_back() {
+            Some((place, length)) if place + length == end => *length,
+            _ => 0,
+        }
+    }
+
+    fn run_around(&self, at: u64) -> (u64, u64) {
+        let (place, length) = self.by_place.range(..=at).next_back().expect("a run was just put there");
+        (*place, *length)
+    }
+
+    fn insert(&mut self, at: u64, len: u64) {
+        self.by_place.insert(at, len);
+        self.by_length.insert((len, at));
+        self.octets += len;
+    }
+
+    fn remove(&mut self, at: u64) -> u64 {
+        let len = self.by_place.remove(&at).expect("a run begins there");
+        self.by_length.remove(&(len, at));
+        self.octets -= len;
+        len
+    }
+}
+
+/// Who may still look at what is being deleted. Moments count commits.
+#[derive(Clone, Default)]
+pub struct Pins(Arc<Mutex<PinState>>);
+
+#[derive(Default)]
+struct PinState {
+    now: u64,
+    held: BTreeMap<u64, usize>,
+}
+
+/// While a pin is held, no octet that was part of a text when the pin was taken is given out again.
+///
+/// Take the pin first and look the text up after: the other way round it may be gone in between.
+pub struct Pin {
+    pins: Pins,
+    moment: u64,
+}
+
+impl Pins {
+    pub fn pin(&self) -> Pin {
+        let mut state = self.lock();
+        let moment = state.now;
+        *state.held.entry(moment).or_default() += 1;
+        Pin { pins: self.clone(), moment }
+    }
+
+    /// Ends the present moment and begins the next; returns the ended one.
+    fn advance(&self) -> u64 {
+        let mut state = self.lock();
+        state.now += 1;
+        state.now - 1
+    }
+
+    fn oldest(&self) -> u64 {
+        let state = self.lock();
+        state.held.keys().next().copied().unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, PinState> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut state = self.pins.lock();
+        let count = state.held.get_mut(&self.moment).expect("this pin is counted");
+        *count -= 1;
+        if *count == 0 {
+            state.held.remove(&self.moment);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn freed_runs_merge_with_both_neighbours() {
+        let mut runs = Runs::default();
+        runs.add(0, 64);
+        runs.add(128, 64);
+        assert_eq!(runs.by_place.len(), 2);
+        runs.add(64, 64);
+        assert_eq!(runs.by_place.iter().collect::<Vec<_>>(), [(&0, &192)]);
+        assert_eq!(runs.octets, 192);
+    }
+
+    #[test]
+    fn a_pin_keeps_what_is_retired_after_it_and_nothing_else() {
+        let pins = Pins::default();
+        let before = pins.advance();
+        let pin = pins.pin();
+        let after = pins.advance();
+        assert!(before < pins.oldest() && after >= pins.oldest());
+        drop(pin);
+        assert!(after < pins.oldest());
+    }
+
+    #[test]
+    fn carving_leaves_the_octets_on_both_sides() {
+        let mut runs = Runs::default();
+        runs.add(0, 640);
+        let mut touched = BTreeSet::new();
+        assert!(runs.carve(64, 128, &mut touched));
+        assert_eq!(runs.by_place.iter().collect::<Vec<_>>(), [(&0, &64), (&192, &448)]);
+        assert!(!runs.carve(64, 128, &mut touched));
+        assert_eq!(touched, BTreeSet::from([0, 192]));
+    }
+}

@@ -1,0 +1,51 @@
+//! Octets as they travel: bounded command lines, dot-stuffing, the end of a message.
+//!
+//! Everything here is a pure function of the octets pushed into it. It reads no socket, knows no command
+//! and allocates no more than the bounds it is given.
+//!
+//! A message is kept in *wire form*, the form in which POP3 sends it (RFC 1939 section 3):
+//! - every line ends with CRLF, the last one too, and CR and LF stand nowhere else;
+//! - a line of the content that begins with a dot has a second dot in front (dot-stuffing);
+//! - the terminator `.` CRLF is not part of it; the empty message is the empty text.
+//!
+//! Invariants:
+//! - any cut of the input into pushes gives the same lines, the same text, the same end;
+//! - a line over its bound is reported once and never delivered in pieces;
+//! - a message in DATA ends at CRLF `.` CRLF and nowhere else, whatever was wrong with it before: what is
+//!   left of it would be taken for commands.
+
+mod header;
+mod lines;
+mod receive;
+#[cfg(test)]
+mod tests;
+
+pub use lines::{Line, Lines};
+pub use receive::{LineEnds, Receiver, Refusal, Text};
+
+/// How many octets of `wire` POP3 sends for `TOP` (RFC 1939 section 7): the header, the empty line after
+/// it, and at most `body_lines` lines of the body. A text without an empty line is all header.
+pub fn top_end(wire: &[u8], body_lines: u64) -> usize {
+    let body = body_start(wire);
+    let Some(last) = body_lines.checked_sub(1) else { return body };
+    let nth_line_end =
+        usize::try_from(last).ok().and_then(|last| memchr::memchr_iter(b'\n', &wire[body..]).nth(last));
+    nth_line_end.map_or(wire.len(), |at| body + at + 1)
+}
+
+/// Where the body begins: after the first empty line, or at the end where there is none.
+fn body_start(wire: &[u8]) -> usize {
+    if wire.starts_with(b"\r\n") {
+        return 2;
+    }
+    memchr::memmem::find(wire, b"\r\n\r\n").map_or(wire.len(), |at| at + 4)
+}
+
+/// The content of a text in wire form: one dot less at the start of every line that begins with one.
+pub fn unstuff(wire: &[u8]) -> Vec<u8> {
+    let mut content = Vec::with_capacity(wire.len());
+    for line in wire.split_inclusive(|&octet| octet == b'\n') {
+        content.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
+    }
+    content
+}

@@ -1,0 +1,254 @@
+//! A message on its way in: octets as a peer sends them become a text in wire form.
+
+use memchr::memchr2;
+
+use super::header;
+
+/// How the end of the message and lines that begin with a dot are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// The text after DATA: dot-stuffed, ended by CRLF `.` CRLF (RFC 5321 section 4.5.2).
+    Stuffed,
+    /// The content as it is, its length known from elsewhere: BDAT chunks, standard input.
+    Plain,
+}
+
+/// What becomes of a CR or LF that is not part of a CRLF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineEnds {
+    /// The message is refused (RFC 5321 section 2.3.8): programs disagree on what such octets mean, and that
+    /// is how a second message is smuggled inside a first one.
+    Strict,
+    /// It becomes a CRLF of the content. The `.` of a line made this way is content, never the end.
+    Normalise,
+}
+
+/// Why nothing of a message was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A bare CR or LF under [`LineEnds::Strict`].
+    BareLineEnd,
+    /// More octets than the limit.
+    TooLarge,
+}
+
+/// A whole message, ready to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// The message in wire form.
+    pub wire: Vec<u8>,
+    /// Length of the content in octets, which POP3 LIST reports: that of `wire` without the stuffing dots.
+    pub octets: u64,
+    /// Of `wire`.
+    pub hash: blake3::Hash,
+    /// Number of `Received` fields in the header.
+    pub received_fields: u32,
+    /// Values of the `Delivered-To` fields in the header, the first hundred, not parsed.
+    pub delivered_to: Vec<String>,
+}
+
+/// Takes the octets of one message, in any cut, and gives its text.
+///
+/// Memory: the limit, plus a third where every line is a single dot, plus what `Vec` grows ahead.
+#[derive(Debug)]
+pub struct Receiver {
+    framing: Framing,
+    line_ends: LineEnds,
+    octets_max: u64,
+    state: State,
+    wire: Vec<u8>,
+    octets: u64,
+    /// Boxed: two kilobytes that would be moved wherever the receiver goes.
+    hasher: Box<blake3::Hasher>,
+    /// How much of `wire` the hasher has seen.
+    hashed: usize,
+    refusal: Option<Refusal>,
+}
+
+/// Where in a line the next octet stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// At the start of the message or after a CRLF: transparency and the end of data apply.
+    LineStart,
+    /// After a bare CR or LF: a line starts, but a dot here is content.
+    BareLineStart,
+    /// After a dot at `LineStart`, which has not gone out.
+    Dot,
+    /// After a dot at `LineStart` and a CR, neither of which has gone out.
+    DotCr,
+    /// Inside a line.
+    Line,
+    /// After a CR, which has not gone out.
+    Cr,
+    /// After the end of data.
+    End,
+}
+
+/// The hash takes the text in spans of this size: large enough for its wide instructions, small enough to
+/// be in the cache still.
+const HASH_SPAN: usize = 64 << 10;
+
+impl Receiver {
+    /// For the text after DATA, of at most `octets_max` octets of content.
+    pub fn data(line_ends: LineEnds, octets_max: u64) -> Self {
+        Self::new(Framing::Stuffed, line_ends, octets_max)
+    }
+
+    /// For content that is neither stuffed nor terminated, of at most `octets_max` octets, counted with the
+    /// CRLF that a last line without one gets.
+    pub fn content(line_ends: LineEnds, octets_max: u64) -> Self {
+        Self::new(Framing::Plain, line_ends, octets_max)
+    }
+
+    fn new(framing: Framing, line_ends: LineEnds, octets_max: u64) -> Self {
+        Self {
+            framing,
+            line_ends,
+            octets_max,
+            state: State::LineStart,
+            wire: Vec::new(),
+            octets: 0,
+            hasher: Box::default(),
+            hashed: 0,
+            refusal: None,
+        }
+    }
+
+    /// Takes the next octets. `Some(used)`: the data ended after so many of them, the others are commands.
+    /// `None`: all were used, and more belong to the message. Content has no end of its own: always `None`.
+    ///
+    /// A message that is refused already is still read to its end.
+    pub fn push(&mut self, octets: &[u8]) -> Option<usize> {
+        // Octets from `run` up to `at` go out as they are.
+        let (mut run, mut at) = (0, 0);
+        while at < octets.len() {
+            let octet = octets[at];
+            match self.state {
+                State::LineStart | State::BareLineStart if octet != b'.' => self.state = State::Line,
+                State::LineStart if self.framing == Framing::Stuffed => {
+                    self.put(&octets[run..at]);
+                    at += 1;
+                    run = at;
+                    self.state = State::Dot;
+                }
+                State::LineStart | State::BareLineStart => {
+                    self.put(&octets[run..at]);
+                    self.put_stuffing_dot();
+                    run = at;
+                    at += 1;
+                    self.state = State::Line;
+                }
+                State::Dot if octet == b'\r' => {
+                    at += 1;
+                    run = at;
+                    self.state = State::DotCr;
+                }
+                State::Dot => {
+                    // The peer's stuffing ends here; a dot that is left needs ours.
+                    if octet == b'.' {
+                        self.put_stuffing_dot();
+                        at += 1;
+                    }
+                    self.state = State::Line;
+                }
+                State::DotCr if octet == b'\n' => {
+                    self.state = State::End;
+                    self.hash_spans();
+                    return Some(at + 1);
+                }
+                State::Cr if octet == b'\n' => {
+                    at += 1;
+                    run = at;
+                    self.put(b"\r\n");
+                    self.state = State::LineStart;
+                }
+                State::DotCr | State::Cr => self.put_bare_line_end(),
+                State::Line => match memchr2(b'\r', b'\n', &octets[at..]) {
+                    None => at = octets.len(),
+                    Some(line) if octets[at + line..].starts_with(b"\r\n") => {
+                        at += line + 2;
+                        self.state = State::LineStart;
+                    }
+                    Some(line) => {
+                        let end = at + line;
+                        self.put(&octets[run..end]);
+                        at = end + 1;
+                        run = at;
+                        match octets[end] {
+                            b'\r' => self.state = State::Cr,
+                            _ => self.put_bare_line_end(),
+                        }
+                    }
+                },
+                State::End => panic!("the message has ended; what follows is not part of it"),
+            }
+        }
+        self.put(&octets[run..]);
+        self.hash_spans();
+        None
+    }
+
+    /// The text, or why there is none. Content ends here; after DATA, `push` must have seen the end.
+    pub fn finish(mut self) -> Result<Text, Refusal> {
+        match self.framing {
+            Framing::Stuffed => assert_eq!(self.state, State::End, "a message in DATA ends where it says so"),
+            Framing::Plain if self.state == State::Cr => self.put_bare_line_end(),
+            Framing::Plain if self.state == State::Line => self.put(b"\r\n"),
+            Framing::Plain => {}
+        }
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
+        self.hasher.update(&self.wire[self.hashed..]);
+        let header::Trace { received_fields, delivered_to } = header::trace(&self.wire);
+        Ok(Text {
+            hash: self.hasher.finalize(),
+            octets: self.octets,
+            wire: self.wire,
+            received_fields,
+            delivered_to,
+        })
+    }
+
+    fn put(&mut self, content: &[u8]) {
+        if self.refusal.is_some() {
+            return;
+        }
+        self.octets += content.len() as u64;
+        if self.octets > self.octets_max {
+            self.refuse(Refusal::TooLarge);
+        } else {
+            self.wire.extend_from_slice(content);
+        }
+    }
+
+    /// The dot that transparency adds: part of the wire form, not of the content.
+    fn put_stuffing_dot(&mut self) {
+        if self.refusal.is_none() {
+            self.wire.push(b'.');
+        }
+    }
+
+    fn put_bare_line_end(&mut self) {
+        match self.line_ends {
+            LineEnds::Normalise => self.put(b"\r\n"),
+            LineEnds::Strict if self.refusal.is_none() => self.refuse(Refusal::BareLineEnd),
+            LineEnds::Strict => {}
+        }
+        self.state = State::BareLineStart;
+    }
+
+    /// The first reason stands. The memory is given back at once, however long the rest takes to come.
+    fn refuse(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+        self.wire = Vec::new();
+        self.hashed = 0;
+    }
+
+    fn hash_spans(&mut self) {
+        if self.wire.len() - self.hashed >= HASH_SPAN {
+            self.hasher.update(&self.wire[self.hashed..]);
+            self.hashed = self.wire.len();
+        }
+    }
+}

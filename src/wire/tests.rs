@@ -1,0 +1,350 @@
+use super::*;
+
+/// What a sender does to content with CRLF line ends (RFC 5321 section 4.5.2).
+fn stuffed(content: &[u8]) -> Vec<u8> {
+    let mut sent = Vec::new();
+    for line in content.split_inclusive(|&octet| octet == b'\n') {
+        if line.starts_with(b".") {
+            sent.push(b'.');
+        }
+        sent.extend_from_slice(line);
+    }
+    sent
+}
+
+/// Pushes `sent` cut at `cuts` into a receiver of DATA; the result and the number of octets used.
+fn receive_cut(line_ends: LineEnds, max: u64, sent: &[u8], cuts: &[usize]) -> (Result<Text, Refusal>, usize) {
+    let mut receiver = Receiver::data(line_ends, max);
+    let mut from = 0;
+    for &to in cuts.iter().chain([&sent.len()]) {
+        if let Some(used) = receiver.push(&sent[from..to]) {
+            return (receiver.finish(), from + used);
+        }
+        from = to;
+    }
+    panic!("no end of data in {:?}", String::from_utf8_lossy(sent));
+}
+
+fn receive(line_ends: LineEnds, sent: &[u8]) -> Result<Text, Refusal> {
+    receive_cut(line_ends, u64::MAX, sent, &[]).0
+}
+
+fn content(line_ends: LineEnds, content: &[u8]) -> Result<Text, Refusal> {
+    let mut receiver = Receiver::content(line_ends, u64::MAX);
+    assert_eq!(receiver.push(content), None);
+    receiver.finish()
+}
+
+/// Every subset of cut positions in a text of `length` octets.
+fn all_cuts(length: usize) -> impl Iterator<Item = Vec<usize>> {
+    (0u32..1 << length.saturating_sub(1))
+        .map(move |subset| (1..length).filter(|at| subset >> (at - 1) & 1 == 1).collect())
+}
+
+fn random_cuts(random: &mut fastrand::Rng, length: usize) -> Vec<usize> {
+    let mut cuts: Vec<usize> = (0..random.usize(0..20)).map(|_| random.usize(0..=length)).collect();
+    cuts.sort_unstable();
+    cuts
+}
+
+/// Octets of which most are special to this module.
+fn random_octets(random: &mut fastrand::Rng, length_max: usize) -> Vec<u8> {
+    (0..random.usize(0..=length_max)).map(|_| *random.choice(b"\r\n\r\n..ab:").unwrap()).collect()
+}
+
+#[test]
+fn data_ends_at_crlf_dot_crlf_and_nowhere_else() {
+    for (sent, wire) in [
+        (&b".\r\n"[..], &b""[..]),
+        (b"\r\n.\r\n", b"\r\n"),
+        (b"a\r\n.\r\n", b"a\r\n"),
+        (b"..\r\n.\r\n", b"..\r\n"),
+        (b"...\r\n.\r\n", b"...\r\n"),
+        (b".a\r\n.\r\n", b"a\r\n"),
+        (b"a.\r\n.\r\n", b"a.\r\n"),
+        (b"..a\r\n..\r\n.\r\n", b"..a\r\n..\r\n"),
+        (b".\x00\r\n.\r\n", b"\x00\r\n"),
+    ] {
+        let text = receive(LineEnds::Strict, sent).unwrap();
+        assert_eq!(text.wire, wire, "{}", String::from_utf8_lossy(sent));
+        assert_eq!(text.octets, unstuff(wire).len() as u64);
+        assert_eq!(text.hash, blake3::hash(wire));
+    }
+}
+
+#[test]
+fn bare_line_ends_neither_end_strict_data_nor_leave_anything_of_it() {
+    for smuggled in [
+        &b"a\n.\n"[..],
+        b"a\n.\r\n",
+        b"a\r\n.\n",
+        b"a\r.\r",
+        b"a\r.\r\n",
+        b"a\r\n.\r",
+        b"a\r\n.\r\r\n",
+        b"a\r\r\n",
+        b"\n",
+        b"\r",
+        b".\n",
+        b".\r",
+        b"a\n\r\n",
+        b"a\r\n\x00.\n",
+    ] {
+        let sent = [smuggled, b"RCPT TO:<evil>\r\n.\r\nNOOP\r\n"].concat();
+        let (result, used) = receive_cut(LineEnds::Strict, u64::MAX, &sent, &[]);
+        assert_eq!(result, Err(Refusal::BareLineEnd), "{}", String::from_utf8_lossy(smuggled));
+        assert_eq!(&sent[used..], b"NOOP\r\n");
+    }
+}
+
+#[test]
+fn bare_line_ends_are_made_crlf_and_their_dots_stay_content() {
+    for (sent, wire) in [
+        (&b"a\nb\r\n.\r\n"[..], &b"a\r\nb\r\n"[..]),
+        (b"a\rb\r\n.\r\n", b"a\r\nb\r\n"),
+        (b"a\n.\nb\r\n.\r\n", b"a\r\n..\r\nb\r\n"),
+        (b"a\n.\r\n.\r\n", b"a\r\n..\r\n"),
+        (b"a\r.\rb\r\n.\r\n", b"a\r\n..\r\nb\r\n"),
+        (b"a\n..b\r\n.\r\n", b"a\r\n...b\r\n"),
+        // The line began after a true CRLF, so its first dot is the sender's stuffing.
+        (b"a\r\n.\nb\r\n.\r\n", b"a\r\n\r\nb\r\n"),
+        (b"a\r\n..\nb\r\n.\r\n", b"a\r\n..\r\nb\r\n"),
+        (b".\r\r\n.\r\n", b"\r\n\r\n"),
+        (b"a\r\r\n.\r\n", b"a\r\n\r\n"),
+        (b"\n\n\r\n.\r\n", b"\r\n\r\n\r\n"),
+    ] {
+        let text = receive(LineEnds::Normalise, sent).unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&text.wire),
+            String::from_utf8_lossy(wire),
+            "{}",
+            String::from_utf8_lossy(sent)
+        );
+        assert_eq!(text.octets, unstuff(wire).len() as u64);
+    }
+}
+
+#[test]
+fn content_gets_its_dots_stuffed_and_its_last_line_ended() {
+    for (sent, wire) in [
+        (&b""[..], &b""[..]),
+        (b"a", b"a\r\n"),
+        (b".", b"..\r\n"),
+        (b".\r\n", b"..\r\n"),
+        (b".\r\n.\r\n", b"..\r\n..\r\n"),
+        (b"a\r\n.\r\nQUIT\r\n", b"a\r\n..\r\nQUIT\r\n"),
+        (b"a\n.b\n", b"a\r\n..b\r\n"),
+        (b"a\r", b"a\r\n"),
+        (b"a\r\n", b"a\r\n"),
+    ] {
+        assert_eq!(
+            content(LineEnds::Normalise, sent).unwrap().wire,
+            wire,
+            "{}",
+            String::from_utf8_lossy(sent)
+        );
+    }
+    for bare in [&b"a\n"[..], b"a\r", b"\r\r\n", b"a\rb\r\n"] {
+        assert_eq!(content(LineEnds::Strict, bare), Err(Refusal::BareLineEnd));
+    }
+}
+
+#[test]
+fn the_limit_counts_content_and_what_is_over_it_is_read_to_its_end() {
+    let sent = b"..23\r\n78\r\n.\r\nNOOP\r\n";
+    assert_eq!(receive_cut(LineEnds::Strict, 9, sent, &[]).0.unwrap().octets, 9);
+    assert_eq!(receive_cut(LineEnds::Strict, 8, sent, &[]), (Err(Refusal::TooLarge), sent.len() - 6));
+}
+
+#[test]
+fn the_trace_is_read_from_the_header_alone() {
+    let text = content(
+        LineEnds::Strict,
+        b"Received: one\r\n\tfolded: on\r\nDELIVERED-TO: a@example.com\r\nreceived : two\r\n\
+          Delivered-To:\r\n b@example.com \r\nX-Received: no\r\n .\r\n\r\nReceived: body\r\nDelivered-To: c@d\r\n",
+    )
+    .unwrap();
+    assert_eq!(text.received_fields, 2);
+    assert_eq!(text.delivered_to, ["a@example.com", "b@example.com"]);
+}
+
+#[test]
+fn the_trace_read_is_bounded() {
+    let long = format!("Delivered-To: {}\r\n", "x".repeat(1000));
+    let header = long + &"Delivered-To: a@example.com\r\n".repeat(1000);
+    assert_eq!(content(LineEnds::Strict, header.as_bytes()).unwrap().delivered_to.len(), 100);
+}
+
+#[test]
+fn any_cut_of_a_short_message_gives_the_same_text() {
+    for sent in
+        [&b"..a\r\n.b\r\n.\r\nX"[..], b"a\n.\n.\r\n.\r\nX", b".\r\r\n..\r\n.\r\nX", b"\r.\r\n\r\n.\r\n.\r\n"]
+    {
+        for line_ends in [LineEnds::Strict, LineEnds::Normalise] {
+            for max in [u64::MAX, 3, 0] {
+                let whole = receive_cut(line_ends, max, sent, &[]);
+                for cuts in all_cuts(sent.len()) {
+                    assert_eq!(receive_cut(line_ends, max, sent, &cuts), whole, "{sent:?} at {cuts:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn any_cut_of_random_octets_gives_the_same_text() {
+    let mut random = fastrand::Rng::with_seed(5321);
+    for _ in 0..5_000 {
+        let sent = [random_octets(&mut random, 300), b"\r\n.\r\n".to_vec()].concat();
+        let line_ends = if random.bool() { LineEnds::Strict } else { LineEnds::Normalise };
+        let max = if random.bool() { u64::MAX } else { random.u64(0..200) };
+        let cuts = random_cuts(&mut random, sent.len());
+        let whole = receive_cut(line_ends, max, &sent, &[]);
+        assert_eq!(receive_cut(line_ends, max, &sent, &cuts), whole, "{sent:?} at {cuts:?}");
+    }
+}
+
+/// The rules of `Receiver::data`, an octet at a time and after the fact.
+fn receive_slowly(line_ends: LineEnds, sent: &[u8]) -> (Result<Vec<u8>, Refusal>, usize) {
+    let end = match sent.starts_with(b".\r\n") {
+        true => 0,
+        false => sent.windows(5).position(|octets| octets == b"\r\n.\r\n").unwrap() + 2,
+    };
+    let (mut content, mut at, mut bare, mut line_start) = (Vec::new(), 0, false, true);
+    while at < end {
+        if line_start && sent[at] == b'.' {
+            at += 1;
+        }
+        line_start = sent[at..end].starts_with(b"\r\n");
+        if line_start {
+            content.extend_from_slice(b"\r\n");
+            at += 2;
+        } else if at < end && matches!(sent[at], b'\r' | b'\n') {
+            bare = true;
+            content.extend_from_slice(b"\r\n");
+            at += 1;
+        } else if at < end {
+            content.push(sent[at]);
+            at += 1;
+        }
+    }
+    let refused = bare && line_ends == LineEnds::Strict;
+    (if refused { Err(Refusal::BareLineEnd) } else { Ok(stuffed(&content)) }, end + 3)
+}
+
+#[test]
+fn the_receiver_does_what_the_rules_say_for_random_octets() {
+    let mut random = fastrand::Rng::with_seed(2033);
+    for _ in 0..50_000 {
+        let sent = [random_octets(&mut random, 40), b"\r\n.\r\n".to_vec()].concat();
+        for line_ends in [LineEnds::Strict, LineEnds::Normalise] {
+            let (result, used) = receive_cut(line_ends, u64::MAX, &sent, &[]);
+            let expected = receive_slowly(line_ends, &sent);
+            assert_eq!(
+                (result.map(|text| text.wire), used),
+                expected,
+                "{:?}",
+                String::from_utf8_lossy(&sent)
+            );
+        }
+    }
+}
+
+#[test]
+fn content_survives_stuffing_receiving_and_unstuffing() {
+    let mut random = fastrand::Rng::with_seed(1939);
+    for _ in 0..2_000 {
+        let lines: Vec<u8> = random_octets(&mut random, 400)
+            .split(|&octet| octet == b'\n')
+            .flat_map(|line| line.iter().copied().filter(|&octet| octet != b'\r').chain(*b"\r\n"))
+            .collect();
+        let sent = [&stuffed(&lines)[..], b".\r\n"].concat();
+        let cuts = random_cuts(&mut random, sent.len());
+        let text = receive_cut(LineEnds::Strict, u64::MAX, &sent, &cuts).0.unwrap();
+        assert_eq!(unstuff(&text.wire), lines);
+        assert_eq!(text.octets, lines.len() as u64);
+        assert_eq!(text.hash, blake3::hash(&text.wire));
+        assert_eq!(content(LineEnds::Strict, &lines).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_long_message_is_hashed_as_it_stands() {
+    let lines = b".line of a long message\r\n".repeat(20_000);
+    let sent = [&stuffed(&lines)[..], b".\r\n"].concat();
+    let cuts: Vec<usize> = (1..sent.len() / 9999).map(|n| n * 9999).collect();
+    let text = receive_cut(LineEnds::Strict, u64::MAX, &sent, &cuts).0.unwrap();
+    assert_eq!(text.hash, blake3::hash(&text.wire));
+    assert_eq!(text.octets, lines.len() as u64);
+}
+
+#[test]
+fn top_is_the_header_the_empty_line_and_some_lines() {
+    let wire = b"A: 1\r\nB: 2\r\n\r\n..one\r\ntwo\r\n";
+    for (lines, part) in
+        [(0, &wire[..14]), (1, &wire[..21]), (2, &wire[..]), (3, &wire[..]), (u64::MAX, &wire[..])]
+    {
+        assert_eq!(&wire[..top_end(wire, lines)], part, "{lines}");
+    }
+    for all_header in [&b""[..], b"A: 1\r\n", b"A: 1\r\nB: 2\r\n"] {
+        assert_eq!(top_end(all_header, 0), all_header.len());
+    }
+    assert_eq!(top_end(b"\r\nbody\r\n", 0), 2);
+    assert_eq!(top_end(b"\r\n\r\nbody\r\n", 1), 4);
+}
+
+/// What a reader sees of `sent`, cut at `cuts`.
+fn read_lines(sent: &[u8], octets_max: usize, cuts: &[usize]) -> Vec<String> {
+    let (mut lines, mut seen, mut from) = (Lines::new(), Vec::new(), 0);
+    for &to in cuts.iter().chain([&sent.len()]) {
+        lines.push(&sent[from..to]);
+        from = to;
+        while let Some(line) = lines.next(octets_max) {
+            seen.push(format!("{line:?}"));
+        }
+        assert!(lines.rest().len() < octets_max, "what is kept is bounded");
+    }
+    seen.push(format!("{:?}", lines.rest()));
+    seen
+}
+
+#[test]
+fn a_line_that_is_too_long_is_reported_once_and_skipped() {
+    let mut lines = Lines::new();
+    lines.push(b"12345678\r\n123456789\r\nQUIT\r\n\nA\n");
+    assert_eq!(lines.next(10), Some(Line::Whole(b"12345678")));
+    assert_eq!(lines.next(10), Some(Line::TooLong));
+    assert_eq!(lines.next(10), Some(Line::Whole(b"QUIT")));
+    assert_eq!(lines.next(10), Some(Line::BareLf(b"")));
+    assert_eq!(lines.next(10), Some(Line::BareLf(b"A")));
+    assert_eq!(lines.next(10), None);
+}
+
+#[test]
+fn any_cut_gives_the_same_lines() {
+    for sent in [&b"ab\r\n\n123456\r\nc\r\n"[..], b"\r\r\n12345\n1234\nx", b"1234567890\n\r\n"] {
+        let whole = read_lines(sent, 5, &[]);
+        for cuts in all_cuts(sent.len()) {
+            assert_eq!(read_lines(sent, 5, &cuts), whole, "{sent:?} at {cuts:?}");
+        }
+    }
+    let mut random = fastrand::Rng::with_seed(821);
+    for _ in 0..5_000 {
+        let sent = random_octets(&mut random, 200);
+        let cuts = random_cuts(&mut random, sent.len());
+        assert_eq!(read_lines(&sent, 6, &cuts), read_lines(&sent, 6, &[]), "{sent:?} at {cuts:?}");
+    }
+}
+
+#[test]
+fn what_follows_a_line_is_there_for_another_reader_or_forgotten() {
+    let mut lines = Lines::new();
+    lines.push(b"DATA\r\ntext\r\n.\r\nQUIT\r\n");
+    assert_eq!(lines.next(10), Some(Line::Whole(b"DATA")));
+    let mut receiver = Receiver::data(LineEnds::Strict, 100);
+    let used = receiver.push(lines.rest()).unwrap();
+    lines.consume(used);
+    assert_eq!(lines.rest(), b"QUIT\r\n");
+    lines.clear();
+    assert_eq!(lines.next(10), None);
+}
