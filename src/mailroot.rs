@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 /// Longest path of a mail store directory in characters, as in the original.
 pub const PATH_CHARACTERS_MAX: usize = 260;
 
+const POINTER_OF_MACHINE: &str = "/etc/winpop/mailroot";
+const DEFAULT_OF_MACHINE: &str = "/var/lib/winpop";
 const DATA_FILE: &str = "winpop.db";
 const KEY_FILE: &str = "winpop.key";
 const SOCKET: &str = "winpop.sock";
@@ -37,6 +39,8 @@ pub struct MailRoot {
     pub named_by: NamedBy,
     /// The file in which `set mailroot` writes where the mail store is.
     pub pointer: PathBuf,
+    /// The directory where nobody names one.
+    pub default_dir: PathBuf,
 }
 
 /// Who said which directory it is.
@@ -68,14 +72,17 @@ impl Environment {
     }
 
     fn pointer(&self) -> Result<PathBuf, Unusable> {
-        let config = if self.is_root { "/etc".into() } else { self.base(&self.xdg_config_home, ".config")? };
-        Ok(config.join("winpop/mailroot"))
+        if self.is_root {
+            return Ok(POINTER_OF_MACHINE.into());
+        }
+        Ok(self.base(&self.xdg_config_home, ".config")?.join("winpop/mailroot"))
     }
 
     fn default_dir(&self) -> Result<PathBuf, Unusable> {
-        let data =
-            if self.is_root { "/var/lib".into() } else { self.base(&self.xdg_data_home, ".local/share")? };
-        Ok(data.join("winpop"))
+        if self.is_root {
+            return Ok(DEFAULT_OF_MACHINE.into());
+        }
+        Ok(self.base(&self.xdg_data_home, ".local/share")?.join("winpop"))
     }
 
     /// A base directory of the XDG specification; a relative one is ignored, as it says.
@@ -93,19 +100,21 @@ impl Environment {
 impl MailRoot {
     /// Finds the directory; `given` is what `--mailroot` names. The directory need not exist.
     pub fn find(given: Option<&Path>, environment: &Environment) -> Result<Self, Unusable> {
-        let pointer = environment.pointer();
         let variable = environment.winpop_mailroot.as_ref().filter(|value| !value.is_empty());
         if let Some(dir) = given.or(variable.map(Path::new)) {
             let named_by = if given.is_some() { NamedBy::CommandLine } else { NamedBy::Variable };
-            // Without a home there is nowhere to write a pointer to, but then nobody looks for one either.
-            let pointer = pointer.unwrap_or_else(|_| "/etc/winpop/mailroot".into());
-            return Ok(Self { dir: absolute(dir)?, named_by, pointer });
+            // Without a home there are no places of one's own; those of the machine are what is left.
+            let pointer = environment.pointer().unwrap_or_else(|_| POINTER_OF_MACHINE.into());
+            let default_dir = environment.default_dir().unwrap_or_else(|_| DEFAULT_OF_MACHINE.into());
+            return Ok(Self { dir: absolute(dir)?, named_by, pointer, default_dir });
         }
-        let pointer = pointer?;
-        match pointed_to(&pointer)? {
-            Some(dir) => Ok(Self { dir, named_by: NamedBy::Pointer, pointer }),
-            None => Ok(Self { dir: environment.default_dir()?, named_by: NamedBy::Default, pointer }),
-        }
+        let pointer = environment.pointer()?;
+        let default_dir = environment.default_dir()?;
+        let (dir, named_by) = match pointed_to(&pointer)? {
+            Some(dir) => (dir, NamedBy::Pointer),
+            None => (default_dir.clone(), NamedBy::Default),
+        };
+        Ok(Self { dir, named_by, pointer, default_dir })
     }
 
     pub fn data_file(&self) -> PathBuf {

@@ -150,6 +150,18 @@ pub enum Code {
     Cancelled,
 }
 
+impl Changed {
+    pub fn new(action: &str, name: &impl fmt::Display, message: String) -> Self {
+        Self { action: action.to_owned(), name: name.to_string(), message, removed: None, notes: vec![] }
+    }
+}
+
+impl From<Changed> for Reply {
+    fn from(changed: Changed) -> Self {
+        Self::Changed(changed)
+    }
+}
+
 impl Refusal {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), mend: None }

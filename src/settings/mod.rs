@@ -47,6 +47,15 @@ pub enum Effect {
     NextStart,
 }
 
+impl Effect {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AtOnce => "at once",
+            Self::NextStart => "next start",
+        }
+    }
+}
+
 /// Where the value of a key lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

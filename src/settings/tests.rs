@@ -162,17 +162,7 @@ pub fn markdown() -> String {
     let mut table =
         String::from("| key | default | values | takes effect | |\n| --- | --- | --- | --- | --- |\n");
     for key in keys() {
-        let effect = match key.effect {
-            Effect::AtOnce => "at once",
-            Effect::NextStart => "next start",
-        };
-        table += &format!(
-            "| `{}` | {} | {} | {effect} | {} |\n",
-            key.name,
-            key.default,
-            (key.allowed)(),
-            key.help
-        );
+        table += &format!("| `{}` | {} | {} | {} | {} |\n", key.name, key.default, (key.allowed)(), key.help);
     }
     table
 }
