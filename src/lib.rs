@@ -14,12 +14,17 @@
 //! ```
 
 mod address;
+mod admin;
 mod auth;
+mod control;
 mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod mailroot;
 mod message;
+mod nearest;
 mod pop3;
+mod settings;
 mod smtp;
 mod store;
 #[cfg(test)]

@@ -1,0 +1,181 @@
+//! The commands of `winpop` as they are typed.
+//!
+//! One struct a command: what it takes, and its help. Parsing, help, completions and the manual page come from
+//! here. The fields hold words; what they have to be is read where the command is carried out, since they may
+//! come over the control socket too.
+
+use argh::{ArgsInfo, FromArgs};
+use bincode::{Decode, Encode};
+
+use super::secret::Secret;
+
+/// Administers the POP3 service and its mail store.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(name = "winpop")]
+pub struct Winpop {
+    #[argh(subcommand)]
+    pub op: Op,
+}
+
+/// A command of an administrator.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(subcommand)]
+pub enum Op {
+    Add(Add),
+    Delete(Delete),
+    List(List),
+    Lock(Lock),
+    Unlock(Unlock),
+    Stat(Stat),
+    ChangePwd(ChangePwd),
+    Set(Set),
+    Get(Get),
+}
+
+/// Commands of the original that this version does not have.
+pub const NOT_YET: [&str; 2] = ["createquotafile", "migratetoad"];
+
+/// Other words for commands.
+pub const ALIASES: [(&str, &str); 1] = [("del", "delete")];
+
+/// Adds a domain or a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(
+    subcommand,
+    name = "add",
+    note = "A domain comes before its mailboxes. Its name should be fully qualified, such as example.com. \
+            Names are kept in lower case; internationalised names as A-labels.",
+    note = "A mailbox name has 1 to 64 characters. The account of a mailbox is made together with it, which \
+            takes /createuser and a password of 1 to 128 octets.",
+    note = "A password given as - is read from standard input; on a terminal it is asked for twice and not \
+            shown.",
+    example = "winpop add example.com",
+    example = "winpop add bob@example.com /createuser -"
+)]
+pub struct Add {
+    /// the domain or mailbox to add
+    #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
+    pub name: String,
+    /// make the account of the mailbox, with this password
+    #[argh(option, arg_name = "PASSWORD")]
+    pub createuser: Option<Secret>,
+}
+
+/// Deletes a domain with all its mailboxes, or a mailbox, and all mail in them.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(
+    subcommand,
+    name = "delete",
+    note = "On a terminal, deleting a domain is asked about once more, unless /y is given. A script is not \
+            asked.",
+    note = "Open sessions on what is deleted end.",
+    example = "winpop delete bob@example.com",
+    example = "winpop delete example.com /y"
+)]
+pub struct Delete {
+    /// the domain or mailbox to delete
+    #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
+    pub name: String,
+    /// delete the account of the mailbox too (in the password file it always goes)
+    #[argh(switch)]
+    pub deleteuser: bool,
+    /// do not ask
+    #[argh(switch)]
+    pub y: bool,
+}
+
+/// Lists the domains, or the mailboxes of a domain.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(subcommand, name = "list", example = "winpop list", example = "winpop list example.com /json")]
+pub struct List {
+    /// the domain whose mailboxes to list
+    #[argh(positional, arg_name = "DOMAIN")]
+    pub domain: Option<String>,
+}
+
+/// Locks a domain or a mailbox: no mail can be fetched from it.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(
+    subcommand,
+    name = "lock",
+    note = "Open sessions end and delete nothing. Mail is still received and delivered.",
+    example = "winpop lock example.com"
+)]
+pub struct Lock {
+    /// the domain or mailbox to lock
+    #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
+    pub name: String,
+}
+
+/// Unlocks a domain with all its mailboxes, or a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(
+    subcommand,
+    name = "unlock",
+    note = "While its domain is locked, a mailbox cannot be unlocked by itself.",
+    example = "winpop unlock example.com"
+)]
+pub struct Unlock {
+    /// the domain or mailbox to unlock
+    #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
+    pub name: String,
+}
+
+/// Shows the statistics of the server, or of a domain.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(subcommand, name = "stat", example = "winpop stat", example = "winpop stat example.com")]
+pub struct Stat {
+    /// the domain to show
+    #[argh(positional, arg_name = "DOMAIN")]
+    pub domain: Option<String>,
+}
+
+/// Changes the password of a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(
+    subcommand,
+    name = "changepwd",
+    note = "A password given as - is read from standard input; on a terminal it is asked for twice and not \
+            shown. One that reads like a switch can stand after --.",
+    example = "winpop changepwd bob@example.com -"
+)]
+pub struct ChangePwd {
+    /// the mailbox
+    #[argh(positional, arg_name = "USER@DOMAIN")]
+    pub name: String,
+    /// the new password, 1 to 128 octets
+    #[argh(positional, arg_name = "NEWPASSWORD")]
+    pub password: Secret,
+}
+
+/// Changes a setting.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(
+    subcommand,
+    name = "set",
+    note = "The value default brings a setting back to its default. A refused value changes nothing.",
+    example = "winpop set port 110",
+    example = "winpop set socket 10 50 10 10",
+    example = "winpop set plaintext 192.168.7.0/24",
+    example = "winpop set mailroot /srv/mail"
+)]
+pub struct Set {
+    /// the setting
+    #[argh(positional, arg_name = "KEY")]
+    pub key: String,
+    /// its new value; socket takes four, listen and plaintext as many as are wanted
+    #[argh(positional, greedy, arg_name = "VALUE")]
+    pub values: Vec<String>,
+    /// with mailroot: move the mail store there (the service must be stopped)
+    #[argh(switch, long = "move")]
+    pub move_mail: bool,
+}
+
+/// Shows a setting, or all of them.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(subcommand, name = "get", example = "winpop get", example = "winpop get port")]
+pub struct Get {
+    /// the setting
+    #[argh(positional, arg_name = "KEY")]
+    pub key: Option<String>,
+}

@@ -1,0 +1,233 @@
+//! Domains, mailboxes, their locks and passwords.
+
+use std::str::FromStr;
+
+use super::Context;
+use super::commands::{Add, ChangePwd, Delete, Lock, Unlock};
+use super::reply::{Changed, Code, Refusal, Removed, Reply};
+use crate::address::{Address, Domain, Malformed};
+use crate::auth::password::Credential;
+use crate::store::{Fault, LockChange, Refused, Store, Tx};
+use crate::units::Octets;
+
+/// What most commands are about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Domain(Domain),
+    Mailbox(Address),
+}
+
+impl FromStr for Target {
+    type Err = Malformed;
+
+    fn from_str(typed: &str) -> Result<Self, Malformed> {
+        if typed.contains('@') { typed.parse().map(Self::Mailbox) } else { typed.parse().map(Self::Domain) }
+    }
+}
+
+impl Add {
+    pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+        match (self.name.parse()?, &self.createuser) {
+            (Target::Domain(domain), None) => add_domain(domain, store, context.now),
+            (Target::Domain(_), Some(_)) => {
+                Err(Refusal::new(Code::Usage, "a domain has no account; /createuser is for mailboxes"))
+            }
+            (Target::Mailbox(address), Some(password)) => {
+                let credential = Credential::from_password(password.password()?, context.salt);
+                add_mailbox(address, credential, store, context.now)
+            }
+            (Target::Mailbox(address), None) => Err(Refusal::new(
+                Code::NotFound,
+                format!("{address} has no account yet, and with the password file a mailbox is made with its account"),
+            )
+            .with_mend(format!("winpop add {address} /createuser PASSWORD"))),
+        }
+    }
+}
+
+fn add_domain(domain: Domain, store: &Store, now: u64) -> Result<Reply, Refusal> {
+    let added = domain.clone();
+    changed(store, move |tx| tx.add_domain(&added, now), |why| refusal_of_domain(why, &domain))?;
+    let notes = match domain.is_single_label() {
+        true => vec![format!(
+            "{domain} is a single label; mail from elsewhere needs a fully qualified domain name"
+        )],
+        false => vec![],
+    };
+    Ok(Changed { notes, ..Changed::new("add", &domain, format!("Domain {domain} added")) }.into())
+}
+
+fn add_mailbox(address: Address, credential: Credential, store: &Store, now: u64) -> Result<Reply, Refusal> {
+    let added = address.clone();
+    changed(
+        store,
+        move |tx| tx.add_mailbox(&added, credential.clone(), now),
+        |why| match why {
+            Refused::NoSuchDomain => no_such_domain(&address.domain)
+                .with_mend(format!("Add it first: winpop add {}", address.domain)),
+            why => refusal_of_mailbox(why, &address),
+        },
+    )?;
+    Ok(Changed::new("add", &address, format!("Mailbox {address} added")).into())
+}
+
+impl Delete {
+    pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
+        match self.name.parse()? {
+            Target::Domain(_) if self.deleteuser => {
+                Err(Refusal::new(Code::Usage, "a domain has no account; /deleteuser is for mailboxes"))
+            }
+            Target::Domain(domain) => {
+                let deleted = domain.clone();
+                let removed = changed(
+                    store,
+                    move |tx| tx.remove_domain(&deleted),
+                    |why| refusal_of_domain(why, &domain),
+                )?;
+                let message = format!(
+                    "Domain {domain} deleted with {} and {} ({})",
+                    count(removed.mailboxes, "mailbox", "mailboxes"),
+                    count(removed.messages, "message", "messages"),
+                    Octets(removed.octets)
+                );
+                Ok(Changed { removed: Some(removed.into()), ..Changed::new("delete", &domain, message) }
+                    .into())
+            }
+            Target::Mailbox(address) => {
+                let deleted = address.clone();
+                let removed = changed(
+                    store,
+                    move |tx| tx.remove_mailbox(&deleted),
+                    |why| refusal_of_mailbox(why, &address),
+                )?;
+                let message = format!(
+                    "Mailbox {address} deleted with {} ({})",
+                    count(removed.messages, "message", "messages"),
+                    Octets(removed.octets)
+                );
+                Ok(Changed { removed: Some(removed.into()), ..Changed::new("delete", &address, message) }
+                    .into())
+            }
+        }
+    }
+}
+
+impl Lock {
+    pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
+        let target: Target = self.name.parse()?;
+        let locked = target.clone();
+        let change = changed(
+            store,
+            move |tx| match &locked {
+                Target::Domain(domain) => tx.lock_domain(domain),
+                Target::Mailbox(address) => tx.lock_mailbox(address),
+            },
+            |why| target.refusal(why),
+        )?;
+        Ok(match change {
+            LockChange::Changed => target.changed("lock", "locked"),
+            LockChange::AlreadySo => target.changed("lock", "is locked already"),
+        })
+    }
+}
+
+impl Unlock {
+    pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
+        let target: Target = self.name.parse()?;
+        let unlocked = target.clone();
+        let change = changed(
+            store,
+            move |tx| match &unlocked {
+                Target::Domain(domain) => tx.unlock_domain(domain),
+                Target::Mailbox(address) => tx.unlock_mailbox(address),
+            },
+            |why| target.refusal(why),
+        )?;
+        Ok(match change {
+            LockChange::Changed => target.changed("unlock", "unlocked"),
+            LockChange::AlreadySo => target.changed("unlock", "is not locked"),
+        })
+    }
+}
+
+impl ChangePwd {
+    pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+        let address: Address = self.name.parse()?;
+        let credential = Credential::from_password(self.password.password()?, context.salt);
+        let changed_one = address.clone();
+        changed(
+            store,
+            move |tx| tx.set_credential(&changed_one, credential.clone()),
+            |why| refusal_of_mailbox(why, &address),
+        )?;
+        Ok(Changed::new("changepwd", &address, format!("Password of {address} changed")).into())
+    }
+}
+
+/// Has the store's writer change something, and waits until that is durable.
+fn changed<T: Send + 'static>(
+    store: &Store,
+    work: impl FnMut(&mut Tx<'_, '_>) -> Result<Result<T, Refused>, Fault> + Send + 'static,
+    refusal: impl FnOnce(Refused) -> Refusal,
+) -> Result<T, Refusal> {
+    store.write(work).wait().map_err(Refusal::fault)?.map_err(refusal)
+}
+
+impl Target {
+    fn refusal(&self, why: Refused) -> Refusal {
+        match self {
+            Self::Domain(domain) => refusal_of_domain(why, domain),
+            Self::Mailbox(address) => refusal_of_mailbox(why, address),
+        }
+    }
+
+    fn changed(&self, action: &str, done: &str) -> Reply {
+        match self {
+            Self::Domain(domain) => Changed::new(action, domain, format!("Domain {domain} {done}")).into(),
+            Self::Mailbox(address) => {
+                Changed::new(action, address, format!("Mailbox {address} {done}")).into()
+            }
+        }
+    }
+}
+
+/// There is no such domain.
+pub fn no_such_domain(domain: &Domain) -> Refusal {
+    Refusal::new(Code::NotFound, format!("there is no domain {domain}"))
+        .with_mend("To see the domains: winpop list")
+}
+
+fn refusal_of_domain(why: Refused, domain: &Domain) -> Refusal {
+    match why {
+        Refused::DomainExists => Refusal::new(Code::Exists, format!("the domain {domain} exists already")),
+        Refused::NoSuchDomain => no_such_domain(domain),
+        Refused::MailboxExists | Refused::NoSuchMailbox | Refused::DomainLocked => {
+            panic!("{why:?} is said of mailboxes only")
+        }
+    }
+}
+
+fn refusal_of_mailbox(why: Refused, address: &Address) -> Refusal {
+    match why {
+        Refused::NoSuchDomain => no_such_domain(&address.domain),
+        Refused::MailboxExists => Refusal::new(Code::Exists, format!("the mailbox {address} exists already")),
+        Refused::NoSuchMailbox => Refusal::new(Code::NotFound, format!("there is no mailbox {address}"))
+            .with_mend(format!("To see the mailboxes: winpop list {}", address.domain)),
+        Refused::DomainLocked => {
+            Refusal::new(Code::Locked, format!("{address} is locked with its whole domain"))
+                .with_mend(format!("To unlock the domain: winpop unlock {}", address.domain))
+        }
+        Refused::DomainExists => panic!("it is said of domains only"),
+    }
+}
+
+fn count(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+impl From<crate::store::Removed> for Removed {
+    fn from(removed: crate::store::Removed) -> Self {
+        let crate::store::Removed { mailboxes, messages, octets } = removed;
+        Self { mailboxes, messages, octets }
+    }
+}

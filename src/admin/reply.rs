@@ -1,0 +1,206 @@
+//! What comes back from a command, as data.
+//!
+//! The serialised form is what `--json` prints, and stable: names and kinds of fields stay, new ones may come.
+//! Sizes are exact numbers of octets.
+//!
+//! ```text
+//! changes          {"ok":true,"action":"add","name":"example.com","message":"…","notes":["…"]}
+//!   delete adds    "removed":{"mailboxes":2,"messages":5,"octets":12345}
+//! list             {"ok":true,"domains":[DOMAIN…]}
+//! list DOMAIN      {"ok":true,"domain":"example.com","mailboxes":[MAILBOX…]}
+//! stat             {"ok":true,"statistics":{"domains","mailboxes","messages","octets","file_octets",
+//!                   "allocated_octets"},"domains":[DOMAIN…]}
+//! stat DOMAIN      {"ok":true,"statistics":DOMAIN,"mailboxes":[MAILBOX…]}
+//! get [KEY]        {"ok":true,"settings":[{"setting","value","meaning","default","is_default",
+//!                   "takes_effect"}…]}
+//! refused          {"ok":false,"error":{"code":"not-found","message":"…","mend":"…"}}
+//!
+//! DOMAIN           {"domain","locked","mailboxes","messages","octets"}
+//! MAILBOX          {"mailbox","lock","messages","octets"}     lock: "none", "mailbox" or "domain"
+//! ```
+
+use std::fmt;
+
+use bincode::{Decode, Encode};
+use serde::Serialize;
+
+use crate::address::Malformed;
+use crate::mailroot::Unusable;
+
+/// The outcome of a command that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(untagged)]
+pub enum Reply {
+    Changed(Changed),
+    Domains { domains: Vec<DomainLine> },
+    Mailboxes { domain: String, mailboxes: Vec<MailboxLine> },
+    Server { statistics: Server, domains: Vec<DomainLine> },
+    Domain { statistics: DomainLine, mailboxes: Vec<MailboxLine> },
+    Settings { settings: Vec<SettingLine> },
+}
+
+/// Something was changed, or was as wanted already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Changed {
+    /// The name of the command.
+    pub action: String,
+    /// The domain, mailbox or setting.
+    pub name: String,
+    /// One sentence without its full stop.
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removed: Option<Removed>,
+    /// What should be known beside: sentences without their full stops.
+    pub notes: Vec<String>,
+}
+
+/// What went with a domain or mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Removed {
+    pub mailboxes: u64,
+    pub messages: u64,
+    pub octets: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct DomainLine {
+    pub domain: String,
+    pub locked: bool,
+    pub mailboxes: u64,
+    pub messages: u64,
+    pub octets: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct MailboxLine {
+    /// The whole address.
+    pub mailbox: String,
+    pub lock: Locked,
+    pub messages: u64,
+    pub octets: u64,
+}
+
+/// What keeps the reader of a mailbox out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(rename_all = "lowercase")]
+pub enum Locked {
+    None,
+    Mailbox,
+    /// The domain, whether or not the mailbox is locked by itself too.
+    Domain,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Server {
+    pub domains: u64,
+    pub mailboxes: u64,
+    pub messages: u64,
+    /// The mail as its readers count it.
+    pub octets: u64,
+    /// The length of the data file.
+    pub file_octets: u64,
+    /// What the data file takes of the disk; its holes take nothing.
+    pub allocated_octets: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct SettingLine {
+    pub setting: String,
+    /// As it would be typed.
+    pub value: String,
+    pub meaning: Option<String>,
+    pub default: String,
+    pub is_default: bool,
+    /// `at once` or `next start`.
+    pub takes_effect: String,
+}
+
+/// Why a command was not carried out. Printed as one line: what is wrong, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Refusal {
+    pub code: Code,
+    /// A sentence without its full stop.
+    pub message: String,
+    pub mend: Option<String>,
+}
+
+/// The kinds of refusals, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// The words make no command.
+    Usage,
+    /// A name, address, path or password that cannot be one.
+    Malformed,
+    /// A value that the setting does not take.
+    Value,
+    Exists,
+    NotFound,
+    /// Not while the domain is locked.
+    Locked,
+    /// A command or choice that this version does not have.
+    NotAvailable,
+    /// There is no mail store in the directory.
+    NoStore,
+    /// The service, or another administrator's command, stands in the way for the moment.
+    Busy,
+    /// A fault of the disk, of the data file or of the connection to the service.
+    Fault,
+    /// The administrator thought better of it.
+    Cancelled,
+}
+
+impl Changed {
+    pub fn new(action: &str, name: &impl fmt::Display, message: String) -> Self {
+        Self { action: action.to_owned(), name: name.to_string(), message, removed: None, notes: vec![] }
+    }
+}
+
+impl From<Changed> for Reply {
+    fn from(changed: Changed) -> Self {
+        Self::Changed(changed)
+    }
+}
+
+impl Refusal {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), mend: None }
+    }
+
+    pub fn with_mend(self, mend: impl Into<String>) -> Self {
+        Self { mend: Some(mend.into()), ..self }
+    }
+
+    /// A fault of disk or file, as the operating system or the store tells it.
+    pub fn fault(fault: impl fmt::Display) -> Self {
+        Self::new(Code::Fault, fault.to_string())
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.mend {
+            Some(mend) => write!(f, ". {mend}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(Code::Malformed, malformed.to_string())
+    }
+}
+
+impl From<Unusable> for Refusal {
+    fn from(unusable: Unusable) -> Self {
+        Self::new(Code::Malformed, unusable.why).with_mend(unusable.mend)
+    }
+}
+
+impl From<crate::settings::Refused> for Refusal {
+    fn from(refused: crate::settings::Refused) -> Self {
+        Self { code: Code::Value, message: refused.why, mend: refused.mend }
+    }
+}

@@ -1,0 +1,80 @@
+//! What there is: the lists and the statistics. The counts are kept with the mail, so none of this takes
+//! longer where there is more of it.
+
+use super::commands::{List, Stat};
+use super::directory::no_such_domain;
+use super::reply::{DomainLine, Locked, MailboxLine, Refusal, Reply, Server};
+use crate::address::{Address, Domain};
+use crate::store::{DomainRow, Fault, Read, Store};
+
+impl List {
+    pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
+        let view = store.read().map_err(Refusal::fault)?;
+        let Some(name) = &self.domain else {
+            return Ok(Reply::Domains { domains: domains(&*view).map_err(Refusal::fault)? });
+        };
+        let (statistics, mailboxes) = one_domain(&*view, &name.parse()?)?;
+        Ok(Reply::Mailboxes { domain: statistics.domain, mailboxes })
+    }
+}
+
+impl Stat {
+    pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
+        let view = store.read().map_err(Refusal::fault)?;
+        if let Some(name) = &self.domain {
+            let (statistics, mailboxes) = one_domain(&*view, &name.parse()?)?;
+            return Ok(Reply::Domain { statistics, mailboxes });
+        }
+        let totals = view.totals().map_err(Refusal::fault)?;
+        let disk = store.disk_usage().map_err(Refusal::fault)?;
+        let statistics = Server {
+            domains: totals.domains,
+            mailboxes: totals.mailboxes,
+            messages: totals.messages,
+            octets: totals.octets,
+            file_octets: disk.file_octets,
+            allocated_octets: disk.allocated_octets,
+        };
+        Ok(Reply::Server { statistics, domains: domains(&*view).map_err(Refusal::fault)? })
+    }
+}
+
+fn domains(view: &impl Read) -> Result<Vec<DomainLine>, Fault> {
+    view.domains()?.iter().map(|(domain, row)| domain_line(view, domain, row)).collect()
+}
+
+fn domain_line(view: &impl Read, domain: &Domain, row: &DomainRow) -> Result<DomainLine, Fault> {
+    let counts = view.counts(row.id)?;
+    Ok(DomainLine {
+        domain: domain.to_string(),
+        locked: row.locked,
+        mailboxes: counts.mailboxes,
+        messages: counts.messages,
+        octets: counts.octets,
+    })
+}
+
+fn one_domain(view: &impl Read, domain: &Domain) -> Result<(DomainLine, Vec<MailboxLine>), Refusal> {
+    let row = view.domain(domain).map_err(Refusal::fault)?.ok_or_else(|| no_such_domain(domain))?;
+    let line = domain_line(view, domain, &row).map_err(Refusal::fault)?;
+    Ok((line, mailboxes(view, domain, row.locked).map_err(Refusal::fault)?))
+}
+
+fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<Vec<MailboxLine>, Fault> {
+    let mut lines = Vec::new();
+    for (local, row) in view.mailboxes(domain)? {
+        let counts = view.counts(row.id)?;
+        let lock = match (domain_locked, row.locked) {
+            (true, _) => Locked::Domain,
+            (false, true) => Locked::Mailbox,
+            (false, false) => Locked::None,
+        };
+        lines.push(MailboxLine {
+            mailbox: Address { local, domain: domain.clone() }.to_string(),
+            lock,
+            messages: counts.messages,
+            octets: counts.octets,
+        });
+    }
+    Ok(lines)
+}

@@ -1,0 +1,311 @@
+//! The frames of the control socket, over which the tool has a running service carry out its commands.
+//!
+//! ```text
+//! frame    length u32   of what follows
+//!          protocol u32 which version of Op and Answer follows
+//!          body         bincode: an Op in the request, an Answer in the answer
+//! ```
+//! Numbers are little endian. A connection carries one request and its answer.
+//!
+//! Invariants:
+//! - a forged, cut or overlong frame is an error: it is never allocated for beyond the bounds below, and
+//!   nothing of it is carried out;
+//! - a body is wholly used up by what is decoded from it.
+
+use std::fmt;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian, standard};
+
+use crate::admin::reply::Code;
+use crate::admin::{Op, Refusal, Reply};
+
+/// Grows whenever the types in the frames change.
+pub const PROTOCOL: u32 = 1;
+/// The length that stands in front of a frame.
+pub const LENGTH_OCTETS: usize = 4;
+/// Longest request after its length.
+pub const REQUEST_OCTETS_MAX: usize = 1 << 20;
+/// Longest answer after its length: the list of a million mailboxes.
+pub const ANSWER_OCTETS_MAX: usize = 64 << 20;
+/// What decoding an answer may allocate; rows are larger in memory than in a frame.
+const ANSWER_MEMORY_MAX: usize = 2 * ANSWER_OCTETS_MAX;
+/// How long the tool waits for the service to take or send the next octets. Deleting a domain with very much
+/// mail is one silence.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
+
+/// What became of a command that a service carried out.
+pub type Answer = Result<Reply, Refusal>;
+
+/// Why a frame is not what it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadFrame {
+    TooLong,
+    /// The other side speaks another version of the protocol.
+    OtherProtocol(u32),
+    Malformed,
+}
+
+/// Why the service gave no answer.
+#[derive(Debug)]
+pub enum CallError {
+    /// Nobody listens, or the socket may not be used: nothing was asked.
+    NotConnected(io::Error),
+    /// The connection broke after the request began: nobody knows whether it was carried out.
+    Broken(io::Error),
+    BadAnswer(BadFrame),
+}
+
+/// A whole request. An operation longer than a request may be is an error.
+pub fn encode_request(op: &Op) -> Result<Vec<u8>, BadFrame> {
+    frame(op, REQUEST_OCTETS_MAX)
+}
+
+/// A whole answer. One that is too long for a frame becomes a refusal that says so.
+pub fn encode_answer(answer: &Answer) -> Vec<u8> {
+    frame(answer, ANSWER_OCTETS_MAX).unwrap_or_else(|_| {
+        let too_long: Answer =
+            Err(Refusal::new(Code::Fault, "the answer is too long for the control socket")
+                .with_mend("Stop the service and try again"));
+        frame(&too_long, ANSWER_OCTETS_MAX).expect("a refusal is short")
+    })
+}
+
+/// How many octets of a request follow its length.
+pub fn request_octets(length: [u8; LENGTH_OCTETS]) -> Result<usize, BadFrame> {
+    bounded(length, REQUEST_OCTETS_MAX)
+}
+
+/// How many octets of an answer follow its length.
+pub fn answer_octets(length: [u8; LENGTH_OCTETS]) -> Result<usize, BadFrame> {
+    bounded(length, ANSWER_OCTETS_MAX)
+}
+
+/// Reads what follows the length of a request.
+pub fn decode_request(octets: &[u8]) -> Result<Op, BadFrame> {
+    decode(body(octets)?, coding::<REQUEST_OCTETS_MAX>())
+}
+
+/// Reads what follows the length of an answer.
+pub fn decode_answer(octets: &[u8]) -> Result<Answer, BadFrame> {
+    decode(body(octets)?, coding::<ANSWER_MEMORY_MAX>())
+}
+
+/// Has the service that listens on `socket` carry out a command, and waits for its answer.
+pub fn call(socket: &Path, op: &Op) -> Result<Answer, CallError> {
+    let request = encode_request(op).map_err(CallError::BadAnswer)?;
+    let stream = UnixStream::connect(socket).map_err(CallError::NotConnected)?;
+    let answer = exchange(stream, &request).map_err(CallError::Broken)?;
+    answer.and_then(|octets| decode_answer(&octets)).map_err(CallError::BadAnswer)
+}
+
+fn exchange(mut stream: UnixStream, request: &[u8]) -> io::Result<Result<Vec<u8>, BadFrame>> {
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    stream.set_write_timeout(Some(SILENCE_MAX))?;
+    stream.write_all(request)?;
+    let mut length = [0; LENGTH_OCTETS];
+    stream.read_exact(&mut length)?;
+    let octets = match answer_octets(length) {
+        Ok(octets) => octets,
+        Err(bad) => return Ok(Err(bad)),
+    };
+    let mut answer = Vec::new();
+    stream.take(octets as u64).read_to_end(&mut answer)?;
+    if answer.len() < octets {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Ok(answer))
+}
+
+fn coding<const LIMIT: usize>() -> Configuration<LittleEndian, Fixint, Limit<LIMIT>> {
+    standard().with_fixed_int_encoding().with_limit::<LIMIT>()
+}
+
+fn frame(value: &impl bincode::Encode, octets_max: usize) -> Result<Vec<u8>, BadFrame> {
+    let config = standard().with_fixed_int_encoding();
+    let mut frame = vec![0; LENGTH_OCTETS];
+    frame.extend(PROTOCOL.to_le_bytes());
+    frame.extend(bincode::encode_to_vec(value, config).expect("memory takes what memory holds"));
+    let octets = frame.len() - LENGTH_OCTETS;
+    if octets > octets_max {
+        return Err(BadFrame::TooLong);
+    }
+    let length = u32::try_from(octets).expect("the bounds are below 4 GiB");
+    frame[..LENGTH_OCTETS].copy_from_slice(&length.to_le_bytes());
+    Ok(frame)
+}
+
+fn bounded(length: [u8; LENGTH_OCTETS], octets_max: usize) -> Result<usize, BadFrame> {
+    let octets = u32::from_le_bytes(length) as usize;
+    if octets > octets_max { Err(BadFrame::TooLong) } else { Ok(octets) }
+}
+
+fn body(octets: &[u8]) -> Result<&[u8], BadFrame> {
+    let (protocol, body) = octets.split_first_chunk().ok_or(BadFrame::Malformed)?;
+    match u32::from_le_bytes(*protocol) {
+        PROTOCOL => Ok(body),
+        other => Err(BadFrame::OtherProtocol(other)),
+    }
+}
+
+fn decode<T: bincode::Decode<()>>(body: &[u8], config: impl bincode::config::Config) -> Result<T, BadFrame> {
+    match bincode::decode_from_slice(body, config) {
+        Ok((value, used)) if used == body.len() => Ok(value),
+        _ => Err(BadFrame::Malformed),
+    }
+}
+
+impl From<BadFrame> for Refusal {
+    fn from(bad: BadFrame) -> Self {
+        Refusal::new(Code::Fault, bad.to_string())
+    }
+}
+
+impl fmt::Display for BadFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong => f.write_str("a frame of the control socket is too long"),
+            Self::OtherProtocol(_) => {
+                f.write_str("the running service is of another version than this tool. Restart the service")
+            }
+            Self::Malformed => f.write_str("a frame of the control socket makes no sense"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set};
+    use crate::admin::reply::{Changed, DomainLine, Locked, MailboxLine, Removed, Server};
+
+    fn ops() -> Vec<Op> {
+        vec![
+            Op::Add(Add { name: "bob@example.com".into(), createuser: Some("-x/ y".to_owned().into()) }),
+            Op::Delete(Delete { name: "example.com".into(), deleteuser: false, y: true }),
+            Op::List(List { domain: None }),
+            Op::ChangePwd(ChangePwd { name: "ä".into(), password: String::new().into() }),
+            Op::Set(Set { key: "socket".into(), values: vec!["1".into(), "2".into()], move_mail: false }),
+            Op::Get(Get { key: Some("port".into()) }),
+        ]
+    }
+
+    fn answers() -> Vec<Answer> {
+        let domain = DomainLine {
+            domain: "example.com".into(),
+            locked: true,
+            mailboxes: 1,
+            messages: u64::MAX,
+            octets: 3,
+        };
+        let statistics =
+            Server { domains: 1, mailboxes: 2, messages: 3, octets: 4, file_octets: 5, allocated_octets: 6 };
+        let mailbox =
+            MailboxLine { mailbox: "bob@example.com".into(), lock: Locked::Domain, messages: 3, octets: 4 };
+        vec![
+            Err(Refusal::new(Code::Exists, "it is there").with_mend("Delete it")),
+            Ok(Reply::Changed(Changed {
+                action: "delete".into(),
+                name: "example.com".into(),
+                message: "gone".into(),
+                removed: Some(Removed { mailboxes: 1, messages: 2, octets: 3 }),
+                notes: vec!["a".into(), "b".into()],
+            })),
+            Ok(Reply::Server { statistics, domains: vec![domain.clone()] }),
+            Ok(Reply::Domain { statistics: domain, mailboxes: vec![mailbox; 3] }),
+        ]
+    }
+
+    fn after_length(frame: &[u8]) -> &[u8] {
+        &frame[LENGTH_OCTETS..]
+    }
+
+    #[test]
+    fn what_is_sent_is_what_arrives() {
+        for op in ops() {
+            let frame = encode_request(&op).unwrap();
+            assert_eq!(request_octets(*frame.first_chunk().unwrap()), Ok(frame.len() - LENGTH_OCTETS));
+            assert_eq!(decode_request(after_length(&frame)), Ok(op));
+        }
+        for answer in answers() {
+            let frame = encode_answer(&answer);
+            assert_eq!(answer_octets(*frame.first_chunk().unwrap()), Ok(frame.len() - LENGTH_OCTETS));
+            assert_eq!(decode_answer(after_length(&frame)), Ok(answer));
+        }
+    }
+
+    #[test]
+    fn a_cut_or_lengthened_frame_is_refused() {
+        for op in ops() {
+            let mut frame = encode_request(&op).unwrap();
+            for end in LENGTH_OCTETS..frame.len() {
+                assert!(decode_request(&frame[LENGTH_OCTETS..end]).is_err(), "{op:?} cut at {end}");
+            }
+            frame.push(0);
+            assert_eq!(decode_request(after_length(&frame)), Err(BadFrame::Malformed));
+        }
+    }
+
+    /// Forged lengths of texts and lists must not be allocated for, and nothing may panic.
+    #[test]
+    fn forged_frames_are_survived() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let requests = ops().into_iter().map(|op| encode_request(&op).unwrap());
+        let frames: Vec<Vec<u8>> = requests.chain(answers().iter().map(encode_answer)).collect();
+        for _ in 0..50_000 {
+            let mut forged = after_length(random.choice(&frames).unwrap()).to_vec();
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(4..forged.len());
+                let any = random.u8(..);
+                forged[at] = random.choice([0, 1, 0x7f, 0x80, 0xff, any]).unwrap();
+            }
+            // Whatever still decodes is made of the same octets.
+            if let Ok(op) = decode_request(&forged) {
+                assert_eq!(after_length(&encode_request(&op).unwrap()), forged);
+            }
+            if let Ok(answer) = decode_answer(&forged) {
+                assert_eq!(after_length(&encode_answer(&answer)), forged);
+            }
+        }
+    }
+
+    #[test]
+    fn another_protocol_and_an_overlong_frame_are_told_apart() {
+        let mut frame = encode_request(&ops()[0]).unwrap();
+        frame[LENGTH_OCTETS] += 1;
+        assert_eq!(decode_request(after_length(&frame)), Err(BadFrame::OtherProtocol(PROTOCOL + 1)));
+        assert_eq!(request_octets(u32::MAX.to_le_bytes()), Err(BadFrame::TooLong));
+        let key = "x".repeat(REQUEST_OCTETS_MAX);
+        assert_eq!(encode_request(&Op::Get(Get { key: Some(key) })), Err(BadFrame::TooLong));
+    }
+
+    #[test]
+    fn a_service_that_ends_before_it_answers_is_not_taken_for_one_that_never_ran() {
+        let socket = std::env::temp_dir().join(format!("winpop-control-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&socket);
+        assert!(matches!(call(&socket, &ops()[0]), Err(CallError::NotConnected(_))));
+
+        let listener = UnixListener::bind(&socket).unwrap();
+        let service = std::thread::spawn(move || {
+            for answer in [None, Some(answers().remove(0))] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = vec![0; encode_request(&ops()[0]).unwrap().len()];
+                stream.read_exact(&mut request).unwrap();
+                if let Some(answer) = answer {
+                    stream.write_all(&encode_answer(&answer)).unwrap();
+                }
+            }
+        });
+        assert!(matches!(call(&socket, &ops()[0]), Err(CallError::Broken(_))));
+        assert_eq!(call(&socket, &ops()[0]).unwrap(), answers().remove(0));
+        service.join().unwrap();
+        // The file is left, as after a crash, and nobody listens.
+        assert!(matches!(call(&socket, &ops()[0]), Err(CallError::NotConnected(_))));
+        std::fs::remove_file(&socket).unwrap();
+    }
+}

@@ -1,0 +1,327 @@
+//! Where the mail store is: the directory with the data file and the control socket.
+//!
+//! In the order of who decides: `--mailroot`, `WINPOP_MAILROOT`, the pointer file that `set mailroot` writes,
+//! the default. The pointer file is `/etc/winpop/mailroot`, or `winpop/mailroot` in the user's own
+//! configuration for one who is not root.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Longest path of a mail store directory in characters, as in the original.
+pub const PATH_CHARACTERS_MAX: usize = 260;
+
+const POINTER_OF_MACHINE: &str = "/etc/winpop/mailroot";
+const DEFAULT_OF_MACHINE: &str = "/var/lib/winpop";
+const DATA_FILE: &str = "winpop.db";
+const KEY_FILE: &str = "winpop.key";
+const SOCKET: &str = "winpop.sock";
+
+/// What of the process's surroundings has a say in where the mail store is. A variable that is empty counts
+/// as one that is not set.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    pub is_root: bool,
+    pub winpop_mailroot: Option<OsString>,
+    pub xdg_config_home: Option<OsString>,
+    pub xdg_data_home: Option<OsString>,
+    pub home: Option<OsString>,
+}
+
+/// The mail store directory, and how it came to be that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailRoot {
+    /// Absolute.
+    pub dir: PathBuf,
+    pub named_by: NamedBy,
+    /// The file in which `set mailroot` writes where the mail store is.
+    pub pointer: PathBuf,
+    /// The directory where nobody names one.
+    pub default_dir: PathBuf,
+}
+
+/// Who said which directory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    CommandLine,
+    Variable,
+    Pointer,
+    Default,
+}
+
+/// Why there is no saying where the mail store is, or why a directory cannot be it: what is wrong, and
+/// what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    pub why: String,
+    pub mend: &'static str,
+}
+
+impl Environment {
+    pub fn of_this_process() -> Self {
+        Self {
+            is_root: rustix::process::geteuid().is_root(),
+            winpop_mailroot: std::env::var_os("WINPOP_MAILROOT"),
+            xdg_config_home: std::env::var_os("XDG_CONFIG_HOME"),
+            xdg_data_home: std::env::var_os("XDG_DATA_HOME"),
+            home: std::env::var_os("HOME"),
+        }
+    }
+
+    fn pointer(&self) -> Result<PathBuf, Unusable> {
+        if self.is_root {
+            return Ok(POINTER_OF_MACHINE.into());
+        }
+        Ok(self.base(&self.xdg_config_home, ".config")?.join("winpop/mailroot"))
+    }
+
+    fn default_dir(&self) -> Result<PathBuf, Unusable> {
+        if self.is_root {
+            return Ok(DEFAULT_OF_MACHINE.into());
+        }
+        Ok(self.base(&self.xdg_data_home, ".local/share")?.join("winpop"))
+    }
+
+    /// A base directory of the XDG specification; a relative one is ignored, as it says.
+    fn base(&self, variable: &Option<OsString>, below_home: &str) -> Result<PathBuf, Unusable> {
+        let absolute =
+            |value: &Option<OsString>| value.as_ref().map(PathBuf::from).filter(|p| p.is_absolute());
+        absolute(variable).or_else(|| Some(absolute(&self.home)?.join(below_home))).ok_or(Unusable {
+            why: "neither HOME nor the XDG directories are set, so there is no default mail store directory"
+                .to_owned(),
+            mend: "Name the directory: --mailroot DIR or WINPOP_MAILROOT",
+        })
+    }
+}
+
+impl MailRoot {
+    /// Finds the directory; `given` is what `--mailroot` names. The directory need not exist.
+    pub fn find(given: Option<&Path>, environment: &Environment) -> Result<Self, Unusable> {
+        let variable = environment.winpop_mailroot.as_ref().filter(|value| !value.is_empty());
+        if let Some(dir) = given.or(variable.map(Path::new)) {
+            let named_by = if given.is_some() { NamedBy::CommandLine } else { NamedBy::Variable };
+            // Without a home there are no places of one's own; those of the machine are what is left.
+            let pointer = environment.pointer().unwrap_or_else(|_| POINTER_OF_MACHINE.into());
+            let default_dir = environment.default_dir().unwrap_or_else(|_| DEFAULT_OF_MACHINE.into());
+            return Ok(Self { dir: absolute(dir)?, named_by, pointer, default_dir });
+        }
+        let pointer = environment.pointer()?;
+        let default_dir = environment.default_dir()?;
+        let (dir, named_by) = match pointed_to(&pointer)? {
+            Some(dir) => (dir, NamedBy::Pointer),
+            None => (default_dir.clone(), NamedBy::Default),
+        };
+        Ok(Self { dir, named_by, pointer, default_dir })
+    }
+
+    pub fn data_file(&self) -> PathBuf {
+        data_file(&self.dir)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join(SOCKET)
+    }
+
+    /// The directory that the next start takes, as far as can be told from here.
+    pub fn at_next_start(&self) -> PathBuf {
+        match self.named_by {
+            NamedBy::CommandLine | NamedBy::Variable => self.dir.clone(),
+            NamedBy::Pointer | NamedBy::Default => {
+                pointed_to(&self.pointer).ok().flatten().unwrap_or_else(|| self.dir.clone())
+            }
+        }
+    }
+
+    /// Writes the pointer file: it names `dir` or what it named before, never a part.
+    pub fn point_to(&self, dir: &Path) -> io::Result<()> {
+        let folder = self.pointer.parent().expect("the pointer file lies in a directory");
+        fs::create_dir_all(folder)?;
+        let draft = self.pointer.with_extension(format!("{}.new", std::process::id()));
+        let written = write_durably(&draft, dir).and_then(|()| fs::rename(&draft, &self.pointer));
+        if written.is_err() {
+            // What went wrong is told; a draft that cannot be taken away either does no harm.
+            let _ = fs::remove_file(&draft);
+        }
+        written?;
+        fs::File::open(folder)?.sync_all()
+    }
+}
+
+pub fn data_file(dir: &Path) -> PathBuf {
+    dir.join(DATA_FILE)
+}
+
+/// The files that move with a mail store; the first one is the data file.
+pub fn files(dir: &Path) -> [PathBuf; 2] {
+    [dir.join(DATA_FILE), dir.join(KEY_FILE)]
+}
+
+/// Makes the directory, for its owner only, where there is none.
+pub fn create(dir: &Path) -> io::Result<()> {
+    if let Some(parent) = dir.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
+/// The path as typed for `set mailroot`, seen from the present directory of whoever typed it.
+pub fn absolute(typed: &Path) -> Result<PathBuf, Unusable> {
+    let text = typed.to_string_lossy();
+    let unusable = |why: &str, mend| Err(Unusable { why: format!("\"{text}\" {why}"), mend });
+    if text.is_empty() {
+        return unusable("is not a directory", "Name a directory, such as /srv/mail");
+    }
+    if text.starts_with("\\\\") || text.starts_with("//") {
+        return unusable("is a UNC path", "Mount the share and name the directory where it is mounted");
+    }
+    if text.as_bytes().get(1) == Some(&b':') && text.contains('\\') {
+        return unusable("is a path of Windows", "Name a directory of this machine, such as /srv/mail");
+    }
+    if text.chars().any(char::is_control) {
+        return unusable("has control characters in it", "Name a directory, such as /srv/mail");
+    }
+    let Ok(path) = std::path::absolute(typed) else {
+        return unusable("cannot be found from the present directory", "Name it from the root: /srv/mail");
+    };
+    if path.to_string_lossy().chars().count() > PATH_CHARACTERS_MAX {
+        return unusable("is longer than 260 characters", "Name a directory with a shorter path");
+    }
+    Ok(path)
+}
+
+fn pointed_to(pointer: &Path) -> Result<Option<PathBuf>, Unusable> {
+    let mend = "Mend or remove it, or name the directory: --mailroot DIR";
+    let text = match fs::read(pointer) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(Unusable { why: format!("{} cannot be read: {error}", pointer.display()), mend });
+        }
+    };
+    let line = text.strip_suffix(b"\n").unwrap_or(&text);
+    let dir = PathBuf::from(OsString::from_vec(line.to_vec()));
+    if !dir.is_absolute() || line.contains(&b'\n') {
+        return Err(Unusable { why: format!("{} does not name a directory", pointer.display()), mend });
+    }
+    Ok(Some(dir))
+}
+
+fn write_durably(path: &Path, dir: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+    file.write_all(dir.as_os_str().as_encoded_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// A user with an empty home of their own.
+    fn user(home: &Path) -> Environment {
+        Environment { home: Some(home.into()), ..Environment::default() }
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("winpop-mailroot-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_variable_and_that_before_the_pointer() {
+        let home = scratch("order");
+        let mut environment = user(&home);
+        let found = MailRoot::find(None, &environment).unwrap();
+        assert_eq!((found.dir, found.named_by), (home.join(".local/share/winpop"), NamedBy::Default));
+
+        let found = MailRoot::find(None, &environment).unwrap();
+        found.point_to(Path::new("/srv/mail")).unwrap();
+        assert_eq!(fs::read_to_string(home.join(".config/winpop/mailroot")).unwrap(), "/srv/mail\n");
+        assert_eq!(found.at_next_start(), Path::new("/srv/mail"));
+        let found = MailRoot::find(None, &environment).unwrap();
+        assert_eq!((found.dir.to_str(), found.named_by), (Some("/srv/mail"), NamedBy::Pointer));
+
+        environment.winpop_mailroot = Some("/srv/other".into());
+        let found = MailRoot::find(None, &environment).unwrap();
+        assert_eq!((found.dir.to_str(), found.named_by), (Some("/srv/other"), NamedBy::Variable));
+        assert_eq!(found.at_next_start(), Path::new("/srv/other"));
+
+        let found = MailRoot::find(Some(Path::new("/srv/third")), &environment).unwrap();
+        assert_eq!((found.dir.to_str(), found.named_by), (Some("/srv/third"), NamedBy::CommandLine));
+
+        environment.winpop_mailroot = Some("".into());
+        assert_eq!(MailRoot::find(None, &environment).unwrap().named_by, NamedBy::Pointer);
+        fs::remove_dir_all(home).unwrap();
+    }
+
+    #[test]
+    fn root_has_the_places_of_the_machine_and_others_those_of_xdg() {
+        let mut environment = user(Path::new("/home/bob"));
+        environment.xdg_config_home = Some("/cfg".into());
+        environment.xdg_data_home = Some("/data".into());
+        assert_eq!(environment.pointer().unwrap(), Path::new("/cfg/winpop/mailroot"));
+        assert_eq!(environment.default_dir().unwrap(), Path::new("/data/winpop"));
+        environment.xdg_data_home = Some("relative".into());
+        assert_eq!(environment.default_dir().unwrap(), Path::new("/home/bob/.local/share/winpop"));
+        environment.is_root = true;
+        assert_eq!(environment.pointer().unwrap(), Path::new("/etc/winpop/mailroot"));
+        assert_eq!(environment.default_dir().unwrap(), Path::new("/var/lib/winpop"));
+    }
+
+    #[test]
+    fn without_a_home_the_directory_must_be_named() {
+        let nobody = Environment::default();
+        assert!(MailRoot::find(None, &nobody).is_err());
+        assert_eq!(
+            MailRoot::find(Some(Path::new("/srv/mail")), &nobody).unwrap().dir,
+            Path::new("/srv/mail")
+        );
+    }
+
+    #[test]
+    fn a_pointer_file_that_names_no_directory_is_told_and_not_passed_over() {
+        let home = scratch("bad-pointer");
+        fs::create_dir_all(home.join(".config/winpop")).unwrap();
+        for text in ["", "srv/mail\n", "/srv\n/mail\n"] {
+            fs::write(home.join(".config/winpop/mailroot"), text).unwrap();
+            assert!(MailRoot::find(None, &user(&home)).is_err(), "{text:?}");
+        }
+        fs::remove_dir_all(home).unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_local_and_its_path_has_260_characters_at_most() {
+        let longest = format!("/{}", "a".repeat(259));
+        for good in ["/srv/mail", "relative", "./-x", &longest] {
+            assert!(absolute(Path::new(good)).unwrap().is_absolute(), "{good}");
+        }
+        let too_long = format!("/{}", "ä".repeat(260));
+        for bad in ["", "\\\\server\\share", "//server/share", "C:\\mailstore", "/a\nb", &too_long] {
+            assert!(absolute(Path::new(bad)).is_err(), "{bad}");
+        }
+        let unc = absolute(Path::new("\\\\server\\share")).unwrap_err();
+        assert_eq!(unc.mend, "Mount the share and name the directory where it is mounted");
+    }
+
+    #[test]
+    fn the_directory_is_made_for_its_owner_only() {
+        let home = scratch("mode");
+        create(&home.join("a/b")).unwrap();
+        let mode = |dir: &str| fs::metadata(home.join(dir)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode("a/b"), 0o700);
+        create(&home.join("a/b")).unwrap();
+        fs::write(home.join("file"), "").unwrap();
+        assert!(create(&home.join("file")).is_err());
+        fs::remove_dir_all(home).unwrap();
+    }
+}

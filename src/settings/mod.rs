@@ -1,0 +1,387 @@
+//! Every setting, once.
+//!
+//! The table below is the source of the typed [`Settings`], of `set` and `get`, of the help, the completions,
+//! the manual page and the README's table. The store holds a setting as text, and only where it differs from
+//! the default.
+//!
+//! Invariants:
+//! - a value of a setting keeps the bounds of its type;
+//! - `Settings` that came out of [`Settings::with`] keep the relations between settings too;
+//! - what is stored reads back as what was set.
+
+mod values;
+
+pub use values::{DomainRole, Hostname, Listen, Logging, Method, Plaintext, Size, Span, Value, Whole};
+
+use crate::nearest::nearest;
+use crate::units::Octets;
+
+/// Most threads that the service runs.
+const THREADS_MAX: u32 = 32;
+/// RFC 1939 section 3: an autologout timer is at least ten minutes.
+const RFC_IDLE_SECONDS_MIN: u64 = 600;
+/// RFC 5321 section 4.5.3.1.7: at least 64K octets of a message are taken.
+const RFC_MESSAGE_OCTETS_MIN: u64 = 64 << 10;
+/// The word that brings a setting back to its default.
+const DEFAULT: &str = "default";
+
+/// What is known of one setting.
+pub struct Key {
+    pub name: &'static str,
+    /// Other words for the name.
+    pub aliases: &'static [&'static str],
+    /// What may be typed.
+    pub allowed: fn() -> String,
+    /// The default, where it is not another one on each machine.
+    pub default: &'static str,
+    pub effect: Effect,
+    /// One sentence without its full stop.
+    pub help: &'static str,
+    pub place: Place,
+}
+
+/// When a changed setting takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    AtOnce,
+    NextStart,
+}
+
+impl Effect {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AtOnce => "at once",
+            Self::NextStart => "next start",
+        }
+    }
+}
+
+/// Where the value of a key lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Store,
+    /// `mailroot`: in the pointer file, since the store cannot say where it is.
+    Pointer,
+    /// `socket`: four settings under one name.
+    Sockets,
+}
+
+/// Why a setting was not changed: what is wrong, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub why: String,
+    pub mend: Option<String>,
+}
+
+/// No setting has this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    pub nearest: Option<&'static str>,
+}
+
+macro_rules! settings {
+    ($(
+        $name:ident $(| $alias:ident)* : $type:ty = $default:expr, $shown:literal, $effect:ident, $help:literal;
+    )*) => {
+        /// The settings of a store. Each field bears the name of its key.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Settings {
+            $(#[doc = $help] pub $name: $type,)*
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Settings {
+            /// Reads one setting as the store holds it.
+            fn read(&mut self, key: &Key, text: &str) -> Result<(), String> {
+                match key.name {
+                    $(stringify!($name) => self.$name = text.parse()?,)*
+                    apart => panic!("{apart} does not lie in the store"),
+                }
+                Ok(())
+            }
+
+            /// One setting as the store holds it.
+            fn stored(&self, key: &Key) -> String {
+                match key.name {
+                    $(stringify!($name) => self.$name.to_string(),)*
+                    apart => panic!("{apart} does not lie in the store"),
+                }
+            }
+
+            fn meaning_of(&self, key: &Key) -> Option<String> {
+                match key.name {
+                    $(stringify!($name) => self.$name.meaning(),)*
+                    _ => None,
+                }
+            }
+        }
+
+        static STORED: &[Key] = &[$(Key {
+            name: stringify!($name),
+            aliases: &[$(stringify!($alias)),*],
+            allowed: <$type as Value>::allowed,
+            default: $shown,
+            effect: Effect::$effect,
+            help: $help,
+            place: Place::Store,
+        }),*];
+    };
+}
+
+settings! {
+    port: Whole<1, 65535> = Whole::new(110), "110", AtOnce,
+        "TCP port on which POP3 clients are answered";
+    listen: Listen = Listen::All, "*", AtOnce,
+        "IP addresses on which the service listens";
+    hostname: Hostname = Hostname::of_this_machine(), "the machine's", AtOnce,
+        "Name by which the service calls itself in greetings and Received fields";
+    smtpport: Whole<0, 65535> = Whole::new(25), "25", AtOnce,
+        "TCP port on which mail is taken by SMTP; 0 is off";
+    lmtpport: Whole<0, 65535> = Whole::new(24), "24", AtOnce,
+        "TCP port of the loopback addresses on which mail is taken by LMTP; 0 is off";
+    logging: Logging = Logging::Warnings, "2", AtOnce,
+        "What is written to the log";
+    domainrole: DomainRole = DomainRole::Standalone, "standalone", AtOnce,
+        "What this machine is in a domain; it numbers the authentication methods";
+    authentication | auth: Method = Method::PasswordFile, "password file", AtOnce,
+        "Where the accounts of mailboxes live";
+    sparequired: Whole<0, 1> = Whole::new(0), "0", AtOnce,
+        "1 refuses every login that sends the password itself";
+    plaintext: Plaintext = Plaintext::Tls, "tls", AtOnce,
+        "From where a password may come in clear; from this machine it always may";
+    threadcount: Whole<1, THREADS_MAX> = Whole::new(cpus().min(THREADS_MAX)), "the CPUs, at most 32", NextStart,
+        "Threads that the service runs";
+    socketmax: Whole<1, 32000> = Whole::new(50), "50", AtOnce,
+        "Most POP3 connections that are served at a time";
+    socketmin: Whole<1, 32000> = Whole::new(10), "10", AtOnce,
+        "Connection slots that are always kept ready";
+    socketthreshold: Whole<0, 100> = Whole::new(10), "10", AtOnce,
+        "Connection slots that are made at a time when the ready ones run out";
+    socketbacklog: Whole<0, 100> = Whole::new(10), "10", AtOnce,
+        "Connections that wait without an answer once socketmax are served";
+    maxmessagesize: Size<RFC_MESSAGE_OCTETS_MIN, { 1 << 30 }> = Size::new(50 << 20), "50 MiB", AtOnce,
+        "Largest message that is taken";
+    idletimeout: Span<10, 86400> = Span::new(RFC_IDLE_SECONDS_MIN), "600", AtOnce,
+        "Seconds without a command after which a client is disconnected";
+    shutdowngrace: Span<0, 3600> = Span::new(10), "10", AtOnce,
+        "Seconds that sessions get to end when the service stops";
+}
+
+static MAILROOT: Key = Key {
+    name: "mailroot",
+    aliases: &[],
+    allowed: || "a directory, 260 characters at most".to_owned(),
+    default: "/var/lib/winpop",
+    effect: Effect::NextStart,
+    help: "Mail store directory",
+    place: Place::Pointer,
+};
+
+static SOCKET: Key = Key {
+    name: "socket",
+    aliases: &[],
+    allowed: || "BACKLOG MAX MIN THRESHOLD".to_owned(),
+    default: "10 50 10 10",
+    effect: Effect::AtOnce,
+    help: "The four socket settings at once",
+    place: Place::Sockets,
+};
+
+/// The settings that `socket` sets, in the order in which they are typed.
+const FOUR_SOCKETS: [&str; 4] = ["socketbacklog", "socketmax", "socketmin", "socketthreshold"];
+
+/// All keys, in the order in which they are shown.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    std::iter::once(&MAILROOT).chain(STORED).chain(std::iter::once(&SOCKET))
+}
+
+/// The key of that name or alias, in any case.
+pub fn find(typed: &str) -> Result<&'static Key, Unknown> {
+    let is_name = |key: &&Key| {
+        key.name.eq_ignore_ascii_case(typed)
+            || key.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(typed))
+    };
+    keys().find(is_name).ok_or_else(|| Unknown { nearest: nearest(typed, keys().map(|key| key.name)) })
+}
+
+impl Settings {
+    /// The settings that a store holds as pairs of key and text, and one sentence for each pair that this
+    /// version does not understand; such a setting has its default.
+    pub fn from_rows<'a>(rows: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Self, Vec<String>) {
+        let mut settings = Self::default();
+        let mut complaints = Vec::new();
+        for (name, text) in rows {
+            match STORED.iter().find(|key| key.name == name) {
+                None => complaints
+                    .push(format!("the store holds a setting {name}, which this version does not know")),
+                Some(key) => {
+                    if let Err(why) = settings.read(key, text) {
+                        complaints.push(format!("the stored {name} is not used: {why}"));
+                    }
+                }
+            }
+        }
+        if let Err(refused) = settings.check() {
+            complaints.push(refused.why);
+        }
+        (settings, complaints)
+    }
+
+    /// These settings with one of them, or the four of `socket`, changed as typed. The words of a list may be
+    /// one or several. Not for `mailroot`, which lies elsewhere.
+    pub fn with(&self, key: &Key, typed: &[String]) -> Result<Self, Refused> {
+        let mut settings = self.clone();
+        match key.place {
+            Place::Pointer => panic!("mailroot does not lie in the store"),
+            Place::Store => settings.read_typed(key, &typed.join(" "))?,
+            Place::Sockets => {
+                let typed: &[String; 4] = typed.try_into().map_err(|_| {
+                    refused("socket takes four values", "winpop set socket BACKLOG MAX MIN THRESHOLD")
+                })?;
+                for (name, value) in FOUR_SOCKETS.iter().zip(typed) {
+                    settings.read_typed(find(name).expect("it is a key"), value)?;
+                }
+            }
+        }
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn read_typed(&mut self, key: &Key, typed: &str) -> Result<(), Refused> {
+        if typed.eq_ignore_ascii_case(DEFAULT) {
+            let default = Self::default().stored(key);
+            return self.read(key, &default).map_err(|why| Refused { why, mend: None });
+        }
+        if key.name == "authentication" {
+            self.authentication = self.method_numbered(typed)?;
+            return Ok(());
+        }
+        self.read(key, typed)
+            .map_err(|why| refused(&why, &format!("Allowed for {}: {}", key.name, (key.allowed)())))
+    }
+
+    fn method_numbered(&self, typed: &str) -> Result<Method, Refused> {
+        let methods = self.domainrole.methods();
+        let method = typed.parse::<usize>().ok().and_then(|number| methods.get(number.wrapping_sub(1)));
+        match method {
+            Some(Method::PasswordFile) => Ok(Method::PasswordFile),
+            Some(other) => Err(refused(
+                &format!("authentication by {} is not available in this version", other.name()),
+                &format!("The password file is number {}", self.method_number()),
+            )),
+            None => {
+                let numbers: Vec<String> = methods
+                    .iter()
+                    .zip(1..)
+                    .map(|(method, number)| format!("{number} {}", method.name()))
+                    .collect();
+                Err(refused(
+                    &format!("\"{typed}\" is no authentication method of a {} machine", self.domainrole),
+                    &format!("The methods are: {}", numbers.join(", ")),
+                ))
+            }
+        }
+    }
+
+    fn method_number(&self) -> usize {
+        let place = self.domainrole.methods().iter().position(|method| *method == self.authentication);
+        1 + place.expect("every role has the password file")
+    }
+
+    /// The relations between settings.
+    fn check(&self) -> Result<(), Refused> {
+        let (max, min, threshold) = (self.socketmax.get(), self.socketmin.get(), self.socketthreshold.get());
+        let holds = if max == min { threshold == 0 } else { threshold > 0 && max > min + threshold };
+        if !holds {
+            return Err(refused(
+                &format!(
+                    "socketmax {max} must be greater than socketmin {min} + socketthreshold {threshold}, which is \
+                     at least 1; or socketmax and socketmin are equal and socketthreshold is 0"
+                ),
+                "To set them together: winpop set socket BACKLOG MAX MIN THRESHOLD",
+            ));
+        }
+        let ports =
+            [("port", self.port.get()), ("smtpport", self.smtpport.get()), ("lmtpport", self.lmtpport.get())];
+        for (i, (name, port)) in ports.iter().enumerate() {
+            if let Some((other, _)) = ports[..i].iter().find(|(_, taken)| taken == port && *port != 0) {
+                return Err(refused(
+                    &format!("{other} and {name} are both {port}"),
+                    "Set one of them to another port",
+                ));
+            }
+        }
+        if self.sparequired.get() == 1 {
+            return Err(refused(
+                "with sparequired 1 nobody could log in: this version has no mechanism that keeps the password back",
+                "Only 0 is available in this version",
+            ));
+        }
+        Ok(())
+    }
+
+    /// A setting as it is shown and typed.
+    pub fn text(&self, key: &Key) -> String {
+        match key.place {
+            Place::Sockets => FOUR_SOCKETS.map(|name| self.text(find(name).expect("it is a key"))).join(" "),
+            _ if key.name == "authentication" => self.method_number().to_string(),
+            _ => self.stored(key),
+        }
+    }
+
+    /// What the value means, where the value alone does not say it.
+    pub fn meaning(&self, key: &Key) -> Option<String> {
+        self.meaning_of(key)
+    }
+
+    /// What the store has to hold for these settings where it held `before`: a key and its text, or none for
+    /// a default.
+    pub fn rows_changed_since(&self, before: &Self) -> Vec<(&'static str, Option<String>)> {
+        let default = Self::default();
+        let changed = STORED.iter().filter(|key| self.stored(key) != before.stored(key));
+        changed
+            .map(|key| {
+                let text = self.stored(key);
+                (key.name, (text != default.stored(key)).then_some(text))
+            })
+            .collect()
+    }
+
+    /// What should be said to someone who chose this value, although it is allowed.
+    pub fn advice(&self, key: &Key) -> Option<String> {
+        match key.name {
+            "threadcount" if self.threadcount.get() > cpus() => Some(format!(
+                "{} threads are more than the {} CPUs of this machine, which brings nothing",
+                self.threadcount,
+                cpus()
+            )),
+            "idletimeout" if self.idletimeout.seconds() < RFC_IDLE_SECONDS_MIN => Some(format!(
+                "RFC 1939 asks for {RFC_IDLE_SECONDS_MIN} seconds at least; slow clients may lose their connection"
+            )),
+            "plaintext" if self.plaintext == Plaintext::Always => {
+                Some("passwords can be read by everyone on the way between client and server".to_owned())
+            }
+            "maxmessagesize" if self.maxmessagesize.octets() < Octets::mebibytes(1).0 => {
+                Some("mail with attachments will be refused".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn refused(why: &str, mend: &str) -> Refused {
+    Refused { why: why.to_owned(), mend: Some(mend.to_owned()) }
+}
+
+/// The CPUs that this process may use.
+fn cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+use super::*;
+
+fn set(settings: &Settings, name: &str, typed: &str) -> Result<Settings, Refused> {
+    let words: Vec<String> = typed.split(' ').map(str::to_owned).collect();
+    settings.with(find(name).unwrap(), &words)
+}
+
+fn sockets(backlog_max_min_threshold: &str) -> Result<Settings, Refused> {
+    set(&Settings::default(), "socket", backlog_max_min_threshold)
+}
+
+#[test]
+fn each_bound_is_taken_and_one_past_it_is_refused() {
+    for (name, good, bad) in [
+        ("port", &["1", "65535"][..], &["0", "65536", "-1", "pop3"][..]),
+        ("smtpport", &["0", "65535"], &["65536"]),
+        ("lmtpport", &["0", "65535"], &["65536"]),
+        ("logging", &["0", "1", "2", "3"], &["4", "-1", "all"]),
+        ("threadcount", &["1", "32"], &["0", "33"]),
+        ("socketmax", &["21", "32000"], &["20", "0", "32001"]),
+        ("socketmin", &["1", "39"], &["0", "40", "32001"]),
+        ("socketbacklog", &["0", "100"], &["101", "-1"]),
+        ("socketthreshold", &["1", "39"], &["0", "40", "101"]),
+        ("sparequired", &["0"], &["1", "2"]),
+        ("authentication", &["2"], &["0", "1", "3", "passwordfile"]),
+        ("domainrole", &["standalone", "Member", "DC"], &["pdc", ""]),
+        ("maxmessagesize", &["64KB", "1GiB", "65536"], &["65535", "1073741825", "much"]),
+        ("idletimeout", &["10", "86400", "10m", "1d"], &["9", "86401", "never"]),
+        ("shutdowngrace", &["0", "3600"], &["3601", "-1"]),
+        ("hostname", &["mail.example.com", "localhost"], &["", "a..b", "10.0.0.1"]),
+        ("listen", &["*", "127.0.0.1", "127.0.0.1 ::1"], &["", "eth0"]),
+        ("plaintext", &["tls", "ALWAYS", "192.168.7.0/24 10.0.0.0/8"], &["", "never"]),
+    ] {
+        for typed in good {
+            assert!(set(&Settings::default(), name, typed).is_ok(), "{name} {typed}");
+        }
+        for typed in bad {
+            let refused = set(&Settings::default(), name, typed).unwrap_err();
+            assert!(!refused.why.ends_with('.') && refused.mend.is_some(), "{name} {typed}: {refused:?}");
+        }
+    }
+}
+
+#[test]
+fn every_stored_key_has_a_case_in_the_table_of_bounds_or_is_typed_here() {
+    for key in STORED {
+        let settings = set(&Settings::default(), key.name, "Default").unwrap();
+        assert_eq!(settings, Settings::default(), "{}", key.name);
+        assert!(!(key.allowed)().is_empty() && !key.help.ends_with('.'), "{}", key.name);
+    }
+}
+
+#[test]
+fn the_socket_settings_are_checked_together() {
+    for good in ["10 50 10 10", "0 22 11 10", "100 32000 1 100", "5 10 10 0", "0 3 1 1"] {
+        assert!(sockets(good).is_ok(), "{good}");
+    }
+    for bad in [
+        "0 21 11 10",   // max = min + threshold
+        "0 50 10 0",    // threshold 0 although max > min
+        "5 10 10 1",    // threshold although max = min
+        "0 10 11 1",    // max < min
+        "101 50 10 10", // one past a bound
+        "0 32001 10 10",
+        "10 50 10",
+        "10 50 10 10 10",
+        "10 50 10 ten",
+    ] {
+        assert!(sockets(bad).is_err(), "{bad}");
+    }
+    assert_eq!(sockets("1 40 3 4").unwrap().text(find("socket").unwrap()), "1 40 3 4");
+}
+
+#[test]
+fn the_refusal_of_a_socket_setting_says_the_relation_and_how_to_set_them_together() {
+    let refused = set(&Settings::default(), "socketmax", "20").unwrap_err();
+    assert!(refused.why.starts_with("socketmax 20 must be greater than socketmin 10 + socketthreshold 10"));
+    assert_eq!(refused.mend.unwrap(), "To set them together: winpop set socket BACKLOG MAX MIN THRESHOLD");
+}
+
+#[test]
+fn two_protocols_cannot_share_a_port_but_may_both_be_off() {
+    assert!(set(&Settings::default(), "port", "25").is_err());
+    assert!(set(&Settings::default(), "lmtpport", "25").is_err());
+    let no_smtp = set(&Settings::default(), "smtpport", "0").unwrap();
+    assert!(set(&no_smtp, "lmtpport", "0").is_ok());
+    assert!(set(&no_smtp, "port", "25").is_ok());
+}
+
+#[test]
+fn the_role_numbers_the_methods_and_only_the_password_file_can_be_chosen() {
+    let auth = find("AUTH").unwrap();
+    for (role, number, others) in
+        [("standalone", "2", &["1", "3"][..]), ("member", "3", &["1", "2", "4"]), ("dc", "2", &["1", "3"])]
+    {
+        let settings = set(&Settings::default(), "domainrole", role).unwrap();
+        assert_eq!(settings.text(auth), number, "{role}");
+        assert_eq!(settings.meaning(auth).unwrap(), "encrypted password file");
+        assert!(set(&settings, "auth", number).is_ok(), "{role}");
+        for other in others {
+            assert!(set(&settings, "auth", other).is_err(), "{role} {other}");
+        }
+    }
+    let refused = set(&Settings::default(), "auth", "1").unwrap_err();
+    assert_eq!(refused.why, "authentication by local accounts is not available in this version");
+}
+
+#[test]
+fn only_what_differs_from_the_default_is_stored_and_it_reads_back() {
+    let default = Settings::default();
+    let mut settings = default.clone();
+    for (name, typed) in [
+        ("port", "1110"),
+        ("listen", "127.0.0.1 ::1"),
+        ("plaintext", "192.168.7.9/24"),
+        ("maxmessagesize", "10MB"),
+        ("idletimeout", "20m"),
+        ("domainrole", "member"),
+        ("logging", "3"),
+        ("hostname", "Mail.Example.com"),
+    ] {
+        settings = set(&settings, name, typed).unwrap();
+    }
+    let rows = settings.rows_changed_since(&default);
+    assert_eq!(rows.len(), 8);
+    let texts = rows.iter().map(|(name, text)| (*name, text.as_deref().unwrap()));
+    assert_eq!(Settings::from_rows(texts), (settings.clone(), vec![]));
+
+    let back = set(&settings, "port", "110").unwrap();
+    assert_eq!(back.rows_changed_since(&settings), [("port", None)]);
+}
+
+#[test]
+fn rows_that_are_not_understood_leave_the_default_and_are_told() {
+    let (settings, complaints) =
+        Settings::from_rows([("port", "70000"), ("colour", "red"), ("mailroot", "/x"), ("logging", "3")]);
+    assert_eq!(settings, set(&Settings::default(), "logging", "3").unwrap());
+    assert_eq!(complaints.len(), 3, "{complaints:?}");
+}
+
+#[test]
+fn keys_are_found_in_any_case_and_a_mistyped_one_gets_the_nearest() {
+    assert_eq!(find("SocketMax").unwrap().name, "socketmax");
+    assert_eq!(find("auth").unwrap().name, "authentication");
+    assert_eq!(find("prot").err(), Some(Unknown { nearest: Some("port") }));
+    assert_eq!(find("xyzzy").err(), Some(Unknown { nearest: None }));
+}
+
+#[test]
+fn what_is_allowed_but_unwise_is_advised_against() {
+    let advice = |name: &str, typed: &str| {
+        set(&Settings::default(), name, typed).unwrap().advice(find(name).unwrap()).is_some()
+    };
+    assert!(advice("idletimeout", "599") && !advice("idletimeout", "600"));
+    assert!(advice("plaintext", "always") && !advice("plaintext", "10.0.0.0/8"));
+    assert_eq!(advice("threadcount", "32"), cpus() < 32);
+    assert!(!advice("threadcount", "1"));
+}
+
+/// The table of settings as the README shows it.
+pub fn markdown() -> String {
+    let mut table =
+        String::from("| key | default | values | takes effect | |\n| --- | --- | --- | --- | --- |\n");
+    for key in keys() {
+        table += &format!("| `{}` | {} | {} | {} | {} |\n", key.name, key.default, (key.allowed)(), key.help);
+    }
+    table
+}
