@@ -16,6 +16,7 @@
 mod address;
 mod admin;
 mod auth;
+mod cli;
 mod control;
 mod mailroot;
 mod message;
@@ -27,5 +28,5 @@ mod verdict;
 mod wire;
 
 pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    cli::main()
 }
