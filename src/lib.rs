@@ -16,6 +16,7 @@
 mod address;
 mod admin;
 mod auth;
+mod cli;
 mod control;
 mod envelope;
 #[cfg(any(test, fuzzing))]
@@ -34,5 +35,5 @@ mod verdict;
 mod wire;
 
 pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    cli::main()
 }

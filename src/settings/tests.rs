@@ -162,7 +162,14 @@ pub fn markdown() -> String {
     let mut table =
         String::from("| key | default | values | takes effect | |\n| --- | --- | --- | --- | --- |\n");
     for key in keys() {
-        table += &format!("| `{}` | {} | {} | {} | {} |\n", key.name, key.default, (key.allowed)(), key.help);
+        let values = (key.allowed)();
+        table += &format!(
+            "| `{}` | {} | {values} | {} | {} |\n",
+            key.name,
+            key.default,
+            key.effect.name(),
+            key.help
+        );
     }
     table
 }

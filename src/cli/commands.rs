@@ -1,0 +1,126 @@
+//! The commands of `pop3svc` beside `winpop`: what each takes, and its help.
+
+use argh::{ArgsInfo, FromArgs};
+
+use super::completions::Shell;
+
+/// A POP3 mail drop in one data file.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(name = "pop3svc")]
+pub struct Pop3svc {
+    #[argh(subcommand)]
+    pub command: Command,
+}
+
+/// A command of `pop3svc`.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(subcommand)]
+pub enum Command {
+    Quickstart(Quickstart),
+    Serve(Serve),
+    Deliver(Deliver),
+    Backup(Backup),
+    Check(Check),
+    Link(Link),
+    Completions(Completions),
+    Man(Man),
+}
+
+/// Makes a mail store with a first mailbox and message, and serves it.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "quickstart",
+    note = "Prints the password of the mailbox, the settings for a client, and a curl line that fetches the \
+            first message. Without the right to use port 110, unprivileged ports are used for this run."
+)]
+pub struct Quickstart {
+    /// the mailbox to make (default: user@example.com)
+    #[argh(positional, arg_name = "USER@DOMAIN")]
+    pub address: Option<String>,
+}
+
+/// Runs the service in the foreground.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "serve",
+    note = "SIGTERM and SIGINT end it: no new connections are taken, and sessions get the time of the setting \
+            shutdowngrace to end."
+)]
+pub struct Serve {}
+
+/// Delivers the message on standard input.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "deliver",
+    note = "The exit code is one of sysexits.h: 67 no such mailbox, 73 over quota, 65 malformed, 69 and 75 try \
+            again later. Invoked by the name sendmail, the program takes the usual switches of sendmail.",
+    example = "pop3svc deliver -f alice@example.org bob@example.com < message.eml"
+)]
+pub struct Deliver {
+    /// the sender of the envelope
+    #[argh(option, short = 'f', arg_name = "SENDER")]
+    pub from: Option<String>,
+    /// take recipients from the To, Cc and Bcc fields too
+    #[argh(switch, short = 't', hidden_help)]
+    pub to_header: bool,
+    /// the mailboxes to deliver to
+    #[argh(positional, arg_name = "USER@DOMAIN")]
+    pub recipients: Vec<String>,
+}
+
+/// Copies the whole mail store, also while it is served.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "backup", note = "The file appears whole or not at all.")]
+pub struct Backup {
+    /// the file to make
+    #[argh(positional, arg_name = "FILE")]
+    pub file: String,
+}
+
+/// Verifies every structure, checksum, counter and text of a mail store.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "check")]
+pub struct Check {
+    /// the data file (default: that of the mail store directory)
+    #[argh(positional, arg_name = "FILE")]
+    pub file: Option<String>,
+    /// mend what can be mended, and say what was lost
+    #[argh(switch)]
+    pub repair: bool,
+}
+
+/// Makes the name winpop for this program.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "link", example = "pop3svc link /usr/local/bin")]
+pub struct Link {
+    /// the directory for the symbolic link (default: beside this program)
+    #[argh(positional, arg_name = "DIR")]
+    pub dir: Option<String>,
+}
+
+/// Prints the completions for a shell.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "completions",
+    example = "pop3svc completions bash > /etc/bash_completion.d/pop3svc",
+    example = "pop3svc completions zsh > /usr/local/share/zsh/site-functions/_pop3svc",
+    example = "pop3svc completions fish > ~/.config/fish/conf.d/pop3svc.fish"
+)]
+pub struct Completions {
+    /// bash, zsh or fish
+    #[argh(positional, arg_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// Prints a page of the manual.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "man", example = "pop3svc man winpop | man -l -")]
+pub struct Man {
+    /// winpop or pop3svc (default: pop3svc)
+    #[argh(positional, arg_name = "NAME")]
+    pub name: Option<String>,
+}

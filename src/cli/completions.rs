@@ -1,0 +1,206 @@
+//! Completions for the shells, written from the tables of commands and settings.
+//!
+//! Each shell gets the words that may come next: commands, then switches, settings after `set` and `get`,
+//! commands and settings after `help`.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use super::help::{Program, pop3svc, switch_words, winpop};
+use crate::settings;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl FromStr for Shell {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        match typed.to_ascii_lowercase().as_str() {
+            "bash" => Ok(Self::Bash),
+            "zsh" => Ok(Self::Zsh),
+            "fish" => Ok(Self::Fish),
+            _ => Err("the shells are bash, zsh and fish".to_owned()),
+        }
+    }
+}
+
+/// The script that a shell reads: it completes `winpop`, `pop3svc` and `pop3svc winpop`.
+pub fn script(shell: Shell) -> String {
+    match shell {
+        Shell::Bash => bash(),
+        Shell::Zsh => zsh(),
+        Shell::Fish => fish(),
+    }
+}
+
+/// What may follow each command.
+fn words_after_commands(program: &Program) -> Vec<(&'static str, Vec<String>)> {
+    let keys = || settings::keys().map(|key| key.name.to_owned());
+    let mut all = Vec::new();
+    for command in &program.tree.commands {
+        let mut words = switch_words(program, &command.command);
+        match command.name {
+            "set" | "get" => words.extend(keys()),
+            "completions" => words.extend(["bash", "zsh", "fish"].map(str::to_owned)),
+            "man" => words.extend(["winpop", "pop3svc"].map(str::to_owned)),
+            _ => {}
+        }
+        all.push((command.name, words));
+    }
+    let mut topics: Vec<String> =
+        program.tree.commands.iter().map(|command| command.name.to_owned()).collect();
+    if program.name == "winpop" {
+        topics.extend(keys());
+    }
+    all.push(("help", topics));
+    all
+}
+
+fn command_names(program: &Program) -> String {
+    let commands = program.tree.commands.iter().map(|command| command.name);
+    let names: Vec<&str> = commands.chain(program.beside.iter().map(|(name, _)| *name)).collect();
+    names.join(" ")
+}
+
+/// The function of one program for bash, and for zsh by way of its emulation.
+fn bash_function(program: &Program) -> String {
+    let mut cases = String::new();
+    for (command, words) in words_after_commands(program) {
+        let _ = writeln!(cases, "        {command}) words=\"{}\" ;;", words.join(" "));
+    }
+    format!(
+        "_{name}_words() {{\n    local words=\"\"\n    case \"$1\" in\n        \"\") words=\"{commands}\" ;;\n{cases}    \
+         esac\n    echo \"$words\"\n}}\n",
+        name = program.name,
+        commands = command_names(program)
+    )
+}
+
+/// Finds program and command on the line, and offers the words of the two functions above it.
+const BASH: &str = r#"_pop3svc_complete() {
+    local program="${COMP_WORDS[0]##*/}" at=1
+    if [ "$program" != winpop ]; then
+        program=pop3svc
+        [ "${COMP_WORDS[1]}" = --mailroot ] && at=3
+        if [ "$COMP_CWORD" -gt "$at" ] && [ "${COMP_WORDS[$at]}" = winpop ]; then
+            program=winpop
+            at=$((at + 1))
+        fi
+    fi
+    local command=""
+    [ "$COMP_CWORD" -gt "$at" ] && command="${COMP_WORDS[$at],,}"
+    [ "$command" = del ] && command=delete
+    COMPREPLY=($(compgen -W "$("_${program}_words" "$command")" -- "${COMP_WORDS[$COMP_CWORD]}"))
+}
+complete -o default -F _pop3svc_complete pop3svc winpop
+"#;
+
+const ZSH: &str = r#"_pop3svc_complete() {
+    local program="${words[1]:t}" at=2 command=""
+    if [[ "$program" != winpop ]]; then
+        program=pop3svc
+        [[ "${words[2]}" = --mailroot ]] && at=4
+        if (( CURRENT > at )) && [[ "${words[$at]}" = winpop ]]; then
+            program=winpop
+            (( at++ ))
+        fi
+    fi
+    (( CURRENT > at )) && command="${words[$at]:l}"
+    [[ "$command" = del ]] && command=delete
+    local -a offered
+    offered=(${(z)"$(_${program}_words "$command")"})
+    compadd -- $offered || _files
+}
+if [[ "$funcstack[1]" = _pop3svc ]]; then
+    _pop3svc_complete "$@"
+else
+    compdef _pop3svc_complete pop3svc winpop
+fi
+"#;
+
+fn bash() -> String {
+    format!("{}{}{BASH}", bash_function(&winpop()), bash_function(&pop3svc()))
+}
+
+fn zsh() -> String {
+    format!("#compdef pop3svc winpop\n{}{}{ZSH}", bash_function(&winpop()), bash_function(&pop3svc()))
+}
+
+fn fish() -> String {
+    let mut script = String::new();
+    for program in [winpop(), pop3svc()] {
+        let name = program.name;
+        let commands = command_names(&program);
+        for command in &program.tree.commands {
+            let description = command.command.description.trim_end_matches('.').replace('\'', "\\'");
+            let _ = writeln!(
+                script,
+                "complete -c {name} -f -n 'not __fish_seen_subcommand_from {commands}' -a {} -d '{description}'",
+                command.name
+            );
+        }
+        for (command, sentence) in program.beside {
+            let description = sentence.trim_end_matches('.').replace('\'', "\\'");
+            let _ = writeln!(
+                script,
+                "complete -c {name} -f -n 'not __fish_seen_subcommand_from {commands}' -a {command} -d '{description}'"
+            );
+        }
+        for (command, words) in words_after_commands(&program) {
+            let _ = writeln!(
+                script,
+                "complete -c {name} -n '__fish_seen_subcommand_from {command}' -a '{}'",
+                words.join(" ")
+            );
+        }
+    }
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn each_script_has_every_command_switch_and_setting() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = script(shell);
+            for word in ["changepwd", "--createuser", "socketthreshold", "quickstart", "--repair", "--json"] {
+                assert!(script.contains(word), "{shell:?} {word}");
+            }
+            assert!(!script.contains("--to-header"), "{shell:?}");
+        }
+    }
+
+    /// What bash offers for a line whose last word is being typed.
+    fn offered(line: &str) -> Vec<String> {
+        let words: Vec<String> = line.split(' ').map(|word| format!("'{word}'")).collect();
+        let ask = format!(
+            "{}COMP_WORDS=({}); COMP_CWORD={}; _pop3svc_complete; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            bash(),
+            words.join(" "),
+            words.len() - 1
+        );
+        let output = Command::new("bash").args(["--norc", "-c", &ask]).output().expect("bash can be run");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn bash_offers_what_may_come_next() {
+        assert_eq!(offered("winpop un"), ["unlock"]);
+        assert_eq!(offered("/usr/bin/winpop set socketm"), ["socketmax", "socketmin"]);
+        assert_eq!(offered("winpop DEL --d"), ["--deleteuser"]);
+        assert_eq!(offered("pop3svc qu"), ["quickstart"]);
+        assert_eq!(offered("pop3svc winpop get thr"), ["threadcount"]);
+        assert_eq!(offered("pop3svc --mailroot /srv/mail winpop ch"), ["changepwd"]);
+        assert_eq!(offered("pop3svc completions z"), ["zsh"]);
+    }
+}

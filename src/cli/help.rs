@@ -1,0 +1,301 @@
+//! The help, written from the tables of commands and settings for a terminal of 80 columns.
+
+use argh::{ArgsInfo as _, CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, PositionalInfo};
+
+use super::commands::Pop3svc;
+use super::words::{JSON, flags, unknown};
+use crate::admin::Refusal;
+use crate::admin::commands::{ALIASES, Winpop};
+use crate::settings::{self, Key};
+
+const COLUMNS: usize = 80;
+/// Where explanations begin.
+const EXPLANATION_COLUMN: usize = 24;
+
+/// A program with commands: this binary under one of its names.
+pub struct Program {
+    pub name: &'static str,
+    /// What stands before the name of a switch in help.
+    pub switch_sign: &'static str,
+    pub tree: CommandInfoWithArgs,
+    /// Commands whose help is not in the tree, each with its sentence.
+    pub beside: &'static [(&'static str, &'static str)],
+    /// Switches that every command takes, as they are shown, each with its explanation.
+    pub switches: &'static [(&'static str, &'static str)],
+    pub footer: &'static str,
+}
+
+pub fn winpop() -> Program {
+    Program {
+        name: "winpop",
+        switch_sign: "/",
+        tree: Winpop::get_args_info(),
+        beside: &[("help", "Shows this help, or that of a command or setting.")],
+        switches: &[("/json", "print JSON, for programs"), ("/?", "show the help of the command")],
+        footer: "Commands, settings and switches may be typed in any case, and a switch as /switch value, \
+                 /switch:value or --switch value. It makes no difference whether the service runs. Exit code: \
+                 0 done, 1 refused or failed, 2 wrong usage.",
+    }
+}
+
+pub fn pop3svc() -> Program {
+    Program {
+        name: "pop3svc",
+        switch_sign: "--",
+        tree: Pop3svc::get_args_info(),
+        beside: &[
+            ("winpop", "Administers domains, mailboxes and settings: pop3svc winpop help."),
+            ("help", "Shows this help, or that of a command."),
+        ],
+        switches: &[
+            ("--mailroot DIR", "before the command: the mail store directory (or WINPOP_MAILROOT)"),
+            ("--help", "show the help of the command"),
+            ("--version", "show the version"),
+        ],
+        footer: "A first mail in a minute: pop3svc quickstart",
+    }
+}
+
+/// Help on a command or a setting, or on all of them.
+pub fn about(program: &Program, about: Option<&str>) -> Result<String, Refusal> {
+    let Some(word) = about else { return Ok(overview(program)) };
+    let folded = word.to_ascii_lowercase();
+    let name = ALIASES.iter().find(|(alias, _)| *alias == folded).map_or(folded.as_str(), |(_, name)| name);
+    if let Some(command) = program.tree.commands.iter().find(|command| command.name == name) {
+        return Ok(on_command(program, &command.command));
+    }
+    if program.beside.iter().any(|(beside, _)| *beside == name) {
+        return Ok(overview(program));
+    }
+    if program.name == "winpop"
+        && let Ok(key) = settings::find(name)
+    {
+        return Ok(on_setting(key));
+    }
+    let commands = program.tree.commands.iter().map(|command| command.name);
+    Err(unknown("command", word, commands.chain(settings::keys().map(|key| key.name))))
+}
+
+fn overview(program: &Program) -> String {
+    let mut text = wrap(program.tree.description, 0);
+    text += &format!("\nUsage: {} COMMAND ...\n\n", program.name);
+    for command in &program.tree.commands {
+        text += &entry(command.name, command.command.description);
+    }
+    for (name, sentence) in program.beside {
+        text += &entry(name, sentence);
+    }
+    text.push('\n');
+    for (switch, explanation) in program.switches {
+        text += &entry(switch, explanation);
+    }
+    text.push('\n');
+    text + &wrap(program.footer, 0)
+}
+
+fn on_command(program: &Program, command: &CommandInfoWithArgs) -> String {
+    let mut text = wrap(command.description, 0);
+    text += &format!("\nUsage: {}\n", synopsis(program, command));
+    let mut entries = String::new();
+    for positional in command.positionals {
+        entries += &entry(positional.name, positional.description);
+    }
+    for flag in shown_flags(command) {
+        entries += &entry(&switch(program, flag), flag.description);
+    }
+    if !entries.is_empty() {
+        text += &format!("\n{entries}");
+    }
+    for note in command.notes {
+        text += &format!("\n{}", wrap(note, 0));
+    }
+    if matches!(command.name, "set" | "get") {
+        text += "\nSettings:\n";
+        for key in settings::keys() {
+            text += &entry(key.name, key.help);
+        }
+        text += "\nMore on a setting: winpop help KEY\n";
+    }
+    if !command.examples.is_empty() {
+        text += "\nExamples:\n";
+        for example in command.examples {
+            text += &format!("  {example}\n");
+        }
+    }
+    text
+}
+
+fn on_setting(key: &Key) -> String {
+    let mut text = wrap(&format!("{}.", key.help), 0);
+    text += &format!("\nUsage: winpop set {} VALUE\n       winpop get {}\n\n", key.name, key.name);
+    text += &entry("Allowed", &(key.allowed)());
+    text += &entry("Default", key.default);
+    text += &entry("Takes effect", key.effect.name());
+    if !key.aliases.is_empty() {
+        text += &entry("Also typed as", &key.aliases.join(", "));
+    }
+    text
+}
+
+/// How a command is typed.
+pub fn synopsis(program: &Program, command: &CommandInfoWithArgs) -> String {
+    let mut text = format!("{} {}", program.name, command.name);
+    for positional in command.positionals {
+        text += &format!(" {}", shown_positional(positional));
+    }
+    for flag in shown_flags(command) {
+        text += &format!(" [{}]", switch(program, flag));
+    }
+    text
+}
+
+/// A value as the usage shows it: in brackets where it may be left out.
+fn shown_positional(positional: &PositionalInfo) -> String {
+    match positional.optionality {
+        Optionality::Required => positional.name.to_owned(),
+        Optionality::Optional => format!("[{}]", positional.name),
+        Optionality::Repeating | Optionality::Greedy => format!("{}...", positional.name),
+    }
+}
+
+/// The switches that the help shows.
+pub fn shown_flags<'a>(command: &'a CommandInfoWithArgs) -> impl Iterator<Item = &'a FlagInfo<'a>> {
+    flags(command).filter(|flag| !flag.hidden)
+}
+
+/// A switch as it is shown, with the name of its value.
+pub fn switch(program: &Program, flag: &FlagInfo) -> String {
+    let name = match flag.short {
+        Some(short) => format!("-{short}"),
+        None => format!("{}{}", program.switch_sign, &flag.long[2..]),
+    };
+    match flag.kind {
+        FlagInfoKind::Switch => name,
+        FlagInfoKind::Option { arg_name } => format!("{name} {arg_name}"),
+    }
+}
+
+/// All words that can follow a command: for completions.
+pub fn switch_words(program: &Program, command: &CommandInfoWithArgs) -> Vec<String> {
+    let mut words: Vec<String> = shown_flags(command)
+        .map(|flag| match flag.short {
+            Some(short) => format!("-{short}"),
+            None => format!("--{}", &flag.long[2..]),
+        })
+        .collect();
+    if program.name == "winpop" {
+        words.push(format!("--{JSON}"));
+    }
+    words.push("--help".to_owned());
+    words
+}
+
+/// A word and its explanation, which begins on a line of its own where the word is long.
+fn entry(word: &str, explanation: &str) -> String {
+    let indented = wrap(explanation, EXPLANATION_COLUMN);
+    let head = format!("  {word}");
+    match head.chars().count() + 2 <= EXPLANATION_COLUMN {
+        true => format!("{head:EXPLANATION_COLUMN$}{}", indented.trim_start()),
+        false => format!("{head}\n{indented}"),
+    }
+}
+
+/// The text in lines that end before the last column, each indented.
+fn wrap(text: &str, indent: usize) -> String {
+    let mut wrapped = String::new();
+    let mut line = " ".repeat(indent);
+    for word in text.split_whitespace() {
+        let is_first = line.len() == indent;
+        if !is_first && line.chars().count() + 1 + word.chars().count() >= COLUMNS {
+            wrapped += &line;
+            wrapped.push('\n');
+            line = " ".repeat(indent);
+        } else if !is_first {
+            line.push(' ');
+        }
+        line += word;
+    }
+    wrapped + &line + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_page() -> Vec<String> {
+        let mut pages = Vec::new();
+        for program in [winpop(), pop3svc()] {
+            pages.push(about(&program, None).unwrap());
+            for command in &program.tree.commands {
+                pages.push(about(&program, Some(&command.name.to_uppercase())).unwrap());
+            }
+        }
+        pages.extend(settings::keys().map(|key| about(&winpop(), Some(key.name)).unwrap()));
+        pages
+    }
+
+    #[test]
+    fn every_command_and_setting_has_help_that_reads_well_at_80_columns() {
+        for page in every_page() {
+            assert!(page.ends_with('\n') && !page.contains("\n\n\n") && page.lines().count() > 2, "{page}");
+            for line in page.lines() {
+                assert!(line.chars().count() < COLUMNS && line.trim_end() == line, "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_help_of_a_command_is_its_row_in_the_table() {
+        assert_eq!(
+            about(&winpop(), Some("unlock")).unwrap(),
+            "\
+Unlocks a domain with all its mailboxes, or a mailbox.
+
+Usage: winpop unlock DOMAIN|USER@DOMAIN
+
+  DOMAIN|USER@DOMAIN    the domain or mailbox to unlock
+
+While its domain is locked, a mailbox cannot be unlocked by itself.
+
+Examples:
+  winpop unlock example.com
+"
+        );
+        assert_eq!(about(&winpop(), Some("del")).unwrap(), about(&winpop(), Some("delete")).unwrap());
+        assert!(about(&winpop(), Some("add")).unwrap().contains("[/createuser PASSWORD]"));
+        assert!(about(&pop3svc(), Some("deliver")).unwrap().contains("[-f SENDER]"));
+    }
+
+    #[test]
+    fn the_help_of_a_setting_is_its_row_in_the_table() {
+        assert_eq!(
+            about(&winpop(), Some("PORT")).unwrap(),
+            "\
+TCP port on which POP3 clients are answered.
+
+Usage: winpop set port VALUE
+       winpop get port
+
+  Allowed               1 to 65535
+  Default               110
+  Takes effect          at once
+"
+        );
+    }
+
+    #[test]
+    fn help_on_nothing_known_proposes_the_nearest() {
+        let told = |word: &str| about(&winpop(), Some(word)).unwrap_err().to_string();
+        assert_eq!(told("unlok"), "there is no command \"unlok\". Did you mean unlock?");
+        assert_eq!(told("socketmx"), "there is no command \"socketmx\". Did you mean socketmax?");
+    }
+
+    #[test]
+    fn commands_of_later_versions_are_not_in_the_help() {
+        for page in every_page() {
+            for absent in ["quota file", "createquotafile", "migrateToAD"] {
+                assert!(!page.contains(absent), "{page}");
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The pages of the manual, in the man macros of roff, written from the tables of commands and settings.
+
+use argh::CommandInfoWithArgs;
+
+use super::help::{Program, pop3svc, shown_flags, switch, synopsis, winpop};
+use crate::admin::Refusal;
+use crate::admin::reply::Code;
+use crate::settings;
+
+/// A page of the manual: `winpop` or `pop3svc`.
+pub fn page(name: Option<&str>) -> Result<String, Refusal> {
+    let (program, section) = match name.map(str::to_ascii_lowercase).as_deref() {
+        Some("winpop") => (winpop(), 1),
+        None | Some("pop3svc") => (pop3svc(), 8),
+        Some(other) => {
+            return Err(Refusal::new(Code::Usage, format!("there is no page \"{other}\""))
+                .with_mend("The pages are winpop and pop3svc"));
+        }
+    };
+    let mut page = format!(
+        ".TH {} {section} \"\" \"pop3svc {}\"\n.SH NAME\n{} \\- {}\n.SH SYNOPSIS\n.B {}\n.I COMMAND\n\\&...\n",
+        program.name.to_uppercase(),
+        env!("CARGO_PKG_VERSION"),
+        program.name,
+        escaped(&sentence_as_phrase(program.tree.description)),
+        program.name
+    );
+    page += ".SH COMMANDS\n";
+    for command in &program.tree.commands {
+        page += &on_command(&program, &command.command);
+    }
+    for (name, sentence) in program.beside {
+        page += &format!(".TP\n.B {name}\n{}\n", escaped(sentence));
+    }
+    page += ".SH SWITCHES\n";
+    for (switch, explanation) in program.switches {
+        page += &format!(".TP\n.B {}\n{}\n", escaped(switch), escaped(explanation));
+    }
+    page += &format!(".PP\n{}\n", escaped(program.footer));
+    if program.name == "winpop" {
+        page += &settings_section();
+    }
+    page += &files_section();
+    let other = if section == 1 { "pop3svc (8)" } else { "winpop (1)" };
+    page += &format!(".SH SEE ALSO\n.BR {other}\n");
+    Ok(page)
+}
+
+fn on_command(program: &Program, command: &CommandInfoWithArgs) -> String {
+    let mut text =
+        format!(".SS {}\n{}\n", escaped(&synopsis(program, command)), escaped(command.description));
+    for positional in command.positionals {
+        text += &format!(".TP\n.I {}\n{}\n", escaped(positional.name), escaped(positional.description));
+    }
+    for flag in shown_flags(command) {
+        text += &format!(".TP\n.B {}\n{}\n", escaped(&switch(program, flag)), escaped(flag.description));
+    }
+    for note in command.notes {
+        text += &format!(".PP\n{}\n", escaped(note));
+    }
+    if !command.examples.is_empty() {
+        text += ".PP\n.nf\n";
+        for example in command.examples {
+            text += &format!("    {}\n", escaped(example));
+        }
+        text += ".fi\n";
+    }
+    text
+}
+
+fn settings_section() -> String {
+    let mut text = ".SH SETTINGS\n".to_owned();
+    for key in settings::keys() {
+        text += &format!(
+            ".TP\n.B {}\n{}. Allowed: {}. Default: {}. Takes effect: {}.\n",
+            key.name,
+            escaped(key.help),
+            escaped(&(key.allowed)()),
+            escaped(key.default),
+            key.effect.name()
+        );
+    }
+    text
+}
+
+fn files_section() -> String {
+    let files = [
+        (
+            "/etc/winpop/mailroot",
+            "Names the mail store directory; written by winpop set mailroot. For a user who is \
+                                  not root: winpop/mailroot in $XDG_CONFIG_HOME.",
+        ),
+        (
+            "/var/lib/winpop",
+            "The mail store directory where nothing else is named. For a user who is not root: \
+                             winpop in $XDG_DATA_HOME.",
+        ),
+        ("winpop.db", "In the mail store directory: the data file, with everything in it."),
+        ("winpop.sock", "In the mail store directory: the control socket of the running service."),
+    ];
+    let mut text = ".SH FILES\n".to_owned();
+    for (file, explanation) in files {
+        text += &format!(".TP\n.I {file}\n{explanation}\n");
+    }
+    text
+}
+
+/// `A POP3 mail drop.` as it stands after a dash: without its full stop.
+fn sentence_as_phrase(sentence: &str) -> String {
+    sentence.trim_end_matches('.').to_owned()
+}
+
+/// Text as roff takes it: no request, no escape, and hyphens that can be copied.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    match text.starts_with(['.', '\'']) {
+        true => format!("\\&{text}"),
+        false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_page_has_every_command_and_setting() {
+        let page_of_winpop = page(Some("WINPOP")).unwrap();
+        assert!(page_of_winpop.starts_with(".TH WINPOP 1 "));
+        for command in &winpop().tree.commands {
+            assert!(page_of_winpop.contains(&format!(".SS winpop {}", command.name)), "{}", command.name);
+        }
+        for key in settings::keys() {
+            assert!(page_of_winpop.contains(&format!(".B {}\n", key.name)), "{}", key.name);
+        }
+        let page_of_pop3svc = page(None).unwrap();
+        assert!(page_of_pop3svc.starts_with(".TH POP3SVC 8 "));
+        assert!(page_of_pop3svc.contains(".SS pop3svc backup FILE"));
+        assert!(page(Some("ls")).is_err());
+    }
+
+    #[test]
+    fn no_line_of_text_is_taken_for_a_request_or_an_escape() {
+        assert_eq!(escaped(".sh -c \\n"), "\\&.sh \\-c \\en");
+    }
+}

@@ -1,0 +1,208 @@
+//! The command line: from the words typed to what is to be done.
+//!
+//! The binary goes by three names: `pop3svc`, `winpop` for administration alone, and `sendmail` for programs
+//! that send mail. [`main`] is the one place where a command is handed on.
+
+mod commands;
+mod completions;
+mod help;
+mod man;
+mod sendmail;
+mod terminal;
+mod winpop;
+mod words;
+
+use std::env;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use argh::FromArgs as _;
+
+use crate::admin::reply::Code;
+use crate::admin::{Refusal, render};
+use crate::mailroot::{Environment, MailRoot};
+use commands::{Command, Deliver, Link, Pop3svc};
+use help::Program;
+use words::{Common, Understood};
+
+/// Refused or failed.
+const EXIT_REFUSED: u8 = 1;
+/// Wrong usage.
+const EXIT_USAGE: u8 = 2;
+/// Wrong usage, for programs that send mail (sysexits.h).
+const EX_USAGE: u8 = 64;
+
+/// Reads the command line of this process, carries it out and says how to exit.
+pub fn main() -> ExitCode {
+    let typed: Result<Vec<String>, _> = env::args_os().map(|word| word.into_string()).collect();
+    let typed = match typed {
+        Ok(typed) => typed,
+        Err(word) => {
+            let refusal = Refusal::new(Code::Usage, format!("\"{}\" is not UTF-8", word.display()));
+            return fail("pop3svc", &refusal);
+        }
+    };
+    let (invoked_as, words) =
+        typed.split_first().map_or(("", &[][..]), |(name, words)| (name.as_str(), words));
+    match Path::new(invoked_as).file_name().and_then(|name| name.to_str()) {
+        Some("winpop") => administer(words, Common::default()),
+        Some("sendmail") => match sendmail::read(words) {
+            Ok(deliver) => run(Command::Deliver(deliver), &Common::default()),
+            Err(refusal) => fail_to_send("sendmail", &refusal),
+        },
+        _ => pop3svc(words),
+    }
+}
+
+fn pop3svc(typed: &[String]) -> ExitCode {
+    let program = help::pop3svc();
+    let mut common = Common::default();
+    let words = match words::take_common(typed, &mut common) {
+        Ok(words) => words,
+        Err(refusal) => return fail(program.name, &refusal),
+    };
+    match words.first().map(|word| word.to_ascii_lowercase()).as_deref() {
+        Some("winpop") => return administer(&words[1..], common),
+        Some("--version" | "-v") => return print(concat!("pop3svc ", env!("CARGO_PKG_VERSION"), "\n")),
+        _ => {}
+    }
+    match read(&program, words, &mut common) {
+        Ok(Words::Command(command)) => run(command, &common),
+        Ok(Words::Help(text)) => print(&text),
+        Err(refusal) if words[0].eq_ignore_ascii_case("deliver") => fail_to_send(program.name, &refusal),
+        Err(refusal) => fail(program.name, &refusal),
+    }
+}
+
+enum Words {
+    Command(Command),
+    Help(String),
+}
+
+fn read(program: &Program, typed: &[String], common: &mut Common) -> Result<Words, Refusal> {
+    match words::understand(&program.tree, &[], typed, common)? {
+        Understood::Help { about } => Ok(Words::Help(help::about(program, about.as_deref())?)),
+        Understood::Command { words } => {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let pop3svc = Pop3svc::from_args(&[program.name], &words)
+                .map_err(|exit| Refusal::new(Code::Usage, exit.output.trim_end()))?;
+            Ok(Words::Command(pop3svc.command))
+        }
+    }
+}
+
+/// Hands a command on to the part that carries it out.
+fn run(command: Command, common: &Common) -> ExitCode {
+    let done = match command {
+        Command::Link(link) => make_link(&link),
+        Command::Completions(wanted) => Ok(completions::script(wanted.shell)),
+        Command::Man(wanted) => man::page(wanted.name.as_deref()),
+        Command::Deliver(Deliver { recipients, to_header: false, .. }) if recipients.is_empty() => {
+            let refusal =
+                Refusal::new(Code::Usage, "USER@DOMAIN is missing").with_mend("pop3svc deliver USER@DOMAIN");
+            return fail_to_send("pop3svc", &refusal);
+        }
+        Command::Quickstart(_)
+        | Command::Serve(_)
+        | Command::Deliver(_)
+        | Command::Backup(_)
+        | Command::Check(_) => mailroot(common).and_then(|mailroot| {
+            let told = format!(
+                "{} cannot be served: this command is not available in this version",
+                mailroot.dir.display()
+            );
+            Err(Refusal::new(Code::NotAvailable, told))
+        }),
+    };
+    match done {
+        Ok(text) => print(&text),
+        Err(refusal) => fail("pop3svc", &refusal),
+    }
+}
+
+/// The `winpop` command, by whichever name.
+fn administer(typed: &[String], mut common: Common) -> ExitCode {
+    let program = help::winpop();
+    let op = match winpop::read(&program, typed, &mut common) {
+        Ok(winpop::Read::Op(op)) => op,
+        Ok(winpop::Read::Help(text)) => return print(&text),
+        // The mistake may stand before the switch.
+        Err(refusal) if common.json || typed.iter().any(|word| words::is_json(word)) => {
+            return fail_json(&refusal);
+        }
+        Err(refusal) => return fail(program.name, &refusal),
+    };
+    let answer = winpop::prepare(op).and_then(|op| winpop::carry_out(&op, &mailroot(&common)?));
+    match answer {
+        Ok(reply) if common.json => print(&render::json(&reply)),
+        Ok(reply) => print(&render::text(&reply)),
+        Err(refusal) if common.json => fail_json(&refusal),
+        Err(refusal) => fail(program.name, &refusal),
+    }
+}
+
+fn mailroot(common: &Common) -> Result<MailRoot, Refusal> {
+    let given = common.mailroot.as_deref().map(Path::new);
+    Ok(MailRoot::find(given, &Environment::of_this_process())?)
+}
+
+fn make_link(link: &Link) -> Result<String, Refusal> {
+    let program = env::current_exe().map_err(Refusal::fault)?;
+    let dir = match &link.dir {
+        Some(dir) => PathBuf::from(dir),
+        None => program.parent().map(PathBuf::from).unwrap_or_default(),
+    };
+    let name = dir.join("winpop");
+    // Beside the program the link may be relative, and so survive when both are moved.
+    let is_beside = dir.canonicalize().ok().as_deref() == program.parent();
+    let target = if is_beside { program.file_name().map(PathBuf::from) } else { None }.unwrap_or(program);
+    if fs::read_link(&name).is_ok_and(|present| present == target) {
+        return Ok(format!("{} is there already\n", name.display()));
+    }
+    match symlink(&target, &name) {
+        Ok(()) => Ok(format!("{} made\n", name.display())),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Refusal::new(
+            Code::Exists,
+            format!("{} is there already, and something else", name.display()),
+        )
+        .with_mend("Remove it, or name another directory")),
+        Err(error) => Err(Refusal::fault(format!("{} cannot be made: {error}", name.display()))),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader has seen enough, as `head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail("pop3svc", &Refusal::fault(format!("the output cannot be written: {error}"))),
+    }
+}
+
+fn fail(program: &str, refusal: &Refusal) -> ExitCode {
+    tell(program, refusal);
+    exit_code(refusal)
+}
+
+fn fail_json(refusal: &Refusal) -> ExitCode {
+    print(&render::refusal_json(refusal));
+    exit_code(refusal)
+}
+
+fn fail_to_send(program: &str, refusal: &Refusal) -> ExitCode {
+    tell(program, refusal);
+    ExitCode::from(EX_USAGE)
+}
+
+fn tell(program: &str, refusal: &Refusal) {
+    // Where standard error is closed, the exit code has to do.
+    let _ = writeln!(io::stderr(), "{program}: {refusal}");
+}
+
+fn exit_code(refusal: &Refusal) -> ExitCode {
+    ExitCode::from(if refusal.code == Code::Usage { EXIT_USAGE } else { EXIT_REFUSED })
+}

@@ -1,0 +1,80 @@
+//! Asking the person at the terminal: for a password, unechoed, and whether it is meant.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
+use crate::admin::Refusal;
+use crate::admin::reply::Code;
+use crate::admin::secret::Secret;
+
+/// Longest line that is read; longer than any password.
+const LINE_OCTETS_MAX: u64 = 4096;
+
+/// Reads a password from standard input: its first line, or, on a terminal, what is typed twice alike.
+pub fn read_password() -> Result<Secret, Refusal> {
+    if !io::stdin().is_terminal() {
+        return Ok(read_line()?.into());
+    }
+    let quiet = Quiet::begin()?;
+    let first = ask("Password: ")?;
+    let again = ask("The same again: ")?;
+    drop(quiet);
+    if first != again {
+        return Err(Refusal::new(Code::Malformed, "the two passwords are not the same"));
+    }
+    Ok(first.into())
+}
+
+/// Asks a question on the terminal. Without one nobody is asked, and the answer is yes.
+pub fn confirm(question: &str) -> Result<bool, Refusal> {
+    if !io::stdin().is_terminal() {
+        return Ok(true);
+    }
+    print_prompt(&format!("{question} [y/N] "))?;
+    let answer = read_line()?.trim().to_lowercase();
+    Ok(matches!(answer.as_str(), "y" | "yes"))
+}
+
+fn ask(prompt: &str) -> Result<String, Refusal> {
+    print_prompt(prompt)?;
+    let line = read_line();
+    // The line end that was typed was not shown.
+    print_prompt("\n")?;
+    line
+}
+
+fn print_prompt(prompt: &str) -> Result<(), Refusal> {
+    let mut terminal = io::stderr();
+    terminal.write_all(prompt.as_bytes()).and_then(|()| terminal.flush()).map_err(Refusal::fault)
+}
+
+fn read_line() -> Result<String, Refusal> {
+    let mut line = Vec::new();
+    let mut input = io::Read::take(io::stdin().lock(), LINE_OCTETS_MAX);
+    input.read_until(b'\n', &mut line).map_err(Refusal::fault)?;
+    let line = String::from_utf8(line)
+        .map_err(|_| Refusal::new(Code::Malformed, "what was read from standard input is not UTF-8"))?;
+    let line = line.strip_suffix('\n').unwrap_or(&line);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+}
+
+/// While it lives the terminal does not show what is typed.
+struct Quiet(Termios);
+
+impl Quiet {
+    fn begin() -> Result<Self, Refusal> {
+        let before = tcgetattr(io::stdin()).map_err(Refusal::fault)?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &quiet).map_err(Refusal::fault)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no echo.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.0);
+    }
+}

@@ -1,0 +1,157 @@
+//! Carrying out an administrator's command: on the data file if nobody has it open, otherwise by the service
+//! that has.
+//!
+//! The lock on the data file is the only judge of which it is. Where it is held but nobody answers, a service is
+//! just starting or stopping, or another administrator's command is at work: both ways are tried in turn for
+//! a while. A request that may have reached the service is never sent again.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use argh::FromArgs as _;
+
+use super::help::Program;
+use super::terminal;
+use super::words::{self, Common, Understood};
+use crate::admin::commands::{ALIASES, NOT_YET, Winpop};
+use crate::admin::reply::Code;
+use crate::admin::secret::Secret;
+use crate::admin::{Context, Op, Refusal, Target};
+use crate::control::{Answer, CallError, call};
+use crate::mailroot::{self, MailRoot};
+use crate::store::{OpenErrorKind, Store};
+
+/// How long a service may take to start or stop, and another command to be done.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries; doubles up to the second value.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(160));
+
+/// What came of reading the command line.
+pub enum Read {
+    Op(Op),
+    Help(String),
+}
+
+/// Reads the words after `winpop`.
+pub fn read(program: &Program, typed: &[String], common: &mut Common) -> Result<Read, Refusal> {
+    let typed = words::take_common(typed, common)?;
+    if let Some(word) = typed.first()
+        && NOT_YET.contains(&word.to_ascii_lowercase().as_str())
+    {
+        return Err(Refusal::new(Code::NotAvailable, format!("{word} is not available in this version")));
+    }
+    match words::understand(&program.tree, &ALIASES, typed, common)? {
+        Understood::Help { about } => Ok(Read::Help(super::help::about(program, about.as_deref())?)),
+        Understood::Command { words } => {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let winpop = Winpop::from_args(&[program.name], &words)
+                .map_err(|exit| Refusal::new(Code::Usage, exit.output.trim_end()))?;
+            Ok(Read::Op(winpop.op))
+        }
+    }
+}
+
+/// Does what can only be done where the administrator sits: asks, reads passwords, makes paths absolute.
+pub fn prepare(op: Op) -> Result<Op, Refusal> {
+    match op {
+        Op::Add(mut add) => {
+            add.createuser = add.createuser.map(password_from_elsewhere).transpose()?;
+            Ok(Op::Add(add))
+        }
+        Op::ChangePwd(mut change) => {
+            change.password = password_from_elsewhere(change.password)?;
+            Ok(Op::ChangePwd(change))
+        }
+        Op::Delete(delete) => {
+            if let (false, Target::Domain(domain)) = (delete.y, delete.name.parse()?)
+                && !terminal::confirm(&format!("Delete {domain} with all its mailboxes and their mail?"))?
+            {
+                return Err(Refusal::new(Code::Cancelled, "nothing was deleted"));
+            }
+            Ok(Op::Delete(delete))
+        }
+        Op::Set(set) => Ok(Op::Set(set.seen_from_here()?)),
+        op => Ok(op),
+    }
+}
+
+fn password_from_elsewhere(secret: Secret) -> Result<Secret, Refusal> {
+    if secret.is_elsewhere() { terminal::read_password() } else { Ok(secret) }
+}
+
+/// Carries the command out, here or by the running service.
+pub fn carry_out(op: &Op, mailroot: &MailRoot) -> Answer {
+    let started = Instant::now();
+    let mut pause = PAUSE.0;
+    loop {
+        if let Some(store) = open(op, mailroot)? {
+            return op.run(&store, &context(mailroot)?);
+        }
+        match call(&mailroot.socket(), op) {
+            Ok(answer) => return answer,
+            Err(CallError::NotConnected(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(not_ours(mailroot));
+            }
+            Err(CallError::NotConnected(_)) if started.elapsed() < PATIENCE => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(PAUSE.1);
+            }
+            Err(CallError::NotConnected(_)) => {
+                return Err(Refusal::new(
+                    Code::Busy,
+                    format!("{} is in use, but no service answers", mailroot.data_file().display()),
+                )
+                .with_mend("Another command may be at work, or a backup; try again later"));
+            }
+            Err(CallError::Broken(error)) => {
+                return Err(Refusal::fault(format!("the service ended before it answered ({error})"))
+                    .with_mend("The command may have been carried out or not: look before you repeat it"));
+            }
+            Err(CallError::BadAnswer(bad)) => return Err(bad.into()),
+        }
+    }
+}
+
+/// The store, unless another process has it open.
+fn open(op: &Op, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
+    let error = match Store::open(&mailroot.data_file()) {
+        Ok(store) => return Ok(Some(store)),
+        Err(error) => error,
+    };
+    match error.kind {
+        OpenErrorKind::Locked => Ok(None),
+        OpenErrorKind::Missing => found(op, mailroot),
+        OpenErrorKind::Io(ref io) if io.kind() == io::ErrorKind::PermissionDenied => Err(not_ours(mailroot)),
+        _ => Err(Refusal::fault(error)),
+    }
+}
+
+fn found(op: &Op, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
+    if !op.founds_store()? {
+        let dir = mailroot.dir.display();
+        return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
+            .with_mend("To make one: pop3svc quickstart, or winpop add DOMAIN"));
+    }
+    mailroot::create(&mailroot.dir)
+        .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+    match Store::create(&mailroot.data_file()) {
+        Ok(store) => Ok(Some(store)),
+        // Another command has just made it.
+        Err(error) if matches!(error.kind, OpenErrorKind::AlreadyExists | OpenErrorKind::Locked) => Ok(None),
+        Err(error) => Err(Refusal::fault(error)),
+    }
+}
+
+fn not_ours(mailroot: &MailRoot) -> Refusal {
+    Refusal::new(Code::Fault, format!("the mail store in {} belongs to another user", mailroot.dir.display()))
+        .with_mend("Run the command as that user, or as root")
+}
+
+fn context(mailroot: &MailRoot) -> Result<Context<'_>, Refusal> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt)
+        .map_err(|error| Refusal::fault(format!("no randomness to be had: {error}")))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Ok(Context { mailroot, now, salt, service: None })
+}

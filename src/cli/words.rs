@@ -1,0 +1,380 @@
+//! From the words of a command line to words that `argh` reads.
+//!
+//! Commands and switches may be typed in any case, and a switch as `/createuser x`, `/createuser:x`,
+//! `--createuser x` or `--createuser=x`. The table of commands (`argh::ArgsInfo`) says which switches there are.
+//!
+//! What begins with `-` or `/` and is no switch of the command is
+//! - after the first value of a command that takes more: a value (`changepwd bob@example.com -x/y`,
+//!   `set mailroot /srv/mail`);
+//! - with an `@` in it: a value, since mailbox names may begin so;
+//! - otherwise: a mistake.
+//!
+//! After `--` everything is a value.
+
+use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
+
+use crate::admin::reply::{Code, Refusal};
+use crate::nearest::nearest;
+
+/// Switches that every command has, without their dashes.
+pub const JSON: &str = "json";
+const HELP: [&str; 3] = ["help", "h", "?"];
+
+/// A command line that was understood.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Understood {
+    /// The command with its switches and values in the order and form that `argh` wants.
+    Command { words: Vec<String> },
+    /// Help was asked for: on this command, setting or nothing.
+    Help { about: Option<String> },
+}
+
+/// What was typed before and beside the command.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Common {
+    pub json: bool,
+    pub mailroot: Option<String>,
+}
+
+/// Reads the switches that stand before the command, and leaves the rest.
+pub fn take_common<'a>(mut typed: &'a [String], common: &mut Common) -> Result<&'a [String], Refusal> {
+    while let [word, rest @ ..] = typed {
+        match split_switch(word) {
+            Some(_) if is_json(word) => {
+                common.json = true;
+                typed = rest;
+            }
+            Some((name, value)) if name == "mailroot" => {
+                let (dir, rest) = match (value, rest) {
+                    (Some(dir), rest) => (dir, rest),
+                    (None, [dir, rest @ ..]) => (dir.as_str(), rest),
+                    (None, []) => return Err(usage("--mailroot needs a directory")),
+                };
+                common.mailroot = Some(dir.to_owned());
+                typed = rest;
+            }
+            _ => break,
+        }
+    }
+    Ok(typed)
+}
+
+/// Reads a command and what follows it. `aliases` are other words for commands.
+pub fn understand(
+    tree: &CommandInfoWithArgs,
+    aliases: &[(&str, &str)],
+    typed: &[String],
+    common: &mut Common,
+) -> Result<Understood, Refusal> {
+    let Some((word, rest)) = typed.split_first() else {
+        return Ok(Understood::Help { about: None });
+    };
+    if is_help(word) || word.eq_ignore_ascii_case("help") {
+        return Ok(Understood::Help { about: rest.first().cloned() });
+    }
+    let folded = word.to_ascii_lowercase();
+    let name = aliases.iter().find(|(alias, _)| *alias == folded).map_or(folded.as_str(), |(_, name)| name);
+    let Some(command) = tree.commands.iter().find(|command| command.name == name) else {
+        return Err(unknown("command", word, tree.commands.iter().map(|command| command.name)));
+    };
+    arguments(&command.command, rest, common)
+}
+
+fn arguments(
+    command: &CommandInfoWithArgs,
+    typed: &[String],
+    common: &mut Common,
+) -> Result<Understood, Refusal> {
+    let mut switches = Vec::new();
+    let mut values: Vec<String> = Vec::new();
+    let mut typed = typed.iter();
+    while let Some(word) = typed.next() {
+        if word == "--" {
+            values.extend(typed.by_ref().cloned());
+            break;
+        }
+        let Some((name, value)) = split_switch(word) else {
+            values.push(word.clone());
+            continue;
+        };
+        if is_help(word) {
+            return Ok(Understood::Help { about: Some(command.name.to_owned()) });
+        }
+        if is_json(word) {
+            common.json = true;
+            continue;
+        }
+        let Some(flag) = flags(command).find(|flag| is_named(flag, &name)) else {
+            let is_value = (!values.is_empty() && command.positionals.len() > 1) || name.contains('@');
+            if !is_value {
+                return Err(unknown(
+                    "switch",
+                    word,
+                    flags(command).map(|flag| &flag.long[2..]).chain([JSON]),
+                ));
+            }
+            values.push(word.clone());
+            continue;
+        };
+        switches.push(flag.long.to_owned());
+        match (&flag.kind, value) {
+            (FlagInfoKind::Switch, None) => {}
+            (FlagInfoKind::Switch, Some(_)) => return Err(usage(&format!("/{name} takes no value"))),
+            (FlagInfoKind::Option { .. }, Some(value)) => switches.push(value.to_owned()),
+            (FlagInfoKind::Option { arg_name }, None) => match typed.next() {
+                Some(value) => switches.push(value.clone()),
+                None => return Err(usage(&format!("{arg_name} after /{name} is missing"))),
+            },
+        }
+    }
+    check_count(command, &values)?;
+    let words = [vec![command.name.to_owned()], switches, vec!["--".to_owned()], values].concat();
+    Ok(Understood::Command { words })
+}
+
+fn check_count(command: &CommandInfoWithArgs, values: &[String]) -> Result<(), Refusal> {
+    let missing =
+        command.positionals.iter().skip(values.len()).find(|p| p.optionality == Optionality::Required);
+    if let Some(missing) = missing {
+        return Err(usage(&format!("{} is missing", missing.name)).with_mend(see_help(command)));
+    }
+    let endless = command
+        .positionals
+        .iter()
+        .any(|positional| matches!(positional.optionality, Optionality::Repeating | Optionality::Greedy));
+    match values.get(command.positionals.len()) {
+        Some(surplus) if !endless => {
+            Err(usage(&format!("\"{surplus}\" is too much")).with_mend(see_help(command)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The switches of a command, without the one for help that all have.
+pub fn flags<'a>(command: &'a CommandInfoWithArgs) -> impl Iterator<Item = &'a FlagInfo<'a>> {
+    command.flags.iter().filter(|flag| flag.long != "--help")
+}
+
+fn is_named(flag: &FlagInfo, name: &str) -> bool {
+    flag.long[2..] == *name || flag.short.is_some_and(|short| name == short.to_string())
+}
+
+/// The name of a switch in lower case, and its value where that is in the same word.
+fn split_switch(word: &str) -> Option<(String, Option<&str>)> {
+    let (name, signs) = match word.strip_prefix("--") {
+        Some(name) => (name, [':', '=']),
+        None => (word.strip_prefix('/').or_else(|| word.strip_prefix('-'))?, [':', ':']),
+    };
+    // A lone - is a password that comes from elsewhere.
+    if name.is_empty() {
+        return None;
+    }
+    Some(match name.split_once(signs) {
+        Some((name, value)) => (name.to_ascii_lowercase(), Some(value)),
+        None => (name.to_ascii_lowercase(), None),
+    })
+}
+
+fn is_help(word: &str) -> bool {
+    matches!(split_switch(word), Some((name, None)) if HELP.contains(&name.as_str()))
+}
+
+/// Whether a word asks for JSON.
+pub fn is_json(word: &str) -> bool {
+    matches!(split_switch(word), Some((name, None)) if name == JSON)
+}
+
+fn see_help(command: &CommandInfoWithArgs) -> String {
+    format!("To see how it is used: {} /?", command.name)
+}
+
+fn usage(message: &str) -> Refusal {
+    Refusal::new(Code::Usage, message)
+}
+
+/// There is no such command or switch; the nearest is proposed.
+pub fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> Refusal {
+    // What follows the name may be a password.
+    let name = word.split([':', '=']).next().unwrap_or(word);
+    let bare = name.trim_start_matches(['/', '-']);
+    let refusal = usage(&format!("there is no {kind} \"{name}\""));
+    match nearest(bare, known) {
+        Some(nearest) if kind == "switch" => refusal.with_mend(format!("Did you mean /{nearest}?")),
+        Some(nearest) => refusal.with_mend(format!("Did you mean {nearest}?")),
+        None => refusal.with_mend("To see what there is: help"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use argh::{ArgsInfo as _, FromArgs as _};
+
+    use super::*;
+    use crate::admin::Op;
+    use crate::admin::commands::{ALIASES, Add, ChangePwd, Delete, Get, List, Set, Winpop};
+
+    /// Splits at single spaces, so that `''` stands for an empty word.
+    fn read(typed: &str) -> (Result<Understood, Refusal>, Common) {
+        let words: Vec<String> =
+            typed.split(' ').map(|word| if word == "''" { "" } else { word }.to_owned()).collect();
+        let mut common = Common::default();
+        let understood = take_common(&words, &mut common)
+            .map(<[String]>::to_vec)
+            .and_then(|rest| understand(&Winpop::get_args_info(), &ALIASES, &rest, &mut common));
+        (understood, common)
+    }
+
+    fn op(typed: &str) -> Op {
+        match read(typed).0 {
+            Ok(Understood::Command { words }) => {
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                Winpop::from_args(&["winpop"], &words).unwrap_or_else(|exit| panic!("{}", exit.output)).op
+            }
+            other => panic!("{typed}: {other:?}"),
+        }
+    }
+
+    fn mistake(typed: &str) -> String {
+        let refusal = read(typed).0.unwrap_err();
+        assert_eq!(refusal.code, Code::Usage);
+        refusal.to_string()
+    }
+
+    #[test]
+    fn a_switch_is_written_in_each_of_its_forms() {
+        let meant =
+            Op::Add(Add { name: "bob@example.com".to_owned(), createuser: Some("secret".to_owned().into()) });
+        for typed in [
+            "add bob@example.com /createuser secret",
+            "ADD bob@example.com /CreateUser secret",
+            "add /createuser secret bob@example.com",
+            "add bob@example.com /createuser:secret",
+            "add bob@example.com --createuser secret",
+            "add bob@example.com --createuser=secret",
+            "add --CREATEUSER:secret -- bob@example.com",
+            "add bob@example.com -createuser secret",
+        ] {
+            assert_eq!(op(typed), meant, "{typed}");
+        }
+    }
+
+    #[test]
+    fn values_may_begin_with_a_dash_or_a_slash() {
+        let changepwd = |password: &str| {
+            Op::ChangePwd(ChangePwd {
+                name: "bob@example.com".to_owned(),
+                password: password.to_owned().into(),
+            })
+        };
+        for password in ["-x/y", "/x", "--x=y", "-", "--", "/a:b", "-p", "/jsonx"] {
+            let typed = match password {
+                "--" => "changepwd bob@example.com -- --".to_owned(),
+                _ => format!("changepwd bob@example.com {password}"),
+            };
+            assert_eq!(op(&typed), changepwd(password), "{typed}");
+        }
+        assert_eq!(op("changepwd bob@example.com -- /json"), changepwd("/json"));
+        assert_eq!(op("changepwd -- bob@example.com -x"), changepwd("-x"));
+        for (typed, password) in
+            [("/createuser -x/y", "-x/y"), ("/createuser /json", "/json"), ("/createuser:/a:b=c", "/a:b=c")]
+        {
+            let Op::Add(add) = op(&format!("add bob@example.com {typed}")) else { panic!() };
+            assert_eq!(add.createuser, Some(password.to_owned().into()), "{typed}");
+        }
+        let set = |key: &str, values: &[&str]| {
+            let values = values.iter().map(|value| (*value).to_owned()).collect();
+            Op::Set(Set { key: key.to_owned(), values, move_mail: false })
+        };
+        assert_eq!(op("set mailroot /srv/mail"), set("mailroot", &["/srv/mail"]));
+        assert_eq!(op("set MailRoot -x"), set("MailRoot", &["-x"]));
+        assert_eq!(op("set socket 1 2 3 4"), set("socket", &["1", "2", "3", "4"]));
+        assert_eq!(op("set port -1"), set("port", &["-1"]));
+        assert_eq!(op("lock /bob@example.com"), op("lock -- /bob@example.com"));
+    }
+
+    #[test]
+    fn switches_and_aliases_are_known_in_any_case_and_place() {
+        let delete = |deleteuser, y| Op::Delete(Delete { name: "bob@example.com".to_owned(), deleteuser, y });
+        assert_eq!(op("Del bob@example.com /DELETEUSER"), delete(true, false));
+        assert_eq!(op("delete /y bob@example.com"), delete(false, true));
+        assert_eq!(op("list"), Op::List(List { domain: None }));
+        assert_eq!(op("get auth"), Op::Get(Get { key: Some("auth".to_owned()) }));
+        for typed in ["list /json", "/JSON list", "--json list", "list --json", "-json list"] {
+            assert!(read(typed).1.json, "{typed}");
+        }
+        for typed in ["--mailroot /srv/mail list", "/mailroot:/srv/mail list", "--mailroot=/srv/mail list"] {
+            assert_eq!(read(typed).1.mailroot.as_deref(), Some("/srv/mail"), "{typed}");
+        }
+        let Op::Set(set) = op("set mailroot /srv/mail /move") else { panic!() };
+        assert!(set.move_mail && set.values == ["/srv/mail"]);
+    }
+
+    #[test]
+    fn help_is_asked_for_in_many_ways() {
+        let help = |about: Option<&str>| Ok(Understood::Help { about: about.map(str::to_owned) });
+        for typed in ["help", "/?", "--help", "-h", "HELP", "/Help"] {
+            assert_eq!(read(typed).0, help(None), "{typed}");
+        }
+        for typed in ["help add", "add /?", "add --help", "add bob@example.com /?", "/? add", "ADD -?"] {
+            assert_eq!(read(typed).0, help(Some("add")), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_the_nearest_known_word() {
+        for (typed, told) in [
+            ("ad example.com", "there is no command \"ad\". Did you mean add?"),
+            ("frobnicate", "there is no command \"frobnicate\". To see what there is: help"),
+            ("add b@c /creatuser:p@ss", "there is no switch \"/creatuser\". Did you mean /createuser?"),
+            ("add b@c --creatuser=pw", "there is no switch \"--creatuser\". Did you mean /createuser?"),
+            ("list /jsno", "there is no switch \"/jsno\". Did you mean /json?"),
+            ("add", "DOMAIN|USER@DOMAIN is missing. To see how it is used: add /?"),
+            ("changepwd bob@example.com", "NEWPASSWORD is missing. To see how it is used: changepwd /?"),
+            ("list a b", "\"b\" is too much. To see how it is used: list /?"),
+            ("add b@c /createuser", "PASSWORD after /createuser is missing"),
+            ("delete a /y:1", "/y takes no value"),
+            ("--mailroot", "--mailroot needs a directory"),
+        ] {
+            assert_eq!(mistake(typed), told, "{typed}");
+        }
+    }
+
+    /// Nothing that can be typed makes `argh` say its own piece, or panic.
+    #[test]
+    fn any_words_are_understood_or_refused() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let words = [
+            "add",
+            "del",
+            "set",
+            "get",
+            "list",
+            "changepwd",
+            "lock",
+            "/?",
+            "--",
+            "-",
+            "/",
+            "/y",
+            "/json",
+            "''",
+            "--createuser",
+            "/createuser:",
+            "--mailroot",
+            "a@b",
+            "/a@b",
+            "--x",
+            "help",
+            "port",
+            "/move",
+        ];
+        for _ in 0..20_000 {
+            let typed: Vec<&str> =
+                (0..random.usize(1..6)).map(|_| words[random.usize(..words.len())]).collect();
+            let typed = typed.join(" ");
+            if let Ok(Understood::Command { .. }) = read(&typed).0 {
+                op(&typed);
+            }
+        }
+    }
+}
