@@ -210,6 +210,11 @@ impl Receiver {
         })
     }
 
+    /// What the message takes in memory so far; nothing once it is refused.
+    pub fn held_octets(&self) -> u64 {
+        self.wire.len() as u64
+    }
+
     fn put(&mut self, content: &[u8]) {
         if self.refusal.is_some() {
             return;
