@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! frame    length u32   of what follows
-//!          protocol u32 which version of Op and Answer follows
-//!          body         bincode: an Op in the request, an Answer in the answer
+//!          protocol u32 which version of Request and Answer follows
+//!          body         bincode: a Request, or an Answer
 //! ```
-//! Numbers are little endian. A connection carries one request and its answer.
+//! Numbers are little endian. A connection carries one request and its answer; behind a request to deliver stand as many
+//! octets of content as it says.
 //!
 //! Invariants:
 //! - a forged, cut or overlong frame is an error: it is never allocated for beyond the bounds below, and
@@ -21,7 +22,7 @@ use std::time::Duration;
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, standard};
 
 use crate::admin::reply::Code;
-use crate::admin::{Op, Refusal, Reply};
+use crate::admin::{Refusal, Reply, Request};
 
 /// Grows whenever the types in the frames change.
 pub const PROTOCOL: u32 = 1;
@@ -59,9 +60,9 @@ pub enum CallError {
     BadAnswer(BadFrame),
 }
 
-/// A whole request. An operation longer than a request may be is an error.
-pub fn encode_request(op: &Op) -> Result<Vec<u8>, BadFrame> {
-    frame(op, REQUEST_OCTETS_MAX)
+/// A whole request. One that is longer than it may be is an error.
+pub fn encode_request(request: &Request) -> Result<Vec<u8>, BadFrame> {
+    frame(request, REQUEST_OCTETS_MAX)
 }
 
 /// A whole answer. One that is too long for a frame becomes a refusal that says so.
@@ -85,7 +86,7 @@ pub fn answer_octets(length: [u8; LENGTH_OCTETS]) -> Result<usize, BadFrame> {
 }
 
 /// Reads what follows the length of a request.
-pub fn decode_request(octets: &[u8]) -> Result<Op, BadFrame> {
+pub fn decode_request(octets: &[u8]) -> Result<Request, BadFrame> {
     decode(body(octets)?, coding::<REQUEST_OCTETS_MAX>())
 }
 
@@ -94,18 +95,25 @@ pub fn decode_answer(octets: &[u8]) -> Result<Answer, BadFrame> {
     decode(body(octets)?, coding::<ANSWER_MEMORY_MAX>())
 }
 
-/// Has the service that listens on `socket` carry out a command, and waits for its answer.
-pub fn call(socket: &Path, op: &Op) -> Result<Answer, CallError> {
-    let request = encode_request(op).map_err(CallError::BadAnswer)?;
+/// Has the service that listens on `socket` carry out a request, and waits for its answer. `content` is that of a message
+/// to deliver, and empty otherwise.
+pub fn call(socket: &Path, request: &Request, content: &[u8]) -> Result<Answer, CallError> {
+    let request = encode_request(request).map_err(CallError::BadAnswer)?;
     let stream = UnixStream::connect(socket).map_err(CallError::NotConnected)?;
-    let answer = exchange(stream, &request).map_err(CallError::Broken)?;
+    let answer = exchange(stream, &request, content).map_err(CallError::Broken)?;
     answer.and_then(|octets| decode_answer(&octets)).map_err(CallError::BadAnswer)
 }
 
-fn exchange(mut stream: UnixStream, request: &[u8]) -> io::Result<Result<Vec<u8>, BadFrame>> {
+fn exchange(mut stream: UnixStream, request: &[u8], content: &[u8]) -> io::Result<Result<Vec<u8>, BadFrame>> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;
     stream.write_all(request)?;
+    // A service that refuses the request does not read the content; its answer says why.
+    if let Err(e) = stream.write_all(content)
+        && e.kind() != io::ErrorKind::BrokenPipe
+    {
+        return Err(e);
+    }
     let mut length = [0; LENGTH_OCTETS];
     stream.read_exact(&mut length)?;
     let octets = match answer_octets(length) {
@@ -183,16 +191,24 @@ mod tests {
     use super::*;
     use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set};
     use crate::admin::reply::{Changed, DomainLine, Locked, MailboxLine, Removed, Server};
+    use crate::admin::{Op, Submission};
 
-    fn ops() -> Vec<Op> {
-        vec![
+    fn requests() -> Vec<Request> {
+        let ops = vec![
             Op::Add(Add { name: "bob@example.com".into(), createuser: Some("-x/ y".to_owned().into()) }),
             Op::Delete(Delete { name: "example.com".into(), deleteuser: false, y: true }),
             Op::List(List { domain: None }),
             Op::ChangePwd(ChangePwd { name: "ä".into(), password: String::new().into() }),
             Op::Set(Set { key: "socket".into(), values: vec!["1".into(), "2".into()], move_mail: false }),
             Op::Get(Get { key: Some("port".into()) }),
-        ]
+        ];
+        let submission = Submission {
+            reverse_path: String::new(),
+            recipients: vec!["bob@example.com".into(), String::new()],
+            octets: u64::MAX,
+        };
+        let others = [Request::Backup { file: "/a b".into() }, Request::Check, Request::Deliver(submission)];
+        ops.into_iter().map(Request::Command).chain(others).collect()
     }
 
     fn answers() -> Vec<Answer> {
@@ -227,10 +243,10 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_what_arrives() {
-        for op in ops() {
-            let frame = encode_request(&op).unwrap();
+        for request in requests() {
+            let frame = encode_request(&request).unwrap();
             assert_eq!(request_octets(*frame.first_chunk().unwrap()), Ok(frame.len() - LENGTH_OCTETS));
-            assert_eq!(decode_request(after_length(&frame)), Ok(op));
+            assert_eq!(decode_request(after_length(&frame)), Ok(request));
         }
         for answer in answers() {
             let frame = encode_answer(&answer);
@@ -241,10 +257,10 @@ mod tests {
 
     #[test]
     fn a_cut_or_lengthened_frame_is_refused() {
-        for op in ops() {
-            let mut frame = encode_request(&op).unwrap();
+        for request in requests() {
+            let mut frame = encode_request(&request).unwrap();
             for end in LENGTH_OCTETS..frame.len() {
-                assert!(decode_request(&frame[LENGTH_OCTETS..end]).is_err(), "{op:?} cut at {end}");
+                assert!(decode_request(&frame[LENGTH_OCTETS..end]).is_err(), "{request:?} cut at {end}");
             }
             frame.push(0);
             assert_eq!(decode_request(after_length(&frame)), Err(BadFrame::Malformed));
@@ -255,7 +271,7 @@ mod tests {
     #[test]
     fn forged_frames_are_survived() {
         let mut random = fastrand::Rng::with_seed(7);
-        let requests = ops().into_iter().map(|op| encode_request(&op).unwrap());
+        let requests = requests().into_iter().map(|request| encode_request(&request).unwrap());
         let frames: Vec<Vec<u8>> = requests.chain(answers().iter().map(encode_answer)).collect();
         for _ in 0..50_000 {
             let mut forged = after_length(random.choice(&frames).unwrap()).to_vec();
@@ -265,8 +281,8 @@ mod tests {
                 forged[at] = random.choice([0, 1, 0x7f, 0x80, 0xff, any]).unwrap();
             }
             // Whatever still decodes is made of the same octets.
-            if let Ok(op) = decode_request(&forged) {
-                assert_eq!(after_length(&encode_request(&op).unwrap()), forged);
+            if let Ok(request) = decode_request(&forged) {
+                assert_eq!(after_length(&encode_request(&request).unwrap()), forged);
             }
             if let Ok(answer) = decode_answer(&forged) {
                 assert_eq!(after_length(&encode_answer(&answer)), forged);
@@ -276,36 +292,39 @@ mod tests {
 
     #[test]
     fn another_protocol_and_an_overlong_frame_are_told_apart() {
-        let mut frame = encode_request(&ops()[0]).unwrap();
+        let mut frame = encode_request(&requests()[0]).unwrap();
         frame[LENGTH_OCTETS] += 1;
         assert_eq!(decode_request(after_length(&frame)), Err(BadFrame::OtherProtocol(PROTOCOL + 1)));
         assert_eq!(request_octets(u32::MAX.to_le_bytes()), Err(BadFrame::TooLong));
         let key = "x".repeat(REQUEST_OCTETS_MAX);
-        assert_eq!(encode_request(&Op::Get(Get { key: Some(key) })), Err(BadFrame::TooLong));
+        assert_eq!(
+            encode_request(&Request::Command(Op::Get(Get { key: Some(key) }))),
+            Err(BadFrame::TooLong)
+        );
     }
 
     #[test]
     fn a_service_that_ends_before_it_answers_is_not_taken_for_one_that_never_ran() {
         let socket = std::env::temp_dir().join(format!("winpop-control-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&socket);
-        assert!(matches!(call(&socket, &ops()[0]), Err(CallError::NotConnected(_))));
+        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::NotConnected(_))));
 
         let listener = UnixListener::bind(&socket).unwrap();
         let service = std::thread::spawn(move || {
             for answer in [None, Some(answers().remove(0))] {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut request = vec![0; encode_request(&ops()[0]).unwrap().len()];
+                let mut request = vec![0; encode_request(&requests()[0]).unwrap().len()];
                 stream.read_exact(&mut request).unwrap();
                 if let Some(answer) = answer {
                     stream.write_all(&encode_answer(&answer)).unwrap();
                 }
             }
         });
-        assert!(matches!(call(&socket, &ops()[0]), Err(CallError::Broken(_))));
-        assert_eq!(call(&socket, &ops()[0]).unwrap(), answers().remove(0));
+        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::Broken(_))));
+        assert_eq!(call(&socket, &requests()[0], b"").unwrap(), answers().remove(0));
         service.join().unwrap();
         // The file is left, as after a crash, and nobody listens.
-        assert!(matches!(call(&socket, &ops()[0]), Err(CallError::NotConnected(_))));
+        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::NotConnected(_))));
         std::fs::remove_file(&socket).unwrap();
     }
 }

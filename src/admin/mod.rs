@@ -1,7 +1,8 @@
 //! What an administrator can do to a mail store: the same with a service running and without.
 //!
-//! An [`Op`] is a command as it was typed and understood. It is carried out by [`Op::run`] on an open store,
-//! by the tool itself or, sent over the control socket, by the service. What comes back is data: a [`Reply`],
+//! An [`Op`] is a command of `winpop` as it was typed and understood, a [`Request`] that or one of the other things that
+//! are asked of a store. It is carried out by [`Request::run`] on an open store, by the tool itself or, sent over the
+//! control socket, by the service. What comes back is data: a [`Reply`],
 //! or a [`Refusal`]. Neither knows how it will be shown; [`render`] does that where the administrator sits.
 //!
 //! Invariants:
@@ -14,6 +15,8 @@
 mod configure;
 mod directory;
 mod statistics;
+mod submission;
+mod upkeep;
 
 pub mod commands;
 pub mod render;
@@ -23,6 +26,11 @@ pub mod secret;
 pub use commands::Op;
 pub use directory::Target;
 pub use reply::{Refusal, Reply};
+pub use submission::{Submission, deliver, receiver};
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bincode::{Decode, Encode};
 
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
@@ -39,6 +47,17 @@ pub struct Context<'a> {
     pub service: Option<&'a dyn Service>,
 }
 
+impl<'a> Context<'a> {
+    /// With the time of now and fresh randomness.
+    pub fn of_now(mailroot: &'a MailRoot, service: Option<&'a dyn Service>) -> Result<Self, Refusal> {
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt)
+            .map_err(|error| Refusal::fault(format!("no randomness to be had: {error}")))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Ok(Self { mailroot, now, salt, service })
+    }
+}
+
 /// What a running service does when an administrator changes something; the store itself ends the sessions
 /// of what is locked or deleted.
 pub trait Service {
@@ -46,6 +65,33 @@ pub trait Service {
     /// stands in the way, such as a port that is taken, and means that everything is as before. Called
     /// with the two swapped where the settings could then not be stored.
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String>;
+}
+
+/// What can be asked of a store.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    Command(Op),
+    /// A copy of the whole store, to be made at this absolute path.
+    Backup {
+        file: String,
+    },
+    /// Verify everything.
+    Check,
+    /// Deliver a message, whose content comes behind the request.
+    Deliver(Submission),
+}
+
+impl Request {
+    /// Carries the request out; `Deliver` is carried out by [`deliver`], for it has a message with it. Takes
+    /// milliseconds, or minutes with much mail: not to be called on an executor.
+    pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+        match self {
+            Self::Command(op) => op.run(store, context),
+            Self::Backup { file } => upkeep::back_up(store, file),
+            Self::Check => upkeep::check(store),
+            Self::Deliver(_) => Err(Refusal::new(reply::Code::Usage, "there is no message to deliver")),
+        }
+    }
 }
 
 impl Op {

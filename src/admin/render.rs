@@ -7,7 +7,10 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::reply::{Changed, DomainLine, Locked, MailboxLine, Refusal, Reply, Server, SettingLine};
+use super::reply::{
+    Changed, Checked, Delivered, DomainLine, Locked, MailboxLine, Outcome, Refusal, Reply, Server,
+    SettingLine,
+};
 use crate::units::Octets;
 
 /// The reply as lines of text.
@@ -19,6 +22,11 @@ pub fn text(reply: &Reply) -> String {
         Reply::Server { statistics, domains } => server_text(statistics, domains),
         Reply::Domain { statistics, mailboxes } => domain_text(statistics, mailboxes),
         Reply::Settings { settings } => settings_text(settings),
+        Reply::BackedUp(backup) => {
+            format!("{}: {} messages, {}\n", backup.file, backup.messages, Octets(backup.file_octets))
+        }
+        Reply::Checked(checked) => checked_text(checked),
+        Reply::Delivered { recipients } => delivered_text(recipients),
     }
 }
 
@@ -51,6 +59,43 @@ fn changed_text(changed: &Changed) -> String {
     let mut text = format!("{}\n", changed.message);
     for note in &changed.notes {
         let _ = writeln!(text, "Note: {note}");
+    }
+    text
+}
+
+fn checked_text(checked: &Checked) -> String {
+    let mut text = format!(
+        "{} domains, {} mailboxes, {} messages, {} texts of {}\n",
+        checked.domains,
+        checked.mailboxes,
+        checked.messages,
+        checked.texts,
+        Octets(checked.text_octets)
+    );
+    for finding in &checked.findings {
+        let _ = writeln!(text, "Damage: {finding}");
+    }
+    match checked.findings_total {
+        0 => text.push_str("Everything is as it should be\n"),
+        found => {
+            let _ = writeln!(text, "{found} findings");
+        }
+    }
+    text
+}
+
+/// Only what did not go well: a program that hands mail over expects silence otherwise.
+fn delivered_text(recipients: &[Delivered]) -> String {
+    let mut text = String::new();
+    for Delivered { recipient, outcome } in recipients {
+        let told = match outcome {
+            Outcome::Stored => continue,
+            Outcome::NoSuchMailbox => "there is no such mailbox here",
+            Outcome::OverQuota => "the mailbox is over its quota",
+            Outcome::Loop => "the message has been here before: it is in a loop",
+            Outcome::DiskFull => "there is no room on the disk now",
+        };
+        let _ = writeln!(text, "{recipient}: {told}");
     }
     text
 }

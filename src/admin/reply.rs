@@ -13,6 +13,9 @@
 //! stat DOMAIN      {"ok":true,"statistics":DOMAIN,"mailboxes":[MAILBOX…]}
 //! get [KEY]        {"ok":true,"settings":[{"setting","value","meaning","default","is_default",
 //!                   "takes_effect"}…]}
+//! backup           {"ok":true,"file","messages","file_octets"}
+//! check            {"ok":true,"domains","mailboxes","messages","texts","text_octets","findings":["…"],"findings_total"}
+//! deliver          {"ok":true,"recipients":[{"recipient","outcome"}…]}
 //! refused          {"ok":false,"error":{"code":"not-found","message":"…","mend":"…"}}
 //!
 //! DOMAIN           {"domain","locked","mailboxes","messages","octets"}
@@ -37,6 +40,49 @@ pub enum Reply {
     Server { statistics: Server, domains: Vec<DomainLine> },
     Domain { statistics: DomainLine, mailboxes: Vec<MailboxLine> },
     Settings { settings: Vec<SettingLine> },
+    BackedUp(BackedUp),
+    Checked(Checked),
+    Delivered { recipients: Vec<Delivered> },
+}
+
+/// A copy of the store was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct BackedUp {
+    pub file: String,
+    pub messages: u64,
+    /// The length of the copy.
+    pub file_octets: u64,
+}
+
+/// The store was verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Checked {
+    pub domains: u64,
+    pub mailboxes: u64,
+    pub messages: u64,
+    /// Texts, each counted once however many messages have it.
+    pub texts: u64,
+    pub text_octets: u64,
+    /// What is not as it should be, in sentences; the first two hundred.
+    pub findings: Vec<String>,
+    pub findings_total: u64,
+}
+
+/// What became of a message for one recipient.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Delivered {
+    pub recipient: String,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    Stored,
+    NoSuchMailbox,
+    OverQuota,
+    Loop,
+    DiskFull,
 }
 
 /// Something was changed, or was as wanted already.

@@ -5,10 +5,14 @@
 
 mod commands;
 mod completions;
+mod deliver;
 mod help;
 mod man;
+mod quickstart;
 mod sendmail;
+mod serve;
 mod terminal;
+mod upkeep;
 mod winpop;
 mod words;
 
@@ -22,7 +26,8 @@ use std::process::ExitCode;
 use argh::FromArgs as _;
 
 use crate::admin::reply::Code;
-use crate::admin::{Refusal, render};
+use crate::admin::{Refusal, Reply, Request, render};
+use crate::control::Answer;
 use crate::mailroot::{Environment, MailRoot};
 use commands::{Command, Deliver, Link, Pop3svc};
 use help::Program;
@@ -105,20 +110,34 @@ fn run(command: Command, common: &Common) -> ExitCode {
                 Refusal::new(Code::Usage, "USER@DOMAIN is missing").with_mend("pop3svc deliver USER@DOMAIN");
             return fail_to_send("pop3svc", &refusal);
         }
-        Command::Quickstart(_)
-        | Command::Serve(_)
-        | Command::Deliver(_)
-        | Command::Backup(_)
-        | Command::Check(_) => mailroot(common).and_then(|mailroot| {
-            let told = format!(
-                "{} cannot be served: this command is not available in this version",
-                mailroot.dir.display()
-            );
-            Err(Refusal::new(Code::NotAvailable, told))
-        }),
+        Command::Deliver(typed) => {
+            let (exit_code, refusal) = deliver::deliver(typed, mailroot(common));
+            refusal.iter().for_each(|refusal| tell("pop3svc", refusal));
+            return exit_code;
+        }
+        Command::Quickstart(typed) => mailroot(common)
+            .and_then(|mailroot| quickstart::quickstart(typed.address.as_deref(), mailroot))
+            .map(|()| String::new()),
+        Command::Serve(_) => mailroot(common).and_then(serve::serve).map(|()| String::new()),
+        Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),
+        Command::Check(typed) => return look_after(upkeep::check(&typed, || mailroot(common)), common),
     };
     match done {
         Ok(text) => print(&text),
+        Err(refusal) => fail("pop3svc", &refusal),
+    }
+}
+
+/// Shows what became of a look after the data file. Findings are no success.
+fn look_after(answer: Answer, common: &Common) -> ExitCode {
+    let found = matches!(&answer, Ok(Reply::Checked(checked)) if checked.findings_total > 0);
+    match answer {
+        Ok(reply) => {
+            let text = if common.json { render::json(&reply) } else { render::text(&reply) };
+            let printed = print(&text);
+            if found { ExitCode::from(EXIT_REFUSED) } else { printed }
+        }
+        Err(refusal) if common.json => fail_json(&refusal),
         Err(refusal) => fail("pop3svc", &refusal),
     }
 }
@@ -135,7 +154,8 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
         }
         Err(refusal) => return fail(program.name, &refusal),
     };
-    let answer = winpop::prepare(op).and_then(|op| winpop::carry_out(&op, &mailroot(&common)?));
+    let answer =
+        winpop::prepare(op).and_then(|op| winpop::carry_out(&Request::Command(op), b"", &mailroot(&common)?));
     match answer {
         Ok(reply) if common.json => print(&render::json(&reply)),
         Ok(reply) => print(&render::text(&reply)),

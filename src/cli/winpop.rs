@@ -7,7 +7,7 @@
 
 use std::io;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use argh::FromArgs as _;
 
@@ -17,7 +17,7 @@ use super::words::{self, Common, Understood};
 use crate::admin::commands::{ALIASES, NOT_YET, Winpop};
 use crate::admin::reply::Code;
 use crate::admin::secret::Secret;
-use crate::admin::{Context, Op, Refusal, Target};
+use crate::admin::{self, Context, Op, Refusal, Request, Target};
 use crate::control::{Answer, CallError, call};
 use crate::mailroot::{self, MailRoot};
 use crate::store::{OpenErrorKind, Store};
@@ -80,15 +80,15 @@ fn password_from_elsewhere(secret: Secret) -> Result<Secret, Refusal> {
     if secret.is_elsewhere() { terminal::read_password() } else { Ok(secret) }
 }
 
-/// Carries the command out, here or by the running service.
-pub fn carry_out(op: &Op, mailroot: &MailRoot) -> Answer {
+/// Carries the request out, here or by the running service. `content` is that of a message to deliver.
+pub fn carry_out(request: &Request, content: &[u8], mailroot: &MailRoot) -> Answer {
     let started = Instant::now();
     let mut pause = PAUSE.0;
     loop {
-        if let Some(store) = open(op, mailroot)? {
-            return op.run(&store, &context(mailroot)?);
+        if let Some(store) = open(request, mailroot)? {
+            return carry_out_here(&store, request, content, mailroot);
         }
-        match call(&mailroot.socket(), op) {
+        match call(&mailroot.socket(), request, content) {
             Ok(answer) => return answer,
             Err(CallError::NotConnected(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(not_ours(mailroot));
@@ -113,22 +113,36 @@ pub fn carry_out(op: &Op, mailroot: &MailRoot) -> Answer {
     }
 }
 
+fn carry_out_here(store: &Store, request: &Request, content: &[u8], mailroot: &MailRoot) -> Answer {
+    let Request::Deliver(submission) = request else {
+        return request.run(store, &Context::of_now(mailroot, None)?);
+    };
+    let settings = crate::serve::settings_of(store).map_err(Refusal::fault)?;
+    let mut receiver = admin::receiver(&settings);
+    receiver.push(content);
+    smol::block_on(admin::deliver(store, &settings, submission, receiver))
+}
+
 /// The store, unless another process has it open.
-fn open(op: &Op, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
+fn open(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
     let error = match Store::open(&mailroot.data_file()) {
         Ok(store) => return Ok(Some(store)),
         Err(error) => error,
     };
     match error.kind {
         OpenErrorKind::Locked => Ok(None),
-        OpenErrorKind::Missing => found(op, mailroot),
+        OpenErrorKind::Missing => found(request, mailroot),
         OpenErrorKind::Io(ref io) if io.kind() == io::ErrorKind::PermissionDenied => Err(not_ours(mailroot)),
         _ => Err(Refusal::fault(error)),
     }
 }
 
-fn found(op: &Op, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
-    if !op.founds_store()? {
+fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
+    let founds = match request {
+        Request::Command(op) => op.founds_store()?,
+        _ => false,
+    };
+    if !founds {
         let dir = mailroot.dir.display();
         return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
             .with_mend("To make one: pop3svc quickstart, or winpop add DOMAIN"));
@@ -146,12 +160,4 @@ fn found(op: &Op, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
 fn not_ours(mailroot: &MailRoot) -> Refusal {
     Refusal::new(Code::Fault, format!("the mail store in {} belongs to another user", mailroot.dir.display()))
         .with_mend("Run the command as that user, or as root")
-}
-
-fn context(mailroot: &MailRoot) -> Result<Context<'_>, Refusal> {
-    let mut salt = [0; 16];
-    getrandom::fill(&mut salt)
-        .map_err(|error| Refusal::fault(format!("no randomness to be had: {error}")))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Ok(Context { mailroot, now, salt, service: None })
 }

@@ -3,8 +3,7 @@
 //! Only the service's own user and root are heard, whatever the mode of the socket's file has become.
 
 use super::Service;
-use crate::admin::reply::Code;
-use crate::admin::{Context, Refusal};
+use crate::admin::{self, Context, Request, Submission};
 use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
 use async_io::{Async, Timer};
 use smol::future::FutureExt;
@@ -19,6 +18,8 @@ use std::time::Duration;
 
 /// How long a request may take to arrive.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// What is read at a time of a message to deliver.
+const CONTENT_READ_OCTETS: usize = 64 << 10;
 /// Commands that are carried out at a time; more wait.
 const COMMANDS_MAX: usize = 8;
 
@@ -66,13 +67,14 @@ async fn hear(service: Arc<Service>, mut stream: Async<UnixStream>) -> io::Resul
         Err(io::ErrorKind::TimedOut.into())
     };
     let answer = match read_request(&mut stream).or(late).await? {
+        Ok(Request::Deliver(submission)) => deliver(&service, &mut stream, &submission).await?,
         Ok(request) => smol::unblock(move || carry_out(&service, &request)).await,
         Err(bad) => Err(bad.into()),
     };
     stream.write_all(&control::encode_answer(&answer)).await
 }
 
-async fn read_request(stream: &mut Async<UnixStream>) -> io::Result<Result<crate::admin::Op, BadFrame>> {
+async fn read_request(stream: &mut Async<UnixStream>) -> io::Result<Result<Request, BadFrame>> {
     let mut length = [0; LENGTH_OCTETS];
     stream.read_exact(&mut length).await?;
     let octets = match control::request_octets(length) {
@@ -84,16 +86,38 @@ async fn read_request(stream: &mut Async<UnixStream>) -> io::Result<Result<crate
     Ok(control::decode_request(&request))
 }
 
-fn carry_out(service: &Arc<Service>, op: &crate::admin::Op) -> Answer {
-    let mut salt = [0; 16];
-    getrandom::fill(&mut salt)
-        .map_err(|e| Refusal::new(Code::Fault, format!("no randomness to be had: {e}")))?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let context = Context {
-        mailroot: &service.mailroot,
-        now: now.map_or(0, |since| since.as_secs()),
-        salt,
-        service: Some(service),
+/// Takes in the content behind the request, and delivers it.
+async fn deliver(
+    service: &Arc<Service>,
+    stream: &mut Async<UnixStream>,
+    submission: &Submission,
+) -> io::Result<Answer> {
+    let settings = service.settings();
+    let mut receiver = admin::receiver(&settings);
+    let _place = match submission.octets > super::SMALL_MESSAGE_OCTETS_MAX {
+        true => Some(service.large_messages.acquire().await),
+        false => None,
     };
-    op.run(&service.store, &context)
+    let mut content = stream.take(submission.octets);
+    let mut piece = vec![0; CONTENT_READ_OCTETS];
+    let mut left = submission.octets;
+    while left > 0 {
+        let silence = async {
+            Timer::after(REQUEST_MAX).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        match content.read(&mut piece).or(silence).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => {
+                receiver.push(&piece[..count]);
+                left -= count as u64;
+            }
+        }
+    }
+    Ok(admin::deliver(&service.store, &settings, submission, receiver).await)
+}
+
+fn carry_out(service: &Arc<Service>, request: &Request) -> Answer {
+    let context = Context::of_now(&service.mailroot, Some(service))?;
+    request.run(&service.store, &context)
 }

@@ -3,7 +3,7 @@
 //! A change is made whole or not at all: where one address cannot be had, those of before are listened on again.
 
 use super::{Service, accept};
-use crate::settings::{Listen, Settings};
+use crate::settings::{Listen, Settings, Whole};
 use async_io::Async;
 use smol::Task;
 use std::collections::BTreeMap;
@@ -37,13 +37,28 @@ impl Door {
         }
     }
 
-    fn port(self, settings: &Settings) -> u16 {
+    /// 0: not served.
+    pub fn port(self, settings: &Settings) -> u16 {
         let port = match self {
             Door::Pop3 => settings.port.get(),
             Door::Smtp => settings.smtpport.get(),
             Door::Lmtp => settings.lmtpport.get(),
         };
         u16::try_from(port).expect("the settings bound it")
+    }
+
+    pub fn set_port(self, settings: &mut Settings, port: u16) {
+        match self {
+            Door::Pop3 => settings.port = Whole::new(port.into()),
+            Door::Smtp => settings.smtpport = Whole::new(port.into()),
+            Door::Lmtp => settings.lmtpport = Whole::new(port.into()),
+        }
+    }
+
+    /// Whether the port could be listened on now, at every address that the settings ask for.
+    pub fn is_free(self, settings: &Settings) -> bool {
+        let port = self.port(settings);
+        self.addresses(settings).into_iter().all(|ip| bind(self, SocketAddr::new(ip, port)).is_ok())
     }
 
     fn addresses(self, settings: &Settings) -> Vec<IpAddr> {

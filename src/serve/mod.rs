@@ -43,7 +43,9 @@ use std::time::Duration;
 
 /// Connections that bring mail, by SMTP and LMTP together; one more is told to come back.
 const RECEIVING_MAX: usize = 256;
-/// Messages of more than a mebibyte that are on their way in at a time; more wait.
+/// A message that grows past this on its way in needs one of the places for large messages.
+const SMALL_MESSAGE_OCTETS_MAX: u64 = 1 << 20;
+/// Places for large messages; who finds none waits. They bound the memory that messages on their way in take.
 const LARGE_MESSAGES_MAX: usize = 8;
 /// How long the service waits before it accepts again when it has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,7 +1,7 @@
 //! Drives an SMTP or LMTP session: does what it asks for, on a connection and on the store.
 
-use super::Service;
 use super::connection::Connection;
+use super::{SMALL_MESSAGE_OCTETS_MAX, Service};
 use crate::envelope::Peer;
 use crate::intake;
 use crate::smtp::{Dialect, Event, Next, Policy, Session};
@@ -10,10 +10,6 @@ use smol::io::{AsyncRead, AsyncWrite};
 use smol::lock::SemaphoreGuardArc;
 use std::io;
 use std::sync::Arc;
-
-/// A message that grows past this needs one of the few places for large messages, which bound the memory that
-/// messages on their way in can take.
-const SMALL_OCTETS_MAX: u64 = 1 << 20;
 
 /// Serves one client to its end. An error is the client's going without a word.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
@@ -96,7 +92,7 @@ async fn read_text<S: AsyncRead + AsyncWrite + Unpin>(
     let mut left = octets;
     let mut ended = left == Some(0);
     while !ended {
-        if large.is_none() && receiver.held_octets() > SMALL_OCTETS_MAX {
+        if large.is_none() && receiver.held_octets() > SMALL_MESSAGE_OCTETS_MAX {
             *large = Some(service.large_messages.acquire_arc().await);
         }
         connection
@@ -107,7 +103,7 @@ async fn read_text<S: AsyncRead + AsyncWrite + Unpin>(
                     *left -= within as u64;
                 }
                 ended = end.is_some() || left == Some(0);
-                let pause = receiver.held_octets() > SMALL_OCTETS_MAX && large.is_none();
+                let pause = receiver.held_octets() > SMALL_MESSAGE_OCTETS_MAX && large.is_none();
                 (ended || pause).then(|| end.unwrap_or(within))
             })
             .await?;

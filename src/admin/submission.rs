@@ -1,0 +1,79 @@
+//! A message handed over by a program of this machine, without a protocol: `deliver`, or the name `sendmail`.
+
+use bincode::{Decode, Encode};
+
+use super::reply::{Code, Delivered, Outcome, Refusal, Reply};
+use crate::envelope::{Envelope, ForwardPath, Peer, Protocol};
+use crate::intake;
+use crate::settings::Settings;
+use crate::store::Store;
+use crate::verdict;
+use crate::wire::{LineEnds, Receiver, Refusal as TextRefusal};
+
+/// Who sends a message to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Submission {
+    /// Empty for the null reverse path.
+    pub reverse_path: String,
+    /// As typed.
+    pub recipients: Vec<String>,
+    /// Length of the content.
+    pub octets: u64,
+}
+
+/// What takes the content in: line ends become CRLF.
+pub fn receiver(settings: &Settings) -> Receiver {
+    Receiver::content(LineEnds::Normalise, settings.maxmessagesize.octets())
+}
+
+/// Delivers the message that the receiver has taken in to each recipient for itself.
+pub async fn deliver(
+    store: &Store,
+    settings: &Settings,
+    submission: &Submission,
+    receiver: Receiver,
+) -> Result<Reply, Refusal> {
+    let text = receiver.finish().map_err(|refusal| match refusal {
+        TextRefusal::TooLarge => {
+            Refusal::new(Code::Malformed, format!("the message is larger than {}", settings.maxmessagesize))
+                .with_mend("To allow more: winpop set maxmessagesize SIZE")
+        }
+        TextRefusal::BareLineEnd => Refusal::new(Code::Malformed, "the message has broken line ends"),
+    })?;
+    // Who cannot be a mailbox is none.
+    let (mut recipients, mut outcomes) = (Vec::new(), Vec::new());
+    for typed in &submission.recipients {
+        let address = typed.trim().trim_start_matches('<').trim_end_matches('>').parse();
+        outcomes.push(address.is_err().then_some(Outcome::NoSuchMailbox));
+        recipients.extend(address.ok().map(ForwardPath::Mailbox));
+    }
+    let envelope = Envelope {
+        reverse_path: submission.reverse_path.clone(),
+        recipients,
+        helo: String::new(),
+        peer: Peer::Local,
+        protocol: Protocol::Local,
+    };
+    let hostname = settings.hostname.as_str();
+    let mut verdicts =
+        intake::deliver(store, &envelope, text, hostname).await.map_err(Refusal::fault)?.into_iter();
+    let recipients = submission.recipients.iter().zip(outcomes).map(|(typed, outcome)| {
+        let outcome = outcome
+            .or_else(|| verdicts.next().map(Outcome::from))
+            .expect("there is a verdict for each recipient of the envelope");
+        Delivered { recipient: typed.clone(), outcome }
+    });
+    Ok(Reply::Delivered { recipients: recipients.collect() })
+}
+
+impl From<verdict::Delivery> for Outcome {
+    fn from(verdict: verdict::Delivery) -> Self {
+        match verdict {
+            verdict::Delivery::Stored => Self::Stored,
+            verdict::Delivery::NoSuchMailbox => Self::NoSuchMailbox,
+            verdict::Delivery::OverQuota => Self::OverQuota,
+            verdict::Delivery::Loop => Self::Loop,
+            verdict::Delivery::DiskFull => Self::DiskFull,
+        }
+    }
+}

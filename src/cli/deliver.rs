@@ -1,0 +1,162 @@
+//! `deliver`, and the name `sendmail`: a message from standard input into mailboxes.
+
+use std::io::{self, Read as _};
+use std::process::ExitCode;
+
+use mail_parser::MessageParser;
+
+use super::commands::Deliver;
+use super::winpop::carry_out;
+use crate::admin::reply::{Code, Outcome};
+use crate::admin::{Refusal, Reply, Request, Submission, render};
+use crate::mailroot::MailRoot;
+
+/// Longest message that is read: the largest value of `maxmessagesize`.
+const CONTENT_OCTETS_MAX: u64 = 1 << 30;
+
+// sysexits.h
+const EX_DATAERR: u8 = 65;
+const EX_NOUSER: u8 = 67;
+const EX_UNAVAILABLE: u8 = 69;
+const EX_CANTCREAT: u8 = 73;
+const EX_TEMPFAIL: u8 = 75;
+
+/// Delivers, and returns how to exit with what is to be told.
+pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCode, Option<Refusal>) {
+    let mut content = Vec::new();
+    let read = io::stdin().lock().take(CONTENT_OCTETS_MAX + 1).read_to_end(&mut content);
+    if let Err(error) = read {
+        let refusal = Refusal::fault(format!("standard input cannot be read: {error}"));
+        return (ExitCode::from(EX_TEMPFAIL), Some(refusal));
+    }
+    if content.len() as u64 > CONTENT_OCTETS_MAX {
+        let refusal = Refusal::new(Code::Malformed, "the message is larger than any that can be taken");
+        return (ExitCode::from(EX_DATAERR), Some(refusal));
+    }
+    let mut recipients = deliver.recipients;
+    if deliver.to_header {
+        recipients.extend(recipients_in_header(&content));
+        content = without_bcc(&content);
+    }
+    if recipients.is_empty() {
+        let refusal = Refusal::new(Code::Malformed, "the header names no recipient");
+        return (ExitCode::from(EX_DATAERR), Some(refusal));
+    }
+    let submission = Submission {
+        reverse_path: reverse_path(deliver.from.as_deref().unwrap_or_default()),
+        recipients,
+        octets: content.len() as u64,
+    };
+    let answer = mailroot.and_then(|mailroot| carry_out(&Request::Deliver(submission), &content, &mailroot));
+    match answer {
+        Ok(reply) => {
+            let code = exit_code(&reply);
+            let told = render::text(&reply);
+            let refusal = Refusal::new(Code::Fault, told.trim_end().replace('\n', "; "));
+            (ExitCode::from(code), (code != 0).then_some(refusal))
+        }
+        Err(refusal) => {
+            let code = match refusal.code {
+                Code::Malformed => EX_DATAERR,
+                Code::NoStore => EX_UNAVAILABLE,
+                _ => EX_TEMPFAIL,
+            };
+            (ExitCode::from(code), Some(refusal))
+        }
+    }
+}
+
+fn reverse_path(typed: &str) -> String {
+    typed.trim().trim_start_matches('<').trim_end_matches('>').to_owned()
+}
+
+/// One code for all recipients. Where something may go better later, the caller is told to try again: a message that
+/// comes twice to some is better than one that does not come to others.
+fn exit_code(reply: &Reply) -> u8 {
+    let Reply::Delivered { recipients } = reply else { return EX_UNAVAILABLE };
+    let code = |outcome: Outcome| match outcome {
+        Outcome::Stored => 0,
+        Outcome::DiskFull => EX_TEMPFAIL,
+        Outcome::OverQuota => EX_CANTCREAT,
+        Outcome::NoSuchMailbox => EX_NOUSER,
+        Outcome::Loop => EX_DATAERR,
+    };
+    let codes = || recipients.iter().map(|recipient| code(recipient.outcome)).filter(|code| *code != 0);
+    codes().find(|code| *code == EX_TEMPFAIL).or_else(|| codes().next()).unwrap_or(0)
+}
+
+/// The addresses of To, Cc and Bcc.
+fn recipients_in_header(content: &[u8]) -> Vec<String> {
+    let Some(message) = MessageParser::new().with_address_headers().parse_headers(content) else {
+        return Vec::new();
+    };
+    [message.to(), message.cc(), message.bcc()]
+        .into_iter()
+        .flatten()
+        .flat_map(|addresses| addresses.iter())
+        .filter_map(|address| address.address.as_deref().map(str::to_owned))
+        .collect()
+}
+
+/// The message without its Bcc fields, which the other recipients are not to see.
+fn without_bcc(content: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(content.len());
+    let mut lines = content.split_inclusive(|octet| *octet == b'\n');
+    let mut in_bcc = false;
+    for line in lines.by_ref() {
+        if line == b"\n" || line == b"\r\n" {
+            kept.extend_from_slice(line);
+            break;
+        }
+        let is_continuation = line.starts_with(b" ") || line.starts_with(b"\t");
+        in_bcc = if is_continuation {
+            in_bcc
+        } else {
+            line.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"bcc:"))
+        };
+        if !in_bcc {
+            kept.extend_from_slice(line);
+        }
+    }
+    lines.for_each(|line| kept.extend_from_slice(line));
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::reply::Delivered;
+
+    const MESSAGE: &[u8] =
+        b"To: Ann <ann@example.com>, bob@example.com\nBcc: carol@example.com,\n dave@example.com\n\
+        cc: \"e, e\" <erin@example.com>\nSubject: x\n\nBcc: not a field\n";
+
+    #[test]
+    fn recipients_are_found_in_the_header() {
+        let found = recipients_in_header(MESSAGE);
+        let names = ["ann", "bob", "erin", "carol", "dave"].map(|name| format!("{name}@example.com"));
+        assert_eq!(found, names);
+    }
+
+    #[test]
+    fn bcc_is_taken_out_with_its_continuations_and_the_body_stays() {
+        let kept = String::from_utf8(without_bcc(MESSAGE)).unwrap();
+        assert!(!kept.contains("carol") && !kept.contains("dave"));
+        assert!(kept.ends_with("Subject: x\n\nBcc: not a field\n"));
+        assert!(kept.starts_with("To: Ann <ann@example.com>, bob@example.com\ncc:"));
+    }
+
+    #[test]
+    fn a_passing_failure_goes_before_a_lasting_one() {
+        let reply = |outcomes: &[Outcome]| Reply::Delivered {
+            recipients: outcomes
+                .iter()
+                .map(|outcome| Delivered { recipient: String::new(), outcome: *outcome })
+                .collect(),
+        };
+        assert_eq!(exit_code(&reply(&[Outcome::Stored])), 0);
+        assert_eq!(exit_code(&reply(&[Outcome::Stored, Outcome::NoSuchMailbox])), EX_NOUSER);
+        assert_eq!(exit_code(&reply(&[Outcome::NoSuchMailbox, Outcome::DiskFull])), EX_TEMPFAIL);
+        assert_eq!(exit_code(&reply(&[Outcome::OverQuota])), EX_CANTCREAT);
+    }
+}

@@ -1,0 +1,151 @@
+//! `quickstart`: from nothing to a mail fetched by a client, in a minute.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use smol::block_on;
+
+use super::serve;
+use crate::address::Address;
+use crate::admin::{self, Refusal, Submission};
+use crate::auth::password::{Credential, SALT_OCTETS};
+use crate::mailroot::{self, MailRoot};
+use crate::serve::{Door, Running};
+use crate::settings::Settings;
+use crate::store::{OpenErrorKind, Read as _, Store};
+
+/// The mailbox that is made where none is named.
+pub const DEFAULT_ADDRESS: &str = "user@example.com";
+/// Letters and digits that are not mistaken for each other.
+const PASSWORD_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+const PASSWORD_CHARACTERS: usize = 16;
+/// Ports for this run where those of the settings cannot be had, and how many after them are tried.
+const UNPRIVILEGED: [(Door, u16); 3] = [(Door::Pop3, 11110), (Door::Smtp, 11025), (Door::Lmtp, 11024)];
+const PORTS_TRIED: u16 = 10;
+
+pub fn quickstart(typed: Option<&str>, mailroot: MailRoot) -> Result<(), Refusal> {
+    let address: Address = typed.unwrap_or(DEFAULT_ADDRESS).parse()?;
+    mailroot::create(&mailroot.dir)
+        .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+    let store = serve::open(&mailroot, |path| match Store::open(path) {
+        Err(error) if matches!(error.kind, OpenErrorKind::Missing) => Store::create(path),
+        outcome => outcome,
+    })?;
+    let mut settings = serve::settings_with_log(&store)?;
+    let password = make_mailbox(&store, &address, &settings)?;
+    for (door, first) in UNPRIVILEGED {
+        choose_port(&mut settings, door, first);
+    }
+    let data_file = mailroot.data_file();
+    let running = serve::start(store, mailroot, settings)?;
+    let told = instructions(&running, &address, password.as_deref(), &data_file.display().to_string());
+    let mut output = std::io::stdout().lock();
+    // The service is up whether or not anybody reads this.
+    let _ = output.write_all(told.as_bytes()).and_then(|()| output.flush());
+    drop(output);
+    running.run();
+    Ok(())
+}
+
+/// Makes domain and mailbox with a first message. The password, or none where the mailbox was there before.
+fn make_mailbox(store: &Store, address: &Address, settings: &Settings) -> Result<Option<String>, Refusal> {
+    if store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?.is_some() {
+        return Ok(None);
+    }
+    let mut octets = [0; SALT_OCTETS + PASSWORD_CHARACTERS];
+    getrandom::fill(&mut octets)
+        .map_err(|error| Refusal::fault(format!("no randomness to be had: {error}")))?;
+    let (salt, letters) = octets.split_first_chunk().expect("the salt stands in front");
+    // 32 letters: a division without remainder, so that each is as likely as the others.
+    let password: String =
+        letters.iter().map(|octet| char::from(PASSWORD_LETTERS[usize::from(*octet) % 32])).collect();
+    let credential = Credential::from_password(&password, *salt);
+    let now = time::OffsetDateTime::now_utc();
+    let (made, seconds) = (address.clone(), now.unix_timestamp().max(0) as u64);
+    let outcome = store.write(move |tx| {
+        // The domain may be there already; the mailbox is not, or another command has just made it.
+        let _ = tx.add_domain(&made.domain, seconds)?;
+        tx.add_mailbox(&made, credential.clone(), seconds)
+    });
+    if outcome.wait().map_err(Refusal::fault)?.is_err() {
+        return Ok(None);
+    }
+    let content = welcome(address, now);
+    let submission = Submission {
+        reverse_path: String::new(),
+        recipients: vec![address.to_string()],
+        octets: content.len() as u64,
+    };
+    let mut receiver = admin::receiver(settings);
+    receiver.push(content.as_bytes());
+    block_on(admin::deliver(store, settings, &submission, receiver))?;
+    Ok(Some(password))
+}
+
+fn welcome(address: &Address, now: time::OffsetDateTime) -> String {
+    let date = now
+        .format(&time::format_description::well_known::Rfc2822)
+        .expect("the clock stands between the years 1900 and 9999");
+    format!(
+        "From: pop3svc <postmaster@{domain}>\nTo: {address}\nSubject: Welcome to pop3svc\nDate: {date}\n\
+         Message-ID: <welcome.{id:016x}@{domain}>\nMIME-Version: 1.0\n\
+         Content-Type: text/plain; charset=utf-8\n\n\
+         Your mailbox works.\n\n\
+         Mail for {address} that arrives by SMTP or LMTP, or is piped into\n\
+         `pop3svc deliver {address}`, lies here until you delete it.\n\
+         `winpop help` lists what an administrator can do.\n",
+        domain = address.domain,
+        id = crate::intake::random_u64(),
+    )
+}
+
+/// Keeps the port of the settings where it can be had, otherwise takes the first free one from `first` on.
+fn choose_port(settings: &mut Settings, door: Door, first: u16) {
+    let wanted = door.port(settings);
+    if wanted == 0 || door.is_free(settings) {
+        return;
+    }
+    for port in first..first + PORTS_TRIED {
+        door.set_port(settings, port);
+        if door.is_free(settings) {
+            return;
+        }
+    }
+    // None is free: starting the service says so, in its own words.
+    door.set_port(settings, first);
+}
+
+fn instructions(running: &Running, address: &Address, password: Option<&str>, data_file: &str) -> String {
+    let pop3 = running.addresses(Door::Pop3).first().copied().map(reachable);
+    let mut text = format!("pop3svc is running. Its mail store is {data_file}\n\n");
+    for door in [Door::Pop3, Door::Smtp, Door::Lmtp] {
+        if let Some(at) = running.addresses(door).first().copied().map(reachable) {
+            text += &format!("  {:<10}{} port {}\n", door.protocol(), at.ip(), at.port());
+        }
+    }
+    text += &format!("  {:<10}{address}\n", "User");
+    match password {
+        Some(password) => text += &format!("  {:<10}{password}  (shown only now)\n", "Password"),
+        None => {
+            text += &format!("  {:<10}as before; to change it: winpop changepwd {address} -\n", "Password")
+        }
+    }
+    let Some(pop3) = pop3 else { return text };
+    let user = match password {
+        Some(password) => format!("{address}:{password}"),
+        None => address.to_string(),
+    };
+    text + &format!(
+        "\nIn another terminal, fetch the {}message:\n\n  curl --user '{user}' pop3://{pop3}/1\n\nCtrl-C ends the \
+         service.\n",
+        if password.is_some() { "welcome " } else { "first " }
+    )
+}
+
+/// An address at which a client of this machine reaches a listener.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    match listening.ip() {
+        ip if ip.is_unspecified() => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listening.port()),
+        _ => listening,
+    }
+}

@@ -1,0 +1,72 @@
+//! `serve`: opens the store and serves it until told to end.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::admin::Refusal;
+use crate::admin::reply::Code;
+use crate::mailroot::MailRoot;
+use crate::serve::{self, Running};
+use crate::settings::Settings;
+use crate::store::{OpenError, OpenErrorKind, Store};
+
+/// How long an administrator's command, or a service that is ending, may hold the data file before this gives up.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
+    let store = open(&mailroot, Store::open)?;
+    let settings = settings_with_log(&store)?;
+    let running = start(store, mailroot, settings)?;
+    running.run();
+    Ok(())
+}
+
+/// Begins to serve; what stands in the way is a refusal.
+pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Running, Refusal> {
+    serve::start(store, mailroot, settings).map_err(|sentence| Refusal::new(Code::Fault, sentence))
+}
+
+/// The settings of the store, with the log begun at their level.
+pub fn settings_with_log(store: &Store) -> Result<Settings, Refusal> {
+    crate::log::begin(crate::settings::Logging::Warnings);
+    let settings = serve::settings_of(store).map_err(Refusal::fault)?;
+    crate::log::set_level(settings.logging);
+    Ok(settings)
+}
+
+/// Opens the store with `open`, waiting a while for whoever has it, but not for a service that answers.
+pub fn open(
+    mailroot: &MailRoot,
+    open: impl Fn(&std::path::Path) -> Result<Store, OpenError>,
+) -> Result<Store, Refusal> {
+    let started = Instant::now();
+    loop {
+        let error = match open(&mailroot.data_file()) {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
+        };
+        let dir = mailroot.dir.display();
+        match error.kind {
+            OpenErrorKind::Locked if service_answers(mailroot) => {
+                return Err(Refusal::new(Code::Busy, format!("a service is running on {dir} already")));
+            }
+            OpenErrorKind::Locked if started.elapsed() < PATIENCE => thread::sleep(PAUSE),
+            OpenErrorKind::Locked => {
+                let file = mailroot.data_file();
+                return Err(Refusal::new(Code::Busy, format!("{} is in use", file.display()))
+                    .with_mend("Another command, or a backup, may be at work; try again later"));
+            }
+            OpenErrorKind::Missing => {
+                return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
+                    .with_mend("To make one: pop3svc quickstart, or winpop add DOMAIN"));
+            }
+            _ => return Err(Refusal::fault(error)),
+        }
+    }
+}
+
+/// Whether somebody listens on the control socket.
+fn service_answers(mailroot: &MailRoot) -> bool {
+    std::os::unix::net::UnixStream::connect(mailroot.socket()).is_ok()
+}

@@ -1,0 +1,27 @@
+//! `backup` and `check`.
+
+use std::path::Path;
+
+use super::commands::{Backup, Check};
+use super::winpop::carry_out;
+use crate::admin::reply::Code;
+use crate::admin::{Context, Refusal, Request};
+use crate::control::Answer;
+use crate::mailroot::MailRoot;
+use crate::store::Store;
+
+pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
+    let file = std::path::absolute(&typed.file)
+        .map_err(|error| Refusal::new(Code::Malformed, format!("\"{}\": {error}", typed.file)))?;
+    let file = file.to_string_lossy().into_owned();
+    carry_out(&Request::Backup { file }, b"", &mailroot()?)
+}
+
+/// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open.
+pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
+    let Some(file) = &typed.file else {
+        return carry_out(&Request::Check, b"", &mailroot()?);
+    };
+    let store = Store::open(Path::new(file)).map_err(Refusal::fault)?;
+    Request::Check.run(&store, &Context::of_now(&mailroot()?, None)?)
+}
