@@ -21,10 +21,13 @@ mod control;
 mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod intake;
+mod log;
 mod mailroot;
 mod message;
 mod nearest;
 mod pop3;
+mod serve;
 mod settings;
 mod smtp;
 mod store;

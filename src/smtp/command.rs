@@ -21,7 +21,7 @@ pub enum Command {
         name: String,
     },
     Mail {
-        /// As typed, without brackets; empty for the null path.
+        /// A mailbox or the null path.
         reverse_path: Path,
         /// The size that the client announced in octets (RFC 1870), 0 if none.
         octets: u64,

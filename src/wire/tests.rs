@@ -204,6 +204,23 @@ fn any_cut_of_random_octets_gives_the_same_text() {
     }
 }
 
+#[test]
+fn the_unusual_is_seen_wherever_it_stands_in_a_long_text() {
+    let text = b"an ordinary line of a long message, one of many.\r\n".repeat(24);
+    for unusual in [&b"\n"[..], b"\r", b"\n.", b"\r\n.", b"\r\n..", b"\r\r\n", b"\r\n.\n", b"\r\n.\r\n"] {
+        for at in 480..1100 {
+            let sent = [&text[..at], unusual, &text[at..], b"\r\n.\r\n"].concat();
+            let cuts: Vec<usize> = (1..sent.len() / 100).map(|n| n * 100).collect();
+            for line_ends in [LineEnds::Strict, LineEnds::Normalise] {
+                let whole = receive_cut(line_ends, u64::MAX, &sent, &[]);
+                assert_eq!(receive_cut(line_ends, u64::MAX, &sent, &cuts), whole, "{unusual:?} at {at}");
+                let (expected, used) = receive_slowly(line_ends, &sent);
+                assert_eq!((whole.0.map(|text| text.wire), whole.1), (expected, used), "{unusual:?} at {at}");
+            }
+        }
+    }
+}
+
 /// The rules of `Receiver::data`, an octet at a time and after the fact.
 fn receive_slowly(line_ends: LineEnds, sent: &[u8]) -> (Result<Vec<u8>, Refusal>, usize) {
     let end = match sent.starts_with(b".\r\n") {

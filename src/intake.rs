@@ -1,0 +1,85 @@
+//! From an envelope and a text to letters in the store: the one way that mail comes in, whatever brought it.
+
+use crate::address::Address;
+use crate::envelope::{Envelope, ForwardPath};
+use crate::store::{Fault, Letter, Read, Store};
+use crate::verdict;
+use crate::wire::Text;
+use time::OffsetDateTime;
+
+/// Whether mail for this path would be taken now.
+pub fn recipient(store: &Store, path: &ForwardPath) -> Result<verdict::Recipient, Fault> {
+    let snapshot = store.read()?;
+    let Some(address) = address_of(&*snapshot, path)? else { return Ok(verdict::Recipient::NoSuchMailbox) };
+    if snapshot.domain(&address.domain)?.is_none() {
+        return Ok(verdict::Recipient::NotLocal);
+    }
+    Ok(match snapshot.mailbox(&address.without_detail())? {
+        Some(_) => verdict::Recipient::Accepted,
+        None => verdict::Recipient::NoSuchMailbox,
+    })
+}
+
+/// Stores the text for every recipient of the envelope, and returns their verdicts in the same order when they are
+/// durable. `hostname` is ours, for the Received field.
+pub async fn deliver(
+    store: &Store,
+    envelope: &Envelope,
+    text: Text,
+    hostname: &str,
+) -> Result<Vec<verdict::Delivery>, Fault> {
+    let now = OffsetDateTime::now_utc();
+    let tag = random_u64();
+    let id = format!("{tag:016x}");
+    let mut letters = Vec::with_capacity(envelope.recipients.len());
+    let mut placed = Vec::with_capacity(envelope.recipients.len());
+    {
+        let snapshot = store.read()?;
+        for path in &envelope.recipients {
+            let address = address_of(&*snapshot, path)?;
+            placed.push(address.is_some());
+            letters.extend(address.map(|recipient| Letter {
+                prefix: envelope.trace_fields(&recipient, hostname, &id, now),
+                recipient,
+                tag,
+            }));
+        }
+    }
+    let octets = text.octets;
+    let seconds = now.unix_timestamp().max(0) as u64;
+    let stored = store.write(move |tx| tx.deliver(&text, &letters, seconds)).await?;
+    let mut stored = stored.into_iter();
+    let verdicts: Vec<verdict::Delivery> = placed
+        .iter()
+        .map(|placed| match placed {
+            true => stored.next().expect("one verdict for each letter"),
+            false => verdict::Delivery::NoSuchMailbox,
+        })
+        .collect();
+    for (path, verdict) in envelope.recipients.iter().zip(&verdicts) {
+        log::info!("message {id} from <{}> to <{path}>, {octets} octets: {verdict:?}", envelope.reverse_path);
+    }
+    Ok(verdicts)
+}
+
+/// Whose mailbox is meant. `<Postmaster>` without a domain is the postmaster of the first domain that has one.
+fn address_of(directory: &impl Read, path: &ForwardPath) -> Result<Option<Address>, Fault> {
+    if let ForwardPath::Mailbox(address) = path {
+        return Ok(Some(address.clone()));
+    }
+    let local: crate::address::LocalPart = "postmaster".parse().expect("it is a mailbox name");
+    for (domain, _) in directory.domains()? {
+        let address = Address { local: local.clone(), domain };
+        if directory.mailbox(&address)?.is_some() {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}
+
+/// Unpredictable, for ids and stamps.
+pub fn random_u64() -> u64 {
+    let mut octets = [0; 8];
+    getrandom::fill(&mut octets).expect("the operating system has randomness");
+    u64::from_le_bytes(octets)
+}

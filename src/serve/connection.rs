@@ -1,0 +1,171 @@
+//! A connection: lines and octets in, replies and texts out, each wait bounded by the idle timeout.
+
+use super::slots::Buffers;
+use crate::wire::{Line, Lines};
+use async_io::Timer;
+use smol::future::FutureExt;
+use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+/// Replies and short texts are gathered up to this length before they are written, so that pipelined commands
+/// share writes.
+const GATHERED_OCTETS: usize = 16 << 10;
+/// What is read at a time while a message comes in.
+const MESSAGE_READ_OCTETS: usize = 64 << 10;
+/// What is still read from a client that was told to go, so that it can read our last words before a reset.
+const FAREWELL_OCTETS_MAX: usize = 64 << 10;
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+
+pub struct Connection<S> {
+    stream: S,
+    lines: Lines,
+    /// Replies not yet written.
+    pub out: Vec<u8>,
+    read: Box<[u8]>,
+    timer: Timer,
+    idle_max: Duration,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub fn new(stream: S, buffers: Buffers, idle_max: Duration) -> Self {
+        Self {
+            stream,
+            lines: Lines::new(),
+            out: buffers.out,
+            read: buffers.read,
+            timer: Timer::never(),
+            idle_max,
+        }
+    }
+
+    /// Waits until a whole line is here, or one that is too long, for `use_line` to take: that is called exactly once, with
+    /// the line and the buffer for replies. Replies are written before the wait. An error of kind `UnexpectedEof` is
+    /// the client hanging up, one of kind `TimedOut` its silence.
+    pub async fn line<T>(
+        &mut self,
+        octets_max: usize,
+        use_line: impl FnOnce(Line<'_>, &mut Vec<u8>) -> T,
+    ) -> io::Result<T> {
+        loop {
+            if let Some(line) = self.lines.next(octets_max) {
+                let value = use_line(line, &mut self.out);
+                if self.out.len() > GATHERED_OCTETS {
+                    self.flush().await?;
+                }
+                return Ok(value);
+            }
+            self.flush().await?;
+            self.read_more().await?;
+        }
+    }
+
+    /// Feeds what the client sends to `take` until that says how many octets of what it was given it used last;
+    /// what it did not use stays for the next line.
+    pub async fn octets(&mut self, mut take: impl FnMut(&[u8]) -> Option<usize>) -> io::Result<()> {
+        self.flush().await?;
+        let mut large = Vec::new();
+        loop {
+            let rest = self.lines.rest();
+            if !rest.is_empty() {
+                let (given, used) = (rest.len(), take(rest));
+                self.lines.consume(used.unwrap_or(given));
+                if used.is_some() {
+                    return Ok(());
+                }
+            }
+            large.resize(MESSAGE_READ_OCTETS, 0);
+            let count = timed(&mut self.timer, self.idle_max, self.stream.read(&mut large)).await?;
+            match &large[..count] {
+                [] => return Err(io::ErrorKind::UnexpectedEof.into()),
+                octets => match take(octets) {
+                    Some(used) => {
+                        self.lines.push(&octets[used..]);
+                        return Ok(());
+                    }
+                    None => continue,
+                },
+            }
+        }
+    }
+
+    async fn read_more(&mut self) -> io::Result<()> {
+        let count = timed(&mut self.timer, self.idle_max, self.stream.read(&mut self.read)).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.lines.push(&self.read[..count]);
+        Ok(())
+    }
+
+    /// Sends the parts after what is waiting to be written: short ones wait too, long ones go out now, without
+    /// being copied.
+    pub async fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        let octets: usize = parts.iter().map(|part| part.len()).sum();
+        if self.out.len() + octets <= GATHERED_OCTETS {
+            parts.iter().for_each(|part| self.out.extend_from_slice(part));
+            return Ok(());
+        }
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(parts.len() + 1);
+        slices.push(IoSlice::new(&self.out));
+        slices.extend(parts.iter().map(|part| IoSlice::new(part)));
+        let mut left = &mut slices[..];
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let count = timed(&mut self.timer, self.idle_max, self.stream.write_vectored(left)).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            IoSlice::advance_slices(&mut left, count);
+        }
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Writes what is waiting to be written.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        let mut done = 0;
+        while done < self.out.len() {
+            let write = self.stream.write(&self.out[done..]);
+            match timed(&mut self.timer, self.idle_max, write).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => done += count,
+            }
+        }
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Says the last words and closes. What the client still sends is read for a moment: octets that nobody read
+    /// would make the kernel reset the connection, and the last words be lost.
+    pub async fn hang_up(mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.stream.close().await?;
+        let drain = async {
+            let mut drained = 0;
+            while drained < FAREWELL_OCTETS_MAX {
+                match self.stream.read(&mut self.read).await? {
+                    0 => break,
+                    count => drained += count,
+                }
+            }
+            Ok(())
+        };
+        timed(&mut self.timer, FAREWELL_MAX, drain).await
+    }
+}
+
+/// The outcome of `operation`, or `TimedOut`.
+async fn timed<T>(
+    timer: &mut Timer,
+    time_max: Duration,
+    operation: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    timer.set_after(time_max);
+    operation
+        .or(async {
+            timer.await;
+            Err(io::ErrorKind::TimedOut.into())
+        })
+        .await
+}

@@ -1,0 +1,99 @@
+//! Drives the control socket: administrators' commands, carried out by the service that has the data file open.
+//!
+//! Only the service's own user and root are heard, whatever the mode of the socket's file has become.
+
+use super::Service;
+use crate::admin::reply::Code;
+use crate::admin::{Context, Refusal};
+use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
+use async_io::{Async, Timer};
+use smol::future::FutureExt;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a request may take to arrive.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// Commands that are carried out at a time; more wait.
+const COMMANDS_MAX: usize = 8;
+
+/// The control socket, with a name in the file system. A file that a crash left there is replaced: whoever holds the lock
+/// on the data file is the only service.
+pub fn bind(path: &Path) -> io::Result<Async<UnixListener>> {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Async::new(listener)
+}
+
+/// Hears commands for as long as the task lives.
+pub async fn listen(service: Arc<Service>, listener: Async<UnixListener>) {
+    let turns = Arc::new(smol::lock::Semaphore::new(COMMANDS_MAX));
+    loop {
+        let turn = turns.acquire_arc().await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let command = hear(service.clone(), stream);
+                let hearing = async move {
+                    if let Err(e) = command.await {
+                        log::warn!("an administrator's command was not heard: {e}");
+                    }
+                    drop(turn);
+                };
+                service.executor.spawn(hearing).detach();
+            }
+            Err(e) => super::pause_after(&e).await,
+        }
+    }
+}
+
+async fn hear(service: Arc<Service>, mut stream: Async<UnixStream>) -> io::Result<()> {
+    let user = rustix::net::sockopt::socket_peercred(stream.get_ref())?.uid;
+    if !user.is_root() && user != rustix::process::geteuid() {
+        return Err(io::Error::other(format!("it came from user {}, who may not", user.as_raw())));
+    }
+    let late = async {
+        Timer::after(REQUEST_MAX).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let answer = match read_request(&mut stream).or(late).await? {
+        Ok(request) => smol::unblock(move || carry_out(&service, &request)).await,
+        Err(bad) => Err(bad.into()),
+    };
+    stream.write_all(&control::encode_answer(&answer)).await
+}
+
+async fn read_request(stream: &mut Async<UnixStream>) -> io::Result<Result<crate::admin::Op, BadFrame>> {
+    let mut length = [0; LENGTH_OCTETS];
+    stream.read_exact(&mut length).await?;
+    let octets = match control::request_octets(length) {
+        Ok(octets) => octets,
+        Err(bad) => return Ok(Err(bad)),
+    };
+    let mut request = vec![0; octets];
+    stream.read_exact(&mut request).await?;
+    Ok(control::decode_request(&request))
+}
+
+fn carry_out(service: &Arc<Service>, op: &crate::admin::Op) -> Answer {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt)
+        .map_err(|e| Refusal::new(Code::Fault, format!("no randomness to be had: {e}")))?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let context = Context {
+        mailroot: &service.mailroot,
+        now: now.map_or(0, |since| since.as_secs()),
+        salt,
+        service: Some(service),
+    };
+    op.run(&service.store, &context)
+}

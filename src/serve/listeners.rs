@@ -1,0 +1,175 @@
+//! The sockets on which the service listens: which ones the settings ask for, and changing them while it runs.
+//!
+//! A change is made whole or not at all: where one address cannot be had, those of before are listened on again.
+
+use super::{Service, accept};
+use crate::settings::{Listen, Settings};
+use async_io::Async;
+use smol::Task;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+
+/// What a client finds behind an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Door {
+    Pop3,
+    Smtp,
+    Lmtp,
+}
+
+impl Door {
+    pub fn protocol(self) -> &'static str {
+        match self {
+            Door::Pop3 => "POP3",
+            Door::Smtp => "SMTP",
+            Door::Lmtp => "LMTP",
+        }
+    }
+
+    /// The setting that names its port.
+    pub fn key(self) -> &'static str {
+        match self {
+            Door::Pop3 => "port",
+            Door::Smtp => "smtpport",
+            Door::Lmtp => "lmtpport",
+        }
+    }
+
+    fn port(self, settings: &Settings) -> u16 {
+        let port = match self {
+            Door::Pop3 => settings.port.get(),
+            Door::Smtp => settings.smtpport.get(),
+            Door::Lmtp => settings.lmtpport.get(),
+        };
+        u16::try_from(port).expect("the settings bound it")
+    }
+
+    fn addresses(self, settings: &Settings) -> Vec<IpAddr> {
+        match (self, &settings.listen) {
+            // LMTP trusts its client, so only programs of this machine reach it.
+            (Door::Lmtp, _) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            (_, Listen::All) => vec![Ipv6Addr::UNSPECIFIED.into()],
+            (_, Listen::Only(addresses)) => addresses.clone(),
+        }
+    }
+}
+
+const DOORS: [Door; 3] = [Door::Pop3, Door::Smtp, Door::Lmtp];
+
+type Wanted = BTreeMap<(Door, SocketAddr), ()>;
+
+/// What is listened on now. Dropping a task closes its socket.
+#[derive(Default)]
+pub struct Listeners {
+    open: BTreeMap<(Door, SocketAddr), Open>,
+}
+
+struct Open {
+    local: SocketAddr,
+    accepting: Task<()>,
+}
+
+impl Listeners {
+    /// Listens where these settings say. On an error everything is as before; the error is a sentence that names the
+    /// setting to change.
+    pub fn change_to(&mut self, service: &Arc<Service>, settings: &Settings) -> Result<(), String> {
+        let wanted = wanted(settings);
+        // First what is not wanted any more is closed: the same port on another address may be in the way.
+        let closed: Vec<(Door, SocketAddr)> =
+            self.open.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+        closed.iter().for_each(|key| self.close(key));
+        let added: Vec<(Door, SocketAddr)> =
+            wanted.keys().filter(|key| !self.open.contains_key(key)).copied().collect();
+        for (index, &(door, address)) in added.iter().enumerate() {
+            if let Err(sentence) = self.open(service, door, address) {
+                added[..index].iter().for_each(|key| self.close(key));
+                for &(door, address) in &closed {
+                    if let Err(e) = self.open(service, door, address) {
+                        log::error!("listening again as before failed: {e}");
+                    }
+                }
+                return Err(sentence);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes no more connections.
+    pub fn close_all(&mut self) {
+        let keys: Vec<(Door, SocketAddr)> = self.open.keys().copied().collect();
+        keys.iter().for_each(|key| self.close(key));
+    }
+
+    /// The addresses that clients of this protocol can connect to.
+    pub fn addresses(&self, door: Door) -> Vec<SocketAddr> {
+        self.open.iter().filter(|((of, _), _)| *of == door).map(|(_, open)| open.local).collect()
+    }
+
+    fn open(&mut self, service: &Arc<Service>, door: Door, address: SocketAddr) -> Result<(), String> {
+        let listener = match bind(door, address) {
+            Ok(Some(listener)) => listener,
+            Ok(None) => return Ok(()),
+            Err(e) => return Err(sentence(door, address, &e)),
+        };
+        let local = listener.get_ref().local_addr().map_err(|e| sentence(door, address, &e))?;
+        log::info!("{} on {local}", door.protocol());
+        let accepting = service.executor.spawn(accept(service.clone(), door, listener));
+        self.open.insert((door, address), Open { local, accepting });
+        Ok(())
+    }
+
+    fn close(&mut self, key: &(Door, SocketAddr)) {
+        if let Some(open) = self.open.remove(key) {
+            // Waited for, because the port is free only when the task has let go of the socket.
+            smol::block_on(open.accepting.cancel());
+        }
+    }
+}
+
+fn wanted(settings: &Settings) -> Wanted {
+    let mut wanted = Wanted::new();
+    for door in DOORS {
+        let port = door.port(settings);
+        if port != 0 {
+            let addresses = door.addresses(settings);
+            wanted.extend(addresses.into_iter().map(|ip| ((door, SocketAddr::new(ip, port)), ())));
+        }
+    }
+    wanted
+}
+
+/// A listening socket. None where the machine has no IPv6 and the same is listened on by IPv4.
+fn bind(door: Door, address: SocketAddr) -> io::Result<Option<Async<TcpListener>>> {
+    let without_ipv6 = |e: &io::Error| {
+        matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) && address.is_ipv6()
+    };
+    match Async::<TcpListener>::bind(address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(e) if without_ipv6(&e) && address.ip().is_unspecified() => {
+            Async::<TcpListener>::bind((Ipv4Addr::UNSPECIFIED, address.port())).map(Some)
+        }
+        Err(e) if without_ipv6(&e) && door == Door::Lmtp => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn sentence(door: Door, address: SocketAddr, error: &io::Error) -> String {
+    let (protocol, key, port) = (door.protocol(), door.key(), address.port());
+    let off = if door == Door::Pop3 { "" } else { ", or 0 for none" };
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "port {port} for {protocol} is taken by another program. Stop that, or choose another port{off}: \
+             winpop set {key} PORT"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "port {port} for {protocol} needs root, or the capability CAP_NET_BIND_SERVICE. Choose a port above \
+             1023{off}: winpop set {key} PORT"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{} is not an address of this machine. Change it with: winpop set listen", address.ip())
+        }
+        _ => format!("{protocol} cannot listen on {address}: {error}"),
+    }
+}

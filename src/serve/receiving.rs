@@ -1,0 +1,138 @@
+//! Drives an SMTP or LMTP session: does what it asks for, on a connection and on the store.
+
+use super::Service;
+use super::connection::Connection;
+use crate::envelope::Peer;
+use crate::intake;
+use crate::smtp::{Dialect, Event, Next, Policy, Session};
+use crate::wire::Receiver;
+use smol::io::{AsyncRead, AsyncWrite};
+use smol::lock::SemaphoreGuardArc;
+use std::io;
+use std::sync::Arc;
+
+/// A message that grows past this needs one of the few places for large messages, which bound the memory that
+/// messages on their way in can take.
+const SMALL_OCTETS_MAX: u64 = 1 << 20;
+
+/// Serves one client to its end. An error is the client's going without a word.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    service: Arc<Service>,
+    mut connection: Connection<S>,
+    dialect: Dialect,
+    peer: Peer,
+) -> io::Result<()> {
+    let settings = service.settings();
+    let policy = Policy {
+        dialect,
+        hostname: settings.hostname.as_str().to_owned(),
+        message_octets_max: settings.maxmessagesize.octets(),
+    };
+    let mut session = Session::new(policy, peer);
+    match run(&service, &mut session, &mut connection, settings.hostname.as_str()).await {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+            session.handle(Event::TimedOut, &mut connection.out);
+        }
+        Err(e) => return Err(e),
+    }
+    connection.hang_up().await
+}
+
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    service: &Arc<Service>,
+    session: &mut Session,
+    connection: &mut Connection<S>,
+    hostname: &str,
+) -> io::Result<()> {
+    let mut large = None;
+    let mut next = session.handle(Event::Connected, &mut connection.out);
+    loop {
+        next = match next {
+            Next::ReadLine { octets_max } => {
+                connection.line(octets_max, |line, out| session.handle(Event::Line(line), out)).await?
+            }
+            Next::Recipient { path, octets: _ } => {
+                let event = match intake::recipient(&service.store, &path) {
+                    Ok(verdict) => Event::Recipient(verdict),
+                    Err(fault) => unavailable(fault),
+                };
+                session.handle(event, &mut connection.out)
+            }
+            Next::ReadData(receiver) => {
+                let receiver = read_text(service, connection, receiver, None, &mut large).await?;
+                session.handle(Event::Data(receiver), &mut connection.out)
+            }
+            Next::ReadChunk { receiver, octets } => {
+                let receiver = read_text(service, connection, receiver, Some(octets), &mut large).await?;
+                session.handle(Event::Chunk(receiver), &mut connection.out)
+            }
+            Next::SkipChunk { octets } => {
+                skip(connection, octets).await?;
+                session.handle(Event::ChunkSkipped, &mut connection.out)
+            }
+            Next::Deliver { envelope, text } => {
+                let event = match intake::deliver(&service.store, &envelope, text, hostname).await {
+                    Ok(verdicts) => Event::Delivered(verdicts),
+                    Err(fault) => unavailable(fault),
+                };
+                large = None;
+                session.handle(event, &mut connection.out)
+            }
+            Next::Close => return Ok(()),
+        }
+    }
+}
+
+/// Reads a text to its end (`octets` none) or a chunk of it. A text that becomes large waits for its place, which it then
+/// holds until it is stored; so those that hold one always get on.
+async fn read_text<S: AsyncRead + AsyncWrite + Unpin>(
+    service: &Arc<Service>,
+    connection: &mut Connection<S>,
+    mut receiver: Receiver,
+    octets: Option<u64>,
+    large: &mut Option<SemaphoreGuardArc>,
+) -> io::Result<Receiver> {
+    let mut left = octets;
+    let mut ended = left == Some(0);
+    while !ended {
+        if large.is_none() && receiver.held_octets() > SMALL_OCTETS_MAX {
+            *large = Some(service.large_messages.acquire_arc().await);
+        }
+        connection
+            .octets(|given| {
+                let within = left.map_or(given.len(), |left| given.len().min(left as usize));
+                let end = receiver.push(&given[..within]);
+                if let Some(left) = &mut left {
+                    *left -= within as u64;
+                }
+                ended = end.is_some() || left == Some(0);
+                let pause = receiver.held_octets() > SMALL_OCTETS_MAX && large.is_none();
+                (ended || pause).then(|| end.unwrap_or(within))
+            })
+            .await?;
+    }
+    Ok(receiver)
+}
+
+async fn skip<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Connection<S>,
+    octets: u64,
+) -> io::Result<()> {
+    let mut left = octets;
+    while left > 0 {
+        connection
+            .octets(|given| {
+                let within = given.len().min(left as usize);
+                left -= within as u64;
+                (left == 0).then_some(within)
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+fn unavailable(fault: crate::store::Fault) -> Event<'static> {
+    log::error!("{fault}");
+    Event::Unavailable
+}

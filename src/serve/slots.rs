@@ -1,0 +1,255 @@
+//! Connection slots: how many POP3 connections are served, how many wait, and who is turned away.
+//!
+//! The socket settings of the original, as SPEC.md reads them: `socketmin` slots are made at the start and always kept;
+//! `socketthreshold` more are made at a time when they run out, up to `socketmax`; what is above the minimum is given
+//! back when it becomes idle. With all in use, up to `socketbacklog` connections wait, in order of arrival, without a
+//! greeting; one more is refused.
+
+use smol::channel::{Receiver, Sender};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What is read at a time while commands are awaited.
+const READ_OCTETS: usize = 4096;
+
+/// The buffers of a connection, made ahead.
+pub struct Buffers {
+    pub read: Box<[u8]>,
+    pub out: Vec<u8>,
+}
+
+impl Buffers {
+    pub fn new() -> Self {
+        Self { read: vec![0; READ_OCTETS].into(), out: Vec::with_capacity(READ_OCTETS) }
+    }
+}
+
+/// The four socket settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub backlog: usize,
+    pub max: usize,
+    pub min: usize,
+    pub threshold: usize,
+}
+
+/// How the slots stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    pub made: usize,
+    pub in_use: usize,
+    pub waiting: usize,
+    /// Since the start.
+    pub refused: u64,
+}
+
+#[derive(Clone)]
+pub struct Slots(Arc<Mutex<State>>);
+
+struct State {
+    limits: Limits,
+    ready: Vec<Buffers>,
+    in_use: usize,
+    waiting: VecDeque<Sender<Slot>>,
+    refused: u64,
+}
+
+/// A place to serve a connection in; given back when it is dropped.
+pub struct Slot {
+    slots: Slots,
+    buffers: Option<Buffers>,
+}
+
+pub enum Admission {
+    Slot(Slot),
+    /// The slot comes here when it is this connection's turn. To be dropped when the client has gone.
+    Wait(Receiver<Slot>),
+    Refused,
+}
+
+impl Slots {
+    pub fn new(limits: Limits) -> Self {
+        let ready = (0..limits.min).map(|_| Buffers::new()).collect();
+        Self(Arc::new(Mutex::new(State { limits, ready, in_use: 0, waiting: VecDeque::new(), refused: 0 })))
+    }
+
+    pub fn admit(&self) -> Admission {
+        let mut state = self.lock();
+        state.waiting.retain(|waiting| !waiting.is_closed());
+        if state.waiting.is_empty()
+            && let Some(buffers) = state.take()
+        {
+            return Admission::Slot(Slot { slots: self.clone(), buffers: Some(buffers) });
+        }
+        if state.waiting.len() < state.limits.backlog {
+            let (sender, receiver) = smol::channel::bounded(1);
+            state.waiting.push_back(sender);
+            return Admission::Wait(receiver);
+        }
+        state.refused += 1;
+        Admission::Refused
+    }
+
+    /// Takes effect at once: slots are made or given back, and who waits comes in if there is room now. Connections
+    /// that are served go on.
+    pub fn set_limits(&self, limits: Limits) {
+        {
+            let mut state = self.lock();
+            state.limits = limits;
+            while state.made() < limits.min {
+                state.ready.push(Buffers::new());
+            }
+            while state.made() > limits.min && state.ready.pop().is_some() {}
+        }
+        self.serve_waiting();
+    }
+
+    pub fn occupancy(&self) -> Occupancy {
+        let mut state = self.lock();
+        state.waiting.retain(|waiting| !waiting.is_closed());
+        Occupancy {
+            made: state.made(),
+            in_use: state.in_use,
+            waiting: state.waiting.len(),
+            refused: state.refused,
+        }
+    }
+
+    fn give_back(&self, buffers: Buffers) {
+        {
+            let mut state = self.lock();
+            state.in_use -= 1;
+            if state.made() < state.limits.max
+                && (state.made() < state.limits.min || !state.waiting.is_empty())
+            {
+                state.ready.push(buffers);
+            }
+        }
+        self.serve_waiting();
+    }
+
+    /// Hands slots to who waits, first come first served.
+    fn serve_waiting(&self) {
+        loop {
+            let mut state = self.lock();
+            if state.waiting.is_empty() {
+                return;
+            }
+            let Some(buffers) = state.take() else { return };
+            let next = state.waiting.pop_front().expect("somebody waits");
+            drop(state);
+            let slot = Slot { slots: self.clone(), buffers: Some(buffers) };
+            // One who has gone away drops the slot, which comes back here; the next is asked then.
+            let _ = next.try_send(slot);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl State {
+    fn made(&self) -> usize {
+        self.ready.len() + self.in_use
+    }
+
+    /// A ready slot, after making more where they have run out and may be made.
+    fn take(&mut self) -> Option<Buffers> {
+        if self.in_use >= self.limits.max {
+            return None;
+        }
+        if self.ready.is_empty() {
+            let more = self.limits.threshold.max(1).min(self.limits.max.saturating_sub(self.made()));
+            self.ready.extend((0..more).map(|_| Buffers::new()));
+        }
+        let buffers = self.ready.pop()?;
+        self.in_use += 1;
+        Some(buffers)
+    }
+}
+
+impl Slot {
+    /// The buffers, for as long as the slot is used.
+    pub fn take_buffers(&mut self) -> Buffers {
+        self.buffers.take().unwrap_or_else(Buffers::new)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slots.give_back(self.buffers.take().unwrap_or_else(Buffers::new));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { backlog: 2, max: 5, min: 2, threshold: 2 };
+
+    fn slot(slots: &Slots) -> Slot {
+        match slots.admit() {
+            Admission::Slot(slot) => slot,
+            _ => panic!("there is no slot"),
+        }
+    }
+
+    fn made(slots: &Slots) -> usize {
+        slots.occupancy().made
+    }
+
+    #[test]
+    fn slots_are_made_by_the_threshold_and_never_more_than_the_maximum() {
+        let slots = Slots::new(LIMITS);
+        let mut held = Vec::new();
+        for expected in [2, 2, 4, 4, 5] {
+            held.push(slot(&slots));
+            assert_eq!(made(&slots), expected);
+        }
+        held.clear();
+        assert_eq!(made(&slots), LIMITS.min);
+    }
+
+    #[test]
+    fn past_the_maximum_the_backlog_waits_in_order_and_the_rest_is_refused() {
+        let slots = Slots::new(LIMITS);
+        let mut held: Vec<Slot> = (0..5).map(|_| slot(&slots)).collect();
+        let waiting: Vec<Receiver<Slot>> = (0..2)
+            .map(|_| match slots.admit() {
+                Admission::Wait(receiver) => receiver,
+                _ => panic!("nobody waits"),
+            })
+            .collect();
+        assert!(matches!(slots.admit(), Admission::Refused));
+        assert_eq!(slots.occupancy(), Occupancy { made: 5, in_use: 5, waiting: 2, refused: 1 });
+        held.pop();
+        assert!(waiting[1].try_recv().is_err());
+        assert!(waiting[0].try_recv().is_ok());
+        assert!(waiting[1].try_recv().is_ok(), "the slot that came back goes to the next");
+    }
+
+    #[test]
+    fn one_who_stopped_waiting_is_passed_over() {
+        let slots = Slots::new(LIMITS);
+        let mut held: Vec<Slot> = (0..5).map(|_| slot(&slots)).collect();
+        let Admission::Wait(first) = slots.admit() else { panic!("nobody waits") };
+        let Admission::Wait(second) = slots.admit() else { panic!("nobody waits") };
+        drop(first);
+        held.pop();
+        assert!(second.try_recv().is_ok());
+    }
+
+    #[test]
+    fn new_limits_hold_at_once() {
+        let slots = Slots::new(LIMITS);
+        let held: Vec<Slot> = (0..5).map(|_| slot(&slots)).collect();
+        let Admission::Wait(waiting) = slots.admit() else { panic!("nobody waits") };
+        slots.set_limits(Limits { max: 6, ..LIMITS });
+        assert!(waiting.try_recv().is_ok());
+        slots.set_limits(Limits { backlog: 0, max: 1, min: 1, threshold: 0 });
+        assert!(matches!(slots.admit(), Admission::Refused));
+        drop(held);
+        assert_eq!(made(&slots), 1);
+    }
+}
