@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
     match Path::new(invoked_as).file_name().and_then(|name| name.to_str()) {
         Some("winpop") => administer(words, Common::default()),
         Some("sendmail") => match sendmail::read(words) {
-            Ok(deliver) => run(Command::Deliver(deliver), &Common::default()),
+            Ok(deliver) => run(Command::Deliver(deliver)),
             Err(refusal) => fail_to_send("sendmail", &refusal),
         },
         _ => pop3svc(words),
@@ -70,7 +70,7 @@ fn pop3svc(typed: &[String]) -> ExitCode {
         _ => {}
     }
     match read(&program, words, &mut common) {
-        Ok(Words::Command(command)) => run(command, &common),
+        Ok(Words::Command(command)) => run(command),
         Ok(Words::Help(text)) => print(&text),
         Err(refusal) if words[0].eq_ignore_ascii_case("deliver") => fail_to_send(program.name, &refusal),
         Err(refusal) => fail(program.name, &refusal),
@@ -83,7 +83,7 @@ enum Words {
 }
 
 fn read(program: &Program, typed: &[String], common: &mut Common) -> Result<Words, Refusal> {
-    match words::understand(&program.tree, &[], typed, common)? {
+    match words::understand(&program.tree, &words::POP3SVC, typed, common)? {
         Understood::Help { about } => Ok(Words::Help(help::about(program, about.as_deref())?)),
         Understood::Command { words } => {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -95,27 +95,23 @@ fn read(program: &Program, typed: &[String], common: &mut Common) -> Result<Word
 }
 
 /// Hands a command on to the part that carries it out.
-fn run(command: Command, common: &Common) -> ExitCode {
+fn run(command: Command) -> ExitCode {
     let done = match command {
         Command::Link(link) => make_link(&link),
-        Command::Completions(wanted) => Ok(completions::script(wanted.shell)),
+        Command::Completions(wanted) => wanted.shell.parse().map(completions::script),
         Command::Man(wanted) => man::page(wanted.name.as_deref()),
         Command::Deliver(Deliver { recipients, to_header: false, .. }) if recipients.is_empty() => {
-            let refusal =
-                Refusal::new(Code::Usage, "USER@DOMAIN is missing").with_mend("pop3svc deliver USER@DOMAIN");
+            let refusal = Refusal::new(Code::Usage, "USER@DOMAIN is missing")
+                .with_mend("To see how it is used: deliver --help");
             return fail_to_send("pop3svc", &refusal);
         }
         Command::Quickstart(_)
         | Command::Serve(_)
         | Command::Deliver(_)
         | Command::Backup(_)
-        | Command::Check(_) => mailroot(common).and_then(|mailroot| {
-            let told = format!(
-                "{} cannot be served: this command is not available in this version",
-                mailroot.dir.display()
-            );
-            Err(Refusal::new(Code::NotAvailable, told))
-        }),
+        | Command::Check(_) => {
+            Err(Refusal::new(Code::NotAvailable, "this command is not available in this version"))
+        }
     };
     match done {
         Ok(text) => print(&text),
