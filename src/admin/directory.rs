@@ -40,7 +40,7 @@ impl Add {
                 Code::NotFound,
                 format!("{address} has no account yet, and with the password file a mailbox is made with its account"),
             )
-            .with_mend(format!("winpop add {address} /createuser PASSWORD"))),
+            .with_mend(format!("Make both: winpop add {address} /createuser PASSWORD"))),
         }
     }
 }

@@ -115,8 +115,11 @@ impl Op {
     pub fn founds_store(&self) -> Result<bool, Refusal> {
         match self {
             Self::Add(add) => Ok(matches!(add.name.parse()?, Target::Domain(_))),
-            Self::Set(_) => Ok(true),
+            Self::Set(set) => set.is_stored().map(|_| true),
             _ => Ok(false),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

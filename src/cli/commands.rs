@@ -2,8 +2,6 @@
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::completions::Shell;
-
 /// A POP3 mail drop in one data file.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(name = "pop3svc")]
@@ -113,7 +111,7 @@ pub struct Link {
 pub struct Completions {
     /// bash, zsh or fish
     #[argh(positional, arg_name = "SHELL")]
-    pub shell: Shell,
+    pub shell: String,
 }
 
 /// Prints a page of the manual.

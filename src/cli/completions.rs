@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 
 use super::help::{Program, pop3svc, switch_words, winpop};
+use crate::admin::reply::{Code, Refusal};
 use crate::settings;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +18,15 @@ pub enum Shell {
 }
 
 impl FromStr for Shell {
-    type Err = String;
+    type Err = Refusal;
 
-    fn from_str(typed: &str) -> Result<Self, String> {
+    fn from_str(typed: &str) -> Result<Self, Refusal> {
         match typed.to_ascii_lowercase().as_str() {
             "bash" => Ok(Self::Bash),
             "zsh" => Ok(Self::Zsh),
             "fish" => Ok(Self::Fish),
-            _ => Err("the shells are bash, zsh and fish".to_owned()),
+            _ => Err(Refusal::new(Code::Usage, format!("there are no completions for \"{typed}\""))
+                .with_mend("The shells are bash, zsh and fish")),
         }
     }
 }

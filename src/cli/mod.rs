@@ -88,7 +88,7 @@ enum Words {
 }
 
 fn read(program: &Program, typed: &[String], common: &mut Common) -> Result<Words, Refusal> {
-    match words::understand(&program.tree, &[], typed, common)? {
+    match words::understand(&program.tree, &words::POP3SVC, typed, common)? {
         Understood::Help { about } => Ok(Words::Help(help::about(program, about.as_deref())?)),
         Understood::Command { words } => {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -103,11 +103,11 @@ fn read(program: &Program, typed: &[String], common: &mut Common) -> Result<Word
 fn run(command: Command, common: &Common) -> ExitCode {
     let done = match command {
         Command::Link(link) => make_link(&link),
-        Command::Completions(wanted) => Ok(completions::script(wanted.shell)),
+        Command::Completions(wanted) => wanted.shell.parse().map(completions::script),
         Command::Man(wanted) => man::page(wanted.name.as_deref()),
         Command::Deliver(Deliver { recipients, to_header: false, .. }) if recipients.is_empty() => {
-            let refusal =
-                Refusal::new(Code::Usage, "USER@DOMAIN is missing").with_mend("pop3svc deliver USER@DOMAIN");
+            let refusal = Refusal::new(Code::Usage, "USER@DOMAIN is missing")
+                .with_mend("To see how it is used: deliver --help");
             return fail_to_send("pop3svc", &refusal);
         }
         Command::Deliver(typed) => {

@@ -14,7 +14,7 @@ use argh::FromArgs as _;
 use super::help::Program;
 use super::terminal;
 use super::words::{self, Common, Understood};
-use crate::admin::commands::{ALIASES, NOT_YET, Winpop};
+use crate::admin::commands::{NOT_YET, Winpop};
 use crate::admin::reply::Code;
 use crate::admin::secret::Secret;
 use crate::admin::{self, Context, Op, Refusal, Request, Target};
@@ -41,7 +41,7 @@ pub fn read(program: &Program, typed: &[String], common: &mut Common) -> Result<
     {
         return Err(Refusal::new(Code::NotAvailable, format!("{word} is not available in this version")));
     }
-    match words::understand(&program.tree, &ALIASES, typed, common)? {
+    match words::understand(&program.tree, &words::WINPOP, typed, common)? {
         Understood::Help { about } => Ok(Read::Help(super::help::about(program, about.as_deref())?)),
         Understood::Command { words } => {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();

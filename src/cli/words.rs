@@ -13,12 +13,24 @@
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
+use crate::admin::commands::ALIASES;
 use crate::admin::reply::{Code, Refusal};
 use crate::nearest::nearest;
 
 /// Switches that every command has, without their dashes.
 pub const JSON: &str = "json";
 const HELP: [&str; 3] = ["help", "h", "?"];
+
+/// How the words of a program are to be taken.
+pub struct Dialect {
+    /// Other words for commands.
+    pub aliases: &'static [(&'static str, &'static str)],
+    /// Whether a switch may begin with `/`. Where paths are values it may not, save for `/?`.
+    pub slash_switches: bool,
+}
+
+pub const WINPOP: Dialect = Dialect { aliases: &ALIASES, slash_switches: true };
+pub const POP3SVC: Dialect = Dialect { aliases: &[], slash_switches: false };
 
 /// A command line that was understood.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,10 +71,10 @@ pub fn take_common<'a>(mut typed: &'a [String], common: &mut Common) -> Result<&
     Ok(typed)
 }
 
-/// Reads a command and what follows it. `aliases` are other words for commands.
+/// Reads a command and what follows it.
 pub fn understand(
     tree: &CommandInfoWithArgs,
-    aliases: &[(&str, &str)],
+    dialect: &Dialect,
     typed: &[String],
     common: &mut Common,
 ) -> Result<Understood, Refusal> {
@@ -73,15 +85,17 @@ pub fn understand(
         return Ok(Understood::Help { about: rest.first().cloned() });
     }
     let folded = word.to_ascii_lowercase();
-    let name = aliases.iter().find(|(alias, _)| *alias == folded).map_or(folded.as_str(), |(_, name)| name);
+    let name =
+        dialect.aliases.iter().find(|(alias, _)| *alias == folded).map_or(folded.as_str(), |(_, name)| name);
     let Some(command) = tree.commands.iter().find(|command| command.name == name) else {
         return Err(unknown("command", word, tree.commands.iter().map(|command| command.name)));
     };
-    arguments(&command.command, rest, common)
+    arguments(&command.command, dialect, rest, common)
 }
 
 fn arguments(
     command: &CommandInfoWithArgs,
+    dialect: &Dialect,
     typed: &[String],
     common: &mut Common,
 ) -> Result<Understood, Refusal> {
@@ -99,6 +113,10 @@ fn arguments(
         };
         if is_help(word) {
             return Ok(Understood::Help { about: Some(command.name.to_owned()) });
+        }
+        if word.starts_with('/') && !dialect.slash_switches {
+            values.push(word.clone());
+            continue;
         }
         if is_json(word) {
             common.json = true;
@@ -211,7 +229,7 @@ mod tests {
 
     use super::*;
     use crate::admin::Op;
-    use crate::admin::commands::{ALIASES, Add, ChangePwd, Delete, Get, List, Set, Winpop};
+    use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set, Winpop};
 
     /// Splits at single spaces, so that `''` stands for an empty word.
     fn read(typed: &str) -> (Result<Understood, Refusal>, Common) {
@@ -220,7 +238,7 @@ mod tests {
         let mut common = Common::default();
         let understood = take_common(&words, &mut common)
             .map(<[String]>::to_vec)
-            .and_then(|rest| understand(&Winpop::get_args_info(), &ALIASES, &rest, &mut common));
+            .and_then(|rest| understand(&Winpop::get_args_info(), &WINPOP, &rest, &mut common));
         (understood, common)
     }
 
@@ -336,6 +354,21 @@ mod tests {
             ("--mailroot", "--mailroot needs a directory"),
         ] {
             assert_eq!(mistake(typed), told, "{typed}");
+        }
+    }
+
+    #[test]
+    fn paths_are_values_where_no_switch_begins_with_a_slash() {
+        let tree = crate::cli::commands::Pop3svc::get_args_info();
+        for (typed, meant) in [
+            ("backup /mail.db", vec!["backup", "--", "/mail.db"]),
+            ("check /srv/winpop.db --repair", vec!["check", "--repair", "--", "/srv/winpop.db"]),
+            ("deliver -f a@b c@d", vec!["deliver", "--from", "a@b", "--", "c@d"]),
+        ] {
+            let words: Vec<String> = typed.split(' ').map(str::to_owned).collect();
+            let understood = understand(&tree, &POP3SVC, &words, &mut Common::default());
+            let words = meant.into_iter().map(str::to_owned).collect();
+            assert_eq!(understood, Ok(Understood::Command { words }), "{typed}");
         }
     }
 

@@ -9,9 +9,11 @@
 //! - `Settings` that came out of [`Settings::with`] keep the relations between settings too;
 //! - what is stored reads back as what was set.
 
+mod networks;
 mod values;
 
-pub use values::{DomainRole, Hostname, Listen, Logging, Method, Plaintext, Size, Span, Value, Whole};
+pub use networks::{Listen, Plaintext};
+pub use values::{DomainRole, Hostname, Logging, Method, Size, Span, Value, Whole};
 
 use crate::nearest::nearest;
 use crate::units::Octets;

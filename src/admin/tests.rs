@@ -1,0 +1,191 @@
+//! What the transcripts of `winpop` cannot show: the running service's part, and the mail root of others.
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::PathBuf;
+
+use super::commands::{Get, Set};
+use super::reply::{Changed, Code};
+use super::*;
+use crate::mailroot::{Environment, data_file};
+
+/// A store in a directory of its own, and a home in which the pointer file lies.
+struct Bench {
+    home: PathBuf,
+    mailroot: MailRoot,
+    store: Store,
+}
+
+impl Bench {
+    fn new(name: &str) -> Self {
+        let home = std::env::temp_dir().join(format!("winpop-admin-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&home);
+        fs::create_dir_all(&home).unwrap();
+        let environment = Environment { home: Some(home.clone().into()), ..Environment::default() };
+        let mailroot = MailRoot::find(None, &environment).unwrap();
+        crate::mailroot::create(&mailroot.dir).unwrap();
+        let store = Store::create(&mailroot.data_file()).unwrap();
+        Self { home, mailroot, store }
+    }
+
+    fn run(&self, op: &Op, service: Option<&dyn Service>) -> Result<Reply, Refusal> {
+        let context = Context { mailroot: &self.mailroot, now: 1_800_000_000, salt: [7; 16], service };
+        op.run(&self.store, &context)
+    }
+
+    fn set(&self, key: &str, value: &str, service: Option<&dyn Service>) -> Result<Changed, Refusal> {
+        match self.run(&set(key, value, false), service)? {
+            Reply::Changed(changed) => Ok(changed),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn get(&self, key: &str) -> String {
+        match self.run(&Op::Get(Get { key: Some(key.to_owned()) }), None) {
+            Ok(Reply::Settings { settings }) => settings[0].value.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+fn set(key: &str, value: &str, move_mail: bool) -> Op {
+    Op::Set(Set { key: key.to_owned(), values: vec![value.to_owned()], move_mail })
+}
+
+/// A service that notes the ports it is told to use, refuses one, and may change a setting meanwhile.
+#[derive(Default)]
+struct Listening<'a> {
+    taken: u32,
+    applied: RefCell<Vec<(u32, u32)>>,
+    meanwhile: Option<&'a Store>,
+}
+
+impl Service for Listening<'_> {
+    fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {
+        if after.port.get() == self.taken {
+            return Err(format!("port {} is taken by another program", after.port));
+        }
+        self.applied.borrow_mut().push((before.port.get(), after.port.get()));
+        if let Some(store) = self.meanwhile {
+            store.write(|tx| tx.set_setting("logging", Some("3"))).wait().unwrap();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_setting_is_in_effect_before_it_is_stored() {
+    let bench = Bench::new("apply");
+    let service = Listening::default();
+    bench.set("port", "1110", Some(&service)).unwrap();
+    assert_eq!(*service.applied.borrow(), [(110, 1110)]);
+    assert_eq!(bench.get("port"), "1110");
+}
+
+#[test]
+fn what_the_service_cannot_do_is_not_stored() {
+    let bench = Bench::new("taken");
+    let service = Listening { taken: 1110, ..Listening::default() };
+    let refusal = bench.set("port", "1110", Some(&service)).unwrap_err();
+    assert_eq!(refusal.to_string(), "port 1110 is taken by another program");
+    assert_eq!(bench.get("port"), "110");
+}
+
+#[test]
+fn of_two_administrators_at_once_one_is_refused_and_the_service_is_as_before() {
+    let bench = Bench::new("two");
+    let service = Listening { meanwhile: Some(&bench.store), ..Listening::default() };
+    assert_eq!(bench.set("port", "1110", Some(&service)).unwrap_err().code, Code::Busy);
+    assert_eq!(*service.applied.borrow(), [(110, 1110), (1110, 110)]);
+    assert_eq!((bench.get("port"), bench.get("logging")), ("110".to_owned(), "3".to_owned()));
+}
+
+#[test]
+fn a_new_mail_root_gets_a_store_with_the_settings_of_today() {
+    let bench = Bench::new("found");
+    bench.set("port", "1110", None).unwrap();
+    let new = bench.home.join("elsewhere/mail");
+    let changed = bench.set("mailroot", new.to_str().unwrap(), None).unwrap();
+    assert_eq!(changed.notes, ["it takes effect at the next start of the service"]);
+    assert_eq!(bench.get("mailroot"), new.to_str().unwrap());
+
+    let founded = Store::open(&data_file(&new)).unwrap();
+    let context = Context { mailroot: &bench.mailroot, now: 0, salt: [0; 16], service: None };
+    let Ok(Reply::Settings { settings }) = Op::Get(Get { key: None }).run(&founded, &context) else {
+        panic!()
+    };
+    assert!(settings.iter().any(|line| line.setting == "port" && line.value == "1110"));
+}
+
+#[test]
+fn a_store_that_is_in_the_new_mail_root_keeps_its_settings() {
+    let bench = Bench::new("present");
+    let other = Bench::new("present-other");
+    other.set("port", "2110", None).unwrap();
+    bench.set("mailroot", other.mailroot.dir.to_str().unwrap(), None).unwrap();
+    assert_eq!(other.get("port"), "2110");
+}
+
+#[test]
+fn mail_moves_only_when_told_to_and_only_while_stopped() {
+    let bench = Bench::new("move");
+    let new = bench.home.join("moved");
+    let move_there = set("mailroot", new.to_str().unwrap(), true);
+    let service = Listening::default();
+    assert_eq!(bench.run(&move_there, Some(&service)).unwrap_err().code, Code::Busy);
+    assert!(bench.mailroot.data_file().exists() && !new.exists());
+
+    bench.run(&move_there, None).unwrap();
+    assert!(!bench.mailroot.data_file().exists() && data_file(&new).exists());
+    assert_eq!(bench.get("mailroot"), new.to_str().unwrap());
+
+    let full = Bench::new("move-full");
+    let onto = set("mailroot", new.to_str().unwrap(), true);
+    assert_eq!(full.run(&onto, None).unwrap_err().code, Code::Exists);
+    assert!(full.mailroot.data_file().exists());
+}
+
+#[test]
+fn a_mail_root_that_cannot_be_one_changes_nothing() {
+    let bench = Bench::new("bad-root");
+    for bad in ["relative", "//server/share", "\\\\server\\share", "/proc/nowhere"] {
+        assert!(bench.set("mailroot", bad, None).is_err(), "{bad}");
+    }
+    assert!(!bench.mailroot.pointer.exists());
+}
+
+#[test]
+fn a_running_service_says_which_store_is_looked_into_from_now_on() {
+    let bench = Bench::new("note");
+    let service = Listening::default();
+    let new = bench.home.join("new");
+    let changed = bench.set("mailroot", new.to_str().unwrap(), Some(&service)).unwrap();
+    assert!(changed.notes[1].starts_with("until then the service goes on with "), "{:?}", changed.notes);
+}
+
+#[test]
+fn a_store_is_made_only_for_what_can_be_carried_out() {
+    let founds = |op: Op| op.founds_store();
+    let add = |name: &str| Op::Add(commands::Add { name: name.to_owned(), createuser: None });
+    assert_eq!(founds(add("example.com")), Ok(true));
+    assert_eq!(founds(add("bob@example.com")), Ok(false));
+    assert!(founds(add("a..b")).is_err());
+    assert_eq!(founds(set("port", "1110", false)), Ok(true));
+    assert!(founds(set("prot", "1110", false)).is_err());
+    assert_eq!(founds(Op::Get(Get { key: None })), Ok(false));
+}
+
+#[test]
+fn a_path_is_seen_from_where_it_was_typed() {
+    let Op::Set(typed) = set("MailRoot", "mail", false) else { panic!() };
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(typed.seen_from_here().unwrap().values, [here.join("mail").to_str().unwrap()]);
+    let Op::Set(typed) = set("hostname", "mail", false) else { panic!() };
+    assert_eq!(typed.seen_from_here().unwrap().values, ["mail"]);
+}
