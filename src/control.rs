@@ -221,8 +221,13 @@ mod tests {
         };
         let statistics =
             Server { domains: 1, mailboxes: 2, messages: 3, octets: 4, file_octets: 5, allocated_octets: 6 };
-        let mailbox =
-            MailboxLine { mailbox: "bob@example.com".into(), lock: Locked::Domain, messages: 3, octets: 4 };
+        let mailbox = MailboxLine {
+            mailbox: "bob@example.com".into(),
+            lock: Locked::Domain,
+            messages: 3,
+            octets: 4,
+            quota: None,
+        };
         vec![
             Err(Refusal::new(Code::Exists, "it is there").with_mend("Delete it")),
             Ok(Reply::Changed(Changed {

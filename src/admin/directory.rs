@@ -165,7 +165,7 @@ impl ChangePwd {
 }
 
 /// Has the store's writer change something, and waits until that is durable.
-fn changed<T: Send + 'static>(
+pub fn changed<T: Send + 'static>(
     store: &Store,
     work: impl FnMut(&mut Tx<'_, '_>) -> Result<Result<T, Refused>, Fault> + Send + 'static,
     refusal: impl FnOnce(Refused) -> Refusal,
@@ -201,13 +201,17 @@ fn refusal_of_domain(why: Refused, domain: &Domain) -> Refusal {
     match why {
         Refused::DomainExists => Refusal::new(Code::Exists, format!("the domain {domain} exists already")),
         Refused::NoSuchDomain => no_such_domain(domain),
-        Refused::MailboxExists | Refused::NoSuchMailbox | Refused::DomainLocked => {
+        Refused::MailboxExists
+        | Refused::NoSuchMailbox
+        | Refused::DomainLocked
+        | Refused::NoSuchAccount
+        | Refused::NoQuota => {
             panic!("{why:?} is said of mailboxes only")
         }
     }
 }
 
-fn refusal_of_mailbox(why: Refused, address: &Address) -> Refusal {
+pub fn refusal_of_mailbox(why: Refused, address: &Address) -> Refusal {
     match why {
         Refused::NoSuchDomain => no_such_domain(&address.domain),
         Refused::MailboxExists => Refusal::new(Code::Exists, format!("the mailbox {address} exists already")),
@@ -217,7 +221,8 @@ fn refusal_of_mailbox(why: Refused, address: &Address) -> Refusal {
             Refusal::new(Code::Locked, format!("{address} is locked with its whole domain"))
                 .with_mend(format!("To unlock the domain: winpop unlock {}", address.domain))
         }
-        Refused::DomainExists => panic!("it is said of domains only"),
+        Refused::NoQuota => Refusal::new(Code::NotFound, format!("{address} counts against no quota")),
+        Refused::DomainExists | Refused::NoSuchAccount => panic!("{why:?} is not said of a mailbox"),
     }
 }
 

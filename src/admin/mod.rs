@@ -14,6 +14,7 @@
 
 mod configure;
 mod directory;
+mod quota;
 mod statistics;
 mod submission;
 mod upkeep;
@@ -105,6 +106,8 @@ impl Op {
             Self::Unlock(unlock) => unlock.run(store),
             Self::Stat(stat) => stat.run(store),
             Self::ChangePwd(change) => change.run(store, context),
+            Self::CreateQuotaFile(create) => create.run(store),
+            Self::DeleteQuotaFile(delete) => delete.run(store),
             Self::Set(set) => set.run(store, context),
             Self::Get(get) => get.run(store, context),
         }

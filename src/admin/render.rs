@@ -3,12 +3,13 @@
 //! In tables the numbers stand first and the name last, so that a long name disturbs no column and the last
 //! word of a line is always the name.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use super::reply::{
-    Changed, Checked, Delivered, DomainLine, Locked, MailboxLine, Outcome, Refusal, Reply, Server,
+    Changed, Checked, Delivered, DomainLine, Locked, MailboxLine, Outcome, QuotaLine, Refusal, Reply, Server,
     SettingLine,
 };
 use crate::units::Octets;
@@ -128,7 +129,27 @@ fn mailbox_table(domain: &str, mailboxes: &[MailboxLine]) -> String {
         };
         [line.messages.to_string(), Octets(line.octets).to_string(), status.to_owned(), line.mailbox.clone()]
     });
-    table(["Messages", "Size", "Status", "Mailbox"], 2, rows)
+    let mailboxes_table = table(["Messages", "Size", "Status", "Mailbox"], 2, rows);
+    match quota_table(mailboxes) {
+        Some(quotas) => format!("{mailboxes_table}\n{quotas}"),
+        None => mailboxes_table,
+    }
+}
+
+/// The accounts that mailboxes of the list count against, each once, in the order of their names.
+fn quota_table(mailboxes: &[MailboxLine]) -> Option<String> {
+    let quotas: BTreeMap<&str, &QuotaLine> = mailboxes
+        .iter()
+        .filter_map(|line| line.quota.as_ref())
+        .map(|quota| (quota.account.as_str(), quota))
+        .collect();
+    let rows = quotas.values().map(|quota| {
+        let limit = quota.limit.map_or("none".to_owned(), |limit| Octets(limit).to_string());
+        let used_up = quota.limit.is_some_and(|limit| quota.used >= limit);
+        let status = if used_up { "used up" } else { "" };
+        [Octets(quota.used).to_string(), limit, status.to_owned(), quota.account.clone()]
+    });
+    (!quotas.is_empty()).then(|| table(["Used", "Limit", "", "Quota of"], 2, rows))
 }
 
 fn domain_status(line: &DomainLine) -> &'static str {
@@ -210,7 +231,7 @@ mod tests {
     }
 
     fn mailbox(name: &str, messages: u64, octets: u64, lock: Locked) -> MailboxLine {
-        MailboxLine { mailbox: name.to_owned(), lock, messages, octets }
+        MailboxLine { mailbox: name.to_owned(), lock, messages, octets, quota: None }
     }
 
     #[test]
@@ -253,6 +274,31 @@ Messages       Size  Status         Mailbox
        0        0 B  open           cid@example.com
 "
         );
+    }
+
+    #[test]
+    fn quotas_stand_below_the_mailboxes_each_account_once() {
+        let quota = |used, limit| Some(QuotaLine { account: "ann@example.com".to_owned(), used, limit });
+        let with = |mailbox: MailboxLine, quota| MailboxLine { quota, ..mailbox };
+        let mailboxes = vec![
+            with(mailbox("ann@example.com", 1, 2048, Locked::None), quota(3072, Some(3072))),
+            with(mailbox("bob@example.com", 1, 1024, Locked::None), quota(3072, Some(3072))),
+        ];
+        let reply = Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes };
+        assert_eq!(
+            text(&reply),
+            "\
+Messages   Size  Status  Mailbox
+       1  2 KiB  open    ann@example.com
+       1  1 KiB  open    bob@example.com
+
+ Used  Limit           Quota of
+3 KiB  3 KiB  used up  ann@example.com
+"
+        );
+        assert!(json(&reply).contains(
+            "\"octets\":2048,\"quota\":{\"account\":\"ann@example.com\",\"used\":3072,\"limit\":3072}}"
+        ));
     }
 
     #[test]

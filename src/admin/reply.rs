@@ -20,6 +20,7 @@
 //!
 //! DOMAIN           {"domain","locked","mailboxes","messages","octets"}
 //! MAILBOX          {"mailbox","lock","messages","octets"}     lock: "none", "mailbox" or "domain"
+//!   with a quota   "quota":{"account","used","limit"}         limit: null where there is none
 //! ```
 
 use std::fmt;
@@ -124,6 +125,18 @@ pub struct MailboxLine {
     pub lock: Locked,
     pub messages: u64,
     pub octets: u64,
+    /// Left out where the mailbox counts against none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<QuotaLine>,
+}
+
+/// The quota that a mailbox counts against, which others may count against too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct QuotaLine {
+    pub account: String,
+    pub used: u64,
+    /// None: there is no limit.
+    pub limit: Option<u64>,
 }
 
 /// What keeps the reader of a mailbox out.

@@ -3,9 +3,9 @@
 
 use super::commands::{List, Stat};
 use super::directory::no_such_domain;
-use super::reply::{DomainLine, Locked, MailboxLine, Refusal, Reply, Server};
+use super::reply::{DomainLine, Locked, MailboxLine, QuotaLine, Refusal, Reply, Server};
 use crate::address::{Address, Domain};
-use crate::store::{DomainRow, Fault, Read, Store};
+use crate::store::{DomainRow, Fault, Read, Store, quota_of_mailbox};
 
 impl List {
     pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
@@ -74,6 +74,11 @@ fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<V
             lock,
             messages: counts.messages,
             octets: counts.octets,
+            quota: quota_of_mailbox(view, &row)?.map(|quota| QuotaLine {
+                account: quota.account,
+                used: quota.used,
+                limit: quota.limit,
+            }),
         });
     }
     Ok(lines)

@@ -48,8 +48,8 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             Next::ReadLine { octets_max } => {
                 connection.line(octets_max, |line, out| session.handle(Event::Line(line), out)).await?
             }
-            Next::Recipient { path, octets: _ } => {
-                let event = match intake::recipient(&service.store, &path) {
+            Next::Recipient { path, octets } => {
+                let event = match intake::recipient(&service.store, &path, octets) {
                     Ok(verdict) => Event::Recipient(verdict),
                     Err(fault) => unavailable(fault),
                 };

@@ -168,6 +168,8 @@ settings! {
         "Connections that wait without an answer once socketmax are served";
     maxmessagesize: Size<RFC_MESSAGE_OCTETS_MIN, { 1 << 30 }> = Size::new(50 << 20), "50 MiB", AtOnce,
         "Largest message that is taken";
+    quotalimit: Size<0, { 1 << 60 }> = Size::new(0), "0", AtOnce,
+        "Limit of quotas that have none of their own; 0 is none";
     idletimeout: Span<10, 86400> = Span::new(RFC_IDLE_SECONDS_MIN), "600", AtOnce,
         "Seconds without a command after which a client is disconnected";
     shutdowngrace: Span<0, 3600> = Span::new(10), "10", AtOnce,

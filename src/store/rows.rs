@@ -44,6 +44,7 @@ pub trait Row: Encode + Decode<()> {
 impl Row for DomainRow {}
 impl Row for MailboxRow {}
 impl Row for Counts {}
+impl Row for QuotaRow {}
 impl Row for MessageRow {}
 impl Row for TextRow {}
 impl Row for StoreRow {}
@@ -68,6 +69,8 @@ pub struct MailboxRow {
     /// Unix time in seconds.
     pub created: u64,
     pub credential: Credential,
+    /// The account whose quota this mailbox's octets count against; none: they count against no quota.
+    pub quota: Option<String>,
 }
 
 /// What is counted of a mailbox, or of all mailboxes of a domain. Key: the id of the mailbox or domain.
@@ -79,6 +82,18 @@ pub struct Counts {
     /// Mailbox: the number of the next message, never used twice. Domain: not used.
     pub next_sequence: u64,
     /// Domain: its mailboxes. Mailbox: not used.
+    pub mailboxes: u64,
+}
+
+/// The quota of an account. Key: the account's name, which is the address of a mailbox. There is a row for as long as
+/// there is a mailbox that counts against it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct QuotaRow {
+    /// Octets; none: the setting `quotalimit` holds.
+    pub limit: Option<u64>,
+    /// The octets of the mailboxes that count against it.
+    pub used: u64,
+    /// How many those are.
     pub mailboxes: u64,
 }
 
@@ -150,6 +165,7 @@ pub fn fuzz_rows(octets: &[u8]) {
     hold::<DomainRow>(octets);
     hold::<MailboxRow>(octets);
     hold::<Counts>(octets);
+    hold::<QuotaRow>(octets);
     hold::<MessageRow>(octets);
     hold::<TextRow>(octets);
     hold::<StoreRow>(octets);
