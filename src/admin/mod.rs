@@ -62,6 +62,8 @@ impl<'a> Context<'a> {
 /// What a running service does when an administrator changes something; the store itself ends the sessions
 /// of what is locked or deleted.
 pub trait Service {
+    fn connections(&self) -> reply::Connections;
+
     /// Makes changed settings effective, before they are stored. A refusal is one sentence that says what
     /// stands in the way, such as a port that is taken, and means that everything is as before. Called
     /// with the two swapped where the settings could then not be stored.
@@ -104,7 +106,7 @@ impl Op {
             Self::List(list) => list.run(store),
             Self::Lock(lock) => lock.run(store),
             Self::Unlock(unlock) => unlock.run(store),
-            Self::Stat(stat) => stat.run(store),
+            Self::Stat(stat) => stat.run(store, context),
             Self::ChangePwd(change) => change.run(store, context),
             Self::CreateQuotaFile(create) => create.run(store),
             Self::DeleteQuotaFile(delete) => delete.run(store),

@@ -9,7 +9,7 @@
 //! list             {"ok":true,"domains":[DOMAIN…]}
 //! list DOMAIN      {"ok":true,"domain":"example.com","mailboxes":[MAILBOX…]}
 //! stat             {"ok":true,"statistics":{"domains","mailboxes","messages","octets","file_octets",
-//!                   "allocated_octets"},"domains":[DOMAIN…]}
+//!                   "allocated_octets","connections":{"open","waiting","refused"}},"domains":[DOMAIN…]}
 //! stat DOMAIN      {"ok":true,"statistics":DOMAIN,"mailboxes":[MAILBOX…]}
 //! get [KEY]        {"ok":true,"settings":[{"setting","value","meaning","default","is_default",
 //!                   "takes_effect"}…]}
@@ -160,6 +160,17 @@ pub struct Server {
     pub file_octets: u64,
     /// What the data file takes of the disk; its holes take nothing.
     pub allocated_octets: u64,
+    pub connections: Connections,
+}
+
+/// POP3 connections; none where no service runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Connections {
+    pub open: u64,
+    /// Held without a greeting until one of the others ends.
+    pub waiting: u64,
+    /// Turned away since the service was started.
+    pub refused: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]

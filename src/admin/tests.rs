@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::commands::{Get, Set};
-use super::reply::{Changed, Code};
+use super::reply::{Changed, Code, Connections};
 use super::*;
 use crate::mailroot::{Environment, data_file};
 
@@ -67,6 +67,10 @@ struct Listening<'a> {
 }
 
 impl Service for Listening<'_> {
+    fn connections(&self) -> Connections {
+        Connections { open: 1, waiting: 2, refused: 3 }
+    }
+
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {
         if after.port.get() == self.taken {
             return Err(format!("port {} is taken by another program", after.port));

@@ -118,6 +118,7 @@ pub struct MessageRow {
 pub struct MessageHead {
     pub octets: u64,
     pub tag: u64,
+    pub received: u64,
 }
 
 impl MessageHead {
@@ -170,7 +171,7 @@ pub fn fuzz_rows(octets: &[u8]) {
     hold::<TextRow>(octets);
     hold::<StoreRow>(octets);
     if let (Ok(head), Ok(row)) = (MessageHead::from_row(octets), MessageRow::from_row(octets)) {
-        assert_eq!((head.octets, head.tag), (row.octets, row.tag));
+        assert_eq!((head.octets, head.tag, head.received), (row.octets, row.tag, row.received));
     }
 }
 
@@ -193,7 +194,7 @@ mod tests {
             prefix: b"Return-Path: <>\r\n".to_vec(),
         };
         let row = message.to_row();
-        assert_eq!(MessageHead::from_row(&row), Ok(MessageHead { octets: 9, tag: 5 }));
+        assert_eq!(MessageHead::from_row(&row), Ok(MessageHead { octets: 9, tag: 5, received: 1 }));
         assert_eq!(MessageRow::from_row(&row), Ok(message));
     }
 
