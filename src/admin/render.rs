@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::reply::{
-    Changed, Checked, Delivered, DomainLine, Locked, MailboxLine, Outcome, QuotaLine, Refusal, Reply, Server,
-    SettingLine,
+    Changed, Checked, Delivered, DomainLine, KeyState, Locked, MailboxLine, Outcome, QuotaLine, Refusal,
+    Reply, Server, SettingLine,
 };
 use crate::units::Octets;
 
@@ -27,6 +27,7 @@ pub fn text(reply: &Reply) -> String {
             format!("{}: {} messages, {}\n", backup.file, backup.messages, Octets(backup.file_octets))
         }
         Reply::Checked(checked) => checked_text(checked),
+        Reply::Key(state) => key_text(state),
         Reply::Delivered { recipients } => delivered_text(recipients),
     }
 }
@@ -60,6 +61,20 @@ fn changed_text(changed: &Changed) -> String {
     let mut text = format!("{}\n", changed.message);
     for note in &changed.notes {
         let _ = writeln!(text, "Note: {note}");
+    }
+    text
+}
+
+fn key_text(state: &KeyState) -> String {
+    let mut text = format!(
+        "Key file   {}\nKey        {}\nSealed     {} passwords, {} not\n",
+        state.file,
+        state.id.as_deref().unwrap_or("none"),
+        state.sealed,
+        state.unsealed
+    );
+    for told in state.trouble.iter().chain([&state.advice]) {
+        let _ = writeln!(text, "Note: {told}");
     }
     text
 }

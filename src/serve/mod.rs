@@ -23,6 +23,7 @@ pub use listeners::Door;
 
 use crate::admin::{self, reply::Connections};
 use crate::envelope::Peer;
+use crate::keyring::Keyring;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::smtp::Dialect;
@@ -41,7 +42,7 @@ use smol::stream::StreamExt;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 /// Connections that bring mail, by SMTP and LMTP together; one more is told to come back.
@@ -59,6 +60,7 @@ const REFUSAL_MAX: Duration = Duration::from_secs(5);
 pub struct Service {
     store: Store,
     mailroot: MailRoot,
+    keyring: RwLock<Keyring>,
     /// In effect now. They differ from the stored ones where this run was given other ports.
     settings: Mutex<Arc<Settings>>,
     slots: Slots,
@@ -91,12 +93,17 @@ pub struct Running {
 pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Running, String> {
     let signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|e| format!("signals cannot be waited for: {e}"))?;
+    let keyring = Keyring::open(&store, &mailroot).map_err(|fault| fault.to_string())?;
+    if let Err(trouble) = keyring.key() {
+        log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
+    }
     let socket = mailroot.socket();
     let control_listener = control::bind(&socket)
         .map_err(|e| format!("the control socket {} cannot be made: {e}", socket.display()))?;
     let (session, sessions) = smol::channel::bounded(1);
     let (going_on, ending) = smol::channel::bounded(1);
     let service = Arc::new(Service {
+        keyring: RwLock::new(keyring),
         store,
         mailroot,
         slots: Slots::new(limits(&settings)),

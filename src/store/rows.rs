@@ -7,6 +7,7 @@
 //! A row type changes by getting a new version beside the old one, and a conversion; never in place.
 
 use crate::auth::password::Credential;
+use crate::auth::seal::KeyId;
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
 
@@ -153,6 +154,8 @@ pub struct StoreRow {
     pub next_id: u32,
     /// Transactions committed so far; tells, after a fault, whether the last one got through.
     pub commits: u64,
+    /// The key that seals passwords; none before there was one.
+    pub key: Option<KeyId>,
 }
 
 /// For the fuzzer: any octets as a row of every type. What decodes is what encodes to the same octets.
