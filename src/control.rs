@@ -227,6 +227,7 @@ mod tests {
             file_octets: 5,
             allocated_octets: 6,
             connections: Connections::default(),
+            certificate: None,
         };
         let mailbox = MailboxLine {
             mailbox: "bob@example.com".into(),

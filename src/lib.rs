@@ -16,6 +16,7 @@
 mod address;
 mod admin;
 mod auth;
+mod certificate;
 mod cli;
 mod control;
 mod envelope;

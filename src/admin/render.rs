@@ -172,9 +172,9 @@ fn domain_status(line: &DomainLine) -> &'static str {
 }
 
 fn server_text(server: &Server, domains: &[DomainLine]) -> String {
-    format!(
+    let mut text = format!(
         "Domains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\nDisk       {}\n\
-         Clients    {} open, {} waiting, {} refused\n\n{}",
+         Clients    {} open, {} waiting, {} refused\n",
         server.domains,
         server.mailboxes,
         server.messages,
@@ -183,8 +183,18 @@ fn server_text(server: &Server, domains: &[DomainLine]) -> String {
         server.connections.open,
         server.connections.waiting,
         server.connections.refused,
-        domain_table(domains)
-    )
+    );
+    if let Some(certificate) = &server.certificate {
+        let made = if certificate.self_signed { ", self-signed" } else { "" };
+        let (first, second) = certificate.fingerprint.split_at(certificate.fingerprint.len() / 2);
+        let _ = writeln!(text, "TLS        {}{made}", certificate.names.join(", "));
+        let _ = writeln!(
+            text,
+            "           SHA-256 {first}\n                   {}",
+            second.trim_start_matches(':')
+        );
+    }
+    text + "\n" + &domain_table(domains)
 }
 
 fn domain_text(domain: &DomainLine, mailboxes: &[MailboxLine]) -> String {
@@ -242,7 +252,7 @@ fn table<const N: usize>(head: [&str; N], numbers: usize, rows: impl Iterator<It
 
 #[cfg(test)]
 mod tests {
-    use super::super::reply::{Code, Connections, Removed};
+    use super::super::reply::{CertificateLine, Code, Connections, Removed};
     use super::*;
 
     fn domain(name: &str, mailboxes: u64, messages: u64, octets: u64, locked: bool) -> DomainLine {
@@ -330,6 +340,11 @@ Messages   Size  Status  Mailbox
             file_octets: 8 << 20,
             allocated_octets: 1 << 20,
             connections: Connections { open: 3, waiting: 0, refused: 1 },
+            certificate: Some(CertificateLine {
+                names: vec!["mail.example.com".to_owned(), "localhost".to_owned()],
+                fingerprint: ["AB"; 32].join(":"),
+                self_signed: true,
+            }),
         };
         let reply = Reply::Server { statistics, domains: vec![domain("example.com", 2, 5, 12_345, false)] };
         assert_eq!(
@@ -341,16 +356,20 @@ Messages   5
 Mail       12.06 KiB
 Disk       1 MiB
 Clients    3 open, 0 waiting, 1 refused
+TLS        mail.example.com, localhost, self-signed
+           SHA-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
+                   AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
 
 Mailboxes  Messages       Size  Status  Domain
         2         5  12.06 KiB  open    example.com
 "
         );
         assert_eq!(
-            json(&reply),
+            json(&reply).replace(&["AB"; 32].join(":"), "AB:…"),
             "{\"ok\":true,\"statistics\":{\"domains\":1,\"mailboxes\":2,\"messages\":5,\"octets\":12345,\
              \"file_octets\":8388608,\"allocated_octets\":1048576,\"connections\":{\"open\":3,\"waiting\":0,\
-             \"refused\":1}},\"domains\":[{\"domain\":\"example.com\",\
+             \"refused\":1},\"certificate\":{\"names\":[\"mail.example.com\",\"localhost\"],\
+             \"fingerprint\":\"AB:…\",\"self_signed\":true}},\"domains\":[{\"domain\":\"example.com\",\
              \"locked\":false,\"mailboxes\":2,\"messages\":5,\"octets\":12345}]}\n"
         );
     }

@@ -9,7 +9,8 @@
 //! list             {"ok":true,"domains":[DOMAIN…]}
 //! list DOMAIN      {"ok":true,"domain":"example.com","mailboxes":[MAILBOX…]}
 //! stat             {"ok":true,"statistics":{"domains","mailboxes","messages","octets","file_octets",
-//!                   "allocated_octets","connections":{"open","waiting","refused"}},"domains":[DOMAIN…]}
+//!                   "allocated_octets","connections":{"open","waiting","refused"},
+//!                   "certificate":{"names":["…"],"fingerprint","self_signed"}},"domains":[DOMAIN…]}
 //! stat DOMAIN      {"ok":true,"statistics":DOMAIN,"mailboxes":[MAILBOX…]}
 //! get [KEY]        {"ok":true,"settings":[{"setting","value","meaning","default","is_default",
 //!                   "takes_effect"}…]}
@@ -164,7 +165,7 @@ pub enum Locked {
     Domain,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Server {
     pub domains: u64,
     pub mailboxes: u64,
@@ -176,6 +177,18 @@ pub struct Server {
     /// What the data file takes of the disk; its holes take nothing.
     pub allocated_octets: u64,
     pub connections: Connections,
+    /// None where there is none yet.
+    pub certificate: Option<CertificateLine>,
+}
+
+/// The certificate that clients are shown under TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct CertificateLine {
+    pub names: Vec<String>,
+    /// SHA-256, in pairs of hexadecimal digits.
+    pub fingerprint: String,
+    /// Made by this program, not by an authority.
+    pub self_signed: bool,
 }
 
 /// POP3 connections; none where no service runs.

@@ -4,8 +4,12 @@
 use super::Context;
 use super::commands::{List, Stat};
 use super::directory::no_such_domain;
-use super::reply::{Connections, DomainLine, Locked, MailboxLine, QuotaLine, Refusal, Reply, Server};
+use super::reply::{
+    CertificateLine, Connections, DomainLine, Locked, MailboxLine, QuotaLine, Refusal, Reply, Server,
+};
 use crate::address::{Address, Domain};
+use crate::certificate;
+use crate::settings::Settings;
 use crate::store::{DomainRow, Fault, Read, Store, quota_of_mailbox};
 
 impl List {
@@ -36,9 +40,20 @@ impl Stat {
             file_octets: disk.file_octets,
             allocated_octets: disk.allocated_octets,
             connections: context.service.map_or_else(Connections::default, |service| service.connections()),
+            certificate: certificate(store, &*view).map_err(Refusal::fault)?,
         };
         Ok(Reply::Server { statistics, domains: domains(&*view).map_err(Refusal::fault)? })
     }
+}
+
+fn certificate(store: &Store, view: &impl Read) -> Result<Option<CertificateLine>, Fault> {
+    let rows = view.settings()?;
+    let (settings, _) = Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    Ok(certificate::describe(store, &settings).map(|described| CertificateLine {
+        names: described.names,
+        fingerprint: described.fingerprint,
+        self_signed: described.is_our_own,
+    }))
 }
 
 fn domains(view: &impl Read) -> Result<Vec<DomainLine>, Fault> {

@@ -11,7 +11,7 @@ use crate::admin::{self, Refusal, Submission};
 use crate::auth::password::{Credential, Fresh};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
-use crate::serve::{Door, Running};
+use crate::serve::{DOORS, Door, Running};
 use crate::settings::Settings;
 use crate::store::{OpenErrorKind, Read as _, Store};
 
@@ -21,7 +21,8 @@ pub const DEFAULT_ADDRESS: &str = "user@example.com";
 const PASSWORD_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const PASSWORD_CHARACTERS: usize = 16;
 /// Ports for this run where those of the settings cannot be had, and how many after them are tried.
-const UNPRIVILEGED: [(Door, u16); 3] = [(Door::Pop3, 11110), (Door::Smtp, 11025), (Door::Lmtp, 11024)];
+const UNPRIVILEGED: [(Door, u16); 4] =
+    [(Door::Pop3, 11110), (Door::Pop3s, 11995), (Door::Smtp, 11025), (Door::Lmtp, 11024)];
 const PORTS_TRIED: u16 = 10;
 
 pub fn quickstart(typed: Option<&str>, mailroot: MailRoot) -> Result<(), Refusal> {
@@ -124,7 +125,7 @@ fn choose_port(settings: &mut Settings, door: Door, first: u16) {
 fn instructions(running: &Running, address: &Address, password: Option<&str>, data_file: &str) -> String {
     let pop3 = running.addresses(Door::Pop3).first().copied().map(reachable);
     let mut text = format!("pop3svc is running. Its mail store is {data_file}\n\n");
-    for door in [Door::Pop3, Door::Smtp, Door::Lmtp] {
+    for door in DOORS {
         if let Some(at) = running.addresses(door).first().copied().map(reachable) {
             text += &format!("  {:<10}{} port {}\n", door.protocol(), at.ip(), at.port());
         }

@@ -18,8 +18,10 @@ mod listeners;
 mod pop3;
 mod receiving;
 mod slots;
+mod stream;
+mod tls;
 
-pub use listeners::Door;
+pub use listeners::{DOORS, Door};
 
 use crate::admin::{self, reply::Connections};
 use crate::envelope::Peer;
@@ -43,7 +45,9 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use stream::Stream;
+use tls::Tls;
 
 /// Connections that bring mail, by SMTP and LMTP together; one more is told to come back.
 const RECEIVING_MAX: usize = 256;
@@ -63,6 +67,7 @@ pub struct Service {
     keyring: RwLock<Keyring>,
     /// In effect now. They differ from the stored ones where this run was given other ports.
     settings: Mutex<Arc<Settings>>,
+    tls: Tls,
     slots: Slots,
     per_address: PerAddress,
     logins: Logins,
@@ -91,12 +96,13 @@ pub struct Running {
 
 /// Begins to serve a store. The error is a sentence with its mend.
 pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Running, String> {
-    let signals = Signals::new([Signal::Term, Signal::Int])
+    let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])
         .map_err(|e| format!("signals cannot be waited for: {e}"))?;
     let keyring = Keyring::open(&store, &mailroot).map_err(|fault| fault.to_string())?;
     if let Err(trouble) = keyring.key() {
         log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
     }
+    let tls = Tls::new(&store, &settings)?;
     let socket = mailroot.socket();
     let control_listener = control::bind(&socket)
         .map_err(|e| format!("the control socket {} cannot be made: {e}", socket.display()))?;
@@ -104,6 +110,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     let (going_on, ending) = smol::channel::bounded(1);
     let service = Arc::new(Service {
         keyring: RwLock::new(keyring),
+        tls,
         store,
         mailroot,
         slots: Slots::new(limits(&settings)),
@@ -162,7 +169,7 @@ impl Running {
     }
 
     async fn until_ended(&mut self) {
-        self.signals.next().await;
+        signal_to_end(&mut self.signals, &self.service).await;
         let service = &self.service;
         let grace = service.settings().shutdowngrace.duration();
         log::info!("ending: no new connections; sessions may end within {} s", grace.as_secs());
@@ -181,11 +188,17 @@ impl Running {
         let too_long = async {
             Timer::after(grace).await;
         };
-        let again = async {
-            self.signals.next().await;
-        };
+        let again = signal_to_end(&mut self.signals, service);
         at_rest.or(too_long).or(again).await;
         log::info!("ended");
+    }
+}
+
+/// Waits for SIGTERM or SIGINT. At SIGHUP the certificate is read again.
+async fn signal_to_end(signals: &mut Signals, service: &Arc<Service>) {
+    while let Some(Ok(Signal::Hup)) = signals.next().await {
+        let service = service.clone();
+        smol::unblock(move || service.tls.read_again(&service.store, &service.settings())).await;
     }
 }
 
@@ -213,18 +226,31 @@ impl admin::Service for Arc<Service> {
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {
         let mut effective = Settings::clone(&self.settings());
         // A port that this run was given instead of the stored one stays until the stored one changes.
-        let ports = (effective.port, effective.smtpport, effective.lmtpport);
+        let ports = (effective.port, effective.tlsport, effective.smtpport, effective.lmtpport);
         effective.clone_from(after);
         if before.port == after.port {
             effective.port = ports.0;
         }
+        if before.tlsport == after.tlsport {
+            effective.tlsport = ports.1;
+        }
         if before.smtpport == after.smtpport {
-            effective.smtpport = ports.1;
+            effective.smtpport = ports.2;
         }
         if before.lmtpport == after.lmtpport {
-            effective.lmtpport = ports.2;
+            effective.lmtpport = ports.3;
         }
-        self.listeners().change_to(self, &effective)?;
+        let names_certificate = |settings: &Settings| {
+            (settings.tlscert.clone(), settings.tlskey.clone(), settings.hostname.clone())
+        };
+        // Only then: files that have gone bad meanwhile must not stand in the way of other changes.
+        if names_certificate(before) != names_certificate(after) {
+            self.tls.change_to(&self.store, &effective)?;
+        }
+        if let Err(sentence) = self.listeners().change_to(self, &effective) {
+            self.tls.read_again(&self.store, &self.settings());
+            return Err(sentence);
+        }
         self.slots.set_limits(limits(&effective));
         crate::log::set_level(effective.logging);
         *self.settings.lock().expect("no holder of this lock panics") = Arc::new(effective);
@@ -282,7 +308,7 @@ async fn serve(service: Arc<Service>, door: Door, stream: Async<TcpStream>, peer
     // Replies are written whole, so there is nothing to wait for before they are sent.
     let _ = stream.get_ref().set_nodelay(true);
     let outcome = match door {
-        Door::Pop3 => serve_pop3(service, stream, peer).await,
+        Door::Pop3 | Door::Pop3s => serve_pop3(service, door, stream, peer).await,
         Door::Smtp => receive(service, stream, Dialect::Smtp, peer).await,
         Door::Lmtp => receive(service, stream, Dialect::Lmtp, peer).await,
     };
@@ -294,13 +320,19 @@ async fn serve(service: Arc<Service>, door: Door, stream: Async<TcpStream>, peer
 async fn refuse_one_too_many(door: Door, mut stream: Async<TcpStream>) {
     let words: &[u8] = match door {
         Door::Pop3 => b"-ERR [SYS/TEMP] too many connections from your address\r\n",
+        Door::Pop3s => return,
         Door::Smtp | Door::Lmtp => b"421 4.7.0 too many connections from your address\r\n",
     };
     // A client that does not wait for the answer has got the point.
     let _ = refuse(&mut stream, words).await;
 }
 
-async fn serve_pop3(service: Arc<Service>, mut stream: Async<TcpStream>, peer: IpAddr) -> io::Result<()> {
+async fn serve_pop3(
+    service: Arc<Service>,
+    door: Door,
+    mut stream: Async<TcpStream>,
+    peer: IpAddr,
+) -> io::Result<()> {
     let mut slot = match service.slots.admit() {
         Admission::Slot(slot) => slot,
         Admission::Wait(turn) => match wait_for(turn, &stream).await? {
@@ -309,8 +341,19 @@ async fn serve_pop3(service: Arc<Service>, mut stream: Async<TcpStream>, peer: I
         },
         Admission::Refused => {
             log::warn!("a connection from {peer} was refused: socketmax and socketbacklog are used up");
-            return refuse(&mut stream, b"-ERR [SYS/TEMP] too many connections, try again later\r\n").await;
+            // A refusal in clear would make no sense to a client that waits for a handshake.
+            return match door {
+                Door::Pop3s => Ok(()),
+                _ => refuse(&mut stream, b"-ERR [SYS/TEMP] too many connections, try again later\r\n").await,
+            };
         }
+    };
+    let stream = match door {
+        Door::Pop3s => {
+            service.tls.look_at_files(&service.store, &service.settings(), Instant::now());
+            service.tls.accept(stream).await?
+        }
+        _ => Stream::Clear(stream),
     };
     let idle_max = service.settings().idletimeout.duration();
     let connection = Connection::new(stream, slot.take_buffers(), idle_max);
@@ -343,7 +386,7 @@ async fn receive(
         return refuse(&mut stream, b"421 4.3.2 too many connections, try again later\r\n").await;
     };
     let idle_max = service.settings().idletimeout.duration();
-    let connection = Connection::new(stream, Buffers::new(), idle_max);
+    let connection = Connection::new(Stream::Clear(stream), Buffers::new(), idle_max);
     receiving::serve(service, connection, dialect, Peer::Ip(peer)).await
 }
 

@@ -10,18 +10,13 @@ use crate::store::{Fault, Maildrop, Read, Store};
 use crate::verdict::Login;
 use crate::wire::{self, Line};
 use smol::future::FutureExt;
-use smol::io::{AsyncRead, AsyncWrite};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Serves one client to its end. An error is the client's going without a word, or its silence.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    service: Arc<Service>,
-    mut connection: Connection<S>,
-    peer: IpAddr,
-) -> io::Result<()> {
+pub async fn serve(service: Arc<Service>, mut connection: Connection, peer: IpAddr) -> io::Result<()> {
     let settings = service.settings();
     let policy = Policy {
         hostname: settings.hostname.as_str().to_owned(),
@@ -47,10 +42,7 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        connection: &mut Connection<S>,
-    ) -> io::Result<()> {
+    async fn run(&mut self, connection: &mut Connection) -> io::Result<()> {
         let mut next = self.session.handle(Event::Connected, &mut connection.out);
         loop {
             next = match next {
@@ -85,9 +77,9 @@ impl Driver {
 
     /// The step after the client's next line; none where the session is ended under it, because its mailbox was
     /// locked or deleted.
-    async fn read_line<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn read_line(
         &mut self,
-        connection: &mut Connection<S>,
+        connection: &mut Connection,
         octets_max: usize,
     ) -> io::Result<Option<Next>> {
         let session = &mut self.session;
@@ -163,11 +155,7 @@ impl Driver {
         }
     }
 
-    async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        connection: &mut Connection<S>,
-        send: Send,
-    ) -> io::Result<Event<'static>> {
+    async fn send(&mut self, connection: &mut Connection, send: Send) -> io::Result<Event<'static>> {
         let message = match self.maildrop().message(self.uids[send.index]) {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(Event::Gone),

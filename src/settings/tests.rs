@@ -13,6 +13,9 @@ fn sockets(backlog_max_min_threshold: &str) -> Result<Settings, Refused> {
 fn each_bound_is_taken_and_one_past_it_is_refused() {
     let table = [
         ("port", &["1", "65535"][..], &["0", "65536", "-1", "pop3"][..]),
+        ("tlsport", &["0", "65535"], &["65536"]),
+        ("tlscert", &["/etc/ssl/mail.pem", "/cert /key"], &["mail.pem"]),
+        ("tlskey", &["/etc/ssl/mail.key"], &["mail.key"]),
         ("smtpport", &["0", "65535"], &["65536"]),
         ("lmtpport", &["0", "65535"], &["65536"]),
         ("logging", &["0", "1", "2", "3"], &["4", "-1", "all"]),

@@ -3,7 +3,7 @@
 //! What the administrator may be refused is a value ([`Refused`]); only a fault of the disk is an error.
 
 use super::index::{Fault, Read, Tx};
-use super::rows::{Counts, DomainRow, MailboxRow, Row};
+use super::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
 use crate::address::{Address, Domain};
 use crate::auth::password::Credential;
 
@@ -186,6 +186,11 @@ impl Tx<'_, '_> {
             Some(value) => self.tables.settings.insert(key, value)?,
             None => self.tables.settings.remove(key)?,
         };
+        Ok(())
+    }
+
+    pub fn set_certificate(&mut self, certificate: &CertificateRow) -> Result<(), Fault> {
+        self.tables.certificate.insert((), &certificate.to_row()[..])?;
         Ok(())
     }
 

@@ -11,12 +11,15 @@
 //! | texts | blake3 of the wire form | [`TextRow`] |
 //! | free | offset in the file | length of the free run that begins there |
 //! | blob extents | extent number | – |
+//! | certificate | – | [`CertificateRow`]: our own, until one is configured |
 //! | store | – | [`StoreRow`] |
 //!
 //! Counts are part of the transaction of what they count: there is no moment, and no crash, after which they differ.
 
 use super::container::Container;
-use super::rows::{BadRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow};
+use super::rows::{
+    BadRow, CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
+};
 use super::space::Space;
 use crate::address::{Address, Domain, LocalPart};
 use redb::{ReadableTable, TableDefinition};
@@ -33,6 +36,7 @@ pub const MESSAGES: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("m
 pub const TEXTS: TableDefinition<[u8; 32], &[u8]> = TableDefinition::new("texts");
 pub const FREE: TableDefinition<u64, u64> = TableDefinition::new("free");
 pub const BLOB_EXTENTS: TableDefinition<u32, ()> = TableDefinition::new("blob extents");
+pub const CERTIFICATE: TableDefinition<(), &[u8]> = TableDefinition::new("certificate");
 pub const STORE: TableDefinition<(), &[u8]> = TableDefinition::new("store");
 
 /// A fault of the disk or of the data file: never an expected outcome.
@@ -126,6 +130,7 @@ pub trait Read {
     fn quota(&self, account: &str) -> Result<Option<QuotaRow>, Fault>;
     fn message(&self, mailbox: u32, sequence: u64) -> Result<Option<MessageRow>, Fault>;
     fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault>;
+    fn certificate(&self) -> Result<Option<CertificateRow>, Fault>;
     fn totals(&self) -> Result<StoreRow, Fault>;
 }
 
@@ -234,6 +239,11 @@ impl Read for Snapshot {
         Ok(self.table(TEXTS)?.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?)
     }
 
+    fn certificate(&self) -> Result<Option<CertificateRow>, Fault> {
+        let row = self.table(CERTIFICATE)?.get(())?;
+        Ok(row.map(|row| CertificateRow::from_row(row.value())).transpose()?)
+    }
+
     fn totals(&self) -> Result<StoreRow, Fault> {
         let row = self.table(STORE)?.get(())?.map(|row| StoreRow::from_row(row.value())).transpose()?;
         row.ok_or_else(|| Fault::damaged("the row that counts the whole store is missing"))
@@ -251,6 +261,7 @@ pub struct Tables<'txn> {
     pub texts: redb::Table<'txn, [u8; 32], &'static [u8]>,
     pub free: redb::Table<'txn, u64, u64>,
     pub blob_extents: redb::Table<'txn, u32, ()>,
+    pub certificate: redb::Table<'txn, (), &'static [u8]>,
     pub store: redb::Table<'txn, (), &'static [u8]>,
 }
 
@@ -266,6 +277,7 @@ impl<'txn> Tables<'txn> {
             texts: transaction.open_table(TEXTS)?,
             free: transaction.open_table(FREE)?,
             blob_extents: transaction.open_table(BLOB_EXTENTS)?,
+            certificate: transaction.open_table(CERTIFICATE)?,
             store: transaction.open_table(STORE)?,
         })
     }
@@ -420,6 +432,11 @@ impl Read for Tx<'_, '_> {
 
     fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault> {
         Ok(self.tables.texts.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?)
+    }
+
+    fn certificate(&self) -> Result<Option<CertificateRow>, Fault> {
+        let row = self.tables.certificate.get(())?;
+        Ok(row.map(|row| CertificateRow::from_row(row.value())).transpose()?)
     }
 
     fn totals(&self) -> Result<StoreRow, Fault> {

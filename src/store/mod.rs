@@ -41,10 +41,10 @@ pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
 pub use index::{Fault, Read, Tx};
 pub use maildrop::Maildrop;
-pub use quota::{Quota, of_mailbox as quota_of_mailbox};
+pub use quota::of_mailbox as quota_of_mailbox;
 #[cfg(any(test, fuzzing))]
 pub use rows::fuzz_rows;
-pub use rows::{DomainRow, MailboxRow};
+pub use rows::{CertificateRow, DomainRow};
 pub use writer::Pending;
 
 use container::{Container, ContainerError, IndexBackend};

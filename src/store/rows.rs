@@ -48,6 +48,7 @@ impl Row for Counts {}
 impl Row for QuotaRow {}
 impl Row for MessageRow {}
 impl Row for TextRow {}
+impl Row for CertificateRow {}
 impl Row for StoreRow {}
 
 /// A domain. Key: its name.
@@ -142,6 +143,17 @@ pub struct TextRow {
     pub references: u64,
 }
 
+/// A certificate that was made here, with its key.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CertificateRow {
+    /// X.509, DER.
+    pub certificate: Vec<u8>,
+    /// PKCS #8, DER.
+    pub key: Vec<u8>,
+    /// The name of this host when it was made.
+    pub hostname: String,
+}
+
 /// What is counted of the whole store, and the ids given out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct StoreRow {
@@ -172,6 +184,7 @@ pub fn fuzz_rows(octets: &[u8]) {
     hold::<QuotaRow>(octets);
     hold::<MessageRow>(octets);
     hold::<TextRow>(octets);
+    hold::<CertificateRow>(octets);
     hold::<StoreRow>(octets);
     if let (Ok(head), Ok(row)) = (MessageHead::from_row(octets), MessageRow::from_row(octets)) {
         assert_eq!((head.octets, head.tag, head.received), (row.octets, row.tag, row.received));

@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod quota;
 
+use super::quota::Quota;
 use super::simulated::SimulatedDisk;
 use super::*;
 use crate::address::{Address, Domain};
