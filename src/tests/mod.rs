@@ -2,5 +2,6 @@
 
 mod pop3_model;
 mod pop3_transcripts;
+mod receiving_transcript;
 mod smtp_transcripts;
 mod transcript;
