@@ -103,18 +103,24 @@ impl Listeners {
         closed.iter().for_each(|key| self.close(key));
         let added: Vec<(Door, SocketAddr)> =
             wanted.keys().filter(|key| !self.open.contains_key(key)).copied().collect();
-        for (index, &(door, address)) in added.iter().enumerate() {
-            if let Err(sentence) = self.open(service, door, address) {
-                added[..index].iter().for_each(|key| self.close(key));
-                for &(door, address) in &closed {
-                    if let Err(e) = self.open(service, door, address) {
-                        log::error!("listening again as before failed: {e}");
+        // All are bound before one is accepted on, so that on an error there is no task to wait for: at the start
+        // nobody would run it.
+        let bound: Result<Vec<Bound>, String> = added.into_iter().map(Bound::new).collect();
+        match bound {
+            Ok(bound) => {
+                bound.into_iter().for_each(|bound| self.accept(service, bound));
+                Ok(())
+            }
+            Err(sentence) => {
+                for key in closed {
+                    match Bound::new(key) {
+                        Ok(bound) => self.accept(service, bound),
+                        Err(e) => log::error!("listening again as before failed: {e}"),
                     }
                 }
-                return Err(sentence);
+                Err(sentence)
             }
         }
-        Ok(())
     }
 
     /// Takes no more connections.
@@ -128,17 +134,12 @@ impl Listeners {
         self.open.iter().filter(|((of, _), _)| *of == door).map(|(_, open)| open.local).collect()
     }
 
-    fn open(&mut self, service: &Arc<Service>, door: Door, address: SocketAddr) -> Result<(), String> {
-        let listener = match bind(door, address) {
-            Ok(Some(listener)) => listener,
-            Ok(None) => return Ok(()),
-            Err(e) => return Err(sentence(door, address, &e)),
-        };
-        let local = listener.get_ref().local_addr().map_err(|e| sentence(door, address, &e))?;
-        log::info!("{} on {local}", door.protocol());
-        let accepting = service.executor.spawn(accept(service.clone(), door, listener));
-        self.open.insert((door, address), Open { local, accepting });
-        Ok(())
+    fn accept(&mut self, service: &Arc<Service>, bound: Bound) {
+        let Bound { key, listener } = bound;
+        let Some((listener, local)) = listener else { return };
+        log::info!("{} on {local}", key.0.protocol());
+        let accepting = service.executor.spawn(accept(service.clone(), key.0, listener));
+        self.open.insert(key, Open { local, accepting });
     }
 
     fn close(&mut self, key: &(Door, SocketAddr)) {
@@ -146,6 +147,28 @@ impl Listeners {
             // Waited for, because the port is free only when the task has let go of the socket.
             smol::block_on(open.accepting.cancel());
         }
+    }
+}
+
+/// A socket that listens, with nobody to accept yet.
+struct Bound {
+    key: (Door, SocketAddr),
+    /// With the address that clients connect to. None where the machine cannot have it and need not.
+    listener: Option<(Async<TcpListener>, SocketAddr)>,
+}
+
+impl Bound {
+    fn new(key: (Door, SocketAddr)) -> Result<Self, String> {
+        let (door, address) = key;
+        let sentence = |e: io::Error| sentence(door, address, &e);
+        let listener = match bind(door, address).map_err(sentence)? {
+            Some(listener) => {
+                let local = listener.get_ref().local_addr().map_err(sentence)?;
+                Some((listener, local))
+            }
+            None => None,
+        };
+        Ok(Self { key, listener })
     }
 }
 

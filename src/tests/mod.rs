@@ -3,5 +3,6 @@
 mod keyring;
 mod pop3_model;
 mod pop3_transcripts;
+mod receiving_transcript;
 mod smtp_transcripts;
 mod transcript;

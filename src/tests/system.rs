@@ -1,3 +1,21 @@
 //! Tests that drive the program from outside, as its users do.
 
-mod winpop_transcripts;
+mod receiving_transcript;
+mod transcript;
+
+mod system {
+    mod backup;
+    mod client;
+    mod crash;
+    mod deliver;
+    mod full_disk;
+    mod harness;
+    mod live;
+    mod maildrop;
+    mod pop3;
+    mod receiving;
+    mod shutdown;
+    mod sockets;
+    mod start;
+    mod winpop;
+}

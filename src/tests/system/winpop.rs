@@ -12,81 +12,54 @@
 //! that is none of the above.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
+use super::harness::{Done, PROGRAM, Site, finish};
 
 /// A command of a transcript and what must come of it.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Step {
+struct Step {
     line: usize,
     words: Vec<String>,
     input: String,
-    output: String,
-    errors: String,
-    exit_code: i32,
+    done: Done,
 }
 
-/// A mail store directory of its own, and `winpop` as a symbolic link to the program.
-pub struct Bench {
-    dir: PathBuf,
+/// The command by one of its names, on the mail root of a test.
+struct Bench<'a> {
+    site: &'a Site,
+    /// The program, and the words that stand before those of the transcript.
+    winpop: (PathBuf, &'static [&'static str]),
 }
 
-impl Bench {
-    pub fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("pop3svc-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).expect("the temporary directory can be written");
-        symlink(env!("CARGO_BIN_EXE_pop3svc"), dir.join("winpop")).expect("the link can be made");
-        Self { dir }
+impl<'a> Bench<'a> {
+    /// By the symbolic link that the program makes itself.
+    fn by_link(site: &'a Site) -> Self {
+        let bin = site.dir().join("bin");
+        site.succeed(&["link", &bin.to_string_lossy()]);
+        Self { site, winpop: (bin.join("winpop"), &[]) }
     }
 
-    pub fn mailroot(&self) -> PathBuf {
-        self.dir.join("mail")
+    fn by_subcommand(site: &'a Site) -> Self {
+        Self { site, winpop: (PROGRAM.into(), &["winpop"]) }
     }
 
     /// Plays a transcript; panics at the first step that comes out otherwise.
-    pub fn play(&self, transcript: &Path) {
+    fn play(&self, transcript: &Path) {
         let text = fs::read_to_string(transcript).expect("the transcript can be read");
-        for step in steps(&text.replace("{mailroot}", &self.mailroot().to_string_lossy())) {
+        for step in steps(&text.replace("{mailroot}", &self.site.mailroot().to_string_lossy())) {
             let done = self.run(&step);
-            assert_eq!(done, step, "{} line {}", transcript.display(), step.line);
+            assert_eq!(done, step.done, "{} line {}: {:?}", transcript.display(), step.line, step.words);
         }
     }
 
-    /// The step with what really came of it.
-    fn run(&self, step: &Step) -> Step {
-        let mut child = Command::new(self.dir.join("winpop"))
-            .args(&step.words)
-            .env("WINPOP_MAILROOT", self.mailroot())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("winpop can be run");
-        // A command that reads nothing may be gone already.
-        let _ = child.stdin.take().expect("it is piped").write_all(step.input.as_bytes());
-        let output = child.wait_with_output().expect("winpop ends");
-        Step {
-            line: step.line,
-            words: step.words.clone(),
-            input: step.input.clone(),
-            output: String::from_utf8(output.stdout).expect("it prints UTF-8"),
-            errors: String::from_utf8(output.stderr).expect("it prints UTF-8"),
-            exit_code: output.status.code().expect("it ends by itself"),
-        }
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
+    fn run(&self, step: &Step) -> Done {
+        let (program, words) = &self.winpop;
+        finish(self.site.program(program).args(*words).args(&step.words), step.input.as_bytes())
     }
 }
 
 /// Transcripts that hold with a service running and without.
-pub fn transcripts() -> Vec<PathBuf> {
+fn transcripts() -> Vec<PathBuf> {
     transcripts_in("testdata/winpop")
 }
 
@@ -111,20 +84,21 @@ fn steps(transcript: &str) -> Vec<Step> {
             input += &format!("{typed}\n");
         } else if let Some(command) = line.strip_prefix("$ winpop") {
             let input = std::mem::take(&mut input);
-            steps.push(Step { line: number + 1, words: split(command), input, ..Step::default() });
+            let done = Done { output: String::new(), errors: String::new(), exit_code: 0 };
+            steps.push(Step { line: number + 1, words: split(command), input, done });
         } else if let Some(step) = steps.last_mut() {
             if let Some(error) = line.strip_prefix("! ") {
-                step.errors += &format!("{error}\n");
+                step.done.errors += &format!("{error}\n");
             } else if let Some(code) = line.strip_prefix("? ") {
-                step.exit_code = code.parse().expect("an exit code is a number");
+                step.done.exit_code = code.parse().expect("an exit code is a number");
             } else {
-                step.output += &format!("{line}\n");
+                step.done.output += &format!("{line}\n");
             }
         }
     }
     for step in &mut steps {
-        let printed = step.output.trim_end_matches('\n');
-        step.output = if printed.is_empty() { String::new() } else { format!("{printed}\n") };
+        let printed = step.done.output.trim_end_matches('\n');
+        step.done.output = if printed.is_empty() { String::new() } else { format!("{printed}\n") };
     }
     steps
 }
@@ -144,19 +118,47 @@ fn split(command: &str) -> Vec<String> {
     words
 }
 
+/// The transcripts begin with the settings as they come.
+fn settings_as_they_come(site: &Site) {
+    site.winpop(&["set", "logging", "default"]);
+}
+
 #[test]
 fn winpop_does_as_its_transcripts_say_without_a_service() {
     for transcript in transcripts() {
-        let bench = Bench::new("stopped");
-        // A store, as where a service has run before.
-        bench.run(&Step { words: split("set logging 2"), ..Step::default() });
-        bench.play(&transcript);
+        let site = Site::new();
+        settings_as_they_come(&site);
+        Bench::by_link(&site).play(&transcript);
+    }
+}
+
+#[test]
+fn winpop_does_as_its_transcripts_say_with_a_service() {
+    for transcript in transcripts() {
+        let mut site = Site::new();
+        let service = site.start();
+        settings_as_they_come(&site);
+        Bench::by_link(&site).play(&transcript);
+        service.stop();
+        site.assert_clean();
+    }
+}
+
+#[test]
+fn pop3svc_winpop_is_the_same_command() {
+    for transcript in transcripts() {
+        let mut site = Site::new();
+        let service = site.start();
+        settings_as_they_come(&site);
+        Bench::by_subcommand(&site).play(&transcript);
+        service.stop();
     }
 }
 
 #[test]
 fn winpop_does_as_its_transcripts_say_before_there_is_a_store() {
     for transcript in transcripts_in("testdata/winpop/stopped") {
-        Bench::new("before").play(&transcript);
+        let site = Site::without_store();
+        Bench::by_link(&site).play(&transcript);
     }
 }

@@ -1,0 +1,196 @@
+//! The dialogues of testdata/pop3, which the library's tests hold with the bare session, over a socket with the
+//! service and its store. What the words in a file mean is written in `src/tests/pop3_transcripts.rs`.
+//!
+//! A file is passed over where its setup asks for what cannot be brought about from outside: a fault of the store
+//! (`fault:`, `gone:`), a policy that no setting of this version gives (`expire:`, `logindelay:`), or, on a machine with
+//! no address but loopback's, a client from elsewhere (`plaintext: no`).
+
+use std::net::{IpAddr, UdpSocket};
+use std::path::Path;
+
+use super::client::{Client, Pop3};
+use super::harness::{PASSWORD, Service, Site, eventually};
+use crate::transcript::{Action, Setup, Step, Transcript, Values, matches};
+
+/// How many files are held at least. More of them, less of what is passed over: then this number goes up.
+const HELD_MIN: usize = 31;
+
+#[test]
+fn the_transcripts_hold_over_a_socket() {
+    let transcripts = Transcript::all_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pop3"));
+    let mut site = Site::new();
+    let elsewhere = address_of_this_machine();
+    if let Some(ip) = elsewhere {
+        site.winpop(&["set", "listen", "127.0.0.1", &ip.to_string()]);
+    }
+    site.winpop(&["add", "example.com"]);
+    let service = site.start();
+    let mut held = 0;
+    for transcript in &transcripts {
+        let setup = &transcript.setup;
+        let ip = if setup.get("plaintext") == Some("no") { elsewhere } else { Some([127, 0, 0, 1].into()) };
+        let is_beyond = ["fault", "gone", "expire", "logindelay"].iter().any(|key| setup.get(key).is_some());
+        if let (Some(ip), false) = (ip, is_beyond) {
+            let stage = Stage::set(&site, &service, setup);
+            hold(transcript, &stage, ip);
+            stage.clear();
+            held += 1;
+        }
+    }
+    println!("{held} of {} transcripts held", transcripts.len());
+    assert!(held >= HELD_MIN, "only {held} of {} transcripts can be held", transcripts.len());
+    service.stop();
+    site.assert_clean();
+}
+
+/// The address from which this machine would speak to others; no packet is sent.
+fn address_of_this_machine() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // An address for documentation (RFC 5737).
+    socket.connect("198.51.100.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+}
+
+/// The mailbox of a transcript as its setup asks for it.
+struct Stage<'a> {
+    site: &'a Site,
+    service: &'a Service,
+    mailbox: &'a str,
+    password: &'a str,
+    is_locked: bool,
+    /// The session that holds the maildrop.
+    holder: std::cell::Cell<Option<Pop3>>,
+    values: Values,
+}
+
+impl<'a> Stage<'a> {
+    fn set(site: &'a Site, service: &'a Service, setup: &'a Setup) -> Self {
+        let mailbox = setup.get("mailbox").unwrap_or("bob@example.com");
+        let password = setup.get("password").unwrap_or("two words");
+        site.winpop(&["add", mailbox, "/createuser", password]);
+        if !setup.messages.is_empty() {
+            let mut lmtp = service.lmtp();
+            setup.messages.iter().for_each(|content| lmtp.store(mailbox, content));
+        }
+        let is_locked = setup.get("locked") == Some("yes");
+        let mut stage =
+            Self { site, service, mailbox, password, is_locked, holder: None.into(), values: Values::new() };
+        let mut session = stage.log_in();
+        let (uids, octets) = (session.uids().unwrap(), session.octets().unwrap());
+        for (number, (uid, octets)) in (1..).zip(uids.into_iter().zip(&octets)) {
+            stage.values.insert(format!("uid {number}"), uid);
+            stage.values.insert(format!("octets {number}"), octets.clone());
+        }
+        let all: u64 = octets.iter().map(|octets| octets.parse::<u64>().unwrap()).sum();
+        stage.values.insert("octets all".to_owned(), all.to_string());
+        if setup.get("held") == Some("yes") {
+            stage.holder.set(Some(session));
+        } else {
+            session.quit().unwrap();
+        }
+        if is_locked {
+            site.winpop(&["lock", mailbox]);
+        }
+        stage
+    }
+
+    fn log_in(&self) -> Pop3 {
+        let mut session = None;
+        // The session of the dialogue may have hung up just now.
+        eventually("the maildrop is free", || {
+            let mut pop3 = Pop3::connect(self.service.ports().pop3).unwrap();
+            let reply = pop3.log_in(self.mailbox, self.password).unwrap();
+            session = reply.starts_with("+OK").then_some(pop3);
+            assert!(session.is_some() || reply.starts_with("-ERR [IN-USE]"), "{reply}");
+            session.is_some()
+        });
+        session.expect("it is there when the login went well")
+    }
+
+    /// The unique ids of what the maildrop holds now.
+    fn left(&self) -> Vec<String> {
+        self.holder.take();
+        if self.is_locked {
+            self.site.winpop(&["unlock", self.mailbox]);
+        }
+        let mut session = self.log_in();
+        let left = session.uids().unwrap();
+        session.quit().unwrap();
+        left
+    }
+
+    fn clear(self) {
+        self.site.winpop(&["delete", self.mailbox]);
+    }
+}
+
+fn hold(transcript: &Transcript, stage: &Stage<'_>, ip: IpAddr) {
+    let connect = || Client::connect_to(ip, stage.service.ports().pop3).unwrap();
+    let mut values = stage.values.clone();
+    let mut client = Some(connect());
+    let mut any = false;
+    let mut to_send = Vec::new();
+    for Step { line_number, action } in &transcript.steps {
+        let place = format!("{}:{line_number}", transcript.name);
+        if let Action::Client(octets) = action {
+            // Lines in a row go out in one piece.
+            to_send.extend_from_slice(octets);
+            continue;
+        }
+        if !to_send.is_empty() {
+            open(&mut client, &place).send(&to_send).unwrap_or_else(|e| panic!("{place}: {e}"));
+            to_send.clear();
+        }
+        match action {
+            Action::Client(_) => {}
+            Action::ServerAny => any = true,
+            Action::Server(pattern) => {
+                while !expect_line(open(&mut client, &place), pattern, &mut values, any, &place) {}
+                any = false;
+            }
+            Action::Other(words) => match words.split_once(' ').unwrap_or((words, "")) {
+                ("closed", "") => {
+                    let unread = client.take().map(|mut client| client.read_to_end().unwrap());
+                    assert_eq!(unread.as_deref(), Some(""), "{place}: the server had more to say");
+                }
+                ("hang", "up") => drop(client.take()),
+                ("left", numbers) => {
+                    let uid = |number| values[&format!("uid {number}")].clone();
+                    let expected: Vec<String> = numbers.split_whitespace().map(uid).collect();
+                    assert_eq!(stage.left(), expected, "{place}");
+                }
+                ("again", "") => client = Some(connect()),
+                _ => panic!("{place}: no such words: {words}"),
+            },
+        }
+    }
+    assert!(to_send.is_empty(), "{}: what is sent last is never answered", transcript.name);
+    let unread = client.map(|mut client| client.rest().unwrap()).unwrap_or_default();
+    assert_eq!(unread, "", "{}: the server had more to say at the end", transcript.name);
+}
+
+fn open<'a>(client: &'a mut Option<Client>, place: &str) -> &'a mut Client {
+    client.as_mut().unwrap_or_else(|| panic!("{place}: the connection has ended"))
+}
+
+/// Takes a line. Whether it was the one that the pattern asks for; if not, `any` other must do.
+fn expect_line(client: &mut Client, pattern: &str, values: &mut Values, any: bool, place: &str) -> bool {
+    let line = client.octets().unwrap_or_else(|e| panic!("{place}: expected {pattern}, got {e}"));
+    let matched = matches(pattern, &line, values);
+    assert!(matched || any, "{place}: expected {pattern}, got {}", String::from_utf8_lossy(&line));
+    matched
+}
+
+#[test]
+fn a_greeting_is_never_the_same_twice() {
+    let mut site = Site::new();
+    site.add_mailbox("bob@example.com");
+    let service = site.start();
+    let greeting = || Client::connect(service.ports().pop3).unwrap().line().unwrap();
+    let (first, second) = (greeting(), greeting());
+    assert!(first.starts_with("+OK POP3 service ready <") && first.ends_with('>'), "{first}");
+    assert_ne!(first, second);
+    let mut pop3 = Pop3::connect(service.ports().pop3).unwrap();
+    assert!(pop3.log_in("bob%example.com", PASSWORD).unwrap().starts_with("+OK"), "% stands for @");
+    service.stop();
+}

@@ -1,0 +1,121 @@
+//! The dialogues of testdata/smtp and testdata/lmtp over a socket, with the service and its store. What is handed over
+//! there has to lie in the mailboxes here.
+//!
+//! A file is passed over where it speaks of what cannot be brought about from outside: mailboxes named after a
+//! fault or a full quota, and a message too large for its limit of 200 octets, which is far below what
+//! `maxmessagesize` takes.
+
+use std::fs;
+use std::path::Path;
+
+use super::client::{Client, without_trace};
+use super::harness::{Service, Site};
+use crate::receiving_transcript::{Step, escaped, read};
+
+const BEYOND: [&str; 4] = ["<late-", "<full@", "<fault@", "Message too large"];
+/// How many files are held at least.
+const SMTP_HELD_MIN: usize = 16;
+const LMTP_HELD_MIN: usize = 9;
+const RECIPIENTS: [&str; 3] = ["ann@example.com", "bob@example.com", "postmaster@example.com"];
+
+#[test]
+fn smtp_transcripts_hold_over_a_socket() {
+    hold_all("testdata/smtp", |service| service.ports().smtp, SMTP_HELD_MIN);
+}
+
+#[test]
+fn lmtp_transcripts_hold_over_a_socket() {
+    hold_all("testdata/lmtp", |service| service.ports().lmtp, LMTP_HELD_MIN);
+}
+
+fn hold_all(folder: &str, port: fn(&Service) -> u16, held_min: usize) {
+    let mut site = Site::new();
+    site.winpop(&["set", "hostname", "mail.example.com"]);
+    site.winpop(&["set", "maxmessagesize", "64KiB"]);
+    RECIPIENTS.iter().for_each(|address| site.add_mailbox(address));
+    let service = site.start();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let (mut held, mut files) = (0, 0);
+    for entry in fs::read_dir(&folder).expect("the folder of transcripts") {
+        let path = entry.expect("an entry of the folder").path();
+        let text = fs::read_to_string(&path).expect("a transcript");
+        files += 1;
+        if BEYOND.iter().any(|words| text.contains(words)) {
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        hold(&name, &service, port(&service), &read(&text.replace("250-SIZE 200", "250-SIZE 65536")));
+        held += 1;
+    }
+    println!("{held} of {files} transcripts held");
+    assert!(held >= held_min, "only {held} of {files} transcripts can be held");
+    service.stop();
+    site.assert_clean();
+}
+
+fn hold(name: &str, service: &Service, port: u16, steps: &[Step]) {
+    let mut client = Client::connect(port).unwrap();
+    let mut handed_over = Vec::new();
+    let mut is_closed = false;
+    for step in steps {
+        let place = format!("{name}, sent in line {}", step.line);
+        let sent = client.send(&step.sent);
+        assert!(sent.is_ok() || is_closed, "{place}: {sent:?}");
+        for expected in &step.expected {
+            match expected.split_at(2) {
+                ("S:", _) => {
+                    let line = client.line().unwrap_or_else(|e| panic!("{place}: {e}"));
+                    assert_eq!(format!("S: {line}"), *expected, "{place}");
+                }
+                ("X:", _) => {
+                    assert_eq!(client.read_to_end().unwrap(), "", "{place}: the server had more to say");
+                    is_closed = true;
+                }
+                _ => handed_over.push(expected.strip_prefix("D: ").expect("the last kind of line")),
+            }
+        }
+    }
+    if !is_closed {
+        assert_eq!(client.rest().unwrap(), "", "{name}: the server had more to say at the end");
+    }
+    for recipient in RECIPIENTS {
+        let expected: Vec<String> = handed_over.iter().flat_map(|line| copies(line, recipient)).collect();
+        assert_eq!(fetch(service, recipient), expected, "{name}, mail of {recipient}");
+    }
+}
+
+/// What of a message handed over one recipient gets: reverse path, protocol and text.
+fn copies(handed_over: &str, recipient: &str) -> Vec<String> {
+    // The reverse path may have spaces in it, the rest has none before the text.
+    let (envelope, text) = handed_over.split_once(" \"").expect("a text in quotes");
+    let mut words = envelope.rsplitn(3, ' ');
+    let (protocol, recipients, from) = (words.next(), words.next(), words.next());
+    let (Some(protocol), Some(recipients), Some(from)) = (protocol, recipients, from) else {
+        panic!("no message handed over: {handed_over}")
+    };
+    let is_theirs = |typed: &&str| {
+        let typed = typed.split_once('+').map_or(*typed, |(name, _)| name);
+        recipient == typed || recipient == format!("{typed}@example.com")
+    };
+    let theirs = recipients.split(',').filter(is_theirs).count();
+    vec![format!("{from} {protocol} \"{text}"); theirs]
+}
+
+/// Takes all mail out of a mailbox, each message as [`copies`] has it.
+fn fetch(service: &Service, recipient: &str) -> Vec<String> {
+    let mut session = service.log_in(recipient);
+    let mut found = Vec::new();
+    for number in 1..=session.count().unwrap() {
+        let (trace, text) = without_trace(&session.lines(&format!("RETR {number}")).unwrap());
+        let between = |before: &str, after: &str| {
+            let (_, rest) = trace.split_once(before).unwrap_or_else(|| panic!("no \"{before}\" in {trace}"));
+            rest.split_once(after).unwrap_or_else(|| panic!("no \"{after}\" in {trace}")).0.to_owned()
+        };
+        let (from, protocol) = (between("Return-Path: ", "\r\n"), between(" with ", " id "));
+        assert_eq!(between("for <", ">"), between("Delivered-To: ", "\r\n"));
+        found.push(format!("{from} {protocol} \"{}\"", escaped(&text)));
+        session.delete(number).unwrap();
+    }
+    session.quit().unwrap();
+    found
+}

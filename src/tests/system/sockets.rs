@@ -1,0 +1,90 @@
+//! The connection slots as clients see them: who is greeted, who is held without a word, who is refused.
+
+use super::client::{Client, Pop3};
+use super::harness::{Service, Site};
+
+const REFUSAL: &str = "-ERR [SYS/TEMP] too many connections, try again later\r\n";
+
+fn connect(service: &Service) -> Client {
+    Client::connect(service.ports().pop3).unwrap()
+}
+
+fn assert_refused(service: &Service) {
+    assert_eq!(connect(service).read_to_end().unwrap(), REFUSAL);
+}
+
+/// Leaves the service with a reply, so that its slot is free.
+fn leave(session: Pop3) {
+    session.quit().unwrap();
+}
+
+#[test]
+fn past_socketmax_clients_are_held_in_order_and_past_the_backlog_refused() {
+    let mut site = Site::new();
+    site.winpop(&["set", "socket", "2", "1", "1", "0"]);
+    let service = site.start();
+    let served = Pop3::connect(service.ports().pop3).unwrap();
+    let mut second = connect(&service);
+    let mut third = connect(&service);
+    // The service has seen both when it refuses one who came after them.
+    assert_refused(&service);
+    assert!(second.is_silent() && third.is_silent());
+    leave(served);
+    let second = Pop3::greeted(second).unwrap();
+    assert!(third.is_silent(), "the slot is the second's");
+    let fourth = connect(&service);
+    assert_refused(&service);
+    leave(second);
+    leave(Pop3::greeted(third).unwrap());
+    leave(Pop3::greeted(fourth).unwrap());
+    service.stop();
+}
+
+#[test]
+fn one_who_gives_up_waiting_is_passed_over() {
+    let mut site = Site::new();
+    site.winpop(&["set", "socket", "2", "1", "1", "0"]);
+    let service = site.start();
+    let served = Pop3::connect(service.ports().pop3).unwrap();
+    let second = connect(&service);
+    let third = connect(&service);
+    assert_refused(&service);
+    drop(second);
+    leave(served);
+    leave(Pop3::greeted(third).unwrap());
+    service.stop();
+}
+
+#[test]
+fn what_a_held_client_sends_is_answered_in_its_turn() {
+    let mut site = Site::new();
+    site.winpop(&["set", "socket", "2", "1", "1", "0"]);
+    let service = site.start();
+    let served = Pop3::connect(service.ports().pop3).unwrap();
+    let mut second = connect(&service);
+    second.send(b"NOOP\r\nQUIT\r\n").unwrap();
+    leave(served);
+    let said = second.read_to_end().unwrap();
+    let lines: Vec<&str> = said.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(lines, ["+OK", "-ERR", "+OK"], "{said}");
+    service.stop();
+}
+
+#[test]
+fn new_limits_hold_at_once_and_open_sessions_go_on() {
+    let mut site = Site::new();
+    site.winpop(&["set", "socket", "1", "1", "1", "0"]);
+    let service = site.start();
+    let mut served = Pop3::connect(service.ports().pop3).unwrap();
+    let second = connect(&service);
+    assert_refused(&service);
+    site.winpop(&["set", "socket", "0", "2", "2", "0"]);
+    let second = Pop3::greeted(second).unwrap();
+    assert_refused(&service);
+    site.winpop(&["set", "socket", "0", "1", "1", "0"]);
+    assert!(served.ask("NOOP").unwrap().starts_with("-ERR log in first"));
+    leave(second);
+    assert_refused(&service);
+    leave(served);
+    service.stop();
+}

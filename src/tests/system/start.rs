@@ -1,0 +1,173 @@
+//! What keeps the service from starting is one clear line on standard error, and exit code 1.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+
+use super::harness::{Done, Site, is_root};
+
+/// The version in the header of a data file: `u32`, little endian, behind the 16 octets that name the format.
+const VERSION_AT: u64 = 16;
+
+/// `serve` has to end by itself, and to say this and nothing else.
+#[track_caller]
+fn assert_refused(site: &Site, sentence: &str) {
+    assert_one_line(&site.run(&["serve"]), sentence);
+}
+
+#[track_caller]
+fn assert_one_line(done: &Done, sentence: &str) {
+    let expected = Done { output: String::new(), errors: format!("pop3svc: {sentence}\n"), exit_code: 1 };
+    assert_eq!(*done, expected);
+}
+
+/// Without information in the log, so that what is said stands alone.
+fn quiet_site() -> Site {
+    let site = Site::new();
+    site.winpop(&["set", "logging", "2"]);
+    site
+}
+
+#[test]
+fn without_a_store_serve_says_how_to_make_one() {
+    let site = Site::without_store();
+    let dir = site.mailroot();
+    let sentence = format!(
+        "there is no mail store in {} yet. To make one: pop3svc quickstart, or winpop add DOMAIN",
+        dir.display()
+    );
+    assert_refused(&site, &sentence);
+    assert!(!dir.exists(), "nothing was made");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_setting() {
+    let site = quiet_site();
+    let ports = site.ports();
+    for (protocol, key, port, off) in [
+        ("POP3", "port", ports.pop3, ""),
+        ("SMTP", "smtpport", ports.smtp, ", or 0 for none"),
+        ("LMTP", "lmtpport", ports.lmtp, ", or 0 for none"),
+    ] {
+        let _other = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
+        let sentence = format!(
+            "port {port} for {protocol} is taken by another program. Stop that, or choose another port{off}: winpop \
+             set {key} PORT"
+        );
+        assert_refused(&site, &sentence);
+        assert!(!site.mailroot().join("winpop.sock").exists(), "no socket is left that nobody serves");
+    }
+    site.assert_clean();
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_told() {
+    let site = Site::without_store();
+    fs::write(site.mailroot(), "not a directory").unwrap();
+    let file = site.data_file();
+    assert_refused(&site, &format!("{}: Not a directory (os error 20)", file.display()));
+    let done = site.run(&["quickstart"]);
+    let dir = site.mailroot();
+    assert_one_line(&done, &format!("{} cannot be made: File exists (os error 17)", dir.display()));
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_told() {
+    if is_root() {
+        println!("passed over: root can write everywhere");
+        return;
+    }
+    let site = quiet_site();
+    let with_mode = |mode| fs::set_permissions(site.mailroot(), fs::Permissions::from_mode(mode)).unwrap();
+    with_mode(0o500);
+    let socket = site.mailroot().join("winpop.sock");
+    let sentence =
+        format!("the control socket {} cannot be made: Permission denied (os error 13)", socket.display());
+    assert_refused(&site, &sentence);
+    with_mode(0o700);
+    site.assert_clean();
+}
+
+#[test]
+fn a_data_file_of_a_newer_version_is_left_alone() {
+    let site = quiet_site();
+    let file = File::options().read(true).write(true).open(site.data_file()).unwrap();
+    let mut version = [0; 4];
+    file.read_exact_at(&mut version, VERSION_AT).unwrap();
+    let newer = u32::from_le_bytes(version) + 1;
+    file.write_all_at(&newer.to_le_bytes(), VERSION_AT).unwrap();
+    let before = fs::read(site.data_file()).unwrap();
+    let path = site.data_file();
+    let sentence = format!(
+        "{}: it is of format version {newer}, and this program knows versions up to {}: use a newer pop3svc",
+        path.display(),
+        newer - 1
+    );
+    assert_refused(&site, &sentence);
+    assert_one_line(&site.run(&["check"]), &sentence);
+    assert!(fs::read(site.data_file()).unwrap() == before, "not an octet of it was written");
+}
+
+#[test]
+fn a_file_that_is_no_store_is_left_alone() {
+    let site = Site::without_store();
+    fs::create_dir(site.mailroot()).unwrap();
+    let content = "To whom it may concern.\n".repeat(100);
+    fs::write(site.data_file(), &content).unwrap();
+    let path = site.data_file();
+    assert_refused(&site, &format!("{}: it is not a mail store of this program", path.display()));
+    assert_eq!(fs::read_to_string(site.data_file()).unwrap(), content);
+}
+
+#[test]
+fn a_second_service_is_refused_and_the_first_goes_on() {
+    let mut site = Site::new();
+    site.add_mailbox("bob@example.com");
+    let service = site.start();
+    let dir = site.mailroot();
+    let sentence = format!("a service is running on {} already", dir.display());
+    assert_refused(&site, &sentence);
+    assert_one_line(&site.run(&["quickstart"]), &sentence);
+    assert_eq!(service.log_in("bob@example.com").count().unwrap(), 0);
+    site.winpop(&["list"]);
+    service.stop();
+}
+
+#[test]
+fn a_data_file_that_a_command_keeps_busy_is_waited_for_and_then_told() {
+    let site = quiet_site();
+    let file = File::open(site.data_file()).unwrap();
+    // As a long command would.
+    file.try_lock().expect("nobody has it");
+    let path = site.data_file();
+    let sentence = format!(
+        "{} is in use. Another command, or a backup, may be at work; try again later",
+        path.display()
+    );
+    assert_refused(&site, &sentence);
+}
+
+#[test]
+fn a_data_file_is_served_as_soon_as_a_command_lets_go_of_it() {
+    let mut site = Site::new();
+    let file = File::open(site.data_file()).unwrap();
+    file.try_lock().expect("nobody has it");
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| site.start());
+        // Whether it tries before or after this, it has to come up.
+        file.unlock().unwrap();
+        starting.join().unwrap().stop();
+    });
+}
+
+#[test]
+fn a_socket_that_a_crash_left_is_no_obstacle() {
+    let mut site = Site::new();
+    site.start().kill();
+    assert!(site.mailroot().join("winpop.sock").exists(), "nobody took it away");
+    site.winpop(&["list"]);
+    let service = site.start();
+    site.winpop(&["list"]);
+    service.stop();
+    assert!(!site.mailroot().join("winpop.sock").exists());
+}
