@@ -1,11 +1,16 @@
 //! The first minute: what a newcomer types, and what they see.
 
+use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
 use std::sync::Mutex;
 
 use super::foreign::have;
 use super::scratch::{Scratch, Service};
 
+/// A user without rights.
+const NOBODY: u32 = 65534;
 /// Without other settings these tests use the same ports, one after the other.
 static PORTS: Mutex<()> = Mutex::new(());
 
@@ -43,6 +48,30 @@ fn quickstart_takes_another_port_where_that_of_pop3_is_taken() {
     // The port is for this run alone.
     assert!(scratch.winpop("get port").contains("110\n"));
     service.end();
+}
+
+#[test]
+fn quickstart_needs_no_root_and_keeps_to_the_home_of_its_user() {
+    if !have(&["curl"]) {
+        return;
+    }
+    let _ports = PORTS.lock();
+    let scratch = Scratch::new("user");
+    // The directory of the build may be closed to others.
+    let program = scratch.path("pop3svc");
+    fs::copy(env!("CARGO_BIN_EXE_pop3svc"), &program).expect("it can be copied");
+    let mut command = scratch.command(&program.to_string_lossy());
+    command.env_remove("WINPOP_MAILROOT").arg("quickstart");
+    if rustix::process::geteuid().is_root() {
+        chown(scratch.path(""), Some(NOBODY), Some(NOBODY)).expect("root may");
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let service = Service::start_command(&scratch, &mut command);
+    let store = scratch.path(".local/share/winpop/winpop.db");
+    assert!(service.told.contains(&format!("Its mail store is {}\n", store.display())), "{}", service.told);
+    shows_welcome(&scratch, &service, "user@example.com");
+    service.stop();
+    scratch.run("pop3svc", &["check", &store.to_string_lossy()], b"");
 }
 
 /// Types the line with `curl` in it, as it was printed.

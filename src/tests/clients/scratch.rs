@@ -193,12 +193,18 @@ impl<'a> Service<'a> {
         mailbox["messages"].as_u64().expect("a count")
     }
 
-    /// Ends the service as systemd does, and verifies what it leaves.
-    pub fn end(mut self) {
+    /// Ends the service, and verifies the store that it leaves.
+    pub fn end(self) {
+        let scratch = self.scratch;
+        self.stop();
+        scratch.run("pop3svc", &["check"], b"");
+    }
+
+    /// Ends the service as systemd does.
+    pub fn stop(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
         let status = self.child.wait().expect("it ends");
         assert!(status.success(), "{status}: {}", self.log());
-        self.scratch.run("pop3svc", &["check"], b"");
     }
 }
 
