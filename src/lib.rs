@@ -22,6 +22,7 @@ mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod intake;
+mod keyring;
 mod log;
 mod mailroot;
 mod message;

@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::reply::{
-    Changed, Checked, Delivered, DomainLine, Locked, MailboxLine, Outcome, QuotaLine, Refusal, Reply, Server,
-    SettingLine,
+    Changed, Checked, Delivered, DomainLine, KeyState, Locked, MailboxLine, Outcome, QuotaLine, Refusal,
+    Reply, Server, SettingLine,
 };
 use crate::units::Octets;
 
@@ -27,6 +27,7 @@ pub fn text(reply: &Reply) -> String {
             format!("{}: {} messages, {}\n", backup.file, backup.messages, Octets(backup.file_octets))
         }
         Reply::Checked(checked) => checked_text(checked),
+        Reply::Key(state) => key_text(state),
         Reply::Delivered { recipients } => delivered_text(recipients),
     }
 }
@@ -60,6 +61,20 @@ fn changed_text(changed: &Changed) -> String {
     let mut text = format!("{}\n", changed.message);
     for note in &changed.notes {
         let _ = writeln!(text, "Note: {note}");
+    }
+    text
+}
+
+fn key_text(state: &KeyState) -> String {
+    let mut text = format!(
+        "Key file   {}\nKey        {}\nSealed     {} passwords, {} not\n",
+        state.file,
+        state.id.as_deref().unwrap_or("none"),
+        state.sealed,
+        state.unsealed
+    );
+    for told in state.trouble.iter().chain([&state.advice]) {
+        let _ = writeln!(text, "Note: {told}");
     }
     text
 }
@@ -158,12 +173,16 @@ fn domain_status(line: &DomainLine) -> &'static str {
 
 fn server_text(server: &Server, domains: &[DomainLine]) -> String {
     format!(
-        "Domains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\nDisk       {}\n\n{}",
+        "Domains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\nDisk       {}\n\
+         Clients    {} open, {} waiting, {} refused\n\n{}",
         server.domains,
         server.mailboxes,
         server.messages,
         Octets(server.octets),
         Octets(server.allocated_octets),
+        server.connections.open,
+        server.connections.waiting,
+        server.connections.refused,
         domain_table(domains)
     )
 }
@@ -223,7 +242,7 @@ fn table<const N: usize>(head: [&str; N], numbers: usize, rows: impl Iterator<It
 
 #[cfg(test)]
 mod tests {
-    use super::super::reply::{Code, Removed};
+    use super::super::reply::{Code, Connections, Removed};
     use super::*;
 
     fn domain(name: &str, mailboxes: u64, messages: u64, octets: u64, locked: bool) -> DomainLine {
@@ -310,6 +329,7 @@ Messages   Size  Status  Mailbox
             octets: 12_345,
             file_octets: 8 << 20,
             allocated_octets: 1 << 20,
+            connections: Connections { open: 3, waiting: 0, refused: 1 },
         };
         let reply = Reply::Server { statistics, domains: vec![domain("example.com", 2, 5, 12_345, false)] };
         assert_eq!(
@@ -320,6 +340,7 @@ Mailboxes  2
 Messages   5
 Mail       12.06 KiB
 Disk       1 MiB
+Clients    3 open, 0 waiting, 1 refused
 
 Mailboxes  Messages       Size  Status  Domain
         2         5  12.06 KiB  open    example.com
@@ -328,7 +349,8 @@ Mailboxes  Messages       Size  Status  Domain
         assert_eq!(
             json(&reply),
             "{\"ok\":true,\"statistics\":{\"domains\":1,\"mailboxes\":2,\"messages\":5,\"octets\":12345,\
-             \"file_octets\":8388608,\"allocated_octets\":1048576},\"domains\":[{\"domain\":\"example.com\",\
+             \"file_octets\":8388608,\"allocated_octets\":1048576,\"connections\":{\"open\":3,\"waiting\":0,\
+             \"refused\":1}},\"domains\":[{\"domain\":\"example.com\",\
              \"locked\":false,\"mailboxes\":2,\"messages\":5,\"octets\":12345}]}\n"
         );
     }

@@ -9,12 +9,13 @@
 //! list             {"ok":true,"domains":[DOMAIN…]}
 //! list DOMAIN      {"ok":true,"domain":"example.com","mailboxes":[MAILBOX…]}
 //! stat             {"ok":true,"statistics":{"domains","mailboxes","messages","octets","file_octets",
-//!                   "allocated_octets"},"domains":[DOMAIN…]}
+//!                   "allocated_octets","connections":{"open","waiting","refused"}},"domains":[DOMAIN…]}
 //! stat DOMAIN      {"ok":true,"statistics":DOMAIN,"mailboxes":[MAILBOX…]}
 //! get [KEY]        {"ok":true,"settings":[{"setting","value","meaning","default","is_default",
 //!                   "takes_effect"}…]}
 //! backup           {"ok":true,"file","messages","file_octets"}
 //! check            {"ok":true,"domains","mailboxes","messages","texts","text_octets","findings":["…"],"findings_total"}
+//! key              {"ok":true,"file","id","trouble","sealed","unsealed","advice"}
 //! deliver          {"ok":true,"recipients":[{"recipient","outcome"}…]}
 //! refused          {"ok":false,"error":{"code":"not-found","message":"…","mend":"…"}}
 //!
@@ -43,6 +44,7 @@ pub enum Reply {
     Settings { settings: Vec<SettingLine> },
     BackedUp(BackedUp),
     Checked(Checked),
+    Key(KeyState),
     Delivered { recipients: Vec<Delivered> },
 }
 
@@ -67,6 +69,19 @@ pub struct Checked {
     /// What is not as it should be, in sentences; the first two hundred.
     pub findings: Vec<String>,
     pub findings_total: u64,
+}
+
+/// The key that seals recoverable passwords.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct KeyState {
+    pub file: String,
+    /// None where the key cannot be used.
+    pub id: Option<String>,
+    pub trouble: Option<String>,
+    /// Mailboxes whose password is sealed under the key of the store.
+    pub sealed: u64,
+    pub unsealed: u64,
+    pub advice: String,
 }
 
 /// What became of a message for one recipient.
@@ -160,6 +175,17 @@ pub struct Server {
     pub file_octets: u64,
     /// What the data file takes of the disk; its holes take nothing.
     pub allocated_octets: u64,
+    pub connections: Connections,
+}
+
+/// POP3 connections; none where no service runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Connections {
+    pub open: u64,
+    /// Held without a greeting until one of the others ends.
+    pub waiting: u64,
+    /// Turned away since the service was started.
+    pub refused: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]

@@ -1,9 +1,10 @@
 //! What there is: the lists and the statistics. The counts are kept with the mail, so none of this takes
 //! longer where there is more of it.
 
+use super::Context;
 use super::commands::{List, Stat};
 use super::directory::no_such_domain;
-use super::reply::{DomainLine, Locked, MailboxLine, QuotaLine, Refusal, Reply, Server};
+use super::reply::{Connections, DomainLine, Locked, MailboxLine, QuotaLine, Refusal, Reply, Server};
 use crate::address::{Address, Domain};
 use crate::store::{DomainRow, Fault, Read, Store, quota_of_mailbox};
 
@@ -19,7 +20,7 @@ impl List {
 }
 
 impl Stat {
-    pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
+    pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let view = store.read().map_err(Refusal::fault)?;
         if let Some(name) = &self.domain {
             let (statistics, mailboxes) = one_domain(&*view, &name.parse()?)?;
@@ -34,6 +35,7 @@ impl Stat {
             octets: totals.octets,
             file_octets: disk.file_octets,
             allocated_octets: disk.allocated_octets,
+            connections: context.service.map_or_else(Connections::default, |service| service.connections()),
         };
         Ok(Reply::Server { statistics, domains: domains(&*view).map_err(Refusal::fault)? })
     }

@@ -8,7 +8,8 @@ use smol::block_on;
 use super::serve;
 use crate::address::Address;
 use crate::admin::{self, Refusal, Submission};
-use crate::auth::password::{Credential, SALT_OCTETS};
+use crate::auth::password::{Credential, Fresh};
+use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
 use crate::serve::{Door, Running};
 use crate::settings::Settings;
@@ -32,7 +33,8 @@ pub fn quickstart(typed: Option<&str>, mailroot: MailRoot) -> Result<(), Refusal
         outcome => outcome,
     })?;
     let mut settings = serve::settings_with_log(&store)?;
-    let password = make_mailbox(&store, &address, &settings)?;
+    let keyring = Keyring::open(&store, &mailroot).map_err(Refusal::fault)?;
+    let password = make_mailbox(&store, &keyring, &address, &settings)?;
     for (door, first) in UNPRIVILEGED {
         choose_port(&mut settings, door, first);
     }
@@ -48,18 +50,22 @@ pub fn quickstart(typed: Option<&str>, mailroot: MailRoot) -> Result<(), Refusal
 }
 
 /// Makes domain and mailbox with a first message. The password, or none where the mailbox was there before.
-fn make_mailbox(store: &Store, address: &Address, settings: &Settings) -> Result<Option<String>, Refusal> {
+fn make_mailbox(
+    store: &Store,
+    keyring: &Keyring,
+    address: &Address,
+    settings: &Settings,
+) -> Result<Option<String>, Refusal> {
     if store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?.is_some() {
         return Ok(None);
     }
-    let mut octets = [0; SALT_OCTETS + PASSWORD_CHARACTERS];
-    getrandom::fill(&mut octets)
-        .map_err(|error| Refusal::fault(format!("no randomness to be had: {error}")))?;
-    let (salt, letters) = octets.split_first_chunk().expect("the salt stands in front");
+    let without = |error| Refusal::fault(format!("no randomness to be had: {error}"));
+    let mut letters = [0; PASSWORD_CHARACTERS];
+    getrandom::fill(&mut letters).map_err(without)?;
     // 32 letters: a division without remainder, so that each is as likely as the others.
     let password: String =
         letters.iter().map(|octet| char::from(PASSWORD_LETTERS[usize::from(*octet) % 32])).collect();
-    let credential = Credential::from_password(&password, *salt);
+    let credential = Credential::new(&password, address, Fresh::draw().map_err(without)?, keyring.key().ok());
     let now = time::OffsetDateTime::now_utc();
     let (made, seconds) = (address.clone(), now.unix_timestamp().max(0) as u64);
     let outcome = store.write(move |tx| {

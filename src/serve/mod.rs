@@ -12,6 +12,8 @@
 
 mod connection;
 mod control;
+mod expiry;
+mod limits;
 mod listeners;
 mod pop3;
 mod receiving;
@@ -19,8 +21,9 @@ mod slots;
 
 pub use listeners::Door;
 
-use crate::admin;
+use crate::admin::{self, reply::Connections};
 use crate::envelope::Peer;
+use crate::keyring::Keyring;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::smtp::Dialect;
@@ -28,6 +31,7 @@ use crate::store::{Read, Store};
 use async_io::{Async, Timer};
 use async_signal::{Signal, Signals};
 use connection::Connection;
+use limits::{Logins, PerAddress};
 use listeners::Listeners;
 use slots::{Admission, Buffers, Limits, Slot, Slots};
 use smol::channel::{Receiver, Sender};
@@ -38,7 +42,7 @@ use smol::stream::StreamExt;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 /// Connections that bring mail, by SMTP and LMTP together; one more is told to come back.
@@ -56,15 +60,20 @@ const REFUSAL_MAX: Duration = Duration::from_secs(5);
 pub struct Service {
     store: Store,
     mailroot: MailRoot,
+    keyring: RwLock<Keyring>,
     /// In effect now. They differ from the stored ones where this run was given other ports.
     settings: Mutex<Arc<Settings>>,
     slots: Slots,
+    per_address: PerAddress,
+    logins: Logins,
     receiving: Arc<Semaphore>,
     large_messages: Arc<Semaphore>,
     /// Passwords being checked: each takes a processor for milliseconds.
     password_checks: Semaphore,
     listeners: Mutex<Listeners>,
     executor: Arc<smol::Executor<'static>>,
+    /// Closed when the service begins to end.
+    ending: Receiver<Infallible>,
     /// Held by each session; when all are dropped the service has come to rest.
     session: Mutex<Option<Sender<Infallible>>>,
     sessions: Receiver<Infallible>,
@@ -73,28 +82,40 @@ pub struct Service {
 /// A service that listens.
 pub struct Running {
     service: Arc<Service>,
-    control: smol::Task<()>,
+    /// What goes on beside the connections; ends before them.
+    tasks: Vec<smol::Task<()>>,
     signals: Signals,
+    /// Dropped when the service begins to end.
+    going_on: Option<Sender<Infallible>>,
 }
 
 /// Begins to serve a store. The error is a sentence with its mend.
 pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Running, String> {
     let signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|e| format!("signals cannot be waited for: {e}"))?;
+    let keyring = Keyring::open(&store, &mailroot).map_err(|fault| fault.to_string())?;
+    if let Err(trouble) = keyring.key() {
+        log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
+    }
     let socket = mailroot.socket();
     let control_listener = control::bind(&socket)
         .map_err(|e| format!("the control socket {} cannot be made: {e}", socket.display()))?;
     let (session, sessions) = smol::channel::bounded(1);
+    let (going_on, ending) = smol::channel::bounded(1);
     let service = Arc::new(Service {
+        keyring: RwLock::new(keyring),
         store,
         mailroot,
         slots: Slots::new(limits(&settings)),
         settings: Mutex::new(Arc::new(settings.clone())),
+        per_address: PerAddress::default(),
+        logins: Logins::default(),
         receiving: Arc::new(Semaphore::new(RECEIVING_MAX)),
         large_messages: Arc::new(Semaphore::new(LARGE_MESSAGES_MAX)),
         password_checks: Semaphore::new(settings.threadcount.get() as usize),
         listeners: Mutex::default(),
         executor: Arc::new(smol::Executor::new()),
+        ending,
         session: Mutex::new(Some(session)),
         sessions,
     });
@@ -103,8 +124,11 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         let _ = std::fs::remove_file(&socket);
         return Err(sentence);
     }
-    let control = service.executor.spawn(control::listen(service.clone(), control_listener));
-    Ok(Running { service, control, signals })
+    let tasks = vec![
+        service.executor.spawn(control::listen(service.clone(), control_listener)),
+        service.executor.spawn(expiry::run(service.clone())),
+    ];
+    Ok(Running { service, tasks, signals, going_on: Some(going_on) })
 }
 
 impl Running {
@@ -142,9 +166,14 @@ impl Running {
         let service = &self.service;
         let grace = service.settings().shutdowngrace.duration();
         log::info!("ending: no new connections; sessions may end within {} s", grace.as_secs());
+        // From here on an administrator's command waits until the data file is free.
+        for task in self.tasks.drain(..) {
+            task.cancel().await;
+        }
         let closing = service.clone();
         smol::unblock(move || closing.listeners().close_all()).await;
         service.session.lock().expect("no holder of this lock panics").take();
+        self.going_on = None;
         let at_rest = async {
             // Nothing is ever sent: this returns when the last session has gone.
             let _ = service.sessions.recv().await;
@@ -176,6 +205,11 @@ impl Service {
 }
 
 impl admin::Service for Arc<Service> {
+    fn connections(&self) -> Connections {
+        let slots = self.slots.occupancy();
+        Connections { open: slots.in_use as u64, waiting: slots.waiting as u64, refused: slots.refused }
+    }
+
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {
         let mut effective = Settings::clone(&self.settings());
         // A port that this run was given instead of the stored one stays until the stored one changes.
@@ -239,6 +273,12 @@ async fn pause_after(error: &io::Error) {
 
 async fn serve(service: Arc<Service>, door: Door, stream: Async<TcpStream>, peer: IpAddr) {
     let Some(_token) = service.session_token() else { return };
+    let Some(_counted) = service.per_address.count(peer, service.settings().connectionsperip.get()) else {
+        log::warn!(
+            "a connection from {peer} was refused: that address has as many as connectionsperip allows"
+        );
+        return refuse_one_too_many(door, stream).await;
+    };
     // Replies are written whole, so there is nothing to wait for before they are sent.
     let _ = stream.get_ref().set_nodelay(true);
     let outcome = match door {
@@ -249,6 +289,15 @@ async fn serve(service: Arc<Service>, door: Door, stream: Async<TcpStream>, peer
     if let Err(e) = outcome {
         log::debug!("{} connection from {peer} ended: {e}", door.protocol());
     }
+}
+
+async fn refuse_one_too_many(door: Door, mut stream: Async<TcpStream>) {
+    let words: &[u8] = match door {
+        Door::Pop3 => b"-ERR [SYS/TEMP] too many connections from your address\r\n",
+        Door::Smtp | Door::Lmtp => b"421 4.7.0 too many connections from your address\r\n",
+    };
+    // A client that does not wait for the answer has got the point.
+    let _ = refuse(&mut stream, words).await;
 }
 
 async fn serve_pop3(service: Arc<Service>, mut stream: Async<TcpStream>, peer: IpAddr) -> io::Result<()> {

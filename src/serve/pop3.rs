@@ -14,6 +14,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Serves one client to its end. An error is the client's going without a word, or its silence.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
@@ -25,8 +26,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let policy = Policy {
         hostname: settings.hostname.as_str().to_owned(),
         plaintext_allowed: settings.plaintext.allows(peer),
-        expire_days: None,
-        login_delay_seconds: 0,
+        expire_days: Some(settings.expire.get()).filter(|days| *days > 0),
+        login_delay_seconds: settings.logindelay.seconds() as u32,
     };
     let stamp = format!("{:016x}.{:016x}", crate::intake::random_u64(), crate::intake::random_u64());
     let mut driver =
@@ -114,6 +115,9 @@ impl Driver {
         let name = credentials.name.clone();
         let outcome = smol::unblock(move || check_password(&store, &credentials)).await;
         match outcome {
+            Ok(Login::Welcome(maildrop)) if !self.may_log_in(maildrop.address()) => {
+                Event::LoggedIn(Login::TooSoon)
+            }
             Ok(Login::Welcome(maildrop)) => {
                 let totals = maildrop.totals();
                 log::info!(
@@ -134,8 +138,14 @@ impl Driver {
                 Event::LoggedIn(Login::Locked)
             }
             Ok(Login::InUse) => Event::LoggedIn(Login::InUse),
+            Ok(Login::TooSoon) => Event::LoggedIn(Login::TooSoon),
             Err(fault) => unavailable(fault),
         }
+    }
+
+    fn may_log_in(&self, user: &Address) -> bool {
+        let delay = self.service.settings().logindelay.duration();
+        self.service.logins.may_log_in(user, delay, Instant::now())
     }
 
     fn maildrop(&self) -> &Arc<Maildrop> {

@@ -6,12 +6,14 @@ use crate::envelope::Peer;
 use crate::intake;
 use crate::smtp::{Dialect, Event, Next, Policy, Session};
 use crate::wire::Receiver;
+use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::lock::SemaphoreGuardArc;
 use std::io;
 use std::sync::Arc;
 
-/// Serves one client to its end. An error is the client's going without a word.
+/// Serves one client to its end, which comes between two commands when the service ends. An error is the client's going
+/// without a word.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     service: Arc<Service>,
     mut connection: Connection<S>,
@@ -30,6 +32,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         Err(e) if e.kind() == io::ErrorKind::TimedOut => {
             session.handle(Event::TimedOut, &mut connection.out);
         }
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+            session.handle(Event::ShuttingDown, &mut connection.out);
+        }
         Err(e) => return Err(e),
     }
     connection.hang_up().await
@@ -46,7 +51,12 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         next = match next {
             Next::ReadLine { octets_max } => {
-                connection.line(octets_max, |line, out| session.handle(Event::Line(line), out)).await?
+                let line = connection.line(octets_max, |line, out| session.handle(Event::Line(line), out));
+                let ending = async {
+                    let _ = service.ending.recv().await;
+                    Err(io::ErrorKind::Interrupted.into())
+                };
+                line.or(ending).await?
             }
             Next::Recipient { path, octets } => {
                 let event = match intake::recipient(&service.store, &path, octets) {

@@ -170,6 +170,12 @@ settings! {
         "Largest message that is taken";
     quotalimit: Size<0, { 1 << 60 }> = Size::new(0), "0", AtOnce,
         "Limit of quotas that have none of their own; 0 is none";
+    expire: Whole<0, 3650> = Whole::new(0), "0", AtOnce,
+        "Days after which mail is deleted, fetched or not; 0 is never";
+    logindelay: Span<0, 86400> = Span::new(0), "0", AtOnce,
+        "Seconds that a user has to wait between two logins; 0 is none";
+    connectionsperip: Whole<0, 32000> = Whole::new(0), "0", AtOnce,
+        "Most connections from one IP address at a time; 0 is any number";
     idletimeout: Span<10, 86400> = Span::new(RFC_IDLE_SECONDS_MIN), "600", AtOnce,
         "Seconds without a command after which a client is disconnected";
     shutdowngrace: Span<0, 3600> = Span::new(10), "10", AtOnce,

@@ -165,7 +165,7 @@ impl Tx<'_, '_> {
         Ok(Ok(LockChange::Changed))
     }
 
-    /// Replaces the whole credential; its version grows.
+    /// Replaces the whole credential.
     pub fn set_credential(
         &mut self,
         address: &Address,
@@ -175,8 +175,7 @@ impl Tx<'_, '_> {
             return Ok(Err(Refused::NoSuchDomain));
         }
         let Some(mut row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
-        let version = row.credential.version + 1;
-        row.credential = Credential { version, ..credential };
+        row.credential = credential;
         self.put_mailbox(address, &row)?;
         Ok(Ok(()))
     }

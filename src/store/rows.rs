@@ -7,6 +7,7 @@
 //! A row type changes by getting a new version beside the old one, and a conversion; never in place.
 
 use crate::auth::password::Credential;
+use crate::auth::seal::KeyId;
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
 
@@ -118,6 +119,7 @@ pub struct MessageRow {
 pub struct MessageHead {
     pub octets: u64,
     pub tag: u64,
+    pub received: u64,
 }
 
 impl MessageHead {
@@ -152,6 +154,8 @@ pub struct StoreRow {
     pub next_id: u32,
     /// Transactions committed so far; tells, after a fault, whether the last one got through.
     pub commits: u64,
+    /// The key that seals passwords; none before there was one.
+    pub key: Option<KeyId>,
 }
 
 /// For the fuzzer: any octets as a row of every type. What decodes is what encodes to the same octets.
@@ -170,7 +174,7 @@ pub fn fuzz_rows(octets: &[u8]) {
     hold::<TextRow>(octets);
     hold::<StoreRow>(octets);
     if let (Ok(head), Ok(row)) = (MessageHead::from_row(octets), MessageRow::from_row(octets)) {
-        assert_eq!((head.octets, head.tag), (row.octets, row.tag));
+        assert_eq!((head.octets, head.tag, head.received), (row.octets, row.tag, row.received));
     }
 }
 
@@ -193,7 +197,7 @@ mod tests {
             prefix: b"Return-Path: <>\r\n".to_vec(),
         };
         let row = message.to_row();
-        assert_eq!(MessageHead::from_row(&row), Ok(MessageHead { octets: 9, tag: 5 }));
+        assert_eq!(MessageHead::from_row(&row), Ok(MessageHead { octets: 9, tag: 5, received: 1 }));
         assert_eq!(MessageRow::from_row(&row), Ok(message));
     }
 

@@ -3,6 +3,7 @@
 mod behaviour;
 mod crash;
 mod faults;
+mod quota;
 
 use super::simulated::SimulatedDisk;
 use super::*;
@@ -75,6 +76,7 @@ fn login_name<T>(login: &Login<T>) -> &'static str {
         Login::WrongCredentials => "wrong credentials",
         Login::Locked => "locked",
         Login::InUse => "in use",
+        Login::TooSoon => "too soon",
     }
 }
 
