@@ -6,4 +6,5 @@ mod pop3_transcripts;
 mod readme;
 mod receiving_transcript;
 mod smtp_transcripts;
+mod tidy;
 mod transcript;
