@@ -87,7 +87,7 @@ pub struct Service {
 /// A service that listens.
 pub struct Running {
     service: Arc<Service>,
-    /// What goes on beside the connections; ends before them.
+    /// What goes on beside the connections.
     tasks: Vec<smol::Task<()>>,
     signals: Signals,
     /// Dropped when the service begins to end.
@@ -173,10 +173,6 @@ impl Running {
         let service = &self.service;
         let grace = service.settings().shutdowngrace.duration();
         log::info!("ending: no new connections; sessions may end within {} s", grace.as_secs());
-        // From here on an administrator's command waits until the data file is free.
-        for task in self.tasks.drain(..) {
-            task.cancel().await;
-        }
         let closing = service.clone();
         smol::unblock(move || closing.listeners().close_all()).await;
         service.session.lock().expect("no holder of this lock panics").take();
@@ -190,6 +186,10 @@ impl Running {
         };
         let again = signal_to_end(&mut self.signals, service);
         at_rest.or(too_long).or(again).await;
+        // Until here administrators were heard; from here on their commands wait until the data file is free.
+        for task in self.tasks.drain(..) {
+            task.cancel().await;
+        }
         log::info!("ended");
     }
 }
