@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Serves one client to its end, which comes between two commands when the service ends. An error is the client's going
+/// Serves one client to its end, which comes between two messages when the service ends. An error is the client's going
 /// without a word.
 pub async fn serve(
     service: Arc<Service>,
@@ -68,8 +68,12 @@ async fn run(
     loop {
         next = match next {
             Next::ReadLine { octets_max } => {
+                let is_idle = session.is_between_messages();
                 let line = connection.line(octets_max, |line, out| session.handle(Event::Line(line), out));
                 let ending = async {
+                    if !is_idle {
+                        return std::future::pending().await;
+                    }
                     let _ = service.ending.recv().await;
                     Err(io::ErrorKind::Interrupted.into())
                 };
