@@ -16,6 +16,7 @@ mod listeners;
 mod pop3;
 mod receiving;
 mod slots;
+mod socket;
 
 pub use listeners::Door;
 
@@ -35,6 +36,7 @@ use smol::future::FutureExt;
 use smol::io::AsyncWriteExt;
 use smol::lock::Semaphore;
 use smol::stream::StreamExt;
+use socket::Socket;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -241,6 +243,7 @@ async fn serve(service: Arc<Service>, door: Door, stream: Async<TcpStream>, peer
     let Some(_token) = service.session_token() else { return };
     // Replies are written whole, so there is nothing to wait for before they are sent.
     let _ = stream.get_ref().set_nodelay(true);
+    let stream = Socket::new(stream);
     let outcome = match door {
         Door::Pop3 => serve_pop3(service, stream, peer).await,
         Door::Smtp => receive(service, stream, Dialect::Smtp, peer).await,
@@ -251,10 +254,10 @@ async fn serve(service: Arc<Service>, door: Door, stream: Async<TcpStream>, peer
     }
 }
 
-async fn serve_pop3(service: Arc<Service>, mut stream: Async<TcpStream>, peer: IpAddr) -> io::Result<()> {
+async fn serve_pop3(service: Arc<Service>, mut stream: Socket, peer: IpAddr) -> io::Result<()> {
     let mut slot = match service.slots.admit() {
         Admission::Slot(slot) => slot,
-        Admission::Wait(turn) => match wait_for(turn, &stream).await? {
+        Admission::Wait(turn) => match wait_for(turn, stream.stream()).await? {
             Some(slot) => slot,
             None => return Ok(()),
         },
@@ -286,7 +289,7 @@ async fn wait_for(turn: Receiver<Slot>, stream: &Async<TcpStream>) -> io::Result
 
 async fn receive(
     service: Arc<Service>,
-    mut stream: Async<TcpStream>,
+    mut stream: Socket,
     dialect: Dialect,
     peer: IpAddr,
 ) -> io::Result<()> {
@@ -298,7 +301,7 @@ async fn receive(
     receiving::serve(service, connection, dialect, Peer::Ip(peer)).await
 }
 
-async fn refuse(stream: &mut Async<TcpStream>, words: &[u8]) -> io::Result<()> {
+async fn refuse(stream: &mut Socket, words: &[u8]) -> io::Result<()> {
     let said = async {
         stream.write_all(words).await?;
         stream.close().await
