@@ -32,6 +32,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut driver =
         Driver { service, session: Session::new(policy, stamp), peer, maildrop: None, uids: Vec::new() };
     driver.run(&mut connection).await?;
+    // The maildrop is free before the client hears that its session is over: it may log in again at once.
+    drop(driver);
     connection.hang_up().await
 }
 
