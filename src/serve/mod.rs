@@ -218,12 +218,24 @@ pub fn settings_of(store: &Store) -> Result<Settings, crate::store::Fault> {
     Ok(settings)
 }
 
+/// What a connection gets before a word is said on it.
+enum Place {
+    Pop3(Admission),
+    Receiving(Dialect),
+}
+
 /// Takes connections for as long as the task lives.
 async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListener>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let session = serve(service.clone(), door, stream, peer.ip().to_canonical());
+                // Not left to the session's task, so that places are given in the order of arrival.
+                let place = match door {
+                    Door::Pop3 => Place::Pop3(service.slots.admit()),
+                    Door::Smtp => Place::Receiving(Dialect::Smtp),
+                    Door::Lmtp => Place::Receiving(Dialect::Lmtp),
+                };
+                let session = serve(service.clone(), place, stream, peer.ip().to_canonical());
                 service.executor.spawn(session).detach();
             }
             Err(e) => pause_after(&e).await,
@@ -239,23 +251,27 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-async fn serve(service: Arc<Service>, door: Door, stream: Async<TcpStream>, peer: IpAddr) {
+async fn serve(service: Arc<Service>, place: Place, stream: Async<TcpStream>, peer: IpAddr) {
     let Some(_token) = service.session_token() else { return };
     // Replies are written whole, so there is nothing to wait for before they are sent.
     let _ = stream.get_ref().set_nodelay(true);
     let stream = Socket::new(stream);
-    let outcome = match door {
-        Door::Pop3 => serve_pop3(service, stream, peer).await,
-        Door::Smtp => receive(service, stream, Dialect::Smtp, peer).await,
-        Door::Lmtp => receive(service, stream, Dialect::Lmtp, peer).await,
+    let outcome = match place {
+        Place::Pop3(admission) => serve_pop3(service, admission, stream, peer).await,
+        Place::Receiving(dialect) => receive(service, stream, dialect, peer).await,
     };
     if let Err(e) = outcome {
-        log::debug!("{} connection from {peer} ended: {e}", door.protocol());
+        log::debug!("connection from {peer} ended: {e}");
     }
 }
 
-async fn serve_pop3(service: Arc<Service>, mut stream: Socket, peer: IpAddr) -> io::Result<()> {
-    let mut slot = match service.slots.admit() {
+async fn serve_pop3(
+    service: Arc<Service>,
+    admission: Admission,
+    mut stream: Socket,
+    peer: IpAddr,
+) -> io::Result<()> {
+    let mut slot = match admission {
         Admission::Slot(slot) => slot,
         Admission::Wait(turn) => match wait_for(turn, stream.stream()).await? {
             Some(slot) => slot,
