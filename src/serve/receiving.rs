@@ -10,7 +10,6 @@ use smol::future::FutureExt;
 use smol::lock::SemaphoreGuardArc;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Serves one client to its end, which comes between two messages when the service ends. An error is the client's going
 /// without a word.
@@ -33,8 +32,7 @@ pub async fn serve(
         let ended = run(&service, &mut session, next, &mut connection, settings.hostname.as_str()).await;
         match ended {
             Ok(Ended::ForTls) => {
-                service.tls.look_at_files(&service.store, &service.settings(), Instant::now());
-                connection = connection.start_tls(&service.tls).await?;
+                connection = connection.start_tls(&service).await?;
                 next = session.handle(Event::Secured, &mut connection.out);
                 continue;
             }
