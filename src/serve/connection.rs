@@ -1,8 +1,8 @@
 //! A connection: lines and octets in, replies and texts out, each wait bounded by the idle timeout.
 
+use super::Service;
 use super::slots::Buffers;
 use super::stream::Stream;
-use super::tls::Tls;
 use crate::wire::{Line, Lines};
 use async_io::Timer;
 use smol::future::FutureExt;
@@ -140,12 +140,12 @@ impl Connection {
 
     /// Begins TLS, after what is waiting to be written. What the client has sent before the handshake is thrown away: it
     /// may be a stranger's (RFC 2595 section 4, RFC 3207 section 4.2).
-    pub async fn start_tls(mut self, tls: &Tls) -> io::Result<Self> {
+    pub async fn start_tls(mut self, service: &Service) -> io::Result<Self> {
         self.flush().await?;
-        let Stream::Clear(stream) = self.stream else {
+        let Stream::Clear(socket) = self.stream else {
             return Err(io::Error::other("TLS is on already"));
         };
-        self.stream = tls.accept(stream).await?;
+        self.stream = service.accept_tls(socket).await?;
         self.lines = Lines::new();
         Ok(self)
     }

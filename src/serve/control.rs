@@ -52,7 +52,7 @@ pub async fn listen(service: Arc<Service>, listener: Async<UnixListener>) {
                 };
                 service.executor.spawn(hearing).detach();
             }
-            Err(e) => super::pause_after(&e).await,
+            Err(e) => super::accept::pause_after(&e).await,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A change is made whole or not at all: where one address cannot be had, those of before are listened on again.
 
-use super::{Service, accept};
+use super::Service;
+use super::accept::accept;
 use crate::settings::{Listen, Settings, Whole};
 use async_io::Async;
 use smol::Task;

@@ -10,6 +10,7 @@
 //! - What waits for a disk or derives keys runs beside the executor (`smol::unblock`).
 //! - A session that ends without QUIT has changed nothing: so ending the service needs no more than letting go.
 
+mod accept;
 mod connection;
 mod control;
 mod expiry;
@@ -18,34 +19,32 @@ mod listeners;
 mod pop3;
 mod receiving;
 mod slots;
+mod socket;
 mod stream;
 mod tls;
 
 pub use listeners::{DOORS, Door};
 
 use crate::admin::{self, reply::Connections};
-use crate::envelope::Peer;
 use crate::keyring::Keyring;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
-use crate::smtp::Dialect;
 use crate::store::{Read, Store};
-use async_io::{Async, Timer};
+use async_io::Timer;
 use async_signal::{Signal, Signals};
-use connection::Connection;
 use limits::{Logins, PerAddress};
 use listeners::Listeners;
-use slots::{Admission, Buffers, Limits, Slot, Slots};
+use slots::{Limits, Slots};
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
-use smol::io::AsyncWriteExt;
 use smol::lock::Semaphore;
 use smol::stream::StreamExt;
+use socket::Socket;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use stream::Stream;
 use tls::Tls;
 
@@ -55,10 +54,6 @@ const RECEIVING_MAX: usize = 256;
 const SMALL_MESSAGE_OCTETS_MAX: u64 = 1 << 20;
 /// Places for large messages; who finds none waits. They bound the memory that messages on their way in take.
 const LARGE_MESSAGES_MAX: usize = 8;
-/// How long the service waits before it accepts again when it has run out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a refusal may take to be sent.
-const REFUSAL_MAX: Duration = Duration::from_secs(5);
 
 /// What every connection of the service needs.
 pub struct Service {
@@ -87,7 +82,7 @@ pub struct Service {
 /// A service that listens.
 pub struct Running {
     service: Arc<Service>,
-    /// What goes on beside the connections; ends before them.
+    /// What goes on beside the connections.
     tasks: Vec<smol::Task<()>>,
     signals: Signals,
     /// Dropped when the service begins to end.
@@ -173,10 +168,6 @@ impl Running {
         let service = &self.service;
         let grace = service.settings().shutdowngrace.duration();
         log::info!("ending: no new connections; sessions may end within {} s", grace.as_secs());
-        // From here on an administrator's command waits until the data file is free.
-        for task in self.tasks.drain(..) {
-            task.cancel().await;
-        }
         let closing = service.clone();
         smol::unblock(move || closing.listeners().close_all()).await;
         service.session.lock().expect("no holder of this lock panics").take();
@@ -190,6 +181,10 @@ impl Running {
         };
         let again = signal_to_end(&mut self.signals, service);
         at_rest.or(too_long).or(again).await;
+        // Until here administrators were heard; from here on their commands wait until the data file is free.
+        for task in self.tasks.drain(..) {
+            task.cancel().await;
+        }
         log::info!("ended");
     }
 }
@@ -209,6 +204,12 @@ impl Service {
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
         self.listeners.lock().expect("no holder of this lock panics")
+    }
+
+    /// Does the handshake with the certificate as it is now.
+    async fn accept_tls(&self, socket: Socket) -> io::Result<Stream> {
+        self.tls.look_at_files(&self.store, &self.settings(), Instant::now());
+        self.tls.accept(socket).await
     }
 
     /// Held by a session for as long as it lasts; none when the service is ending.
@@ -274,130 +275,4 @@ pub fn settings_of(store: &Store) -> Result<Settings, crate::store::Fault> {
         Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     complaints.iter().for_each(|complaint| log::warn!("{complaint}"));
     Ok(settings)
-}
-
-/// Takes connections for as long as the task lives.
-async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListener>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let session = serve(service.clone(), door, stream, peer.ip().to_canonical());
-                service.executor.spawn(session).detach();
-            }
-            Err(e) => pause_after(&e).await,
-        }
-    }
-}
-
-/// A failed accept is the client's fault, or the end of some resource: trying again at once would spin.
-async fn pause_after(error: &io::Error) {
-    if error.kind() != io::ErrorKind::ConnectionAborted {
-        log::error!("a connection could not be accepted: {error}");
-        Timer::after(ACCEPT_PAUSE).await;
-    }
-}
-
-async fn serve(service: Arc<Service>, door: Door, stream: Async<TcpStream>, peer: IpAddr) {
-    let Some(_token) = service.session_token() else { return };
-    let Some(_counted) = service.per_address.count(peer, service.settings().connectionsperip.get()) else {
-        log::warn!(
-            "a connection from {peer} was refused: that address has as many as connectionsperip allows"
-        );
-        return refuse_one_too_many(door, stream).await;
-    };
-    // Replies are written whole, so there is nothing to wait for before they are sent.
-    let _ = stream.get_ref().set_nodelay(true);
-    let outcome = match door {
-        Door::Pop3 | Door::Pop3s => serve_pop3(service, door, stream, peer).await,
-        Door::Smtp => receive(service, stream, Dialect::Smtp, peer).await,
-        Door::Lmtp => receive(service, stream, Dialect::Lmtp, peer).await,
-    };
-    if let Err(e) = outcome {
-        log::debug!("{} connection from {peer} ended: {e}", door.protocol());
-    }
-}
-
-async fn refuse_one_too_many(door: Door, mut stream: Async<TcpStream>) {
-    let words: &[u8] = match door {
-        Door::Pop3 => b"-ERR [SYS/TEMP] too many connections from your address\r\n",
-        Door::Pop3s => return,
-        Door::Smtp | Door::Lmtp => b"421 4.7.0 too many connections from your address\r\n",
-    };
-    // A client that does not wait for the answer has got the point.
-    let _ = refuse(&mut stream, words).await;
-}
-
-async fn serve_pop3(
-    service: Arc<Service>,
-    door: Door,
-    mut stream: Async<TcpStream>,
-    peer: IpAddr,
-) -> io::Result<()> {
-    let mut slot = match service.slots.admit() {
-        Admission::Slot(slot) => slot,
-        Admission::Wait(turn) => match wait_for(turn, &stream).await? {
-            Some(slot) => slot,
-            None => return Ok(()),
-        },
-        Admission::Refused => {
-            log::warn!("a connection from {peer} was refused: socketmax and socketbacklog are used up");
-            // A refusal in clear would make no sense to a client that waits for a handshake.
-            return match door {
-                Door::Pop3s => Ok(()),
-                _ => refuse(&mut stream, b"-ERR [SYS/TEMP] too many connections, try again later\r\n").await,
-            };
-        }
-    };
-    let stream = match door {
-        Door::Pop3s => {
-            service.tls.look_at_files(&service.store, &service.settings(), Instant::now());
-            service.tls.accept(stream).await?
-        }
-        _ => Stream::Clear(stream),
-    };
-    let idle_max = service.settings().idletimeout.duration();
-    let connection = Connection::new(stream, slot.take_buffers(), idle_max);
-    pop3::serve(service, connection, peer).await
-}
-
-/// Holds a connection, without a word, until a slot is free; none where the client has gone meanwhile.
-async fn wait_for(turn: Receiver<Slot>, stream: &Async<TcpStream>) -> io::Result<Option<Slot>> {
-    let slot = async { Ok(turn.recv().await.ok()) };
-    let gone = async {
-        stream.readable().await?;
-        let mut octet = [0];
-        match stream.get_ref().peek(&mut octet) {
-            Ok(0) => Ok(None),
-            // A client that speaks before it is greeted waits all the same.
-            Ok(_) => std::future::pending().await,
-            Err(e) => Err(e),
-        }
-    };
-    slot.or(gone).await
-}
-
-async fn receive(
-    service: Arc<Service>,
-    mut stream: Async<TcpStream>,
-    dialect: Dialect,
-    peer: IpAddr,
-) -> io::Result<()> {
-    let Some(_place) = service.receiving.try_acquire_arc() else {
-        return refuse(&mut stream, b"421 4.3.2 too many connections, try again later\r\n").await;
-    };
-    let idle_max = service.settings().idletimeout.duration();
-    let connection = Connection::new(Stream::Clear(stream), Buffers::new(), idle_max);
-    receiving::serve(service, connection, dialect, Peer::Ip(peer)).await
-}
-
-async fn refuse(stream: &mut Async<TcpStream>, words: &[u8]) -> io::Result<()> {
-    let said = async {
-        stream.write_all(words).await?;
-        stream.close().await
-    };
-    let too_long = async {
-        Timer::after(REFUSAL_MAX).await;
-        Err(io::ErrorKind::TimedOut.into())
-    };
-    said.or(too_long).await
 }

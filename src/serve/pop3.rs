@@ -28,6 +28,8 @@ pub async fn serve(service: Arc<Service>, mut connection: Connection, peer: IpAd
     let mut driver =
         Driver { service, session: Session::new(policy, stamp), peer, maildrop: None, uids: Vec::new() };
     driver.run(&mut connection).await?;
+    // The maildrop is free before the client hears that its session is over: it may log in again at once.
+    drop(driver);
     connection.hang_up().await
 }
 

@@ -10,9 +10,8 @@ use smol::future::FutureExt;
 use smol::lock::SemaphoreGuardArc;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
-/// Serves one client to its end, which comes between two commands when the service ends. An error is the client's going
+/// Serves one client to its end, which comes between two messages when the service ends. An error is the client's going
 /// without a word.
 pub async fn serve(
     service: Arc<Service>,
@@ -33,8 +32,7 @@ pub async fn serve(
         let ended = run(&service, &mut session, next, &mut connection, settings.hostname.as_str()).await;
         match ended {
             Ok(Ended::ForTls) => {
-                service.tls.look_at_files(&service.store, &service.settings(), Instant::now());
-                connection = connection.start_tls(&service.tls).await?;
+                connection = connection.start_tls(&service).await?;
                 next = session.handle(Event::Secured, &mut connection.out);
                 continue;
             }
@@ -68,8 +66,12 @@ async fn run(
     loop {
         next = match next {
             Next::ReadLine { octets_max } => {
+                let is_idle = session.is_between_messages();
                 let line = connection.line(octets_max, |line, out| session.handle(Event::Line(line), out));
                 let ending = async {
+                    if !is_idle {
+                        return std::future::pending().await;
+                    }
                     let _ = service.ending.recv().await;
                     Err(io::ErrorKind::Interrupted.into())
                 };

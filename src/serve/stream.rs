@@ -1,16 +1,15 @@
 //! A client's byte stream: in clear or under TLS.
 
-use async_io::Async;
+use super::socket::Socket;
 use futures_rustls::server::TlsStream;
 use smol::io::{AsyncRead, AsyncWrite};
 use std::io::{self, IoSlice};
-use std::net::TcpStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 pub enum Stream {
-    Clear(Async<TcpStream>),
-    Tls(Box<TlsStream<Async<TcpStream>>>),
+    Clear(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 /// The label of the exporter of RFC 9266 (channel binding `tls-exporter`).

@@ -3,11 +3,12 @@
 //! Files are looked at once a second at most, when a client comes, and read again when they have changed; SIGHUP reads them at
 //! once. A pair that cannot be used is complained of, and the one before stays in use.
 
+use super::socket::Socket;
 use super::stream::Stream;
 use crate::certificate;
 use crate::settings::Settings;
 use crate::store::Store;
-use async_io::{Async, Timer};
+use async_io::Timer;
 use futures_rustls::TlsAcceptor;
 use futures_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use futures_rustls::rustls::sign::CertifiedKey;
@@ -15,7 +16,6 @@ use futures_rustls::rustls::{self, ServerConfig};
 use smol::future::FutureExt;
 use std::fs;
 use std::io;
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
@@ -100,12 +100,12 @@ impl Tls {
         }
     }
 
-    pub async fn accept(&self, stream: Async<TcpStream>) -> io::Result<Stream> {
+    pub async fn accept(&self, socket: Socket) -> io::Result<Stream> {
         let late = async {
             Timer::after(HANDSHAKE_MAX).await;
             Err(io::ErrorKind::TimedOut.into())
         };
-        let secured = self.acceptor.accept(stream).or(late).await?;
+        let secured = self.acceptor.accept(socket).or(late).await?;
         Ok(Stream::Tls(Box::new(secured)))
     }
 

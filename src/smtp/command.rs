@@ -241,7 +241,6 @@ mod tests {
             (b"AUTH PLAIN AAAA", reply::NOT_IMPLEMENTED),
             (b"AUTH NOSUCH", reply::NOT_IMPLEMENTED),
             (b"ETRN example.com", reply::NOT_IMPLEMENTED),
-            (breply::NOT_IMPLEMENTED),
             (b"MAIL", reply::MAIL_SYNTAX),
             (b"MAIL FROM:a@b.example", reply::MAIL_SYNTAX),
             (b"MAIL TO:<a@b.example>", reply::MAIL_SYNTAX),

@@ -193,6 +193,11 @@ impl Session {
         }
     }
 
+    /// Whether nothing of a message would be lost if the session ended now.
+    pub fn is_between_messages(&self) -> bool {
+        self.transaction.is_none()
+    }
+
     fn greet(&mut self, out: &mut Vec<u8>) -> Next {
         let Policy { hostname, dialect, .. } = &self.policy;
         let protocol = match dialect {

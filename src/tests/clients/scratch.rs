@@ -94,7 +94,7 @@ impl Scratch {
         // Those of the settings are in the way of each other while they are changed one by one.
         self.winpop("set smtpport 0");
         self.winpop("set lmtpport 0");
-        for key in ["port", "smtpport", "lmtpport"] {
+        for key in ["port", "tlsport", "smtpport", "lmtpport"] {
             self.winpop(&format!("set {key} {}", free_port()));
         }
     }

@@ -35,6 +35,7 @@ fn the_transcripts_hold_over_a_socket() {
             hold(transcript, &stage, ip);
             stage.clear();
             held += 1;
+            eprintln!("{} {:?}", transcript.name, std::time::Instant::now());
         }
     }
     println!("{held} of {} transcripts held", transcripts.len());
