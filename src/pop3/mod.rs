@@ -20,6 +20,7 @@
 //!               Close                         └─ QUIT ─► Commit ─► Close
 //! ```
 
+mod authorization;
 mod capabilities;
 mod command;
 mod maildrop;
