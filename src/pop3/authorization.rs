@@ -2,13 +2,13 @@
 
 use super::capabilities::{write_capabilities, write_mechanisms};
 use super::command::Command;
-use super::mechanism::{self, Mechanism, Step};
-use super::reply::{
-    BAD_RESPONSE, LOG_IN_FIRST, PLAINTEXT_REFUSED, WRONG_CREDENTIALS, ok, refuse, refuse_plaintext_login,
-    reply, report_totals,
+use super::mechanism::{
+    self, Claim, Hindrance, Kind, Mechanism, Step, password_hindrance, secrets_hindrance,
 };
+use super::reply::{LOG_IN_FIRST, WRONG_CREDENTIALS, ok, refuse, refuse_way, reply, report_totals, text_of};
 use super::session::{READ_COMMAND, READ_RESPONSE, Session, State, View, choose_language, close};
-use super::{Credentials, Next, REFUSED_LOGINS_MAX};
+use super::{Channel, Credentials, Next, REFUSED_LOGINS_MAX};
+use crate::auth::{Account, Refusal, digest};
 use crate::message::Totals;
 use crate::verdict::Login;
 
@@ -16,6 +16,14 @@ impl Session {
     pub(super) fn authorization(&mut self, user: Option<Vec<u8>>) -> Next {
         self.state = State::Authorization { user };
         READ_COMMAND
+    }
+
+    pub(super) fn greet(&mut self, out: &mut Vec<u8>) -> Next {
+        match &self.apop_challenge {
+            Some(challenge) => ok(out, format_args!("POP3 service ready {challenge}")),
+            None => ok(out, format_args!("POP3 service ready")),
+        }
+        self.authorization(None)
     }
 
     pub(super) fn authorize(
@@ -27,24 +35,56 @@ impl Session {
         self.bad_lines = 0;
         match command {
             Command::Quit => return close(out),
-            Command::User(_) if !self.policy.plaintext_allowed => refuse(out, PLAINTEXT_REFUSED),
-            Command::User(name) => {
-                ok(out, format_args!("now the password"));
-                return self.authorization(Some(name.to_vec()));
-            }
-            Command::Pass(_) if !self.policy.plaintext_allowed => refuse_plaintext_login(out),
-            Command::Pass(password) => match user {
-                Some(name) => return self.check(Credentials::new(&name, password)),
-                None => refuse(out, "USER comes before PASS"),
+            Command::User(name) => match password_hindrance(&self.policy) {
+                Some(hindrance) => refuse(out, hindrance.text()),
+                None => {
+                    ok(out, format_args!("now the password"));
+                    return self.authorization(Some(name.to_vec()));
+                }
             },
+            Command::Pass(password) => match (password_hindrance(&self.policy), &user) {
+                (Some(hindrance), _) => refuse_way(hindrance, out),
+                (None, Some(name)) => return self.check(Credentials::new(name, password)),
+                (None, None) => refuse(out, "USER comes before PASS"),
+            },
+            Command::Apop { name, digest } => return self.apop(user, name, digest, out),
+            Command::Stls => return self.begin_tls(user, out),
             Command::Auth { mechanism, initial } => return self.authenticate(user, mechanism, initial, out),
             Command::Mechanisms => write_mechanisms(&self.policy, out),
             // Nothing is remembered: names and passwords are taken as UTF-8 with or without it, and message
             // texts go out as they came in.
             Command::Utf8 => ok(out, format_args!("UTF-8 it is")),
-            Command::Capa => write_capabilities(&self.policy, out),
+            Command::Capa => write_capabilities(&self.policy, false, out),
             Command::Lang(range) => choose_language(range, out),
             Command::Noop | Command::Stat | Command::Rset | Command::Listed(_) => refuse(out, LOG_IN_FIRST),
+        }
+        self.authorization(user)
+    }
+
+    fn apop(&mut self, user: Option<Vec<u8>>, name: &[u8], digest: &[u8], out: &mut Vec<u8>) -> Next {
+        match (&self.apop_challenge, secrets_hindrance(&self.policy)) {
+            (Some(challenge), None) => {
+                let claim = digest::Claim::apop(name, digest, challenge.clone());
+                self.find(Claim::Digest(claim))
+            }
+            _ => {
+                refuse_way(Hindrance::NoSecrets, out);
+                self.authorization(user)
+            }
+        }
+    }
+
+    /// Whatever stands in the input behind STLS came before the handshake, from anybody: the owner throws it away
+    /// (RFC 2595 section 4 and its sections on security).
+    fn begin_tls(&mut self, user: Option<Vec<u8>>, out: &mut Vec<u8>) -> Next {
+        match self.policy.channel {
+            Channel::Clear { stls_offered: true } => {
+                ok(out, format_args!("begin the TLS handshake"));
+                self.state = State::Securing;
+                return Next::StartTls;
+            }
+            Channel::Clear { stls_offered: false } => refuse(out, "TLS is not offered here"),
+            Channel::Tls(_) => refuse(out, "TLS has begun already"),
         }
         self.authorization(user)
     }
@@ -56,18 +96,19 @@ impl Session {
         initial: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) -> Next {
-        if mechanism::is_plaintext(name) && !self.policy.plaintext_allowed {
-            refuse_plaintext_login(out);
-            return self.authorization(user);
-        }
-        let Some(mechanism) = Mechanism::start(name) else {
+        let Some(kind) = Kind::named(name) else {
             refuse(out, "there is no such mechanism, AUTH alone lists those there are");
             return self.authorization(user);
         };
-        match initial.map(mechanism::decode_initial) {
+        if let Some(hindrance) = kind.hindrance(&self.policy) {
+            refuse_way(hindrance, out);
+            return self.authorization(user);
+        }
+        let mechanism = Mechanism::start(kind, self.nonces.draw(), &self.policy);
+        match initial {
             None => self.ask(mechanism, out),
-            Some(Ok(response)) => self.respond(mechanism, &response, out),
-            Some(Err(mechanism::Malformed)) => self.break_exchange(out),
+            Some(_) if kind.begins_with_challenge() => self.break_exchange(out),
+            Some(typed) => self.respond(mechanism, typed, out),
         }
     }
 
@@ -76,19 +117,35 @@ impl Session {
             refuse(out, "AUTH is cancelled");
             return self.authorization(None);
         }
-        match mechanism::decode(line) {
-            Ok(response) => self.respond(mechanism, &response, out),
-            Err(mechanism::Malformed) => self.break_exchange(out),
+        self.respond(mechanism, line, out)
+    }
+
+    fn respond(&mut self, mechanism: Mechanism, typed: &[u8], out: &mut Vec<u8>) -> Next {
+        let step = mechanism::decode(typed).and_then(|response| mechanism.respond(&response, &self.policy));
+        self.follow(step, out)
+    }
+
+    pub(super) fn judge(&mut self, claim: Claim, account: Account, out: &mut Vec<u8>) -> Next {
+        self.follow(claim.judge(account), out)
+    }
+
+    fn follow(&mut self, step: Result<Step, Refusal>, out: &mut Vec<u8>) -> Next {
+        match step {
+            Ok(Step::Ask(mechanism)) => self.ask(mechanism, out),
+            Ok(Step::Check(credentials)) => self.check(credentials),
+            Ok(Step::Find(claim)) => self.find(claim),
+            Ok(Step::Open(name)) => {
+                self.state = State::Checking;
+                Next::Open { name }
+            }
+            Err(refusal) => self.refuse_login(text_of(refusal), out),
         }
     }
 
-    fn respond(&mut self, mechanism: Mechanism, response: &[u8], out: &mut Vec<u8>) -> Next {
-        match mechanism.respond(response) {
-            Ok(Step::Ask(mechanism)) => self.ask(mechanism, out),
-            Ok(Step::Check(credentials)) => self.check(credentials),
-            Ok(Step::NotOneself) => self.refuse_login(WRONG_CREDENTIALS, out),
-            Err(mechanism::Malformed) => self.break_exchange(out),
-        }
+    fn find(&mut self, claim: Claim) -> Next {
+        let name = claim.name().to_owned();
+        self.state = State::Finding(claim);
+        Next::Account { name }
     }
 
     fn ask(&mut self, mechanism: Mechanism, out: &mut Vec<u8>) -> Next {
@@ -99,7 +156,7 @@ impl Session {
 
     /// A failed exchange counts as a refused login: there is no honest reason for many of them.
     pub(super) fn break_exchange(&mut self, out: &mut Vec<u8>) -> Next {
-        self.refuse_login(BAD_RESPONSE, out)
+        self.refuse_login(text_of(Refusal::Malformed), out)
     }
 
     fn check(&mut self, credentials: Credentials) -> Next {

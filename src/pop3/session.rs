@@ -2,16 +2,19 @@
 
 use std::fmt::Arguments;
 use std::mem;
+use std::time::SystemTime;
 
 use super::capabilities::{language_for, write_capabilities, write_languages};
 use super::command::{Command, ListedCommand, Malformed, Number};
 use super::maildrop::Maildrop;
-use super::mechanism::Mechanism;
+use super::mechanism::{Claim, Mechanism};
 use super::reply::{LOGGED_IN_ALREADY, NO_SUCH_MESSAGE, ok, refuse, reply, report_totals, sign_off};
 use super::{
     BAD_LINES_MAX, COMMAND_OCTETS_MAX, Event, Next, Policy, RESPONSE_OCTETS_MAX, SLICE_OCTETS, Send,
     TERMINATOR,
 };
+use crate::auth::digest;
+use crate::auth::nonce::{self, Nonces};
 use crate::message::{Entry, Totals};
 
 pub(super) const READ_COMMAND: Next = Next::ReadLine { octets_max: COMMAND_OCTETS_MAX };
@@ -25,23 +28,29 @@ pub struct Session {
     /// Lines in a row that were no command.
     pub(super) bad_lines: u32,
     pub(super) refused_logins: u32,
+    pub(super) nonces: Nonces,
+    pub(super) connected: SystemTime,
+    /// What the greeting asked of APOP, if it did: `<stamp@hostname>`. Stays as it was when TLS begins.
+    pub(super) apop_challenge: Option<String>,
 }
 
 /// Where a session stands: RFC 1939's state, and what is awaited in it.
 #[derive(Debug)]
 pub(super) enum State {
     /// The connection.
-    New {
-        stamp: String,
-    },
+    New,
     /// AUTHORIZATION: a command. The name is that of the last USER.
     Authorization {
         user: Option<Vec<u8>>,
     },
     /// AUTHORIZATION: the response to a mechanism's challenge.
     Exchange(Mechanism),
+    /// AUTHORIZATION: what is known of an account.
+    Finding(Claim),
     /// AUTHORIZATION: the verdict on a login.
     Checking,
+    /// AUTHORIZATION: the end of the TLS handshake.
+    Securing,
     /// TRANSACTION: a command.
     Transaction(View),
     /// TRANSACTION: the list, which this command needs.
@@ -71,16 +80,20 @@ pub(super) enum View {
 
 /// What a listing shows of each message.
 #[derive(Clone, Copy, Debug)]
-enum Column {
+pub(super) enum Column {
     Octets,
     Uid,
 }
 
 impl Session {
-    /// `stamp` is the part of the greeting that must not be foreseeable (RFC 1939 section 7, APOP): printable
-    /// ASCII without `<`, `>`, `@` and spaces, at most 128 octets.
-    pub fn new(policy: Policy, stamp: String) -> Self {
-        Self { policy, state: State::New { stamp }, bad_lines: 0, refused_logins: 0 }
+    /// `seed` is 32 octets of chance, of this session alone: challenges are drawn from it. `connected` is the time
+    /// now, which NTLM tells the client.
+    pub fn new(policy: Policy, seed: [u8; 32], connected: SystemTime) -> Self {
+        let mut nonces = Nonces::new(seed);
+        let stamp = nonce::stamp(&nonces.draw());
+        let apop_challenge = policy.secrets_available.then(|| digest::challenge(&stamp, &policy.hostname));
+        let state = State::New;
+        Self { policy, state, bad_lines: 0, refused_logins: 0, nonces, connected, apop_challenge }
     }
 
     /// Takes what happened, appends replies to `out`, and says what is wanted next.
@@ -89,19 +102,21 @@ impl Session {
     /// When the event is not an answer to what was wanted.
     pub fn handle(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Next {
         match (mem::replace(&mut self.state, State::Ended), event) {
-            (State::New { stamp }, Event::Connected) => {
-                ok(out, format_args!("POP3 service ready <{stamp}@{}>", self.policy.hostname));
-                self.authorization(None)
-            }
+            (State::New, Event::Connected) => self.greet(out),
             (State::Authorization { user }, Event::Line(line)) => match Command::parse(line) {
                 Ok(command) => self.authorize(user, command, out),
                 Err(malformed) => self.refuse_line(State::Authorization { user }, malformed, out),
             },
             (State::Exchange(mechanism), Event::Line(line)) => self.exchange(mechanism, line, out),
             (State::Exchange(_), Event::LineTooLong) => self.break_exchange(out),
+            (State::Finding(claim), Event::Account(account)) => self.judge(claim, account, out),
             (State::Checking, Event::LoggedIn(verdict)) => self.log_in(verdict, out),
-            (State::Checking, Event::Unavailable) => {
+            (State::Finding(_) | State::Checking, Event::Unavailable) => {
                 self.refuse_login("[SYS/TEMP] logins cannot be checked now, try again later", out)
+            }
+            (State::Securing, Event::Secured(policy)) => {
+                self.policy = policy;
+                self.authorization(None)
             }
             (State::Transaction(view), Event::Line(line)) => match Command::parse(line) {
                 Ok(command) => self.transact(view, command, out),
@@ -159,10 +174,12 @@ impl Session {
             }
             Command::Rset => return self.reset(view, out),
             Command::Noop => ok(out, format_args!("still here")),
-            Command::Capa => write_capabilities(&self.policy, out),
+            Command::Capa => write_capabilities(&self.policy, true, out),
             Command::Lang(range) => choose_language(range, out),
             Command::User(_)
             | Command::Pass(_)
+            | Command::Apop { .. }
+            | Command::Stls
             | Command::Auth { .. }
             | Command::Mechanisms
             | Command::Utf8 => refuse(out, LOGGED_IN_ALREADY),

@@ -4,8 +4,9 @@ use super::Service;
 use super::connection::Connection;
 use crate::address::Address;
 use crate::auth::password::Verifier;
+use crate::auth::{Account, ntlm};
 use crate::message::Uid;
-use crate::pop3::{Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
+use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
 use crate::store::{Fault, Maildrop, Read, Store};
 use crate::verdict::Login;
 use crate::wire::{self, Line};
@@ -14,7 +15,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Serves one client to its end. An error is the client's going without a word, or its silence.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
@@ -25,13 +26,18 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let settings = service.settings();
     let policy = Policy {
         hostname: settings.hostname.as_str().to_owned(),
+        channel: Channel::Clear { stls_offered: false },
+        spa_required: false,
+        secrets_available: false,
+        ntlm_level: ntlm::Level::V2,
         plaintext_allowed: settings.plaintext.allows(peer),
         expire_days: Some(settings.expire.get()).filter(|days| *days > 0),
         login_delay_seconds: settings.logindelay.seconds() as u32,
     };
-    let stamp = format!("{:016x}.{:016x}", crate::intake::random_u64(), crate::intake::random_u64());
-    let mut driver =
-        Driver { service, session: Session::new(policy, stamp), peer, maildrop: None, uids: Vec::new() };
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let session = Session::new(policy, seed, SystemTime::now());
+    let mut driver = Driver { service, session, peer, maildrop: None, uids: Vec::new() };
     driver.run(&mut connection).await?;
     connection.hang_up().await
 }
@@ -62,6 +68,15 @@ impl Driver {
                     let event = self.log_in(credentials).await;
                     self.session.handle(event, &mut connection.out)
                 }
+                Next::Account { name } => {
+                    let event = self.find(&name);
+                    self.session.handle(event, &mut connection.out)
+                }
+                Next::Open { name } => {
+                    let event = self.open(&name);
+                    self.session.handle(event, &mut connection.out)
+                }
+                Next::StartTls => return Ok(()),
                 Next::List => {
                     let event = self.list().await;
                     self.session.handle(event, &mut connection.out)
@@ -110,10 +125,41 @@ impl Driver {
     }
 
     async fn log_in(&mut self, credentials: Credentials) -> Event<'static> {
-        let _turn = self.service.password_checks.acquire().await;
+        let service = self.service.clone();
+        let _turn = service.password_checks.acquire().await;
         let store = self.service.store.clone();
         let name = credentials.name.clone();
         let outcome = smol::unblock(move || check_password(&store, &credentials)).await;
+        self.welcome(&name, outcome)
+    }
+
+    fn find(&self, name: &str) -> Event<'static> {
+        let mailbox = match Address::from_login(name) {
+            Ok(address) => self.service.store.read().and_then(|snapshot| snapshot.mailbox(&address)),
+            Err(_) => Ok(None),
+        };
+        match mailbox {
+            Ok(Some(mailbox)) => Event::Account(Account {
+                exists: true,
+                verifier: mailbox.credential.verifier,
+                password: None,
+            }),
+            Ok(None) => {
+                Event::Account(Account { exists: false, verifier: Verifier::of_nobody(), password: None })
+            }
+            Err(fault) => unavailable(fault),
+        }
+    }
+
+    fn open(&mut self, name: &str) -> Event<'static> {
+        let outcome = match Address::from_login(name) {
+            Ok(address) => self.service.store.open_maildrop(&address),
+            Err(_) => Ok(Login::WrongCredentials),
+        };
+        self.welcome(name, outcome)
+    }
+
+    fn welcome(&mut self, name: &str, outcome: Result<Login<Maildrop>, Fault>) -> Event<'static> {
         match outcome {
             Ok(Login::Welcome(maildrop)) if !self.may_log_in(maildrop.address()) => {
                 Event::LoggedIn(Login::TooSoon)
