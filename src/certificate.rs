@@ -12,7 +12,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use time::{Duration, OffsetDateTime};
 
 use crate::settings::Settings;
@@ -143,6 +143,43 @@ fn description(der: &[u8], is_our_own: bool) -> Description {
     Description { names: names.unwrap_or_default(), fingerprint: pairs.join(":"), is_our_own }
 }
 
+/// What ties a login to this certificate: its hash, by the algorithm of its signature, but at least SHA-256 (RFC 5929
+/// section 4.1).
+pub fn endpoint_binding(der: &[u8]) -> Vec<u8> {
+    match signature_algorithm(der) {
+        // ecdsa-with-SHA384 and sha384WithRSAEncryption (RFC 5758 section 3.2, RFC 8017 appendix A.2.4).
+        Some([0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03])
+        | Some([0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0c]) => Sha384::digest(der).to_vec(),
+        // The same with SHA-512.
+        Some([0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04])
+        | Some([0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0d]) => Sha512::digest(der).to_vec(),
+        _ => Sha256::digest(der).to_vec(),
+    }
+}
+
+/// The object identifier in `Certificate.signatureAlgorithm` (RFC 5280 section 4.1.1.2).
+fn signature_algorithm(der: &[u8]) -> Option<&[u8]> {
+    let (certificate, _) = der_element(der, 0x30)?;
+    let (_, after_tbs) = der_element(certificate, 0x30)?;
+    let (algorithm, _) = der_element(after_tbs, 0x30)?;
+    Some(der_element(algorithm, 0x06)?.0)
+}
+
+/// The contents of the first element, which has this tag, and what follows it (X.690 section 8.1).
+fn der_element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let (&first, rest) =
+        der.split_first().filter(|(first, _)| **first == tag).map(|(_, rest)| rest.split_first())??;
+    let (len, rest) = match first {
+        0..0x80 => (usize::from(first), rest),
+        _ => {
+            let (octets, rest) =
+                rest.split_at_checked(usize::from(first & 0x7f)).filter(|(o, _)| o.len() <= 4)?;
+            (octets.iter().fold(0, |len, octet| len << 8 | usize::from(*octet)), rest)
+        }
+    };
+    rest.split_at_checked(len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +197,13 @@ mod tests {
         let described = description(&row.certificate, true);
         assert_eq!(described.names, ["mail.example.com", "localhost"]);
         assert_eq!(described.fingerprint.len(), 32 * 3 - 1);
+        // ecdsa-with-SHA256
+        let algorithm = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+        assert_eq!(signature_algorithm(&row.certificate), Some(&algorithm[..]));
+        assert_eq!(endpoint_binding(&row.certificate), Sha256::digest(&row.certificate).to_vec());
+        for end in 0..row.certificate.len() {
+            assert_eq!(signature_algorithm(&row.certificate[..end]), None);
+        }
         assert!(certified(vec![row.certificate.into()], PrivateKeyDer::Pkcs8(row.key.into())).is_ok());
     }
 

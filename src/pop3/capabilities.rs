@@ -1,22 +1,23 @@
 //! What CAPA, bare AUTH and LANG tell.
 
 use super::reply::{ok, reply};
-use super::{Policy, TERMINATOR, mechanism};
+use super::{Channel, Policy, TERMINATOR, mechanism};
 
 /// The languages of our replies (RFC 6856 section 3): the tag and the language's name in itself.
 /// `i-default` (RFC 2277 section 4.5) is what everybody is presumed to read.
 const LANGUAGES: &[(&str, &str)] = &[("en", "English"), ("i-default", "English, the default")];
 
-/// The same before and after login: what changed in between would look like somebody in the middle
-/// (RFC 2449 section 5).
-pub fn write_capabilities(policy: &Policy, out: &mut Vec<u8>) {
+/// The same before and after login, since what changed in between would look like somebody in the middle
+/// (RFC 2449 section 5); but STLS is for before (RFC 2595 section 4).
+pub fn write_capabilities(policy: &Policy, logged_in: bool, out: &mut Vec<u8>) {
+    let takes_passwords = mechanism::password_hindrance(policy).is_none();
     let mut lines = vec!["TOP".to_owned()];
-    if policy.plaintext_allowed {
+    if takes_passwords {
         lines.push("USER".to_owned());
     }
-    let mechanisms = mechanism::offered(policy);
-    if !mechanisms.is_empty() {
-        lines.push(format!("SASL {}", mechanisms.join(" ")));
+    lines.push(format!("SASL {}", mechanism::offered(policy).join(" ")));
+    if policy.channel == (Channel::Clear { stls_offered: true }) && !logged_in {
+        lines.push("STLS".to_owned());
     }
     lines.push("RESP-CODES".to_owned());
     lines.push("AUTH-RESP-CODE".to_owned());
@@ -30,7 +31,7 @@ pub fn write_capabilities(policy: &Policy, out: &mut Vec<u8>) {
     });
     lines.push("UIDL".to_owned());
     // The argument says that USER and PASS take UTF-8 (RFC 6856 section 2.2).
-    lines.push(if policy.plaintext_allowed { "UTF8 USER" } else { "UTF8" }.to_owned());
+    lines.push(if takes_passwords { "UTF8 USER" } else { "UTF8" }.to_owned());
     lines.push("LANG".to_owned());
     lines.push("IMPLEMENTATION pop3svc".to_owned());
     write_listing("capability list follows", &lines, out);
@@ -38,7 +39,7 @@ pub fn write_capabilities(policy: &Policy, out: &mut Vec<u8>) {
 
 /// Outlook asks so, and takes a line for each.
 pub fn write_mechanisms(policy: &Policy, out: &mut Vec<u8>) {
-    write_listing("mechanisms follow", mechanism::offered(policy), out);
+    write_listing("mechanisms follow", &mechanism::offered(policy), out);
 }
 
 pub fn write_languages(out: &mut Vec<u8>) {

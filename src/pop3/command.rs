@@ -16,6 +16,12 @@ pub enum Command<'a> {
     Lang(Option<&'a [u8]>),
     User(&'a [u8]),
     Pass(&'a [u8]),
+    Apop {
+        name: &'a [u8],
+        /// As typed.
+        digest: &'a [u8],
+    },
+    Stls,
     /// Bare AUTH: the mechanisms, one a line, as Outlook asks for them.
     Mechanisms,
     Auth {
@@ -69,6 +75,8 @@ const SYNTAX: &[(&[u8], &str)] = &[
     (b"AUTH", "AUTH [mechanism [initial-response]]"),
     (b"UTF8", "UTF8"),
     (b"LANG", "LANG [language]"),
+    (b"APOP", "APOP name digest"),
+    (b"STLS", "STLS"),
 ];
 
 impl<'a> Command<'a> {
@@ -91,6 +99,8 @@ impl<'a> Command<'a> {
             (b"CAPA", None, _, _) => Command::Capa,
             (b"UTF8", None, _, _) => Command::Utf8,
             (b"LANG", language, None, _) => Command::Lang(language),
+            (b"APOP", Some(name), Some(digest), None) => Command::Apop { name, digest },
+            (b"STLS", None, _, _) => Command::Stls,
             (b"AUTH", None, _, _) => Command::Mechanisms,
             (b"AUTH", Some(mechanism), initial, None) => Command::Auth { mechanism, initial },
             (b"LIST", number, None, _) => Command::Listed(ListedCommand::List(number.map(Number::parse))),

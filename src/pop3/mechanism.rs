@@ -1,16 +1,43 @@
-//! The mechanisms of AUTH (RFC 5034): what each asks and what it makes of the answers.
+//! The mechanisms of AUTH (RFC 5034): which there are, what each asks and what it makes of the answers.
 //!
-//! A mechanism that waits for the client is a value that holds what it knows so far; a response turns it into
-//! the next such value or into an outcome.
+//! A mechanism that waits for the client is a [`Mechanism`], which holds what it knows so far; one that must know of
+//! the account is a [`Claim`]. A response, or the account, turns it into the next [`Step`].
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
 
-use super::{Credentials, Password, Policy};
+use super::{Channel, Credentials, Password, Policy};
 use crate::address::Address;
+use crate::auth::nonce::{self, Nonce};
+use crate::auth::{Account, Refusal, digest, scram};
 
-/// The mechanisms that send the password itself, in the order they are offered.
-const PLAINTEXT: &[&str] = &["PLAIN", "LOGIN"];
+/// The mechanisms, in the order they are offered: what gives least away comes first.
+const KINDS: &[(Kind, &str)] = &[
+    (Kind::ScramPlus, "SCRAM-SHA-256-PLUS"),
+    (Kind::Scram, "SCRAM-SHA-256"),
+    (Kind::CramMd5, "CRAM-MD5"),
+    (Kind::Plain, "PLAIN"),
+    (Kind::Login, "LOGIN"),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    ScramPlus,
+    Scram,
+    CramMd5,
+    Plain,
+    Login,
+}
+
+/// Why a way to log in, known as it is, cannot be gone on this connection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Hindrance {
+    PasswordInClear,
+    SpaRequired,
+    NoSecrets,
+    NotTls,
+}
 
 /// A mechanism that waits for a response of the client.
 #[derive(Debug)]
@@ -22,94 +49,198 @@ pub enum Mechanism {
     LoginPassword {
         name: Vec<u8>,
     },
+    CramMd5 {
+        challenge: String,
+    },
+    ScramFirst {
+        plus: bool,
+        nonce: Nonce,
+    },
+    ScramLast(scram::Exchange),
+    /// The proof was right, and the client wants to see ours.
+    ScramEnd {
+        name: String,
+        server_final: String,
+    },
 }
 
-/// Where a response led.
+/// A mechanism that waits to be told of the account.
+#[derive(Debug)]
+pub enum Claim {
+    Digest(digest::Claim),
+    Scram { first: scram::ClientFirst, nonce: Nonce },
+}
+
+/// Where a response, or the account, led.
 #[derive(Debug)]
 pub enum Step {
     Ask(Mechanism),
+    /// Whose password this is, if anybody's.
     Check(Credentials),
-    /// Somebody wants to act for somebody else, which nobody may here.
-    NotOneself,
+    /// What there is to know of the account that the claim names.
+    Find(Claim),
+    /// The proof is right.
+    Open(String),
 }
-
-/// A response that is not Base64, or not what the mechanism asked for.
-#[derive(Debug, PartialEq)]
-pub struct Malformed;
 
 /// The names that AUTH and CAPA show.
-pub fn offered(policy: &Policy) -> &'static [&'static str] {
-    if policy.plaintext_allowed { PLAINTEXT } else { &[] }
+pub fn offered(policy: &Policy) -> Vec<&'static str> {
+    KINDS.iter().filter(|(kind, _)| kind.hindrance(policy).is_none()).map(|(_, name)| *name).collect()
 }
 
-/// Whether this mechanism is one of those that send the password itself.
-pub fn is_plaintext(name: &[u8]) -> bool {
-    PLAINTEXT.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+/// Why a password may not be sent as it is.
+pub fn password_hindrance(policy: &Policy) -> Option<Hindrance> {
+    if policy.spa_required {
+        Some(Hindrance::SpaRequired)
+    } else if policy.plaintext_allowed {
+        None
+    } else {
+        Some(Hindrance::PasswordInClear)
+    }
 }
 
-/// What stands in an AUTH line after the mechanism: `=` is an empty response, since nothing at all means that
-/// the client wants to be asked (RFC 5034 section 4).
-pub fn decode_initial(typed: &[u8]) -> Result<Vec<u8>, Malformed> {
-    if typed == b"=" { Ok(Vec::new()) } else { decode(typed) }
+/// Why nothing can be checked that needs the password in clear.
+pub fn secrets_hindrance(policy: &Policy) -> Option<Hindrance> {
+    (!policy.secrets_available).then_some(Hindrance::NoSecrets)
 }
 
-/// Base64 with its padding and nothing else (RFC 4648 section 4).
-pub fn decode(typed: &[u8]) -> Result<Vec<u8>, Malformed> {
-    STANDARD.decode(typed).map_err(|_| Malformed)
+impl Kind {
+    pub fn named(typed: &[u8]) -> Option<Self> {
+        let is_typed = |name: &str| name.as_bytes().eq_ignore_ascii_case(typed);
+        KINDS.iter().find(|(_, name)| is_typed(name)).map(|(kind, _)| *kind)
+    }
+
+    pub fn hindrance(self, policy: &Policy) -> Option<Hindrance> {
+        match self {
+            Kind::ScramPlus => policy.channel.binding().is_none().then_some(Hindrance::NotTls),
+            Kind::Scram => None,
+            Kind::CramMd5 => secrets_hindrance(policy),
+            Kind::Plain | Kind::Login => password_hindrance(policy),
+        }
+    }
+
+    /// Whether the client's first message can only be an answer to ours, so that an initial response makes no
+    /// sense (RFC 5034 section 4).
+    pub fn begins_with_challenge(self) -> bool {
+        self == Kind::CramMd5
+    }
+}
+
+/// What stands in an AUTH line after the mechanism, or in a line of its own: Base64 with its padding and nothing else
+/// (RFC 4648 section 4). `=` is an empty response: after AUTH because nothing at all means that the client wants to
+/// be asked (RFC 5034 section 4), and in a line of its own because curl sends it there too.
+pub fn decode(typed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    match typed {
+        b"=" => Ok(Zeroizing::default()),
+        _ => STANDARD.decode(typed).map(Zeroizing::new).map_err(|_| Refusal::Malformed),
+    }
 }
 
 impl Mechanism {
-    pub fn start(name: &[u8]) -> Option<Self> {
-        match name.to_ascii_uppercase().as_slice() {
-            b"PLAIN" => Some(Mechanism::Plain),
-            b"LOGIN" => Some(Mechanism::LoginName),
-            _ => None,
+    /// `nonce` is for this exchange alone.
+    pub fn start(kind: Kind, nonce: Nonce, policy: &Policy) -> Self {
+        match kind {
+            Kind::ScramPlus => Mechanism::ScramFirst { plus: true, nonce },
+            Kind::Scram => Mechanism::ScramFirst { plus: false, nonce },
+            Kind::CramMd5 => {
+                let challenge = digest::challenge(&nonce::stamp(&nonce), &policy.hostname);
+                Mechanism::CramMd5 { challenge }
+            }
+            Kind::Plain => Mechanism::Plain,
+            Kind::Login => Mechanism::LoginName,
         }
     }
 
     /// What the client is asked, in Base64.
     pub fn challenge(&self) -> String {
         STANDARD.encode(match self {
-            Mechanism::Plain => "",
+            Mechanism::Plain | Mechanism::ScramFirst { .. } => "",
             Mechanism::LoginName => "Username:",
             Mechanism::LoginPassword { .. } => "Password:",
+            Mechanism::CramMd5 { challenge } => challenge,
+            Mechanism::ScramLast(exchange) => exchange.challenge(),
+            Mechanism::ScramEnd { server_final, .. } => server_final,
         })
     }
 
-    pub fn respond(self, response: &[u8]) -> Result<Step, Malformed> {
+    pub fn respond(self, response: &[u8], policy: &Policy) -> Result<Step, Refusal> {
         match self {
             Mechanism::Plain => plain(response),
-            Mechanism::LoginName if response.is_empty() => Err(Malformed),
+            Mechanism::LoginName if response.is_empty() => Err(Refusal::Malformed),
             Mechanism::LoginName => Ok(Step::Ask(Mechanism::LoginPassword { name: response.to_vec() })),
             Mechanism::LoginPassword { name } => Ok(Step::Check(Credentials::new(&name, response))),
+            Mechanism::CramMd5 { challenge } => {
+                Ok(Step::Find(Claim::Digest(digest::Claim::cram_md5(response, challenge)?)))
+            }
+            Mechanism::ScramFirst { plus, nonce } => {
+                let first = scram::ClientFirst::parse(response, plus, policy.channel.binding())?;
+                require_oneself(first.authorization_identity.as_deref().unwrap_or_default(), &first.name)?;
+                Ok(Step::Find(Claim::Scram { first, nonce }))
+            }
+            Mechanism::ScramLast(exchange) => {
+                let server_final = exchange.check(response)?;
+                Ok(Step::Ask(Mechanism::ScramEnd { name: exchange.name, server_final }))
+            }
+            Mechanism::ScramEnd { name, .. } if response.is_empty() => Ok(Step::Open(name)),
+            Mechanism::ScramEnd { .. } => Err(Refusal::Malformed),
+        }
+    }
+}
+
+impl Claim {
+    pub fn name(&self) -> &str {
+        match self {
+            Claim::Digest(claim) => &claim.name,
+            Claim::Scram { first, .. } => &first.name,
+        }
+    }
+
+    pub fn judge(self, account: Account) -> Result<Step, Refusal> {
+        match self {
+            Claim::Digest(claim) => claim.check(&account).map(|()| Step::Open(claim.name)),
+            Claim::Scram { first, nonce } => {
+                Ok(Step::Ask(Mechanism::ScramLast(first.with_account(account, &nonce))))
+            }
         }
     }
 }
 
 /// `authorization identity NUL name NUL password` (RFC 4616 section 2).
-fn plain(response: &[u8]) -> Result<Step, Malformed> {
+fn plain(response: &[u8]) -> Result<Step, Refusal> {
     let parts: Vec<&[u8]> = response.split(|&b| b == 0).collect();
     let [identity, name, password] = parts[..] else {
-        return Err(Malformed);
+        return Err(Refusal::Malformed);
     };
     if name.is_empty() {
-        return Err(Malformed);
+        return Err(Refusal::Malformed);
     }
-    if !identity.is_empty() && !is_same_mailbox(identity, name) {
-        return Ok(Step::NotOneself);
-    }
-    Ok(Step::Check(Credentials::new(name, password)))
+    let credentials = Credentials::new(name, password);
+    require_oneself(&String::from_utf8_lossy(identity), &credentials.name)?;
+    Ok(Step::Check(credentials))
 }
 
-/// Some clients repeat the name as authorization identity, in another spelling at times.
-fn is_same_mailbox(one: &[u8], other: &[u8]) -> bool {
-    let address = |name| std::str::from_utf8(name).ok().and_then(|name| Address::from_login(name).ok());
-    one == other || address(one).is_some_and(|one| Some(one) == address(other))
+/// Nobody may act for somebody else here. Some clients repeat the name as authorization identity, in another
+/// spelling at times.
+fn require_oneself(identity: &str, name: &str) -> Result<(), Refusal> {
+    let address = |name: &str| Address::from_login(name).ok();
+    let is_oneself = identity.is_empty()
+        || identity == name
+        || address(identity).is_some_and(|identity| Some(identity) == address(name));
+    if is_oneself { Ok(()) } else { Err(Refusal::Wrong) }
 }
 
 impl Credentials {
     pub(super) fn new(name: &[u8], password: &[u8]) -> Self {
         Self { name: String::from_utf8_lossy(name).into_owned(), password: Password::from(password) }
+    }
+}
+
+impl Channel {
+    fn binding(&self) -> Option<&crate::auth::ChannelBinding> {
+        match self {
+            Channel::Clear { .. } => None,
+            Channel::Tls(binding) => Some(binding),
+        }
     }
 }
 
@@ -119,11 +250,13 @@ mod tests {
 
     #[test]
     fn base64_is_strict() {
-        assert_eq!(decode(b"AGI="), Ok(b"\0b".to_vec()));
-        for bad in ["AGI", "AGJ=", "A GI=", "AGI=\r", "=", "AGI==", "AG-_"] {
-            assert_eq!(decode(bad.as_bytes()), Err(Malformed), "{bad}");
+        assert_eq!(decode(b"AGI=").as_deref(), Ok(&b"\0b".to_vec()));
+        for bad in ["AGI", "AGJ=", "A GI=", "AGI=\r", "==", "AGI==", "AG-_"] {
+            assert_eq!(decode(bad.as_bytes()), Err(Refusal::Malformed), "{bad}");
         }
-        assert_eq!(decode_initial(b"="), Ok(Vec::new()));
+        for empty in ["", "="] {
+            assert_eq!(decode(empty.as_bytes()).as_deref(), Ok(&Vec::new()), "{empty}");
+        }
     }
 
     #[test]
@@ -141,7 +274,15 @@ mod tests {
             let response = format!("{own}\0bob@example.com\0secret");
             assert!(matches!(plain(response.as_bytes()), Ok(Step::Check(_))), "{own}");
         }
-        assert!(matches!(plain(b"eve\0bob\0secret"), Ok(Step::NotOneself)));
+        assert_eq!(plain(b"eve\0bob\0secret").err(), Some(Refusal::Wrong));
+    }
+
+    #[test]
+    fn every_mechanism_is_found_by_its_name_in_any_case() {
+        for (kind, name) in KINDS {
+            assert_eq!(Kind::named(name.to_ascii_lowercase().as_bytes()), Some(*kind));
+        }
+        assert_eq!(Kind::named(b"SCRAM-SHA-1"), None);
     }
 
     #[test]

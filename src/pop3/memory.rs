@@ -1,15 +1,29 @@
 //! An owner of sessions whose mailbox is in memory and whose connection is a function call. Tests and fuzz
 //! targets hold their conversations with it.
 
-use super::{Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
+use super::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
+use crate::auth::{Account, ChannelBinding, testing};
 use crate::message::{Entry, Totals, Uid};
 use crate::verdict::Login;
+use std::time::{Duration, SystemTime};
+
+/// When every conversation begins: 2003-04-24, the day our forebear was released.
+pub fn connected() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_051_142_400)
+}
+
+/// Of the TLS connections there are here.
+pub fn channel_binding() -> ChannelBinding {
+    ChannelBinding { exporter: Some([1; 32]), endpoint: vec![2; 32] }
+}
 
 /// The one mailbox there is, and how its store behaves.
 #[derive(Clone, Debug, Default)]
 pub struct Mailbox {
     pub name: String,
     pub password: String,
+    /// The password cannot be had back in clear.
+    pub unrecoverable: bool,
     pub messages: Vec<Message>,
     /// The answer to a login with the right name and password, if it is not `Welcome`.
     pub refusal: Option<Login<Totals>>,
@@ -37,6 +51,8 @@ pub enum Fault {
 /// A session and its owner, from the greeting on.
 pub struct Conversation {
     session: Session,
+    /// What the session was opened with.
+    policy: Policy,
     pub mailbox: Mailbox,
     out: Vec<u8>,
     /// Octets received that are no whole line yet.
@@ -51,14 +67,20 @@ pub struct Conversation {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Stage {
-    Reading { octets_max: usize },
+    Reading {
+        octets_max: usize,
+    },
+    /// What comes is no handshake and is thrown away, until [`Conversation::finish_handshake`].
+    Handshake,
     Closed,
 }
 
 impl Conversation {
-    pub fn open(policy: Policy, mailbox: Mailbox) -> Self {
+    /// A conversation that is the same each time it is held with the same seed.
+    pub fn open(policy: Policy, seed: [u8; 32], mailbox: Mailbox) -> Self {
         let mut conversation = Self {
-            session: Session::new(policy, "1896.697170952".to_owned()),
+            session: Session::new(policy.clone(), seed, connected()),
+            policy,
             mailbox,
             out: Vec::new(),
             pending: Vec::new(),
@@ -91,6 +113,14 @@ impl Conversation {
         }
     }
 
+    /// The handshake of TLS after STLS. A password may be sent as it is from then on, as services are set by default.
+    pub fn finish_handshake(&mut self) {
+        assert_eq!(self.stage, Stage::Handshake, "a handshake is due");
+        let channel = Channel::Tls(channel_binding());
+        let policy = Policy { channel, plaintext_allowed: true, ..self.policy.clone() };
+        self.go_on(Event::Secured(policy));
+    }
+
     /// What has been written since this was last asked.
     pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
@@ -105,8 +135,15 @@ impl Conversation {
             self.out.append(&mut replies);
             let answer = match next {
                 Next::ReadLine { octets_max } => return self.stage = Stage::Reading { octets_max },
+                Next::StartTls => return self.stage = Stage::Handshake,
                 Next::Close => return self.stage = Stage::Closed,
                 Next::Login(credentials) => self.log_in(&credentials),
+                Next::Account { .. } if self.mailbox.fault == Some(Fault::Login) => Event::Unavailable,
+                Next::Account { name } => Event::Account(self.mailbox.account(&name)),
+                Next::Open { name } => {
+                    assert_eq!(name, self.mailbox.name, "no proof was right but of the one account there is");
+                    self.welcome()
+                }
                 Next::List if self.mailbox.fault == Some(Fault::List) => Event::Unavailable,
                 Next::List => Event::Listed(self.mailbox.entries()),
                 Next::Send(send) => self.send(&send),
@@ -130,8 +167,11 @@ impl Conversation {
         }
         let known = credentials.name == self.mailbox.name
             && credentials.password.as_bytes() == self.mailbox.password.as_bytes();
+        if known { self.welcome() } else { Event::LoggedIn(Login::WrongCredentials) }
+    }
+
+    fn welcome(&mut self) -> Event<'static> {
         Event::LoggedIn(match &self.mailbox.refusal {
-            _ if !known => Login::WrongCredentials,
             Some(refusal) => refusal.clone(),
             None => {
                 self.logged_in = true;
@@ -159,6 +199,14 @@ impl Conversation {
 }
 
 impl Mailbox {
+    fn account(&self, name: &str) -> Account {
+        if name != self.name {
+            return testing::nobody();
+        }
+        let account = testing::account(&self.password);
+        if self.unrecoverable { Account { password: None, ..account } } else { account }
+    }
+
     pub fn entries(&self) -> Vec<Entry> {
         let entry = |message: &Message| Entry { octets: octets_of(&message.text), uid: message.uid };
         self.messages.iter().map(entry).collect()

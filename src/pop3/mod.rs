@@ -1,5 +1,5 @@
-//! POP3 as a conversation without a connection: RFC 1939 with CAPA (2449), AUTH (5034), response codes (3206),
-//! UTF8 and LANG (6856).
+//! POP3 as a conversation without a connection: RFC 1939 with APOP, CAPA (2449), STLS (2595), AUTH (5034), response
+//! codes (3206), UTF8 and LANG (6856).
 //!
 //! A [`Session`] is told what happened ([`Event`]), writes its reply and names the one thing it wants next
 //! ([`Next`]). Its owner does that and tells it what came of it. The session never reads, writes, waits, asks
@@ -10,16 +10,20 @@
 //! - Message numbers are those of the list as it was read, and stay so until the session ends.
 //! - Deletions leave the session by [`Next::Commit`] alone, after QUIT, and `+OK` follows
 //!   [`Event::Committed`] alone. A session that is dropped at any other point has deleted nothing.
-//! - A reply line is at most 512 octets, and quotes nothing that the client sent.
+//! - A reply line is at most 512 octets, and quotes nothing that the client sent. (The challenges of AUTH are no reply
+//!   lines: they may be longer, and SCRAM's has the client's nonce in it.)
+//! - Nothing learned before the TLS handshake outlasts it, but how often the client was refused.
 //! - Listings are written in slices: `out` grows past [`SLICE_OCTETS`] by less than one slice.
 //!
 //! ```text
-//! Connected ─► AUTHORIZATION ─► Login ─► TRANSACTION ─► List, Send, Flush ─► back
-//!                 │    ▲          │           │
-//!                 ▼    └─ refused ┘           ├─ QUIT, nothing deleted ─► Close
-//!               Close                         └─ QUIT ─► Commit ─► Close
+//!                ┌─ StartTls ─► back
+//! Connected ─► AUTHORIZATION ─► Login, or Account ─► Open ─► TRANSACTION ─► List, Send, Flush ─► back
+//!                │    ▲                      │                 │
+//!                ▼    └────── refused ───────┘                 ├─ QUIT, nothing deleted ─► Close
+//!              Close                                           └─ QUIT ─► Commit ─► Close
 //! ```
 
+mod authorization;
 mod capabilities;
 mod command;
 mod maildrop;
@@ -31,8 +35,10 @@ mod session;
 
 use std::fmt;
 
+use crate::auth::{Account, ChannelBinding, ntlm};
 use crate::message::{Entry, Totals};
 use crate::verdict;
+use zeroize::Zeroizing;
 
 pub use session::Session;
 
@@ -54,12 +60,28 @@ pub const TERMINATOR: &[u8] = b".\r\n";
 pub struct Policy {
     /// Our name in the greeting: at most 255 octets.
     pub hostname: String,
+    pub channel: Channel,
     /// Whether a password may be sent as it is over this connection.
     pub plaintext_allowed: bool,
+    /// Whether a password may never be sent as it is, under TLS neither (`sparequired`).
+    pub spa_required: bool,
+    /// Whether passwords can be had back in clear, which APOP, CRAM-MD5 and NTLM need.
+    pub secrets_available: bool,
+    pub ntlm_level: ntlm::Level,
     /// Days that mail is kept; `None`: for ever (EXPIRE, RFC 2449 section 6.7).
     pub expire_days: Option<u32>,
     /// Least seconds between two logins, 0 for none (LOGIN-DELAY, RFC 2449 section 6.5).
     pub login_delay_seconds: u32,
+}
+
+/// What the session is held over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// As it comes.
+    Clear {
+        stls_offered: bool,
+    },
+    Tls(ChannelBinding),
 }
 
 /// What happened. `Connected` comes first; lines come when [`Next::ReadLine`] asked for one, everything else
@@ -70,7 +92,10 @@ pub enum Event<'a> {
     Line(&'a [u8]),
     /// A line was longer than asked for and has been skipped whole.
     LineTooLong,
+    Account(Account),
     LoggedIn(verdict::Login<Totals>),
+    /// TLS has begun, and this holds from now on.
+    Secured(Policy),
     /// The messages of the maildrop as it was at login, oldest first: those that the totals of the login
     /// counted. From here on the list is what is counted.
     Listed(Vec<Entry>),
@@ -93,6 +118,15 @@ pub enum Next {
     ReadLine { octets_max: usize },
     /// Check these and lock the maildrop: `LoggedIn` or `Unavailable`.
     Login(Credentials),
+    /// Find out what a mechanism must know of the account of this name, whether there is one or not: `Account` or
+    /// `Unavailable`. As to names, see [`Credentials`].
+    Account { name: String },
+    /// The client proved that it knows the password of the account that was last found, which is of this name: lock
+    /// the maildrop. `LoggedIn` or `Unavailable`.
+    Open { name: String },
+    /// Write `out`, throw away what was received and not yet handed over, and do the handshake: `Secured`. After a
+    /// handshake that failed only hanging up is left.
+    StartTls,
     /// Read the list of messages: `Listed` or `Unavailable`.
     List,
     /// Send a message: `Sent`, `Gone` or `Unavailable`.
@@ -133,9 +167,9 @@ pub struct Credentials {
     pub password: Password,
 }
 
-/// A password that logs do not show.
+/// A password that logs do not show, and that is wiped when it is dropped.
 #[derive(Clone, PartialEq)]
-pub struct Password(Vec<u8>);
+pub struct Password(Zeroizing<Vec<u8>>);
 
 impl Password {
     pub fn as_bytes(&self) -> &[u8] {
@@ -145,7 +179,7 @@ impl Password {
 
 impl From<&[u8]> for Password {
     fn from(octets: &[u8]) -> Self {
-        Self(octets.to_vec())
+        Self(Zeroizing::new(octets.to_vec()))
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt::Arguments;
 use std::io::Write;
 
+use super::mechanism::Hindrance;
+use crate::auth::Refusal;
 use crate::message::Totals;
 
 pub const NO_SUCH_MESSAGE: &str = "no such message";
@@ -10,10 +12,6 @@ pub const LOG_IN_FIRST: &str = "log in first";
 pub const LOGGED_IN_ALREADY: &str = "only before the login";
 pub const WRONG_CREDENTIALS: &str = "[AUTH] wrong name or password";
 pub const BAD_RESPONSE: &str = "the response to AUTH is malformed";
-/// Behind `[AUTH]` where a password came or was announced with AUTH: RFC 3206 section 5 counts a login in
-/// violation of policy among the faults of credentials, and `[SYS/PERM]` would blame the server. Without a
-/// code for USER, as the same section asks.
-pub const PLAINTEXT_REFUSED: &str = "a password in clear is not accepted on this connection, use TLS";
 
 pub fn ok(out: &mut Vec<u8>, text: Arguments<'_>) {
     reply(out, format_args!("+OK {text}"));
@@ -31,8 +29,35 @@ pub fn report_totals(totals: Totals, out: &mut Vec<u8>) {
     ok(out, format_args!("maildrop has {} messages ({} octets)", totals.messages, totals.octets));
 }
 
-pub fn refuse_plaintext_login(out: &mut Vec<u8>) {
-    reply(out, format_args!("-ERR [AUTH] {PLAINTEXT_REFUSED}"));
+/// RFC 3206 section 5 counts a login in violation of policy among the faults of credentials, and `[SYS/PERM]` would
+/// blame the server. Not for USER, as the same section asks.
+pub fn refuse_way(hindrance: Hindrance, out: &mut Vec<u8>) {
+    let code = match hindrance {
+        Hindrance::PasswordInClear | Hindrance::SpaRequired => "[AUTH]",
+        Hindrance::NoSecrets => "[SYS/PERM]",
+        Hindrance::NotTls => return refuse(out, hindrance.text()),
+    };
+    reply(out, format_args!("-ERR {code} {}", hindrance.text()));
+}
+
+/// A refused exchange in words.
+pub fn text_of(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Malformed => BAD_RESPONSE,
+        Refusal::Wrong => WRONG_CREDENTIALS,
+        Refusal::Channel => "[AUTH] somebody may stand between us: your TLS connection is not ours",
+    }
+}
+
+impl Hindrance {
+    pub fn text(self) -> &'static str {
+        match self {
+            Hindrance::PasswordInClear => "a password in clear is not accepted on this connection, use TLS",
+            Hindrance::SpaRequired => "a password is not accepted as it is, use a mechanism with a challenge",
+            Hindrance::NoSecrets => "passwords cannot be recovered here, which this way to log in needs",
+            Hindrance::NotTls => "this mechanism needs TLS",
+        }
+    }
 }
 
 /// The last word of a session that ends well.

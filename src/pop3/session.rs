@@ -2,50 +2,55 @@
 
 use std::fmt::Arguments;
 use std::mem;
+use std::time::SystemTime;
 
-use super::capabilities::{language_for, write_capabilities, write_languages, write_mechanisms};
+use super::capabilities::{language_for, write_capabilities, write_languages};
 use super::command::{Command, ListedCommand, Malformed, Number};
 use super::maildrop::Maildrop;
-use super::mechanism::{self, Mechanism, Step};
-use super::reply::{
-    BAD_RESPONSE, LOG_IN_FIRST, LOGGED_IN_ALREADY, NO_SUCH_MESSAGE, PLAINTEXT_REFUSED, WRONG_CREDENTIALS, ok,
-    refuse, refuse_plaintext_login, reply, report_totals, sign_off,
-};
+use super::mechanism::{Claim, Mechanism};
+use super::reply::{LOGGED_IN_ALREADY, NO_SUCH_MESSAGE, ok, refuse, reply, report_totals, sign_off};
 use super::{
-    BAD_LINES_MAX, COMMAND_OCTETS_MAX, Credentials, Event, Next, Policy, REFUSED_LOGINS_MAX,
-    RESPONSE_OCTETS_MAX, SLICE_OCTETS, Send, TERMINATOR,
+    BAD_LINES_MAX, COMMAND_OCTETS_MAX, Event, Next, Policy, RESPONSE_OCTETS_MAX, SLICE_OCTETS, Send,
+    TERMINATOR,
 };
+use crate::auth::digest;
+use crate::auth::nonce::{self, Nonces};
 use crate::message::{Entry, Totals};
-use crate::verdict::Login;
 
-const READ_COMMAND: Next = Next::ReadLine { octets_max: COMMAND_OCTETS_MAX };
-const READ_RESPONSE: Next = Next::ReadLine { octets_max: RESPONSE_OCTETS_MAX };
+pub(super) const READ_COMMAND: Next = Next::ReadLine { octets_max: COMMAND_OCTETS_MAX };
+pub(super) const READ_RESPONSE: Next = Next::ReadLine { octets_max: RESPONSE_OCTETS_MAX };
 
 /// One client's session, from the greeting to the end. See the head of [`crate::pop3`].
 #[derive(Debug)]
 pub struct Session {
-    policy: Policy,
-    state: State,
+    pub(super) policy: Policy,
+    pub(super) state: State,
     /// Lines in a row that were no command.
-    bad_lines: u32,
-    refused_logins: u32,
+    pub(super) bad_lines: u32,
+    pub(super) refused_logins: u32,
+    pub(super) nonces: Nonces,
+    pub(super) connected: SystemTime,
+    /// What the greeting asked of APOP, if it did: `<stamp@hostname>`. Stays as it was when TLS begins.
+    pub(super) apop_challenge: Option<String>,
 }
 
 /// Where a session stands: RFC 1939's state, and what is awaited in it.
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     /// The connection.
-    New {
-        stamp: String,
-    },
+    New,
     /// AUTHORIZATION: a command. The name is that of the last USER.
     Authorization {
         user: Option<Vec<u8>>,
     },
     /// AUTHORIZATION: the response to a mechanism's challenge.
     Exchange(Mechanism),
+    /// AUTHORIZATION: what is known of an account.
+    Finding(Claim),
     /// AUTHORIZATION: the verdict on a login.
     Checking,
+    /// AUTHORIZATION: the end of the TLS handshake.
+    Securing,
     /// TRANSACTION: a command.
     Transaction(View),
     /// TRANSACTION: the list, which this command needs.
@@ -68,23 +73,32 @@ enum State {
 
 /// What is known of the maildrop: its totals from the login on, its list once a command needed it.
 #[derive(Debug)]
-enum View {
+pub(super) enum View {
     Totals(Totals),
     List(Maildrop),
 }
 
 /// What a listing shows of each message.
 #[derive(Clone, Copy, Debug)]
-enum Column {
+pub(super) enum Column {
     Octets,
     Uid,
 }
 
 impl Session {
-    /// `stamp` is the part of the greeting that must not be foreseeable (RFC 1939 section 7, APOP): printable
-    /// ASCII without `<`, `>`, `@` and spaces, at most 128 octets.
-    pub fn new(policy: Policy, stamp: String) -> Self {
-        Self { policy, state: State::New { stamp }, bad_lines: 0, refused_logins: 0 }
+    /// `seed` is 32 octets of chance, of this session alone: challenges are drawn from it. `connected` is the time
+    /// now, which NTLM tells the client.
+    pub fn new(policy: Policy, seed: [u8; 32], connected: SystemTime) -> Self {
+        let mut nonces = Nonces::new(seed);
+        let stamp = nonce::stamp(&nonces.draw());
+        let apop_challenge = policy.secrets_available.then(|| digest::challenge(&stamp, &policy.hostname));
+        let state = State::New;
+        Self { policy, state, bad_lines: 0, refused_logins: 0, nonces, connected, apop_challenge }
+    }
+
+    /// How many logins were refused so far, for whatever reason.
+    pub fn refused_logins(&self) -> u32 {
+        self.refused_logins
     }
 
     /// Takes what happened, appends replies to `out`, and says what is wanted next.
@@ -93,19 +107,21 @@ impl Session {
     /// When the event is not an answer to what was wanted.
     pub fn handle(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Next {
         match (mem::replace(&mut self.state, State::Ended), event) {
-            (State::New { stamp }, Event::Connected) => {
-                ok(out, format_args!("POP3 service ready <{stamp}@{}>", self.policy.hostname));
-                self.authorization(None)
-            }
+            (State::New, Event::Connected) => self.greet(out),
             (State::Authorization { user }, Event::Line(line)) => match Command::parse(line) {
                 Ok(command) => self.authorize(user, command, out),
                 Err(malformed) => self.refuse_line(State::Authorization { user }, malformed, out),
             },
             (State::Exchange(mechanism), Event::Line(line)) => self.exchange(mechanism, line, out),
             (State::Exchange(_), Event::LineTooLong) => self.break_exchange(out),
+            (State::Finding(claim), Event::Account(account)) => self.judge(claim, account, out),
             (State::Checking, Event::LoggedIn(verdict)) => self.log_in(verdict, out),
-            (State::Checking, Event::Unavailable) => {
+            (State::Finding(_) | State::Checking, Event::Unavailable) => {
                 self.refuse_login("[SYS/TEMP] logins cannot be checked now, try again later", out)
+            }
+            (State::Securing, Event::Secured(policy)) => {
+                self.policy = policy;
+                self.authorization(None)
             }
             (State::Transaction(view), Event::Line(line)) => match Command::parse(line) {
                 Ok(command) => self.transact(view, command, out),
@@ -144,103 +160,6 @@ impl Session {
         }
     }
 
-    fn authorize(&mut self, user: Option<Vec<u8>>, command: Command<'_>, out: &mut Vec<u8>) -> Next {
-        self.bad_lines = 0;
-        match command {
-            Command::Quit => return close(out),
-            Command::User(_) if !self.policy.plaintext_allowed => refuse(out, PLAINTEXT_REFUSED),
-            Command::User(name) => {
-                ok(out, format_args!("now the password"));
-                return self.authorization(Some(name.to_vec()));
-            }
-            Command::Pass(_) if !self.policy.plaintext_allowed => refuse_plaintext_login(out),
-            Command::Pass(password) => match user {
-                Some(name) => return self.check(Credentials::new(&name, password)),
-                None => refuse(out, "USER comes before PASS"),
-            },
-            Command::Auth { mechanism, initial } => return self.authenticate(user, mechanism, initial, out),
-            Command::Mechanisms => write_mechanisms(&self.policy, out),
-            // Nothing is remembered: names and passwords are taken as UTF-8 with or without it, and message
-            // texts go out as they came in.
-            Command::Utf8 => ok(out, format_args!("UTF-8 it is")),
-            Command::Capa => write_capabilities(&self.policy, out),
-            Command::Lang(range) => choose_language(range, out),
-            Command::Noop | Command::Stat | Command::Rset | Command::Listed(_) => refuse(out, LOG_IN_FIRST),
-        }
-        self.authorization(user)
-    }
-
-    fn authenticate(
-        &mut self,
-        user: Option<Vec<u8>>,
-        name: &[u8],
-        initial: Option<&[u8]>,
-        out: &mut Vec<u8>,
-    ) -> Next {
-        if mechanism::is_plaintext(name) && !self.policy.plaintext_allowed {
-            refuse_plaintext_login(out);
-            return self.authorization(user);
-        }
-        let Some(mechanism) = Mechanism::start(name) else {
-            refuse(out, "there is no such mechanism, AUTH alone lists those there are");
-            return self.authorization(user);
-        };
-        match initial.map(mechanism::decode_initial) {
-            None => self.ask(mechanism, out),
-            Some(Ok(response)) => self.respond(mechanism, &response, out),
-            Some(Err(mechanism::Malformed)) => self.break_exchange(out),
-        }
-    }
-
-    fn exchange(&mut self, mechanism: Mechanism, line: &[u8], out: &mut Vec<u8>) -> Next {
-        if line == b"*" {
-            refuse(out, "AUTH is cancelled");
-            return self.authorization(None);
-        }
-        match mechanism::decode(line) {
-            Ok(response) => self.respond(mechanism, &response, out),
-            Err(mechanism::Malformed) => self.break_exchange(out),
-        }
-    }
-
-    fn respond(&mut self, mechanism: Mechanism, response: &[u8], out: &mut Vec<u8>) -> Next {
-        match mechanism.respond(response) {
-            Ok(Step::Ask(mechanism)) => self.ask(mechanism, out),
-            Ok(Step::Check(credentials)) => self.check(credentials),
-            Ok(Step::NotOneself) => self.refuse_login(WRONG_CREDENTIALS, out),
-            Err(mechanism::Malformed) => self.break_exchange(out),
-        }
-    }
-
-    fn ask(&mut self, mechanism: Mechanism, out: &mut Vec<u8>) -> Next {
-        reply(out, format_args!("+ {}", mechanism.challenge()));
-        self.state = State::Exchange(mechanism);
-        READ_RESPONSE
-    }
-
-    /// A failed exchange counts as a refused login: there is no honest reason for many of them.
-    fn break_exchange(&mut self, out: &mut Vec<u8>) -> Next {
-        self.refuse_login(BAD_RESPONSE, out)
-    }
-
-    fn check(&mut self, credentials: Credentials) -> Next {
-        self.state = State::Checking;
-        Next::Login(credentials)
-    }
-
-    fn log_in(&mut self, verdict: Login<Totals>, out: &mut Vec<u8>) -> Next {
-        match verdict {
-            Login::Welcome(totals) => {
-                report_totals(totals, out);
-                self.transaction(View::Totals(totals))
-            }
-            Login::WrongCredentials => self.refuse_login(WRONG_CREDENTIALS, out),
-            Login::Locked => self.refuse_login("[SYS/PERM] the mailbox is locked", out),
-            Login::InUse => self.refuse_login("[IN-USE] another session holds the maildrop", out),
-            Login::TooSoon => self.refuse_login("[LOGIN-DELAY] the last login was too short a time ago", out),
-        }
-    }
-
     fn transact(&mut self, view: View, command: Command<'_>, out: &mut Vec<u8>) -> Next {
         self.bad_lines = 0;
         match command {
@@ -260,10 +179,12 @@ impl Session {
             }
             Command::Rset => return self.reset(view, out),
             Command::Noop => ok(out, format_args!("still here")),
-            Command::Capa => write_capabilities(&self.policy, out),
+            Command::Capa => write_capabilities(&self.policy, true, out),
             Command::Lang(range) => choose_language(range, out),
             Command::User(_)
             | Command::Pass(_)
+            | Command::Apop { .. }
+            | Command::Stls
             | Command::Auth { .. }
             | Command::Mechanisms
             | Command::Utf8 => refuse(out, LOGGED_IN_ALREADY),
@@ -358,23 +279,9 @@ impl Session {
         }
     }
 
-    fn authorization(&mut self, user: Option<Vec<u8>>) -> Next {
-        self.state = State::Authorization { user };
-        READ_COMMAND
-    }
-
-    fn transaction(&mut self, view: View) -> Next {
+    pub(super) fn transaction(&mut self, view: View) -> Next {
         self.state = State::Transaction(view);
         READ_COMMAND
-    }
-
-    fn refuse_login(&mut self, why: &str, out: &mut Vec<u8>) -> Next {
-        refuse(out, why);
-        self.refused_logins += 1;
-        if self.refused_logins >= REFUSED_LOGINS_MAX {
-            return Next::Close;
-        }
-        self.authorization(None)
     }
 
     fn refuse_line(&mut self, state: State, malformed: Malformed, out: &mut Vec<u8>) -> Next {
@@ -409,12 +316,12 @@ impl View {
     }
 }
 
-fn close(out: &mut Vec<u8>) -> Next {
+pub(super) fn close(out: &mut Vec<u8>) -> Next {
     sign_off(out);
     Next::Close
 }
 
-fn choose_language(range: Option<&[u8]>, out: &mut Vec<u8>) {
+pub(super) fn choose_language(range: Option<&[u8]>, out: &mut Vec<u8>) {
     match range {
         None => write_languages(out),
         // RFC 6856 section 3: the tag comes first in the reply.

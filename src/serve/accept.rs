@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// How long the service waits before it accepts again when it has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// POP3 connections of one address on which nobody has logged in yet; programs of this machine may have any number.
+const UNAUTHENTICATED_MAX: u32 = 20;
 /// How long a refusal may take to be sent.
 const REFUSAL_MAX: Duration = Duration::from_secs(5);
 
@@ -50,7 +52,7 @@ pub async fn pause_after(error: &io::Error) {
 
 /// What a connection gets before a word is said on it.
 enum Place {
-    Pop3(Admission, Counted),
+    Pop3 { admission: Admission, counted: Counted, unauthenticated: Counted },
     Receiving(SemaphoreGuardArc, Counted),
     TooManyReceiving,
     TooManyOfAddress,
@@ -62,7 +64,15 @@ impl Service {
             return Place::TooManyOfAddress;
         };
         match door {
-            Door::Pop3 | Door::Pop3s => Place::Pop3(self.slots.admit(), counted),
+            Door::Pop3 | Door::Pop3s => {
+                let most = if peer.is_loopback() { 0 } else { UNAUTHENTICATED_MAX };
+                match self.unauthenticated.count(peer, most) {
+                    Some(unauthenticated) => {
+                        Place::Pop3 { admission: self.slots.admit(), counted, unauthenticated }
+                    }
+                    None => Place::TooManyOfAddress,
+                }
+            }
             Door::Smtp | Door::Lmtp => match self.receiving.try_acquire_arc() {
                 Some(place) => Place::Receiving(place, counted),
                 None => Place::TooManyReceiving,
@@ -76,11 +86,13 @@ async fn serve(service: Arc<Service>, door: Door, place: Place, mut socket: Sock
     // Replies are written whole, so there is nothing to wait for before they are sent.
     let _ = socket.stream().get_ref().set_nodelay(true);
     let outcome = match place {
-        Place::Pop3(admission, _counted) => serve_pop3(service, door, admission, socket, peer).await,
+        Place::Pop3 { admission, counted: _counted, unauthenticated } => {
+            serve_pop3(service, door, admission, socket, peer, unauthenticated).await
+        }
         Place::Receiving(_place, _counted) => receive(service, door, socket, peer).await,
         Place::TooManyReceiving => refuse(&mut socket, door, "too many connections").await,
         Place::TooManyOfAddress => {
-            log::warn!("a connection from {peer} was refused: it has as many as connectionsperip allows");
+            log::warn!("a connection from {peer} was refused: that address has too many");
             refuse(&mut socket, door, "too many connections from your address").await
         }
     };
@@ -95,6 +107,7 @@ async fn serve_pop3(
     admission: Admission,
     mut socket: Socket,
     peer: IpAddr,
+    unauthenticated: Counted,
 ) -> io::Result<()> {
     let mut slot = match admission {
         Admission::Slot(slot) => slot,
@@ -113,7 +126,7 @@ async fn serve_pop3(
     };
     let idle_max = service.settings().idletimeout.duration();
     let connection = Connection::new(stream, slot.take_buffers(), idle_max);
-    pop3::serve(service, connection, peer).await
+    pop3::serve(service, connection, peer, unauthenticated).await
 }
 
 async fn receive(service: Arc<Service>, door: Door, socket: Socket, peer: IpAddr) -> io::Result<()> {

@@ -8,7 +8,7 @@ use async_io::Timer;
 use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use std::io::{self, IoSlice};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Replies and short texts are gathered up to this length before they are written, so that pipelined commands
 /// share writes.
@@ -27,6 +27,8 @@ pub struct Connection {
     read: Box<[u8]>,
     timer: Timer,
     idle_max: Duration,
+    /// No wait goes past this moment.
+    deadline: Option<Instant>,
 }
 
 impl Connection {
@@ -38,6 +40,7 @@ impl Connection {
             read: buffers.read,
             timer: Timer::never(),
             idle_max,
+            deadline: None,
         }
     }
 
@@ -77,7 +80,9 @@ impl Connection {
                 }
             }
             large.resize(MESSAGE_READ_OCTETS, 0);
-            let count = timed(&mut self.timer, self.idle_max, self.stream.read(&mut large)).await?;
+            let count =
+                timed(&mut self.timer, wait_max(self.idle_max, self.deadline), self.stream.read(&mut large))
+                    .await?;
             match &large[..count] {
                 [] => return Err(io::ErrorKind::UnexpectedEof.into()),
                 octets => match take(octets) {
@@ -92,7 +97,9 @@ impl Connection {
     }
 
     async fn read_more(&mut self) -> io::Result<()> {
-        let count = timed(&mut self.timer, self.idle_max, self.stream.read(&mut self.read)).await?;
+        let count =
+            timed(&mut self.timer, wait_max(self.idle_max, self.deadline), self.stream.read(&mut self.read))
+                .await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -114,7 +121,12 @@ impl Connection {
         let mut left = &mut slices[..];
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
-            let count = timed(&mut self.timer, self.idle_max, self.stream.write_vectored(left)).await?;
+            let count = timed(
+                &mut self.timer,
+                wait_max(self.idle_max, self.deadline),
+                self.stream.write_vectored(left),
+            )
+            .await?;
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -129,7 +141,7 @@ impl Connection {
         let mut done = 0;
         while done < self.out.len() {
             let write = self.stream.write(&self.out[done..]);
-            match timed(&mut self.timer, self.idle_max, write).await? {
+            match timed(&mut self.timer, wait_max(self.idle_max, self.deadline), write).await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 count => done += count,
             }
@@ -148,6 +160,11 @@ impl Connection {
         self.stream = service.accept_tls(socket).await?;
         self.lines = Lines::new();
         Ok(self)
+    }
+
+    /// The client has to come to an end by then; none: it may go on for as long as it is not idle.
+    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
     }
 
     pub fn stream(&self) -> &Stream {
@@ -171,6 +188,10 @@ impl Connection {
         };
         timed(&mut self.timer, FAREWELL_MAX, drain).await
     }
+}
+
+fn wait_max(idle_max: Duration, deadline: Option<Instant>) -> Duration {
+    deadline.map_or(idle_max, |deadline| idle_max.min(deadline.saturating_duration_since(Instant::now())))
 }
 
 /// The outcome of `operation`, or `TimedOut`.

@@ -118,6 +118,6 @@ async fn deliver(
 }
 
 fn carry_out(service: &Arc<Service>, request: &Request) -> Answer {
-    let context = Context::of_now(&service.mailroot, &service.keyring, Some(service))?;
+    let context = Context::of_now(&service.mailroot, &service.accounts.keyring, Some(service))?;
     request.run(&service.store, &context)
 }

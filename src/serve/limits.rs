@@ -70,6 +70,38 @@ impl Logins {
     }
 }
 
+/// Names that are remembered for a time.
+pub struct Remembered {
+    time: Duration,
+    names: Mutex<HashMap<[u8; 32], Instant>>,
+}
+
+impl Remembered {
+    pub fn new(time: Duration) -> Self {
+        Self { time, names: Mutex::default() }
+    }
+
+    pub fn holds(&self, name: &[u8; 32]) -> bool {
+        self.lock().get(name).is_some_and(|since| since.elapsed() < self.time)
+    }
+
+    pub fn remember(&self, name: [u8; 32]) {
+        let mut names = self.lock();
+        if names.len() >= REMEMBERED_MAX {
+            names.retain(|_, since| since.elapsed() < self.time);
+        }
+        // Where all are fresh the oldest are not worth looking for: they are derived again.
+        if names.len() >= REMEMBERED_MAX {
+            names.clear();
+        }
+        names.insert(name, Instant::now());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Instant>> {
+        self.names.lock().expect("no holder of this lock panics")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +119,19 @@ mod tests {
         let third = connections.count(ann, 2).unwrap();
         drop((second, third));
         assert!(connections.lock().is_empty());
+    }
+
+    #[test]
+    fn names_are_remembered_for_their_time() {
+        let (long, none) = (Remembered::new(Duration::from_secs(600)), Remembered::new(Duration::ZERO));
+        for names in [&long, &none] {
+            names.remember([1; 32]);
+        }
+        assert!(long.holds(&[1; 32]) && !long.holds(&[2; 32]) && !none.holds(&[1; 32]));
+        for number in 0..2 * REMEMBERED_MAX as u64 {
+            long.remember(*blake3::hash(&number.to_le_bytes()).as_bytes());
+        }
+        assert!(long.lock().len() <= REMEMBERED_MAX);
     }
 
     #[test]

@@ -11,9 +11,11 @@
 //! - A session that ends without QUIT has changed nothing: so ending the service needs no more than letting go.
 
 mod accept;
+mod accounts;
 mod connection;
 mod control;
 mod expiry;
+mod guard;
 mod limits;
 mod listeners;
 mod pop3;
@@ -30,8 +32,10 @@ use crate::keyring::Keyring;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::store::{Read, Store};
+use accounts::Accounts;
 use async_io::Timer;
 use async_signal::{Signal, Signals};
+use guard::Guard;
 use limits::{Logins, PerAddress};
 use listeners::Listeners;
 use slots::{Limits, Slots};
@@ -43,7 +47,7 @@ use socket::Socket;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use stream::Stream;
 use tls::Tls;
@@ -59,12 +63,14 @@ const LARGE_MESSAGES_MAX: usize = 8;
 pub struct Service {
     store: Store,
     mailroot: MailRoot,
-    keyring: RwLock<Keyring>,
+    accounts: Accounts,
+    guard: Guard,
     /// In effect now. They differ from the stored ones where this run was given other ports.
     settings: Mutex<Arc<Settings>>,
     tls: Tls,
     slots: Slots,
     per_address: PerAddress,
+    unauthenticated: PerAddress,
     logins: Logins,
     receiving: Arc<Semaphore>,
     large_messages: Arc<Semaphore>,
@@ -97,6 +103,8 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     if let Err(trouble) = keyring.key() {
         log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
     }
+    let accounts =
+        Accounts::new(store.clone(), keyring).map_err(|e| format!("no randomness to be had: {e}"))?;
     let tls = Tls::new(&store, &settings)?;
     let socket = mailroot.socket();
     let control_listener = control::bind(&socket)
@@ -104,13 +112,15 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     let (session, sessions) = smol::channel::bounded(1);
     let (going_on, ending) = smol::channel::bounded(1);
     let service = Arc::new(Service {
-        keyring: RwLock::new(keyring),
+        accounts,
+        guard: Guard::default(),
         tls,
         store,
         mailroot,
         slots: Slots::new(limits(&settings)),
         settings: Mutex::new(Arc::new(settings.clone())),
         per_address: PerAddress::default(),
+        unauthenticated: PerAddress::default(),
         logins: Logins::default(),
         receiving: Arc::new(Semaphore::new(RECEIVING_MAX)),
         large_messages: Arc::new(Semaphore::new(LARGE_MESSAGES_MAX)),

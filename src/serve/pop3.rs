@@ -2,79 +2,155 @@
 
 use super::Service;
 use super::connection::Connection;
+use super::limits::Counted;
+use super::stream::Stream;
 use crate::address::Address;
-use crate::auth::password::Verifier;
+use crate::auth::{ChannelBinding, ntlm};
 use crate::message::Uid;
-use crate::pop3::{Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
-use crate::store::{Fault, Maildrop, Read, Store};
+use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
+use crate::settings::Settings;
+use crate::store::{Fault, Maildrop};
 use crate::verdict::Login;
 use crate::wire::{self, Line};
+use async_io::Timer;
 use smol::future::FutureExt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
-/// Serves one client to its end. An error is the client's going without a word, or its silence.
-pub async fn serve(service: Arc<Service>, mut connection: Connection, peer: IpAddr) -> io::Result<()> {
-    let settings = service.settings();
-    let policy = Policy {
-        hostname: settings.hostname.as_str().to_owned(),
-        plaintext_allowed: settings.plaintext.allows(peer),
-        expire_days: Some(settings.expire.get()).filter(|days| *days > 0),
-        login_delay_seconds: settings.logindelay.seconds() as u32,
+/// How long a client may take to log in.
+const LOGIN_MAX: Duration = Duration::from_secs(180);
+
+/// Serves one client to its end. An error is the client's going without a word, or its silence. `unauthenticated` counts
+/// the connection until somebody has logged in on it.
+pub async fn serve(
+    service: Arc<Service>,
+    mut connection: Connection,
+    peer: IpAddr,
+    unauthenticated: Counted,
+) -> io::Result<()> {
+    let policy = policy(&service, &service.settings(), connection.stream(), peer);
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let mut driver = Driver {
+        session: Session::new(policy, seed, SystemTime::now()),
+        service,
+        peer,
+        name: String::new(),
+        unauthenticated: Some(unauthenticated),
+        maildrop: None,
+        uids: Vec::new(),
     };
-    let stamp = format!("{:016x}.{:016x}", crate::intake::random_u64(), crate::intake::random_u64());
-    let mut driver =
-        Driver { service, session: Session::new(policy, stamp), peer, maildrop: None, uids: Vec::new() };
-    driver.run(&mut connection).await?;
+    connection.set_deadline(Some(Instant::now() + LOGIN_MAX));
+    let mut next = driver.step(Event::Connected, &mut connection);
+    while let Ended::ForTls = driver.run(next, &mut connection).await? {
+        connection = connection.start_tls(&driver.service).await?;
+        let service = &driver.service;
+        let secured = policy_of(service, connection.stream(), peer);
+        next = driver.step(Event::Secured(secured), &mut connection);
+    }
     // The maildrop is free before the client hears that its session is over: it may log in again at once.
     drop(driver);
     connection.hang_up().await
+}
+
+fn policy_of(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
+    policy(service, &service.settings(), stream, peer)
+}
+
+/// What holds for a session over this connection.
+fn policy(service: &Service, settings: &Settings, stream: &Stream, peer: IpAddr) -> Policy {
+    let channel = match stream {
+        Stream::Clear(_) => Channel::Clear { stls_offered: true },
+        Stream::Tls { endpoint, .. } => {
+            Channel::Tls(ChannelBinding { exporter: stream.exporter(), endpoint: endpoint.clone() })
+        }
+    };
+    Policy {
+        hostname: settings.hostname.as_str().to_owned(),
+        plaintext_allowed: matches!(channel, Channel::Tls(_)) || settings.plaintext.allows(peer),
+        channel,
+        spa_required: settings.sparequired.get() == 1,
+        secrets_available: service.accounts.secrets_available(),
+        ntlm_level: match settings.ntlmlevel.get() {
+            0 => ntlm::Level::V1,
+            1 => ntlm::Level::Session,
+            _ => ntlm::Level::V2,
+        },
+        expire_days: Some(settings.expire.get()).filter(|days| *days > 0),
+        login_delay_seconds: settings.logindelay.seconds() as u32,
+    }
+}
+
+/// Why a session does not go on over the connection as it is.
+enum Ended {
+    ForTls,
+    Closed,
 }
 
 struct Driver {
     service: Arc<Service>,
     session: Session,
     peer: IpAddr,
-    /// From login on.
+    /// The last name under which somebody wanted to log in.
+    name: String,
+    /// Until somebody has.
+    unauthenticated: Option<Counted>,
+    /// From then on.
     maildrop: Option<Arc<Maildrop>>,
     /// The list's, in its order.
     uids: Vec<Uid>,
 }
 
 impl Driver {
-    async fn run(&mut self, connection: &mut Connection) -> io::Result<()> {
-        let mut next = self.session.handle(Event::Connected, &mut connection.out);
+    async fn run(&mut self, mut next: Next, connection: &mut Connection) -> io::Result<Ended> {
         loop {
-            next = match next {
+            let event = match next {
                 Next::ReadLine { octets_max } => match self.read_line(connection, octets_max).await? {
-                    Some(next) => next,
-                    None => return Ok(()),
+                    Some(step) => {
+                        next = step;
+                        continue;
+                    }
+                    None => return Ok(Ended::Closed),
                 },
-                Next::Login(credentials) => {
-                    let event = self.log_in(credentials).await;
-                    self.session.handle(event, &mut connection.out)
-                }
-                Next::List => {
-                    let event = self.list().await;
-                    self.session.handle(event, &mut connection.out)
-                }
-                Next::Send(send) => {
-                    let event = self.send(connection, send).await?;
-                    self.session.handle(event, &mut connection.out)
-                }
+                Next::Login(credentials) => self.log_in(credentials).await,
+                Next::Account { name } => self.find(name).await,
+                Next::Open { name } => self.open(&name).await,
+                Next::StartTls => return Ok(Ended::ForTls),
+                Next::List => self.list().await,
+                Next::Send(send) => self.send(connection, send).await?,
                 Next::Flush => {
                     connection.flush().await?;
-                    self.session.handle(Event::Flushed, &mut connection.out)
+                    Event::Flushed
                 }
-                Next::Commit { deleted } => {
-                    let event = self.commit(&deleted).await;
-                    self.session.handle(event, &mut connection.out)
-                }
-                Next::Close => return Ok(()),
+                Next::Commit { deleted } => self.commit(&deleted).await,
+                Next::Close => return Ok(Ended::Closed),
+            };
+            if let Event::LoggedIn(Login::Welcome(_)) = event {
+                connection.set_deadline(None);
             }
+            next = self.step(event, connection);
         }
+    }
+
+    /// Hands the session an event. A login that it refuses, whoever found out that it was wrong, counts as a guess.
+    fn step(&mut self, event: Event<'_>, connection: &mut Connection) -> Next {
+        let is_innocent = matches!(
+            event,
+            Event::LoggedIn(Login::InUse | Login::Locked | Login::TooSoon) | Event::Unavailable
+        );
+        let refused_before = self.session.refused_logins();
+        let next = self.session.handle(event, &mut connection.out);
+        if self.session.refused_logins() > refused_before && !is_innocent {
+            self.note_failure();
+        }
+        next
+    }
+
+    fn note_failure(&self) {
+        log::warn!("login refused: wrong name or password for \"{}\" from {}", self.name, self.peer);
+        self.service.guard.failed(self.peer, &self.name, Instant::now());
     }
 
     /// The step after the client's next line; none where the session is ended under it, because its mailbox was
@@ -85,12 +161,19 @@ impl Driver {
         octets_max: usize,
     ) -> io::Result<Option<Next>> {
         let session = &mut self.session;
+        let refused_before = session.refused_logins();
         let maildrop = self.maildrop.clone();
         let line = connection.line(octets_max, |line, out| match line {
             Line::Whole(line) | Line::BareLf(line) => session.handle(Event::Line(line), out),
             Line::TooLong => session.handle(Event::LineTooLong, out),
         });
-        let Some(maildrop) = maildrop else { return line.await.map(Some) };
+        let Some(maildrop) = maildrop else {
+            let next = line.await?;
+            if self.session.refused_logins() > refused_before {
+                self.note_failure();
+            }
+            return Ok(Some(next));
+        };
         let revoked = async {
             maildrop.revoked().await;
             Ok(None)
@@ -103,13 +186,44 @@ impl Driver {
         outcome
     }
 
+    /// Whoever got a password wrong before waits before the next attempt.
+    async fn wait_as_guesser(&mut self, name: String) {
+        let wait = self.service.guard.wait(self.peer, &name, Instant::now());
+        self.name = name;
+        if !wait.is_zero() {
+            Timer::after(wait).await;
+        }
+    }
+
     async fn log_in(&mut self, credentials: Credentials) -> Event<'static> {
-        let _turn = self.service.password_checks.acquire().await;
-        let store = self.service.store.clone();
-        let name = credentials.name.clone();
-        let outcome = smol::unblock(move || check_password(&store, &credentials)).await;
+        self.wait_as_guesser(credentials.name.clone()).await;
+        let service = self.service.clone();
+        let _turn = service.password_checks.acquire().await;
+        let checking = service.clone();
+        let outcome = smol::unblock(move || checking.accounts.log_in(&credentials)).await;
+        self.welcome(outcome)
+    }
+
+    async fn find(&mut self, name: String) -> Event<'static> {
+        self.wait_as_guesser(name.clone()).await;
+        let service = self.service.clone();
+        match smol::unblock(move || service.accounts.find(&name)).await {
+            Ok(account) => Event::Account(account),
+            Err(fault) => unavailable(fault),
+        }
+    }
+
+    async fn open(&mut self, name: &str) -> Event<'static> {
+        let (service, name) = (self.service.clone(), name.to_owned());
+        let outcome = smol::unblock(move || service.accounts.open(&name)).await;
+        self.welcome(outcome)
+    }
+
+    fn welcome(&mut self, outcome: Result<Login<Maildrop>, Fault>) -> Event<'static> {
+        let refused = |why: &str| log::warn!("login refused: \"{}\" {why}, from {}", self.name, self.peer);
         match outcome {
             Ok(Login::Welcome(maildrop)) if !self.may_log_in(maildrop.address()) => {
+                refused("comes too soon after the last time");
                 Event::LoggedIn(Login::TooSoon)
             }
             Ok(Login::Welcome(maildrop)) => {
@@ -120,18 +234,20 @@ impl Driver {
                     self.peer,
                     totals.messages
                 );
+                self.service.guard.succeeded(self.peer, &self.name, Instant::now());
+                self.unauthenticated = None;
                 self.maildrop = Some(Arc::new(maildrop));
                 Event::LoggedIn(Login::Welcome(totals))
             }
-            Ok(Login::WrongCredentials) => {
-                log::warn!("login refused: wrong name or password for \"{name}\" from {}", self.peer);
-                Event::LoggedIn(Login::WrongCredentials)
-            }
+            Ok(Login::WrongCredentials) => Event::LoggedIn(Login::WrongCredentials),
             Ok(Login::Locked) => {
-                log::warn!("login refused: \"{name}\" is locked, from {}", self.peer);
+                refused("is locked");
                 Event::LoggedIn(Login::Locked)
             }
-            Ok(Login::InUse) => Event::LoggedIn(Login::InUse),
+            Ok(Login::InUse) => {
+                refused("has its maildrop open already");
+                Event::LoggedIn(Login::InUse)
+            }
             Ok(Login::TooSoon) => Event::LoggedIn(Login::TooSoon),
             Err(fault) => unavailable(fault),
         }
@@ -202,20 +318,4 @@ impl Driver {
 fn unavailable(fault: Fault) -> Event<'static> {
     log::error!("{fault}");
     Event::Unavailable
-}
-
-/// Checks name and password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as for a known
-/// one with a wrong password.
-fn check_password(store: &Store, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
-    let address = Address::from_login(&credentials.name).ok();
-    let mailbox = match &address {
-        Some(address) => store.read()?.mailbox(address)?,
-        None => None,
-    };
-    let verifier = mailbox.map_or_else(Verifier::of_nobody, |mailbox| mailbox.credential.verifier);
-    let password = std::str::from_utf8(credentials.password.as_bytes()).unwrap_or_default();
-    match (verifier.accepts(password), address) {
-        (true, Some(address)) => store.open_maildrop(&address),
-        _ => Ok(Login::WrongCredentials),
-    }
 }

@@ -1,6 +1,7 @@
 //! A client's byte stream: in clear or under TLS.
 
 use super::socket::Socket;
+use futures_rustls::rustls::ProtocolVersion;
 use futures_rustls::server::TlsStream;
 use smol::io::{AsyncRead, AsyncWrite};
 use std::io::{self, IoSlice};
@@ -9,25 +10,26 @@ use std::task::{Context, Poll};
 
 pub enum Stream {
     Clear(Socket),
-    Tls(Box<TlsStream<Socket>>),
+    Tls {
+        stream: Box<TlsStream<Socket>>,
+        /// Of the certificate that was shown: channel binding `tls-server-end-point` (RFC 5929 section 4.1).
+        endpoint: Vec<u8>,
+    },
 }
 
 /// The label of the exporter of RFC 9266 (channel binding `tls-exporter`).
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
 impl Stream {
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Stream::Tls(_))
-    }
-
-    /// What binds a login to this TLS connection (RFC 9266); none in clear, or where the connection cannot give it.
+    /// Channel binding `tls-exporter`: none in clear, and none below TLS 1.3, where it need not be unique (RFC 9266
+    /// section 4.2).
     pub fn exporter(&self) -> Option<[u8; 32]> {
-        match self {
-            Stream::Clear(_) => None,
-            Stream::Tls(stream) => {
-                stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(b"")).ok()
-            }
+        let Stream::Tls { stream, .. } = self else { return None };
+        let connection = stream.get_ref().1;
+        if connection.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return None;
         }
+        connection.export_keying_material([0; 32], EXPORTER_LABEL, Some(b"")).ok()
     }
 }
 
@@ -38,7 +40,7 @@ macro_rules! either {
                 let $stream = Pin::new($stream);
                 $call
             }
-            Stream::Tls($stream) => {
+            Stream::Tls { stream: $stream, .. } => {
                 let $stream = Pin::new($stream.as_mut());
                 $call
             }

@@ -105,8 +105,11 @@ impl Tls {
             Timer::after(HANDSHAKE_MAX).await;
             Err(io::ErrorKind::TimedOut.into())
         };
-        let secured = self.acceptor.accept(socket).or(late).await?;
-        Ok(Stream::Tls(Box::new(secured)))
+        // The certificate is as good as never changed between here and the handshake; if it is, a client that binds its
+        // login to it is refused once and comes again.
+        let endpoint = certificate::endpoint_binding(&self.shown.lock().cert[0]);
+        let stream = Box::new(self.acceptor.accept(socket).or(late).await?);
+        Ok(Stream::Tls { stream, endpoint })
     }
 
     fn lock(&self) -> MutexGuard<'_, Files> {

@@ -160,8 +160,10 @@ settings! {
         "PEM file with the certificate chain; the key may stand in it too, or be named as a second value";
     tlskey: FilePath = FilePath::none(), "in tlscert", AtOnce,
         "PEM file with the key of tlscert";
+    ntlmlevel: Whole<0, 2> = Whole::new(2), "2", AtOnce,
+        "Least NTLM that is accepted: 2 only v2, 1 also NTLM2 session responses, 0 also v1";
     plaintext: Plaintext = Plaintext::Tls, "tls", AtOnce,
-        "From where a password may come in clear; from this machine it always may";
+        "From where a password may come without TLS; from this machine it always may";
     threadcount: Whole<1, THREADS_MAX> = Whole::new(cpus().min(THREADS_MAX)), "the CPUs, at most 32", NextStart,
         "Threads that the service runs";
     socketmax: Whole<1, 32000> = Whole::new(50), "50", AtOnce,
@@ -339,12 +341,6 @@ impl Settings {
                     "Set one of them to another port",
                 ));
             }
-        }
-        if self.sparequired.get() == 1 {
-            return Err(refused(
-                "with sparequired 1 nobody could log in: this version has no mechanism that keeps the password back",
-                "Only 0 is available in this version",
-            ));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::pop3_transcripts::{policy, transcripts};
 use super::transcript::{Action, Setup};
 use crate::fuzz;
 use crate::message::{Entry, Totals, Uid};
-use crate::pop3::{Event, Next, SLICE_OCTETS, Session};
+use crate::pop3::{Event, Next, SLICE_OCTETS, Session, memory::connected};
 use crate::verdict::Login;
 
 /// Commands that a session in TRANSACTION knows, with numbers in and out of the list, and some others.
@@ -73,7 +73,7 @@ fn random_octets_between_known_lines_break_no_promise() {
 
 /// A session in TRANSACTION, its maildrop of so many messages not listed yet.
 fn logged_in(messages: u64) -> Session {
-    let mut session = Session::new(policy(&Setup::default()), "stamp".to_owned());
+    let mut session = Session::new(policy(&Setup::default()), [0; 32], connected());
     let mut out = Vec::new();
     session.handle(Event::Connected, &mut out);
     session.handle(Event::Line(b"USER bob@example.com"), &mut out);

@@ -1,6 +1,8 @@
 //! The dialogues of testdata/pop3 (format: [`super::transcript`]), held with a session and a mailbox in memory.
 //!
-//! Settings: `plaintext: no`; `expire: 30` days; `logindelay: 60` seconds; `locked: yes`, the mailbox; `held: yes`, the
+//! Settings: `stls: yes`, TLS is offered; `tls: yes`, it began with the connection; `sparequired: 1`; `secrets: no`, what
+//! opens sealed passwords is missing; `unrecoverable: yes`, it opens all but this mailbox's; `ntlmlevel: 0`; `seed: 7`,
+//! what the challenges are drawn from, for transcripts in which one stands; `plaintext: no`; `expire: 30` days; `logindelay: 60` seconds; `locked: yes`, the mailbox; `held: yes`, the
 //! maildrop by another session; `fault: login|list|text|commit`, what the store cannot do; `gone: 2`, a message
 //! whose text vanished after it was listed. The last two need a store that can be made to fail. The mailbox is
 //! `bob@example.com`, its password `two words`, unless `mailbox:` and `password:` say otherwise.
@@ -10,13 +12,15 @@
 //! line for the same reason.
 //!
 //! Beside the dialogue: `! closed`, the server has hung up; `! hang up`, the client does; `! left 1 3`, the maildrop
-//! now holds these messages of the setup and no others; `! again`, the client connects anew.
+//! now holds these messages of the setup and no others; `! again`, the client connects anew; `! tls`, client and server
+//! do the handshake that STLS began.
 
 use std::path::Path;
 
 use super::transcript::{Action, Setup, Step, Transcript, Values, matches};
-use crate::pop3::Policy;
-use crate::pop3::memory::{Conversation, Fault, Mailbox, Message, Stage};
+use crate::auth::ntlm::Level;
+use crate::pop3::memory::{Conversation, Fault, Mailbox, Message, Stage, channel_binding};
+use crate::pop3::{Channel, Policy};
 use crate::verdict::Login;
 
 pub fn transcripts() -> Vec<Transcript> {
@@ -27,6 +31,17 @@ pub fn policy(setup: &Setup) -> Policy {
     let number = |key| setup.get(key).map(|value| value.parse().expect("a number"));
     Policy {
         hostname: "mail.example.com".to_owned(),
+        channel: match (setup.get("tls"), setup.get("stls")) {
+            (Some("yes"), _) => Channel::Tls(channel_binding()),
+            (_, stls) => Channel::Clear { stls_offered: stls == Some("yes") },
+        },
+        spa_required: setup.get("sparequired") == Some("1"),
+        secrets_available: setup.get("secrets") != Some("no"),
+        ntlm_level: match setup.get("ntlmlevel") {
+            Some("0") => Level::V1,
+            Some("1") => Level::Session,
+            _ => Level::V2,
+        },
         plaintext_allowed: setup.get("plaintext") != Some("no"),
         expire_days: number("expire"),
         login_delay_seconds: number("logindelay").unwrap_or(0),
@@ -50,10 +65,16 @@ pub fn mailbox(setup: &Setup) -> Mailbox {
         name: setup.get("mailbox").unwrap_or("bob@example.com").to_owned(),
         password: setup.get("password").unwrap_or("two words").to_owned(),
         messages: Message::sequence(setup.messages.iter().map(|content| stuff(content))),
+        unrecoverable: setup.get("unrecoverable") == Some("yes"),
         refusal,
         fault,
         gone: setup.get("gone").map(|number| number.parse::<usize>().unwrap() - 1).into_iter().collect(),
     }
+}
+
+fn open(transcript: &Transcript, mailbox: Mailbox) -> Conversation {
+    let seed = transcript.setup.get("seed").map_or(0, |seed| seed.parse().expect("an octet"));
+    Conversation::open(policy(&transcript.setup), [seed; 32], mailbox)
 }
 
 /// Contents to wire form: the first dot of a line is doubled (RFC 1939 section 3).
@@ -90,7 +111,7 @@ fn every_transcript_is_held_to_the_letter() {
 fn hold(transcript: &Transcript) {
     let mailbox = mailbox(&transcript.setup);
     let mut values = values(&mailbox);
-    let mut conversation = Conversation::open(policy(&transcript.setup), mailbox);
+    let mut conversation = open(transcript, mailbox);
     let mut received = Vec::new();
     let mut any = false;
     for Step { line_number, action } in &transcript.steps {
@@ -143,8 +164,9 @@ fn check(
                 conversation.mailbox.entries().iter().map(|entry| entry.uid.to_string()).collect();
             assert_eq!(left.iter().collect::<Vec<_>>(), expected, "{place}");
         }
+        ("tls", "") => conversation.finish_handshake(),
         ("again", "") => {
-            *conversation = Conversation::open(policy(&transcript.setup), conversation.mailbox.clone());
+            *conversation = open(transcript, conversation.mailbox.clone());
         }
         _ => panic!("{place}: no such words: {words}"),
     }
@@ -161,7 +183,7 @@ fn any_cut_of_the_input_gives_the_same_output() {
             }
         }
         let talk = |pieces: &[usize]| {
-            let mut conversation = Conversation::open(policy(&transcript.setup), mailbox(&transcript.setup));
+            let mut conversation = open(&transcript, mailbox(&transcript.setup));
             let mut output = Vec::new();
             let mut rest = &input[..];
             for &octets in pieces {

@@ -1,0 +1,151 @@
+//! APOP (RFC 1939 section 7) and CRAM-MD5 (RFC 2195): a digest of the password and of a challenge that never
+//! comes again.
+
+use subtle::ConstantTimeEq;
+
+use super::hash::{hmac_md5, md5};
+use super::{Account, Refusal};
+
+/// How the digest is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// MD5 of challenge and password.
+    Apop,
+    /// HMAC-MD5 of the challenge, keyed with the password.
+    CramMd5,
+}
+
+/// A name, and the digest that is to prove the right to it.
+#[derive(Debug)]
+pub struct Claim {
+    pub name: String,
+    algorithm: Algorithm,
+    challenge: String,
+    /// As it was typed. Something else than 32 hexadecimal digits is as wrong as 32 wrong ones.
+    digest: Vec<u8>,
+}
+
+/// Our challenge of both mechanisms, in the shape of a message id.
+pub fn challenge(stamp: &str, hostname: &str) -> String {
+    format!("<{stamp}@{hostname}>")
+}
+
+impl Claim {
+    pub fn apop(name: &[u8], digest: &[u8], challenge: String) -> Self {
+        Self::new(Algorithm::Apop, name, digest, challenge)
+    }
+
+    /// `name SP digest`. The name may have spaces in it.
+    pub fn cram_md5(response: &[u8], challenge: String) -> Result<Self, Refusal> {
+        let space = response.iter().rposition(|&b| b == b' ').ok_or(Refusal::Malformed)?;
+        let (name, digest) = (&response[..space], &response[space + 1..]);
+        if name.is_empty() {
+            return Err(Refusal::Malformed);
+        }
+        Ok(Self::new(Algorithm::CramMd5, name, digest, challenge))
+    }
+
+    fn new(algorithm: Algorithm, name: &[u8], digest: &[u8], challenge: String) -> Self {
+        let name = String::from_utf8_lossy(name).into_owned();
+        Self { name, algorithm, challenge, digest: digest.to_ascii_lowercase() }
+    }
+
+    pub fn check(&self, account: &Account) -> Result<(), Refusal> {
+        let (password, challenge) = (account.password_or_empty(), self.challenge.as_bytes());
+        let digest = match self.algorithm {
+            Algorithm::Apop => md5(&[challenge, password]),
+            Algorithm::CramMd5 => hmac_md5(password, &[challenge]),
+        };
+        account.admits(hexadecimal(digest)[..].ct_eq(&self.digest).into())
+    }
+}
+
+fn hexadecimal(digest: [u8; 16]) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    std::array::from_fn(|at| {
+        let octet = digest[at / 2];
+        DIGITS[usize::from(if at % 2 == 0 { octet >> 4 } else { octet & 15 })]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hash::work;
+    use super::super::testing::{account, nobody};
+    use super::*;
+
+    const APOP_CHALLENGE: &str = "<1896.697170952@dbc.mtview.ca.us>";
+    const CRAM_CHALLENGE: &str = "<1896.697170952@postoffice.reston.mci.net>";
+
+    fn apop(digest: &[u8]) -> Claim {
+        Claim::apop(b"mrose", digest, APOP_CHALLENGE.to_owned())
+    }
+
+    fn cram_md5(response: &[u8]) -> Claim {
+        Claim::cram_md5(response, CRAM_CHALLENGE.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn apop_is_that_of_rfc_1939() {
+        let claim = apop(b"c4c9334bac560ecc979e58001b3e22fb");
+        assert_eq!((claim.name.as_str(), claim.check(&account("tanstaaf"))), ("mrose", Ok(())));
+        assert_eq!(claim.check(&account("tanstaa")), Err(Refusal::Wrong));
+        assert_eq!(apop(b"C4C9334BAC560ECC979E58001B3E22FB").check(&account("tanstaaf")), Ok(()));
+    }
+
+    #[test]
+    fn cram_md5_is_that_of_rfc_2195() {
+        let claim = cram_md5(b"tim b913a602c7eda7a495b4e6e7334d3890");
+        assert_eq!((claim.name.as_str(), claim.check(&account("tanstaaftanstaaf"))), ("tim", Ok(())));
+        assert_eq!(claim.check(&account("tanstaaf")), Err(Refusal::Wrong));
+    }
+
+    #[test]
+    fn a_password_longer_than_a_block_is_hashed_first() {
+        let password = "p".repeat(100);
+        let digest = hexadecimal(hmac_md5(&md5(&[password.as_bytes()]), &[CRAM_CHALLENGE.as_bytes()]));
+        assert_eq!(cram_md5(&[b"tim ", &digest[..]].concat()).check(&account(&password)), Ok(()));
+    }
+
+    #[test]
+    fn wrong_digests_are_refused() {
+        for wrong in
+            ["", "c4c9334bac560ecc979e58001b3e22f", "c4c9334bac560ecc979e58001b3e22fbb", APOP_CHALLENGE]
+        {
+            assert_eq!(apop(wrong.as_bytes()).check(&account("tanstaaf")), Err(Refusal::Wrong), "{wrong}");
+        }
+        // The digest of another challenge, and that of the other mechanism.
+        let digest = b"c4c9334bac560ecc979e58001b3e22fb";
+        let replayed = Claim::apop(b"mrose", digest, CRAM_CHALLENGE.to_owned());
+        assert_eq!(replayed.check(&account("tanstaaf")), Err(Refusal::Wrong));
+        let swapped = Claim::cram_md5(&[b"mrose ", &digest[..]].concat(), APOP_CHALLENGE.to_owned()).unwrap();
+        assert_eq!(swapped.check(&account("tanstaaf")), Err(Refusal::Wrong));
+    }
+
+    #[test]
+    fn a_response_has_a_name_and_a_digest() {
+        for bad in ["", "tim", " b913a602c7eda7a495b4e6e7334d3890", CRAM_CHALLENGE] {
+            assert_eq!(
+                Claim::cram_md5(bad.as_bytes(), CRAM_CHALLENGE.to_owned()).err(),
+                Some(Refusal::Malformed),
+                "{bad}"
+            );
+        }
+        assert_eq!(cram_md5(b"tim of reston 00").name, "tim of reston");
+    }
+
+    #[test]
+    fn nobody_gets_in_with_an_empty_password_and_the_work_is_the_same() {
+        let digest = hexadecimal(md5(&[APOP_CHALLENGE.as_bytes()]));
+        let response = hexadecimal(hmac_md5(b"", &[CRAM_CHALLENGE.as_bytes()]));
+        for claim in [apop(&digest), cram_md5(&[b"tim ", &response[..]].concat())] {
+            work::take();
+            assert_eq!(claim.check(&nobody()), Err(Refusal::Wrong));
+            let for_nobody = work::take();
+            assert_eq!(claim.check(&account("secret")), Err(Refusal::Wrong));
+            assert_eq!(work::take(), for_nobody);
+            let sealed_for_ever = Account { password: None, ..account("secret") };
+            assert_eq!(claim.check(&sealed_for_ever), Err(Refusal::Wrong));
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The hash functions that the mechanisms are made of.
+//!
+//! In tests each call is written down, so that the work for one name can be compared with that for another.
+
+use hmac::{Hmac, KeyInit, Mac};
+use md5::Md5;
+use sha2::{Digest, Sha256};
+
+pub fn md5(parts: &[&[u8]]) -> [u8; 16] {
+    #[cfg(test)]
+    work::note("md5");
+    let mut hash = Md5::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+pub fn hmac_md5(key: &[u8], parts: &[&[u8]]) -> [u8; 16] {
+    #[cfg(test)]
+    work::note("hmac-md5");
+    let mut mac = Hmac::<Md5>::new_from_slice(key).expect("HMAC takes a key of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+pub fn sha256(message: &[u8]) -> [u8; 32] {
+    #[cfg(test)]
+    work::note("sha256");
+    Sha256::digest(message).into()
+}
+
+pub fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
+    #[cfg(test)]
+    work::note("hmac-sha256");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+pub mod work {
+    use std::cell::RefCell;
+
+    thread_local! {
+        static DONE: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub fn note(what: &'static str) {
+        DONE.with_borrow_mut(|done| done.push(what));
+    }
+
+    /// The functions that this thread has called since this was last asked, in their order.
+    pub fn take() -> Vec<&'static str> {
+        DONE.take()
+    }
+}

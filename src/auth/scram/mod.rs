@@ -1,0 +1,189 @@
+//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), the server's side.
+//!
+//! ```text
+//! client-first ─► ClientFirst ─ the account ─► Exchange, whose challenge is server-first
+//! client-final ─► Exchange::check ─► server-final, a challenge that an empty response answers
+//! ```
+//!
+//! Strict where RFC 5802 section 7 is: attributes in their order, none twice, `m=` refused. Extensions that a
+//! client may add and a server may ignore are ignored, and are part of what is signed.
+
+#[cfg(any(test, fuzzing))]
+pub mod client;
+#[cfg(test)]
+mod tests;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::hash::{hmac_sha256, sha256};
+use super::nonce::Nonce;
+use super::password::Verifier;
+use super::{Account, ChannelBinding, Refusal};
+
+/// Longest nonce of a client in octets. RFC 5802 has no bound; clients send 16 to 64.
+const CLIENT_NONCE_OCTETS_MAX: usize = 256;
+
+/// client-first: who somebody says to be, before anything is proved.
+#[derive(Debug)]
+pub struct ClientFirst {
+    pub name: String,
+    /// For whom the client wants to act, if it says so.
+    pub authorization_identity: Option<String>,
+    /// What `c=` of client-final must be: the gs2-header and the data of the channel binding.
+    binding: Vec<u8>,
+    /// client-first-message-bare, which is signed.
+    bare: String,
+    nonce: String,
+}
+
+/// Waits for client-final.
+#[derive(Debug)]
+pub struct Exchange {
+    pub name: String,
+    binding: Vec<u8>,
+    /// client-first-message-bare.
+    client_first: String,
+    server_first: String,
+    /// The client's and ours.
+    nonce: String,
+    verifier: Verifier,
+    exists: bool,
+}
+
+impl ClientFirst {
+    /// `plus` tells which of the two mechanisms was chosen; `channel` is there under TLS, and then -PLUS was
+    /// offered.
+    pub fn parse(message: &[u8], plus: bool, channel: Option<&ChannelBinding>) -> Result<Self, Refusal> {
+        let message = std::str::from_utf8(message).map_err(|_| Refusal::Malformed)?;
+        let mut parts = message.splitn(3, ',');
+        let (Some(flag), Some(identity), Some(bare)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(Refusal::Malformed);
+        };
+        let channel_data = match (flag, plus) {
+            ("n", false) => &[][..],
+            // The client could bind the channel and did not see that we can: somebody took -PLUS out of our
+            // list (RFC 5802 section 6).
+            ("y", false) if channel.is_some() => return Err(Refusal::Channel),
+            ("y", false) => &[],
+            (flag, true) => {
+                let kind = flag.strip_prefix("p=").ok_or(Refusal::Malformed)?;
+                channel.and_then(|channel| channel.data(kind)).ok_or(Refusal::Channel)?
+            }
+            _ => return Err(Refusal::Malformed),
+        };
+        let authorization_identity = match identity.strip_prefix("a=") {
+            Some(name) => Some(unescape(name)?),
+            None if identity.is_empty() => None,
+            None => return Err(Refusal::Malformed),
+        };
+        let mut attributes = bare.split(',');
+        let name = unescape(attribute(attributes.next(), "n=")?)?;
+        let nonce = attribute(attributes.next(), "r=")?;
+        if nonce.len() > CLIENT_NONCE_OCTETS_MAX || !nonce.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Refusal::Malformed);
+        }
+        check_extensions(attributes, "nr")?;
+        let binding = [flag.as_bytes(), b",", identity.as_bytes(), b",", channel_data].concat();
+        Ok(Self { name, authorization_identity, binding, bare: bare.to_owned(), nonce: nonce.to_owned() })
+    }
+
+    /// `nonce` is ours, and of this exchange alone.
+    pub fn with_account(self, account: Account, nonce: &Nonce) -> Exchange {
+        let Account { exists, verifier, .. } = account;
+        let nonce = self.nonce + &STANDARD.encode(nonce);
+        let salt = STANDARD.encode(verifier.salt);
+        let server_first = format!("r={nonce},s={salt},i={}", verifier.iterations);
+        let Self { name, binding, bare: client_first, .. } = self;
+        Exchange { name, binding, client_first, server_first, nonce, verifier, exists }
+    }
+}
+
+impl Exchange {
+    /// server-first.
+    pub fn challenge(&self) -> &str {
+        &self.server_first
+    }
+
+    /// Takes client-final, and gives server-final when the proof is right.
+    pub fn check(&self, message: &[u8]) -> Result<String, Refusal> {
+        let message = std::str::from_utf8(message).map_err(|_| Refusal::Malformed)?;
+        let (signed, proof) = message.rsplit_once(",p=").ok_or(Refusal::Malformed)?;
+        let proof: [u8; 32] = decode(proof)?.try_into().map_err(|_| Refusal::Malformed)?;
+        let mut attributes = signed.split(',');
+        let binding = decode(attribute(attributes.next(), "c=")?)?;
+        let nonce = attribute(attributes.next(), "r=")?;
+        check_extensions(attributes, "crp")?;
+        if nonce != self.nonce {
+            return Err(Refusal::Wrong);
+        }
+        if !bool::from(binding.ct_eq(&self.binding)) {
+            return Err(Refusal::Channel);
+        }
+        let exchange = format!("{},{},{signed}", self.client_first, self.server_first);
+        let signature = hmac_sha256(&self.verifier.stored_key, exchange.as_bytes());
+        let mut client_key = Zeroizing::new(proof);
+        client_key.iter_mut().zip(signature).for_each(|(octet, mask)| *octet ^= mask);
+        let is_right: bool = sha256(&*client_key).ct_eq(&self.verifier.stored_key).into();
+        if !(self.exists & is_right) {
+            return Err(Refusal::Wrong);
+        }
+        Ok(format!("v={}", STANDARD.encode(hmac_sha256(&self.verifier.server_key, exchange.as_bytes()))))
+    }
+}
+
+impl ChannelBinding {
+    /// What a channel binding of this name binds to; `tls-unique` is not among them, because it is not unique
+    /// (RFC 9266 section 1).
+    fn data(&self, kind: &str) -> Option<&[u8]> {
+        match kind {
+            "tls-exporter" => self.exporter.as_ref().map(|material| &material[..]),
+            "tls-server-end-point" => Some(&self.endpoint),
+            _ => None,
+        }
+    }
+}
+
+/// The value, never empty, of the attribute that must stand here.
+fn attribute<'a>(found: Option<&'a str>, key: &str) -> Result<&'a str, Refusal> {
+    let value = found.and_then(|found| found.strip_prefix(key)).ok_or(Refusal::Malformed)?;
+    if value.is_empty() { Err(Refusal::Malformed) } else { Ok(value) }
+}
+
+/// Whether these are attributes that may be ignored: each of another name than those `taken` and than `m`, which
+/// means that it may not be ignored.
+fn check_extensions<'a>(attributes: impl Iterator<Item = &'a str>, taken: &str) -> Result<(), Refusal> {
+    let mut taken = format!("m{taken}");
+    for found in attributes {
+        let (key, value) = found.split_once('=').ok_or(Refusal::Malformed)?;
+        let [letter @ (b'a'..=b'z' | b'A'..=b'Z')] = *key.as_bytes() else { return Err(Refusal::Malformed) };
+        let letter = char::from(letter);
+        if value.is_empty() || taken.contains(letter) {
+            return Err(Refusal::Malformed);
+        }
+        taken.push(letter);
+    }
+    Ok(())
+}
+
+/// A saslname: a comma stands in it as `=2C`, an equals sign as `=3D`.
+fn unescape(typed: &str) -> Result<String, Refusal> {
+    let mut pieces = typed.split('=');
+    let mut name = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (character, rest) = match (piece.strip_prefix("2C"), piece.strip_prefix("3D")) {
+            (Some(rest), _) => (',', rest),
+            (_, Some(rest)) => ('=', rest),
+            _ => return Err(Refusal::Malformed),
+        };
+        name.push(character);
+        name.push_str(rest);
+    }
+    if name.is_empty() || name.contains('\0') { Err(Refusal::Malformed) } else { Ok(name) }
+}
+
+fn decode(base64: &str) -> Result<Vec<u8>, Refusal> {
+    STANDARD.decode(base64).map_err(|_| Refusal::Malformed)
+}

@@ -1,0 +1,188 @@
+//! AUTHORIZATION: the commands before the login, and what comes of a login.
+
+use super::capabilities::{write_capabilities, write_mechanisms};
+use super::command::Command;
+use super::mechanism::{
+    self, Claim, Hindrance, Kind, Mechanism, Step, password_hindrance, secrets_hindrance,
+};
+use super::reply::{LOG_IN_FIRST, WRONG_CREDENTIALS, ok, refuse, refuse_way, reply, report_totals, text_of};
+use super::session::{READ_COMMAND, READ_RESPONSE, Session, State, View, choose_language, close};
+use super::{Channel, Credentials, Next, REFUSED_LOGINS_MAX};
+use crate::auth::{Account, Refusal, digest};
+use crate::message::Totals;
+use crate::verdict::Login;
+
+impl Session {
+    pub(super) fn authorization(&mut self, user: Option<Vec<u8>>) -> Next {
+        self.state = State::Authorization { user };
+        READ_COMMAND
+    }
+
+    pub(super) fn greet(&mut self, out: &mut Vec<u8>) -> Next {
+        match &self.apop_challenge {
+            Some(challenge) => ok(out, format_args!("POP3 service ready {challenge}")),
+            None => ok(out, format_args!("POP3 service ready")),
+        }
+        self.authorization(None)
+    }
+
+    pub(super) fn authorize(
+        &mut self,
+        user: Option<Vec<u8>>,
+        command: Command<'_>,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        self.bad_lines = 0;
+        match command {
+            Command::Quit => return close(out),
+            Command::User(name) => match password_hindrance(&self.policy) {
+                Some(hindrance) => refuse(out, hindrance.text()),
+                None => {
+                    ok(out, format_args!("now the password"));
+                    return self.authorization(Some(name.to_vec()));
+                }
+            },
+            Command::Pass(password) => match (password_hindrance(&self.policy), &user) {
+                (Some(hindrance), _) => refuse_way(hindrance, out),
+                (None, Some(name)) => return self.check(Credentials::new(name, password)),
+                (None, None) => refuse(out, "USER comes before PASS"),
+            },
+            Command::Apop { name, digest } => return self.apop(user, name, digest, out),
+            Command::Stls => return self.begin_tls(user, out),
+            Command::Auth { mechanism, initial } => return self.authenticate(user, mechanism, initial, out),
+            Command::Mechanisms => write_mechanisms(&self.policy, out),
+            // Nothing is remembered: names and passwords are taken as UTF-8 with or without it, and message
+            // texts go out as they came in.
+            Command::Utf8 => ok(out, format_args!("UTF-8 it is")),
+            Command::Capa => write_capabilities(&self.policy, false, out),
+            Command::Lang(range) => choose_language(range, out),
+            Command::Noop | Command::Stat | Command::Rset | Command::Listed(_) => refuse(out, LOG_IN_FIRST),
+        }
+        self.authorization(user)
+    }
+
+    fn apop(&mut self, user: Option<Vec<u8>>, name: &[u8], digest: &[u8], out: &mut Vec<u8>) -> Next {
+        match (&self.apop_challenge, secrets_hindrance(&self.policy)) {
+            (Some(challenge), None) => {
+                let claim = digest::Claim::apop(name, digest, challenge.clone());
+                self.find(Claim::Digest(claim))
+            }
+            _ => {
+                refuse_way(Hindrance::NoSecrets, out);
+                self.authorization(user)
+            }
+        }
+    }
+
+    /// Whatever stands in the input behind STLS came before the handshake, from anybody: the owner throws it away
+    /// (RFC 2595 section 4 and its sections on security).
+    fn begin_tls(&mut self, user: Option<Vec<u8>>, out: &mut Vec<u8>) -> Next {
+        match self.policy.channel {
+            Channel::Clear { stls_offered: true } => {
+                ok(out, format_args!("begin the TLS handshake"));
+                self.state = State::Securing;
+                return Next::StartTls;
+            }
+            Channel::Clear { stls_offered: false } => refuse(out, "TLS is not offered here"),
+            Channel::Tls(_) => refuse(out, "TLS has begun already"),
+        }
+        self.authorization(user)
+    }
+
+    fn authenticate(
+        &mut self,
+        user: Option<Vec<u8>>,
+        name: &[u8],
+        initial: Option<&[u8]>,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        let Some(kind) = Kind::named(name) else {
+            refuse(out, "there is no such mechanism, AUTH alone lists those there are");
+            return self.authorization(user);
+        };
+        if let Some(hindrance) = kind.hindrance(&self.policy) {
+            refuse_way(hindrance, out);
+            return self.authorization(user);
+        }
+        let mechanism = Mechanism::start(kind, self.nonces.draw(), &self.policy);
+        match initial {
+            None => self.ask(mechanism, out),
+            Some(_) if kind.begins_with_challenge() => self.break_exchange(out),
+            Some(typed) => self.respond(mechanism, typed, out),
+        }
+    }
+
+    pub(super) fn exchange(&mut self, mechanism: Mechanism, line: &[u8], out: &mut Vec<u8>) -> Next {
+        if line == b"*" {
+            refuse(out, "AUTH is cancelled");
+            return self.authorization(None);
+        }
+        self.respond(mechanism, line, out)
+    }
+
+    fn respond(&mut self, mechanism: Mechanism, typed: &[u8], out: &mut Vec<u8>) -> Next {
+        let step = mechanism::decode(typed).and_then(|response| mechanism.respond(&response, &self.policy));
+        self.follow(step, out)
+    }
+
+    pub(super) fn judge(&mut self, claim: Claim, account: Account, out: &mut Vec<u8>) -> Next {
+        self.follow(claim.judge(account), out)
+    }
+
+    fn follow(&mut self, step: Result<Step, Refusal>, out: &mut Vec<u8>) -> Next {
+        match step {
+            Ok(Step::Ask(mechanism)) => self.ask(mechanism, out),
+            Ok(Step::Check(credentials)) => self.check(credentials),
+            Ok(Step::Find(claim)) => self.find(claim),
+            Ok(Step::Open(name)) => {
+                self.state = State::Checking;
+                Next::Open { name }
+            }
+            Err(refusal) => self.refuse_login(text_of(refusal), out),
+        }
+    }
+
+    fn find(&mut self, claim: Claim) -> Next {
+        let name = claim.name().to_owned();
+        self.state = State::Finding(claim);
+        Next::Account { name }
+    }
+
+    fn ask(&mut self, mechanism: Mechanism, out: &mut Vec<u8>) -> Next {
+        reply(out, format_args!("+ {}", mechanism.challenge()));
+        self.state = State::Exchange(mechanism);
+        READ_RESPONSE
+    }
+
+    /// A failed exchange counts as a refused login: there is no honest reason for many of them.
+    pub(super) fn break_exchange(&mut self, out: &mut Vec<u8>) -> Next {
+        self.refuse_login(text_of(Refusal::Malformed), out)
+    }
+
+    fn check(&mut self, credentials: Credentials) -> Next {
+        self.state = State::Checking;
+        Next::Login(credentials)
+    }
+
+    pub(super) fn log_in(&mut self, verdict: Login<Totals>, out: &mut Vec<u8>) -> Next {
+        match verdict {
+            Login::Welcome(totals) => {
+                report_totals(totals, out);
+                self.transaction(View::Totals(totals))
+            }
+            Login::WrongCredentials => self.refuse_login(WRONG_CREDENTIALS, out),
+            Login::Locked => self.refuse_login("[SYS/PERM] the mailbox is locked", out),
+            Login::InUse => self.refuse_login("[IN-USE] another session holds the maildrop", out),
+            Login::TooSoon => self.refuse_login("[LOGIN-DELAY] the last login was too short a time ago", out),
+        }
+    }
+
+    pub(super) fn refuse_login(&mut self, why: &str, out: &mut Vec<u8>) -> Next {
+        refuse(out, why);
+        self.refused_logins += 1;
+        if self.refused_logins >= REFUSED_LOGINS_MAX {
+            return Next::Close;
+        }
+        self.authorization(None)
+    }
+}
