@@ -35,7 +35,6 @@ fn the_transcripts_hold_over_a_socket() {
             hold(transcript, &stage, ip);
             stage.clear();
             held += 1;
-            eprintln!("{} {:?}", transcript.name, std::time::Instant::now());
         }
     }
     println!("{held} of {} transcripts held", transcripts.len());

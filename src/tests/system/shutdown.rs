@@ -15,6 +15,7 @@ fn site_with_two_messages(shutdowngrace: &str) -> Site {
     let mut lmtp = service.lmtp();
     lmtp.store(BOB, b"Subject: first\r\n");
     lmtp.store(BOB, b"Subject: second\r\n");
+    // Otherwise the service would wait for it to end, too.
     drop(lmtp);
     service.stop();
     site
