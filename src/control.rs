@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
     use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set};
-    use crate::admin::reply::{Changed, DomainLine, Locked, MailboxLine, Removed, Server};
+    use crate::admin::reply::{Changed, Connections, DomainLine, Locked, MailboxLine, Removed, Server};
     use crate::admin::{Op, Submission};
 
     fn requests() -> Vec<Request> {
@@ -219,10 +219,23 @@ mod tests {
             messages: u64::MAX,
             octets: 3,
         };
-        let statistics =
-            Server { domains: 1, mailboxes: 2, messages: 3, octets: 4, file_octets: 5, allocated_octets: 6 };
-        let mailbox =
-            MailboxLine { mailbox: "bob@example.com".into(), lock: Locked::Domain, messages: 3, octets: 4 };
+        let statistics = Server {
+            domains: 1,
+            mailboxes: 2,
+            messages: 3,
+            octets: 4,
+            file_octets: 5,
+            allocated_octets: 6,
+            connections: Connections::default(),
+            certificate: None,
+        };
+        let mailbox = MailboxLine {
+            mailbox: "bob@example.com".into(),
+            lock: Locked::Domain,
+            messages: 3,
+            octets: 4,
+            quota: None,
+        };
         vec![
             Err(Refusal::new(Code::Exists, "it is there").with_mend("Delete it")),
             Ok(Reply::Changed(Changed {

@@ -44,7 +44,11 @@ pub enum Peer {
 pub enum Protocol {
     Smtp,
     Esmtp,
+    /// ESMTP under TLS.
+    Esmtps,
     Utf8Smtp,
+    /// The same under TLS.
+    Utf8Smtps,
     Lmtp,
     Utf8Lmtp,
     /// Handed over by a local program, with no protocol at all.
@@ -119,7 +123,9 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Smtp => "SMTP",
             Self::Esmtp => "ESMTP",
+            Self::Esmtps => "ESMTPS",
             Self::Utf8Smtp => "UTF8SMTP",
+            Self::Utf8Smtps => "UTF8SMTPS",
             Self::Lmtp => "LMTP",
             Self::Utf8Lmtp => "UTF8LMTP",
             Self::Local => "local",

@@ -2,21 +2,24 @@
 
 use crate::address::Address;
 use crate::envelope::{Envelope, ForwardPath};
-use crate::store::{Fault, Letter, Read, Store};
+use crate::store::{Fault, Letter, Read, Store, quota_of_mailbox};
 use crate::verdict;
 use crate::wire::Text;
 use time::OffsetDateTime;
 
-/// Whether mail for this path would be taken now.
-pub fn recipient(store: &Store, path: &ForwardPath) -> Result<verdict::Recipient, Fault> {
+/// Whether mail of so many octets (0: not known yet) for this path would be taken now.
+pub fn recipient(store: &Store, path: &ForwardPath, octets: u64) -> Result<verdict::Recipient, Fault> {
     let snapshot = store.read()?;
     let Some(address) = address_of(&*snapshot, path)? else { return Ok(verdict::Recipient::NoSuchMailbox) };
     if snapshot.domain(&address.domain)?.is_none() {
         return Ok(verdict::Recipient::NotLocal);
     }
-    Ok(match snapshot.mailbox(&address.without_detail())? {
-        Some(_) => verdict::Recipient::Accepted,
-        None => verdict::Recipient::NoSuchMailbox,
+    let Some(mailbox) = snapshot.mailbox(&address.without_detail())? else {
+        return Ok(verdict::Recipient::NoSuchMailbox);
+    };
+    Ok(match quota_of_mailbox(&*snapshot, &mailbox)? {
+        Some(quota) if !quota.has_room_for(octets) => verdict::Recipient::OverQuota,
+        _ => verdict::Recipient::Accepted,
     })
 }
 

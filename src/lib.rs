@@ -16,12 +16,14 @@
 mod address;
 mod admin;
 mod auth;
+mod certificate;
 mod cli;
 mod control;
 mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod intake;
+mod keyring;
 mod log;
 mod mailroot;
 mod message;

@@ -17,7 +17,7 @@ pub const PATH_CHARACTERS_MAX: usize = 260;
 const POINTER_OF_MACHINE: &str = "/etc/winpop/mailroot";
 const DEFAULT_OF_MACHINE: &str = "/var/lib/winpop";
 const DATA_FILE: &str = "winpop.db";
-const KEY_FILE: &str = "winpop.key";
+pub const KEY_FILE: &str = "winpop.key";
 const SOCKET: &str = "winpop.sock";
 
 /// What of the process's surroundings has a say in where the mail store is. A variable that is empty counts
@@ -119,6 +119,11 @@ impl MailRoot {
 
     pub fn data_file(&self) -> PathBuf {
         data_file(&self.dir)
+    }
+
+    /// Where the key file lies unless the environment says otherwise.
+    pub fn key_file(&self) -> PathBuf {
+        self.dir.join(KEY_FILE)
     }
 
     pub fn socket(&self) -> PathBuf {

@@ -13,6 +13,8 @@ pub enum Login<T> {
     Locked,
     /// Another session holds the maildrop.
     InUse,
+    /// The last login was less than the time of LOGIN-DELAY ago (RFC 2449 section 8.1.1).
+    TooSoon,
 }
 
 /// What is known of a recipient before the text arrives.

@@ -28,12 +28,14 @@ pub enum Op {
     Unlock(Unlock),
     Stat(Stat),
     ChangePwd(ChangePwd),
+    CreateQuotaFile(CreateQuotaFile),
+    DeleteQuotaFile(DeleteQuotaFile),
     Set(Set),
     Get(Get),
 }
 
 /// Commands of the original that this version does not have.
-pub const NOT_YET: [&str; 2] = ["createquotafile", "migratetoad"];
+pub const NOT_YET: [&str; 1] = ["migratetoad"];
 
 /// Other words for commands.
 pub const ALIASES: [(&str, &str); 1] = [("del", "delete")];
@@ -146,6 +148,37 @@ pub struct ChangePwd {
     /// the new password, 1 to 128 octets
     #[argh(positional, arg_name = "NEWPASSWORD")]
     pub password: Secret,
+}
+
+/// Lets the mail in a mailbox count against a quota.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(
+    subcommand,
+    name = "createquotafile",
+    note = "Mail for a mailbox whose quota is used up is refused; fetching and deleting mail is not disturbed. \
+            Several mailboxes may count against one account. Typed again, it changes account or limit.",
+    example = "winpop createquotafile bob@example.com /limit:50MB",
+    example = "winpop createquotafile sales@example.com /user:bob@example.com"
+)]
+pub struct CreateQuotaFile {
+    /// the mailbox
+    #[argh(positional, arg_name = "USER@DOMAIN")]
+    pub name: String,
+    /// the account whose quota it counts against (default: its own)
+    #[argh(option, arg_name = "USER@DOMAIN")]
+    pub user: Option<String>,
+    /// the limit of that account, such as 50MB; 0 is none (default: the setting quotalimit)
+    #[argh(option, arg_name = "SIZE")]
+    pub limit: Option<String>,
+}
+
+/// Lets the mail in a mailbox count against no quota.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(subcommand, name = "deletequotafile", example = "winpop deletequotafile bob@example.com")]
+pub struct DeleteQuotaFile {
+    /// the mailbox
+    #[argh(positional, arg_name = "USER@DOMAIN")]
+    pub name: String,
 }
 
 /// Changes a setting.

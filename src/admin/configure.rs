@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Context;
 use super::commands::{Get, Set};
 use super::reply::{Changed, Code, Refusal, Reply, SettingLine};
+use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
 use crate::settings::{self, Effect, Key, Place, Settings};
 use crate::store::{OpenErrorKind, Read, Store};
@@ -38,10 +39,21 @@ impl Set {
     /// The command with its path as seen from the present directory of whoever typed it.
     pub fn seen_from_here(&self) -> Result<Self, Refusal> {
         let mut set = self.clone();
-        if let (false, [path]) = (set.is_stored()?, &mut set.values[..])
-            && !path.eq_ignore_ascii_case(DEFAULT)
-        {
-            *path = mailroot::absolute(Path::new(path))?.to_string_lossy().into_owned();
+        let key = find(&set.key)?;
+        let paths = set.values.iter_mut().filter(|value| !value.eq_ignore_ascii_case(DEFAULT));
+        match key.name {
+            "mailroot" if self.values.len() == 1 => {
+                for path in paths {
+                    *path = mailroot::absolute(Path::new(path))?.to_string_lossy().into_owned();
+                }
+            }
+            "tlscert" | "tlskey" => {
+                for path in paths.filter(|path| !path.is_empty()) {
+                    let absolute = std::path::absolute(&path).map_err(Refusal::fault)?;
+                    *path = absolute.to_string_lossy().into_owned();
+                }
+            }
+            _ => {}
         }
         Ok(set)
     }
@@ -50,6 +62,12 @@ impl Set {
         let rows = stored_rows(store)?;
         let before = from_rows(&rows);
         let after = before.with(key, &self.values)?;
+        if matches!(key.name, "tlscert" | "tlskey") {
+            certificate::check(&after).map_err(|why| {
+                Refusal::new(Code::Value, why)
+                    .with_mend("To change both files at once: winpop set tlscert CERTIFICATE KEY")
+            })?;
+        }
         if let Some(service) = context.service {
             service.apply(&before, &after).map_err(|why| Refusal::new(Code::Value, why))?;
         }

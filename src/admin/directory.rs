@@ -33,8 +33,8 @@ impl Add {
                 Err(Refusal::new(Code::Usage, "a domain has no account; /createuser is for mailboxes"))
             }
             (Target::Mailbox(address), Some(password)) => {
-                let credential = Credential::from_password(password.password()?, context.salt);
-                add_mailbox(address, credential, store, context.now)
+                let (credential, notes) = credential(password.password()?, &address, context);
+                add_mailbox(address, credential, notes, store, context.now)
             }
             (Target::Mailbox(address), None) => Err(Refusal::new(
                 Code::NotFound,
@@ -57,7 +57,13 @@ fn add_domain(domain: Domain, store: &Store, now: u64) -> Result<Reply, Refusal>
     Ok(Changed { notes, ..Changed::new("add", &domain, format!("Domain {domain} added")) }.into())
 }
 
-fn add_mailbox(address: Address, credential: Credential, store: &Store, now: u64) -> Result<Reply, Refusal> {
+fn add_mailbox(
+    address: Address,
+    credential: Credential,
+    notes: Vec<String>,
+    store: &Store,
+    now: u64,
+) -> Result<Reply, Refusal> {
     let added = address.clone();
     changed(
         store,
@@ -68,7 +74,7 @@ fn add_mailbox(address: Address, credential: Credential, store: &Store, now: u64
             why => refusal_of_mailbox(why, &address),
         },
     )?;
-    Ok(Changed::new("add", &address, format!("Mailbox {address} added")).into())
+    Ok(Changed { notes, ..Changed::new("add", &address, format!("Mailbox {address} added")) }.into())
 }
 
 impl Delete {
@@ -153,19 +159,31 @@ impl Unlock {
 impl ChangePwd {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let address: Address = self.name.parse()?;
-        let credential = Credential::from_password(self.password.password()?, context.salt);
+        let (credential, notes) = credential(self.password.password()?, &address, context);
         let changed_one = address.clone();
         changed(
             store,
             move |tx| tx.set_credential(&changed_one, credential.clone()),
             |why| refusal_of_mailbox(why, &address),
         )?;
-        Ok(Changed::new("changepwd", &address, format!("Password of {address} changed")).into())
+        let message = format!("Password of {address} changed");
+        Ok(Changed { notes, ..Changed::new("changepwd", &address, message) }.into())
     }
 }
 
+/// The credential of a new password, and what has to be said of it.
+fn credential(password: &str, address: &Address, context: &Context) -> (Credential, Vec<String>) {
+    let keyring = context.keyring.read().expect("no holder of this lock panics");
+    let credential = Credential::new(password, address, context.fresh, keyring.key().ok());
+    let notes = keyring
+        .key()
+        .err()
+        .map(|trouble| format!("{trouble}, so APOP, CRAM-MD5 and NTLM will not work for this mailbox"));
+    (credential, notes.into_iter().collect())
+}
+
 /// Has the store's writer change something, and waits until that is durable.
-fn changed<T: Send + 'static>(
+pub fn changed<T: Send + 'static>(
     store: &Store,
     work: impl FnMut(&mut Tx<'_, '_>) -> Result<Result<T, Refused>, Fault> + Send + 'static,
     refusal: impl FnOnce(Refused) -> Refusal,
@@ -201,13 +219,17 @@ fn refusal_of_domain(why: Refused, domain: &Domain) -> Refusal {
     match why {
         Refused::DomainExists => Refusal::new(Code::Exists, format!("the domain {domain} exists already")),
         Refused::NoSuchDomain => no_such_domain(domain),
-        Refused::MailboxExists | Refused::NoSuchMailbox | Refused::DomainLocked => {
+        Refused::MailboxExists
+        | Refused::NoSuchMailbox
+        | Refused::DomainLocked
+        | Refused::NoSuchAccount
+        | Refused::NoQuota => {
             panic!("{why:?} is said of mailboxes only")
         }
     }
 }
 
-fn refusal_of_mailbox(why: Refused, address: &Address) -> Refusal {
+pub fn refusal_of_mailbox(why: Refused, address: &Address) -> Refusal {
     match why {
         Refused::NoSuchDomain => no_such_domain(&address.domain),
         Refused::MailboxExists => Refusal::new(Code::Exists, format!("the mailbox {address} exists already")),
@@ -217,7 +239,8 @@ fn refusal_of_mailbox(why: Refused, address: &Address) -> Refusal {
             Refusal::new(Code::Locked, format!("{address} is locked with its whole domain"))
                 .with_mend(format!("To unlock the domain: winpop unlock {}", address.domain))
         }
-        Refused::DomainExists => panic!("it is said of domains only"),
+        Refused::NoQuota => Refusal::new(Code::NotFound, format!("{address} counts against no quota")),
+        Refused::DomainExists | Refused::NoSuchAccount => panic!("{why:?} is not said of a mailbox"),
     }
 }
 

@@ -14,6 +14,8 @@
 
 mod configure;
 mod directory;
+mod key;
+mod quota;
 mod statistics;
 mod submission;
 mod upkeep;
@@ -27,11 +29,15 @@ pub use commands::Op;
 pub use directory::Target;
 pub use reply::{Refusal, Reply};
 pub use submission::{Submission, deliver, receiver};
+pub use upkeep::check;
 
+use std::sync::RwLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bincode::{Decode, Encode};
 
+use crate::auth::password::Fresh;
+use crate::keyring::Keyring;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::store::Store;
@@ -42,25 +48,32 @@ pub struct Context<'a> {
     /// Unix time in seconds.
     pub now: u64,
     /// Fresh randomness, for a password that the command may set.
-    pub salt: [u8; 16],
+    pub fresh: Fresh,
+    /// What seals that password; changed by the command that changes the key.
+    pub keyring: &'a RwLock<Keyring>,
     /// The service that carries the command out, if one does.
     pub service: Option<&'a dyn Service>,
 }
 
 impl<'a> Context<'a> {
     /// With the time of now and fresh randomness.
-    pub fn of_now(mailroot: &'a MailRoot, service: Option<&'a dyn Service>) -> Result<Self, Refusal> {
-        let mut salt = [0; 16];
-        getrandom::fill(&mut salt)
-            .map_err(|error| Refusal::fault(format!("no randomness to be had: {error}")))?;
+    pub fn of_now(
+        mailroot: &'a MailRoot,
+        keyring: &'a RwLock<Keyring>,
+        service: Option<&'a dyn Service>,
+    ) -> Result<Self, Refusal> {
+        let fresh =
+            Fresh::draw().map_err(|error| Refusal::fault(format!("no randomness to be had: {error}")))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Ok(Self { mailroot, now, salt, service })
+        Ok(Self { mailroot, now, fresh, keyring, service })
     }
 }
 
 /// What a running service does when an administrator changes something; the store itself ends the sessions
 /// of what is locked or deleted.
 pub trait Service {
+    fn connections(&self) -> reply::Connections;
+
     /// Makes changed settings effective, before they are stored. A refusal is one sentence that says what
     /// stands in the way, such as a port that is taken, and means that everything is as before. Called
     /// with the two swapped where the settings could then not be stored.
@@ -77,6 +90,10 @@ pub enum Request {
     },
     /// Verify everything.
     Check,
+    /// Show the state of the key that seals passwords.
+    Key,
+    /// Make a new key, and seal all passwords under it.
+    RotateKey,
     /// Deliver a message, whose content comes behind the request.
     Deliver(Submission),
 }
@@ -89,6 +106,8 @@ impl Request {
             Self::Command(op) => op.run(store, context),
             Self::Backup { file } => upkeep::back_up(store, file),
             Self::Check => upkeep::check(store),
+            Self::Key => key::show(store, context),
+            Self::RotateKey => key::rotate(store, context),
             Self::Deliver(_) => Err(Refusal::new(reply::Code::Usage, "there is no message to deliver")),
         }
     }
@@ -103,8 +122,10 @@ impl Op {
             Self::List(list) => list.run(store),
             Self::Lock(lock) => lock.run(store),
             Self::Unlock(unlock) => unlock.run(store),
-            Self::Stat(stat) => stat.run(store),
+            Self::Stat(stat) => stat.run(store, context),
             Self::ChangePwd(change) => change.run(store, context),
+            Self::CreateQuotaFile(create) => create.run(store),
+            Self::DeleteQuotaFile(delete) => delete.run(store),
             Self::Set(set) => set.run(store, context),
             Self::Get(get) => get.run(store, context),
         }

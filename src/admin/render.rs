@@ -3,13 +3,14 @@
 //! In tables the numbers stand first and the name last, so that a long name disturbs no column and the last
 //! word of a line is always the name.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use super::reply::{
-    Changed, Checked, Delivered, DomainLine, Locked, MailboxLine, Outcome, Refusal, Reply, Server,
-    SettingLine,
+    Changed, Checked, Delivered, DomainLine, KeyState, Locked, MailboxLine, Outcome, QuotaLine, Refusal,
+    Reply, Server, SettingLine,
 };
 use crate::units::Octets;
 
@@ -26,6 +27,7 @@ pub fn text(reply: &Reply) -> String {
             format!("{}: {} messages, {}\n", backup.file, backup.messages, Octets(backup.file_octets))
         }
         Reply::Checked(checked) => checked_text(checked),
+        Reply::Key(state) => key_text(state),
         Reply::Delivered { recipients } => delivered_text(recipients),
     }
 }
@@ -59,6 +61,20 @@ fn changed_text(changed: &Changed) -> String {
     let mut text = format!("{}\n", changed.message);
     for note in &changed.notes {
         let _ = writeln!(text, "Note: {note}");
+    }
+    text
+}
+
+fn key_text(state: &KeyState) -> String {
+    let mut text = format!(
+        "Key file   {}\nKey        {}\nSealed     {} passwords, {} not\n",
+        state.file,
+        state.id.as_deref().unwrap_or("none"),
+        state.sealed,
+        state.unsealed
+    );
+    for told in state.trouble.iter().chain([&state.advice]) {
+        let _ = writeln!(text, "Note: {told}");
     }
     text
 }
@@ -128,7 +144,27 @@ fn mailbox_table(domain: &str, mailboxes: &[MailboxLine]) -> String {
         };
         [line.messages.to_string(), Octets(line.octets).to_string(), status.to_owned(), line.mailbox.clone()]
     });
-    table(["Messages", "Size", "Status", "Mailbox"], 2, rows)
+    let mailboxes_table = table(["Messages", "Size", "Status", "Mailbox"], 2, rows);
+    match quota_table(mailboxes) {
+        Some(quotas) => format!("{mailboxes_table}\n{quotas}"),
+        None => mailboxes_table,
+    }
+}
+
+/// The accounts that mailboxes of the list count against, each once, in the order of their names.
+fn quota_table(mailboxes: &[MailboxLine]) -> Option<String> {
+    let quotas: BTreeMap<&str, &QuotaLine> = mailboxes
+        .iter()
+        .filter_map(|line| line.quota.as_ref())
+        .map(|quota| (quota.account.as_str(), quota))
+        .collect();
+    let rows = quotas.values().map(|quota| {
+        let limit = quota.limit.map_or("none".to_owned(), |limit| Octets(limit).to_string());
+        let used_up = quota.limit.is_some_and(|limit| quota.used >= limit);
+        let status = if used_up { "used up" } else { "" };
+        [Octets(quota.used).to_string(), limit, status.to_owned(), quota.account.clone()]
+    });
+    (!quotas.is_empty()).then(|| table(["Used", "Limit", "", "Quota of"], 2, rows))
 }
 
 fn domain_status(line: &DomainLine) -> &'static str {
@@ -136,15 +172,29 @@ fn domain_status(line: &DomainLine) -> &'static str {
 }
 
 fn server_text(server: &Server, domains: &[DomainLine]) -> String {
-    format!(
-        "Domains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\nDisk       {}\n\n{}",
+    let mut text = format!(
+        "Domains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\nDisk       {}\n\
+         Clients    {} open, {} waiting, {} refused\n",
         server.domains,
         server.mailboxes,
         server.messages,
         Octets(server.octets),
         Octets(server.allocated_octets),
-        domain_table(domains)
-    )
+        server.connections.open,
+        server.connections.waiting,
+        server.connections.refused,
+    );
+    if let Some(certificate) = &server.certificate {
+        let made = if certificate.self_signed { ", self-signed" } else { "" };
+        let (first, second) = certificate.fingerprint.split_at(certificate.fingerprint.len() / 2);
+        let _ = writeln!(text, "TLS        {}{made}", certificate.names.join(", "));
+        let _ = writeln!(
+            text,
+            "           SHA-256 {first}\n                   {}",
+            second.trim_start_matches(':')
+        );
+    }
+    text + "\n" + &domain_table(domains)
 }
 
 fn domain_text(domain: &DomainLine, mailboxes: &[MailboxLine]) -> String {
@@ -202,7 +252,7 @@ fn table<const N: usize>(head: [&str; N], numbers: usize, rows: impl Iterator<It
 
 #[cfg(test)]
 mod tests {
-    use super::super::reply::{Code, Removed};
+    use super::super::reply::{CertificateLine, Code, Connections, Removed};
     use super::*;
 
     fn domain(name: &str, mailboxes: u64, messages: u64, octets: u64, locked: bool) -> DomainLine {
@@ -210,7 +260,7 @@ mod tests {
     }
 
     fn mailbox(name: &str, messages: u64, octets: u64, lock: Locked) -> MailboxLine {
-        MailboxLine { mailbox: name.to_owned(), lock, messages, octets }
+        MailboxLine { mailbox: name.to_owned(), lock, messages, octets, quota: None }
     }
 
     #[test]
@@ -256,6 +306,31 @@ Messages       Size  Status         Mailbox
     }
 
     #[test]
+    fn quotas_stand_below_the_mailboxes_each_account_once() {
+        let quota = |used, limit| Some(QuotaLine { account: "ann@example.com".to_owned(), used, limit });
+        let with = |mailbox: MailboxLine, quota| MailboxLine { quota, ..mailbox };
+        let mailboxes = vec![
+            with(mailbox("ann@example.com", 1, 2048, Locked::None), quota(3072, Some(3072))),
+            with(mailbox("bob@example.com", 1, 1024, Locked::None), quota(3072, Some(3072))),
+        ];
+        let reply = Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes };
+        assert_eq!(
+            text(&reply),
+            "\
+Messages   Size  Status  Mailbox
+       1  2 KiB  open    ann@example.com
+       1  1 KiB  open    bob@example.com
+
+ Used  Limit           Quota of
+3 KiB  3 KiB  used up  ann@example.com
+"
+        );
+        assert!(json(&reply).contains(
+            "\"octets\":2048,\"quota\":{\"account\":\"ann@example.com\",\"used\":3072,\"limit\":3072}}"
+        ));
+    }
+
+    #[test]
     fn the_statistics_of_the_server_end_with_its_domains() {
         let statistics = Server {
             domains: 1,
@@ -264,6 +339,12 @@ Messages       Size  Status         Mailbox
             octets: 12_345,
             file_octets: 8 << 20,
             allocated_octets: 1 << 20,
+            connections: Connections { open: 3, waiting: 0, refused: 1 },
+            certificate: Some(CertificateLine {
+                names: vec!["mail.example.com".to_owned(), "localhost".to_owned()],
+                fingerprint: ["AB"; 32].join(":"),
+                self_signed: true,
+            }),
         };
         let reply = Reply::Server { statistics, domains: vec![domain("example.com", 2, 5, 12_345, false)] };
         assert_eq!(
@@ -274,15 +355,21 @@ Mailboxes  2
 Messages   5
 Mail       12.06 KiB
 Disk       1 MiB
+Clients    3 open, 0 waiting, 1 refused
+TLS        mail.example.com, localhost, self-signed
+           SHA-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
+                   AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
 
 Mailboxes  Messages       Size  Status  Domain
         2         5  12.06 KiB  open    example.com
 "
         );
         assert_eq!(
-            json(&reply),
+            json(&reply).replace(&["AB"; 32].join(":"), "AB:…"),
             "{\"ok\":true,\"statistics\":{\"domains\":1,\"mailboxes\":2,\"messages\":5,\"octets\":12345,\
-             \"file_octets\":8388608,\"allocated_octets\":1048576},\"domains\":[{\"domain\":\"example.com\",\
+             \"file_octets\":8388608,\"allocated_octets\":1048576,\"connections\":{\"open\":3,\"waiting\":0,\
+             \"refused\":1},\"certificate\":{\"names\":[\"mail.example.com\",\"localhost\"],\
+             \"fingerprint\":\"AB:…\",\"self_signed\":true}},\"domains\":[{\"domain\":\"example.com\",\
              \"locked\":false,\"mailboxes\":2,\"messages\":5,\"octets\":12345}]}\n"
         );
     }

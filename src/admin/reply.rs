@@ -9,17 +9,20 @@
 //! list             {"ok":true,"domains":[DOMAIN…]}
 //! list DOMAIN      {"ok":true,"domain":"example.com","mailboxes":[MAILBOX…]}
 //! stat             {"ok":true,"statistics":{"domains","mailboxes","messages","octets","file_octets",
-//!                   "allocated_octets"},"domains":[DOMAIN…]}
+//!                   "allocated_octets","connections":{"open","waiting","refused"},
+//!                   "certificate":{"names":["…"],"fingerprint","self_signed"}},"domains":[DOMAIN…]}
 //! stat DOMAIN      {"ok":true,"statistics":DOMAIN,"mailboxes":[MAILBOX…]}
 //! get [KEY]        {"ok":true,"settings":[{"setting","value","meaning","default","is_default",
 //!                   "takes_effect"}…]}
 //! backup           {"ok":true,"file","messages","file_octets"}
 //! check            {"ok":true,"domains","mailboxes","messages","texts","text_octets","findings":["…"],"findings_total"}
+//! key              {"ok":true,"file","id","trouble","sealed","unsealed","advice"}
 //! deliver          {"ok":true,"recipients":[{"recipient","outcome"}…]}
 //! refused          {"ok":false,"error":{"code":"not-found","message":"…","mend":"…"}}
 //!
 //! DOMAIN           {"domain","locked","mailboxes","messages","octets"}
 //! MAILBOX          {"mailbox","lock","messages","octets"}     lock: "none", "mailbox" or "domain"
+//!   with a quota   "quota":{"account","used","limit"}         limit: null where there is none
 //! ```
 
 use std::fmt;
@@ -42,6 +45,7 @@ pub enum Reply {
     Settings { settings: Vec<SettingLine> },
     BackedUp(BackedUp),
     Checked(Checked),
+    Key(KeyState),
     Delivered { recipients: Vec<Delivered> },
 }
 
@@ -66,6 +70,19 @@ pub struct Checked {
     /// What is not as it should be, in sentences; the first two hundred.
     pub findings: Vec<String>,
     pub findings_total: u64,
+}
+
+/// The key that seals recoverable passwords.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct KeyState {
+    pub file: String,
+    /// None where the key cannot be used.
+    pub id: Option<String>,
+    pub trouble: Option<String>,
+    /// Mailboxes whose password is sealed under the key of the store.
+    pub sealed: u64,
+    pub unsealed: u64,
+    pub advice: String,
 }
 
 /// What became of a message for one recipient.
@@ -124,6 +141,18 @@ pub struct MailboxLine {
     pub lock: Locked,
     pub messages: u64,
     pub octets: u64,
+    /// Left out where the mailbox counts against none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<QuotaLine>,
+}
+
+/// The quota that a mailbox counts against, which others may count against too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct QuotaLine {
+    pub account: String,
+    pub used: u64,
+    /// None: there is no limit.
+    pub limit: Option<u64>,
 }
 
 /// What keeps the reader of a mailbox out.
@@ -136,7 +165,7 @@ pub enum Locked {
     Domain,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Server {
     pub domains: u64,
     pub mailboxes: u64,
@@ -147,6 +176,29 @@ pub struct Server {
     pub file_octets: u64,
     /// What the data file takes of the disk; its holes take nothing.
     pub allocated_octets: u64,
+    pub connections: Connections,
+    /// None where there is none yet.
+    pub certificate: Option<CertificateLine>,
+}
+
+/// The certificate that clients are shown under TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct CertificateLine {
+    pub names: Vec<String>,
+    /// SHA-256, in pairs of hexadecimal digits.
+    pub fingerprint: String,
+    /// Made by this program, not by an authority.
+    pub self_signed: bool,
+}
+
+/// POP3 connections; none where no service runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Connections {
+    pub open: u64,
+    /// Held without a greeting until one of the others ends.
+    pub waiting: u64,
+    /// Turned away since the service was started.
+    pub refused: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]

@@ -1,11 +1,16 @@
 //! What there is: the lists and the statistics. The counts are kept with the mail, so none of this takes
 //! longer where there is more of it.
 
+use super::Context;
 use super::commands::{List, Stat};
 use super::directory::no_such_domain;
-use super::reply::{DomainLine, Locked, MailboxLine, Refusal, Reply, Server};
+use super::reply::{
+    CertificateLine, Connections, DomainLine, Locked, MailboxLine, QuotaLine, Refusal, Reply, Server,
+};
 use crate::address::{Address, Domain};
-use crate::store::{DomainRow, Fault, Read, Store};
+use crate::certificate;
+use crate::settings::Settings;
+use crate::store::{DomainRow, Fault, Read, Store, quota_of_mailbox};
 
 impl List {
     pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
@@ -19,7 +24,7 @@ impl List {
 }
 
 impl Stat {
-    pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
+    pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let view = store.read().map_err(Refusal::fault)?;
         if let Some(name) = &self.domain {
             let (statistics, mailboxes) = one_domain(&*view, &name.parse()?)?;
@@ -34,9 +39,21 @@ impl Stat {
             octets: totals.octets,
             file_octets: disk.file_octets,
             allocated_octets: disk.allocated_octets,
+            connections: context.service.map_or_else(Connections::default, |service| service.connections()),
+            certificate: certificate(store, &*view).map_err(Refusal::fault)?,
         };
         Ok(Reply::Server { statistics, domains: domains(&*view).map_err(Refusal::fault)? })
     }
+}
+
+fn certificate(store: &Store, view: &impl Read) -> Result<Option<CertificateLine>, Fault> {
+    let rows = view.settings()?;
+    let (settings, _) = Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    Ok(certificate::describe(store, &settings).map(|described| CertificateLine {
+        names: described.names,
+        fingerprint: described.fingerprint,
+        self_signed: described.is_our_own,
+    }))
 }
 
 fn domains(view: &impl Read) -> Result<Vec<DomainLine>, Fault> {
@@ -74,6 +91,11 @@ fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<V
             lock,
             messages: counts.messages,
             octets: counts.octets,
+            quota: quota_of_mailbox(view, &row)?.map(|quota| QuotaLine {
+                account: quota.account,
+                used: quota.used,
+                limit: quota.limit,
+            }),
         });
     }
     Ok(lines)

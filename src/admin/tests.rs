@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::commands::{Get, Set};
-use super::reply::{Changed, Code};
+use super::reply::{Changed, Code, Connections};
 use super::*;
 use crate::mailroot::{Environment, data_file};
 
@@ -29,8 +29,12 @@ impl Bench {
     }
 
     fn run(&self, op: &Op, service: Option<&dyn Service>) -> Result<Reply, Refusal> {
-        let context = Context { mailroot: &self.mailroot, now: 1_800_000_000, salt: [7; 16], service };
-        op.run(&self.store, &context)
+        self.run_on(&self.store, op, service)
+    }
+
+    fn run_on(&self, store: &Store, op: &Op, service: Option<&dyn Service>) -> Result<Reply, Refusal> {
+        let keyring = RwLock::new(Keyring::open(store, &self.mailroot).unwrap());
+        op.run(store, &Context::of_now(&self.mailroot, &keyring, service).unwrap())
     }
 
     fn set(&self, key: &str, value: &str, service: Option<&dyn Service>) -> Result<Changed, Refusal> {
@@ -67,6 +71,10 @@ struct Listening<'a> {
 }
 
 impl Service for Listening<'_> {
+    fn connections(&self) -> Connections {
+        Connections { open: 1, waiting: 2, refused: 3 }
+    }
+
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {
         if after.port.get() == self.taken {
             return Err(format!("port {} is taken by another program", after.port));
@@ -116,10 +124,8 @@ fn a_new_mail_root_gets_a_store_with_the_settings_of_today() {
     assert_eq!(bench.get("mailroot"), new.to_str().unwrap());
 
     let founded = Store::open(&data_file(&new)).unwrap();
-    let context = Context { mailroot: &bench.mailroot, now: 0, salt: [0; 16], service: None };
-    let Ok(Reply::Settings { settings }) = Op::Get(Get { key: None }).run(&founded, &context) else {
-        panic!()
-    };
+    let answer = bench.run_on(&founded, &Op::Get(Get { key: None }), None);
+    let Ok(Reply::Settings { settings }) = answer else { panic!() };
     assert!(settings.iter().any(|line| line.setting == "port" && line.value == "1110"));
 }
 

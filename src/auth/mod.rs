@@ -3,3 +3,4 @@
 //! Knows neither store nor sockets.
 
 pub mod password;
+pub mod seal;

@@ -1,8 +1,12 @@
-//! What the data file keeps of a password: a SCRAM-SHA-256 verifier (RFC 5802 section 3, RFC 7677).
+//! What the data file keeps of a password: a SCRAM-SHA-256 verifier (RFC 5802 section 3, RFC 7677), and the password
+//! itself, sealed.
 //!
 //! The verifier checks a password that was sent (USER/PASS, PLAIN, LOGIN) and is what SCRAM itself needs. The
-//! password cannot be had back from it.
+//! password cannot be had back from it. APOP, CRAM-MD5 and NTLM need the password: it comes out of the seal with a
+//! key that lies outside of the data file ([`super::seal`]).
 
+use super::seal::{Key, NONCE_OCTETS, Sealed};
+use crate::address::Address;
 use bincode::{Decode, Encode};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -18,14 +22,32 @@ pub const SALT_OCTETS: usize = 16;
 pub const PASSWORD_OCTETS_MAX: usize = 128;
 
 /// The credential of a mailbox.
-///
-/// `version` counts the changes, so that whatever was derived from an older password is told from the newer;
-/// `sealed` is the place of the recoverable password.
 #[derive(Clone, PartialEq, Encode, Decode)]
 pub struct Credential {
-    pub version: u32,
+    /// Drawn anew with each password, so that whatever was derived from an older one is told from this one; the seal
+    /// is bound to it.
+    pub version: u64,
     pub verifier: Verifier,
-    pub sealed: Option<Vec<u8>>,
+    /// None where there was no key when the password was set.
+    pub sealed: Option<Sealed>,
+}
+
+/// Randomness for a new credential.
+#[derive(Clone, Copy)]
+pub struct Fresh {
+    pub salt: [u8; SALT_OCTETS],
+    pub version: u64,
+    pub nonce: [u8; NONCE_OCTETS],
+}
+
+impl Fresh {
+    pub fn draw() -> Result<Self, getrandom::Error> {
+        let mut fresh = Self { salt: [0; SALT_OCTETS], version: 0, nonce: [0; NONCE_OCTETS] };
+        getrandom::fill(&mut fresh.salt)?;
+        getrandom::fill(&mut fresh.nonce)?;
+        fresh.version = getrandom::u64()?;
+        Ok(fresh)
+    }
 }
 
 /// The verifier of RFC 5802 section 3: StoredKey, ServerKey, salt and iteration count.
@@ -58,8 +80,12 @@ pub fn acceptable(password: &str) -> Result<(), BadPassword> {
 impl Credential {
     /// The credential of a new password. Takes milliseconds: not to be called on the executor, nor in a
     /// transaction.
-    pub fn from_password(password: &str, salt: [u8; SALT_OCTETS]) -> Self {
-        Self { version: 0, verifier: Verifier::new(password, salt, ITERATIONS), sealed: None }
+    pub fn new(password: &str, address: &Address, fresh: Fresh, key: Option<&Key>) -> Self {
+        Self {
+            version: fresh.version,
+            verifier: Verifier::new(password, fresh.salt, ITERATIONS),
+            sealed: key.map(|key| key.seal(password, address, fresh.version, fresh.nonce)),
+        }
     }
 }
 

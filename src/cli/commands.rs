@@ -19,6 +19,7 @@ pub enum Command {
     Deliver(Deliver),
     Backup(Backup),
     Check(Check),
+    Key(Key),
     Link(Link),
     Completions(Completions),
     Man(Man),
@@ -88,6 +89,23 @@ pub struct Check {
     /// mend what can be mended, and say what was lost
     #[argh(switch)]
     pub repair: bool,
+}
+
+/// Shows or changes the key that seals recoverable passwords.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "key",
+    note = "APOP, CRAM-MD5 and NTLM (SPA) need the password itself. It lies in the data file, sealed under a key that \
+            lies outside: winpop.key in the mail store directory, or the file that WINPOP_KEY_FILE names, or \
+            winpop.key in the credentials directory of systemd.",
+    example = "pop3svc key",
+    example = "pop3svc key --rotate"
+)]
+pub struct Key {
+    /// make a new key and seal all passwords under it
+    #[argh(switch)]
+    pub rotate: bool,
 }
 
 /// Makes the name winpop for this program.

@@ -120,6 +120,7 @@ fn run(command: Command, common: &Common) -> ExitCode {
             .map(|()| String::new()),
         Command::Serve(_) => mailroot(common).and_then(serve::serve).map(|()| String::new()),
         Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),
+        Command::Key(typed) => return look_after(upkeep::key(&typed, || mailroot(common)), common),
         Command::Check(typed) => return look_after(upkeep::check(&typed, || mailroot(common)), common),
     };
     match done {

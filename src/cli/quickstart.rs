@@ -8,9 +8,10 @@ use smol::block_on;
 use super::serve;
 use crate::address::Address;
 use crate::admin::{self, Refusal, Submission};
-use crate::auth::password::{Credential, SALT_OCTETS};
+use crate::auth::password::{Credential, Fresh};
+use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
-use crate::serve::{Door, Running};
+use crate::serve::{DOORS, Door, Running};
 use crate::settings::Settings;
 use crate::store::{OpenErrorKind, Read as _, Store};
 
@@ -20,7 +21,8 @@ pub const DEFAULT_ADDRESS: &str = "user@example.com";
 const PASSWORD_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const PASSWORD_CHARACTERS: usize = 16;
 /// Ports for this run where those of the settings cannot be had, and how many after them are tried.
-const UNPRIVILEGED: [(Door, u16); 3] = [(Door::Pop3, 11110), (Door::Smtp, 11025), (Door::Lmtp, 11024)];
+const UNPRIVILEGED: [(Door, u16); 4] =
+    [(Door::Pop3, 11110), (Door::Pop3s, 11995), (Door::Smtp, 11025), (Door::Lmtp, 11024)];
 const PORTS_TRIED: u16 = 10;
 
 pub fn quickstart(typed: Option<&str>, mailroot: MailRoot) -> Result<(), Refusal> {
@@ -32,7 +34,8 @@ pub fn quickstart(typed: Option<&str>, mailroot: MailRoot) -> Result<(), Refusal
         outcome => outcome,
     })?;
     let mut settings = serve::settings_with_log(&store)?;
-    let password = make_mailbox(&store, &address, &settings)?;
+    let keyring = Keyring::open(&store, &mailroot).map_err(Refusal::fault)?;
+    let password = make_mailbox(&store, &keyring, &address, &settings)?;
     for (door, first) in UNPRIVILEGED {
         choose_port(&mut settings, door, first);
     }
@@ -48,18 +51,22 @@ pub fn quickstart(typed: Option<&str>, mailroot: MailRoot) -> Result<(), Refusal
 }
 
 /// Makes domain and mailbox with a first message. The password, or none where the mailbox was there before.
-fn make_mailbox(store: &Store, address: &Address, settings: &Settings) -> Result<Option<String>, Refusal> {
+fn make_mailbox(
+    store: &Store,
+    keyring: &Keyring,
+    address: &Address,
+    settings: &Settings,
+) -> Result<Option<String>, Refusal> {
     if store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?.is_some() {
         return Ok(None);
     }
-    let mut octets = [0; SALT_OCTETS + PASSWORD_CHARACTERS];
-    getrandom::fill(&mut octets)
-        .map_err(|error| Refusal::fault(format!("no randomness to be had: {error}")))?;
-    let (salt, letters) = octets.split_first_chunk().expect("the salt stands in front");
+    let without = |error| Refusal::fault(format!("no randomness to be had: {error}"));
+    let mut letters = [0; PASSWORD_CHARACTERS];
+    getrandom::fill(&mut letters).map_err(without)?;
     // 32 letters: a division without remainder, so that each is as likely as the others.
     let password: String =
         letters.iter().map(|octet| char::from(PASSWORD_LETTERS[usize::from(*octet) % 32])).collect();
-    let credential = Credential::from_password(&password, *salt);
+    let credential = Credential::new(&password, address, Fresh::draw().map_err(without)?, keyring.key().ok());
     let now = time::OffsetDateTime::now_utc();
     let (made, seconds) = (address.clone(), now.unix_timestamp().max(0) as u64);
     let outcome = store.write(move |tx| {
@@ -118,7 +125,7 @@ fn choose_port(settings: &mut Settings, door: Door, first: u16) {
 fn instructions(running: &Running, address: &Address, password: Option<&str>, data_file: &str) -> String {
     let pop3 = running.addresses(Door::Pop3).first().copied().map(reachable);
     let mut text = format!("pop3svc is running. Its mail store is {data_file}\n\n");
-    for door in [Door::Pop3, Door::Smtp, Door::Lmtp] {
+    for door in DOORS {
         if let Some(at) = running.addresses(door).first().copied().map(reachable) {
             text += &format!("  {:<10}{} port {}\n", door.protocol(), at.ip(), at.port());
         }

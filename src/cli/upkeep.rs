@@ -1,11 +1,11 @@
-//! `backup` and `check`.
+//! `backup`, `check` and `key`.
 
 use std::path::Path;
 
-use super::commands::{Backup, Check};
+use super::commands::{Backup, Check, Key};
 use super::winpop::carry_out;
 use crate::admin::reply::Code;
-use crate::admin::{Context, Refusal, Request};
+use crate::admin::{self, Refusal, Request};
 use crate::control::Answer;
 use crate::mailroot::MailRoot;
 use crate::store::Store;
@@ -17,11 +17,16 @@ pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     carry_out(&Request::Backup { file }, b"", &mailroot()?)
 }
 
+pub fn key(typed: &Key, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
+    let request = if typed.rotate { Request::RotateKey } else { Request::Key };
+    carry_out(&request, b"", &mailroot()?)
+}
+
 /// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open.
 pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     let Some(file) = &typed.file else {
         return carry_out(&Request::Check, b"", &mailroot()?);
     };
     let store = Store::open(Path::new(file)).map_err(Refusal::fault)?;
-    Request::Check.run(&store, &Context::of_now(&mailroot()?, None)?)
+    admin::check(&store)
 }

@@ -6,6 +6,7 @@
 //! a while. A request that may have reached the service is never sent again.
 
 use std::io;
+use std::sync::RwLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use crate::admin::reply::Code;
 use crate::admin::secret::Secret;
 use crate::admin::{self, Context, Op, Refusal, Request, Target};
 use crate::control::{Answer, CallError, call};
+use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
 use crate::store::{OpenErrorKind, Store};
 
@@ -115,7 +117,8 @@ pub fn carry_out(request: &Request, content: &[u8], mailroot: &MailRoot) -> Answ
 
 fn carry_out_here(store: &Store, request: &Request, content: &[u8], mailroot: &MailRoot) -> Answer {
     let Request::Deliver(submission) = request else {
-        return request.run(store, &Context::of_now(mailroot, None)?);
+        let keyring = RwLock::new(Keyring::open(store, mailroot).map_err(Refusal::fault)?);
+        return request.run(store, &Context::of_now(mailroot, &keyring, None)?);
     };
     let settings = crate::serve::settings_of(store).map_err(Refusal::fault)?;
     let mut receiver = admin::receiver(&settings);

@@ -1,10 +1,16 @@
 //! What the fuzz targets run: one function a target, which takes any octets and panics where a promise is broken.
 
+mod address;
+mod control;
 mod pop3;
+mod settings;
 mod smtp;
 mod wire;
 
 pub use crate::store::fuzz_rows as rows;
+pub use address::address;
+pub use control::control;
 pub use pop3::pop3;
+pub use settings::settings;
 pub use smtp::smtp;
 pub use wire::wire;

@@ -1,10 +1,12 @@
 //! A connection: lines and octets in, replies and texts out, each wait bounded by the idle timeout.
 
+use super::Service;
 use super::slots::Buffers;
+use super::stream::Stream;
 use crate::wire::{Line, Lines};
 use async_io::Timer;
 use smol::future::FutureExt;
-use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
@@ -17,8 +19,8 @@ const MESSAGE_READ_OCTETS: usize = 64 << 10;
 const FAREWELL_OCTETS_MAX: usize = 64 << 10;
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
-pub struct Connection<S> {
-    stream: S,
+pub struct Connection {
+    stream: Stream,
     lines: Lines,
     /// Replies not yet written.
     pub out: Vec<u8>,
@@ -27,8 +29,8 @@ pub struct Connection<S> {
     idle_max: Duration,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub fn new(stream: S, buffers: Buffers, idle_max: Duration) -> Self {
+impl Connection {
+    pub fn new(stream: Stream, buffers: Buffers, idle_max: Duration) -> Self {
         Self {
             stream,
             lines: Lines::new(),
@@ -134,6 +136,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.out.clear();
         Ok(())
+    }
+
+    /// Begins TLS, after what is waiting to be written. What the client has sent before the handshake is thrown away: it
+    /// may be a stranger's (RFC 2595 section 4, RFC 3207 section 4.2).
+    pub async fn start_tls(mut self, service: &Service) -> io::Result<Self> {
+        self.flush().await?;
+        let Stream::Clear(socket) = self.stream else {
+            return Err(io::Error::other("TLS is on already"));
+        };
+        self.stream = service.accept_tls(socket).await?;
+        self.lines = Lines::new();
+        Ok(self)
+    }
+
+    pub fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     /// Says the last words and closes. What the client still sends is read for a moment: octets that nobody read

@@ -52,7 +52,7 @@ pub async fn listen(service: Arc<Service>, listener: Async<UnixListener>) {
                 };
                 service.executor.spawn(hearing).detach();
             }
-            Err(e) => super::pause_after(&e).await,
+            Err(e) => super::accept::pause_after(&e).await,
         }
     }
 }
@@ -118,6 +118,6 @@ async fn deliver(
 }
 
 fn carry_out(service: &Arc<Service>, request: &Request) -> Answer {
-    let context = Context::of_now(&service.mailroot, Some(service))?;
+    let context = Context::of_now(&service.mailroot, &service.keyring, Some(service))?;
     request.run(&service.store, &context)
 }

@@ -2,7 +2,8 @@
 //!
 //! A change is made whole or not at all: where one address cannot be had, those of before are listened on again.
 
-use super::{Service, accept};
+use super::Service;
+use super::accept::accept;
 use crate::settings::{Listen, Settings, Whole};
 use async_io::Async;
 use smol::Task;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Door {
     Pop3,
+    /// POP3 under TLS from the start (RFC 8314 section 3.3).
+    Pop3s,
     Smtp,
     Lmtp,
 }
@@ -23,6 +26,7 @@ impl Door {
     pub fn protocol(self) -> &'static str {
         match self {
             Door::Pop3 => "POP3",
+            Door::Pop3s => "POP3S",
             Door::Smtp => "SMTP",
             Door::Lmtp => "LMTP",
         }
@@ -32,6 +36,7 @@ impl Door {
     pub fn key(self) -> &'static str {
         match self {
             Door::Pop3 => "port",
+            Door::Pop3s => "tlsport",
             Door::Smtp => "smtpport",
             Door::Lmtp => "lmtpport",
         }
@@ -41,6 +46,7 @@ impl Door {
     pub fn port(self, settings: &Settings) -> u16 {
         let port = match self {
             Door::Pop3 => settings.port.get(),
+            Door::Pop3s => settings.tlsport.get(),
             Door::Smtp => settings.smtpport.get(),
             Door::Lmtp => settings.lmtpport.get(),
         };
@@ -50,6 +56,7 @@ impl Door {
     pub fn set_port(self, settings: &mut Settings, port: u16) {
         match self {
             Door::Pop3 => settings.port = Whole::new(port.into()),
+            Door::Pop3s => settings.tlsport = Whole::new(port.into()),
             Door::Smtp => settings.smtpport = Whole::new(port.into()),
             Door::Lmtp => settings.lmtpport = Whole::new(port.into()),
         }
@@ -71,7 +78,7 @@ impl Door {
     }
 }
 
-const DOORS: [Door; 3] = [Door::Pop3, Door::Smtp, Door::Lmtp];
+pub const DOORS: [Door; 4] = [Door::Pop3, Door::Pop3s, Door::Smtp, Door::Lmtp];
 
 type Wanted = BTreeMap<(Door, SocketAddr), ()>;
 

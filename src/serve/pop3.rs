@@ -10,23 +10,19 @@ use crate::store::{Fault, Maildrop, Read, Store};
 use crate::verdict::Login;
 use crate::wire::{self, Line};
 use smol::future::FutureExt;
-use smol::io::{AsyncRead, AsyncWrite};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Serves one client to its end. An error is the client's going without a word, or its silence.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    service: Arc<Service>,
-    mut connection: Connection<S>,
-    peer: IpAddr,
-) -> io::Result<()> {
+pub async fn serve(service: Arc<Service>, mut connection: Connection, peer: IpAddr) -> io::Result<()> {
     let settings = service.settings();
     let policy = Policy {
         hostname: settings.hostname.as_str().to_owned(),
         plaintext_allowed: settings.plaintext.allows(peer),
-        expire_days: None,
-        login_delay_seconds: 0,
+        expire_days: Some(settings.expire.get()).filter(|days| *days > 0),
+        login_delay_seconds: settings.logindelay.seconds() as u32,
     };
     let stamp = format!("{:016x}.{:016x}", crate::intake::random_u64(), crate::intake::random_u64());
     let mut driver =
@@ -48,10 +44,7 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        connection: &mut Connection<S>,
-    ) -> io::Result<()> {
+    async fn run(&mut self, connection: &mut Connection) -> io::Result<()> {
         let mut next = self.session.handle(Event::Connected, &mut connection.out);
         loop {
             next = match next {
@@ -86,9 +79,9 @@ impl Driver {
 
     /// The step after the client's next line; none where the session is ended under it, because its mailbox was
     /// locked or deleted.
-    async fn read_line<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn read_line(
         &mut self,
-        connection: &mut Connection<S>,
+        connection: &mut Connection,
         octets_max: usize,
     ) -> io::Result<Option<Next>> {
         let session = &mut self.session;
@@ -116,6 +109,9 @@ impl Driver {
         let name = credentials.name.clone();
         let outcome = smol::unblock(move || check_password(&store, &credentials)).await;
         match outcome {
+            Ok(Login::Welcome(maildrop)) if !self.may_log_in(maildrop.address()) => {
+                Event::LoggedIn(Login::TooSoon)
+            }
             Ok(Login::Welcome(maildrop)) => {
                 let totals = maildrop.totals();
                 log::info!(
@@ -136,8 +132,14 @@ impl Driver {
                 Event::LoggedIn(Login::Locked)
             }
             Ok(Login::InUse) => Event::LoggedIn(Login::InUse),
+            Ok(Login::TooSoon) => Event::LoggedIn(Login::TooSoon),
             Err(fault) => unavailable(fault),
         }
+    }
+
+    fn may_log_in(&self, user: &Address) -> bool {
+        let delay = self.service.settings().logindelay.duration();
+        self.service.logins.may_log_in(user, delay, Instant::now())
     }
 
     fn maildrop(&self) -> &Arc<Maildrop> {
@@ -155,11 +157,7 @@ impl Driver {
         }
     }
 
-    async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        connection: &mut Connection<S>,
-        send: Send,
-    ) -> io::Result<Event<'static>> {
+    async fn send(&mut self, connection: &mut Connection, send: Send) -> io::Result<Event<'static>> {
         let message = match self.maildrop().message(self.uids[send.index]) {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(Event::Gone),

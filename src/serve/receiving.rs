@@ -4,17 +4,18 @@ use super::connection::Connection;
 use super::{SMALL_MESSAGE_OCTETS_MAX, Service};
 use crate::envelope::Peer;
 use crate::intake;
-use crate::smtp::{Dialect, Event, Next, Policy, Session};
+use crate::smtp::{Dialect, Event, Next, Policy, Session, Tls};
 use crate::wire::Receiver;
-use smol::io::{AsyncRead, AsyncWrite};
+use smol::future::FutureExt;
 use smol::lock::SemaphoreGuardArc;
 use std::io;
 use std::sync::Arc;
 
-/// Serves one client to its end. An error is the client's going without a word.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+/// Serves one client to its end, which comes between two messages when the service ends. An error is the client's going
+/// without a word.
+pub async fn serve(
     service: Arc<Service>,
-    mut connection: Connection<S>,
+    mut connection: Connection,
     dialect: Dialect,
     peer: Peer,
 ) -> io::Result<()> {
@@ -23,33 +24,61 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         dialect,
         hostname: settings.hostname.as_str().to_owned(),
         message_octets_max: settings.maxmessagesize.octets(),
+        tls: if dialect == Dialect::Smtp { Tls::Offered } else { Tls::NotOffered },
     };
     let mut session = Session::new(policy, peer);
-    match run(&service, &mut session, &mut connection, settings.hostname.as_str()).await {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::TimedOut => {
-            session.handle(Event::TimedOut, &mut connection.out);
+    let mut next = session.handle(Event::Connected, &mut connection.out);
+    loop {
+        let ended = run(&service, &mut session, next, &mut connection, settings.hostname.as_str()).await;
+        match ended {
+            Ok(Ended::ForTls) => {
+                connection = connection.start_tls(&service).await?;
+                next = session.handle(Event::Secured, &mut connection.out);
+                continue;
+            }
+            Ok(Ended::Closed) => {}
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+                session.handle(Event::TimedOut, &mut connection.out);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                session.handle(Event::ShuttingDown, &mut connection.out);
+            }
+            Err(e) => return Err(e),
         }
-        Err(e) => return Err(e),
+        return connection.hang_up().await;
     }
-    connection.hang_up().await
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+/// Why a session does not go on over the connection as it is.
+enum Ended {
+    ForTls,
+    Closed,
+}
+
+async fn run(
     service: &Arc<Service>,
     session: &mut Session,
-    connection: &mut Connection<S>,
+    mut next: Next,
+    connection: &mut Connection,
     hostname: &str,
-) -> io::Result<()> {
+) -> io::Result<Ended> {
     let mut large = None;
-    let mut next = session.handle(Event::Connected, &mut connection.out);
     loop {
         next = match next {
             Next::ReadLine { octets_max } => {
-                connection.line(octets_max, |line, out| session.handle(Event::Line(line), out)).await?
+                let is_idle = session.is_between_messages();
+                let line = connection.line(octets_max, |line, out| session.handle(Event::Line(line), out));
+                let ending = async {
+                    if !is_idle {
+                        return std::future::pending().await;
+                    }
+                    let _ = service.ending.recv().await;
+                    Err(io::ErrorKind::Interrupted.into())
+                };
+                line.or(ending).await?
             }
-            Next::Recipient { path, octets: _ } => {
-                let event = match intake::recipient(&service.store, &path) {
+            Next::Recipient { path, octets } => {
+                let event = match intake::recipient(&service.store, &path, octets) {
                     Ok(verdict) => Event::Recipient(verdict),
                     Err(fault) => unavailable(fault),
                 };
@@ -75,16 +104,17 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 large = None;
                 session.handle(event, &mut connection.out)
             }
-            Next::Close => return Ok(()),
+            Next::StartTls => return Ok(Ended::ForTls),
+            Next::Close => return Ok(Ended::Closed),
         }
     }
 }
 
 /// Reads a text to its end (`octets` none) or a chunk of it. A text that becomes large waits for its place, which it then
 /// holds until it is stored; so those that hold one always get on.
-async fn read_text<S: AsyncRead + AsyncWrite + Unpin>(
+async fn read_text(
     service: &Arc<Service>,
-    connection: &mut Connection<S>,
+    connection: &mut Connection,
     mut receiver: Receiver,
     octets: Option<u64>,
     large: &mut Option<SemaphoreGuardArc>,
@@ -111,10 +141,7 @@ async fn read_text<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(receiver)
 }
 
-async fn skip<S: AsyncRead + AsyncWrite + Unpin>(
-    connection: &mut Connection<S>,
-    octets: u64,
-) -> io::Result<()> {
+async fn skip(connection: &mut Connection, octets: u64) -> io::Result<()> {
     let mut left = octets;
     while left > 0 {
         connection

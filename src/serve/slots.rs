@@ -36,7 +36,6 @@ pub struct Limits {
 /// How the slots stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
-    pub made: usize,
     pub in_use: usize,
     pub waiting: usize,
     /// Since the start.
@@ -107,12 +106,7 @@ impl Slots {
     pub fn occupancy(&self) -> Occupancy {
         let mut state = self.lock();
         state.waiting.retain(|waiting| !waiting.is_closed());
-        Occupancy {
-            made: state.made(),
-            in_use: state.in_use,
-            waiting: state.waiting.len(),
-            refused: state.refused,
-        }
+        Occupancy { in_use: state.in_use, waiting: state.waiting.len(), refused: state.refused }
     }
 
     fn give_back(&self, buffers: Buffers) {
@@ -196,7 +190,7 @@ mod tests {
     }
 
     fn made(slots: &Slots) -> usize {
-        slots.occupancy().made
+        slots.lock().made()
     }
 
     #[test]
@@ -222,7 +216,7 @@ mod tests {
             })
             .collect();
         assert!(matches!(slots.admit(), Admission::Refused));
-        assert_eq!(slots.occupancy(), Occupancy { made: 5, in_use: 5, waiting: 2, refused: 1 });
+        assert_eq!(slots.occupancy(), Occupancy { in_use: 5, waiting: 2, refused: 1 });
         held.pop();
         assert!(waiting[1].try_recv().is_err());
         assert!(waiting[0].try_recv().is_ok());

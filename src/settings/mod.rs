@@ -13,7 +13,7 @@ mod networks;
 mod values;
 
 pub use networks::{Listen, Plaintext};
-pub use values::{DomainRole, Hostname, Logging, Method, Size, Span, Value, Whole};
+pub use values::{DomainRole, FilePath, Hostname, Logging, Method, Size, Span, Value, Whole};
 
 use crate::nearest::nearest;
 use crate::units::Octets;
@@ -138,6 +138,8 @@ macro_rules! settings {
 settings! {
     port: Whole<1, 65535> = Whole::new(110), "110", AtOnce,
         "TCP port on which POP3 clients are answered";
+    tlsport: Whole<0, 65535> = Whole::new(995), "995", AtOnce,
+        "TCP port on which POP3 clients are answered under TLS from the start; 0 is off";
     listen: Listen = Listen::All, "*", AtOnce,
         "IP addresses on which the service listens";
     hostname: Hostname = Hostname::of_this_machine(), "the machine's", AtOnce,
@@ -154,6 +156,10 @@ settings! {
         "Where the accounts of mailboxes live";
     sparequired: Whole<0, 1> = Whole::new(0), "0", AtOnce,
         "1 refuses every login that sends the password itself";
+    tlscert: FilePath = FilePath::none(), "one of our own", AtOnce,
+        "PEM file with the certificate chain; the key may stand in it too, or be named as a second value";
+    tlskey: FilePath = FilePath::none(), "in tlscert", AtOnce,
+        "PEM file with the key of tlscert";
     plaintext: Plaintext = Plaintext::Tls, "tls", AtOnce,
         "From where a password may come in clear; from this machine it always may";
     threadcount: Whole<1, THREADS_MAX> = Whole::new(cpus().min(THREADS_MAX)), "the CPUs, at most 32", NextStart,
@@ -168,6 +174,14 @@ settings! {
         "Connections that wait without an answer once socketmax are served";
     maxmessagesize: Size<RFC_MESSAGE_OCTETS_MIN, { 1 << 30 }> = Size::new(50 << 20), "50 MiB", AtOnce,
         "Largest message that is taken";
+    quotalimit: Size<0, { 1 << 60 }> = Size::new(0), "0", AtOnce,
+        "Limit of quotas that have none of their own; 0 is none";
+    expire: Whole<0, 3650> = Whole::new(0), "0", AtOnce,
+        "Days after which mail is deleted, fetched or not; 0 is never";
+    logindelay: Span<0, 86400> = Span::new(0), "0", AtOnce,
+        "Seconds that a user has to wait between two logins; 0 is none";
+    connectionsperip: Whole<0, 32000> = Whole::new(0), "0", AtOnce,
+        "Most connections from one IP address at a time; 0 is any number";
     idletimeout: Span<10, 86400> = Span::new(RFC_IDLE_SECONDS_MIN), "600", AtOnce,
         "Seconds without a command after which a client is disconnected";
     shutdowngrace: Span<0, 3600> = Span::new(10), "10", AtOnce,
@@ -240,6 +254,10 @@ impl Settings {
         let mut settings = self.clone();
         match key.place {
             Place::Pointer => panic!("mailroot does not lie in the store"),
+            Place::Store if key.name == "tlscert" && typed.len() == 2 => {
+                settings.read_typed(key, &typed[0])?;
+                settings.read_typed(find("tlskey").expect("it is a key"), &typed[1])?;
+            }
             Place::Store => settings.read_typed(key, &typed.join(" "))?,
             Place::Sockets => {
                 let typed: &[String; 4] = typed.try_into().map_err(|_| {
@@ -308,8 +326,12 @@ impl Settings {
                 "To set them together: winpop set socket BACKLOG MAX MIN THRESHOLD",
             ));
         }
-        let ports =
-            [("port", self.port.get()), ("smtpport", self.smtpport.get()), ("lmtpport", self.lmtpport.get())];
+        let ports = [
+            ("port", self.port.get()),
+            ("tlsport", self.tlsport.get()),
+            ("smtpport", self.smtpport.get()),
+            ("lmtpport", self.lmtpport.get()),
+        ];
         for (i, (name, port)) in ports.iter().enumerate() {
             if let Some((other, _)) = ports[..i].iter().find(|(_, taken)| taken == port && *port != 0) {
                 return Err(refused(

@@ -13,6 +13,9 @@ fn sockets(backlog_max_min_threshold: &str) -> Result<Settings, Refused> {
 fn each_bound_is_taken_and_one_past_it_is_refused() {
     let table = [
         ("port", &["1", "65535"][..], &["0", "65536", "-1", "pop3"][..]),
+        ("tlsport", &["0", "65535"], &["65536"]),
+        ("tlscert", &["/etc/ssl/mail.pem", "/cert /key"], &["mail.pem"]),
+        ("tlskey", &["/etc/ssl/mail.key"], &["mail.key"]),
         ("smtpport", &["0", "65535"], &["65536"]),
         ("lmtpport", &["0", "65535"], &["65536"]),
         ("logging", &["0", "1", "2", "3"], &["4", "-1", "all"]),
@@ -25,6 +28,10 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("authentication", &["2"], &["0", "1", "3", "passwordfile"]),
         ("domainrole", &["standalone", "Member", "DC"], &["pdc", ""]),
         ("maxmessagesize", &["64KB", "1GiB", "65536"], &["65535", "1073741825", "much"]),
+        ("quotalimit", &["0", "50MB", "1024 TB"], &["-1", "much", "2000000 TB"]),
+        ("expire", &["0", "3650"], &["3651", "-1", "never"]),
+        ("logindelay", &["0", "86400", "10m"], &["86401", "-1"]),
+        ("connectionsperip", &["0", "32000"], &["32001", "-1"]),
         ("idletimeout", &["10", "86400", "10m", "1d"], &["9", "86401", "never"]),
         ("shutdowngrace", &["0", "3600"], &["3601", "-1"]),
         ("hostname", &["mail.example.com", "localhost"], &["", "a..b", "10.0.0.1"]),

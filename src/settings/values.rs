@@ -5,6 +5,7 @@
 //! are inverse to each other.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -288,6 +289,49 @@ impl FromStr for Hostname {
 impl Value for Hostname {
     fn allowed() -> String {
         "a host name".to_owned()
+    }
+}
+
+/// The absolute path of a file, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePath(Option<PathBuf>);
+
+impl FilePath {
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    pub fn get(&self) -> Option<&Path> {
+        self.0.as_deref()
+    }
+}
+
+impl FromStr for FilePath {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        if typed.is_empty() {
+            return Ok(Self(None));
+        }
+        if typed.chars().any(char::is_control) || !Path::new(typed).is_absolute() {
+            return Err(format!("\"{typed}\" is not the absolute path of a file"));
+        }
+        Ok(Self(Some(typed.into())))
+    }
+}
+
+impl Value for FilePath {
+    fn allowed() -> String {
+        "a file".to_owned()
+    }
+}
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(path) => path.display().fmt(f),
+            None => Ok(()),
+        }
     }
 }
 

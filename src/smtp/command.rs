@@ -41,6 +41,7 @@ pub enum Command {
     Noop,
     Vrfy,
     Help,
+    StartTls,
     Quit,
 }
 
@@ -132,6 +133,7 @@ fn simple(text: &str, arguments: &str) -> Result<Command, Reply> {
         Ok(Request::Data) => alone(Command::Data),
         Ok(Request::Rset) => alone(Command::Rset),
         Ok(Request::Quit) => alone(Command::Quit),
+        Ok(Request::StartTls) => alone(Command::StartTls),
         Ok(Request::Noop { .. }) => Ok(Command::Noop),
         Ok(Request::Vrfy { .. }) => Ok(Command::Vrfy),
         Ok(Request::Help { .. }) => Ok(Command::Help),
@@ -239,7 +241,6 @@ mod tests {
             (b"AUTH PLAIN AAAA", reply::NOT_IMPLEMENTED),
             (b"AUTH NOSUCH", reply::NOT_IMPLEMENTED),
             (b"ETRN example.com", reply::NOT_IMPLEMENTED),
-            (b"STARTTLS", reply::NOT_IMPLEMENTED),
             (b"MAIL", reply::MAIL_SYNTAX),
             (b"MAIL FROM:a@b.example", reply::MAIL_SYNTAX),
             (b"MAIL TO:<a@b.example>", reply::MAIL_SYNTAX),

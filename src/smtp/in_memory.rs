@@ -3,7 +3,7 @@
 
 use std::mem;
 
-use super::{Dialect, Event, Next, Policy, Session};
+use super::{Dialect, Event, Next, Policy, Session, Tls};
 use crate::envelope::{Envelope, ForwardPath, Peer};
 use crate::verdict::{Delivery, Recipient};
 use crate::wire::{Lines, Text};
@@ -29,6 +29,7 @@ impl Server {
             dialect,
             hostname: "mail.example.com".to_owned(),
             message_octets_max: MESSAGE_OCTETS_MAX,
+            tls: if dialect == Dialect::Smtp { Tls::Offered } else { Tls::NotOffered },
         };
         let peer = Peer::Ip([192, 0, 2, 7].into());
         let mut session = Session::new(policy, peer);
@@ -99,6 +100,11 @@ impl Server {
                 let verdicts = envelope.recipients.iter().map(stored).collect::<Option<_>>();
                 self.handed_over.push((envelope.clone(), text.clone()));
                 verdicts.map_or(Event::Unavailable, Event::Delivered)
+            }
+            // The handshake itself needs no octets here.
+            Next::StartTls => {
+                self.lines.clear();
+                Event::Secured
             }
             Next::Close => return None,
         };

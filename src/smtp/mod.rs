@@ -9,7 +9,7 @@
 //! - after a message, taken or refused, nothing of it is left;
 //! - the output depends on the input's octets, not on how they were cut into reads.
 //!
-//! Not announced and not known: AUTH, STARTTLS, DSN, BINARYMIME.
+//! Not announced and not known: AUTH, DSN, BINARYMIME.
 
 mod command;
 #[cfg(any(test, fuzzing))]
@@ -20,4 +20,4 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub use session::{Dialect, Event, Next, Policy, Session};
+pub use session::{Dialect, Event, Next, Policy, Session, Tls};

@@ -24,6 +24,7 @@ pub const RECIPIENT_OK: Reply = reply(250, "2.1.5", "Recipient ok");
 pub const STORED: Reply = reply(250, "2.0.0", "Message stored");
 pub const CHUNK_OK: Reply = reply(250, "2.0.0", "Chunk received");
 pub const BYE: Reply = reply(221, "2.0.0", "Bye");
+pub const BEGIN_TLS: Reply = reply(220, "2.0.0", "Begin TLS");
 pub const HELP: Reply =
     reply(214, "2.0.0", "Commands: MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP (see RFC 5321)");
 pub const NOT_VERIFIED: Reply = reply(252, "2.5.0", "Mailboxes are not verified; send the message and see");
@@ -45,6 +46,7 @@ pub const UNKNOWN_PARAMETER: Reply = reply(555, "5.5.4", "Parameter not supporte
 pub const NEEDS_SMTPUTF8: Reply = reply(553, "5.6.7", "A non-ASCII address needs MAIL with SMTPUTF8");
 
 pub const HELLO_FIRST: Reply = reply(503, "5.5.1", "Introduce yourself first");
+pub const TLS_ALREADY: Reply = reply(503, "5.5.1", "TLS is on already");
 pub const MAIL_ALREADY: Reply = reply(503, "5.5.1", "A message has been begun already; RSET drops it");
 pub const MAIL_FIRST: Reply = reply(503, "5.5.1", "Begin with MAIL");
 pub const NO_RECIPIENTS: Reply = reply(503, "5.5.1", "No valid recipients");

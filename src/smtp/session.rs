@@ -34,6 +34,16 @@ pub struct Policy {
     pub hostname: String,
     /// Most octets of content a message may have.
     pub message_octets_max: u64,
+    /// Whether TLS can be begun, and whether it is on.
+    pub tls: Tls,
+}
+
+/// How a session stands to TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    NotOffered,
+    Offered,
+    On,
 }
 
 /// What the owner tells the session. The session names in [`Next`] which one it waits for.
@@ -52,6 +62,8 @@ pub enum Event<'a> {
     ChunkSkipped,
     /// Answers [`Next::Deliver`]: one verdict for each recipient of the envelope, in their order.
     Delivered(Vec<Delivery>),
+    /// Answers [`Next::StartTls`]: the handshake is done, and nothing that came before it is left to be read.
+    Secured,
     /// Answers `Recipient` or `Deliver`: a fault kept the question from being answered.
     Unavailable,
     /// At any time: nothing came from the peer for too long.
@@ -77,6 +89,8 @@ pub enum Next {
     SkipChunk { octets: u64 },
     /// Deliver the text to every recipient, durably.
     Deliver { envelope: Envelope, text: Text },
+    /// Do the handshake of TLS. Octets that came before it are thrown away (RFC 3207 section 4.2).
+    StartTls,
     /// Close the connection.
     Close,
 }
@@ -126,6 +140,7 @@ enum Awaited {
     Delivery {
         recipients: Vec<ForwardPath>,
     },
+    Handshake,
     Nothing,
 }
 
@@ -168,8 +183,19 @@ impl Session {
             (Awaited::Delivery { recipients }, Event::Unavailable) => {
                 self.answer_text(&recipients, &vec![reply::FAULT; recipients.len()], out)
             }
+            (Awaited::Handshake, Event::Secured) => {
+                self.policy.tls = Tls::On;
+                self.hello = None;
+                self.transaction = None;
+                self.read_line()
+            }
             (awaited, _) => panic!("the session waits for {awaited:?} and is told something else"),
         }
+    }
+
+    /// Whether nothing of a message would be lost if the session ended now.
+    pub fn is_between_messages(&self) -> bool {
+        self.transaction.is_none()
     }
 
     fn greet(&mut self, out: &mut Vec<u8>) -> Next {
@@ -213,6 +239,7 @@ impl Session {
             Command::Noop => self.answer(reply::DONE, out),
             Command::Vrfy => self.answer(reply::NOT_VERIFIED, out),
             Command::Help => self.answer(reply::HELP, out),
+            Command::StartTls => self.start_tls(out),
             Command::Quit => self.close(reply::BYE, out),
         }
     }
@@ -225,13 +252,14 @@ impl Session {
                 return self.refuse(reply::NOT_THIS_DIALECT, out);
             }
         };
-        let Policy { hostname, message_octets_max, .. } = &self.policy;
+        let Policy { hostname, message_octets_max, tls, .. } = &self.policy;
+        let starttls = if *tls == Tls::Offered { "250-STARTTLS\r\n" } else { "" };
         if extended {
             print(
                 out,
                 format_args!(
                     "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {message_octets_max}\r\n250-8BITMIME\r\n\
-                     250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n"
+                     250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n{starttls}250 CHUNKING\r\n"
                 ),
             );
         } else {
@@ -240,6 +268,18 @@ impl Session {
         self.hello = Some(Introduction { name, extended });
         self.transaction = None;
         self.read_line()
+    }
+
+    fn start_tls(&mut self, out: &mut Vec<u8>) -> Next {
+        match self.policy.tls {
+            Tls::NotOffered => self.refuse(reply::NOT_IMPLEMENTED, out),
+            Tls::On => self.refuse(reply::TLS_ALREADY, out),
+            Tls::Offered => {
+                reply::BEGIN_TLS.write(out);
+                self.awaited = Awaited::Handshake;
+                Next::StartTls
+            }
+        }
     }
 
     fn mail(&mut self, reverse_path: Path, octets: u64, smtputf8: bool, out: &mut Vec<u8>) -> Next {
@@ -338,8 +378,11 @@ impl Session {
 
     fn envelope(&self, transaction: Transaction) -> Envelope {
         let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
+        let secure = self.policy.tls == Tls::On;
         let protocol = match (self.policy.dialect, transaction.smtputf8) {
+            (Dialect::Smtp, true) if secure => Protocol::Utf8Smtps,
             (Dialect::Smtp, true) => Protocol::Utf8Smtp,
+            (Dialect::Smtp, false) if extended && secure => Protocol::Esmtps,
             (Dialect::Smtp, false) if extended => Protocol::Esmtp,
             (Dialect::Smtp, false) => Protocol::Smtp,
             (Dialect::Lmtp, true) => Protocol::Utf8Lmtp,

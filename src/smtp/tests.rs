@@ -1,5 +1,6 @@
 use super::in_memory::Server;
 use super::*;
+use crate::envelope::Protocol;
 
 /// A connection that has said hello.
 fn greeted(dialect: Dialect) -> Server {
@@ -97,4 +98,34 @@ fn the_owner_is_told_how_the_message_came() {
     assert_eq!(envelope.helo, "mx.example.org");
     assert_eq!(envelope.peer.to_string(), "[192.0.2.7]");
     assert_eq!(text.wire, b"");
+}
+
+/// RFC 3207 section 4.2: what was said before the handshake is forgotten, what was sent too early is thrown away.
+#[test]
+fn nothing_from_before_starttls_counts_after_it() {
+    let mut server = Server::connect(Dialect::Smtp);
+    server.push(b"STARTTLS now\r\nEHLO mx.example.org\r\nMAIL FROM:<ann@example.org>\r\n");
+    let before = String::from_utf8(server.said()).unwrap();
+    assert!(before.contains("501 5.5.4 ") && before.contains("250-STARTTLS\r\n"), "{before}");
+    server.push(b"STARTTLS\r\nMAIL FROM:<injected@example.org>\r\nRCPT TO:<bob@example.com>\r\n");
+    assert_eq!(server.said(), b"220 2.0.0 Begin TLS\r\n");
+    server.push(b"RCPT TO:<bob@example.com>\r\nMAIL FROM:<ann@example.org>\r\n");
+    let after = String::from_utf8(server.said()).unwrap();
+    assert_eq!(after.matches("503 5.5.1 ").count(), 2, "{after}");
+    server.push(b"EHLO mx.example.org\r\nSTARTTLS\r\n");
+    let after = String::from_utf8(server.said()).unwrap();
+    assert!(!after.contains("250-STARTTLS") && after.ends_with("503 5.5.1 TLS is on already\r\n"), "{after}");
+    server.push(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\nx\r\n.\r\n");
+    assert_eq!(server.handed_over[0].0.protocol, Protocol::Esmtps);
+}
+
+#[test]
+fn lmtp_offers_no_tls() {
+    let mut server = Server::connect(Dialect::Lmtp);
+    server.push(b"LHLO x\r\nSTARTTLS\r\n");
+    let said = String::from_utf8(server.said()).unwrap();
+    assert!(
+        !said.contains("250-STARTTLS") && said.ends_with("502 5.5.1 Command not implemented\r\n"),
+        "{said}"
+    );
 }

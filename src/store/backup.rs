@@ -6,7 +6,7 @@
 
 use super::container::Container;
 use super::disk::{DataFile, Disk};
-use super::index::{COUNTS, DOMAINS, MAILBOXES, TEXTS};
+use super::index::{CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, QUOTAS, TEXTS};
 use super::index::{Fault, MESSAGES, Read, SETTINGS, Snapshot as IndexSnapshot, Tables, Tx};
 use super::rows::{Row, TextRow};
 use super::space::{Pins, Space};
@@ -139,6 +139,8 @@ fn copy_to(source: &Snapshot, temporary: &Path) -> Result<BackupReport, BackupEr
         copy_table(source, DOMAINS, &mut tx.tables.domains)?;
         copy_table(source, MAILBOXES, &mut tx.tables.mailboxes)?;
         copy_table(source, COUNTS, &mut tx.tables.counts)?;
+        copy_table(source, QUOTAS, &mut tx.tables.quotas)?;
+        copy_table(source, CERTIFICATE, &mut tx.tables.certificate)?;
         copy_table(source, MESSAGES, &mut tx.tables.messages)?;
         *tx.totals_mut() = source.totals()?;
         tx.settle().map_err(fault_of_copy)?;

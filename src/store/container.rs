@@ -97,8 +97,7 @@ impl Container {
     pub fn create(disk: Arc<dyn Disk>) -> io::Result<Arc<Self>> {
         disk.set_len(0)?;
         disk.set_len(EXTENTS_AT)?;
-        let mut space = IndexSpace::default();
-        space.sequence = 1;
+        let space = IndexSpace { sequence: 1, ..IndexSpace::default() };
         disk.write_at(SLOTS[1], &encode_superblock(&space)?)?;
         disk.sync()?;
         Ok(Arc::new(Self { disk, space: Mutex::new(space) }))

@@ -1,11 +1,13 @@
 //! Storing and deleting messages: rows, references to texts, and the texts' place in the file.
 
 use super::index::{Fault, Read, Tx};
-use super::rows::{MessageRow, Row, TextRow};
+use super::quota;
+use super::rows::{MailboxRow, MessageRow, Row, TextRow};
 use crate::address::Address;
 use crate::verdict;
 use crate::wire::Text;
 use redb::ReadableTable;
+use std::collections::HashMap;
 
 /// More Received fields than this mean a loop (RFC 5321 section 6.3 asks for a bound of 100 at least).
 const RECEIVED_FIELDS_MAX: u32 = 100;
@@ -22,6 +24,20 @@ pub struct Letter {
     pub tag: u64,
 }
 
+/// Where a letter goes: ids, and the account whose quota it counts against.
+struct Place {
+    domain: u32,
+    mailbox: u32,
+    quota: Option<String>,
+}
+
+impl Letter {
+    /// What LIST will announce for it.
+    fn octets_with(&self, text: &Text) -> u64 {
+        self.prefix.len() as u64 + text.octets
+    }
+}
+
 impl Tx<'_, '_> {
     /// Stores one text for all its letters. `now` is Unix time in seconds. One verdict for each letter, in order.
     pub fn deliver(
@@ -31,8 +47,10 @@ impl Tx<'_, '_> {
         now: u64,
     ) -> Result<Vec<verdict::Delivery>, Fault> {
         let mut places = Vec::with_capacity(letters.len());
+        // Letters of one message may count against one account: what the ones before take is not in the index yet.
+        let mut taken: HashMap<String, u64> = HashMap::new();
         for letter in letters {
-            places.push(self.place_for(text, letter)?);
+            places.push(self.place_for(text, letter, &mut taken)?);
         }
         let references = places.iter().filter(|place| place.is_ok()).count() as u64;
         if references > 0 && !self.store_text(text, references)? {
@@ -41,8 +59,8 @@ impl Tx<'_, '_> {
         let mut verdicts = Vec::with_capacity(letters.len());
         for (letter, place) in letters.iter().zip(places) {
             verdicts.push(match place {
-                Ok((domain, mailbox)) => {
-                    self.add_message(domain, mailbox, text, letter, now)?;
+                Ok(place) => {
+                    self.add_message(&place, text, letter, now)?;
                     verdict::Delivery::Stored
                 }
                 Err(verdict) => verdict,
@@ -51,12 +69,13 @@ impl Tx<'_, '_> {
         Ok(verdicts)
     }
 
-    /// Where the letter goes (ids of domain and mailbox), or why it goes nowhere.
+    /// Where the letter goes, or why it goes nowhere.
     fn place_for(
         &self,
         text: &Text,
         letter: &Letter,
-    ) -> Result<Result<(u32, u32), verdict::Delivery>, Fault> {
+        taken: &mut HashMap<String, u64>,
+    ) -> Result<Result<Place, verdict::Delivery>, Fault> {
         let address = letter.recipient.without_detail();
         let Some(domain) = self.domain(&address.domain)? else {
             return Ok(Err(verdict::Delivery::NoSuchMailbox));
@@ -67,26 +86,30 @@ impl Tx<'_, '_> {
         if text.received_fields > RECEIVED_FIELDS_MAX || was_delivered_to(text, &letter.recipient) {
             return Ok(Err(verdict::Delivery::Loop));
         }
-        Ok(Ok((domain.id, mailbox.id)))
+        if let Some(quota) = quota::of_mailbox(self, &mailbox)? {
+            let taken = taken.entry(quota.account.clone()).or_default();
+            let octets = letter.octets_with(text);
+            if !quota.has_room_for(*taken + octets) {
+                return Ok(Err(verdict::Delivery::OverQuota));
+            }
+            *taken += octets;
+        }
+        Ok(Ok(Place { domain: domain.id, mailbox: mailbox.id, quota: mailbox.quota }))
     }
 
-    fn add_message(
-        &mut self,
-        domain: u32,
-        mailbox: u32,
-        text: &Text,
-        letter: &Letter,
-        now: u64,
-    ) -> Result<(), Fault> {
-        let octets = letter.prefix.len() as u64 + text.octets;
-        let counts = self.counts_mut(mailbox)?;
+    fn add_message(&mut self, place: &Place, text: &Text, letter: &Letter, now: u64) -> Result<(), Fault> {
+        let octets = letter.octets_with(text);
+        let counts = self.counts_mut(place.mailbox)?;
         let sequence = counts.next_sequence;
         counts.next_sequence += 1;
         counts.messages += 1;
         counts.octets += octets;
-        let of_domain = self.counts_mut(domain)?;
+        let of_domain = self.counts_mut(place.domain)?;
         of_domain.messages += 1;
         of_domain.octets += octets;
+        if let Some(account) = &place.quota {
+            self.quota_mut(account)?.used += octets;
+        }
         let totals = self.totals_mut();
         totals.messages += 1;
         totals.octets += octets;
@@ -97,7 +120,7 @@ impl Tx<'_, '_> {
             text: *text.hash.as_bytes(),
             prefix: letter.prefix.clone(),
         };
-        self.tables.messages.insert((mailbox, sequence), &row.to_row()[..])?;
+        self.tables.messages.insert((place.mailbox, sequence), &row.to_row()[..])?;
         Ok(())
     }
 
@@ -183,16 +206,17 @@ impl Tx<'_, '_> {
             return Ok(false);
         }
         for sequence in sequences {
-            self.delete_message(domain.id, mailbox, *sequence)?;
+            self.delete_message(domain.id, &row, *sequence)?;
         }
         Ok(true)
     }
 
     /// Deletes every message of a mailbox.
-    pub fn delete_all_messages(&mut self, domain: u32, mailbox: u32) -> Result<(), Fault> {
+    pub fn delete_all_messages(&mut self, domain: u32, mailbox: &MailboxRow) -> Result<(), Fault> {
         loop {
             let mut sequences = Vec::new();
-            for row in self.tables.messages.range((mailbox, 0)..=(mailbox, u64::MAX))?.take(REMOVED_AT_A_TIME)
+            for row in
+                self.tables.messages.range((mailbox.id, 0)..=(mailbox.id, u64::MAX))?.take(REMOVED_AT_A_TIME)
             {
                 sequences.push(row?.0.value().1);
             }
@@ -206,12 +230,12 @@ impl Tx<'_, '_> {
     }
 
     /// Deletes a message; one that is gone already is no fault.
-    fn delete_message(&mut self, domain: u32, mailbox: u32, sequence: u64) -> Result<(), Fault> {
-        let removed = self.tables.messages.remove((mailbox, sequence))?;
+    fn delete_message(&mut self, domain: u32, mailbox: &MailboxRow, sequence: u64) -> Result<(), Fault> {
+        let removed = self.tables.messages.remove((mailbox.id, sequence))?;
         let Some(row) = removed.map(|row| MessageRow::from_row(row.value())).transpose()? else {
             return Ok(());
         };
-        for id in [mailbox, domain] {
+        for id in [mailbox.id, domain] {
             let counts = self.counts_mut(id)?;
             counts.messages -= 1;
             counts.octets -= row.octets;
@@ -219,6 +243,9 @@ impl Tx<'_, '_> {
         let totals = self.totals_mut();
         totals.messages -= 1;
         totals.octets -= row.octets;
+        if let Some(account) = &mailbox.quota {
+            self.quota_mut(account)?.used -= row.octets;
+        }
         self.drop_reference(&row.text)
     }
 

@@ -3,7 +3,7 @@
 //! What the administrator may be refused is a value ([`Refused`]); only a fault of the disk is an error.
 
 use super::index::{Fault, Read, Tx};
-use super::rows::{Counts, DomainRow, MailboxRow, Row};
+use super::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
 use crate::address::{Address, Domain};
 use crate::auth::password::Credential;
 
@@ -16,6 +16,10 @@ pub enum Refused {
     NoSuchMailbox,
     /// A mailbox cannot be unlocked by itself while its domain is locked.
     DomainLocked,
+    /// The account that a quota is to refer to is no mailbox.
+    NoSuchAccount,
+    /// The mailbox counts against no quota.
+    NoQuota,
 }
 
 /// What went with a domain or mailbox.
@@ -57,7 +61,7 @@ impl Tx<'_, '_> {
         if self.mailbox(address)?.is_some() {
             return Ok(Err(Refused::MailboxExists));
         }
-        let row = MailboxRow { id: self.new_id()?, locked: false, created: now, credential };
+        let row = MailboxRow { id: self.new_id()?, locked: false, created: now, credential, quota: None };
         self.put_mailbox(address, &row)?;
         *self.counts_mut(row.id)? = Counts { next_sequence: 1, ..Counts::default() };
         self.counts_mut(domain.id)?.mailboxes += 1;
@@ -88,7 +92,8 @@ impl Tx<'_, '_> {
         let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
         let Some(row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
         let counts = self.counts(row.id)?;
-        self.delete_all_messages(domain.id, row.id)?;
+        self.delete_all_messages(domain.id, &row)?;
+        self.leave_quota(&row, 0)?;
         self.tables.mailboxes.remove((address.domain.as_str(), address.local.as_str()))?;
         self.forget_counts(row.id)?;
         self.counts_mut(domain.id)?.mailboxes -= 1;
@@ -160,7 +165,7 @@ impl Tx<'_, '_> {
         Ok(Ok(LockChange::Changed))
     }
 
-    /// Replaces the whole credential; its version grows.
+    /// Replaces the whole credential.
     pub fn set_credential(
         &mut self,
         address: &Address,
@@ -170,8 +175,7 @@ impl Tx<'_, '_> {
             return Ok(Err(Refused::NoSuchDomain));
         }
         let Some(mut row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
-        let version = row.credential.version + 1;
-        row.credential = Credential { version, ..credential };
+        row.credential = credential;
         self.put_mailbox(address, &row)?;
         Ok(Ok(()))
     }
@@ -185,12 +189,17 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
+    pub fn set_certificate(&mut self, certificate: &CertificateRow) -> Result<(), Fault> {
+        self.tables.certificate.insert((), &certificate.to_row()[..])?;
+        Ok(())
+    }
+
     fn put_domain(&mut self, domain: &Domain, row: &DomainRow) -> Result<(), Fault> {
         self.tables.domains.insert(domain.as_str(), &row.to_row()[..])?;
         Ok(())
     }
 
-    fn put_mailbox(&mut self, address: &Address, row: &MailboxRow) -> Result<(), Fault> {
+    pub fn put_mailbox(&mut self, address: &Address, row: &MailboxRow) -> Result<(), Fault> {
         let key = (address.domain.as_str(), address.local.as_str());
         self.tables.mailboxes.insert(key, &row.to_row()[..])?;
         Ok(())

@@ -6,16 +6,20 @@
 //! | domains | name | [`DomainRow`] |
 //! | mailboxes | domain, name | [`MailboxRow`] |
 //! | counts | id of a mailbox or domain | [`Counts`] |
+//! | quotas | account | [`QuotaRow`] |
 //! | messages | id of a mailbox, sequence | [`MessageRow`] |
 //! | texts | blake3 of the wire form | [`TextRow`] |
 //! | free | offset in the file | length of the free run that begins there |
 //! | blob extents | extent number | – |
+//! | certificate | – | [`CertificateRow`]: our own, until one is configured |
 //! | store | – | [`StoreRow`] |
 //!
 //! Counts are part of the transaction of what they count: there is no moment, and no crash, after which they differ.
 
 use super::container::Container;
-use super::rows::{BadRow, Counts, DomainRow, MailboxRow, MessageRow, Row, StoreRow, TextRow};
+use super::rows::{
+    BadRow, CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
+};
 use super::space::Space;
 use crate::address::{Address, Domain, LocalPart};
 use redb::{ReadableTable, TableDefinition};
@@ -27,10 +31,12 @@ pub const SETTINGS: TableDefinition<&str, &str> = TableDefinition::new("settings
 pub const DOMAINS: TableDefinition<&str, &[u8]> = TableDefinition::new("domains");
 pub const MAILBOXES: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("mailboxes");
 pub const COUNTS: TableDefinition<u32, &[u8]> = TableDefinition::new("counts");
+pub const QUOTAS: TableDefinition<&str, &[u8]> = TableDefinition::new("quotas");
 pub const MESSAGES: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("messages");
 pub const TEXTS: TableDefinition<[u8; 32], &[u8]> = TableDefinition::new("texts");
 pub const FREE: TableDefinition<u64, u64> = TableDefinition::new("free");
 pub const BLOB_EXTENTS: TableDefinition<u32, ()> = TableDefinition::new("blob extents");
+pub const CERTIFICATE: TableDefinition<(), &[u8]> = TableDefinition::new("certificate");
 pub const STORE: TableDefinition<(), &[u8]> = TableDefinition::new("store");
 
 /// A fault of the disk or of the data file: never an expected outcome.
@@ -121,8 +127,10 @@ pub trait Read {
     fn mailboxes(&self, domain: &Domain) -> Result<Vec<(LocalPart, MailboxRow)>, Fault>;
     /// Counts of a mailbox or domain.
     fn counts(&self, id: u32) -> Result<Counts, Fault>;
+    fn quota(&self, account: &str) -> Result<Option<QuotaRow>, Fault>;
     fn message(&self, mailbox: u32, sequence: u64) -> Result<Option<MessageRow>, Fault>;
     fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault>;
+    fn certificate(&self) -> Result<Option<CertificateRow>, Fault>;
     fn totals(&self) -> Result<StoreRow, Fault>;
 }
 
@@ -218,6 +226,10 @@ impl Read for Snapshot {
         Ok(row.unwrap_or_default())
     }
 
+    fn quota(&self, account: &str) -> Result<Option<QuotaRow>, Fault> {
+        get_row(&self.table(QUOTAS)?, account)
+    }
+
     fn message(&self, mailbox: u32, sequence: u64) -> Result<Option<MessageRow>, Fault> {
         let table = self.table(MESSAGES)?;
         Ok(table.get((mailbox, sequence))?.map(|row| MessageRow::from_row(row.value())).transpose()?)
@@ -225,6 +237,11 @@ impl Read for Snapshot {
 
     fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault> {
         Ok(self.table(TEXTS)?.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?)
+    }
+
+    fn certificate(&self) -> Result<Option<CertificateRow>, Fault> {
+        let row = self.table(CERTIFICATE)?.get(())?;
+        Ok(row.map(|row| CertificateRow::from_row(row.value())).transpose()?)
     }
 
     fn totals(&self) -> Result<StoreRow, Fault> {
@@ -239,10 +256,12 @@ pub struct Tables<'txn> {
     pub domains: redb::Table<'txn, &'static str, &'static [u8]>,
     pub mailboxes: redb::Table<'txn, (&'static str, &'static str), &'static [u8]>,
     pub counts: redb::Table<'txn, u32, &'static [u8]>,
+    pub quotas: redb::Table<'txn, &'static str, &'static [u8]>,
     pub messages: redb::Table<'txn, (u32, u64), &'static [u8]>,
     pub texts: redb::Table<'txn, [u8; 32], &'static [u8]>,
     pub free: redb::Table<'txn, u64, u64>,
     pub blob_extents: redb::Table<'txn, u32, ()>,
+    pub certificate: redb::Table<'txn, (), &'static [u8]>,
     pub store: redb::Table<'txn, (), &'static [u8]>,
 }
 
@@ -253,10 +272,12 @@ impl<'txn> Tables<'txn> {
             domains: transaction.open_table(DOMAINS)?,
             mailboxes: transaction.open_table(MAILBOXES)?,
             counts: transaction.open_table(COUNTS)?,
+            quotas: transaction.open_table(QUOTAS)?,
             messages: transaction.open_table(MESSAGES)?,
             texts: transaction.open_table(TEXTS)?,
             free: transaction.open_table(FREE)?,
             blob_extents: transaction.open_table(BLOB_EXTENTS)?,
+            certificate: transaction.open_table(CERTIFICATE)?,
             store: transaction.open_table(STORE)?,
         })
     }
@@ -274,6 +295,7 @@ pub struct Tx<'a, 'txn> {
     pub revoked: Vec<u32>,
     /// Read and changed in memory, written once at the end.
     changed_counts: HashMap<u32, Counts>,
+    changed_quotas: HashMap<String, QuotaRow>,
     totals: StoreRow,
 }
 
@@ -295,6 +317,7 @@ impl<'a, 'txn> Tx<'a, 'txn> {
             reserve_is_whole,
             revoked: Vec::new(),
             changed_counts: HashMap::new(),
+            changed_quotas: HashMap::new(),
             totals,
         })
     }
@@ -321,6 +344,15 @@ impl<'a, 'txn> Tx<'a, 'txn> {
         Ok(())
     }
 
+    /// The quota of an account, to be changed; an account without mailboxes has no row in the end.
+    pub fn quota_mut(&mut self, account: &str) -> Result<&mut QuotaRow, Fault> {
+        if !self.changed_quotas.contains_key(account) {
+            let quota = self.quota(account)?.unwrap_or_default();
+            self.changed_quotas.insert(account.to_owned(), quota);
+        }
+        Ok(self.changed_quotas.get_mut(account).expect("it was just put there"))
+    }
+
     pub fn totals_mut(&mut self) -> &mut StoreRow {
         &mut self.totals
     }
@@ -331,6 +363,12 @@ impl<'a, 'txn> Tx<'a, 'txn> {
         self.totals.commits += 1;
         for (id, counts) in &self.changed_counts {
             self.tables.counts.insert(id, &counts.to_row()[..])?;
+        }
+        for (account, quota) in &self.changed_quotas {
+            match quota.mailboxes {
+                0 => self.tables.quotas.remove(account.as_str())?,
+                _ => self.tables.quotas.insert(account.as_str(), &quota.to_row()[..])?,
+            };
         }
         self.tables.store.insert((), &self.totals.to_row()[..])?;
         for (at, len) in self.space.changed_runs() {
@@ -380,6 +418,13 @@ impl Read for Tx<'_, '_> {
         Ok(row.unwrap_or_default())
     }
 
+    fn quota(&self, account: &str) -> Result<Option<QuotaRow>, Fault> {
+        match self.changed_quotas.get(account) {
+            Some(quota) => Ok((quota.mailboxes > 0).then_some(*quota)),
+            None => get_row(&self.tables.quotas, account),
+        }
+    }
+
     fn message(&self, mailbox: u32, sequence: u64) -> Result<Option<MessageRow>, Fault> {
         let row = self.tables.messages.get((mailbox, sequence))?;
         Ok(row.map(|row| MessageRow::from_row(row.value())).transpose()?)
@@ -387,6 +432,11 @@ impl Read for Tx<'_, '_> {
 
     fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault> {
         Ok(self.tables.texts.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?)
+    }
+
+    fn certificate(&self) -> Result<Option<CertificateRow>, Fault> {
+        let row = self.tables.certificate.get(())?;
+        Ok(row.map(|row| CertificateRow::from_row(row.value())).transpose()?)
     }
 
     fn totals(&self) -> Result<StoreRow, Fault> {

@@ -136,6 +136,22 @@ impl Maildrop {
         Ok(entries)
     }
 
+    /// The oldest messages, `most` of them, as far as they were received before this Unix time.
+    pub fn received_before(&self, time: u64, most: usize) -> Result<Vec<Uid>, Fault> {
+        let snapshot = self.store.read()?;
+        let table = snapshot.table(MESSAGES)?;
+        let mut old = Vec::new();
+        for row in table.range((self.mailbox, 0)..(self.mailbox, self.below))?.take(most) {
+            let (key, row) = row?;
+            let head = MessageHead::from_row(row.value())?;
+            if head.received >= time {
+                break;
+            }
+            old.push(Uid { seq: key.value().1, tag: head.tag });
+        }
+        Ok(old)
+    }
+
     /// A message of the list; none where it is gone, with its mailbox.
     pub fn message(&self, uid: Uid) -> Result<Option<StoredMessage>, Fault> {
         let pin = self.store.0.shared.pins.pin();

@@ -26,6 +26,7 @@ mod disk;
 mod index;
 mod maildrop;
 mod mapping;
+mod quota;
 mod rows;
 #[cfg(test)]
 mod simulated;
@@ -34,16 +35,16 @@ mod space;
 mod tests;
 mod writer;
 
-pub use backup::{BackupError, BackupReport};
-pub use check::CheckReport;
+pub use backup::BackupError;
 pub use delivery::Letter;
 pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
 pub use index::{Fault, Read, Tx};
-pub use maildrop::{Maildrop, StoredMessage};
+pub use maildrop::Maildrop;
+pub use quota::of_mailbox as quota_of_mailbox;
 #[cfg(any(test, fuzzing))]
 pub use rows::fuzz_rows;
-pub use rows::{Counts, DomainRow, MailboxRow, StoreRow};
+pub use rows::{CertificateRow, DomainRow};
 pub use writer::Pending;
 
 use container::{Container, ContainerError, IndexBackend};

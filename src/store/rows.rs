@@ -7,6 +7,7 @@
 //! A row type changes by getting a new version beside the old one, and a conversion; never in place.
 
 use crate::auth::password::Credential;
+use crate::auth::seal::KeyId;
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
 
@@ -44,8 +45,10 @@ pub trait Row: Encode + Decode<()> {
 impl Row for DomainRow {}
 impl Row for MailboxRow {}
 impl Row for Counts {}
+impl Row for QuotaRow {}
 impl Row for MessageRow {}
 impl Row for TextRow {}
+impl Row for CertificateRow {}
 impl Row for StoreRow {}
 
 /// A domain. Key: its name.
@@ -68,6 +71,8 @@ pub struct MailboxRow {
     /// Unix time in seconds.
     pub created: u64,
     pub credential: Credential,
+    /// The account whose quota this mailbox's octets count against; none: they count against no quota.
+    pub quota: Option<String>,
 }
 
 /// What is counted of a mailbox, or of all mailboxes of a domain. Key: the id of the mailbox or domain.
@@ -79,6 +84,18 @@ pub struct Counts {
     /// Mailbox: the number of the next message, never used twice. Domain: not used.
     pub next_sequence: u64,
     /// Domain: its mailboxes. Mailbox: not used.
+    pub mailboxes: u64,
+}
+
+/// The quota of an account. Key: the account's name, which is the address of a mailbox. There is a row for as long as
+/// there is a mailbox that counts against it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct QuotaRow {
+    /// Octets; none: the setting `quotalimit` holds.
+    pub limit: Option<u64>,
+    /// The octets of the mailboxes that count against it.
+    pub used: u64,
+    /// How many those are.
     pub mailboxes: u64,
 }
 
@@ -103,6 +120,7 @@ pub struct MessageRow {
 pub struct MessageHead {
     pub octets: u64,
     pub tag: u64,
+    pub received: u64,
 }
 
 impl MessageHead {
@@ -125,6 +143,17 @@ pub struct TextRow {
     pub references: u64,
 }
 
+/// A certificate that was made here, with its key.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CertificateRow {
+    /// X.509, DER.
+    pub certificate: Vec<u8>,
+    /// PKCS #8, DER.
+    pub key: Vec<u8>,
+    /// The name of this host when it was made.
+    pub hostname: String,
+}
+
 /// What is counted of the whole store, and the ids given out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct StoreRow {
@@ -137,6 +166,8 @@ pub struct StoreRow {
     pub next_id: u32,
     /// Transactions committed so far; tells, after a fault, whether the last one got through.
     pub commits: u64,
+    /// The key that seals passwords; none before there was one.
+    pub key: Option<KeyId>,
 }
 
 /// For the fuzzer: any octets as a row of every type. What decodes is what encodes to the same octets.
@@ -150,11 +181,13 @@ pub fn fuzz_rows(octets: &[u8]) {
     hold::<DomainRow>(octets);
     hold::<MailboxRow>(octets);
     hold::<Counts>(octets);
+    hold::<QuotaRow>(octets);
     hold::<MessageRow>(octets);
     hold::<TextRow>(octets);
+    hold::<CertificateRow>(octets);
     hold::<StoreRow>(octets);
     if let (Ok(head), Ok(row)) = (MessageHead::from_row(octets), MessageRow::from_row(octets)) {
-        assert_eq!((head.octets, head.tag), (row.octets, row.tag));
+        assert_eq!((head.octets, head.tag, head.received), (row.octets, row.tag, row.received));
     }
 }
 
@@ -177,7 +210,7 @@ mod tests {
             prefix: b"Return-Path: <>\r\n".to_vec(),
         };
         let row = message.to_row();
-        assert_eq!(MessageHead::from_row(&row), Ok(MessageHead { octets: 9, tag: 5 }));
+        assert_eq!(MessageHead::from_row(&row), Ok(MessageHead { octets: 9, tag: 5, received: 1 }));
         assert_eq!(MessageRow::from_row(&row), Ok(message));
     }
 

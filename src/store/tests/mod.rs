@@ -3,7 +3,9 @@
 mod behaviour;
 mod crash;
 mod faults;
+mod quota;
 
+use super::quota::Quota;
 use super::simulated::SimulatedDisk;
 use super::*;
 use crate::address::{Address, Domain};
@@ -75,6 +77,7 @@ fn login_name<T>(login: &Login<T>) -> &'static str {
         Login::WrongCredentials => "wrong credentials",
         Login::Locked => "locked",
         Login::InUse => "in use",
+        Login::TooSoon => "too soon",
     }
 }
 

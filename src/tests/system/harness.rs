@@ -34,6 +34,7 @@ const STARTS_MAX: usize = 5;
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
     pub pop3: u16,
+    pub pop3s: u16,
     pub smtp: u16,
     pub lmtp: u16,
 }
@@ -72,11 +73,12 @@ impl Site {
     /// Has the service listen on ports of this test, on loopback, say when it does, and end without waiting for sessions
     /// that a test has left open. Makes the store where there is none.
     pub fn configure(&self) {
-        let Ports { pop3, smtp, lmtp } = self.ports;
+        let Ports { pop3, pop3s, smtp, lmtp } = self.ports;
         self.winpop(&["set", "logging", "3"]);
         self.winpop(&["set", "shutdowngrace", "0"]);
         self.winpop(&["set", "listen", "127.0.0.1"]);
         self.winpop(&["set", "port", &pop3.to_string()]);
+        self.winpop(&["set", "tlsport", &pop3s.to_string()]);
         self.winpop(&["set", "smtpport", &smtp.to_string()]);
         self.winpop(&["set", "lmtpport", &lmtp.to_string()]);
     }
@@ -176,7 +178,7 @@ impl Drop for Site {
 impl Ports {
     /// Nobody listens on them now, and no other test of this process gets them.
     fn free() -> Self {
-        Self { pop3: free_port(), smtp: free_port(), lmtp: free_port() }
+        Self { pop3: free_port(), pop3s: free_port(), smtp: free_port(), lmtp: free_port() }
     }
 }
 

@@ -46,6 +46,7 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
     let ports = site.ports();
     for (protocol, key, port, off) in [
         ("POP3", "port", ports.pop3, ""),
+        ("POP3S", "tlsport", ports.pop3s, ", or 0 for none"),
         ("SMTP", "smtpport", ports.smtp, ", or 0 for none"),
         ("LMTP", "lmtpport", ports.lmtp, ", or 0 for none"),
     ] {

@@ -1,0 +1,52 @@
+//! The key that seals recoverable passwords: its state, and changing it.
+
+use super::Context;
+use super::reply::{Changed, Code, KeyState, Refusal, Reply};
+use crate::store::{Fault, Read, Store};
+
+const KEEP: &str = "keep this file with your backups, but not in the same place: a backup of the data file alone gives no \
+                    password away";
+
+pub fn show(store: &Store, context: &Context) -> Result<Reply, Refusal> {
+    let keyring = context.keyring.read().expect("no holder of this lock panics");
+    let (mut sealed, mut unsealed) = (0, 0);
+    count(store, |is_sealed| *(if is_sealed { &mut sealed } else { &mut unsealed }) += 1)
+        .map_err(Refusal::fault)?;
+    let trouble = keyring.key().err().map(|trouble| {
+        format!("{trouble}: APOP, CRAM-MD5 and NTLM do not work until it is back or passwords are set anew")
+    });
+    Ok(Reply::Key(KeyState {
+        file: keyring.path().to_string_lossy().into_owned(),
+        id: keyring.key().ok().map(|key| key.id().to_string()),
+        trouble,
+        sealed,
+        unsealed,
+        advice: KEEP.to_owned(),
+    }))
+}
+
+fn count(store: &Store, mut one: impl FnMut(bool)) -> Result<(), Fault> {
+    let view = store.read()?;
+    let key = view.totals()?.key;
+    for (domain, _) in view.domains()? {
+        for (_, row) in view.mailboxes(&domain)? {
+            one(row.credential.sealed.is_some_and(|sealed| Some(sealed.key) == key));
+        }
+    }
+    Ok(())
+}
+
+pub fn rotate(store: &Store, context: &Context) -> Result<Reply, Refusal> {
+    let mut keyring = context.keyring.write().expect("no holder of this lock panics");
+    let resealed = keyring.rotate(store).map_err(|why| Refusal::new(Code::Fault, why))?;
+    let message = format!("The key was changed; {} passwords are sealed under it", resealed.resealed);
+    let mut changed = Changed::new("key", &keyring.path().display(), message);
+    if resealed.left > 0 {
+        changed.notes.push(format!(
+            "{} passwords could not be sealed; set them anew for APOP, CRAM-MD5 and NTLM",
+            resealed.left
+        ));
+    }
+    changed.notes.push("backups made before need the key from before".to_owned());
+    Ok(changed.into())
+}

@@ -1,0 +1,71 @@
+//! Quota files, as the original calls the rule that a mailbox's mail counts against the quota of an account.
+
+use super::commands::{CreateQuotaFile, DeleteQuotaFile};
+use super::directory::{changed, refusal_of_mailbox};
+use super::reply::{Changed, Code, Refusal, Reply};
+use crate::address::Address;
+use crate::store::{Refused, Store};
+use crate::units::Octets;
+
+impl CreateQuotaFile {
+    pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
+        let mailbox: Address = self.name.parse()?;
+        let account: Address = match &self.user {
+            Some(typed) => account(typed)?,
+            None => mailbox.clone(),
+        };
+        let limit = self.limit.as_deref().map(limit).transpose()?;
+        let (counting, referred_to) = (mailbox.clone(), account.clone());
+        let quota = changed(
+            store,
+            move |tx| tx.set_quota(&counting, &referred_to, limit),
+            |why| match why {
+                Refused::NoSuchAccount => {
+                    Refusal::new(Code::NotFound, format!("there is no account {account}"))
+                        .with_mend(format!("To see the accounts: winpop list {}", account.domain))
+                }
+                why => refusal_of_mailbox(why, &mailbox),
+            },
+        )?;
+        let limit = match quota.limit {
+            Some(limit) => format!("{} of {}", Octets(quota.used), Octets(limit)),
+            None => format!("{}, without limit", Octets(quota.used)),
+        };
+        let message = format!("{mailbox} counts against the quota of {account}: {limit}");
+        let mut changed = Changed::new("createquotafile", &mailbox, message);
+        if quota.limit.is_none() {
+            changed.notes.push("a limit comes from /limit:SIZE or the setting quotalimit".to_owned());
+        }
+        if !quota.has_room_for(0) {
+            changed.notes.push("the quota is used up: mail is refused until some is deleted".to_owned());
+        }
+        Ok(changed.into())
+    }
+}
+
+impl DeleteQuotaFile {
+    pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
+        let mailbox: Address = self.name.parse()?;
+        let counting = mailbox.clone();
+        changed(store, move |tx| tx.remove_quota(&counting), |why| refusal_of_mailbox(why, &mailbox))?;
+        let message = format!("{mailbox} counts against no quota now");
+        Ok(Changed::new("deletequotafile", &mailbox, message).into())
+    }
+}
+
+/// The account that was named. With the password file the accounts are the mailboxes.
+fn account(typed: &str) -> Result<Address, Refusal> {
+    if !typed.contains('@') {
+        return Err(Refusal::new(
+            Code::NotFound,
+            format!("\"{typed}\" is no account: with the password file an account is a mailbox"),
+        )
+        .with_mend("Name it as /user:USER@DOMAIN"));
+    }
+    Ok(typed.parse()?)
+}
+
+fn limit(typed: &str) -> Result<u64, Refusal> {
+    let octets: Octets = typed.parse().map_err(|why: String| Refusal::new(Code::Value, why))?;
+    Ok(octets.0)
+}

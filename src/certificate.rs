@@ -1,0 +1,186 @@
+//! The certificate that the service shows: one of our own, kept in the store, or the files that the settings name.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_rustls::rustls;
+use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use sha2::{Digest as _, Sha256};
+use time::{Duration, OffsetDateTime};
+
+use crate::settings::Settings;
+use crate::store::{CertificateRow, Fault, Read as _, Store};
+
+/// How long a certificate of our own is good for. Clients pin it by its fingerprint, so it should not change often.
+const OWN_VALIDITY: Duration = Duration::days(3650);
+/// A clock that is a little behind must not find the certificate not yet valid.
+const OWN_BACKDATED: Duration = Duration::days(1);
+
+/// What a client can compare, and an administrator read out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The names in it (subject alternative names).
+    pub names: Vec<String>,
+    /// SHA-256 of the certificate: pairs of hexadecimal digits with colons between them.
+    pub fingerprint: String,
+    pub is_our_own: bool,
+}
+
+/// The cryptography that TLS is built on.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The certificate in effect under these settings. One of our own is made at the first call, and again when the name of the
+/// host has changed. A pair of files that cannot be used is an error: a sentence.
+pub fn in_effect(store: &Store, settings: &Settings) -> Result<CertifiedKey, String> {
+    match settings.tlscert.get() {
+        Some(certificate) => from_files(certificate, settings.tlskey.get().unwrap_or(certificate)),
+        None => {
+            let own = our_own(store, settings.hostname.as_str()).map_err(|fault| fault.to_string())?;
+            certified(vec![own.certificate.into()], PrivateKeyDer::Pkcs8(own.key.into()))
+        }
+    }
+}
+
+/// Whether the files that the settings name can be used, if they name any.
+pub fn check(settings: &Settings) -> Result<(), String> {
+    match (settings.tlscert.get(), settings.tlskey.get()) {
+        (Some(certificate), key) => from_files(certificate, key.unwrap_or(certificate)).map(drop),
+        (None, Some(_)) => Err("tlskey names the key of a certificate that tlscert does not name".to_owned()),
+        (None, None) => Ok(()),
+    }
+}
+
+/// The certificate in effect, in words; none where there is none yet, or none that can be read.
+pub fn describe(store: &Store, settings: &Settings) -> Option<Description> {
+    match settings.tlscert.get() {
+        Some(path) => CertificateDer::from_pem_file(path).ok().map(|der| description(&der, false)),
+        None => {
+            let row = store.read().and_then(|view| view.certificate()).ok()??;
+            Some(description(&row.certificate, true))
+        }
+    }
+}
+
+fn our_own(store: &Store, hostname: &str) -> Result<CertificateRow, Fault> {
+    if let Some(row) = store.read()?.certificate()?
+        && row.hostname == hostname
+    {
+        return Ok(row);
+    }
+    let row = make(hostname, OffsetDateTime::now_utc())
+        .map_err(|e| Fault::Io(format!("a certificate cannot be made: {e}")))?;
+    let made = row.clone();
+    store.write(move |tx| tx.set_certificate(&made)).wait()?;
+    Ok(row)
+}
+
+/// A certificate for this host under its name, `localhost` and the loopback addresses. It is no authority.
+fn make(hostname: &str, now: OffsetDateTime) -> Result<CertificateRow, rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut names = vec![hostname.to_owned()];
+    names.extend((hostname != "localhost").then(|| "localhost".to_owned()));
+    let mut parameters = CertificateParams::new(names)?;
+    let loopback: [IpAddr; 2] = ["127.0.0.1", "::1"].map(|ip| ip.parse().expect("it is an address"));
+    parameters.subject_alt_names.extend(loopback.map(SanType::IpAddress));
+    parameters.distinguished_name.push(DnType::CommonName, hostname);
+    parameters.not_before = now - OWN_BACKDATED;
+    parameters.not_after = now + OWN_VALIDITY;
+    let certificate = parameters.self_signed(&key)?;
+    Ok(CertificateRow {
+        certificate: certificate.der().to_vec(),
+        key: key.serialize_der(),
+        hostname: hostname.to_owned(),
+    })
+}
+
+fn from_files(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
+    let unusable = |path: &Path, why: &str| format!("{} cannot be used: {why}", path.display());
+    let text = fs::read(certificate).map_err(|e| unusable(certificate, &reason(&e)))?;
+    let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let chain = chain.map_err(|e| unusable(certificate, &format!("it is not in PEM format ({e})")))?;
+    if chain.is_empty() {
+        return Err(unusable(certificate, "there is no certificate in it"));
+    }
+    let text = zeroize::Zeroizing::new(fs::read(key).map_err(|e| unusable(key, &reason(&e)))?);
+    let private =
+        PrivateKeyDer::from_pem_slice(&text).map_err(|_| unusable(key, "there is no private key in it"))?;
+    certified(chain, private).map_err(|why| unusable(certificate, &why))
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "it is not there".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The pair, once it is certain that key and certificate belong together.
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, String> {
+    CertifiedKey::from_der(chain, key, &provider()).map_err(|e| match e {
+        rustls::Error::InconsistentKeys(_) => "the key is not that of the certificate".to_owned(),
+        e => format!("the certificate or its key is not understood ({e})"),
+    })
+}
+
+fn description(der: &[u8], is_our_own: bool) -> Description {
+    let hash = Sha256::digest(der);
+    let pairs: Vec<String> = hash.iter().map(|octet| format!("{octet:02X}")).collect();
+    let der = CertificateDer::from(der);
+    let names = webpki::EndEntityCert::try_from(&der)
+        .map(|certificate| certificate.valid_dns_names().map(str::to_owned).collect());
+    Description { names: names.unwrap_or_default(), fingerprint: pairs.join(":"), is_our_own }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pem(label: &str, der: &[u8]) -> String {
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        let lines: Vec<&str> = text.as_bytes().chunks(64).map(|c| std::str::from_utf8(c).unwrap()).collect();
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    }
+
+    #[test]
+    fn our_own_certificate_names_this_host_and_is_no_authority() {
+        let row = make("mail.example.com", OffsetDateTime::now_utc()).unwrap();
+        let described = description(&row.certificate, true);
+        assert_eq!(described.names, ["mail.example.com", "localhost"]);
+        assert_eq!(described.fingerprint.len(), 32 * 3 - 1);
+        assert!(certified(vec![row.certificate.into()], PrivateKeyDer::Pkcs8(row.key.into())).is_ok());
+    }
+
+    #[test]
+    fn only_a_certificate_with_its_own_key_is_taken() {
+        let dir = std::env::temp_dir().join(format!("pop3svc-certificate-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (one, other) =
+            (make("a.example", OffsetDateTime::now_utc()), make("b.example", OffsetDateTime::now_utc()));
+        let (one, other) = (one.unwrap(), other.unwrap());
+        let (certificate, key, both) = (dir.join("cert.pem"), dir.join("key.pem"), dir.join("both.pem"));
+        fs::write(&certificate, pem("CERTIFICATE", &one.certificate)).unwrap();
+        fs::write(&key, pem("PRIVATE KEY", &one.key)).unwrap();
+        fs::write(&both, pem("CERTIFICATE", &one.certificate) + &pem("PRIVATE KEY", &one.key)).unwrap();
+        assert!(from_files(&certificate, &key).is_ok());
+        assert!(from_files(&both, &both).is_ok());
+        fs::write(&key, pem("PRIVATE KEY", &other.key)).unwrap();
+        assert!(from_files(&certificate, &key).unwrap_err().contains("not that of the certificate"));
+        assert!(from_files(&certificate, &certificate).unwrap_err().contains("no private key"));
+        assert!(from_files(&key, &key).unwrap_err().contains("no certificate"));
+        assert!(from_files(&dir.join("absent"), &key).unwrap_err().contains("not there"));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,135 @@
+//! TLS for connections: the certificate that is shown, and when it is read again.
+//!
+//! Files are looked at once a second at most, when a client comes, and read again when they have changed; SIGHUP reads them at
+//! once. A pair that cannot be used is complained of, and the one before stays in use.
+
+use super::socket::Socket;
+use super::stream::Stream;
+use crate::certificate;
+use crate::settings::Settings;
+use crate::store::Store;
+use async_io::Timer;
+use futures_rustls::TlsAcceptor;
+use futures_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use futures_rustls::rustls::sign::CertifiedKey;
+use futures_rustls::rustls::{self, ServerConfig};
+use smol::future::FutureExt;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long a handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub struct Tls {
+    acceptor: TlsAcceptor,
+    shown: Arc<Shown>,
+    files: Mutex<Files>,
+}
+
+/// The certificate that clients are shown now.
+#[derive(Debug)]
+struct Shown(Mutex<Arc<CertifiedKey>>);
+
+/// The files of the certificate as they were when it was read.
+#[derive(Default)]
+struct Files {
+    state: Vec<FileState>,
+    looked: Option<Instant>,
+}
+
+/// A file's path, and what changes when it is written or replaced.
+#[derive(PartialEq, Eq)]
+struct FileState {
+    path: PathBuf,
+    changed: Option<(SystemTime, u64)>,
+}
+
+impl Tls {
+    pub fn new(store: &Store, settings: &Settings) -> Result<Self, String> {
+        let certificate = certificate::in_effect(store, settings)?;
+        let shown = Arc::new(Shown(Mutex::new(Arc::new(certificate))));
+        let mut config = ServerConfig::builder_with_provider(certificate::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|e| format!("TLS cannot be set up: {e}"))?
+            .with_no_client_auth()
+            .with_cert_resolver(shown.clone());
+        // Mail clients come for one connection now and then: resumption would cost memory for nothing.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        let files = Files { state: states(settings), looked: Some(Instant::now()) };
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), shown, files: Mutex::new(files) })
+    }
+
+    /// Reads the certificate that these settings name and shows it from now on; a sentence where it cannot be used.
+    pub fn change_to(&self, store: &Store, settings: &Settings) -> Result<(), String> {
+        let state = states(settings);
+        let certificate = certificate::in_effect(store, settings)?;
+        *self.shown.lock() = Arc::new(certificate);
+        *self.lock() = Files { state, looked: Some(Instant::now()) };
+        Ok(())
+    }
+
+    /// Reads the files again if they have changed since.
+    pub fn look_at_files(&self, store: &Store, settings: &Settings, now: Instant) {
+        {
+            let mut files = self.lock();
+            let is_due =
+                files.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_EVERY);
+            if settings.tlscert.get().is_none() || !is_due {
+                return;
+            }
+            files.looked = Some(now);
+            let state = states(settings);
+            if files.state == state {
+                return;
+            }
+            files.state = state;
+        }
+        self.read_again(store, settings);
+    }
+
+    pub fn read_again(&self, store: &Store, settings: &Settings) {
+        match self.change_to(store, settings) {
+            Ok(()) => log::info!("the TLS certificate was read again"),
+            Err(why) => log::error!("the TLS certificate from before stays in use: {why}"),
+        }
+    }
+
+    pub async fn accept(&self, socket: Socket) -> io::Result<Stream> {
+        let late = async {
+            Timer::after(HANDSHAKE_MAX).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        let secured = self.acceptor.accept(socket).or(late).await?;
+        Ok(Stream::Tls(Box::new(secured)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().expect("no holder of this lock panics")
+    }
+}
+
+fn states(settings: &Settings) -> Vec<FileState> {
+    let state = |path: &std::path::Path| FileState {
+        changed: fs::metadata(path).ok().and_then(|meta| Some((meta.modified().ok()?, meta.len()))),
+        path: path.to_owned(),
+    };
+    [settings.tlscert.get(), settings.tlskey.get()].into_iter().flatten().map(state).collect()
+}
+
+impl Shown {
+    fn lock(&self) -> MutexGuard<'_, Arc<CertifiedKey>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.lock().clone())
+    }
+}

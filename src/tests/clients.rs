@@ -1,0 +1,14 @@
+//! Tests in which programs by other people use this one, as they will.
+//!
+//! A test whose programs are not installed says so and is passed over; where the variable CI is set, it fails.
+
+mod clients {
+    mod fetchers;
+    mod first_minute;
+    mod foreign;
+    mod pop3;
+    mod real_mail;
+    mod samples;
+    mod scratch;
+    mod senders;
+}

@@ -1,0 +1,95 @@
+//! Programs that fetch all mail of a maildrop and delete it there.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::foreign::have;
+use super::scratch::{Scratch, Service};
+
+const MAILBOX: &str = "bob@example.com";
+
+#[test]
+fn fetchmail_fetches_everything_and_deletes_it() {
+    if !have(&["fetchmail"]) {
+        return;
+    }
+    let scratch = Scratch::new("fetchmail");
+    let service = scratch.serve();
+    let messages = deliver_some(&scratch, &service);
+    let configuration = format!(
+        "set no syslog\nset invisible\nset pidfile \"{pid}\"\n\
+         poll 127.0.0.1 service {port} protocol pop3 timeout 60\n  \
+         username \"{MAILBOX}\" password \"secret\" sslproto '' no keep fetchall\n  \
+         mda \"cat >> {inbox}\"\n",
+        pid = scratch.path("fetchmail.pid").display(),
+        port = service.port("POP3"),
+        inbox = scratch.path("inbox").display(),
+    );
+    write_secret(&scratch, "fetchmailrc", &configuration);
+    scratch.run("fetchmail", &["--fetchmailrc", "fetchmailrc"], b"");
+    // It takes the CR off line ends when it hands mail to a program.
+    let inbox = fs::read_to_string(scratch.path("inbox")).expect("fetchmail wrote it");
+    let mut rest = inbox.as_str();
+    for message in &messages {
+        let (_trace, after) = rest.split_once(message.as_str()).unwrap_or_else(|| panic!("{message}{inbox}"));
+        rest = after;
+    }
+    assert_eq!(rest, "");
+    assert_eq!(service.messages_in(MAILBOX), 0);
+    // 1: there is no mail.
+    assert_eq!(scratch.outcome("fetchmail", &["--fetchmailrc", "fetchmailrc"], b"").status.code(), Some(1));
+    service.end();
+}
+
+#[test]
+fn mpop_fetches_everything_and_deletes_it() {
+    if !have(&["mpop"]) {
+        return;
+    }
+    let scratch = Scratch::new("mpop");
+    let service = scratch.serve();
+    let messages = deliver_some(&scratch, &service);
+    let inbox = scratch.path("inbox");
+    for dir in ["cur", "new", "tmp"] {
+        fs::create_dir_all(inbox.join(dir)).expect("it can be made");
+    }
+    let configuration = format!(
+        "account default\nhost 127.0.0.1\nport {port}\nuser {MAILBOX}\npassword secret\ntls off\nauth user\n\
+         keep off\ntimeout 60\nuidls_file {uidls}\nreceived_header off\ndelivery maildir {inbox}\n",
+        port = service.port("POP3"),
+        uidls = scratch.path("uidls").display(),
+        inbox = inbox.display(),
+    );
+    write_secret(&scratch, "mpoprc", &configuration);
+    scratch.run("mpop", &["--file=mpoprc"], b"");
+    let files = fs::read_dir(inbox.join("new")).expect("it can be listed");
+    let mut found: Vec<String> = files
+        .map(|file| fs::read_to_string(file.expect("it can be listed").path()).expect("mail in UTF-8"))
+        .map(|text| text.split_once("Subject: ").expect("a subject").1.to_owned())
+        .map(|rest| format!("Subject: {rest}"))
+        .collect();
+    found.sort();
+    assert_eq!(found, messages);
+    assert_eq!(service.messages_in(MAILBOX), 0);
+    scratch.run("mpop", &["--file=mpoprc"], b"");
+    service.end();
+}
+
+/// Makes the mailbox and brings it some messages, whose contents are returned in their order.
+fn deliver_some(scratch: &Scratch, service: &Service) -> Vec<String> {
+    service.add_mailbox(MAILBOX);
+    let lines =
+        ["Text.", ".", "..", ".dot", "", "Grüße", &"long ".repeat(1000)].map(|line| format!("{line}\n"));
+    let message = |number: usize| format!("Subject: message {number}\n\n{}", lines[..number].concat());
+    let messages: Vec<String> = (1..=lines.len()).map(message).collect();
+    for message in &messages {
+        scratch.run("pop3svc", &["deliver", "-f", "ann@example.org", MAILBOX], message.as_bytes());
+    }
+    messages
+}
+
+/// A file with a password in it, which these programs want nobody else to be able to read.
+fn write_secret(scratch: &Scratch, name: &str, text: &str) {
+    fs::write(scratch.path(name), text).expect("it can be written");
+    fs::set_permissions(scratch.path(name), fs::Permissions::from_mode(0o600)).expect("it is ours");
+}

@@ -1,0 +1,31 @@
+//! Sessions that fetch and delete, by clients in Python.
+
+use super::foreign::have;
+use super::scratch::Scratch;
+
+#[test]
+fn poplib_lists_fetches_deletes_and_resets() {
+    on_four_messages("session", "session.py", 2);
+}
+
+#[test]
+fn commands_sent_together_and_octet_by_octet_are_answered_alike() {
+    on_four_messages("pipelining", "pipelining.py", 4);
+}
+
+/// Runs a script on a mailbox with four messages, and holds how many are left of them.
+fn on_four_messages(name: &str, script: &str, left: u64) {
+    if !have(&["python3"]) {
+        return;
+    }
+    let scratch = Scratch::new(name);
+    let service = scratch.serve();
+    service.add_mailbox("bob@example.com");
+    for number in 1..=4 {
+        let message = format!("Subject: message {number}\n\nText.\n.\n..\n{}\n", "x".repeat(1 << number));
+        scratch.run("pop3svc", &["deliver", "bob@example.com"], message.as_bytes());
+    }
+    scratch.python(script, &[&service.port("POP3"), "bob@example.com", "secret"]);
+    assert_eq!(service.messages_in("bob@example.com"), left);
+    service.end();
+}

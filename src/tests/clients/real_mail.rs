@@ -1,0 +1,104 @@
+//! A folder of real mail, in by every way there is and out by two clients.
+
+use std::fs;
+
+use super::foreign::have;
+use super::samples::{Sample, samples};
+use super::scratch::{Scratch, Service};
+
+/// The fields that delivery puts in front, in their order.
+const TRACE: [&str; 3] = ["Return-Path: <ann@example.org>\r\n", "Delivered-To: ", "Received: "];
+
+#[test]
+fn mail_piped_into_deliver_comes_back_as_it_went_in() {
+    comes_back("deliver", |_, scratch, samples| {
+        for sample in samples {
+            let words = ["deliver", "-f", "ann@example.org", "deliver@example.com"];
+            assert_eq!(scratch.run("pop3svc", &words, &sample.content), "", "{}", sample.name());
+        }
+    });
+}
+
+#[test]
+fn mail_sent_by_lmtp_comes_back_as_it_went_in() {
+    comes_back("lmtp", |service, scratch, samples| send(scratch, "lmtp", &service.port("LMTP"), samples));
+}
+
+#[test]
+fn mail_sent_by_smtp_comes_back_as_it_went_in() {
+    comes_back("smtp", |service, scratch, samples| send(scratch, "smtp", &service.port("SMTP"), samples));
+}
+
+fn send(scratch: &Scratch, protocol: &str, port: &str, samples: &[Sample]) {
+    let recipient = format!("{protocol}@example.com");
+    let files: Vec<String> = samples.iter().map(|sample| sample.name().into_owned()).collect();
+    let words = [protocol, port, &recipient].into_iter().chain(files.iter().map(String::as_str));
+    scratch.python("send.py", &words.collect::<Vec<_>>());
+}
+
+/// Has the samples sent to the mailbox of that name, and fetches them with `poplib` and with `curl`.
+fn comes_back(name: &str, sent: impl Fn(&Service, &Scratch, &[Sample])) {
+    if !have(&["curl", "python3"]) {
+        return;
+    }
+    let scratch = Scratch::new(name);
+    let service = scratch.serve();
+    let mailbox = format!("{name}@example.com");
+    service.add_mailbox(&mailbox);
+    let samples = samples(&scratch);
+    sent(&service, &scratch, &samples);
+    assert_eq!(service.messages_in(&mailbox), samples.len() as u64);
+
+    let by_poplib = fetched_by_poplib(&scratch, &service, &mailbox);
+    let by_curl = fetched_by_curl(&scratch, &service, &mailbox, samples.len());
+    assert_eq!(by_poplib.len(), samples.len());
+    for ((sample, (octets, text)), by_curl) in samples.iter().zip(&by_poplib).zip(&by_curl) {
+        assert_eq!(text.len(), *octets, "{} has the octets that LIST says", sample.name());
+        assert!(text == by_curl, "{} is the same by both clients", sample.name());
+        hold(sample, text, &mailbox);
+    }
+    service.end();
+}
+
+/// The octets that LIST says, and the text, of each message.
+fn fetched_by_poplib(scratch: &Scratch, service: &Service, mailbox: &str) -> Vec<(usize, Vec<u8>)> {
+    let dir = scratch.path("by poplib");
+    fs::create_dir(&dir).expect("it can be made");
+    let port = service.port("POP3");
+    let listed = scratch.python("fetch.py", &[&port, mailbox, "secret", &dir.to_string_lossy()]);
+    let message = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [number, octets, _unique_id] = words[..] else { panic!("{line}") };
+        let text = fs::read(dir.join(format!("{number}.eml"))).expect("it was written");
+        (octets.parse().expect("a number of octets"), text)
+    };
+    listed.lines().map(message).collect()
+}
+
+fn fetched_by_curl(scratch: &Scratch, service: &Service, mailbox: &str, count: usize) -> Vec<Vec<u8>> {
+    let user = format!("{mailbox}:secret");
+    let messages = format!("pop3://127.0.0.1:{}/[1-{count}]", service.port("POP3"));
+    scratch.run("curl", &["-sS", "--user", &user, "-o", "by curl #1", &messages], b"");
+    let text = |number| fs::read(scratch.path(&format!("by curl {number}"))).expect("curl wrote it");
+    (1..=count).map(text).collect()
+}
+
+/// The text is the fields of delivery and then the content that went in, and nothing else.
+fn hold(sample: &Sample, text: &[u8], mailbox: &str) {
+    let mut content = sample.normalised();
+    // smtplib has no way to send a message of no octets: it sends an empty line.
+    if content.is_empty() && mailbox.starts_with("smtp@") {
+        content.extend(b"\r\n");
+    }
+    let Some(prefix) = text.strip_suffix(content.as_slice()) else {
+        panic!("{} came back as {}", sample.name(), String::from_utf8_lossy(text));
+    };
+    let prefix = std::str::from_utf8(prefix).expect("the fields of delivery are UTF-8");
+    let mut lines: Vec<&str> = prefix.split_inclusive("\r\n").collect();
+    lines.retain(|line| !line.starts_with('\t'));
+    assert_eq!(lines.len(), TRACE.len(), "{}: {prefix}", sample.name());
+    for (line, field) in lines.iter().zip(TRACE) {
+        assert!(line.starts_with(field) && line.ends_with("\r\n"), "{}: {prefix}", sample.name());
+    }
+    assert_eq!(lines[1], format!("Delivered-To: {mailbox}\r\n"));
+}

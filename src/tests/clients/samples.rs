@@ -1,0 +1,61 @@
+//! Real mail, and mail that is harder than real.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::foreign::passed_over;
+use super::scratch::Scratch;
+
+/// A message as somebody has it in a file.
+pub struct Sample {
+    pub path: PathBuf,
+    pub content: Vec<u8>,
+}
+
+/// The messages of testdata/mail, and those that Python's own tests of its mail parser come with, where they are
+/// installed; in CI they have to be.
+pub fn samples(scratch: &Scratch) -> Vec<Sample> {
+    let mut samples = samples_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/mail"), "eml");
+    let finding = "import os, test.test_email as tests; print(os.path.dirname(tests.__file__))";
+    let found = scratch.outcome("python3", &["-c", finding], b"");
+    if passed_over(if found.status.success() { "" } else { "the tests of Python's own library" }) {
+        let dir = String::from_utf8(found.stdout).expect("a path in UTF-8");
+        samples.extend(samples_in(&Path::new(dir.trim()).join("data"), "txt"));
+    }
+    samples
+}
+
+fn samples_in(dir: &Path, extension: &str) -> Vec<Sample> {
+    let files = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let mut paths: Vec<PathBuf> = files.map(|file| file.expect("it can be listed").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+    paths.sort();
+    assert!(paths.len() > 10, "{} holds samples", dir.display());
+    let sample = |path: PathBuf| Sample { content: fs::read(&path).expect("it can be read"), path };
+    paths.into_iter().map(sample).collect()
+}
+
+impl Sample {
+    pub fn name(&self) -> std::borrow::Cow<'_, str> {
+        self.path.to_string_lossy()
+    }
+
+    /// The content as a maildrop holds it: every CRLF, CR and LF is a line end, written CRLF, and the last line has one.
+    pub fn normalised(&self) -> Vec<u8> {
+        let mut normalised = Vec::with_capacity(self.content.len() + 2);
+        let mut octets = self.content.iter().copied().peekable();
+        while let Some(octet) = octets.next() {
+            if octet == b'\r' {
+                octets.next_if_eq(&b'\n');
+            }
+            match octet {
+                b'\r' | b'\n' => normalised.extend(b"\r\n"),
+                octet => normalised.push(octet),
+            }
+        }
+        if !normalised.is_empty() && !normalised.ends_with(b"\r\n") {
+            normalised.extend(b"\r\n");
+        }
+        normalised
+    }
+}
