@@ -11,6 +11,8 @@ use super::client::Lmtp;
 use super::harness::{PROGRAM, Service, Site, eventually};
 
 const BOB: &str = "bob@example.com";
+/// Of a mebibyte each, in a store whose backup is to be met in the middle of it.
+const LARGE_MESSAGES: usize = 48;
 
 /// A mail root that has this file as its data file.
 fn restored(file: &Path) -> Site {
@@ -114,9 +116,9 @@ fn large_site() -> (Site, Service) {
     let service = site.start();
     let mut lmtp = service.lmtp();
     let mut random = fastrand::Rng::with_seed(7);
-    for _ in 0..48 {
-        let line = |_| -> String { (0..72).map(|_| random.alphanumeric()).collect::<String>() + "\r\n" };
-        let content: String = (0..14_000).map(line).collect();
+    for _ in 0..LARGE_MESSAGES {
+        let line = |_| format!("{0:016x}{1:016x}{0:016X}{1:016X}\r\n", random.u64(..), random.u64(..));
+        let content: String = (0..(1 << 20) / 66).map(line).collect();
         lmtp.store(BOB, content.as_bytes());
     }
     (site, service)
@@ -153,7 +155,7 @@ fn a_backup_that_is_killed_leaves_the_old_one() {
     assert!(fs::read(backup_file(&site)).unwrap() == old);
     site.assert_clean();
     site.succeed(&["backup", &backup_file(&site)]);
-    assert_eq!(contents_in(&mut restored(Path::new(&backup_file(&site)))).len(), 48);
+    assert_eq!(contents_in(&mut restored(Path::new(&backup_file(&site)))).len(), LARGE_MESSAGES);
 }
 
 #[test]
@@ -172,5 +174,5 @@ fn a_service_that_is_killed_during_a_backup_leaves_the_old_one() {
     let service = site.start();
     site.succeed(&["backup", &backup_file(&site)]);
     service.stop();
-    assert_eq!(contents_in(&mut restored(Path::new(&backup_file(&site)))).len(), 48);
+    assert_eq!(contents_in(&mut restored(Path::new(&backup_file(&site)))).len(), LARGE_MESSAGES);
 }

@@ -8,11 +8,14 @@ use super::harness::{Done, Site, finish};
 
 const ANN: &str = "ann@example.com";
 const BOB: &str = "bob@example.com";
+/// It has a quota of a KiB.
+const LITTLE: &str = "little@example.com";
 const EX_OK: i32 = 0;
 const EX_USAGE: i32 = 64;
 const EX_DATAERR: i32 = 65;
 const EX_NOUSER: i32 = 67;
 const EX_UNAVAILABLE: i32 = 69;
+const EX_CANTCREAT: i32 = 73;
 const EX_TEMPFAIL: i32 = 75;
 
 fn site() -> Site {
@@ -57,10 +60,13 @@ fn deliver_exits_as_sysexits_says() {
         // Whoever can get it gets it.
         deliver(&[BOB, "nobody@example.com"], b"Subject: one of two\n", EX_NOUSER);
         deliver(&[BOB], &b"too large\n".repeat(7000), EX_DATAERR);
+        deliver(&[LITTLE], &b"over quota\n".repeat(200), EX_CANTCREAT);
         deliver(&[], b"Subject: x\n", EX_USAGE);
         deliver(&["--nonsense", BOB], b"Subject: x\n", EX_USAGE);
     };
     let site = site();
+    site.add_mailbox(LITTLE);
+    site.winpop(&["createquotafile", LITTLE, "/limit:1KiB"]);
     site.winpop(&["set", "maxmessagesize", "64KiB"]);
     let both = &b"Subject: both\r\n"[..];
     stopped_and_running(
@@ -69,6 +75,7 @@ fn deliver_exits_as_sysexits_says() {
         &[
             (ANN, &[b"Subject: bare\r\n\r\nline\r\nends\r\n.\r\n", both]),
             (BOB, &[both, b"Subject: one of two\r\n"]),
+            (LITTLE, &[]),
         ],
     );
 }
