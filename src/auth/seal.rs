@@ -54,7 +54,7 @@ impl Key {
     }
 
     pub fn to_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(format!("{PREFIX}{}\n", STANDARD.encode(&*self.secret)))
+        Zeroizing::new(format!("{PREFIX}{}\n", STANDARD.encode(self.secret.as_slice())))
     }
 
     /// A secret for another purpose, from which nobody gets back to the key.

@@ -7,6 +7,7 @@ mod clients {
     mod first_minute;
     mod foreign;
     mod pop3;
+    mod readme;
     mod real_mail;
     mod samples;
     mod scratch;

@@ -55,6 +55,13 @@ impl Drop for Bench {
 }
 
 #[test]
+fn a_store_with_a_key_is_clean() {
+    let bench = Bench::new("clean");
+    bench.add("bob@example.com", "secret");
+    assert_eq!(bench.store.check().unwrap().findings, Vec::<String>::new());
+}
+
+#[test]
 fn a_store_gets_its_key_once_and_nobody_else_can_read_it() {
     let bench = Bench::new("once");
     let id = bench.keyring().key().unwrap().id();

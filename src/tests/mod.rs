@@ -3,6 +3,8 @@
 mod keyring;
 mod pop3_model;
 mod pop3_transcripts;
+mod readme;
 mod receiving_transcript;
 mod smtp_transcripts;
+mod tidy;
 mod transcript;

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::sync::Mutex;
 
 use super::foreign::have;
-use super::scratch::{Scratch, Service};
+use super::scratch::{PROGRAM, READY, Scratch, Service};
 
 /// A user without rights.
 const NOBODY: u32 = 65534;
@@ -21,12 +21,12 @@ fn the_line_that_quickstart_prints_shows_the_welcome_message() {
     }
     let _ports = PORTS.lock();
     let scratch = Scratch::new("first");
-    let service = Service::start(&scratch, &["quickstart"]);
+    let service = Service::quickstart(&scratch, &[]);
     shows_welcome(&scratch, &service, "user@example.com");
     service.end();
 
     // The second time there is a mailbox already, whose password nobody can say.
-    let service = Service::start(&scratch, &["quickstart"]);
+    let service = Service::quickstart(&scratch, &[]);
     assert!(service.told.contains("as before"), "{}", service.told);
     assert_eq!(service.messages_in("user@example.com"), 1);
     service.end();
@@ -41,7 +41,7 @@ fn quickstart_takes_another_port_where_that_of_pop3_is_taken() {
     // Where this fails, somebody else has the port, or it needs a right that we do not have: all the same here.
     let _taken = TcpListener::bind(("0.0.0.0", 110));
     let scratch = Scratch::new("taken");
-    let service = Service::start(&scratch, &["quickstart", "Ann@Mail.Example.org"]);
+    let service = Service::quickstart(&scratch, &["Ann@Mail.Example.org"]);
     let port: u16 = service.port("POP3").parse().expect("a port");
     assert!((11110..11120).contains(&port), "{}", service.told);
     shows_welcome(&scratch, &service, "ann@mail.example.org");
@@ -59,14 +59,14 @@ fn quickstart_needs_no_root_and_keeps_to_the_home_of_its_user() {
     let scratch = Scratch::new("user");
     // The directory of the build may be closed to others.
     let program = scratch.path("pop3svc");
-    fs::copy(env!("CARGO_BIN_EXE_pop3svc"), &program).expect("it can be copied");
+    fs::copy(PROGRAM, &program).expect("it can be copied");
     let mut command = scratch.command(&program.to_string_lossy());
     command.env_remove("WINPOP_MAILROOT").arg("quickstart");
     if rustix::process::geteuid().is_root() {
         chown(scratch.path(""), Some(NOBODY), Some(NOBODY)).expect("root may");
         command.uid(NOBODY).gid(NOBODY);
     }
-    let service = Service::start_command(&scratch, &mut command);
+    let service = Service::start(&scratch, &mut command, READY);
     let store = scratch.path(".local/share/winpop/winpop.db");
     assert!(service.told.contains(&format!("Its mail store is {}\n", store.display())), "{}", service.told);
     shows_welcome(&scratch, &service, "user@example.com");

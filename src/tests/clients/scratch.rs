@@ -1,11 +1,11 @@
 //! A directory of its own for each test, and the service that runs in it.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, PipeReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -15,8 +15,14 @@ use super::foreign::path_of_programs;
 
 /// Longest that a program may take, in seconds; then it hangs.
 const PROGRAM_SECONDS_MAX: &str = "120";
-/// The names by which the program is called.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3svc");
+/// The names by which it is called.
 const NAMES: [&str; 3] = ["pop3svc", "winpop", "sendmail"];
+/// Where it and the mail store are on this machine, below its directory.
+pub const PROGRAMS: &str = "usr/local/bin";
+pub const STORE: &str = "var/lib/winpop";
+/// The last that quickstart says.
+pub const READY: &str = "Ctrl-C ends the service.\n";
 
 /// A directory that is its own small machine: a home, the program under its three names, a mail store.
 pub struct Scratch {
@@ -27,33 +33,25 @@ impl Scratch {
     pub fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("pop3svc-clients-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(dir.join("bin")).expect("the temporary directory can be written");
+        fs::create_dir_all(dir.join(PROGRAMS)).expect("the temporary directory can be written");
         for name in NAMES {
-            symlink(env!("CARGO_BIN_EXE_pop3svc"), dir.join("bin").join(name)).expect("a link can be made");
+            symlink(PROGRAM, dir.join(PROGRAMS).join(name)).expect("a link can be made");
         }
         Self { dir }
-    }
-
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    pub fn mailroot(&self) -> PathBuf {
-        self.path("mail")
-    }
-
     /// A program that finds ours, and nothing of whoever runs the tests.
     pub fn command(&self, program: &str) -> Command {
-        let mut path = OsString::from(self.path("bin"));
+        let mut path = OsString::from(self.path(PROGRAMS));
         path.push(":");
         path.push(path_of_programs());
         let mut command = Command::new(program);
         command.env_clear().env("PATH", path).env("HOME", &self.dir).env("LC_ALL", "C.UTF-8");
-        command.env("WINPOP_MAILROOT", self.mailroot()).current_dir(&self.dir);
+        command.env("WINPOP_MAILROOT", self.path(STORE)).current_dir(&self.dir);
         command
     }
 
@@ -104,7 +102,7 @@ impl Scratch {
     /// Makes the store and serves it.
     pub fn serve(&self) -> Service<'_> {
         self.make_store();
-        Service::start(self, &["quickstart"])
+        Service::quickstart(self, &[])
     }
 }
 
@@ -127,36 +125,35 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// `pop3svc quickstart`, running, and what it told.
+/// The program, running, and what it has told.
 pub struct Service<'a> {
     scratch: &'a Scratch,
     child: Child,
+    output: BufReader<PipeReader>,
     pub told: String,
 }
 
 impl<'a> Service<'a> {
-    /// Runs `pop3svc` with these words and waits until it has told how it can be used.
-    pub fn start(scratch: &'a Scratch, words: &[&str]) -> Self {
+    /// Runs `pop3svc quickstart` with these words behind it.
+    pub fn quickstart(scratch: &'a Scratch, words: &[&str]) -> Self {
         let mut command = scratch.command("pop3svc");
-        Self::start_command(scratch, command.args(words))
+        Self::start(scratch, command.arg("quickstart").args(words), READY)
     }
 
-    /// The same with a command that its caller has made.
-    pub fn start_command(scratch: &'a Scratch, command: &mut Command) -> Self {
-        let log = File::create(scratch.path("log")).expect("the directory can be written");
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("it can be run");
-        let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut service = Self { scratch, child, told: String::new() };
-        while !service.told.contains("Ctrl-C ends the service.\n") {
-            let octets = output.read_line(&mut service.told).expect("it prints UTF-8");
-            assert!(octets > 0, "it ended after {:?}: {}", service.told, service.log());
+    /// Runs a command until it has told that it is ready.
+    pub fn start(scratch: &'a Scratch, command: &mut Command, ready: &str) -> Self {
+        let (output, input) = io::pipe().expect("a pipe can be made");
+        let its_log = input.try_clone().expect("a pipe can be shared");
+        let child = command.stdin(Stdio::null()).stdout(input).stderr(its_log).spawn();
+        // The end of what it tells is seen only when nobody else could write there.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = child.expect("it can be run");
+        let mut service = Self { scratch, child, output: BufReader::new(output), told: String::new() };
+        while !service.told.contains(ready) {
+            let octets = service.output.read_line(&mut service.told).expect("it prints UTF-8");
+            assert!(octets > 0, "it ended after {:?}", service.told);
         }
         service
-    }
-
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.scratch.path("log")).expect("the log is UTF-8")
     }
 
     /// The port of a protocol, as told.
@@ -203,8 +200,10 @@ impl<'a> Service<'a> {
     /// Ends the service as systemd does.
     pub fn stop(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
+        let mut log = String::new();
+        self.output.read_to_string(&mut log).expect("it prints UTF-8");
         let status = self.child.wait().expect("it ends");
-        assert!(status.success(), "{status}: {}", self.log());
+        assert!(status.success(), "{status}: {log}");
     }
 }
 

@@ -1,0 +1,206 @@
+//! The commands of README.md, as they stand there.
+//!
+//! A block that is marked `sh` is run, in the order of the file, on one small machine: the directories of the real one
+//! that the README names are below a directory of the test. Blocks with other marks are files, and what cannot be done
+//! here; of the files, the words that start the program are tried.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use super::foreign::have;
+use super::scratch::{PROGRAM, PROGRAMS, STORE, Scratch, Service};
+
+/// Directories of the machine that the README names.
+const PLACES: [&str; 3] = ["/usr/local/bin", "/var/lib/winpop", "/srv"];
+/// Where the README says that the build leaves the program.
+const BUILT: &str = "target/x86_64-unknown-linux-gnu/release/pop3svc";
+/// What else a block can be than `sh`: what is printed, typed by root, or written into a file.
+const NOT_RUN: [&str; 4] = ["text", "console", "ini", "dockerfile"];
+
+const MESSAGE: &str = "From: ann@example.org\nTo: bob@example.com\nSubject: hi\n\nText.\n";
+
+/// A block of the README: its mark and what stands in it.
+struct Block {
+    mark: String,
+    text: String,
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn blocks() -> Vec<Block> {
+    let readme = fs::read_to_string(repository().join("README.md")).expect("it is there");
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut is_inside = false;
+    for line in readme.lines() {
+        match (line.strip_prefix("```"), is_inside) {
+            (Some(mark), false) => blocks.push(Block { mark: mark.to_owned(), text: String::new() }),
+            (Some(rest), true) => assert_eq!(rest, "", "a block is closed before the next"),
+            (None, true) => {
+                let block = blocks.last_mut().expect("one is open");
+                block.text += &format!("{line}\n");
+            }
+            (None, false) => {}
+        }
+        is_inside ^= line.starts_with("```");
+    }
+    assert!(!is_inside, "the last block is closed");
+    blocks
+}
+
+/// The one line in the README's files that has this in it.
+fn line_of_a_file(with: &str) -> String {
+    let files = blocks().into_iter().filter(|block| block.mark == "ini");
+    let lines: Vec<String> =
+        files.flat_map(|file| file.text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let mut found = lines.into_iter().filter(|line| line.contains(with));
+    let line = found.next().unwrap_or_else(|| panic!("no {with} in README.md"));
+    assert_eq!(found.next(), None);
+    line
+}
+
+/// The text with the places of the machine replaced by those of the test.
+fn moved(text: &str, scratch: &Scratch) -> String {
+    let place = |text: String, place: &str| text.replace(place, &scratch.path(&place[1..]).to_string_lossy());
+    PLACES.into_iter().fold(text.to_owned(), place)
+}
+
+/// A machine on which nothing is installed yet, with mail in a file and in the store of a Windows service.
+fn machine(name: &str) -> Scratch {
+    let scratch = Scratch::new(name);
+    fs::remove_dir_all(scratch.path(PROGRAMS)).expect("it can be removed");
+    let windows = "srv/mailbox/example.net/P3_ann.mbx";
+    let built = Path::new(BUILT).parent().and_then(Path::to_str).expect("a directory");
+    for dir in [PROGRAMS, "srv/backup", windows, built] {
+        fs::create_dir_all(scratch.path(dir)).expect("it can be made");
+    }
+    symlink(PROGRAM, scratch.path(BUILT)).expect("a link can be made");
+    for file in ["message.eml", &format!("{windows}/P3A.eml")] {
+        fs::write(scratch.path(file), MESSAGE).expect("it can be written");
+    }
+    scratch
+}
+
+#[test]
+fn the_commands_of_the_readme_do_what_they_should() {
+    let scratch = machine("readme");
+    let mut run = 0;
+    for Block { mark, text } in blocks() {
+        if mark != "sh" {
+            assert!(NOT_RUN.contains(&mark.as_str()), "a block is marked {mark:?}");
+            continue;
+        }
+        run += 1;
+        if text.lines().all(is_for_developers) || text == "pop3svc serve\n" || text.starts_with("cargo run ")
+        {
+            continue;
+        }
+        let output = scratch.outcome("sh", &["-eu", "-c", &moved(&text, &scratch)], b"");
+        assert!(output.status.success() && output.stderr.is_empty(), "{text}{output:?}");
+    }
+    assert!(run > 10, "the README has commands");
+    let stat = scratch.winpop("stat");
+    assert!(stat.contains("Mailboxes  3\n") && stat.contains("Messages   3\n"), "{stat}");
+}
+
+/// Commands that build and test: what they name is there.
+fn is_for_developers(line: &str) -> bool {
+    match line.split(' ').collect::<Vec<_>>()[..] {
+        ["cargo", "build", "--release"] | ["cargo", "test"] => true,
+        ["cargo", "install", "cargo-fuzz", "--locked"] => true,
+        ["RUSTC_BOOTSTRAP=1", "cargo", "fuzz", "run", target] => {
+            let targets = fs::read_to_string(repository().join("fuzz/Cargo.toml")).expect("it is there");
+            targets.contains(&format!("name = \"{target}\"\n"))
+        }
+        [script @ ".ci/run"] => repository().join(script).is_file(),
+        _ => false,
+    }
+}
+
+#[test]
+fn the_first_minute_goes_as_the_readme_shows_it() {
+    if !have(&["curl"]) {
+        return;
+    }
+    let blocks = blocks();
+    let first = blocks.iter().position(|block| block.text.starts_with("cargo run ")).expect("it is there");
+    assert_eq!(blocks[first].text, "cargo run --release -- quickstart\n");
+    let scratch = Scratch::new("readme-first");
+    scratch.make_store();
+    let service = Service::quickstart(&scratch, &[]);
+    assert_eq!(outline(&service.told), outline(&blocks[first + 1].text));
+    let line = service.told.lines().find(|line| line.contains("curl")).expect("a line to type");
+    assert!(scratch.run("sh", &["-c", line], b"").contains("Subject: Welcome"));
+    service.end();
+}
+
+/// The words that are printed, without those that are others each time: passwords, paths, ports.
+fn outline(told: &str) -> String {
+    let is_the_same = |word: &&str| !word.contains("://") && !word.starts_with(['/', '\'']);
+    let line = |line: &str| {
+        let mut words: Vec<&str> = line.split_whitespace().filter(is_the_same).collect();
+        if words.first() == Some(&"Password") {
+            words.remove(1);
+        }
+        words.retain(|word| word.parse::<u16>().is_err());
+        words.join(" ") + "\n"
+    };
+    told.lines().map(line).collect()
+}
+
+#[test]
+fn serve_runs_as_the_readme_has_it_typed_and_as_its_unit_of_systemd_starts_it() {
+    let unit = line_of_a_file("ExecStart=");
+    let environment = line_of_a_file("Environment=");
+    assert_eq!(environment, format!("Environment=WINPOP_MAILROOT=/{STORE}"));
+    for start in ["pop3svc serve", unit.strip_prefix("ExecStart=").expect("a command")] {
+        let scratch = Scratch::new("readme-serve");
+        scratch.make_store();
+        scratch.winpop("set logging 3");
+        let words = moved(start, &scratch);
+        let words: Vec<&str> = words.split(' ').collect();
+        Service::start(&scratch, scratch.command(words[0]).args(&words[1..]), "POP3 on ").end();
+    }
+}
+
+#[test]
+fn postfix_can_pipe_as_the_readme_configures_it() {
+    let line = line_of_a_file("argv=");
+    let words = line.split_once("argv=").expect("it is there").1;
+    let scratch = Scratch::new("readme-postfix");
+    scratch.winpop("add example.com");
+    scratch.winpop("add bob@example.com /createuser:secret");
+    // A bounce has no sender.
+    for sender in ["ann@example.org", ""] {
+        let words = moved(words, &scratch);
+        let mut words = words.split(' ').map(|word| match word {
+            "${sender}" => sender,
+            "${recipient}" => "bob@example.com",
+            word => word,
+        });
+        let program = words.next().expect("a program");
+        scratch.run(program, &words.collect::<Vec<_>>(), MESSAGE.as_bytes());
+    }
+    assert!(scratch.winpop("stat").contains("Messages   2\n"));
+}
+
+#[test]
+fn every_command_of_the_help_is_in_the_readme() {
+    let readme = fs::read_to_string(repository().join("README.md")).expect("it is there");
+    let scratch = Scratch::new("readme-help");
+    let help = scratch.run("pop3svc", &["help"], b"");
+    let commands: Vec<&str> = help
+        .lines()
+        .filter(|line| line.starts_with("  ") && line[2..].starts_with(|c: char| c.is_ascii_lowercase()))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "winpop")
+        .collect();
+    assert!(commands.len() > 8, "{help}");
+    for command in commands {
+        let said = [format!("pop3svc {command}"), format!("`{command}`")];
+        let is_said = said.iter().any(|said| readme.contains(said)) || command == "quickstart";
+        assert!(is_said, "README.md does not speak of `{command}`");
+    }
+}

@@ -1,0 +1,52 @@
+//! The tables of README.md are those of the program. (That its commands can be typed as they stand there is held by
+//! `clients/readme.rs`.)
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use argh::ArgsInfo as _;
+
+use crate::admin::commands::{NOT_YET, Winpop};
+use crate::settings;
+
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    std::fs::read_to_string(path).expect("it is there")
+}
+
+fn assert_holds(table: &str) {
+    assert!(readme().contains(&format!("\n\n{table}\n")), "README.md should hold this table:\n\n{table}");
+}
+
+#[test]
+fn the_table_of_settings_is_that_of_the_program() {
+    let mut table =
+        "| setting | default | allowed | takes effect | |\n| --- | --- | --- | --- | --- |\n".to_owned();
+    for key in settings::keys() {
+        let names: Vec<String> =
+            [&[key.name], key.aliases].concat().iter().map(|name| format!("`{name}`")).collect();
+        let (names, allowed) = (names.join(", "), (key.allowed)());
+        let _ = writeln!(
+            table,
+            "| {names} | {} | {allowed} | {} | {} |",
+            key.default,
+            key.effect.name(),
+            key.help
+        );
+    }
+    assert_holds(&table);
+}
+
+#[test]
+fn the_table_of_winpop_is_that_of_the_program() {
+    let mut table = "| `winpop` | does |\n| --- | --- |\n".to_owned();
+    for command in &Winpop::get_args_info().commands {
+        let _ = writeln!(table, "| `{}` | {} |", command.name, command.command.description);
+    }
+    assert_holds(&table);
+    let readme = readme().to_lowercase();
+    let (_, missing) = readme.split_once("\n## what is not there yet\n").expect("the section is there");
+    for command in NOT_YET {
+        assert!(missing.contains(&format!("`{command}`")), "{command} is said to be missing");
+    }
+}

@@ -1,0 +1,212 @@
+//! Reads the source, and holds what no compiler holds: which part may know which, and the rules of the house.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The parts, from the bottom up: each may import those of the rows above it here, and nothing else. The first two rows are
+/// the vocabulary. So `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and `admin`
+/// does not know whether a service runs.
+const LAYERS: [&[&str]; 11] = [
+    &["address", "mailroot", "message", "nearest", "units", "verdict"],
+    &["envelope"],
+    &["auth", "settings", "wire"],
+    &["log", "pop3", "smtp", "store"],
+    &["certificate", "intake", "keyring"],
+    &["admin"],
+    &["control"],
+    &["serve"],
+    &["cli"],
+    &["fuzz", "lib"],
+    &["main"],
+];
+/// Tests look at everything, and some are programs of their own.
+const LOOKS_AT_ALL: &str = "tests";
+
+/// Parts that decide, and so take time and randomness as arguments and do no I/O.
+const DECIDE_ONLY: [&str; 7] = ["address", "envelope", "message", "pop3", "smtp", "units", "wire"];
+const OF_THE_OUTSIDE: [&str; 10] = [
+    "std::fs",
+    "std::env",
+    "std::process",
+    "TcpStream",
+    "TcpListener",
+    "SystemTime",
+    "Instant::now",
+    "now_utc",
+    "getrandom",
+    "thread::sleep",
+];
+
+/// What may lie at the top of the repository.
+const TOP_LEVEL: [&str; 11] = [
+    ".cargo",
+    ".ci",
+    ".gitignore",
+    ".rustfmt.toml",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "fuzz",
+    "src",
+    "testdata",
+];
+/// What Cargo and Git make there themselves.
+const NOT_OURS: [&str; 2] = [".git", "target"];
+
+/// A file is to be read in one sitting.
+const LINES_MAX: usize = 600;
+
+/// A file of Rust: its path from the top of the repository, and its text.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// The part that it belongs to: a folder of `src`, or a file there.
+    fn part(&self) -> &str {
+        let below = self.path.strip_prefix("src/").expect("it lies in src");
+        below.split(['/', '.']).next().expect("a name")
+    }
+
+    /// Lines without those that are comments, and their numbers.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        (1..).zip(self.text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+
+    /// Panics where a line of code has this in it.
+    fn is_without(&self, forbidden: &str) {
+        for (number, line) in self.code() {
+            assert!(!line.contains(forbidden), "{}:{number}: {line}", self.path);
+        }
+    }
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All source in a folder, save this file, in which what is forbidden stands as words.
+fn sources(folder: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![top().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for path in entries(&folder) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("source is UTF-8");
+                let path = path.strip_prefix(top()).expect("it lies there").to_string_lossy().into_owned();
+                found.push(Source { path, text });
+            }
+        }
+    }
+    found.retain(|source| source.path != "src/tests/tidy.rs");
+    assert!(!found.is_empty(), "{folder} holds source");
+    found
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    entries.map(|entry| entry.expect("it can be listed").path()).collect()
+}
+
+/// The parts that a line of code names: what follows `crate::`.
+fn imported(line: &str) -> impl Iterator<Item = &str> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    line.split("crate::").skip(1).map(move |rest| rest.split(|c| !is_of_name(c)).next().expect("a piece"))
+}
+
+#[test]
+fn arrows_go_downward_only() {
+    for source in sources("src").iter().filter(|source| source.part() != LOOKS_AT_ALL) {
+        let part = source.part();
+        let layer = LAYERS.iter().position(|layer| layer.contains(&part));
+        let layer = layer.unwrap_or_else(|| panic!("{part} is in no row of the layers"));
+        let may_import = LAYERS[..layer].concat();
+        // What lies beside a part is to be named `crate::`, so that it is seen here.
+        let is_root = match source.path.matches('/').count() {
+            1 => true,
+            2 => source.path.ends_with("/mod.rs"),
+            _ => false,
+        };
+        for (number, line) in source.code() {
+            assert!(!(is_root && line.starts_with("use super")), "{}:{number}: {line}", source.path);
+            for imported in imported(line) {
+                let allowed = imported == part || may_import.contains(&imported);
+                assert!(allowed, "{}:{number}: {part} may not import {imported:?}", source.path);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_imported_is_found_in_a_line() {
+    let parts = |line| imported(line).collect::<Vec<_>>();
+    assert_eq!(parts("use crate::store::{Fault, Read};"), ["store"]);
+    assert_eq!(parts("fn f(a: crate::wire::Text) -> crate::log;"), ["wire", "log"]);
+    // Several parts in one line are none that there is, and so not allowed.
+    assert_eq!(parts("use crate::{store, wire};"), [""]);
+    assert!(parts("use super::store;").is_empty());
+}
+
+#[test]
+fn what_decides_knows_neither_clock_nor_chance_nor_file() {
+    for source in sources("src").iter().filter(|source| DECIDE_ONLY.contains(&source.part())) {
+        OF_THE_OUTSIDE.iter().for_each(|forbidden| source.is_without(forbidden));
+    }
+}
+
+#[test]
+fn unsafe_code_lies_in_one_file() {
+    for source in sources("src").iter().chain(&sources("fuzz/fuzz_targets")) {
+        if source.path != "src/store/mapping.rs" {
+            source.is_without("unsafe");
+        }
+    }
+}
+
+#[test]
+fn bincode_is_called_by_rows_and_frames_only() {
+    for source in sources("src") {
+        if ["src/store/rows.rs", "src/control.rs"].contains(&source.path.as_str()) {
+            continue;
+        }
+        for (number, line) in source.code() {
+            let is_derive = line == "use bincode::{Decode, Encode};";
+            assert!(is_derive || !line.contains("bincode"), "{}:{number}: {line}", source.path);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_undone_or_too_long() {
+    for source in sources("src").iter().chain(&sources("fuzz/fuzz_targets")) {
+        let lines = source.text.lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines", source.path);
+        for forbidden in ["todo!", "unimplemented!", "#[ignore", "allow(dead_code"] {
+            source.is_without(forbidden);
+        }
+    }
+}
+
+#[test]
+fn the_top_level_holds_what_belongs_there() {
+    for path in entries(top()) {
+        let name = path.file_name().expect("a name").to_string_lossy();
+        let belongs = TOP_LEVEL.contains(&&*name) || NOT_OURS.contains(&&*name);
+        assert!(belongs, "{name} does not belong at the top of the repository");
+    }
+    for name in TOP_LEVEL {
+        assert!(top().join(name).exists(), "{name} is missing");
+    }
+}
+
+#[test]
+fn the_executor_is_smol_alone() {
+    for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
+        let text = fs::read_to_string(top().join(lock)).expect("it is there");
+        assert!(text.contains("name = \"smol\"") && !text.contains("name = \"tokio\""), "{lock}");
+    }
+}
