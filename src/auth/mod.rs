@@ -56,12 +56,14 @@ pub enum Refusal {
     Wrong,
     /// The client holds another TLS connection than we do, or was kept from seeing what we offer.
     Channel,
+    /// An NTLM response of a version that is not accepted.
+    OldNtlm,
 }
 
 impl Account {
     /// The password, or an empty one that is hashed in its place.
-    fn password_or_empty(&self) -> &[u8] {
-        self.password.as_ref().map_or(&[], |password| password.as_bytes())
+    fn password_or_empty(&self) -> &str {
+        self.password.as_ref().map_or("", |password| password)
     }
 
     /// The verdict on a proof that needed the password.

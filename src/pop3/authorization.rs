@@ -104,7 +104,7 @@ impl Session {
             refuse_way(hindrance, out);
             return self.authorization(user);
         }
-        let mechanism = Mechanism::start(kind, self.nonces.draw(), &self.policy);
+        let mechanism = Mechanism::start(kind, self.nonces.draw(), self.connected, &self.policy);
         match initial {
             None => self.ask(mechanism, out),
             Some(_) if kind.begins_with_challenge() => self.break_exchange(out),
