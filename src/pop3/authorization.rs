@@ -121,15 +121,18 @@ impl Session {
     }
 
     fn respond(&mut self, mechanism: Mechanism, typed: &[u8], out: &mut Vec<u8>) -> Next {
+        let name = mechanism.name().map(str::to_owned);
         let step = mechanism::decode(typed).and_then(|response| mechanism.respond(&response, &self.policy));
-        self.follow(step, out)
+        self.follow(step, name, out)
     }
 
     pub(super) fn judge(&mut self, claim: Claim, account: Account, out: &mut Vec<u8>) -> Next {
-        self.follow(claim.judge(account), out)
+        let name = claim.name().to_owned();
+        self.follow(claim.judge(account), Some(name), out)
     }
 
-    fn follow(&mut self, step: Result<Step, Refusal>, out: &mut Vec<u8>) -> Next {
+    /// `name` is that of the account that was found for this exchange.
+    fn follow(&mut self, step: Result<Step, Refusal>, name: Option<String>, out: &mut Vec<u8>) -> Next {
         match step {
             Ok(Step::Ask(mechanism)) => self.ask(mechanism, out),
             Ok(Step::Check(credentials)) => self.check(credentials),
@@ -138,7 +141,13 @@ impl Session {
                 self.state = State::Checking;
                 Next::Open { name }
             }
-            Err(refusal) => self.refuse_login(text_of(refusal), out),
+            Err(refusal) => match (refusal, name) {
+                (Refusal::Wrong, Some(name)) => {
+                    self.state = State::Checking;
+                    Next::Deny { name }
+                }
+                _ => self.refuse_login(text_of(refusal), out),
+            },
         }
     }
 

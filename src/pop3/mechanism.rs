@@ -175,6 +175,15 @@ impl Mechanism {
         })
     }
 
+    /// The name that the client gave, once its account was found.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Mechanism::ScramLast(exchange) => Some(&exchange.name),
+            Mechanism::ScramEnd { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
     pub fn respond(self, response: &[u8], policy: &Policy) -> Result<Step, Refusal> {
         match self {
             Mechanism::Plain => plain(response),

@@ -76,6 +76,10 @@ impl Driver {
                     let event = self.open(&name);
                     self.session.handle(event, &mut connection.out)
                 }
+                Next::Deny { name } => {
+                    let event = self.welcome(&name, Ok(Login::WrongCredentials));
+                    self.session.handle(event, &mut connection.out)
+                }
                 Next::StartTls => return Ok(()),
                 Next::List => {
                     let event = self.list().await;
