@@ -11,7 +11,7 @@
 //! - Passwords, and keys that do for one, are wiped when they are dropped.
 
 pub mod digest;
-mod hash;
+pub mod hash;
 pub mod nonce;
 pub mod ntlm;
 pub mod password;
@@ -26,8 +26,9 @@ use zeroize::Zeroizing;
 
 /// What a mechanism needs to know of an account to check a proof.
 ///
-/// For a name that there is not, one whose verifier is of nobody's password, with a salt that is the same each
-/// time the name comes and that of no other name (RFC 5802 section 9 has the reason).
+/// For a name that there is not, one whose verifier is of nobody's password, with the same salt each time the name
+/// comes and another for each name: a salt that changed, or that many names shared, would give them away. It has
+/// as many iterations as the accounts there are.
 pub struct Account {
     pub exists: bool,
     pub verifier: Verifier,

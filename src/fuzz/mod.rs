@@ -1,10 +1,14 @@
 //! What the fuzz targets run: one function a target, which takes any octets and panics where a promise is broken.
 
+mod ntlm;
 mod pop3;
+mod scram;
 mod smtp;
 mod wire;
 
 pub use crate::store::fuzz_rows as rows;
+pub use ntlm::ntlm;
 pub use pop3::pop3;
+pub use scram::scram;
 pub use smtp::smtp;
 pub use wire::wire;
