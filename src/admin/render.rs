@@ -12,7 +12,7 @@ use super::reply::{
     Changed, Checked, Delivered, DomainLine, KeyState, Locked, MailboxLine, Outcome, QuotaLine, Refusal,
     Reply, Server, SettingLine,
 };
-use crate::units::Octets;
+use crate::units::{Octets, Seconds};
 
 /// The reply as lines of text.
 pub fn text(reply: &Reply) -> String {
@@ -184,6 +184,14 @@ fn server_text(server: &Server, domains: &[DomainLine]) -> String {
         server.connections.waiting,
         server.connections.refused,
     );
+    if let Some(seconds) = server.connections.last_login_failure {
+        let _ = writeln!(
+            text,
+            "Refused    {} logins, the last one {} ago",
+            server.connections.login_failures,
+            Seconds(seconds)
+        );
+    }
     if let Some(certificate) = &server.certificate {
         let made = if certificate.self_signed { ", self-signed" } else { "" };
         let (first, second) = certificate.fingerprint.split_at(certificate.fingerprint.len() / 2);
@@ -339,7 +347,13 @@ Messages   Size  Status  Mailbox
             octets: 12_345,
             file_octets: 8 << 20,
             allocated_octets: 1 << 20,
-            connections: Connections { open: 3, waiting: 0, refused: 1 },
+            connections: Connections {
+                open: 3,
+                waiting: 0,
+                refused: 1,
+                login_failures: 2,
+                last_login_failure: Some(60),
+            },
             certificate: Some(CertificateLine {
                 names: vec!["mail.example.com".to_owned(), "localhost".to_owned()],
                 fingerprint: ["AB"; 32].join(":"),
@@ -356,6 +370,7 @@ Messages   5
 Mail       12.06 KiB
 Disk       1 MiB
 Clients    3 open, 0 waiting, 1 refused
+Refused    2 logins, the last one 60 s ago
 TLS        mail.example.com, localhost, self-signed
            SHA-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
                    AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
@@ -368,7 +383,7 @@ Mailboxes  Messages       Size  Status  Domain
             json(&reply).replace(&["AB"; 32].join(":"), "AB:…"),
             "{\"ok\":true,\"statistics\":{\"domains\":1,\"mailboxes\":2,\"messages\":5,\"octets\":12345,\
              \"file_octets\":8388608,\"allocated_octets\":1048576,\"connections\":{\"open\":3,\"waiting\":0,\
-             \"refused\":1},\"certificate\":{\"names\":[\"mail.example.com\",\"localhost\"],\
+             \"refused\":1,\"login_failures\":2,\"last_login_failure\":60},\"certificate\":{\"names\":[\"mail.example.com\",\"localhost\"],\
              \"fingerprint\":\"AB:…\",\"self_signed\":true}},\"domains\":[{\"domain\":\"example.com\",\
              \"locked\":false,\"mailboxes\":2,\"messages\":5,\"octets\":12345}]}\n"
         );

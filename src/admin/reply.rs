@@ -9,7 +9,8 @@
 //! list             {"ok":true,"domains":[DOMAIN…]}
 //! list DOMAIN      {"ok":true,"domain":"example.com","mailboxes":[MAILBOX…]}
 //! stat             {"ok":true,"statistics":{"domains","mailboxes","messages","octets","file_octets",
-//!                   "allocated_octets","connections":{"open","waiting","refused"},
+//!                   "allocated_octets","connections":{"open","waiting","refused","login_failures",
+//!                   "last_login_failure"},
 //!                   "certificate":{"names":["…"],"fingerprint","self_signed"}},"domains":[DOMAIN…]}
 //! stat DOMAIN      {"ok":true,"statistics":DOMAIN,"mailboxes":[MAILBOX…]}
 //! get [KEY]        {"ok":true,"settings":[{"setting","value","meaning","default","is_default",
@@ -199,6 +200,10 @@ pub struct Connections {
     pub waiting: u64,
     /// Turned away since the service was started.
     pub refused: u64,
+    /// Wrong names or passwords since the service was started.
+    pub login_failures: u64,
+    /// Seconds since the last of them; none where there was none.
+    pub last_login_failure: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]

@@ -72,7 +72,7 @@ struct Listening<'a> {
 
 impl Service for Listening<'_> {
     fn connections(&self) -> Connections {
-        Connections { open: 1, waiting: 2, refused: 3 }
+        Connections { open: 1, waiting: 2, refused: 3, ..Connections::default() }
     }
 
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {

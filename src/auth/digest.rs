@@ -51,7 +51,7 @@ impl Claim {
     }
 
     pub fn check(&self, account: &Account) -> Result<(), Refusal> {
-        let (password, challenge) = (account.password_or_empty(), self.challenge.as_bytes());
+        let (password, challenge) = (account.password_or_empty().as_bytes(), self.challenge.as_bytes());
         let digest = match self.algorithm {
             Algorithm::Apop => md5(&[challenge, password]),
             Algorithm::CramMd5 => hmac_md5(password, &[challenge]),

@@ -3,8 +3,15 @@
 //! In tests each call is written down, so that the work for one name can be compared with that for another.
 
 use hmac::{Hmac, KeyInit, Mac};
+use md4::Md4;
 use md5::Md5;
 use sha2::{Digest, Sha256};
+
+pub fn md4(message: &[u8]) -> [u8; 16] {
+    #[cfg(test)]
+    work::note("md4");
+    Md4::digest(message).into()
+}
 
 pub fn md5(parts: &[&[u8]]) -> [u8; 16] {
     #[cfg(test)]

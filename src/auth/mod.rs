@@ -11,7 +11,7 @@
 //! - Passwords, and keys that do for one, are wiped when they are dropped.
 
 pub mod digest;
-mod hash;
+pub mod hash;
 pub mod nonce;
 pub mod ntlm;
 pub mod password;
@@ -27,8 +27,9 @@ use zeroize::Zeroizing;
 
 /// What a mechanism needs to know of an account to check a proof.
 ///
-/// For a name that there is not, one whose verifier is of nobody's password, with a salt that is the same each
-/// time the name comes and that of no other name (RFC 5802 section 9 has the reason).
+/// For a name that there is not, one whose verifier is of nobody's password, with the same salt each time the name
+/// comes and another for each name: a salt that changed, or that many names shared, would give them away. It has
+/// as many iterations as the accounts there are.
 pub struct Account {
     pub exists: bool,
     pub verifier: Verifier,
@@ -57,12 +58,14 @@ pub enum Refusal {
     Wrong,
     /// The client holds another TLS connection than we do, or was kept from seeing what we offer.
     Channel,
+    /// An NTLM response of a version that is not accepted.
+    OldNtlm,
 }
 
 impl Account {
     /// The password, or an empty one that is hashed in its place.
-    fn password_or_empty(&self) -> &[u8] {
-        self.password.as_ref().map_or(&[], |password| password.as_bytes())
+    fn password_or_empty(&self) -> &str {
+        self.password.as_ref().map_or("", |password| password)
     }
 
     /// The verdict on a proof that needed the password.

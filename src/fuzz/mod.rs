@@ -2,7 +2,9 @@
 
 mod address;
 mod control;
+mod ntlm;
 mod pop3;
+mod scram;
 mod settings;
 mod smtp;
 mod wire;
@@ -10,7 +12,9 @@ mod wire;
 pub use crate::store::fuzz_rows as rows;
 pub use address::address;
 pub use control::control;
+pub use ntlm::ntlm;
 pub use pop3::pop3;
+pub use scram::scram;
 pub use settings::settings;
 pub use smtp::smtp;
 pub use wire::wire;

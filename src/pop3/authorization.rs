@@ -74,8 +74,8 @@ impl Session {
         }
     }
 
-    /// Whatever stands in the input behind STLS came before the handshake, from anybody: the owner throws it away
-    /// (RFC 2595 section 4 and its sections on security).
+    /// The handshake begins immediately behind our reply (RFC 2595 section 4). What stands in the input by then came from
+    /// anybody, and the owner throws it away.
     fn begin_tls(&mut self, user: Option<Vec<u8>>, out: &mut Vec<u8>) -> Next {
         match self.policy.channel {
             Channel::Clear { stls_offered: true } => {
@@ -104,7 +104,7 @@ impl Session {
             refuse_way(hindrance, out);
             return self.authorization(user);
         }
-        let mechanism = Mechanism::start(kind, self.nonces.draw(), &self.policy);
+        let mechanism = Mechanism::start(kind, self.nonces.draw(), self.connected, &self.policy);
         match initial {
             None => self.ask(mechanism, out),
             Some(_) if kind.begins_with_challenge() => self.break_exchange(out),
@@ -121,15 +121,18 @@ impl Session {
     }
 
     fn respond(&mut self, mechanism: Mechanism, typed: &[u8], out: &mut Vec<u8>) -> Next {
+        let name = mechanism.name().map(str::to_owned);
         let step = mechanism::decode(typed).and_then(|response| mechanism.respond(&response, &self.policy));
-        self.follow(step, out)
+        self.follow(step, name, out)
     }
 
     pub(super) fn judge(&mut self, claim: Claim, account: Account, out: &mut Vec<u8>) -> Next {
-        self.follow(claim.judge(account), out)
+        let name = claim.name().to_owned();
+        self.follow(claim.judge(account), Some(name), out)
     }
 
-    fn follow(&mut self, step: Result<Step, Refusal>, out: &mut Vec<u8>) -> Next {
+    /// `name` is that of the account that was found for this exchange.
+    fn follow(&mut self, step: Result<Step, Refusal>, name: Option<String>, out: &mut Vec<u8>) -> Next {
         match step {
             Ok(Step::Ask(mechanism)) => self.ask(mechanism, out),
             Ok(Step::Check(credentials)) => self.check(credentials),
@@ -138,7 +141,13 @@ impl Session {
                 self.state = State::Checking;
                 Next::Open { name }
             }
-            Err(refusal) => self.refuse_login(text_of(refusal), out),
+            Err(refusal) => match (refusal, name) {
+                (Refusal::Wrong, Some(name)) => {
+                    self.state = State::Checking;
+                    Next::Deny { name }
+                }
+                _ => self.refuse_login(text_of(refusal), out),
+            },
         }
     }
 

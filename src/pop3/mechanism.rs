@@ -3,6 +3,8 @@
 //! A mechanism that waits for the client is a [`Mechanism`], which holds what it knows so far; one that must know of
 //! the account is a [`Claim`]. A response, or the account, turns it into the next [`Step`].
 
+use std::time::SystemTime;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
@@ -10,12 +12,13 @@ use zeroize::Zeroizing;
 use super::{Channel, Credentials, Password, Policy};
 use crate::address::Address;
 use crate::auth::nonce::{self, Nonce};
-use crate::auth::{Account, Refusal, digest, scram};
+use crate::auth::{Account, Refusal, digest, ntlm, scram};
 
 /// The mechanisms, in the order they are offered: what gives least away comes first.
 const KINDS: &[(Kind, &str)] = &[
     (Kind::ScramPlus, "SCRAM-SHA-256-PLUS"),
     (Kind::Scram, "SCRAM-SHA-256"),
+    (Kind::Ntlm, "NTLM"),
     (Kind::CramMd5, "CRAM-MD5"),
     (Kind::Plain, "PLAIN"),
     (Kind::Login, "LOGIN"),
@@ -25,6 +28,7 @@ const KINDS: &[(Kind, &str)] = &[
 pub enum Kind {
     ScramPlus,
     Scram,
+    Ntlm,
     CramMd5,
     Plain,
     Login,
@@ -57,6 +61,11 @@ pub enum Mechanism {
         nonce: Nonce,
     },
     ScramLast(scram::Exchange),
+    NtlmNegotiate {
+        nonce: Nonce,
+        connected: SystemTime,
+    },
+    NtlmAuthenticate(ntlm::Exchange),
     /// The proof was right, and the client wants to see ours.
     ScramEnd {
         name: String,
@@ -69,6 +78,7 @@ pub enum Mechanism {
 pub enum Claim {
     Digest(digest::Claim),
     Scram { first: scram::ClientFirst, nonce: Nonce },
+    Ntlm(ntlm::Claim),
 }
 
 /// Where a response, or the account, led.
@@ -114,7 +124,7 @@ impl Kind {
         match self {
             Kind::ScramPlus => policy.channel.binding().is_none().then_some(Hindrance::NotTls),
             Kind::Scram => None,
-            Kind::CramMd5 => secrets_hindrance(policy),
+            Kind::Ntlm | Kind::CramMd5 => secrets_hindrance(policy),
             Kind::Plain | Kind::Login => password_hindrance(policy),
         }
     }
@@ -137,8 +147,8 @@ pub fn decode(typed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refusal> {
 }
 
 impl Mechanism {
-    /// `nonce` is for this exchange alone.
-    pub fn start(kind: Kind, nonce: Nonce, policy: &Policy) -> Self {
+    /// `nonce` is for this exchange alone; `connected` is when the client came.
+    pub fn start(kind: Kind, nonce: Nonce, connected: SystemTime, policy: &Policy) -> Self {
         match kind {
             Kind::ScramPlus => Mechanism::ScramFirst { plus: true, nonce },
             Kind::Scram => Mechanism::ScramFirst { plus: false, nonce },
@@ -146,6 +156,7 @@ impl Mechanism {
                 let challenge = digest::challenge(&nonce::stamp(&nonce), &policy.hostname);
                 Mechanism::CramMd5 { challenge }
             }
+            Kind::Ntlm => Mechanism::NtlmNegotiate { nonce, connected },
             Kind::Plain => Mechanism::Plain,
             Kind::Login => Mechanism::LoginName,
         }
@@ -154,13 +165,23 @@ impl Mechanism {
     /// What the client is asked, in Base64.
     pub fn challenge(&self) -> String {
         STANDARD.encode(match self {
-            Mechanism::Plain | Mechanism::ScramFirst { .. } => "",
-            Mechanism::LoginName => "Username:",
-            Mechanism::LoginPassword { .. } => "Password:",
-            Mechanism::CramMd5 { challenge } => challenge,
-            Mechanism::ScramLast(exchange) => exchange.challenge(),
-            Mechanism::ScramEnd { server_final, .. } => server_final,
+            Mechanism::Plain | Mechanism::ScramFirst { .. } | Mechanism::NtlmNegotiate { .. } => &[],
+            Mechanism::LoginName => &b"Username:"[..],
+            Mechanism::LoginPassword { .. } => b"Password:",
+            Mechanism::CramMd5 { challenge } => challenge.as_bytes(),
+            Mechanism::ScramLast(exchange) => exchange.challenge().as_bytes(),
+            Mechanism::ScramEnd { server_final, .. } => server_final.as_bytes(),
+            Mechanism::NtlmAuthenticate(exchange) => exchange.challenge(),
         })
+    }
+
+    /// The name that the client gave, once its account was found.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Mechanism::ScramLast(exchange) => Some(&exchange.name),
+            Mechanism::ScramEnd { name, .. } => Some(name),
+            _ => None,
+        }
     }
 
     pub fn respond(self, response: &[u8], policy: &Policy) -> Result<Step, Refusal> {
@@ -183,6 +204,15 @@ impl Mechanism {
             }
             Mechanism::ScramEnd { name, .. } if response.is_empty() => Ok(Step::Open(name)),
             Mechanism::ScramEnd { .. } => Err(Refusal::Malformed),
+            Mechanism::NtlmNegotiate { nonce, connected } => {
+                let challenge = *nonce.first_chunk().expect("a nonce is longer than a challenge of NTLM");
+                let exchange = ntlm::Exchange::begin(response, &policy.hostname, challenge, connected)?;
+                Ok(Step::Ask(Mechanism::NtlmAuthenticate(exchange)))
+            }
+            Mechanism::NtlmAuthenticate(exchange) => {
+                let claim = exchange.authenticate(response, policy.ntlm_level, policy.channel.binding())?;
+                Ok(Step::Find(Claim::Ntlm(claim)))
+            }
         }
     }
 }
@@ -192,12 +222,14 @@ impl Claim {
         match self {
             Claim::Digest(claim) => &claim.name,
             Claim::Scram { first, .. } => &first.name,
+            Claim::Ntlm(claim) => &claim.name,
         }
     }
 
     pub fn judge(self, account: Account) -> Result<Step, Refusal> {
         match self {
             Claim::Digest(claim) => claim.check(&account).map(|()| Step::Open(claim.name)),
+            Claim::Ntlm(claim) => claim.check(&account).map(|()| Step::Open(claim.name)),
             Claim::Scram { first, nonce } => {
                 Ok(Step::Ask(Mechanism::ScramLast(first.with_account(account, &nonce))))
             }

@@ -61,6 +61,8 @@ pub struct Conversation {
     skipping: bool,
     pub stage: Stage,
     pub logged_in: bool,
+    /// The names that nobody proved the right to.
+    pub denied: Vec<String>,
     /// The positions that a commit deleted.
     pub deleted: Vec<usize>,
 }
@@ -87,6 +89,7 @@ impl Conversation {
             skipping: false,
             stage: Stage::Closed,
             logged_in: false,
+            denied: Vec::new(),
             deleted: Vec::new(),
         };
         conversation.go_on(Event::Connected);
@@ -135,6 +138,10 @@ impl Conversation {
             self.out.append(&mut replies);
             let answer = match next {
                 Next::ReadLine { octets_max } => return self.stage = Stage::Reading { octets_max },
+                Next::Deny { name } => {
+                    self.denied.push(name);
+                    Event::LoggedIn(Login::WrongCredentials)
+                }
                 Next::StartTls => return self.stage = Stage::Handshake,
                 Next::Close => return self.stage = Stage::Closed,
                 Next::Login(credentials) => self.log_in(&credentials),

@@ -124,6 +124,9 @@ pub enum Next {
     /// The client proved that it knows the password of the account that was last found, which is of this name: lock
     /// the maildrop. `LoggedIn` or `Unavailable`.
     Open { name: String },
+    /// The client failed to prove it for this name: note that down, and let it wait for the answer as long as the guess
+    /// was bad. `LoggedIn(WrongCredentials)`.
+    Deny { name: String },
     /// Write `out`, throw away what was received and not yet handed over, and do the handshake: `Secured`. After a
     /// handshake that failed only hanging up is left.
     StartTls,

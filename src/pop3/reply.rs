@@ -46,6 +46,7 @@ pub fn text_of(refusal: Refusal) -> &'static str {
         Refusal::Malformed => BAD_RESPONSE,
         Refusal::Wrong => WRONG_CREDENTIALS,
         Refusal::Channel => "[AUTH] somebody may stand between us: your TLS connection is not ours",
+        Refusal::OldNtlm => "[AUTH] this version of NTLM is not accepted, set the client to NTLMv2",
     }
 }
 

@@ -96,11 +96,6 @@ impl Session {
         Self { policy, state, bad_lines: 0, refused_logins: 0, nonces, connected, apop_challenge }
     }
 
-    /// How many logins were refused so far, for whatever reason.
-    pub fn refused_logins(&self) -> u32 {
-        self.refused_logins
-    }
-
     /// Takes what happened, appends replies to `out`, and says what is wanted next.
     ///
     /// # Panics

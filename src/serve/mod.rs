@@ -231,7 +231,14 @@ impl Service {
 impl admin::Service for Arc<Service> {
     fn connections(&self) -> Connections {
         let slots = self.slots.occupancy();
-        Connections { open: slots.in_use as u64, waiting: slots.waiting as u64, refused: slots.refused }
+        let (login_failures, last) = self.guard.failures(Instant::now());
+        Connections {
+            open: slots.in_use as u64,
+            waiting: slots.waiting as u64,
+            refused: slots.refused,
+            login_failures,
+            last_login_failure: last.map(|ago| ago.as_secs()),
+        }
     }
 
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {

@@ -8,7 +8,6 @@ use crate::address::Address;
 use crate::auth::{ChannelBinding, ntlm};
 use crate::message::Uid;
 use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
-use crate::settings::Settings;
 use crate::store::{Fault, Maildrop};
 use crate::verdict::Login;
 use crate::wire::{self, Line};
@@ -30,11 +29,11 @@ pub async fn serve(
     peer: IpAddr,
     unauthenticated: Counted,
 ) -> io::Result<()> {
-    let policy = policy(&service, &service.settings(), connection.stream(), peer);
+    let at_first = policy(&service, connection.stream(), peer);
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(io::Error::other)?;
     let mut driver = Driver {
-        session: Session::new(policy, seed, SystemTime::now()),
+        session: Session::new(at_first, seed, SystemTime::now()),
         service,
         peer,
         name: String::new(),
@@ -43,24 +42,20 @@ pub async fn serve(
         uids: Vec::new(),
     };
     connection.set_deadline(Some(Instant::now() + LOGIN_MAX));
-    let mut next = driver.step(Event::Connected, &mut connection);
+    let mut next = driver.session.handle(Event::Connected, &mut connection.out);
     while let Ended::ForTls = driver.run(next, &mut connection).await? {
         connection = connection.start_tls(&driver.service).await?;
-        let service = &driver.service;
-        let secured = policy_of(service, connection.stream(), peer);
-        next = driver.step(Event::Secured(secured), &mut connection);
+        let secured = policy(&driver.service, connection.stream(), peer);
+        next = driver.session.handle(Event::Secured(secured), &mut connection.out);
     }
     // The maildrop is free before the client hears that its session is over: it may log in again at once.
     drop(driver);
     connection.hang_up().await
 }
 
-fn policy_of(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
-    policy(service, &service.settings(), stream, peer)
-}
-
 /// What holds for a session over this connection.
-fn policy(service: &Service, settings: &Settings, stream: &Stream, peer: IpAddr) -> Policy {
+fn policy(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
+    let settings = service.settings();
     let channel = match stream {
         Stream::Clear(_) => Channel::Clear { stls_offered: true },
         Stream::Tls { endpoint, .. } => {
@@ -117,6 +112,7 @@ impl Driver {
                 Next::Login(credentials) => self.log_in(credentials).await,
                 Next::Account { name } => self.find(name).await,
                 Next::Open { name } => self.open(&name).await,
+                Next::Deny { .. } => self.welcome(Ok(Login::WrongCredentials)),
                 Next::StartTls => return Ok(Ended::ForTls),
                 Next::List => self.list().await,
                 Next::Send(send) => self.send(connection, send).await?,
@@ -130,27 +126,8 @@ impl Driver {
             if let Event::LoggedIn(Login::Welcome(_)) = event {
                 connection.set_deadline(None);
             }
-            next = self.step(event, connection);
+            next = self.session.handle(event, &mut connection.out);
         }
-    }
-
-    /// Hands the session an event. A login that it refuses, whoever found out that it was wrong, counts as a guess.
-    fn step(&mut self, event: Event<'_>, connection: &mut Connection) -> Next {
-        let is_innocent = matches!(
-            event,
-            Event::LoggedIn(Login::InUse | Login::Locked | Login::TooSoon) | Event::Unavailable
-        );
-        let refused_before = self.session.refused_logins();
-        let next = self.session.handle(event, &mut connection.out);
-        if self.session.refused_logins() > refused_before && !is_innocent {
-            self.note_failure();
-        }
-        next
-    }
-
-    fn note_failure(&self) {
-        log::warn!("login refused: wrong name or password for \"{}\" from {}", self.name, self.peer);
-        self.service.guard.failed(self.peer, &self.name, Instant::now());
     }
 
     /// The step after the client's next line; none where the session is ended under it, because its mailbox was
@@ -161,19 +138,12 @@ impl Driver {
         octets_max: usize,
     ) -> io::Result<Option<Next>> {
         let session = &mut self.session;
-        let refused_before = session.refused_logins();
         let maildrop = self.maildrop.clone();
         let line = connection.line(octets_max, |line, out| match line {
             Line::Whole(line) | Line::BareLf(line) => session.handle(Event::Line(line), out),
             Line::TooLong => session.handle(Event::LineTooLong, out),
         });
-        let Some(maildrop) = maildrop else {
-            let next = line.await?;
-            if self.session.refused_logins() > refused_before {
-                self.note_failure();
-            }
-            return Ok(Some(next));
-        };
+        let Some(maildrop) = maildrop else { return line.await.map(Some) };
         let revoked = async {
             maildrop.revoked().await;
             Ok(None)
@@ -239,7 +209,11 @@ impl Driver {
                 self.maildrop = Some(Arc::new(maildrop));
                 Event::LoggedIn(Login::Welcome(totals))
             }
-            Ok(Login::WrongCredentials) => Event::LoggedIn(Login::WrongCredentials),
+            Ok(Login::WrongCredentials) => {
+                log::warn!("login refused: wrong name or password for \"{}\" from {}", self.name, self.peer);
+                self.service.guard.failed(self.peer, &self.name, Instant::now());
+                Event::LoggedIn(Login::WrongCredentials)
+            }
             Ok(Login::Locked) => {
                 refused("is locked");
                 Event::LoggedIn(Login::Locked)

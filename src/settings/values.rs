@@ -39,13 +39,6 @@ impl<const MIN: u32, const MAX: u32> Whole<MIN, MAX> {
     }
 }
 
-impl<const MIN: u32> Whole<MIN, 65535> {
-    /// The number as a TCP port.
-    pub const fn port(self) -> u16 {
-        self.0 as u16
-    }
-}
-
 impl<const MIN: u32, const MAX: u32> FromStr for Whole<MIN, MAX> {
     type Err = String;
 

@@ -97,6 +97,8 @@ impl Container {
     pub fn create(disk: Arc<dyn Disk>) -> io::Result<Arc<Self>> {
         disk.set_len(0)?;
         disk.set_len(EXTENTS_AT)?;
+        // A full disk must not stand in the way of a superblock.
+        disk.reserve_zeroed(0, EXTENTS_AT)?;
         let space = IndexSpace { sequence: 1, ..IndexSpace::default() };
         disk.write_at(SLOTS[1], &encode_superblock(&space)?)?;
         disk.sync()?;

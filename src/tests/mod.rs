@@ -1,6 +1,7 @@
 //! Tests that are about more than one file. (`system.rs` beside them is a test target of its own.)
 
 mod keyring;
+mod pop3_mechanisms;
 mod pop3_model;
 mod pop3_transcripts;
 mod readme;

@@ -1,4 +1,39 @@
-//! NTLM (MS-NLMP), the server's side.
+//! NTLM (MS-NLMP), the server's side, as Secure Password Authentication speaks it (MS-POP3).
+//!
+//! ```text
+//! NEGOTIATE    ─► Exchange, whose challenge is CHALLENGE
+//! AUTHENTICATE ─► Exchange::authenticate ─► Claim ─ the account ─► Claim::check
+//! ```
+//!
+//! Neither signing nor sealing follows, so that session keys serve the message integrity code alone.
+//!
+//! Invariants:
+//! - A response below the [`Level`] is refused before anybody asks whose it is; LM alone and nobody always are.
+//! - NTLMv2: what CHALLENGE said of us must stand in the response as it was sent. A client that states a message
+//!   integrity code or a channel binding is held to it. One that states none is let in, since many can't.
+
+#[cfg(any(test, fuzzing))]
+pub mod client;
+mod message;
+mod response;
+#[cfg(test)]
+mod tests;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use subtle::ConstantTimeEq;
+
+use super::hash::md5;
+use super::{Account, ChannelBinding, Refusal};
+use message::{Authenticate, AvId, AvPairs, Flags, challenge_message, negotiate_flags};
+use response::{NtHash, Response};
+
+/// MsvAvFlags: AUTHENTICATE has a message integrity code (MS-NLMP section 2.2.2.1).
+const AV_FLAG_MIC: u32 = 2;
+/// Seconds from 1601, where FILETIME begins, to 1970.
+const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
+/// Longest NetBIOS name in octets.
+const NETBIOS_NAME_OCTETS_MAX: usize = 15;
 
 /// The least response that is accepted; better ones always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -9,4 +44,195 @@ pub enum Level {
     Session,
     /// NTLMv2 alone.
     V2,
+}
+
+/// Waits for AUTHENTICATE.
+#[derive(Debug)]
+pub struct Exchange {
+    server_challenge: [u8; 8],
+    /// The pairs in CHALLENGE.
+    target_info: AvPairs,
+    /// NEGOTIATE and CHALLENGE, which the message integrity code covers.
+    negotiate: Vec<u8>,
+    challenge: Vec<u8>,
+}
+
+/// A name, and the response that is to prove the right to it.
+#[derive(Debug)]
+pub struct Claim {
+    /// The name to log in with.
+    pub name: String,
+    server_challenge: [u8; 8],
+    response: Response,
+    /// The user's name and domain as NTLMv2 hashes them, in UTF-16.
+    identity: Vec<u8>,
+    integrity: Option<Integrity>,
+}
+
+/// A message integrity code and what it covers.
+#[derive(Debug)]
+struct Integrity {
+    code: [u8; 16],
+    /// The three messages, the code in the last of them set to zero.
+    messages: Vec<u8>,
+    /// EncryptedRandomSessionKey, where keys are exchanged.
+    encrypted_key: Option<[u8; 16]>,
+}
+
+impl Exchange {
+    /// Takes NEGOTIATE. `server_challenge` is for this exchange alone; `now` need not be exact.
+    pub fn begin(
+        negotiate: &[u8],
+        hostname: &str,
+        server_challenge: [u8; 8],
+        now: SystemTime,
+    ) -> Result<Self, Refusal> {
+        let flags = negotiate_flags(negotiate)?;
+        let target_info = target_info(hostname, now);
+        let target = netbios_name(hostname);
+        let challenge = challenge_message(flags, &target, &server_challenge, target_info.octets());
+        Ok(Self { server_challenge, target_info, negotiate: negotiate.to_vec(), challenge })
+    }
+
+    /// CHALLENGE.
+    pub fn challenge(&self) -> &[u8] {
+        &self.challenge
+    }
+
+    /// Takes AUTHENTICATE. `channel` is there under TLS.
+    pub fn authenticate(
+        self,
+        authenticate: &[u8],
+        level: Level,
+        channel: Option<&ChannelBinding>,
+    ) -> Result<Claim, Refusal> {
+        let message = Authenticate::parse(authenticate)?;
+        // An anonymous login, which we have no use for (MS-NLMP section 3.2.5.1.2).
+        if message.user.is_empty() {
+            return Err(Refusal::Wrong);
+        }
+        let response = Response::parse(message.lm_response, message.nt_response, message.flags)?;
+        if response.level() < level {
+            return Err(Refusal::OldNtlm);
+        }
+        let integrity = match &response {
+            Response::V2 { client_data, .. } => {
+                self.check_client_data(client_data, channel)?;
+                self.integrity(client_data, &message)?
+            }
+            Response::V1 { .. } | Response::Session { .. } => None,
+        };
+        Ok(Claim {
+            name: login_name(&message.user, &message.domain),
+            server_challenge: self.server_challenge,
+            identity: response::identity(&message.user, &message.domain),
+            response,
+            integrity,
+        })
+    }
+
+    /// Whether the client saw the CHALLENGE that we sent, through the channel that we sent it through.
+    fn check_client_data(
+        &self,
+        client_data: &AvPairs,
+        channel: Option<&ChannelBinding>,
+    ) -> Result<(), Refusal> {
+        if !self.target_info.are_all_in(client_data) {
+            return Err(Refusal::Wrong);
+        }
+        // All zero is how a client says that it knows of no channel.
+        match (client_data.value(AvId::ChannelBindings).filter(|hash| hash.iter().any(|&b| b != 0)), channel)
+        {
+            (None, _) => Ok(()),
+            (Some(hash), Some(channel)) if hash == channel_hash(channel) => Ok(()),
+            (Some(_), _) => Err(Refusal::Channel),
+        }
+    }
+
+    fn integrity(&self, client_data: &AvPairs, message: &Authenticate) -> Result<Option<Integrity>, Refusal> {
+        let flags = match client_data.value(AvId::Flags) {
+            Some(flags) => u32::from_le_bytes(flags.try_into().map_err(|_| Refusal::Malformed)?),
+            None => 0,
+        };
+        if flags & AV_FLAG_MIC == 0 {
+            return Ok(None);
+        }
+        let (code, without_code) = message.integrity_code()?;
+        let exchanges_keys = message.flags.contains(Flags::KEY_EXCHANGE)
+            && (message.flags.contains(Flags::SIGN) || message.flags.contains(Flags::SEAL));
+        let encrypted_key = match exchanges_keys {
+            true => Some(message.encrypted_key.try_into().map_err(|_| Refusal::Malformed)?),
+            false => None,
+        };
+        let messages = [&self.negotiate[..], &self.challenge, &without_code].concat();
+        Ok(Some(Integrity { code, messages, encrypted_key }))
+    }
+}
+
+impl Claim {
+    pub fn check(&self, account: &Account) -> Result<(), Refusal> {
+        let hash = NtHash::of(account.password_or_empty());
+        let is_right = match &self.response {
+            Response::V1 { nt } => hash.v1(&self.server_challenge)[..].ct_eq(nt),
+            Response::Session { nt, client_challenge } => {
+                hash.session(&self.server_challenge, client_challenge)[..].ct_eq(nt)
+            }
+            Response::V2 { proof, client_data } => {
+                let key = hash.v2_key(&self.identity);
+                let is_right = key.proof(&self.server_challenge, client_data.octets())[..].ct_eq(proof);
+                match &self.integrity {
+                    None => is_right,
+                    Some(integrity) => {
+                        let key = key.exported_key(proof, integrity.encrypted_key.as_ref());
+                        is_right & key.integrity_code(&integrity.messages)[..].ct_eq(&integrity.code)
+                    }
+                }
+            }
+        };
+        account.admits(is_right.into())
+    }
+}
+
+/// A user's name may be an address already; if not, the domain makes it one.
+fn login_name(user: &str, domain: &str) -> String {
+    if domain.is_empty() || user.contains(['@', '%', '#']) {
+        user.to_owned()
+    } else {
+        format!("{user}@{domain}")
+    }
+}
+
+/// What CHALLENGE says of us. The time is there because clients answer it with a message integrity code.
+fn target_info(hostname: &str, now: SystemTime) -> AvPairs {
+    let utf16 = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let (netbios_name, dns_name) = (utf16(&netbios_name(hostname)), utf16(hostname));
+    let mut pairs = Vec::new();
+    for (id, value) in [
+        (AvId::NetbiosDomain, &netbios_name[..]),
+        (AvId::NetbiosComputer, &netbios_name),
+        (AvId::DnsDomain, &dns_name),
+        (AvId::DnsComputer, &dns_name),
+        (AvId::Timestamp, &filetime(now).to_le_bytes()),
+        (AvId::End, &[]),
+    ] {
+        message::write_pair(id, value, &mut pairs);
+    }
+    AvPairs::parse(&pairs).expect("what we write is what we read")
+}
+
+fn netbios_name(hostname: &str) -> String {
+    let label = hostname.split('.').next().unwrap_or_default();
+    label.chars().take(NETBIOS_NAME_OCTETS_MAX).map(|c| c.to_ascii_uppercase()).collect()
+}
+
+/// Tenths of microseconds since 1601; 1970 for what was before.
+fn filetime(time: SystemTime) -> u64 {
+    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    (FILETIME_EPOCH_SECONDS + seconds) * 10_000_000
+}
+
+/// MsvAvChannelBindings: the MD5 of a gss_channel_bindings_struct (RFC 2744 section 3.11) without addresses.
+fn channel_hash(channel: &ChannelBinding) -> [u8; 16] {
+    let data = [b"tls-server-end-point:", &channel.endpoint[..]].concat();
+    md5(&[&[0; 16], &(data.len() as u32).to_le_bytes(), &data])
 }

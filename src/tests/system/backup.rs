@@ -1,1 +1,178 @@
-//! x
+//! Copies of the store: made while it is served, put in its place, cut short.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use super::client::Lmtp;
+use super::harness::{PROGRAM, Service, Site, eventually};
+
+const BOB: &str = "bob@example.com";
+/// Of a mebibyte each, in a store whose backup is to be met in the middle of it.
+const LARGE_MESSAGES: usize = 48;
+
+/// A mail root that has this file as its data file.
+fn restored(file: &Path) -> Site {
+    let site = Site::without_store();
+    fs::create_dir(site.mailroot()).unwrap();
+    fs::copy(file, site.data_file()).unwrap();
+    site.assert_clean();
+    site.configure();
+    site
+}
+
+fn contents_in(site: &mut Site) -> Vec<Vec<u8>> {
+    let service = site.start();
+    let contents = service.log_in(BOB).contents().unwrap();
+    service.stop();
+    contents
+}
+
+fn numbered(number: usize) -> Vec<u8> {
+    format!("Subject: {number}\r\n\r\n{}\r\n", "words ".repeat(number % 1000)).into_bytes()
+}
+
+#[test]
+fn a_backup_of_a_service_under_load_holds_what_was_acknowledged_before() {
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let service = site.start();
+    let file = site.dir().join("winpop.backup");
+    let (acknowledged, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mut least_in_last = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut lmtp = Lmtp::connect(service.ports().lmtp).unwrap();
+            while !enough.load(Ordering::Acquire) {
+                lmtp.store(BOB, &numbered(acknowledged.load(Ordering::Acquire)));
+                acknowledged.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+        // Each takes the place of the one before.
+        for times in 1..=5 {
+            eventually("some more mail is there", || acknowledged.load(Ordering::Acquire) >= 40 * times);
+            least_in_last = acknowledged.load(Ordering::Acquire);
+            site.succeed(&["backup", &file.to_string_lossy()]);
+            site.succeed(&["check", &file.to_string_lossy()]);
+        }
+        enough.store(true, Ordering::Release);
+    });
+    let all = acknowledged.into_inner();
+    assert_eq!(service.log_in(BOB).count().unwrap(), all);
+    service.stop();
+    let contents = contents_in(&mut restored(&file));
+    assert!((least_in_last..=all).contains(&contents.len()), "{least_in_last} {} {all}", contents.len());
+    for (number, content) in contents.iter().enumerate() {
+        assert!(*content == numbered(number), "message {number}");
+    }
+}
+
+#[test]
+fn nothing_but_a_backup_is_replaced() {
+    let mut site = Site::new();
+    let other = site.dir().join("letter.txt");
+    fs::write(&other, "no store").unwrap();
+    let refused = |site: &Site| {
+        let done = site.run(&["backup", &other.to_string_lossy()]);
+        let sentence = format!(
+            "pop3svc: {} exists and is not a backup of a mail store, so it is not replaced. Name another file, or \
+             remove it\n",
+            other.display()
+        );
+        assert_eq!((done.errors, done.exit_code), (sentence, 1));
+        assert_eq!(fs::read_to_string(&other).unwrap(), "no store");
+        // Its own data file is a store, and is in use.
+        let done = site.run(&["backup", &site.data_file().to_string_lossy()]);
+        assert_eq!((done.errors.lines().count(), done.exit_code), (1, 1), "{done:?}");
+        let done = site.run(&["backup", &site.dir().join("nowhere/file").to_string_lossy()]);
+        assert_eq!((done.errors.lines().count(), done.exit_code), (1, 1), "{done:?}");
+    };
+    refused(&site);
+    let service = site.start();
+    refused(&site);
+    service.stop();
+    site.assert_clean();
+}
+
+#[test]
+fn a_copy_of_the_file_while_stopped_is_a_backup() {
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let service = site.start();
+    (0..50).for_each(|number| service.lmtp().store(BOB, &numbered(number)));
+    service.stop();
+    let contents = contents_in(&mut restored(&site.data_file()));
+    assert_eq!(contents, (0..50).map(numbered).collect::<Vec<_>>());
+}
+
+/// A store whose backup takes long enough to be met in the middle of it, and a backup of before.
+fn large_site() -> (Site, Service) {
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    site.succeed(&["backup", &backup_file(&site)]);
+    let service = site.start();
+    let mut lmtp = service.lmtp();
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..LARGE_MESSAGES {
+        let line = |_| format!("{0:016x}{1:016x}{0:016X}{1:016X}\r\n", random.u64(..), random.u64(..));
+        let content: String = (0..(1 << 20) / 66).map(line).collect();
+        lmtp.store(BOB, content.as_bytes());
+    }
+    (site, service)
+}
+
+fn backup_file(site: &Site) -> String {
+    site.dir().join("winpop.backup").to_string_lossy().into_owned()
+}
+
+/// Begins a backup and waits until some of it is there.
+fn begin_backup(site: &Site) -> Child {
+    let before = unfinished(site);
+    let mut command = site.program(Path::new(PROGRAM));
+    let child = command.args(["backup", &backup_file(site)]).spawn().expect("the program can be run");
+    eventually("the backup has begun", || unfinished(site) != before);
+    child
+}
+
+fn unfinished(site: &Site) -> BTreeSet<String> {
+    let names = fs::read_dir(site.dir()).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.ends_with(".unfinished")).collect()
+}
+
+#[test]
+fn a_backup_that_is_killed_leaves_the_old_one() {
+    let (site, service) = large_site();
+    service.stop();
+    let old = fs::read(backup_file(&site)).unwrap();
+    let mut child = begin_backup(&site);
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    assert!(!status.success(), "it was killed before its end");
+    assert!(fs::read(backup_file(&site)).unwrap() == old);
+    site.assert_clean();
+    site.succeed(&["backup", &backup_file(&site)]);
+    assert_eq!(contents_in(&mut restored(Path::new(&backup_file(&site)))).len(), LARGE_MESSAGES);
+}
+
+#[test]
+fn a_service_that_is_killed_during_a_backup_leaves_the_old_one() {
+    let (mut site, service) = large_site();
+    let old = fs::read(backup_file(&site)).unwrap();
+    let child = begin_backup(&site);
+    service.kill();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("the service ended before it answered"), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(fs::read(backup_file(&site)).unwrap() == old);
+    site.assert_clean();
+    let service = site.start();
+    site.succeed(&["backup", &backup_file(&site)]);
+    service.stop();
+    assert_eq!(contents_in(&mut restored(Path::new(&backup_file(&site)))).len(), LARGE_MESSAGES);
+}

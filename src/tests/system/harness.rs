@@ -70,11 +70,12 @@ impl Site {
         Self { dir, ports: Ports::free() }
     }
 
-    /// Has the service listen on ports of this test, on loopback, and say when it does. Makes the store where there
-    /// is none.
+    /// Has the service listen on ports of this test, on loopback, say when it does, and end without waiting for sessions
+    /// that a test has left open. Makes the store where there is none.
     pub fn configure(&self) {
         let Ports { pop3, pop3s, smtp, lmtp } = self.ports;
         self.winpop(&["set", "logging", "3"]);
+        self.winpop(&["set", "shutdowngrace", "0"]);
         self.winpop(&["set", "listen", "127.0.0.1"]);
         self.winpop(&["set", "port", &pop3.to_string()]);
         self.winpop(&["set", "tlsport", &pop3s.to_string()]);

@@ -1,1 +1,142 @@
-//! x
+//! What a client may rely on from one session to the next: one session at a time, and unique ids for ever.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::client::Pop3;
+use super::harness::{PASSWORD, Service, Site};
+
+const BOB: &str = "bob@example.com";
+
+fn site_with_bob() -> Site {
+    let site = Site::new();
+    site.add_mailbox(BOB);
+    site
+}
+
+fn store(service: &Service, subjects: &[&str]) {
+    let mut lmtp = service.lmtp();
+    subjects.iter().for_each(|subject| lmtp.store(BOB, format!("Subject: {subject}\r\n").as_bytes()));
+}
+
+fn uids(service: &Service) -> Vec<String> {
+    let mut session = service.log_in(BOB);
+    let uids = session.uids().unwrap();
+    session.quit().unwrap();
+    uids
+}
+
+#[test]
+fn a_maildrop_is_one_session_s_at_a_time() {
+    let mut site = site_with_bob();
+    let service = site.start();
+    store(&service, &["first"]);
+    let mut first = service.log_in(BOB);
+    let connect = || Pop3::connect(service.ports().pop3).unwrap();
+    // A refused login must not let the next one in, either.
+    for _ in 0..3 {
+        assert!(connect().log_in(BOB, PASSWORD).unwrap().starts_with("-ERR [IN-USE] "));
+    }
+    // It is the maildrop of whoever has the password that is in use.
+    assert!(connect().log_in(BOB, "wrong").unwrap().starts_with("-ERR [AUTH] "));
+    store(&service, &["second"]);
+    assert_eq!(first.count().unwrap(), 1, "messages do not change during a session");
+    first.delete(1).unwrap();
+    assert!(first.ask("QUIT").unwrap().starts_with("+OK"));
+    // The reply to QUIT has come, and that is enough, though the connection is still there.
+    let mut next = connect();
+    let reply = next.log_in(BOB, PASSWORD).unwrap();
+    assert!(reply.starts_with("+OK maildrop has 1 messages"), "{reply}");
+    assert_eq!(next.content(1).unwrap(), b"Subject: second\r\n");
+    service.stop();
+}
+
+#[test]
+fn list_announces_exactly_what_retr_sends() {
+    let mut site = site_with_bob();
+    let service = site.start();
+    let mut lmtp = service.lmtp();
+    let contents: [&[u8]; 6] = [
+        b"",
+        b".\r\n",
+        b"Subject: dots\r\n\r\n.\r\n..\r\n...a\r\n",
+        b"Subject: no end of line",
+        b"8-bit \xe4\xf6\xfc\r\n\0\r\n",
+        &[b"Subject: long\r\n\r\n", &[b'.'; 70_000][..], b"\r\n"].concat(),
+    ];
+    for content in contents {
+        let whole_lines = if content.is_empty() || content.ends_with(b"\n") { &b""[..] } else { b"\r\n" };
+        lmtp.store(BOB, &[content, whole_lines].concat());
+    }
+    let mut session = service.log_in(BOB);
+    for (number, announced) in (1..).zip(session.octets().unwrap()) {
+        let lines = session.lines(&format!("RETR {number}")).unwrap();
+        let octets = |line: &Vec<u8>| line.strip_prefix(b".").unwrap_or(line).len() + 2;
+        assert_eq!(announced, lines.iter().map(octets).sum::<usize>().to_string(), "message {number}");
+    }
+    service.stop();
+}
+
+#[test]
+fn unique_ids_survive_restart_crash_backup_and_restore() {
+    let mut site = site_with_bob();
+    let service = site.start();
+    store(&service, &["one", "two", "three", "four"]);
+    let mut session = service.log_in(BOB);
+    session.delete(2).unwrap();
+    session.quit().unwrap();
+    let before = uids(&service);
+    assert_eq!(before.iter().collect::<BTreeSet<_>>().len(), 3, "they are unique: {before:?}");
+    let printable = |uid: &String| (1..=70).contains(&uid.len()) && uid.bytes().all(|b| b.is_ascii_graphic());
+    assert!(before.iter().all(printable), "RFC 1939 section 7: {before:?}");
+
+    service.stop();
+    let service = site.start();
+    assert_eq!(uids(&service), before);
+    service.kill();
+    let service = site.start();
+    assert_eq!(uids(&service), before);
+
+    let backup = site.dir().join("winpop.backup");
+    site.succeed(&["backup", &backup.to_string_lossy()]);
+    store(&service, &["five"]);
+    service.stop();
+    fs::rename(&backup, site.data_file()).unwrap();
+    let service = site.start();
+    assert_eq!(uids(&service), before);
+    service.stop();
+    site.assert_clean();
+}
+
+#[test]
+fn no_unique_id_is_used_again() {
+    let mut site = site_with_bob();
+    let service = site.start();
+    let mut seen = BTreeSet::new();
+    let mut see_new = |uids: Vec<String>| {
+        assert!(!uids.is_empty());
+        uids.into_iter().for_each(|uid| assert!(seen.insert(uid.clone()), "{uid} came before"));
+    };
+    store(&service, &["one", "one"]);
+    see_new(uids(&service));
+    // After all was deleted.
+    let mut session = service.log_in(BOB);
+    (1..=2).for_each(|number| session.delete(number).unwrap());
+    session.quit().unwrap();
+    let backup = site.dir().join("winpop.backup");
+    site.succeed(&["backup", &backup.to_string_lossy()]);
+    store(&service, &["one", "two"]);
+    see_new(uids(&service));
+    // After an older store was put back, which knows nothing of the last two.
+    service.stop();
+    fs::rename(&backup, site.data_file()).unwrap();
+    let service = site.start();
+    store(&service, &["one", "two"]);
+    see_new(uids(&service));
+    // In a mailbox that was made again.
+    site.winpop(&["delete", BOB]);
+    site.add_mailbox(BOB);
+    store(&service, &["one", "two"]);
+    see_new(uids(&service));
+    service.stop();
+}

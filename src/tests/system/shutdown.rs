@@ -15,6 +15,7 @@ fn site_with_two_messages(shutdowngrace: &str) -> Site {
     let mut lmtp = service.lmtp();
     lmtp.store(BOB, b"Subject: first\r\n");
     lmtp.store(BOB, b"Subject: second\r\n");
+    // The service gives a client that it has told to go some time to do so.
     drop(lmtp);
     service.stop();
     site
@@ -32,19 +33,29 @@ fn wait_until_refused(port: u16) {
 }
 
 #[test]
-fn a_session_may_go_on_to_quit_and_nobody_else_comes_in() {
+fn what_is_under_way_may_end_and_nobody_else_comes_in() {
     let mut site = site_with_two_messages("1h");
     let service = site.start();
     let mut session = service.log_in(BOB);
-    let mut lmtp = service.lmtp();
     session.delete(1).unwrap();
-    service.terminate();
     let ports = service.ports();
-    [ports.pop3, ports.smtp, ports.lmtp].into_iter().for_each(wait_until_refused);
-    // Sessions that are open go on: this one reads, that one brings mail.
+    let mut idle = Client::connect(ports.smtp).unwrap();
+    idle.line().unwrap();
+    let mut sending = Client::connect(ports.lmtp).unwrap();
+    sending.line().unwrap();
+    sending.send(b"LHLO test.example\r\nMAIL FROM:<>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n").unwrap();
+    while !sending.line().unwrap().starts_with("354") {}
+
+    service.terminate();
+    [ports.pop3, ports.pop3s, ports.smtp, ports.lmtp].into_iter().for_each(wait_until_refused);
+    // Who brings nothing is told to go; a message that has begun is taken, and is the last.
+    assert!(idle.read_to_end().unwrap().starts_with("421 "));
+    drop(idle);
+    sending.send(b"Subject: third\r\n.\r\n").unwrap();
+    assert!(sending.line().unwrap().starts_with("250 "));
+    assert!(sending.read_to_end().unwrap().starts_with("421 "));
+    drop(sending);
     assert_eq!(session.content(2).unwrap(), b"Subject: second\r\n");
-    lmtp.store(BOB, b"Subject: third\r\n");
-    drop(lmtp);
     session.quit().unwrap();
     let (status, log) = service.wait();
     assert!(status.success(), "{log}");
