@@ -53,12 +53,11 @@ fn blocks() -> Vec<Block> {
 /// The one line in the README's files that has this in it.
 fn line_of_a_file(with: &str) -> String {
     let files = blocks().into_iter().filter(|block| block.mark == "ini");
-    let lines: Vec<String> =
-        files.flat_map(|file| file.text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
-    let mut found = lines.into_iter().filter(|line| line.contains(with));
+    let text: String = files.map(|file| file.text).collect();
+    let mut found = text.lines().filter(|line| line.contains(with));
     let line = found.next().unwrap_or_else(|| panic!("no {with} in README.md"));
     assert_eq!(found.next(), None);
-    line
+    line.to_owned()
 }
 
 /// The text with the places of the machine replaced by those of the test.
