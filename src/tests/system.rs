@@ -17,5 +17,6 @@ mod system {
     mod shutdown;
     mod sockets;
     mod start;
+    mod tls;
     mod winpop;
 }
