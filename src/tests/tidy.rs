@@ -30,7 +30,7 @@ const OF_THE_OUTSIDE: [&str; 10] = [
     "std::process",
     "TcpStream",
     "TcpListener",
-    "SystemTime",
+    "SystemTime::now",
     "Instant::now",
     "now_utc",
     "getrandom",
