@@ -18,5 +18,6 @@ mod system {
     mod shutdown;
     mod sockets;
     mod start;
+    mod tls;
     mod winpop;
 }
