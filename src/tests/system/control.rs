@@ -106,7 +106,7 @@ fn settings_changed_at_once_are_each_taken_whole_or_refused() {
     let outcomes: Vec<Done> = thread::scope(|scope| {
         let values = ["20", "30", "40", "60", "70", "80"];
         let setting: Vec<_> = values
-            .map(|value| scope.spawn(|| (site.run(&["winpop", "set", "socketbacklog", value]))))
+            .map(|value| scope.spawn(|| site.run(&["winpop", "set", "socketbacklog", value])))
             .into_iter()
             .collect();
         setting.into_iter().map(|done| done.join().expect("it does not panic")).collect()
