@@ -20,7 +20,8 @@ fn served(scratch: &Scratch) -> Service<'_> {
 fn curl(scratch: &Scratch, mechanism: &str, password: &str, url: &str) -> Result<String, i32> {
     let user = format!("{MAILBOX}:{password}");
     let options = format!("AUTH={mechanism}");
-    let tls: &[&str] = if url.starts_with("pop3s:") || url.contains("localhost") { &["--ssl-reqd"] } else { &[] };
+    let tls: &[&str] =
+        if url.starts_with("pop3s:") || url.contains("localhost") { &["--ssl-reqd"] } else { &[] };
     let words = [&["-sS", "-k", "--user", &user, "--login-options", &options], tls, &[url]].concat();
     let output = scratch.outcome("curl", &words, b"");
     match output.status.code() {
@@ -49,7 +50,10 @@ fn curl_logs_in_by_every_mechanism_in_clear_by_stls_and_by_pop3s() {
     for mechanism in ["PLAIN", "LOGIN", "CRAM-MD5", "NTLM", "+APOP"] {
         for url in &urls {
             let mail = curl(&scratch, mechanism, PASSWORD, url);
-            assert!(mail.as_ref().is_ok_and(|m| m.contains("Subject: the message")), "{mechanism} {url}: {mail:?}");
+            assert!(
+                mail.as_ref().is_ok_and(|m| m.contains("Subject: the message")),
+                "{mechanism} {url}: {mail:?}"
+            );
         }
         assert_eq!(curl(&scratch, mechanism, "wrong", &urls[0]), Err(LOGIN_DENIED), "{mechanism}");
     }
