@@ -92,14 +92,14 @@ pub fn carry_out(request: &Request, content: &[u8], mailroot: &MailRoot) -> Answ
         }
         match call(&mailroot.socket(), request, content) {
             Ok(answer) => return answer,
-            Err(CallError::NotConnected(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(not_ours(mailroot));
             }
-            Err(CallError::NotConnected(_)) if started.elapsed() < PATIENCE => {
+            Err(CallError::NotTaken(_)) if started.elapsed() < PATIENCE => {
                 thread::sleep(pause);
                 pause = (pause * 2).min(PAUSE.1);
             }
-            Err(CallError::NotConnected(_)) => {
+            Err(CallError::NotTaken(_)) => {
                 return Err(Refusal::new(
                     Code::Busy,
                     format!("{} is in use, but no service answers", mailroot.data_file().display()),

@@ -141,6 +141,8 @@ fn fetchmail_logs_in_by_its_mechanisms() {
     }
     let scratch = Scratch::new("logins-fetchmail");
     let service = served(&scratch);
+    // Its NTLM is of the older kinds.
+    scratch.winpop("set ntlmlevel 0");
     for (protocol, mechanism) in
         [("pop3", "password"), ("pop3", "cram-md5"), ("pop3", "ntlm"), ("apop", "password")]
     {
@@ -193,11 +195,14 @@ fn neomutt_logs_in_by_scram() {
     let service = served(&scratch);
     scratch.winpop("set sparequired 1");
     scratch.winpop("set logging 3");
+    fs::create_dir(scratch.path("folder")).expect("it can be made");
+    fs::write(scratch.path("folder/inbox"), "").expect("it can be written");
     let configuration = format!(
-        "set pop_user=\"{MAILBOX}\"\nset pop_pass=\"{PASSWORD}\"\nset pop_delete=no\nset pop_reconnect=no\n\
+        "set folder=\"{folder}\"\nset spoolfile=\"{folder}/inbox\"\nset pop_user=\"{MAILBOX}\"\nset pop_pass=\"{PASSWORD}\"\nset pop_delete=no\nset pop_reconnect=no\n\
          set ssl_starttls=no\nset ssl_force_tls=no\nset wait_key=no\nset quit=yes\nset debug_level=2\n\
-         set debug_file=\"{}\"\n",
-        scratch.path("debug").display()
+         set debug_file=\"{debug}\"\n",
+        folder = scratch.path("folder").display(),
+        debug = scratch.path("debug").display(),
     );
     fs::write(scratch.path("muttrc"), configuration).expect("it can be written");
     let url = format!("pop://{MAILBOX}@127.0.0.1:{}/", service.port("POP3"));
