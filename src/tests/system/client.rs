@@ -14,9 +14,9 @@ pub struct Client {
     stream: BufReader<Box<dyn ReadWrite>>,
 }
 
-trait ReadWrite: Read + Write {}
+trait ReadWrite: Read + Write + Send {}
 
-impl<S: Read + Write> ReadWrite for S {}
+impl<S: Read + Write + Send> ReadWrite for S {}
 
 impl Client {
     pub fn connect(port: u16) -> io::Result<Self> {
