@@ -126,7 +126,7 @@ fn copy_to(source: &Snapshot, temporary: &Path) -> Result<BackupReport, BackupEr
     let file = DataFile::open(temporary, true).map_err(|e| of_copy(OpenErrorKind::from(e).to_string()))?;
     let disk: Arc<dyn Disk> = Arc::new(file);
     let container = Container::create(disk.clone()).map_err(|e| of_copy(e.to_string()))?;
-    let database = open_database(&container).map_err(|e| of_copy(e.to_string()))?;
+    let database = open_database(&container, false).map_err(|e| of_copy(e.to_string()))?;
     let fault_of_copy = |fault: Fault| of_copy(fault.to_string());
     let mut transaction = database.begin_write().map_err(|e| of_copy(e.to_string()))?;
     transaction.set_quick_repair(true);

@@ -79,7 +79,8 @@ impl Tx<'_, '_> {
         }
         self.tables.domains.remove(domain.as_str())?;
         self.forget_counts(row.id)?;
-        self.totals_mut().domains -= 1;
+        let totals = self.totals_mut();
+        totals.domains = less_one(totals.domains)?;
         Ok(Ok(removed))
     }
 
@@ -91,8 +92,10 @@ impl Tx<'_, '_> {
         self.delete_all_messages(domain.id, row.id)?;
         self.tables.mailboxes.remove((address.domain.as_str(), address.local.as_str()))?;
         self.forget_counts(row.id)?;
-        self.counts_mut(domain.id)?.mailboxes -= 1;
-        self.totals_mut().mailboxes -= 1;
+        let of_domain = self.counts_mut(domain.id)?;
+        of_domain.mailboxes = less_one(of_domain.mailboxes)?;
+        let totals = self.totals_mut();
+        totals.mailboxes = less_one(totals.mailboxes)?;
         self.revoked.push(row.id);
         Ok(Ok(Removed { mailboxes: 1, messages: counts.messages, octets: counts.octets }))
     }
@@ -195,4 +198,8 @@ impl Tx<'_, '_> {
         self.tables.mailboxes.insert(key, &row.to_row()[..])?;
         Ok(())
     }
+}
+
+fn less_one(count: u64) -> Result<u64, Fault> {
+    count.checked_sub(1).ok_or_else(|| Fault::damaged("a count is not that of what is there"))
 }

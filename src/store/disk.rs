@@ -122,6 +122,22 @@ impl DataFile {
         let mapping = Arc::new(Mapping::new(&file).map_err(FileError::Io)?);
         Ok(Self { file, mapping })
     }
+
+    /// Where the file system does not know the call, zeros are written instead.
+    fn allocate_or_write_zeros(&self, flags: FallocateFlags, at: u64, len: u64) -> io::Result<()> {
+        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, at, len)) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                let zeros = [0; 64 << 10];
+                let end = at + len;
+                (at..end).step_by(zeros.len()).try_for_each(|at| {
+                    let count = zeros.len().min((end - at) as usize);
+                    self.file.write_all_at(&zeros[..count], at)
+                })
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
 }
 
 impl Disk for DataFile {
@@ -148,25 +164,12 @@ impl Disk for DataFile {
     }
 
     fn punch(&self, at: u64, len: u64) -> io::Result<()> {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&self.file, flags, at, len) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                self.file.write_all_at(&vec![0; len as usize], at)
-            }
-            Err(e) => Err(e.into()),
-        }
+        self.allocate_or_write_zeros(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len)
     }
 
     fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()> {
         self.punch(at, len)?;
-        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), at, len) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                self.file.write_all_at(&vec![0; len as usize], at)
-            }
-            Err(e) => Err(e.into()),
-        }
+        self.allocate_or_write_zeros(FallocateFlags::empty(), at, len)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -3,6 +3,7 @@
 mod behaviour;
 mod crash;
 mod faults;
+mod workload;
 
 use super::simulated::SimulatedDisk;
 use super::*;
