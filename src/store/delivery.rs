@@ -231,12 +231,7 @@ impl Tx<'_, '_> {
         let Some(row) = removed.map(|row| MessageRow::from_row(row.value())).transpose()? else {
             return Ok(());
         };
-        self.change_counts(
-            domain,
-            mailbox,
-            |count| count.checked_sub(1),
-            |sum| sum.checked_sub(row.octets),
-        )?;
+        self.change_counts(domain, mailbox, |count| count.checked_sub(1), |sum| sum.checked_sub(row.octets))?;
         self.drop_reference(&row.text)
     }
 

@@ -30,7 +30,8 @@ enum Versions<T> {
 /// A type that is kept in the index.
 pub trait Row: Encode + Decode<()> {
     fn to_row(&self) -> Vec<u8> {
-        let row = bincode::encode_to_vec(Versions::V1(self), coding()).expect("encoding into memory does not fail");
+        let row =
+            bincode::encode_to_vec(Versions::V1(self), coding()).expect("encoding into memory does not fail");
         // One that is longer could be written, and never be read again.
         assert!(row.len() <= ROW_OCTETS_MAX, "rows are bounded where they are made");
         row

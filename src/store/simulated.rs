@@ -95,7 +95,12 @@ impl SimulatedDisk {
 
     /// The recorded events, to be played up to one cut after another.
     pub fn replay(&self) -> Replay {
-        Replay { events: self.lock().events.clone(), synced: Image::default(), pending: Vec::new(), played: 0 }
+        Replay {
+            events: self.lock().events.clone(),
+            synced: Image::default(),
+            pending: Vec::new(),
+            played: 0,
+        }
     }
 
     fn change(&self, event: Event) -> io::Result<()> {
@@ -114,7 +119,9 @@ impl SimulatedDisk {
             event if !fails => Some(event),
             Event::Sync => Some(Event::FailedSync),
             // Half of it, as a write may end that fails.
-            Event::Write { at, octets } => Some(Event::Write { at, octets: octets[..octets.len() / 2].into() }),
+            Event::Write { at, octets } => {
+                Some(Event::Write { at, octets: octets[..octets.len() / 2].into() })
+            }
             _ => None,
         };
         if let Some(event) = event {
@@ -158,7 +165,9 @@ impl Replay {
         let mut image = self.synced.clone();
         for event in &self.pending {
             match event {
-                Event::Write { .. } => survivors(event, survival, rng).iter().for_each(|event| image.apply(event)),
+                Event::Write { .. } => {
+                    survivors(event, survival, rng).iter().for_each(|event| image.apply(event))
+                }
                 event if rng.f64() < survival => image.apply(event),
                 _ => {}
             }

@@ -69,7 +69,9 @@ impl Space {
             follows && len > 0 && at % ALIGN == 0 && len % ALIGN == 0 && space.holds(at, len)
         });
         if !is_sound {
-            log::error!("the list of free space in the data file is damaged, and not used: run `pop3svc check`");
+            log::error!(
+                "the list of free space in the data file is damaged, and not used: run `pop3svc check`"
+            );
             return space;
         }
         for (at, len) in runs {

@@ -123,7 +123,15 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(shared: Arc<Shared>, queue: Receiver<Box<dyn Job>>, space: Space, commits: u64) -> Self {
-        Self { shared, queue, space, commits, revoked: Vec::new(), a_sync_failed: false, disk_was_full: false }
+        Self {
+            shared,
+            queue,
+            space,
+            commits,
+            revoked: Vec::new(),
+            a_sync_failed: false,
+            disk_was_full: false,
+        }
     }
 
     /// Works until every sender of the queue is gone.

@@ -26,8 +26,10 @@ pub struct Workload {
     store: Option<Store>,
     log: Vec<Asked>,
     next_body: u64,
-    index_extents_most: usize,
-    index_extents_last: usize,
+    index_extents: usize,
+    /// How often the index grew and shrank by extents.
+    pub growths: usize,
+    pub shrinkings: usize,
 }
 
 impl Workload {
@@ -35,7 +37,8 @@ impl Workload {
         let disk = Arc::new(SimulatedDisk::recording());
         let store = Some(store_with(&MAILBOXES, disk.clone()));
         let log = Vec::new();
-        Self { disk, faults: 0, store, log, next_body: 0, index_extents_most: 0, index_extents_last: 0 }
+        let (index_extents, growths, shrinkings) = (1, 0, 0);
+        Self { disk, faults: 0, store, log, next_body: 0, index_extents, growths, shrinkings }
     }
 
     /// Closes the store.
@@ -43,21 +46,20 @@ impl Workload {
         self.store = None;
     }
 
-    pub fn index_shrank(&self) -> bool {
-        self.index_extents_last < self.index_extents_most
-    }
-
     pub fn step(&mut self, rng: &mut fastrand::Rng) {
         let mailbox = rng.usize(..MAILBOXES.len());
         match rng.u8(..100) {
-            0..58 => self.deliver_and_delete(rng, None),
-            58..92 => self.deliver_and_delete(rng, Some(mailbox)),
-            92..97 => self.remove_domain(["example.com", "example.net", "example.org"][rng.usize(..3)]),
-            _ => self.delete_everything(),
+            0..62 => self.deliver_and_delete(rng, None),
+            62..89 => self.deliver_and_delete(rng, Some(mailbox)),
+            89..92 => self.remove_domain(["example.com", "example.net", "example.org"][rng.usize(..3)]),
+            92..96 => self.delete_everything(),
+            _ => self.open_anew(),
         }
         if let Ok(snapshot) = self.store().read() {
-            self.index_extents_last = snapshot.container().index_extents().len();
-            self.index_extents_most = self.index_extents_most.max(self.index_extents_last);
+            let extents = snapshot.container().index_extents().len();
+            self.growths += usize::from(extents > self.index_extents);
+            self.shrinkings += usize::from(extents < self.index_extents);
+            self.index_extents = extents;
         }
     }
 
@@ -78,7 +80,8 @@ impl Workload {
                 0 => vec![0, 2, 4],
                 _ => vec![rng.usize(..MAILBOXES.len())],
             };
-            let letters: Vec<Letter> = mailboxes.iter().map(|m| numbered_letter(MAILBOXES[*m], body)).collect();
+            let letters: Vec<Letter> =
+                mailboxes.iter().map(|m| numbered_letter(MAILBOXES[*m], body)).collect();
             let text = text(&body_of(body));
             let stored = self.store().write(move |tx| tx.deliver(&text, &letters, 1));
             pending.push(Box::pin(async {
@@ -92,11 +95,7 @@ impl Workload {
         }
     }
 
-    fn deletion(
-        &self,
-        mailbox: usize,
-        mut wanted: impl FnMut() -> bool,
-    ) -> Option<(Change, Pending<bool>)> {
+    fn deletion(&self, mailbox: usize, mut wanted: impl FnMut() -> bool) -> Option<(Change, Pending<bool>)> {
         let Ok(Login::Welcome(maildrop)) = self.store().open_maildrop(&address(MAILBOXES[mailbox])) else {
             return None;
         };
@@ -106,6 +105,17 @@ impl Workload {
             uids.push(entry.uid);
         }
         Some((Change::Deleted { mailbox, bodies }, maildrop.delete(&uids)))
+    }
+
+    /// Closing makes the index as short as it can be.
+    fn open_anew(&mut self) {
+        self.store = None;
+        if let Ok(store) = Store::open_on(self.disk.clone()) {
+            self.store = Some(store);
+            return;
+        }
+        self.disk.fail_after(None);
+        self.store = Some(Store::open_on(self.disk.clone()).unwrap());
     }
 
     fn delete_everything(&mut self) {
@@ -203,7 +213,7 @@ fn body_of(number: u64) -> Vec<u8> {
 
 /// The header fields are long, so that the index grows by extents, and shrinks by them.
 fn numbered_letter(recipient: &str, body: u64) -> Letter {
-    let filler = "x".repeat(fastrand::Rng::with_seed(body).usize(..6000));
+    let filler = "x".repeat(fastrand::Rng::with_seed(body).usize(..24_000));
     let prefix = format!("X-Number: {body}\r\nReceived: {filler}\r\n").into_bytes();
     Letter { recipient: address(recipient), prefix, tag: body }
 }
