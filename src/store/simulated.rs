@@ -39,6 +39,12 @@ struct State {
     room: Option<u64>,
     /// Changes and syncs still to succeed before every further one fails.
     until_failure: Option<u64>,
+    /// Syncs still to succeed before one fails.
+    until_failed_sync: Option<u64>,
+    /// Whether one failure is all.
+    once: bool,
+    /// Whether anything has failed since that was set.
+    failed: bool,
     /// Whether reads fail too while the disk fails.
     unreadable: bool,
 }
@@ -83,7 +89,26 @@ impl SimulatedDisk {
     pub fn fail_after(&self, operations: Option<u64>) {
         let mut state = self.lock();
         state.until_failure = operations;
+        state.once = false;
+        state.failed = false;
         state.unreadable = false;
+    }
+
+    /// Whether anything has failed since the last `fail_after`.
+    pub fn has_failed(&self) -> bool {
+        self.lock().failed
+    }
+
+    /// After so many more changes and syncs one fails.
+    pub fn fail_once_after(&self, operations: u64) {
+        self.fail_after(Some(operations));
+        self.lock().once = true;
+    }
+
+    /// After so many more syncs one fails.
+    pub fn fail_sync_after(&self, syncs: u64) {
+        self.fail_after(None);
+        self.lock().until_failed_sync = Some(syncs);
     }
 
     /// From now on everything fails, reads too, until `fail_after(None)`.
@@ -113,8 +138,16 @@ impl SimulatedDisk {
         if state.room.is_some_and(|room| end > room.max(state.image.len as u64)) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let fails = state.until_failure == Some(0);
-        state.until_failure = state.until_failure.map(|left| left.saturating_sub(1));
+        let is_sync = matches!(event, Event::Sync);
+        let fails = state.until_failure == Some(0) || is_sync && state.until_failed_sync == Some(0);
+        if is_sync {
+            state.until_failed_sync = state.until_failed_sync.and_then(|left| left.checked_sub(1));
+        }
+        state.failed |= fails;
+        state.until_failure = match state.until_failure {
+            Some(0) if state.once => None,
+            left => left.map(|left| left.saturating_sub(1)),
+        };
         let event = match event {
             event if !fails => Some(event),
             Event::Sync => Some(Event::FailedSync),

@@ -78,9 +78,9 @@ fn thousands_of_power_cuts_lose_nothing_and_leave_nothing_half_done() {
         workload.step(&mut rng);
     }
     let (growths, shrinkings) = (workload.growths, workload.shrinkings);
-    assert!(growths > 4 && shrinkings > 4, "the index grew {growths} times and shrank {shrinkings} times");
+    assert!(growths > 2 && shrinkings > 2, "the index grew {growths} times and shrank {shrinkings} times");
     workload.end();
-    cut_the_power(&workload, begin, 2000, &mut rng);
+    cut_the_power(&workload, begin, 2500, &mut rng);
 }
 
 #[test]

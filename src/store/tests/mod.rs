@@ -3,6 +3,7 @@
 mod behaviour;
 mod crash;
 mod faults;
+mod recovery;
 mod workload;
 
 use super::simulated::SimulatedDisk;

@@ -26,6 +26,7 @@ pub struct Workload {
     store: Option<Store>,
     log: Vec<Asked>,
     next_body: u64,
+    steps: usize,
     index_extents: usize,
     /// How often the index grew and shrank by extents.
     pub growths: usize,
@@ -38,7 +39,7 @@ impl Workload {
         let store = Some(store_with(&MAILBOXES, disk.clone()));
         let log = Vec::new();
         let (index_extents, growths, shrinkings) = (1, 0, 0);
-        Self { disk, faults: 0, store, log, next_body: 0, index_extents, growths, shrinkings }
+        Self { disk, faults: 0, store, log, next_body: 0, steps: 0, index_extents, growths, shrinkings }
     }
 
     /// Closes the store.
@@ -48,11 +49,13 @@ impl Workload {
 
     pub fn step(&mut self, rng: &mut fastrand::Rng) {
         let mailbox = rng.usize(..MAILBOXES.len());
+        self.steps += 1;
         match rng.u8(..100) {
+            _ if self.steps % 40 == 0 => self.empty_and_open_anew(),
             0..62 => self.deliver_and_delete(rng, None),
             62..89 => self.deliver_and_delete(rng, Some(mailbox)),
             89..92 => self.remove_domain(["example.com", "example.net", "example.org"][rng.usize(..3)]),
-            92..96 => self.delete_everything(),
+            92..97 => self.empty(),
             _ => self.open_anew(),
         }
         if let Ok(snapshot) = self.store().read() {
@@ -107,6 +110,11 @@ impl Workload {
         Some((Change::Deleted { mailbox, bodies }, maildrop.delete(&uids)))
     }
 
+    fn empty_and_open_anew(&mut self) {
+        self.empty();
+        self.open_anew();
+    }
+
     /// Closing makes the index as short as it can be.
     fn open_anew(&mut self) {
         self.store = None;
@@ -118,7 +126,7 @@ impl Workload {
         self.store = Some(Store::open_on(self.disk.clone()).unwrap());
     }
 
-    fn delete_everything(&mut self) {
+    fn empty(&mut self) {
         for mailbox in 0..MAILBOXES.len() {
             if let Some((change, deleted)) = self.deletion(mailbox, || true) {
                 let done = deleted.wait().is_ok();
