@@ -41,6 +41,9 @@ const INDEX_PAGE_0: u64 = 4 << 10;
 const INDEX_PAGE_0_OCTETS: u64 = 4 << 10;
 const SLOTS: [u64; 2] = [64 << 10, 512 << 10];
 const SLOT_OCTETS: usize = 448 << 10;
+/// Where superblocks are written.
+#[cfg(test)]
+pub const SUPERBLOCKS: std::ops::Range<u64> = SLOTS[0]..EXTENTS_AT;
 const EXTENTS_AT: u64 = 1 << 20;
 /// Extents kept aside for the index. A commit of a single operation needs a few dozen pages of 4 KiB.
 const RESERVE_EXTENTS: usize = 2;

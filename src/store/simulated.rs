@@ -76,6 +76,10 @@ impl SimulatedDisk {
         matches!(self.lock().events.get(event), Some(Event::Sync | Event::FailedSync))
     }
 
+    pub fn writes_into(&self, event: usize, range: std::ops::Range<u64>) -> bool {
+        matches!(self.lock().events.get(event), Some(Event::Write { at, .. }) if range.contains(at))
+    }
+
     /// From now on the file can have this many octets, or as many as it wants.
     pub fn set_room(&self, room: Option<u64>) {
         self.lock().room = room;
@@ -89,6 +93,7 @@ impl SimulatedDisk {
     pub fn fail_after(&self, operations: Option<u64>) {
         let mut state = self.lock();
         state.until_failure = operations;
+        state.until_failed_sync = None;
         state.once = false;
         state.failed = false;
         state.unreadable = false;

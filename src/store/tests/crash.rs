@@ -12,20 +12,23 @@ use super::workload::{MAILBOXES, Workload, body_number};
 use super::*;
 use std::collections::BTreeSet;
 
+/// How often the power is cut at each of the two syncs that follow a superblock.
+const CUTS_AT_A_SUPERBLOCK: usize = 8;
+
 /// Cuts the power at moments between two events, and looks at what is left each time.
 fn cut_the_power(workload: &Workload, begin: usize, cuts: usize, rng: &mut fastrand::Rng) {
     let disk = &workload.disk;
     let end = disk.events();
+    let syncs: Vec<usize> = (begin..end).filter(|event| disk.is_sync(*event)).collect();
+    // One half of the moments are anywhere, the other just before a sync.
     let mut moments: Vec<usize> = (0..cuts)
-        .map(|_| {
-            let mut cut = rng.usize(begin..=end);
-            // Half of them hit a sync that is about to be made.
-            while rng.bool() && cut < end && !disk.is_sync(cut) {
-                cut += 1;
-            }
-            cut
-        })
+        .map(|_| if rng.bool() { rng.usize(begin..=end) } else { syncs[rng.usize(..syncs.len())] })
         .collect();
+    for superblock in (begin..end).filter(|event| disk.writes_into(*event, container::SUPERBLOCKS)) {
+        for sync in syncs.iter().filter(|sync| **sync > superblock).take(2) {
+            moments.extend([*sync; CUTS_AT_A_SUPERBLOCK]);
+        }
+    }
     moments.sort_unstable();
     let mut replay = disk.replay();
     for cut in moments {
