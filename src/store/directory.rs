@@ -73,8 +73,9 @@ impl Tx<'_, '_> {
             let address = Address { local, domain: domain.clone() };
             if let Ok(one) = self.remove_mailbox(&address)? {
                 removed.mailboxes += one.mailboxes;
-                removed.messages += one.messages;
-                removed.octets += one.octets;
+                // A damaged count is no reason to keep a domain; deleting its messages says where it is wrong.
+                removed.messages = removed.messages.saturating_add(one.messages);
+                removed.octets = removed.octets.saturating_add(one.octets);
             }
         }
         self.tables.domains.remove(domain.as_str())?;

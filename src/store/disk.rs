@@ -108,8 +108,16 @@ impl DataFile {
     /// Opens the file and takes its lock; never waits for it. A file that is made here can be read by its
     /// owner alone.
     pub fn open(path: &Path, create: bool) -> Result<Self, FileError> {
-        let opened = OpenOptions::new().read(true).write(true).create(create).mode(0o600).open(path);
-        let file = match opened {
+        Self::open_as(OpenOptions::new().create(create), path)
+    }
+
+    /// Makes a file that must not be there yet, not even as a link to elsewhere.
+    pub fn create_new(path: &Path) -> Result<Self, FileError> {
+        Self::open_as(OpenOptions::new().create_new(true), path)
+    }
+
+    fn open_as(options: &mut OpenOptions, path: &Path) -> Result<Self, FileError> {
+        let file = match options.read(true).write(true).mode(0o600).open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(FileError::Missing),
             Err(e) => return Err(FileError::Io(e)),

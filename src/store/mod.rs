@@ -26,6 +26,8 @@ mod disk;
 mod index;
 mod maildrop;
 mod mapping;
+
+mod repair;
 mod resync;
 mod rows;
 #[cfg(test)]
@@ -42,6 +44,7 @@ pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
 pub use index::{Fault, Read, Tx};
 pub use maildrop::{Maildrop, StoredMessage};
+pub use repair::{LostMessage, RepairReport};
 #[cfg(any(test, fuzzing))]
 pub use rows::fuzz_rows;
 pub use rows::{Counts, DomainRow, MailboxRow, StoreRow};
@@ -85,6 +88,12 @@ impl Store {
         Self::open_on(disk).map_err(|e| e.at(path))
     }
 
+    /// Opens the store like [`Store::open`], but compares every page of its index with its checksum first.
+    pub fn open_verified(path: &Path) -> Result<Self, OpenError> {
+        let disk = Arc::new(lock_file(path, false)?);
+        Self::open_with(disk, Trust::Verified).map_err(|e| e.at(path))
+    }
+
     /// Makes a store in a new data file; the file counts as a store when all of it is durable.
     pub fn create(path: &Path) -> Result<Self, OpenError> {
         let disk = Arc::new(lock_file(path, true)?);
@@ -94,9 +103,13 @@ impl Store {
     }
 
     fn open_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
+        Self::open_with(disk, Trust::AsFound)
+    }
+
+    fn open_with(disk: Arc<dyn Disk>, trust: Trust) -> Result<Self, OpenErrorKind> {
         let disk: Arc<dyn Disk> = Arc::new(Resync::new(disk));
         let pins = Pins::default();
-        let (open, space) = open_index(disk.clone(), pins.clone(), Trust::AsFound)?;
+        let (open, space) = open_index(disk.clone(), pins.clone(), trust)?;
         Self::start(disk, pins, open, space)
     }
 
@@ -231,8 +244,10 @@ impl Shared {
         open
     }
 
+    /// Closes the index, or leaves that to its last reader: who lets go of the store may be a reader himself.
     fn close(&self) {
-        self.take_down();
+        let open = self.lock().take();
+        drop(open);
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<OpenIndex>>> {

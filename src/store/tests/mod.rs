@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod crash;
+mod damage;
 mod faults;
 mod model;
 mod recovery;
