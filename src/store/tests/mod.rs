@@ -3,6 +3,7 @@
 mod behaviour;
 mod crash;
 mod damage;
+mod data_file;
 mod faults;
 mod model;
 mod recovery;
