@@ -27,6 +27,7 @@ pub use commands::Op;
 pub use directory::Target;
 pub use reply::{Refusal, Reply};
 pub use submission::{Submission, deliver, receiver};
+pub use upkeep::repair;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,14 +1,14 @@
 //! `backup` and `check`.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::commands::{Backup, Check};
 use super::winpop::carry_out;
 use crate::admin::reply::Code;
-use crate::admin::{Context, Refusal, Request};
+use crate::admin::{self, Context, Refusal, Request};
 use crate::control::Answer;
 use crate::mailroot::MailRoot;
-use crate::store::Store;
+use crate::store::{OpenError, OpenErrorKind, Store};
 
 pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     let file = std::path::absolute(&typed.file)
@@ -17,11 +17,22 @@ pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     carry_out(&Request::Backup { file }, b"", &mailroot()?)
 }
 
-/// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open.
+/// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open. Where it is opened
+/// here, the checksums of its index are compared too.
 pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
-    let Some(file) = &typed.file else {
-        return carry_out(&Request::Check, b"", &mailroot()?);
-    };
-    let store = Store::open(Path::new(file)).map_err(Refusal::fault)?;
-    Request::Check.run(&store, &Context::of_now(&mailroot()?, None)?)
+    let mailroot = mailroot()?;
+    let context = Context::of_now(&mailroot, None)?;
+    let file = typed.file.as_ref().map_or_else(|| mailroot.data_file(), PathBuf::from);
+    if typed.repair {
+        return admin::repair(&file, context.now);
+    }
+    match Store::open_verified(&file) {
+        Ok(store) => Request::Check.run(&store, &context),
+        Err(OpenError { kind: OpenErrorKind::Locked | OpenErrorKind::Missing, .. })
+            if typed.file.is_none() =>
+        {
+            carry_out(&Request::Check, b"", &mailroot)
+        }
+        Err(error) => Err(Refusal::fault(error)),
+    }
 }

@@ -22,7 +22,6 @@ use super::{OpenError, OpenErrorKind, Resync, Store, lock_file, open_database};
 use crate::address::Address;
 use redb::ReadableTable;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -55,16 +54,6 @@ impl RepairReport {
         self.mended_total += 1;
         if self.mended.len() < MENDED_MAX {
             self.mended.push(what);
-        }
-    }
-}
-
-impl fmt::Display for LostMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "message {} of {}", self.sequence, self.mailbox)?;
-        match self.received_octets {
-            Some((received, octets)) => write!(f, ", {octets} octets, received at Unix time {received}"),
-            None => f.write_str(", of which nothing else is known"),
         }
     }
 }

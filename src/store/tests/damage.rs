@@ -259,10 +259,6 @@ fn a_repair_says_what_is_lost() {
         received_octets: Some((1, octets)),
     };
     assert_eq!(report.lost, [lost(ANN), lost(BOB)]);
-    assert_eq!(
-        report.lost[0].to_string(),
-        format!("message 1 of ann@example.com, {octets} octets, received at Unix time 1")
-    );
 }
 
 #[test]
