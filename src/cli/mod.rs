@@ -129,9 +129,10 @@ fn run(command: Command, common: &Common) -> ExitCode {
     }
 }
 
-/// Shows what became of a look after the data file. Findings are no success.
+/// Shows what became of a look after the data file. Findings and losses are no success.
 fn look_after(answer: Answer, common: &Common) -> ExitCode {
-    let found = matches!(&answer, Ok(Reply::Checked(checked)) if checked.findings_total > 0);
+    let found =
+        matches!(&answer, Ok(Reply::Checked(found)) if found.findings_total > 0 || !found.lost.is_empty());
     match answer {
         Ok(reply) => {
             let text = if common.json { render::json(&reply) } else { render::text(&reply) };

@@ -3,6 +3,7 @@
 //! ```text
 //!      0   static header: magic, format version, extent size, blake3; written last when the file is made
 //!   4 KiB  redb's page 0 (its header; redb writes it in place, 320 octets, switching between two commit slots)
+//!  32 KiB  the static header again: a store whose first octets are lost must not be taken for one never made
 //!  64 KiB  superblock slot 0
 //! 512 KiB  superblock slot 1
 //!   1 MiB  extents of 1 MiB: each is redb's (listed in the superblock), blobs' (listed in a table of redb), or free
@@ -14,6 +15,8 @@
 //! 1. A superblock is written to the older slot, before the sync that makes a commit durable, and only when it changed.
 //! 2. Between two syncs the map only gains extents that no durable commit needs yet, and loses extents that no durable
 //!    commit needs any more. So whichever of the two superblocks survives a crash serves whichever commit survives.
+//!    A crash tears only the older of them; that the newer one is lost (a bad sector) looks just like it, and so the
+//!    index is verified in full whenever a superblock does not match its checksum, or the file is shorter than it says.
 //! 3. An extent that redb gave up is used again only after a superblock without it is durable (`dropped` until then).
 //! 4. redb's header stands before the superblocks, so that a copy made front to back never holds a map that is older
 //!    than the header it has to serve.
@@ -24,6 +27,7 @@
 
 use super::disk::{Disk, DiskUsage, View};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub const EXTENT: u64 = 1 << 20;
@@ -32,13 +36,20 @@ pub const FORMAT_VERSION: u32 = 1;
 
 const MAGIC: &[u8; 16] = b"pop3svc winpop\x1a\n";
 const HEADER_OCTETS: usize = 64;
+const HEADERS: [u64; 2] = [0, 32 << 10];
 const INDEX_PAGE_0: u64 = 4 << 10;
 const INDEX_PAGE_0_OCTETS: u64 = 4 << 10;
 const SLOTS: [u64; 2] = [64 << 10, 512 << 10];
 const SLOT_OCTETS: usize = 448 << 10;
+/// Where superblocks are written.
+#[cfg(test)]
+pub const SUPERBLOCKS: std::ops::Range<u64> = SLOTS[0]..EXTENTS_AT;
 const EXTENTS_AT: u64 = 1 << 20;
 /// Extents kept aside for the index. A commit of a single operation needs a few dozen pages of 4 KiB.
 const RESERVE_EXTENTS: usize = 2;
+
+/// A file without a header that is longer than this was never one of ours in the making.
+const UNFINISHED_EXTENTS_MAX: u32 = 8;
 
 const SUPERBLOCK_MAGIC: &[u8; 4] = b"SBLK";
 const SUPERBLOCK_HEAD: usize = 24;
@@ -69,6 +80,11 @@ impl From<io::Error> for ContainerError {
 pub struct Container {
     disk: Arc<dyn Disk>,
     space: Mutex<IndexSpace>,
+    /// Whether something that a crash can explain, and damage can too, was found when the container was opened.
+    doubtful: bool,
+    /// redb has been told of an I/O error, and refuses everything from then on.
+    failed: AtomicBool,
+    sync_failed: AtomicBool,
 }
 
 /// The superblock's contents, and what follows from them.
@@ -79,6 +95,8 @@ struct IndexSpace {
     index_len: u64,
     /// Extent `i` of redb lies in extent `map[i] - 1` of the file; 0: never written, reads as zeros.
     map: Vec<u32>,
+    /// Extents that the file had when it was opened.
+    found: u32,
     /// Extents in the file, whoever owns them.
     end: u32,
     /// Free whole extents.
@@ -102,44 +120,68 @@ impl Container {
         let space = IndexSpace { sequence: 1, ..IndexSpace::default() };
         disk.write_at(SLOTS[1], &encode_superblock(&space)?)?;
         disk.sync()?;
-        Ok(Arc::new(Self { disk, space: Mutex::new(space) }))
+        Ok(Self::new(disk, space, false))
     }
 
-    /// Writes the header. Everything that makes the container whole is durable before it.
+    /// Writes the headers. Everything that makes the container whole is durable before them, so one is enough.
     pub fn finish(&self) -> io::Result<()> {
         self.disk.sync()?;
-        self.disk.write_at(0, &encode_header())?;
+        for at in HEADERS {
+            self.disk.write_at(at, &encode_header())?;
+        }
         self.disk.sync()
+    }
+
+    fn new(disk: Arc<dyn Disk>, space: IndexSpace, doubtful: bool) -> Arc<Self> {
+        let (failed, sync_failed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { disk, space: Mutex::new(space), doubtful, failed, sync_failed })
     }
 
     /// Reads header and superblocks. Which extents are blobs' is not known yet: none is given out before
     /// [`Container::adopt_blob_extents`].
     pub fn open(disk: Arc<dyn Disk>) -> Result<Arc<Self>, ContainerError> {
         let len = disk.len()?;
-        let mut header = [0; HEADER_OCTETS];
-        if len >= HEADER_OCTETS as u64 {
-            disk.read_at(0, &mut header)?;
-        }
-        check_header(&header)?;
+        find_header(&*disk, len)?;
         if len < EXTENTS_AT {
             return Err(ContainerError::Damaged("it was cut short"));
         }
-        let mut space = newest_superblock(&*disk)?;
-        let in_file = len.saturating_sub(EXTENTS_AT).div_ceil(EXTENT) as u32;
-        space.end = space.map.iter().copied().max().unwrap_or(0).max(in_file);
-        let container = Arc::new(Self { disk, space: Mutex::new(space) });
-        container.cover_all_extents(&container.lock())?;
-        Ok(container)
+        let (mut space, one_is_lost) = newest_superblock(&*disk)?;
+        let in_file = ((len - EXTENTS_AT) / EXTENT) as u32;
+        let in_map = space.map.iter().copied().max().unwrap_or(0);
+        space.found = in_file;
+        space.end = in_map.max(in_file);
+        let doubtful = one_is_lost || in_map > in_file;
+        // Where one was lost, the first sync to come writes it anew.
+        space.changes += u64::from(one_is_lost);
+        cover_all_extents(&*disk, space.end)?;
+        Ok(Self::new(disk, space, doubtful))
     }
 
-    /// Told by the index which extents hold blobs. What nobody owns is free. An extent with two owners is damage.
+    /// Whether the index is to be verified in full before it is used.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    /// Whether an I/O error has put an end to the index's work: it has to be opened anew.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether it was a sync: then what was written before may never have reached the disk.
+    pub fn a_sync_failed(&self) -> bool {
+        self.sync_failed.load(Ordering::Acquire)
+    }
+
+    /// Told by the index which extents hold blobs. What nobody owns is free. An extent with two owners, or beyond the end
+    /// of the file, is damage: what a durable commit names was in the file before.
     pub fn adopt_blob_extents(&self, blob_extents: &[u32]) -> Result<(), ContainerError> {
         let mut space = self.lock();
-        let highest = blob_extents.iter().map(|extent| extent + 1).max().unwrap_or(0);
-        space.end = space.end.max(highest);
         let mut owned = vec![false; space.end as usize];
+        if blob_extents.iter().any(|extent| *extent >= space.found) {
+            return Err(ContainerError::Damaged("it was cut short"));
+        }
         let index_extents = space.map.iter().filter(|place| **place != 0).map(|place| place - 1);
-        for extent in index_extents.chain(blob_extents.iter().copied()).collect::<Vec<_>>() {
+        for extent in index_extents.chain(blob_extents.iter().copied()) {
             if std::mem::replace(&mut owned[extent as usize], true) {
                 return Err(ContainerError::Damaged("a part of the file has two owners"));
             }
@@ -147,16 +189,6 @@ impl Container {
         space.reserve.clear();
         space.dropped.clear();
         space.pool = (0..space.end).rev().filter(|extent| !owned[*extent as usize]).collect();
-        self.cover_all_extents(&space)?;
-        Ok(())
-    }
-
-    /// A crash may have kept a superblock and lost the length of the file.
-    fn cover_all_extents(&self, space: &IndexSpace) -> io::Result<()> {
-        let needed = extent_at(space.end);
-        if self.disk.len()? < needed {
-            self.disk.set_len(needed)?;
-        }
         Ok(())
     }
 
@@ -229,13 +261,18 @@ impl Container {
         self.lock().map.iter().filter(|place| **place != 0).map(|place| place - 1).collect()
     }
 
-    pub fn disk(&self) -> Arc<dyn Disk> {
-        self.disk.clone()
-    }
-
     fn lock(&self) -> MutexGuard<'_, IndexSpace> {
         self.space.lock().expect("no holder of this lock panics")
     }
+}
+
+/// A crash may have kept a superblock and lost the length of the file.
+fn cover_all_extents(disk: &dyn Disk, end: u32) -> io::Result<()> {
+    let needed = extent_at(end);
+    if disk.len()? < needed {
+        disk.set_len(needed)?;
+    }
+    Ok(())
 }
 
 /// Where an extent begins in the file.
@@ -253,8 +290,32 @@ impl redb::StorageBackend for IndexBackend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let disk = &self.0.disk;
-        let mut space = self.0.lock();
+        self.0.noting_failure(self.0.set_index_len(len))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.noting_failure(self.0.read_index(offset, out))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.noting_failure(self.0.write_index(offset, data))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.noting_failure(self.0.sync_index())
+    }
+}
+
+impl Container {
+    fn noting_failure<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        if outcome.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        outcome
+    }
+
+    fn set_index_len(&self, len: u64) -> io::Result<()> {
+        let mut space = self.lock();
         if len < space.index_len {
             let keep = len.div_ceil(EXTENT) as usize;
             while space.map.len() > keep {
@@ -269,7 +330,7 @@ impl redb::StorageBackend for IndexBackend {
                 && tail != 0
                 && place != 0
             {
-                disk.punch(extent_at(place - 1) + tail, EXTENT - tail)?;
+                self.disk.punch(extent_at(place - 1) + tail, EXTENT - tail)?;
             }
         } else if len.div_ceil(EXTENT) as usize > MAP_EXTENTS_MAX {
             return Err(io::Error::new(
@@ -283,15 +344,14 @@ impl redb::StorageBackend for IndexBackend {
         Ok(())
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let container = &*self.0;
+    fn read_index(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if offset < INDEX_PAGE_0_OCTETS {
             assert!(offset + out.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
-            return container.disk.read_at(INDEX_PAGE_0 + offset, out);
+            return self.disk.read_at(INDEX_PAGE_0 + offset, out);
         }
         for piece in pieces(offset, out.len()) {
             let place = {
-                let space = container.lock();
+                let space = self.lock();
                 if offset + out.len() as u64 > space.index_len {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -300,66 +360,66 @@ impl redb::StorageBackend for IndexBackend {
             let part = &mut out[piece.range];
             match place {
                 0 => part.fill(0),
-                place => container.disk.read_at(extent_at(place - 1) + piece.inner, part)?,
+                place => self.disk.read_at(extent_at(place - 1) + piece.inner, part)?,
             }
         }
         Ok(())
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let container = &*self.0;
+    fn write_index(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         if offset < INDEX_PAGE_0_OCTETS {
             assert!(offset + data.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
-            return container.disk.write_at(INDEX_PAGE_0 + offset, data);
+            return self.disk.write_at(INDEX_PAGE_0 + offset, data);
         }
         for piece in pieces(offset, data.len()) {
-            let place = container.back_index_extent(piece.index)?;
-            container.disk.write_at(extent_at(place - 1) + piece.inner, &data[piece.range])?;
+            let place = self.back_index_extent(piece.index)?;
+            self.disk.write_at(extent_at(place - 1) + piece.inner, &data[piece.range])?;
         }
         Ok(())
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        let container = &*self.0;
+    fn sync_index(&self) -> io::Result<()> {
         let (changes, dropped) = {
-            let mut space = container.lock();
+            let mut space = self.lock();
             if space.changes != space.durable_changes {
                 space.sequence += 1;
                 let slot = SLOTS[(space.sequence % 2) as usize];
-                container.disk.write_at(slot, &encode_superblock(&space)?)?;
+                self.disk.write_at(slot, &encode_superblock(&space)?)?;
             }
             (space.changes, space.dropped.len())
         };
-        container.disk.sync()?;
-        let mut space = container.lock();
+        let synced = self.disk.sync();
+        self.sync_failed.fetch_or(synced.is_err(), Ordering::AcqRel);
+        synced?;
+        let mut space = self.lock();
         space.durable_changes = space.durable_changes.max(changes);
         let freed: Vec<u32> = space.dropped.drain(..dropped).collect();
+        for extent in &freed {
+            self.punch(extent_at(*extent), EXTENT);
+        }
         space.pool.extend(freed);
         Ok(())
     }
-}
 
-impl Container {
     /// The extent behind redb's extent `index`, taken now if there is none yet; it reads as zeros then.
     fn back_index_extent(&self, index: usize) -> io::Result<u32> {
-        let mut space = self.lock();
-        if space.map.len() <= index {
-            space.map.resize(index + 1, 0);
+        loop {
+            let mut space = self.lock();
+            if space.map.len() <= index {
+                space.map.resize(index + 1, 0);
+            }
+            if space.map[index] != 0 {
+                return Ok(space.map[index]);
+            }
+            if let Some(extent) = space.reserve.pop() {
+                space.map[index] = extent + 1;
+                space.changes += 1;
+                return Ok(extent + 1);
+            }
+            drop(space);
+            // Readers of redb write too, so what is filled here may be gone before it is taken.
+            self.fill_reserve()?;
         }
-        if space.map[index] == 0 {
-            let extent = match space.reserve.pop() {
-                Some(extent) => extent,
-                None => {
-                    drop(space);
-                    self.fill_reserve()?;
-                    space = self.lock();
-                    space.reserve.pop().expect("it was just filled, and only the writer takes from it")
-                }
-            };
-            space.map[index] = extent + 1;
-            space.changes += 1;
-        }
-        Ok(space.map[index])
     }
 }
 
@@ -393,6 +453,30 @@ fn encode_header() -> [u8; HEADER_OCTETS] {
     let hash = blake3::hash(&header[..32]);
     header[32..].copy_from_slice(hash.as_bytes());
     header
+}
+
+/// One of the two headers is enough.
+fn find_header(disk: &dyn Disk, len: u64) -> Result<(), ContainerError> {
+    let mut found = Err(ContainerError::Unfinished);
+    for at in HEADERS {
+        let mut header = [0; HEADER_OCTETS];
+        if len >= at + HEADER_OCTETS as u64 {
+            disk.read_at(at, &mut header)?;
+        }
+        found = match (found, check_header(&header)) {
+            (_, Ok(())) => return Ok(()),
+            (Err(ContainerError::Unfinished), other) => other,
+            // Only the first one says that the file is something else.
+            (first, _) => first,
+        };
+    }
+    // What was cut short while it was made is short.
+    match found {
+        Err(ContainerError::Unfinished) if len > extent_at(UNFINISHED_EXTENTS_MAX) => {
+            Err(ContainerError::NotAStore)
+        }
+        found => found,
+    }
 }
 
 fn check_header(header: &[u8; HEADER_OCTETS]) -> Result<(), ContainerError> {
@@ -430,19 +514,27 @@ fn encode_superblock(space: &IndexSpace) -> io::Result<Vec<u8>> {
     Ok(block)
 }
 
-fn newest_superblock(disk: &dyn Disk) -> Result<IndexSpace, ContainerError> {
+/// The newer of the superblocks, and whether there was another that is lost.
+fn newest_superblock(disk: &dyn Disk) -> Result<(IndexSpace, bool), ContainerError> {
     let mut newest: Option<IndexSpace> = None;
+    let mut one_is_lost = false;
     for at in SLOTS {
-        if let Some(space) = read_superblock(disk, at)?
-            && newest.as_ref().is_none_or(|best| space.sequence > best.sequence)
-        {
-            newest = Some(space);
+        match read_superblock(disk, at)? {
+            Some(space) if newest.as_ref().is_none_or(|best| space.sequence > best.sequence) => {
+                newest = Some(space);
+            }
+            Some(_) => {}
+            None => one_is_lost = true,
         }
     }
-    newest.ok_or(ContainerError::Damaged("neither of its superblocks matches its checksum"))
+    match newest {
+        Some(space) => Ok((space, one_is_lost)),
+        None => Err(ContainerError::Damaged("neither of its superblocks matches its checksum")),
+    }
 }
 
-/// The superblock in a slot, or none where its checksum does not hold: a write into it was cut short.
+/// The superblock in a slot, or none where its checksum does not hold: a write into it was cut short, or it is damaged.
+/// A store that is finished has written both.
 fn read_superblock(disk: &dyn Disk, at: u64) -> Result<Option<IndexSpace>, ContainerError> {
     let mut head = [0; SUPERBLOCK_HEAD];
     disk.read_at(at, &mut head)?;

@@ -131,7 +131,7 @@ fn a_socket_that_a_crash_left_misleads_nobody() {
 
 #[test]
 fn commands_wait_for_a_service_that_is_just_starting_or_ending() {
-    let mut site = Site::new();
+    let site = Site::new();
     site.winpop(&["add", "example.com"]);
     for round in 0..4 {
         let service = Service::spawn(&site);
