@@ -329,14 +329,17 @@ impl<'a> Check<'a> {
             let Ok(row) = MailboxRow::from_row(row?.1.value()) else { continue };
             if let (Some(account), Some(owner)) = (row.quota, self.owners.get(&row.id)) {
                 let (used, mailboxes) = right.entry(account).or_default();
-                *used += owner.seen.octets;
+                *used = used.saturating_add(owner.seen.octets);
                 *mailboxes += 1;
             }
         }
         for row in self.snapshot.table(QUOTAS)?.iter()? {
             let (account, row) = row?;
             let account = account.value();
-            let (used, mailboxes) = right.remove(account).unwrap_or_default();
+            let Some((used, mailboxes)) = right.remove(account) else {
+                self.report.find(format!("nothing counts against the quota of {account}"));
+                continue;
+            };
             match QuotaRow::from_row(row.value()) {
                 Ok(quota) if (quota.used, quota.mailboxes) == (used, mailboxes) => {}
                 Ok(quota) => self.report.find(format!(

@@ -186,7 +186,7 @@ impl Repair<'_, '_> {
             let Some(account) = &owner.quota else { continue };
             let limit = stored.get(account).and_then(|row| QuotaRow::from_row(row).ok()?.limit);
             let quota = right.entry(account).or_insert(QuotaRow { limit, ..QuotaRow::default() });
-            quota.used += owner.counts.octets;
+            quota.used = quota.used.saturating_add(owner.counts.octets);
             quota.mailboxes += 1;
         }
         for account in stored.keys().filter(|account| !right.contains_key(account.as_str())) {
