@@ -16,6 +16,9 @@
 mod address;
 mod admin;
 mod auth;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod certificate;
 mod cli;
 mod control;

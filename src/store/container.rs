@@ -25,56 +25,23 @@
 //!
 //! This file knows redb's space only as octets; what is in it is `index.rs`'s business.
 
+mod format;
+
 use super::disk::{Disk, DiskUsage, View};
+#[cfg(test)]
+pub use format::SUPERBLOCKS;
+pub use format::{ContainerError, FORMAT_VERSION};
+use format::{MAP_EXTENTS_MAX, SLOTS, Superblock};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub const EXTENT: u64 = 1 << 20;
-/// The version of everything below: header, superblock, tables. A newer program opens an older file.
-pub const FORMAT_VERSION: u32 = 1;
-
-const MAGIC: &[u8; 16] = b"pop3svc winpop\x1a\n";
-const HEADER_OCTETS: usize = 64;
-const HEADERS: [u64; 2] = [0, 32 << 10];
 const INDEX_PAGE_0: u64 = 4 << 10;
 const INDEX_PAGE_0_OCTETS: u64 = 4 << 10;
-const SLOTS: [u64; 2] = [64 << 10, 512 << 10];
-const SLOT_OCTETS: usize = 448 << 10;
-/// Where superblocks are written.
-#[cfg(test)]
-pub const SUPERBLOCKS: std::ops::Range<u64> = SLOTS[0]..EXTENTS_AT;
 const EXTENTS_AT: u64 = 1 << 20;
 /// Extents kept aside for the index. A commit of a single operation needs a few dozen pages of 4 KiB.
 const RESERVE_EXTENTS: usize = 2;
-
-/// A file without a header that is longer than this was never one of ours in the making.
-const UNFINISHED_EXTENTS_MAX: u32 = 8;
-
-const SUPERBLOCK_MAGIC: &[u8; 4] = b"SBLK";
-const SUPERBLOCK_HEAD: usize = 24;
-const HASH_OCTETS: usize = 32;
-/// How many extents redb's space can have: what fits into a slot, 112 GiB.
-const MAP_EXTENTS_MAX: usize = (SLOT_OCTETS - SUPERBLOCK_HEAD - HASH_OCTETS) / 4;
-
-/// Why a file is not a container that this program can open.
-#[derive(Debug)]
-pub enum ContainerError {
-    /// No header: nothing was ever written, or the making of the file was cut short.
-    Unfinished,
-    NotAStore,
-    Newer {
-        version: u32,
-    },
-    Damaged(&'static str),
-    Io(io::Error),
-}
-
-impl From<io::Error> for ContainerError {
-    fn from(e: io::Error) -> Self {
-        ContainerError::Io(e)
-    }
-}
 
 #[derive(Debug)]
 pub struct Container {
@@ -87,14 +54,10 @@ pub struct Container {
     sync_failed: AtomicBool,
 }
 
-/// The superblock's contents, and what follows from them.
+/// The superblock as it is to be written next, and what else is known of the extents.
 #[derive(Debug, Default)]
 struct IndexSpace {
-    sequence: u64,
-    /// Exactly what redb last set: it takes any other length for damage.
-    index_len: u64,
-    /// Extent `i` of redb lies in extent `map[i] - 1` of the file; 0: never written, reads as zeros.
-    map: Vec<u32>,
+    block: Superblock,
     /// Extents that the file had when it was opened.
     found: u32,
     /// Extents in the file, whoever owns them.
@@ -117,8 +80,9 @@ impl Container {
         disk.set_len(EXTENTS_AT)?;
         // A full disk must not stand in the way of a superblock.
         disk.reserve_zeroed(0, EXTENTS_AT)?;
-        let space = IndexSpace { sequence: 1, ..IndexSpace::default() };
-        disk.write_at(SLOTS[1], &encode_superblock(&space)?)?;
+        let block = Superblock { sequence: 1, ..Superblock::default() };
+        let space = IndexSpace { block, ..IndexSpace::default() };
+        disk.write_at(SLOTS[1], &space.block.encode()?)?;
         disk.sync()?;
         Ok(Self::new(disk, space, false))
     }
@@ -126,8 +90,8 @@ impl Container {
     /// Writes the headers. Everything that makes the container whole is durable before them, so one is enough.
     pub fn finish(&self) -> io::Result<()> {
         self.disk.sync()?;
-        for at in HEADERS {
-            self.disk.write_at(at, &encode_header())?;
+        for at in format::HEADERS {
+            self.disk.write_at(at, &format::encode_header())?;
         }
         self.disk.sync()
     }
@@ -141,13 +105,14 @@ impl Container {
     /// [`Container::adopt_blob_extents`].
     pub fn open(disk: Arc<dyn Disk>) -> Result<Arc<Self>, ContainerError> {
         let len = disk.len()?;
-        find_header(&*disk, len)?;
+        format::find_header(&*disk, len)?;
         if len < EXTENTS_AT {
             return Err(ContainerError::Damaged("it was cut short"));
         }
-        let (mut space, one_is_lost) = newest_superblock(&*disk)?;
+        let (block, one_is_lost) = format::newest_superblock(&*disk)?;
+        let mut space = IndexSpace { block, ..IndexSpace::default() };
         let in_file = ((len - EXTENTS_AT) / EXTENT) as u32;
-        let in_map = space.map.iter().copied().max().unwrap_or(0);
+        let in_map = space.block.map.iter().copied().max().unwrap_or(0);
         space.found = in_file;
         space.end = in_map.max(in_file);
         let doubtful = one_is_lost || in_map > in_file;
@@ -180,7 +145,7 @@ impl Container {
         if blob_extents.iter().any(|extent| *extent >= space.found) {
             return Err(ContainerError::Damaged("it was cut short"));
         }
-        let index_extents = space.map.iter().filter(|place| **place != 0).map(|place| place - 1);
+        let index_extents = space.block.map.iter().filter(|place| **place != 0).map(|place| place - 1);
         for extent in index_extents.chain(blob_extents.iter().copied()) {
             if std::mem::replace(&mut owned[extent as usize], true) {
                 return Err(ContainerError::Damaged("a part of the file has two owners"));
@@ -258,7 +223,7 @@ impl Container {
 
     /// The extents that the superblock lists as the index's.
     pub fn index_extents(&self) -> Vec<u32> {
-        self.lock().map.iter().filter(|place| **place != 0).map(|place| place - 1).collect()
+        self.lock().block.map.iter().filter(|place| **place != 0).map(|place| place - 1).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, IndexSpace> {
@@ -286,7 +251,7 @@ pub struct IndexBackend(pub Arc<Container>);
 
 impl redb::StorageBackend for IndexBackend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().index_len)
+        Ok(self.0.lock().block.index_len)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -316,17 +281,17 @@ impl Container {
 
     fn set_index_len(&self, len: u64) -> io::Result<()> {
         let mut space = self.lock();
-        if len < space.index_len {
+        if len < space.block.index_len {
             let keep = len.div_ceil(EXTENT) as usize;
-            while space.map.len() > keep {
-                match space.map.pop() {
+            while space.block.map.len() > keep {
+                match space.block.map.pop() {
                     Some(place) if place != 0 => space.dropped.push(place - 1),
                     _ => {}
                 }
             }
             // What grows again must read as zeros past the old end.
             let tail = len % EXTENT;
-            if let Some(&place) = space.map.get(keep.wrapping_sub(1))
+            if let Some(&place) = space.block.map.get(keep.wrapping_sub(1))
                 && tail != 0
                 && place != 0
             {
@@ -339,7 +304,7 @@ impl Container {
             ));
         }
         // Growing backs nothing: an extent is taken at the first write into it.
-        space.index_len = len;
+        space.block.index_len = len;
         space.changes += 1;
         Ok(())
     }
@@ -352,10 +317,10 @@ impl Container {
         for piece in pieces(offset, out.len()) {
             let place = {
                 let space = self.lock();
-                if offset + out.len() as u64 > space.index_len {
+                if offset + out.len() as u64 > space.block.index_len {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                space.map.get(piece.index).copied().unwrap_or(0)
+                space.block.map.get(piece.index).copied().unwrap_or(0)
             };
             let part = &mut out[piece.range];
             match place {
@@ -382,9 +347,9 @@ impl Container {
         let (changes, dropped) = {
             let mut space = self.lock();
             if space.changes != space.durable_changes {
-                space.sequence += 1;
-                let slot = SLOTS[(space.sequence % 2) as usize];
-                self.disk.write_at(slot, &encode_superblock(&space)?)?;
+                space.block.sequence += 1;
+                let slot = SLOTS[(space.block.sequence % 2) as usize];
+                self.disk.write_at(slot, &space.block.encode()?)?;
             }
             (space.changes, space.dropped.len())
         };
@@ -405,14 +370,14 @@ impl Container {
     fn back_index_extent(&self, index: usize) -> io::Result<u32> {
         loop {
             let mut space = self.lock();
-            if space.map.len() <= index {
-                space.map.resize(index + 1, 0);
+            if space.block.map.len() <= index {
+                space.block.map.resize(index + 1, 0);
             }
-            if space.map[index] != 0 {
-                return Ok(space.map[index]);
+            if space.block.map[index] != 0 {
+                return Ok(space.block.map[index]);
             }
             if let Some(extent) = space.reserve.pop() {
-                space.map[index] = extent + 1;
+                space.block.map[index] = extent + 1;
                 space.changes += 1;
                 return Ok(extent + 1);
             }
@@ -443,120 +408,4 @@ fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
         done += count;
         Some(Piece { index: (at / EXTENT) as usize, inner, range })
     })
-}
-
-fn encode_header() -> [u8; HEADER_OCTETS] {
-    let mut header = [0; HEADER_OCTETS];
-    header[..16].copy_from_slice(MAGIC);
-    header[16..20].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    header[20..24].copy_from_slice(&(EXTENT as u32).to_le_bytes());
-    let hash = blake3::hash(&header[..32]);
-    header[32..].copy_from_slice(hash.as_bytes());
-    header
-}
-
-/// One of the two headers is enough.
-fn find_header(disk: &dyn Disk, len: u64) -> Result<(), ContainerError> {
-    let mut found = Err(ContainerError::Unfinished);
-    for at in HEADERS {
-        let mut header = [0; HEADER_OCTETS];
-        if len >= at + HEADER_OCTETS as u64 {
-            disk.read_at(at, &mut header)?;
-        }
-        found = match (found, check_header(&header)) {
-            (_, Ok(())) => return Ok(()),
-            (Err(ContainerError::Unfinished), other) => other,
-            // Only the first one says that the file is something else.
-            (first, _) => first,
-        };
-    }
-    // What was cut short while it was made is short.
-    match found {
-        Err(ContainerError::Unfinished) if len > extent_at(UNFINISHED_EXTENTS_MAX) => {
-            Err(ContainerError::NotAStore)
-        }
-        found => found,
-    }
-}
-
-fn check_header(header: &[u8; HEADER_OCTETS]) -> Result<(), ContainerError> {
-    if header.iter().all(|octet| *octet == 0) {
-        return Err(ContainerError::Unfinished);
-    }
-    if header[..16] != *MAGIC {
-        return Err(ContainerError::NotAStore);
-    }
-    // The version comes first: a newer program may have another idea of the rest.
-    let version = u32::from_le_bytes(header[16..20].try_into().expect("four octets"));
-    if version > FORMAT_VERSION {
-        return Err(ContainerError::Newer { version });
-    }
-    if blake3::hash(&header[..32]).as_bytes() != &header[32..] {
-        return Err(ContainerError::Damaged("its header does not match its checksum"));
-    }
-    Ok(())
-}
-
-fn encode_superblock(space: &IndexSpace) -> io::Result<Vec<u8>> {
-    if space.map.len() > MAP_EXTENTS_MAX {
-        return Err(io::Error::new(io::ErrorKind::StorageFull, "the index has reached its greatest size"));
-    }
-    let mut block = Vec::with_capacity(SUPERBLOCK_HEAD + space.map.len() * 4 + HASH_OCTETS);
-    block.extend_from_slice(SUPERBLOCK_MAGIC);
-    block.extend_from_slice(&(space.map.len() as u32).to_le_bytes());
-    block.extend_from_slice(&space.sequence.to_le_bytes());
-    block.extend_from_slice(&space.index_len.to_le_bytes());
-    for place in &space.map {
-        block.extend_from_slice(&place.to_le_bytes());
-    }
-    let hash = blake3::hash(&block);
-    block.extend_from_slice(hash.as_bytes());
-    Ok(block)
-}
-
-/// The newer of the superblocks, and whether there was another that is lost.
-fn newest_superblock(disk: &dyn Disk) -> Result<(IndexSpace, bool), ContainerError> {
-    let mut newest: Option<IndexSpace> = None;
-    let mut one_is_lost = false;
-    for at in SLOTS {
-        match read_superblock(disk, at)? {
-            Some(space) if newest.as_ref().is_none_or(|best| space.sequence > best.sequence) => {
-                newest = Some(space);
-            }
-            Some(_) => {}
-            None => one_is_lost = true,
-        }
-    }
-    match newest {
-        Some(space) => Ok((space, one_is_lost)),
-        None => Err(ContainerError::Damaged("neither of its superblocks matches its checksum")),
-    }
-}
-
-/// The superblock in a slot, or none where its checksum does not hold: a write into it was cut short, or it is damaged.
-/// A store that is finished has written both.
-fn read_superblock(disk: &dyn Disk, at: u64) -> Result<Option<IndexSpace>, ContainerError> {
-    let mut head = [0; SUPERBLOCK_HEAD];
-    disk.read_at(at, &mut head)?;
-    let count = u32::from_le_bytes(head[4..8].try_into().expect("four octets")) as usize;
-    if head[..4] != *SUPERBLOCK_MAGIC || count > MAP_EXTENTS_MAX {
-        return Ok(None);
-    }
-    let body = SUPERBLOCK_HEAD + count * 4;
-    let mut block = vec![0; body + HASH_OCTETS];
-    disk.read_at(at, &mut block)?;
-    if blake3::hash(&block[..body]).as_bytes() != &block[body..] {
-        return Ok(None);
-    }
-    let word =
-        |range: std::ops::Range<usize>| u64::from_le_bytes(block[range].try_into().expect("eight octets"));
-    Ok(Some(IndexSpace {
-        sequence: word(8..16),
-        index_len: word(16..24),
-        map: block[SUPERBLOCK_HEAD..body]
-            .chunks_exact(4)
-            .map(|place| u32::from_le_bytes(place.try_into().expect("four octets")))
-            .collect(),
-        ..IndexSpace::default()
-    }))
 }

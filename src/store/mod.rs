@@ -26,6 +26,7 @@ mod disk;
 mod index;
 mod maildrop;
 mod mapping;
+mod open_error;
 mod quota;
 mod repair;
 mod resync;
@@ -43,6 +44,7 @@ pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
 pub use index::{Fault, Read, Tx};
 pub use maildrop::Maildrop;
+pub use open_error::{OpenError, OpenErrorKind};
 pub use quota::of_mailbox as quota_of_mailbox;
 pub use repair::{LostMessage, RepairReport};
 #[cfg(any(test, fuzzing))]
@@ -51,17 +53,16 @@ pub use rows::{CertificateRow, DomainRow};
 pub use writer::Pending;
 
 use container::{Container, ContainerError, IndexBackend};
-use disk::{DataFile, Disk, FileError};
+use disk::{DataFile, Disk};
 use index::{Snapshot as IndexSnapshot, Tables};
 use maildrop::Maildrops;
 use resync::Resync;
 use smol::channel::Sender;
 use space::{Pins, Space};
-use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -329,8 +330,11 @@ fn open_index(disk: Arc<dyn Disk>, pins: Pins, trust: Trust) -> Result<(OpenInde
     catch_unwind(opening).unwrap_or(Err(OpenErrorKind::Damaged("its index cannot be read")))
 }
 
+/// Offset and length of free octets.
+type Run = (u64, u64);
+
 /// The blob extents, and the free runs, as the tables list them.
-fn blob_space(snapshot: &IndexSnapshot) -> Result<(Vec<u32>, Vec<(u64, u64)>), Fault> {
+fn blob_space(snapshot: &IndexSnapshot) -> Result<(Vec<u32>, Vec<Run>), Fault> {
     let mut extents = Vec::new();
     for row in redb::ReadableTable::iter(&snapshot.table(index::BLOB_EXTENTS)?)? {
         extents.push(row?.0.value());
@@ -366,94 +370,3 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
     };
     std::fs::File::open(directory)?.sync_all()
 }
-
-/// Why a store could not be opened or made: prints as one line with the mend.
-#[derive(Debug)]
-pub struct OpenError {
-    pub path: PathBuf,
-    pub kind: OpenErrorKind,
-}
-
-#[derive(Debug)]
-pub enum OpenErrorKind {
-    /// There is no such file, or its making was never finished.
-    Missing,
-    /// Another process has it open.
-    Locked,
-    AlreadyExists,
-    NotAStore,
-    /// Made by a newer version of this program.
-    Newer {
-        version: u32,
-    },
-    Damaged(&'static str),
-    Io(io::Error),
-    Fault(Fault),
-}
-
-impl OpenErrorKind {
-    fn at(self, path: &Path) -> OpenError {
-        OpenError { path: path.to_owned(), kind: self }
-    }
-}
-
-impl From<FileError> for OpenErrorKind {
-    fn from(e: FileError) -> Self {
-        match e {
-            FileError::Missing => OpenErrorKind::Missing,
-            FileError::Locked => OpenErrorKind::Locked,
-            FileError::Io(e) => OpenErrorKind::Io(e),
-        }
-    }
-}
-
-impl From<ContainerError> for OpenErrorKind {
-    fn from(e: ContainerError) -> Self {
-        match e {
-            ContainerError::Unfinished => OpenErrorKind::Missing,
-            ContainerError::NotAStore => OpenErrorKind::NotAStore,
-            ContainerError::Newer { version } => OpenErrorKind::Newer { version },
-            ContainerError::Damaged(what) => OpenErrorKind::Damaged(what),
-            ContainerError::Io(e) => OpenErrorKind::Io(e),
-        }
-    }
-}
-
-impl From<Fault> for OpenErrorKind {
-    fn from(fault: Fault) -> Self {
-        OpenErrorKind::Fault(fault)
-    }
-}
-
-impl From<redb::DatabaseError> for OpenErrorKind {
-    fn from(e: redb::DatabaseError) -> Self {
-        OpenErrorKind::Fault(e.into())
-    }
-}
-
-impl fmt::Display for OpenErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OpenErrorKind::Missing => f.write_str("there is no mail store in it"),
-            OpenErrorKind::Locked => f.write_str("another process has it open"),
-            OpenErrorKind::AlreadyExists => f.write_str("there is a mail store in it already"),
-            OpenErrorKind::NotAStore => f.write_str("it is not a mail store of this program"),
-            OpenErrorKind::Newer { version } => write!(
-                f,
-                "it is of format version {version}, and this program knows versions up to {}: use a newer pop3svc",
-                container::FORMAT_VERSION
-            ),
-            OpenErrorKind::Damaged(what) => write!(f, "it is damaged: {what}; restore it from a backup"),
-            OpenErrorKind::Io(e) => write!(f, "{e}"),
-            OpenErrorKind::Fault(fault) => write!(f, "{fault}"),
-        }
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.kind)
-    }
-}
-
-impl std::error::Error for OpenError {}

@@ -155,7 +155,7 @@ impl Space {
     }
 
     fn may_be_a_text(&self, at: u64, wire_octets: u64) -> bool {
-        if at % ALIGN != 0 || !self.holds(at, wire_octets.max(1)) {
+        if !at.is_multiple_of(ALIGN) || !self.holds(at, wire_octets.max(1)) {
             return false;
         }
         let len = footprint(wire_octets);

@@ -7,6 +7,7 @@ use crate::store::rows::{MessageRow, Row, TextRow};
 use crate::store::space::{ALIGN, footprint};
 use crate::wire::{self, LineEnds, Receiver};
 use redb::ReadableTable;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Messages looked at in one go: bounds the memory for their rows.
@@ -56,7 +57,7 @@ impl Repair<'_, '_> {
     fn can_be_a_text(&self, row: &TextRow, index_extents: &BTreeSet<u32>) -> bool {
         let file_end = extent_at(self.container.end());
         row.at >= extent_at(0)
-            && row.at % ALIGN == 0
+            && row.at.is_multiple_of(ALIGN)
             && row.at.checked_add(row.wire_octets).is_some_and(|end| end <= file_end)
             && extents_of(row).all(|extent| !index_extents.contains(&extent))
     }
@@ -77,12 +78,12 @@ impl Repair<'_, '_> {
         let hash = blake3::Hash::from(name);
         self.report.mend(format!("text {hash} has changed since it was stored, and is kept as it is now"));
         let new_name = *text.hash.as_bytes();
-        if !texts.contains_key(&new_name) {
+        if let Entry::Vacant(place) = texts.entry(new_name) {
             let wire_octets = text.wire.len() as u64;
             let at = self.space.take(wire_octets, self.container)?;
             self.container.write_blob(at, &text.wire)?;
             let row = TextRow { at, wire_octets, references: 0 };
-            texts.insert(new_name, Found::Whole { row, content_octets: text.octets });
+            place.insert(Found::Whole { row, content_octets: text.octets });
         }
         texts.insert(name, Found::Renamed(new_name));
         Ok(())

@@ -59,7 +59,7 @@ fn look_at(store: &Store, workload: &Workload, cut: usize, when: &str) {
     add_mailbox(store, "new@after.example");
     assert_eq!(deliver(store, &["new@after.example"], b"after the cut"), [Delivery::Stored]);
     // A look takes its time, so not every disk gets a second one.
-    if cut % 8 == 0 {
+    if cut.is_multiple_of(8) {
         assert_clean(store);
     }
 }

@@ -51,7 +51,7 @@ impl Workload {
         let mailbox = rng.usize(..MAILBOXES.len());
         self.steps += 1;
         match rng.u8(..100) {
-            _ if self.steps % 40 == 0 => self.empty_and_open_anew(),
+            _ if self.steps.is_multiple_of(40) => self.empty_and_open_anew(),
             0..62 => self.deliver_and_delete(rng, None),
             62..89 => self.deliver_and_delete(rng, Some(mailbox)),
             89..92 => self.remove_domain(["example.com", "example.net", "example.org"][rng.usize(..3)]),
