@@ -42,15 +42,16 @@ fn without_a_store_serve_says_how_to_make_one() {
 
 #[test]
 fn a_port_that_is_taken_is_named_with_its_setting() {
-    let cases: [(&str, &str, fn(Ports) -> u16, &str); 4] = [
-        ("POP3", "port", |ports| ports.pop3, ""),
-        ("POP3S", "tlsport", |ports| ports.pop3s, ", or 0 for none"),
-        ("SMTP", "smtpport", |ports| ports.smtp, ", or 0 for none"),
-        ("LMTP", "lmtpport", |ports| ports.lmtp, ", or 0 for none"),
+    let cases = [
+        ("POP3", "port", ""),
+        ("POP3S", "tlsport", ", or 0 for none"),
+        ("SMTP", "smtpport", ", or 0 for none"),
+        ("LMTP", "lmtpport", ", or 0 for none"),
     ];
-    for (protocol, key, port, off) in cases {
+    for (index, (protocol, key, off)) in cases.into_iter().enumerate() {
         let site = quiet_site();
-        let port = port(site.ports());
+        let Ports { pop3, pop3s, smtp, lmtp } = site.ports();
+        let port = [pop3, pop3s, smtp, lmtp][index];
         let _other = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
         let sentence = format!(
             "port {port} for {protocol} is taken by another program. Stop that, or choose another port{off}: winpop \
