@@ -2,32 +2,14 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::PathBuf;
 
 use super::commands::{Get, Set};
 use super::reply::{Changed, Code, Connections};
 use super::*;
-use crate::mailroot::{Environment, data_file};
-
-/// A store in a directory of its own, and a home in which the pointer file lies.
-struct Bench {
-    home: PathBuf,
-    mailroot: MailRoot,
-    store: Store,
-}
+use crate::mailroot::data_file;
+use crate::tests::bench::Bench;
 
 impl Bench {
-    fn new(name: &str) -> Self {
-        let home = std::env::temp_dir().join(format!("winpop-admin-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&home);
-        fs::create_dir_all(&home).unwrap();
-        let environment = Environment { home: Some(home.clone().into()), ..Environment::default() };
-        let mailroot = MailRoot::find(None, &environment).unwrap();
-        crate::mailroot::create(&mailroot.dir).unwrap();
-        let store = Store::create(&mailroot.data_file()).unwrap();
-        Self { home, mailroot, store }
-    }
-
     fn run(&self, op: &Op, service: Option<&dyn Service>) -> Result<Reply, Refusal> {
         self.run_on(&self.store, op, service)
     }
@@ -49,12 +31,6 @@ impl Bench {
             Ok(Reply::Settings { settings }) => settings[0].value.clone(),
             other => panic!("{other:?}"),
         }
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.home);
     }
 }
 

@@ -3,6 +3,7 @@
 //! The binary goes by three names: `pop3svc`, `winpop` for administration alone, and `sendmail` for programs
 //! that send mail. [`main`] is the one place where a command is handed on.
 
+mod carry_out;
 mod commands;
 mod completions;
 mod deliver;
@@ -156,8 +157,8 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
         }
         Err(refusal) => return fail(program.name, &refusal),
     };
-    let answer =
-        winpop::prepare(op).and_then(|op| winpop::carry_out(&Request::Command(op), b"", &mailroot(&common)?));
+    let answer = winpop::prepare(op)
+        .and_then(|op| carry_out::carry_out(&Request::Command(op), b"", &mailroot(&common)?));
     match answer {
         Ok(reply) if common.json => print(&render::json(&reply)),
         Ok(reply) => print(&render::text(&reply)),

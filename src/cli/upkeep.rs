@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::carry_out::carry_out;
 use super::commands::{Backup, Check, Key};
-use super::winpop::carry_out;
 use crate::admin::reply::Code;
 use crate::admin::{self, Refusal, Request};
 use crate::control::Answer;

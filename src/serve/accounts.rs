@@ -136,20 +136,14 @@ impl Accounts {
 mod tests {
     use super::*;
     use crate::auth::hash::work;
-    use crate::mailroot::{self, Environment, MailRoot};
     use crate::pop3::Password;
+    use crate::tests::bench::Bench;
 
-    /// Accounts with a mailbox `ann@example.com`, whose password is "secret", in a directory of the test's own.
-    fn accounts(name: &str) -> (Accounts, std::path::PathBuf) {
-        let home = std::env::temp_dir().join(format!("pop3svc-accounts-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&home);
-        let environment = Environment { home: Some(home.clone().into()), ..Environment::default() };
-        let mailroot = MailRoot::find(None, &environment).unwrap();
-        mailroot::create(&mailroot.dir).unwrap();
-        let store = Store::create(&mailroot.data_file()).unwrap();
-        let keyring = Keyring::open(&store, &mailroot).unwrap();
-        set_password(&store, &keyring, "secret");
-        (Accounts::new(store, keyring).unwrap(), home)
+    /// Accounts with a mailbox `ann@example.com`, whose password is "secret".
+    fn accounts(bench: &Bench) -> Accounts {
+        let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
+        set_password(&bench.store, &keyring, "secret");
+        Accounts::new(bench.store.clone(), keyring).unwrap()
     }
 
     fn set_password(store: &Store, keyring: &Keyring, password: &str) {
@@ -173,7 +167,8 @@ mod tests {
 
     #[test]
     fn an_unknown_name_costs_the_same_work_as_a_wrong_password() {
-        let (accounts, home) = accounts("work");
+        let bench = Bench::new("accounts-work");
+        let accounts = accounts(&bench);
         let work_of = |name: &str| {
             work::take();
             assert!(!log_in(&accounts, name, "wrong"));
@@ -184,13 +179,12 @@ mod tests {
         for unknown in ["bob@example.com", "ann@example.org", "not an address", ""] {
             assert_eq!(work_of(unknown), known, "{unknown}");
         }
-        drop(accounts);
-        std::fs::remove_dir_all(home).unwrap();
     }
 
     #[test]
     fn an_unknown_account_looks_like_a_known_one_and_the_same_each_time() {
-        let (accounts, home) = accounts("unknown");
+        let bench = Bench::new("accounts-unknown");
+        let accounts = accounts(&bench);
         let (known, _) = accounts.find("ann@example.com").unwrap();
         let (unknown, _) = accounts.find("bob@example.com").unwrap();
         assert!(known.exists && !unknown.exists);
@@ -199,13 +193,12 @@ mod tests {
         let salt = |name: &str| accounts.find(name).unwrap().0.verifier.salt;
         assert_eq!(salt("bob@example.com"), salt("BOB%example.com"));
         assert_ne!(salt("bob@example.com"), salt("eve@example.com"));
-        drop(accounts);
-        std::fs::remove_dir_all(home).unwrap();
     }
 
     #[test]
     fn a_password_that_was_right_is_not_derived_again_until_it_changes() {
-        let (accounts, home) = accounts("cache");
+        let bench = Bench::new("accounts-cache");
+        let accounts = accounts(&bench);
         assert!(log_in(&accounts, "ann@example.com", "secret"));
         work::take();
         assert!(log_in(&accounts, "ANN@example.com", "secret"));
@@ -216,7 +209,5 @@ mod tests {
         assert!(log_in(&accounts, "ann@example.com", "another"));
         let stale = accounts.open("ann@example.com", version).unwrap();
         assert!(matches!(stale, Login::WrongCredentials), "a proof of the old password opens nothing");
-        drop(accounts);
-        std::fs::remove_dir_all(home).unwrap();
     }
 }
