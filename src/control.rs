@@ -6,7 +6,8 @@
 //!          body         bincode: a Request, or an Answer
 //! ```
 //! Numbers are little endian. A connection carries one request and its answer; behind a request to deliver stand as many
-//! octets of content as it says.
+//! octets of content as it says. In front of the answer stands one octet ([`TAKEN`]), sent as soon as the request has been
+//! understood: where it does not come, nothing is carried out, and the request may be sent again.
 //!
 //! Invariants:
 //! - a forged, cut or overlong frame is an error: it is never allocated for beyond the bounds below, and
@@ -28,6 +29,8 @@ use crate::admin::{Refusal, Reply, Request};
 pub const PROTOCOL: u32 = 1;
 /// The length that stands in front of a frame.
 pub const LENGTH_OCTETS: usize = 4;
+/// What the service sends before it carries a request out.
+pub const TAKEN: u8 = b'+';
 /// Longest request after its length.
 pub const REQUEST_OCTETS_MAX: usize = 1 << 20;
 /// Longest answer after its length: the list of a million mailboxes.
@@ -53,9 +56,9 @@ pub enum BadFrame {
 /// Why the service gave no answer.
 #[derive(Debug)]
 pub enum CallError {
-    /// Nobody listens, or the socket may not be used: nothing was asked.
-    NotConnected(io::Error),
-    /// The connection broke after the request began: nobody knows whether it was carried out.
+    /// Nobody listens, the socket may not be used, or the service went before it took the request: nothing was done.
+    NotTaken(io::Error),
+    /// The connection broke after the request was taken: nobody knows whether it was carried out.
     Broken(io::Error),
     BadAnswer(BadFrame),
 }
@@ -99,12 +102,14 @@ pub fn decode_answer(octets: &[u8]) -> Result<Answer, BadFrame> {
 /// to deliver, and empty otherwise.
 pub fn call(socket: &Path, request: &Request, content: &[u8]) -> Result<Answer, CallError> {
     let request = encode_request(request).map_err(CallError::BadAnswer)?;
-    let stream = UnixStream::connect(socket).map_err(CallError::NotConnected)?;
-    let answer = exchange(stream, &request, content).map_err(CallError::Broken)?;
+    let mut stream = UnixStream::connect(socket).map_err(CallError::NotTaken)?;
+    ask(&mut stream, &request, content).map_err(CallError::NotTaken)?;
+    let answer = read_answer(&mut stream).map_err(CallError::Broken)?;
     answer.and_then(|octets| decode_answer(&octets)).map_err(CallError::BadAnswer)
 }
 
-fn exchange(mut stream: UnixStream, request: &[u8], content: &[u8]) -> io::Result<Result<Vec<u8>, BadFrame>> {
+/// Sends the request, and waits for it to be taken.
+fn ask(stream: &mut UnixStream, request: &[u8], content: &[u8]) -> io::Result<()> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;
     stream.write_all(request)?;
@@ -114,6 +119,12 @@ fn exchange(mut stream: UnixStream, request: &[u8], content: &[u8]) -> io::Resul
     {
         return Err(e);
     }
+    let mut taken = [0];
+    stream.read_exact(&mut taken)?;
+    if taken == [TAKEN] { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+fn read_answer(stream: &mut UnixStream) -> io::Result<Result<Vec<u8>, BadFrame>> {
     let mut length = [0; LENGTH_OCTETS];
     stream.read_exact(&mut length)?;
     let octets = match answer_octets(length) {
@@ -320,24 +331,28 @@ mod tests {
     fn a_service_that_ends_before_it_answers_is_not_taken_for_one_that_never_ran() {
         let socket = std::env::temp_dir().join(format!("winpop-control-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&socket);
-        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::NotConnected(_))));
+        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::NotTaken(_))));
 
         let listener = UnixListener::bind(&socket).unwrap();
         let service = std::thread::spawn(move || {
-            for answer in [None, Some(answers().remove(0))] {
+            for (taken, answer) in [(false, None), (true, None), (true, Some(answers().remove(0)))] {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut request = vec![0; encode_request(&requests()[0]).unwrap().len()];
                 stream.read_exact(&mut request).unwrap();
+                if taken {
+                    stream.write_all(&[TAKEN]).unwrap();
+                }
                 if let Some(answer) = answer {
                     stream.write_all(&encode_answer(&answer)).unwrap();
                 }
             }
         });
+        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::NotTaken(_))));
         assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::Broken(_))));
         assert_eq!(call(&socket, &requests()[0], b"").unwrap(), answers().remove(0));
         service.join().unwrap();
         // The file is left, as after a crash, and nobody listens.
-        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::NotConnected(_))));
+        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::NotTaken(_))));
         std::fs::remove_file(&socket).unwrap();
     }
 }

@@ -5,6 +5,7 @@ use crate::envelope::{Envelope, ForwardPath};
 use crate::store::{Fault, Letter, Read, Store, quota_of_mailbox};
 use crate::verdict;
 use crate::wire::Text;
+use std::collections::HashMap;
 use time::OffsetDateTime;
 
 /// Whether mail of so many octets (0: not known yet) for this path would be taken now.
@@ -34,30 +35,34 @@ pub async fn deliver(
     let now = OffsetDateTime::now_utc();
     let tag = random_u64();
     let id = format!("{tag:016x}");
-    let mut letters = Vec::with_capacity(envelope.recipients.len());
-    let mut placed = Vec::with_capacity(envelope.recipients.len());
+    // Who is named twice gets one letter, and both namings its verdict.
+    let mut letters: Vec<Letter> = Vec::with_capacity(envelope.recipients.len());
+    let mut letter_of = Vec::with_capacity(envelope.recipients.len());
     {
         let snapshot = store.read()?;
+        let mut known: HashMap<Address, usize> = HashMap::new();
         for path in &envelope.recipients {
-            let address = address_of(&*snapshot, path)?;
-            placed.push(address.is_some());
-            letters.extend(address.map(|recipient| Letter {
-                prefix: envelope.trace_fields(&recipient, hostname, &id, now),
-                recipient,
-                tag,
-            }));
+            let Some(recipient) = address_of(&*snapshot, path)? else {
+                letter_of.push(None);
+                continue;
+            };
+            let index = *known.entry(recipient).or_insert_with_key(|recipient| {
+                letters.push(Letter {
+                    prefix: envelope.trace_fields(recipient, hostname, &id, now),
+                    recipient: recipient.clone(),
+                    tag,
+                });
+                letters.len() - 1
+            });
+            letter_of.push(Some(index));
         }
     }
     let octets = text.octets;
     let seconds = now.unix_timestamp().max(0) as u64;
     let stored = store.write(move |tx| tx.deliver(&text, &letters, seconds)).await?;
-    let mut stored = stored.into_iter();
-    let verdicts: Vec<verdict::Delivery> = placed
-        .iter()
-        .map(|placed| match placed {
-            true => stored.next().expect("one verdict for each letter"),
-            false => verdict::Delivery::NoSuchMailbox,
-        })
+    let verdicts: Vec<verdict::Delivery> = letter_of
+        .into_iter()
+        .map(|index| index.map_or(verdict::Delivery::NoSuchMailbox, |index| stored[index]))
         .collect();
     for (path, verdict) in envelope.recipients.iter().zip(&verdicts) {
         log::info!("message {id} from <{}> to <{path}>, {octets} octets: {verdict:?}", envelope.reverse_path);

@@ -1,10 +1,10 @@
-//! pop3svc: a POP3 mail drop in one binary and one data file.
+//! pop3svc: a POP3 mail drop in one binary and one data file, administered by `winpop`.
 //!
 //! ```text
-//! words typed ─► cli ─► admin::Op ─┬─ data file free: Store::open, op.run(&store)
-//!                                  └─ service running: control socket ─► the same op.run(&store)
+//! words typed ─► cli ─► admin::Request ─┬─ data file free: Store::open, request.run(&store)
+//!                                       └─ service running: control socket ─► the same request.run(&store)
 //!
-//! socket ─► serve (accept, slots) ─► pop3::Session / smtp::Session   (pure: no I/O)
+//! socket ─► serve (accept, slots, TLS) ─► pop3::Session / smtp::Session   (pure: no I/O)
 //!                     │                        │ asks for one thing at a time
 //!                     └────── does it ◄────────┘
 //!                                │
@@ -12,10 +12,37 @@
 //!                                │
 //!                      winpop.db = redb (index) + blobs, one file, one order of syncs
 //! ```
+//!
+//! **Files** at this level are vocabulary, which everything may know, or a single subject that several parts share
+//! (`intake`, `keyring`, `certificate`, `control`). **Folders** are parts. Who may know whom is held by `tests/tidy.rs`: arrows
+//! go downward only.
+//!
+//! | part | is | knows nothing of |
+//! | --- | --- | --- |
+//! | `cli` | words into requests, help, manual, completions | sockets of clients |
+//! | `admin` | each command of an administrator, its reply as data | whether a service runs |
+//! | `serve` | listeners, slots, TLS, the drivers of sessions | how things are stored |
+//! | `pop3`, `smtp` | the protocols as pure sessions | sockets, store, clock, chance |
+//! | `auth` | mechanisms, verifiers, seals | store, protocols |
+//! | `wire` | lines, dot-stuffing, the end of a message | commands |
+//! | `store` | the data file | protocols, executor |
+//!
+//! A message's way: a client's octets ─ `wire::Receiver` ─► text in wire form ─ `smtp::Session` ─► envelope ─ `intake` ─►
+//! letters ─ `store` ─► blob and rows, one commit ─► 250. And out: `pop3::Session` asks for a message ─ `store` ─► a
+//! view of the mapped file ─ `serve` ─► one vectored write.
+//!
+//! What holds everywhere:
+//! - nobody is told that something is done before it is durable;
+//! - an expected outcome is a value (`verdict`), a fault of disk or network an `Err`, a bug a panic;
+//! - every queue, list, line and wait has a named bound;
+//! - a password is in no log, no `Debug` output, and in the data file only as a verifier or sealed.
 
 mod address;
 mod admin;
 mod auth;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod certificate;
 mod cli;
 mod control;

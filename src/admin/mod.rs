@@ -29,7 +29,7 @@ pub use commands::Op;
 pub use directory::Target;
 pub use reply::{Refusal, Reply};
 pub use submission::{Submission, deliver, receiver};
-pub use upkeep::check;
+pub use upkeep::{check, repair};
 
 use std::sync::RwLock;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::reply::{
-    Changed, Checked, Delivered, DomainLine, KeyState, Locked, MailboxLine, Outcome, QuotaLine, Refusal,
-    Reply, Server, SettingLine,
+    Changed, Checked, Delivered, DomainLine, KeyState, Locked, Lost, MailboxLine, Outcome, QuotaLine,
+    Refusal, Reply, Server, SettingLine,
 };
 use crate::units::{Octets, Seconds};
 
@@ -88,6 +90,12 @@ fn checked_text(checked: &Checked) -> String {
         checked.texts,
         Octets(checked.text_octets)
     );
+    for mended in &checked.mended {
+        let _ = writeln!(text, "Mended: {mended}");
+    }
+    for lost in &checked.lost {
+        let _ = writeln!(text, "Lost: {}", lost_text(lost));
+    }
     for finding in &checked.findings {
         let _ = writeln!(text, "Damage: {finding}");
     }
@@ -96,6 +104,16 @@ fn checked_text(checked: &Checked) -> String {
         found => {
             let _ = writeln!(text, "{found} findings");
         }
+    }
+    text
+}
+
+fn lost_text(lost: &Lost) -> String {
+    let mut text = format!("message {} of {}", lost.sequence, lost.mailbox);
+    let received = lost.received.and_then(|received| i64::try_from(received).ok());
+    let received = received.and_then(|received| OffsetDateTime::from_unix_timestamp(received).ok());
+    if let (Some(received), Some(octets)) = (received.and_then(|at| at.format(&Rfc3339).ok()), lost.octets) {
+        let _ = write!(text, ", received {received}, {}", Octets(octets));
     }
     text
 }

@@ -16,7 +16,8 @@
 //! get [KEY]        {"ok":true,"settings":[{"setting","value","meaning","default","is_default",
 //!                   "takes_effect"}…]}
 //! backup           {"ok":true,"file","messages","file_octets"}
-//! check            {"ok":true,"domains","mailboxes","messages","texts","text_octets","findings":["…"],"findings_total"}
+//! check            {"ok":true,"domains","mailboxes","messages","texts","text_octets","findings":["…"],"findings_total",
+//!                   "mended":["…"],"mended_total","lost":[{"mailbox","sequence","received","octets"}…]}
 //! key              {"ok":true,"file","id","trouble","sealed","unsealed","advice"}
 //! deliver          {"ok":true,"recipients":[{"recipient","outcome"}…]}
 //! refused          {"ok":false,"error":{"code":"not-found","message":"…","mend":"…"}}
@@ -71,6 +72,22 @@ pub struct Checked {
     /// What is not as it should be, in sentences; the first two hundred.
     pub findings: Vec<String>,
     pub findings_total: u64,
+    /// What a repair did before, in sentences; the first two hundred.
+    pub mended: Vec<String>,
+    pub mended_total: u64,
+    /// Every message that the repair could not keep.
+    pub lost: Vec<Lost>,
+}
+
+/// A message that is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Lost {
+    pub mailbox: String,
+    /// Its number in the mailbox, which is part of its UIDL.
+    pub sequence: u64,
+    /// Unix time in seconds; none where nothing is known of it.
+    pub received: Option<u64>,
+    pub octets: Option<u64>,
 }
 
 /// The key that seals recoverable passwords.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bincode::{Decode, Encode};
+use zeroize::Zeroize as _;
 
 use super::reply::{Code, Refusal};
 use crate::auth::password::acceptable;
@@ -12,6 +13,13 @@ use crate::auth::password::acceptable;
 /// What was given for a password. Not printed by `Debug`.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Secret(String);
+
+/// It is not left behind in memory.
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl Secret {
     /// Whether `-` was typed: the password itself comes from standard input.

@@ -2,32 +2,14 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::PathBuf;
 
 use super::commands::{Get, Set};
 use super::reply::{Changed, Code, Connections};
 use super::*;
-use crate::mailroot::{Environment, data_file};
-
-/// A store in a directory of its own, and a home in which the pointer file lies.
-struct Bench {
-    home: PathBuf,
-    mailroot: MailRoot,
-    store: Store,
-}
+use crate::mailroot::data_file;
+use crate::tests::bench::Bench;
 
 impl Bench {
-    fn new(name: &str) -> Self {
-        let home = std::env::temp_dir().join(format!("winpop-admin-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&home);
-        fs::create_dir_all(&home).unwrap();
-        let environment = Environment { home: Some(home.clone().into()), ..Environment::default() };
-        let mailroot = MailRoot::find(None, &environment).unwrap();
-        crate::mailroot::create(&mailroot.dir).unwrap();
-        let store = Store::create(&mailroot.data_file()).unwrap();
-        Self { home, mailroot, store }
-    }
-
     fn run(&self, op: &Op, service: Option<&dyn Service>) -> Result<Reply, Refusal> {
         self.run_on(&self.store, op, service)
     }
@@ -49,12 +31,6 @@ impl Bench {
             Ok(Reply::Settings { settings }) => settings[0].value.clone(),
             other => panic!("{other:?}"),
         }
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.home);
     }
 }
 
@@ -194,4 +170,66 @@ fn a_path_is_seen_from_where_it_was_typed() {
     assert_eq!(typed.seen_from_here().unwrap().values, [here.join("mail").to_str().unwrap()]);
     let Op::Set(typed) = set("hostname", "mail", false) else { panic!() };
     assert_eq!(typed.seen_from_here().unwrap().values, ["mail"]);
+}
+
+#[test]
+fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
+    let bench = Bench::new("repair");
+    let mailbox: crate::address::Address = "ann@example.com".parse().unwrap();
+    let delivered = bench.store.write(move |tx| {
+        let credential = crate::auth::password::Credential {
+            version: 0,
+            verifier: crate::auth::password::Verifier::of_nobody([0; 16]),
+            sealed: None,
+        };
+        let _ = tx.add_domain(&mailbox.domain, 1)?;
+        let _ = tx.add_mailbox(&mailbox, credential, 1)?;
+        let mut receiver = crate::wire::Receiver::content(crate::wire::LineEnds::Normalise, 1000);
+        receiver.push(b"a text to be found again");
+        let text = receiver.finish().expect("it is short");
+        let letter = crate::store::Letter { recipient: mailbox.clone(), prefix: vec![], tag: 1 };
+        tx.deliver(&text, &[letter], 1)
+    });
+    assert_eq!(delivered.wait().unwrap(), [crate::verdict::Delivery::Stored]);
+    let file = bench.mailroot.data_file();
+    let refusal = repair(&file).unwrap_err();
+    assert_eq!(refusal.code, Code::Busy);
+
+    // The file is copied as it is after closing it, and an octet of the text is changed.
+    let copy = bench.home.join("damaged.db");
+    let path = bench.home.join("backup.db");
+    bench.store.backup(&path).unwrap();
+    let mut octets = fs::read(&path).unwrap();
+    let at = octets.windows(6).position(|octets| octets == b"a text").unwrap();
+    octets[at] = b'A';
+    fs::write(&copy, &octets).unwrap();
+    let found = upkeep::check(&Store::open(&copy).unwrap()).unwrap();
+    assert!(render::text(&found).contains("has changed since it was stored\n1 findings\n"));
+    let mended = render::text(&repair(&copy).unwrap());
+    assert!(mended.contains("Mended: text "), "{mended}");
+    assert!(mended.ends_with("Everything is as it should be\n"), "{mended}");
+}
+
+#[test]
+fn every_lost_message_is_named() {
+    let lost =
+        |received, octets| reply::Lost { mailbox: "ann@example.com".into(), sequence: 3, received, octets };
+    let checked = Reply::Checked(reply::Checked {
+        domains: 1,
+        mailboxes: 1,
+        messages: 0,
+        texts: 0,
+        text_octets: 0,
+        findings: vec![],
+        findings_total: 0,
+        mended: vec![],
+        mended_total: 0,
+        lost: vec![lost(Some(1_800_000_000), Some(1234)), lost(None, None)],
+    });
+    let text = render::text(&checked);
+    assert!(text.contains("Lost: message 3 of ann@example.com, received 2027-01-15T08:00:00Z, "), "{text}");
+    assert!(text.contains("Lost: message 3 of ann@example.com\n"), "{text}");
+    assert!(render::json(&checked).contains(
+        r#""lost":[{"mailbox":"ann@example.com","sequence":3,"received":1800000000,"octets":1234},{"#
+    ));
 }

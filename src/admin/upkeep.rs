@@ -1,9 +1,10 @@
-//! Looking after the data file: backup and check.
+//! Looking after the data file: backup, check and repair.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::reply::{BackedUp, Checked, Code, Refusal, Reply};
-use crate::store::{BackupError, Store};
+use super::reply::{BackedUp, Checked, Code, Lost, Refusal, Reply};
+use crate::store::{BackupError, LostMessage, OpenErrorKind, RepairReport, Store};
 
 pub fn back_up(store: &Store, file: &str) -> Result<Reply, Refusal> {
     match store.backup(Path::new(file)) {
@@ -20,6 +21,21 @@ pub fn back_up(store: &Store, file: &str) -> Result<Reply, Refusal> {
 }
 
 pub fn check(store: &Store) -> Result<Reply, Refusal> {
+    check_after(store, RepairReport::default())
+}
+
+/// Mends the store in a file that nobody has open, and checks what came of it.
+pub fn repair(file: &Path) -> Result<Reply, Refusal> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let repaired = Store::repair(file, now).map_err(|error| match error.kind {
+        OpenErrorKind::Locked => Refusal::new(Code::Busy, error.to_string())
+            .with_mend("A store is repaired while nobody uses it: end the service first"),
+        _ => Refusal::fault(error),
+    })?;
+    check_after(&Store::open(file).map_err(Refusal::fault)?, repaired)
+}
+
+fn check_after(store: &Store, repaired: RepairReport) -> Result<Reply, Refusal> {
     let report = store.check().map_err(Refusal::fault)?;
     Ok(Reply::Checked(Checked {
         domains: report.domains,
@@ -29,5 +45,14 @@ pub fn check(store: &Store) -> Result<Reply, Refusal> {
         text_octets: report.text_octets,
         findings: report.findings,
         findings_total: report.findings_total,
+        mended: repaired.mended,
+        mended_total: repaired.mended_total,
+        lost: repaired.lost.into_iter().map(lost).collect(),
     }))
+}
+
+fn lost(message: LostMessage) -> Lost {
+    let LostMessage { mailbox, sequence, received_octets } = message;
+    let (received, octets) = received_octets.unzip();
+    Lost { mailbox, sequence, received, octets }
 }

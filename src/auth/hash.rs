@@ -47,6 +47,13 @@ pub fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
+/// Takes milliseconds at the usual number of rounds.
+pub fn pbkdf2_sha256(password: &[u8], salt: &[u8], rounds: u32) -> [u8; 32] {
+    #[cfg(test)]
+    work::note("pbkdf2-sha256");
+    pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password, salt, rounds)
+}
+
 #[cfg(test)]
 pub mod work {
     use std::cell::RefCell;

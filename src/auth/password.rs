@@ -5,11 +5,10 @@
 //! password cannot be had back from it. APOP, CRAM-MD5 and NTLM need the password: it comes out of the seal with a
 //! key that lies outside of the data file ([`super::seal`]).
 
+use super::hash::{self, hmac_sha256};
 use super::seal::{Key, NONCE_OCTETS, Sealed};
 use crate::address::Address;
 use bincode::{Decode, Encode};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::fmt;
 use subtle::ConstantTimeEq;
@@ -92,7 +91,7 @@ impl Credential {
 impl Verifier {
     pub fn new(password: &str, salt: [u8; SALT_OCTETS], iterations: u32) -> Self {
         let (client_key, server_key) = keys(password, &salt, iterations);
-        Self { salt, iterations, stored_key: Sha256::digest(client_key).into(), server_key }
+        Self { salt, iterations, stored_key: hash::sha256(&client_key), server_key }
     }
 
     /// A verifier that no password fits, so that an unknown user takes the same path and time as a known one.
@@ -103,7 +102,7 @@ impl Verifier {
     /// Whether this is the password. Takes as long as making the verifier did.
     pub fn accepts(&self, password: &str) -> bool {
         let (client_key, _) = keys(password, &self.salt, self.iterations);
-        Sha256::digest(client_key).ct_eq(&self.stored_key).into()
+        hash::sha256(&client_key).ct_eq(&self.stored_key).into()
     }
 }
 
@@ -112,14 +111,8 @@ fn keys(password: &str, salt: &[u8], iterations: u32) -> ([u8; 32], [u8; 32]) {
     // Normalize(password) is SASLprep (RFC 4013). A password that it prohibits is used as it was typed: clients
     // do the same, and refusing it would lock out whoever brings it from elsewhere.
     let prepared = stringprep::saslprep(password).unwrap_or(Cow::Borrowed(password));
-    let salted: [u8; 32] = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(prepared.as_bytes(), salt, iterations);
+    let salted = hash::pbkdf2_sha256(prepared.as_bytes(), salt, iterations);
     (hmac_sha256(&salted, b"Client Key"), hmac_sha256(&salted, b"Server Key"))
-}
-
-fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
-    mac.update(message);
-    mac.finalize().into_bytes().into()
 }
 
 impl fmt::Debug for Credential {
@@ -157,7 +150,7 @@ mod tests {
         let proof = STANDARD.decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=").unwrap();
         let signature = hmac_sha256(&verifier.stored_key, exchange.as_bytes());
         let client_key: Vec<u8> = proof.iter().zip(signature).map(|(p, s)| p ^ s).collect();
-        assert_eq!(Sha256::digest(client_key)[..], verifier.stored_key);
+        assert_eq!(hash::sha256(&client_key), verifier.stored_key);
         let server_signature = hmac_sha256(&verifier.server_key, exchange.as_bytes());
         assert_eq!(STANDARD.encode(server_signature), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
     }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use mail_parser::MessageParser;
 
+use super::carry_out::carry_out;
 use super::commands::Deliver;
-use super::winpop::carry_out;
 use crate::admin::reply::{Code, Outcome};
 use crate::admin::{Refusal, Reply, Request, Submission, render};
 use crate::mailroot::MailRoot;

@@ -3,6 +3,7 @@
 //! The binary goes by three names: `pop3svc`, `winpop` for administration alone, and `sendmail` for programs
 //! that send mail. [`main`] is the one place where a command is handed on.
 
+mod carry_out;
 mod commands;
 mod completions;
 mod deliver;
@@ -129,9 +130,10 @@ fn run(command: Command, common: &Common) -> ExitCode {
     }
 }
 
-/// Shows what became of a look after the data file. Findings are no success.
+/// Shows what became of a look after the data file. Findings and losses are no success.
 fn look_after(answer: Answer, common: &Common) -> ExitCode {
-    let found = matches!(&answer, Ok(Reply::Checked(checked)) if checked.findings_total > 0);
+    let found =
+        matches!(&answer, Ok(Reply::Checked(found)) if found.findings_total > 0 || !found.lost.is_empty());
     match answer {
         Ok(reply) => {
             let text = if common.json { render::json(&reply) } else { render::text(&reply) };
@@ -155,8 +157,8 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
         }
         Err(refusal) => return fail(program.name, &refusal),
     };
-    let answer =
-        winpop::prepare(op).and_then(|op| winpop::carry_out(&Request::Command(op), b"", &mailroot(&common)?));
+    let answer = winpop::prepare(op)
+        .and_then(|op| carry_out::carry_out(&Request::Command(op), b"", &mailroot(&common)?));
     match answer {
         Ok(reply) if common.json => print(&render::json(&reply)),
         Ok(reply) => print(&render::text(&reply)),

@@ -1,14 +1,14 @@
 //! `backup`, `check` and `key`.
 
-use std::path::Path;
+use std::path::PathBuf;
 
+use super::carry_out::carry_out;
 use super::commands::{Backup, Check, Key};
-use super::winpop::carry_out;
 use crate::admin::reply::Code;
 use crate::admin::{self, Refusal, Request};
 use crate::control::Answer;
 use crate::mailroot::MailRoot;
-use crate::store::Store;
+use crate::store::{OpenError, OpenErrorKind, Store};
 
 pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     let file = std::path::absolute(&typed.file)
@@ -22,26 +22,21 @@ pub fn key(typed: &Key, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Ans
     carry_out(&request, b"", &mailroot()?)
 }
 
-/// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open.
+/// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open. Where it is opened
+/// here, the checksums of its index are compared too.
 pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
+    let mailroot = mailroot()?;
+    let file = typed.file.as_ref().map_or_else(|| mailroot.data_file(), PathBuf::from);
     if typed.repair {
-        return Err(Refusal::new(Code::NotAvailable, "mending is not available in this version")
-            .with_mend("Without --repair, check says what is wrong"));
+        return admin::repair(&file);
     }
-    let Some(file) = &typed.file else {
-        return carry_out(&Request::Check, b"", &mailroot()?);
-    };
-    let store = Store::open(Path::new(file)).map_err(Refusal::fault)?;
-    admin::check(&store)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_asked_to_mend_does_not_merely_look() {
-        let repair = Check { file: None, repair: true };
-        assert_eq!(check(&repair, || panic!("nothing is opened")).unwrap_err().code, Code::NotAvailable);
+    match Store::open_verified(&file) {
+        Ok(store) => admin::check(&store),
+        Err(OpenError { kind: OpenErrorKind::Locked | OpenErrorKind::Missing, .. })
+            if typed.file.is_none() =>
+        {
+            carry_out(&Request::Check, b"", &mailroot)
+        }
+        Err(error) => Err(Refusal::fault(error)),
     }
 }

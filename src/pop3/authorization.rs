@@ -74,8 +74,8 @@ impl Session {
         }
     }
 
-    /// The handshake begins immediately behind our reply (RFC 2595 section 4). What stands in the input by then came from
-    /// anybody, and the owner throws it away.
+    /// The handshake begins immediately behind our reply (RFC 2595 section 4). What stands in the input by then came
+    /// from anybody, and the owner throws it away.
     fn begin_tls(&mut self, user: Option<Vec<u8>>, out: &mut Vec<u8>) -> Next {
         match self.policy.channel {
             Channel::Clear { stls_offered: true } => {

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::{Channel, Credentials, Password, Policy};
+use super::{Credentials, Password, Policy};
 use crate::address::Address;
 use crate::auth::nonce::{self, Nonce};
 use crate::auth::{Account, Refusal, digest, ntlm, scram};
@@ -264,15 +264,6 @@ fn require_oneself(identity: &str, name: &str) -> Result<(), Refusal> {
 impl Credentials {
     pub(super) fn new(name: &[u8], password: &[u8]) -> Self {
         Self { name: String::from_utf8_lossy(name).into_owned(), password: Password::from(password) }
-    }
-}
-
-impl Channel {
-    fn binding(&self) -> Option<&crate::auth::ChannelBinding> {
-        match self {
-            Channel::Clear { .. } => None,
-            Channel::Tls(binding) => Some(binding),
-        }
     }
 }
 

@@ -16,11 +16,10 @@
 //! - Listings are written in slices: `out` grows past [`SLICE_OCTETS`] by less than one slice.
 //!
 //! ```text
-//!                ┌─ StartTls ─► back
 //! Connected ─► AUTHORIZATION ─► Login, or Account ─► Open ─► TRANSACTION ─► List, Send, Flush ─► back
-//!                │    ▲                      │                 │
-//!                ▼    └────── refused ───────┘                 ├─ QUIT, nothing deleted ─► Close
-//!              Close                                           └─ QUIT ─► Commit ─► Close
+//!                │    ▲  │                   ▼        │        │
+//!                ▼    │  └─ StartTls ─► back Deny     │        ├─ QUIT, nothing deleted ─► Close
+//!              Close  └─────── refused ──────┴────────┘        └─ QUIT ─► Commit ─► Close
 //! ```
 
 mod authorization;
@@ -82,6 +81,15 @@ pub enum Channel {
         stls_offered: bool,
     },
     Tls(ChannelBinding),
+}
+
+impl Channel {
+    fn binding(&self) -> Option<&ChannelBinding> {
+        match self {
+            Channel::Clear { .. } => None,
+            Channel::Tls(binding) => Some(binding),
+        }
+    }
 }
 
 /// What happened. `Connected` comes first; lines come when [`Next::ReadLine`] asked for one, everything else

@@ -80,8 +80,9 @@ impl Accounts {
         }
     }
 
-    /// What a mechanism has to know of the account of this name, whether there is one or not.
-    pub fn find(&self, name: &str) -> Result<Account, Fault> {
+    /// What a mechanism has to know of the account of this name, whether there is one or not; and the version of its
+    /// credential, to be named when it is opened.
+    pub fn find(&self, name: &str) -> Result<(Account, u64), Fault> {
         let address = Address::from_login(name).ok();
         let credential = self.credential(address.as_ref())?;
         let exists = credential.is_some();
@@ -94,14 +95,16 @@ impl Accounts {
             (Some(credential), Some(address)) => keyring.recover(credential, address),
             _ => keyring.recover(&self.decoy_credential, &self.decoy),
         };
-        Ok(Account { exists, verifier, password })
+        let version = credential.map_or(0, |credential| credential.version);
+        Ok((Account { exists, verifier, password }, version))
     }
 
-    /// Opens the maildrop of an account whose password was proven.
-    pub fn open(&self, name: &str) -> Result<Login<Maildrop>, Fault> {
-        match Address::from_login(name) {
-            Ok(address) => self.store.open_maildrop(&address),
-            Err(_) => Ok(Login::WrongCredentials),
+    /// Opens the maildrop of an account whose password was proven, unless it is another one by now.
+    pub fn open(&self, name: &str, version: u64) -> Result<Login<Maildrop>, Fault> {
+        let Ok(address) = Address::from_login(name) else { return Ok(Login::WrongCredentials) };
+        match self.credential(Some(&address))? {
+            Some(credential) if credential.version == version => self.store.open_maildrop(&address),
+            _ => Ok(Login::WrongCredentials),
         }
     }
 
@@ -126,5 +129,85 @@ impl Accounts {
             Address::from_login(name).map_or_else(|_| name.to_owned(), |address| address.to_string());
         let hash = blake3::keyed_hash(&self.salt_key, folded.as_bytes());
         *hash.as_bytes().first_chunk().expect("a hash is longer than a salt")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::hash::work;
+    use crate::pop3::Password;
+    use crate::tests::bench::Bench;
+
+    /// Accounts with a mailbox `ann@example.com`, whose password is "secret".
+    fn accounts(bench: &Bench) -> Accounts {
+        let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
+        set_password(&bench.store, &keyring, "secret");
+        Accounts::new(bench.store.clone(), keyring).unwrap()
+    }
+
+    fn set_password(store: &Store, keyring: &Keyring, password: &str) {
+        let ann: Address = "ann@example.com".parse().unwrap();
+        let credential = Credential::new(password, &ann, Fresh::draw().unwrap(), keyring.key().ok());
+        let set = store.write(move |tx| {
+            let _ = tx.add_domain(&ann.domain, 0)?;
+            match tx.add_mailbox(&ann, credential.clone(), 0)? {
+                Ok(()) => Ok(Ok(())),
+                Err(_) => tx.set_credential(&ann, credential.clone()),
+            }
+        });
+        assert_eq!(set.wait().unwrap(), Ok(()));
+    }
+
+    fn log_in(accounts: &Accounts, name: &str, password: &str) -> bool {
+        let credentials =
+            Credentials { name: name.to_owned(), password: Password::from(password.as_bytes()) };
+        matches!(accounts.log_in(&credentials).unwrap(), Login::Welcome(_))
+    }
+
+    #[test]
+    fn an_unknown_name_costs_the_same_work_as_a_wrong_password() {
+        let bench = Bench::new("accounts-work");
+        let accounts = accounts(&bench);
+        let work_of = |name: &str| {
+            work::take();
+            assert!(!log_in(&accounts, name, "wrong"));
+            work::take()
+        };
+        let known = work_of("ann@example.com");
+        assert!(known.contains(&"pbkdf2-sha256"));
+        for unknown in ["bob@example.com", "ann@example.org", "not an address", ""] {
+            assert_eq!(work_of(unknown), known, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_account_looks_like_a_known_one_and_the_same_each_time() {
+        let bench = Bench::new("accounts-unknown");
+        let accounts = accounts(&bench);
+        let (known, _) = accounts.find("ann@example.com").unwrap();
+        let (unknown, _) = accounts.find("bob@example.com").unwrap();
+        assert!(known.exists && !unknown.exists);
+        assert!(known.password.is_some() && unknown.password.is_some());
+        assert_eq!(known.verifier.iterations, unknown.verifier.iterations);
+        let salt = |name: &str| accounts.find(name).unwrap().0.verifier.salt;
+        assert_eq!(salt("bob@example.com"), salt("BOB%example.com"));
+        assert_ne!(salt("bob@example.com"), salt("eve@example.com"));
+    }
+
+    #[test]
+    fn a_password_that_was_right_is_not_derived_again_until_it_changes() {
+        let bench = Bench::new("accounts-cache");
+        let accounts = accounts(&bench);
+        assert!(log_in(&accounts, "ann@example.com", "secret"));
+        work::take();
+        assert!(log_in(&accounts, "ANN@example.com", "secret"));
+        assert!(!work::take().contains(&"pbkdf2-sha256"));
+        let (_, version) = accounts.find("ann@example.com").unwrap();
+        set_password(&accounts.store, &accounts.keyring.read().unwrap(), "another");
+        assert!(!log_in(&accounts, "ann@example.com", "secret"));
+        assert!(log_in(&accounts, "ann@example.com", "another"));
+        let stale = accounts.open("ann@example.com", version).unwrap();
+        assert!(matches!(stale, Login::WrongCredentials), "a proof of the old password opens nothing");
     }
 }

@@ -9,6 +9,7 @@ use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
+use zeroize::Zeroize;
 
 /// Replies and short texts are gathered up to this length before they are written, so that pipelined commands
 /// share writes.
@@ -104,6 +105,8 @@ impl Connection {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.lines.push(&self.read[..count]);
+        // There may be a password in it, which is wiped there when it has been used, and here now.
+        self.read[..count].zeroize();
         Ok(())
     }
 

@@ -66,7 +66,11 @@ async fn hear(service: Arc<Service>, mut stream: Async<UnixStream>) -> io::Resul
         Timer::after(REQUEST_MAX).await;
         Err(io::ErrorKind::TimedOut.into())
     };
-    let answer = match read_request(&mut stream).or(late).await? {
+    let request = read_request(&mut stream).or(late).await?;
+    // From here on the service waits for this command before it ends.
+    let Some(_taken) = service.command_token() else { return Ok(()) };
+    stream.write_all(&[control::TAKEN]).await?;
+    let answer = match request {
         Ok(Request::Deliver(submission)) => deliver(&service, &mut stream, &submission).await?,
         Ok(request) => smol::unblock(move || carry_out(&service, &request)).await,
         Err(bad) => Err(bad.into()),

@@ -83,6 +83,9 @@ pub struct Service {
     /// Held by each session; when all are dropped the service has come to rest.
     session: Mutex<Option<Sender<Infallible>>>,
     sessions: Receiver<Infallible>,
+    /// The same for administrators' commands, which are heard until all sessions have ended.
+    command: Mutex<Option<Sender<Infallible>>>,
+    commands: Receiver<Infallible>,
 }
 
 /// A service that listens.
@@ -110,6 +113,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     let control_listener = control::bind(&socket)
         .map_err(|e| format!("the control socket {} cannot be made: {e}", socket.display()))?;
     let (session, sessions) = smol::channel::bounded(1);
+    let (command, commands) = smol::channel::bounded(1);
     let (going_on, ending) = smol::channel::bounded(1);
     let service = Arc::new(Service {
         accounts,
@@ -130,6 +134,8 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         ending,
         session: Mutex::new(Some(session)),
         sessions,
+        command: Mutex::new(Some(command)),
+        commands,
     });
     if let Err(sentence) = service.listeners().change_to(&service, &settings) {
         // Nobody was told of this socket yet; what is left of it would only mislead.
@@ -191,7 +197,10 @@ impl Running {
         };
         let again = signal_to_end(&mut self.signals, service);
         at_rest.or(too_long).or(again).await;
-        // Until here administrators were heard; from here on their commands wait until the data file is free.
+        // Until here administrators were heard. What was taken is carried out; whoever comes later waits until the data
+        // file is free.
+        service.command.lock().expect("no holder of this lock panics").take();
+        let _ = service.commands.recv().await;
         for task in self.tasks.drain(..) {
             task.cancel().await;
         }
@@ -220,6 +229,11 @@ impl Service {
     async fn accept_tls(&self, socket: Socket) -> io::Result<Stream> {
         self.tls.look_at_files(&self.store, &self.settings(), Instant::now());
         self.tls.accept(socket).await
+    }
+
+    /// Held by a command while it is carried out; none when the service takes no more.
+    fn command_token(&self) -> Option<Sender<Infallible>> {
+        self.command.lock().expect("no holder of this lock panics").clone()
     }
 
     /// Held by a session for as long as it lasts; none when the service is ending.

@@ -37,6 +37,7 @@ pub async fn serve(
         service,
         peer,
         name: String::new(),
+        version: 0,
         unauthenticated: Some(unauthenticated),
         maildrop: None,
         uids: Vec::new(),
@@ -90,6 +91,8 @@ struct Driver {
     peer: IpAddr,
     /// The last name under which somebody wanted to log in.
     name: String,
+    /// The version of the credential that was last handed out for a proof.
+    version: u64,
     /// Until somebody has.
     unauthenticated: Option<Counted>,
     /// From then on.
@@ -178,14 +181,17 @@ impl Driver {
         self.wait_as_guesser(name.clone()).await;
         let service = self.service.clone();
         match smol::unblock(move || service.accounts.find(&name)).await {
-            Ok(account) => Event::Account(account),
+            Ok((account, version)) => {
+                self.version = version;
+                Event::Account(account)
+            }
             Err(fault) => unavailable(fault),
         }
     }
 
     async fn open(&mut self, name: &str) -> Event<'static> {
-        let (service, name) = (self.service.clone(), name.to_owned());
-        let outcome = smol::unblock(move || service.accounts.open(&name)).await;
+        let (service, name, version) = (self.service.clone(), name.to_owned(), self.version);
+        let outcome = smol::unblock(move || service.accounts.open(&name, version)).await;
         self.welcome(outcome)
     }
 

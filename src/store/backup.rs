@@ -5,7 +5,7 @@
 //! verified and durable: whoever finds the file finds it whole.
 
 use super::container::Container;
-use super::disk::{DataFile, Disk};
+use super::disk::{DataFile, Disk, FileError};
 use super::index::{CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, QUOTAS, TEXTS};
 use super::index::{Fault, MESSAGES, Read, SETTINGS, Snapshot as IndexSnapshot, Tables, Tx};
 use super::rows::{Row, TextRow};
@@ -79,7 +79,9 @@ impl Store {
         let _pin = self.0.shared.pins.pin();
         let snapshot = self.read()?;
         let temporary = temporary_beside(path);
-        let outcome = copy_to(&snapshot, &temporary).and_then(|report| {
+        let of_copy = |e: FileError| BackupError::Copy(temporary.clone(), OpenErrorKind::from(e).to_string());
+        let file = DataFile::create_new(&temporary).map_err(of_copy)?;
+        let outcome = copy_to(&snapshot, file, &temporary).and_then(|report| {
             let failed = |e: io::Error| BackupError::Copy(path.to_owned(), e.to_string());
             fs::rename(&temporary, path).map_err(failed)?;
             sync_directory_of(path).map_err(failed)?;
@@ -116,17 +118,21 @@ fn may_replace(path: &Path) -> Result<(), BackupError> {
     }
 }
 
+/// A name that no other backup has: two of them may be under way at once, and one that was killed may have left
+/// its file behind.
 fn temporary_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}.unfinished", std::process::id()))
+    let names =
+        (0u32..).map(|n| path.with_file_name(format!(".{name}.{}.{n}.unfinished", std::process::id())));
+    let mut unused = names.skip_while(|name| name.symlink_metadata().is_ok());
+    unused.next().expect("a directory has fewer files than there are numbers")
 }
 
-fn copy_to(source: &Snapshot, temporary: &Path) -> Result<BackupReport, BackupError> {
+fn copy_to(source: &Snapshot, file: DataFile, temporary: &Path) -> Result<BackupReport, BackupError> {
     let of_copy = |what: String| BackupError::Copy(temporary.to_owned(), what);
-    let file = DataFile::open(temporary, true).map_err(|e| of_copy(OpenErrorKind::from(e).to_string()))?;
     let disk: Arc<dyn Disk> = Arc::new(file);
     let container = Container::create(disk.clone()).map_err(|e| of_copy(e.to_string()))?;
-    let database = open_database(&container).map_err(|e| of_copy(e.to_string()))?;
+    let database = open_database(&container, false).map_err(|e| of_copy(e.to_string()))?;
     let fault_of_copy = |fault: Fault| of_copy(fault.to_string());
     let mut transaction = database.begin_write().map_err(|e| of_copy(e.to_string()))?;
     transaction.set_quick_repair(true);
@@ -182,8 +188,8 @@ fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>, temporary: &Path) -> Resul
         }
         texts.sort_unstable_by_key(|(row, _)| row.at);
         for (row, name) in texts {
-            let mut text = vec![0; row.wire_octets as usize];
-            source.container().read_blob(row.at, &mut text).map_err(Fault::from)?;
+            let text = source.container().view_blob(row.at, row.wire_octets as usize).map_err(Fault::from)?;
+            text.fetch().map_err(Fault::from)?;
             if blake3::hash(&text) != name {
                 return Err(BackupError::DamagedText(name.into()));
             }

@@ -4,14 +4,15 @@
 //! through in parts.
 
 use super::container::{EXTENT, extent_at};
-use super::index::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, Fault, MAILBOXES, MESSAGES, Read, TEXTS};
-use super::rows::{Counts, DomainRow, MailboxRow, MessageRow, Row, StoreRow, TextRow};
-use super::space::footprint;
+use super::index::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, Fault, MAILBOXES, MESSAGES, QUOTAS, Read, TEXTS};
+use super::rows::{Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow};
+use super::space::ALIGN;
 use super::{Snapshot, Store};
 use crate::address::{Address, Domain};
 use crate::wire;
 use redb::ReadableTable;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Findings that are kept; more are counted.
 const FINDINGS_MAX: usize = 200;
@@ -33,6 +34,7 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
+    #[cfg(test)]
     pub fn is_clean(&self) -> bool {
         self.findings_total == 0
     }
@@ -46,23 +48,22 @@ impl CheckReport {
 }
 
 impl Store {
-    /// Verifies the whole store as of now. Takes as long as reading it; not for the executor.
+    /// Verifies the whole store as of now. Takes as long as reading it; not for the executor. The checksums of the
+    /// index's own pages are compared by [`Store::open_verified`], before a store is opened.
     pub fn check(&self) -> Result<CheckReport, Fault> {
         // The pin comes before the snapshot: no text that the snapshot has is overwritten meanwhile.
         let _pin = self.0.shared.pins.pin();
         let snapshot = self.read()?;
-        let mut check =
-            Check { snapshot: &snapshot, report: CheckReport::default(), owners: BTreeMap::new() };
-        check.directory()?;
-        check.messages_and_texts()?;
-        check.counts()?;
-        check.space()?;
-        Ok(check.report)
+        // redb may panic on pages that are damaged.
+        catch_unwind(AssertUnwindSafe(|| Check::of(&snapshot)))
+            .unwrap_or_else(|_| Err(Fault::damaged("its index cannot be read")))
     }
 }
 
 struct Check<'a> {
     snapshot: &'a Snapshot,
+    /// What the store counts of itself.
+    stored: StoreRow,
     report: CheckReport,
     /// Mailboxes by id: name, the id of the domain, and what was counted.
     owners: BTreeMap<u32, Owner>,
@@ -71,12 +72,36 @@ struct Check<'a> {
 struct Owner {
     name: String,
     domain: Option<u32>,
+    /// As its row has them; none where there is no such row, or it cannot be read.
+    stored: Option<Counts>,
     seen: Counts,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn of(snapshot: &'a Snapshot) -> Result<CheckReport, Fault> {
+        let stored = match snapshot.totals() {
+            Ok(totals) => Some(totals),
+            Err(Fault::Damaged(_)) => None,
+            Err(fault) => return Err(fault),
+        };
+        let mut check = Check {
+            snapshot,
+            stored: stored.unwrap_or_default(),
+            report: CheckReport::default(),
+            owners: BTreeMap::new(),
+        };
+        if stored.is_none() {
+            check.report.find("the row that counts the whole store is missing, or cannot be read".to_owned());
+        }
+        check.directory()?;
+        check.messages_and_texts()?;
+        check.counts()?;
+        check.quotas()?;
+        check.space()?;
+        Ok(check.report)
+    }
+
     fn directory(&mut self) -> Result<(), Fault> {
-        let next_id = self.snapshot.totals()?.next_id;
         let mut domain_ids = HashMap::new();
         for row in self.snapshot.table(DOMAINS)?.iter()? {
             let (name, row) = row?;
@@ -85,7 +110,7 @@ impl Check<'_> {
             match DomainRow::from_row(row.value()) {
                 Ok(row) => {
                     domain_ids.insert(name.to_owned(), row.id);
-                    self.add_owner(name.to_owned(), row.id, None, next_id);
+                    self.add_owner(name.to_owned(), row.id, None)?;
                 }
                 Err(_) => self.report.find(format!("the row of domain {name} cannot be read")),
             }
@@ -106,21 +131,27 @@ impl Check<'_> {
                 self.report.find(format!("\"{name}\" is listed as a mailbox and is not an address"));
             }
             match MailboxRow::from_row(row.value()) {
-                Ok(row) => self.add_owner(name, row.id, domain.or(Some(0)), next_id),
+                Ok(row) => self.add_owner(name, row.id, domain.or(Some(0)))?,
                 Err(_) => self.report.find(format!("the row of mailbox {name} cannot be read")),
             }
         }
         Ok(())
     }
 
-    fn add_owner(&mut self, name: String, id: u32, domain: Option<u32>, next_id: u32) {
-        if id >= next_id {
+    fn add_owner(&mut self, name: String, id: u32, domain: Option<u32>) -> Result<(), Fault> {
+        if id >= self.stored.next_id {
             self.report.find(format!("{name} has an id that was never given out"));
         }
-        let owner = Owner { name: name.clone(), domain, seen: Counts::default() };
+        let row = self.snapshot.table(COUNTS)?.get(id)?;
+        let stored = row.and_then(|row| Counts::from_row(row.value()).ok());
+        if stored.is_none() {
+            self.report.find(format!("the counts of {name} are missing, or cannot be read"));
+        }
+        let owner = Owner { name: name.clone(), domain, stored, seen: Counts::default() };
         if let Some(other) = self.owners.insert(id, owner) {
             self.report.find(format!("{name} and {} have the same id", other.name));
         }
+        Ok(())
     }
 
     /// Goes through the texts in parts of bounded size; the messages are counted on the first pass.
@@ -134,7 +165,9 @@ impl Check<'_> {
             let mut seen = self.texts_of_part(first, last)?;
             self.messages_of_part(first, last, part == 0, &mut seen)?;
             for (name, text) in seen {
-                if text.references != text.references_seen {
+                if text.references_seen == 0 {
+                    self.report.find(format!("no message has the text {}", blake3::Hash::from(name)));
+                } else if text.references != text.references_seen {
                     self.report.find(format!(
                         "text {} counts {} messages and {} have it",
                         blake3::Hash::from(name),
@@ -171,7 +204,12 @@ impl Check<'_> {
             self.report.find(format!("text {hash} lies outside of the file"));
             return None;
         }
-        let mut text = vec![0; row.wire_octets as usize];
+        let mut text = Vec::new();
+        if text.try_reserve_exact(row.wire_octets as usize).is_err() {
+            self.report.find(format!("text {hash} is too long to be read"));
+            return None;
+        }
+        text.resize(row.wire_octets as usize, 0);
         if let Err(e) = self.snapshot.container().read_blob(row.at, &mut text) {
             self.report.find(format!("text {hash} cannot be read: {e}"));
             return None;
@@ -203,7 +241,7 @@ impl Check<'_> {
                 continue;
             };
             if count {
-                self.count_message(mailbox, sequence, &row)?;
+                self.count_message(mailbox, sequence, &row);
             }
             if !(first..=last).contains(&row.text[0]) {
                 continue;
@@ -223,20 +261,18 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn count_message(&mut self, mailbox: u32, sequence: u64, row: &MessageRow) -> Result<(), Fault> {
+    fn count_message(&mut self, mailbox: u32, sequence: u64, row: &MessageRow) {
         self.report.messages += 1;
-        let next = self.snapshot.counts(mailbox)?.next_sequence;
         let Some(owner) = self.owners.get_mut(&mailbox).filter(|owner| owner.domain.is_some()) else {
             self.report.find(format!("message {sequence} belongs to no mailbox (id {mailbox})"));
-            return Ok(());
+            return;
         };
         owner.seen.messages += 1;
-        owner.seen.octets += row.octets;
-        if sequence >= next {
+        owner.seen.octets = owner.seen.octets.saturating_add(row.octets);
+        if owner.stored.is_some_and(|stored| sequence >= stored.next_sequence) {
             let name = owner.name.clone();
             self.report.find(format!("message {sequence} of {name} has a number that was never given out"));
         }
-        Ok(())
     }
 
     fn name_of(&self, mailbox: u32) -> &str {
@@ -249,19 +285,19 @@ impl Check<'_> {
         for (id, owner) in &self.owners {
             let of_it = expected.entry(*id).or_default();
             of_it.messages += owner.seen.messages;
-            of_it.octets += owner.seen.octets;
+            of_it.octets = of_it.octets.saturating_add(owner.seen.octets);
             if let Some(domain) = owner.domain {
                 let of_domain = expected.entry(domain).or_default();
                 of_domain.messages += owner.seen.messages;
-                of_domain.octets += owner.seen.octets;
+                of_domain.octets = of_domain.octets.saturating_add(owner.seen.octets);
                 of_domain.mailboxes += 1;
                 whole.mailboxes += 1;
                 whole.messages += owner.seen.messages;
-                whole.octets += owner.seen.octets;
+                whole.octets = whole.octets.saturating_add(owner.seen.octets);
             }
         }
         for (id, owner) in &self.owners {
-            let stored = self.snapshot.counts(*id)?;
+            let Some(stored) = owner.stored else { continue };
             let right = Counts { next_sequence: stored.next_sequence, ..expected[id] };
             if stored != right {
                 self.report.find(format!(
@@ -276,7 +312,7 @@ impl Check<'_> {
                 self.report.find(format!("there are counts of an id ({id}) that does not exist"));
             }
         }
-        let stored = self.snapshot.totals()?;
+        let stored = self.stored;
         let StoreRow { domains, mailboxes, messages, octets, .. } = whole;
         whole = StoreRow { domains, mailboxes, messages, octets, ..stored };
         if stored != whole {
@@ -286,22 +322,57 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// What accounts have used is what their mailboxes hold.
+    fn quotas(&mut self) -> Result<(), Fault> {
+        let mut right: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for row in self.snapshot.table(MAILBOXES)?.iter()? {
+            let Ok(row) = MailboxRow::from_row(row?.1.value()) else { continue };
+            if let (Some(account), Some(owner)) = (row.quota, self.owners.get(&row.id)) {
+                let (used, mailboxes) = right.entry(account).or_default();
+                *used = used.saturating_add(owner.seen.octets);
+                *mailboxes += 1;
+            }
+        }
+        for row in self.snapshot.table(QUOTAS)?.iter()? {
+            let (account, row) = row?;
+            let account = account.value();
+            let Some((used, mailboxes)) = right.remove(account) else {
+                self.report.find(format!("nothing counts against the quota of {account}"));
+                continue;
+            };
+            match QuotaRow::from_row(row.value()) {
+                Ok(quota) if (quota.used, quota.mailboxes) == (used, mailboxes) => {}
+                Ok(quota) => self.report.find(format!(
+                    "the quota of {account} has {} octets of {} mailboxes used, and it should be {used} of {mailboxes}",
+                    quota.used, quota.mailboxes
+                )),
+                Err(_) => self.report.find(format!("the quota of {account} cannot be read")),
+            }
+        }
+        for account in right.into_keys() {
+            self.report.find(format!("the quota of {account}, against which mailboxes count, is missing"));
+        }
+        Ok(())
+    }
+
     /// Every octet of a blob extent belongs to one text or one free run, and no blob extent is the index's.
     fn space(&mut self) -> Result<(), Fault> {
-        let mut owned: Vec<(u64, u64)> = Vec::new();
+        // Beginnings and lengths; sums of them are taken in more bits than a damaged row has.
+        let mut owned: Vec<(u128, u128)> = Vec::new();
         let mut text_octets = 0;
         for row in self.snapshot.table(TEXTS)?.iter()? {
             if let Ok(row) = TextRow::from_row(row?.1.value()) {
-                owned.push((row.at, footprint(row.wire_octets)));
-                text_octets += row.wire_octets;
+                let len = u128::from(row.wire_octets.max(1)).next_multiple_of(u128::from(ALIGN));
+                owned.push((row.at.into(), len));
+                text_octets += u128::from(row.wire_octets);
             }
         }
-        if text_octets != self.snapshot.totals()?.text_octets {
+        if text_octets != u128::from(self.stored.text_octets) {
             self.report.find("the texts are not as long together as is counted".to_owned());
         }
         for row in self.snapshot.table(FREE)?.iter()? {
             let (at, len) = row?;
-            owned.push((at.value(), len.value()));
+            owned.push((at.value().into(), len.value().into()));
         }
         owned.sort_unstable();
         for pair in owned.windows(2) {
@@ -309,7 +380,7 @@ impl Check<'_> {
                 self.report.find(format!("the octets at {} have two owners", pair[1].0));
             }
         }
-        let index_extents = self.snapshot.container().index_extents();
+        let index_extents: HashSet<u32> = self.snapshot.container().index_extents().into_iter().collect();
         let mut blob_extents = Vec::new();
         for row in self.snapshot.table(BLOB_EXTENTS)?.iter()? {
             blob_extents.push(row?.0.value());
@@ -317,15 +388,19 @@ impl Check<'_> {
         if blob_extents.iter().any(|extent| index_extents.contains(extent)) {
             self.report.find("a part of the file belongs to the index and to texts".to_owned());
         }
-        let inside = |at: u64| {
-            let extent = at.checked_sub(extent_at(0)).map(|past| (past / EXTENT) as u32);
+        let inside = |at: u128| {
+            let extent = at.checked_sub(extent_at(0).into()).map(|past| past / u128::from(EXTENT));
+            let extent = extent.and_then(|extent| u32::try_from(extent).ok());
             extent.is_some_and(|extent| blob_extents.binary_search(&extent).is_ok())
         };
-        if owned.iter().any(|(at, len)| !inside(*at) || !inside(at + len - 1)) {
+        let is_misplaced = |&(at, len): &(u128, u128)| {
+            len == 0 || at % u128::from(ALIGN) != 0 || !inside(at) || !inside(at + len - 1)
+        };
+        if owned.iter().any(is_misplaced) {
             self.report.find("a text or free run lies outside of the space for texts".to_owned());
         }
-        let sum: u64 = owned.iter().map(|(_, len)| len).sum();
-        let space = blob_extents.len() as u64 * EXTENT;
+        let sum: u128 = owned.iter().map(|(_, len)| len).sum();
+        let space = blob_extents.len() as u128 * u128::from(EXTENT);
         if sum != space {
             self.report.find(format!("the space for texts is {space} octets, and {sum} are accounted for"));
         }

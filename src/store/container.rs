@@ -3,6 +3,7 @@
 //! ```text
 //!      0   static header: magic, format version, extent size, blake3; written last when the file is made
 //!   4 KiB  redb's page 0 (its header; redb writes it in place, 320 octets, switching between two commit slots)
+//!  32 KiB  the static header again: a store whose first octets are lost must not be taken for one never made
 //!  64 KiB  superblock slot 0
 //! 512 KiB  superblock slot 1
 //!   1 MiB  extents of 1 MiB: each is redb's (listed in the superblock), blobs' (listed in a table of redb), or free
@@ -14,6 +15,8 @@
 //! 1. A superblock is written to the older slot, before the sync that makes a commit durable, and only when it changed.
 //! 2. Between two syncs the map only gains extents that no durable commit needs yet, and loses extents that no durable
 //!    commit needs any more. So whichever of the two superblocks survives a crash serves whichever commit survives.
+//!    A crash tears only the older of them; that the newer one is lost (a bad sector) looks just like it, and so the
+//!    index is verified in full whenever a superblock does not match its checksum, or the file is shorter than it says.
 //! 3. An extent that redb gave up is used again only after a superblock without it is durable (`dropped` until then).
 //! 4. redb's header stands before the superblocks, so that a copy made front to back never holds a map that is older
 //!    than the header it has to serve.
@@ -22,63 +25,41 @@
 //!
 //! This file knows redb's space only as octets; what is in it is `index.rs`'s business.
 
+mod format;
+
 use super::disk::{Disk, DiskUsage, View};
+#[cfg(test)]
+pub use format::SUPERBLOCKS;
+pub use format::{ContainerError, FORMAT_VERSION};
+use format::{MAP_EXTENTS_MAX, SLOTS, Superblock};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub const EXTENT: u64 = 1 << 20;
-/// The version of everything below: header, superblock, tables. A newer program opens an older file.
-pub const FORMAT_VERSION: u32 = 1;
-
-const MAGIC: &[u8; 16] = b"pop3svc winpop\x1a\n";
-const HEADER_OCTETS: usize = 64;
 const INDEX_PAGE_0: u64 = 4 << 10;
 const INDEX_PAGE_0_OCTETS: u64 = 4 << 10;
-const SLOTS: [u64; 2] = [64 << 10, 512 << 10];
-const SLOT_OCTETS: usize = 448 << 10;
 const EXTENTS_AT: u64 = 1 << 20;
 /// Extents kept aside for the index. A commit of a single operation needs a few dozen pages of 4 KiB.
 const RESERVE_EXTENTS: usize = 2;
-
-const SUPERBLOCK_MAGIC: &[u8; 4] = b"SBLK";
-const SUPERBLOCK_HEAD: usize = 24;
-const HASH_OCTETS: usize = 32;
-/// How many extents redb's space can have: what fits into a slot, 112 GiB.
-const MAP_EXTENTS_MAX: usize = (SLOT_OCTETS - SUPERBLOCK_HEAD - HASH_OCTETS) / 4;
-
-/// Why a file is not a container that this program can open.
-#[derive(Debug)]
-pub enum ContainerError {
-    /// No header: nothing was ever written, or the making of the file was cut short.
-    Unfinished,
-    NotAStore,
-    Newer {
-        version: u32,
-    },
-    Damaged(&'static str),
-    Io(io::Error),
-}
-
-impl From<io::Error> for ContainerError {
-    fn from(e: io::Error) -> Self {
-        ContainerError::Io(e)
-    }
-}
 
 #[derive(Debug)]
 pub struct Container {
     disk: Arc<dyn Disk>,
     space: Mutex<IndexSpace>,
+    /// Whether something that a crash can explain, and damage can too, was found when the container was opened.
+    doubtful: bool,
+    /// redb has been told of an I/O error, and refuses everything from then on.
+    failed: AtomicBool,
+    sync_failed: AtomicBool,
 }
 
-/// The superblock's contents, and what follows from them.
+/// The superblock as it is to be written next, and what else is known of the extents.
 #[derive(Debug, Default)]
 struct IndexSpace {
-    sequence: u64,
-    /// Exactly what redb last set: it takes any other length for damage.
-    index_len: u64,
-    /// Extent `i` of redb lies in extent `map[i] - 1` of the file; 0: never written, reads as zeros.
-    map: Vec<u32>,
+    block: Superblock,
+    /// Extents that the file had when it was opened.
+    found: u32,
     /// Extents in the file, whoever owns them.
     end: u32,
     /// Free whole extents.
@@ -99,47 +80,73 @@ impl Container {
         disk.set_len(EXTENTS_AT)?;
         // A full disk must not stand in the way of a superblock.
         disk.reserve_zeroed(0, EXTENTS_AT)?;
-        let space = IndexSpace { sequence: 1, ..IndexSpace::default() };
-        disk.write_at(SLOTS[1], &encode_superblock(&space)?)?;
+        let block = Superblock { sequence: 1, ..Superblock::default() };
+        let space = IndexSpace { block, ..IndexSpace::default() };
+        disk.write_at(SLOTS[1], &space.block.encode()?)?;
         disk.sync()?;
-        Ok(Arc::new(Self { disk, space: Mutex::new(space) }))
+        Ok(Self::new(disk, space, false))
     }
 
-    /// Writes the header. Everything that makes the container whole is durable before it.
+    /// Writes the headers. Everything that makes the container whole is durable before them, so one is enough.
     pub fn finish(&self) -> io::Result<()> {
         self.disk.sync()?;
-        self.disk.write_at(0, &encode_header())?;
+        for at in format::HEADERS {
+            self.disk.write_at(at, &format::encode_header())?;
+        }
         self.disk.sync()
+    }
+
+    fn new(disk: Arc<dyn Disk>, space: IndexSpace, doubtful: bool) -> Arc<Self> {
+        let (failed, sync_failed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { disk, space: Mutex::new(space), doubtful, failed, sync_failed })
     }
 
     /// Reads header and superblocks. Which extents are blobs' is not known yet: none is given out before
     /// [`Container::adopt_blob_extents`].
     pub fn open(disk: Arc<dyn Disk>) -> Result<Arc<Self>, ContainerError> {
         let len = disk.len()?;
-        let mut header = [0; HEADER_OCTETS];
-        if len >= HEADER_OCTETS as u64 {
-            disk.read_at(0, &mut header)?;
-        }
-        check_header(&header)?;
+        format::find_header(&*disk, len)?;
         if len < EXTENTS_AT {
             return Err(ContainerError::Damaged("it was cut short"));
         }
-        let mut space = newest_superblock(&*disk)?;
-        let in_file = len.saturating_sub(EXTENTS_AT).div_ceil(EXTENT) as u32;
-        space.end = space.map.iter().copied().max().unwrap_or(0).max(in_file);
-        let container = Arc::new(Self { disk, space: Mutex::new(space) });
-        container.cover_all_extents(&container.lock())?;
-        Ok(container)
+        let (block, one_is_lost) = format::newest_superblock(&*disk)?;
+        let mut space = IndexSpace { block, ..IndexSpace::default() };
+        let in_file = ((len - EXTENTS_AT) / EXTENT) as u32;
+        let in_map = space.block.map.iter().copied().max().unwrap_or(0);
+        space.found = in_file;
+        space.end = in_map.max(in_file);
+        let doubtful = one_is_lost || in_map > in_file;
+        // Where one was lost, the first sync to come writes it anew.
+        space.changes += u64::from(one_is_lost);
+        cover_all_extents(&*disk, space.end)?;
+        Ok(Self::new(disk, space, doubtful))
     }
 
-    /// Told by the index which extents hold blobs. What nobody owns is free. An extent with two owners is damage.
+    /// Whether the index is to be verified in full before it is used.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    /// Whether an I/O error has put an end to the index's work: it has to be opened anew.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether it was a sync: then what was written before may never have reached the disk.
+    pub fn a_sync_failed(&self) -> bool {
+        self.sync_failed.load(Ordering::Acquire)
+    }
+
+    /// Told by the index which extents hold blobs. What nobody owns is free. An extent with two owners, or beyond the end
+    /// of the file, is damage: what a durable commit names was in the file before.
     pub fn adopt_blob_extents(&self, blob_extents: &[u32]) -> Result<(), ContainerError> {
         let mut space = self.lock();
-        let highest = blob_extents.iter().map(|extent| extent + 1).max().unwrap_or(0);
-        space.end = space.end.max(highest);
         let mut owned = vec![false; space.end as usize];
-        let index_extents = space.map.iter().filter(|place| **place != 0).map(|place| place - 1);
-        for extent in index_extents.chain(blob_extents.iter().copied()).collect::<Vec<_>>() {
+        if blob_extents.iter().any(|extent| *extent >= space.found) {
+            return Err(ContainerError::Damaged("it was cut short"));
+        }
+        let index_extents = space.block.map.iter().filter(|place| **place != 0).map(|place| place - 1);
+        for extent in index_extents.chain(blob_extents.iter().copied()) {
             if std::mem::replace(&mut owned[extent as usize], true) {
                 return Err(ContainerError::Damaged("a part of the file has two owners"));
             }
@@ -147,16 +154,6 @@ impl Container {
         space.reserve.clear();
         space.dropped.clear();
         space.pool = (0..space.end).rev().filter(|extent| !owned[*extent as usize]).collect();
-        self.cover_all_extents(&space)?;
-        Ok(())
-    }
-
-    /// A crash may have kept a superblock and lost the length of the file.
-    fn cover_all_extents(&self, space: &IndexSpace) -> io::Result<()> {
-        let needed = extent_at(space.end);
-        if self.disk.len()? < needed {
-            self.disk.set_len(needed)?;
-        }
         Ok(())
     }
 
@@ -226,16 +223,21 @@ impl Container {
 
     /// The extents that the superblock lists as the index's.
     pub fn index_extents(&self) -> Vec<u32> {
-        self.lock().map.iter().filter(|place| **place != 0).map(|place| place - 1).collect()
-    }
-
-    pub fn disk(&self) -> Arc<dyn Disk> {
-        self.disk.clone()
+        self.lock().block.map.iter().filter(|place| **place != 0).map(|place| place - 1).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, IndexSpace> {
         self.space.lock().expect("no holder of this lock panics")
     }
+}
+
+/// A crash may have kept a superblock and lost the length of the file.
+fn cover_all_extents(disk: &dyn Disk, end: u32) -> io::Result<()> {
+    let needed = extent_at(end);
+    if disk.len()? < needed {
+        disk.set_len(needed)?;
+    }
+    Ok(())
 }
 
 /// Where an extent begins in the file.
@@ -249,27 +251,51 @@ pub struct IndexBackend(pub Arc<Container>);
 
 impl redb::StorageBackend for IndexBackend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().index_len)
+        Ok(self.0.lock().block.index_len)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let disk = &self.0.disk;
-        let mut space = self.0.lock();
-        if len < space.index_len {
+        self.0.noting_failure(self.0.set_index_len(len))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.noting_failure(self.0.read_index(offset, out))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.noting_failure(self.0.write_index(offset, data))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.noting_failure(self.0.sync_index())
+    }
+}
+
+impl Container {
+    fn noting_failure<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        if outcome.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        outcome
+    }
+
+    fn set_index_len(&self, len: u64) -> io::Result<()> {
+        let mut space = self.lock();
+        if len < space.block.index_len {
             let keep = len.div_ceil(EXTENT) as usize;
-            while space.map.len() > keep {
-                match space.map.pop() {
+            while space.block.map.len() > keep {
+                match space.block.map.pop() {
                     Some(place) if place != 0 => space.dropped.push(place - 1),
                     _ => {}
                 }
             }
             // What grows again must read as zeros past the old end.
             let tail = len % EXTENT;
-            if let Some(&place) = space.map.get(keep.wrapping_sub(1))
+            if let Some(&place) = space.block.map.get(keep.wrapping_sub(1))
                 && tail != 0
                 && place != 0
             {
-                disk.punch(extent_at(place - 1) + tail, EXTENT - tail)?;
+                self.disk.punch(extent_at(place - 1) + tail, EXTENT - tail)?;
             }
         } else if len.div_ceil(EXTENT) as usize > MAP_EXTENTS_MAX {
             return Err(io::Error::new(
@@ -278,88 +304,87 @@ impl redb::StorageBackend for IndexBackend {
             ));
         }
         // Growing backs nothing: an extent is taken at the first write into it.
-        space.index_len = len;
+        space.block.index_len = len;
         space.changes += 1;
         Ok(())
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let container = &*self.0;
+    fn read_index(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if offset < INDEX_PAGE_0_OCTETS {
             assert!(offset + out.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
-            return container.disk.read_at(INDEX_PAGE_0 + offset, out);
+            return self.disk.read_at(INDEX_PAGE_0 + offset, out);
         }
         for piece in pieces(offset, out.len()) {
             let place = {
-                let space = container.lock();
-                if offset + out.len() as u64 > space.index_len {
+                let space = self.lock();
+                if offset + out.len() as u64 > space.block.index_len {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                space.map.get(piece.index).copied().unwrap_or(0)
+                space.block.map.get(piece.index).copied().unwrap_or(0)
             };
             let part = &mut out[piece.range];
             match place {
                 0 => part.fill(0),
-                place => container.disk.read_at(extent_at(place - 1) + piece.inner, part)?,
+                place => self.disk.read_at(extent_at(place - 1) + piece.inner, part)?,
             }
         }
         Ok(())
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let container = &*self.0;
+    fn write_index(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         if offset < INDEX_PAGE_0_OCTETS {
             assert!(offset + data.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
-            return container.disk.write_at(INDEX_PAGE_0 + offset, data);
+            return self.disk.write_at(INDEX_PAGE_0 + offset, data);
         }
         for piece in pieces(offset, data.len()) {
-            let place = container.back_index_extent(piece.index)?;
-            container.disk.write_at(extent_at(place - 1) + piece.inner, &data[piece.range])?;
+            let place = self.back_index_extent(piece.index)?;
+            self.disk.write_at(extent_at(place - 1) + piece.inner, &data[piece.range])?;
         }
         Ok(())
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        let container = &*self.0;
+    fn sync_index(&self) -> io::Result<()> {
         let (changes, dropped) = {
-            let mut space = container.lock();
+            let mut space = self.lock();
             if space.changes != space.durable_changes {
-                space.sequence += 1;
-                let slot = SLOTS[(space.sequence % 2) as usize];
-                container.disk.write_at(slot, &encode_superblock(&space)?)?;
+                space.block.sequence += 1;
+                let slot = SLOTS[(space.block.sequence % 2) as usize];
+                self.disk.write_at(slot, &space.block.encode()?)?;
             }
             (space.changes, space.dropped.len())
         };
-        container.disk.sync()?;
-        let mut space = container.lock();
+        let synced = self.disk.sync();
+        self.sync_failed.fetch_or(synced.is_err(), Ordering::AcqRel);
+        synced?;
+        let mut space = self.lock();
         space.durable_changes = space.durable_changes.max(changes);
         let freed: Vec<u32> = space.dropped.drain(..dropped).collect();
+        for extent in &freed {
+            self.punch(extent_at(*extent), EXTENT);
+        }
         space.pool.extend(freed);
         Ok(())
     }
-}
 
-impl Container {
     /// The extent behind redb's extent `index`, taken now if there is none yet; it reads as zeros then.
     fn back_index_extent(&self, index: usize) -> io::Result<u32> {
-        let mut space = self.lock();
-        if space.map.len() <= index {
-            space.map.resize(index + 1, 0);
+        loop {
+            let mut space = self.lock();
+            if space.block.map.len() <= index {
+                space.block.map.resize(index + 1, 0);
+            }
+            if space.block.map[index] != 0 {
+                return Ok(space.block.map[index]);
+            }
+            if let Some(extent) = space.reserve.pop() {
+                space.block.map[index] = extent + 1;
+                space.changes += 1;
+                return Ok(extent + 1);
+            }
+            drop(space);
+            // Readers of redb write too, so what is filled here may be gone before it is taken.
+            self.fill_reserve()?;
         }
-        if space.map[index] == 0 {
-            let extent = match space.reserve.pop() {
-                Some(extent) => extent,
-                None => {
-                    drop(space);
-                    self.fill_reserve()?;
-                    space = self.lock();
-                    space.reserve.pop().expect("it was just filled, and only the writer takes from it")
-                }
-            };
-            space.map[index] = extent + 1;
-            space.changes += 1;
-        }
-        Ok(space.map[index])
     }
 }
 
@@ -383,88 +408,4 @@ fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
         done += count;
         Some(Piece { index: (at / EXTENT) as usize, inner, range })
     })
-}
-
-fn encode_header() -> [u8; HEADER_OCTETS] {
-    let mut header = [0; HEADER_OCTETS];
-    header[..16].copy_from_slice(MAGIC);
-    header[16..20].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    header[20..24].copy_from_slice(&(EXTENT as u32).to_le_bytes());
-    let hash = blake3::hash(&header[..32]);
-    header[32..].copy_from_slice(hash.as_bytes());
-    header
-}
-
-fn check_header(header: &[u8; HEADER_OCTETS]) -> Result<(), ContainerError> {
-    if header.iter().all(|octet| *octet == 0) {
-        return Err(ContainerError::Unfinished);
-    }
-    if header[..16] != *MAGIC {
-        return Err(ContainerError::NotAStore);
-    }
-    // The version comes first: a newer program may have another idea of the rest.
-    let version = u32::from_le_bytes(header[16..20].try_into().expect("four octets"));
-    if version > FORMAT_VERSION {
-        return Err(ContainerError::Newer { version });
-    }
-    if blake3::hash(&header[..32]).as_bytes() != &header[32..] {
-        return Err(ContainerError::Damaged("its header does not match its checksum"));
-    }
-    Ok(())
-}
-
-fn encode_superblock(space: &IndexSpace) -> io::Result<Vec<u8>> {
-    if space.map.len() > MAP_EXTENTS_MAX {
-        return Err(io::Error::new(io::ErrorKind::StorageFull, "the index has reached its greatest size"));
-    }
-    let mut block = Vec::with_capacity(SUPERBLOCK_HEAD + space.map.len() * 4 + HASH_OCTETS);
-    block.extend_from_slice(SUPERBLOCK_MAGIC);
-    block.extend_from_slice(&(space.map.len() as u32).to_le_bytes());
-    block.extend_from_slice(&space.sequence.to_le_bytes());
-    block.extend_from_slice(&space.index_len.to_le_bytes());
-    for place in &space.map {
-        block.extend_from_slice(&place.to_le_bytes());
-    }
-    let hash = blake3::hash(&block);
-    block.extend_from_slice(hash.as_bytes());
-    Ok(block)
-}
-
-fn newest_superblock(disk: &dyn Disk) -> Result<IndexSpace, ContainerError> {
-    let mut newest: Option<IndexSpace> = None;
-    for at in SLOTS {
-        if let Some(space) = read_superblock(disk, at)?
-            && newest.as_ref().is_none_or(|best| space.sequence > best.sequence)
-        {
-            newest = Some(space);
-        }
-    }
-    newest.ok_or(ContainerError::Damaged("neither of its superblocks matches its checksum"))
-}
-
-/// The superblock in a slot, or none where its checksum does not hold: a write into it was cut short.
-fn read_superblock(disk: &dyn Disk, at: u64) -> Result<Option<IndexSpace>, ContainerError> {
-    let mut head = [0; SUPERBLOCK_HEAD];
-    disk.read_at(at, &mut head)?;
-    let count = u32::from_le_bytes(head[4..8].try_into().expect("four octets")) as usize;
-    if head[..4] != *SUPERBLOCK_MAGIC || count > MAP_EXTENTS_MAX {
-        return Ok(None);
-    }
-    let body = SUPERBLOCK_HEAD + count * 4;
-    let mut block = vec![0; body + HASH_OCTETS];
-    disk.read_at(at, &mut block)?;
-    if blake3::hash(&block[..body]).as_bytes() != &block[body..] {
-        return Ok(None);
-    }
-    let word =
-        |range: std::ops::Range<usize>| u64::from_le_bytes(block[range].try_into().expect("eight octets"));
-    Ok(Some(IndexSpace {
-        sequence: word(8..16),
-        index_len: word(16..24),
-        map: block[SUPERBLOCK_HEAD..body]
-            .chunks_exact(4)
-            .map(|place| u32::from_le_bytes(place.try_into().expect("four octets")))
-            .collect(),
-        ..IndexSpace::default()
-    }))
 }

@@ -2,7 +2,7 @@
 
 use super::index::{Fault, Read, Tx};
 use super::quota;
-use super::rows::{MailboxRow, MessageRow, Row, TextRow};
+use super::rows::{DomainRow, MailboxRow, MessageRow, Row, TextRow};
 use crate::address::Address;
 use crate::verdict;
 use crate::wire::Text;
@@ -24,11 +24,17 @@ pub struct Letter {
     pub tag: u64,
 }
 
-/// Where a letter goes: ids, and the account whose quota it counts against.
+/// Where messages are: ids, and the account whose quota it counts against.
 struct Place {
     domain: u32,
     mailbox: u32,
     quota: Option<String>,
+}
+
+impl Place {
+    fn new(domain: &DomainRow, mailbox: MailboxRow) -> Self {
+        Self { domain: domain.id, mailbox: mailbox.id, quota: mailbox.quota }
+    }
 }
 
 impl Letter {
@@ -94,25 +100,15 @@ impl Tx<'_, '_> {
             }
             *taken += octets;
         }
-        Ok(Ok(Place { domain: domain.id, mailbox: mailbox.id, quota: mailbox.quota }))
+        Ok(Ok(Place::new(&domain, mailbox)))
     }
 
     fn add_message(&mut self, place: &Place, text: &Text, letter: &Letter, now: u64) -> Result<(), Fault> {
         let octets = letter.octets_with(text);
         let counts = self.counts_mut(place.mailbox)?;
         let sequence = counts.next_sequence;
-        counts.next_sequence += 1;
-        counts.messages += 1;
-        counts.octets += octets;
-        let of_domain = self.counts_mut(place.domain)?;
-        of_domain.messages += 1;
-        of_domain.octets += octets;
-        if let Some(account) = &place.quota {
-            self.quota_mut(account)?.used += octets;
-        }
-        let totals = self.totals_mut();
-        totals.messages += 1;
-        totals.octets += octets;
+        counts.next_sequence = sequence.checked_add(1).ok_or_else(miscounted)?;
+        self.change_counts(place, |count| count.checked_add(1), |sum| sum.checked_add(octets))?;
         let row = MessageRow {
             octets,
             tag: letter.tag,
@@ -120,7 +116,33 @@ impl Tx<'_, '_> {
             text: *text.hash.as_bytes(),
             prefix: letter.prefix.clone(),
         };
-        self.tables.messages.insert((place.mailbox, sequence), &row.to_row()[..])?;
+        let replaced = self.tables.messages.insert((place.mailbox, sequence), &row.to_row()[..])?;
+        if replaced.is_some() {
+            return Err(Fault::damaged("a message's number is to be given out a second time"));
+        }
+        Ok(())
+    }
+
+    /// Counts messages and octets up or down for mailbox, domain, account and store. A count that cannot be right
+    /// stops the change: what it should be is for `pop3svc check --repair` to find out.
+    fn change_counts(
+        &mut self,
+        place: &Place,
+        messages: impl Fn(u64) -> Option<u64>,
+        octets: impl Fn(u64) -> Option<u64>,
+    ) -> Result<(), Fault> {
+        for id in [place.mailbox, place.domain] {
+            let counts = self.counts_mut(id)?;
+            counts.messages = messages(counts.messages).ok_or_else(miscounted)?;
+            counts.octets = octets(counts.octets).ok_or_else(miscounted)?;
+        }
+        if let Some(account) = &place.quota {
+            let quota = self.quota_mut(account)?;
+            quota.used = octets(quota.used).ok_or_else(miscounted)?;
+        }
+        let totals = self.totals_mut();
+        totals.messages = messages(totals.messages).ok_or_else(miscounted)?;
+        totals.octets = octets(totals.octets).ok_or_else(miscounted)?;
         Ok(())
     }
 
@@ -133,30 +155,33 @@ impl Tx<'_, '_> {
         let known = self.text(&name)?;
         let row = match known {
             Some(known) if self.holds(&known, &text.wire) => {
-                TextRow { references: known.references + references, ..known }
+                let references = known.references.checked_add(references).ok_or_else(miscounted)?;
+                TextRow { references, ..known }
             }
             _ => {
                 // Where a text of this name lies there but is not whole any more, this one takes its place, and the
                 // messages that shared it are mended.
                 let Some(at) = self.write_text(&text.wire)? else { return Ok(false) };
                 let wire_octets = text.wire.len() as u64;
-                let mut shared = 0;
-                match known {
-                    Some(known) => {
-                        log::error!(
-                            "the stored text {} was damaged; a new copy of it replaces it",
-                            text.hash
-                        );
-                        self.space.retire(known.at, known.wire_octets);
-                        shared = known.references;
-                    }
-                    None => self.totals_mut().text_octets += wire_octets,
+                let mut references = references;
+                if let Some(known) = known {
+                    log::error!("the stored text {} was damaged; a new copy of it replaces it", text.hash);
+                    self.space.retire(known.at, known.wire_octets);
+                    self.count_text_octets(|sum| sum.checked_sub(known.wire_octets))?;
+                    references = known.references.checked_add(references).ok_or_else(miscounted)?;
                 }
-                TextRow { at, wire_octets, references: shared + references }
+                self.count_text_octets(|sum| sum.checked_add(wire_octets))?;
+                TextRow { at, wire_octets, references }
             }
         };
         self.tables.texts.insert(name, &row.to_row()[..])?;
         Ok(true)
+    }
+
+    fn count_text_octets(&mut self, change: impl Fn(u64) -> Option<u64>) -> Result<(), Fault> {
+        let totals = self.totals_mut();
+        totals.text_octets = change(totals.text_octets).ok_or_else(miscounted)?;
+        Ok(())
     }
 
     /// Writes the octets into free space; none where there is no room.
@@ -187,7 +212,8 @@ impl Tx<'_, '_> {
         let mut stored = vec![0; PIECE.min(wire.len())];
         wire.chunks(PIECE).zip(0u64..).all(|(piece, index)| {
             let stored = &mut stored[..piece.len()];
-            self.container.read_blob(row.at + index * PIECE as u64, stored).is_ok() && stored == piece
+            let at = row.at.checked_add(index * PIECE as u64);
+            at.is_some_and(|at| self.container.read_blob(at, stored).is_ok()) && stored == piece
         })
     }
 
@@ -205,18 +231,23 @@ impl Tx<'_, '_> {
         if row.id != mailbox || row.locked || domain.locked {
             return Ok(false);
         }
+        let place = Place::new(&domain, row);
         for sequence in sequences {
-            self.delete_message(domain.id, &row, *sequence)?;
+            self.delete_message(&place, *sequence)?;
         }
         Ok(true)
     }
 
     /// Deletes every message of a mailbox.
-    pub fn delete_all_messages(&mut self, domain: u32, mailbox: &MailboxRow) -> Result<(), Fault> {
+    pub fn delete_all_messages(&mut self, domain: &DomainRow, mailbox: MailboxRow) -> Result<(), Fault> {
+        let place = Place::new(domain, mailbox);
         loop {
             let mut sequences = Vec::new();
-            for row in
-                self.tables.messages.range((mailbox.id, 0)..=(mailbox.id, u64::MAX))?.take(REMOVED_AT_A_TIME)
+            for row in self
+                .tables
+                .messages
+                .range((place.mailbox, 0)..=(place.mailbox, u64::MAX))?
+                .take(REMOVED_AT_A_TIME)
             {
                 sequences.push(row?.0.value().1);
             }
@@ -224,28 +255,18 @@ impl Tx<'_, '_> {
                 return Ok(());
             }
             for sequence in sequences {
-                self.delete_message(domain, mailbox, sequence)?;
+                self.delete_message(&place, sequence)?;
             }
         }
     }
 
     /// Deletes a message; one that is gone already is no fault.
-    fn delete_message(&mut self, domain: u32, mailbox: &MailboxRow, sequence: u64) -> Result<(), Fault> {
-        let removed = self.tables.messages.remove((mailbox.id, sequence))?;
+    fn delete_message(&mut self, place: &Place, sequence: u64) -> Result<(), Fault> {
+        let removed = self.tables.messages.remove((place.mailbox, sequence))?;
         let Some(row) = removed.map(|row| MessageRow::from_row(row.value())).transpose()? else {
             return Ok(());
         };
-        for id in [mailbox.id, domain] {
-            let counts = self.counts_mut(id)?;
-            counts.messages -= 1;
-            counts.octets -= row.octets;
-        }
-        let totals = self.totals_mut();
-        totals.messages -= 1;
-        totals.octets -= row.octets;
-        if let Some(account) = &mailbox.quota {
-            self.quota_mut(account)?.used -= row.octets;
-        }
+        self.change_counts(place, |count| count.checked_sub(1), |sum| sum.checked_sub(row.octets))?;
         self.drop_reference(&row.text)
     }
 
@@ -259,10 +280,14 @@ impl Tx<'_, '_> {
         } else {
             self.tables.texts.remove(name)?;
             self.space.retire(row.at, row.wire_octets);
-            self.totals_mut().text_octets -= row.wire_octets;
+            self.count_text_octets(|sum| sum.checked_sub(row.wire_octets))?;
         }
         Ok(())
     }
+}
+
+pub fn miscounted() -> Fault {
+    Fault::damaged("a count is not that of what is there")
 }
 
 /// Whether our own Delivered-To for this recipient stands in the text already.

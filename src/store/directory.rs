@@ -2,6 +2,7 @@
 //!
 //! What the administrator may be refused is a value ([`Refused`]); only a fault of the disk is an error.
 
+use super::delivery::miscounted;
 use super::index::{Fault, Read, Tx};
 use super::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
 use crate::address::{Address, Domain};
@@ -77,13 +78,15 @@ impl Tx<'_, '_> {
             let address = Address { local, domain: domain.clone() };
             if let Ok(one) = self.remove_mailbox(&address)? {
                 removed.mailboxes += one.mailboxes;
-                removed.messages += one.messages;
-                removed.octets += one.octets;
+                // A damaged count is no reason to keep a domain; deleting its messages says where it is wrong.
+                removed.messages = removed.messages.saturating_add(one.messages);
+                removed.octets = removed.octets.saturating_add(one.octets);
             }
         }
         self.tables.domains.remove(domain.as_str())?;
         self.forget_counts(row.id)?;
-        self.totals_mut().domains -= 1;
+        let totals = self.totals_mut();
+        totals.domains = less_one(totals.domains)?;
         Ok(Ok(removed))
     }
 
@@ -92,12 +95,14 @@ impl Tx<'_, '_> {
         let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
         let Some(row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
         let counts = self.counts(row.id)?;
-        self.delete_all_messages(domain.id, &row)?;
+        self.delete_all_messages(&domain, row.clone())?;
         self.leave_quota(&row, 0)?;
         self.tables.mailboxes.remove((address.domain.as_str(), address.local.as_str()))?;
         self.forget_counts(row.id)?;
-        self.counts_mut(domain.id)?.mailboxes -= 1;
-        self.totals_mut().mailboxes -= 1;
+        let of_domain = self.counts_mut(domain.id)?;
+        of_domain.mailboxes = less_one(of_domain.mailboxes)?;
+        let totals = self.totals_mut();
+        totals.mailboxes = less_one(totals.mailboxes)?;
         self.revoked.push(row.id);
         Ok(Ok(Removed { mailboxes: 1, messages: counts.messages, octets: counts.octets }))
     }
@@ -204,4 +209,8 @@ impl Tx<'_, '_> {
         self.tables.mailboxes.insert(key, &row.to_row()[..])?;
         Ok(())
     }
+}
+
+fn less_one(count: u64) -> Result<u64, Fault> {
+    count.checked_sub(1).ok_or_else(miscounted)
 }

@@ -108,8 +108,16 @@ impl DataFile {
     /// Opens the file and takes its lock; never waits for it. A file that is made here can be read by its
     /// owner alone.
     pub fn open(path: &Path, create: bool) -> Result<Self, FileError> {
-        let opened = OpenOptions::new().read(true).write(true).create(create).mode(0o600).open(path);
-        let file = match opened {
+        Self::open_as(OpenOptions::new().create(create), path)
+    }
+
+    /// Makes a file that must not be there yet, not even as a link to elsewhere.
+    pub fn create_new(path: &Path) -> Result<Self, FileError> {
+        Self::open_as(OpenOptions::new().create_new(true), path)
+    }
+
+    fn open_as(options: &mut OpenOptions, path: &Path) -> Result<Self, FileError> {
+        let file = match options.read(true).write(true).mode(0o600).open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(FileError::Missing),
             Err(e) => return Err(FileError::Io(e)),
@@ -121,6 +129,22 @@ impl DataFile {
         }
         let mapping = Arc::new(Mapping::new(&file).map_err(FileError::Io)?);
         Ok(Self { file, mapping })
+    }
+
+    /// Where the file system does not know the call, zeros are written instead.
+    fn allocate_or_write_zeros(&self, flags: FallocateFlags, at: u64, len: u64) -> io::Result<()> {
+        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, at, len)) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                let zeros = [0; 64 << 10];
+                let end = at + len;
+                (at..end).step_by(zeros.len()).try_for_each(|at| {
+                    let count = zeros.len().min((end - at) as usize);
+                    self.file.write_all_at(&zeros[..count], at)
+                })
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 }
 
@@ -148,25 +172,12 @@ impl Disk for DataFile {
     }
 
     fn punch(&self, at: u64, len: u64) -> io::Result<()> {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&self.file, flags, at, len) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                self.file.write_all_at(&vec![0; len as usize], at)
-            }
-            Err(e) => Err(e.into()),
-        }
+        self.allocate_or_write_zeros(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len)
     }
 
     fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()> {
         self.punch(at, len)?;
-        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), at, len) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                self.file.write_all_at(&vec![0; len as usize], at)
-            }
-            Err(e) => Err(e.into()),
-        }
+        self.allocate_or_write_zeros(FallocateFlags::empty(), at, len)
     }
 
     fn sync(&self) -> io::Result<()> {

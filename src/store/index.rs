@@ -326,6 +326,9 @@ impl<'a, 'txn> Tx<'a, 'txn> {
     pub fn new_id(&mut self) -> Result<u32, Fault> {
         let id = self.totals.next_id;
         self.totals.next_id = id.checked_add(1).ok_or_else(|| Fault::damaged("no id is left"))?;
+        if self.changed_counts.contains_key(&id) || self.tables.counts.get(id)?.is_some() {
+            return Err(Fault::damaged("an id is to be given out a second time"));
+        }
         Ok(id)
     }
 

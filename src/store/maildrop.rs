@@ -127,7 +127,8 @@ impl Maildrop {
     pub fn list(&self) -> Result<Vec<Entry>, Fault> {
         let snapshot = self.store.read()?;
         let table = snapshot.table(MESSAGES)?;
-        let mut entries = Vec::with_capacity(self.totals.messages as usize);
+        // A damaged count must not ask for more memory than there is.
+        let mut entries = Vec::with_capacity(self.totals.messages.min(1 << 20) as usize);
         for row in table.range((self.mailbox, 0)..(self.mailbox, self.below))? {
             let (key, row) = row?;
             let head = MessageHead::from_row(row.value())?;

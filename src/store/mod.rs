@@ -26,7 +26,10 @@ mod disk;
 mod index;
 mod maildrop;
 mod mapping;
+mod open_error;
 mod quota;
+mod repair;
+mod resync;
 mod rows;
 #[cfg(test)]
 mod simulated;
@@ -41,22 +44,26 @@ pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
 pub use index::{Fault, Read, Tx};
 pub use maildrop::Maildrop;
+pub use open_error::{OpenError, OpenErrorKind};
 pub use quota::of_mailbox as quota_of_mailbox;
+pub use repair::{LostMessage, RepairReport};
 #[cfg(any(test, fuzzing))]
 pub use rows::fuzz_rows;
 pub use rows::{CertificateRow, DomainRow};
 pub use writer::Pending;
 
 use container::{Container, ContainerError, IndexBackend};
-use disk::{DataFile, Disk, FileError};
+use disk::{DataFile, Disk};
 use index::{Snapshot as IndexSnapshot, Tables};
 use maildrop::Maildrops;
+use resync::Resync;
 use smol::channel::Sender;
 use space::{Pins, Space};
-use std::fmt;
 use std::io;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use writer::{Job, Writer};
@@ -82,6 +89,12 @@ impl Store {
         Self::open_on(disk).map_err(|e| e.at(path))
     }
 
+    /// Opens the store like [`Store::open`], but compares every page of its index with its checksum first.
+    pub fn open_verified(path: &Path) -> Result<Self, OpenError> {
+        let disk = Arc::new(lock_file(path, false)?);
+        Self::open_with(disk, Trust::Verified).map_err(|e| e.at(path))
+    }
+
     /// Makes a store in a new data file; the file counts as a store when all of it is durable.
     pub fn create(path: &Path) -> Result<Self, OpenError> {
         let disk = Arc::new(lock_file(path, true)?);
@@ -91,8 +104,13 @@ impl Store {
     }
 
     fn open_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
+        Self::open_with(disk, Trust::AsFound)
+    }
+
+    fn open_with(disk: Arc<dyn Disk>, trust: Trust) -> Result<Self, OpenErrorKind> {
+        let disk: Arc<dyn Disk> = Arc::new(Resync::new(disk));
         let pins = Pins::default();
-        let (open, space) = open_index(disk.clone(), pins.clone())?;
+        let (open, space) = open_index(disk.clone(), pins.clone(), trust)?;
         Self::start(disk, pins, open, space)
     }
 
@@ -106,7 +124,7 @@ impl Store {
             }
         }
         let container = Container::create(disk.clone()).map_err(OpenErrorKind::Io)?;
-        let database = open_database(&container)?;
+        let database = open_database(&container, false)?;
         make_tables(&database, &container)?;
         container.finish().map_err(OpenErrorKind::Io)?;
         database.close()?;
@@ -121,6 +139,7 @@ impl Store {
             maildrops: Maildrops::default(),
             current: Mutex::new(Some(Arc::new(open))),
             visitor_left: Condvar::new(),
+            mending_was_asked: AtomicBool::new(false),
         });
         let (queue, jobs) = smol::channel::bounded(writer::QUEUE_MAX);
         let writer = Writer::new(shared.clone(), jobs, space, commits);
@@ -131,7 +150,14 @@ impl Store {
 
     /// A consistent view of the index. To be let go soon: see [`Snapshot`].
     pub fn read(&self) -> Result<Snapshot, Fault> {
-        self.0.shared.snapshot()
+        let outcome = self.0.shared.snapshot();
+        if outcome.is_err() && !self.0.shared.mending_was_asked.swap(true, Ordering::Relaxed) {
+            // A reader may have met the fault, and nobody might write for a long time. If there is no place in the
+            // queue the writer has enough to do to find out by itself.
+            let queue = self.0.queue.as_ref().expect("it is there until the store is closed");
+            let _ = queue.try_send(Box::new(writer::Mend));
+        }
+        outcome
     }
 
     /// Hands work to the writer. The closure may be called more than once, each time on a fresh transaction, so what it
@@ -170,6 +196,8 @@ pub(in crate::store) struct Shared {
     /// None while the index is being opened anew, and after that has failed.
     current: Mutex<Option<Arc<OpenIndex>>>,
     visitor_left: Condvar,
+    /// Whether a reader has asked the writer already to open the index anew.
+    mending_was_asked: AtomicBool,
 }
 
 /// The container and the index in it, open.
@@ -191,8 +219,10 @@ impl Shared {
     }
 
     fn snapshot(self: &Arc<Self>) -> Result<Snapshot, Fault> {
-        let open = Some(self.current()?);
-        let visit = Visit { shared: self.clone(), open };
+        let visit = Visit { shared: self.clone(), open: Some(self.current()?) };
+        if visit.open().container.has_failed() {
+            return Err(Fault::Io("an earlier fault of the disk is not mended".into()));
+        }
         let index = IndexSnapshot::begin(&visit.open().database)?;
         Ok(Snapshot { index, visit })
     }
@@ -211,11 +241,14 @@ impl Shared {
     fn put_up(&self, open: OpenIndex) -> Arc<OpenIndex> {
         let open = Arc::new(open);
         *self.lock() = Some(open.clone());
+        self.mending_was_asked.store(false, Ordering::Relaxed);
         open
     }
 
+    /// Closes the index, or leaves that to its last reader: who lets go of the store may be a reader himself.
     fn close(&self) {
-        self.take_down();
+        let open = self.lock().take();
+        drop(open);
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<OpenIndex>>> {
@@ -265,31 +298,53 @@ impl Deref for Snapshot {
     }
 }
 
-fn open_database(container: &Arc<Container>) -> Result<redb::Database, OpenErrorKind> {
+/// How far redb's pages are trusted when they are opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// As after any shutdown or crash; verified only where the container gives reason for doubt.
+    AsFound,
+    /// Every page is compared with its checksum before it is used.
+    Verified,
+}
+
+fn open_database(container: &Arc<Container>, verify: bool) -> Result<redb::Database, OpenErrorKind> {
     let mut builder = redb::Database::builder();
     builder.set_cache_size(CACHE_OCTETS);
+    builder.set_check_integrity_on_open(verify);
     Ok(builder.create_with_backend(IndexBackend(container.clone()))?)
 }
 
-/// Opens container and index, and puts together which space is free.
-fn open_index(disk: Arc<dyn Disk>, pins: Pins) -> Result<(OpenIndex, Space), OpenErrorKind> {
-    let container = Container::open(disk)?;
-    let database = open_database(&container)?;
-    let open = OpenIndex { database, container };
-    let snapshot = IndexSnapshot::begin(&open.database)?;
+/// Opens container and index, and puts together which space is free. redb may panic on pages that are damaged, which is
+/// an error like any other here.
+fn open_index(disk: Arc<dyn Disk>, pins: Pins, trust: Trust) -> Result<(OpenIndex, Space), OpenErrorKind> {
+    let opening = AssertUnwindSafe(|| {
+        let container = Container::open(disk)?;
+        let verify = trust == Trust::Verified || container.is_doubtful();
+        let database = open_database(&container, verify)?;
+        let open = OpenIndex { database, container };
+        let (blob_extents, runs) = blob_space(&IndexSnapshot::begin(&open.database)?)?;
+        open.container.adopt_blob_extents(&blob_extents)?;
+        let space = Space::load(runs.into_iter(), blob_extents.into_iter().collect(), pins);
+        Ok((open, space))
+    });
+    catch_unwind(opening).unwrap_or(Err(OpenErrorKind::Damaged("its index cannot be read")))
+}
+
+/// Offset and length of free octets.
+type Run = (u64, u64);
+
+/// The blob extents, and the free runs, as the tables list them.
+fn blob_space(snapshot: &IndexSnapshot) -> Result<(Vec<u32>, Vec<Run>), Fault> {
     let mut extents = Vec::new();
-    for row in redb::ReadableTable::iter(&snapshot.table(index::BLOB_EXTENTS)?).map_err(Fault::from)? {
-        extents.push(row.map_err(Fault::from)?.0.value());
+    for row in redb::ReadableTable::iter(&snapshot.table(index::BLOB_EXTENTS)?)? {
+        extents.push(row?.0.value());
     }
     let mut runs = Vec::new();
-    for row in redb::ReadableTable::iter(&snapshot.table(index::FREE)?).map_err(Fault::from)? {
-        let (at, len) = row.map_err(Fault::from)?;
+    for row in redb::ReadableTable::iter(&snapshot.table(index::FREE)?)? {
+        let (at, len) = row?;
         runs.push((at.value(), len.value()));
     }
-    drop(snapshot);
-    open.container.adopt_blob_extents(&extents)?;
-    let space = Space::load(runs.into_iter(), extents.len(), pins).map_err(OpenErrorKind::Damaged)?;
-    Ok((open, space))
+    Ok((extents, runs))
 }
 
 /// The first transaction: every table, and the counts of an empty store.
@@ -315,94 +370,3 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
     };
     std::fs::File::open(directory)?.sync_all()
 }
-
-/// Why a store could not be opened or made: prints as one line with the mend.
-#[derive(Debug)]
-pub struct OpenError {
-    pub path: PathBuf,
-    pub kind: OpenErrorKind,
-}
-
-#[derive(Debug)]
-pub enum OpenErrorKind {
-    /// There is no such file, or its making was never finished.
-    Missing,
-    /// Another process has it open.
-    Locked,
-    AlreadyExists,
-    NotAStore,
-    /// Made by a newer version of this program.
-    Newer {
-        version: u32,
-    },
-    Damaged(&'static str),
-    Io(io::Error),
-    Fault(Fault),
-}
-
-impl OpenErrorKind {
-    fn at(self, path: &Path) -> OpenError {
-        OpenError { path: path.to_owned(), kind: self }
-    }
-}
-
-impl From<FileError> for OpenErrorKind {
-    fn from(e: FileError) -> Self {
-        match e {
-            FileError::Missing => OpenErrorKind::Missing,
-            FileError::Locked => OpenErrorKind::Locked,
-            FileError::Io(e) => OpenErrorKind::Io(e),
-        }
-    }
-}
-
-impl From<ContainerError> for OpenErrorKind {
-    fn from(e: ContainerError) -> Self {
-        match e {
-            ContainerError::Unfinished => OpenErrorKind::Missing,
-            ContainerError::NotAStore => OpenErrorKind::NotAStore,
-            ContainerError::Newer { version } => OpenErrorKind::Newer { version },
-            ContainerError::Damaged(what) => OpenErrorKind::Damaged(what),
-            ContainerError::Io(e) => OpenErrorKind::Io(e),
-        }
-    }
-}
-
-impl From<Fault> for OpenErrorKind {
-    fn from(fault: Fault) -> Self {
-        OpenErrorKind::Fault(fault)
-    }
-}
-
-impl From<redb::DatabaseError> for OpenErrorKind {
-    fn from(e: redb::DatabaseError) -> Self {
-        OpenErrorKind::Fault(e.into())
-    }
-}
-
-impl fmt::Display for OpenErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OpenErrorKind::Missing => f.write_str("there is no mail store in it"),
-            OpenErrorKind::Locked => f.write_str("another process has it open"),
-            OpenErrorKind::AlreadyExists => f.write_str("there is a mail store in it already"),
-            OpenErrorKind::NotAStore => f.write_str("it is not a mail store of this program"),
-            OpenErrorKind::Newer { version } => write!(
-                f,
-                "it is of format version {version}, and this program knows versions up to {}: use a newer pop3svc",
-                container::FORMAT_VERSION
-            ),
-            OpenErrorKind::Damaged(what) => write!(f, "it is damaged: {what}; restore it from a backup"),
-            OpenErrorKind::Io(e) => write!(f, "{e}"),
-            OpenErrorKind::Fault(fault) => write!(f, "{fault}"),
-        }
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.kind)
-    }
-}
-
-impl std::error::Error for OpenError {}

@@ -3,6 +3,7 @@
 //! The usage of an account is kept in the transaction of what is counted, so it is right after a crash, and deleting mail
 //! makes room at once. What counts is what LIST announces. Several mailboxes may count against one account.
 
+use super::delivery::miscounted;
 use super::directory::Refused;
 use super::index::{Fault, Read, Tx};
 use super::rows::{MailboxRow, QuotaRow};
@@ -101,8 +102,8 @@ impl Tx<'_, '_> {
     pub fn leave_quota(&mut self, row: &MailboxRow, octets: u64) -> Result<(), Fault> {
         if let Some(account) = &row.quota {
             let quota = self.quota_mut(account)?;
-            quota.used -= octets;
-            quota.mailboxes -= 1;
+            quota.used = quota.used.checked_sub(octets).ok_or_else(miscounted)?;
+            quota.mailboxes = quota.mailboxes.checked_sub(1).ok_or_else(miscounted)?;
         }
         Ok(())
     }

@@ -31,7 +31,11 @@ enum Versions<T> {
 /// A type that is kept in the index.
 pub trait Row: Encode + Decode<()> {
     fn to_row(&self) -> Vec<u8> {
-        bincode::encode_to_vec(Versions::V1(self), coding()).expect("rows are bounded where they are made")
+        let row =
+            bincode::encode_to_vec(Versions::V1(self), coding()).expect("encoding into memory does not fail");
+        // One that is longer could be written, and never be read again.
+        assert!(row.len() <= ROW_OCTETS_MAX, "rows are bounded where they are made");
+        row
     }
 
     fn from_row(row: &[u8]) -> Result<Self, BadRow> {

@@ -1,21 +1,26 @@
 //! A disk that loses what was not synced: for the crash tests.
 //!
 //! It records every write, length change and sync. [`Replay::crash`] then makes the disk that could be found after a power
-//! cut at a given event: what was synced before is there; of everything since, an arbitrary subset of sectors.
+//! cut at a given event: what was synced before is there; of everything since, an arbitrary subset of sectors. A sync
+//! that fails does what Linux does: of what was to be written some sectors have got through, and no later sync writes the
+//! others, though reads still return them.
 
 use super::disk::{Disk, DiskUsage, View};
 use std::io;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What reaches the platter whole or not at all.
 const SECTOR: usize = 512;
+/// What is shared between images of the disk until one of them changes it.
+const PIECE: usize = 32 << 10;
 
 #[derive(Clone, Debug)]
 enum Event {
-    Write { at: u64, octets: Vec<u8> },
+    Write { at: u64, octets: Arc<[u8]> },
     SetLen(u64),
     Zero { at: u64, len: u64 },
     Sync,
+    FailedSync,
 }
 
 #[derive(Debug, Default)]
@@ -25,14 +30,23 @@ pub struct SimulatedDisk {
 
 #[derive(Debug, Default)]
 struct State {
-    octets: Vec<u8>,
+    /// As reads see it.
+    image: Image,
     /// Empty unless the disk records.
     events: Vec<Event>,
     recording: bool,
     /// Octets that the file may have; more is "no space left".
     room: Option<u64>,
-    /// Writes and syncs still to succeed before every further one fails.
+    /// Changes and syncs still to succeed before every further one fails.
     until_failure: Option<u64>,
+    /// Syncs still to succeed before one fails.
+    until_failed_sync: Option<u64>,
+    /// Whether one failure is all.
+    once: bool,
+    /// Whether anything has failed since that was set.
+    failed: bool,
+    /// Whether reads fail too while the disk fails.
+    unreadable: bool,
 }
 
 impl SimulatedDisk {
@@ -42,10 +56,15 @@ impl SimulatedDisk {
         disk
     }
 
-    fn with(octets: Vec<u8>) -> Self {
+    fn with(image: Image) -> Self {
         let disk = Self::default();
-        disk.lock().octets = octets;
+        disk.lock().image = image;
         disk
+    }
+
+    /// A disk with the same octets, and a life of its own.
+    pub fn copy(&self) -> Self {
+        Self::with(self.lock().image.clone())
     }
 
     /// The number of events so far: a moment at which a crash can be put.
@@ -54,7 +73,11 @@ impl SimulatedDisk {
     }
 
     pub fn is_sync(&self, event: usize) -> bool {
-        matches!(self.lock().events.get(event), Some(Event::Sync))
+        matches!(self.lock().events.get(event), Some(Event::Sync | Event::FailedSync))
+    }
+
+    pub fn writes_into(&self, event: usize, range: std::ops::Range<u64>) -> bool {
+        matches!(self.lock().events.get(event), Some(Event::Write { at, .. }) if range.contains(at))
     }
 
     /// From now on the file can have this many octets, or as many as it wants.
@@ -63,40 +86,89 @@ impl SimulatedDisk {
     }
 
     pub fn file_len(&self) -> u64 {
-        self.lock().octets.len() as u64
+        self.lock().image.len as u64
     }
 
-    /// After so many more writes and syncs each one fails; `None` mends the disk.
+    /// After so many more changes and syncs each one fails; `None` mends the disk.
     pub fn fail_after(&self, operations: Option<u64>) {
-        self.lock().until_failure = operations;
+        let mut state = self.lock();
+        state.until_failure = operations;
+        state.until_failed_sync = None;
+        state.once = false;
+        state.failed = false;
+        state.unreadable = false;
+    }
+
+    /// Whether anything has failed since the last `fail_after`.
+    pub fn has_failed(&self) -> bool {
+        self.lock().failed
+    }
+
+    /// After so many more changes and syncs one fails.
+    pub fn fail_once_after(&self, operations: u64) {
+        self.fail_after(Some(operations));
+        self.lock().once = true;
+    }
+
+    /// After so many more syncs one fails.
+    pub fn fail_sync_after(&self, syncs: u64) {
+        self.fail_after(None);
+        self.lock().until_failed_sync = Some(syncs);
+    }
+
+    /// From now on everything fails, reads too, until `fail_after(None)`.
+    pub fn fail_altogether(&self) {
+        let mut state = self.lock();
+        state.until_failure = Some(0);
+        state.unreadable = true;
     }
 
     /// The recorded events, to be played up to one cut after another.
     pub fn replay(&self) -> Replay {
-        Replay { events: self.lock().events.clone(), synced: Vec::new(), played: 0 }
+        Replay {
+            events: self.lock().events.clone(),
+            synced: Image::default(),
+            pending: Vec::new(),
+            played: 0,
+        }
     }
 
     fn change(&self, event: Event) -> io::Result<()> {
         let mut state = self.lock();
-        if let Some(left) = &mut state.until_failure {
-            if *left == 0 {
-                return Err(io::Error::other("the simulated disk has failed"));
-            }
-            *left -= 1;
-        }
         let end = match &event {
             Event::Write { at, octets } => at + octets.len() as u64,
             Event::SetLen(len) => *len,
-            Event::Zero { .. } | Event::Sync => 0,
+            Event::Zero { .. } | Event::Sync | Event::FailedSync => 0,
         };
-        if state.room.is_some_and(|room| end > room.max(state.octets.len() as u64)) {
+        if state.room.is_some_and(|room| end > room.max(state.image.len as u64)) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        apply(&mut state.octets, &event);
-        if state.recording {
-            state.events.push(event);
+        let is_sync = matches!(event, Event::Sync);
+        let fails = state.until_failure == Some(0) || is_sync && state.until_failed_sync == Some(0);
+        if is_sync {
+            state.until_failed_sync = state.until_failed_sync.and_then(|left| left.checked_sub(1));
         }
-        Ok(())
+        state.failed |= fails;
+        state.until_failure = match state.until_failure {
+            Some(0) if state.once => None,
+            left => left.map(|left| left.saturating_sub(1)),
+        };
+        let event = match event {
+            event if !fails => Some(event),
+            Event::Sync => Some(Event::FailedSync),
+            // Half of it, as a write may end that fails.
+            Event::Write { at, octets } => {
+                Some(Event::Write { at, octets: octets[..octets.len() / 2].into() })
+            }
+            _ => None,
+        };
+        if let Some(event) = event {
+            state.image.apply(&event);
+            if state.recording {
+                state.events.push(event);
+            }
+        }
+        if fails { Err(io::Error::other("the simulated disk has failed")) } else { Ok(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -108,7 +180,9 @@ impl SimulatedDisk {
 pub struct Replay {
     events: Vec<Event>,
     /// The disk as of the last sync that was played.
-    synced: Vec<u8>,
+    synced: Image,
+    /// What came after it.
+    pending: Vec<Event>,
     played: usize,
 }
 
@@ -116,17 +190,23 @@ impl Replay {
     /// The disk as found after a power cut just before event `at`, which may not be before an earlier cut. Of what was not
     /// synced, each sector survives with the probability `survival`, each change of length too.
     pub fn crash(&mut self, at: usize, survival: f64, rng: &mut fastrand::Rng) -> SimulatedDisk {
-        let last_sync = self.events[..at].iter().rposition(|event| matches!(event, Event::Sync));
-        let synced = last_sync.map_or(0, |sync| sync + 1);
-        for event in &self.events[self.played.min(synced)..synced] {
-            apply(&mut self.synced, event);
-        }
-        self.played = synced;
-        let mut image = self.synced.clone();
-        for event in &self.events[synced..at] {
+        for event in &self.events[self.played.min(at)..at] {
             match event {
-                Event::Write { at, octets } => write_some(&mut image, *at as usize, octets, survival, rng),
-                event if rng.f64() < survival => apply(&mut image, event),
+                Event::Sync => self.pending.drain(..).for_each(|event| self.synced.apply(&event)),
+                Event::FailedSync => {
+                    self.pending = self.pending.iter().flat_map(|event| survivors(event, 0.5, rng)).collect();
+                }
+                event => self.pending.push(event.clone()),
+            }
+        }
+        self.played = at;
+        let mut image = self.synced.clone();
+        for event in &self.pending {
+            match event {
+                Event::Write { .. } => {
+                    survivors(event, survival, rng).iter().for_each(|event| image.apply(event))
+                }
+                event if rng.f64() < survival => image.apply(event),
                 _ => {}
             }
         }
@@ -134,39 +214,95 @@ impl Replay {
     }
 }
 
-/// A write of which each sector survives by itself.
-fn write_some(image: &mut Vec<u8>, at: usize, octets: &[u8], survival: f64, rng: &mut fastrand::Rng) {
+/// The sectors of a write that survive, each by itself. Changes of the file's length and holes are the file
+/// system's own business, and not lost by a failed write.
+fn survivors(event: &Event, survival: f64, rng: &mut fastrand::Rng) -> Vec<Event> {
+    let Event::Write { at, octets } = event else { return vec![event.clone()] };
+    if survival >= 1.0 {
+        return vec![event.clone()];
+    }
+    let mut surviving = Vec::new();
     let mut done = 0;
     while done < octets.len() {
-        let at = at + done;
-        let count = (SECTOR - at % SECTOR).min(octets.len() - done);
+        let from = at + done as u64;
+        let count = (SECTOR - from as usize % SECTOR).min(octets.len() - done);
         if rng.f64() < survival {
-            write(image, at, &octets[done..done + count]);
+            surviving.push(Event::Write { at: from, octets: octets[done..done + count].into() });
         }
         done += count;
     }
+    surviving
 }
 
-fn apply(image: &mut Vec<u8>, event: &Event) {
-    match event {
-        Event::Write { at, octets } => write(image, *at as usize, octets),
-        Event::SetLen(len) => image.resize(*len as usize, 0),
-        Event::Zero { at, len } => {
-            let end = (at + len).min(image.len() as u64);
-            if *at < end {
-                image[*at as usize..end as usize].fill(0);
+/// The octets of a disk, in pieces that copies share.
+#[derive(Clone, Debug, Default)]
+struct Image {
+    pieces: Vec<Arc<[u8; PIECE]>>,
+    len: usize,
+}
+
+impl Image {
+    fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Write { at, octets } => self.write(*at as usize, octets),
+            Event::SetLen(len) => self.set_len(*len as usize),
+            Event::Zero { at, len } => {
+                let end = (at + len).min(self.len as u64) as usize;
+                let mut at = *at as usize;
+                while at < end {
+                    let count = (PIECE - at % PIECE).min(end - at);
+                    self.part(at, count).fill(0);
+                    at += count;
+                }
             }
+            Event::Sync | Event::FailedSync => {}
         }
-        Event::Sync => {}
     }
-}
 
-fn write(image: &mut Vec<u8>, at: usize, octets: &[u8]) {
-    let end = at + octets.len();
-    if image.len() < end {
-        image.resize(end, 0);
+    fn set_len(&mut self, len: usize) {
+        if len < self.len {
+            self.pieces.truncate(len.div_ceil(PIECE));
+            if !len.is_multiple_of(PIECE) {
+                self.part(len, PIECE - len % PIECE).fill(0);
+            }
+        } else {
+            let empty = Arc::new([0; PIECE]);
+            self.pieces.resize(len.div_ceil(PIECE), empty);
+        }
+        self.len = len;
     }
-    image[at..end].copy_from_slice(octets);
+
+    fn write(&mut self, mut at: usize, mut octets: &[u8]) {
+        if self.len < at + octets.len() {
+            self.set_len(at + octets.len());
+        }
+        while !octets.is_empty() {
+            let (now, rest) = octets.split_at((PIECE - at % PIECE).min(octets.len()));
+            self.part(at, now.len()).copy_from_slice(now);
+            at += now.len();
+            octets = rest;
+        }
+    }
+
+    fn read(&self, mut at: usize, out: &mut [u8]) -> io::Result<()> {
+        if at.checked_add(out.len()).is_none_or(|end| end > self.len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut out = out;
+        while !out.is_empty() {
+            let count = (PIECE - at % PIECE).min(out.len());
+            let (now, rest) = out.split_at_mut(count);
+            now.copy_from_slice(&self.pieces[at / PIECE][at % PIECE..][..count]);
+            at += count;
+            out = rest;
+        }
+        Ok(())
+    }
+
+    /// A stretch of one piece, to be changed.
+    fn part(&mut self, at: usize, count: usize) -> &mut [u8] {
+        &mut Arc::make_mut(&mut self.pieces[at / PIECE])[at % PIECE..][..count]
+    }
 }
 
 impl Disk for SimulatedDisk {
@@ -180,14 +316,14 @@ impl Disk for SimulatedDisk {
 
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         let state = self.lock();
-        let range = at as usize..at as usize + out.len();
-        let octets = state.octets.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(octets);
-        Ok(())
+        if state.unreadable {
+            return Err(io::Error::other("the simulated disk cannot be read"));
+        }
+        state.image.read(at as usize, out)
     }
 
     fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()> {
-        self.change(Event::Write { at, octets: octets.to_vec() })
+        self.change(Event::Write { at, octets: octets.into() })
     }
 
     fn punch(&self, at: u64, len: u64) -> io::Result<()> {
@@ -203,6 +339,9 @@ impl Disk for SimulatedDisk {
     }
 
     fn view(&self, at: u64, len: usize) -> io::Result<View> {
+        if at.checked_add(len as u64).is_none_or(|end| end > self.file_len()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let mut octets = vec![0; len];
         self.read_at(at, &mut octets)?;
         Ok(View::Copied(octets))

@@ -43,8 +43,8 @@ pub struct Space {
     touched: BTreeSet<u64>,
     /// Extents that the table of blob extents does not have yet.
     new_extents: BTreeSet<u32>,
-    /// Octets in all blob extents.
-    extent_octets: u64,
+    /// All extents that are blobs', the new ones included.
+    blob_extents: BTreeSet<u32>,
     pins: Pins,
 }
 
@@ -54,27 +54,38 @@ impl Space {
         Space { pins, ..Space::default() }
     }
 
-    /// The space as the tables have it.
+    /// The space as the tables have it. Where the list of free runs cannot be right nothing of it is used, so that no
+    /// text is overwritten; `pop3svc check` finds it, and `--repair` makes it anew.
     pub fn load(
-        runs: impl Iterator<Item = (u64, u64)>,
-        blob_extents: usize,
+        runs: impl Iterator<Item = (u64, u64)> + Clone,
+        blob_extents: BTreeSet<u32>,
         pins: Pins,
-    ) -> Result<Self, &'static str> {
-        let mut space = Space { extent_octets: blob_extents as u64 * EXTENT, pins, ..Space::default() };
-        for (at, len) in runs {
-            if len == 0 || space.free.overlaps(at, len) {
-                return Err("its list of free space contradicts itself");
-            }
-            for merged in space.free.add(at, len) {
-                space.touched.insert(merged);
-            }
+    ) -> Self {
+        let mut space = Space { blob_extents, pins, ..Space::default() };
+        let mut end = 0;
+        let is_sound = runs.clone().all(|(at, len)| {
+            let follows = at >= end;
+            end = at.saturating_add(len);
+            follows && len > 0 && at % ALIGN == 0 && len % ALIGN == 0 && space.holds(at, len)
+        });
+        if !is_sound {
+            log::error!(
+                "the list of free space in the data file is damaged, and not used: run `pop3svc check`"
+            );
+            return space;
         }
-        Ok(space)
+        for (at, len) in runs {
+            space.touched.extend(space.free.add(at, len));
+        }
+        space
     }
 
-    /// Keeps out of use what readers of the space before it may still look at.
+    /// Keeps out of use what readers of the space before it may still look at: also what was retired by the transaction
+    /// whose commit has failed, for it may have got through. Where it did not, its texts are not free and stay so.
     pub fn inherit_retired(&mut self, before: &Space) {
-        for &(moment, at) in &before.waiting {
+        let moment = self.pins.advance();
+        let retiring = before.retiring.iter().map(|at| (moment, *at));
+        for (moment, at) in before.waiting.iter().copied().chain(retiring) {
             let len = before.retired[&at];
             if self.free.carve(at, len, &mut self.touched) {
                 self.retired.insert(at, len);
@@ -88,7 +99,7 @@ impl Space {
     pub fn take(&mut self, wire_octets: u64, container: &Container) -> io::Result<u64> {
         let len = footprint(wire_octets);
         let holes = self.free.octets - self.free.longest();
-        let appending = holes * HOLES_PART < self.extent_octets;
+        let appending = holes * HOLES_PART < self.blob_extents.len() as u64 * EXTENT;
         let found = if appending { self.free.first_of_longest(len) } else { self.free.best_fit(len) };
         let at = match found.or_else(|| self.free.best_fit(len)) {
             Some(at) => at,
@@ -128,14 +139,37 @@ impl Space {
     fn add_extent(&mut self, extent: u32) {
         self.touched.extend(self.free.add(extent_at(extent), EXTENT));
         self.new_extents.insert(extent);
-        self.extent_octets += EXTENT;
+        self.blob_extents.insert(extent);
     }
 
-    /// The text at `at` is deleted by the transaction under way.
+    /// The text at `at` is deleted by the transaction under way. Where its row cannot be right the octets that it names
+    /// may be another's, so they are left alone; `pop3svc check --repair` finds out whose they are.
     pub fn retire(&mut self, at: u64, wire_octets: u64) {
+        if !self.may_be_a_text(at, wire_octets) {
+            log::error!("a deleted text was listed at {at}, where no text can be: run `pop3svc check`");
+            return;
+        }
         self.retired.insert(at, footprint(wire_octets));
         self.retiring.push(at);
         self.touched.insert(at);
+    }
+
+    fn may_be_a_text(&self, at: u64, wire_octets: u64) -> bool {
+        if !at.is_multiple_of(ALIGN) || !self.holds(at, wire_octets.max(1)) {
+            return false;
+        }
+        let len = footprint(wire_octets);
+        !self.free.overlaps(at, len) && !overlaps(&self.retired, at, len)
+    }
+
+    /// Whether a range of octets lies in blob extents altogether.
+    fn holds(&self, at: u64, len: u64) -> bool {
+        let (Some(at), Some(len)) = (at.checked_sub(extent_at(0)), len.checked_sub(1)) else { return false };
+        let Some(last) = at.checked_add(len) else { return false };
+        let (Ok(first), Ok(last)) = (u32::try_from(at / EXTENT), u32::try_from(last / EXTENT)) else {
+            return false;
+        };
+        self.blob_extents.range(first..=last).count() == (last - first) as usize + 1
     }
 
     /// What the table of free runs has to say of the offsets that changed: a length, or that no run begins there.
@@ -171,26 +205,34 @@ impl Space {
     /// Makes free what no pin holds any more, and gives long runs back to the file system.
     pub fn release(&mut self, container: &Container) {
         let oldest = self.pins.oldest();
+        let mut released = Runs::default();
         while let Some(&(moment, at)) = self.waiting.front()
             && moment < oldest
         {
             self.waiting.pop_front();
-            let len = self.retired.remove(&at).expect("what waits is retired");
+            released.add(at, self.retired.remove(&at).expect("what waits is retired"));
             self.touched.insert(at);
+        }
+        for (at, len) in released.by_place {
+            let (before, after) = self.free.neighbours(at, len);
             self.touched.extend(self.free.add(at, len));
-            let (run_at, run_len) = self.free.run_around(at);
-            // Only the pages that this release made whole: the rest of a long run was given back before.
-            let from = run_at.next_multiple_of(PAGE).max(at / PAGE * PAGE);
-            let to = ((run_at + run_len) / PAGE * PAGE).min((at + len).next_multiple_of(PAGE));
-            if run_len >= PUNCH_OCTETS_MIN && to > from {
+            // A long neighbour was given back when it became long; a short one goes now with the whole.
+            let from = if before >= PUNCH_OCTETS_MIN { at / PAGE * PAGE } else { at - before };
+            let end = at + len;
+            let to = if after >= PUNCH_OCTETS_MIN { end.next_multiple_of(PAGE) } else { end + after };
+            // The run may begin and end inside of pages that are not its alone.
+            let from = from.max((at - before).next_multiple_of(PAGE));
+            let to = to.min((end + after) / PAGE * PAGE);
+            if before + len + after >= PUNCH_OCTETS_MIN && to > from {
                 container.punch(from, to - from);
             }
         }
     }
+}
 
-    pub fn free_octets(&self) -> u64 {
-        self.free.octets
-    }
+/// Whether one of these runs (offset → length, apart from each other) has octets of this one.
+fn overlaps(runs: &BTreeMap<u64, u64>, at: u64, len: u64) -> bool {
+    runs.range(..at + len).next_back().is_some_and(|(place, length)| place + length > at)
 }
 
 /// Free runs, never adjacent to each other, findable by place and by length.
@@ -203,7 +245,7 @@ struct Runs {
 
 impl Runs {
     fn overlaps(&self, at: u64, len: u64) -> bool {
-        self.by_place.range(..at + len).next_back().is_some_and(|(place, length)| place + length > at)
+        overlaps(&self.by_place, at, len)
     }
 
     /// Adds a run, merging it with its neighbours; returns the offsets at which something changed.
@@ -277,9 +319,9 @@ impl Runs {
         }
     }
 
-    fn run_around(&self, at: u64) -> (u64, u64) {
-        let (place, length) = self.by_place.range(..=at).next_back().expect("a run was just put there");
-        (*place, *length)
+    /// The lengths of the runs that end where this one begins, and begin where it ends; 0 where there is none.
+    fn neighbours(&self, at: u64, len: u64) -> (u64, u64) {
+        (self.length_of_run_ending_at(at), self.length_at(at + len).unwrap_or(0))
     }
 
     fn insert(&mut self, at: u64, len: u64) {

@@ -7,11 +7,14 @@
 //! - When redb has met an I/O error it refuses everything after; then the index is opened anew from the disk. Whether
 //!   the commit that failed got through is read from the store's own count of commits, never guessed. Only where the
 //!   disk cannot even be read is it not known; then nothing is tried again, and everyone is told of the fault.
+//! - A panic, of a job or of redb on damaged pages, is a fault like any other, after which the index is opened anew: one
+//!   message that meets a bug does not end the service.
 
 use super::index::{Fault, Tables, Tx};
 use super::space::Space;
-use super::{OpenIndex, Shared, open_index};
+use super::{OpenIndex, Shared, Trust, open_index};
 use smol::channel::{Receiver, Sender};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -26,6 +29,17 @@ pub trait Job: Send {
     fn apply(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), Fault>;
     /// Says what became of the last `apply`: it is durable, or undone.
     fn answer(self: Box<Self>, outcome: Result<(), Fault>);
+}
+
+/// A job that only makes the writer look whether the index has to be opened anew.
+pub struct Mend;
+
+impl Job for Mend {
+    fn apply(&mut self, _: &mut Tx<'_, '_>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, _: Result<(), Fault>) {}
 }
 
 /// A job made of a closure.
@@ -98,13 +112,26 @@ pub struct Writer {
     space: Space,
     /// As the store counts them.
     commits: u64,
+    /// The mailboxes whose sessions end when the transaction under way is durable.
+    revoked: Vec<u32>,
+    /// Whether a sync has failed since the index was opened. What that has lost the page cache may have lost too (on btrfs it
+    /// has), so redb's pages are not taken then for what was written.
+    a_sync_failed: bool,
     /// Whether the disk was full the last time mail was to be stored; said once, not for every message.
     disk_was_full: bool,
 }
 
 impl Writer {
     pub fn new(shared: Arc<Shared>, queue: Receiver<Box<dyn Job>>, space: Space, commits: u64) -> Self {
-        Self { shared, queue, space, commits, disk_was_full: false }
+        Self {
+            shared,
+            queue,
+            space,
+            commits,
+            revoked: Vec::new(),
+            a_sync_failed: false,
+            disk_was_full: false,
+        }
     }
 
     /// Works until every sender of the queue is gone.
@@ -135,24 +162,41 @@ impl Writer {
 
     /// One transaction.
     fn commit_or_recover(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Failure> {
-        let open = match self.shared.current() {
-            Ok(open) => open,
-            // An earlier attempt to open the index anew has failed; the disk may be back by now.
-            Err(_) => self.reopen().map_err(Failure::Undone)?,
+        let open = self.sound_index().map_err(Failure::Undone)?;
+        self.revoked.clear();
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(&open, batch)));
+        let (fault, panicked) = match outcome {
+            Ok(Ok(())) => {
+                self.commits += 1;
+                self.space.committed();
+                self.space.release(&open.container);
+                self.shared.maildrops.revoke(&self.revoked);
+                return Ok(());
+            }
+            Ok(Err(fault)) => (fault, false),
+            Err(_) => (Fault::damaged("a change could not be made of it (see the message before)"), true),
         };
-        let Err(fault) = self.commit(&open, batch) else {
-            self.commits += 1;
-            return Ok(());
-        };
-        self.space.aborted();
-        if open.database.begin_write().is_ok() {
+        if !panicked && !open.container.has_failed() && open.database.begin_write().is_ok() {
+            self.space.aborted();
             return Err(Failure::Undone(fault));
         }
         log::error!("{fault}; the data file is opened anew");
         drop(open);
         let before = self.commits;
         self.reopen().map_err(Failure::Unknown)?;
-        if self.commits == before { Err(Failure::Undone(fault)) } else { Ok(()) }
+        if self.commits == before {
+            return Err(Failure::Undone(fault));
+        }
+        self.shared.maildrops.revoke(&self.revoked);
+        Ok(())
+    }
+
+    /// The index as it is open, or opened anew where it met a fault before: the disk may be back by now.
+    fn sound_index(&mut self) -> Result<Arc<OpenIndex>, Fault> {
+        match self.shared.current().ok().filter(|open| !open.container.has_failed()) {
+            Some(open) => Ok(open),
+            None => self.reopen(),
+        }
     }
 
     fn commit(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {
@@ -163,19 +207,15 @@ impl Writer {
         // Quick repair implies two-phase commit: a crash never leaves the index to be rebuilt, and never
         // leaves a row without its blob.
         transaction.set_quick_repair(true);
-        let revoked = {
+        {
             let tables = Tables::open(&transaction)?;
             let mut tx = Tx::begin(tables, &mut self.space, &open.container, reserve.is_ok())?;
             for job in batch.iter_mut() {
                 job.apply(&mut tx)?;
             }
-            tx.settle()?
-        };
-        transaction.commit()?;
-        self.space.committed();
-        self.space.release(&open.container);
-        self.shared.maildrops.revoke(&revoked);
-        Ok(())
+            self.revoked = tx.settle()?;
+        }
+        Ok(transaction.commit()?)
     }
 
     fn note_disk(&mut self, reserve: &std::io::Result<()>) {
@@ -194,11 +234,14 @@ impl Writer {
 
     /// Opens the index anew from the disk, when no reader is left of the old one.
     fn reopen(&mut self) -> Result<Arc<OpenIndex>, Fault> {
+        self.a_sync_failed |= self.shared.current().is_ok_and(|open| open.container.a_sync_failed());
+        let trust = if self.a_sync_failed { Trust::Verified } else { Trust::AsFound };
         let disk = self.shared.take_down();
-        let (open, mut space) = open_index(disk, self.shared.pins.clone())
+        let (open, mut space) = open_index(disk, self.shared.pins.clone(), trust)
             .map_err(|e| Fault::Io(format!("opening it anew failed: {e}")))?;
         space.inherit_retired(&self.space);
         self.space = space;
+        self.a_sync_failed = false;
         self.commits = open.commits()?;
         Ok(self.shared.put_up(open))
     }

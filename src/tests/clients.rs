@@ -6,6 +6,7 @@ mod clients {
     mod fetchers;
     mod first_minute;
     mod foreign;
+    mod logins;
     mod pop3;
     mod readme;
     mod real_mail;

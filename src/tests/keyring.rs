@@ -3,29 +3,12 @@
 use crate::address::Address;
 use crate::auth::password::{Credential, Fresh};
 use crate::keyring::{Keyring, Resealed};
-use crate::mailroot::{self, Environment, MailRoot};
-use crate::store::{Read as _, Store};
+use crate::store::Read as _;
+use crate::tests::bench::Bench;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-
-struct Bench {
-    home: PathBuf,
-    mailroot: MailRoot,
-    store: Store,
-}
 
 impl Bench {
-    fn new(name: &str) -> Self {
-        let home = std::env::temp_dir().join(format!("pop3svc-keyring-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&home);
-        let environment = Environment { home: Some(home.clone().into()), ..Environment::default() };
-        let mailroot = MailRoot::find(None, &environment).unwrap();
-        mailroot::create(&mailroot.dir).unwrap();
-        let store = Store::create(&mailroot.data_file()).unwrap();
-        Self { home, mailroot, store }
-    }
-
     fn keyring(&self) -> Keyring {
         Keyring::open(&self.store, &self.mailroot).unwrap()
     }
@@ -45,12 +28,6 @@ impl Bench {
         let address: Address = name.parse().unwrap();
         let row = self.store.read().unwrap().mailbox(&address).unwrap().unwrap();
         self.keyring().recover(&row.credential, &address).map(|password| password.to_string())
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.home);
     }
 }
 

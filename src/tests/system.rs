@@ -6,6 +6,7 @@ mod transcript;
 mod system {
     mod backup;
     mod client;
+    mod control;
     mod crash;
     mod deliver;
     mod full_disk;
@@ -17,5 +18,6 @@ mod system {
     mod shutdown;
     mod sockets;
     mod start;
+    mod tls;
     mod winpop;
 }

@@ -1,6 +1,9 @@
 //! Command lines out of a stream, each within a bound.
 
+use std::ops::Range;
+
 use memchr::memchr;
+use zeroize::Zeroize as _;
 
 /// What the stream holds next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub struct Lines {
     start: usize,
     /// Inside a line that was reported as too long.
     skipping: bool,
+    /// The line that was given out last. It may be a password, so it is wiped when it has been used.
+    given: Range<usize>,
 }
 
 /// A larger empty buffer is given back, so that an idle connection costs little memory.
@@ -38,6 +43,7 @@ impl Lines {
 
     /// Appends octets as they came from the peer.
     pub fn push(&mut self, octets: &[u8]) {
+        self.wipe();
         self.buffer.drain(..self.start);
         self.start = 0;
         self.buffer.extend_from_slice(octets);
@@ -45,6 +51,7 @@ impl Lines {
 
     /// The next line of at most `octets_max` octets, its line end included; `None` if its end has not come.
     pub fn next(&mut self, octets_max: usize) -> Option<Line<'_>> {
+        self.wipe();
         if self.skipping {
             let end = memchr(b'\n', self.rest());
             self.consume(end.map_or(self.rest().len(), |end| end + 1));
@@ -60,6 +67,7 @@ impl Lines {
             Some(end) => {
                 let from = self.start;
                 self.start += end + 1;
+                self.given = from..self.start;
                 let line = &self.buffer[from..from + end];
                 Some(line.strip_suffix(b"\r").map_or(Line::BareLf(line), Line::Whole))
             }
@@ -69,6 +77,10 @@ impl Lines {
             }
             None => None,
         }
+    }
+
+    fn wipe(&mut self) {
+        self.buffer[std::mem::take(&mut self.given)].zeroize();
     }
 
     /// What has been pushed and not used.
@@ -88,6 +100,7 @@ impl Lines {
     /// Forgets the rest: what a peer sent in clear before a TLS handshake must not count after it
     /// (RFC 3207 section 4.2, RFC 2595 section 4).
     pub fn clear(&mut self) {
+        self.wipe();
         self.start = 0;
         if self.buffer.capacity() > IDLE_OCTETS_MAX {
             self.buffer = Vec::new();

@@ -35,10 +35,10 @@ impl Client {
             password: password.to_owned(),
             level: Level::V2,
             flags: Flags::UNICODE
-                .and(Flags::NTLM)
-                .and(Flags::SIGN)
-                .and(Flags::EXTENDED_SESSION_SECURITY)
-                .and(Flags::KEY_EXCHANGE),
+                .with(Flags::NTLM)
+                .with(Flags::SIGN)
+                .with(Flags::EXTENDED_SESSION_SECURITY)
+                .with(Flags::KEY_EXCHANGE),
             states_code: true,
             has_code: true,
             channel_hash: None,

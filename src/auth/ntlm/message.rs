@@ -34,7 +34,7 @@ impl Flags {
     pub const KEY_EXCHANGE: Flags = Flags(1 << 30);
     pub const KEYS_OF_56: Flags = Flags(1 << 31);
 
-    pub const fn and(self, other: Flags) -> Flags {
+    pub const fn with(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
     }
 
@@ -45,17 +45,17 @@ impl Flags {
 
 /// What a client may choose. Keys are agreed on and then not used, but there are clients that insist.
 const CHOOSABLE: Flags = Flags::SIGN
-    .and(Flags::SEAL)
-    .and(Flags::ALWAYS_SIGN)
-    .and(Flags::EXTENDED_SESSION_SECURITY)
-    .and(Flags::VERSION)
-    .and(Flags::KEYS_OF_128)
-    .and(Flags::KEY_EXCHANGE)
-    .and(Flags::KEYS_OF_56);
+    .with(Flags::SEAL)
+    .with(Flags::ALWAYS_SIGN)
+    .with(Flags::EXTENDED_SESSION_SECURITY)
+    .with(Flags::VERSION)
+    .with(Flags::KEYS_OF_128)
+    .with(Flags::KEY_EXCHANGE)
+    .with(Flags::KEYS_OF_56);
 
 /// What CHALLENGE always says.
 const GIVEN: Flags =
-    Flags::REQUEST_TARGET.and(Flags::NTLM).and(Flags::TARGET_TYPE_SERVER).and(Flags::TARGET_INFO);
+    Flags::REQUEST_TARGET.with(Flags::NTLM).with(Flags::TARGET_TYPE_SERVER).with(Flags::TARGET_INFO);
 
 /// What a pair of target information is (MS-NLMP section 2.2.2.1). Those that we neither send nor read are
 /// passed over.
@@ -116,7 +116,7 @@ pub fn challenge_message(
         true => (Flags::UNICODE, target.encode_utf16().flat_map(u16::to_le_bytes).collect()),
         false => (Flags::OEM, target.as_bytes().to_vec()),
     };
-    let flags = Flags(asked.0 & CHOOSABLE.0).and(GIVEN).and(characters);
+    let flags = Flags(asked.0 & CHOOSABLE.0).with(GIVEN).with(characters);
     let version = if flags.contains(Flags::VERSION) { VERSION } else { [0; 8] };
     let target_info_at = CHALLENGE_HEADER_OCTETS + target.len();
 

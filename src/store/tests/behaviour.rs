@@ -215,6 +215,18 @@ fn a_store_is_opened_as_it_was_closed() {
 }
 
 #[test]
+fn a_snapshot_outlives_the_store() {
+    let disk = memory();
+    let store = store_with(&[ANN], disk.clone());
+    deliver(&store, &[ANN], b"kept");
+    let snapshot = store.read().unwrap();
+    drop(store);
+    assert_eq!(snapshot.totals().unwrap().messages, 1);
+    drop(snapshot);
+    assert_eq!(contents(&Store::open_on(disk).unwrap(), ANN).len(), 1);
+}
+
+#[test]
 fn texts_longer_than_an_extent_lie_in_one_piece() {
     let store = store_with(&[ANN], memory());
     let body = vec![b'x'; 3 * container::EXTENT as usize + 17];

@@ -1,15 +1,22 @@
 //! Small clients of POP3 and LMTP. What they get wrong is an error of the connection, so that a test can tell a service
 //! that was killed from one that answers badly: bad answers are for the tests to judge.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 
 use super::harness::PATIENCE;
+use super::tls;
 
 /// Lines to and from a server on loopback.
 pub struct Client {
-    stream: BufReader<TcpStream>,
+    socket: TcpStream,
+    /// The socket, or TLS on it.
+    stream: BufReader<Box<dyn ReadWrite>>,
 }
+
+trait ReadWrite: Read + Write + Send {}
+
+impl<S: Read + Write + Send> ReadWrite for S {}
 
 impl Client {
     pub fn connect(port: u16) -> io::Result<Self> {
@@ -21,7 +28,19 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Self::over(stream.try_clone()?, stream)
+    }
+
+    fn over(socket: TcpStream, stream: impl ReadWrite + 'static) -> io::Result<Self> {
+        Ok(Self { socket, stream: BufReader::new(Box::new(stream)) })
+    }
+
+    /// Does the handshake of TLS.
+    pub fn secured(self) -> io::Result<Self> {
+        let unread = String::from_utf8_lossy(self.stream.buffer());
+        assert_eq!(unread, "", "the server says nothing between its reply and the handshake");
+        let stream = tls::begin(self.socket.try_clone()?)?;
+        Self::over(self.socket, stream)
     }
 
     pub fn send(&mut self, octets: &[u8]) -> io::Result<()> {
@@ -51,7 +70,7 @@ impl Client {
     /// Says that nothing more comes, and reads what the server still has to say, until it closes.
     pub fn rest(&mut self) -> io::Result<String> {
         // The server may have closed already.
-        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
+        let _ = self.socket.shutdown(Shutdown::Write);
         self.read_to_end()
     }
 
@@ -64,10 +83,9 @@ impl Client {
 
     /// Whether the server has said nothing that was not read yet.
     pub fn is_silent(&mut self) -> bool {
-        let stream = self.stream.get_ref();
-        stream.set_nonblocking(true).expect("a socket");
-        let peeked = stream.peek(&mut [0]);
-        stream.set_nonblocking(false).expect("a socket");
+        self.socket.set_nonblocking(true).expect("a socket");
+        let peeked = self.socket.peek(&mut [0]);
+        self.socket.set_nonblocking(false).expect("a socket");
         self.stream.buffer().is_empty() && peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -184,13 +184,11 @@ impl Ports {
 
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    // Asked by connecting: a socket bound here could live on for a moment in a process that another test is just
+    // starting, and be in the way itself.
     let is_free = |port| {
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        // A machine without IPv6 has another error than the one for a port in use.
-        let is_taken = |ip: IpAddr| {
-            TcpListener::bind((ip, port)).is_err_and(|e| e.kind() == std::io::ErrorKind::AddrInUse)
-        };
-        !loopback.into_iter().any(is_taken)
+        loopback.into_iter().all(|ip| TcpStream::connect((ip, port)).is_err())
     };
     loop {
         let port = fastrand::u16(PORTS);

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 
-use super::harness::{Done, Site, is_root};
+use super::harness::{Done, Ports, Site, is_root};
 
 /// The version in the header of a data file: `u32`, little endian, behind the 16 octets that name the format.
 const VERSION_AT: u64 = 16;
@@ -42,14 +42,16 @@ fn without_a_store_serve_says_how_to_make_one() {
 
 #[test]
 fn a_port_that_is_taken_is_named_with_its_setting() {
-    let site = quiet_site();
-    let ports = site.ports();
-    for (protocol, key, port, off) in [
-        ("POP3", "port", ports.pop3, ""),
-        ("POP3S", "tlsport", ports.pop3s, ", or 0 for none"),
-        ("SMTP", "smtpport", ports.smtp, ", or 0 for none"),
-        ("LMTP", "lmtpport", ports.lmtp, ", or 0 for none"),
-    ] {
+    let cases = [
+        ("POP3", "port", ""),
+        ("POP3S", "tlsport", ", or 0 for none"),
+        ("SMTP", "smtpport", ", or 0 for none"),
+        ("LMTP", "lmtpport", ", or 0 for none"),
+    ];
+    for (index, (protocol, key, off)) in cases.into_iter().enumerate() {
+        let site = quiet_site();
+        let Ports { pop3, pop3s, smtp, lmtp } = site.ports();
+        let port = [pop3, pop3s, smtp, lmtp][index];
         let _other = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
         let sentence = format!(
             "port {port} for {protocol} is taken by another program. Stop that, or choose another port{off}: winpop \
@@ -57,8 +59,8 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
         );
         assert_refused(&site, &sentence);
         assert!(!site.mailroot().join("winpop.sock").exists(), "no socket is left that nobody serves");
+        site.assert_clean();
     }
-    site.assert_clean();
 }
 
 #[test]

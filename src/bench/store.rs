@@ -1,0 +1,3 @@
+fn main() {
+    pop3svc::bench::store();
+}

@@ -1,0 +1,105 @@
+//! Carrying out a request: on the data file if nobody has it open, otherwise by the service that has.
+//!
+//! The lock on the data file is the only judge of which it is. Where it is held but nobody answers, a service is
+//! just starting or stopping, or another administrator's command is at work: both ways are tried in turn for
+//! a while. A request that the service has taken is never sent again.
+
+use std::io;
+use std::sync::RwLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::admin::reply::Code;
+use crate::admin::{self, Context, Refusal, Request};
+use crate::control::{Answer, CallError, call};
+use crate::keyring::Keyring;
+use crate::mailroot::{self, MailRoot};
+use crate::store::{OpenErrorKind, Store};
+
+/// How long a service may take to start or stop, and another command to be done.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries; doubles up to the second value.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(160));
+
+/// Carries the request out, here or by the running service. `content` is that of a message to deliver.
+pub fn carry_out(request: &Request, content: &[u8], mailroot: &MailRoot) -> Answer {
+    let started = Instant::now();
+    let mut pause = PAUSE.0;
+    loop {
+        if let Some(store) = open(request, mailroot)? {
+            return carry_out_here(&store, request, content, mailroot);
+        }
+        match call(&mailroot.socket(), request, content) {
+            Ok(answer) => return answer,
+            Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(not_ours(mailroot));
+            }
+            Err(CallError::NotTaken(_)) if started.elapsed() < PATIENCE => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(PAUSE.1);
+            }
+            Err(CallError::NotTaken(_)) => {
+                return Err(Refusal::new(
+                    Code::Busy,
+                    format!("{} is in use, but no service answers", mailroot.data_file().display()),
+                )
+                .with_mend("Another command may be at work, or a backup; try again later"));
+            }
+            Err(CallError::Broken(error)) => {
+                return Err(Refusal::fault(format!("the service ended before it answered ({error})"))
+                    .with_mend("The command may have been carried out or not: look before you repeat it"));
+            }
+            Err(CallError::BadAnswer(bad)) => return Err(bad.into()),
+        }
+    }
+}
+
+fn carry_out_here(store: &Store, request: &Request, content: &[u8], mailroot: &MailRoot) -> Answer {
+    let Request::Deliver(submission) = request else {
+        let keyring = RwLock::new(Keyring::open(store, mailroot).map_err(Refusal::fault)?);
+        return request.run(store, &Context::of_now(mailroot, &keyring, None)?);
+    };
+    let settings = crate::serve::settings_of(store).map_err(Refusal::fault)?;
+    let mut receiver = admin::receiver(&settings);
+    receiver.push(content);
+    smol::block_on(admin::deliver(store, &settings, submission, receiver))
+}
+
+/// The store, unless another process has it open.
+fn open(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
+    let error = match Store::open(&mailroot.data_file()) {
+        Ok(store) => return Ok(Some(store)),
+        Err(error) => error,
+    };
+    match error.kind {
+        OpenErrorKind::Locked => Ok(None),
+        OpenErrorKind::Missing => found(request, mailroot),
+        OpenErrorKind::Io(ref io) if io.kind() == io::ErrorKind::PermissionDenied => Err(not_ours(mailroot)),
+        _ => Err(Refusal::fault(error)),
+    }
+}
+
+fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
+    let founds = match request {
+        Request::Command(op) => op.founds_store()?,
+        _ => false,
+    };
+    if !founds {
+        let dir = mailroot.dir.display();
+        return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
+            .with_mend("To make one: pop3svc quickstart, or winpop add DOMAIN"));
+    }
+    mailroot::create(&mailroot.dir)
+        .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+    match Store::create(&mailroot.data_file()) {
+        Ok(store) => Ok(Some(store)),
+        // Another command has just made it.
+        Err(error) if matches!(error.kind, OpenErrorKind::AlreadyExists | OpenErrorKind::Locked) => Ok(None),
+        Err(error) => Err(Refusal::fault(error)),
+    }
+}
+
+fn not_ours(mailroot: &MailRoot) -> Refusal {
+    Refusal::new(Code::Fault, format!("the mail store in {} belongs to another user", mailroot.dir.display()))
+        .with_mend("Run the command as that user, or as root")
+}

@@ -1,0 +1,174 @@
+//! Header and superblocks as octets: where they stand, and how they are told from anything else.
+
+#[cfg(test)]
+use super::EXTENTS_AT;
+use super::{EXTENT, extent_at};
+use crate::store::disk::Disk;
+use std::io;
+
+const MAGIC: &[u8; 16] = b"pop3svc winpop\x1a\n";
+const HEADER_OCTETS: usize = 64;
+pub const HEADERS: [u64; 2] = [0, 32 << 10];
+pub const SLOTS: [u64; 2] = [64 << 10, 512 << 10];
+const SLOT_OCTETS: usize = 448 << 10;
+/// Where superblocks are written.
+#[cfg(test)]
+pub const SUPERBLOCKS: std::ops::Range<u64> = SLOTS[0]..EXTENTS_AT;
+/// A file without a header that is longer than this was never one of ours in the making.
+const UNFINISHED_EXTENTS_MAX: u32 = 8;
+const SUPERBLOCK_MAGIC: &[u8; 4] = b"SBLK";
+const SUPERBLOCK_HEAD: usize = 24;
+const HASH_OCTETS: usize = 32;
+/// How many extents redb's space can have: what fits into a slot, 112 GiB.
+pub const MAP_EXTENTS_MAX: usize = (SLOT_OCTETS - SUPERBLOCK_HEAD - HASH_OCTETS) / 4;
+/// The version of everything below: header, superblock, tables. A newer program opens an older file.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Why a file is not a container that this program can open.
+#[derive(Debug)]
+pub enum ContainerError {
+    /// No header: nothing was ever written, or the making of the file was cut short.
+    Unfinished,
+    NotAStore,
+    Newer {
+        version: u32,
+    },
+    Damaged(&'static str),
+    Io(io::Error),
+}
+
+impl From<io::Error> for ContainerError {
+    fn from(e: io::Error) -> Self {
+        ContainerError::Io(e)
+    }
+}
+
+/// Where redb's space lies.
+#[derive(Clone, Debug, Default)]
+pub struct Superblock {
+    pub sequence: u64,
+    /// Exactly what redb last set: it takes any other length for damage.
+    pub index_len: u64,
+    /// Extent `i` of redb lies in extent `map[i] - 1` of the file; 0: never written, reads as zeros.
+    pub map: Vec<u32>,
+}
+
+impl Superblock {
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
+        if self.map.len() > MAP_EXTENTS_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "the index has reached its greatest size",
+            ));
+        }
+        let mut block = Vec::with_capacity(SUPERBLOCK_HEAD + self.map.len() * 4 + HASH_OCTETS);
+        block.extend_from_slice(SUPERBLOCK_MAGIC);
+        block.extend_from_slice(&(self.map.len() as u32).to_le_bytes());
+        block.extend_from_slice(&self.sequence.to_le_bytes());
+        block.extend_from_slice(&self.index_len.to_le_bytes());
+        for place in &self.map {
+            block.extend_from_slice(&place.to_le_bytes());
+        }
+        let hash = blake3::hash(&block);
+        block.extend_from_slice(hash.as_bytes());
+        Ok(block)
+    }
+}
+
+pub fn encode_header() -> [u8; HEADER_OCTETS] {
+    let mut header = [0; HEADER_OCTETS];
+    header[..16].copy_from_slice(MAGIC);
+    header[16..20].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header[20..24].copy_from_slice(&(EXTENT as u32).to_le_bytes());
+    let hash = blake3::hash(&header[..32]);
+    header[32..].copy_from_slice(hash.as_bytes());
+    header
+}
+
+/// One of the two headers is enough.
+pub fn find_header(disk: &dyn Disk, len: u64) -> Result<(), ContainerError> {
+    let mut found = Err(ContainerError::Unfinished);
+    for at in HEADERS {
+        let mut header = [0; HEADER_OCTETS];
+        if len >= at + HEADER_OCTETS as u64 {
+            disk.read_at(at, &mut header)?;
+        }
+        found = match (found, check_header(&header)) {
+            (_, Ok(())) => return Ok(()),
+            (Err(ContainerError::Unfinished), other) => other,
+            // Only the first one says that the file is something else.
+            (first, _) => first,
+        };
+    }
+    // What was cut short while it was made is short.
+    match found {
+        Err(ContainerError::Unfinished) if len > extent_at(UNFINISHED_EXTENTS_MAX) => {
+            Err(ContainerError::NotAStore)
+        }
+        found => found,
+    }
+}
+
+fn check_header(header: &[u8; HEADER_OCTETS]) -> Result<(), ContainerError> {
+    if header.iter().all(|octet| *octet == 0) {
+        return Err(ContainerError::Unfinished);
+    }
+    if header[..16] != *MAGIC {
+        return Err(ContainerError::NotAStore);
+    }
+    // The version comes first: a newer program may have another idea of the rest.
+    let version = u32::from_le_bytes(header[16..20].try_into().expect("four octets"));
+    if version > FORMAT_VERSION {
+        return Err(ContainerError::Newer { version });
+    }
+    if blake3::hash(&header[..32]).as_bytes() != &header[32..] {
+        return Err(ContainerError::Damaged("its header does not match its checksum"));
+    }
+    Ok(())
+}
+
+/// The newer of the superblocks, and whether there was another that is lost.
+pub fn newest_superblock(disk: &dyn Disk) -> Result<(Superblock, bool), ContainerError> {
+    let mut newest: Option<Superblock> = None;
+    let mut one_is_lost = false;
+    for at in SLOTS {
+        match read_superblock(disk, at)? {
+            Some(space) if newest.as_ref().is_none_or(|best| space.sequence > best.sequence) => {
+                newest = Some(space);
+            }
+            Some(_) => {}
+            None => one_is_lost = true,
+        }
+    }
+    match newest {
+        Some(space) => Ok((space, one_is_lost)),
+        None => Err(ContainerError::Damaged("neither of its superblocks matches its checksum")),
+    }
+}
+
+/// The superblock in a slot, or none where its checksum does not hold: a write into it was cut short, or it is damaged.
+/// A store that is finished has written both.
+fn read_superblock(disk: &dyn Disk, at: u64) -> Result<Option<Superblock>, ContainerError> {
+    let mut head = [0; SUPERBLOCK_HEAD];
+    disk.read_at(at, &mut head)?;
+    let count = u32::from_le_bytes(head[4..8].try_into().expect("four octets")) as usize;
+    if head[..4] != *SUPERBLOCK_MAGIC || count > MAP_EXTENTS_MAX {
+        return Ok(None);
+    }
+    let body = SUPERBLOCK_HEAD + count * 4;
+    let mut block = vec![0; body + HASH_OCTETS];
+    disk.read_at(at, &mut block)?;
+    if blake3::hash(&block[..body]).as_bytes() != &block[body..] {
+        return Ok(None);
+    }
+    let word =
+        |range: std::ops::Range<usize>| u64::from_le_bytes(block[range].try_into().expect("eight octets"));
+    Ok(Some(Superblock {
+        sequence: word(8..16),
+        index_len: word(16..24),
+        map: block[SUPERBLOCK_HEAD..body]
+            .chunks_exact(4)
+            .map(|place| u32::from_le_bytes(place.try_into().expect("four octets")))
+            .collect(),
+    }))
+}

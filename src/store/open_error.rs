@@ -1,0 +1,99 @@
+//! Why a store could not be opened or made.
+
+use super::container::{self, ContainerError};
+use super::disk::FileError;
+use super::index::Fault;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Prints as one line with the mend.
+#[derive(Debug)]
+pub struct OpenError {
+    pub path: PathBuf,
+    pub kind: OpenErrorKind,
+}
+
+#[derive(Debug)]
+pub enum OpenErrorKind {
+    /// There is no such file, or its making was never finished.
+    Missing,
+    /// Another process has it open.
+    Locked,
+    AlreadyExists,
+    NotAStore,
+    /// Made by a newer version of this program.
+    Newer {
+        version: u32,
+    },
+    Damaged(&'static str),
+    Io(io::Error),
+    Fault(Fault),
+}
+
+impl OpenErrorKind {
+    pub(in crate::store) fn at(self, path: &Path) -> OpenError {
+        OpenError { path: path.to_owned(), kind: self }
+    }
+}
+
+impl From<FileError> for OpenErrorKind {
+    fn from(e: FileError) -> Self {
+        match e {
+            FileError::Missing => OpenErrorKind::Missing,
+            FileError::Locked => OpenErrorKind::Locked,
+            FileError::Io(e) => OpenErrorKind::Io(e),
+        }
+    }
+}
+
+impl From<ContainerError> for OpenErrorKind {
+    fn from(e: ContainerError) -> Self {
+        match e {
+            ContainerError::Unfinished => OpenErrorKind::Missing,
+            ContainerError::NotAStore => OpenErrorKind::NotAStore,
+            ContainerError::Newer { version } => OpenErrorKind::Newer { version },
+            ContainerError::Damaged(what) => OpenErrorKind::Damaged(what),
+            ContainerError::Io(e) => OpenErrorKind::Io(e),
+        }
+    }
+}
+
+impl From<Fault> for OpenErrorKind {
+    fn from(fault: Fault) -> Self {
+        OpenErrorKind::Fault(fault)
+    }
+}
+
+impl From<redb::DatabaseError> for OpenErrorKind {
+    fn from(e: redb::DatabaseError) -> Self {
+        OpenErrorKind::Fault(e.into())
+    }
+}
+
+impl fmt::Display for OpenErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenErrorKind::Missing => f.write_str("there is no mail store in it"),
+            OpenErrorKind::Locked => f.write_str("another process has it open"),
+            OpenErrorKind::AlreadyExists => f.write_str("there is a mail store in it already"),
+            OpenErrorKind::NotAStore => f.write_str("it is not a mail store of this program"),
+            OpenErrorKind::Newer { version } => write!(
+                f,
+                "it is of format version {version}, and this program knows versions up to {}: use a newer pop3svc",
+                container::FORMAT_VERSION
+            ),
+            OpenErrorKind::Damaged(what) => write!(f, "it is damaged: {what}; restore it from a backup"),
+            OpenErrorKind::Io(e) => write!(f, "{e}"),
+            OpenErrorKind::Fault(fault) => write!(f, "{fault}"),
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.kind)
+    }
+}
+
+impl std::error::Error for OpenError {}

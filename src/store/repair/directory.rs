@@ -1,0 +1,138 @@
+//! Repair: domains and mailboxes, and mailboxes for messages that have none.
+
+use super::{Domains, Owner, Owners, Repair, rows_of};
+use crate::address::{Address, Domain};
+use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
+use crate::store::index::Fault;
+use crate::store::rows::{Counts, DomainRow, MailboxRow, MessageRow, Row};
+use redb::ReadableTable;
+use std::collections::BTreeMap;
+
+impl Repair<'_, '_> {
+    pub fn directory(&mut self) -> Result<(Domains, Owners), Fault> {
+        let mut owners = Owners::new();
+        let unreadable = self.mailboxes(&mut owners)?;
+        let orphans = self.orphans(&owners)?;
+        self.ids.extend(owners.keys().chain(orphans.keys()));
+        let mut domains = self.domains()?;
+        for (id, name) in orphans {
+            let taken = |address: &Address| owners.values().any(|owner| owner.address == *address);
+            let found = || format!("found-{id}@found.invalid").parse().expect("it is an address");
+            let address = name.filter(|address| !taken(address)).unwrap_or_else(found);
+            self.make_mailbox(&mut owners, address, id)?;
+        }
+        for address in unreadable {
+            if owners.values().all(|owner| owner.address != address) {
+                let id = self.new_id()?;
+                self.make_mailbox(&mut owners, address, id)?;
+            }
+        }
+        for owner in owners.values() {
+            let domain = &owner.address.domain;
+            if !domains.contains_key(domain.as_str()) {
+                self.report.mend(format!("domain {domain} was made anew for its mailboxes"));
+                let id = self.new_id()?;
+                self.put_domain(domain, &DomainRow { id, locked: false, created: self.now })?;
+                domains.insert(domain.to_string(), id);
+            }
+        }
+        Ok((domains, owners))
+    }
+
+    /// The mailboxes whose rows are sound; returns the names of the others, which are removed.
+    fn mailboxes(&mut self, owners: &mut Owners) -> Result<Vec<Address>, Fault> {
+        let mut unreadable = Vec::new();
+        let key_of = |(domain, local): (&str, &str)| (domain.to_owned(), local.to_owned());
+        for ((domain, local), row) in rows_of(&self.tables.mailboxes, key_of)? {
+            let address = format!("{local}@{domain}").parse::<Address>().ok();
+            match (address, MailboxRow::from_row(&row)) {
+                (Some(address), Ok(row)) if !owners.contains_key(&row.id) => {
+                    let owner = Owner { address, counts: Counts::default(), quota: row.quota };
+                    owners.insert(row.id, owner);
+                }
+                (address, _) => {
+                    self.report
+                        .mend(format!("the row of mailbox {local}@{domain} made no sense, and was removed"));
+                    self.tables.mailboxes.remove((&domain[..], &local[..]))?;
+                    unreadable.extend(address);
+                }
+            }
+        }
+        Ok(unreadable)
+    }
+
+    /// The ids of mailboxes that have messages and no row, with the names that the messages know.
+    fn orphans(&self, owners: &Owners) -> Result<BTreeMap<u32, Option<Address>>, Fault> {
+        let mut orphans: BTreeMap<u32, Option<Address>> = BTreeMap::new();
+        for row in self.tables.messages.iter()? {
+            let (key, row) = row?;
+            let mailbox = key.value().0;
+            if !owners.contains_key(&mailbox) {
+                let name = orphans.entry(mailbox).or_default();
+                *name = name.take().or_else(|| delivered_to(&MessageRow::from_row(row.value()).ok()?));
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// A domain's id leads to nothing but its counts, so where it is not the domain's alone it gets another.
+    fn domains(&mut self) -> Result<Domains, Fault> {
+        let mut domains = Domains::new();
+        for (name, row) in rows_of(&self.tables.domains, |name| name.to_owned())? {
+            let Ok(domain) = name.parse::<Domain>() else {
+                self.report.mend(format!("\"{name}\" was listed as a domain, and is none any more"));
+                self.tables.domains.remove(&name[..])?;
+                continue;
+            };
+            let id = match DomainRow::from_row(&row) {
+                Ok(row) if self.ids.insert(row.id) => row.id,
+                row => {
+                    let id = self.new_id()?;
+                    // Whether it was locked may not be known: a lock loses nothing, and can be undone.
+                    let (locked, created) = row.map_or((true, self.now), |row| (row.locked, row.created));
+                    let state = if locked { ", and is locked" } else { "" };
+                    self.report.mend(format!("domain {name} was made anew{state}"));
+                    self.put_domain(&domain, &DomainRow { id, locked, created })?;
+                    id
+                }
+            };
+            domains.insert(name, id);
+        }
+        Ok(domains)
+    }
+
+    fn put_domain(&mut self, domain: &Domain, row: &DomainRow) -> Result<(), Fault> {
+        self.tables.domains.insert(domain.as_str(), &row.to_row()[..])?;
+        Ok(())
+    }
+
+    fn make_mailbox(&mut self, owners: &mut Owners, address: Address, id: u32) -> Result<(), Fault> {
+        self.report.mend(format!("mailbox {address} was made anew, and has no password"));
+        let credential =
+            Credential { version: 0, verifier: Verifier::of_nobody([0; SALT_OCTETS]), sealed: None };
+        let row = MailboxRow { id, locked: false, created: self.now, credential, quota: None };
+        let key = (address.domain.as_str(), address.local.as_str());
+        self.tables.mailboxes.insert(key, &row.to_row()[..])?;
+        owners.insert(id, Owner { address, counts: Counts::default(), quota: None });
+        Ok(())
+    }
+
+    /// An id that nothing has or had.
+    fn new_id(&mut self) -> Result<u32, Fault> {
+        let counted = self.tables.counts.last()?.map_or(0, |(id, _)| id.value());
+        let known = self.ids.last().copied().unwrap_or(0).max(counted);
+        let id = self.stored_totals()?.next_id.max(known.saturating_add(1));
+        if !self.ids.insert(id) || id == u32::MAX {
+            return Err(Fault::damaged("no id is left"));
+        }
+        Ok(id)
+    }
+}
+
+/// The address that our own Delivered-To field names.
+fn delivered_to(message: &MessageRow) -> Option<Address> {
+    let mut lines = message.prefix.split(|octet| *octet == b'\n');
+    let field = lines.find_map(|line| line.strip_prefix(b"Delivered-To:"))?;
+    let address: Address = std::str::from_utf8(field).ok()?.trim().parse().ok()?;
+    Some(address.without_detail())
+}

@@ -1,0 +1,218 @@
+//! Mending a damaged store, and saying what was lost.
+//!
+//! It is done on a file that nobody serves, in one transaction: a repair that is cut short has not happened. What it can
+//! trust is what has a checksum: the index's pages (compared when the file is opened), and the texts, whose names are
+//! their hashes. Everything else follows from them:
+//!
+//! - Domains and mailboxes are kept where their rows can be read; the others are made anew. Messages whose mailbox is gone
+//!   get one under the name in their Delivered-To field. No password opens it until the administrator sets one.
+//! - A message whose text is gone is lost. A text that has changed is kept as it is now, under the hash that it has now:
+//!   such a message is worth more than none. But not where its octets are another text's, or the index's.
+//! - Sizes, references, counts, ids to be given out, and the lists of free space are computed.
+
+mod directory;
+mod texts;
+
+use super::container::Container;
+use super::disk::Disk;
+use super::index::{Fault, Tables};
+use super::rows::{Counts, QuotaRow, Row, StoreRow};
+use super::space::{Pins, Space};
+use super::{OpenError, OpenErrorKind, Resync, Store, lock_file, open_database};
+use crate::address::Address;
+use redb::ReadableTable;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Sentences that are kept; more are counted.
+const MENDED_MAX: usize = 200;
+
+/// What a repair did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// Sentences, the first two hundred.
+    pub mended: Vec<String>,
+    pub mended_total: u64,
+    /// Every message that is gone.
+    pub lost: Vec<LostMessage>,
+}
+
+/// A message that could not be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostMessage {
+    pub mailbox: String,
+    /// Its number in the mailbox, which is part of its UIDL.
+    pub sequence: u64,
+    /// When it was received (Unix time in seconds) and the size that LIST announced, where its row could be read.
+    pub received_octets: Option<(u64, u64)>,
+}
+
+impl RepairReport {
+    fn mend(&mut self, what: String) {
+        self.mended_total += 1;
+        if self.mended.len() < MENDED_MAX {
+            self.mended.push(what);
+        }
+    }
+}
+
+impl Store {
+    /// Mends the store in a data file that nobody has open. `now` is Unix time in seconds. Takes as long as reading all
+    /// of it, and memory for the row of every text. Fails where the index does not match its checksums: then only a backup
+    /// helps.
+    pub fn repair(path: &Path, now: u64) -> Result<RepairReport, OpenError> {
+        let disk = Arc::new(lock_file(path, false)?);
+        Self::repair_on(disk, now).map_err(|kind| kind.at(path))
+    }
+
+    pub(in crate::store) fn repair_on(disk: Arc<dyn Disk>, now: u64) -> Result<RepairReport, OpenErrorKind> {
+        let repairing = AssertUnwindSafe(|| {
+            // Whose the extents are is not known yet: as none is adopted, only new ones are given out.
+            let container = Container::open(Arc::new(Resync::new(disk)))?;
+            let database = open_database(&container, true)?;
+            let mut transaction = database.begin_write().map_err(Fault::from)?;
+            transaction.set_quick_repair(true);
+            let report = {
+                let tables = Tables::open(&transaction)?;
+                let (space, ids) = (Space::empty(Pins::default()), BTreeSet::new());
+                let report = RepairReport::default();
+                Repair { tables, container: &container, space, ids, now, report }.run()?
+            };
+            transaction.commit().map_err(Fault::from)?;
+            database.close()?;
+            Ok(report)
+        });
+        catch_unwind(repairing).unwrap_or(Err(OpenErrorKind::Damaged("its index cannot be read")))
+    }
+}
+
+struct Repair<'a, 'txn> {
+    tables: Tables<'txn>,
+    container: &'a Container,
+    /// Gives out nothing but new extents.
+    space: Space,
+    /// Ids that something has.
+    ids: BTreeSet<u32>,
+    now: u64,
+    report: RepairReport,
+}
+
+/// A mailbox that is kept, and what is counted of it.
+struct Owner {
+    address: Address,
+    counts: Counts,
+    /// The account that it counts against.
+    quota: Option<String>,
+}
+
+type Owners = BTreeMap<u32, Owner>;
+/// The ids of domains by their names.
+type Domains = BTreeMap<String, u32>;
+
+impl Repair<'_, '_> {
+    fn run(mut self) -> Result<RepairReport, Fault> {
+        let (domains, mut owners) = self.directory()?;
+        let mut texts = self.texts()?;
+        self.messages(&mut owners, &mut texts)?;
+        let text_octets = self.references(&texts)?;
+        self.counts(&domains, &owners, text_octets)?;
+        self.quotas(&owners)?;
+        self.space(&texts)?;
+        Ok(self.report)
+    }
+
+    /// What the store counts of itself; nothing where that row cannot be read.
+    fn stored_totals(&self) -> Result<StoreRow, Fault> {
+        let row = self.tables.store.get(())?;
+        Ok(row.and_then(|row| StoreRow::from_row(row.value()).ok()).unwrap_or_default())
+    }
+
+    fn counts(&mut self, domains: &Domains, owners: &Owners, text_octets: u64) -> Result<(), Fault> {
+        let stored = self.stored_totals()?;
+        let mut whole = StoreRow {
+            domains: domains.len() as u64,
+            mailboxes: owners.len() as u64,
+            text_octets,
+            commits: stored.commits,
+            key: stored.key,
+            ..StoreRow::default()
+        };
+        let mut right: BTreeMap<u32, Counts> = domains.values().map(|id| (*id, Counts::default())).collect();
+        for (id, owner) in owners {
+            let of_domain = right.entry(domains[owner.address.domain.as_str()]).or_default();
+            of_domain.mailboxes += 1;
+            of_domain.messages += owner.counts.messages;
+            of_domain.octets += owner.counts.octets;
+            whole.messages += owner.counts.messages;
+            whole.octets += owner.counts.octets;
+            let before = self.tables.counts.get(id)?.and_then(|row| Counts::from_row(row.value()).ok());
+            let next_sequence =
+                before.map_or(1, |counts| counts.next_sequence).max(owner.counts.next_sequence);
+            right.insert(*id, Counts { next_sequence, ..owner.counts });
+        }
+        let stored_counts = rows_of(&self.tables.counts, |id| id)?;
+        for (id, _) in stored_counts.iter().filter(|(id, _)| !right.contains_key(id)) {
+            self.report.mend(format!("counts of an id ({id}) that does not exist were removed"));
+            self.tables.counts.remove(id)?;
+        }
+        let stored_counts: BTreeMap<u32, Vec<u8>> = stored_counts.into_iter().collect();
+        for (id, counts) in &right {
+            let row = counts.to_row();
+            if stored_counts.get(id) != Some(&row) {
+                let Counts { messages, octets, .. } = counts;
+                self.report.mend(format!("id {id} is counted as {messages} messages and {octets} octets"));
+                self.tables.counts.insert(id, &row[..])?;
+            }
+        }
+        whole.next_id = stored.next_id.max(right.keys().next_back().map_or(1, |id| id.saturating_add(1)));
+        if whole != stored {
+            self.report.mend("the counts of the whole store were made anew".to_owned());
+        }
+        whole.commits = stored.commits.saturating_add(1);
+        self.tables.store.insert((), &whole.to_row()[..])?;
+        Ok(())
+    }
+}
+
+impl Repair<'_, '_> {
+    /// What accounts have used, from what their mailboxes hold; limits stay where they can be read.
+    fn quotas(&mut self, owners: &Owners) -> Result<(), Fault> {
+        let stored: BTreeMap<String, Vec<u8>> =
+            rows_of(&self.tables.quotas, |account| account.to_owned())?.into_iter().collect();
+        let mut right: BTreeMap<&str, QuotaRow> = BTreeMap::new();
+        for owner in owners.values() {
+            let Some(account) = &owner.quota else { continue };
+            let limit = stored.get(account).and_then(|row| QuotaRow::from_row(row).ok()?.limit);
+            let quota = right.entry(account).or_insert(QuotaRow { limit, ..QuotaRow::default() });
+            quota.used = quota.used.saturating_add(owner.counts.octets);
+            quota.mailboxes += 1;
+        }
+        for account in stored.keys().filter(|account| !right.contains_key(account.as_str())) {
+            self.report.mend(format!("the quota of {account}, against which nothing counts, was removed"));
+            self.tables.quotas.remove(account.as_str())?;
+        }
+        for (account, quota) in right {
+            let row = quota.to_row();
+            if stored.get(account) != Some(&row) {
+                self.report.mend(format!("the quota of {account} has {} octets used", quota.used));
+                self.tables.quotas.insert(account, &row[..])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a table that is to be changed while they are gone through.
+fn rows_of<K: redb::Key + 'static, T>(
+    table: &redb::Table<'_, K, &'static [u8]>,
+    key_of: impl for<'k> Fn(K::SelfType<'k>) -> T,
+) -> Result<Vec<(T, Vec<u8>)>, Fault> {
+    let mut rows = Vec::new();
+    for row in table.iter()? {
+        let (key, row) = row?;
+        rows.push((key_of(key.value()), row.value().to_vec()));
+    }
+    Ok(rows)
+}

@@ -1,0 +1,267 @@
+//! Repair: texts, the messages that have them, and the space in which they lie.
+
+use super::{LostMessage, Owners, Repair, rows_of};
+use crate::store::container::{EXTENT, extent_at};
+use crate::store::index::Fault;
+use crate::store::rows::{MessageRow, Row, TextRow};
+use crate::store::space::{ALIGN, footprint};
+use crate::wire::{self, LineEnds, Receiver};
+use redb::ReadableTable;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Messages looked at in one go: bounds the memory for their rows.
+const MESSAGES_AT_A_TIME: usize = 4096;
+
+/// What became of a text.
+pub enum Found {
+    Whole {
+        row: TextRow,
+        content_octets: u64,
+    },
+    /// It is kept under another name.
+    Renamed([u8; 32]),
+}
+
+/// By name. The references of a row are those counted so far.
+pub type Texts = HashMap<[u8; 32], Found>;
+
+/// Runs of octets that are in use: offset → length.
+type Occupied = BTreeMap<u64, u64>;
+
+impl Repair<'_, '_> {
+    /// Reads every text. What has changed is looked at when it is known where whole texts lie.
+    pub fn texts(&mut self) -> Result<Texts, Fault> {
+        let index_extents: BTreeSet<u32> = self.container.index_extents().into_iter().collect();
+        let (mut texts, mut changed, mut occupied) = (Texts::new(), Vec::new(), Occupied::new());
+        for (name, row) in rows_of(&self.tables.texts, |name| name)? {
+            let row = TextRow::from_row(&row).ok().filter(|row| self.can_be_a_text(row, &index_extents));
+            let Some((row, wire)) = row.and_then(|row| Some((row, self.read(&row)?))) else { continue };
+            if blake3::hash(&wire) != name {
+                changed.push((name, row));
+            } else if !is_occupied(&occupied, &row) {
+                occupied.insert(row.at, footprint(row.wire_octets));
+                let content_octets = wire::unstuff(&wire).len() as u64;
+                let row = TextRow { references: 0, ..row };
+                texts.insert(name, Found::Whole { row, content_octets });
+            }
+        }
+        for (name, row) in changed {
+            if !is_occupied(&occupied, &row) {
+                self.keep_changed(name, &row, &mut texts)?;
+            }
+        }
+        Ok(texts)
+    }
+
+    fn can_be_a_text(&self, row: &TextRow, index_extents: &BTreeSet<u32>) -> bool {
+        let file_end = extent_at(self.container.end());
+        row.at >= extent_at(0)
+            && row.at.is_multiple_of(ALIGN)
+            && row.at.checked_add(row.wire_octets).is_some_and(|end| end <= file_end)
+            && extents_of(row).all(|extent| !index_extents.contains(&extent))
+    }
+
+    fn read(&self, row: &TextRow) -> Option<Vec<u8>> {
+        let mut wire = Vec::new();
+        wire.try_reserve_exact(row.wire_octets as usize).ok()?;
+        wire.resize(row.wire_octets as usize, 0);
+        self.container.read_blob(row.at, &mut wire).ok().map(|()| wire)
+    }
+
+    /// Stores a changed text anew, brought into wire form: what has changed may be a line end, or what follows one.
+    fn keep_changed(&mut self, name: [u8; 32], row: &TextRow, texts: &mut Texts) -> Result<(), Fault> {
+        let Some(wire) = self.read(row) else { return Ok(()) };
+        let mut receiver = Receiver::content(LineEnds::Normalise, u64::MAX);
+        receiver.push(&wire::unstuff(&wire));
+        let Ok(text) = receiver.finish() else { return Ok(()) };
+        let hash = blake3::Hash::from(name);
+        self.report.mend(format!("text {hash} has changed since it was stored, and is kept as it is now"));
+        let new_name = *text.hash.as_bytes();
+        if let Entry::Vacant(place) = texts.entry(new_name) {
+            let wire_octets = text.wire.len() as u64;
+            let at = self.space.take(wire_octets, self.container)?;
+            self.container.write_blob(at, &text.wire)?;
+            let row = TextRow { at, wire_octets, references: 0 };
+            place.insert(Found::Whole { row, content_octets: text.octets });
+        }
+        texts.insert(name, Found::Renamed(new_name));
+        Ok(())
+    }
+
+    /// Goes through the messages: each has its text afterwards, or is lost.
+    pub fn messages(&mut self, owners: &mut Owners, texts: &mut Texts) -> Result<(), Fault> {
+        let mut from = (0, 0);
+        loop {
+            let mut rows = Vec::new();
+            for row in self.tables.messages.range(from..)?.take(MESSAGES_AT_A_TIME) {
+                let (key, row) = row?;
+                rows.push((key.value(), MessageRow::from_row(row.value()).ok()));
+            }
+            for (key, row) in &rows {
+                self.message(*key, row.as_ref(), owners, texts)?;
+            }
+            match rows.last() {
+                Some(((mailbox, sequence), _)) if *sequence < u64::MAX => from = (*mailbox, sequence + 1),
+                Some(((mailbox, _), _)) if *mailbox < u32::MAX => from = (mailbox + 1, 0),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn message(
+        &mut self,
+        key: (u32, u64),
+        row: Option<&MessageRow>,
+        owners: &mut Owners,
+        texts: &mut Texts,
+    ) -> Result<(), Fault> {
+        let owner = owners.get_mut(&key.0).expect("whoever has messages was found or made");
+        owner.counts.next_sequence = owner.counts.next_sequence.max(key.1.saturating_add(1));
+        let Some((row, (text, content_octets))) = row.and_then(|row| Some((row, refer_to(texts, row.text)?)))
+        else {
+            let (mailbox, sequence) = (owner.address.to_string(), key.1);
+            let received_octets = row.map(|row| (row.received, row.octets));
+            self.report.lost.push(LostMessage { mailbox, sequence, received_octets });
+            self.tables.messages.remove(key)?;
+            return Ok(());
+        };
+        let octets = content_octets + row.prefix.len() as u64;
+        owner.counts.messages += 1;
+        owner.counts.octets += octets;
+        if (octets, text) != (row.octets, row.text) {
+            self.report.mend(format!("message {} of {} has {octets} octets", key.1, owner.address));
+            let row = MessageRow { octets, text, ..row.clone() };
+            self.tables.messages.insert(key, &row.to_row()[..])?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of the texts that messages have, and removes all others. Returns the sum of their lengths.
+    pub fn references(&mut self, texts: &Texts) -> Result<u64, Fault> {
+        let mut kept: BTreeMap<[u8; 32], TextRow> = referred_to(texts).collect();
+        let text_octets = kept.values().map(|row| row.wire_octets).sum();
+        for (name, row) in rows_of(&self.tables.texts, |name| name)? {
+            let hash = blake3::Hash::from(name);
+            match kept.remove(&name) {
+                Some(right) if right.to_row() == row => {}
+                Some(right) => {
+                    self.report
+                        .mend(format!("text {hash} is counted as that of {} messages", right.references));
+                    self.tables.texts.insert(name, &right.to_row()[..])?;
+                }
+                None => {
+                    self.report
+                        .mend(format!("text {hash} is not there, or no message has it: its row was removed"));
+                    self.tables.texts.remove(name)?;
+                }
+            }
+        }
+        for (name, row) in kept {
+            self.tables.texts.insert(name, &row.to_row()[..])?;
+        }
+        Ok(text_octets)
+    }
+
+    /// Every octet of a text's extent that is no text's is free.
+    pub fn space(&mut self, texts: &Texts) -> Result<(), Fault> {
+        let index_extents: BTreeSet<u32> = self.container.index_extents().into_iter().collect();
+        let mut listed = BTreeSet::new();
+        for row in self.tables.blob_extents.iter()? {
+            listed.insert(row?.0.value());
+        }
+        let can_be = |extent: &u32| *extent < self.container.end() && !index_extents.contains(extent);
+        let mut extents: BTreeSet<u32> = listed.iter().copied().filter(can_be).collect();
+        extents.extend(self.space.changed_extents());
+        let mut occupied = Occupied::new();
+        for (_, row) in referred_to(texts) {
+            extents.extend(extents_of(&row));
+            occupied.insert(row.at, footprint(row.wire_octets));
+        }
+        let free = gaps(&extents, &occupied);
+        let mut free_before = Vec::new();
+        for row in self.tables.free.iter()? {
+            let (at, len) = row?;
+            free_before.push((at.value(), len.value()));
+        }
+        if merged(free_before) != free || extents != listed {
+            self.report.mend("the lists of free space were made anew".to_owned());
+        }
+        self.tables.free.retain(|_, _| false)?;
+        self.tables.blob_extents.retain(|_, ()| false)?;
+        for (at, len) in free {
+            self.tables.free.insert(at, len)?;
+        }
+        for extent in extents {
+            self.tables.blob_extents.insert(extent, ())?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts a reference; returns the name and the content's length of the text that a message has to name.
+fn refer_to(texts: &mut Texts, name: [u8; 32]) -> Option<([u8; 32], u64)> {
+    let name = match texts.get(&name)? {
+        Found::Renamed(now) => *now,
+        Found::Whole { .. } => name,
+    };
+    match texts.get_mut(&name)? {
+        Found::Whole { row, content_octets } => {
+            row.references += 1;
+            Some((name, *content_octets))
+        }
+        Found::Renamed(_) => None,
+    }
+}
+
+fn referred_to(texts: &Texts) -> impl Iterator<Item = ([u8; 32], TextRow)> {
+    texts.iter().filter_map(|(name, found)| match found {
+        Found::Whole { row, .. } if row.references > 0 => Some((*name, *row)),
+        _ => None,
+    })
+}
+
+fn is_occupied(occupied: &Occupied, row: &TextRow) -> bool {
+    let end = row.at + footprint(row.wire_octets);
+    occupied.range(..end).next_back().is_some_and(|(at, len)| at + len > row.at)
+}
+
+fn extents_of(row: &TextRow) -> impl Iterator<Item = u32> {
+    let extent_of = |at: u64| ((at - extent_at(0)) / EXTENT) as u32;
+    extent_of(row.at)..=extent_of(row.at + row.wire_octets.max(1) - 1)
+}
+
+/// What of the extents is not occupied, as runs that do not touch.
+fn gaps(extents: &BTreeSet<u32>, occupied: &Occupied) -> Vec<(u64, u64)> {
+    let mut gaps = Vec::new();
+    let mut free_from = 0;
+    for extent in extents {
+        let (begin, end) = (extent_at(*extent), extent_at(extent + 1));
+        free_from = begin.max(free_from);
+        for (at, len) in occupied.range(free_from..end) {
+            if *at > free_from {
+                gaps.push((free_from, at - free_from));
+            }
+            free_from = at + len;
+        }
+        if free_from < end {
+            gaps.push((free_from, end - free_from));
+            free_from = end;
+        }
+    }
+    merged(gaps)
+}
+
+/// Runs in the order of their places, those that touch made one. Runs that cannot be right stay apart.
+fn merged(runs: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    let mut merged: Vec<(u64, u64)> = Vec::with_capacity(runs.len());
+    for (at, len) in runs {
+        match merged.last_mut() {
+            Some((last, length)) if last.checked_add(*length) == Some(at) => {
+                *length = length.saturating_add(len)
+            }
+            _ => merged.push((at, len)),
+        }
+    }
+    merged
+}

@@ -1,0 +1,106 @@
+//! Makes up for a sync that failed.
+//!
+//! When Linux cannot write a page back it says so once, to one `fsync`, and takes the page for clean from then on: the
+//! next `fsync` succeeds and says nothing of what was lost. So what was written since the last sync that succeeded is
+//! remembered, and after a failure it is written once more, as the page cache still has it, before the next sync counts.
+//!
+//! This stands between the store and its disk, and lives as long as the disk: opening the index anew does not end it.
+
+use super::disk::{Disk, DiskUsage, View};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What is written again at a time.
+const PIECE: u64 = 256 << 10;
+
+#[derive(Debug)]
+pub struct Resync {
+    disk: Arc<dyn Disk>,
+    unsynced: Mutex<Unsynced>,
+}
+
+#[derive(Debug, Default)]
+struct Unsynced {
+    /// Offset and length; what was written behind the last one is part of it. As many as a transaction has writes.
+    ranges: Vec<(u64, u64)>,
+    /// Whether a sync has failed since the last one that succeeded.
+    failed: bool,
+}
+
+impl Resync {
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, unsynced: Mutex::default() }
+    }
+
+    fn write_again(&self, ranges: &[(u64, u64)]) -> io::Result<()> {
+        let mut piece = vec![0; PIECE as usize];
+        for &(at, len) in ranges {
+            for from in (at..at + len).step_by(PIECE as usize) {
+                let octets = &mut piece[..PIECE.min(at + len - from) as usize];
+                self.disk.read_at(from, octets)?;
+                self.disk.write_at(from, octets)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Unsynced> {
+        self.unsynced.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Disk for Resync {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.set_len(len)
+    }
+
+    fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read_at(at, out)
+    }
+
+    fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        self.disk.write_at(at, octets)?;
+        let len = octets.len() as u64;
+        let mut unsynced = self.lock();
+        match unsynced.ranges.last_mut() {
+            Some((last, length)) if *last + *length == at => *length += len,
+            _ => unsynced.ranges.push((at, len)),
+        }
+        Ok(())
+    }
+
+    fn punch(&self, at: u64, len: u64) -> io::Result<()> {
+        self.disk.punch(at, len)
+    }
+
+    fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()> {
+        self.disk.reserve_zeroed(at, len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let (ranges, failed) = {
+            let mut unsynced = self.lock();
+            (std::mem::take(&mut unsynced.ranges), unsynced.failed)
+        };
+        let again = if failed { self.write_again(&ranges) } else { Ok(()) };
+        let outcome = again.and_then(|()| self.disk.sync());
+        let mut unsynced = self.lock();
+        unsynced.failed = outcome.is_err();
+        if outcome.is_err() {
+            unsynced.ranges.splice(0..0, ranges);
+        }
+        outcome
+    }
+
+    fn view(&self, at: u64, len: usize) -> io::Result<View> {
+        self.disk.view(at, len)
+    }
+
+    fn usage(&self) -> io::Result<DiskUsage> {
+        self.disk.usage()
+    }
+}

@@ -1,0 +1,240 @@
+//! The real file: its lock, its bounds, its holes, and what is not a store.
+
+use super::*;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::{Command, Stdio};
+
+const ANN: &str = "ann@example.com";
+
+fn kind_of(outcome: Result<Store, OpenError>) -> OpenErrorKind {
+    match outcome {
+        Ok(_) => panic!("it was opened"),
+        Err(e) => e.kind,
+    }
+}
+
+#[test]
+fn a_store_is_made_once_locked_while_open_and_private() {
+    let directory = Directory::new();
+    let path = directory.path("winpop.db");
+    assert!(matches!(kind_of(Store::open(&path)), OpenErrorKind::Missing));
+    assert!(!path.exists());
+    let store = Store::create(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(matches!(kind_of(Store::open(&path)), OpenErrorKind::Locked));
+    assert!(matches!(kind_of(Store::create(&path)), OpenErrorKind::Locked));
+    assert!(matches!(Store::repair(&path, 1).map_err(|e| e.kind), Err(OpenErrorKind::Locked)));
+    add_mailbox(&store, ANN);
+    deliver(&store, &[ANN], b"kept");
+    drop(store);
+    assert!(matches!(kind_of(Store::create(&path)), OpenErrorKind::AlreadyExists));
+    let store = Store::open_verified(&path).unwrap();
+    assert_eq!(contents(&store, ANN).len(), 1);
+    assert_clean(&store);
+}
+
+#[test]
+fn a_lock_of_another_process_holds() {
+    let directory = Directory::new();
+    let path = directory.path("winpop.db");
+    drop(Store::create(&path).unwrap());
+    // It says a word when it has the lock, and ends when it is told to.
+    let mut other = Command::new("flock")
+        .arg(&path)
+        .args(["sh", "-c", "echo locked; read end"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut word = [0; 7];
+    std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut word).unwrap();
+    assert!(matches!(kind_of(Store::open(&path)), OpenErrorKind::Locked));
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    drop(Store::open(&path).unwrap());
+}
+
+#[test]
+fn what_is_not_a_store_is_named_and_left_alone() {
+    let directory = Directory::new();
+    let path = directory.path("other");
+    for (content, is_right) in [
+        (vec![], (|kind| matches!(kind, OpenErrorKind::Missing)) as fn(&OpenErrorKind) -> bool),
+        (b"From ann Thu Jan  1 00:00:00 1970\n".repeat(100), |kind| matches!(kind, OpenErrorKind::NotAStore)),
+        (vec![b'x'; 10 << 20], |kind| matches!(kind, OpenErrorKind::NotAStore)),
+        // As an image of a disk may begin.
+        (vec![0; 20 << 20], |kind| matches!(kind, OpenErrorKind::NotAStore)),
+    ] {
+        fs::write(&path, &content).unwrap();
+        let kind = kind_of(Store::open(&path));
+        assert!(is_right(&kind), "{} octets: {kind:?}", content.len());
+        if !content.is_empty() {
+            kind_of(Store::create(&path));
+        }
+        assert!(fs::read(&path).unwrap() == content, "it was changed");
+    }
+}
+
+#[test]
+fn a_newer_version_is_left_to_a_newer_program() {
+    let disk = Arc::new(SimulatedDisk::default());
+    drop(store_with(&[ANN], disk.clone()));
+    for header in [0, 32 << 10] {
+        disk.write_at(header + 16, &2u32.to_le_bytes()).unwrap();
+    }
+    assert!(matches!(Store::open_on(disk.clone()), Err(OpenErrorKind::Newer { version: 2 })));
+    assert!(matches!(Store::create_on(disk), Err(OpenErrorKind::Newer { version: 2 })));
+}
+
+#[test]
+fn one_lost_header_or_superblock_costs_nothing() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    let fields = format!("Received: {}\r\n", "x".repeat(40_000)).into_bytes();
+    for tag in 0..60 {
+        let letters = [Letter { prefix: fields.clone(), ..letter(ANN, tag) }];
+        assert!(store.write(move |tx| tx.deliver(&text(b"x"), &letters, 1)).wait().is_ok());
+    }
+    drop(store);
+    for (at, len) in [(0, 4096), (32 << 10, 4096), (64 << 10, 4096), (512 << 10, 4096)] {
+        let damaged = Arc::new(disk.copy());
+        damaged.write_at(at, &vec![0; len]).unwrap();
+        assert!(Store::create_on(damaged.clone()).is_err(), "a store that lost {at} is made anew");
+        // Without the newer superblock the older one may not do; then the file does not open, instead of losing mail.
+        match Store::open_on(damaged) {
+            Ok(store) => {
+                assert_clean(&store);
+                assert_eq!(open_maildrop(&store, ANN).list().unwrap().len(), 60);
+            }
+            Err(e) => assert!(at >= 64 << 10, "{at}: {e}"),
+        }
+    }
+}
+
+#[test]
+fn a_file_cut_short_does_not_open_as_if_it_were_whole() {
+    let directory = Directory::new();
+    let path = directory.path("winpop.db");
+    let store = Store::create(&path).unwrap();
+    add_mailbox(&store, ANN);
+    for number in 0..30 {
+        deliver(&store, &[ANN], format!("{number}{}", "x".repeat(200_000)).as_bytes());
+    }
+    drop(store);
+    let whole = fs::read(&path).unwrap();
+    for part in 1..16 {
+        fs::write(&path, &whole[..whole.len() * part / 16]).unwrap();
+        if let Ok(store) = Store::open(&path) {
+            assert!(!store.check().is_ok_and(|report| report.is_clean()), "{part} of 16 parts");
+        }
+    }
+}
+
+#[test]
+fn a_view_has_bounds_and_is_fetched() {
+    let directory = Directory::new();
+    let file = DataFile::open(&directory.path("file"), true).unwrap_or_else(|_| panic!("it can be made"));
+    file.set_len(1 << 20).unwrap();
+    file.write_at(5000, b"octets").unwrap();
+    assert_eq!(&file.view(5000, 6).unwrap()[..], b"octets");
+    for (at, len) in [(1 << 20, 1), ((1 << 20) - 1, 2), (u64::MAX, 1), (0, usize::MAX)] {
+        assert!(file.view(at, len).is_err(), "{at}, {len}");
+    }
+    let whole = file.view(0, 1 << 20).unwrap();
+    whole.fetch().unwrap();
+    assert!(whole.is_resident());
+    assert!(file.view(1 << 20, 0).unwrap().is_resident());
+}
+
+#[test]
+fn a_hole_gives_its_blocks_back_and_a_reserve_takes_them() {
+    let directory = Directory::new();
+    let path = directory.path("file");
+    let file = DataFile::open(&path, true).unwrap_or_else(|_| panic!("it can be made"));
+    let blocks = || fs::metadata(&path).unwrap().blocks() * 512;
+    file.set_len(8 << 20).unwrap();
+    assert_eq!(blocks(), 0, "growth takes nothing");
+    file.write_at(0, &vec![1; 4 << 20]).unwrap();
+    file.sync().unwrap();
+    assert!(blocks() >= 4 << 20);
+    file.punch(1 << 20, 2 << 20).unwrap();
+    assert!(blocks() <= (2 << 20) + 65_536, "{}", blocks());
+    assert!(file.view(1 << 20, 2 << 20).unwrap().iter().all(|octet| *octet == 0));
+    assert_eq!(file.view(0, 1 << 20).unwrap()[(1 << 20) - 1], 1);
+    assert_eq!(file.view(3 << 20, 1).unwrap()[0], 1);
+    file.reserve_zeroed(4 << 20, 1 << 20).unwrap();
+    assert!(blocks() >= 3 << 20);
+    assert_eq!(file.len().unwrap(), 8 << 20);
+    assert_eq!(file.usage().unwrap().allocated_octets, blocks());
+}
+
+#[test]
+fn the_room_of_deleted_mail_goes_back_to_the_file_system() {
+    let directory = Directory::new();
+    let path = directory.path("winpop.db");
+    let store = Store::create(&path).unwrap();
+    add_mailbox(&store, ANN);
+    // Each is too short to be given back alone.
+    for number in 0..400 {
+        deliver(&store, &[ANN], format!("{number}{}", "x".repeat(20_000)).as_bytes());
+    }
+    let full = store.disk_usage().unwrap().allocated_octets;
+    let maildrop = open_maildrop(&store, ANN);
+    let entries = maildrop.list().unwrap();
+    for part in [entries.iter().step_by(2).collect::<Vec<_>>(), entries.iter().skip(1).step_by(2).collect()] {
+        let uids: Vec<_> = part.iter().map(|entry| entry.uid).collect();
+        assert!(maildrop.delete(&uids).wait().unwrap());
+    }
+    let empty = store.disk_usage().unwrap().allocated_octets;
+    assert!(full - empty > 400 * 20_000 * 9 / 10, "{full} before, {empty} after");
+    assert_clean(&store);
+}
+
+#[test]
+fn a_backup_replaces_a_backup_and_nothing_else() {
+    let directory = Directory::new();
+    let (path, copy) = (directory.path("winpop.db"), directory.path("copy.db"));
+    let store = Store::create(&path).unwrap();
+    add_mailbox(&store, ANN);
+    deliver(&store, &[ANN], b"first");
+    store.backup(&copy).unwrap();
+    deliver(&store, &[ANN], b"second");
+    store.backup(&copy).unwrap();
+    assert_eq!(contents(&Store::open(&copy).unwrap(), ANN), contents(&store, ANN));
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let foreign = directory.path("letter.txt");
+    fs::write(&foreign, "Dear Ann").unwrap();
+    assert!(matches!(store.backup(&foreign), Err(BackupError::NotReplaced(_))));
+    assert_eq!(fs::read(&foreign).unwrap(), b"Dear Ann");
+    assert!(matches!(store.backup(&directory.0), Err(BackupError::NotReplaced(_))));
+    // The store itself, and any other that is in use.
+    assert!(matches!(store.backup(&path), Err(BackupError::Copy(..))));
+    assert_eq!(contents(&store, ANN).len(), 2);
+    assert!(matches!(store.backup(&directory.path("no/such/place")), Err(BackupError::Copy(..))));
+    let left: Vec<_> = fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[test]
+fn a_backup_follows_no_link_that_lies_in_wait_and_disturbs_no_other_backup() {
+    let directory = Directory::new();
+    let (path, copy) = (directory.path("winpop.db"), directory.path("copy.db"));
+    let victim = directory.path("victim");
+    fs::write(&victim, "precious").unwrap();
+    for number in 0..3 {
+        let name = format!(".copy.db.{}.{number}.unfinished", std::process::id());
+        symlink(&victim, directory.path(&name)).unwrap();
+    }
+    let store = Store::create(&path).unwrap();
+    add_mailbox(&store, ANN);
+    deliver(&store, &[ANN], b"text");
+    std::thread::scope(|scope| {
+        let both = [(); 2].map(|()| scope.spawn(|| store.backup(&copy)));
+        // The name that is free may be taken meanwhile; then that backup says so, and the other is made.
+        assert!(both.map(|one| one.join().unwrap()).iter().any(Result::is_ok));
+    });
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    assert_clean(&Store::open(&copy).unwrap());
+}

@@ -1,0 +1,304 @@
+//! Random histories on the store and on a plain model of it beside: after each step both are the same.
+//!
+//! Histories on a real file hold messages open while the space around them is deleted and used again; those on a
+//! simulated disk meet full disks and faults. A step that is answered with a fault has happened or not, and nothing
+//! in between.
+
+use super::model::{Answer, Model, ModelDomain, ModelMailbox, Step, content_of, prefix_of, removed_with};
+use super::workload::body_number;
+use super::*;
+use crate::store::maildrop::StoredMessage;
+use std::collections::BTreeMap;
+
+const DOMAINS: [&str; 3] = ["example.com", "example.net", "example.org"];
+const LOCALS: [&str; 3] = ["ann", "bob", "carol"];
+const SESSIONS_MAX: usize = 4;
+const HELD_MAX: usize = 12;
+
+/// What the store has, read from its tables.
+fn dump(store: &Store) -> Result<Model, Fault> {
+    let snapshot = store.read()?;
+    let mut model = Model::default();
+    for (domain, row) in snapshot.domains()? {
+        let mut mailboxes = BTreeMap::new();
+        for (local, row) in snapshot.mailboxes(&domain)? {
+            let next_sequence = snapshot.counts(row.id)?.next_sequence;
+            let mut messages = BTreeMap::new();
+            for sequence in 0..next_sequence {
+                let Some(message) = snapshot.message(row.id, sequence)? else { continue };
+                let text = snapshot.text(&message.text)?.expect("a message has its text");
+                let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
+                messages.insert(sequence, [&message.prefix[..], &view].concat());
+            }
+            let mailbox = ModelMailbox { identity: 0, locked: row.locked, next_sequence, messages };
+            mailboxes.insert(local.to_string(), mailbox);
+        }
+        model.domains.insert(domain.to_string(), ModelDomain { locked: row.locked, mailboxes });
+    }
+    Ok(model)
+}
+
+fn take(store: &Store, step: &Step, ids: &BTreeMap<u64, u32>) -> Result<Answer, Fault> {
+    let step = step.clone();
+    let ids = ids.clone();
+    let work = move |tx: &mut Tx<'_, '_>| {
+        Ok(match &step {
+            Step::AddDomain(domain) => Answer::Done(tx.add_domain(domain, 1)?),
+            Step::RemoveDomain(domain) => Answer::Removed(tx.remove_domain(domain)?),
+            Step::LockDomain(domain, true) => Answer::Locked(tx.lock_domain(domain)?),
+            Step::LockDomain(domain, false) => Answer::Locked(tx.unlock_domain(domain)?),
+            Step::AddMailbox(address) => Answer::Done(tx.add_mailbox(address, credential(), 1)?),
+            Step::RemoveMailbox(address) => Answer::Removed(tx.remove_mailbox(address)?),
+            Step::LockMailbox(address, true) => Answer::Locked(tx.lock_mailbox(address)?),
+            Step::LockMailbox(address, false) => Answer::Locked(tx.unlock_mailbox(address)?),
+            Step::Deliver { recipients, text: number, number: tag } => {
+                let letter = |recipient: &Address| Letter {
+                    recipient: recipient.clone(),
+                    prefix: prefix_of(*tag),
+                    tag: *tag,
+                };
+                let letters: Vec<Letter> = recipients.iter().map(letter).collect();
+                Answer::Delivered(tx.deliver(&text(&content_of(*number)), &letters, 1)?)
+            }
+            Step::Delete { address, identity, sequences } => {
+                Answer::Deleted(tx.delete_messages(address, ids[identity], sequences)?)
+            }
+        })
+    };
+    store.write(work).wait()
+}
+
+/// A maildrop as its session sees it.
+struct Session {
+    maildrop: Maildrop,
+    identity: u64,
+    seen: BTreeMap<u64, Vec<u8>>,
+}
+
+struct History {
+    store: Store,
+    model: Model,
+    /// The store's ids of the mailboxes that were opened, by their identities.
+    ids: BTreeMap<u64, u32>,
+    sessions: Vec<Session>,
+    held: Vec<(StoredMessage, Vec<u8>)>,
+    number: u64,
+    faults: usize,
+    refusals_for_want_of_room: usize,
+}
+
+impl History {
+    fn of(store: Store) -> Self {
+        let (model, ids) = (Model::default(), BTreeMap::new());
+        let (sessions, held) = (Vec::new(), Vec::new());
+        Self { store, model, ids, sessions, held, number: 0, faults: 0, refusals_for_want_of_room: 0 }
+    }
+
+    fn random_step(&mut self, rng: &mut fastrand::Rng) -> Step {
+        let domain: Domain = DOMAINS[rng.usize(..3)].parse().unwrap();
+        let mut anyone = || address(&format!("{}@{}", LOCALS[rng.usize(..3)], DOMAINS[rng.usize(..3)]));
+        let (one, recipients) = (anyone(), vec![anyone(), anyone(), anyone()]);
+        self.number += 1;
+        match rng.u8(..100) {
+            0..8 => Step::AddDomain(domain),
+            8..10 => Step::RemoveDomain(domain),
+            10..12 => Step::LockDomain(domain, true),
+            12..18 => Step::LockDomain(domain, false),
+            18..32 => Step::AddMailbox(one),
+            32..35 => Step::RemoveMailbox(one),
+            35..37 => Step::LockMailbox(one, true),
+            37..41 => Step::LockMailbox(one, false),
+            41..70 => self.deletion(rng).unwrap_or(Step::AddDomain(domain)),
+            _ => {
+                let count = rng.usize(1..=3);
+                let recipients = recipients.into_iter().take(count).collect();
+                Step::Deliver { recipients, text: rng.u64(..24), number: self.number }
+            }
+        }
+    }
+
+    fn deletion(&mut self, rng: &mut fastrand::Rng) -> Option<Step> {
+        let session = self.sessions.get(rng.usize(..SESSIONS_MAX))?;
+        let sequences = session.seen.keys().copied().filter(|_| rng.bool()).collect();
+        Some(Step::Delete {
+            address: session.maildrop.address().clone(),
+            identity: session.identity,
+            sequences,
+        })
+    }
+
+    /// Takes the step on both sides. The disk works again when the two are compared.
+    fn step(&mut self, step: &Step, mend: impl FnOnce()) {
+        let mut after = self.model.clone();
+        let expected = after.take(step);
+        let answer = take(&self.store, step, &self.ids);
+        mend();
+        // After a fault, this waits until the index has been opened anew.
+        self.store.write(|_| Ok(())).wait().unwrap();
+        let found = dump(&self.store).unwrap();
+        match answer {
+            Ok(Answer::Delivered(verdicts)) if verdicts.contains(&Delivery::DiskFull) => {
+                self.refusals_for_want_of_room += 1;
+            }
+            Ok(answer) => {
+                assert_eq!(answer, expected, "{step:?}");
+                self.model = after;
+            }
+            Err(_) => {
+                self.faults += 1;
+                if found == after.nameless() {
+                    self.model = after;
+                }
+            }
+        }
+        assert!(found == self.model.nameless(), "{step:?}: the store has {found:?}, not {:?}", self.model);
+        self.look_at_what_is_held();
+    }
+
+    fn look_at_what_is_held(&self) {
+        for (message, content) in &self.held {
+            assert!([&message.prefix[..], &message.text].concat() == *content, "a held text has changed");
+        }
+    }
+
+    fn open_session(&mut self, address: Address) {
+        let login = self.store.open_maildrop(&address).unwrap();
+        let is_locked = self.model.domain(&address.domain).is_ok_and(|domain| domain.locked);
+        let Ok(mailbox) = self.model.mailbox(&address) else {
+            return assert_eq!(login_name(&login), "wrong credentials");
+        };
+        if mailbox.locked || is_locked {
+            return assert_eq!(login_name(&login), "locked");
+        }
+        if self.sessions.iter().any(|session| session.identity == mailbox.identity) {
+            return assert_eq!(login_name(&login), "in use");
+        }
+        let Login::Welcome(maildrop) = login else { panic!("{address}: {}", login_name(&login)) };
+        assert_eq!(maildrop.totals().messages, mailbox.messages.len() as u64);
+        assert_eq!(maildrop.totals().octets, removed_with(mailbox).octets);
+        let id = self.store.read().unwrap().mailbox(&address).unwrap().unwrap().id;
+        self.ids.insert(mailbox.identity, id);
+        let session = Session { maildrop, identity: mailbox.identity, seen: mailbox.messages.clone() };
+        if self.sessions.len() == SESSIONS_MAX {
+            self.sessions.remove(0);
+        }
+        self.sessions.push(session);
+    }
+
+    /// Reads a message of some session, and may go on holding it.
+    fn read(&mut self, rng: &mut fastrand::Rng) {
+        let Some(session) = self.sessions.get(rng.usize(..SESSIONS_MAX)) else { return };
+        let (maildrop, address) = (&session.maildrop, session.maildrop.address().clone());
+        let there = self.model.mailbox(&address).ok().filter(|there| there.identity == session.identity);
+        let there = there.map(|there| there.messages.clone()).unwrap_or_default();
+        let listed = maildrop.list().unwrap();
+        assert!(listed.iter().all(|entry| session.seen.contains_key(&entry.uid.seq)));
+        let still: Vec<u64> = session.seen.keys().copied().filter(|seq| there.contains_key(seq)).collect();
+        assert_eq!(listed.iter().map(|entry| entry.uid.seq).collect::<Vec<_>>(), still);
+        if let Some(entry) = rng.choice(&listed) {
+            let message = maildrop.message(entry.uid).unwrap().expect("it is in the list");
+            assert_eq!(body_number(&message.prefix), entry.uid.tag);
+            let content = session.seen[&entry.uid.seq].clone();
+            if self.held.len() == HELD_MAX {
+                self.held.swap_remove(rng.usize(..HELD_MAX));
+            }
+            self.held.push((message, content));
+            self.look_at_what_is_held();
+        }
+    }
+
+    /// A job that takes space and then meets a fault.
+    fn undone(&mut self, rng: &mut fastrand::Rng) {
+        let content = vec![rng.u8(..); rng.usize(100_000..400_000)];
+        let undone = self.store.write(move |tx| {
+            let recipients = ["ann@example.com", "bob@example.net", "carol@example.org"];
+            tx.deliver(&text(&content), &recipients.map(|recipient| letter(recipient, 0)), 1)?;
+            Err::<(), _>(Fault::damaged("as a test has it"))
+        });
+        assert!(undone.wait().is_err());
+        assert!(dump(&self.store).unwrap() == self.model.nameless());
+    }
+
+    /// One step of any kind.
+    fn go_on(&mut self, rng: &mut fastrand::Rng) {
+        match rng.u8(..10) {
+            0 | 1 => {
+                let (local, domain) = (LOCALS[rng.usize(..3)], DOMAINS[rng.usize(..3)]);
+                self.open_session(address(&format!("{local}@{domain}")));
+            }
+            2 => self.read(rng),
+            4 => self.undone(rng),
+            3 if !self.held.is_empty() => drop(self.held.swap_remove(rng.usize(..self.held.len()))),
+            _ => {
+                let step = self.random_step(rng);
+                self.step(&step, || ());
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        self.sessions.clear();
+        self.held.clear();
+    }
+}
+
+#[test]
+fn histories_on_a_real_file_are_those_of_the_model() {
+    for seed in 0..3 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let directory = Directory::new();
+        let (path, copy) = (directory.path("winpop.db"), directory.path("copy.db"));
+        let mut history = History::of(Store::create(&path).unwrap());
+        for round in 1..=500 {
+            history.go_on(&mut rng);
+            if round % 60 == 0 {
+                assert_clean(&history.store);
+            }
+            if round % 120 == 0 {
+                history.store.backup(&copy).unwrap();
+                let copy = Store::open(&copy).unwrap();
+                assert_clean(&copy);
+                assert_eq!(dump(&copy).unwrap(), history.model.nameless());
+            }
+            if round % 170 == 0 {
+                history.leave();
+                let History { store, model, ids, number, .. } = history;
+                drop(store);
+                history = History { model, ids, number, ..History::of(Store::open(&path).unwrap()) };
+            }
+        }
+        assert_clean(&history.store);
+    }
+}
+
+#[test]
+fn histories_on_disks_that_fail_and_fill_up_are_those_of_the_model() {
+    let (mut faults, mut refusals) = (0, 0);
+    for seed in 10..14 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let disk = Arc::new(SimulatedDisk::default());
+        let mut history = History::of(Store::create_on(disk.clone()).unwrap());
+        for round in 1..=300 {
+            match rng.u8(..10) {
+                0 => disk.set_room(Some(disk.file_len())),
+                1 if rng.bool() => disk.set_room(None),
+                2 | 3 => {
+                    match rng.u8(..3) {
+                        0 => disk.fail_once_after(rng.u64(..50)),
+                        1 => disk.fail_after(Some(rng.u64(..50))),
+                        _ => disk.fail_sync_after(rng.u64(..3)),
+                    }
+                    let step = history.random_step(&mut rng);
+                    history.step(&step, || disk.fail_after(None));
+                }
+                _ => history.go_on(&mut rng),
+            }
+            if round % 50 == 0 {
+                assert_clean(&history.store);
+            }
+        }
+        faults += history.faults;
+        refusals += history.refusals_for_want_of_room;
+    }
+    assert!(faults > 20 && refusals > 0, "{faults} faults, {refusals} refusals");
+}

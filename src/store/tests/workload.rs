@@ -1,0 +1,233 @@
+//! Deliveries and deletions of every kind on a recording disk, and what was acknowledged when.
+
+use super::*;
+use std::collections::BTreeSet;
+
+pub const MAILBOXES: [&str; 5] =
+    ["ann@example.com", "bob@example.com", "carol@example.net", "dave@example.net", "erin@example.org"];
+
+/// Something that was asked for, and how many events the disk had seen when it was acknowledged.
+struct Asked {
+    /// None: it was answered with a fault, so it may have happened or not.
+    acknowledged: Option<usize>,
+    change: Change,
+}
+
+enum Change {
+    Stored { mailboxes: Vec<usize>, body: u64 },
+    Deleted { mailbox: usize, bodies: Vec<u64> },
+    DomainRemoved { domain: &'static str },
+}
+
+pub struct Workload {
+    pub disk: Arc<SimulatedDisk>,
+    /// How many operations were answered with a fault.
+    pub faults: usize,
+    store: Option<Store>,
+    log: Vec<Asked>,
+    next_body: u64,
+    steps: usize,
+    index_extents: usize,
+    /// How often the index grew and shrank by extents.
+    pub growths: usize,
+    pub shrinkings: usize,
+}
+
+impl Workload {
+    pub fn begin() -> Self {
+        let disk = Arc::new(SimulatedDisk::recording());
+        let store = Some(store_with(&MAILBOXES, disk.clone()));
+        let log = Vec::new();
+        let (index_extents, growths, shrinkings) = (1, 0, 0);
+        Self { disk, faults: 0, store, log, next_body: 0, steps: 0, index_extents, growths, shrinkings }
+    }
+
+    /// Closes the store.
+    pub fn end(&mut self) {
+        self.store = None;
+    }
+
+    pub fn step(&mut self, rng: &mut fastrand::Rng) {
+        let mailbox = rng.usize(..MAILBOXES.len());
+        self.steps += 1;
+        match rng.u8(..100) {
+            _ if self.steps.is_multiple_of(40) => self.empty_and_open_anew(),
+            0..62 => self.deliver_and_delete(rng, None),
+            62..89 => self.deliver_and_delete(rng, Some(mailbox)),
+            89..92 => self.remove_domain(["example.com", "example.net", "example.org"][rng.usize(..3)]),
+            92..97 => self.empty(),
+            _ => self.open_anew(),
+        }
+        if let Ok(snapshot) = self.store().read() {
+            let extents = snapshot.container().index_extents().len();
+            self.growths += usize::from(extents > self.index_extents);
+            self.shrinkings += usize::from(extents < self.index_extents);
+            self.index_extents = extents;
+        }
+    }
+
+    /// Some messages, and with a mailbox given the deletion of half of its mail, asked for at once: some of it shares
+    /// a transaction.
+    fn deliver_and_delete(&mut self, rng: &mut fastrand::Rng, mailbox: Option<usize>) {
+        let deletion = mailbox.and_then(|mailbox| self.deletion(mailbox, || rng.bool()));
+        let mut asked = Vec::new();
+        let mut pending: Vec<smol::future::Boxed<bool>> = Vec::new();
+        if let Some((change, deleted)) = deletion {
+            asked.push(change);
+            pending.push(Box::pin(async { deleted.await.is_ok() }));
+        }
+        for _ in 0..[1, 1, 2, 8][rng.usize(..4)] {
+            let body = self.next_body;
+            self.next_body += 1;
+            let mailboxes: Vec<usize> = match rng.u8(..3) {
+                0 => vec![0, 2, 4],
+                _ => vec![rng.usize(..MAILBOXES.len())],
+            };
+            let letters: Vec<Letter> =
+                mailboxes.iter().map(|m| numbered_letter(MAILBOXES[*m], body)).collect();
+            let text = text(&body_of(body));
+            let stored = self.store().write(move |tx| tx.deliver(&text, &letters, 1));
+            pending.push(Box::pin(async {
+                stored.await.is_ok_and(|verdicts| verdicts.iter().all(|verdict| *verdict == Delivery::Stored))
+            }));
+            asked.push(Change::Stored { mailboxes, body });
+        }
+        let done = smol::block_on(all(pending));
+        for (change, done) in asked.into_iter().zip(done) {
+            self.note(change, done);
+        }
+    }
+
+    fn deletion(&self, mailbox: usize, mut wanted: impl FnMut() -> bool) -> Option<(Change, Pending<bool>)> {
+        let Ok(Login::Welcome(maildrop)) = self.store().open_maildrop(&address(MAILBOXES[mailbox])) else {
+            return None;
+        };
+        let (mut uids, mut bodies) = (Vec::new(), Vec::new());
+        for entry in maildrop.list().ok()?.iter().filter(|_| wanted()) {
+            bodies.push(body_number(&maildrop.message(entry.uid).ok()??.prefix));
+            uids.push(entry.uid);
+        }
+        Some((Change::Deleted { mailbox, bodies }, maildrop.delete(&uids)))
+    }
+
+    fn empty_and_open_anew(&mut self) {
+        self.empty();
+        self.open_anew();
+    }
+
+    /// Closing makes the index as short as it can be.
+    fn open_anew(&mut self) {
+        self.store = None;
+        if let Ok(store) = Store::open_on(self.disk.clone()) {
+            self.store = Some(store);
+            return;
+        }
+        self.disk.fail_after(None);
+        self.store = Some(Store::open_on(self.disk.clone()).unwrap());
+    }
+
+    fn empty(&mut self) {
+        for mailbox in 0..MAILBOXES.len() {
+            if let Some((change, deleted)) = self.deletion(mailbox, || true) {
+                let done = deleted.wait().is_ok();
+                self.note(change, done);
+            }
+        }
+    }
+
+    fn remove_domain(&mut self, domain: &'static str) {
+        let name: Domain = domain.parse().unwrap();
+        let removed = self.store().write(move |tx| tx.remove_domain(&name)).wait();
+        self.note(Change::DomainRemoved { domain }, removed.is_ok());
+        let made_again = self.store().write(move |tx| {
+            for mailbox in MAILBOXES.map(address) {
+                if mailbox.domain.as_str() == domain {
+                    let _ = tx.add_domain(&mailbox.domain, 1)?;
+                    let _ = tx.add_mailbox(&mailbox, credential(), 1)?;
+                }
+            }
+            Ok(())
+        });
+        self.faults += usize::from(made_again.wait().is_err());
+    }
+
+    fn note(&mut self, change: Change, done: bool) {
+        self.faults += usize::from(!done);
+        self.log.push(Asked { acknowledged: done.then(|| self.disk.events()), change });
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().expect("the workload has not ended")
+    }
+
+    /// The bodies that must be in a mailbox after a cut, and those that may be: what was under way has happened or not.
+    pub fn expectations(&self, mailbox: usize, cut: usize) -> (BTreeSet<u64>, BTreeSet<u64>) {
+        let (mut must, mut may) = (BTreeSet::new(), BTreeSet::new());
+        for Asked { acknowledged, change } in &self.log {
+            let acknowledged = acknowledged.is_some_and(|events| events <= cut);
+            let gone: Vec<u64> = match change {
+                Change::Stored { mailboxes, body } if mailboxes.contains(&mailbox) => {
+                    may.insert(*body);
+                    if acknowledged {
+                        must.insert(*body);
+                    }
+                    continue;
+                }
+                Change::Deleted { mailbox: of, bodies } if *of == mailbox => bodies.clone(),
+                Change::DomainRemoved { domain } if MAILBOXES[mailbox].ends_with(domain) => {
+                    may.iter().copied().collect()
+                }
+                _ => continue,
+            };
+            for body in gone {
+                must.remove(&body);
+                if acknowledged {
+                    may.remove(&body);
+                }
+            }
+        }
+        (must, may)
+    }
+}
+
+/// Polls all of them before any is waited for, so that they queue together.
+async fn all(pending: Vec<smol::future::Boxed<bool>>) -> Vec<bool> {
+    let executor = smol::LocalExecutor::new();
+    let tasks: Vec<_> = pending.into_iter().map(|pending| executor.spawn(pending)).collect();
+    executor
+        .run(async {
+            let mut outcomes = Vec::new();
+            for task in tasks {
+                outcomes.push(task.await);
+            }
+            outcomes
+        })
+        .await
+}
+
+/// Two in turn are the same. Some are of no length to speak of, a few longer than most holes.
+fn body_of(number: u64) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(number / 2);
+    let len = match rng.u8(..16) {
+        0 => rng.usize(60_000..250_000),
+        1..4 => rng.usize(10_000..70_000),
+        _ => rng.usize(..5000),
+    };
+    let letter = rng.alphanumeric() as u8;
+    let mut body = format!("Subject: {}\n\n", number / 2).into_bytes();
+    body.resize(body.len() + len, letter);
+    body
+}
+
+/// The header fields are long, so that the index grows by extents, and shrinks by them.
+fn numbered_letter(recipient: &str, body: u64) -> Letter {
+    let filler = "x".repeat(fastrand::Rng::with_seed(body).usize(..24_000));
+    let prefix = format!("X-Number: {body}\r\nReceived: {filler}\r\n").into_bytes();
+    Letter { recipient: address(recipient), prefix, tag: body }
+}
+
+pub fn body_number(prefix: &[u8]) -> u64 {
+    let prefix = std::str::from_utf8(prefix).unwrap();
+    let (_, after) = prefix.split_once("X-Number: ").unwrap();
+    after.split_once("\r\n").unwrap().0.parse().unwrap()
+}

@@ -1,0 +1,180 @@
+//! The control socket when its clients are many, clumsy, hostile or gone; and when its service is.
+
+use std::fs::{self, Permissions};
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::thread;
+
+use super::harness::{Done, Service, Site, finish};
+
+const BOB: &str = "bob@example.com";
+
+fn connect(site: &Site) -> UnixStream {
+    UnixStream::connect(site.mailroot().join("winpop.sock")).expect("the service listens")
+}
+
+/// Sends octets and nothing more; what comes back until the service closes.
+fn answer(site: &Site, sent: &[u8]) -> Vec<u8> {
+    let mut stream = connect(site);
+    // A service that has seen enough may have closed already.
+    let _ = stream.write_all(sent);
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+#[test]
+fn forged_frames_are_refused_and_the_service_goes_on() {
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let service = site.start();
+    let frame = |length: u32, rest: &[u8]| [&length.to_le_bytes()[..], rest].concat();
+    for (sent, is_answered) in [
+        (frame(u32::MAX, b""), true),
+        (frame(1 << 20, b"short"), false),
+        (frame(3, b"abc"), true),
+        (frame(8, b"\xff\xff\xff\x7f\0\0\0\0"), true),
+        (frame(4, b"\x01\0\0\0"), true),
+        (frame(0, b""), true),
+        (b"GET / HTTP/1.0\r\n\r\n".to_vec(), true),
+        (b"ab".to_vec(), false),
+        (Vec::new(), false),
+    ] {
+        assert_eq!(!answer(&site, &sent).is_empty(), is_answered, "{sent:?}");
+    }
+    let mut rng = fastrand::Rng::with_seed(11);
+    for _ in 0..200 {
+        let body: Vec<u8> = (0..rng.usize(..64)).map(|_| rng.u8(..)).collect();
+        answer(&site, &frame(body.len() as u32, &[&1u32.to_le_bytes()[..], &body].concat()));
+    }
+    assert!(site.winpop(&["list"]).contains("example.com"));
+    let session = service.log_in(BOB);
+    session.quit().unwrap();
+    service.terminate();
+    let (status, log) = service.wait();
+    assert!(status.success() && !log.contains("panicked"), "{log}");
+    site.assert_clean();
+}
+
+#[test]
+fn clients_that_say_nothing_do_not_keep_others_waiting() {
+    let mut site = Site::new();
+    let service = site.start();
+    let silent: Vec<UnixStream> = (0..4).map(|_| connect(&site)).collect();
+    site.winpop(&["add", "example.com"]);
+    drop(silent);
+    service.terminate();
+    assert!(service.wait().0.success());
+}
+
+#[test]
+fn administrators_at_work_at_once_do_not_disturb_each_other() {
+    let mut site = Site::new();
+    site.winpop(&["add", "example.com"]);
+    let add_many = |site: &Site, kind: &str| {
+        thread::scope(|scope| {
+            for admin in 0..4 {
+                scope.spawn(move || {
+                    for number in 0..6 {
+                        let address = format!("{kind}-{admin}-{number}@example.com");
+                        site.winpop(&["add", &address, "/createuser", "secret"]);
+                    }
+                });
+            }
+        });
+    };
+    add_many(&site, "stopped");
+    let service = site.start();
+    add_many(&site, "running");
+    service.stop();
+    let listed = site.winpop(&["list", "example.com"]);
+    for kind in ["stopped", "running"] {
+        assert_eq!(listed.matches(&format!("{kind}-")).count(), 24, "{listed}");
+    }
+    site.assert_clean();
+}
+
+#[test]
+fn settings_changed_at_once_are_each_taken_whole_or_refused() {
+    let mut site = Site::new();
+    let service = site.start();
+    let outcomes: Vec<Done> = thread::scope(|scope| {
+        let values = ["20", "30", "40", "60", "70", "80"];
+        let setting: Vec<_> = values
+            .map(|value| scope.spawn(|| site.run(&["winpop", "set", "socketbacklog", value])))
+            .into_iter()
+            .collect();
+        setting.into_iter().map(|done| done.join().expect("it does not panic")).collect()
+    });
+    assert!(outcomes.iter().any(|done| done.exit_code == 0), "{outcomes:?}");
+    for done in outcomes.iter().filter(|done| done.exit_code != 0) {
+        assert!(done.exit_code == 1 && done.errors.lines().count() == 1, "{done:?}");
+    }
+    service.stop();
+}
+
+#[test]
+fn a_socket_that_a_crash_left_misleads_nobody() {
+    let mut site = Site::new();
+    site.start().kill();
+    assert!(site.mailroot().join("winpop.sock").exists());
+    site.winpop(&["add", "example.com"]);
+    let service = site.start();
+    assert!(site.winpop(&["list"]).contains("example.com"));
+    service.stop();
+}
+
+#[test]
+fn commands_wait_for_a_service_that_is_just_starting_or_ending() {
+    let site = Site::new();
+    site.winpop(&["add", "example.com"]);
+    for round in 0..4 {
+        let service = Service::spawn(&site);
+        let address = format!("starting-{round}@example.com");
+        site.winpop(&["add", &address, "/createuser", "secret"]);
+        service.wait_for_log("SMTP on");
+        service.terminate();
+        let address = format!("ending-{round}@example.com");
+        site.winpop(&["add", &address, "/createuser", "secret"]);
+        assert!(service.wait().0.success());
+    }
+    assert_eq!(site.winpop(&["list", "example.com"]).lines().count(), 1 + 8);
+    site.assert_clean();
+}
+
+/// Somebody else is told that the store is not theirs, and is not heard even if the files have been opened to all.
+#[test]
+fn another_user_is_refused() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() || !Path::new("/usr/bin/perl").exists() {
+        eprintln!("passed over: it takes root and perl to be another user");
+        return;
+    }
+    let mut site = Site::new();
+    site.winpop(&["add", "example.com"]);
+    let service = site.start();
+    // The program may lie where only root can reach it.
+    let program = site.dir().join("bin/pop3svc");
+    fs::copy(env!("CARGO_BIN_EXE_pop3svc"), &program).unwrap();
+    let done = finish(site.program(&program).args(["winpop", "list"]).uid(NOBODY), b"");
+    assert_eq!((done.exit_code, done.output.as_str()), (1, ""), "{done:?}");
+    assert!(done.errors.contains("belongs to another user"), "{done:?}");
+
+    let socket = site.mailroot().join("winpop.sock");
+    fs::set_permissions(site.mailroot(), Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
+    // A request to verify everything, which a friend would get an answer to.
+    let script = "$SIG{PIPE} = 'IGNORE'; use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0) or die; connect($s, sockaddr_un($ARGV[0])) or die; \
+                  syswrite($s, pack('VVV', 8, 1, 2)); my $n = sysread($s, my $got, 100); print \"got \", $n // 'none';";
+    let done =
+        finish(site.program(Path::new("/usr/bin/perl")).args(["-e", script]).arg(&socket).uid(NOBODY), b"");
+    assert!(done.output == "got 0" || done.output == "got none", "{done:?}");
+    service.wait_for_log("it came from user 65534, who may not");
+    service.terminate();
+    assert!(service.wait().0.success());
+}
