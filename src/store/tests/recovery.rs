@@ -69,8 +69,10 @@ fn after_a_reader_met_a_fault() -> Store {
     // What redb would do that has not the page in its cache.
     let index = container::IndexBackend(store.read().unwrap().container().clone());
     assert!(redb::StorageBackend::read(&index, 4096, &mut [0; 4096]).is_err());
-    disk.fail_after(None);
     assert!(store.open_maildrop(&address(ANN)).is_err());
+    // The first attempt to open it anew fails too.
+    assert!(store.write(|_| Ok(())).wait().is_err());
+    disk.fail_after(None);
     store
 }
 
