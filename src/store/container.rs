@@ -20,8 +20,9 @@
 //! 3. An extent that redb gave up is used again only after a superblock without it is durable (`dropped` until then).
 //! 4. redb's header stands before the superblocks, so that a copy made front to back never holds a map that is older
 //!    than the header it has to serve.
-//! 5. [`RESERVE_EXTENTS`] extents are kept aside, taken from the file system in advance. Mail is accepted only while
-//!    they are there; the index may use them, so that on a full disk deletions still go through.
+//! 5. Extents are kept aside, taken from the file system in advance: as many as the index has, and a few. Mail is accepted
+//!    only while they are there; the index may use them, so that on a full disk deletions still go through. A transaction
+//!    writes each page of the index at most once to a new place, so that is enough for any deletion.
 //!
 //! This file knows redb's space only as octets; what is in it is `index.rs`'s business.
 
@@ -40,8 +41,8 @@ pub const EXTENT: u64 = 1 << 20;
 const INDEX_PAGE_0: u64 = 4 << 10;
 const INDEX_PAGE_0_OCTETS: u64 = 4 << 10;
 const EXTENTS_AT: u64 = 1 << 20;
-/// Extents kept aside for the index. A commit of a single operation needs a few dozen pages of 4 KiB.
-const RESERVE_EXTENTS: usize = 2;
+/// Extents kept aside for the index beyond as many as it has: for the rows that a deletion adds, of free runs.
+const RESERVE_EXTENTS_MORE: usize = 2;
 
 #[derive(Debug)]
 pub struct Container {
@@ -160,21 +161,32 @@ impl Container {
     /// Fills the reserve. Fails where the disk has no room for it: then no mail is accepted.
     pub fn fill_reserve(&self) -> io::Result<()> {
         let mut space = self.lock();
-        while space.reserve.len() < RESERVE_EXTENTS {
-            let extent = match space.pool.last() {
-                Some(extent) => *extent,
-                None => {
-                    self.disk.set_len(extent_at(space.end + 1))?;
-                    let extent = space.end;
-                    space.end += 1;
-                    space.pool.push(extent);
-                    extent
-                }
-            };
-            self.disk.reserve_zeroed(extent_at(extent), EXTENT)?;
-            space.pool.pop();
-            space.reserve.push(extent);
+        let wanted = space.block.map.iter().filter(|place| **place != 0).count() + RESERVE_EXTENTS_MORE;
+        while space.reserve.len() > wanted {
+            let extent = space.reserve.pop().expect("there are more than are wanted");
+            self.punch(extent_at(extent), EXTENT);
+            space.pool.push(extent);
         }
+        while space.reserve.len() < wanted {
+            self.add_to_reserve(&mut space)?;
+        }
+        Ok(())
+    }
+
+    fn add_to_reserve(&self, space: &mut IndexSpace) -> io::Result<()> {
+        let extent = match space.pool.last() {
+            Some(extent) => *extent,
+            None => {
+                self.disk.set_len(extent_at(space.end + 1))?;
+                let extent = space.end;
+                space.end += 1;
+                space.pool.push(extent);
+                extent
+            }
+        };
+        self.disk.reserve_zeroed(extent_at(extent), EXTENT)?;
+        space.pool.pop();
+        space.reserve.push(extent);
         Ok(())
     }
 
@@ -368,23 +380,18 @@ impl Container {
 
     /// The extent behind redb's extent `index`, taken now if there is none yet; it reads as zeros then.
     fn back_index_extent(&self, index: usize) -> io::Result<u32> {
-        loop {
-            let mut space = self.lock();
-            if space.block.map.len() <= index {
-                space.block.map.resize(index + 1, 0);
-            }
-            if space.block.map[index] != 0 {
-                return Ok(space.block.map[index]);
-            }
-            if let Some(extent) = space.reserve.pop() {
-                space.block.map[index] = extent + 1;
-                space.changes += 1;
-                return Ok(extent + 1);
-            }
-            drop(space);
-            // Readers of redb write too, so what is filled here may be gone before it is taken.
-            self.fill_reserve()?;
+        let mut space = self.lock();
+        if space.block.map.len() <= index {
+            space.block.map.resize(index + 1, 0);
         }
+        if space.block.map[index] == 0 {
+            if space.reserve.is_empty() {
+                self.add_to_reserve(&mut space)?;
+            }
+            space.block.map[index] = space.reserve.pop().expect("it was just added to") + 1;
+            space.changes += 1;
+        }
+        Ok(space.block.map[index])
     }
 }
 

@@ -241,7 +241,6 @@ impl Shared {
     fn put_up(&self, open: OpenIndex) -> Arc<OpenIndex> {
         let open = Arc::new(open);
         *self.lock() = Some(open.clone());
-        self.mending_was_asked.store(false, Ordering::Relaxed);
         open
     }
 

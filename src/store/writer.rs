@@ -17,6 +17,7 @@ use smol::channel::{Receiver, Sender};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 /// Jobs that may wait; whoever brings one more waits for a place.
@@ -237,6 +238,8 @@ impl Writer {
         self.a_sync_failed |= self.shared.current().is_ok_and(|open| open.container.a_sync_failed());
         let trust = if self.a_sync_failed { Trust::Verified } else { Trust::AsFound };
         let disk = self.shared.take_down();
+        // If this fails, the next reader may ask for another attempt.
+        self.shared.mending_was_asked.store(false, Ordering::Relaxed);
         let (open, mut space) = open_index(disk, self.shared.pins.clone(), trust)
             .map_err(|e| Fault::Io(format!("opening it anew failed: {e}")))?;
         space.inherit_retired(&self.space);
