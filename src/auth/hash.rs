@@ -66,6 +66,14 @@ pub mod work {
         DONE.with_borrow_mut(|done| done.push(what));
     }
 
+    /// Does what is no part of the work that is compared.
+    pub fn unnoted<T>(work: impl FnOnce() -> T) -> T {
+        let before = take();
+        let outcome = work();
+        DONE.set(before);
+        outcome
+    }
+
     /// The functions that this thread has called since this was last asked, in their order.
     pub fn take() -> Vec<&'static str> {
         DONE.take()
