@@ -60,6 +60,11 @@ fn add_mailbox(store: &Store, mailbox: &str) {
     assert_eq!(added.wait().unwrap(), Ok(()));
 }
 
+fn set_quota(store: &Store, mailbox: &str, account: &str, limit: Option<u64>) -> Quota {
+    let (mailbox, account) = (address(mailbox), address(account));
+    store.write(move |tx| tx.set_quota(&mailbox, &account, limit)).wait().unwrap().unwrap()
+}
+
 fn deliver(store: &Store, recipients: &[&str], content: &[u8]) -> Vec<Delivery> {
     try_deliver(store, recipients, content).unwrap()
 }

@@ -6,11 +6,6 @@ const ANN: &str = "ann@example.com";
 const BOB: &str = "bob@example.com";
 const CID: &str = "cid@example.com";
 
-fn set_quota(store: &Store, mailbox: &str, account: &str, limit: Option<u64>) -> Quota {
-    let (mailbox, account) = (address(mailbox), address(account));
-    store.write(move |tx| tx.set_quota(&mailbox, &account, limit)).wait().unwrap().unwrap()
-}
-
 fn used(store: &Store, account: &str) -> Option<u64> {
     store.read().unwrap().quota(account).unwrap().map(|row| row.used)
 }
