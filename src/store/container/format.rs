@@ -94,6 +94,8 @@ pub fn find_header(disk: &dyn Disk, len: u64) -> Result<(), ContainerError> {
             disk.read_at(at, &mut header)?;
         }
         found = match (found, check_header(&header)) {
+            // Even if the other one says otherwise: a newer program may have begun to change the file.
+            (_, Err(newer @ ContainerError::Newer { .. })) => return Err(newer),
             (_, Ok(())) => return Ok(()),
             (Err(ContainerError::Unfinished), other) => other,
             // Only the first one says that the file is something else.
