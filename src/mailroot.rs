@@ -57,7 +57,7 @@ pub enum NamedBy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
     pub why: String,
-    pub mend: &'static str,
+    pub hint: &'static str,
 }
 
 impl Environment {
@@ -92,7 +92,7 @@ impl Environment {
         absolute(variable).or_else(|| Some(absolute(&self.home)?.join(below_home))).ok_or(Unusable {
             why: "neither HOME nor the XDG directories are set, so there is no default mail store directory"
                 .to_owned(),
-            mend: "Name the directory: --mailroot DIR or WINPOP_MAILROOT",
+            hint: "Name the directory: --mailroot DIR or WINPOP_MAILROOT",
         })
     }
 }
@@ -178,7 +178,7 @@ pub fn create(dir: &Path) -> io::Result<()> {
 /// The path as typed for `set mailroot`, seen from the present directory of whoever typed it.
 pub fn absolute(typed: &Path) -> Result<PathBuf, Unusable> {
     let text = typed.to_string_lossy();
-    let unusable = |why: &str, mend| Err(Unusable { why: format!("\"{text}\" {why}"), mend });
+    let unusable = |why: &str, hint| Err(Unusable { why: format!("\"{text}\" {why}"), hint });
     if text.is_empty() {
         return unusable("is not a directory", "Name a directory, such as /srv/mail");
     }
@@ -201,18 +201,18 @@ pub fn absolute(typed: &Path) -> Result<PathBuf, Unusable> {
 }
 
 fn pointed_to(pointer: &Path) -> Result<Option<PathBuf>, Unusable> {
-    let mend = "Mend or remove it, or name the directory: --mailroot DIR";
+    let hint = "Fix or remove it, or name the directory: --mailroot DIR";
     let text = match fs::read(pointer) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            return Err(Unusable { why: format!("{} cannot be read: {error}", pointer.display()), mend });
+            return Err(Unusable { why: format!("{} cannot be read: {error}", pointer.display()), hint });
         }
     };
     let line = text.strip_suffix(b"\n").unwrap_or(&text);
     let dir = PathBuf::from(OsString::from_vec(line.to_vec()));
     if !dir.is_absolute() || line.contains(&b'\n') {
-        return Err(Unusable { why: format!("{} does not name a directory", pointer.display()), mend });
+        return Err(Unusable { why: format!("{} does not name a directory", pointer.display()), hint });
     }
     Ok(Some(dir))
 }
@@ -315,7 +315,7 @@ mod tests {
             assert!(absolute(Path::new(bad)).is_err(), "{bad}");
         }
         let unc = absolute(Path::new("\\\\server\\share")).unwrap_err();
-        assert_eq!(unc.mend, "Mount the share and name the directory where it is mounted");
+        assert_eq!(unc.hint, "Mount the share and name the directory where it is mounted");
     }
 
     #[test]
