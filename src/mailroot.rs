@@ -5,11 +5,13 @@
 //! configuration for one who is not root.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+
+use crate::replace::Replacement;
 
 /// Longest path of a mail store directory in characters, as in the original.
 pub const PATH_CHARACTERS_MAX: usize = 260;
@@ -144,14 +146,10 @@ impl MailRoot {
     pub fn point_to(&self, dir: &Path) -> io::Result<()> {
         let folder = self.pointer.parent().expect("the pointer file lies in a directory");
         fs::create_dir_all(folder)?;
-        let draft = self.pointer.with_extension(format!("{}.new", std::process::id()));
-        let written = write_durably(&draft, dir).and_then(|()| fs::rename(&draft, &self.pointer));
-        if written.is_err() {
-            // What went wrong is told; a draft that cannot be taken away either does no harm.
-            let _ = fs::remove_file(&draft);
-        }
-        written?;
-        fs::File::open(folder)?.sync_all()
+        let pointer = Replacement::begin(&self.pointer, 0o644)?;
+        pointer.file().write_all(dir.as_os_str().as_encoded_bytes())?;
+        pointer.file().write_all(b"\n")?;
+        pointer.finish()
     }
 }
 
@@ -215,13 +213,6 @@ fn pointed_to(pointer: &Path) -> Result<Option<PathBuf>, Unusable> {
         return Err(Unusable { why: format!("{} does not name a directory", pointer.display()), hint });
     }
     Ok(Some(dir))
-}
-
-fn write_durably(path: &Path, dir: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
-    file.write_all(dir.as_os_str().as_encoded_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()
 }
 
 #[cfg(test)]
