@@ -8,7 +8,7 @@ use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
 use async_io::{Async, Timer};
 use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -71,23 +71,30 @@ async fn hear(service: Arc<Service>, mut stream: Async<UnixStream>) -> io::Resul
     let Some(_taken) = service.command_token() else { return Ok(()) };
     stream.write_all(&[control::TAKEN]).await?;
     let answer = match request {
-        Ok(Request::Deliver(submission)) => deliver(&service, &mut stream, &submission).await?,
-        Ok(request) => smol::unblock(move || carry_out(&service, &request)).await,
+        Ok((Request::Deliver(submission), _)) => deliver(&service, &mut stream, &submission).await?,
+        Ok((request, file)) => smol::unblock(move || carry_out(&service, &request, file)).await,
         Err(bad) => Err(bad.into()),
     };
     stream.write_all(&control::encode_answer(&answer)).await
 }
 
-async fn read_request(stream: &mut Async<UnixStream>) -> io::Result<Result<Request, BadFrame>> {
+/// A request, and the file that came with it.
+async fn read_request(
+    stream: &mut Async<UnixStream>,
+) -> io::Result<Result<(Request, Option<File>), BadFrame>> {
     let mut length = [0; LENGTH_OCTETS];
-    stream.read_exact(&mut length).await?;
+    let (received, file) = stream.read_with(|stream| control::receive_with_file(stream, &mut length)).await?;
+    if received == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    stream.read_exact(&mut length[received..]).await?;
     let octets = match control::request_octets(length) {
         Ok(octets) => octets,
         Err(bad) => return Ok(Err(bad)),
     };
     let mut request = vec![0; octets];
     stream.read_exact(&mut request).await?;
-    Ok(control::decode_request(&request))
+    Ok(control::decode_request(&request).map(|request| (request, file)))
 }
 
 /// Takes in the content behind the request, and delivers it.
@@ -121,7 +128,7 @@ async fn deliver(
     Ok(admin::deliver(&service.store, &settings, submission, receiver).await)
 }
 
-fn carry_out(service: &Arc<Service>, request: &Request) -> Answer {
+fn carry_out(service: &Arc<Service>, request: &Request, file: Option<File>) -> Answer {
     let context = Context::of_now(&service.mailroot, &service.accounts.keyring, Some(service))?;
-    request.run(&service.store, &context)
+    request.run(&service.store, &context, file)
 }

@@ -38,7 +38,7 @@ mod space;
 mod tests;
 mod writer;
 
-pub use backup::BackupError;
+pub use backup::{NotReplaced, may_replace};
 pub use delivery::Letter;
 pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
