@@ -311,6 +311,11 @@ impl Service {
         self.signal(Signal::TERM);
     }
 
+    /// Has it hang, or go on.
+    pub fn freeze(&self, frozen: bool) {
+        self.signal(if frozen { Signal::STOP } else { Signal::CONT });
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("a child that was not waited for");
     }
