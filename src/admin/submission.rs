@@ -38,7 +38,9 @@ pub async fn deliver(
             Refusal::new(Code::Malformed, format!("the message is larger than {}", settings.maxmessagesize))
                 .with_mend("To allow more: winpop set maxmessagesize SIZE")
         }
-        TextRefusal::BareLineEnd => Refusal::new(Code::Malformed, "the message has broken line ends"),
+        TextRefusal::BareLineEnd | TextRefusal::Nul => {
+            Refusal::new(Code::Malformed, "the message has octets that no message may have")
+        }
     })?;
     // Who cannot be a mailbox is none.
     let (mut recipients, mut outcomes) = (Vec::new(), Vec::new());

@@ -17,14 +17,14 @@ use super::*;
 use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, Verifier};
 use crate::verdict::{Delivery, Login};
-use crate::wire::{LineEnds, Receiver, Text};
+use crate::wire::{Receiver, Text};
 
 fn address(typed: &str) -> Address {
     typed.parse().unwrap()
 }
 
 fn text(content: &[u8]) -> Text {
-    let mut receiver = Receiver::content(LineEnds::Normalise, u64::MAX);
+    let mut receiver = Receiver::verbatim();
     receiver.push(content);
     receiver.finish().unwrap()
 }
