@@ -116,6 +116,8 @@ impl From<Refusal> for Reply {
             Refusal::BareLineEnd => BARE_LINE_END,
             Refusal::Nul => NUL,
             Refusal::TooLarge => TOO_LARGE,
+            Refusal::DiskFull => DISK_FULL,
+            Refusal::Fault => FAULT,
         }
     }
 }
