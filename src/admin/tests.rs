@@ -186,7 +186,7 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
         let _ = tx.add_mailbox(&mailbox, credential, 1)?;
         let mut receiver = crate::wire::Receiver::content(crate::wire::LineEnds::Normalise, 1000);
         receiver.push(b"a text to be found again");
-        let text = receiver.finish().expect("it is short");
+        let text = receiver.finish().expect("it is short").into();
         let letter = crate::store::Letter { recipient: mailbox.clone(), prefix: vec![], tag: 1 };
         tx.deliver(&text, &[letter], 1)
     });
@@ -198,16 +198,17 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
     // The file is copied as it is after closing it, and an octet of the text is changed.
     let copy = bench.home.join("damaged.db");
     let path = bench.home.join("backup.db");
-    bench.store.backup(&path).unwrap();
+    let backup = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    bench.store.backup(backup).unwrap();
     let mut octets = fs::read(&path).unwrap();
     let at = octets.windows(6).position(|octets| octets == b"a text").unwrap();
     octets[at] = b'A';
     fs::write(&copy, &octets).unwrap();
     let found = upkeep::check(&Store::open(&copy).unwrap()).unwrap();
     assert!(render::text(&found).contains("has changed since it was stored\n1 findings\n"));
-    let mended = render::text(&repair(&copy).unwrap());
-    assert!(mended.contains("Mended: text "), "{mended}");
-    assert!(mended.ends_with("Everything is as it should be\n"), "{mended}");
+    let repaired = render::text(&repair(&copy).unwrap());
+    assert!(repaired.contains("Repaired: text "), "{repaired}");
+    assert!(repaired.ends_with("Everything is as it should be\n"), "{repaired}");
 }
 
 #[test]
@@ -222,8 +223,8 @@ fn every_lost_message_is_named() {
         text_octets: 0,
         findings: vec![],
         findings_total: 0,
-        mended: vec![],
-        mended_total: 0,
+        repaired: vec![],
+        repaired_total: 0,
         lost: vec![lost(Some(1_800_000_000), Some(1234)), lost(None, None)],
     });
     let text = render::text(&checked);

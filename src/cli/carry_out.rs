@@ -11,25 +11,25 @@ use std::time::{Duration, Instant};
 
 use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request};
-use crate::control::{Answer, CallError, call};
+use crate::control::{Answer, CallError, Enclosed, call};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
-use crate::store::{OpenErrorKind, Store};
+use crate::store::{Incoming, OpenErrorKind, Store};
 
 /// How long a service may take to start or stop, and another command to be done.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries; doubles up to the second value.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(160));
 
-/// Carries the request out, here or by the running service. `content` is that of a message to deliver.
-pub fn carry_out(request: &Request, content: &[u8], mailroot: &MailRoot) -> Answer {
+/// Carries the request out, here or by the running service.
+pub fn carry_out(request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> Answer {
     let started = Instant::now();
     let mut pause = PAUSE.0;
     loop {
         if let Some(store) = open(request, mailroot)? {
-            return carry_out_here(&store, request, content, mailroot);
+            return carry_out_here(&store, request, enclosed, mailroot);
         }
-        match call(&mailroot.socket(), request, content) {
+        match call(&mailroot.socket(), request, enclosed) {
             Ok(answer) => return answer,
             Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(not_ours(mailroot));
@@ -43,26 +43,31 @@ pub fn carry_out(request: &Request, content: &[u8], mailroot: &MailRoot) -> Answ
                     Code::Busy,
                     format!("{} is in use, but no service answers", mailroot.data_file().display()),
                 )
-                .with_mend("Another command may be at work, or a backup; try again later"));
+                .with_hint("Another command may be at work, or a backup; try again later"));
             }
             Err(CallError::Broken(error)) => {
                 return Err(Refusal::fault(format!("the service ended before it answered ({error})"))
-                    .with_mend("The command may have been carried out or not: look before you repeat it"));
+                    .with_hint("The command may have been carried out or not: look before you repeat it"));
             }
             Err(CallError::BadAnswer(bad)) => return Err(bad.into()),
         }
     }
 }
 
-fn carry_out_here(store: &Store, request: &Request, content: &[u8], mailroot: &MailRoot) -> Answer {
-    let Request::Deliver(submission) = request else {
+fn carry_out_here(store: &Store, request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> Answer {
+    let (Request::Deliver(submission), Enclosed::Content(content)) = (request, enclosed) else {
         let keyring = RwLock::new(Keyring::open(store, mailroot).map_err(Refusal::fault)?);
-        return request.run(store, &Context::of_now(mailroot, &keyring, None)?);
+        let file = match enclosed {
+            Enclosed::File(file) => Some(file.try_clone().map_err(Refusal::fault)?),
+            Enclosed::Content(_) | Enclosed::Nothing => None,
+        };
+        return request.run(store, &Context::of_now(mailroot, &keyring, None)?, file);
     };
     let settings = crate::serve::settings_of(store).map_err(Refusal::fault)?;
     let mut receiver = admin::receiver(&settings);
     receiver.push(content);
-    smol::block_on(admin::deliver(store, &settings, submission, receiver))
+    let text = receiver.finish().map(Incoming::from);
+    smol::block_on(admin::deliver(store, &settings, submission, text))
 }
 
 /// The store, unless another process has it open.
@@ -87,7 +92,7 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
     if !founds {
         let dir = mailroot.dir.display();
         return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
-            .with_mend("To make one: pop3svc quickstart, or winpop add DOMAIN"));
+            .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
     }
     mailroot::create(&mailroot.dir)
         .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
@@ -101,5 +106,5 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
 
 fn not_ours(mailroot: &MailRoot) -> Refusal {
     Refusal::new(Code::Fault, format!("the mail store in {} belongs to another user", mailroot.dir.display()))
-        .with_mend("Run the command as that user, or as root")
+        .with_hint("Run the command as that user, or as root")
 }

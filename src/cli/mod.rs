@@ -28,7 +28,7 @@ use argh::FromArgs as _;
 
 use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request, render};
-use crate::control::Answer;
+use crate::control::{Answer, Enclosed};
 use crate::mailroot::{Environment, MailRoot};
 use commands::{Command, Deliver, Link, Pop3svc};
 use help::Program;
@@ -108,7 +108,7 @@ fn run(command: Command, common: &Common) -> ExitCode {
         Command::Man(wanted) => man::page(wanted.name.as_deref()),
         Command::Deliver(Deliver { recipients, to_header: false, .. }) if recipients.is_empty() => {
             let refusal = Refusal::new(Code::Usage, "USER@DOMAIN is missing")
-                .with_mend("To see how it is used: deliver --help");
+                .with_hint("To see how it is used: deliver --help");
             return fail_to_send("pop3svc", &refusal);
         }
         Command::Deliver(typed) => {
@@ -158,7 +158,7 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
         Err(refusal) => return fail(program.name, &refusal),
     };
     let answer = winpop::prepare(op)
-        .and_then(|op| carry_out::carry_out(&Request::Command(op), b"", &mailroot(&common)?));
+        .and_then(|op| carry_out::carry_out(&Request::Command(op), Enclosed::Nothing, &mailroot(&common)?));
     match answer {
         Ok(reply) if common.json => print(&render::json(&reply)),
         Ok(reply) => print(&render::text(&reply)),
@@ -191,7 +191,7 @@ fn make_link(link: &Link) -> Result<String, Refusal> {
             Code::Exists,
             format!("{} is there already, and something else", name.display()),
         )
-        .with_mend("Remove it, or name another directory")),
+        .with_hint("Remove it, or name another directory")),
         Err(error) => Err(Refusal::fault(format!("{} cannot be made: {error}", name.display()))),
     }
 }

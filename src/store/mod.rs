@@ -18,6 +18,7 @@
 //! The store knows no protocol and no executor; what it returns can be awaited or waited for.
 
 mod backup;
+mod body;
 mod check;
 mod contained;
 mod container;
@@ -39,7 +40,8 @@ mod space;
 mod tests;
 mod writer;
 
-pub use backup::BackupError;
+pub use backup::{NotReplaced, may_replace};
+pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
 pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;

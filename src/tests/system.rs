@@ -18,6 +18,7 @@ mod system {
     mod shutdown;
     mod sockets;
     mod start;
+    mod strangers;
     mod tls;
     mod winpop;
 }
