@@ -35,10 +35,10 @@ use super::disk::{Disk, DiskUsage, View};
 pub use format::SUPERBLOCKS;
 pub use format::{ContainerError, FORMAT_VERSION};
 use format::{MAP_EXTENTS_MAX, SLOTS, Superblock};
-use sums::{PAGES, Sums};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use sums::{PAGES, Sums};
 
 pub const EXTENT: u64 = 1 << 20;
 const INDEX_PAGE_0: u64 = 4 << 10;
