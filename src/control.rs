@@ -73,7 +73,7 @@ pub fn encode_answer(answer: &Answer) -> Vec<u8> {
     frame(answer, ANSWER_OCTETS_MAX).unwrap_or_else(|_| {
         let too_long: Answer =
             Err(Refusal::new(Code::Fault, "the answer is too long for the control socket")
-                .with_mend("Stop the service and try again"));
+                .with_hint("Stop the service and try again"));
         frame(&too_long, ANSWER_OCTETS_MAX).expect("a refusal is short")
     })
 }
@@ -248,7 +248,7 @@ mod tests {
             quota: None,
         };
         vec![
-            Err(Refusal::new(Code::Exists, "it is there").with_mend("Delete it")),
+            Err(Refusal::new(Code::Exists, "it is there").with_hint("Delete it")),
             Ok(Reply::Changed(Changed {
                 action: "delete".into(),
                 name: "example.com".into(),

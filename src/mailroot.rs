@@ -5,11 +5,13 @@
 //! configuration for one who is not root.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+
+use crate::replace::Replacement;
 
 /// Longest path of a mail store directory in characters, as in the original.
 pub const PATH_CHARACTERS_MAX: usize = 260;
@@ -57,7 +59,7 @@ pub enum NamedBy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
     pub why: String,
-    pub mend: &'static str,
+    pub hint: &'static str,
 }
 
 impl Environment {
@@ -92,7 +94,7 @@ impl Environment {
         absolute(variable).or_else(|| Some(absolute(&self.home)?.join(below_home))).ok_or(Unusable {
             why: "neither HOME nor the XDG directories are set, so there is no default mail store directory"
                 .to_owned(),
-            mend: "Name the directory: --mailroot DIR or WINPOP_MAILROOT",
+            hint: "Name the directory: --mailroot DIR or WINPOP_MAILROOT",
         })
     }
 }
@@ -144,14 +146,10 @@ impl MailRoot {
     pub fn point_to(&self, dir: &Path) -> io::Result<()> {
         let folder = self.pointer.parent().expect("the pointer file lies in a directory");
         fs::create_dir_all(folder)?;
-        let draft = self.pointer.with_extension(format!("{}.new", std::process::id()));
-        let written = write_durably(&draft, dir).and_then(|()| fs::rename(&draft, &self.pointer));
-        if written.is_err() {
-            // What went wrong is told; a draft that cannot be taken away either does no harm.
-            let _ = fs::remove_file(&draft);
-        }
-        written?;
-        fs::File::open(folder)?.sync_all()
+        let pointer = Replacement::begin(&self.pointer, 0o644)?;
+        pointer.file().write_all(dir.as_os_str().as_encoded_bytes())?;
+        pointer.file().write_all(b"\n")?;
+        pointer.finish()
     }
 }
 
@@ -178,7 +176,7 @@ pub fn create(dir: &Path) -> io::Result<()> {
 /// The path as typed for `set mailroot`, seen from the present directory of whoever typed it.
 pub fn absolute(typed: &Path) -> Result<PathBuf, Unusable> {
     let text = typed.to_string_lossy();
-    let unusable = |why: &str, mend| Err(Unusable { why: format!("\"{text}\" {why}"), mend });
+    let unusable = |why: &str, hint| Err(Unusable { why: format!("\"{text}\" {why}"), hint });
     if text.is_empty() {
         return unusable("is not a directory", "Name a directory, such as /srv/mail");
     }
@@ -201,27 +199,20 @@ pub fn absolute(typed: &Path) -> Result<PathBuf, Unusable> {
 }
 
 fn pointed_to(pointer: &Path) -> Result<Option<PathBuf>, Unusable> {
-    let mend = "Mend or remove it, or name the directory: --mailroot DIR";
+    let hint = "Fix or remove it, or name the directory: --mailroot DIR";
     let text = match fs::read(pointer) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            return Err(Unusable { why: format!("{} cannot be read: {error}", pointer.display()), mend });
+            return Err(Unusable { why: format!("{} cannot be read: {error}", pointer.display()), hint });
         }
     };
     let line = text.strip_suffix(b"\n").unwrap_or(&text);
     let dir = PathBuf::from(OsString::from_vec(line.to_vec()));
     if !dir.is_absolute() || line.contains(&b'\n') {
-        return Err(Unusable { why: format!("{} does not name a directory", pointer.display()), mend });
+        return Err(Unusable { why: format!("{} does not name a directory", pointer.display()), hint });
     }
     Ok(Some(dir))
-}
-
-fn write_durably(path: &Path, dir: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
-    file.write_all(dir.as_os_str().as_encoded_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()
 }
 
 #[cfg(test)]
@@ -315,7 +306,7 @@ mod tests {
             assert!(absolute(Path::new(bad)).is_err(), "{bad}");
         }
         let unc = absolute(Path::new("\\\\server\\share")).unwrap_err();
-        assert_eq!(unc.mend, "Mount the share and name the directory where it is mounted");
+        assert_eq!(unc.hint, "Mount the share and name the directory where it is mounted");
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl Set {
         let key = find(&self.key)?;
         if self.values.is_empty() {
             return Err(Refusal::new(Code::Usage, format!("the value for {} is missing", key.name))
-                .with_mend(format!("Allowed: {}", (key.allowed)())));
+                .with_hint(format!("Allowed: {}", (key.allowed)())));
         }
         if self.move_mail && key.place != Place::Pointer {
             return Err(Refusal::new(Code::Usage, "/move goes with mailroot only"));
@@ -65,7 +65,7 @@ impl Set {
         if matches!(key.name, "tlscert" | "tlskey") {
             certificate::check(&after).map_err(|why| {
                 Refusal::new(Code::Value, why)
-                    .with_mend("To change both files at once: winpop set tlscert CERTIFICATE KEY")
+                    .with_hint("To change both files at once: winpop set tlscert CERTIFICATE KEY")
             })?;
         }
         if let Some(service) = context.service {
@@ -100,7 +100,7 @@ impl Set {
             }
             _ => {
                 return Err(Refusal::new(Code::Usage, "mailroot is one directory")
-                    .with_mend("A path with spaces in it stands in quotes"));
+                    .with_hint("A path with spaces in it stands in quotes"));
             }
         };
         if self.move_mail {
@@ -109,7 +109,7 @@ impl Set {
                     Code::Busy,
                     "the mail store cannot be moved while the service runs",
                 )
-                .with_mend("Stop the service and try again"));
+                .with_hint("Stop the service and try again"));
             }
             move_store(&old.dir, &new)?;
         } else if new != old.dir {
@@ -166,8 +166,8 @@ fn find(typed: &str) -> Result<&'static Key, Refusal> {
     settings::find(typed).map_err(|unknown| {
         let refusal = Refusal::new(Code::Usage, format!("there is no setting \"{typed}\""));
         match unknown.nearest {
-            Some(nearest) => refusal.with_mend(format!("Did you mean {nearest}?")),
-            None => refusal.with_mend("To see the settings: winpop get"),
+            Some(nearest) => refusal.with_hint(format!("Did you mean {nearest}?")),
+            None => refusal.with_hint("To see the settings: winpop get"),
         }
     })
 }
@@ -216,7 +216,7 @@ fn store_settings(store: &Store, rows: Rows, before: &Settings, after: &Settings
     match stored.wait() {
         Ok(true) => Ok(()),
         Ok(false) => Err(Refusal::new(Code::Busy, "another administrator has just changed the settings")
-            .with_mend("Look at them and try again")),
+            .with_hint("Look at them and try again")),
         Err(fault) => Err(Refusal::fault(fault)),
     }
 }
@@ -250,11 +250,11 @@ fn move_store(from: &Path, to: &Path) -> Result<(), Refusal> {
     }
     if mailroot::data_file(to).exists() {
         return Err(Refusal::new(Code::Exists, format!("there is a mail store in {} already", to.display()))
-            .with_mend("Name another directory, or leave out /move to use that one"));
+            .with_hint("Name another directory, or leave out /move to use that one"));
     }
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::CrossesDevices => {
-            Refusal::fault(format!("{} lies on another file system", to.display())).with_mend(format!(
+            Refusal::fault(format!("{} lies on another file system", to.display())).with_hint(format!(
                 "Copy the store with pop3svc backup {}, then set mailroot without /move",
                 mailroot::data_file(to).display()
             ))

@@ -40,7 +40,7 @@ impl Add {
                 Code::NotFound,
                 format!("{address} has no account yet, and with the password file a mailbox is made with its account"),
             )
-            .with_mend(format!("Make both: winpop add {address} /createuser PASSWORD"))),
+            .with_hint(format!("Make both: winpop add {address} /createuser PASSWORD"))),
         }
     }
 }
@@ -70,7 +70,7 @@ fn add_mailbox(
         move |tx| tx.add_mailbox(&added, credential.clone(), now),
         |why| match why {
             Refused::NoSuchDomain => no_such_domain(&address.domain)
-                .with_mend(format!("Add it first: winpop add {}", address.domain)),
+                .with_hint(format!("Add it first: winpop add {}", address.domain)),
             why => refusal_of_mailbox(why, &address),
         },
     )?;
@@ -212,7 +212,7 @@ impl Target {
 /// There is no such domain.
 pub fn no_such_domain(domain: &Domain) -> Refusal {
     Refusal::new(Code::NotFound, format!("there is no domain {domain}"))
-        .with_mend("To see the domains: winpop list")
+        .with_hint("To see the domains: winpop list")
 }
 
 fn refusal_of_domain(why: Refused, domain: &Domain) -> Refusal {
@@ -234,10 +234,10 @@ pub fn refusal_of_mailbox(why: Refused, address: &Address) -> Refusal {
         Refused::NoSuchDomain => no_such_domain(&address.domain),
         Refused::MailboxExists => Refusal::new(Code::Exists, format!("the mailbox {address} exists already")),
         Refused::NoSuchMailbox => Refusal::new(Code::NotFound, format!("there is no mailbox {address}"))
-            .with_mend(format!("To see the mailboxes: winpop list {}", address.domain)),
+            .with_hint(format!("To see the mailboxes: winpop list {}", address.domain)),
         Refused::DomainLocked => {
             Refusal::new(Code::Locked, format!("{address} is locked with its whole domain"))
-                .with_mend(format!("To unlock the domain: winpop unlock {}", address.domain))
+                .with_hint(format!("To unlock the domain: winpop unlock {}", address.domain))
         }
         Refused::NoQuota => Refusal::new(Code::NotFound, format!("{address} counts against no quota")),
         Refused::DomainExists | Refused::NoSuchAccount => panic!("{why:?} is not said of a mailbox"),

@@ -22,7 +22,7 @@ impl CreateQuotaFile {
             |why| match why {
                 Refused::NoSuchAccount => {
                     Refusal::new(Code::NotFound, format!("there is no account {account}"))
-                        .with_mend(format!("To see the accounts: winpop list {}", account.domain))
+                        .with_hint(format!("To see the accounts: winpop list {}", account.domain))
                 }
                 why => refusal_of_mailbox(why, &mailbox),
             },
@@ -60,7 +60,7 @@ fn account(typed: &str) -> Result<Address, Refusal> {
             Code::NotFound,
             format!("\"{typed}\" is no account: with the password file an account is a mailbox"),
         )
-        .with_mend("Name it as /user:USER@DOMAIN"));
+        .with_hint("Name it as /user:USER@DOMAIN"));
     }
     Ok(typed.parse()?)
 }

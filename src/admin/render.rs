@@ -90,8 +90,8 @@ fn checked_text(checked: &Checked) -> String {
         checked.texts,
         Octets(checked.text_octets)
     );
-    for mended in &checked.mended {
-        let _ = writeln!(text, "Mended: {mended}");
+    for repaired in &checked.repaired {
+        let _ = writeln!(text, "Repaired: {repaired}");
     }
     for lost in &checked.lost {
         let _ = writeln!(text, "Lost: {}", lost_text(lost));
@@ -466,11 +466,11 @@ logging  2      critical events and warnings
              \"removed\":{\"mailboxes\":2,\"messages\":5,\"octets\":12345},\"notes\":[\"a note\"]}\n"
         );
         assert_eq!(text(&Reply::Changed(changed)), "Domain example.com deleted\nNote: a note\n");
-        let refusal = Refusal::new(Code::NotFound, "there is no \"x\"").with_mend("Add it");
+        let refusal = Refusal::new(Code::NotFound, "there is no \"x\"").with_hint("Add it");
         assert_eq!(
             refusal_json(&refusal),
             "{\"ok\":false,\"error\":{\"code\":\"not-found\",\"message\":\"there is no \\\"x\\\"\",\
-             \"mend\":\"Add it\"}}\n"
+             \"hint\":\"Add it\"}}\n"
         );
         assert_eq!(refusal.to_string(), "there is no \"x\". Add it");
     }

@@ -17,10 +17,10 @@
 //!                   "takes_effect"}…]}
 //! backup           {"ok":true,"file","messages","file_octets"}
 //! check            {"ok":true,"domains","mailboxes","messages","texts","text_octets","findings":["…"],"findings_total",
-//!                   "mended":["…"],"mended_total","lost":[{"mailbox","sequence","received","octets"}…]}
+//!                   "repaired":["…"],"repaired_total","lost":[{"mailbox","sequence","received","octets"}…]}
 //! key              {"ok":true,"file","id","trouble","sealed","unsealed","advice"}
 //! deliver          {"ok":true,"recipients":[{"recipient","outcome"}…]}
-//! refused          {"ok":false,"error":{"code":"not-found","message":"…","mend":"…"}}
+//! refused          {"ok":false,"error":{"code":"not-found","message":"…","hint":"…"}}
 //!
 //! DOMAIN           {"domain","locked","mailboxes","messages","octets"}
 //! MAILBOX          {"mailbox","lock","messages","octets"}     lock: "none", "mailbox" or "domain"
@@ -73,8 +73,8 @@ pub struct Checked {
     pub findings: Vec<String>,
     pub findings_total: u64,
     /// What a repair did before, in sentences; the first two hundred.
-    pub mended: Vec<String>,
-    pub mended_total: u64,
+    pub repaired: Vec<String>,
+    pub repaired_total: u64,
     /// Every message that the repair could not keep.
     pub lost: Vec<Lost>,
 }
@@ -241,7 +241,7 @@ pub struct Refusal {
     pub code: Code,
     /// A sentence without its full stop.
     pub message: String,
-    pub mend: Option<String>,
+    pub hint: Option<String>,
 }
 
 /// The kinds of refusals, for programs.
@@ -284,11 +284,11 @@ impl From<Changed> for Reply {
 
 impl Refusal {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), mend: None }
+        Self { code, message: message.into(), hint: None }
     }
 
-    pub fn with_mend(self, mend: impl Into<String>) -> Self {
-        Self { mend: Some(mend.into()), ..self }
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
     }
 
     /// A fault of disk or file, as the operating system or the store tells it.
@@ -300,8 +300,8 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        match &self.mend {
-            Some(mend) => write!(f, ". {mend}"),
+        match &self.hint {
+            Some(hint) => write!(f, ". {hint}"),
             None => Ok(()),
         }
     }
@@ -315,12 +315,12 @@ impl From<Malformed> for Refusal {
 
 impl From<Unusable> for Refusal {
     fn from(unusable: Unusable) -> Self {
-        Self::new(Code::Malformed, unusable.why).with_mend(unusable.mend)
+        Self::new(Code::Malformed, unusable.why).with_hint(unusable.hint)
     }
 }
 
 impl From<crate::settings::Refused> for Refusal {
     fn from(refused: crate::settings::Refused) -> Self {
-        Self { code: Code::Value, message: refused.why, mend: refused.mend }
+        Self { code: Code::Value, message: refused.why, hint: refused.hint }
     }
 }

@@ -36,7 +36,7 @@ pub async fn deliver(
     let text = receiver.finish().map_err(|refusal| match refusal {
         TextRefusal::TooLarge => {
             Refusal::new(Code::Malformed, format!("the message is larger than {}", settings.maxmessagesize))
-                .with_mend("To allow more: winpop set maxmessagesize SIZE")
+                .with_hint("To allow more: winpop set maxmessagesize SIZE")
         }
         TextRefusal::BareLineEnd => Refusal::new(Code::Malformed, "the message has broken line ends"),
     })?;

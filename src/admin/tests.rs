@@ -205,9 +205,9 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
     fs::write(&copy, &octets).unwrap();
     let found = upkeep::check(&Store::open(&copy).unwrap()).unwrap();
     assert!(render::text(&found).contains("has changed since it was stored\n1 findings\n"));
-    let mended = render::text(&repair(&copy).unwrap());
-    assert!(mended.contains("Mended: text "), "{mended}");
-    assert!(mended.ends_with("Everything is as it should be\n"), "{mended}");
+    let repaired = render::text(&repair(&copy).unwrap());
+    assert!(repaired.contains("Repaired: text "), "{repaired}");
+    assert!(repaired.ends_with("Everything is as it should be\n"), "{repaired}");
 }
 
 #[test]
@@ -222,8 +222,8 @@ fn every_lost_message_is_named() {
         text_octets: 0,
         findings: vec![],
         findings_total: 0,
-        mended: vec![],
-        mended_total: 0,
+        repaired: vec![],
+        repaired_total: 0,
         lost: vec![lost(Some(1_800_000_000), Some(1234)), lost(None, None)],
     });
     let text = render::text(&checked);

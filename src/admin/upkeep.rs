@@ -14,7 +14,7 @@ pub fn back_up(store: &Store, file: &str) -> Result<Reply, Refusal> {
             file_octets: report.file_octets,
         })),
         Err(e @ BackupError::NotReplaced(_)) => {
-            Err(Refusal::new(Code::Exists, e.to_string()).with_mend("Name another file, or remove it"))
+            Err(Refusal::new(Code::Exists, e.to_string()).with_hint("Name another file, or remove it"))
         }
         Err(e) => Err(Refusal::new(Code::Fault, format!("there is no backup: {e}"))),
     }
@@ -24,12 +24,12 @@ pub fn check(store: &Store) -> Result<Reply, Refusal> {
     check_after(store, RepairReport::default())
 }
 
-/// Mends the store in a file that nobody has open, and checks what came of it.
+/// Repairs the store in a file that nobody has open, and checks what came of it.
 pub fn repair(file: &Path) -> Result<Reply, Refusal> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let repaired = Store::repair(file, now).map_err(|error| match error.kind {
         OpenErrorKind::Locked => Refusal::new(Code::Busy, error.to_string())
-            .with_mend("A store is repaired while nobody uses it: end the service first"),
+            .with_hint("A store is repaired while nobody uses it: end the service first"),
         _ => Refusal::fault(error),
     })?;
     check_after(&Store::open(file).map_err(Refusal::fault)?, repaired)
@@ -45,8 +45,8 @@ fn check_after(store: &Store, repaired: RepairReport) -> Result<Reply, Refusal> 
         text_octets: report.text_octets,
         findings: report.findings,
         findings_total: report.findings_total,
-        mended: repaired.mended,
-        mended_total: repaired.mended_total,
+        repaired: repaired.mended,
+        repaired_total: repaired.mended_total,
         lost: repaired.lost.into_iter().map(lost).collect(),
     }))
 }

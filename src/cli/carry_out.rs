@@ -43,11 +43,11 @@ pub fn carry_out(request: &Request, content: &[u8], mailroot: &MailRoot) -> Answ
                     Code::Busy,
                     format!("{} is in use, but no service answers", mailroot.data_file().display()),
                 )
-                .with_mend("Another command may be at work, or a backup; try again later"));
+                .with_hint("Another command may be at work, or a backup; try again later"));
             }
             Err(CallError::Broken(error)) => {
                 return Err(Refusal::fault(format!("the service ended before it answered ({error})"))
-                    .with_mend("The command may have been carried out or not: look before you repeat it"));
+                    .with_hint("The command may have been carried out or not: look before you repeat it"));
             }
             Err(CallError::BadAnswer(bad)) => return Err(bad.into()),
         }
@@ -87,7 +87,7 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
     if !founds {
         let dir = mailroot.dir.display();
         return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
-            .with_mend("To make one: pop3svc quickstart, or winpop add DOMAIN"));
+            .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
     }
     mailroot::create(&mailroot.dir)
         .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
@@ -101,5 +101,5 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
 
 fn not_ours(mailroot: &MailRoot) -> Refusal {
     Refusal::new(Code::Fault, format!("the mail store in {} belongs to another user", mailroot.dir.display()))
-        .with_mend("Run the command as that user, or as root")
+        .with_hint("Run the command as that user, or as root")
 }

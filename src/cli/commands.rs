@@ -86,7 +86,7 @@ pub struct Check {
     /// the data file (default: that of the mail store directory)
     #[argh(positional, arg_name = "FILE")]
     pub file: Option<String>,
-    /// mend what can be mended, and say what was lost
+    /// repair what can be repaired, and say what was lost
     #[argh(switch)]
     pub repair: bool,
 }

@@ -26,7 +26,7 @@ impl FromStr for Shell {
             "zsh" => Ok(Self::Zsh),
             "fish" => Ok(Self::Fish),
             _ => Err(Refusal::new(Code::Usage, format!("there are no completions for \"{typed}\""))
-                .with_mend("The shells are bash, zsh and fish")),
+                .with_hint("The shells are bash, zsh and fish")),
         }
     }
 }

@@ -14,7 +14,7 @@ pub fn page(name: Option<&str>) -> Result<String, Refusal> {
         None | Some("pop3svc") => (pop3svc(), 8),
         Some(other) => {
             return Err(Refusal::new(Code::Usage, format!("there is no page \"{other}\""))
-                .with_mend("The pages are winpop and pop3svc"));
+                .with_hint("The pages are winpop and pop3svc"));
         }
     };
     let mut page = format!(

@@ -108,7 +108,7 @@ fn run(command: Command, common: &Common) -> ExitCode {
         Command::Man(wanted) => man::page(wanted.name.as_deref()),
         Command::Deliver(Deliver { recipients, to_header: false, .. }) if recipients.is_empty() => {
             let refusal = Refusal::new(Code::Usage, "USER@DOMAIN is missing")
-                .with_mend("To see how it is used: deliver --help");
+                .with_hint("To see how it is used: deliver --help");
             return fail_to_send("pop3svc", &refusal);
         }
         Command::Deliver(typed) => {
@@ -191,7 +191,7 @@ fn make_link(link: &Link) -> Result<String, Refusal> {
             Code::Exists,
             format!("{} is there already, and something else", name.display()),
         )
-        .with_mend("Remove it, or name another directory")),
+        .with_hint("Remove it, or name another directory")),
         Err(error) => Err(Refusal::fault(format!("{} cannot be made: {error}", name.display()))),
     }
 }

@@ -47,7 +47,7 @@ pub fn read(typed: &[String]) -> Result<Deliver, Refusal> {
     }
     if deliver.recipients.is_empty() && !deliver.to_header {
         return Err(
-            mistake("there is no recipient").with_mend("Name one, or take them from the header with -t")
+            mistake("there is no recipient").with_hint("Name one, or take them from the header with -t")
         );
     }
     Ok(deliver)

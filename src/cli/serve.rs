@@ -55,11 +55,11 @@ pub fn open(
             OpenErrorKind::Locked => {
                 let file = mailroot.data_file();
                 return Err(Refusal::new(Code::Busy, format!("{} is in use", file.display()))
-                    .with_mend("Another command, or a backup, may be at work; try again later"));
+                    .with_hint("Another command, or a backup, may be at work; try again later"));
             }
             OpenErrorKind::Missing => {
                 return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
-                    .with_mend("To make one: pop3svc quickstart, or winpop add DOMAIN"));
+                    .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
             }
             _ => return Err(Refusal::fault(error)),
         }

@@ -154,7 +154,7 @@ fn check_count(command: &CommandInfoWithArgs, values: &[String]) -> Result<(), R
     let missing =
         command.positionals.iter().skip(values.len()).find(|p| p.optionality == Optionality::Required);
     if let Some(missing) = missing {
-        return Err(usage(&format!("{} is missing", missing.name)).with_mend(see_help(command)));
+        return Err(usage(&format!("{} is missing", missing.name)).with_hint(see_help(command)));
     }
     let endless = command
         .positionals
@@ -162,7 +162,7 @@ fn check_count(command: &CommandInfoWithArgs, values: &[String]) -> Result<(), R
         .any(|positional| matches!(positional.optionality, Optionality::Repeating | Optionality::Greedy));
     match values.get(command.positionals.len()) {
         Some(surplus) if !endless => {
-            Err(usage(&format!("\"{surplus}\" is too much")).with_mend(see_help(command)))
+            Err(usage(&format!("\"{surplus}\" is too much")).with_hint(see_help(command)))
         }
         _ => Ok(()),
     }
@@ -217,9 +217,9 @@ pub fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>)
     let bare = name.trim_start_matches(['/', '-']);
     let refusal = usage(&format!("there is no {kind} \"{name}\""));
     match nearest(bare, known) {
-        Some(nearest) if kind == "switch" => refusal.with_mend(format!("Did you mean /{nearest}?")),
-        Some(nearest) => refusal.with_mend(format!("Did you mean {nearest}?")),
-        None => refusal.with_mend("To see what there is: help"),
+        Some(nearest) if kind == "switch" => refusal.with_hint(format!("Did you mean /{nearest}?")),
+        Some(nearest) => refusal.with_hint(format!("Did you mean {nearest}?")),
+        None => refusal.with_hint("To see what there is: help"),
     }
 }
 

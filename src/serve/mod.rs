@@ -98,7 +98,7 @@ pub struct Running {
     going_on: Option<Sender<Infallible>>,
 }
 
-/// Begins to serve a store. The error is a sentence with its mend.
+/// Begins to serve a store. The error is a sentence with a hint.
 pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Running, String> {
     let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])
         .map_err(|e| format!("signals cannot be waited for: {e}"))?;

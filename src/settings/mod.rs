@@ -72,7 +72,7 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub why: String,
-    pub mend: Option<String>,
+    pub hint: Option<String>,
 }
 
 /// No setting has this name.
@@ -277,7 +277,7 @@ impl Settings {
     fn read_typed(&mut self, key: &Key, typed: &str) -> Result<(), Refused> {
         if typed.eq_ignore_ascii_case(DEFAULT) {
             let default = Self::default().stored(key);
-            return self.read(key, &default).map_err(|why| Refused { why, mend: None });
+            return self.read(key, &default).map_err(|why| Refused { why, hint: None });
         }
         if key.name == "authentication" {
             self.authentication = self.method_numbered(typed)?;
@@ -394,8 +394,8 @@ impl Settings {
     }
 }
 
-fn refused(why: &str, mend: &str) -> Refused {
-    Refused { why: why.to_owned(), mend: Some(mend.to_owned()) }
+fn refused(why: &str, hint: &str) -> Refused {
+    Refused { why: why.to_owned(), hint: Some(hint.to_owned()) }
 }
 
 /// The CPUs that this process may use.

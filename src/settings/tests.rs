@@ -45,7 +45,7 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         }
         for typed in bad {
             let refused = set(&Settings::default(), name, typed).unwrap_err();
-            assert!(!refused.why.ends_with('.') && refused.mend.is_some(), "{name} {typed}: {refused:?}");
+            assert!(!refused.why.ends_with('.') && refused.hint.is_some(), "{name} {typed}: {refused:?}");
         }
     }
     for key in keys().filter(|key| key.place == Place::Store) {
@@ -86,7 +86,7 @@ fn the_socket_settings_are_checked_together() {
 fn the_refusal_of_a_socket_setting_says_the_relation_and_how_to_set_them_together() {
     let refused = set(&Settings::default(), "socketmax", "20").unwrap_err();
     assert!(refused.why.starts_with("socketmax 20 must be greater than socketmin 10 + socketthreshold 10"));
-    assert_eq!(refused.mend.unwrap(), "To set them together: winpop set socket BACKLOG MAX MIN THRESHOLD");
+    assert_eq!(refused.hint.unwrap(), "To set them together: winpop set socket BACKLOG MAX MIN THRESHOLD");
 }
 
 #[test]

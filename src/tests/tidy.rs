@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// the vocabulary. So `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and `admin`
 /// does not know whether a service runs.
 const LAYERS: [&[&str]; 11] = [
-    &["address", "mailroot", "message", "nearest", "units", "verdict"],
-    &["envelope"],
+    &["address", "message", "nearest", "replace", "units", "verdict"],
+    &["envelope", "mailroot"],
     &["auth", "settings", "wire"],
     &["log", "pop3", "smtp", "store"],
     &["certificate", "intake", "keyring"],

@@ -1,0 +1,86 @@
+//! What one durable delivery costs as the store grows: at each power of ten, a while of deliveries by one connection.
+
+use super::client::Client;
+use super::meter::{self, Figures};
+use super::peers::{Peer, USERS};
+use super::workloads::message;
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+const CONNECTIONS: usize = 32;
+const MEASURED_DELIVERIES: u64 = 500;
+const OCTETS: usize = 1 << 10;
+const FIRST_STOP: u64 = 1000;
+
+/// Delivers up to `messages`.
+pub fn run(peer: &Peer, messages: u64) {
+    let address = peer.lmtp.expect("a server that is started here has LMTP");
+    println!("{}", meter::HEADING);
+    let delivered = Cell::new(0);
+    let (mut stop, mut first) = (FIRST_STOP, None);
+    loop {
+        let target = stop.min(messages);
+        let filled = Instant::now();
+        let count = target.saturating_sub(delivered.get());
+        smol::block_on(fill(address, &delivered, target)).expect("the server takes mail");
+        let figures = smol::block_on(one_by_one(peer, address, &delivered)).expect("the server takes mail");
+        let rate = *first.get_or_insert(figures.per_second());
+        println!("{}", figures.row(&format!("at {target}"), rate));
+        let file = peer.data_file.as_deref().and_then(|path| path.metadata().ok());
+        let allocated = file.map_or(0, |file| std::os::unix::fs::MetadataExt::blocks(&file) * 512);
+        println!(
+            "{:<16} {:.0}/s over {CONNECTIONS} connections before; the file takes {:.2} x the payload",
+            "",
+            count as f64 / filled.elapsed().as_secs_f64(),
+            allocated as f64 / (delivered.get() * message(0, OCTETS).len() as u64) as f64,
+        );
+        if target == messages {
+            return;
+        }
+        stop = stop.saturating_mul(10);
+    }
+}
+
+fn mailbox(number: u64) -> String {
+    format!("user{}@bench.example", number % USERS as u64)
+}
+
+async fn fill(address: SocketAddr, delivered: &Cell<u64>, target: u64) -> io::Result<()> {
+    let executor = smol::LocalExecutor::new();
+    let connection = || async {
+        let mut client = Client::connect(address, None).await?;
+        client.greet("LHLO").await?;
+        while delivered.get() < target {
+            let number = delivered.replace(delivered.get() + 1);
+            client.deliver(&mailbox(number), &message(number, OCTETS)).await?;
+        }
+        Ok::<_, io::Error>(())
+    };
+    let tasks: Vec<_> = (0..CONNECTIONS).map(|_| executor.spawn(connection())).collect();
+    executor
+        .run(async {
+            for task in tasks {
+                task.await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+async fn one_by_one(peer: &Peer, address: SocketAddr, delivered: &Cell<u64>) -> io::Result<Figures> {
+    let mut client = Client::connect(address, None).await?;
+    client.greet("LHLO").await?;
+    let (begin, before) = (Instant::now(), meter::read(peer.pid, peer.directory.as_deref()));
+    let mut latencies = Vec::new();
+    for _ in 0..MEASURED_DELIVERIES {
+        let number = delivered.replace(delivered.get() + 1);
+        let delivery = Instant::now();
+        client.deliver(&mailbox(number), &message(number, OCTETS)).await?;
+        latencies.push(delivery.elapsed().as_micros() as u32);
+    }
+    let after = meter::read(peer.pid, peer.directory.as_deref());
+    let octets = MEASURED_DELIVERIES * OCTETS as u64;
+    Ok(Figures { latencies, octets, elapsed: begin.elapsed(), before, after })
+}
