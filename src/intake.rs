@@ -1,11 +1,14 @@
 //! From an envelope and a text to letters in the store: the one way that mail comes in, whatever brought it.
 
+mod spooling;
+
+pub use spooling::Spooling;
+
 use crate::address::Address;
 use crate::envelope::{Envelope, ForwardPath};
 use crate::random;
-use crate::store::{Fault, Letter, Read, Store, quota_of_mailbox};
+use crate::store::{Fault, Incoming, Letter, Read, Store, quota_of_mailbox};
 use crate::verdict;
-use crate::wire::Text;
 use std::collections::HashMap;
 use time::OffsetDateTime;
 
@@ -30,7 +33,7 @@ pub fn recipient(store: &Store, path: &ForwardPath, octets: u64) -> Result<verdi
 pub async fn deliver(
     store: &Store,
     envelope: &Envelope,
-    text: Text,
+    text: Incoming,
     hostname: &str,
 ) -> Result<Vec<verdict::Delivery>, Fault> {
     let now = OffsetDateTime::now_utc();

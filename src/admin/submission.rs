@@ -6,7 +6,7 @@ use super::reply::{Code, Delivered, Outcome, Refusal, Reply};
 use crate::envelope::{Envelope, ForwardPath, Peer, Protocol};
 use crate::intake;
 use crate::settings::Settings;
-use crate::store::Store;
+use crate::store::{Incoming, Store};
 use crate::verdict;
 use crate::wire::{LineEnds, Receiver, Refusal as TextRefusal};
 
@@ -26,19 +26,21 @@ pub fn receiver(settings: &Settings) -> Receiver {
     Receiver::content(LineEnds::Normalise, settings.maxmessagesize.octets())
 }
 
-/// Delivers the message that the receiver has taken in to each recipient for itself.
+/// Delivers a message to each recipient for itself. `text` is what became of the content that [`receiver`] took in.
 pub async fn deliver(
     store: &Store,
     settings: &Settings,
     submission: &Submission,
-    receiver: Receiver,
+    text: Result<Incoming, TextRefusal>,
 ) -> Result<Reply, Refusal> {
-    let text = receiver.finish().map_err(|refusal| match refusal {
+    let text = text.map_err(|refusal| match refusal {
         TextRefusal::TooLarge => {
             Refusal::new(Code::Malformed, format!("the message is larger than {}", settings.maxmessagesize))
                 .with_hint("To allow more: winpop set maxmessagesize SIZE")
         }
         TextRefusal::BareLineEnd => Refusal::new(Code::Malformed, "the message has broken line ends"),
+        TextRefusal::DiskFull => Refusal::new(Code::Busy, "there is no room on the disk for the message now"),
+        TextRefusal::Fault => Refusal::fault("the message could not be written to the disk"),
     })?;
     // Who cannot be a mailbox is none.
     let (mut recipients, mut outcomes) = (Vec::new(), Vec::new());

@@ -186,7 +186,7 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
         let _ = tx.add_mailbox(&mailbox, credential, 1)?;
         let mut receiver = crate::wire::Receiver::content(crate::wire::LineEnds::Normalise, 1000);
         receiver.push(b"a text to be found again");
-        let text = receiver.finish().expect("it is short");
+        let text = receiver.finish().expect("it is short").into();
         let letter = crate::store::Letter { recipient: mailbox.clone(), prefix: vec![], tag: 1 };
         tx.deliver(&text, &[letter], 1)
     });

@@ -15,7 +15,7 @@ use crate::control::{Answer, CallError, call};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
-use crate::store::{OpenErrorKind, Store};
+use crate::store::{Incoming, OpenErrorKind, Store};
 
 /// How long a service may take to start or stop, and another command to be done.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,7 +63,8 @@ fn carry_out_here(store: &Store, request: &Request, content: &[u8], mailroot: &M
     let settings = crate::serve::settings_of(store).map_err(Refusal::fault)?;
     let mut receiver = admin::receiver(&settings);
     receiver.push(content);
-    smol::block_on(admin::deliver(store, &settings, submission, receiver))
+    let text = receiver.finish().map(Incoming::from);
+    smol::block_on(admin::deliver(store, &settings, submission, text))
 }
 
 /// The store, unless another process has it open.

@@ -87,7 +87,7 @@ fn make_mailbox(
     };
     let mut receiver = admin::receiver(settings);
     receiver.push(content.as_bytes());
-    block_on(admin::deliver(store, settings, &submission, receiver))?;
+    block_on(admin::deliver(store, settings, &submission, receiver.finish().map(Into::into)))?;
     Ok(Some(password))
 }
 

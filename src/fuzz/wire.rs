@@ -40,6 +40,7 @@ fn check(result: &Result<Text, Refusal>, line_ends: LineEnds, octets_max: u64) {
         Ok(text) => text,
         Err(Refusal::BareLineEnd) => return assert_eq!(line_ends, LineEnds::Strict),
         Err(Refusal::TooLarge) => return assert!(octets_max < u64::MAX),
+        Err(Refusal::DiskFull | Refusal::Fault) => panic!("the owner did not give up"),
     };
     let content = unstuff(&text.wire);
     assert_eq!(text.octets, content.len() as u64);

@@ -3,11 +3,14 @@
 //! Only the service's own user and root are heard, whatever the mode of the socket's file has become.
 
 use super::Service;
-use crate::admin::{self, Context, Request, Submission};
+use crate::admin::reply::Code;
+use crate::admin::{self, Context, Refusal, Request, Submission};
 use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
+use crate::intake::Spooling;
 use async_io::{Async, Timer};
 use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::lock::{Semaphore, SemaphoreGuardArc};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -20,8 +23,12 @@ use std::time::Duration;
 const REQUEST_MAX: Duration = Duration::from_secs(30);
 /// What is read at a time of a message to deliver.
 const CONTENT_READ_OCTETS: usize = 64 << 10;
-/// Commands that are carried out at a time; more wait.
+/// Commands carried out at a time; more wait.
 const COMMANDS_MAX: usize = 8;
+/// Messages taken in at a time by `deliver`, apart from other commands: a slow one must not keep an administrator waiting.
+const DELIVERIES_MAX: usize = 64;
+/// Messages that may wait for that; one more is refused.
+const DELIVERIES_WAITING_MAX: usize = 1024;
 
 /// The control socket, with a name in the file system. A file that a crash left there is replaced: whoever holds the lock
 /// on the data file is the only service.
@@ -38,17 +45,20 @@ pub fn bind(path: &Path) -> io::Result<Async<UnixListener>> {
 
 /// Hears commands for as long as the task lives.
 pub async fn listen(service: Arc<Service>, listener: Async<UnixListener>) {
-    let turns = Arc::new(smol::lock::Semaphore::new(COMMANDS_MAX));
+    let turns = Arc::new(Semaphore::new(COMMANDS_MAX));
+    let deliveries = Arc::new(Deliveries {
+        turns: Semaphore::new(DELIVERIES_MAX),
+        places: Semaphore::new(DELIVERIES_MAX + DELIVERIES_WAITING_MAX),
+    });
     loop {
         let turn = turns.acquire_arc().await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let command = hear(service.clone(), stream);
+                let command = hear(service.clone(), stream, turn, deliveries.clone());
                 let hearing = async move {
                     if let Err(e) = command.await {
                         log::warn!("an administrator's command was not heard: {e}");
                     }
-                    drop(turn);
                 };
                 service.executor.spawn(hearing).detach();
             }
@@ -57,7 +67,18 @@ pub async fn listen(service: Arc<Service>, listener: Async<UnixListener>) {
     }
 }
 
-async fn hear(service: Arc<Service>, mut stream: Async<UnixStream>) -> io::Result<()> {
+struct Deliveries {
+    turns: Semaphore,
+    /// For those that have a turn or wait for one.
+    places: Semaphore,
+}
+
+async fn hear(
+    service: Arc<Service>,
+    mut stream: Async<UnixStream>,
+    turn: SemaphoreGuardArc,
+    deliveries: Arc<Deliveries>,
+) -> io::Result<()> {
     let user = rustix::net::sockopt::socket_peercred(stream.get_ref())?.uid;
     if !user.is_root() && user != rustix::process::geteuid() {
         return Err(io::Error::other(format!("it came from user {}, who may not", user.as_raw())));
@@ -71,7 +92,16 @@ async fn hear(service: Arc<Service>, mut stream: Async<UnixStream>) -> io::Resul
     let Some(_taken) = service.command_token() else { return Ok(()) };
     stream.write_all(&[control::TAKEN]).await?;
     let answer = match request {
-        Ok(Request::Deliver(submission)) => deliver(&service, &mut stream, &submission).await?,
+        Ok(Request::Deliver(submission)) => {
+            drop(turn);
+            match deliveries.places.try_acquire() {
+                Some(_place) => {
+                    let _turn = deliveries.turns.acquire().await;
+                    deliver(&service, &mut stream, &submission).await?
+                }
+                None => Err(Refusal::new(Code::Busy, "too many messages are waiting to be delivered")),
+            }
+        }
         Ok(request) => smol::unblock(move || carry_out(&service, &request)).await,
         Err(bad) => Err(bad.into()),
     };
@@ -98,10 +128,7 @@ async fn deliver(
 ) -> io::Result<Answer> {
     let settings = service.settings();
     let mut receiver = admin::receiver(&settings);
-    let _place = match submission.octets > super::SMALL_MESSAGE_OCTETS_MAX {
-        true => Some(service.large_messages.acquire().await),
-        false => None,
-    };
+    let mut spooling = Spooling::new(service.mailroot.dir.clone());
     let mut content = stream.take(submission.octets);
     let mut piece = vec![0; CONTENT_READ_OCTETS];
     let mut left = submission.octets;
@@ -117,8 +144,13 @@ async fn deliver(
                 left -= count as u64;
             }
         }
+        spooling.relieve(&mut receiver).await;
     }
-    Ok(admin::deliver(&service.store, &settings, submission, receiver).await)
+    let text = match receiver.finish() {
+        Ok(text) => spooling.finish(text).await,
+        Err(refusal) => Err(refusal),
+    };
+    Ok(admin::deliver(&service.store, &settings, submission, text).await)
 }
 
 fn carry_out(service: &Arc<Service>, request: &Request) -> Answer {

@@ -54,10 +54,6 @@ use tls::Tls;
 
 /// Connections that bring mail, by SMTP and LMTP together; one more is told to come back.
 const RECEIVING_MAX: usize = 256;
-/// A message that grows past this on its way in needs one of the places for large messages.
-const SMALL_MESSAGE_OCTETS_MAX: u64 = 1 << 20;
-/// Places for large messages; who finds none waits. They bound the memory that messages on their way in take.
-const LARGE_MESSAGES_MAX: usize = 8;
 
 /// What every connection of the service needs.
 pub struct Service {
@@ -73,7 +69,6 @@ pub struct Service {
     unauthenticated: PerAddress,
     logins: Logins,
     receiving: Arc<Semaphore>,
-    large_messages: Arc<Semaphore>,
     /// Passwords being checked: each takes a processor for milliseconds.
     password_checks: Semaphore,
     listeners: Mutex<Listeners>,
@@ -126,7 +121,6 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         unauthenticated: PerAddress::default(),
         logins: Logins::default(),
         receiving: Arc::new(Semaphore::new(RECEIVING_MAX)),
-        large_messages: Arc::new(Semaphore::new(LARGE_MESSAGES_MAX)),
         password_checks: Semaphore::new(settings.threadcount.get() as usize),
         listeners: Mutex::default(),
         executor: Arc::new(smol::Executor::new()),

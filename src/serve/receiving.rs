@@ -1,13 +1,14 @@
 //! Drives an SMTP or LMTP session: does what it asks for, on a connection and on the store.
 
+use super::Service;
 use super::connection::Connection;
-use super::{SMALL_MESSAGE_OCTETS_MAX, Service};
-use crate::envelope::Peer;
-use crate::intake;
+use crate::envelope::{Envelope, Peer};
+use crate::intake::{self, Spooling};
 use crate::smtp::{Dialect, Event, Next, Policy, Session, Tls};
-use crate::wire::Receiver;
+use crate::store::Incoming;
+use crate::verdict::Delivery;
+use crate::wire::{Receiver, Refusal};
 use smol::future::FutureExt;
-use smol::lock::SemaphoreGuardArc;
 use std::io;
 use std::sync::Arc;
 
@@ -62,11 +63,15 @@ async fn run(
     connection: &mut Connection,
     hostname: &str,
 ) -> io::Result<Ended> {
-    let mut large = None;
+    let mut spooling = Spooling::new(service.mailroot.dir.clone());
     loop {
         next = match next {
             Next::ReadLine { octets_max } => {
                 let is_idle = session.is_between_messages();
+                if is_idle {
+                    // RSET drops a message that came in chunks.
+                    spooling.clear();
+                }
                 let line = connection.line(octets_max, |line, out| session.handle(Event::Line(line), out));
                 let ending = async {
                     if !is_idle {
@@ -85,11 +90,11 @@ async fn run(
                 session.handle(event, &mut connection.out)
             }
             Next::ReadData(receiver) => {
-                let receiver = read_text(service, connection, receiver, None, &mut large).await?;
+                let receiver = read_text(connection, receiver, None, &mut spooling).await?;
                 session.handle(Event::Data(receiver), &mut connection.out)
             }
             Next::ReadChunk { receiver, octets } => {
-                let receiver = read_text(service, connection, receiver, Some(octets), &mut large).await?;
+                let receiver = read_text(connection, receiver, Some(octets), &mut spooling).await?;
                 session.handle(Event::Chunk(receiver), &mut connection.out)
             }
             Next::SkipChunk { octets } => {
@@ -97,11 +102,7 @@ async fn run(
                 session.handle(Event::ChunkSkipped, &mut connection.out)
             }
             Next::Deliver { envelope, text } => {
-                let event = match intake::deliver(&service.store, &envelope, text, hostname).await {
-                    Ok(verdicts) => Event::Delivered(verdicts),
-                    Err(fault) => unavailable(fault),
-                };
-                large = None;
+                let event = deliver(service, &envelope, spooling.finish(text).await, hostname).await;
                 session.handle(event, &mut connection.out)
             }
             Next::StartTls => return Ok(Ended::ForTls),
@@ -110,21 +111,35 @@ async fn run(
     }
 }
 
-/// Reads a text to its end (`octets` none) or a chunk of it. A text that becomes large waits for its place, which it then
-/// holds until it is stored; so those that hold one always get on.
+async fn deliver(
+    service: &Service,
+    envelope: &Envelope,
+    text: Result<Incoming, Refusal>,
+    hostname: &str,
+) -> Event<'static> {
+    let text = match text {
+        Ok(text) => text,
+        Err(Refusal::DiskFull) => {
+            return Event::Delivered(vec![Delivery::DiskFull; envelope.recipients.len()]);
+        }
+        Err(_) => return Event::Unavailable,
+    };
+    match intake::deliver(&service.store, envelope, text, hostname).await {
+        Ok(verdicts) => Event::Delivered(verdicts),
+        Err(fault) => unavailable(fault),
+    }
+}
+
+/// Reads a text to its end (`octets` none) or a chunk of it.
 async fn read_text(
-    service: &Arc<Service>,
     connection: &mut Connection,
     mut receiver: Receiver,
     octets: Option<u64>,
-    large: &mut Option<SemaphoreGuardArc>,
+    spooling: &mut Spooling,
 ) -> io::Result<Receiver> {
     let mut left = octets;
     let mut ended = left == Some(0);
     while !ended {
-        if large.is_none() && receiver.held_octets() > SMALL_MESSAGE_OCTETS_MAX {
-            *large = Some(service.large_messages.acquire_arc().await);
-        }
         connection
             .octets(|given| {
                 let within = left.map_or(given.len(), |left| given.len().min(left as usize));
@@ -133,10 +148,10 @@ async fn read_text(
                     *left -= within as u64;
                 }
                 ended = end.is_some() || left == Some(0);
-                let pause = receiver.held_octets() > SMALL_MESSAGE_OCTETS_MAX && large.is_none();
-                (ended || pause).then(|| end.unwrap_or(within))
+                Some(end.unwrap_or(within))
             })
             .await?;
+        spooling.relieve(&mut receiver).await;
     }
     Ok(receiver)
 }

@@ -114,6 +114,8 @@ impl From<Refusal> for Reply {
         match refusal {
             Refusal::BareLineEnd => BARE_LINE_END,
             Refusal::TooLarge => TOO_LARGE,
+            Refusal::DiskFull => DISK_FULL,
+            Refusal::Fault => FAULT,
         }
     }
 }

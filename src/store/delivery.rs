@@ -1,16 +1,19 @@
 //! Storing and deleting messages: rows, references to texts, and the texts' place in the file.
 
+use super::body::{Body, Incoming};
 use super::index::{Fault, Read, Tx};
 use super::quota;
 use super::rows::{DomainRow, MailboxRow, MessageRow, Row, TextRow};
 use crate::address::Address;
 use crate::verdict;
-use crate::wire::Text;
 use redb::ReadableTable;
 use std::collections::HashMap;
+use std::io;
 
 /// More Received fields than this mean a loop (RFC 5321 section 6.3 asks for a bound of 100 at least).
 const RECEIVED_FIELDS_MAX: u32 = 100;
+/// Octets of a stored text that are read at a time to compare them.
+const COMPARED_OCTETS: usize = 64 << 10;
 /// Messages removed at a time when a mailbox goes: bounds the memory that takes.
 const REMOVED_AT_A_TIME: usize = 4096;
 
@@ -39,7 +42,7 @@ impl Place {
 
 impl Letter {
     /// What LIST will announce for it.
-    fn octets_with(&self, text: &Text) -> u64 {
+    fn octets_with(&self, text: &Incoming) -> u64 {
         self.prefix.len() as u64 + text.octets
     }
 }
@@ -48,7 +51,7 @@ impl Tx<'_, '_> {
     /// Stores one text for all its letters. `now` is Unix time in seconds. One verdict for each letter, in order.
     pub fn deliver(
         &mut self,
-        text: &Text,
+        text: &Incoming,
         letters: &[Letter],
         now: u64,
     ) -> Result<Vec<verdict::Delivery>, Fault> {
@@ -78,7 +81,7 @@ impl Tx<'_, '_> {
     /// Where the letter goes, or why it goes nowhere.
     fn place_for(
         &self,
-        text: &Text,
+        text: &Incoming,
         letter: &Letter,
         taken: &mut HashMap<String, u64>,
     ) -> Result<Result<Place, verdict::Delivery>, Fault> {
@@ -103,7 +106,13 @@ impl Tx<'_, '_> {
         Ok(Ok(Place::new(&domain, mailbox)))
     }
 
-    fn add_message(&mut self, place: &Place, text: &Text, letter: &Letter, now: u64) -> Result<(), Fault> {
+    fn add_message(
+        &mut self,
+        place: &Place,
+        text: &Incoming,
+        letter: &Letter,
+        now: u64,
+    ) -> Result<(), Fault> {
         let octets = letter.octets_with(text);
         let counts = self.counts_mut(place.mailbox)?;
         let sequence = counts.next_sequence;
@@ -147,7 +156,7 @@ impl Tx<'_, '_> {
     }
 
     /// Stores the text, or, where it is stored already, counts the new references; false where the disk is full.
-    fn store_text(&mut self, text: &Text, references: u64) -> Result<bool, Fault> {
+    fn store_text(&mut self, text: &Incoming, references: u64) -> Result<bool, Fault> {
         if !self.reserve_is_whole {
             return Ok(false);
         }
@@ -162,7 +171,7 @@ impl Tx<'_, '_> {
                 // Where a text of this name lies there but is not whole any more, this one takes its place, and the
                 // messages that shared it are mended.
                 let Some(at) = self.write_text(&text.wire)? else { return Ok(false) };
-                let wire_octets = text.wire.len() as u64;
+                let wire_octets = text.wire.len();
                 let mut references = references;
                 if let Some(known) = known {
                     log::error!("the stored text {} was damaged; a new copy of it replaces it", text.hash);
@@ -185,16 +194,16 @@ impl Tx<'_, '_> {
     }
 
     /// Writes the octets into free space; none where there is no room.
-    fn write_text(&mut self, wire: &[u8]) -> Result<Option<u64>, Fault> {
+    fn write_text(&mut self, wire: &Body) -> Result<Option<u64>, Fault> {
         let full = |fault: Fault| match fault {
             Fault::DiskFull(_) => Ok(None),
             fault => Err(fault),
         };
-        let at = match self.space.take(wire.len() as u64, self.container) {
+        let at = match self.space.take(wire.len(), self.container) {
             Ok(at) => at,
             Err(e) => return full(e.into()),
         };
-        match self.container.write_blob(at, wire) {
+        match wire.for_each_piece(|offset, piece| self.container.write_blob(at + offset, piece)) {
             Ok(()) => Ok(Some(at)),
             Err(e) => {
                 self.space.give_back(at);
@@ -203,18 +212,27 @@ impl Tx<'_, '_> {
         }
     }
 
-    /// Whether the stored text is, octet for octet, this one.
-    fn holds(&self, row: &TextRow, wire: &[u8]) -> bool {
-        if row.wire_octets != wire.len() as u64 {
+    /// Whether the stored text is, octet for octet, this one. A fault of reading it means that it is not.
+    fn holds(&self, row: &TextRow, wire: &Body) -> bool {
+        if row.wire_octets != wire.len() {
             return false;
         }
-        const PIECE: usize = 64 << 10;
-        let mut stored = vec![0; PIECE.min(wire.len())];
-        wire.chunks(PIECE).zip(0u64..).all(|(piece, index)| {
-            let stored = &mut stored[..piece.len()];
-            let at = row.at.checked_add(index * PIECE as u64);
-            at.is_some_and(|at| self.container.read_blob(at, stored).is_ok()) && stored == piece
-        })
+        let mut stored = Vec::new();
+        let compared = wire.for_each_piece(|offset, piece| {
+            for (part, index) in piece.chunks(COMPARED_OCTETS).zip(0..) {
+                stored.resize(part.len(), 0);
+                let at = row
+                    .at
+                    .checked_add(offset + index * COMPARED_OCTETS as u64)
+                    .ok_or(io::ErrorKind::UnexpectedEof)?;
+                self.container.read_blob(at, &mut stored)?;
+                if stored != part {
+                    return Err(io::Error::from(io::ErrorKind::InvalidData));
+                }
+            }
+            Ok(())
+        });
+        compared.is_ok()
     }
 
     /// Deletes messages of a mailbox. False, and nothing is deleted, where the mailbox has been deleted or locked
@@ -291,6 +309,6 @@ pub fn miscounted() -> Fault {
 }
 
 /// Whether our own Delivered-To for this recipient stands in the text already.
-fn was_delivered_to(text: &Text, recipient: &Address) -> bool {
+fn was_delivered_to(text: &Incoming, recipient: &Address) -> bool {
     text.delivered_to.iter().any(|field| field.trim().parse::<Address>().as_ref() == Ok(recipient))
 }

@@ -18,6 +18,7 @@
 //! The store knows no protocol and no executor; what it returns can be awaited or waited for.
 
 mod backup;
+mod body;
 mod check;
 mod container;
 mod delivery;
@@ -39,6 +40,7 @@ mod tests;
 mod writer;
 
 pub use backup::BackupError;
+pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
 pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;

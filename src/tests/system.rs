@@ -19,6 +19,7 @@ mod system {
     mod shutdown;
     mod sockets;
     mod start;
+    mod strangers;
     mod tls;
     mod winpop;
 }

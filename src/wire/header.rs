@@ -7,6 +7,8 @@ use memchr::memchr;
 const DELIVERED_TO_MAX: usize = 100;
 /// A longer value is no address (64 octets, `@`, 255 octets) and can't be ours.
 const ADDRESS_OCTETS_MAX: usize = 320;
+/// As much is kept of a field, folds and blanks included. A value that ends past it is taken for too long.
+const FIELD_OCTETS_MAX: usize = 1024;
 
 /// The trace of earlier hops (RFC 5321 section 4.4), to see loops.
 #[derive(Debug, Default)]
@@ -17,33 +19,53 @@ pub struct Trace {
     pub delivered_to: Vec<String>,
 }
 
-/// Reads the header of a text in wire form. A dot-stuffed line is never one of the fields looked for.
-pub fn trace(wire: &[u8]) -> Trace {
-    let mut trace = Trace::default();
-    let mut rest = wire;
-    while let Some((field, after)) = next_field(rest) {
-        rest = after;
-        let Some(colon) = memchr(b':', field) else { continue };
-        let name = field[..colon].trim_ascii_end();
-        if name.eq_ignore_ascii_case(b"Received") {
-            trace.received_fields = trace.received_fields.saturating_add(1);
-        } else if name.eq_ignore_ascii_case(b"Delivered-To") && trace.delivered_to.len() < DELIVERED_TO_MAX {
-            trace.delivered_to.extend(unfolded(&field[colon + 1..]));
-        }
-    }
-    trace
+/// Reads the header of a text in wire form, in any cut. A dot-stuffed line is never one of the fields looked for.
+#[derive(Debug, Default)]
+pub struct Tracer {
+    trace: Trace,
+    /// The field so far, with its line ends, up to [`FIELD_OCTETS_MAX`] and one octet more.
+    field: Vec<u8>,
+    /// Whether the next octet begins a line after `field`.
+    at_line_start: bool,
+    ended: bool,
 }
 
-/// The first field with its continuation lines, and what follows it; `None` at the end of the header.
-fn next_field(header: &[u8]) -> Option<(&[u8], &[u8])> {
-    if header.is_empty() || header.starts_with(b"\r\n") {
-        return None;
+impl Tracer {
+    pub fn push(&mut self, mut wire: &[u8]) {
+        while !self.ended
+            && let Some(first) = wire.first()
+        {
+            if self.at_line_start && !matches!(first, b' ' | b'\t') {
+                self.end_field();
+            }
+            let end = memchr(b'\n', wire).map_or(wire.len(), |at| at + 1);
+            let (line, rest) = wire.split_at(end);
+            let room = (FIELD_OCTETS_MAX + 1).saturating_sub(self.field.len());
+            self.field.extend_from_slice(&line[..line.len().min(room)]);
+            self.at_line_start = line.ends_with(b"\n");
+            self.ended = self.field == b"\r\n";
+            wire = rest;
+        }
     }
-    let mut end = 0;
-    loop {
-        end += memchr(b'\n', &header[end..]).map_or(header.len() - end, |at| at + 1);
-        if !matches!(header.get(end), Some(b' ' | b'\t')) {
-            return Some(header.split_at(end));
+
+    pub fn finish(mut self) -> Trace {
+        self.end_field();
+        self.trace
+    }
+
+    fn end_field(&mut self) {
+        let field = std::mem::take(&mut self.field);
+        self.at_line_start = false;
+        let Some(colon) = memchr(b':', &field) else { return };
+        let name = field[..colon].trim_ascii_end();
+        let trace = &mut self.trace;
+        if name.eq_ignore_ascii_case(b"Received") {
+            trace.received_fields = trace.received_fields.saturating_add(1);
+        } else if name.eq_ignore_ascii_case(b"Delivered-To")
+            && trace.delivered_to.len() < DELIVERED_TO_MAX
+            && field.len() <= FIELD_OCTETS_MAX
+        {
+            trace.delivered_to.extend(unfolded(&field[colon + 1..]));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use memchr::memchr2;
 
-use super::header;
+use super::header::{Trace, Tracer};
 
 /// How the end of the message and lines that begin with a dot are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +30,20 @@ pub enum Refusal {
     BareLineEnd,
     /// More octets than the limit.
     TooLarge,
+    /// The disk cannot take it now.
+    DiskFull,
+    /// The disk failed.
+    Fault,
 }
 
 /// A whole message, ready to be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text {
-    /// The message in wire form.
-    pub wire: Vec<u8>,
+pub struct Text<W = Vec<u8>> {
+    /// The message in wire form, or the end of it that [`Receiver::take_held`] has not taken.
+    pub wire: W,
     /// Length of the content in octets, which POP3 LIST reports: that of `wire` without the stuffing dots.
     pub octets: u64,
-    /// Of `wire`.
+    /// Of the whole wire form.
     pub hash: blake3::Hash,
     /// Number of `Received` fields in the header.
     pub received_fields: u32,
@@ -47,17 +51,28 @@ pub struct Text {
     pub delivered_to: Vec<String>,
 }
 
+impl<W> Text<W> {
+    pub fn with_wire<V>(self, change: impl FnOnce(W) -> V) -> Text<V> {
+        let Self { wire, octets, hash, received_fields, delivered_to } = self;
+        Text { wire: change(wire), octets, hash, received_fields, delivered_to }
+    }
+}
+
 /// Takes the octets of one message, in any cut, and gives its text.
 ///
-/// Memory: the limit, plus a third where every line is a single dot, plus what `Vec` grows ahead.
+/// Memory: what the owner leaves here. An owner that calls [`Receiver::take_held`] after each push bounds it by twice the
+/// length of a push; for one that never does it is the limit, plus a third where every line is a single dot.
 #[derive(Debug)]
 pub struct Receiver {
     framing: Framing,
     line_ends: LineEnds,
     octets_max: u64,
     state: State,
+    /// What has not been taken.
     wire: Vec<u8>,
+    taken: u64,
     octets: u64,
+    tracer: Tracer,
     /// Boxed: two kilobytes that would be moved wherever the receiver goes.
     hasher: Box<blake3::Hasher>,
     /// How much of `wire` the hasher has seen.
@@ -110,7 +125,9 @@ impl Receiver {
             octets_max,
             state: State::LineStart,
             wire: Vec::new(),
+            taken: 0,
             octets: 0,
+            tracer: Tracer::default(),
             hasher: Box::default(),
             hashed: 0,
             refusal: None,
@@ -217,7 +234,8 @@ impl Receiver {
             return Err(refusal);
         }
         self.hasher.update(&self.wire[self.hashed..]);
-        let header::Trace { received_fields, delivered_to } = header::trace(&self.wire);
+        self.tracer.push(&self.wire);
+        let Trace { received_fields, delivered_to } = self.tracer.finish();
         Ok(Text {
             hash: self.hasher.finalize(),
             octets: self.octets,
@@ -230,6 +248,33 @@ impl Receiver {
     /// What the message takes in memory so far; nothing once it is refused.
     pub fn held_octets(&self) -> u64 {
         self.wire.len() as u64
+    }
+
+    /// What was taken from it so far.
+    pub fn taken_octets(&self) -> u64 {
+        self.taken
+    }
+
+    /// Gives the octets held so far to the owner, who keeps them and those of later calls in order: together with the
+    /// `wire` of the finished text they are the message.
+    pub fn take_held(&mut self) -> Vec<u8> {
+        self.hasher.update(&self.wire[self.hashed..]);
+        self.hashed = 0;
+        self.tracer.push(&self.wire);
+        self.taken += self.wire.len() as u64;
+        std::mem::take(&mut self.wire)
+    }
+
+    /// The owner cannot keep the message. The rest is still read to its end.
+    pub fn give_up(&mut self, refusal: Refusal) {
+        if self.refusal.is_none() {
+            self.refuse(refusal);
+        }
+    }
+
+    /// Whether nothing of the message is kept any more.
+    pub fn is_refused(&self) -> bool {
+        self.refusal.is_some()
     }
 
     fn put(&mut self, content: &[u8]) {

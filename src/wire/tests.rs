@@ -365,3 +365,46 @@ fn what_follows_a_line_is_there_for_another_reader_or_forgotten() {
     lines.clear();
     assert_eq!(lines.next(10), None);
 }
+
+#[test]
+fn what_is_taken_on_the_way_and_the_rest_are_the_message() {
+    let header = b"Received: a\r\n b\r\nDelivered-To: ann@example.com\r\nX: y\r\nReceived: c\r\n\r\nReceived: body\r\n";
+    let random = &mut fastrand::Rng::with_seed(7);
+    for _ in 0..300 {
+        let sent = [&header[..], &stuffed(&random_octets(random, 300)), b"\r\n.\r\n"].concat();
+        let expected = receive(LineEnds::Normalise, &sent).unwrap();
+        assert_eq!(expected.received_fields, 2);
+        assert_eq!(expected.delivered_to, ["ann@example.com"]);
+        let mut receiver = Receiver::data(LineEnds::Normalise, u64::MAX);
+        let mut taken = Vec::new();
+        let mut from = 0;
+        for to in random_cuts(random, sent.len()).into_iter().chain([sent.len()]) {
+            if receiver.push(&sent[from..to]).is_some() {
+                break;
+            }
+            from = to;
+            taken.extend(receiver.take_held());
+            assert_eq!((receiver.held_octets(), receiver.taken_octets()), (0, taken.len() as u64));
+        }
+        let text = receiver.finish().unwrap();
+        assert_eq!(text.with_wire(|rest| [taken, rest].concat()), expected);
+    }
+}
+
+#[test]
+fn a_message_that_its_owner_cannot_keep_is_read_to_its_end() {
+    let mut receiver = Receiver::data(LineEnds::Strict, u64::MAX);
+    receiver.push(b"a\r\n");
+    receiver.take_held();
+    receiver.give_up(Refusal::DiskFull);
+    assert_eq!(receiver.push(b"b\n\r\n.\r\nNOOP\r\n"), Some(7));
+    assert_eq!(receiver.finish(), Err(Refusal::DiskFull));
+}
+
+#[test]
+fn a_delivered_to_field_of_any_length_takes_bounded_memory() {
+    let long = "x".repeat(2000);
+    let sent = format!("Delivered-To: {long}\r\nDelivered-To:\r\n{}\tbob@example.com\r\n", " ".repeat(500));
+    let text = content(LineEnds::Strict, sent.as_bytes()).unwrap();
+    assert_eq!(text.delivered_to, ["bob@example.com"]);
+}

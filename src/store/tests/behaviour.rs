@@ -236,3 +236,23 @@ fn texts_longer_than_an_extent_lie_in_one_piece() {
     assert_eq!(contents(&store, ANN).iter().map(Vec::len).max(), Some(body.len() + 2 + 31));
     assert_clean(&store);
 }
+
+#[test]
+fn a_text_in_a_file_is_stored_like_one_in_memory_and_shares_its_place() {
+    let store = store_with(&[ANN, BOB], Arc::default());
+    let in_memory = text(&b"a line that comes again and again\r\n".repeat(30_000));
+    let Body::Octets(octets) = &in_memory.wire else { panic!("it is in memory") };
+    let mut spool = Spool::create(&std::env::temp_dir()).unwrap();
+    octets.chunks(100_000).for_each(|piece| spool.append(piece).unwrap());
+    let in_file = in_memory.clone().with_wire(|_| Body::File(Arc::new(spool)));
+    let octets = octets.clone();
+    for (recipient, text) in [(ANN, in_file.clone()), (BOB, in_memory), (ANN, in_file)] {
+        let stored = store.write(move |tx| tx.deliver(&text, &[letter(recipient, 1)], 1)).wait().unwrap();
+        assert_eq!(stored, [Delivery::Stored]);
+        assert_eq!(store.read().unwrap().totals().unwrap().text_octets, octets.len() as u64);
+    }
+    for content in contents(&store, ANN) {
+        assert!(content.ends_with(&octets));
+    }
+    assert_clean(&store);
+}

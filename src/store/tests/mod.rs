@@ -17,16 +17,16 @@ use super::*;
 use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, Verifier};
 use crate::verdict::{Delivery, Login};
-use crate::wire::{LineEnds, Receiver, Text};
+use crate::wire::{LineEnds, Receiver};
 
 fn address(typed: &str) -> Address {
     typed.parse().unwrap()
 }
 
-fn text(content: &[u8]) -> Text {
+fn text(content: &[u8]) -> Incoming {
     let mut receiver = Receiver::content(LineEnds::Normalise, u64::MAX);
     receiver.push(content);
-    receiver.finish().unwrap()
+    receiver.finish().unwrap().into()
 }
 
 fn letter(recipient: &str, tag: u64) -> Letter {

@@ -160,7 +160,10 @@ pub fn prefix_of(number: u64) -> Vec<u8> {
 }
 
 fn wire_of(number: u64) -> Vec<u8> {
-    text(&content_of(number)).wire.clone()
+    match text(&content_of(number)).wire {
+        Body::Octets(wire) => wire,
+        Body::File(_) => unreachable!("these texts are kept in memory"),
+    }
 }
 
 /// A few texts that come again and again, of lengths from nothing to some hundred thousand octets.
