@@ -9,6 +9,7 @@ use super::carry_out::carry_out;
 use super::commands::Deliver;
 use crate::admin::reply::{Code, Outcome};
 use crate::admin::{Refusal, Reply, Request, Submission, render};
+use crate::control::Enclosed;
 use crate::mailroot::MailRoot;
 
 /// Longest message that is read: the largest value of `maxmessagesize`.
@@ -47,7 +48,8 @@ pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCo
         recipients,
         octets: content.len() as u64,
     };
-    let answer = mailroot.and_then(|mailroot| carry_out(&Request::Deliver(submission), &content, &mailroot));
+    let enclosed = Enclosed::Content(&content);
+    let answer = mailroot.and_then(|mailroot| carry_out(&Request::Deliver(submission), enclosed, &mailroot));
     match answer {
         Ok(reply) => {
             let code = exit_code(&reply);

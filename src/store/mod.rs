@@ -39,7 +39,7 @@ mod space;
 mod tests;
 mod writer;
 
-pub use backup::BackupError;
+pub use backup::{NotReplaced, may_replace};
 pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
 pub use directory::{LockChange, Refused, Removed};

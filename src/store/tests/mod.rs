@@ -107,6 +107,13 @@ fn contents(store: &Store, mailbox: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Makes a backup in a new file, or in the place of one.
+fn back_up(store: &Store, path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(true).open(path).unwrap();
+    store.backup(file).unwrap();
+}
+
 fn assert_clean(store: &Store) {
     let report = store.check().unwrap();
     assert!(report.is_clean(), "{:#?}", report.findings);

@@ -155,8 +155,18 @@ impl Site {
     /// Starts the service, and waits until it can be reached.
     #[track_caller]
     pub fn start(&mut self) -> Service {
+        self.start_by(|site| {
+            let mut command = site.program(Path::new(PROGRAM));
+            command.arg("serve");
+            command
+        })
+    }
+
+    /// The same by a command that ends up as the service.
+    #[track_caller]
+    pub fn start_by(&mut self, command: impl Fn(&Self) -> Command) -> Service {
         for _ in 0..STARTS_MAX {
-            let service = Service::spawn(self);
+            let service = Service::spawn_by(self, &mut command(self));
             if service.is_ready() {
                 return service;
             }
@@ -241,8 +251,12 @@ struct LogState {
 impl Service {
     /// Starts it, without waiting for anything.
     pub fn spawn(site: &Site) -> Self {
-        let mut child =
-            site.program(Path::new(PROGRAM)).arg("serve").spawn().expect("the program can be run");
+        Self::spawn_by(site, site.program(Path::new(PROGRAM)).arg("serve"))
+    }
+
+    /// Starts it by a command that ends up as the service.
+    pub fn spawn_by(site: &Site, command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the program can be run");
         let log = Arc::new(Log::default());
         let errors = child.stderr.take().expect("it is piped");
         let reader = thread::spawn({
