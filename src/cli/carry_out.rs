@@ -14,6 +14,7 @@ use crate::admin::{self, Context, Refusal, Request};
 use crate::control::{Answer, CallError, Enclosed, PATIENCE, SILENCE_MAX, call};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
+use crate::random;
 use crate::store::{Incoming, OpenErrorKind, Store};
 
 /// Between two tries; doubles up to the second value.
@@ -111,6 +112,8 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
         return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
             .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
     }
+    // What follows needs randomness; where there is none, no store without a key is left behind.
+    random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
         .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
     match Store::create(&mailroot.data_file()) {
