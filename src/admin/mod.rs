@@ -63,8 +63,7 @@ impl<'a> Context<'a> {
         keyring: &'a RwLock<Keyring>,
         service: Option<&'a dyn Service>,
     ) -> Result<Self, Refusal> {
-        let fresh =
-            Fresh::draw().map_err(|error| Refusal::fault(format!("no randomness to be had: {error}")))?;
+        let fresh = Fresh::draw().map_err(Refusal::fault)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Ok(Self { mailroot, now, fresh, keyring, service })
     }

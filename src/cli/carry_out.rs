@@ -14,6 +14,7 @@ use crate::admin::{self, Context, Refusal, Request};
 use crate::control::{Answer, CallError, Enclosed, call};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
+use crate::random;
 use crate::store::{Incoming, OpenErrorKind, Store};
 
 /// How long a service may take to start or stop, and another command to be done.
@@ -94,6 +95,8 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
         return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
             .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
     }
+    // What follows needs randomness; where there is none, no store without a key is left behind.
+    random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
         .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
     match Store::create(&mailroot.data_file()) {

@@ -404,3 +404,15 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
+
+/// Whether this is root, which the test needs for `what`. If not the test is to return: it is skipped with a line that says
+/// so. Panics instead where the variable CI is set.
+pub fn needs_root(what: &str) -> bool {
+    if is_root() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "{what} takes root");
+    // Past the test runner, which keeps what a passing test prints to itself.
+    let _ = writeln!(std::io::stderr(), "skipped: {what} takes root");
+    false
+}
