@@ -309,5 +309,8 @@ impl Driver {
 
 fn unavailable(fault: Fault) -> Event<'static> {
     log::error!("{fault}");
-    Event::Unavailable
+    match fault {
+        Fault::Damaged(_) => Event::Damaged,
+        _ => Event::Unavailable,
+    }
 }

@@ -4,6 +4,7 @@
 //! without the holes of the original, and is verified and durable when [`Store::backup`] returns. The file is the
 //! caller's: an administrator's own process makes it, and gives it its name once it is whole.
 
+use super::contained;
 use super::container::Container;
 use super::disk::{DataFile, Disk, FileError};
 use super::index::{CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, QUOTAS, TEXTS};
@@ -144,8 +145,9 @@ fn copy_table<K: redb::Key + 'static, V: redb::Value + 'static>(
     definition: TableDefinition<'static, K, V>,
     copy: &mut redb::Table<'_, K, V>,
 ) -> Result<(), BackupError> {
-    for row in source.table(definition)?.iter()? {
-        let (key, value) = row?;
+    let table = source.table(definition)?;
+    let mut rows = contained::read(|| Ok(table.iter()?))?;
+    while let Some((key, value)) = contained::read(|| Ok(rows.next().transpose()?))? {
         copy.insert(key.value(), value.value())?;
     }
     Ok(())
@@ -154,13 +156,16 @@ fn copy_table<K: redb::Key + 'static, V: redb::Value + 'static>(
 /// Copies the texts in the order of their places, some ten thousands at a time, and compares each with its name.
 fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>) -> Result<(), BackupError> {
     let table = source.table(TEXTS)?;
-    let mut rows = table.iter()?;
+    let mut rows = contained::read(|| Ok(table.iter()?))?;
     loop {
-        let mut texts = Vec::new();
-        for row in rows.by_ref().take(TEXTS_SORTED) {
-            let (name, row) = row?;
-            texts.push((TextRow::from_row(row.value()).map_err(Fault::from)?, name.value()));
-        }
+        let mut texts = contained::read(|| {
+            let mut texts = Vec::new();
+            for row in rows.by_ref().take(TEXTS_SORTED) {
+                let (name, row) = row?;
+                texts.push((TextRow::from_row(row.value())?, name.value()));
+            }
+            Ok(texts)
+        })?;
         if texts.is_empty() {
             return Ok(());
         }

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod data_file;
 mod faults;
+mod flips;
 mod histories;
 mod model;
 mod quota;
