@@ -58,7 +58,7 @@ impl Accounts {
         self.keyring.read().expect("no holder of this lock panics").key().is_ok()
     }
 
-    /// Opens the maildrop if this password was right a short while ago; none if it has to be derived.
+    /// Opens the maildrop if this password was right a short while ago; none if it has to be derived. Takes microseconds.
     pub fn recall(&self, credentials: &Credentials) -> Result<Option<Login<Maildrop>>, Fault> {
         let Ok(address) = Address::from_login(&credentials.name) else { return Ok(None) };
         let version = self.credential(Some(&address))?.map(|credential| credential.version);
