@@ -55,6 +55,18 @@ impl Accounts {
         self.keyring.read().expect("no holder of this lock panics").key().is_ok()
     }
 
+    /// Whether [`Accounts::log_in`] will take microseconds, because this very password was right a short while ago.
+    pub fn remembers(&self, credentials: &Credentials) -> bool {
+        let (Ok(address), Ok(password)) =
+            (Address::from_login(&credentials.name), str::from_utf8(credentials.password.as_bytes()))
+        else {
+            return false;
+        };
+        // A fault is for the login itself to report.
+        let Ok(Some(credential)) = self.credential(Some(&address)) else { return false };
+        self.verified.holds(&self.name_of(&address, credential.version, password))
+    }
+
     /// Checks name and password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as for a known
     /// one with a wrong password.
     pub fn log_in(&self, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
