@@ -13,7 +13,7 @@ mod networks;
 mod values;
 
 pub use networks::{Listen, Plaintext};
-pub use values::{DomainRole, FilePath, Hostname, Logging, Method, Size, Span, Value, Whole};
+pub use values::{DomainRole, FilePath, Hostname, Logging, MailboxName, Method, Size, Span, Value, Whole};
 
 use crate::nearest::nearest;
 use crate::units::Octets;
@@ -145,6 +145,8 @@ settings! {
         "TCP port on which POP3 clients are answered under TLS from the start; 0 is off";
     listen: Listen = Listen::All, "*", AtOnce,
         "IP addresses on which the service listens";
+    postmaster: MailboxName = MailboxName::none(), "the domain's first mailbox", AtOnce,
+        "Mailbox that takes mail for the postmaster of every domain that has no mailbox of that name";
     hostname: Hostname = Hostname::of_this_machine(), "the machine's", AtOnce,
         "Name by which the service calls itself in greetings and Received fields";
     smtpport: Whole<0, 65535> = Whole::new(25), "25", AtOnce,
