@@ -326,7 +326,7 @@ impl Service {
         self.terminate();
         let (status, log) = self.wait();
         assert!(status.success(), "{status}: {log}");
-        assert!(!log.contains("<2>") && !log.contains("panicked"), "{log}");
+        assert!(!log.contains("critical: ") && !log.contains("panicked"), "{log}");
     }
 
     /// Ends it by SIGKILL: nothing of it runs any more, and nothing was said.
