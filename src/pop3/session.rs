@@ -189,7 +189,7 @@ impl Session {
             }
             Command::Rset => return self.reset(view, out),
             Command::Noop => ok(out, format_args!("still here")),
-            Command::Capa => write_capabilities(&self.policy, true, out),
+            Command::Capa => write_capabilities(&self.policy, out),
             Command::Lang(range) => choose_language(range, out),
             Command::User(_)
             | Command::Pass(_)

@@ -18,14 +18,14 @@ use super::*;
 use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, Verifier};
 use crate::verdict::{Delivery, Login};
-use crate::wire::{LineEnds, Receiver};
+use crate::wire::Receiver;
 
 fn address(typed: &str) -> Address {
     typed.parse().unwrap()
 }
 
 fn text(content: &[u8]) -> Incoming {
-    let mut receiver = Receiver::content(LineEnds::Normalise, u64::MAX);
+    let mut receiver = Receiver::verbatim();
     receiver.push(content);
     receiver.finish().unwrap().into()
 }
