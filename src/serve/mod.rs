@@ -69,7 +69,8 @@ pub struct Service {
     unauthenticated: PerAddress,
     logins: Logins,
     receiving: Arc<Semaphore>,
-    /// Passwords being checked: each takes a processor for milliseconds.
+    /// Passwords being derived, which takes a processor for milliseconds each. Half of the threads at most, so that
+    /// strangers who guess leave the other half to everybody else.
     password_checks: Semaphore,
     listeners: Mutex<Listeners>,
     executor: Arc<smol::Executor<'static>>,
@@ -121,7 +122,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         unauthenticated: PerAddress::default(),
         logins: Logins::default(),
         receiving: Arc::new(Semaphore::new(RECEIVING_MAX)),
-        password_checks: Semaphore::new(settings.threadcount.get() as usize),
+        password_checks: Semaphore::new((settings.threadcount.get() as usize / 2).max(1)),
         listeners: Mutex::default(),
         executor: Arc::new(smol::Executor::new()),
         ending,

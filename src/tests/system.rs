@@ -16,6 +16,7 @@ mod system {
     mod live;
     mod maildrop;
     mod pop3;
+    mod postmaster;
     mod receiving;
     mod shutdown;
     mod sockets;
