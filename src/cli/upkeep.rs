@@ -85,7 +85,7 @@ pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) ->
     if typed.repair {
         return admin::repair(&file);
     }
-    match Store::open_verified(&file) {
+    match Store::open_to_check(&file) {
         Ok(store) => admin::check(&store),
         Err(OpenError { kind: OpenErrorKind::Locked | OpenErrorKind::Missing, .. })
             if is_same_file(&file, &mailroot.data_file()) || typed.file.is_none() =>

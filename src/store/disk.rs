@@ -129,6 +129,15 @@ impl DataFile {
         }
     }
 
+    /// Opens a file that is only read. The lock is taken all the same: nobody is to change it meanwhile.
+    pub fn open_to_read(path: &Path) -> Result<Self, FileError> {
+        match File::open(path) {
+            Ok(file) => Self::locked(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(FileError::Missing),
+            Err(e) => Err(FileError::Io(e)),
+        }
+    }
+
     /// Takes a file over that somebody else has made, open for reading and writing. It must hold nothing yet.
     pub fn empty(file: File) -> Result<Self, FileError> {
         let metadata = file.metadata().map_err(FileError::Io)?;
