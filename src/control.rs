@@ -6,7 +6,9 @@
 //!          body         bincode: a Request, or an Answer
 //! ```
 //! Numbers are little endian. A connection carries one request and its answer; behind a request to deliver stand as many
-//! octets of content as it says. In front of the answer stands one octet ([`TAKEN`]), sent as soon as the request has been
+//! octets of content as it says. A request for a backup has the descriptor of its file with it (SCM_RIGHTS, unix(7)), sent with
+//! its first octets: the service never opens a path that an administrator typed, for it may see another file system, and
+//! may do less. In front of the answer stands one octet ([`TAKEN`]), sent as soon as the request has been
 //! understood: where it does not come, nothing is carried out, and the request may be sent again.
 //!
 //! Invariants:
@@ -15,18 +17,25 @@
 //! - a body is wholly used up by what is decoded from it.
 
 use std::fmt;
-use std::io::{self, Read as _, Write as _};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, standard};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 
 use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request};
 
 /// Grows whenever the types in the frames change.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// The length that stands in front of a frame.
 pub const LENGTH_OCTETS: usize = 4;
 /// What the service sends before it carries a request out.
@@ -98,21 +107,35 @@ pub fn decode_answer(octets: &[u8]) -> Result<Answer, BadFrame> {
     decode(body(octets)?, coding::<ANSWER_MEMORY_MAX>())
 }
 
-/// Has the service that listens on `socket` carry out a request, and waits for its answer. `content` is that of a message
-/// to deliver, and empty otherwise.
-pub fn call(socket: &Path, request: &Request, content: &[u8]) -> Result<Answer, CallError> {
+/// What goes to the service together with a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Enclosed<'a> {
+    Nothing,
+    /// The content of a message to deliver.
+    Content(&'a [u8]),
+    /// The file to write a backup into.
+    File(&'a File),
+}
+
+/// Has the service that listens on `socket` carry out a request, and waits for its answer.
+pub fn call(socket: &Path, request: &Request, enclosed: Enclosed) -> Result<Answer, CallError> {
     let request = encode_request(request).map_err(CallError::BadAnswer)?;
     let mut stream = UnixStream::connect(socket).map_err(CallError::NotTaken)?;
-    ask(&mut stream, &request, content).map_err(CallError::NotTaken)?;
+    ask(&mut stream, &request, enclosed).map_err(CallError::NotTaken)?;
     let answer = read_answer(&mut stream).map_err(CallError::Broken)?;
     answer.and_then(|octets| decode_answer(&octets)).map_err(CallError::BadAnswer)
 }
 
 /// Sends the request, and waits for it to be taken.
-fn ask(stream: &mut UnixStream, request: &[u8], content: &[u8]) -> io::Result<()> {
+fn ask(stream: &mut UnixStream, request: &[u8], enclosed: Enclosed) -> io::Result<()> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;
-    stream.write_all(request)?;
+    let (content, sent): (&[u8], usize) = match enclosed {
+        Enclosed::Nothing => (b"", 0),
+        Enclosed::Content(content) => (content, 0),
+        Enclosed::File(file) => (b"", send_with_file(stream, request, file)?),
+    };
+    stream.write_all(&request[sent..])?;
     // A service that refuses the request does not read the content; its answer says why.
     if let Err(e) = stream.write_all(content)
         && e.kind() != io::ErrorKind::BrokenPipe
@@ -122,6 +145,27 @@ fn ask(stream: &mut UnixStream, request: &[u8], content: &[u8]) -> io::Result<()
     let mut taken = [0];
     stream.read_exact(&mut taken)?;
     if taken == [TAKEN] { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// Sends some of the octets, at least one, with the descriptor; how many.
+fn send_with_file(stream: &UnixStream, octets: &[u8], file: &File) -> io::Result<usize> {
+    let files = [file.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&files));
+    Ok(sendmsg(stream, &[IoSlice::new(octets)], &mut control, SendFlags::NOSIGNAL)?)
+}
+
+/// Receives some octets, and the descriptor that came with them, if one did. More than one are closed.
+pub fn receive_with_file(stream: &UnixStream, octets: &mut [u8]) -> io::Result<(usize, Option<File>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(stream, &mut [IoSliceMut::new(octets)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let files = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    });
+    Ok((received.bytes, files.last().map(File::from)))
 }
 
 fn read_answer(stream: &mut UnixStream) -> io::Result<Result<Vec<u8>, BadFrame>> {
@@ -331,7 +375,7 @@ mod tests {
     fn a_service_that_ends_before_it_answers_is_not_taken_for_one_that_never_ran() {
         let socket = std::env::temp_dir().join(format!("winpop-control-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&socket);
-        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::NotTaken(_))));
+        assert!(matches!(call(&socket, &requests()[0], Enclosed::Nothing), Err(CallError::NotTaken(_))));
 
         let listener = UnixListener::bind(&socket).unwrap();
         let service = std::thread::spawn(move || {
@@ -347,12 +391,12 @@ mod tests {
                 }
             }
         });
-        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::NotTaken(_))));
-        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::Broken(_))));
-        assert_eq!(call(&socket, &requests()[0], b"").unwrap(), answers().remove(0));
+        assert!(matches!(call(&socket, &requests()[0], Enclosed::Nothing), Err(CallError::NotTaken(_))));
+        assert!(matches!(call(&socket, &requests()[0], Enclosed::Nothing), Err(CallError::Broken(_))));
+        assert_eq!(call(&socket, &requests()[0], Enclosed::Nothing).unwrap(), answers().remove(0));
         service.join().unwrap();
         // The file is left, as after a crash, and nobody listens.
-        assert!(matches!(call(&socket, &requests()[0], b""), Err(CallError::NotTaken(_))));
+        assert!(matches!(call(&socket, &requests()[0], Enclosed::Nothing), Err(CallError::NotTaken(_))));
         std::fs::remove_file(&socket).unwrap();
     }
 }

@@ -6,6 +6,7 @@ pub use spooling::Spooling;
 
 use crate::address::Address;
 use crate::envelope::{Envelope, ForwardPath};
+use crate::random;
 use crate::store::{Fault, Incoming, Letter, Read, Store, quota_of_mailbox};
 use crate::verdict;
 use std::collections::HashMap;
@@ -36,7 +37,7 @@ pub async fn deliver(
     hostname: &str,
 ) -> Result<Vec<verdict::Delivery>, Fault> {
     let now = OffsetDateTime::now_utc();
-    let tag = random_u64();
+    let tag = random::number()?;
     let id = format!("{tag:016x}");
     // Who is named twice gets one letter, and both namings its verdict.
     let mut letters: Vec<Letter> = Vec::with_capacity(envelope.recipients.len());
@@ -86,11 +87,4 @@ fn address_of(directory: &impl Read, path: &ForwardPath) -> Result<Option<Addres
         }
     }
     Ok(None)
-}
-
-/// Unpredictable, for ids and stamps.
-pub fn random_u64() -> u64 {
-    let mut octets = [0; 8];
-    getrandom::fill(&mut octets).expect("the operating system has randomness");
-    u64::from_le_bytes(octets)
 }

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use crate::address::Address;
 use crate::auth::password::{Credential, Fresh};
-use crate::auth::seal::{KEY_OCTETS, Key, KeyId};
+use crate::auth::seal::{Key, KeyId};
 use crate::mailroot::MailRoot;
+use crate::random;
 use crate::store::{Fault, Read as _, Store};
 
 /// Where the key file may lie instead of in the mail root.
@@ -93,7 +94,7 @@ impl Keyring {
                 self.path.display()
             ));
         }
-        let new = draw().map_err(|e| format!("no randomness to be had: {e}"))?;
+        let new = draw().map_err(|e| e.to_string())?;
         let next = next_to(&self.path);
         write_private(&next, &new.to_text())
             .map_err(|e| format!("{} cannot be written: {e}", next.display()))?;
@@ -168,10 +169,8 @@ fn read(path: &Path) -> Result<Key, Trouble> {
     }
 }
 
-fn draw() -> Result<Key, getrandom::Error> {
-    let mut secret = [0; KEY_OCTETS];
-    getrandom::fill(&mut secret)?;
-    Ok(Key::new(secret))
+fn draw() -> io::Result<Key> {
+    random::octets().map(Key::new)
 }
 
 fn next_to(path: &Path) -> PathBuf {
@@ -216,7 +215,7 @@ fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<Resealed, Fault
                 left += 1;
                 continue;
             };
-            let fresh = Fresh::draw().map_err(|e| Fault::Io(format!("no randomness to be had: {e}")))?;
+            let fresh = Fresh::draw()?;
             let resealed = new.seal(&password, &address, credential.version, fresh.nonce);
             sealed.push((address, Credential { sealed: Some(resealed), ..credential }));
         }

@@ -56,6 +56,7 @@ mod mailroot;
 mod message;
 mod nearest;
 mod pop3;
+mod random;
 mod replace;
 mod serve;
 mod settings;

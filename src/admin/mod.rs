@@ -31,6 +31,7 @@ pub use reply::{Refusal, Reply};
 pub use submission::{Submission, deliver, receiver};
 pub use upkeep::{check, repair};
 
+use std::fs::File;
 use std::sync::RwLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -62,8 +63,7 @@ impl<'a> Context<'a> {
         keyring: &'a RwLock<Keyring>,
         service: Option<&'a dyn Service>,
     ) -> Result<Self, Refusal> {
-        let fresh =
-            Fresh::draw().map_err(|error| Refusal::fault(format!("no randomness to be had: {error}")))?;
+        let fresh = Fresh::draw().map_err(Refusal::fault)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Ok(Self { mailroot, now, fresh, keyring, service })
     }
@@ -84,7 +84,8 @@ pub trait Service {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     Command(Op),
-    /// A copy of the whole store, to be made at this absolute path.
+    /// Copy the whole store into the file that comes with the request, which the administrator has opened. The name
+    /// is only told.
     Backup {
         file: String,
     },
@@ -99,12 +100,12 @@ pub enum Request {
 }
 
 impl Request {
-    /// Carries the request out; `Deliver` is carried out by [`deliver`], for it has a message with it. Takes
-    /// milliseconds, or minutes with much mail: not to be called on an executor.
-    pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+    /// Carries the request out with the file that came with it; `Deliver` is carried out by [`deliver`], for it has a
+    /// message with it. Takes milliseconds, or minutes with much mail: not to be called on an executor.
+    pub fn run(&self, store: &Store, context: &Context, file: Option<File>) -> Result<Reply, Refusal> {
         match self {
             Self::Command(op) => op.run(store, context),
-            Self::Backup { file } => upkeep::back_up(store, file),
+            Self::Backup { file: name } => upkeep::back_up(store, file, name),
             Self::Check => upkeep::check(store),
             Self::Key => key::show(store, context),
             Self::RotateKey => key::rotate(store, context),

@@ -38,7 +38,9 @@ pub async fn deliver(
             Refusal::new(Code::Malformed, format!("the message is larger than {}", settings.maxmessagesize))
                 .with_hint("To allow more: winpop set maxmessagesize SIZE")
         }
-        TextRefusal::BareLineEnd => Refusal::new(Code::Malformed, "the message has broken line ends"),
+        TextRefusal::BareLineEnd | TextRefusal::Nul => {
+            Refusal::new(Code::Malformed, "the message has octets that no message may have")
+        }
         TextRefusal::DiskFull => Refusal::new(Code::Busy, "there is no room on the disk for the message now"),
         TextRefusal::Fault => Refusal::fault("the message could not be written to the disk"),
     })?;

@@ -198,7 +198,8 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
     // The file is copied as it is after closing it, and an octet of the text is changed.
     let copy = bench.home.join("damaged.db");
     let path = bench.home.join("backup.db");
-    bench.store.backup(&path).unwrap();
+    let backup = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    bench.store.backup(backup).unwrap();
     let mut octets = fs::read(&path).unwrap();
     let at = octets.windows(6).position(|octets| octets == b"a text").unwrap();
     octets[at] = b'A';

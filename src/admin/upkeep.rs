@@ -1,23 +1,24 @@
 //! Looking after the data file: backup, check and repair.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::reply::{BackedUp, Checked, Code, Lost, Refusal, Reply};
-use crate::store::{BackupError, LostMessage, OpenErrorKind, RepairReport, Store};
+use crate::store::{LostMessage, OpenErrorKind, RepairReport, Store};
 
-pub fn back_up(store: &Store, file: &str) -> Result<Reply, Refusal> {
-    match store.backup(Path::new(file)) {
-        Ok(report) => Ok(Reply::BackedUp(BackedUp {
-            file: file.to_owned(),
-            messages: report.messages,
-            file_octets: report.file_octets,
-        })),
-        Err(e @ BackupError::NotReplaced(_)) => {
-            Err(Refusal::new(Code::Exists, e.to_string()).with_hint("Name another file, or remove it"))
-        }
-        Err(e) => Err(Refusal::new(Code::Fault, format!("there is no backup: {e}"))),
-    }
+/// Copies the store into a file that the administrator has opened. `name` is what it will be called.
+pub fn back_up(store: &Store, file: Option<File>, name: &str) -> Result<Reply, Refusal> {
+    let Some(file) = file else {
+        return Err(Refusal::new(Code::Usage, "there is no file to write the backup into"));
+    };
+    let report =
+        store.backup(file).map_err(|e| Refusal::new(Code::Fault, format!("there is no backup: {e}")))?;
+    Ok(Reply::BackedUp(BackedUp {
+        file: name.to_owned(),
+        messages: report.messages,
+        file_octets: report.file_octets,
+    }))
 }
 
 pub fn check(store: &Store) -> Result<Reply, Refusal> {

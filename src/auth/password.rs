@@ -8,9 +8,11 @@
 use super::hash::{self, hmac_sha256};
 use super::seal::{Key, NONCE_OCTETS, Sealed};
 use crate::address::Address;
+use crate::random;
 use bincode::{Decode, Encode};
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use subtle::ConstantTimeEq;
 
 /// Rounds of PBKDF2 for a new password. RFC 7677 section 4 asks for 4096 at least; this many take about two
@@ -40,12 +42,8 @@ pub struct Fresh {
 }
 
 impl Fresh {
-    pub fn draw() -> Result<Self, getrandom::Error> {
-        let mut fresh = Self { salt: [0; SALT_OCTETS], version: 0, nonce: [0; NONCE_OCTETS] };
-        getrandom::fill(&mut fresh.salt)?;
-        getrandom::fill(&mut fresh.nonce)?;
-        fresh.version = getrandom::u64()?;
-        Ok(fresh)
+    pub fn draw() -> io::Result<Self> {
+        Ok(Self { salt: random::octets()?, version: random::number()?, nonce: random::octets()? })
     }
 }
 

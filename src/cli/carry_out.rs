@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request};
-use crate::control::{Answer, CallError, call};
+use crate::control::{Answer, CallError, Enclosed, call};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
+use crate::random;
 use crate::store::{Incoming, OpenErrorKind, Store};
 
 /// How long a service may take to start or stop, and another command to be done.
@@ -21,15 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries; doubles up to the second value.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(160));
 
-/// Carries the request out, here or by the running service. `content` is that of a message to deliver.
-pub fn carry_out(request: &Request, content: &[u8], mailroot: &MailRoot) -> Answer {
+/// Carries the request out, here or by the running service.
+pub fn carry_out(request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> Answer {
     let started = Instant::now();
     let mut pause = PAUSE.0;
     loop {
         if let Some(store) = open(request, mailroot)? {
-            return carry_out_here(&store, request, content, mailroot);
+            return carry_out_here(&store, request, enclosed, mailroot);
         }
-        match call(&mailroot.socket(), request, content) {
+        match call(&mailroot.socket(), request, enclosed) {
             Ok(answer) => return answer,
             Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(not_ours(mailroot));
@@ -54,10 +55,14 @@ pub fn carry_out(request: &Request, content: &[u8], mailroot: &MailRoot) -> Answ
     }
 }
 
-fn carry_out_here(store: &Store, request: &Request, content: &[u8], mailroot: &MailRoot) -> Answer {
-    let Request::Deliver(submission) = request else {
+fn carry_out_here(store: &Store, request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> Answer {
+    let (Request::Deliver(submission), Enclosed::Content(content)) = (request, enclosed) else {
         let keyring = RwLock::new(Keyring::open(store, mailroot).map_err(Refusal::fault)?);
-        return request.run(store, &Context::of_now(mailroot, &keyring, None)?);
+        let file = match enclosed {
+            Enclosed::File(file) => Some(file.try_clone().map_err(Refusal::fault)?),
+            Enclosed::Content(_) | Enclosed::Nothing => None,
+        };
+        return request.run(store, &Context::of_now(mailroot, &keyring, None)?, file);
     };
     let settings = crate::serve::settings_of(store).map_err(Refusal::fault)?;
     let mut receiver = admin::receiver(&settings);
@@ -90,6 +95,8 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
         return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
             .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
     }
+    // What follows needs randomness; where there is none, no store without a key is left behind.
+    random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
         .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
     match Store::create(&mailroot.data_file()) {

@@ -9,6 +9,7 @@ use super::carry_out::carry_out;
 use super::commands::Deliver;
 use crate::admin::reply::{Code, Outcome};
 use crate::admin::{Refusal, Reply, Request, Submission, render};
+use crate::control::Enclosed;
 use crate::mailroot::MailRoot;
 
 /// Longest message that is read: the largest value of `maxmessagesize`.
@@ -47,7 +48,8 @@ pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCo
         recipients,
         octets: content.len() as u64,
     };
-    let answer = mailroot.and_then(|mailroot| carry_out(&Request::Deliver(submission), &content, &mailroot));
+    let enclosed = Enclosed::Content(&content);
+    let answer = mailroot.and_then(|mailroot| carry_out(&Request::Deliver(submission), enclosed, &mailroot));
     match answer {
         Ok(reply) => {
             let code = exit_code(&reply);
@@ -109,17 +111,19 @@ fn without_bcc(content: &[u8]) -> Vec<u8> {
             break;
         }
         let is_continuation = line.starts_with(b" ") || line.starts_with(b"\t");
-        in_bcc = if is_continuation {
-            in_bcc
-        } else {
-            line.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"bcc:"))
-        };
+        in_bcc = if is_continuation { in_bcc } else { is_bcc(line) };
         if !in_bcc {
             kept.extend_from_slice(line);
         }
     }
     lines.for_each(|line| kept.extend_from_slice(line));
     kept
+}
+
+/// Whether the line begins a Bcc field. Blanks may precede the colon (RFC 5322 section 4.5.3).
+fn is_bcc(line: &[u8]) -> bool {
+    let name = line.split(|octet| *octet == b':').next().filter(|name| name.len() < line.len());
+    name.is_some_and(|name| name.trim_ascii_end().eq_ignore_ascii_case(b"bcc"))
 }
 
 #[cfg(test)]
@@ -144,6 +148,23 @@ mod tests {
         assert!(!kept.contains("carol") && !kept.contains("dave"));
         assert!(kept.ends_with("Subject: x\n\nBcc: not a field\n"));
         assert!(kept.starts_with("To: Ann <ann@example.com>, bob@example.com\ncc:"));
+    }
+
+    /// Every form that a recipient of Bcc is found in has to be a form that is taken out.
+    #[test]
+    fn bcc_is_taken_out_in_every_form_in_which_it_is_read() {
+        for field in ["Bcc:", "Bcc :", "bcc \t :", "BCC:\n ", "Bcc :\r\n\t", "bCc\t:"] {
+            let content = format!("To: ann@example.com\n{field} carol@example.com\nSubject: x\n\nhello\n");
+            assert!(
+                recipients_in_header(content.as_bytes()).contains(&"carol@example.com".to_owned()),
+                "{field:?}"
+            );
+            let kept = String::from_utf8(without_bcc(content.as_bytes())).unwrap();
+            assert_eq!(kept, "To: ann@example.com\nSubject: x\n\nhello\n", "{field:?}");
+        }
+        for other in ["Bcc-Note: x", "X-Bcc: x", "Bcc", " Bcc: x"] {
+            assert!(!is_bcc(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

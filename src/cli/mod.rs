@@ -28,7 +28,7 @@ use argh::FromArgs as _;
 
 use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request, render};
-use crate::control::Answer;
+use crate::control::{Answer, Enclosed};
 use crate::mailroot::{Environment, MailRoot};
 use commands::{Command, Deliver, Link, Pop3svc};
 use help::Program;
@@ -158,7 +158,7 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
         Err(refusal) => return fail(program.name, &refusal),
     };
     let answer = winpop::prepare(op)
-        .and_then(|op| carry_out::carry_out(&Request::Command(op), b"", &mailroot(&common)?));
+        .and_then(|op| carry_out::carry_out(&Request::Command(op), Enclosed::Nothing, &mailroot(&common)?));
     match answer {
         Ok(reply) if common.json => print(&render::json(&reply)),
         Ok(reply) => print(&render::text(&reply)),

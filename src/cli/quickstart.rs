@@ -11,6 +11,7 @@ use crate::admin::{self, Refusal, Submission};
 use crate::auth::password::{Credential, Fresh};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
+use crate::random;
 use crate::serve::{DOORS, Door, Running};
 use crate::settings::Settings;
 use crate::store::{OpenErrorKind, Read as _, Store};
@@ -27,6 +28,7 @@ const PORTS_TRIED: u16 = 10;
 
 pub fn quickstart(typed: Option<&str>, mailroot: MailRoot) -> Result<(), Refusal> {
     let address: Address = typed.unwrap_or(DEFAULT_ADDRESS).parse()?;
+    random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
         .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
     let store = serve::open(&mailroot, |path| match Store::open(path) {
@@ -60,13 +62,12 @@ fn make_mailbox(
     if store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?.is_some() {
         return Ok(None);
     }
-    let without = |error| Refusal::fault(format!("no randomness to be had: {error}"));
-    let mut letters = [0; PASSWORD_CHARACTERS];
-    getrandom::fill(&mut letters).map_err(without)?;
+    let letters: [u8; PASSWORD_CHARACTERS] = random::octets().map_err(Refusal::fault)?;
     // 32 letters: a division without remainder, so that each is as likely as the others.
     let password: String =
         letters.iter().map(|octet| char::from(PASSWORD_LETTERS[usize::from(*octet) % 32])).collect();
-    let credential = Credential::new(&password, address, Fresh::draw().map_err(without)?, keyring.key().ok());
+    let credential =
+        Credential::new(&password, address, Fresh::draw().map_err(Refusal::fault)?, keyring.key().ok());
     let now = time::OffsetDateTime::now_utc();
     let (made, seconds) = (address.clone(), now.unix_timestamp().max(0) as u64);
     let outcome = store.write(move |tx| {
@@ -77,7 +78,8 @@ fn make_mailbox(
     if outcome.wait().map_err(Refusal::fault)?.is_err() {
         return Ok(None);
     }
-    let content = welcome(address, now);
+    let id = random::number().map_err(Refusal::fault)?;
+    let content = welcome(address, now, id);
     let submission = Submission {
         reverse_path: String::new(),
         recipients: vec![address.to_string()],
@@ -89,7 +91,7 @@ fn make_mailbox(
     Ok(Some(password))
 }
 
-fn welcome(address: &Address, now: time::OffsetDateTime) -> String {
+fn welcome(address: &Address, now: time::OffsetDateTime, id: u64) -> String {
     let date = now
         .format(&time::format_description::well_known::Rfc2822)
         .expect("the clock stands between the years 1900 and 9999");
@@ -102,7 +104,6 @@ fn welcome(address: &Address, now: time::OffsetDateTime) -> String {
          `pop3svc deliver {address}`, lies here until you delete it.\n\
          `winpop help` lists what an administrator can do.\n",
         domain = address.domain,
-        id = crate::intake::random_u64(),
     )
 }
 

@@ -1,28 +1,83 @@
 //! `backup`, `check` and `key`.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use super::carry_out::carry_out;
 use super::commands::{Backup, Check, Key};
 use crate::admin::reply::Code;
 use crate::admin::{self, Refusal, Request};
-use crate::control::Answer;
+use crate::control::{Answer, Enclosed};
 use crate::mailroot::MailRoot;
-use crate::store::{OpenError, OpenErrorKind, Store};
+use crate::replace::Replacement;
+use crate::store::{NotReplaced, OpenError, OpenErrorKind, Store, may_replace};
 
+/// Has the store copied into a file beside the target, which takes the target's place once it is whole. The file is made
+/// here and not by the service: that may run as another user, and see another file system.
 pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
-    let file = std::path::absolute(&typed.file)
+    let target = std::path::absolute(&typed.file)
         .map_err(|error| Refusal::new(Code::Malformed, format!("\"{}\": {error}", typed.file)))?;
-    let file = file.to_string_lossy().into_owned();
-    carry_out(&Request::Backup { file }, b"", &mailroot()?)
+    let mailroot = mailroot()?;
+    if is_same_file(&target, &mailroot.data_file()) {
+        return Err(Refusal::new(
+            Code::Exists,
+            format!("{} is the mail store itself, so it is not replaced", target.display()),
+        )
+        .with_hint("Name another file"));
+    }
+    may_replace(&target).map_err(|why| not_replaced(&target, why))?;
+    let copy = Replacement::begin(&target, 0o600).map_err(|error| not_made(&target, &error))?;
+    let request = Request::Backup { file: target.to_string_lossy().into_owned() };
+    let reply = carry_out(&request, Enclosed::File(copy.file()), &mailroot)?;
+    copy.finish().map_err(|error| not_made(&target, &error))?;
+    Ok(reply)
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
+fn not_replaced(target: &Path, why: NotReplaced) -> Refusal {
+    let target_name = target.display();
+    match why {
+        NotReplaced::Foreign => Refusal::new(
+            Code::Exists,
+            format!("{target_name} exists and is not a backup of a mail store, so it is not replaced"),
+        )
+        .with_hint("Name another file, or remove it"),
+        NotReplaced::InUse => {
+            Refusal::new(Code::Exists, format!("{target_name} is a mail store in use, so it is not replaced"))
+                .with_hint("Name another file")
+        }
+        NotReplaced::Io(error) => not_made(target, &error),
+    }
+}
+
+/// A file could not be made in its directory.
+fn not_made(target: &Path, error: &io::Error) -> Refusal {
+    let directory = target.parent().unwrap_or(target);
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            Refusal::new(Code::NotFound, format!("there is no directory {}", directory.display()))
+                .with_hint("Make it first, or name a file in another one")
+        }
+        io::ErrorKind::NotADirectory => {
+            Refusal::new(Code::Malformed, format!("{} is not a directory", directory.display()))
+        }
+        _ => Refusal::fault(format!("{} cannot be written: {error}", target.display())),
+    }
 }
 
 pub fn key(typed: &Key, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     let request = if typed.rotate { Request::RotateKey } else { Request::Key };
-    carry_out(&request, b"", &mailroot()?)
+    carry_out(&request, Enclosed::Nothing, &mailroot()?)
 }
 
-/// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open. Where it is opened
+/// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open. It is read here: a
+/// path that was typed is the administrator's, and a service may see another file system. Where it is opened
 /// here, the checksums of its index are compared too.
 pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     let mailroot = mailroot()?;
@@ -33,9 +88,9 @@ pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) ->
     match Store::open_verified(&file) {
         Ok(store) => admin::check(&store),
         Err(OpenError { kind: OpenErrorKind::Locked | OpenErrorKind::Missing, .. })
-            if typed.file.is_none() =>
+            if is_same_file(&file, &mailroot.data_file()) || typed.file.is_none() =>
         {
-            carry_out(&Request::Check, b"", &mailroot)
+            carry_out(&Request::Check, Enclosed::Nothing, &mailroot)
         }
         Err(error) => Err(Refusal::fault(error)),
     }

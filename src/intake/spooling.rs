@@ -24,7 +24,7 @@ impl Spooling {
     /// Moves what the receiver holds to the file once that is more than [`HELD_OCTETS_MAX`]; to be called after each push. If the
     /// disk does not take it, the receiver gives the message up.
     pub async fn relieve(&mut self, receiver: &mut Receiver) {
-        if receiver.taken_octets() == 0 || receiver.is_refused() {
+        if receiver.taken_octets() == 0 || receiver.refusal().is_some() {
             // Left over from a message that was refused or dropped.
             self.clear();
         }

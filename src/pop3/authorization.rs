@@ -54,7 +54,7 @@ impl Session {
             // Nothing is remembered: names and passwords are taken as UTF-8 with or without it, and message
             // texts go out as they came in.
             Command::Utf8 => ok(out, format_args!("UTF-8 it is")),
-            Command::Capa => write_capabilities(&self.policy, false, out),
+            Command::Capa => write_capabilities(&self.policy, out),
             Command::Lang(range) => choose_language(range, out),
             Command::Noop | Command::Stat | Command::Rset | Command::Listed(_) => refuse(out, LOG_IN_FIRST),
         }

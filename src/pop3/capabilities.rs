@@ -7,16 +7,19 @@ use super::{Channel, Policy, TERMINATOR, mechanism};
 /// `i-default` (RFC 2277 section 4.5) is what everybody is presumed to read.
 const LANGUAGES: &[(&str, &str)] = &[("en", "English"), ("i-default", "English, the default")];
 
-/// The same before and after login, since what changed in between would look like somebody in the middle
-/// (RFC 2449 section 5); but STLS is for before (RFC 2595 section 4).
-pub fn write_capabilities(policy: &Policy, logged_in: bool, out: &mut Vec<u8>) {
+/// The same before and after login: each capability says so of itself (RFC 2449 section 6, RFC 2595 section 4 for STLS,
+/// although the command is only for before), and a difference would look like somebody in the middle.
+///
+/// Under TLS the list is another: STLS is gone, and USER and the mechanisms that send the password may have come. A client
+/// that has begun TLS asks again (RFC 2595 section 4).
+pub fn write_capabilities(policy: &Policy, out: &mut Vec<u8>) {
     let takes_passwords = mechanism::password_hindrance(policy).is_none();
     let mut lines = vec!["TOP".to_owned()];
     if takes_passwords {
         lines.push("USER".to_owned());
     }
     lines.push(format!("SASL {}", mechanism::offered(policy).join(" ")));
-    if policy.channel == (Channel::Clear { stls_offered: true }) && !logged_in {
+    if policy.channel == (Channel::Clear { stls_offered: true }) {
         lines.push("STLS".to_owned());
     }
     lines.push("RESP-CODES".to_owned());

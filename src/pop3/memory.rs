@@ -29,8 +29,16 @@ pub struct Mailbox {
     pub refusal: Option<Login<Totals>>,
     /// What the store cannot do.
     pub fault: Option<Fault>,
+    /// Whether it never will, because it is damaged.
+    pub damaged: bool,
     /// Positions whose texts are gone.
     pub gone: Vec<usize>,
+}
+
+impl Mailbox {
+    fn trouble(&self) -> Event<'static> {
+        if self.damaged { Event::Damaged } else { Event::Unavailable }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -145,17 +153,17 @@ impl Conversation {
                 Next::StartTls => return self.stage = Stage::Handshake,
                 Next::Close => return self.stage = Stage::Closed,
                 Next::Login(credentials) => self.log_in(&credentials),
-                Next::Account { .. } if self.mailbox.fault == Some(Fault::Login) => Event::Unavailable,
+                Next::Account { .. } if self.mailbox.fault == Some(Fault::Login) => self.mailbox.trouble(),
                 Next::Account { name } => Event::Account(self.mailbox.account(&name)),
                 Next::Open { name } => {
                     assert_eq!(name, self.mailbox.name, "no proof was right but of the one account there is");
                     self.welcome()
                 }
-                Next::List if self.mailbox.fault == Some(Fault::List) => Event::Unavailable,
+                Next::List if self.mailbox.fault == Some(Fault::List) => self.mailbox.trouble(),
                 Next::List => Event::Listed(self.mailbox.entries()),
                 Next::Send(send) => self.send(&send),
                 Next::Flush => Event::Flushed,
-                Next::Commit { .. } if self.mailbox.fault == Some(Fault::Commit) => Event::Unavailable,
+                Next::Commit { .. } if self.mailbox.fault == Some(Fault::Commit) => self.mailbox.trouble(),
                 Next::Commit { deleted } => {
                     for &index in deleted.iter().rev() {
                         self.mailbox.messages.remove(index);
@@ -170,7 +178,7 @@ impl Conversation {
 
     fn log_in(&mut self, credentials: &Credentials) -> Event<'static> {
         if self.mailbox.fault == Some(Fault::Login) {
-            return Event::Unavailable;
+            return self.mailbox.trouble();
         }
         let known = credentials.name == self.mailbox.name
             && credentials.password.as_bytes() == self.mailbox.password.as_bytes();
@@ -189,7 +197,7 @@ impl Conversation {
 
     fn send(&mut self, send: &Send) -> Event<'static> {
         if self.mailbox.fault == Some(Fault::Text) {
-            return Event::Unavailable;
+            return self.mailbox.trouble();
         }
         if self.mailbox.gone.contains(&send.index) {
             return Event::Gone;

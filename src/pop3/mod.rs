@@ -117,6 +117,8 @@ pub enum Event<'a> {
     Committed,
     /// What was asked for cannot be had now, by a fault of store, network or directory.
     Unavailable,
+    /// What was asked for is damaged on the disk. May answer whatever `Unavailable` may.
+    Damaged,
 }
 
 /// What the session wants. Replies in `out` go out before the client can see that it is waited for.

@@ -114,6 +114,9 @@ impl Session {
             (State::Finding(_) | State::Checking, Event::Unavailable) => {
                 self.refuse_login("[SYS/TEMP] logins cannot be checked now, try again later", out)
             }
+            (State::Finding(_) | State::Checking, Event::Damaged) => {
+                self.refuse_login("[SYS/PERM] the mailbox cannot be read: the mail store is damaged", out)
+            }
             (State::Securing, Event::Secured(policy)) => {
                 self.policy = policy;
                 self.authorization(None)
@@ -133,6 +136,10 @@ impl Session {
                 refuse(out, "[SYS/TEMP] the maildrop cannot be read now, try again later");
                 self.transaction(View::Totals(totals))
             }
+            (State::Opening { totals, .. }, Event::Damaged) => {
+                refuse(out, "[SYS/PERM] the maildrop cannot be read: the mail store is damaged");
+                self.transaction(View::Totals(totals))
+            }
             (State::Listing { maildrop, column, index }, Event::Flushed) => {
                 self.list(maildrop, column, index, out)
             }
@@ -145,9 +152,17 @@ impl Session {
                 refuse(out, "[SYS/TEMP] the message cannot be read now, try again later");
                 self.transaction(View::List(maildrop))
             }
+            (State::Sending(maildrop), Event::Damaged) => {
+                refuse(out, "[SYS/PERM] the message is damaged and cannot be read");
+                self.transaction(View::List(maildrop))
+            }
             (State::Committing, Event::Committed) => close(out),
             (State::Committing, Event::Unavailable) => {
                 refuse(out, "[SYS/TEMP] the deletions could not be written, nothing is deleted");
+                Next::Close
+            }
+            (State::Committing, Event::Damaged) => {
+                refuse(out, "[SYS/PERM] the mail store is damaged, nothing is deleted");
                 Next::Close
             }
             // Named without its contents: passwords and lists are among them.
@@ -174,7 +189,7 @@ impl Session {
             }
             Command::Rset => return self.reset(view, out),
             Command::Noop => ok(out, format_args!("still here")),
-            Command::Capa => write_capabilities(&self.policy, true, out),
+            Command::Capa => write_capabilities(&self.policy, out),
             Command::Lang(range) => choose_language(range, out),
             Command::User(_)
             | Command::Pass(_)

@@ -10,8 +10,10 @@ use crate::auth::Account;
 use crate::auth::password::{Credential, Fresh, SALT_OCTETS, Verifier};
 use crate::keyring::Keyring;
 use crate::pop3::Credentials;
+use crate::random;
 use crate::store::{Fault, Maildrop, Read, Store};
 use crate::verdict::Login;
+use std::io;
 use std::sync::RwLock;
 use std::time::Duration;
 
@@ -33,10 +35,8 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    pub fn new(store: Store, keyring: Keyring) -> Result<Self, getrandom::Error> {
-        let (mut hash_key, mut random) = ([0; 32], [0; 32]);
-        getrandom::fill(&mut hash_key)?;
-        getrandom::fill(&mut random)?;
+    pub fn new(store: Store, keyring: Keyring) -> io::Result<Self> {
+        let (hash_key, random) = (random::octets()?, random::octets()?);
         let decoy: Address = DECOY.parse().expect("it is an address");
         let password = blake3::Hash::from(random).to_hex();
         Ok(Self {

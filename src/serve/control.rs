@@ -11,7 +11,7 @@ use async_io::{Async, Timer};
 use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::lock::{Semaphore, SemaphoreGuardArc};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -92,7 +92,7 @@ async fn hear(
     let Some(_taken) = service.command_token() else { return Ok(()) };
     stream.write_all(&[control::TAKEN]).await?;
     let answer = match request {
-        Ok(Request::Deliver(submission)) => {
+        Ok((Request::Deliver(submission), _)) => {
             drop(turn);
             match deliveries.places.try_acquire() {
                 Some(_place) => {
@@ -102,22 +102,29 @@ async fn hear(
                 None => Err(Refusal::new(Code::Busy, "too many messages are waiting to be delivered")),
             }
         }
-        Ok(request) => smol::unblock(move || carry_out(&service, &request)).await,
+        Ok((request, file)) => smol::unblock(move || carry_out(&service, &request, file)).await,
         Err(bad) => Err(bad.into()),
     };
     stream.write_all(&control::encode_answer(&answer)).await
 }
 
-async fn read_request(stream: &mut Async<UnixStream>) -> io::Result<Result<Request, BadFrame>> {
+/// A request, and the file that came with it.
+async fn read_request(
+    stream: &mut Async<UnixStream>,
+) -> io::Result<Result<(Request, Option<File>), BadFrame>> {
     let mut length = [0; LENGTH_OCTETS];
-    stream.read_exact(&mut length).await?;
+    let (received, file) = stream.read_with(|stream| control::receive_with_file(stream, &mut length)).await?;
+    if received == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    stream.read_exact(&mut length[received..]).await?;
     let octets = match control::request_octets(length) {
         Ok(octets) => octets,
         Err(bad) => return Ok(Err(bad)),
     };
     let mut request = vec![0; octets];
     stream.read_exact(&mut request).await?;
-    Ok(control::decode_request(&request))
+    Ok(control::decode_request(&request).map(|request| (request, file)))
 }
 
 /// Takes in the content behind the request, and delivers it.
@@ -153,7 +160,7 @@ async fn deliver(
     Ok(admin::deliver(&service.store, &settings, submission, text).await)
 }
 
-fn carry_out(service: &Arc<Service>, request: &Request) -> Answer {
+fn carry_out(service: &Arc<Service>, request: &Request, file: Option<File>) -> Answer {
     let context = Context::of_now(&service.mailroot, &service.accounts.keyring, Some(service))?;
-    request.run(&service.store, &context)
+    request.run(&service.store, &context, file)
 }

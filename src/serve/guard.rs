@@ -1,25 +1,34 @@
-//! Guessing made slow: whoever got a password wrong waits before the next attempt, longer each time.
+//! Slows down guessing: after a wrong password the next attempt waits, longer each time.
 //!
-//! Failures are counted by address (IPv6: by network, since a host there has as many addresses as it wants) and, against
-//! many addresses guessing at one account, by account. The account's wait does not hold for an address from which somebody
-//! has logged in to it lately, so that a stranger cannot shut out a user. Nobody is locked out, and memory is bounded.
+//! Failures are counted three ways: by network (IPv4 by address; IPv6 by /64, because a host there has as many addresses
+//! as it likes), by account, and by account and network together. An attempt waits for whichever applies:
+//!
+//! - at an account that has lately been logged in to from this network: for the failures at this account from this network.
+//!   So neither a stranger elsewhere nor a neighbour behind the same router can shut a user out;
+//! - otherwise: for all failures of the network, and for the account's failures from anywhere.
+//!
+//! A successful login clears the failures at that account from that network and nothing else: logging in to one's own
+//! mailbox does not buy guesses at others. Accounts are keyed by their canonical address, so every spelling of a login
+//! name that reaches an account counts against it; a name that cannot be an account counts against the network alone.
+//! Nobody is locked out for good, and memory is bounded.
 
+use crate::address::Address;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// The wait after the first failure of an address; it doubles with each further one.
+/// The wait after the first failure; it doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// Failures at an account, from wherever, before strangers have to wait.
+/// Failures at an account, from anywhere, before strangers have to wait.
 const ACCOUNT_FAILURES_FREE: u32 = 5;
-/// A failure is forgotten when none has followed it for so long.
+/// A failure is forgotten when none has followed it for this long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(15 * 60);
-/// An address is usual for an account for so long after a login.
+/// A network is usual for an account for this long after a login.
 const USUAL_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// Entries of each kind that are remembered.
+/// Entries that each of the tables holds at most.
 const REMEMBERED_MAX: usize = 10_000;
 
 #[derive(Default)]
@@ -27,9 +36,11 @@ pub struct Guard(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    addresses: HashMap<IpAddr, Failures>,
-    accounts: HashMap<String, Failures>,
-    usual: HashMap<(String, IpAddr), Instant>,
+    networks: HashMap<IpAddr, Failures>,
+    accounts: HashMap<Address, Failures>,
+    /// The part of a network's failures that were at one account.
+    pairs: HashMap<(Address, IpAddr), Failures>,
+    usual: HashMap<(Address, IpAddr), Instant>,
     total: u64,
     last: Option<Instant>,
 }
@@ -41,44 +52,56 @@ struct Failures {
 }
 
 impl Guard {
-    /// How long an attempt to log in from this address, under this name, has to wait now.
+    /// How long an attempt to log in from this address, under this name as typed, has to wait now.
     pub fn wait(&self, peer: IpAddr, name: &str, now: Instant) -> Duration {
         let state = self.lock();
-        let (peer, name) = (network_of(peer), folded(name));
-        let count = |failures: Option<&Failures>| {
-            failures.filter(|failures| failures.is_fresh(now)).map_or(0, |failures| failures.count)
+        let network = network_of(peer);
+        let of_network = || count(&state.networks, &network, now);
+        let failures = match account_of(name) {
+            None => of_network(),
+            Some(account) => {
+                let of_account = count(&state.accounts, &account, now).saturating_sub(ACCOUNT_FAILURES_FREE);
+                let pair = (account, network);
+                let is_usual = state
+                    .usual
+                    .get(&pair)
+                    .is_some_and(|last| now.saturating_duration_since(*last) < USUAL_FOR);
+                match is_usual {
+                    true => count(&state.pairs, &pair, now),
+                    false => of_network().max(of_account),
+                }
+            }
         };
-        let by_address = count(state.addresses.get(&peer));
-        let is_usual = state
-            .usual
-            .get(&(name.clone(), peer))
-            .is_some_and(|last| now.saturating_duration_since(*last) < USUAL_FOR);
-        let by_account = match is_usual {
-            true => 0,
-            false => count(state.accounts.get(&name)).saturating_sub(ACCOUNT_FAILURES_FREE),
-        };
-        match by_address.max(by_account) {
+        match failures {
             0 => Duration::ZERO,
-            count => FIRST_WAIT.saturating_mul(1 << (count - 1).min(16)).min(WAIT_MAX),
+            failures => FIRST_WAIT.saturating_mul(1 << (failures - 1).min(16)).min(WAIT_MAX),
         }
     }
 
     pub fn failed(&self, peer: IpAddr, name: &str, now: Instant) {
         let mut state = self.lock();
-        count_failure(&mut state.addresses, network_of(peer), now);
-        count_failure(&mut state.accounts, folded(name), now);
+        let network = network_of(peer);
+        count_failure(&mut state.networks, network, now);
+        if let Some(account) = account_of(name) {
+            count_failure(&mut state.accounts, account.clone(), now);
+            count_failure(&mut state.pairs, (account, network), now);
+        }
         state.total += 1;
         state.last = Some(now);
     }
 
     pub fn succeeded(&self, peer: IpAddr, name: &str, now: Instant) {
+        let Some(account) = account_of(name) else { return };
         let mut state = self.lock();
-        let (peer, name) = (network_of(peer), folded(name));
-        state.addresses.remove(&peer);
-        if state.usual.len() >= REMEMBERED_MAX {
+        let pair = (account, network_of(peer));
+        let own = state.pairs.remove(&pair).filter(|failures| failures.is_fresh(now));
+        if let (Some(own), Some(all)) = (own, state.networks.get_mut(&pair.1)) {
+            all.count = all.count.saturating_sub(own.count);
+        }
+        if state.usual.len() >= REMEMBERED_MAX && !state.usual.contains_key(&pair) {
             make_room(&mut state.usual, |last| *last);
         }
-        state.usual.insert((name, peer), now);
+        state.usual.insert(pair, now);
     }
 
     /// Failures since the start, and how long ago the last one was.
@@ -96,6 +119,10 @@ impl Failures {
     fn is_fresh(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last) < FORGOTTEN_AFTER
     }
+}
+
+fn count<K: Eq + Hash>(failures: &HashMap<K, Failures>, key: &K, now: Instant) -> u32 {
+    failures.get(key).filter(|failures| failures.is_fresh(now)).map_or(0, |failures| failures.count)
 }
 
 fn count_failure<K: Eq + Hash + Clone>(failures: &mut HashMap<K, Failures>, key: K, now: Instant) {
@@ -125,9 +152,9 @@ fn network_of(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// A name that was typed, cut so that it cannot fill the memory.
-fn folded(name: &str) -> String {
-    name.chars().take(128).flat_map(char::to_lowercase).collect()
+/// The account that a login name reaches, if it can reach any.
+fn account_of(name: &str) -> Option<Address> {
+    Address::from_login(name).ok()
 }
 
 #[cfg(test)]
@@ -135,6 +162,7 @@ mod tests {
     use super::*;
 
     const ANN: &str = "ann@example.com";
+    const BOB: &str = "bob@example.com";
 
     fn ip(last: u8) -> IpAddr {
         [192, 0, 2, last].into()
@@ -154,11 +182,54 @@ mod tests {
     }
 
     #[test]
-    fn a_login_ends_the_wait_of_its_address() {
+    fn a_login_clears_the_failures_at_its_own_account() {
         let (guard, now) = (Guard::default(), Instant::now());
         guard.failed(ip(1), ANN, now);
         guard.succeeded(ip(1), ANN, now);
         assert_eq!(guard.wait(ip(1), ANN, now), Duration::ZERO);
+        assert_eq!(guard.wait(ip(1), BOB, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_login_of_ones_own_does_not_pay_for_guesses_at_others() {
+        let (guard, now) = (Guard::default(), Instant::now());
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            guard.failed(ip(1), ANN, now);
+            guard.succeeded(ip(1), "eve@example.com", now);
+            waits.push(guard.wait(ip(1), ANN, now).as_millis());
+        }
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
+        assert_eq!(guard.wait(ip(1), BOB, now), WAIT_MAX);
+        assert_eq!(guard.wait(ip(1), "eve@example.com", now), Duration::ZERO);
+    }
+
+    #[test]
+    fn every_spelling_of_a_name_counts_against_the_same_account() {
+        let (guard, now) = (Guard::default(), Instant::now());
+        let spellings = [
+            "ann@xn--bcher-kva.example",
+            "ANN@B\u{dc}CHER.example",
+            "ann@bu\u{308}cher.example.",
+            "ann%b\u{fc}cher.example",
+            "Ann#xn--BCHER-kva.example",
+            // Full-width letters and full stop.
+            "ann@b\u{fc}ch\u{ff45}r\u{ff0e}\u{ff45}xample",
+        ];
+        for (stranger, name) in (10..).zip(spellings) {
+            guard.failed(ip(stranger), name, now);
+        }
+        for name in spellings {
+            assert_eq!(guard.wait(ip(99), name, now), FIRST_WAIT, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_address_counts_against_the_network() {
+        let (guard, now) = (Guard::default(), Instant::now());
+        guard.failed(ip(1), "ann", now);
+        assert_eq!(guard.wait(ip(1), "\u{0}", now), FIRST_WAIT);
+        assert!(guard.lock().accounts.is_empty());
     }
 
     #[test]
@@ -169,7 +240,7 @@ mod tests {
             guard.failed(ip(stranger), ANN, now);
         }
         assert_eq!(guard.wait(ip(99), ANN, now), WAIT_MAX);
-        assert_eq!(guard.wait(ip(99), "bob@example.com", now), Duration::ZERO);
+        assert_eq!(guard.wait(ip(99), BOB, now), Duration::ZERO);
         assert_eq!(guard.wait(ip(1), ANN, now), Duration::ZERO);
     }
 
@@ -186,11 +257,12 @@ mod tests {
         let (guard, now) = (Guard::default(), Instant::now());
         for number in 0..3 * REMEMBERED_MAX as u32 {
             let at = now + Duration::from_millis(number.into());
-            guard.failed(IpAddr::V4((0x0a00_0000 + number).into()), &number.to_string(), at);
-            guard.succeeded(IpAddr::V4((0x0b00_0000 + number).into()), &number.to_string(), at);
+            let name = format!("{number}@example.com");
+            guard.failed(IpAddr::V4((0x0a00_0000 + number).into()), &name, at);
+            guard.succeeded(IpAddr::V4((0x0b00_0000 + number).into()), &name, at);
         }
         let state = guard.lock();
-        assert!(state.addresses.len() <= REMEMBERED_MAX && state.accounts.len() <= REMEMBERED_MAX);
-        assert!(state.usual.len() <= REMEMBERED_MAX);
+        let sizes = [state.networks.len(), state.accounts.len(), state.pairs.len(), state.usual.len()];
+        assert!(sizes.iter().all(|size| *size > 0 && *size <= REMEMBERED_MAX), "{sizes:?}");
     }
 }

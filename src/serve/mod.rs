@@ -101,8 +101,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     if let Err(trouble) = keyring.key() {
         log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
     }
-    let accounts =
-        Accounts::new(store.clone(), keyring).map_err(|e| format!("no randomness to be had: {e}"))?;
+    let accounts = Accounts::new(store.clone(), keyring).map_err(|e| e.to_string())?;
     let tls = Tls::new(&store, &settings)?;
     let socket = mailroot.socket();
     let control_listener = control::bind(&socket)

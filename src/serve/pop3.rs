@@ -8,6 +8,7 @@ use crate::address::Address;
 use crate::auth::{ChannelBinding, ntlm};
 use crate::message::Uid;
 use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
+use crate::random;
 use crate::store::{Fault, Maildrop};
 use crate::verdict::Login;
 use crate::wire::{self, Line};
@@ -30,8 +31,7 @@ pub async fn serve(
     unauthenticated: Counted,
 ) -> io::Result<()> {
     let at_first = policy(&service, connection.stream(), peer);
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let seed = random::octets()?;
     let mut driver = Driver {
         session: Session::new(at_first, seed, SystemTime::now()),
         service,
@@ -297,5 +297,8 @@ impl Driver {
 
 fn unavailable(fault: Fault) -> Event<'static> {
     log::error!("{fault}");
-    Event::Unavailable
+    match fault {
+        Fault::Damaged(_) => Event::Damaged,
+        _ => Event::Unavailable,
+    }
 }

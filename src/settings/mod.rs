@@ -328,6 +328,12 @@ impl Settings {
                 "To set them together: winpop set socket BACKLOG MAX MIN THRESHOLD",
             ));
         }
+        if self.lmtpport.get() == 25 {
+            return Err(refused(
+                "LMTP must not be spoken on port 25 (RFC 2033 section 5): mail servers would speak SMTP to it",
+                "Set another port; 24 is the default",
+            ));
+        }
         let ports = [
             ("port", self.port.get()),
             ("tlsport", self.tlsport.get()),

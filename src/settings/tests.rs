@@ -95,6 +95,8 @@ fn two_protocols_cannot_share_a_port_but_may_both_be_off() {
     assert!(set(&Settings::default(), "lmtpport", "25").is_err());
     let no_smtp = set(&Settings::default(), "smtpport", "0").unwrap();
     assert!(set(&no_smtp, "lmtpport", "0").is_ok());
+    let refused = set(&no_smtp, "lmtpport", "25").unwrap_err();
+    assert!(refused.why.contains("RFC 2033"), "{}", refused.why);
     assert!(set(&no_smtp, "port", "25").is_ok());
 }
 

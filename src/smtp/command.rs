@@ -152,7 +152,7 @@ fn simple(text: &str, arguments: &str) -> Result<Command, Reply> {
 fn after_keyword<'a>(arguments: &'a str, keyword: &str) -> Option<&'a str> {
     let (typed, path) = arguments.split_at_checked(keyword.len())?;
     let path = path.trim_start();
-    (typed.eq_ignore_ascii_case(keyword) && path.starts_with('<')).then_some(path)
+    (typed.eq_ignore_ascii_case(keyword) && !path.is_empty()).then_some(path)
 }
 
 fn terminated_parameters(parameters: &str) -> Result<Vec<u8>, Reply> {
@@ -242,7 +242,9 @@ mod tests {
             (b"AUTH NOSUCH", reply::NOT_IMPLEMENTED),
             (b"ETRN example.com", reply::NOT_IMPLEMENTED),
             (b"MAIL", reply::MAIL_SYNTAX),
-            (b"MAIL FROM:a@b.example", reply::MAIL_SYNTAX),
+            (b"MAIL FROM:", reply::MAIL_SYNTAX),
+            (b"MAIL FROM: SIZE=1", reply::BAD_SENDER),
+            (b"MAIL FROM:a@b.example>", reply::BAD_SENDER),
             (b"MAIL TO:<a@b.example>", reply::MAIL_SYNTAX),
             (b"MAIL FROM:<a b@c.example>", reply::BAD_SENDER),
             (b"MAIL FROM:<postmaster>", reply::BAD_SENDER),
@@ -260,7 +262,7 @@ mod tests {
             (b"RCPT TO:<a@b.example> NOTIFY=NEVER", reply::UNKNOWN_PARAMETER),
             (b"RCPT TO:<a@b.example> ORCPT=rfc822;a@b", reply::UNKNOWN_PARAMETER),
             ("MAIL FROM:<jörg@b.example>".as_bytes(), reply::NEEDS_SMTPUTF8),
-            ("MAIL FROM:ü".as_bytes(), reply::MAIL_SYNTAX),
+            ("MAIL FROM:ü".as_bytes(), reply::BAD_SENDER),
             ("MAIL FROMü<>".as_bytes(), reply::MAIL_SYNTAX),
         ] {
             assert_eq!(parse(line), Err(reply), "{}", String::from_utf8_lossy(line));

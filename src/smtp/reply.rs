@@ -62,6 +62,7 @@ pub const DISK_FULL: Reply = reply(452, "4.3.1", "No space to store the message 
 pub const FAULT: Reply = reply(451, "4.3.0", "A fault on this server; try again later");
 pub const LOOP: Reply = reply(554, "5.4.6", "Mail loop: the message has been here before");
 pub const BARE_LINE_END: Reply = reply(550, "5.6.11", "Lines of a message must end with CR LF");
+pub const NUL: Reply = reply(550, "5.6.0", "A message must not contain NUL");
 
 pub const BARE_LF: Reply = reply(421, "4.5.2", "A line must end with CR LF; closing");
 pub const CHUNK_SYNTAX: Reply =
@@ -113,6 +114,7 @@ impl From<Refusal> for Reply {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::BareLineEnd => BARE_LINE_END,
+            Refusal::Nul => NUL,
             Refusal::TooLarge => TOO_LARGE,
             Refusal::DiskFull => DISK_FULL,
             Refusal::Fault => FAULT,

@@ -172,6 +172,10 @@ impl Session {
                 self.end_of_text(transaction, receiver, out)
             }
             (Awaited::Chunk { transaction, last: false }, Event::Chunk(receiver)) => {
+                // Said now, not after the last chunk: the peer need not send the others.
+                if let Some(refusal) = receiver.refusal() {
+                    return self.answer(refusal.into(), out);
+                }
                 self.transaction = Some(Transaction { chunks: Some(receiver), ..transaction });
                 self.answer(reply::CHUNK_OK, out)
             }

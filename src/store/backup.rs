@@ -1,21 +1,22 @@
 //! A copy of the whole store, made while it is being served.
 //!
 //! A snapshot and a pin hold still what is copied; mail goes on coming and going beside. The copy is a store of its own,
-//! without the holes of the original. It is made under a temporary name, and gets its own name when all of it is
-//! verified and durable: whoever finds the file finds it whole.
+//! without the holes of the original, and is verified and durable when [`Store::backup`] returns. The file is the
+//! caller's: an administrator's own process makes it, and gives it its name once it is whole.
 
+use super::contained;
 use super::container::Container;
 use super::disk::{DataFile, Disk, FileError};
 use super::index::{CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, QUOTAS, TEXTS};
 use super::index::{Fault, MESSAGES, Read, SETTINGS, Snapshot as IndexSnapshot, Tables, Tx};
 use super::rows::{Row, TextRow};
 use super::space::{Pins, Space};
-use super::{OpenErrorKind, Snapshot, Store, open_database, sync_directory_of};
+use super::{OpenErrorKind, Snapshot, Store, open_database};
 use redb::{ReadableTable, TableDefinition};
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Texts that are sorted by their place at a time, so that they are read and written in order.
@@ -29,32 +30,34 @@ pub struct BackupReport {
     pub file_octets: u64,
 }
 
-/// Why there is no backup. The file that was there before, if any, is untouched.
+/// Why there is no backup.
 #[derive(Debug)]
 pub enum BackupError {
-    /// The file that is there is not a store, so it is not replaced.
-    NotReplaced(PathBuf),
     /// A text is not what it was when it was stored.
     DamagedText(blake3::Hash),
     Source(Fault),
-    Copy(PathBuf, String),
+    /// The copy could not be written.
+    Copy(String),
+}
+
+/// Why a backup may not take the place of a file.
+#[derive(Debug)]
+pub enum NotReplaced {
+    /// It is there, and is no mail store.
+    Foreign,
+    /// Another process has it open: it may be a store in use.
+    InUse,
+    Io(io::Error),
 }
 
 impl fmt::Display for BackupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BackupError::NotReplaced(path) => {
-                write!(
-                    f,
-                    "{} exists and is not a backup of a mail store, so it is not replaced",
-                    path.display()
-                )
-            }
             BackupError::DamagedText(text) => {
                 write!(f, "the stored text {text} is damaged: run `pop3svc check`")
             }
             BackupError::Source(fault) => write!(f, "{fault}"),
-            BackupError::Copy(path, what) => write!(f, "{}: {what}", path.display()),
+            BackupError::Copy(what) => write!(f, "the copy cannot be written: {what}"),
         }
     }
 }
@@ -72,64 +75,40 @@ impl From<redb::StorageError> for BackupError {
 }
 
 impl Store {
-    /// Copies the store as of now to `path`, replacing an older backup there. Takes as long as reading and
-    /// writing all of it; not for the executor.
-    pub fn backup(&self, path: &Path) -> Result<BackupReport, BackupError> {
-        may_replace(path)?;
+    /// Copies the store as of now into a file, which is empty and open for reading and writing. When this returns, the
+    /// copy is durable. Takes as long as reading and writing all of it; not for the executor.
+    pub fn backup(&self, file: File) -> Result<BackupReport, BackupError> {
         let _pin = self.0.shared.pins.pin();
         let snapshot = self.read()?;
-        let temporary = temporary_beside(path);
-        let of_copy = |e: FileError| BackupError::Copy(temporary.clone(), OpenErrorKind::from(e).to_string());
-        let file = DataFile::create_new(&temporary).map_err(of_copy)?;
-        let outcome = copy_to(&snapshot, file, &temporary).and_then(|report| {
-            let failed = |e: io::Error| BackupError::Copy(path.to_owned(), e.to_string());
-            fs::rename(&temporary, path).map_err(failed)?;
-            sync_directory_of(path).map_err(failed)?;
-            Ok(report)
-        });
-        if outcome.is_err() {
-            // Removing what is half done is a courtesy; the error to report is the one that came before.
-            let _ = fs::remove_file(&temporary);
-        }
-        outcome
+        let of_copy = |e: FileError| BackupError::Copy(OpenErrorKind::from(e).to_string());
+        copy_to(&snapshot, DataFile::empty(file).map_err(of_copy)?)
     }
 }
 
 /// A backup may take the place of a backup or of an empty file, of nothing else, and never of a store in use.
-fn may_replace(path: &Path) -> Result<(), BackupError> {
+pub fn may_replace(path: &Path) -> Result<(), NotReplaced> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(BackupError::Copy(path.to_owned(), e.to_string())),
+        Err(e) => return Err(NotReplaced::Io(e)),
     };
     if !metadata.is_file() {
-        return Err(BackupError::NotReplaced(path.to_owned()));
+        return Err(NotReplaced::Foreign);
     }
     if metadata.len() == 0 {
         return Ok(());
     }
     let there = match DataFile::open(path, false) {
         Ok(file) => file,
-        Err(_) => return Err(BackupError::Copy(path.to_owned(), "it is in use, or cannot be opened".into())),
+        Err(FileError::Missing) => return Ok(()),
+        Err(FileError::Locked) => return Err(NotReplaced::InUse),
+        Err(FileError::Io(e)) => return Err(NotReplaced::Io(e)),
     };
-    match Container::open(Arc::new(there)) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(BackupError::NotReplaced(path.to_owned())),
-    }
+    Container::open(Arc::new(there)).map(drop).map_err(|_| NotReplaced::Foreign)
 }
 
-/// A name that no other backup has: two of them may be under way at once, and one that was killed may have left
-/// its file behind.
-fn temporary_beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let names =
-        (0u32..).map(|n| path.with_file_name(format!(".{name}.{}.{n}.unfinished", std::process::id())));
-    let mut unused = names.skip_while(|name| name.symlink_metadata().is_ok());
-    unused.next().expect("a directory has fewer files than there are numbers")
-}
-
-fn copy_to(source: &Snapshot, file: DataFile, temporary: &Path) -> Result<BackupReport, BackupError> {
-    let of_copy = |what: String| BackupError::Copy(temporary.to_owned(), what);
+fn copy_to(source: &Snapshot, file: DataFile) -> Result<BackupReport, BackupError> {
+    let of_copy = BackupError::Copy;
     let disk: Arc<dyn Disk> = Arc::new(file);
     let container = Container::create(disk.clone()).map_err(|e| of_copy(e.to_string()))?;
     let database = open_database(&container, false).map_err(|e| of_copy(e.to_string()))?;
@@ -140,7 +119,7 @@ fn copy_to(source: &Snapshot, file: DataFile, temporary: &Path) -> Result<Backup
         let mut space = Space::empty(Pins::default());
         let tables = Tables::open(&transaction).map_err(fault_of_copy)?;
         let mut tx = Tx::begin(tables, &mut space, &container, true).map_err(fault_of_copy)?;
-        copy_texts(source, &mut tx, temporary)?;
+        copy_texts(source, &mut tx)?;
         copy_table(source, SETTINGS, &mut tx.tables.settings)?;
         copy_table(source, DOMAINS, &mut tx.tables.domains)?;
         copy_table(source, MAILBOXES, &mut tx.tables.mailboxes)?;
@@ -166,23 +145,27 @@ fn copy_table<K: redb::Key + 'static, V: redb::Value + 'static>(
     definition: TableDefinition<'static, K, V>,
     copy: &mut redb::Table<'_, K, V>,
 ) -> Result<(), BackupError> {
-    for row in source.table(definition)?.iter()? {
-        let (key, value) = row?;
+    let table = source.table(definition)?;
+    let mut rows = contained::read(|| Ok(table.iter()?))?;
+    while let Some((key, value)) = contained::read(|| Ok(rows.next().transpose()?))? {
         copy.insert(key.value(), value.value())?;
     }
     Ok(())
 }
 
 /// Copies the texts in the order of their places, some ten thousands at a time, and compares each with its name.
-fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>, temporary: &Path) -> Result<(), BackupError> {
+fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>) -> Result<(), BackupError> {
     let table = source.table(TEXTS)?;
-    let mut rows = table.iter()?;
+    let mut rows = contained::read(|| Ok(table.iter()?))?;
     loop {
-        let mut texts = Vec::new();
-        for row in rows.by_ref().take(TEXTS_SORTED) {
-            let (name, row) = row?;
-            texts.push((TextRow::from_row(row.value()).map_err(Fault::from)?, name.value()));
-        }
+        let mut texts = contained::read(|| {
+            let mut texts = Vec::new();
+            for row in rows.by_ref().take(TEXTS_SORTED) {
+                let (name, row) = row?;
+                texts.push((TextRow::from_row(row.value())?, name.value()));
+            }
+            Ok(texts)
+        })?;
         if texts.is_empty() {
             return Ok(());
         }
@@ -193,7 +176,7 @@ fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>, temporary: &Path) -> Resul
             if blake3::hash(&text) != name {
                 return Err(BackupError::DamagedText(name.into()));
             }
-            let failed = |e: io::Error| BackupError::Copy(temporary.to_owned(), e.to_string());
+            let failed = |e: io::Error| BackupError::Copy(e.to_string());
             let at = tx.space.take(row.wire_octets, tx.container).map_err(failed)?;
             tx.container.write_blob(at, &text).map_err(failed)?;
             tx.tables.texts.insert(name, &TextRow { at, ..row }.to_row()[..])?;

@@ -95,7 +95,7 @@ fn nameless(directory: &Path) -> io::Result<File> {
     let mut tried = 0;
     loop {
         let mut suffix = [0; 8];
-        getrandom::fill(&mut suffix).map_err(io::Error::other)?;
+        crate::random::fill(&mut suffix)?;
         let path = directory.join(format!(".incoming-{:016x}", u64::from_le_bytes(suffix)));
         match options.open(&path) {
             Ok(file) => {

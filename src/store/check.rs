@@ -3,6 +3,7 @@
 //! It works on one snapshot, so a store can be checked while it is being served. Memory is bounded: the texts are gone
 //! through in parts.
 
+use super::contained;
 use super::container::{EXTENT, extent_at};
 use super::index::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, Fault, MAILBOXES, MESSAGES, QUOTAS, Read, TEXTS};
 use super::rows::{Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow};
@@ -12,7 +13,6 @@ use crate::address::{Address, Domain};
 use crate::wire;
 use redb::ReadableTable;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Findings that are kept; more are counted.
 const FINDINGS_MAX: usize = 200;
@@ -54,9 +54,7 @@ impl Store {
         // The pin comes before the snapshot: no text that the snapshot has is overwritten meanwhile.
         let _pin = self.0.shared.pins.pin();
         let snapshot = self.read()?;
-        // redb may panic on pages that are damaged.
-        catch_unwind(AssertUnwindSafe(|| Check::of(&snapshot)))
-            .unwrap_or_else(|_| Err(Fault::damaged("its index cannot be read")))
+        contained::read(|| Check::of(&snapshot))
     }
 }
 

@@ -9,8 +9,8 @@
 //!   1 MiB  extents of 1 MiB: each is redb's (listed in the superblock), blobs' (listed in a table of redb), or free
 //! ```
 //!
-//! redb sees a linear space of `index_len` octets whose octets from 4096 on are scattered over extents; the map from
-//! its extents to the file's is the superblock. Invariants:
+//! redb sees a linear space of `index_len` octets whose octets from 4096 on are scattered over extents, 255 pages in each
+//! behind a page of their sums (`container/sums.rs`); the map from its extents to the file's is the superblock. Invariants:
 //!
 //! 1. A superblock is written to the older slot, before the sync that makes a commit durable, and only when it changed.
 //! 2. Between two syncs the map only gains extents that no durable commit needs yet, and loses extents that no durable
@@ -27,7 +27,9 @@
 //! This file knows redb's space only as octets; what is in it is `index.rs`'s business.
 
 mod format;
+mod sums;
 
+use super::contained::damaged_page;
 use super::disk::{Disk, DiskUsage, View};
 #[cfg(test)]
 pub use format::SUPERBLOCKS;
@@ -36,11 +38,14 @@ use format::{MAP_EXTENTS_MAX, SLOTS, Superblock};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use sums::{PAGES, Sums};
 
 pub const EXTENT: u64 = 1 << 20;
 const INDEX_PAGE_0: u64 = 4 << 10;
 const INDEX_PAGE_0_OCTETS: u64 = 4 << 10;
 const EXTENTS_AT: u64 = 1 << 20;
+/// What an index extent holds of redb's space: all but the page of sums.
+const INDEX_EXTENT: u64 = PAGES as u64 * sums::PAGE;
 /// Extents kept aside for the index beyond as many as it has: for the rows that a deletion adds, of free runs.
 const RESERVE_EXTENTS_MORE: usize = 2;
 
@@ -53,12 +58,15 @@ pub struct Container {
     /// redb has been told of an I/O error, and refuses everything from then on.
     failed: AtomicBool,
     sync_failed: AtomicBool,
+    /// redb has panicked: its handle is leaked, and must not touch the disk again.
+    given_up: AtomicBool,
 }
 
 /// The superblock as it is to be written next, and what else is known of the extents.
 #[derive(Debug, Default)]
 struct IndexSpace {
     block: Superblock,
+    sums: Sums,
     /// Extents that the file had when it was opened.
     found: u32,
     /// Extents in the file, whoever owns them.
@@ -98,8 +106,14 @@ impl Container {
     }
 
     fn new(disk: Arc<dyn Disk>, space: IndexSpace, doubtful: bool) -> Arc<Self> {
-        let (failed, sync_failed) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { disk, space: Mutex::new(space), doubtful, failed, sync_failed })
+        Arc::new(Self {
+            disk,
+            space: Mutex::new(space),
+            doubtful,
+            failed: AtomicBool::default(),
+            sync_failed: AtomicBool::default(),
+            given_up: AtomicBool::default(),
+        })
     }
 
     /// Reads header and superblocks. Which extents are blobs' is not known yet: none is given out before
@@ -131,6 +145,16 @@ impl Container {
     /// Whether an I/O error has put an end to the index's work: it has to be opened anew.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// Puts an end to the index's work after a panic of redb.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 
     /// Whether it was a sync: then what was written before may never have reached the disk.
@@ -257,6 +281,11 @@ pub fn extent_at(extent: u32) -> u64 {
     EXTENTS_AT + u64::from(extent) * EXTENT
 }
 
+/// Where octets of redb's lie in the file that stand at `inner` in an index extent.
+fn index_at(extent: u32, inner: u64) -> u64 {
+    extent_at(extent) + sums::PAGE + inner
+}
+
 /// redb's view of the container. It never calls redb, and is called by its readers as well as its writer.
 #[derive(Debug)]
 pub struct IndexBackend(pub Arc<Container>);
@@ -267,24 +296,28 @@ impl redb::StorageBackend for IndexBackend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.noting_failure(self.0.set_index_len(len))
+        self.0.noting_failure(|| self.0.set_index_len(len))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.noting_failure(self.0.read_index(offset, out))
+        self.0.noting_failure(|| self.0.read_index(offset, out))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.noting_failure(self.0.write_index(offset, data))
+        self.0.noting_failure(|| self.0.write_index(offset, data))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.noting_failure(self.0.sync_index())
+        self.0.noting_failure(|| self.0.sync_index())
     }
 }
 
 impl Container {
-    fn noting_failure<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+    fn noting_failure<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if self.is_given_up() {
+            return Err(io::Error::other("the index was given up after a panic"));
+        }
+        let outcome = work();
         if outcome.is_err() {
             self.failed.store(true, Ordering::Release);
         }
@@ -294,7 +327,8 @@ impl Container {
     fn set_index_len(&self, len: u64) -> io::Result<()> {
         let mut space = self.lock();
         if len < space.block.index_len {
-            let keep = len.div_ceil(EXTENT) as usize;
+            let keep = len.div_ceil(INDEX_EXTENT) as usize;
+            space.sums.truncate(keep);
             while space.block.map.len() > keep {
                 match space.block.map.pop() {
                     Some(place) if place != 0 => space.dropped.push(place - 1),
@@ -302,14 +336,15 @@ impl Container {
                 }
             }
             // What grows again must read as zeros past the old end.
-            let tail = len % EXTENT;
+            let tail = len % INDEX_EXTENT;
             if let Some(&place) = space.block.map.get(keep.wrapping_sub(1))
                 && tail != 0
                 && place != 0
             {
-                self.disk.punch(extent_at(place - 1) + tail, EXTENT - tail)?;
+                self.disk.punch(index_at(place - 1, tail), INDEX_EXTENT - tail)?;
+                space.sums.forget(&*self.disk, keep - 1, place - 1, tail)?;
             }
-        } else if len.div_ceil(EXTENT) as usize > MAP_EXTENTS_MAX {
+        } else if len.div_ceil(INDEX_EXTENT) as usize > MAP_EXTENTS_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 "the index has reached its greatest size",
@@ -327,17 +362,23 @@ impl Container {
             return self.disk.read_at(INDEX_PAGE_0 + offset, out);
         }
         for piece in pieces(offset, out.len()) {
-            let place = {
-                let space = self.lock();
+            let (place, sums) = {
+                let mut space = self.lock();
                 if offset + out.len() as u64 > space.block.index_len {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                space.block.map.get(piece.index).copied().unwrap_or(0)
+                match space.block.map.get(piece.index) {
+                    None | Some(0) => {
+                        out[piece.range].fill(0);
+                        continue;
+                    }
+                    Some(&place) => (place - 1, space.sums.of(&*self.disk, piece.index, place - 1)?),
+                }
             };
             let part = &mut out[piece.range];
-            match place {
-                0 => part.fill(0),
-                place => self.disk.read_at(extent_at(place - 1) + piece.inner, part)?,
+            self.disk.read_at(index_at(place, piece.inner), part)?;
+            if let Some(page) = sums::first_damaged(&sums, piece.index, piece.inner, part) {
+                return Err(damaged_page(piece.index as u64 * INDEX_EXTENT + page as u64 * sums::PAGE));
             }
         }
         Ok(())
@@ -350,7 +391,9 @@ impl Container {
         }
         for piece in pieces(offset, data.len()) {
             let place = self.back_index_extent(piece.index)?;
-            self.disk.write_at(extent_at(place - 1) + piece.inner, &data[piece.range])?;
+            let part = &data[piece.range];
+            self.lock().sums.note(&*self.disk, piece.index, place, piece.inner, part)?;
+            self.disk.write_at(index_at(place, piece.inner), part)?;
         }
         Ok(())
     }
@@ -358,6 +401,8 @@ impl Container {
     fn sync_index(&self) -> io::Result<()> {
         let (changes, dropped) = {
             let mut space = self.lock();
+            let space = &mut *space;
+            space.sums.write_changed(&*self.disk, &space.block.map)?;
             if space.changes != space.durable_changes {
                 space.block.sequence += 1;
                 let slot = SLOTS[(space.block.sequence % 2) as usize];
@@ -391,7 +436,7 @@ impl Container {
             space.block.map[index] = space.reserve.pop().expect("it was just added to") + 1;
             space.changes += 1;
         }
-        Ok(space.block.map[index])
+        Ok(space.block.map[index] - 1)
     }
 }
 
@@ -409,10 +454,10 @@ fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
             return None;
         }
         let at = offset + done as u64;
-        let inner = at % EXTENT;
-        let count = ((EXTENT - inner) as usize).min(len - done);
+        let inner = at % INDEX_EXTENT;
+        let count = ((INDEX_EXTENT - inner) as usize).min(len - done);
         let range = done..done + count;
         done += count;
-        Some(Piece { index: (at / EXTENT) as usize, inner, range })
+        Some(Piece { index: (at / INDEX_EXTENT) as usize, inner, range })
     })
 }

@@ -108,20 +108,24 @@ impl DataFile {
     /// Opens the file and takes its lock; never waits for it. A file that is made here can be read by its
     /// owner alone.
     pub fn open(path: &Path, create: bool) -> Result<Self, FileError> {
-        Self::open_as(OpenOptions::new().create(create), path)
+        let mut options = OpenOptions::new();
+        match options.read(true).write(true).create(create).mode(0o600).open(path) {
+            Ok(file) => Self::locked(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(FileError::Missing),
+            Err(e) => Err(FileError::Io(e)),
+        }
     }
 
-    /// Makes a file that must not be there yet, not even as a link to elsewhere.
-    pub fn create_new(path: &Path) -> Result<Self, FileError> {
-        Self::open_as(OpenOptions::new().create_new(true), path)
+    /// Takes a file over that somebody else has made, open for reading and writing. It must hold nothing yet.
+    pub fn empty(file: File) -> Result<Self, FileError> {
+        let metadata = file.metadata().map_err(FileError::Io)?;
+        if !metadata.is_file() || metadata.len() > 0 {
+            return Err(FileError::Io(io::Error::other("it is not an empty file")));
+        }
+        Self::locked(file)
     }
 
-    fn open_as(options: &mut OpenOptions, path: &Path) -> Result<Self, FileError> {
-        let file = match options.read(true).write(true).mode(0o600).open(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(FileError::Missing),
-            Err(e) => return Err(FileError::Io(e)),
-        };
+    fn locked(file: File) -> Result<Self, FileError> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FileError::Locked),

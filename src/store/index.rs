@@ -16,6 +16,7 @@
 //!
 //! Counts are part of the transaction of what they count: there is no moment, and no crash, after which they differ.
 
+use super::contained::{self, DamagedPage, Leaky};
 use super::container::Container;
 use super::rows::{
     BadRow, CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
@@ -75,6 +76,7 @@ impl From<io::Error> for Fault {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         match e.kind() {
             StorageFull | QuotaExceeded | FileTooLarge => Fault::DiskFull(e.to_string()),
+            _ if e.get_ref().is_some_and(|e| e.is::<DamagedPage>()) => Fault::Damaged(e.to_string()),
             _ => Fault::Io(e.to_string()),
         }
     }
@@ -113,7 +115,8 @@ impl From<BadRow> for Fault {
 
 /// A consistent view of the index as of one commit. Short-lived: while it is held, redb cannot reuse a page.
 pub struct Snapshot {
-    transaction: redb::ReadTransaction,
+    /// Taken when the snapshot is dropped.
+    transaction: Option<redb::ReadTransaction>,
 }
 
 /// What can be asked of a snapshot, and of a transaction, which sees its own changes.
@@ -184,69 +187,90 @@ fn mailboxes_of(
 impl Snapshot {
     pub fn begin(database: &redb::Database) -> Result<Self, Fault> {
         use redb::ReadableDatabase;
-        Ok(Self { transaction: database.begin_read()? })
+        contained::read(|| Ok(Self { transaction: Some(database.begin_read()?) }))
     }
 
+    /// What is done with a table is to be done inside of [`contained::read`].
     pub fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
         &self,
         definition: TableDefinition<K, V>,
     ) -> Result<redb::ReadOnlyTable<K, V>, Fault> {
-        Ok(self.transaction.open_table(definition)?)
+        let transaction = self.transaction.as_ref().expect("it is there until the snapshot is dropped");
+        contained::read(|| Ok(transaction.open_table(definition)?))
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        // A panic on the way out leaves this reader's pages pinned; nobody is there to be told.
+        let _ = contained::change(|| self.transaction = None);
     }
 }
 
 impl Read for Snapshot {
     fn setting(&self, key: &str) -> Result<Option<String>, Fault> {
-        Ok(self.table(SETTINGS)?.get(key)?.map(|value| value.value().to_owned()))
+        contained::read(|| Ok(self.table(SETTINGS)?.get(key)?.map(|value| value.value().to_owned())))
     }
 
     fn settings(&self) -> Result<Vec<(String, String)>, Fault> {
-        every_setting(&self.table(SETTINGS)?)
+        contained::read(|| every_setting(&self.table(SETTINGS)?))
     }
 
     fn domain(&self, domain: &Domain) -> Result<Option<DomainRow>, Fault> {
-        get_row(&self.table(DOMAINS)?, domain.as_str())
+        contained::read(|| get_row(&self.table(DOMAINS)?, domain.as_str()))
     }
 
     fn domains(&self) -> Result<Vec<(Domain, DomainRow)>, Fault> {
-        every_domain(&self.table(DOMAINS)?)
+        contained::read(|| every_domain(&self.table(DOMAINS)?))
     }
 
     fn mailbox(&self, address: &Address) -> Result<Option<MailboxRow>, Fault> {
         let key = (address.domain.as_str(), address.local.as_str());
-        Ok(self.table(MAILBOXES)?.get(key)?.map(|row| MailboxRow::from_row(row.value())).transpose()?)
+        contained::read(|| {
+            Ok(self.table(MAILBOXES)?.get(key)?.map(|row| MailboxRow::from_row(row.value())).transpose()?)
+        })
     }
 
     fn mailboxes(&self, domain: &Domain) -> Result<Vec<(LocalPart, MailboxRow)>, Fault> {
-        mailboxes_of(&self.table(MAILBOXES)?, domain)
+        contained::read(|| mailboxes_of(&self.table(MAILBOXES)?, domain))
     }
 
     fn counts(&self, id: u32) -> Result<Counts, Fault> {
-        let row = self.table(COUNTS)?.get(id)?.map(|row| Counts::from_row(row.value())).transpose()?;
-        Ok(row.unwrap_or_default())
+        contained::read(|| {
+            let row = self.table(COUNTS)?.get(id)?.map(|row| Counts::from_row(row.value())).transpose()?;
+            Ok(row.unwrap_or_default())
+        })
     }
 
     fn quota(&self, account: &str) -> Result<Option<QuotaRow>, Fault> {
-        get_row(&self.table(QUOTAS)?, account)
+        contained::read(|| get_row(&self.table(QUOTAS)?, account))
     }
 
     fn message(&self, mailbox: u32, sequence: u64) -> Result<Option<MessageRow>, Fault> {
-        let table = self.table(MESSAGES)?;
-        Ok(table.get((mailbox, sequence))?.map(|row| MessageRow::from_row(row.value())).transpose()?)
+        contained::read(|| {
+            let row = self.table(MESSAGES)?.get((mailbox, sequence))?;
+            Ok(row.map(|row| MessageRow::from_row(row.value())).transpose()?)
+        })
     }
 
     fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault> {
-        Ok(self.table(TEXTS)?.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?)
+        contained::read(|| {
+            Ok(self.table(TEXTS)?.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?)
+        })
     }
 
     fn certificate(&self) -> Result<Option<CertificateRow>, Fault> {
-        let row = self.table(CERTIFICATE)?.get(())?;
-        Ok(row.map(|row| CertificateRow::from_row(row.value())).transpose()?)
+        contained::read(|| {
+            let row = self.table(CERTIFICATE)?.get(())?;
+            Ok(row.map(|row| CertificateRow::from_row(row.value())).transpose()?)
+        })
     }
 
     fn totals(&self) -> Result<StoreRow, Fault> {
-        let row = self.table(STORE)?.get(())?.map(|row| StoreRow::from_row(row.value())).transpose()?;
-        row.ok_or_else(|| Fault::damaged("the row that counts the whole store is missing"))
+        contained::read(|| {
+            let row = self.table(STORE)?.get(())?.map(|row| StoreRow::from_row(row.value())).transpose()?;
+            row.ok_or_else(|| Fault::damaged("the row that counts the whole store is missing"))
+        })
     }
 }
 
@@ -267,18 +291,30 @@ pub struct Tables<'txn> {
 
 impl<'txn> Tables<'txn> {
     pub fn open(transaction: &'txn redb::WriteTransaction) -> Result<Self, Fault> {
+        // A table's destructor may panic itself when opening the next one has panicked.
+        let settings = Leaky::new(transaction.open_table(SETTINGS)?);
+        let domains = Leaky::new(transaction.open_table(DOMAINS)?);
+        let mailboxes = Leaky::new(transaction.open_table(MAILBOXES)?);
+        let counts = Leaky::new(transaction.open_table(COUNTS)?);
+        let quotas = Leaky::new(transaction.open_table(QUOTAS)?);
+        let messages = Leaky::new(transaction.open_table(MESSAGES)?);
+        let texts = Leaky::new(transaction.open_table(TEXTS)?);
+        let free = Leaky::new(transaction.open_table(FREE)?);
+        let blob_extents = Leaky::new(transaction.open_table(BLOB_EXTENTS)?);
+        let certificate = Leaky::new(transaction.open_table(CERTIFICATE)?);
+        let store = Leaky::new(transaction.open_table(STORE)?);
         Ok(Self {
-            settings: transaction.open_table(SETTINGS)?,
-            domains: transaction.open_table(DOMAINS)?,
-            mailboxes: transaction.open_table(MAILBOXES)?,
-            counts: transaction.open_table(COUNTS)?,
-            quotas: transaction.open_table(QUOTAS)?,
-            messages: transaction.open_table(MESSAGES)?,
-            texts: transaction.open_table(TEXTS)?,
-            free: transaction.open_table(FREE)?,
-            blob_extents: transaction.open_table(BLOB_EXTENTS)?,
-            certificate: transaction.open_table(CERTIFICATE)?,
-            store: transaction.open_table(STORE)?,
+            settings: settings.into_inner(),
+            domains: domains.into_inner(),
+            mailboxes: mailboxes.into_inner(),
+            counts: counts.into_inner(),
+            quotas: quotas.into_inner(),
+            messages: messages.into_inner(),
+            texts: texts.into_inner(),
+            free: free.into_inner(),
+            blob_extents: blob_extents.into_inner(),
+            certificate: certificate.into_inner(),
+            store: store.into_inner(),
         })
     }
 }
@@ -362,7 +398,7 @@ impl<'a, 'txn> Tx<'a, 'txn> {
 
     /// Writes what was held back, so that the transaction can be committed. Returns the mailboxes whose sessions
     /// have to end then.
-    pub fn settle(mut self) -> Result<Vec<u32>, Fault> {
+    pub fn settle(&mut self) -> Result<Vec<u32>, Fault> {
         self.totals.commits += 1;
         for (id, counts) in &self.changed_counts {
             self.tables.counts.insert(id, &counts.to_row()[..])?;
@@ -383,7 +419,7 @@ impl<'a, 'txn> Tx<'a, 'txn> {
         for extent in self.space.changed_extents() {
             self.tables.blob_extents.insert(extent, ())?;
         }
-        Ok(self.revoked)
+        Ok(std::mem::take(&mut self.revoked))
     }
 }
 

@@ -5,6 +5,7 @@
 //! - A claim ends when its holder drops it, or is revoked when the mailbox is locked or deleted. A deletion looks at
 //!   lock and mailbox again in its own transaction, so a revoked session deletes nothing.
 
+use super::contained;
 use super::disk::View;
 use super::index::{Fault, MESSAGES, Read};
 use super::rows::MessageHead;
@@ -126,31 +127,35 @@ impl Maildrop {
     /// The messages as of the login, oldest first. Takes time in proportion to their number.
     pub fn list(&self) -> Result<Vec<Entry>, Fault> {
         let snapshot = self.store.read()?;
-        let table = snapshot.table(MESSAGES)?;
-        // A damaged count must not ask for more memory than there is.
-        let mut entries = Vec::with_capacity(self.totals.messages.min(1 << 20) as usize);
-        for row in table.range((self.mailbox, 0)..(self.mailbox, self.below))? {
-            let (key, row) = row?;
-            let head = MessageHead::from_row(row.value())?;
-            entries.push(Entry { octets: head.octets, uid: Uid { seq: key.value().1, tag: head.tag } });
-        }
-        Ok(entries)
+        contained::read(|| {
+            let table = snapshot.table(MESSAGES)?;
+            // A damaged count must not ask for more memory than there is.
+            let mut entries = Vec::with_capacity(self.totals.messages.min(1 << 20) as usize);
+            for row in table.range((self.mailbox, 0)..(self.mailbox, self.below))? {
+                let (key, row) = row?;
+                let head = MessageHead::from_row(row.value())?;
+                entries.push(Entry { octets: head.octets, uid: Uid { seq: key.value().1, tag: head.tag } });
+            }
+            Ok(entries)
+        })
     }
 
     /// The oldest messages, `most` of them, as far as they were received before this Unix time.
     pub fn received_before(&self, time: u64, most: usize) -> Result<Vec<Uid>, Fault> {
         let snapshot = self.store.read()?;
-        let table = snapshot.table(MESSAGES)?;
-        let mut old = Vec::new();
-        for row in table.range((self.mailbox, 0)..(self.mailbox, self.below))?.take(most) {
-            let (key, row) = row?;
-            let head = MessageHead::from_row(row.value())?;
-            if head.received >= time {
-                break;
+        contained::read(|| {
+            let table = snapshot.table(MESSAGES)?;
+            let mut old = Vec::new();
+            for row in table.range((self.mailbox, 0)..(self.mailbox, self.below))?.take(most) {
+                let (key, row) = row?;
+                let head = MessageHead::from_row(row.value())?;
+                if head.received >= time {
+                    break;
+                }
+                old.push(Uid { seq: key.value().1, tag: head.tag });
             }
-            old.push(Uid { seq: key.value().1, tag: head.tag });
-        }
-        Ok(old)
+            Ok(old)
+        })
     }
 
     /// A message of the list; none where it is gone, with its mailbox.

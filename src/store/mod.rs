@@ -20,6 +20,7 @@
 mod backup;
 mod body;
 mod check;
+mod contained;
 mod container;
 mod delivery;
 mod directory;
@@ -39,7 +40,7 @@ mod space;
 mod tests;
 mod writer;
 
-pub use backup::BackupError;
+pub use backup::{NotReplaced, may_replace};
 pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
 pub use directory::{LockChange, Refused, Removed};
@@ -54,6 +55,7 @@ pub use rows::fuzz_rows;
 pub use rows::{CertificateRow, DomainRow};
 pub use writer::Pending;
 
+use contained::Leaky;
 use container::{Container, ContainerError, IndexBackend};
 use disk::{DataFile, Disk};
 use index::{Snapshot as IndexSnapshot, Tables};
@@ -63,7 +65,6 @@ use smol::channel::Sender;
 use space::{Pins, Space};
 use std::io;
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -204,13 +205,40 @@ pub(in crate::store) struct Shared {
 
 /// The container and the index in it, open.
 pub(in crate::store) struct OpenIndex {
-    database: redb::Database,
+    /// Taken when the index is closed.
+    database: Option<redb::Database>,
     container: Arc<Container>,
 }
 
 impl OpenIndex {
+    fn new(database: redb::Database, container: Arc<Container>) -> Self {
+        Self { database: Some(database), container }
+    }
+
+    fn database(&self) -> &redb::Database {
+        self.database.as_ref().expect("it is there until the index is closed")
+    }
+
     fn commits(&self) -> Result<u64, Fault> {
-        Ok(IndexSnapshot::begin(&self.database)?.totals()?.commits)
+        Ok(IndexSnapshot::begin(self.database())?.totals()?.commits)
+    }
+
+    /// Whether the writer can go on with it after a fault.
+    fn is_usable(&self) -> bool {
+        !self.container.has_failed()
+            && contained::change(|| self.database().begin_write().is_ok()).is_ok_and(|usable| usable)
+    }
+}
+
+impl Drop for OpenIndex {
+    fn drop(&mut self) {
+        let database = self.database.take();
+        if self.container.is_given_up() {
+            // What redb was doing when it panicked is not known, and its destructor may panic too.
+            std::mem::forget(database);
+        } else if contained::change(|| drop(database)).is_err() {
+            self.container.give_up();
+        }
     }
 }
 
@@ -225,7 +253,7 @@ impl Shared {
         if visit.open().container.has_failed() {
             return Err(Fault::Io("an earlier fault of the disk is not mended".into()));
         }
-        let index = IndexSnapshot::begin(&visit.open().database)?;
+        let index = IndexSnapshot::begin(visit.open().database())?;
         Ok(Snapshot { index, visit })
     }
 
@@ -318,17 +346,16 @@ fn open_database(container: &Arc<Container>, verify: bool) -> Result<redb::Datab
 /// Opens container and index, and puts together which space is free. redb may panic on pages that are damaged, which is
 /// an error like any other here.
 fn open_index(disk: Arc<dyn Disk>, pins: Pins, trust: Trust) -> Result<(OpenIndex, Space), OpenErrorKind> {
-    let opening = AssertUnwindSafe(|| {
+    let opening = || {
         let container = Container::open(disk)?;
         let verify = trust == Trust::Verified || container.is_doubtful();
-        let database = open_database(&container, verify)?;
-        let open = OpenIndex { database, container };
-        let (blob_extents, runs) = blob_space(&IndexSnapshot::begin(&open.database)?)?;
+        let open = Leaky::new(OpenIndex::new(open_database(&container, verify)?, container));
+        let (blob_extents, runs) = blob_space(&IndexSnapshot::begin(open.database())?)?;
         open.container.adopt_blob_extents(&blob_extents)?;
         let space = Space::load(runs.into_iter(), blob_extents.into_iter().collect(), pins);
-        Ok((open, space))
-    });
-    catch_unwind(opening).unwrap_or(Err(OpenErrorKind::Damaged("its index cannot be read")))
+        Ok((open.into_inner(), space))
+    };
+    contained::change(opening).unwrap_or_else(|panicked| Err(panicked.0.into()))
 }
 
 /// Offset and length of free octets.
@@ -336,16 +363,18 @@ type Run = (u64, u64);
 
 /// The blob extents, and the free runs, as the tables list them.
 fn blob_space(snapshot: &IndexSnapshot) -> Result<(Vec<u32>, Vec<Run>), Fault> {
-    let mut extents = Vec::new();
-    for row in redb::ReadableTable::iter(&snapshot.table(index::BLOB_EXTENTS)?)? {
-        extents.push(row?.0.value());
-    }
-    let mut runs = Vec::new();
-    for row in redb::ReadableTable::iter(&snapshot.table(index::FREE)?)? {
-        let (at, len) = row?;
-        runs.push((at.value(), len.value()));
-    }
-    Ok((extents, runs))
+    contained::read(|| {
+        let mut extents = Vec::new();
+        for row in redb::ReadableTable::iter(&snapshot.table(index::BLOB_EXTENTS)?)? {
+            extents.push(row?.0.value());
+        }
+        let mut runs = Vec::new();
+        for row in redb::ReadableTable::iter(&snapshot.table(index::FREE)?)? {
+            let (at, len) = row?;
+            runs.push((at.value(), len.value()));
+        }
+        Ok((extents, runs))
+    })
 }
 
 /// The first transaction: every table, and the counts of an empty store.

@@ -7,14 +7,14 @@
 //! - When redb has met an I/O error it refuses everything after; then the index is opened anew from the disk. Whether
 //!   the commit that failed got through is read from the store's own count of commits, never guessed. Only where the
 //!   disk cannot even be read is it not known; then nothing is tried again, and everyone is told of the fault.
-//! - A panic, of a job or of redb on damaged pages, is a fault like any other, after which the index is opened anew: one
-//!   message that meets a bug does not end the service.
+//! - A panic, of a job or of redb, is a fault like any other, after which the index is opened anew and the old handle
+//!   is leaked (`contained.rs`): one message that meets a bug does not end the service.
 
+use super::contained::{self, Leaky, Panicked};
 use super::index::{Fault, Tables, Tx};
 use super::space::Space;
 use super::{OpenIndex, Shared, Trust, open_index};
 use smol::channel::{Receiver, Sender};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -165,8 +165,8 @@ impl Writer {
     fn commit_or_recover(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Failure> {
         let open = self.sound_index().map_err(Failure::Undone)?;
         self.revoked.clear();
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(&open, batch)));
-        let (fault, panicked) = match outcome {
+        let outcome = contained::change(|| self.commit(&open, batch));
+        let fault = match outcome {
             Ok(Ok(())) => {
                 self.commits += 1;
                 self.space.committed();
@@ -174,13 +174,16 @@ impl Writer {
                 self.shared.maildrops.revoke(&self.revoked);
                 return Ok(());
             }
-            Ok(Err(fault)) => (fault, false),
-            Err(_) => (Fault::damaged("a change could not be made of it (see the message before)"), true),
+            Ok(Err(fault)) if open.is_usable() => {
+                self.space.aborted();
+                return Err(Failure::Undone(fault));
+            }
+            Ok(Err(fault)) => fault,
+            Err(Panicked(fault)) => {
+                open.container.give_up();
+                fault
+            }
         };
-        if !panicked && !open.container.has_failed() && open.database.begin_write().is_ok() {
-            self.space.aborted();
-            return Err(Failure::Undone(fault));
-        }
         log::error!("{fault}; the data file is opened anew");
         drop(open);
         let before = self.commits;
@@ -204,19 +207,19 @@ impl Writer {
         self.space.release(&open.container);
         let reserve = open.container.fill_reserve();
         self.note_disk(&reserve);
-        let mut transaction = open.database.begin_write()?;
+        let mut transaction = Leaky::new(open.database().begin_write()?);
         // Quick repair implies two-phase commit: a crash never leaves the index to be rebuilt, and never
         // leaves a row without its blob.
         transaction.set_quick_repair(true);
         {
             let tables = Tables::open(&transaction)?;
-            let mut tx = Tx::begin(tables, &mut self.space, &open.container, reserve.is_ok())?;
+            let mut tx = Leaky::new(Tx::begin(tables, &mut self.space, &open.container, reserve.is_ok())?);
             for job in batch.iter_mut() {
                 job.apply(&mut tx)?;
             }
             self.revoked = tx.settle()?;
         }
-        Ok(transaction.commit()?)
+        Ok(transaction.into_inner().commit()?)
     }
 
     fn note_disk(&mut self, reserve: &std::io::Result<()>) {

@@ -69,6 +69,7 @@ pub fn mailbox(setup: &Setup) -> Mailbox {
         unrecoverable: setup.get("unrecoverable") == Some("yes"),
         refusal,
         fault,
+        damaged: setup.get("damaged") == Some("yes"),
         gone: setup.get("gone").map(|number| number.parse::<usize>().unwrap() - 1).into_iter().collect(),
     }
 }

@@ -5,6 +5,7 @@ mod transcript;
 
 mod system {
     mod backup;
+    mod bare_root;
     mod client;
     mod control;
     mod crash;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// the vocabulary. So `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and `admin`
 /// does not know whether a service runs.
 const LAYERS: [&[&str]; 11] = [
-    &["address", "message", "nearest", "replace", "units", "verdict"],
+    &["address", "message", "nearest", "random", "replace", "units", "verdict"],
     &["envelope", "mailroot"],
     &["auth", "settings", "wire"],
     &["log", "pop3", "smtp", "store"],
@@ -34,7 +34,7 @@ const OF_THE_OUTSIDE: [&str; 10] = [
     "SystemTime::now",
     "Instant::now",
     "now_utc",
-    "getrandom",
+    "random::",
     "thread::sleep",
 ];
 

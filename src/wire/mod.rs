@@ -14,6 +14,7 @@
 //! - a message in DATA ends at CRLF `.` CRLF and nowhere else, whatever was wrong with it before: what is
 //!   left of it would be taken for commands.
 
+mod head;
 mod header;
 mod lines;
 mod receive;

@@ -1,7 +1,8 @@
 //! A message on its way in: octets as a peer sends them become a text in wire form.
 
-use memchr::memchr2;
+use memchr::memchr3;
 
+use super::head::Head;
 use super::header::{Trace, Tracer};
 
 /// How the end of the message and lines that begin with a dot are told.
@@ -13,13 +14,15 @@ enum Framing {
     Plain,
 }
 
-/// What becomes of a CR or LF that is not part of a CRLF.
+/// What becomes of octets that have no place in a message: a CR or LF that is not part of a CRLF, and NUL
+/// (RFC 5322 section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineEnds {
     /// The message is refused (RFC 5321 section 2.3.8): programs disagree on what such octets mean, and that
     /// is how a second message is smuggled inside a first one.
     Strict,
-    /// It becomes a CRLF of the content. The `.` of a line made this way is content, never the end.
+    /// A bare CR or LF becomes a CRLF of the content, and NUL is dropped. The `.` of a line made this way is content,
+    /// never the end.
     Normalise,
 }
 
@@ -28,6 +31,8 @@ pub enum LineEnds {
 pub enum Refusal {
     /// A bare CR or LF under [`LineEnds::Strict`].
     BareLineEnd,
+    /// NUL under [`LineEnds::Strict`].
+    Nul,
     /// More octets than the limit.
     TooLarge,
     /// The disk cannot take it now.
@@ -41,7 +46,7 @@ pub enum Refusal {
 pub struct Text<W = Vec<u8>> {
     /// The message in wire form, or the end of it that [`Receiver::take_held`] has not taken.
     pub wire: W,
-    /// Length of the content in octets, which POP3 LIST reports: that of `wire` without the stuffing dots.
+    /// Length of the content in octets as it is kept, which POP3 LIST reports: that of `wire` without the stuffing dots.
     pub octets: u64,
     /// Of the whole wire form.
     pub hash: blake3::Hash,
@@ -66,11 +71,14 @@ impl<W> Text<W> {
 pub struct Receiver {
     framing: Framing,
     line_ends: LineEnds,
+    keeps_nul: bool,
     octets_max: u64,
     state: State,
+    head: Head,
     /// What has not been taken.
     wire: Vec<u8>,
     taken: u64,
+    /// Content that came, which is what the limit is for.
     octets: u64,
     tracer: Tracer,
     /// Boxed: two kilobytes that would be moved wherever the receiver goes.
@@ -118,12 +126,19 @@ impl Receiver {
         Self::new(Framing::Plain, line_ends, octets_max)
     }
 
+    /// For content of any length of which only line ends are changed.
+    pub fn verbatim() -> Self {
+        Self { head: Head::verbatim(), keeps_nul: true, ..Self::content(LineEnds::Normalise, u64::MAX) }
+    }
+
     fn new(framing: Framing, line_ends: LineEnds, octets_max: u64) -> Self {
         Self {
             framing,
             line_ends,
+            keeps_nul: false,
             octets_max,
             state: State::LineStart,
+            head: Head::new(),
             wire: Vec::new(),
             taken: 0,
             octets: 0,
@@ -146,6 +161,14 @@ impl Receiver {
         while at < octets.len() {
             let octet = octets[at];
             match self.state {
+                State::LineStart | State::BareLineStart | State::Dot if octet == 0 && !self.keeps_nul => {
+                    self.put(&octets[run..at]);
+                    at += 1;
+                    run = at;
+                    self.put_nul();
+                    // A dot that comes now begins the line, and is neither stuffing nor the end.
+                    self.state = State::BareLineStart;
+                }
                 State::LineStart | State::BareLineStart if octet != b'.' => self.state = State::Line,
                 State::LineStart if self.framing == Framing::Stuffed => {
                     self.put(&octets[run..at]);
@@ -197,7 +220,7 @@ impl Receiver {
                         }
                     }
                 }
-                State::Line => match memchr2(b'\r', b'\n', &octets[at..]) {
+                State::Line => match memchr3(b'\r', b'\n', 0, &octets[at..]) {
                     None => at = octets.len(),
                     Some(line) if octets[at + line..].starts_with(b"\r\n") => {
                         at += line + 2;
@@ -210,6 +233,7 @@ impl Receiver {
                         run = at;
                         match octets[end] {
                             b'\r' => self.state = State::Cr,
+                            0 => self.put_nul(),
                             _ => self.put_bare_line_end(),
                         }
                     }
@@ -233,12 +257,13 @@ impl Receiver {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
+        self.head.finish(&mut self.wire);
         self.hasher.update(&self.wire[self.hashed..]);
         self.tracer.push(&self.wire);
         let Trace { received_fields, delivered_to } = self.tracer.finish();
         Ok(Text {
             hash: self.hasher.finalize(),
-            octets: self.octets,
+            octets: self.head.kept_octets(self.octets),
             wire: self.wire,
             received_fields,
             delivered_to,
@@ -272,11 +297,6 @@ impl Receiver {
         }
     }
 
-    /// Whether nothing of the message is kept any more.
-    pub fn is_refused(&self) -> bool {
-        self.refusal.is_some()
-    }
-
     fn put(&mut self, content: &[u8]) {
         if self.refusal.is_some() {
             return;
@@ -285,14 +305,14 @@ impl Receiver {
         if self.octets > self.octets_max {
             self.refuse(Refusal::TooLarge);
         } else {
-            self.wire.extend_from_slice(content);
+            self.head.push(content, &mut self.wire);
         }
     }
 
     /// The dot that transparency adds: part of the wire form, not of the content.
     fn put_stuffing_dot(&mut self) {
         if self.refusal.is_none() {
-            self.wire.push(b'.');
+            self.head.push(b".", &mut self.wire);
         }
     }
 
@@ -303,6 +323,19 @@ impl Receiver {
             LineEnds::Strict => {}
         }
         self.state = State::BareLineStart;
+    }
+
+    fn put_nul(&mut self) {
+        match self.line_ends {
+            _ if self.keeps_nul => self.put(&[0]),
+            LineEnds::Strict if self.refusal.is_none() => self.refuse(Refusal::Nul),
+            LineEnds::Strict | LineEnds::Normalise => {}
+        }
+    }
+
+    /// Why the message will not be kept; the rest of it is still to be read.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
     }
 
     /// The first reason stands. The memory is given back at once, however long the rest takes to come.
@@ -320,13 +353,15 @@ impl Receiver {
     }
 }
 
-/// Whether octets inside a line go out as they are: no bare CR or LF, no dot at the start of a line. One
+/// Whether octets inside a line go out as they are: no bare CR or LF, no NUL, no dot at the start of a line. One
 /// pass without branches, which the compiler turns into vector instructions; a CR at the end may be bare.
 fn is_ordinary(octets: &[u8]) -> bool {
     let unusual = |before: u8, octet: u8| {
         u8::from(octet == b'\n') ^ u8::from(before == b'\r')
             | u8::from(octet == b'.') & u8::from(before == b'\n')
+            | u8::from(octet == 0)
     };
     let pairs = octets.iter().zip(&octets[1..]);
-    octets[0] != b'\n' && pairs.fold(0, |any, (&before, &octet)| any | unusual(before, octet)) == 0
+    !matches!(octets[0], b'\n' | 0)
+        && pairs.fold(0, |any, (&before, &octet)| any | unusual(before, octet)) == 0
 }

@@ -12,6 +12,45 @@ fn stuffed(content: &[u8]) -> Vec<u8> {
     sent
 }
 
+/// What is kept of content with CRLF line ends, line by line and after the fact.
+fn settled(content: &[u8]) -> Vec<u8> {
+    let mut lines: Vec<&[u8]> = content.split_inclusive(|&octet| octet == b'\n').collect();
+    let name = |line: &[u8]| {
+        let line = String::from_utf8_lossy(line).into_owned();
+        let (name, _) = line.split_once(':')?;
+        let name = name.trim_end_matches([' ', '\t']);
+        let is_name = !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_graphic());
+        is_name.then(|| name.to_ascii_lowercase())
+    };
+    let is_mbox = |line: &[u8]| line.starts_with(b"From ") || line.starts_with(b">From ");
+    let return_paths = |lines: &mut Vec<&[u8]>, from: usize| {
+        while from < lines.len() && name(lines[from]).as_deref() == Some("return-path") {
+            lines.remove(from);
+            while lines.get(from).is_some_and(|line| line.starts_with(b" ") || line.starts_with(b"\t")) {
+                lines.remove(from);
+            }
+        }
+    };
+    return_paths(&mut lines, 0);
+    if lines.len() > 1 && is_mbox(lines[0]) && name(lines[0]).is_none() && name(lines[1]).is_some() {
+        lines.remove(0);
+        return_paths(&mut lines, 0);
+    }
+    match lines.first() {
+        None | Some(&b"\r\n") => {}
+        Some(first) if name(first).is_none() => lines.insert(0, b"\r\n"),
+        Some(_) => {
+            let mut at = 1;
+            while at < lines.len() && lines[at] != b"\r\n" {
+                let before = lines.len();
+                return_paths(&mut lines, at);
+                at += usize::from(before == lines.len());
+            }
+        }
+    }
+    lines.concat()
+}
+
 /// Pushes `sent` cut at `cuts` into a receiver of DATA; the result and the number of octets used.
 fn receive_cut(line_ends: LineEnds, max: u64, sent: &[u8], cuts: &[usize]) -> (Result<Text, Refusal>, usize) {
     let mut receiver = Receiver::data(line_ends, max);
@@ -63,12 +102,13 @@ fn data_ends_at_crlf_dot_crlf_and_nowhere_else() {
         (b".a\r\n.\r\n", b"a\r\n"),
         (b"a.\r\n.\r\n", b"a.\r\n"),
         (b"..a\r\n..\r\n.\r\n", b"..a\r\n..\r\n"),
-        (b".\x00\r\n.\r\n", b"\x00\r\n"),
+        (b".\x01\r\n.\r\n", b"\x01\r\n"),
     ] {
         let text = receive(LineEnds::Strict, sent).unwrap();
+        let wire = stuffed(&settled(&unstuff(wire)));
         assert_eq!(text.wire, wire, "{}", String::from_utf8_lossy(sent));
-        assert_eq!(text.octets, unstuff(wire).len() as u64);
-        assert_eq!(text.hash, blake3::hash(wire));
+        assert_eq!(text.octets, unstuff(&wire).len() as u64);
+        assert_eq!(text.hash, blake3::hash(&wire));
     }
 }
 
@@ -88,7 +128,7 @@ fn bare_line_ends_neither_end_strict_data_nor_leave_anything_of_it() {
         b".\n",
         b".\r",
         b"a\n\r\n",
-        b"a\r\n\x00.\n",
+        b"a\r\n\x01.\n",
     ] {
         let sent = [smuggled, b"RCPT TO:<evil>\r\n.\r\nNOOP\r\n"].concat();
         let (result, used) = receive_cut(LineEnds::Strict, u64::MAX, &sent, &[]);
@@ -114,13 +154,14 @@ fn bare_line_ends_are_made_crlf_and_their_dots_stay_content() {
         (b"\n\n\r\n.\r\n", b"\r\n\r\n\r\n"),
     ] {
         let text = receive(LineEnds::Normalise, sent).unwrap();
+        let wire = stuffed(&settled(&unstuff(wire)));
         assert_eq!(
             String::from_utf8_lossy(&text.wire),
-            String::from_utf8_lossy(wire),
+            String::from_utf8_lossy(&wire),
             "{}",
             String::from_utf8_lossy(sent)
         );
-        assert_eq!(text.octets, unstuff(wire).len() as u64);
+        assert_eq!(text.octets, unstuff(&wire).len() as u64);
     }
 }
 
@@ -139,7 +180,7 @@ fn content_gets_its_dots_stuffed_and_its_last_line_ended() {
     ] {
         assert_eq!(
             content(LineEnds::Normalise, sent).unwrap().wire,
-            wire,
+            stuffed(&settled(&unstuff(wire))),
             "{}",
             String::from_utf8_lossy(sent)
         );
@@ -150,8 +191,99 @@ fn content_gets_its_dots_stuffed_and_its_last_line_ended() {
 }
 
 #[test]
+fn nul_is_refused_or_dropped_and_ends_no_data() {
+    for (sent, wire) in [
+        (&b"A: a\x00b\r\n.\r\n"[..], &b"A: ab\r\n"[..]),
+        (b"\x00A:\r\n.\r\n", b"A:\r\n"),
+        (b"A:\r\n\x00\x00.\r\n.\r\n", b"A:\r\n..\r\n"),
+        (b"A:\r\n.\x00\r\n.\r\n", b"A:\r\n\r\n"),
+        (b"A:\r\n.\x00.\r\n.\r\n", b"A:\r\n..\r\n"),
+        (b"A:\r\x00\n.\r\n.\r\n", b"A:\r\n\r\n..\r\n"),
+    ] {
+        let (text, used) = receive_cut(LineEnds::Normalise, u64::MAX, sent, &[]);
+        assert_eq!(text.unwrap().wire, wire, "{}", String::from_utf8_lossy(sent));
+        assert_eq!(used, sent.len());
+        let (refused, used) = receive_cut(LineEnds::Strict, u64::MAX, sent, &[]);
+        assert!(matches!(refused, Err(Refusal::Nul | Refusal::BareLineEnd)), "{refused:?}");
+        assert_eq!(used, sent.len());
+        for cuts in all_cuts(sent.len()) {
+            let text = receive_cut(LineEnds::Normalise, u64::MAX, sent, &cuts).0.unwrap();
+            assert_eq!(text.wire, wire, "{sent:?} at {cuts:?}");
+        }
+    }
+    let long = [&b"A: "[..], &[b'x'; 5000], &[0], &[b'y'; 5000], b"\r\n"].concat();
+    assert_eq!(content(LineEnds::Strict, &long), Err(Refusal::Nul));
+    assert_eq!(content(LineEnds::Normalise, &long).unwrap().octets, 10_005);
+}
+
+#[test]
+fn a_text_gets_a_header_that_ours_can_stand_before() {
+    for (sent, kept) in [
+        ("", ""),
+        ("\r\n", "\r\n"),
+        ("Subject: a\r\n", "Subject: a\r\n"),
+        ("X-Obsolete \t: a\r\n", "X-Obsolete \t: a\r\n"),
+        ("The backup failed\r\n\r\nsee\r\n", "\r\nThe backup failed\r\n\r\nsee\r\n"),
+        (" a: blank\r\n", "\r\n a: blank\r\n"),
+        ("\ta\r\n", "\r\n\ta\r\n"),
+        (": a\r\n", "\r\n: a\r\n"),
+        ("Ü: a\r\n", "\r\nÜ: a\r\n"),
+        (".\r\n", "\r\n.\r\n"),
+        ("word\r\n", "\r\nword\r\n"),
+        ("two words: a\r\n", "\r\ntwo words: a\r\n"),
+        // Of an mbox only where a field follows.
+        ("From a@b Tue Nov 14\r\nSubject: a\r\n", "Subject: a\r\n"),
+        (">From a@b\r\nSubject: a\r\n", "Subject: a\r\n"),
+        ("From now on\r\nall is well.\r\n", "\r\nFrom now on\r\nall is well.\r\n"),
+        ("From a\r\n\r\nb\r\n", "\r\nFrom a\r\n\r\nb\r\n"),
+        ("From a\r\n", "\r\nFrom a\r\n"),
+        // The old Return-Path goes, wherever it stands in the header.
+        ("Return-Path: <a>\r\n\t<b>\r\nA: 1\r\nreturn-path :<c>\r\nB: 2\r\n", "A: 1\r\nB: 2\r\n"),
+        ("From a\r\nReturn-Path: <a>\r\n b\r\nA: 1\r\n", "A: 1\r\n"),
+        ("Return-Path: <a>\r\ntext\r\n", "\r\ntext\r\n"),
+        ("Return-Path: <a>\r\n", ""),
+        ("Return-Paths: <a>\r\n", "Return-Paths: <a>\r\n"),
+        ("A: 1\r\n\r\nReturn-Path: <a>\r\n", "A: 1\r\n\r\nReturn-Path: <a>\r\n"),
+        ("A: 1\r\njunk\r\nReturn-Path: <a>\r\n", "A: 1\r\njunk\r\n"),
+    ] {
+        assert_eq!(String::from_utf8_lossy(&settled(sent.as_bytes())), kept, "{sent:?}, by the model");
+        let text = content(LineEnds::Strict, sent.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8_lossy(&unstuff(&text.wire)), kept, "{sent:?}");
+        assert_eq!(text.octets, kept.len() as u64, "{sent:?}");
+        assert_eq!(content(LineEnds::Strict, kept.as_bytes()).unwrap(), text, "{sent:?}, a second time");
+    }
+    let long = [&[b'x'; 5000][..], b": a\r\n"].concat();
+    assert!(content(LineEnds::Strict, &long).unwrap().wire.starts_with(b"\r\nxx"));
+    // What is added does not count against the limit: the sender kept to it.
+    let mut exact = Receiver::content(LineEnds::Strict, 6);
+    exact.push(b"text\r\n");
+    assert_eq!(exact.finish().unwrap().octets, 8);
+}
+
+#[test]
+fn random_heads_are_kept_as_the_model_says_in_any_cut() {
+    let mut random = fastrand::Rng::with_seed(5322);
+    let pieces =
+        ["Return-Path", "From ", ">From ", "A", ":", " ", "\t", "\r\n", "\r\n", ".", "x", "Ü", "word"];
+    for _ in 0..30_000 {
+        let lines: String = (0..random.usize(0..14)).map(|_| *random.choice(&pieces).unwrap()).collect();
+        let sent = format!("{lines}\r\n");
+        let mut receiver = Receiver::content(LineEnds::Strict, u64::MAX);
+        let mut from = 0;
+        for to in random_cuts(&mut random, sent.len()).into_iter().chain([sent.len()]) {
+            receiver.push(&sent.as_bytes()[from..to]);
+            from = to;
+        }
+        let text = receiver.finish().unwrap();
+        let kept = settled(sent.as_bytes());
+        assert_eq!(String::from_utf8_lossy(&unstuff(&text.wire)), String::from_utf8_lossy(&kept), "{sent:?}");
+        assert_eq!(text.octets, kept.len() as u64);
+    }
+}
+
+#[test]
 fn the_limit_counts_content_and_what_is_over_it_is_read_to_its_end() {
-    let sent = b"..23\r\n78\r\n.\r\nNOOP\r\n";
+    let sent = b"..:3\r\n78\r\n.\r\nNOOP\r\n";
     assert_eq!(receive_cut(LineEnds::Strict, 9, sent, &[]).0.unwrap().octets, 9);
     assert_eq!(receive_cut(LineEnds::Strict, 8, sent, &[]), (Err(Refusal::TooLarge), sent.len() - 6));
 }
@@ -246,7 +378,7 @@ fn receive_slowly(line_ends: LineEnds, sent: &[u8]) -> (Result<Vec<u8>, Refusal>
         }
     }
     let refused = bare && line_ends == LineEnds::Strict;
-    (if refused { Err(Refusal::BareLineEnd) } else { Ok(stuffed(&content)) }, end + 3)
+    (if refused { Err(Refusal::BareLineEnd) } else { Ok(stuffed(&settled(&content))) }, end + 3)
 }
 
 #[test]
@@ -278,8 +410,9 @@ fn content_survives_stuffing_receiving_and_unstuffing() {
         let sent = [&stuffed(&lines)[..], b".\r\n"].concat();
         let cuts = random_cuts(&mut random, sent.len());
         let text = receive_cut(LineEnds::Strict, u64::MAX, &sent, &cuts).0.unwrap();
-        assert_eq!(unstuff(&text.wire), lines);
-        assert_eq!(text.octets, lines.len() as u64);
+        let kept = settled(&lines);
+        assert_eq!(unstuff(&text.wire), kept);
+        assert_eq!(text.octets, kept.len() as u64);
         assert_eq!(text.hash, blake3::hash(&text.wire));
         assert_eq!(content(LineEnds::Strict, &lines).unwrap(), text);
     }
@@ -287,7 +420,7 @@ fn content_survives_stuffing_receiving_and_unstuffing() {
 
 #[test]
 fn a_long_message_is_hashed_as_it_stands() {
-    let lines = b".line of a long message\r\n".repeat(20_000);
+    let lines = [&b"A: field\r\n\r\n"[..], &b".line of a long message\r\n".repeat(20_000)].concat();
     let sent = [&stuffed(&lines)[..], b".\r\n"].concat();
     let cuts: Vec<usize> = (1..sent.len() / 9999).map(|n| n * 9999).collect();
     let text = receive_cut(LineEnds::Strict, u64::MAX, &sent, &cuts).0.unwrap();

@@ -5,7 +5,7 @@ use crate::store::container::{EXTENT, extent_at};
 use crate::store::index::Fault;
 use crate::store::rows::{MessageRow, Row, TextRow};
 use crate::store::space::{ALIGN, footprint};
-use crate::wire::{self, LineEnds, Receiver};
+use crate::wire::{self, Receiver};
 use redb::ReadableTable;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -72,7 +72,7 @@ impl Repair<'_, '_> {
     /// Stores a changed text anew, brought into wire form: what has changed may be a line end, or what follows one.
     fn keep_changed(&mut self, name: [u8; 32], row: &TextRow, texts: &mut Texts) -> Result<(), Fault> {
         let Some(wire) = self.read(row) else { return Ok(()) };
-        let mut receiver = Receiver::content(LineEnds::Normalise, u64::MAX);
+        let mut receiver = Receiver::verbatim();
         receiver.push(&wire::unstuff(&wire));
         let Ok(text) = receiver.finish() else { return Ok(()) };
         let hash = blake3::Hash::from(name);

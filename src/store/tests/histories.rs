@@ -255,7 +255,7 @@ fn histories_on_a_real_file_are_those_of_the_model() {
                 assert_clean(&history.store);
             }
             if round % 120 == 0 {
-                history.store.backup(&copy).unwrap();
+                back_up(&history.store, &copy);
                 let copy = Store::open(&copy).unwrap();
                 assert_clean(&copy);
                 assert_eq!(dump(&copy).unwrap(), history.model.nameless());

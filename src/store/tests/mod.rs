@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod data_file;
 mod faults;
+mod flips;
 mod histories;
 mod model;
 mod quota;
@@ -17,14 +18,14 @@ use super::*;
 use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, Verifier};
 use crate::verdict::{Delivery, Login};
-use crate::wire::{LineEnds, Receiver};
+use crate::wire::Receiver;
 
 fn address(typed: &str) -> Address {
     typed.parse().unwrap()
 }
 
 fn text(content: &[u8]) -> Incoming {
-    let mut receiver = Receiver::content(LineEnds::Normalise, u64::MAX);
+    let mut receiver = Receiver::verbatim();
     receiver.push(content);
     receiver.finish().unwrap().into()
 }
@@ -105,6 +106,13 @@ fn contents(store: &Store, mailbox: &str) -> Vec<Vec<u8>> {
             sent
         })
         .collect()
+}
+
+/// Makes a backup in a new file, or in the place of one.
+fn back_up(store: &Store, path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(true).open(path).unwrap();
+    store.backup(file).unwrap();
 }
 
 fn assert_clean(store: &Store) {

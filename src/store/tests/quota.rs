@@ -103,7 +103,7 @@ fn quotas_are_in_the_backup() {
     set_quota(&store, ANN, ANN, Some(1000));
     deliver(&store, &[ANN], b"some mail");
     let file = std::env::temp_dir().join(format!("pop3svc-quota-{}.db", std::process::id()));
-    store.backup(&file).unwrap();
+    back_up(&store, &file);
     let copy = Store::open(&file).unwrap();
     assert_eq!(used(&copy, ANN), used(&store, ANN));
     assert_clean(&copy);

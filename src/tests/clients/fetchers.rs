@@ -41,6 +41,39 @@ fn fetchmail_fetches_everything_and_deletes_it() {
     service.end();
 }
 
+/// Without an empty line between our fields and this text, fetchmail takes its first line for a broken header.
+#[test]
+fn fetchmail_takes_a_text_without_a_header() {
+    if !have(&["fetchmail"]) {
+        return;
+    }
+    let scratch = Scratch::new("fetchmail-no-header");
+    let service = scratch.serve();
+    service.add_mailbox(MAILBOX);
+    let text = "The backup failed on host7\n\nsee the log\n";
+    scratch.run("sendmail", &[MAILBOX], text.as_bytes());
+    scratch.run("pop3svc", &["deliver", MAILBOX], format!(" {text}").as_bytes());
+    let configuration = format!(
+        "set no syslog\nset invisible\nset pidfile \"{pid}\"\n\
+         poll 127.0.0.1 service {port} protocol pop3 timeout 60\n  \
+         username \"{MAILBOX}\" password \"secret\" sslproto '' no keep fetchall\n  \
+         mda \"cat >> {inbox}\"\n",
+        pid = scratch.path("fetchmail.pid").display(),
+        port = service.port("POP3"),
+        inbox = scratch.path("inbox").display(),
+    );
+    write_secret(&scratch, "fetchmailrc", &configuration);
+    scratch.run("fetchmail", &["--fetchmailrc", "fetchmailrc"], b"");
+    let inbox = fs::read_to_string(scratch.path("inbox")).expect("fetchmail wrote it");
+    let (first, second) = inbox.split_once(text).expect("the first message is there");
+    for (fields, blank) in [(first, ""), (second.strip_suffix(text).expect("so is the second"), " ")] {
+        let fields = fields.strip_suffix(blank).expect("the blank of the text");
+        assert!(fields.contains("Delivered-To: bob@example.com\n") && fields.ends_with("\n\n"), "{inbox}");
+    }
+    assert_eq!(service.messages_in(MAILBOX), 0);
+    service.end();
+}
+
 #[test]
 fn mpop_fetches_everything_and_deletes_it() {
     if !have(&["mpop"]) {

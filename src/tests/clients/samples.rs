@@ -40,7 +40,14 @@ impl Sample {
         self.path.to_string_lossy()
     }
 
+    /// Whether SMTP refuses it.
+    pub fn has_nul(&self) -> bool {
+        self.content.contains(&0)
+    }
+
     /// The content as a maildrop holds it: every CRLF, CR and LF is a line end, written CRLF, and the last line has one.
+    /// NUL is dropped, and so are the line of an mbox and Return-Path fields. An empty line stands where a header is
+    /// missing.
     pub fn normalised(&self) -> Vec<u8> {
         let mut normalised = Vec::with_capacity(self.content.len() + 2);
         let mut octets = self.content.iter().copied().peekable();
@@ -49,13 +56,36 @@ impl Sample {
                 octets.next_if_eq(&b'\n');
             }
             match octet {
+                0 => {}
                 b'\r' | b'\n' => normalised.extend(b"\r\n"),
                 octet => normalised.push(octet),
             }
         }
+        let header = normalised.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| at + 2);
+        let (header, body) = normalised.split_at(header);
+        let mut in_return_path = false;
+        let is_kept = |line: &&[u8]| {
+            let folded = line.starts_with(b" ") || line.starts_with(b"\t");
+            in_return_path = if folded { in_return_path } else { line.starts_with(b"Return-Path:") };
+            !in_return_path
+        };
+        let header = header.split_inclusive(|&octet| octet == b'\n').filter(is_kept);
+        let mut normalised = [&header.collect::<Vec<_>>().concat(), body].concat();
         if !normalised.is_empty() && !normalised.ends_with(b"\r\n") {
             normalised.extend(b"\r\n");
         }
+        let first_line_end = normalised.iter().position(|&octet| octet == b'\n').map_or(0, |at| at + 1);
+        if normalised.starts_with(b"From ") && begins_with_field(&normalised[first_line_end..]) {
+            normalised.drain(..first_line_end);
+        }
+        if !normalised.is_empty() && !normalised.starts_with(b"\r\n") && !begins_with_field(&normalised) {
+            normalised.splice(..0, *b"\r\n");
+        }
         normalised
     }
+}
+
+fn begins_with_field(text: &[u8]) -> bool {
+    let name = text.split(|&octet| octet == b':').next().unwrap_or_default();
+    name.len() < text.len() && !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::client::Lmtp;
-use super::harness::{PROGRAM, Service, Site, eventually};
+use super::harness::{PROGRAM, Service, Site, eventually, is_root};
 
 const BOB: &str = "bob@example.com";
 /// Of a mebibyte each, in a store whose backup is to be met in the middle of it.
@@ -84,7 +85,7 @@ fn nothing_but_a_backup_is_replaced() {
         );
         assert_eq!((done.errors, done.exit_code), (sentence, 1));
         assert_eq!(fs::read_to_string(&other).unwrap(), "no store");
-        // Its own data file is a store, and is in use.
+        // Its own data file is a store, and not a backup.
         let done = site.run(&["backup", &site.data_file().to_string_lossy()]);
         assert_eq!((done.errors.lines().count(), done.exit_code), (1, 1), "{done:?}");
         let done = site.run(&["backup", &site.dir().join("nowhere/file").to_string_lossy()]);
@@ -133,7 +134,10 @@ fn begin_backup(site: &Site) -> Child {
     let before = unfinished(site);
     let mut command = site.program(Path::new(PROGRAM));
     let child = command.args(["backup", &backup_file(site)]).spawn().expect("the program can be run");
-    eventually("the backup has begun", || unfinished(site) != before);
+    eventually("some of the backup is there", || {
+        let mut new = unfinished(site).into_iter().filter(|name| !before.contains(name));
+        new.any(|name| fs::metadata(site.dir().join(name)).is_ok_and(|draft| draft.len() > 0))
+    });
     child
 }
 
@@ -154,8 +158,84 @@ fn a_backup_that_is_killed_leaves_the_old_one() {
     assert!(!status.success(), "it was killed before its end");
     assert!(fs::read(backup_file(&site)).unwrap() == old);
     site.assert_clean();
+    assert_eq!(unfinished(&site).len(), 1);
     site.succeed(&["backup", &backup_file(&site)]);
+    assert_eq!(unfinished(&site).len(), 0);
     assert_eq!(contents_in(&mut restored(Path::new(&backup_file(&site)))).len(), LARGE_MESSAGES);
+}
+
+/// The service goes on writing for nobody; what it wrote is removed by the backup after it.
+#[test]
+fn a_backup_whose_administrator_is_killed_leaves_the_old_one() {
+    let (site, service) = large_site();
+    let old = fs::read(backup_file(&site)).unwrap();
+    // Checked by the service, since it has the file open.
+    site.succeed(&["check", &site.data_file().to_string_lossy()]);
+    let mut child = begin_backup(&site);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(fs::read(backup_file(&site)).unwrap() == old);
+    eventually("the next backup removes what was left", || {
+        site.succeed(&["backup", &backup_file(&site)]);
+        unfinished(&site).is_empty()
+    });
+    service.stop();
+    site.assert_clean();
+    assert_eq!(contents_in(&mut restored(Path::new(&backup_file(&site)))).len(), LARGE_MESSAGES);
+}
+
+/// As a unit of systemd has it: another user, a /tmp of its own, and file systems that it may not write to.
+#[test]
+fn a_service_that_sees_other_file_systems_backs_up_to_where_the_administrator_says() {
+    const NOBODY: u32 = 65534;
+    if !in_a_mount_namespace_of_its_own() {
+        return;
+    }
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let (private, protected) = (site.dir().join("private"), site.dir().join("protected"));
+    fs::create_dir(&private).unwrap();
+    fs::create_dir(&protected).unwrap();
+    let program = site.dir().join("bin/pop3svc");
+    fs::copy(PROGRAM, &program).unwrap();
+    for path in [site.mailroot(), site.data_file(), site.mailroot().join("winpop.key")] {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let script = "mount -t tmpfs none \"$1\" && mount --bind \"$2\" \"$2\" && mount -o remount,bind,ro \"$2\" && \
+                  exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$3\" serve";
+    let service = site.start_by(|site| {
+        let mut command = site.program(Path::new("unshare"));
+        command.args(["--mount", "sh", "-c", script, "sh"]).args([&private, &protected, &program]);
+        command
+    });
+    service.lmtp().store(BOB, &numbered(1));
+    for dir in [&private, &protected] {
+        let file = dir.join("winpop.backup");
+        let told = site.succeed(&["backup", &file.to_string_lossy()]);
+        assert!(told.starts_with(&format!("{}: 1 message", file.display())), "{told}");
+        let metadata = fs::metadata(&file).unwrap();
+        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (0, 0o600));
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 1);
+        assert_eq!(contents_in(&mut restored(&file)), [numbered(1)]);
+    }
+    let done = site.run(&["backup", &private.join("no/file").to_string_lossy()]);
+    let told = format!(
+        "pop3svc: there is no directory {}. Make it first, or name a file in another one\n",
+        private.join("no").display()
+    );
+    assert_eq!((done.errors, done.exit_code), (told, 1));
+    service.stop();
+}
+
+/// Whether a service can be given other file systems here. A container may forbid it.
+fn in_a_mount_namespace_of_its_own() -> bool {
+    let tried = std::process::Command::new("unshare").args(["--mount", "setpriv", "--version"]).output();
+    assert!(tried.is_ok() || std::env::var_os("CI").is_none(), "unshare is not installed");
+    let can = is_root() && tried.is_ok_and(|done| done.status.success());
+    if !can {
+        eprintln!("passed over: it takes root, unshare and setpriv to give the service other file systems");
+    }
+    can
 }
 
 #[test]

@@ -155,8 +155,18 @@ impl Site {
     /// Starts the service, and waits until it can be reached.
     #[track_caller]
     pub fn start(&mut self) -> Service {
+        self.start_by(|site| {
+            let mut command = site.program(Path::new(PROGRAM));
+            command.arg("serve");
+            command
+        })
+    }
+
+    /// The same by a command that ends up as the service.
+    #[track_caller]
+    pub fn start_by(&mut self, command: impl Fn(&Self) -> Command) -> Service {
         for _ in 0..STARTS_MAX {
-            let service = Service::spawn(self);
+            let service = Service::spawn_by(self, &mut command(self));
             if service.is_ready() {
                 return service;
             }
@@ -241,8 +251,12 @@ struct LogState {
 impl Service {
     /// Starts it, without waiting for anything.
     pub fn spawn(site: &Site) -> Self {
-        let mut child =
-            site.program(Path::new(PROGRAM)).arg("serve").spawn().expect("the program can be run");
+        Self::spawn_by(site, site.program(Path::new(PROGRAM)).arg("serve"))
+    }
+
+    /// Starts it by a command that ends up as the service.
+    pub fn spawn_by(site: &Site, command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the program can be run");
         let log = Arc::new(Log::default());
         let errors = child.stderr.take().expect("it is piped");
         let reader = thread::spawn({
@@ -389,4 +403,16 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Whether this is root, which the test needs for `what`. If not the test is to return: it is skipped with a line that says
+/// so. Panics instead where the variable CI is set.
+pub fn needs_root(what: &str) -> bool {
+    if is_root() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "{what} takes root");
+    // Past the test runner, which keeps what a passing test prints to itself.
+    let _ = writeln!(std::io::stderr(), "skipped: {what} takes root");
+    false
 }

@@ -1,0 +1,144 @@
+//! Sums of the index's pages: a flipped bit is noticed where the page is read, and never reaches redb.
+//!
+//! The first page of each index extent holds a 64-bit sum, little-endian, for each of the other 255 pages; 0 is for a page
+//! that was never written. A sum covers the page and its place, so a page in the wrong place does not pass either.
+//!
+//! - A new sum is kept in memory when its page is written, and goes to the disk just before the sync that makes the
+//!   page durable. A page that a durable commit names is not written again while it is named, so its sum is the same in
+//!   the old and the new sector: a crash between the two leaves sum and page in agreement.
+//! - Sums find what a disk does by accident. They are no seal: whoever forges a page can forge its sum.
+
+use super::extent_at;
+use crate::store::disk::Disk;
+use std::io;
+use std::sync::Arc;
+
+pub const PAGE: u64 = 4096;
+/// Pages in an index extent that hold redb's octets; the page before them holds their sums.
+pub const PAGES: usize = 255;
+
+/// The sums of one extent's pages.
+pub type PageSums = Arc<[u64; PAGES]>;
+
+/// Sums by index extent, read from the disk when first needed.
+#[derive(Debug, Default)]
+pub struct Sums {
+    extents: Vec<Option<Extent>>,
+}
+
+#[derive(Debug)]
+struct Extent {
+    sums: PageSums,
+    is_changed: bool,
+}
+
+impl Sums {
+    /// The sums of index extent `index`, which lies in extent `place` of the file.
+    pub fn of(&mut self, disk: &dyn Disk, index: usize, place: u32) -> io::Result<PageSums> {
+        Ok(self.extent(disk, index, place)?.sums.clone())
+    }
+
+    fn extent(&mut self, disk: &dyn Disk, index: usize, place: u32) -> io::Result<&mut Extent> {
+        if self.extents.len() <= index {
+            self.extents.resize_with(index + 1, || None);
+        }
+        let known = &mut self.extents[index];
+        if known.is_none() {
+            let mut octets = [0; PAGES * 8];
+            disk.read_at(extent_at(place), &mut octets)?;
+            let mut sums = [0; PAGES];
+            for (sum, octets) in sums.iter_mut().zip(octets.chunks_exact(8)) {
+                *sum = u64::from_le_bytes(octets.try_into().expect("eight octets"));
+            }
+            *known = Some(Extent { sums: Arc::new(sums), is_changed: false });
+        }
+        Ok(known.as_mut().expect("it was just read"))
+    }
+
+    /// Notes the sums of pages about to be written at `inner` octets past the extent's first page.
+    pub fn note(
+        &mut self,
+        disk: &dyn Disk,
+        index: usize,
+        place: u32,
+        inner: u64,
+        octets: &[u8],
+    ) -> io::Result<()> {
+        let extent = self.extent(disk, index, place)?;
+        let sums = Arc::make_mut(&mut extent.sums);
+        extent.is_changed = true;
+        for (page, octets) in pages(inner, octets) {
+            // redb writes whole pages. Of part of one no sum is known until all of it is written again.
+            sums[page] = if octets.len() as u64 == PAGE { sum(index, page, octets) } else { 0 };
+        }
+        Ok(())
+    }
+
+    /// Takes back the sums of pages that were zeroed, from `inner` octets on.
+    pub fn forget(&mut self, disk: &dyn Disk, index: usize, place: u32, inner: u64) -> io::Result<()> {
+        let extent = self.extent(disk, index, place)?;
+        Arc::make_mut(&mut extent.sums)[(inner / PAGE) as usize..].fill(0);
+        extent.is_changed = true;
+        Ok(())
+    }
+
+    /// Keeps the sums of the first `count` index extents.
+    pub fn truncate(&mut self, count: usize) {
+        self.extents.truncate(count);
+    }
+
+    /// Writes what has changed. `map` says where index extents lie, plus one.
+    pub fn write_changed(&mut self, disk: &dyn Disk, map: &[u32]) -> io::Result<()> {
+        for (extent, place) in self.extents.iter_mut().zip(map) {
+            let Some(extent) = extent.as_mut().filter(|extent| extent.is_changed) else { continue };
+            let octets: Vec<u8> = extent.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+            disk.write_at(extent_at(place - 1), &octets)?;
+            extent.is_changed = false;
+        }
+        Ok(())
+    }
+}
+
+/// The first of these pages that is not what was written. `inner` is where `octets` begin, past the extent's first page;
+/// parts of pages are not compared.
+pub fn first_damaged(sums: &PageSums, index: usize, inner: u64, octets: &[u8]) -> Option<usize> {
+    pages(inner, octets)
+        .filter(|(_, octets)| octets.len() as u64 == PAGE)
+        .find(|(page, octets)| sums[*page] != 0 && sums[*page] != sum(index, *page, octets))
+        .map(|(page, _)| page)
+}
+
+/// The pages that these octets lie in, each with its part of them.
+fn pages(inner: u64, octets: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let before = ((PAGE - inner % PAGE) % PAGE).min(octets.len() as u64) as usize;
+    let (part, whole) = octets.split_at(before);
+    let part = (!part.is_empty()).then_some(((inner / PAGE) as usize, part));
+    let first = inner.div_ceil(PAGE) as usize;
+    part.into_iter().chain((first..).zip(whole.chunks(PAGE as usize)))
+}
+
+fn sum(index: usize, page: usize, octets: &[u8]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(octets);
+    hasher.update(&(index as u32).to_le_bytes());
+    hasher.update(&[page as u8]);
+    let hash = hasher.finalize();
+    let sum = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight octets"));
+    sum.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn octets_are_cut_at_pages() {
+        let octets = [0; 10_000];
+        let cut: Vec<_> = pages(100, &octets).map(|(page, octets)| (page, octets.len())).collect();
+        assert_eq!(cut, [(0, 3996), (1, 4096), (2, 1908)]);
+        let cut: Vec<_> = pages(8192, &octets[..8192]).map(|(page, octets)| (page, octets.len())).collect();
+        assert_eq!(cut, [(2, 4096), (3, 4096)]);
+        let cut: Vec<_> = pages(8200, &octets[..8]).map(|(page, octets)| (page, octets.len())).collect();
+        assert_eq!(cut, [(2, 8)]);
+    }
+}

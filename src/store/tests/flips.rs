@@ -1,0 +1,97 @@
+//! Flipped bits in a file that is being served: the process lives, what is damaged is refused, the rest goes on.
+
+use super::*;
+use crate::store::container::{EXTENT, extent_at};
+
+const MAILBOXES: usize = 40;
+const MESSAGES: usize = 12;
+const PAGE: u64 = 4096;
+
+fn mailbox(number: usize) -> String {
+    format!("user{number}@example.com")
+}
+
+/// A store whose index has many pages.
+fn many() -> Arc<SimulatedDisk> {
+    let disk = Arc::new(SimulatedDisk::default());
+    let names: Vec<String> = (0..MAILBOXES).map(mailbox).collect();
+    let store = store_with(&names.iter().map(String::as_str).collect::<Vec<_>>(), disk.clone());
+    let fields = format!("Received: {}\r\n", "x".repeat(700)).into_bytes();
+    for (number, name) in names.iter().enumerate() {
+        let letters = [Letter { prefix: fields.clone(), ..letter(name, 7) }];
+        for message in 0..MESSAGES {
+            let (text, letters) = (text(format!("{number} {message}").as_bytes()), letters.clone());
+            assert!(store.write(move |tx| tx.deliver(&text, &letters, 1)).wait().is_ok());
+        }
+    }
+    disk
+}
+
+/// Pages of the index that are in use, by their place in the file: without them a check complains.
+fn index_pages(disk: &SimulatedDisk) -> Vec<u64> {
+    let container = Container::open(Arc::new(disk.copy())).unwrap();
+    let extents = container.index_extents().into_iter().map(extent_at);
+    let pages = extents.flat_map(|at| (at..at + EXTENT).step_by(PAGE as usize));
+    let is_used = |at: &u64| {
+        let mut page = [0; PAGE as usize];
+        disk.read_at(*at, &mut page).unwrap();
+        let damaged = Arc::new(disk.copy());
+        flip(&damaged, *at + PAGE / 2, 0);
+        page.iter().any(|octet| *octet != 0)
+            && !Store::open_on(damaged).is_ok_and(|store| store.check().is_ok_and(|report| report.is_clean()))
+    };
+    pages.filter(is_used).collect()
+}
+
+fn flip(disk: &SimulatedDisk, at: u64, bit: u8) {
+    let mut octet = [0];
+    disk.read_at(at, &mut octet).unwrap();
+    disk.write_at(at, &[octet[0] ^ 1 << bit]).unwrap();
+}
+
+/// What a service does with a mailbox; false where a fault stood in the way.
+fn is_served(store: &Store, name: &str) -> bool {
+    let session = || -> Result<(), Fault> {
+        let Login::Welcome(maildrop) = store.open_maildrop(&address(name))? else { return Ok(()) };
+        let entries = maildrop.list()?;
+        for entry in &entries {
+            maildrop.message(entry.uid)?;
+        }
+        assert_eq!(try_deliver(store, &[name], b"new")?, [Delivery::Stored]);
+        assert!(maildrop.delete(&[entries[0].uid]).wait()?);
+        Ok(())
+    };
+    match session() {
+        Ok(()) => true,
+        Err(Fault::Damaged(_)) => false,
+        Err(fault) => panic!("{name}: {fault}"),
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_index_costs_what_it_hits_and_ends_nothing() {
+    let sound = many();
+    let pages = index_pages(&sound);
+    assert!(pages.len() > 100, "{} pages", pages.len());
+    let mut rng = fastrand::Rng::with_seed(79);
+    let (mut refused, mut served, mut not_served) = (0, 0, 0);
+    const ROUNDS: usize = 300;
+    for _ in 0..ROUNDS {
+        let disk = Arc::new(sound.copy());
+        flip(&disk, pages[rng.usize(..pages.len())] + rng.u64(..PAGE), rng.u8(..8));
+        let Ok(store) = Store::open_on(disk) else {
+            refused += 1;
+            continue;
+        };
+        for number in 0..4 {
+            let number = (number * 10 + rng.usize(..10)) % MAILBOXES;
+            match is_served(&store, &mailbox(number)) {
+                true => served += 1,
+                false => not_served += 1,
+            }
+        }
+    }
+    assert!(not_served > 0, "no flip was met");
+    assert!(served > 5 * not_served, "{served} served, {not_served} not, {refused} not opened");
+    assert!(refused < ROUNDS / 4, "{refused} of {ROUNDS} not opened");
+}
