@@ -13,6 +13,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 #[derive(Clone, Default)]
 pub struct Crowd(Arc<Mutex<State>>);
@@ -25,8 +26,8 @@ struct State {
 }
 
 struct Member {
-    /// Whether it has a place already, or waits for one.
-    is_seated: bool,
+    /// Since when it has a place; none while it waits for one.
+    seated: Option<Instant>,
     push: Sender<()>,
 }
 
@@ -44,7 +45,8 @@ pub struct Stranger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Among {
     All,
-    Seated,
+    /// Those that have had a place since then or longer.
+    SeatedBy(Instant),
 }
 
 impl Crowd {
@@ -52,7 +54,7 @@ impl Crowd {
     pub fn enter(&self, peer: IpAddr, most: u32) -> Option<Stranger> {
         let network = network_of(peer);
         let (push, pushed) = smol::channel::bounded(1);
-        let number = self.lock().add(network, most, Member { is_seated: false, push: push.clone() })?;
+        let number = self.lock().add(network, most, Member { seated: None, push: push.clone() })?;
         Some(Stranger { crowd: self.clone(), network, number: Mutex::new(Some(number)), push, pushed })
     }
 
@@ -98,14 +100,16 @@ impl State {
 
     /// Of groups of the same size, the one whose oldest is the oldest.
     fn next_to_go(&self, among: Among) -> Option<(IpAddr, u64)> {
-        let candidates = |group: &BTreeMap<u64, Member>| {
-            let mut numbers = group
-                .iter()
-                .filter(|(_, member)| among == Among::All || member.is_seated)
-                .map(|(number, _)| *number);
+        let may_go = |member: &Member| match among {
+            Among::All => true,
+            Among::SeatedBy(moment) => member.seated.is_some_and(|seated| seated <= moment),
+        };
+        let size_and_oldest = |group: &BTreeMap<u64, Member>| {
+            let mut numbers = group.iter().filter(|(_, member)| may_go(member)).map(|(number, _)| *number);
             numbers.next().map(|oldest| (1 + numbers.count(), Reverse(oldest)))
         };
-        let groups = self.groups.iter().filter_map(|(network, group)| Some((candidates(group)?, *network)));
+        let groups =
+            self.groups.iter().filter_map(|(network, group)| Some((size_and_oldest(group)?, *network)));
         groups.max().map(|((_, Reverse(oldest)), network)| (network, oldest))
     }
 }
@@ -117,7 +121,7 @@ impl Stranger {
         let mut state = self.crowd.lock();
         let member = number.and_then(|number| state.groups.get_mut(&self.network)?.get_mut(&number));
         if let Some(member) = member {
-            member.is_seated = true;
+            member.seated = Some(Instant::now());
         }
     }
 
@@ -131,7 +135,7 @@ impl Stranger {
     pub fn rejoin_crowd(&self) {
         let mut number = self.number();
         if number.is_none() {
-            let member = Member { is_seated: true, push: self.push.clone() };
+            let member = Member { seated: Some(Instant::now()), push: self.push.clone() };
             *number = self.crowd.lock().add(self.network, 0, member);
         }
     }
@@ -197,9 +201,10 @@ mod tests {
     fn those_without_a_place_are_spared_where_a_place_is_wanted() {
         let crowd = Crowd::default();
         let _waiting = [crowd.enter(ip(1), 0).unwrap(), crowd.enter(ip(1), 0).unwrap()];
-        assert!(!crowd.push_out(Among::Seated, None));
+        let before = Instant::now();
+        assert!(!crowd.push_out(Among::SeatedBy(before), None));
         let seated = enter(&crowd, 2);
-        assert!(crowd.push_out(Among::Seated, None) && was_pushed_out(&seated));
+        assert!(crowd.push_out(Among::SeatedBy(Instant::now()), None) && was_pushed_out(&seated));
     }
 
     #[test]

@@ -54,6 +54,30 @@ impl Drop for Counted {
     }
 }
 
+/// Something that may happen very often and is to be said now and then only.
+pub struct Rarely {
+    every: Duration,
+    state: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Rarely {
+    pub const fn new(every: Duration) -> Self {
+        Self { every, state: Mutex::new((None, 0)) }
+    }
+
+    /// It happened. How often since it was last said, if it is to be said now.
+    pub fn happened(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().expect("no holder of this lock panics");
+        let (said, count) = &mut *state;
+        *count += 1;
+        if said.is_some_and(|said| now.saturating_duration_since(said) < self.every) {
+            return None;
+        }
+        *said = Some(now);
+        Some(std::mem::take(count))
+    }
+}
+
 /// When users last logged in, for as long as that matters.
 #[derive(Default)]
 pub struct Logins(Mutex<HashMap<Address, Instant>>);
@@ -139,6 +163,14 @@ mod tests {
         assert!(count("2001:db8::2").is_none() && count("2001:db8:0:1::1").is_some());
         let _mapped = count("::ffff:192.0.2.7").unwrap();
         assert!(count("192.0.2.7").is_none() && count("192.0.2.8").is_some());
+    }
+
+    #[test]
+    fn what_happens_often_is_said_now_and_then_with_its_count() {
+        let (rarely, start) = (Rarely::new(Duration::from_secs(60)), Instant::now());
+        assert_eq!(rarely.happened(start), Some(1));
+        assert_eq!((0..5).find_map(|_| rarely.happened(start + Duration::from_secs(59))), None);
+        assert_eq!(rarely.happened(start + Duration::from_secs(60)), Some(6));
     }
 
     #[test]

@@ -133,7 +133,9 @@ mod tests {
         let starts: [&[u8]; 4] = [b"PROXY TCP4 ", b"PROXY TCP6 ", V2_SIGNATURE, b""];
         for _ in 0..20_000 {
             let start = starts[random.usize(..starts.len())];
-            let rest: Vec<u8> = (0..random.usize(..80)).map(|_| *random.choice(b" 01.:\r\n\x11\x20\x21\xff").unwrap()).collect();
+            let rest: Vec<u8> = (0..random.usize(..80))
+                .map(|_| *random.choice(b" 01.:\r\n\x11\x20\x21\xff").unwrap())
+                .collect();
             let _ = read(&[start, &rest].concat());
         }
     }
