@@ -1,7 +1,9 @@
 //! From an envelope and a text to letters in the store: the one way that mail comes in, whatever brought it.
 
+mod postmaster;
 mod spooling;
 
+use postmaster::address_of;
 pub use spooling::Spooling;
 
 use crate::address::Address;
@@ -72,19 +74,4 @@ pub async fn deliver(
         log::info!("message {id} from <{}> to <{path}>, {octets} octets: {verdict:?}", envelope.reverse_path);
     }
     Ok(verdicts)
-}
-
-/// Whose mailbox is meant. `<Postmaster>` without a domain is the postmaster of the first domain that has one.
-fn address_of(directory: &impl Read, path: &ForwardPath) -> Result<Option<Address>, Fault> {
-    if let ForwardPath::Mailbox(address) = path {
-        return Ok(Some(address.clone()));
-    }
-    let local: crate::address::LocalPart = "postmaster".parse().expect("it is a mailbox name");
-    for (domain, _) in directory.domains()? {
-        let address = Address { local: local.clone(), domain };
-        if directory.mailbox(&address)?.is_some() {
-            return Ok(Some(address));
-        }
-    }
-    Ok(None)
 }

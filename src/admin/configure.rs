@@ -68,6 +68,17 @@ impl Set {
                     .with_hint("To change both files at once: winpop set tlscert CERTIFICATE KEY")
             })?;
         }
+        if key.name == "postmaster"
+            && let Some(address) = after.postmaster.get()
+            && store
+                .read()
+                .and_then(|directory| directory.mailbox(address))
+                .map_err(Refusal::fault)?
+                .is_none()
+        {
+            return Err(Refusal::new(Code::NotFound, format!("there is no mailbox {address}"))
+                .with_hint(format!("To see the mailboxes: winpop list {}", address.domain)));
+        }
         if let Some(service) = context.service {
             service.apply(&before, &after).map_err(|why| Refusal::new(Code::Value, why))?;
         }

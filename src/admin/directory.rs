@@ -7,7 +7,7 @@ use super::commands::{Add, ChangePwd, Delete, Lock, Unlock};
 use super::reply::{Changed, Code, Refusal, Removed, Reply};
 use crate::address::{Address, Domain, Malformed};
 use crate::auth::password::Credential;
-use crate::store::{Fault, LockChange, Refused, Store, Tx};
+use crate::store::{Fault, LockChange, Read, Refused, Store, Tx};
 use crate::units::Octets;
 
 /// What most commands are about.
@@ -48,13 +48,24 @@ impl Add {
 fn add_domain(domain: Domain, store: &Store, now: u64) -> Result<Reply, Refusal> {
     let added = domain.clone();
     changed(store, move |tx| tx.add_domain(&added, now), |why| refusal_of_domain(why, &domain))?;
-    let notes = match domain.is_single_label() {
-        true => vec![format!(
+    let mut notes = vec![postmaster_note(&domain, store)?];
+    if domain.is_single_label() {
+        notes.push(format!(
             "{domain} is a single label; mail from elsewhere needs a fully qualified domain name"
-        )],
-        false => vec![],
-    };
+        ));
+    }
     Ok(Changed { notes, ..Changed::new("add", &domain, format!("Domain {domain} added")) }.into())
+}
+
+/// Who gets mail for the postmaster of a new domain (RFC 5321 section 4.5.1).
+fn postmaster_note(domain: &Domain, store: &Store) -> Result<String, Refusal> {
+    let setting =
+        store.read().and_then(|directory| directory.setting("postmaster")).map_err(Refusal::fault)?;
+    let where_to = match setting.filter(|address| !address.is_empty()) {
+        Some(address) => format!("goes to {address}, as the setting postmaster says"),
+        None => "goes to its first mailbox; another: winpop set postmaster ADDRESS".to_owned(),
+    };
+    Ok(format!("mail for postmaster@{domain} {where_to}"))
 }
 
 fn add_mailbox(

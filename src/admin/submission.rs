@@ -47,9 +47,13 @@ pub async fn deliver(
     // Who cannot be a mailbox is none.
     let (mut recipients, mut outcomes) = (Vec::new(), Vec::new());
     for typed in &submission.recipients {
-        let address = typed.trim().trim_start_matches('<').trim_end_matches('>').parse();
-        outcomes.push(address.is_err().then_some(Outcome::NoSuchMailbox));
-        recipients.extend(address.ok().map(ForwardPath::Mailbox));
+        let typed = typed.trim().trim_start_matches('<').trim_end_matches('>');
+        let path = match typed.eq_ignore_ascii_case("postmaster") {
+            true => Some(ForwardPath::Postmaster),
+            false => typed.parse().ok().map(ForwardPath::Mailbox),
+        };
+        outcomes.push(path.is_none().then_some(Outcome::NoSuchMailbox));
+        recipients.extend(path);
     }
     let envelope = Envelope {
         reverse_path: submission.reverse_path.clone(),

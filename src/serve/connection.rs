@@ -26,7 +26,7 @@ pub struct Connection {
     /// Replies not yet written.
     pub out: Vec<u8>,
     read: Box<[u8]>,
-    timer: Timer,
+    patience: Patience,
     idle_max: Duration,
     /// No wait goes past this moment.
     deadline: Option<Instant>,
@@ -39,7 +39,7 @@ impl Connection {
             lines: Lines::new(),
             out: buffers.out,
             read: buffers.read,
-            timer: Timer::never(),
+            patience: Patience::new(),
             idle_max,
             deadline: None,
         }
@@ -81,9 +81,8 @@ impl Connection {
                 }
             }
             large.resize(MESSAGE_READ_OCTETS, 0);
-            let count =
-                timed(&mut self.timer, wait_max(self.idle_max, self.deadline), self.stream.read(&mut large))
-                    .await?;
+            let wait_max = wait_max(self.idle_max, self.deadline);
+            let count = self.patience.bound(wait_max, self.stream.read(&mut large)).await?;
             match &large[..count] {
                 [] => return Err(io::ErrorKind::UnexpectedEof.into()),
                 octets => match take(octets) {
@@ -98,9 +97,8 @@ impl Connection {
     }
 
     async fn read_more(&mut self) -> io::Result<()> {
-        let count =
-            timed(&mut self.timer, wait_max(self.idle_max, self.deadline), self.stream.read(&mut self.read))
-                .await?;
+        let wait_max = wait_max(self.idle_max, self.deadline);
+        let count = self.patience.bound(wait_max, self.stream.read(&mut self.read)).await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -124,12 +122,8 @@ impl Connection {
         let mut left = &mut slices[..];
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
-            let count = timed(
-                &mut self.timer,
-                wait_max(self.idle_max, self.deadline),
-                self.stream.write_vectored(left),
-            )
-            .await?;
+            let wait_max = wait_max(self.idle_max, self.deadline);
+            let count = self.patience.bound(wait_max, self.stream.write_vectored(left)).await?;
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -144,7 +138,7 @@ impl Connection {
         let mut done = 0;
         while done < self.out.len() {
             let write = self.stream.write(&self.out[done..]);
-            match timed(&mut self.timer, wait_max(self.idle_max, self.deadline), write).await? {
+            match self.patience.bound(wait_max(self.idle_max, self.deadline), write).await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 count => done += count,
             }
@@ -189,7 +183,7 @@ impl Connection {
             }
             Ok(())
         };
-        timed(&mut self.timer, FAREWELL_MAX, drain).await
+        self.patience.bound(FAREWELL_MAX, drain).await
     }
 }
 
@@ -197,17 +191,43 @@ fn wait_max(idle_max: Duration, deadline: Option<Instant>) -> Duration {
     deadline.map_or(idle_max, |deadline| idle_max.min(deadline.saturating_duration_since(Instant::now())))
 }
 
-/// The outcome of `operation`, or `TimedOut`.
-async fn timed<T>(
-    timer: &mut Timer,
-    time_max: Duration,
-    operation: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
-    timer.set_after(time_max);
-    operation
-        .or(async {
-            timer.await;
+/// Bounds the waits of a connection with one timer. The timer is armed by the first operation that has to wait, and when
+/// it fires early it is armed again for what is left: setting it for each operation would wake the reactor
+/// several times a session.
+struct Patience {
+    timer: Timer,
+    /// When the timer fires, if it is armed.
+    fires: Option<Instant>,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { timer: Timer::never(), fires: None }
+    }
+
+    /// The outcome of `operation`, or `TimedOut` after `wait_max`.
+    async fn bound<T>(
+        &mut self,
+        wait_max: Duration,
+        operation: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        let begin = Instant::now();
+        let too_long = async {
+            // Not reached where the operation is ready at once.
+            self.until(begin + wait_max).await;
             Err(io::ErrorKind::TimedOut.into())
-        })
-        .await
+        };
+        operation.or(too_long).await
+    }
+
+    async fn until(&mut self, end: Instant) {
+        while Instant::now() < end {
+            if self.fires.is_none_or(|fires| end < fires) {
+                self.timer.set_at(end);
+                self.fires = Some(end);
+            }
+            (&mut self.timer).await;
+            self.fires = None;
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::auth::{ChannelBinding, ntlm};
 use crate::message::Uid;
 use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
 use crate::random;
-use crate::store::{Fault, Maildrop};
+use crate::store::{Fault, Maildrop, Revocation};
 use crate::verdict::Login;
 use crate::wire::{self, Line};
 use async_io::Timer;
@@ -40,6 +40,7 @@ pub async fn serve(
         version: 0,
         stranger,
         maildrop: None,
+        revocation: None,
         uids: Vec::new(),
     };
     connection.set_deadline(Some(Instant::now() + LOGIN_MAX));
@@ -96,6 +97,7 @@ struct Driver {
     stranger: Arc<Stranger>,
     /// Once somebody has logged in.
     maildrop: Option<Arc<Maildrop>>,
+    revocation: Option<Revocation>,
     /// The list's, in its order.
     uids: Vec<Uid>,
 }
@@ -140,19 +142,19 @@ impl Driver {
         octets_max: usize,
     ) -> io::Result<Option<Next>> {
         let session = &mut self.session;
-        let maildrop = self.maildrop.clone();
         let line = connection.line(octets_max, |line, out| match line {
             Line::Whole(line) | Line::BareLf(line) => session.handle(Event::Line(line), out),
             Line::TooLong => session.handle(Event::LineTooLong, out),
         });
-        let Some(maildrop) = maildrop else { return line.await.map(Some) };
+        let Some(revocation) = &mut self.revocation else { return line.await.map(Some) };
         let revoked = async {
-            maildrop.revoked().await;
+            revocation.happened().await;
             Ok(None)
         };
         let outcome = revoked.or(async { line.await.map(Some) }).await;
         if let Ok(None) = outcome {
-            log::info!("session of {} ended: the mailbox was locked or deleted", maildrop.address());
+            let address = self.maildrop().address();
+            log::info!("session of {address} ended: the mailbox was locked or deleted");
             connection.out.extend_from_slice(b"-ERR [SYS/PERM] the mailbox was locked or deleted\r\n");
         }
         outcome
@@ -170,6 +172,11 @@ impl Driver {
     async fn log_in(&mut self, credentials: Credentials) -> Event<'static> {
         self.wait_as_guesser(credentials.name.clone()).await;
         let service = self.service.clone();
+        // Another thread would cost more than recalling does, and nobody who has logged in lately is to stand in line with
+        // those who guess.
+        if let Some(outcome) = service.accounts.recall(&credentials).transpose() {
+            return self.welcome(outcome);
+        }
         let _turn = service.password_checks.acquire().await;
         let checking = service.clone();
         let outcome = smol::unblock(move || checking.accounts.log_in(&credentials)).await;
@@ -211,6 +218,7 @@ impl Driver {
                 );
                 self.service.guard.succeeded(self.peer, &self.name, Instant::now());
                 self.stranger.leave_crowd();
+                self.revocation = Some(maildrop.revocation());
                 self.maildrop = Some(Arc::new(maildrop));
                 Event::LoggedIn(Login::Welcome(totals))
             }

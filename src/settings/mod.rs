@@ -13,7 +13,7 @@ mod networks;
 mod values;
 
 pub use networks::{Listen, Networks, Plaintext};
-pub use values::{DomainRole, FilePath, Hostname, Logging, Method, Size, Span, Value, Whole};
+pub use values::{DomainRole, FilePath, Hostname, Logging, MailboxName, Method, Size, Span, Value, Whole};
 
 use crate::nearest::nearest;
 use crate::units::Octets;
@@ -24,6 +24,9 @@ const THREADS_MAX: u32 = 32;
 const RFC_IDLE_SECONDS_MIN: u64 = 600;
 /// RFC 5321 section 4.5.3.1.7: at least 64K octets of a message are taken.
 const RFC_MESSAGE_OCTETS_MIN: u64 = 64 << 10;
+/// A row beside the settings that the program keeps for itself: the secret from which the salts of unknown names are
+/// derived, in hexadecimal digits. It stays for as long as the store, so that those salts do.
+pub const DECOY_SECRET: &str = "decoysecret";
 /// The word that brings a setting back to its default.
 const DEFAULT: &str = "default";
 
@@ -142,6 +145,8 @@ settings! {
         "TCP port on which POP3 clients are answered under TLS from the start; 0 is off";
     listen: Listen = Listen::All, "*", AtOnce,
         "IP addresses on which the service listens";
+    postmaster: MailboxName = MailboxName::none(), "the domain's first mailbox", AtOnce,
+        "Mailbox that takes mail for the postmaster of every domain that has no mailbox of that name";
     hostname: Hostname = Hostname::of_this_machine(), "the machine's", AtOnce,
         "Name by which the service calls itself in greetings and Received fields";
     smtpport: Whole<0, 65535> = Whole::new(25), "25", AtOnce,
@@ -237,6 +242,7 @@ impl Settings {
         let mut complaints = Vec::new();
         for (name, text) in rows {
             match STORED.iter().find(|key| key.name == name) {
+                None if name == DECOY_SECRET => {}
                 None => complaints
                     .push(format!("the store holds a setting {name}, which this version does not know")),
                 Some(key) => {

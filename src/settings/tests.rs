@@ -36,6 +36,7 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("idletimeout", &["10", "86400", "10m", "1d"], &["9", "86401", "never"]),
         ("shutdowngrace", &["0", "3600"], &["3601", "-1"]),
         ("hostname", &["mail.example.com", "localhost"], &["", "a..b", "10.0.0.1"]),
+        ("postmaster", &["ann@example.com", ""], &["ann", "a..b@example.com"]),
         ("listen", &["*", "127.0.0.1", "127.0.0.1 ::1"], &["", "eth0"]),
         ("plaintext", &["tls", "ALWAYS", "192.168.7.0/24 10.0.0.0/8"], &["", "never"]),
         ("proxyfrom", &["none", "192.168.7.0/24 10.0.0.0/8", "::1"], &["", "tls"]),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::address::Domain;
+use crate::address::{Address, Domain};
 use crate::units::{Octets, Seconds};
 
 /// A type of values of settings.
@@ -282,6 +282,46 @@ impl FromStr for Hostname {
 impl Value for Hostname {
     fn allowed() -> String {
         "a host name".to_owned()
+    }
+}
+
+/// The address of a mailbox, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailboxName(Option<Address>);
+
+impl MailboxName {
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    pub fn get(&self) -> Option<&Address> {
+        self.0.as_ref()
+    }
+}
+
+impl FromStr for MailboxName {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        match typed {
+            "" => Ok(Self(None)),
+            typed => typed
+                .parse()
+                .map(|address| Self(Some(address)))
+                .map_err(|malformed: crate::address::Malformed| malformed.to_string()),
+        }
+    }
+}
+
+impl Value for MailboxName {
+    fn allowed() -> String {
+        "a mailbox".to_owned()
+    }
+}
+
+impl fmt::Display for MailboxName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|address| address.fmt(f))
     }
 }
 

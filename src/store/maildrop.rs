@@ -15,6 +15,7 @@ use crate::address::Address;
 use crate::message::{Entry, Totals, Uid};
 use crate::verdict;
 use smol::channel::{Receiver, Sender};
+use smol::stream::StreamExt as _;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -72,6 +73,19 @@ pub struct Maildrop {
     /// Messages with this sequence number or a higher one came after the login.
     below: u64,
     claim: Claim,
+}
+
+/// The end of a claim from outside. It keeps its place in the queue of listeners between waits, since a session waits for
+/// it with every line it reads.
+pub struct Revocation(std::pin::Pin<Box<Receiver<Infallible>>>);
+
+impl Revocation {
+    /// Returns when the mailbox is locked or deleted.
+    pub async fn happened(&mut self) {
+        if let Some(never) = self.0.next().await {
+            match never {}
+        }
+    }
 }
 
 /// A message to be sent. While it is held, the space of its text is not used again.
@@ -177,11 +191,8 @@ impl Maildrop {
         self.store.write(move |tx| tx.delete_messages(&address, mailbox, &sequences))
     }
 
-    /// Returns when this session has to end because its mailbox was locked or deleted.
-    pub async fn revoked(&self) {
-        match self.claim.revoked.recv().await {
-            Ok(never) => match never {},
-            Err(_closed) => {}
-        }
+    /// Tells when this session has to end because its mailbox was locked or deleted.
+    pub fn revocation(&self) -> Revocation {
+        Revocation(Box::pin(self.claim.revoked.clone()))
     }
 }

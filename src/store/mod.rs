@@ -46,7 +46,7 @@ pub use delivery::Letter;
 pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
 pub use index::{Fault, Read, Tx};
-pub use maildrop::Maildrop;
+pub use maildrop::{Maildrop, Revocation};
 pub use open_error::{OpenError, OpenErrorKind};
 pub use quota::of_mailbox as quota_of_mailbox;
 pub use repair::{LostMessage, RepairReport};

@@ -15,6 +15,7 @@ mod system {
     mod live;
     mod maildrop;
     mod pop3;
+    mod postmaster;
     mod receiving;
     mod shutdown;
     mod sockets;

@@ -93,7 +93,7 @@ fn a_lock_ends_the_session_and_its_deletions_but_not_delivery() {
             false => tx.lock_mailbox(&ann),
         });
         assert_eq!(locked.wait().unwrap(), Ok(LockChange::Changed));
-        smol::block_on(maildrop.revoked());
+        smol::block_on(maildrop.revocation().happened());
         assert!(!maildrop.delete(&uids).wait().unwrap());
         drop(maildrop);
         assert_eq!(login_name(&store.open_maildrop(&address(ANN)).unwrap()), "locked");

@@ -53,7 +53,7 @@ fn a_lock_that_gets_through_a_fault_ends_the_session() {
         disk.fail_after(None);
         if let Ok(answer) = answer {
             assert_eq!(answer, Ok(LockChange::Changed));
-            let ended = smol::block_on(smol::future::poll_once(maildrop.revoked()));
+            let ended = smol::block_on(smol::future::poll_once(maildrop.revocation().happened()));
             assert!(ended.is_some(), "{operations} operations");
             locked_in_spite_of_it += usize::from(failed);
         }

@@ -1,0 +1,76 @@
+//! Mail for the postmaster, which every domain here must take (RFC 5321 section 4.5.1).
+//!
+//! It goes to the first of these that exists:
+//! 1. the mailbox `postmaster` of the domain;
+//! 2. the mailbox that the setting `postmaster` names;
+//! 3. the oldest mailbox of the domain.
+//!
+//! `<Postmaster>` without a domain means the setting's mailbox, or else the postmaster of the first domain that has a
+//! mailbox of that name, or else of the first domain that has any mailbox. A domain without mailboxes has nobody who
+//! could read it, and another domain's users are none of its business: it takes no mail for the postmaster either.
+//!
+//! Quotas and locks hold as for any mail to the mailbox: a full one refuses, a locked one takes.
+
+use crate::address::{Address, Domain, LocalPart};
+use crate::envelope::ForwardPath;
+use crate::store::{Fault, Read};
+
+const SETTING: &str = "postmaster";
+
+/// The mailbox address that is meant, which may not exist; none if nobody is postmaster.
+pub fn address_of(directory: &impl Read, path: &ForwardPath) -> Result<Option<Address>, Fault> {
+    let address = match path {
+        ForwardPath::Postmaster => return without_domain(directory),
+        ForwardPath::Mailbox(address) => address,
+    };
+    let plain = address.without_detail();
+    if plain.local != postmaster() || directory.mailbox(&plain)?.is_some() {
+        return Ok(Some(address.clone()));
+    }
+    // What is not ours stays so.
+    if directory.domain(&plain.domain)?.is_none() {
+        return Ok(Some(address.clone()));
+    }
+    match of_setting(directory)? {
+        Some(address) => Ok(Some(address)),
+        None => oldest(directory, &plain.domain),
+    }
+}
+
+fn without_domain(directory: &impl Read) -> Result<Option<Address>, Fault> {
+    if let Some(address) = of_setting(directory)? {
+        return Ok(Some(address));
+    }
+    let domains = directory.domains()?;
+    for (domain, _) in &domains {
+        let address = Address { local: postmaster(), domain: domain.clone() };
+        if directory.mailbox(&address)?.is_some() {
+            return Ok(Some(address));
+        }
+    }
+    for (domain, _) in &domains {
+        if let Some(address) = oldest(directory, domain)? {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}
+
+/// The mailbox of the setting, if it still exists.
+fn of_setting(directory: &impl Read) -> Result<Option<Address>, Fault> {
+    let Some(address) = directory.setting(SETTING)?.and_then(|text| text.parse::<Address>().ok()) else {
+        return Ok(None);
+    };
+    Ok(directory.mailbox(&address)?.is_some().then_some(address))
+}
+
+/// Ids are given out in ascending order. Takes time in proportion to the number of mailboxes of the domain.
+fn oldest(directory: &impl Read, domain: &Domain) -> Result<Option<Address>, Fault> {
+    let mailboxes = directory.mailboxes(domain)?.into_iter();
+    let first = mailboxes.min_by_key(|(_, row)| row.id);
+    Ok(first.map(|(local, _)| Address { local, domain: domain.clone() }))
+}
+
+fn postmaster() -> LocalPart {
+    "postmaster".parse().expect("it is a mailbox name")
+}
