@@ -133,6 +133,15 @@ impl DataFile {
         }
     }
 
+    /// Opens a file that is only read. The lock is taken all the same: nobody is to change it meanwhile.
+    pub fn open_to_read(path: &Path) -> Result<Self, FileError> {
+        match File::open(path) {
+            Ok(file) => Self::locked(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(FileError::Missing),
+            Err(e) => Err(FileError::Io(e)),
+        }
+    }
+
     /// Takes a file over that somebody else has made, open for reading and writing. It must hold nothing yet.
     pub fn empty(file: File) -> Result<Self, FileError> {
         let metadata = file.metadata().map_err(FileError::Io)?;
@@ -142,7 +151,8 @@ impl DataFile {
         Self::locked(file)
     }
 
-    fn locked(file: File) -> Result<Self, FileError> {
+    /// Takes a file over that somebody else has opened, for reading and writing.
+    pub fn locked(file: File) -> Result<Self, FileError> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FileError::Locked),
