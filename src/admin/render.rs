@@ -97,7 +97,7 @@ fn checked_text(checked: &Checked) -> String {
         let _ = writeln!(text, "Lost: {}", lost_text(lost));
     }
     for finding in &checked.findings {
-        let _ = writeln!(text, "Damage: {finding}");
+        let _ = writeln!(text, "Found: {finding}");
     }
     match checked.findings_total {
         0 => text.push_str("Everything is as it should be\n"),

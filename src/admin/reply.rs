@@ -264,6 +264,8 @@ pub enum Code {
     NoStore,
     /// The service, or another administrator's command, stands in the way for the moment.
     Busy,
+    /// A file that is no whole mail store.
+    Damaged,
     /// A fault of the disk, of the data file or of the connection to the service.
     Fault,
     /// The administrator thought better of it.

@@ -11,6 +11,7 @@ mod first_start;
 mod help;
 mod man;
 mod quickstart;
+mod restore;
 mod sendmail;
 mod serve;
 mod terminal;
@@ -122,6 +123,7 @@ fn run(command: Command, common: &Common) -> ExitCode {
             .map(|()| String::new()),
         Command::Serve(_) => mailroot(common).and_then(serve::serve).map(|()| String::new()),
         Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),
+        Command::Restore(typed) => return look_after(restore::restore(&typed, || mailroot(common)), common),
         Command::Key(typed) => return look_after(upkeep::key(&typed, || mailroot(common)), common),
         Command::Check(typed) => return look_after(upkeep::check(&typed, || mailroot(common)), common),
     };
