@@ -106,11 +106,14 @@ impl Verifier {
 
 /// ClientKey and ServerKey of RFC 5802 section 3.
 fn keys(password: &str, salt: &[u8], iterations: u32) -> ([u8; 32], [u8; 32]) {
-    // Normalize(password) is SASLprep (RFC 4013). A password that it prohibits is used as it was typed: clients
-    // do the same, and refusing it would lock out whoever brings it from elsewhere.
-    let prepared = stringprep::saslprep(password).unwrap_or(Cow::Borrowed(password));
-    let salted = hash::pbkdf2_sha256(prepared.as_bytes(), salt, iterations);
+    let salted = hash::pbkdf2_sha256(prepared(password).as_bytes(), salt, iterations);
     (hmac_sha256(&salted, b"Client Key"), hmac_sha256(&salted, b"Server Key"))
+}
+
+/// The password as SASLprep makes it (RFC 4013). One that it prohibits is used as it was typed: clients do the same, and
+/// refusing it would lock out whoever brings it from elsewhere.
+pub(super) fn prepared(password: &str) -> Cow<'_, str> {
+    stringprep::saslprep(password).unwrap_or(Cow::Borrowed(password))
 }
 
 impl fmt::Debug for Credential {

@@ -11,7 +11,7 @@ use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERM
 use crate::random;
 use crate::store::{Fault, Maildrop, Revocation};
 use crate::verdict::Login;
-use crate::wire::{self, Line};
+use crate::wire::{self, Line, surrogate};
 use async_io::Timer;
 use smol::future::FutureExt;
 use std::io;
@@ -209,6 +209,10 @@ impl Driver {
                 Event::LoggedIn(Login::TooSoon)
             }
             Ok(Login::Welcome(maildrop)) => {
+                let maildrop = match self.session.takes_utf8() {
+                    true => maildrop,
+                    false => maildrop.with_surrogates(),
+                };
                 let totals = maildrop.totals();
                 log::info!(
                     "{} logged in from {}: {} messages",
@@ -285,7 +289,14 @@ impl Driver {
             None => &message.text[..],
             Some(lines) => &message.text[..wire::top_end(&message.text, lines)],
         };
-        connection.send(&[send.status.as_bytes(), &message.prefix, text, TERMINATOR]).await?;
+        let status = send.status.as_bytes();
+        if message.needs_surrogate {
+            let (header, body) = text.split_at(wire::body_start(text));
+            let [prefix, header] = [&message.prefix, header].map(surrogate::header);
+            connection.send(&[status, &prefix, &header, body, TERMINATOR]).await?;
+        } else {
+            connection.send(&[status, &message.prefix, text, TERMINATOR]).await?;
+        }
         Ok(Event::Sent)
     }
 

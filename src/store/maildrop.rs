@@ -70,6 +70,8 @@ pub struct Maildrop {
     address: Address,
     mailbox: u32,
     totals: Totals,
+    totals_of_surrogates: Totals,
+    gives_surrogates: bool,
     /// Messages with this sequence number or a higher one came after the login.
     below: u64,
     claim: Claim,
@@ -94,6 +96,8 @@ pub struct StoredMessage {
     pub prefix: Vec<u8>,
     /// The text in wire form.
     pub text: View,
+    /// Whether its header gives way to the surrogate.
+    pub needs_surrogate: bool,
     _pin: Pin,
 }
 
@@ -122,6 +126,8 @@ impl Store {
             address: address.clone(),
             mailbox: mailbox.id,
             totals: Totals { messages: counts.messages, octets: counts.octets },
+            totals_of_surrogates: Totals { messages: counts.messages, octets: counts.octets_without_utf8 },
+            gives_surrogates: false,
             below: counts.next_sequence,
             claim,
         }))
@@ -133,9 +139,14 @@ impl Maildrop {
         &self.address
     }
 
+    /// The maildrop as a client has it that does not take UTF-8 in headers.
+    pub fn with_surrogates(self) -> Self {
+        Self { gives_surrogates: true, ..self }
+    }
+
     /// As of the login.
     pub fn totals(&self) -> Totals {
-        self.totals
+        if self.gives_surrogates { self.totals_of_surrogates } else { self.totals }
     }
 
     /// The messages as of the login, oldest first. Takes time in proportion to their number.
@@ -148,7 +159,9 @@ impl Maildrop {
             for row in table.range((self.mailbox, 0)..(self.mailbox, self.below))? {
                 let (key, row) = row?;
                 let head = MessageHead::from_row(row.value())?;
-                entries.push(Entry { octets: head.octets, uid: Uid { seq: key.value().1, tag: head.tag } });
+                let surrogate = head.surrogate_octets.filter(|_| self.gives_surrogates);
+                let octets = surrogate.unwrap_or(head.octets);
+                entries.push(Entry { octets, uid: Uid { seq: key.value().1, tag: head.tag } });
             }
             Ok(entries)
         })
@@ -181,7 +194,12 @@ impl Maildrop {
             return Err(Fault::damaged("a message's text has no row"));
         };
         let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
-        Ok(Some(StoredMessage { prefix: message.prefix, text: view, _pin: pin }))
+        Ok(Some(StoredMessage {
+            prefix: message.prefix,
+            text: view,
+            needs_surrogate: self.gives_surrogates && message.surrogate_octets.is_some(),
+            _pin: pin,
+        }))
     }
 
     /// Deletes messages, all or none. False: none, because the mailbox has been locked or deleted.
