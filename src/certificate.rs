@@ -23,6 +23,14 @@ const OWN_VALIDITY: Duration = Duration::days(3650);
 /// A clock that is a little behind must not find the certificate not yet valid.
 const OWN_BACKDATED: Duration = Duration::days(1);
 
+/// Tags of DER (X.690 section 8.1.2).
+const INTEGER: u8 = 0x02;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+const SEQUENCE: u8 = 0x30;
+/// `[0]`, the version of a certificate.
+const VERSION: u8 = 0xa0;
+
 /// What a client can compare, and an administrator read out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
@@ -157,6 +165,29 @@ pub fn endpoint_binding(der: &[u8]) -> Vec<u8> {
     }
 }
 
+/// The first instant at which the certificate is no longer valid (`Certificate.tbsCertificate.validity.notAfter`, RFC 5280
+/// section 4.1.2.5). None if the certificate is not in the form that it prescribes.
+pub fn ends(der: &[u8]) -> Option<OffsetDateTime> {
+    let (certificate, _) = der_element(der, SEQUENCE)?;
+    let (tbs, _) = der_element(certificate, SEQUENCE)?;
+    // The version is left out of a certificate of version 1.
+    let from_serial = der_element(tbs, VERSION).map_or(tbs, |(_, rest)| rest);
+    let (_, after_serial) = der_element(from_serial, INTEGER)?;
+    let (_, after_algorithm) = der_element(after_serial, SEQUENCE)?;
+    let (_, after_issuer) = der_element(after_algorithm, SEQUENCE)?;
+    let (validity, _) = der_element(after_issuer, SEQUENCE)?;
+    let after_begin = [UTC_TIME, GENERALIZED_TIME].iter().find_map(|tag| der_element(validity, *tag))?.1;
+    let text = match der_element(after_begin, UTC_TIME) {
+        Some((short, _)) => {
+            let century = if short < b"50".as_slice() { "20" } else { "19" };
+            format!("{century}{}", std::str::from_utf8(short).ok()?)
+        }
+        None => std::str::from_utf8(der_element(after_begin, GENERALIZED_TIME)?.0).ok()?.to_owned(),
+    };
+    let form = time::macros::format_description!("[year][month][day][hour][minute][second]Z");
+    Some(time::PrimitiveDateTime::parse(&text, &form).ok()?.assume_utc())
+}
+
 /// The object identifier in `Certificate.signatureAlgorithm` (RFC 5280 section 4.1.1.2).
 fn signature_algorithm(der: &[u8]) -> Option<&[u8]> {
     let (certificate, _) = der_element(der, 0x30)?;
@@ -205,6 +236,17 @@ mod tests {
             assert_eq!(signature_algorithm(&row.certificate[..end]), None);
         }
         assert!(certified(vec![row.certificate.into()], PrivateKeyDer::Pkcs8(row.key.into())).is_ok());
+    }
+
+    #[test]
+    fn a_certificate_says_when_it_ends() {
+        let now = OffsetDateTime::from_unix_timestamp(1_780_000_000).unwrap();
+        let row = make("mail.example.com", now).unwrap();
+        assert_eq!(ends(&row.certificate), Some(now + OWN_VALIDITY));
+        // From 2050 on the time has its other form (RFC 5280 section 4.1.2.5.2).
+        let later = OffsetDateTime::from_unix_timestamp(2_600_000_000).unwrap();
+        assert_eq!(ends(&make("mail.example.com", later).unwrap().certificate), Some(later + OWN_VALIDITY));
+        assert_eq!(ends(b"no certificate"), None);
     }
 
     #[test]

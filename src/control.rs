@@ -20,6 +20,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -27,8 +28,8 @@ use std::time::Duration;
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, standard};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg, socket_with,
 };
 
 use crate::admin::reply::Code;
@@ -46,9 +47,11 @@ pub const REQUEST_OCTETS_MAX: usize = 1 << 20;
 pub const ANSWER_OCTETS_MAX: usize = 64 << 20;
 /// What decoding an answer may allocate; rows are larger in memory than in a frame.
 const ANSWER_MEMORY_MAX: usize = 2 * ANSWER_OCTETS_MAX;
-/// How long the tool waits for the service to take or send the next octets. Deleting a domain with very much
-/// mail is one silence.
-const SILENCE_MAX: Duration = Duration::from_secs(600);
+/// How long the tool waits for a service to take its request. A service takes them at once, unless many others are under
+/// way.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it then waits for the next octets. Deleting a domain with very much mail is one silence.
+pub const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 /// What became of a command that a service carried out.
 pub type Answer = Result<Reply, Refusal>;
@@ -67,7 +70,9 @@ pub enum BadFrame {
 pub enum CallError {
     /// Nobody listens, the socket may not be used, or the service went before it took the request: nothing was done.
     NotTaken(io::Error),
-    /// The connection broke after the request was taken: nobody knows whether it was carried out.
+    /// The service did not take the request in this time, and will not any more: nothing was done.
+    Silent(Duration),
+    /// The connection broke, or nothing came for [`SILENCE_MAX`], after the request was taken: nobody knows whether it was carried out.
     Broken(io::Error),
     BadAnswer(BadFrame),
 }
@@ -117,34 +122,81 @@ pub enum Enclosed<'a> {
     File(&'a File),
 }
 
-/// Has the service that listens on `socket` carry out a request, and waits for its answer.
-pub fn call(socket: &Path, request: &Request, enclosed: Enclosed) -> Result<Answer, CallError> {
+/// Has the service that listens on `socket` carry out a request, and waits for its answer. A service that has not taken
+/// the request after `patience` is given up.
+pub fn call(
+    socket: &Path,
+    request: &Request,
+    enclosed: Enclosed,
+    patience: Duration,
+) -> Result<Answer, CallError> {
     let request = encode_request(request).map_err(CallError::BadAnswer)?;
-    let mut stream = UnixStream::connect(socket).map_err(CallError::NotTaken)?;
-    ask(&mut stream, &request, enclosed).map_err(CallError::NotTaken)?;
+    let mut stream = connect(socket).map_err(CallError::NotTaken)?;
+    ask(&mut stream, &request, enclosed, patience)?;
+    if let Enclosed::Content(content) = enclosed {
+        send_content(&mut stream, content).map_err(CallError::Broken)?;
+    }
     let answer = read_answer(&mut stream).map_err(CallError::Broken)?;
     answer.and_then(|octets| decode_answer(&octets)).map_err(CallError::BadAnswer)
 }
 
+/// Connects without waiting: a service that hangs lets connections queue until there is no room for one more.
+pub fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
+    let stream = UnixStream::from(stream);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
 /// Sends the request, and waits for it to be taken.
-fn ask(stream: &mut UnixStream, request: &[u8], enclosed: Enclosed) -> io::Result<()> {
-    stream.set_read_timeout(Some(SILENCE_MAX))?;
-    stream.set_write_timeout(Some(SILENCE_MAX))?;
-    let (content, sent): (&[u8], usize) = match enclosed {
-        Enclosed::Nothing => (b"", 0),
-        Enclosed::Content(content) => (content, 0),
-        Enclosed::File(file) => (b"", send_with_file(stream, request, file)?),
-    };
-    stream.write_all(&request[sent..])?;
-    // A service that refuses the request does not read the content; its answer says why.
-    if let Err(e) = stream.write_all(content)
-        && e.kind() != io::ErrorKind::BrokenPipe
-    {
-        return Err(e);
-    }
+fn ask(
+    stream: &mut UnixStream,
+    request: &[u8],
+    enclosed: Enclosed,
+    patience: Duration,
+) -> Result<(), CallError> {
+    let sent = send_request(stream, request, enclosed, patience);
     let mut taken = [0];
-    stream.read_exact(&mut taken)?;
-    if taken == [TAKEN] { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    match sent.and_then(|()| stream.read_exact(&mut taken)) {
+        Ok(()) if taken == [TAKEN] => Ok(()),
+        Ok(()) => Err(CallError::NotTaken(io::ErrorKind::InvalidData.into())),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            // From here on the service cannot say that it takes the request, and without that it does nothing. It may
+            // have said so just now.
+            stream.shutdown(Shutdown::Read).map_err(CallError::NotTaken)?;
+            match stream.read(&mut taken) {
+                Ok(1) => Err(CallError::Broken(io::ErrorKind::TimedOut.into())),
+                _ => Err(CallError::Silent(patience)),
+            }
+        }
+        Err(e) => Err(CallError::NotTaken(e)),
+    }
+}
+
+fn send_request(
+    stream: &mut UnixStream,
+    request: &[u8],
+    enclosed: Enclosed,
+    patience: Duration,
+) -> io::Result<()> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    let sent = match enclosed {
+        Enclosed::File(file) => send_with_file(stream, request, file)?,
+        Enclosed::Nothing | Enclosed::Content(_) => 0,
+    };
+    stream.write_all(&request[sent..])
+}
+
+fn send_content(stream: &mut UnixStream, content: &[u8]) -> io::Result<()> {
+    stream.set_write_timeout(Some(SILENCE_MAX))?;
+    match stream.write_all(content) {
+        // A service that refuses the request does not read the content; its answer says why.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Sends some of the octets, at least one, with the descriptor; how many.
@@ -169,6 +221,7 @@ pub fn receive_with_file(stream: &UnixStream, octets: &mut [u8]) -> io::Result<(
 }
 
 fn read_answer(stream: &mut UnixStream) -> io::Result<Result<Vec<u8>, BadFrame>> {
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
     let mut length = [0; LENGTH_OCTETS];
     stream.read_exact(&mut length)?;
     let octets = match answer_octets(length) {
@@ -375,7 +428,10 @@ mod tests {
     fn a_service_that_ends_before_it_answers_is_not_taken_for_one_that_never_ran() {
         let socket = std::env::temp_dir().join(format!("winpop-control-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&socket);
-        assert!(matches!(call(&socket, &requests()[0], Enclosed::Nothing), Err(CallError::NotTaken(_))));
+        assert!(matches!(
+            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE),
+            Err(CallError::NotTaken(_))
+        ));
 
         let listener = UnixListener::bind(&socket).unwrap();
         let service = std::thread::spawn(move || {
@@ -391,12 +447,57 @@ mod tests {
                 }
             }
         });
-        assert!(matches!(call(&socket, &requests()[0], Enclosed::Nothing), Err(CallError::NotTaken(_))));
-        assert!(matches!(call(&socket, &requests()[0], Enclosed::Nothing), Err(CallError::Broken(_))));
-        assert_eq!(call(&socket, &requests()[0], Enclosed::Nothing).unwrap(), answers().remove(0));
+        assert!(matches!(
+            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE),
+            Err(CallError::NotTaken(_))
+        ));
+        assert!(matches!(
+            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE),
+            Err(CallError::Broken(_))
+        ));
+        assert_eq!(call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE).unwrap(), answers().remove(0));
         service.join().unwrap();
         // The file is left, as after a crash, and nobody listens.
-        assert!(matches!(call(&socket, &requests()[0], Enclosed::Nothing), Err(CallError::NotTaken(_))));
+        assert!(matches!(
+            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE),
+            Err(CallError::NotTaken(_))
+        ));
+        std::fs::remove_file(&socket).unwrap();
+    }
+
+    #[test]
+    fn a_service_that_hangs_is_given_up_and_carries_nothing_out_later() {
+        let socket = std::env::temp_dir().join(format!("winpop-hangs-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).unwrap();
+        let patience = Duration::from_millis(50);
+        let content = vec![b'x'; 4 << 20];
+        let outcome = call(&socket, &requests()[0], Enclosed::Content(&content), patience);
+        assert!(matches!(outcome, Err(CallError::Silent(given)) if given == patience), "{outcome:?}");
+        // It wakes up, reads the request, and cannot say that it takes it.
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = vec![0; encode_request(&requests()[0]).unwrap().len()];
+        stream.read_exact(&mut request).unwrap();
+        assert_eq!(stream.write_all(&[TAKEN]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        std::fs::remove_file(&socket).unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_for_room_to_connect() {
+        let socket = std::env::temp_dir().join(format!("winpop-full-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&socket);
+        let flags = SocketFlags::CLOEXEC;
+        let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&socket).unwrap()).unwrap();
+        rustix::net::listen(&listener, 1).unwrap();
+        let mut queued = Vec::new();
+        let full = loop {
+            match connect(&socket) {
+                Ok(stream) => queued.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         std::fs::remove_file(&socket).unwrap();
     }
 }

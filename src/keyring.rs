@@ -75,11 +75,6 @@ impl Keyring {
         &self.path
     }
 
-    /// A secret for another purpose that is the same for as long as the key is.
-    pub fn derived(&self, purpose: &str) -> Option<[u8; 32]> {
-        self.key.as_ref().ok().map(|key| key.derived(purpose))
-    }
-
     /// The password of a mailbox, if it is sealed and the key is there.
     pub fn recover(&self, credential: &Credential, address: &Address) -> Option<zeroize::Zeroizing<String>> {
         let key = self.key.as_ref().ok()?;

@@ -1,20 +1,83 @@
-//! The log: to standard error, in the journal's form when nobody sits there.
+//! The log, on standard error.
 //!
-//! What is written at which level: *critical* (`error!`), what keeps the service from doing its work; *warning*
-//! (`warn!`), what an administrator may have to act on: refused logins, settings that cannot be used; *information*
-//! (`info!`), what happened: logins, deliveries, commands carried out. Never the text of a message, never a password.
+//! | level | priority | what is logged |
+//! | --- | --- | --- |
+//! | critical | 2 | the service cannot do its work (`error!`) |
+//! | warning | 4 | an administrator may have to act: refused logins, unusable settings (`warn!`) |
+//! | notice | 5 | start, end, commands that change something (`warn!` with the target [`NOTICE`]); shown with the warnings |
+//! | information | 6 | logins, deliveries, sessions (`info!`) |
+//!
+//! Never the text of a message, never a password.
+//!
+//! The form of a line depends on who reads it. The journal takes the priority from the front of the line (sd-daemon(3)) and
+//! knows the time itself; a person at a terminal wants the words; a file or a container's log gets time and level.
 
 use crate::settings::Logging;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::fs::fstat;
 use std::io::{IsTerminal, Write};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+/// The target of a notice: `log::warn!(target: NOTICE, ...)`.
+pub const NOTICE: &str = concat!(env!("CARGO_CRATE_NAME"), "::notice");
+
+/// Names the device and inode of the journal's socket to a process whose output goes there (systemd.exec(5)).
+const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 
 struct StandardError {
-    is_terminal: bool,
+    form: Form,
+}
+
+/// Who reads the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Journal,
+    Terminal,
+    File,
+}
+
+impl Form {
+    fn of_standard_error() -> Self {
+        let stderr = std::io::stderr();
+        let is_journal = || {
+            let named = std::env::var(JOURNAL_STREAM).ok()?;
+            let stat = fstat(&stderr).ok()?;
+            Some(named == format!("{}:{}", stat.st_dev, stat.st_ino))
+        };
+        match is_journal() {
+            Some(true) => Form::Journal,
+            _ if stderr.is_terminal() => Form::Terminal,
+            _ => Form::File,
+        }
+    }
+
+    fn line(self, level: Level, target: &str, said: &str, now: OffsetDateTime) -> String {
+        // A control character must not start a new line: some lines quote what peers sent.
+        let said: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let (priority, name) = match level {
+            Level::Error => (2, "critical: "),
+            Level::Warn if target == NOTICE => (5, ""),
+            Level::Warn => (4, "warning: "),
+            _ => (6, ""),
+        };
+        match self {
+            Form::Journal => format!("<{priority}>{said}\n"),
+            Form::Terminal => format!("{name}{said}\n"),
+            Form::File => {
+                let form = format_description!(
+                    "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+                );
+                let time = now.format(&form).expect("the year has four digits");
+                format!("{time} {name}{said}\n")
+            }
+        }
+    }
 }
 
 /// Makes the log ready. To be called once, by a program that serves.
 pub fn begin(level: Logging) {
-    let logger = StandardError { is_terminal: std::io::stderr().is_terminal() };
+    let logger = StandardError { form: Form::of_standard_error() };
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         set_level(level);
     }
@@ -40,21 +103,32 @@ impl Log for StandardError {
         if !ours && record.level() > Level::Warn {
             return;
         }
-        // A control character must not begin a line of its own: peers' words stand in some lines.
-        let said: String =
-            record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let line = match (self.is_terminal, record.level()) {
-            (true, Level::Error) => format!("critical: {said}\n"),
-            (true, Level::Warn) => format!("warning: {said}\n"),
-            (true, _) => format!("{said}\n"),
-            // The priorities of syslog(3), which systemd reads from the front of a line (sd-daemon(3)).
-            (false, Level::Error) => format!("<2>{said}\n"),
-            (false, Level::Warn) => format!("<4>{said}\n"),
-            (false, _) => format!("<6>{said}\n"),
-        };
+        let said = record.args().to_string();
+        let line = self.form.line(record.level(), record.target(), &said, OffsetDateTime::now_utc());
         // Where the log cannot be written there is nowhere to say so.
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
 
     fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_gets_a_priority_and_a_file_gets_a_time() {
+        let now = OffsetDateTime::from_unix_timestamp(1_780_000_000).unwrap();
+        let lines = |level, target| {
+            [Form::Journal, Form::Terminal, Form::File].map(|form| form.line(level, target, "a\r\nb", now))
+        };
+        let expected = |priority, name: &str| {
+            let said = format!("{name}a  b\n");
+            [format!("<{priority}>a  b\n"), said.clone(), format!("2026-05-28T20:26:40.000Z {said}")]
+        };
+        assert_eq!(lines(Level::Error, "pop3svc::store"), expected(2, "critical: "));
+        assert_eq!(lines(Level::Warn, "pop3svc::store"), expected(4, "warning: "));
+        assert_eq!(lines(Level::Warn, NOTICE), expected(5, ""));
+        assert_eq!(lines(Level::Info, "pop3svc::store"), expected(6, ""));
+    }
 }

@@ -4,7 +4,7 @@
 use subtle::{Choice, ConstantTimeEq};
 
 use super::hash::{hmac_md5, md5};
-use super::password::prepared;
+use super::password::Prepared;
 use super::{Account, Refusal};
 
 /// How the digest is made.
@@ -54,9 +54,9 @@ impl Claim {
     /// RFC 1939 and RFC 2195 are older than SASLprep, and clients differ: the password counts as it was set and as
     /// prepared. Both are looked at for every account, so that the time does not tell which one it has.
     pub fn check(&self, account: &Account) -> Result<(), Refusal> {
-        let raw = account.password_or_empty();
-        let prepared = prepared(raw);
-        let is_right = self.is_digest_of(raw.as_bytes()) | self.is_digest_of(prepared.as_bytes());
+        let raw = account.password_or_empty().as_bytes();
+        let prepared = Prepared::new(raw);
+        let is_right = self.is_digest_of(raw) | self.is_digest_of(&prepared.octets);
         account.admits(is_right.into())
     }
 

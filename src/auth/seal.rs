@@ -57,11 +57,6 @@ impl Key {
         Zeroizing::new(format!("{PREFIX}{}\n", STANDARD.encode(self.secret.as_slice())))
     }
 
-    /// A secret for another purpose, from which nobody gets back to the key.
-    pub fn derived(&self, purpose: &str) -> [u8; KEY_OCTETS] {
-        blake3::derive_key(purpose, &*self.secret)
-    }
-
     pub fn id(&self) -> KeyId {
         self.id
     }

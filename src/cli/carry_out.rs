@@ -2,7 +2,7 @@
 //!
 //! The lock on the data file is the only judge of which it is. Where it is held but nobody answers, a service is
 //! just starting or stopping, or another administrator's command is at work: both ways are tried in turn for
-//! a while. A request that the service has taken is never sent again.
+//! [`PATIENCE`]. A service that answers to nothing is given up after the same time. A request that the service has taken is never sent again.
 
 use std::io;
 use std::sync::RwLock;
@@ -11,14 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request};
-use crate::control::{Answer, CallError, Enclosed, call};
+use crate::control::{Answer, CallError, Enclosed, PATIENCE, SILENCE_MAX, call};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
 use crate::store::{Incoming, OpenErrorKind, Store};
 
-/// How long a service may take to start or stop, and another command to be done.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries; doubles up to the second value.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(160));
 
@@ -30,7 +28,7 @@ pub fn carry_out(request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> 
         if let Some(store) = open(request, mailroot)? {
             return carry_out_here(&store, request, enclosed, mailroot);
         }
-        match call(&mailroot.socket(), request, enclosed) {
+        match call(&mailroot.socket(), request, enclosed, PATIENCE) {
             Ok(answer) => return answer,
             Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(not_ours(mailroot));
@@ -45,6 +43,25 @@ pub fn carry_out(request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> 
                     format!("{} is in use, but no service answers", mailroot.data_file().display()),
                 )
                 .with_hint("Another command may be at work, or a backup; try again later"));
+            }
+            Err(CallError::Silent(patience)) => {
+                return Err(Refusal::new(
+                    Code::Busy,
+                    format!("the service has not taken the command for {} seconds, so it was given up", patience.as_secs()),
+                )
+                .with_hint("Nothing was changed. The service hangs, or is very busy: look at it before you try again"));
+            }
+            Err(CallError::Broken(error))
+                if error.kind() == io::ErrorKind::WouldBlock || error.kind() == io::ErrorKind::TimedOut =>
+            {
+                return Err(Refusal::new(
+                    Code::Busy,
+                    format!(
+                        "the service took the command, and has said nothing for {} seconds",
+                        SILENCE_MAX.as_secs()
+                    ),
+                )
+                .with_hint("The command may have been carried out or not: look before you repeat it"));
             }
             Err(CallError::Broken(error)) => {
                 return Err(Refusal::fault(format!("the service ended before it answered ({error})"))

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
+use crate::control::connect;
 use crate::mailroot::MailRoot;
 use crate::serve::{self, Running};
 use crate::settings::Settings;
@@ -68,5 +69,6 @@ pub fn open(
 
 /// Whether somebody listens on the control socket.
 fn service_answers(mailroot: &MailRoot) -> bool {
-    std::os::unix::net::UnixStream::connect(mailroot.socket()).is_ok()
+    // A queue that is full has somebody who listens.
+    !connect(&mailroot.socket()).is_err_and(|e| e.kind() != std::io::ErrorKind::WouldBlock)
 }

@@ -1,19 +1,22 @@
-//! Accounts for those who want to log in: checking a password, and what a mechanism needs to check a proof.
+//! Accounts: checking a password, and giving a mechanism what it needs to check a proof.
 //!
-//! An unknown name takes the same steps as a known one: the same derivation, the same opening of a seal. A password that was
-//! right a short while ago is not derived again: what is remembered of it is a keyed hash that includes the version
-//! of the credential, so a new password, and only that, makes it worthless. Locks and deletions are looked at each time.
+//! - An unknown name takes the same steps as a known one: the same derivation, the same opening of a seal. The salt that SCRAM
+//!   shows for it stays the same for as long as the store, whatever happens to its key.
+//! - A password that was right a short while ago is not derived again. What is remembered is a keyed hash that includes the
+//!   version of the credential, so setting a new password makes it worthless. Locks and deletions are looked at each time.
+//! - A login that brings the password itself brings the credential up to date: it is sealed anew where the present key does
+//!   not open the seal (so a lost key heals by itself), and derived anew where it was made with fewer rounds than today's.
 
 use super::limits::Remembered;
 use crate::address::Address;
 use crate::auth::Account;
-use crate::auth::password::{Credential, Fresh, SALT_OCTETS, Verifier};
+use crate::auth::password::{Credential, Fresh, ITERATIONS, SALT_OCTETS, Verifier};
 use crate::keyring::Keyring;
 use crate::pop3::Credentials;
 use crate::random;
+use crate::settings::DECOY_SECRET;
 use crate::store::{Fault, Maildrop, Read, Store};
 use crate::verdict::Login;
-use std::io;
 use std::sync::RwLock;
 use std::time::Duration;
 
@@ -28,20 +31,20 @@ pub struct Accounts {
     verified: Remembered,
     /// Of this process alone.
     hash_key: [u8; 32],
-    /// Makes the salts of unknown names; the same for as long as the key of the store is.
+    /// Makes the salts of unknown names.
     salt_key: [u8; 32],
     decoy: Address,
     decoy_credential: Credential,
 }
 
 impl Accounts {
-    pub fn new(store: Store, keyring: Keyring) -> io::Result<Self> {
-        let (hash_key, random) = (random::octets()?, random::octets()?);
+    pub fn new(store: Store, keyring: Keyring) -> Result<Self, Fault> {
+        let hash_key = random::octets()?;
         let decoy: Address = DECOY.parse().expect("it is an address");
-        let password = blake3::Hash::from(random).to_hex();
+        let password = blake3::Hash::from(random::octets()?).to_hex();
         Ok(Self {
             decoy_credential: Credential::new(&password, &decoy, Fresh::draw()?, keyring.key().ok()),
-            salt_key: keyring.derived("pop3svc 2026 salts of unknown names").unwrap_or(random),
+            salt_key: decoy_secret(&store)?,
             verified: Remembered::new(REMEMBERED_FOR),
             keyring: RwLock::new(keyring),
             store,
@@ -55,41 +58,65 @@ impl Accounts {
         self.keyring.read().expect("no holder of this lock panics").key().is_ok()
     }
 
-    /// Whether [`Accounts::log_in`] will take microseconds, because this very password was right a short while ago.
-    pub fn remembers(&self, credentials: &Credentials) -> bool {
-        let (Ok(address), Ok(password)) =
-            (Address::from_login(&credentials.name), str::from_utf8(credentials.password.as_bytes()))
-        else {
-            return false;
-        };
-        // A fault is for the login itself to report.
-        let Ok(Some(credential)) = self.credential(Some(&address)) else { return false };
-        self.verified.holds(&self.name_of(&address, credential.version, password))
+    /// Opens the maildrop if this password was right a short while ago; none if it has to be derived. Takes microseconds.
+    pub fn recall(&self, credentials: &Credentials) -> Result<Option<Login<Maildrop>>, Fault> {
+        let Ok(address) = Address::from_login(&credentials.name) else { return Ok(None) };
+        let version = self.credential(Some(&address))?.map(|credential| credential.version);
+        let name = self.name_of(&address, version.unwrap_or_default(), credentials.password.as_bytes());
+        match version.is_some() & self.verified.holds(&name) {
+            true => self.store.open_maildrop(&address).map(Some),
+            false => Ok(None),
+        }
     }
 
-    /// Checks name and password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as for a known
-    /// one with a wrong password.
+    /// Derives and checks the password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as for
+    /// a known one with a wrong password.
     pub fn log_in(&self, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
+        let password = credentials.password.as_bytes();
         let address = Address::from_login(&credentials.name).ok();
         let credential = self.credential(address.as_ref())?;
-        let password = std::str::from_utf8(credentials.password.as_bytes()).unwrap_or_default();
-        let is_right = match (&credential, &address) {
-            (Some(credential), Some(address)) => {
-                let name = self.name_of(address, credential.version, password);
-                self.verified.holds(&name) || {
-                    let is_right = credential.verifier.accepts(password);
-                    if is_right {
-                        self.verified.remember(name);
-                    }
-                    is_right
-                }
-            }
-            _ => Verifier::of_nobody(self.salt_of(&credentials.name)).accepts(password),
+        let (Some(credential), Some(address)) = (credential, address) else {
+            Verifier::of_nobody(self.salt_of(&credentials.name)).accepts(password);
+            return Ok(Login::WrongCredentials);
         };
-        match (is_right, address) {
-            (true, Some(address)) => self.store.open_maildrop(&address),
-            _ => Ok(Login::WrongCredentials),
+        if !credential.verifier.accepts(password) {
+            return Ok(Login::WrongCredentials);
         }
+        self.verified.remember(self.name_of(&address, credential.version, password));
+        if let Err(fault) = self.renew(&address, &credential, password) {
+            // The login itself is none the worse for it, and the next one tries again.
+            log::warn!("the stored password of {address} could not be renewed: {fault}");
+        }
+        self.store.open_maildrop(&address)
+    }
+
+    /// Brings what is stored of a password up to date, now that it is here. The version stays: it is the same password.
+    fn renew(&self, address: &Address, stored: &Credential, password: &[u8]) -> Result<(), Fault> {
+        let Ok(password) = std::str::from_utf8(password) else { return Ok(()) };
+        let fresh = Fresh::draw()?;
+        let mut renewed = stored.clone();
+        {
+            let keyring = self.keyring.read().expect("no holder of this lock panics");
+            if let (Ok(key), None) = (keyring.key(), keyring.recover(stored, address)) {
+                renewed.sealed = Some(key.seal(password, address, stored.version, fresh.nonce));
+            }
+        }
+        if stored.verifier.is_weak() {
+            renewed.verifier = Verifier::new(password, fresh.salt, ITERATIONS);
+        }
+        if renewed == *stored {
+            return Ok(());
+        }
+        let (address, stored) = (address.clone(), stored.clone());
+        let renewing = self.store.write(move |tx| {
+            // Whoever has changed it meanwhile knows better.
+            if tx.mailbox(&address)?.is_some_and(|mailbox| mailbox.credential == stored) {
+                // It is there, so this is not refused.
+                let _ = tx.set_credential(&address, renewed.clone())?;
+            }
+            Ok(())
+        });
+        renewing.wait()
     }
 
     /// What a mechanism has to know of the account of this name, whether there is one or not; and the version of its
@@ -122,16 +149,22 @@ impl Accounts {
 
     fn credential(&self, address: Option<&Address>) -> Result<Option<Credential>, Fault> {
         let Some(address) = address else { return Ok(None) };
-        Ok(self.store.read()?.mailbox(address)?.map(|mailbox| mailbox.credential))
+        let credential = self.store.read()?.mailbox(address)?.map(|mailbox| mailbox.credential);
+        match credential {
+            Some(credential) if !credential.verifier.is_sound() => Err(Fault::damaged(format!(
+                "the password of {address} cannot be checked; set it anew with winpop changepwd"
+            ))),
+            credential => Ok(credential),
+        }
     }
 
     /// Under what a password is remembered as right.
-    fn name_of(&self, address: &Address, version: u64, password: &str) -> [u8; 32] {
+    fn name_of(&self, address: &Address, version: u64, password: &[u8]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(&self.hash_key);
         hasher.update(&version.to_le_bytes());
         hasher.update(address.to_string().as_bytes());
         hasher.update(&[0]);
-        hasher.update(password.as_bytes());
+        hasher.update(password);
         hasher.finalize().into()
     }
 
@@ -142,6 +175,18 @@ impl Accounts {
         let hash = blake3::keyed_hash(&self.salt_key, folded.as_bytes());
         *hash.as_bytes().first_chunk().expect("a hash is longer than a salt")
     }
+}
+
+/// The secret of this store that the salts of unknown names come from; drawn once.
+fn decoy_secret(store: &Store) -> Result<[u8; 32], Fault> {
+    let stored = store.read()?.setting(DECOY_SECRET)?;
+    if let Some(secret) = stored.and_then(|digits| blake3::Hash::from_hex(digits).ok()) {
+        return Ok(secret.into());
+    }
+    let secret = random::octets()?;
+    let digits = blake3::Hash::from(secret).to_hex();
+    store.write(move |tx| tx.set_setting(DECOY_SECRET, Some(&digits))).wait()?;
+    Ok(secret)
 }
 
 #[cfg(test)]
@@ -174,7 +219,12 @@ mod tests {
     fn log_in(accounts: &Accounts, name: &str, password: &str) -> bool {
         let credentials =
             Credentials { name: name.to_owned(), password: Password::from(password.as_bytes()) };
-        matches!(accounts.log_in(&credentials).unwrap(), Login::Welcome(_))
+        // As a session does.
+        let outcome = match accounts.recall(&credentials).unwrap() {
+            Some(outcome) => outcome,
+            None => accounts.log_in(&credentials).unwrap(),
+        };
+        matches!(outcome, Login::Welcome(_))
     }
 
     #[test]
@@ -205,6 +255,98 @@ mod tests {
         let salt = |name: &str| accounts.find(name).unwrap().0.verifier.salt;
         assert_eq!(salt("bob@example.com"), salt("BOB%example.com"));
         assert_ne!(salt("bob@example.com"), salt("eve@example.com"));
+    }
+
+    fn credential(accounts: &Accounts) -> Credential {
+        accounts.credential(Some(&"ann@example.com".parse().unwrap())).unwrap().unwrap()
+    }
+
+    fn put(store: &Store, credential: Credential) {
+        let ann: Address = "ann@example.com".parse().unwrap();
+        let set = store.write(move |tx| tx.set_credential(&ann, credential.clone()));
+        assert_eq!(set.wait().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn the_salt_of_an_unknown_name_outlives_restarts_and_changes_of_the_key() {
+        let bench = Bench::new("accounts-salt");
+        let accounts = accounts(&bench);
+        let salt = |accounts: &Accounts| accounts.find("bob@example.com").unwrap().0.verifier.salt;
+        let before = salt(&accounts);
+        accounts.keyring.write().unwrap().rotate(&bench.store).unwrap();
+        assert_eq!(salt(&accounts), before);
+        let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
+        assert_eq!(salt(&Accounts::new(bench.store.clone(), keyring).unwrap()), before);
+        let (rows, mut complaints) = (bench.store.read().unwrap().settings().unwrap(), Vec::new());
+        let rows = rows.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        complaints.extend(crate::settings::Settings::from_rows(rows).1);
+        assert_eq!(complaints, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_login_seals_the_password_under_the_present_key() {
+        let bench = Bench::new("accounts-heal");
+        let accounts = accounts(&bench);
+        let recovered = |accounts: &Accounts| accounts.find("ann@example.com").unwrap().0.password;
+        let lost = Credential { sealed: None, ..credential(&accounts) };
+        put(&bench.store, lost.clone());
+        assert!(recovered(&accounts).is_none());
+        assert!(!log_in(&accounts, "ann@example.com", "wrong") && recovered(&accounts).is_none());
+        assert!(log_in(&accounts, "ann@example.com", "secret"));
+        assert_eq!(recovered(&accounts).unwrap().as_str(), "secret");
+        let healed = credential(&accounts);
+        assert!(healed.version == lost.version && healed.verifier == lost.verifier);
+    }
+
+    #[test]
+    fn a_login_derives_an_old_verifier_anew_with_todays_rounds() {
+        let bench = Bench::new("accounts-weak");
+        let accounts = accounts(&bench);
+        let weak = Credential { verifier: Verifier::new("secret", [1; 16], 10_000), ..credential(&accounts) };
+        put(&bench.store, weak.clone());
+        assert!(log_in(&accounts, "ann@example.com", "secret"));
+        let renewed = credential(&accounts);
+        assert_eq!((renewed.verifier.iterations, renewed.version), (ITERATIONS, weak.version));
+        assert!(renewed.verifier.accepts(b"secret"));
+    }
+
+    #[test]
+    fn a_damaged_count_of_rounds_is_told_and_not_computed() {
+        let bench = Bench::new("accounts-damage");
+        let accounts = accounts(&bench);
+        for iterations in [0, u32::MAX] {
+            let mut damaged = credential(&accounts);
+            damaged.verifier.iterations = iterations;
+            let sound = credential(&accounts);
+            put(&bench.store, damaged);
+            let credentials =
+                Credentials { name: "ann@example.com".to_owned(), password: Password::from(&b"secret"[..]) };
+            for outcome in [
+                accounts.log_in(&credentials).err(),
+                accounts.recall(&credentials).err(),
+                accounts.find("ann@example.com").err(),
+            ] {
+                assert!(matches!(outcome, Some(Fault::Damaged(_))), "{iterations}: {outcome:?}");
+            }
+            put(&bench.store, sound);
+        }
+    }
+
+    #[test]
+    fn octets_that_are_no_text_open_nothing() {
+        let bench = Bench::new("accounts-octets");
+        let accounts = accounts(&bench);
+        // As an earlier version let it be set.
+        put(
+            &bench.store,
+            Credential { verifier: Verifier::new("\u{ad}", [1; 16], 4096), ..credential(&accounts) },
+        );
+        for password in [&b""[..], b"\xff", b"\xc3(", "\u{ad}".as_bytes()] {
+            let credentials =
+                Credentials { name: "ann@example.com".to_owned(), password: Password::from(password) };
+            let outcome = accounts.log_in(&credentials).unwrap();
+            assert!(matches!(outcome, Login::WrongCredentials), "{password:?}");
+        }
     }
 
     #[test]

@@ -135,6 +135,15 @@ impl Listeners {
         self.open.iter().filter(|((of, _), _)| *of == door).map(|(_, open)| open.local).collect()
     }
 
+    /// What is listened on, in words: `POP3 110, LMTP 127.0.0.1:24`. A port alone is open on every address.
+    pub fn doors(&self) -> String {
+        let words = self.open.iter().map(|((door, _), open)| match open.local.ip().is_unspecified() {
+            true => format!("{} {}", door.protocol(), open.local.port()),
+            false => format!("{} {}", door.protocol(), open.local),
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+
     fn accept(&mut self, service: &Arc<Service>, bound: Bound) {
         let Bound { key, listener } = bound;
         let Some((listener, local)) = listener else { return };

@@ -23,12 +23,14 @@ mod receiving;
 mod slots;
 mod socket;
 mod stream;
+mod systemd;
 mod tls;
 
 pub use listeners::{DOORS, Door};
 
 use crate::admin::{self, reply::Connections};
 use crate::keyring::Keyring;
+use crate::log::NOTICE;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::store::{Read, Store};
@@ -69,7 +71,8 @@ pub struct Service {
     unauthenticated: PerAddress,
     logins: Logins,
     receiving: Arc<Semaphore>,
-    /// Passwords being checked: each takes a processor for milliseconds.
+    /// Passwords being derived, which takes a processor for milliseconds each. Half of the threads at most, so that
+    /// strangers who guess leave the other half to everybody else.
     password_checks: Semaphore,
     listeners: Mutex<Listeners>,
     executor: Arc<smol::Executor<'static>>,
@@ -121,7 +124,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         unauthenticated: PerAddress::default(),
         logins: Logins::default(),
         receiving: Arc::new(Semaphore::new(RECEIVING_MAX)),
-        password_checks: Semaphore::new(settings.threadcount.get() as usize),
+        password_checks: Semaphore::new((settings.threadcount.get() as usize / 2).max(1)),
         listeners: Mutex::default(),
         executor: Arc::new(smol::Executor::new()),
         ending,
@@ -151,6 +154,7 @@ impl Running {
     /// Serves until SIGTERM or SIGINT, then lets sessions end for the time of `shutdowngrace`. A second signal ends the
     /// wait.
     pub fn run(mut self) {
+        self.say_that_it_serves();
         let executor = self.service.executor.clone();
         let threads = self.service.settings().threadcount.get();
         let (stop, stopped) = smol::channel::bounded::<Infallible>(1);
@@ -172,11 +176,29 @@ impl Running {
         let _ = std::fs::remove_file(self.service.mailroot.socket());
     }
 
+    fn say_that_it_serves(&self) {
+        let service = &self.service;
+        let doors = service.listeners().doors();
+        log::warn!(
+            target: NOTICE,
+            "pop3svc {} serves {}: {doors}; the certificate is valid until {}",
+            env!("CARGO_PKG_VERSION"),
+            service.mailroot.data_file().display(),
+            service.tls.ends().map_or("an unknown date".to_owned(), |ends| ends.date().to_string()),
+        );
+        systemd::ready(&doors);
+    }
+
     async fn until_ended(&mut self) {
         signal_to_end(&mut self.signals, &self.service).await;
         let service = &self.service;
         let grace = service.settings().shutdowngrace.duration();
-        log::info!("ending: no new connections; sessions may end within {} s", grace.as_secs());
+        log::warn!(
+            target: NOTICE,
+            "ending: no new connections; sessions may end within {} s",
+            grace.as_secs()
+        );
+        systemd::stopping(grace);
         let closing = service.clone();
         smol::unblock(move || closing.listeners().close_all()).await;
         service.session.lock().expect("no holder of this lock panics").take();
@@ -197,7 +219,7 @@ impl Running {
         for task in self.tasks.drain(..) {
             task.cancel().await;
         }
-        log::info!("ended");
+        log::warn!(target: NOTICE, "ended");
     }
 }
 
@@ -276,6 +298,7 @@ impl admin::Service for Arc<Service> {
             self.tls.read_again(&self.store, &self.settings());
             return Err(sentence);
         }
+        systemd::status(&self.listeners().doors());
         self.slots.set_limits(limits(&effective));
         crate::log::set_level(effective.logging);
         *self.settings.lock().expect("no holder of this lock panics") = Arc::new(effective);

@@ -173,9 +173,10 @@ impl Driver {
     async fn log_in(&mut self, credentials: Credentials) -> Event<'static> {
         self.wait_as_guesser(credentials.name.clone()).await;
         let service = self.service.clone();
-        // Another thread would cost more than what there is to do.
-        if service.accounts.remembers(&credentials) {
-            return self.welcome(service.accounts.log_in(&credentials));
+        // Another thread would cost more than recalling does, and nobody who has logged in lately is to stand in line with
+        // those who guess.
+        if let Some(outcome) = service.accounts.recall(&credentials).transpose() {
+            return self.welcome(outcome);
         }
         let _turn = service.password_checks.acquire().await;
         let checking = service.clone();

@@ -100,6 +100,11 @@ impl Tls {
         }
     }
 
+    /// When the certificate that is shown now ends.
+    pub fn ends(&self) -> Option<time::OffsetDateTime> {
+        certificate::ends(&self.shown.lock().cert[0])
+    }
+
     pub async fn accept(&self, socket: Socket) -> io::Result<Stream> {
         let late = async {
             Timer::after(HANDSHAKE_MAX).await;

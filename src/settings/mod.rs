@@ -24,6 +24,9 @@ const THREADS_MAX: u32 = 32;
 const RFC_IDLE_SECONDS_MIN: u64 = 600;
 /// RFC 5321 section 4.5.3.1.7: at least 64K octets of a message are taken.
 const RFC_MESSAGE_OCTETS_MIN: u64 = 64 << 10;
+/// A row beside the settings that the program keeps for itself: the secret from which the salts of unknown names are
+/// derived, in hexadecimal digits. It stays for as long as the store, so that those salts do.
+pub const DECOY_SECRET: &str = "decoysecret";
 /// The word that brings a setting back to its default.
 const DEFAULT: &str = "default";
 
@@ -237,6 +240,7 @@ impl Settings {
         let mut complaints = Vec::new();
         for (name, text) in rows {
             match STORED.iter().find(|key| key.name == name) {
+                None if name == DECOY_SECRET => {}
                 None => complaints
                     .push(format!("the store holds a setting {name}, which this version does not know")),
                 Some(key) => {

@@ -7,10 +7,12 @@ mod clients {
     mod first_minute;
     mod foreign;
     mod logins;
+    mod machine;
     mod pop3;
     mod readme;
     mod real_mail;
     mod samples;
     mod scratch;
     mod senders;
+    mod unit;
 }

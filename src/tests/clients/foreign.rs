@@ -21,9 +21,13 @@ pub fn passed_over(missing: &str) -> bool {
         return true;
     }
     assert!(env::var_os("CI").is_none(), "not installed: {missing}");
-    // Past what the test runner keeps to itself of tests that pass.
-    let _ = writeln!(io::stderr(), "passed over, because this is not installed: {missing}");
+    write_past_the_runner(&format!("passed over, because this is not installed: {missing}"));
     false
+}
+
+/// Says something that the test runner does not keep to itself, as it does with what tests that pass print.
+pub fn write_past_the_runner(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Whether Python has this module.

@@ -21,16 +21,16 @@ const NOT_RUN: [&str; 4] = ["text", "console", "ini", "dockerfile"];
 const MESSAGE: &str = "From: ann@example.org\nTo: bob@example.com\nSubject: hi\n\nText.\n";
 
 /// A block of the README: its mark and what stands in it.
-struct Block {
-    mark: String,
-    text: String,
+pub struct Block {
+    pub mark: String,
+    pub text: String,
 }
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn blocks() -> Vec<Block> {
+pub fn blocks() -> Vec<Block> {
     let readme = fs::read_to_string(repository().join("README.md")).expect("it is there");
     let mut blocks: Vec<Block> = Vec::new();
     let mut is_inside = false;
@@ -48,6 +48,14 @@ fn blocks() -> Vec<Block> {
     }
     assert!(!is_inside, "the last block is closed");
     blocks
+}
+
+/// What root types in the block of a terminal that has this in it.
+pub fn commands_of_root(blocks: &[Block], with: &str) -> String {
+    let mut terminals = blocks.iter().filter(|block| block.mark == "console" && block.text.contains(with));
+    let terminal = terminals.next().unwrap_or_else(|| panic!("no {with} in README.md"));
+    assert!(terminals.next().is_none(), "{with} stands in one block");
+    terminal.text.lines().filter_map(|line| line.strip_prefix("# ")).map(|line| format!("{line}\n")).collect()
 }
 
 /// The one line in the README's files that has this in it.

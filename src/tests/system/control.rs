@@ -147,6 +147,40 @@ fn commands_wait_for_a_service_that_is_just_starting_or_ending() {
     site.assert_clean();
 }
 
+#[test]
+fn a_service_that_hangs_is_given_up_after_ten_seconds() {
+    const MESSAGE: &[u8] = b"Subject: x\n\ntext\n";
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let service = site.start();
+    service.freeze(true);
+    let (added, delivered) = thread::scope(|scope| {
+        let add = scope.spawn(|| site.run(&["winpop", "add", "example.org"]));
+        let deliver = scope.spawn(|| site.run_with_input(&["deliver", BOB], MESSAGE));
+        (add.join().expect("it does not panic"), deliver.join().expect("it does not panic"))
+    });
+    let told = "the service has not taken the command for 10 seconds, so it was given up. Nothing was changed. The \
+                service hangs, or is very busy: look at it before you try again\n";
+    assert_eq!((added.errors, added.exit_code), (format!("winpop: {told}"), 1));
+    assert_eq!((delivered.errors, delivered.exit_code), (format!("pop3svc: {told}"), 75));
+    service.freeze(false);
+    assert!(!site.winpop(&["list"]).contains("example.org"));
+    assert_eq!(service.log_in(BOB).count().unwrap(), 0);
+    service.stop();
+}
+
+#[test]
+fn a_probe_of_the_socket_is_nothing_to_warn_of() {
+    let mut site = Site::new();
+    let service = site.start();
+    assert!(answer(&site, b"ab").is_empty());
+    assert!(answer(&site, b"").is_empty());
+    service.wait_for_log("a connection to the control socket ended early");
+    service.terminate();
+    let (status, log) = service.wait();
+    assert!(status.success() && !log.contains("<4>"), "{log}");
+}
+
 /// Somebody else is told that the store is not theirs, and is not heard even if the files have been opened to all.
 #[test]
 fn another_user_is_refused() {

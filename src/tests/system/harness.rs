@@ -311,6 +311,11 @@ impl Service {
         self.signal(Signal::TERM);
     }
 
+    /// Has it hang, or go on.
+    pub fn freeze(&self, frozen: bool) {
+        self.signal(if frozen { Signal::STOP } else { Signal::CONT });
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("a child that was not waited for");
     }
@@ -321,7 +326,7 @@ impl Service {
         self.terminate();
         let (status, log) = self.wait();
         assert!(status.success(), "{status}: {log}");
-        assert!(!log.contains("<2>") && !log.contains("panicked"), "{log}");
+        assert!(!log.contains("critical: ") && !log.contains("panicked"), "{log}");
     }
 
     /// Ends it by SIGKILL: nothing of it runs any more, and nothing was said.

@@ -1,0 +1,158 @@
+//! A machine that systemd runs, made of this one: the same programs, and nothing that it does is kept.
+//!
+//! It lives in namespaces, which takes root. `testdata/clients/machine.sh` sets them up.
+
+use std::fs;
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::foreign::{have, write_past_the_runner};
+use super::scratch::PROGRAM;
+
+/// Longest that a script may take, in seconds; then it hangs.
+const SCRIPT_SECONDS_MAX: &str = "60";
+/// Longest that systemd may take to start.
+const BOOT_MAX: Duration = Duration::from_secs(60);
+/// Between two looks at whether the machine has come to an early end.
+const LOOK: Duration = Duration::from_millis(200);
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const NEEDED: [&str; 7] =
+    ["unshare", "nsenter", "setpriv", "ip", "hostname", "systemctl", "/lib/systemd/systemd"];
+const NAMESPACES: [&str; 6] = ["--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup"];
+/// Where the program lies before anything is installed.
+pub const BUILT: &str = "/usr/local/lib/pop3svc";
+
+/// Ends with everything in it when dropped.
+pub struct Machine {
+    dir: PathBuf,
+    child: Child,
+}
+
+impl Machine {
+    /// Boots one, with our program at [`BUILT`] and nothing of ours installed. None, with a line that says so, where
+    /// this machine does not allow it; panics where CI is set and just a program is missing.
+    pub fn boot(name: &str) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            write_past_the_runner("passed over, because it needs root");
+            return None;
+        }
+        if !have(&NEEDED) {
+            return None;
+        }
+        let probe = Command::new("unshare").args(NAMESPACES).args(["--fork", "true"]).output();
+        if !probe.is_ok_and(|output| output.status.success()) {
+            write_past_the_runner("passed over, because namespaces cannot be made here");
+            return None;
+        }
+        let dir = std::env::temp_dir().join(format!("pop3svc-machine-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(dir.join("host")).expect("the temporary directory can be written");
+        let ready = UnixDatagram::bind(dir.join("host/notify")).expect("a socket can be made");
+        let log = fs::File::create(dir.join("log")).expect("a file can be made");
+        let mut command = Command::new("setpriv");
+        // It goes with the thread that runs the test.
+        command.args(["--pdeathsig", "KILL"]).args(script(&dir, "start")).arg(PROGRAM);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file can be shared")).stderr(log);
+        let child = command.spawn().expect("setpriv can be run");
+        let mut machine = Self { dir, child };
+        machine.wait_until_up(&ready);
+        Some(machine)
+    }
+
+    /// systemd says so itself (sd_notify(3)).
+    fn wait_until_up(&mut self, ready: &UnixDatagram) {
+        ready.set_read_timeout(Some(LOOK)).expect("a wait can be bounded");
+        let mut said = [0; 4096];
+        for _ in 0..BOOT_MAX.as_millis() / LOOK.as_millis() {
+            match ready.recv(&mut said) {
+                Ok(octets) if said[..octets].split(|octet| *octet == b'\n').any(|l| l == b"READY=1") => {
+                    return;
+                }
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => panic!("{e}"),
+            }
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                panic!("the machine ended early ({status}): {}", self.log());
+            }
+        }
+        panic!("the machine does not come up: {}", self.log());
+    }
+
+    /// As seen from outside.
+    fn first_process(&self) -> Option<Pid> {
+        let id = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+        Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// Runs a shell script there as root, to its end.
+    pub fn outcome(&self, script: &str) -> Output {
+        let of = |namespace: &str| format!("/proc/{}/ns/{namespace}", self.child.id());
+        Command::new("timeout")
+            .args(["--signal=KILL", SCRIPT_SECONDS_MAX, "nsenter"])
+            .args(["mnt", "net", "uts", "ipc"].map(|namespace| {
+                format!("--{}={}", if namespace == "mnt" { "mount" } else { namespace }, of(namespace))
+            }))
+            .arg(format!("--pid={}", of("pid_for_children")))
+            .args(["sh", "-euc", script])
+            .env_clear()
+            .envs([("PATH", PATH), ("HOME", "/root"), ("LC_ALL", "C.UTF-8")])
+            .stdin(Stdio::null())
+            .output()
+            .expect("programs can be run")
+    }
+
+    /// What a script prints. Panics, with what the service has logged, where it fails.
+    #[track_caller]
+    pub fn run(&self, script: &str) -> String {
+        let output = self.outcome(script);
+        if !output.status.success() {
+            let log =
+                self.outcome("journalctl --no-pager --lines=40 --output=short-precise; systemctl --failed");
+            let log = String::from_utf8_lossy(&log.stdout).into_owned();
+            panic!("{script}\n{output:?}\n{log}");
+        }
+        String::from_utf8(output.stdout).expect("it prints UTF-8")
+    }
+
+    /// Writes a file there, and the directory for it.
+    pub fn write(&self, path: &str, text: &str) {
+        let passed_on = self.dir.join("host/file");
+        fs::write(passed_on, text).expect("it can be written");
+        self.run(&format!("install -D -m 644 /run/host/file '{path}'"));
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The first process of the machine takes all others with it, and unshare waits for that.
+        match self.first_process() {
+            Some(first) => drop(kill_process(first, Signal::KILL)),
+            None => drop(self.child.kill()),
+        }
+        let _ = self.child.wait();
+        let [unshare, words @ ..] = script(&self.dir, "clean");
+        let cleaned = Command::new(unshare).args(words).output();
+        let _ = fs::remove_dir_all(&self.dir);
+        if !std::thread::panicking() {
+            assert!(cleaned.is_ok_and(|output| output.status.success()), "its cgroups cannot be removed");
+        }
+    }
+}
+
+/// The script, with mounts of its own.
+fn script(dir: &Path, what: &str) -> [String; 6] {
+    let script = format!("{}/testdata/clients/machine.sh", env!("CARGO_MANIFEST_DIR"));
+    let dir = dir.to_string_lossy().into_owned();
+    ["unshare".into(), "--mount".into(), "--".into(), script, what.into(), dir]
+}

@@ -1,0 +1,110 @@
+//! The README's unit, run by systemd, and its chapters typed by root while that unit serves.
+
+use super::machine::{BUILT, Machine};
+use super::readme::{Block, blocks, commands_of_root};
+
+/// Mail in a file and in the store of a Windows service, a place for backups, and the program where the build leaves it.
+const PREPARE: &str = "
+    mkdir -p /root/target/x86_64-unknown-linux-gnu/release /srv/backup /srv/mailbox/example.net/P3_ann.mbx
+    ln -s BUILT /root/target/x86_64-unknown-linux-gnu/release/pop3svc
+    printf 'From: ann@example.org\\nTo: bob@example.com\\nSubject: hi\\n\\nText.\\n' >/root/message.eml
+    cp /root/message.eml /srv/mailbox/example.net/P3_ann.mbx/P3A.eml";
+
+/// A machine on which the README's chapters on installing and running have been followed.
+fn installed(name: &str) -> Option<Machine> {
+    let machine = Machine::boot(name)?;
+    machine.run(&PREPARE.replace("BUILT", BUILT));
+    let blocks = blocks();
+    let install = blocks.iter().find(|block| block.text.starts_with("install ")).expect("it is there");
+    type_as_root(&machine, &install.text);
+    machine.write("/etc/systemd/system/pop3svc.service", &unit(&blocks));
+    type_as_root(&machine, &commands_of_root(&blocks, "useradd"));
+    machine.run("systemctl is-active pop3svc");
+    Some(machine)
+}
+
+fn unit(blocks: &[Block]) -> String {
+    let unit = blocks.iter().find(|block| block.text.contains("ExecStart=")).expect("it is there");
+    unit.text.clone()
+}
+
+fn type_as_root(machine: &Machine, text: &str) -> String {
+    machine.run(&format!("cd /root\n{text}"))
+}
+
+#[test]
+fn the_chapters_of_the_readme_hold_under_its_unit() {
+    let Some(machine) = installed("chapters") else { return };
+    let started = machine.run("systemctl show --property=MainPID pop3svc");
+    for Block { mark, text } in blocks() {
+        let is_of_the_service =
+            ["winpop ", "pop3svc ", "echo ", "sendmail "].iter().any(|w| text.starts_with(w));
+        if mark != "sh" || !is_of_the_service || text == "pop3svc serve\n" {
+            continue;
+        }
+        // That the domain is there was the condition for the unit to start.
+        type_as_root(&machine, text.strip_prefix("winpop add example.com\n").unwrap_or(&text));
+    }
+    assert_eq!(
+        machine.run("systemctl show --property=MainPID pop3svc"),
+        started,
+        "it has served all the time"
+    );
+    let files = machine.run("stat --format='%U:%G %a %n' /var/lib/winpop /var/lib/winpop/*");
+    for line in files.lines() {
+        assert!(line.starts_with("winpop:winpop "), "{files}");
+    }
+    machine.run("systemctl restart pop3svc");
+    let stat = machine.run("winpop stat");
+    assert!(stat.contains("Mailboxes  3\n") && stat.contains("Messages   3\n"), "{stat}");
+}
+
+#[test]
+fn the_unit_comes_back_after_a_crash_and_once_its_port_is_free() {
+    let Some(machine) = installed("restarts") else { return };
+    let log = "journalctl --output=cat --unit=pop3svc";
+    let started = machine.run(&format!("{log} --priority=notice --output-fields=MESSAGE"));
+    let ports = "POP3 110, POP3S 995, SMTP 25, LMTP 127.0.0.1:24, LMTP [::1]:24";
+    let expected = format!(
+        "pop3svc {} serves /var/lib/winpop/winpop.db: {ports}; the certificate is valid until ",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert!(started.lines().any(|line| line.starts_with(&expected)), "{started}");
+    assert!(machine.run("systemctl status pop3svc").contains(&format!("Status: \"{ports}\"")));
+
+    let main = machine.run("systemctl show --value --property=MainPID pop3svc");
+    machine.run(&format!("kill -KILL {}", main.trim()));
+    wait_until_active(&machine);
+    assert_ne!(machine.run("systemctl show --value --property=MainPID pop3svc"), main);
+
+    machine.run(
+        "systemctl stop pop3svc; systemd-run --quiet --unit=other --service-type=notify python3 -c '
+import os, socket
+taken = socket.create_server((\"\", 110))
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b\"READY=1\", os.environ[\"NOTIFY_SOCKET\"])
+taken.accept()'",
+    );
+    assert!(!machine.outcome("systemctl start pop3svc").status.success());
+    assert!(machine.run(log).contains("port 110 for POP3 is taken by another program"));
+    // However long that lasts: systemd counts no attempts.
+    assert_eq!(machine.run("systemctl show --value --property=StartLimitIntervalUSec pop3svc"), "0\n");
+    machine.run("systemctl stop other");
+    wait_until_active(&machine);
+}
+
+fn wait_until_active(machine: &Machine) {
+    machine.run("until systemctl --quiet is-active pop3svc; do sleep 0.1; done; winpop stat");
+}
+
+#[test]
+fn the_unit_gives_the_service_little_to_do_harm_with() {
+    /// What `systemd-analyze security` says of it in tenths; 10.0 is a unit without any restriction.
+    const EXPOSURE_MAX: u32 = 14;
+    let Some(machine) = installed("exposure") else { return };
+    machine.run(&format!(
+        "systemd-analyze --offline=true --threshold={EXPOSURE_MAX} security /etc/systemd/system/pop3svc.service"
+    ));
+    // Of what the kernel offers, the service has used nothing that the unit forbids.
+    type_as_root(&machine, "pop3svc deliver user@example.com <message.eml || :; winpop set logging 3");
+    assert!(!machine.run("journalctl --unit=pop3svc").contains("Operation not permitted"));
+}
