@@ -9,7 +9,7 @@ use crate::auth::{ChannelBinding, ntlm};
 use crate::message::Uid;
 use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
 use crate::random;
-use crate::store::{Fault, Maildrop, Revocation};
+use crate::store::{Fault, Maildrop, Revocation, StoredMessage};
 use crate::verdict::Login;
 use crate::wire::{self, Line, surrogate};
 use async_io::Timer;
@@ -266,39 +266,55 @@ impl Driver {
     }
 
     async fn send(&mut self, connection: &mut Connection, send: Send) -> io::Result<Event<'static>> {
-        let message = match self.maildrop().message(self.uids[send.index]) {
+        let uid = self.uids[send.index];
+        let mut message = match self.maildrop().message(uid) {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(Event::Gone),
-            Err(fault) => return Ok(unavailable(fault)),
+            Err(fault) => return Ok(self.cannot_send(uid, fault)),
         };
-        // A page that is not in memory would stop every session of this thread until the disk has brought it.
-        let message = match message.text.is_resident() {
-            true => message,
-            false => {
-                let (message, fetched) = smol::unblock(move || {
-                    let fetched = message.text.fetch();
-                    (message, fetched)
-                })
-                .await;
-                if let Err(e) = fetched {
-                    return Ok(unavailable(e.into()));
-                }
-                message
+        // A page that is not in memory would stop every session of this thread until the disk has brought it; so would
+        // the hash of a long text.
+        if !message.is_ready() {
+            let verified;
+            (message, verified) = apart(message, StoredMessage::verify).await;
+            if let Err(fault) = verified {
+                return Ok(self.cannot_send(uid, fault));
             }
+        }
+        let end = match send.body_lines {
+            None => message.text.len(),
+            Some(lines) => wire::top_end(&message.text, lines),
         };
-        let text = match send.body_lines {
-            None => &message.text[..],
-            Some(lines) => &message.text[..wire::top_end(&message.text, lines)],
-        };
-        let status = send.status.as_bytes();
+        let (mut status, mut prefix) = (send.status.as_bytes(), std::mem::take(&mut message.prefix));
+        let mut header_end = 0;
         if message.needs_surrogate {
-            let (header, body) = text.split_at(wire::body_start(text));
-            let [prefix, header] = [&message.prefix, header].map(surrogate::header);
-            connection.send(&[status, &prefix, &header, body, TERMINATOR]).await?;
-        } else {
-            connection.send(&[status, &message.prefix, text, TERMINATOR]).await?;
+            header_end = wire::body_start(&message.text);
+            prefix = [surrogate::header(&prefix), surrogate::header(&message.text[..header_end])].concat();
+        }
+        for piece in message.pieces(end) {
+            // Only a long text takes so long that its pages may be gone when their turn comes.
+            if piece.start > 0 && !message.is_piece_ready(piece.clone()) {
+                let verified;
+                let again = piece.clone();
+                (message, verified) = apart(message, |message| message.verify_piece(again)).await;
+                if let Err(fault) = verified {
+                    // The client has +OK already: cut off in the middle, it knows that this is not the message.
+                    self.cannot_send(uid, fault);
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
+            let terminator = if piece.end == end { TERMINATOR } else { b"" };
+            let text = &message.text[piece.start.max(header_end).min(piece.end)..piece.end];
+            connection.send(&[status, &prefix, text, terminator]).await?;
+            status = b"";
+            prefix.clear();
         }
         Ok(Event::Sent)
+    }
+
+    fn cannot_send(&self, uid: Uid, fault: Fault) -> Event<'static> {
+        log::error!("message {} of {} cannot be sent: {fault}", uid.seq, self.maildrop().address());
+        answer_to(&fault)
     }
 
     async fn commit(&mut self, deleted: &[usize]) -> Event<'static> {
@@ -314,8 +330,24 @@ impl Driver {
     }
 }
 
+/// Does what takes long away from the executor.
+async fn apart<T: std::marker::Send + 'static>(
+    message: StoredMessage,
+    work: impl FnOnce(&StoredMessage) -> T + std::marker::Send + 'static,
+) -> (StoredMessage, T) {
+    smol::unblock(move || {
+        let outcome = work(&message);
+        (message, outcome)
+    })
+    .await
+}
+
 fn unavailable(fault: Fault) -> Event<'static> {
     log::error!("{fault}");
+    answer_to(&fault)
+}
+
+fn answer_to(fault: &Fault) -> Event<'static> {
     match fault {
         Fault::Damaged(_) => Event::Damaged,
         _ => Event::Unavailable,

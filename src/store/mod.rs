@@ -38,6 +38,7 @@ mod simulated;
 mod space;
 #[cfg(test)]
 mod tests;
+mod verified;
 mod writer;
 
 pub use backup::{NotReplaced, may_replace};
@@ -46,7 +47,7 @@ pub use delivery::Letter;
 pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
 pub use index::{Fault, Read, Tx};
-pub use maildrop::{Maildrop, Revocation};
+pub use maildrop::{Maildrop, Revocation, StoredMessage};
 pub use open_error::{OpenError, OpenErrorKind};
 pub use quota::of_mailbox as quota_of_mailbox;
 pub use repair::{LostMessage, RepairReport};
@@ -69,6 +70,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use verified::Verified;
 use writer::{Job, Writer};
 
 /// redb's cache, in octets. Its default is a gibibyte of heap.
@@ -140,6 +142,7 @@ impl Store {
             disk,
             pins,
             maildrops: Maildrops::default(),
+            verified: Verified::default(),
             current: Mutex::new(Some(Arc::new(open))),
             visitor_left: Condvar::new(),
             mending_was_asked: AtomicBool::new(false),
@@ -196,6 +199,7 @@ pub(in crate::store) struct Shared {
     disk: Arc<dyn Disk>,
     pins: Pins,
     maildrops: Maildrops,
+    verified: Verified,
     /// None while the index is being opened anew, and after that has failed.
     current: Mutex<Option<Arc<OpenIndex>>>,
     visitor_left: Condvar,

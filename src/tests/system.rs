@@ -9,6 +9,7 @@ mod system {
     mod client;
     mod control;
     mod crash;
+    mod damage;
     mod deliver;
     mod full_disk;
     mod harness;
