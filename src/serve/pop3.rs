@@ -2,7 +2,7 @@
 
 use super::Service;
 use super::connection::Connection;
-use super::limits::Counted;
+use super::crowd::Stranger;
 use super::stream::Stream;
 use crate::address::Address;
 use crate::auth::{ChannelBinding, ntlm};
@@ -22,13 +22,13 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long a client may take to log in.
 const LOGIN_MAX: Duration = Duration::from_secs(180);
 
-/// Serves one client to its end. An error is the client's going without a word, or its silence. `unauthenticated` counts
-/// the connection until somebody has logged in on it.
+/// Serves one client to its end. An error is the client's going without a word, or its silence. `stranger` is
+/// what the connection counts as until somebody has logged in on it.
 pub async fn serve(
     service: Arc<Service>,
     mut connection: Connection,
     peer: IpAddr,
-    unauthenticated: Counted,
+    stranger: Arc<Stranger>,
 ) -> io::Result<()> {
     let at_first = policy(&service, connection.stream(), peer);
     let seed = random::octets()?;
@@ -38,7 +38,7 @@ pub async fn serve(
         peer,
         name: String::new(),
         version: 0,
-        unauthenticated: Some(unauthenticated),
+        stranger,
         maildrop: None,
         revocation: None,
         uids: Vec::new(),
@@ -94,9 +94,8 @@ struct Driver {
     name: String,
     /// The version of the credential that was last handed out for a proof.
     version: u64,
-    /// Until somebody has.
-    unauthenticated: Option<Counted>,
-    /// From then on.
+    stranger: Arc<Stranger>,
+    /// Once somebody has logged in.
     maildrop: Option<Arc<Maildrop>>,
     revocation: Option<Revocation>,
     /// The list's, in its order.
@@ -222,7 +221,7 @@ impl Driver {
                     totals.messages
                 );
                 self.service.guard.succeeded(self.peer, &self.name, Instant::now());
-                self.unauthenticated = None;
+                self.stranger.leave_crowd();
                 self.revocation = Some(maildrop.revocation());
                 self.maildrop = Some(Arc::new(maildrop));
                 Event::LoggedIn(Login::Welcome(totals))

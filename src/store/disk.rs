@@ -138,7 +138,8 @@ impl DataFile {
         Self::locked(file)
     }
 
-    fn locked(file: File) -> Result<Self, FileError> {
+    /// Takes a file over that somebody else has opened, for reading and writing.
+    pub fn locked(file: File) -> Result<Self, FileError> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FileError::Locked),

@@ -100,6 +100,12 @@ impl Store {
         Self::open_with(disk, Trust::Verified).map_err(|e| e.at(path))
     }
 
+    /// The same for a file that is open already, for reading and writing, and has no name of its own yet.
+    pub fn open_file_verified(file: std::fs::File) -> Result<Self, OpenErrorKind> {
+        let disk = DataFile::locked(file).map_err(OpenErrorKind::from)?;
+        Self::open_with(Arc::new(disk), Trust::Verified)
+    }
+
     /// Makes a store in a new data file; the file counts as a store when all of it is durable.
     pub fn create(path: &Path) -> Result<Self, OpenError> {
         let disk = Arc::new(lock_file(path, true)?);

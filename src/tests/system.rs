@@ -18,6 +18,7 @@ mod system {
     mod pop3;
     mod postmaster;
     mod receiving;
+    mod restore;
     mod shutdown;
     mod sockets;
     mod start;
