@@ -114,6 +114,7 @@ impl Set {
                     .with_hint("A path with spaces in it stands in quotes"));
             }
         };
+        mailroot::check(&new)?;
         if self.move_mail {
             if context.service.is_some() {
                 return Err(Refusal::new(

@@ -49,7 +49,7 @@ impl CheckReport {
 
 impl Store {
     /// Verifies the whole store as of now. Takes as long as reading it; not for the executor. The checksums of the
-    /// index's own pages are compared by [`Store::open_verified`], before a store is opened.
+    /// index's own pages are compared by [`Store::open_to_check`], before a store is opened.
     pub fn check(&self) -> Result<CheckReport, Fault> {
         // The pin comes before the snapshot: no text that the snapshot has is overwritten meanwhile.
         let _pin = self.0.shared.pins.pin();
