@@ -24,6 +24,8 @@ const ROOT: u32 = 0;
 const DATA_FILE: &str = "winpop.db";
 pub const KEY_FILE: &str = "winpop.key";
 const SOCKET: &str = "winpop.sock";
+/// Permissions to write of anyone but the owner.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// What of the process's surroundings has a say in where the mail store is. A variable that is empty counts
 /// as one that is not set.
@@ -194,6 +196,21 @@ pub fn create(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether nobody but its owner, and root, can replace what lies in the directory. One that is not there yet is fine: it is
+/// made so.
+pub fn check(dir: &Path) -> Result<(), Unusable> {
+    let Ok(metadata) = fs::metadata(dir) else { return Ok(()) };
+    let mode = metadata.mode();
+    if !metadata.is_dir() || mode & WRITABLE_BY_OTHERS == 0 {
+        return Ok(());
+    }
+    let others = if mode & 0o002 != 0 { "every user" } else { "the users of its group" };
+    Err(Unusable {
+        why: format!("{others} may write to {}, and so could replace the mail store", dir.display()),
+        hint: "Give it to its owner alone with chmod 700, or name a directory of its own below it",
+    })
+}
+
 /// The path as typed for `set mailroot`, seen from the present directory of whoever typed it.
 pub fn absolute(typed: &Path) -> Result<PathBuf, Unusable> {
     let text = typed.to_string_lossy();
@@ -357,6 +374,26 @@ mod tests {
         }
         let unc = absolute(Path::new("\\\\server\\share")).unwrap_err();
         assert_eq!(unc.hint, "Mount the share and name the directory where it is mounted");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let home = scratch("writable");
+        for (mode, who) in [(0o777, "every user"), (0o1777, "every user"), (0o770, "the users of its group")]
+        {
+            fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
+            let unusable = check(&home).unwrap_err();
+            assert!(
+                unusable.why.starts_with(&format!("{who} may write to {}", home.display())),
+                "{unusable:?}"
+            );
+        }
+        for mode in [0o700, 0o755, 0o750] {
+            fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check(&home), Ok(()));
+        }
+        assert_eq!(check(&home.join("absent")), Ok(()));
+        fs::remove_dir_all(home).unwrap();
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub fn set_mailroot(set: &Set, present: &Present, old: &MailRoot) -> Result<Repl
         return Err(Refusal::new(Code::Malformed, format!("{} is not a directory", new.display()))
             .with_hint("Name a directory, such as /srv/mail"));
     }
+    mailroot::check(&new)?;
     if set.move_mail {
         if present.is_served {
             return Err(Refusal::new(Code::Busy, "the mail store cannot be moved while the service runs")

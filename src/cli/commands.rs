@@ -118,9 +118,12 @@ pub struct Check {
     example = "pop3svc key --rotate"
 )]
 pub struct Key {
-    /// make a new key and seal all passwords under it
+    /// make a new key and seal all passwords under it; the old key stays in winpop.key.old
     #[argh(switch)]
     pub rotate: bool,
+    /// make the new key even where that gives up passwords, because the key that they are sealed under is not there
+    #[argh(switch)]
+    pub discard: bool,
 }
 
 /// Makes the name winpop for this program.

@@ -30,7 +30,7 @@ use argh::FromArgs as _;
 use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, render};
 use crate::control::Answer;
-use crate::mailroot::{Environment, MailRoot};
+use crate::mailroot::{self, Environment, MailRoot};
 use commands::{Command, Deliver, Link, Pop3svc};
 use help::Program;
 use words::{Common, Understood};
@@ -170,7 +170,9 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
 
 fn mailroot(common: &Common) -> Result<MailRoot, Refusal> {
     let given = common.mailroot.as_deref().map(Path::new);
-    Ok(MailRoot::find(given, &Environment::of_this_process())?)
+    let mailroot = MailRoot::find(given, &Environment::of_this_process())?;
+    mailroot::check(&mailroot.dir)?;
+    Ok(mailroot)
 }
 
 fn make_link(link: &Link) -> Result<String, Refusal> {

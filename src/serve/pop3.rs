@@ -2,7 +2,7 @@
 
 use super::Service;
 use super::connection::Connection;
-use super::limits::Counted;
+use super::crowd::Stranger;
 use super::stream::Stream;
 use crate::address::Address;
 use crate::auth::{ChannelBinding, ntlm};
@@ -11,7 +11,7 @@ use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERM
 use crate::random;
 use crate::store::{Fault, Maildrop, Revocation, StoredMessage};
 use crate::verdict::Login;
-use crate::wire::{self, Line};
+use crate::wire::{self, Line, surrogate};
 use async_io::Timer;
 use smol::future::FutureExt;
 use std::io;
@@ -22,13 +22,13 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long a client may take to log in.
 const LOGIN_MAX: Duration = Duration::from_secs(180);
 
-/// Serves one client to its end. An error is the client's going without a word, or its silence. `unauthenticated` counts
-/// the connection until somebody has logged in on it.
+/// Serves one client to its end. An error is the client's going without a word, or its silence. `stranger` is
+/// what the connection counts as until somebody has logged in on it.
 pub async fn serve(
     service: Arc<Service>,
     mut connection: Connection,
     peer: IpAddr,
-    unauthenticated: Counted,
+    stranger: Arc<Stranger>,
 ) -> io::Result<()> {
     let at_first = policy(&service, connection.stream(), peer);
     let seed = random::octets()?;
@@ -38,7 +38,7 @@ pub async fn serve(
         peer,
         name: String::new(),
         version: 0,
-        unauthenticated: Some(unauthenticated),
+        stranger,
         maildrop: None,
         revocation: None,
         uids: Vec::new(),
@@ -94,9 +94,8 @@ struct Driver {
     name: String,
     /// The version of the credential that was last handed out for a proof.
     version: u64,
-    /// Until somebody has.
-    unauthenticated: Option<Counted>,
-    /// From then on.
+    stranger: Arc<Stranger>,
+    /// Once somebody has logged in.
     maildrop: Option<Arc<Maildrop>>,
     revocation: Option<Revocation>,
     /// The list's, in its order.
@@ -210,6 +209,10 @@ impl Driver {
                 Event::LoggedIn(Login::TooSoon)
             }
             Ok(Login::Welcome(maildrop)) => {
+                let maildrop = match self.session.takes_utf8() {
+                    true => maildrop,
+                    false => maildrop.with_surrogates(),
+                };
                 let totals = maildrop.totals();
                 log::info!(
                     "{} logged in from {}: {} messages",
@@ -218,7 +221,7 @@ impl Driver {
                     totals.messages
                 );
                 self.service.guard.succeeded(self.peer, &self.name, Instant::now());
-                self.unauthenticated = None;
+                self.stranger.leave_crowd();
                 self.revocation = Some(maildrop.revocation());
                 self.maildrop = Some(Arc::new(maildrop));
                 Event::LoggedIn(Login::Welcome(totals))
@@ -282,6 +285,11 @@ impl Driver {
             Some(lines) => wire::top_end(&message.text, lines),
         };
         let (mut status, mut prefix) = (send.status.as_bytes(), std::mem::take(&mut message.prefix));
+        let mut header_end = 0;
+        if message.needs_surrogate {
+            header_end = wire::body_start(&message.text);
+            prefix = [surrogate::header(&prefix), surrogate::header(&message.text[..header_end])].concat();
+        }
         for piece in message.pieces(end) {
             // Only a long text takes so long that its pages may be gone when their turn comes.
             if piece.start > 0 && !message.is_piece_ready(piece.clone()) {
@@ -295,7 +303,8 @@ impl Driver {
                 }
             }
             let terminator = if piece.end == end { TERMINATOR } else { b"" };
-            connection.send(&[status, &prefix, &message.text[piece], terminator]).await?;
+            let text = &message.text[piece.start.max(header_end).min(piece.end)..piece.end];
+            connection.send(&[status, &prefix, text, terminator]).await?;
             status = b"";
             prefix.clear();
         }
