@@ -7,6 +7,7 @@ mod carry_out;
 mod commands;
 mod completions;
 mod deliver;
+mod first_start;
 mod help;
 mod man;
 mod quickstart;
@@ -118,7 +119,7 @@ fn run(command: Command, common: &Common) -> ExitCode {
             return exit_code;
         }
         Command::Quickstart(typed) => mailroot(common)
-            .and_then(|mailroot| quickstart::quickstart(typed.address.as_deref(), mailroot))
+            .and_then(|mailroot| quickstart::quickstart(&typed, mailroot))
             .map(|()| String::new()),
         Command::Serve(_) => mailroot(common).and_then(serve::serve).map(|()| String::new()),
         Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::carry_out::no_store;
+use super::first_start::FirstStart;
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
 use crate::control::connect;
@@ -17,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
+    FirstStart::from_variables(|name| std::env::var(name).ok())?.make(&mailroot)?;
     let store = open(&mailroot, Store::open)?;
     let settings = settings_with_log(&store)?;
     let running = start(store, mailroot, settings)?;
