@@ -29,8 +29,8 @@ use std::process::ExitCode;
 use argh::FromArgs as _;
 
 use crate::admin::reply::Code;
-use crate::admin::{Refusal, Reply, Request, render};
-use crate::control::{Answer, Enclosed};
+use crate::admin::{Refusal, Reply, render};
+use crate::control::Answer;
 use crate::mailroot::{self, Environment, MailRoot};
 use commands::{Command, Deliver, Link, Pop3svc};
 use help::Program;
@@ -160,8 +160,7 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
         }
         Err(refusal) => return fail(program.name, &refusal),
     };
-    let answer = winpop::prepare(op)
-        .and_then(|op| carry_out::carry_out(&Request::Command(op), Enclosed::Nothing, &mailroot(&common)?));
+    let answer = winpop::prepare(op).and_then(|op| winpop::carry_out(op, &mailroot(&common)?));
     match answer {
         Ok(reply) if common.json => print(&render::json(&reply)),
         Ok(reply) => print(&render::text(&reply)),
