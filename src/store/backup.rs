@@ -7,12 +7,13 @@
 use super::contained;
 use super::container::Container;
 use super::disk::{DataFile, Disk, FileError};
-use super::index::{CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, QUOTAS, TEXTS};
-use super::index::{Fault, MESSAGES, Read, SETTINGS, Snapshot as IndexSnapshot, Tables, Tx};
+use super::index::{Beginning, Fault, Read, Snapshot as IndexSnapshot, Tx};
+use super::log_zone;
 use super::rows::{Row, TextRow};
 use super::space::{Pins, Space};
-use super::{OpenErrorKind, Snapshot, Store, open_database};
-use redb::{ReadableTable, TableDefinition};
+use super::tables::{MESSAGES, TEXTS, Tables};
+use super::{OpenErrorKind, PACE, Snapshot, Store, open_database};
+use redb::ReadableTable;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -78,8 +79,7 @@ impl Store {
     /// Copies the store as of now into a file, which is empty and open for reading and writing. When this returns, the
     /// copy is durable. Takes as long as reading and writing all of it; not for the executor.
     pub fn backup(&self, file: File) -> Result<BackupReport, BackupError> {
-        let _pin = self.0.shared.pins.pin();
-        let snapshot = self.read()?;
+        let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
         let of_copy = |e: FileError| BackupError::Copy(OpenErrorKind::from(e).to_string());
         copy_to(&snapshot, DataFile::empty(file).map_err(of_copy)?)
     }
@@ -111,24 +111,21 @@ fn copy_to(source: &Snapshot, file: DataFile) -> Result<BackupReport, BackupErro
     let of_copy = BackupError::Copy;
     let disk: Arc<dyn Disk> = Arc::new(file);
     let container = Container::create(disk.clone()).map_err(|e| of_copy(e.to_string()))?;
+    log_zone::write_zeros(&*disk, 0..PACE.log_octets).map_err(|e| of_copy(e.to_string()))?;
     let database = open_database(&container, false).map_err(|e| of_copy(e.to_string()))?;
     let fault_of_copy = |fault: Fault| of_copy(fault.to_string());
     let mut transaction = database.begin_write().map_err(|e| of_copy(e.to_string()))?;
     transaction.set_quick_repair(true);
     {
         let mut space = Space::empty(Pins::default());
-        let tables = Tables::open(&transaction).map_err(fault_of_copy)?;
+        let tables = Tables::open_unlogged(&transaction).map_err(fault_of_copy)?;
         let mut tx = Tx::begin(tables, &mut space, &container, true).map_err(fault_of_copy)?;
+        tx.tables.copy_from(source).map_err(BackupError::Source)?;
         copy_texts(source, &mut tx)?;
-        copy_table(source, SETTINGS, &mut tx.tables.settings)?;
-        copy_table(source, DOMAINS, &mut tx.tables.domains)?;
-        copy_table(source, MAILBOXES, &mut tx.tables.mailboxes)?;
-        copy_table(source, COUNTS, &mut tx.tables.counts)?;
-        copy_table(source, QUOTAS, &mut tx.tables.quotas)?;
-        copy_table(source, CERTIFICATE, &mut tx.tables.certificate)?;
-        copy_table(source, MESSAGES, &mut tx.tables.messages)?;
         *tx.totals_mut() = source.totals()?;
-        tx.settle().map_err(fault_of_copy)?;
+        let epoch = log_zone::new_epoch().map_err(|e| of_copy(e.to_string()))?;
+        let beginning = Beginning { epoch, log_octets: PACE.log_octets };
+        tx.settle(|_| Ok(Some(beginning))).map_err(fault_of_copy)?;
     }
     transaction.commit().map_err(|e| of_copy(e.to_string()))?;
     let messages = IndexSnapshot::begin(&database)
@@ -138,19 +135,6 @@ fn copy_to(source: &Snapshot, file: DataFile) -> Result<BackupReport, BackupErro
     container.finish().map_err(|e| of_copy(e.to_string()))?;
     let file_octets = disk.len().map_err(|e| of_copy(e.to_string()))?;
     Ok(BackupReport { messages, file_octets })
-}
-
-fn copy_table<K: redb::Key + 'static, V: redb::Value + 'static>(
-    source: &Snapshot,
-    definition: TableDefinition<'static, K, V>,
-    copy: &mut redb::Table<'_, K, V>,
-) -> Result<(), BackupError> {
-    let table = source.table(definition)?;
-    let mut rows = contained::read(|| Ok(table.iter()?))?;
-    while let Some((key, value)) = contained::read(|| Ok(rows.next().transpose()?))? {
-        copy.insert(key.value(), value.value())?;
-    }
-    Ok(())
 }
 
 /// Copies the texts in the order of their places, some ten thousands at a time, and compares each with its name.

@@ -5,9 +5,10 @@
 
 use super::contained;
 use super::container::{EXTENT, extent_at};
-use super::index::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, Fault, MAILBOXES, MESSAGES, QUOTAS, Read, TEXTS};
+use super::index::{Fault, Read};
 use super::rows::{Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow};
 use super::space::ALIGN;
+use super::tables::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, TEXTS};
 use super::{Snapshot, Store};
 use crate::address::{Address, Domain};
 use crate::wire;
@@ -51,9 +52,7 @@ impl Store {
     /// Verifies the whole store as of now. Takes as long as reading it; not for the executor. The checksums of the
     /// index's own pages are compared by [`Store::open_to_check`], before a store is opened.
     pub fn check(&self) -> Result<CheckReport, Fault> {
-        // The pin comes before the snapshot: no text that the snapshot has is overwritten meanwhile.
-        let _pin = self.0.shared.pins.pin();
-        let snapshot = self.read()?;
+        let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
         contained::read(|| Check::of(&snapshot))
     }
 }

@@ -6,7 +6,8 @@
 //!  32 KiB  the static header again: a store whose first octets are lost must not be taken for one never made
 //!  64 KiB  superblock slot 0
 //! 512 KiB  superblock slot 1
-//!   1 MiB  extents of 1 MiB: each is redb's (listed in the superblock), blobs' (listed in a table of redb), or free
+//!   1 MiB  log zone, up to 64 MiB of it in use (`log_zone.rs`)
+//!  65 MiB  extents of 1 MiB: each is redb's (listed in the superblock), blobs' (listed in a table of redb), or free
 //! ```
 //!
 //! redb sees a linear space of `index_len` octets whose octets from 4096 on are scattered over extents, 255 pages in each
@@ -20,9 +21,9 @@
 //! 3. An extent that redb gave up is used again only after a superblock without it is durable (`dropped` until then).
 //! 4. redb's header stands before the superblocks, so that a copy made front to back never holds a map that is older
 //!    than the header it has to serve.
-//! 5. Extents are kept aside, taken from the file system in advance: as many as the index has, and a few. Mail is accepted
-//!    only while they are there; the index may use them, so that on a full disk deletions still go through. A transaction
-//!    writes each page of the index at most once to a new place, so that is enough for any deletion.
+//! 5. Extents are kept aside, taken from the file system in advance, for all pages that a checkpoint has to write: redb holds
+//!    no more than half its cache unwritten. Mail is accepted only while they are there. Without them each commit is
+//!    a checkpoint, which may fail and is undone then; what is in the log can always be made part of the index.
 //!
 //! This file knows redb's space only as octets; what is in it is `index.rs`'s business.
 
@@ -35,6 +36,7 @@ pub use format::{ContainerError, FORMAT_VERSION};
 use format::{MAP_EXTENTS_MAX, SLOTS, Superblock};
 #[cfg(test)]
 pub use format::{SUPERBLOCKS, forge_superblock};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -43,11 +45,16 @@ use sums::{PAGES, Sums};
 pub const EXTENT: u64 = 1 << 20;
 const INDEX_PAGE_0: u64 = 4 << 10;
 const INDEX_PAGE_0_OCTETS: u64 = 4 << 10;
-const EXTENTS_AT: u64 = 1 << 20;
+pub const LOG_AT: u64 = 1 << 20;
+/// The log zone. Of a new file only the front is written, and the rest is a hole.
+pub const LOG_OCTETS_MAX: u64 = 64 << 20;
+const EXTENTS_AT: u64 = LOG_AT + LOG_OCTETS_MAX;
 /// What an index extent holds of redb's space: all but the page of sums.
 const INDEX_EXTENT: u64 = PAGES as u64 * sums::PAGE;
 /// Extents kept aside for the index beyond as many as it has: for the rows that a deletion adds, of free runs.
 const RESERVE_EXTENTS_MORE: usize = 2;
+/// As many as redb's unwritten pages fill, however large the index is.
+const RESERVE_EXTENTS_MAX: usize = super::CACHE_OCTETS / 2 / EXTENT as usize + RESERVE_EXTENTS_MORE;
 
 #[derive(Debug)]
 pub struct Container {
@@ -86,9 +93,11 @@ impl Container {
     /// Lays out an empty container without its header: until [`Container::finish`] the file counts as unfinished.
     pub fn create(disk: Arc<dyn Disk>) -> io::Result<Arc<Self>> {
         disk.set_len(0)?;
+        disk.write_at(0, &format::unfinished_header())?;
+        disk.sync()?;
         disk.set_len(EXTENTS_AT)?;
         // A full disk must not stand in the way of a superblock.
-        disk.reserve_zeroed(0, EXTENTS_AT)?;
+        disk.reserve_zeroed(INDEX_PAGE_0, LOG_AT - INDEX_PAGE_0)?;
         let block = Superblock { sequence: 1, ..Superblock::default() };
         let space = IndexSpace { block, ..IndexSpace::default() };
         disk.write_at(SLOTS[1], &space.block.encode()?)?;
@@ -163,21 +172,56 @@ impl Container {
         self.given_up.load(Ordering::Acquire)
     }
 
+    /// The log could not be written: whether its last record is durable is to be read from the disk.
+    pub fn note_failed_log(&self) {
+        self.failed.store(true, Ordering::Release);
+        self.sync_failed.store(true, Ordering::Release);
+    }
+
+    /// Returns when the texts that were written before are durable.
+    pub fn sync_texts(&self) -> io::Result<()> {
+        let synced = self.disk.sync();
+        if synced.is_err() {
+            self.note_failed_log();
+        }
+        synced
+    }
+
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     /// Whether it was a sync: then what was written before may never have reached the disk.
     pub fn a_sync_failed(&self) -> bool {
         self.sync_failed.load(Ordering::Acquire)
     }
 
-    /// Told by the index which extents hold blobs. What nobody owns is free. An extent with two owners, or beyond the end
-    /// of the file, is damage: what a durable commit names was in the file before.
-    pub fn adopt_blob_extents(&self, blob_extents: &[u32]) -> Result<(), ContainerError> {
+    /// Told which extents the log names as blobs', before the index is opened, which may take some. A crash may have lost
+    /// the length that the file had with them.
+    pub fn expect_blob_extents(&self, logged: &BTreeSet<u32>) -> io::Result<()> {
+        let mut space = self.lock();
+        if let Some(last) = logged.last() {
+            space.end = space.end.max(last + 1);
+            let needed = extent_at(space.end);
+            if self.disk.len()? < needed {
+                self.disk.set_len(needed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Told which extents hold blobs, by the index as of the last checkpoint and by the log since. What nobody owns is
+    /// free. An extent with two owners, or one of the index's beyond the end of the file, is damage: what a checkpoint
+    /// names was in the file before.
+    pub fn adopt_blob_extents(&self, stored: &[u32], logged: &BTreeSet<u32>) -> Result<(), ContainerError> {
         let mut space = self.lock();
         let mut owned = vec![false; space.end as usize];
-        if blob_extents.iter().any(|extent| *extent >= space.found) {
+        if stored.iter().any(|extent| *extent >= space.found) {
             return Err(ContainerError::Damaged("it was cut short"));
         }
         let index_extents = space.block.map.iter().filter(|place| **place != 0).map(|place| place - 1);
-        for extent in index_extents.chain(blob_extents.iter().copied()) {
+        let new = logged.iter().filter(|extent| stored.binary_search(extent).is_err());
+        for extent in index_extents.chain(stored.iter().chain(new).copied()) {
             if std::mem::replace(&mut owned[extent as usize], true) {
                 return Err(ContainerError::Damaged("a part of the file has two owners"));
             }
@@ -188,11 +232,15 @@ impl Container {
         Ok(())
     }
 
-    /// Fills the reserve. Fails where the disk has no room for it: then no mail is accepted.
-    pub fn fill_reserve(&self) -> io::Result<()> {
+    /// Fills the reserve, for a checkpoint with so many octets in the log. Fails where the disk has no room for it: then
+    /// no mail is accepted.
+    pub fn fill_reserve(&self, logged: u64) -> io::Result<()> {
         let mut space = self.lock();
-        let wanted = space.block.map.iter().filter(|place| **place != 0).count() + RESERVE_EXTENTS_MORE;
-        while space.reserve.len() > wanted {
+        let in_use = space.block.map.iter().filter(|place| **place != 0).count();
+        // A page of the index may be half full of what the log has.
+        let new = (2 * logged).div_ceil(EXTENT) as usize;
+        let wanted = (in_use + new + RESERVE_EXTENTS_MORE).min(RESERVE_EXTENTS_MAX);
+        while space.reserve.len() > RESERVE_EXTENTS_MAX {
             let extent = space.reserve.pop().expect("there are more than are wanted");
             self.punch(extent_at(extent), EXTENT);
             space.pool.push(extent);

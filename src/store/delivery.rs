@@ -3,6 +3,7 @@
 use super::body::{Body, Incoming};
 use super::index::{Fault, Read, Tx};
 use super::quota;
+use super::record;
 use super::rows::{DomainRow, MailboxRow, MessageRow, Row, TextRow};
 use crate::address::Address;
 use crate::verdict;
@@ -13,6 +14,9 @@ use std::io;
 
 /// More Received fields than this mean a loop (RFC 5321 section 6.3 asks for a bound of 100 at least).
 const RECEIVED_FIELDS_MAX: u32 = 100;
+/// A text of up to so many octets goes into the log with its row, and is durable with it. A longer one is made durable
+/// where it lies, before the record.
+const SHORT_TEXT_OCTETS_MAX: u64 = 64 << 10;
 /// Octets of a stored text that are read at a time to compare them.
 const COMPARED_OCTETS: usize = 64 << 10;
 /// Messages removed at a time when a mailbox goes: bounds the memory that takes.
@@ -172,6 +176,7 @@ impl Tx<'_, '_> {
     /// Stores the text, or, where it is stored already, counts the new references; false where the disk is full.
     fn store_text(&mut self, text: &Incoming, references: u64) -> Result<bool, Fault> {
         if !self.reserve_is_whole {
+            self.room_was_missing = true;
             return Ok(false);
         }
         let name = *text.hash.as_bytes();
@@ -209,21 +214,31 @@ impl Tx<'_, '_> {
 
     /// Writes the octets into free space; none where there is no room.
     fn write_text(&mut self, wire: &Body) -> Result<Option<u64>, Fault> {
-        let full = |fault: Fault| match fault {
-            Fault::DiskFull(_) => Ok(None),
+        let mut full = |fault: Fault| match fault {
+            Fault::DiskFull(_) => {
+                self.room_was_missing = true;
+                Ok(None)
+            }
             fault => Err(fault),
         };
         let at = match self.space.take(wire.len(), self.container) {
             Ok(at) => at,
             Err(e) => return full(e.into()),
         };
-        match wire.for_each_piece(|offset, piece| self.container.write_blob(at + offset, piece)) {
-            Ok(()) => Ok(Some(at)),
-            Err(e) => {
-                self.space.give_back(at);
-                full(e.into())
-            }
+        if let Err(e) = wire.for_each_piece(|offset, piece| self.container.write_blob(at + offset, piece)) {
+            self.space.give_back(at);
+            return full(e.into());
         }
+        if wire.len() > SHORT_TEXT_OCTETS_MAX {
+            self.has_long_texts = true;
+            return Ok(Some(at));
+        }
+        let logged = &mut self.logged_texts;
+        wire.for_each_piece::<io::Error>(|offset, piece| {
+            record::text(logged, at + offset, piece);
+            Ok(())
+        })?;
+        Ok(Some(at))
     }
 
     /// Whether the stored text is, octet for octet, this one. A fault of reading it means that it is not.

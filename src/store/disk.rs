@@ -30,6 +30,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes the range read as zeros and takes the room for it now, so that later writes into it do not fail
     /// for want of space.
     fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()>;
+    /// Writes octets into a part of the file that was written before, and returns when these are durable. Others need not be.
+    fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()>;
     /// Returns when all writes before the call are durable.
     fn sync(&self) -> io::Result<()>;
     /// A view of octets that nobody will change while it is held (the caller's pin sees to that).
@@ -209,6 +211,29 @@ impl Disk for DataFile {
     fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()> {
         self.punch(at, len)?;
         self.allocate_or_write_zeros(FallocateFlags::empty(), at, len)
+    }
+
+    fn write_durable(&self, mut at: u64, mut octets: &[u8]) -> io::Result<()> {
+        while !octets.is_empty() {
+            let slices = [io::IoSlice::new(octets)];
+            let written = rustix::io::retry_on_intr(|| {
+                rustix::io::pwritev2(&self.file, &slices, at, rustix::io::ReadWriteFlags::DSYNC)
+            });
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    at += count as u64;
+                    octets = &octets[count..];
+                }
+                // Linux before 4.7, and file systems that do not know the flag.
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
+                    self.file.write_all_at(octets, at)?;
+                    return self.file.sync_data();
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

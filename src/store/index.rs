@@ -1,44 +1,22 @@
 //! The index: redb's tables, a consistent view of them, and the transaction that changes them.
 //!
-//! | table | key | value |
-//! | --- | --- | --- |
-//! | settings | key | value as typed |
-//! | domains | name | [`DomainRow`] |
-//! | mailboxes | domain, name | [`MailboxRow`] |
-//! | counts | id of a mailbox or domain | [`Counts`] |
-//! | quotas | account | [`QuotaRow`] |
-//! | messages | id of a mailbox, sequence | [`MessageRow`] |
-//! | texts | blake3 of the wire form | [`TextRow`] |
-//! | free | offset in the file | length of the free run that begins there |
-//! | blob extents | extent number | – |
-//! | certificate | – | [`CertificateRow`]: our own, until one is configured |
-//! | store | – | [`StoreRow`] |
-//!
 //! Counts are part of the transaction of what they count: there is no moment, and no crash, after which they differ.
 
-use super::contained::{self, DamagedPage, Leaky};
+use super::contained::{self, DamagedPage};
 use super::container::Container;
 use super::rows::{
     BadRow, CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
 };
+use super::log_zone::Epoch;
 use super::space::Space;
+use super::tables::{
+    CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, MESSAGES, QUOTAS, SETTINGS, STORE, TEXTS, Tables,
+};
 use crate::address::{Address, Domain, LocalPart};
 use redb::{ReadableTable, TableDefinition};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-
-pub const SETTINGS: TableDefinition<&str, &str> = TableDefinition::new("settings");
-pub const DOMAINS: TableDefinition<&str, &[u8]> = TableDefinition::new("domains");
-pub const MAILBOXES: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("mailboxes");
-pub const COUNTS: TableDefinition<u32, &[u8]> = TableDefinition::new("counts");
-pub const QUOTAS: TableDefinition<&str, &[u8]> = TableDefinition::new("quotas");
-pub const MESSAGES: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("messages");
-pub const TEXTS: TableDefinition<[u8; 32], &[u8]> = TableDefinition::new("texts");
-pub const FREE: TableDefinition<u64, u64> = TableDefinition::new("free");
-pub const BLOB_EXTENTS: TableDefinition<u32, ()> = TableDefinition::new("blob extents");
-pub const CERTIFICATE: TableDefinition<(), &[u8]> = TableDefinition::new("certificate");
-pub const STORE: TableDefinition<(), &[u8]> = TableDefinition::new("store");
 
 /// A fault of the disk or of the data file: never an expected outcome.
 #[derive(Clone, Debug)]
@@ -274,51 +252,6 @@ impl Read for Snapshot {
     }
 }
 
-/// The tables of a transaction, open for its length.
-pub struct Tables<'txn> {
-    pub settings: redb::Table<'txn, &'static str, &'static str>,
-    pub domains: redb::Table<'txn, &'static str, &'static [u8]>,
-    pub mailboxes: redb::Table<'txn, (&'static str, &'static str), &'static [u8]>,
-    pub counts: redb::Table<'txn, u32, &'static [u8]>,
-    pub quotas: redb::Table<'txn, &'static str, &'static [u8]>,
-    pub messages: redb::Table<'txn, (u32, u64), &'static [u8]>,
-    pub texts: redb::Table<'txn, [u8; 32], &'static [u8]>,
-    pub free: redb::Table<'txn, u64, u64>,
-    pub blob_extents: redb::Table<'txn, u32, ()>,
-    pub certificate: redb::Table<'txn, (), &'static [u8]>,
-    pub store: redb::Table<'txn, (), &'static [u8]>,
-}
-
-impl<'txn> Tables<'txn> {
-    pub fn open(transaction: &'txn redb::WriteTransaction) -> Result<Self, Fault> {
-        // A table's destructor may panic itself when opening the next one has panicked.
-        let settings = Leaky::new(transaction.open_table(SETTINGS)?);
-        let domains = Leaky::new(transaction.open_table(DOMAINS)?);
-        let mailboxes = Leaky::new(transaction.open_table(MAILBOXES)?);
-        let counts = Leaky::new(transaction.open_table(COUNTS)?);
-        let quotas = Leaky::new(transaction.open_table(QUOTAS)?);
-        let messages = Leaky::new(transaction.open_table(MESSAGES)?);
-        let texts = Leaky::new(transaction.open_table(TEXTS)?);
-        let free = Leaky::new(transaction.open_table(FREE)?);
-        let blob_extents = Leaky::new(transaction.open_table(BLOB_EXTENTS)?);
-        let certificate = Leaky::new(transaction.open_table(CERTIFICATE)?);
-        let store = Leaky::new(transaction.open_table(STORE)?);
-        Ok(Self {
-            settings: settings.into_inner(),
-            domains: domains.into_inner(),
-            mailboxes: mailboxes.into_inner(),
-            counts: counts.into_inner(),
-            quotas: quotas.into_inner(),
-            messages: messages.into_inner(),
-            texts: texts.into_inner(),
-            free: free.into_inner(),
-            blob_extents: blob_extents.into_inner(),
-            certificate: certificate.into_inner(),
-            store: store.into_inner(),
-        })
-    }
-}
-
 /// A transaction under way, on the writer thread. Many operations share one (group commit), so an operation looks
 /// before it changes anything: an expected refusal leaves nothing behind, a `Fault` undoes the whole transaction.
 pub struct Tx<'a, 'txn> {
@@ -329,6 +262,12 @@ pub struct Tx<'a, 'txn> {
     pub reserve_is_whole: bool,
     /// Mailboxes whose open sessions end when this is committed.
     pub revoked: Vec<u32>,
+    /// The short texts that were written, as the log has them.
+    pub logged_texts: Vec<u8>,
+    /// Whether texts were written that are too long for the log.
+    pub has_long_texts: bool,
+    /// Whether mail was refused for want of room.
+    pub room_was_missing: bool,
     /// Read and changed in memory, written once at the end.
     changed_counts: HashMap<u32, Counts>,
     changed_quotas: HashMap<String, QuotaRow>,
@@ -352,6 +291,9 @@ impl<'a, 'txn> Tx<'a, 'txn> {
             container,
             reserve_is_whole,
             revoked: Vec::new(),
+            logged_texts: Vec::new(),
+            has_long_texts: false,
+            room_was_missing: false,
             changed_counts: HashMap::new(),
             changed_quotas: HashMap::new(),
             totals,
@@ -396,9 +338,12 @@ impl<'a, 'txn> Tx<'a, 'txn> {
         &mut self.totals
     }
 
-    /// Writes what was held back, so that the transaction can be committed. Returns the mailboxes whose sessions
-    /// have to end then.
-    pub fn settle(&mut self) -> Result<Vec<u32>, Fault> {
+    /// Writes what was held back, so that the transaction can be committed. `begins` is asked, with what a record of
+    /// the transaction needs at most, whether the commit is to be a checkpoint.
+    pub fn settle(
+        &mut self,
+        begins: impl FnOnce(usize) -> Result<Option<Beginning>, Fault>,
+    ) -> Result<Settled, Fault> {
         self.totals.commits += 1;
         for (id, counts) in &self.changed_counts {
             self.tables.counts.insert(id, &counts.to_row()[..])?;
@@ -409,7 +354,6 @@ impl<'a, 'txn> Tx<'a, 'txn> {
                 _ => self.tables.quotas.insert(account.as_str(), &quota.to_row()[..])?,
             };
         }
-        self.tables.store.insert((), &self.totals.to_row()[..])?;
         for (at, len) in self.space.changed_runs() {
             match len {
                 Some(len) => self.tables.free.insert(at, len)?,
@@ -419,8 +363,44 @@ impl<'a, 'txn> Tx<'a, 'txn> {
         for extent in self.space.changed_extents() {
             self.tables.blob_extents.insert(extent, ())?;
         }
-        Ok(std::mem::take(&mut self.revoked))
+        let mut changes = std::mem::take(&mut self.logged_texts);
+        changes.append(&mut self.tables.changes());
+        let begins = begins(changes.len() + STORE_CHANGE_MAX)?;
+        if let Some(Beginning { epoch, log_octets }) = begins {
+            (self.totals.epoch, self.totals.log_octets) = (epoch, log_octets);
+        }
+        self.tables.store.insert((), &self.totals.to_row()[..])?;
+        changes.append(&mut self.tables.changes());
+        Ok(Settled {
+            begins,
+            number: self.totals.commits,
+            changes,
+            has_long_texts: self.has_long_texts,
+            revoked: std::mem::take(&mut self.revoked),
+        })
     }
+}
+
+/// What the change of the store's own row takes in a record, at most.
+const STORE_CHANGE_MAX: usize = 512;
+
+/// The log begins anew, since the commit is a checkpoint.
+#[derive(Clone, Copy)]
+pub struct Beginning {
+    pub epoch: Epoch,
+    pub log_octets: u64,
+}
+
+/// A transaction that can be committed.
+pub struct Settled {
+    /// None: the commit is not durable by itself, and `changes` go into the log before it.
+    pub begins: Option<Beginning>,
+    pub number: u64,
+    pub changes: Vec<u8>,
+    /// Whether texts have to be made durable before the record is.
+    pub has_long_texts: bool,
+    /// Mailboxes whose sessions end when it is durable.
+    pub revoked: Vec<u32>,
 }
 
 impl Read for Tx<'_, '_> {
@@ -429,15 +409,15 @@ impl Read for Tx<'_, '_> {
     }
 
     fn settings(&self) -> Result<Vec<(String, String)>, Fault> {
-        every_setting(&self.tables.settings)
+        every_setting(&*self.tables.settings)
     }
 
     fn domain(&self, domain: &Domain) -> Result<Option<DomainRow>, Fault> {
-        get_row(&self.tables.domains, domain.as_str())
+        get_row(&*self.tables.domains, domain.as_str())
     }
 
     fn domains(&self) -> Result<Vec<(Domain, DomainRow)>, Fault> {
-        every_domain(&self.tables.domains)
+        every_domain(&*self.tables.domains)
     }
 
     fn mailbox(&self, address: &Address) -> Result<Option<MailboxRow>, Fault> {
@@ -446,7 +426,7 @@ impl Read for Tx<'_, '_> {
     }
 
     fn mailboxes(&self, domain: &Domain) -> Result<Vec<(LocalPart, MailboxRow)>, Fault> {
-        mailboxes_of(&self.tables.mailboxes, domain)
+        mailboxes_of(&*self.tables.mailboxes, domain)
     }
 
     fn counts(&self, id: u32) -> Result<Counts, Fault> {
@@ -460,7 +440,7 @@ impl Read for Tx<'_, '_> {
     fn quota(&self, account: &str) -> Result<Option<QuotaRow>, Fault> {
         match self.changed_quotas.get(account) {
             Some(quota) => Ok((quota.mailboxes > 0).then_some(*quota)),
-            None => get_row(&self.tables.quotas, account),
+            None => get_row(&*self.tables.quotas, account),
         }
     }
 

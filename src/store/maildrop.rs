@@ -7,7 +7,8 @@
 
 use super::contained;
 use super::disk::View;
-use super::index::{Fault, MESSAGES, Read};
+use super::index::{Fault, Read};
+use super::tables::MESSAGES;
 use super::rows::MessageHead;
 use super::space::Pin;
 use super::verified::{self, Proof};

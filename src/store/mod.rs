@@ -1,20 +1,29 @@
 //! The mail store: one data file with everything in it.
 //!
 //! A message is a row (mailbox, sequence) that names a text; a text is a row that says where its octets lie and how
-//! many messages have it. The states of a run of octets in the blob space, and who knows of it:
+//! many messages have it. A change is durable when its record is in the log; the index is brought up to date without
+//! syncs, and made durable at checkpoints. The states of a run of octets in the blob space, and who knows of it:
 //!
-//! | state | text row | listed as free | may be written |
-//! | --- | --- | --- | --- |
-//! | free | − | + | + |
-//! | draft: taken and written by the transaction under way | − | + | + |
-//! | stored | + | − | − |
-//! | retired: its text deleted, a reader may still look at it | − | + | − |
+//! | state | row now | row at the last checkpoint | in the log | may be written |
+//! | --- | --- | --- | --- | --- |
+//! | free | − | − | − | + |
+//! | draft: taken and written by the transaction under way | − | − | − | + |
+//! | logged, short | + | − | rows, text | − |
+//! | logged, long: durable in its place | + | − | rows | − |
+//! | stored | + | + | − | − |
+//! | retired since the checkpoint | − | + (− if stored since) | removal | − |
+//! | retired before it: a reader may still look at it | − | − | − | when no pin is left |
 //!
-//! A draft becomes stored, and a stored run retired, by one commit of redb, which is durable before anyone is answered.
+//! - Nobody is answered before the record is durable; record n+1 is written when n is durable.
+//! - Nothing retired since the last checkpoint is given out or punched: its row may come back, and a short text that is
+//!   written once more from the log would lie over what took its place.
+//! - Long texts are durable before their record is.
+//!
 //! Guarantee: *after a crash at any instant, a text with a row is whole, a message with a row has its text, the counts
 //! are those of the rows, and every other octet of the blob space is free.*
 //!
-//! What lies where in the file: `container.rs`. The tables: `index.rs`. Changes go through one thread: `writer.rs`.
+//! What lies where in the file: `container.rs`. The tables: `tables.rs`. Changes go through one
+//! thread: `writer.rs`. The log: `log_zone.rs`, `record.rs`; what is made of it after a crash: `recovery.rs`.
 //! The store knows no protocol and no executor; what it returns can be awaited or waited for.
 
 mod backup;
@@ -26,6 +35,10 @@ mod delivery;
 mod directory;
 mod disk;
 mod index;
+mod log_zone;
+mod record;
+mod recovery;
+mod tables;
 mod maildrop;
 mod mapping;
 mod open_error;
@@ -57,15 +70,16 @@ pub use rows::fuzz_rows;
 pub use rows::{CertificateRow, DomainRow};
 pub use writer::Pending;
 
-use contained::Leaky;
 use container::{Container, ContainerError, IndexBackend};
 use disk::{DataFile, Disk};
-use index::{Snapshot as IndexSnapshot, Tables};
+use index::{Beginning, Snapshot as IndexSnapshot};
 use maildrop::Maildrops;
 use overlay::Overlay;
 use resync::Resync;
-use smol::channel::Sender;
-use space::{Pins, Space};
+use smol::channel::{Receiver, Sender, WeakSender};
+use recovery::open_index;
+use rows::StoreRow;
+use space::{Pin, Pins, Space};
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
@@ -73,10 +87,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use verified::Verified;
-use writer::{Job, Writer};
+use std::time::{Duration, Instant};
+use tables::Tables;
+use writer::{Order, Pace, Writer};
 
 /// redb's cache, in octets. Its default is a gibibyte of heap.
 const CACHE_OCTETS: usize = 64 << 20;
+
+/// A test makes its checkpoints itself, or by the length of its small log, so that a run can be repeated.
+const PACE: Pace = if cfg!(test) {
+    Pace { checkpoint_after: None, retired_max: 512 << 10, log_octets: 512 << 10 }
+} else {
+    Pace { checkpoint_after: Some(Duration::from_secs(1)), retired_max: 64 << 20, log_octets: 4 << 20 }
+};
 
 /// An open mail store. Clones are handles on the same one; the last of them closes it.
 #[derive(Clone)]
@@ -85,7 +108,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     /// Taken when the store is closed.
-    queue: Option<Sender<Box<dyn Job>>>,
+    queue: Option<Sender<Order>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -144,6 +167,7 @@ impl Store {
         }
         let container = Container::create(disk.clone()).map_err(OpenErrorKind::Io)?;
         let database = open_database(&container, false)?;
+        log_zone::write_zeros(&*disk, 0..PACE.log_octets).map_err(OpenErrorKind::Io)?;
         make_tables(&database, &container)?;
         container.finish().map_err(OpenErrorKind::Io)?;
         database.close()?;
@@ -151,7 +175,7 @@ impl Store {
     }
 
     fn start(disk: Arc<dyn Disk>, pins: Pins, open: OpenIndex, space: Space) -> Result<Self, OpenErrorKind> {
-        let commits = open.commits()?;
+        let totals = open.totals()?;
         let shared = Arc::new(Shared {
             disk,
             pins,
@@ -162,7 +186,13 @@ impl Store {
             mending_was_asked: AtomicBool::new(false),
         });
         let (queue, jobs) = smol::channel::bounded(writer::QUEUE_MAX);
-        let writer = Writer::new(shared.clone(), jobs, space, commits);
+        let (clock, first_records) = smol::channel::bounded(1);
+        if let Some(after) = PACE.checkpoint_after {
+            let queue = queue.downgrade();
+            let thread = std::thread::Builder::new().name("store clock".into());
+            thread.spawn(move || run_clock(&first_records, after, &queue)).map_err(OpenErrorKind::Io)?;
+        }
+        let writer = Writer::new(shared.clone(), jobs, space, &totals, PACE, clock);
         let thread = std::thread::Builder::new().name("store writer".into());
         let writer = thread.spawn(move || writer.run()).map_err(OpenErrorKind::Io)?;
         Ok(Self(Arc::new(Inner { shared, queue: Some(queue), writer: Some(writer) })))
@@ -175,7 +205,7 @@ impl Store {
             // A reader may have met the fault, and nobody might write for a long time. If there is no place in the
             // queue the writer has enough to do to find out by itself.
             let queue = self.0.queue.as_ref().expect("it is there until the store is closed");
-            let _ = queue.try_send(Box::new(writer::Mend));
+            let _ = queue.try_send(Order::Mend);
         }
         outcome
     }
@@ -190,6 +220,18 @@ impl Store {
     {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
         Pending::new(queue, work)
+    }
+
+    /// A view of the index and a pin on the texts, of the moment of a checkpoint: while it is held, redb still uses pages
+    /// again that it made since. For what takes long.
+    fn read_at_checkpoint(&self) -> Pending<(Pin, Snapshot)> {
+        let queue = self.0.queue.clone().expect("it is there until the store is closed");
+        let shared = self.0.shared.clone();
+        Pending::after_checkpoint(queue, move || {
+            // The pin comes before the snapshot: no text that the snapshot has is overwritten meanwhile.
+            let pin = shared.pins.pin();
+            Ok((pin, shared.snapshot()?))
+        })
     }
 
     /// What the data file takes on the disk.
@@ -237,8 +279,8 @@ impl OpenIndex {
         self.database.as_ref().expect("it is there until the index is closed")
     }
 
-    fn commits(&self) -> Result<u64, Fault> {
-        Ok(IndexSnapshot::begin(self.database())?.totals()?.commits)
+    fn totals(&self) -> Result<StoreRow, Fault> {
+        IndexSnapshot::begin(self.database())?.totals()
     }
 
     /// Whether the writer can go on with it after a fault.
@@ -361,49 +403,27 @@ fn open_database(container: &Arc<Container>, verify: bool) -> Result<redb::Datab
     Ok(builder.create_with_backend(IndexBackend(container.clone()))?)
 }
 
-/// Opens container and index, and puts together which space is free. redb may panic on pages that are damaged, which is
-/// an error like any other here.
-fn open_index(disk: Arc<dyn Disk>, pins: Pins, trust: Trust) -> Result<(OpenIndex, Space), OpenErrorKind> {
-    let opening = || {
-        let container = Container::open(disk)?;
-        let verify = trust == Trust::Verified || container.is_doubtful();
-        let open = Leaky::new(OpenIndex::new(open_database(&container, verify)?, container));
-        let (blob_extents, runs) = blob_space(&IndexSnapshot::begin(open.database())?)?;
-        open.container.adopt_blob_extents(&blob_extents)?;
-        let space = Space::load(runs.into_iter(), blob_extents.into_iter().collect(), pins);
-        Ok((open.into_inner(), space))
-    };
-    contained::change(opening).unwrap_or_else(|panicked| Err(panicked.0.into()))
-}
-
-/// Offset and length of free octets.
-type Run = (u64, u64);
-
-/// The blob extents, and the free runs, as the tables list them.
-fn blob_space(snapshot: &IndexSnapshot) -> Result<(Vec<u32>, Vec<Run>), Fault> {
-    contained::read(|| {
-        let mut extents = Vec::new();
-        for row in redb::ReadableTable::iter(&snapshot.table(index::BLOB_EXTENTS)?)? {
-            extents.push(row?.0.value());
-        }
-        let mut runs = Vec::new();
-        for row in redb::ReadableTable::iter(&snapshot.table(index::FREE)?)? {
-            let (at, len) = row?;
-            runs.push((at.value(), len.value()));
-        }
-        Ok((extents, runs))
-    })
-}
-
 /// The first transaction: every table, and the counts of an empty store.
 fn make_tables(database: &redb::Database, container: &Container) -> Result<(), OpenErrorKind> {
     let mut transaction = database.begin_write().map_err(Fault::from)?;
     transaction.set_quick_repair(true);
     let mut space = Space::empty(Pins::default());
-    let tables = Tables::open(&transaction)?;
-    Tx::begin(tables, &mut space, container, true)?.settle()?;
+    let tables = Tables::open_unlogged(&transaction)?;
+    let epoch = log_zone::new_epoch().map_err(OpenErrorKind::Io)?;
+    let beginning = Beginning { epoch, log_octets: PACE.log_octets };
+    Tx::begin(tables, &mut space, container, true)?.settle(|_| Ok(Some(beginning)))?;
     transaction.commit().map_err(Fault::from)?;
     Ok(())
+}
+
+/// Tells the writer when the first record of a log is so old. Ends with the store.
+fn run_clock(first_records: &Receiver<Instant>, after: Duration, queue: &WeakSender<Order>) {
+    while let Ok(first) = first_records.recv_blocking() {
+        std::thread::sleep((first + after).saturating_duration_since(Instant::now()));
+        let Some(queue) = queue.upgrade() else { return };
+        // If the queue is full, the writer looks at its own clock before long.
+        let _ = queue.try_send(Order::Tick);
+    }
 }
 
 fn lock_file(path: &Path, create: bool) -> Result<DataFile, OpenError> {

@@ -104,6 +104,10 @@ impl Disk for Overlay {
         self.punch(at, len)
     }
 
+    fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        self.write_at(at, octets)
+    }
+
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }

@@ -21,7 +21,8 @@ pub struct Resync {
 
 #[derive(Debug, Default)]
 struct Unsynced {
-    /// Offset and length; what was written behind the last one is part of it. As many as a transaction has writes.
+    /// Offset and length; what was written behind the last one is part of it. As many as there are writes between two
+    /// checkpoints, which the length of the log bounds.
     ranges: Vec<(u64, u64)>,
     /// Whether a sync has failed since the last one that succeeded.
     failed: bool,
@@ -79,6 +80,22 @@ impl Disk for Resync {
 
     fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()> {
         self.disk.reserve_zeroed(at, len)
+    }
+
+    /// Linux tells an error of writing back to whoever syncs next, whatever range that is. So a failure here counts like
+    /// that of a whole sync, and after one a whole sync has to make good what was lost.
+    fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        if self.lock().failed {
+            self.write_at(at, octets)?;
+            return self.sync();
+        }
+        let outcome = self.disk.write_durable(at, octets);
+        if outcome.is_err() {
+            let mut unsynced = self.lock();
+            unsynced.failed = true;
+            unsynced.ranges.push((at, octets.len() as u64));
+        }
+        outcome
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -182,6 +182,10 @@ pub struct StoreRow {
     pub next_id: u32,
     /// Transactions committed so far; tells, after a fault, whether the last one got through.
     pub commits: u64,
+    /// The log's epoch since the last checkpoint, drawn at random.
+    pub epoch: u128,
+    /// Octets of the log zone in use.
+    pub log_octets: u64,
     /// The key that seals passwords; none before there was one.
     pub key: Option<KeyId>,
 }

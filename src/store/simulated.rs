@@ -21,6 +21,8 @@ enum Event {
     Zero { at: u64, len: u64 },
     Sync,
     FailedSync,
+    /// A write that is durable when it has returned.
+    Durable { at: u64, octets: Arc<[u8]> },
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +34,8 @@ pub struct SimulatedDisk {
 struct State {
     /// As reads see it.
     image: Image,
+    /// As the recording began.
+    initial: Image,
     /// Empty unless the disk records.
     events: Vec<Event>,
     recording: bool,
@@ -45,6 +49,8 @@ struct State {
     once: bool,
     /// Whether anything has failed since that was set.
     failed: bool,
+    /// A mutant of the store: durable writes are not.
+    forgets_durable_writes: bool,
     /// Whether reads fail too while the disk fails.
     unreadable: bool,
 }
@@ -129,11 +135,27 @@ impl SimulatedDisk {
         state.unreadable = true;
     }
 
+    /// Breaks what the log relies on, to show that the crash tests find it.
+    pub fn forget_durable_writes(&self) {
+        self.lock().forgets_durable_writes = true;
+    }
+
+    /// A disk with the same octets, that records from now on.
+    pub fn recording_copy(&self) -> Self {
+        let disk = self.copy();
+        let mut state = disk.lock();
+        state.recording = true;
+        state.initial = state.image.clone();
+        drop(state);
+        disk
+    }
+
     /// The recorded events, to be played up to one cut after another.
     pub fn replay(&self) -> Replay {
+        let state = self.lock();
         Replay {
-            events: self.lock().events.clone(),
-            synced: Image::default(),
+            events: state.events.clone(),
+            synced: state.initial.clone(),
             pending: Vec::new(),
             played: 0,
         }
@@ -142,15 +164,16 @@ impl SimulatedDisk {
     fn change(&self, event: Event) -> io::Result<()> {
         let mut state = self.lock();
         let end = match &event {
-            Event::Write { at, octets } => at + octets.len() as u64,
+            Event::Write { at, octets } | Event::Durable { at, octets } => at + octets.len() as u64,
             Event::SetLen(len) => *len,
             Event::Zero { .. } | Event::Sync | Event::FailedSync => 0,
         };
         if state.room.is_some_and(|room| end > room.max(state.image.len as u64)) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let is_sync = matches!(event, Event::Sync);
-        let fails = state.until_failure == Some(0) || is_sync && state.until_failed_sync == Some(0);
+        let is_sync = matches!(event, Event::Sync | Event::Durable { .. });
+        let is_failed_sync = is_sync && state.until_failed_sync == Some(0);
+        let fails = state.until_failure == Some(0) || is_failed_sync;
         if is_sync {
             state.until_failed_sync = state.until_failed_sync.and_then(|left| left.checked_sub(1));
         }
@@ -162,6 +185,11 @@ impl SimulatedDisk {
         let event = match event {
             event if !fails => Some(event),
             Event::Sync => Some(Event::FailedSync),
+            // Some of its sectors have got through, and reads return all of it.
+            Event::Durable { at, octets } if is_failed_sync => Some(Event::Write { at, octets }),
+            Event::Durable { at, octets } => {
+                Some(Event::Write { at, octets: octets[..octets.len() / 2].into() })
+            }
             // Half of it, as a write may end that fails.
             Event::Write { at, octets } => {
                 Some(Event::Write { at, octets: octets[..octets.len() / 2].into() })
@@ -202,6 +230,11 @@ impl Replay {
                 Event::FailedSync => {
                     self.pending = self.pending.iter().flat_map(|event| survivors(event, 0.5, rng)).collect();
                 }
+                Event::Durable { .. } => {
+                    self.synced.apply(event);
+                    // What came before it and is lost does not come back over it.
+                    self.pending.push(event.clone());
+                }
                 event => self.pending.push(event.clone()),
             }
         }
@@ -209,6 +242,7 @@ impl Replay {
         let mut image = self.synced.clone();
         for event in &self.pending {
             match event {
+                Event::Durable { .. } => image.apply(event),
                 Event::Write { .. } => {
                     survivors(event, survival, rng).iter().for_each(|event| image.apply(event))
                 }
@@ -250,7 +284,7 @@ struct Image {
 impl Image {
     fn apply(&mut self, event: &Event) {
         match event {
-            Event::Write { at, octets } => self.write(*at as usize, octets),
+            Event::Write { at, octets } | Event::Durable { at, octets } => self.write(*at as usize, octets),
             Event::SetLen(len) => self.set_len(*len as usize),
             Event::Zero { at, len } => {
                 let end = (at + len).min(self.len as u64) as usize;
@@ -338,6 +372,12 @@ impl Disk for SimulatedDisk {
 
     fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()> {
         self.change(Event::Zero { at, len })
+    }
+
+    fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        let octets = octets.into();
+        let is_durable = !self.lock().forgets_durable_writes;
+        self.change(if is_durable { Event::Durable { at, octets } } else { Event::Write { at, octets } })
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -5,8 +5,8 @@
 //!
 //! - The tables list as free: every free run, and every retired one. So after a crash, when no reader is left, both
 //!   are free, and every octet of a blob extent belongs to exactly one text or one listed run.
-//! - A retired run is given out again only when the commit that retired it is durable and no pin is left from
-//!   before it.
+//! - A retired run is given out again, or punched, only after the next checkpoint, and when no pin is left from before
+//!   the commit that retired it.
 //! - Nothing is settled before [`Space::committed`]; [`Space::aborted`] takes everything back.
 
 use super::container::{Container, EXTENT, extent_at};
@@ -37,6 +37,11 @@ pub struct Space {
     retiring: Vec<u64>,
     /// The others, with the moment of their commit; oldest first.
     waiting: VecDeque<(u64, u64)>,
+    /// The moment of the last checkpoint: what was retired since is in it, and a text of the log may have to be written
+    /// there again, over whatever took its place.
+    checkpoint: u64,
+    /// Octets retired since.
+    retired_since: u64,
     /// Taken by the transaction under way.
     taken: Vec<(u64, u64)>,
     /// Offsets whose rows in the table of free runs may be out of date.
@@ -189,7 +194,19 @@ impl Space {
         self.touched.clear();
         self.new_extents.clear();
         let moment = self.pins.advance();
+        self.retired_since += self.retiring.iter().map(|at| self.retired[at]).sum::<u64>();
         self.waiting.extend(self.retiring.drain(..).map(|at| (moment, at)));
+    }
+
+    /// The transaction that was just committed is a checkpoint.
+    pub fn checkpointed(&mut self) {
+        self.checkpoint = self.pins.now();
+        self.retired_since = 0;
+    }
+
+    /// Octets that only a checkpoint makes free.
+    pub fn waits_for_checkpoint(&self) -> u64 {
+        self.retired_since
     }
 
     /// The transaction has failed; nothing of it is in the tables.
@@ -204,7 +221,7 @@ impl Space {
 
     /// Makes free what no pin holds any more, and gives long runs back to the file system.
     pub fn release(&mut self, container: &Container) {
-        let oldest = self.pins.oldest();
+        let oldest = self.pins.oldest().min(self.checkpoint);
         let mut released = Runs::default();
         while let Some(&(moment, at)) = self.waiting.front()
             && moment < oldest
@@ -369,6 +386,10 @@ impl Pins {
         let mut state = self.lock();
         state.now += 1;
         state.now - 1
+    }
+
+    fn now(&self) -> u64 {
+        self.lock().now
     }
 
     fn oldest(&self) -> u64 {

@@ -1,8 +1,11 @@
 //! The writer thread: one queue, one transaction at a time, group commit.
 //!
-//! It takes all that has queued, applies it in one transaction, commits, and answers everyone. Invariants:
+//! It takes all that has queued, applies it in one transaction, makes that durable by one record of the log, and answers
+//! everyone. A checkpoint makes the index itself durable, and the log begins anew. Invariants:
 //!
-//! - Nobody is answered before the commit is durable.
+//! - Nobody is answered, and no reader sees a change, before its record is durable. Long texts are durable before the record.
+//! - A commit is a checkpoint itself where its record has no place in the log, or where the disk has no room left for all
+//!   that a later checkpoint would have to write: then it may fail, and is undone. Other checkpoints come after the answers.
 //! - A fault in a batch undoes the whole batch; then each of its jobs is tried alone, so that one cannot spoil another.
 //! - When redb has met an I/O error it refuses everything after; then the index is opened anew from the disk. Whether
 //!   the commit that failed got through is read from the store's own count of commits, never guessed. Only where the
@@ -11,14 +14,19 @@
 //!   is leaked (`contained.rs`): one message that meets a bug does not end the service.
 
 use super::contained::{self, Leaky, Panicked};
-use super::index::{Fault, Tables, Tx};
+use super::index::{Beginning, Fault, Tx};
+use super::log_zone::{self, Log};
+use super::rows::StoreRow;
 use super::space::Space;
-use super::{OpenIndex, Shared, Trust, open_index};
+use super::tables::Tables;
+use super::recovery::open_index;
+use super::{OpenIndex, Shared, Trust};
 use smol::channel::{Receiver, Sender};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 /// Jobs that may wait; whoever brings one more waits for a place.
 pub const QUEUE_MAX: usize = 1024;
@@ -32,15 +40,26 @@ pub trait Job: Send {
     fn answer(self: Box<Self>, outcome: Result<(), Fault>);
 }
 
-/// A job that only makes the writer look whether the index has to be opened anew.
-pub struct Mend;
+/// What the writer may be told.
+pub enum Order {
+    Change(Box<dyn Job>),
+    /// Look whether the index has to be opened anew.
+    Mend,
+    /// The time for a checkpoint has come.
+    Tick,
+    /// Make a checkpoint, and call this before anything else is changed.
+    Checkpoint(Box<dyn FnOnce(Result<(), Fault>) + Send>),
+}
 
-impl Job for Mend {
-    fn apply(&mut self, _: &mut Tx<'_, '_>) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn answer(self: Box<Self>, _: Result<(), Fault>) {}
+/// When checkpoints are made, and how long the log is at first.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    /// After the first record of a log; none: no clock runs.
+    pub checkpoint_after: Option<Duration>,
+    /// When so many octets wait for one to become free.
+    pub retired_max: u64,
+    /// Octets of the log zone of a new store.
+    pub log_octets: u64,
 }
 
 /// A job made of a closure.
@@ -70,15 +89,33 @@ pub struct Pending<T> {
 }
 
 impl<T: Send + 'static> Pending<T> {
-    pub fn new<F>(queue: Sender<Box<dyn Job>>, work: F) -> Self
+    pub fn new<F>(queue: Sender<Order>, work: F) -> Self
     where
         F: FnMut(&mut Tx<'_, '_>) -> Result<T, Fault> + Send + 'static,
     {
         let sent = Box::pin(async move {
             let (reply, answer) = smol::channel::bounded(1);
             let job = Box::new(Call { work, value: None, reply });
-            queue.send(job).await.map_err(|_| Fault::Closed)?;
+            queue.send(Order::Change(job)).await.map_err(|_| Fault::Closed)?;
             // The queue's end is let go, so that waiting for the answer does not keep the writer alive.
+            drop(queue);
+            answer.recv().await.unwrap_or(Err(Fault::Closed))
+        });
+        Self { sent }
+    }
+
+    /// Makes a checkpoint, and calls `then` on the writer's thread before anything else is changed.
+    pub fn after_checkpoint(
+        queue: Sender<Order>,
+        then: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+    ) -> Self {
+        let sent = Box::pin(async move {
+            let (reply, answer) = smol::channel::bounded(1);
+            let then = move |outcome: Result<(), Fault>| {
+                // Whoever asked may have gone away.
+                let _ = reply.try_send(outcome.and_then(|()| then()));
+            };
+            queue.send(Order::Checkpoint(Box::new(then))).await.map_err(|_| Fault::Closed)?;
             drop(queue);
             answer.recv().await.unwrap_or(Err(Fault::Closed))
         });
@@ -99,6 +136,13 @@ impl<T> Future for Pending<T> {
     }
 }
 
+/// Whether the disk had room for what a transaction wanted to store.
+enum Room {
+    Enough,
+    /// No, but a checkpoint makes room. Nothing was changed.
+    AfterACheckpoint,
+}
+
 /// What became of a transaction that met a fault.
 enum Failure {
     /// Nothing of it is in the store.
@@ -109,8 +153,16 @@ enum Failure {
 
 pub struct Writer {
     shared: Arc<Shared>,
-    queue: Receiver<Box<dyn Job>>,
+    queue: Receiver<Order>,
     space: Space,
+    log: Log,
+    pace: Pace,
+    /// Tells the clock of the first record of a log.
+    clock: Sender<Instant>,
+    /// When the first record was written since the last checkpoint.
+    first_record: Instant,
+    /// Whether a record has found no place in the log: the next checkpoint makes it longer.
+    log_was_full: bool,
     /// As the store counts them.
     commits: u64,
     /// The mailboxes whose sessions end when the transaction under way is durable.
@@ -123,12 +175,25 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, queue: Receiver<Box<dyn Job>>, space: Space, commits: u64) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        queue: Receiver<Order>,
+        space: Space,
+        totals: &StoreRow,
+        pace: Pace,
+        clock: Sender<Instant>,
+    ) -> Self {
+        let log = Log::new(shared.disk.clone(), totals.epoch, totals.log_octets);
         Self {
             shared,
             queue,
             space,
-            commits,
+            log,
+            pace,
+            clock,
+            first_record: Instant::now(),
+            log_was_full: false,
+            commits: totals.commits,
             revoked: Vec::new(),
             a_sync_failed: false,
             disk_was_full: false,
@@ -138,13 +203,30 @@ impl Writer {
     /// Works until every sender of the queue is gone.
     pub fn run(mut self) {
         while let Ok(first) = self.queue.recv_blocking() {
-            let mut batch = vec![first];
-            while batch.len() < BATCH_MAX
-                && let Ok(job) = self.queue.try_recv()
-            {
-                batch.push(job);
+            let (mut batch, mut checkpoints) = (Vec::new(), Vec::new());
+            let mut next = Some(first);
+            while let Some(order) = next {
+                match order {
+                    Order::Change(job) => batch.push(job),
+                    // Both are seen to below, whatever else there is to do.
+                    Order::Mend | Order::Tick => {}
+                    Order::Checkpoint(then) => checkpoints.push(then),
+                }
+                next = if batch.len() < BATCH_MAX { self.queue.try_recv().ok() } else { None };
             }
-            self.carry_out(batch);
+            if batch.is_empty() {
+                // If it fails, whoever comes next finds out.
+                let _ = self.sound_index();
+            } else {
+                self.carry_out(batch);
+            }
+            if !checkpoints.is_empty() || self.checkpoint_is_due() {
+                let outcome = self.checkpoint();
+                checkpoints.into_iter().for_each(|then| then(outcome.clone()));
+            }
+        }
+        if self.checkpoint().is_ok() {
+            self.log.blank();
         }
         self.shared.close();
     }
@@ -161,19 +243,33 @@ impl Writer {
         }
     }
 
-    /// One transaction.
+    /// Whether it is time for a checkpoint that nobody waits for.
+    fn checkpoint_is_due(&self) -> bool {
+        let is_time = self.pace.checkpoint_after.is_some_and(|after| self.first_record.elapsed() >= after);
+        !self.log.is_empty()
+            && (is_time
+                || self.log.used() > self.log.len() / 4 * 3
+                || self.space.waits_for_checkpoint() > self.pace.retired_max)
+    }
+
+    /// Makes what the log has part of the index for good.
+    fn checkpoint(&mut self) -> Result<(), Fault> {
+        if self.log.is_empty() {
+            return Ok(());
+        }
+        match self.commit_or_recover(&mut []) {
+            Ok(()) => Ok(()),
+            Err(Failure::Undone(fault) | Failure::Unknown(fault)) => Err(fault),
+        }
+    }
+
+    /// One transaction; without jobs it is a checkpoint.
     fn commit_or_recover(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Failure> {
         let open = self.sound_index().map_err(Failure::Undone)?;
         self.revoked.clear();
         let outcome = contained::change(|| self.commit(&open, batch));
         let fault = match outcome {
-            Ok(Ok(())) => {
-                self.commits += 1;
-                self.space.committed();
-                self.space.release(&open.container);
-                self.shared.maildrops.revoke(&self.revoked);
-                return Ok(());
-            }
+            Ok(Ok(())) => return Ok(()),
             Ok(Err(fault)) if open.is_usable() => {
                 self.space.aborted();
                 return Err(Failure::Undone(fault));
@@ -204,22 +300,87 @@ impl Writer {
     }
 
     fn commit(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {
+        if let Room::AfterACheckpoint = self.transaction(open, batch)? {
+            self.transaction(open, &mut [])?;
+            self.transaction(open, batch)?;
+        }
+        Ok(())
+    }
+
+    fn transaction(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<Room, Fault> {
+        let is_checkpoint = batch.is_empty();
         self.space.release(&open.container);
-        let reserve = open.container.fill_reserve();
+        let reserve = open.container.fill_reserve(self.log.used());
+        if reserve.is_err() && !is_checkpoint && self.space.waits_for_checkpoint() > 0 {
+            return Ok(Room::AfterACheckpoint);
+        }
         self.note_disk(&reserve);
+        let log_octets = self.log_octets(is_checkpoint);
         let mut transaction = Leaky::new(open.database().begin_write()?);
-        // Quick repair implies two-phase commit: a crash never leaves the index to be rebuilt, and never
-        // leaves a row without its blob.
-        transaction.set_quick_repair(true);
-        {
+        let settled = {
             let tables = Tables::open(&transaction)?;
             let mut tx = Leaky::new(Tx::begin(tables, &mut self.space, &open.container, reserve.is_ok())?);
             for job in batch.iter_mut() {
                 job.apply(&mut tx)?;
             }
-            self.revoked = tx.settle()?;
+            if tx.room_was_missing && tx.space.waits_for_checkpoint() > 0 {
+                drop(tx);
+                self.space.aborted();
+                return Ok(Room::AfterACheckpoint);
+            }
+            let (log, log_was_full) = (&self.log, &mut self.log_was_full);
+            tx.settle(|octets| {
+                *log_was_full |= !log.fits(octets);
+                // What is logged must be sure to find room in the index.
+                let logged = log.used() + octets as u64;
+                let is_logged =
+                    !is_checkpoint && log.fits(octets) && open.container.fill_reserve(logged).is_ok();
+                let begins = || Ok(Beginning { epoch: log_zone::new_epoch()?, log_octets });
+                (!is_logged).then(begins).transpose()
+            })?
+        };
+        self.revoked = settled.revoked;
+        match settled.begins {
+            Some(Beginning { epoch, log_octets }) => {
+                // Quick repair implies two-phase commit: a crash never leaves the index to be rebuilt, and never
+                // leaves a row without its blob.
+                transaction.set_quick_repair(true);
+                transaction.into_inner().commit()?;
+                self.log.begin(epoch, log_octets);
+                self.space.committed();
+                self.space.checkpointed();
+            }
+            None => {
+                if settled.has_long_texts {
+                    open.container.sync_texts()?;
+                }
+                if self.log.is_empty() {
+                    self.first_record = Instant::now();
+                    // If the clock is behind it looks by itself.
+                    let _ = self.clock.try_send(self.first_record);
+                }
+                if let Err(e) = self.log.append(settled.number, &settled.changes) {
+                    open.container.note_failed_log();
+                    return Err(e.into());
+                }
+                transaction.set_durability(redb::Durability::None).expect("there are no savepoints");
+                transaction.into_inner().commit()?;
+                self.space.committed();
+            }
         }
-        Ok(transaction.into_inner().commit()?)
+        self.commits += 1;
+        self.space.release(&open.container);
+        self.shared.maildrops.revoke(&self.revoked);
+        Ok(Room::Enough)
+    }
+
+    /// How much of the zone the log may use after the next checkpoint.
+    fn log_octets(&mut self, is_checkpoint: bool) -> u64 {
+        if !is_checkpoint || !std::mem::take(&mut self.log_was_full) {
+            return self.log.len();
+        }
+        // Where there is no room for a longer one, the one that there is does.
+        self.log.lengthen().unwrap_or(self.log.len())
     }
 
     fn note_disk(&mut self, reserve: &std::io::Result<()>) {
@@ -246,9 +407,13 @@ impl Writer {
         let (open, mut space) = open_index(disk, self.shared.pins.clone(), trust)
             .map_err(|e| Fault::Io(format!("opening it anew failed: {e}")))?;
         space.inherit_retired(&self.space);
+        // What was found is the last checkpoint, or was made one.
+        space.checkpointed();
         self.space = space;
         self.a_sync_failed = false;
-        self.commits = open.commits()?;
+        let totals = open.totals()?;
+        self.commits = totals.commits;
+        self.log.begin(totals.epoch, totals.log_octets);
         Ok(self.shared.put_up(open))
     }
 }

@@ -1,8 +1,8 @@
 //! Header and superblocks as octets: where they stand, and how they are told from anything else.
 
 #[cfg(test)]
-use super::EXTENTS_AT;
-use super::{EXTENT, extent_at};
+use super::LOG_AT;
+use super::EXTENT;
 use crate::store::disk::Disk;
 use std::io;
 
@@ -13,9 +13,9 @@ pub const SLOTS: [u64; 2] = [64 << 10, 512 << 10];
 const SLOT_OCTETS: usize = 448 << 10;
 /// Where superblocks are written.
 #[cfg(test)]
-pub const SUPERBLOCKS: std::ops::Range<u64> = SLOTS[0]..EXTENTS_AT;
-/// A file without a header that is longer than this was never one of ours in the making.
-const UNFINISHED_EXTENTS_MAX: u32 = 8;
+pub const SUPERBLOCKS: std::ops::Range<u64> = SLOTS[0]..LOG_AT;
+/// Stands in the place of the first header until the file is whole.
+const UNFINISHED_MAGIC: &[u8; 16] = b"pop3svc begun\x1a\r\n";
 const SUPERBLOCK_MAGIC: &[u8; 4] = b"SBLK";
 const SUPERBLOCK_HEAD: usize = 24;
 const HASH_OCTETS: usize = 32;
@@ -85,13 +85,24 @@ pub fn encode_header() -> [u8; HEADER_OCTETS] {
     header
 }
 
+pub fn unfinished_header() -> [u8; HEADER_OCTETS] {
+    let mut header = [0; HEADER_OCTETS];
+    header[..16].copy_from_slice(UNFINISHED_MAGIC);
+    header
+}
+
 /// One of the two headers is enough.
 pub fn find_header(disk: &dyn Disk, len: u64) -> Result<(), ContainerError> {
     let mut found = Err(ContainerError::Unfinished);
+    let mut is_begun = len <= HEADER_OCTETS as u64;
     for at in HEADERS {
         let mut header = [0; HEADER_OCTETS];
         if len >= at + HEADER_OCTETS as u64 {
             disk.read_at(at, &mut header)?;
+        }
+        if header == unfinished_header() {
+            is_begun = true;
+            continue;
         }
         found = match (found, check_header(&header)) {
             // Even if the other one says otherwise: a newer program may have begun to change the file.
@@ -102,11 +113,9 @@ pub fn find_header(disk: &dyn Disk, len: u64) -> Result<(), ContainerError> {
             (first, _) => first,
         };
     }
-    // What was cut short while it was made is short.
     match found {
-        Err(ContainerError::Unfinished) if len > extent_at(UNFINISHED_EXTENTS_MAX) => {
-            Err(ContainerError::NotAStore)
-        }
+        // Zeros, as an image of a disk may begin.
+        Err(ContainerError::Unfinished) if !is_begun => Err(ContainerError::NotAStore),
         found => found,
     }
 }

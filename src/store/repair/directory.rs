@@ -43,7 +43,7 @@ impl Repair<'_, '_> {
     fn mailboxes(&mut self, owners: &mut Owners) -> Result<Vec<Address>, Fault> {
         let mut unreadable = Vec::new();
         let key_of = |(domain, local): (&str, &str)| (domain.to_owned(), local.to_owned());
-        for ((domain, local), row) in rows_of(&self.tables.mailboxes, key_of)? {
+        for ((domain, local), row) in rows_of(&*self.tables.mailboxes, key_of)? {
             let address = format!("{local}@{domain}").parse::<Address>().ok();
             match (address, MailboxRow::from_row(&row)) {
                 (Some(address), Ok(row)) if !owners.contains_key(&row.id) => {
@@ -78,7 +78,7 @@ impl Repair<'_, '_> {
     /// A domain's id leads to nothing but its counts, so where it is not the domain's alone it gets another.
     fn domains(&mut self) -> Result<Domains, Fault> {
         let mut domains = Domains::new();
-        for (name, row) in rows_of(&self.tables.domains, |name| name.to_owned())? {
+        for (name, row) in rows_of(&*self.tables.domains, |name| name.to_owned())? {
             let Ok(domain) = name.parse::<Domain>() else {
                 self.report.mend(format!("\"{name}\" was listed as a domain, and is none any more"));
                 self.tables.domains.remove(&name[..])?;

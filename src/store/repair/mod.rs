@@ -15,10 +15,13 @@ mod texts;
 
 use super::container::Container;
 use super::disk::Disk;
-use super::index::{Fault, Tables};
+use super::index::{Fault, Read, Snapshot};
+use super::log_zone;
+use super::recovery::LogFound;
 use super::rows::{Counts, QuotaRow, Row, StoreRow};
 use super::space::{Pins, Space};
-use super::{OpenError, OpenErrorKind, Resync, Store, lock_file, open_database};
+use super::tables::Tables;
+use super::{OpenError, OpenErrorKind, PACE, Resync, Store, lock_file, open_database};
 use crate::address::Address;
 use redb::ReadableTable;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,13 +74,25 @@ impl Store {
         let repairing = AssertUnwindSafe(|| {
             // Whose the extents are is not known yet: as none is adopted, only new ones are given out.
             let container = Container::open(Arc::new(Resync::new(disk)))?;
+            let log = LogFound::read(&container);
             let database = open_database(&container, true)?;
+            let mut report = RepairReport::default();
+            match (log, Snapshot::begin(&database)?.totals()) {
+                (Ok(log), Ok(totals)) => {
+                    if log.has_gap(&container, &totals)? {
+                        report.mend("the log was damaged: the last changes, of a second or so, are lost".to_owned());
+                    }
+                    log.make_part_of_the_index(&database, &container, &totals)?;
+                }
+                (Err(_), _) => report.mend("the log was damaged: what it had is lost".to_owned()),
+                // Which changes of the log the index lacks is not known; the row is made anew below.
+                (_, Err(_)) => {}
+            }
             let mut transaction = database.begin_write().map_err(Fault::from)?;
             transaction.set_quick_repair(true);
             let report = {
-                let tables = Tables::open(&transaction)?;
+                let tables = Tables::open_unlogged(&transaction)?;
                 let (space, ids) = (Space::empty(Pins::default()), BTreeSet::new());
-                let report = RepairReport::default();
                 Repair { tables, container: &container, space, ids, now, report }.run()?
             };
             transaction.commit().map_err(Fault::from)?;
@@ -136,6 +151,9 @@ impl Repair<'_, '_> {
             mailboxes: owners.len() as u64,
             text_octets,
             commits: stored.commits,
+            epoch: stored.epoch,
+            // A zone that is shorter than this was never made.
+            log_octets: stored.log_octets.max(PACE.log_octets),
             key: stored.key,
             ..StoreRow::default()
         };
@@ -153,7 +171,7 @@ impl Repair<'_, '_> {
                 before.map_or(1, |counts| counts.next_sequence).max(owner.counts.next_sequence);
             right.insert(*id, Counts { next_sequence, ..owner.counts });
         }
-        let stored_counts = rows_of(&self.tables.counts, |id| id)?;
+        let stored_counts = rows_of(&*self.tables.counts, |id| id)?;
         for (id, _) in stored_counts.iter().filter(|(id, _)| !right.contains_key(id)) {
             self.report.mend(format!("counts of an id ({id}) that does not exist were removed"));
             self.tables.counts.remove(id)?;
@@ -172,6 +190,7 @@ impl Repair<'_, '_> {
             self.report.mend("the counts of the whole store were made anew".to_owned());
         }
         whole.commits = stored.commits.saturating_add(1);
+        whole.epoch = log_zone::new_epoch()?;
         self.tables.store.insert((), &whole.to_row()[..])?;
         Ok(())
     }
@@ -181,7 +200,7 @@ impl Repair<'_, '_> {
     /// What accounts have used, from what their mailboxes hold; limits stay where they can be read.
     fn quotas(&mut self, owners: &Owners) -> Result<(), Fault> {
         let stored: BTreeMap<String, Vec<u8>> =
-            rows_of(&self.tables.quotas, |account| account.to_owned())?.into_iter().collect();
+            rows_of(&*self.tables.quotas, |account| account.to_owned())?.into_iter().collect();
         let mut right: BTreeMap<&str, QuotaRow> = BTreeMap::new();
         for owner in owners.values() {
             let Some(account) = &owner.quota else { continue };
@@ -207,7 +226,7 @@ impl Repair<'_, '_> {
 
 /// The rows of a table that is to be changed while they are gone through.
 fn rows_of<K: redb::Key + 'static, T>(
-    table: &redb::Table<'_, K, &'static [u8]>,
+    table: &impl ReadableTable<K, &'static [u8]>,
     key_of: impl for<'k> Fn(K::SelfType<'k>) -> T,
 ) -> Result<Vec<(T, Vec<u8>)>, Fault> {
     let mut rows = Vec::new();

@@ -34,7 +34,7 @@ impl Repair<'_, '_> {
     pub fn texts(&mut self) -> Result<Texts, Fault> {
         let index_extents: BTreeSet<u32> = self.container.index_extents().into_iter().collect();
         let (mut texts, mut changed, mut occupied) = (Texts::new(), Vec::new(), Occupied::new());
-        for (name, row) in rows_of(&self.tables.texts, |name| name)? {
+        for (name, row) in rows_of(&*self.tables.texts, |name| name)? {
             let row = TextRow::from_row(&row).ok().filter(|row| self.can_be_a_text(row, &index_extents));
             let Some((row, wire)) = row.and_then(|row| Some((row, self.read(&row)?))) else { continue };
             if blake3::hash(&wire) != name {
@@ -144,7 +144,7 @@ impl Repair<'_, '_> {
     pub fn references(&mut self, texts: &Texts) -> Result<u64, Fault> {
         let mut kept: BTreeMap<[u8; 32], TextRow> = referred_to(texts).collect();
         let text_octets = kept.values().map(|row| row.wire_octets).sum();
-        for (name, row) in rows_of(&self.tables.texts, |name| name)? {
+        for (name, row) in rows_of(&*self.tables.texts, |name| name)? {
             let hash = blake3::Hash::from(name);
             match kept.remove(&name) {
                 Some(right) if right.to_row() == row => {}
@@ -190,8 +190,8 @@ impl Repair<'_, '_> {
         if merged(free_before) != free || extents != listed {
             self.report.mend("the lists of free space were made anew".to_owned());
         }
-        self.tables.free.retain(|_, _| false)?;
-        self.tables.blob_extents.retain(|_, ()| false)?;
+        self.tables.free.clear()?;
+        self.tables.blob_extents.clear()?;
         for (at, len) in free {
             self.tables.free.insert(at, len)?;
         }

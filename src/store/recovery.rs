@@ -1,0 +1,148 @@
+//! Opening the index: the last checkpoint, and what the log has since.
+//!
+//! The records are applied in one transaction, their short texts are written where they were, and that transaction is a
+//! checkpoint. It is not counted: after a fault, the store's count says which of the writer's transactions got through.
+//!
+//! - Extents that the log gave to texts are known before the index is opened, which may take some.
+//! - If it is cut short, nothing has happened: the log is as it was.
+
+use super::contained::{self, Leaky};
+use super::container::Container;
+use super::disk::Disk;
+use super::index::{Fault, Snapshot};
+use super::log_zone::{self, Front, Record};
+use super::record::{self, Change};
+use super::rows::{Row, StoreRow};
+use super::space::{Pins, Space};
+use super::tables::{BLOB_EXTENTS, BLOB_EXTENTS_NUMBER, FREE, Tables};
+use super::{OpenErrorKind, OpenIndex, Trust, open_database};
+use redb::ReadableTable;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Opens container and index, and puts together which space is free. redb may panic on pages that are damaged, which is
+/// an error like any other here.
+pub fn open_index(
+    disk: Arc<dyn Disk>,
+    pins: Pins,
+    trust: Trust,
+) -> Result<(OpenIndex, Space), OpenErrorKind> {
+    let opening = || {
+        let container = Container::open(disk)?;
+        let log = LogFound::read(&container)?;
+        let verify = trust == Trust::Verified || container.is_doubtful();
+        let open = Leaky::new(OpenIndex::new(open_database(&container, verify)?, container));
+        let totals = open.totals()?;
+        let logged = if log.front.is_of(totals.epoch) { &log.blob_extents } else { &BTreeSet::new() };
+        let (blob_extents, _) = blob_space(&Snapshot::begin(open.database())?)?;
+        open.container.adopt_blob_extents(&blob_extents, logged)?;
+        if log.has_gap(&open.container, &totals)? {
+            return Err(OpenErrorKind::Damaged("its log is damaged"));
+        }
+        log.make_part_of_the_index(open.database(), &open.container, &totals)?;
+        let (blob_extents, runs) = blob_space(&Snapshot::begin(open.database())?)?;
+        let space = Space::load(runs.into_iter(), blob_extents.into_iter().collect(), pins);
+        Ok((open.into_inner(), space))
+    };
+    contained::change(opening).unwrap_or_else(|panicked| Err(panicked.0.into()))
+}
+
+/// The log as it lies in the file.
+pub struct LogFound {
+    front: Front,
+    /// Extents that it gives to texts.
+    blob_extents: BTreeSet<u32>,
+}
+
+impl LogFound {
+    /// Reads the log before the index is opened.
+    pub fn read(container: &Container) -> Result<Self, OpenErrorKind> {
+        let front = log_zone::read_front(&**container.disk()).map_err(OpenErrorKind::Io)?;
+        let mut blob_extents = BTreeSet::new();
+        for record in &front.records {
+            for change in changes_of(record)? {
+                if let Change::Put { table: BLOB_EXTENTS_NUMBER, key, .. } = change {
+                    blob_extents.insert(u32::from_le_bytes(key.try_into().map_err(|_| unreadable())?));
+                }
+            }
+        }
+        container.expect_blob_extents(&blob_extents).map_err(OpenErrorKind::Io)?;
+        Ok(Self { front, blob_extents })
+    }
+
+    /// Whether records of the time since the checkpoint are missing before others.
+    pub fn has_gap(&self, container: &Container, totals: &StoreRow) -> Result<bool, OpenErrorKind> {
+        if !self.front.is_of(totals.epoch) {
+            return Ok(false);
+        }
+        let first_is_missing = self.new_records(totals).first().is_some_and(|first| first.number > totals.commits + 1);
+        let gap = self.front.has_gap(&**container.disk(), totals.epoch, totals.log_octets);
+        Ok(first_is_missing || gap.map_err(OpenErrorKind::Io)?)
+    }
+
+    /// Those that the index does not have.
+    fn new_records(&self, totals: &StoreRow) -> &[Record] {
+        let known = self.front.records.iter().take_while(|record| record.number <= totals.commits);
+        &self.front.records[known.count()..]
+    }
+
+    /// Applies the records, and makes a checkpoint, unless there are none of this epoch.
+    pub fn make_part_of_the_index(
+        &self,
+        database: &redb::Database,
+        container: &Container,
+        totals: &StoreRow,
+    ) -> Result<(), OpenErrorKind> {
+        if self.front.records.is_empty() || !self.front.is_of(totals.epoch) {
+            return Ok(());
+        }
+        let records = self.new_records(totals);
+        let mut transaction = Leaky::new(database.begin_write().map_err(Fault::from)?);
+        transaction.set_quick_repair(true);
+        {
+            let mut tables = Leaky::new(Tables::open_unlogged(&transaction)?);
+            for record in records {
+                for change in changes_of(record)? {
+                    if let Change::Text { at, octets } = change {
+                        container.write_blob(at, octets).map_err(Fault::from)?;
+                    }
+                    tables.redo(&change)?;
+                }
+            }
+            let row = tables.store.get(()).map_err(Fault::from)?.map(|row| row.value().to_vec());
+            let now = StoreRow::from_row(&row.ok_or_else(unreadable)?).map_err(Fault::from)?;
+            let epoch = log_zone::new_epoch().map_err(OpenErrorKind::Io)?;
+            tables.store.insert((), &StoreRow { epoch, ..now }.to_row()[..]).map_err(Fault::from)?;
+        }
+        transaction.into_inner().commit().map_err(Fault::from)?;
+        log::info!("{} changes were found in the log of the data file, and are part of its index now", records.len());
+        Ok(())
+    }
+}
+
+fn changes_of(record: &Record) -> Result<Vec<Change<'_>>, OpenErrorKind> {
+    record::changes(&record.changes).ok_or_else(unreadable)
+}
+
+fn unreadable() -> OpenErrorKind {
+    OpenErrorKind::Damaged("a record of its log cannot be read")
+}
+
+/// Offset and length of free octets.
+type Run = (u64, u64);
+
+/// The blob extents, and the free runs, as the tables list them.
+fn blob_space(snapshot: &Snapshot) -> Result<(Vec<u32>, Vec<Run>), Fault> {
+    contained::read(|| {
+        let mut extents = Vec::new();
+        for row in snapshot.table(BLOB_EXTENTS)?.iter()? {
+            extents.push(row?.0.value());
+        }
+        let mut runs = Vec::new();
+        for row in snapshot.table(FREE)?.iter()? {
+            let (at, len) = row?;
+            runs.push((at.value(), len.value()));
+        }
+        Ok((extents, runs))
+    })
+}
