@@ -4,10 +4,10 @@
 
 use super::contained::{self, DamagedPage};
 use super::container::Container;
+use super::log_zone::Epoch;
 use super::rows::{
     BadRow, CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
 };
-use super::log_zone::Epoch;
 use super::space::Space;
 use super::tables::{
     CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, MESSAGES, QUOTAS, SETTINGS, STORE, TEXTS, Tables,

@@ -168,7 +168,8 @@ impl Front {
     pub fn has_gap(&self, disk: &dyn Disk, epoch: Epoch, len: u64) -> io::Result<bool> {
         let next = self.records.last().map_or(0, |last| last.number + 1);
         for at in (self.end..len).step_by(PAGE as usize) {
-            if read_record(disk, at, len)?.is_some_and(|record| record.epoch == epoch && record.number > next) {
+            if read_record(disk, at, len)?.is_some_and(|record| record.epoch == epoch && record.number > next)
+            {
                 return Ok(true);
             }
         }

@@ -8,9 +8,9 @@
 use super::contained;
 use super::disk::View;
 use super::index::{Fault, Read};
-use super::tables::MESSAGES;
 use super::rows::MessageHead;
 use super::space::Pin;
+use super::tables::MESSAGES;
 use super::verified::{self, Proof};
 use super::{Pending, Shared, Store};
 use crate::address::Address;

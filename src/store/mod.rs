@@ -36,20 +36,20 @@ mod directory;
 mod disk;
 mod index;
 mod log_zone;
-mod record;
-mod recovery;
-mod tables;
 mod maildrop;
 mod mapping;
 mod open_error;
 mod overlay;
 mod quota;
+mod record;
+mod recovery;
 mod repair;
 mod resync;
 mod rows;
 #[cfg(test)]
 mod simulated;
 mod space;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod verified;
@@ -75,10 +75,10 @@ use disk::{DataFile, Disk};
 use index::{Beginning, Snapshot as IndexSnapshot};
 use maildrop::Maildrops;
 use overlay::Overlay;
-use resync::Resync;
-use smol::channel::{Receiver, Sender, WeakSender};
 use recovery::open_index;
+use resync::Resync;
 use rows::StoreRow;
+use smol::channel::{Receiver, Sender, WeakSender};
 use space::{Pin, Pins, Space};
 use std::io;
 use std::ops::Deref;
@@ -86,9 +86,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use verified::Verified;
 use std::time::{Duration, Instant};
 use tables::Tables;
+use verified::Verified;
 use writer::{Order, Pace, Writer};
 
 /// redb's cache, in octets. Its default is a gibibyte of heap.

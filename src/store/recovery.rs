@@ -75,7 +75,8 @@ impl LogFound {
         if !self.front.is_of(totals.epoch) {
             return Ok(false);
         }
-        let first_is_missing = self.new_records(totals).first().is_some_and(|first| first.number > totals.commits + 1);
+        let first_is_missing =
+            self.new_records(totals).first().is_some_and(|first| first.number > totals.commits + 1);
         let gap = self.front.has_gap(&**container.disk(), totals.epoch, totals.log_octets);
         Ok(first_is_missing || gap.map_err(OpenErrorKind::Io)?)
     }
@@ -115,7 +116,10 @@ impl LogFound {
             tables.store.insert((), &StoreRow { epoch, ..now }.to_row()[..]).map_err(Fault::from)?;
         }
         transaction.into_inner().commit().map_err(Fault::from)?;
-        log::info!("{} changes were found in the log of the data file, and are part of its index now", records.len());
+        log::info!(
+            "{} changes were found in the log of the data file, and are part of its index now",
+            records.len()
+        );
         Ok(())
     }
 }

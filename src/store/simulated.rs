@@ -16,13 +16,22 @@ const PIECE: usize = 32 << 10;
 
 #[derive(Clone, Debug)]
 enum Event {
-    Write { at: u64, octets: Arc<[u8]> },
+    Write {
+        at: u64,
+        octets: Arc<[u8]>,
+    },
     SetLen(u64),
-    Zero { at: u64, len: u64 },
+    Zero {
+        at: u64,
+        len: u64,
+    },
     Sync,
     FailedSync,
     /// A write that is durable when it has returned.
-    Durable { at: u64, octets: Arc<[u8]> },
+    Durable {
+        at: u64,
+        octets: Arc<[u8]>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +89,18 @@ impl SimulatedDisk {
 
     pub fn is_sync(&self, event: usize) -> bool {
         matches!(self.lock().events.get(event), Some(Event::Sync | Event::FailedSync))
+    }
+
+    /// Since an event: how often the disk was flushed, and the octets that were written.
+    pub fn work_since(&self, event: usize) -> (usize, usize) {
+        let state = self.lock();
+        let since = &state.events[event..];
+        let flushes = since.iter().filter(|event| matches!(event, Event::Sync | Event::Durable { .. }));
+        let octets = since.iter().map(|event| match event {
+            Event::Write { octets, .. } | Event::Durable { octets, .. } => octets.len(),
+            _ => 0,
+        });
+        (flushes.count(), octets.sum())
     }
 
     pub fn writes_into(&self, event: usize, range: std::ops::Range<u64>) -> bool {
@@ -153,12 +174,7 @@ impl SimulatedDisk {
     /// The recorded events, to be played up to one cut after another.
     pub fn replay(&self) -> Replay {
         let state = self.lock();
-        Replay {
-            events: state.events.clone(),
-            synced: state.initial.clone(),
-            pending: Vec::new(),
-            played: 0,
-        }
+        Replay { events: state.events.clone(), synced: state.initial.clone(), pending: Vec::new(), played: 0 }
     }
 
     fn change(&self, event: Event) -> io::Result<()> {

@@ -96,8 +96,6 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
     }
 }
 
-
-
 impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Deref for Table<'txn, K, V> {
     type Target = redb::Table<'txn, K, V>;
 

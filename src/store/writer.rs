@@ -16,10 +16,10 @@
 use super::contained::{self, Leaky, Panicked};
 use super::index::{Beginning, Fault, Tx};
 use super::log_zone::{self, Log};
+use super::recovery::open_index;
 use super::rows::StoreRow;
 use super::space::Space;
 use super::tables::Tables;
-use super::recovery::open_index;
 use super::{OpenIndex, Shared, Trust};
 use smol::channel::{Receiver, Sender};
 use std::pin::Pin;

@@ -1,8 +1,8 @@
 //! Header and superblocks as octets: where they stand, and how they are told from anything else.
 
+use super::EXTENT;
 #[cfg(test)]
 use super::LOG_AT;
-use super::EXTENT;
 use crate::store::disk::Disk;
 use std::io;
 

@@ -80,7 +80,9 @@ impl Store {
             match (log, Snapshot::begin(&database)?.totals()) {
                 (Ok(log), Ok(totals)) => {
                     if log.has_gap(&container, &totals)? {
-                        report.mend("the log was damaged: the last changes, of a second or so, are lost".to_owned());
+                        report.mend(
+                            "the log was damaged: the last changes, of a second or so, are lost".to_owned(),
+                        );
                     }
                     log.make_part_of_the_index(&database, &container, &totals)?;
                 }

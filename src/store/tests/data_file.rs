@@ -252,6 +252,7 @@ fn the_room_of_deleted_mail_goes_back_to_the_file_system() {
         let uids: Vec<_> = part.iter().map(|entry| entry.uid).collect();
         assert!(maildrop.delete(&uids).wait().unwrap());
     }
+    checkpoint(&store);
     let empty = store.disk_usage().unwrap().allocated_octets;
     assert!(full - empty > 400 * 20_000 * 9 / 10, "{full} before, {empty} after");
     assert_clean(&store);

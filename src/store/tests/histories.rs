@@ -284,9 +284,9 @@ fn histories_on_disks_that_fail_and_fill_up_are_those_of_the_model() {
                 1 if rng.bool() => disk.set_room(None),
                 2 | 3 => {
                     match rng.u8(..3) {
-                        0 => disk.fail_once_after(rng.u64(..50)),
-                        1 => disk.fail_after(Some(rng.u64(..50))),
-                        _ => disk.fail_sync_after(rng.u64(..3)),
+                        0 => disk.fail_once_after(rng.u64(..4)),
+                        1 => disk.fail_after(Some(rng.u64(..4))),
+                        _ => disk.fail_sync_after(rng.u64(..2)),
                     }
                     let step = history.random_step(&mut rng);
                     history.step(&step, || disk.fail_after(None));

@@ -7,6 +7,7 @@ mod data_file;
 mod faults;
 mod flips;
 mod histories;
+mod log;
 mod model;
 mod quota;
 mod recovery;
@@ -106,6 +107,10 @@ fn contents(store: &Store, mailbox: &str) -> Vec<Vec<u8>> {
             sent
         })
         .collect()
+}
+
+fn checkpoint(store: &Store) {
+    drop(store.read_at_checkpoint().wait().unwrap());
 }
 
 /// Makes a backup in a new file, or in the place of one.

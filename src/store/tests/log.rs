@@ -1,0 +1,178 @@
+//! The log: what a change costs, what has a place in it, and what damage to it does.
+
+use super::*;
+use crate::store::container::LOG_AT;
+
+const ANN: &str = "ann@example.com";
+
+/// A store as it lies on the disk after a kill: nothing is closed.
+fn killed(disk: &SimulatedDisk) -> Arc<SimulatedDisk> {
+    Arc::new(disk.copy())
+}
+
+#[test]
+fn a_delivery_alone_costs_one_flush_and_two_pages_however_much_is_stored() {
+    let disk = Arc::new(SimulatedDisk::recording());
+    let store = store_with(&[ANN], disk.clone());
+    for before in [0, 3000] {
+        for number in 0..before {
+            deliver(&store, &[ANN], format!("{number} {}", "x".repeat(200)).as_bytes());
+        }
+        checkpoint(&store);
+        let begin = disk.events();
+        deliver(&store, &[ANN], &vec![b'y'; 1000 + before]);
+        let (flushes, octets) = disk.work_since(begin);
+        // The text goes in place and into the log.
+        assert!(flushes == 1 && octets <= 2 * 8192, "{before}: {flushes} flushes, {octets} octets");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_found_after_a_kill_and_again_after_that() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    for number in 0..20 {
+        deliver(&store, &[ANN], format!("{number}").as_bytes());
+    }
+    let before = contents(&store, ANN);
+    let disk = killed(&disk);
+    for _ in 0..2 {
+        let store = Store::open_on(disk.clone()).unwrap();
+        assert_eq!(contents(&store, ANN), before);
+        assert_clean(&store);
+    }
+}
+
+#[test]
+fn a_record_that_just_fits_is_logged_and_a_longer_one_is_a_checkpoint() {
+    for (more, fits) in [(0, true), (1, false)] {
+        let disk = Arc::new(SimulatedDisk::default());
+        let mut log = log_zone::Log::new(disk.clone(), 7, 16 << 10);
+        disk.set_len(LOG_AT + (64 << 20)).unwrap();
+        log.append(1, &[1; 100]).unwrap();
+        let changes = (12 << 10) - 64 + more;
+        assert_eq!(log.fits(changes), fits);
+        if fits {
+            log.append(2, &vec![2; changes]).unwrap();
+            assert!(!log.fits(0));
+            let front = log_zone::read_front(&*disk).unwrap();
+            assert_eq!(front.records.iter().map(|record| record.number).collect::<Vec<_>>(), [1, 2]);
+            assert!(front.is_of(7) && !front.is_of(8));
+        }
+    }
+    // The same with a whole store: rows that no log of a test has room for.
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    let fields = format!("Received: {}\r\n", "x".repeat(40_000)).into_bytes();
+    let stored = store.write(move |tx| {
+        for tag in 0..20 {
+            let letters = [Letter { prefix: fields.clone(), ..letter(ANN, tag) }];
+            assert_eq!(tx.deliver(&text(b"long rows"), &letters, 1)?, [Delivery::Stored]);
+        }
+        Ok(())
+    });
+    stored.wait().unwrap();
+    let store = Store::open_on(killed(&disk)).unwrap();
+    assert_eq!(contents(&store, ANN).len(), 20);
+    assert_clean(&store);
+}
+
+/// A flipped octet costs the last record at most; otherwise it is said, and repair keeps what comes before it.
+#[test]
+fn a_flipped_octet_in_any_page_of_the_log_is_found() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    checkpoint(&store);
+    for number in 0..24 {
+        deliver(&store, &[ANN], format!("{number} {}", "x".repeat(number * 200)).as_bytes());
+    }
+    let mut rng = fastrand::Rng::with_seed(3);
+    let (mut refused, mut last_lost, mut whole) = (0, 0, 0);
+    for page in 0..64 {
+        let damaged = killed(&disk);
+        let at = LOG_AT + page * 4096 + rng.u64(..if page % 2 == 0 { 64 } else { 4096 });
+        let mut octet = [0];
+        damaged.read_at(at, &mut octet).unwrap();
+        damaged.write_at(at, &[octet[0] ^ 0x10]).unwrap();
+        match Store::open_on(damaged.clone()) {
+            Err(OpenErrorKind::Damaged(_)) => {
+                refused += 1;
+                let report = Store::repair_on(damaged.clone(), 1).unwrap();
+                assert!(report.mended.iter().any(|what| what.contains("log")), "{report:?}");
+                assert_clean(&Store::open_on(damaged).unwrap());
+            }
+            Err(e) => panic!("{page}: {e}"),
+            Ok(store) => {
+                assert_clean(&store);
+                match contents(&store, ANN).len() {
+                    24 => whole += 1,
+                    23 => last_lost += 1,
+                    len => panic!("page {page}: {len} are left"),
+                }
+            }
+        }
+    }
+    assert!(refused > 10 && last_lost <= 2 && whole > 5, "{refused} refused, {last_lost}, {whole} whole");
+}
+
+/// The log has a short text where a long one lies by then: it must not be written over that.
+#[test]
+fn a_long_text_does_not_take_the_place_of_a_short_one_that_the_log_still_has() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    for round in 0..12 {
+        deliver(&store, &[ANN], format!("short {round} {}", "s".repeat(60_000)).as_bytes());
+        let maildrop = open_maildrop(&store, ANN);
+        let uids: Vec<_> = maildrop.list().unwrap().iter().map(|entry| entry.uid).collect();
+        assert!(maildrop.delete(&uids).wait().unwrap());
+        drop(maildrop);
+        deliver(&store, &[ANN], format!("long {round} {}", "l".repeat(90_000)).as_bytes());
+        let found = Store::open_on(killed(&disk)).unwrap();
+        assert_clean(&found);
+        assert!(contents(&found, ANN)[0].starts_with(b"Delivered-To: ann@example.com\r\nlong "));
+    }
+}
+
+#[test]
+fn deleted_space_that_waits_for_a_checkpoint_is_found_when_the_disk_is_full() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    disk.set_room(Some(disk.file_len() + 2 * container::EXTENT));
+    let mut stored = 0;
+    while deliver(&store, &[ANN], format!("{stored}{}", "x".repeat(50_000)).as_bytes()) == [Delivery::Stored]
+    {
+        stored += 1;
+    }
+    checkpoint(&store);
+    let maildrop = open_maildrop(&store, ANN);
+    let uids: Vec<_> = maildrop.list().unwrap().iter().take(4).map(|entry| entry.uid).collect();
+    assert!(maildrop.delete(&uids).wait().unwrap());
+    assert_eq!(deliver(&store, &[ANN], &[b'z'; 50_000]), [Delivery::Stored]);
+    assert_clean(&store);
+}
+
+#[test]
+fn a_log_that_was_full_is_longer_after_the_next_checkpoint_and_after_opening() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    let octets = |store: &Store| store.read().unwrap().totals().unwrap().log_octets;
+    assert_eq!(octets(&store), PACE.log_octets);
+    let fields = format!("Received: {}\r\n", "x".repeat(40_000)).into_bytes();
+    let too_long = store.write(move |tx| {
+        for tag in 0..20 {
+            let letters = [Letter { prefix: fields.clone(), ..letter(ANN, tag) }];
+            tx.deliver(&text(b"long rows"), &letters, 1)?;
+        }
+        Ok(())
+    });
+    too_long.wait().unwrap();
+    deliver(&store, &[ANN], b"something to make a checkpoint of");
+    checkpoint(&store);
+    assert_eq!(octets(&store), 2 * PACE.log_octets);
+    for number in 0..14 {
+        deliver(&store, &[ANN], format!("{number}{}", "x".repeat(50_000)).as_bytes());
+    }
+    let found = Store::open_on(killed(&disk)).unwrap();
+    assert_eq!(contents(&found, ANN).len(), 35);
+    assert_clean(&found);
+}
