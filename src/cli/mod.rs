@@ -30,8 +30,8 @@ use argh::FromArgs as _;
 
 use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
-use crate::admin::{Refusal, Reply, Request, render};
-use crate::control::{Answer, Enclosed};
+use crate::admin::{Refusal, Reply, render};
+use crate::control::Answer;
 use crate::mailroot::{self, Environment, MailRoot};
 use crate::settings::Logging;
 use commands::{Command, Deliver, Link, Pop3svc};
@@ -181,8 +181,7 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
         }
         Err(refusal) => return fail(program.name, &refusal),
     };
-    let answer = winpop::prepare(op)
-        .and_then(|op| carry_out::carry_out(&Request::Command(op), Enclosed::Nothing, &mailroot(&common)?));
+    let answer = winpop::prepare(op).and_then(|op| winpop::carry_out(op, &mailroot(&common)?));
     match answer {
         Ok(reply) if common.json => print(&render::json(&reply)),
         Ok(reply) => print(&render::text(&reply)),

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::carry_out::no_store;
 use super::first_start::FirstStart;
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
@@ -62,10 +63,7 @@ pub fn open(
                 return Err(Refusal::new(Code::Busy, format!("{} is in use", file.display()))
                     .with_hint("Another command, or a backup, may be at work; try again later"));
             }
-            OpenErrorKind::Missing => {
-                return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
-                    .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
-            }
+            OpenErrorKind::Missing => return Err(no_store(mailroot)),
             _ => return Err(Refusal::fault(error)),
         }
     }

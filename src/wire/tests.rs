@@ -537,7 +537,7 @@ fn a_message_that_its_owner_cannot_keep_is_read_to_its_end() {
 #[test]
 fn how_others_call_the_message_is_read_from_the_header() {
     let origin = |header: &str| {
-        content(LineEnds::Normalised, format!("{header}\nSubject: x\n\ny\n").as_bytes()).unwrap().origin
+        content(LineEnds::Normalise, format!("{header}\nSubject: x\n\ny\n").as_bytes()).unwrap().origin
     };
     let named = |message_id: Option<&str>, queue_id: Option<&str>| Origin {
         message_id: message_id.map(str::to_owned),
