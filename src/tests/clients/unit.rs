@@ -11,7 +11,7 @@ const PREPARE: &str = "
     cp /root/message.eml /srv/mailbox/example.net/P3_ann.mbx/P3A.eml";
 
 /// A machine on which the README's chapters on installing and running have been followed.
-fn installed(name: &str) -> Option<Machine> {
+pub fn installed(name: &str) -> Option<Machine> {
     let machine = Machine::boot(name)?;
     machine.run(&PREPARE.replace("BUILT", BUILT));
     let blocks = blocks();
