@@ -2,6 +2,7 @@
 
 use super::Service;
 use super::connection::Connection;
+use super::tls::Protocol;
 use crate::envelope::{Envelope, Peer};
 use crate::intake::{self, Spooling};
 use crate::smtp::{Dialect, Event, Next, Policy, Session, Tls};
@@ -33,12 +34,12 @@ pub async fn serve(
         let ended = run(&service, &mut session, next, &mut connection, settings.hostname.as_str()).await;
         match ended {
             Ok(Ended::ForTls) => {
-                connection = connection.start_tls(&service).await?;
+                connection = connection.start_tls(&service, Protocol::Smtp).await?;
                 next = session.handle(Event::Secured, &mut connection.out);
                 continue;
             }
-            Ok(Ended::Closed) => {}
-            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+            Ok(Ended::Closed) => return connection.hang_up().await,
+            Err(e) if e.kind() == io::ErrorKind::TimedOut && connection.is_sent() => {
                 session.handle(Event::TimedOut, &mut connection.out);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {
@@ -46,7 +47,7 @@ pub async fn serve(
             }
             Err(e) => return Err(e),
         }
-        return connection.hang_up().await;
+        return connection.dismiss().await;
     }
 }
 

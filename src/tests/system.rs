@@ -18,6 +18,7 @@ mod system {
     mod postmaster;
     mod receiving;
     mod shutdown;
+    mod slow_link;
     mod sockets;
     mod start;
     mod strangers;
