@@ -44,6 +44,11 @@ impl Replacement {
         &self.file
     }
 
+    /// Gives the draft to the owner and group of a directory: for a file that was not there before.
+    pub fn give_to_owner_of(&self, directory: &Path) -> io::Result<()> {
+        give_to(&self.file, &fs::metadata(directory)?)
+    }
+
     /// Puts the draft in the place of the file. When this returns, the new file and its name are durable.
     pub fn finish(mut self) -> io::Result<()> {
         self.file.sync_all()?;

@@ -27,6 +27,13 @@ pub enum Recipient {
     OverQuota,
 }
 
+impl Recipient {
+    /// Whether no mail for it is ever taken here. Many of them look like somebody trying out names.
+    pub fn is_wrong(self) -> bool {
+        matches!(self, Self::NotLocal | Self::NoSuchMailbox)
+    }
+}
+
 /// What became of a message for one recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {

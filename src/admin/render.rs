@@ -97,7 +97,7 @@ fn checked_text(checked: &Checked) -> String {
         let _ = writeln!(text, "Lost: {}", lost_text(lost));
     }
     for finding in &checked.findings {
-        let _ = writeln!(text, "Damage: {finding}");
+        let _ = writeln!(text, "Found: {finding}");
     }
     match checked.findings_total {
         0 => text.push_str("Everything is as it should be\n"),
@@ -209,6 +209,9 @@ fn server_text(server: &Server, domains: &[DomainLine]) -> String {
             server.connections.login_failures,
             Seconds(seconds)
         );
+    }
+    if server.connections.wrong_recipients > 0 {
+        let _ = writeln!(text, "Unknown    {} recipients", server.connections.wrong_recipients);
     }
     if let Some(certificate) = &server.certificate {
         let made = if certificate.self_signed { ", self-signed" } else { "" };
@@ -371,6 +374,7 @@ Messages   Size  Status  Mailbox
                 refused: 1,
                 login_failures: 2,
                 last_login_failure: Some(60),
+                wrong_recipients: 7,
             },
             certificate: Some(CertificateLine {
                 names: vec!["mail.example.com".to_owned(), "localhost".to_owned()],
@@ -389,6 +393,7 @@ Mail       12.06 KiB
 Disk       1 MiB
 Clients    3 open, 0 waiting, 1 refused
 Refused    2 logins, the last one 60 s ago
+Unknown    7 recipients
 TLS        mail.example.com, localhost, self-signed
            SHA-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
                    AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
@@ -401,7 +406,7 @@ Mailboxes  Messages       Size  Status  Domain
             json(&reply).replace(&["AB"; 32].join(":"), "AB:…"),
             "{\"ok\":true,\"statistics\":{\"domains\":1,\"mailboxes\":2,\"messages\":5,\"octets\":12345,\
              \"file_octets\":8388608,\"allocated_octets\":1048576,\"connections\":{\"open\":3,\"waiting\":0,\
-             \"refused\":1,\"login_failures\":2,\"last_login_failure\":60},\"certificate\":{\"names\":[\"mail.example.com\",\"localhost\"],\
+             \"refused\":1,\"login_failures\":2,\"last_login_failure\":60,\"wrong_recipients\":7},\"certificate\":{\"names\":[\"mail.example.com\",\"localhost\"],\
              \"fingerprint\":\"AB:…\",\"self_signed\":true}},\"domains\":[{\"domain\":\"example.com\",\
              \"locked\":false,\"mailboxes\":2,\"messages\":5,\"octets\":12345}]}\n"
         );

@@ -10,7 +10,7 @@
 //! list DOMAIN      {"ok":true,"domain":"example.com","mailboxes":[MAILBOX…]}
 //! stat             {"ok":true,"statistics":{"domains","mailboxes","messages","octets","file_octets",
 //!                   "allocated_octets","connections":{"open","waiting","refused","login_failures",
-//!                   "last_login_failure"},
+//!                   "last_login_failure","wrong_recipients"},
 //!                   "certificate":{"names":["…"],"fingerprint","self_signed"}},"domains":[DOMAIN…]}
 //! stat DOMAIN      {"ok":true,"statistics":DOMAIN,"mailboxes":[MAILBOX…]}
 //! get [KEY]        {"ok":true,"settings":[{"setting","value","meaning","default","is_default",
@@ -221,6 +221,8 @@ pub struct Connections {
     pub login_failures: u64,
     /// Seconds since the last of them; none where there was none.
     pub last_login_failure: Option<u64>,
+    /// Recipients that do not exist here, named by SMTP since the service was started.
+    pub wrong_recipients: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
@@ -264,6 +266,8 @@ pub enum Code {
     NoStore,
     /// The service, or another administrator's command, stands in the way for the moment.
     Busy,
+    /// A file that is no whole mail store.
+    Damaged,
     /// A fault of the disk, of the data file or of the connection to the service.
     Fault,
     /// The administrator thought better of it.

@@ -18,6 +18,7 @@ pub enum Command {
     Serve(Serve),
     Deliver(Deliver),
     Backup(Backup),
+    Restore(Restore),
     Check(Check),
     Key(Key),
     Link(Link),
@@ -75,6 +76,20 @@ pub struct Deliver {
 #[argh(subcommand, name = "backup", note = "The file appears whole or not at all.")]
 pub struct Backup {
     /// the file to make
+    #[argh(positional, arg_name = "FILE")]
+    pub file: String,
+}
+
+/// Puts a backup in the place of the data file.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "restore",
+    note = "The service must be stopped. The backup is verified before anything changes. The data file from before is kept \
+            beside the new one, which gets its owner and mode."
+)]
+pub struct Restore {
+    /// the backup
     #[argh(positional, arg_name = "FILE")]
     pub file: String,
 }

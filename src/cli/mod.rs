@@ -10,6 +10,7 @@ mod deliver;
 mod help;
 mod man;
 mod quickstart;
+mod restore;
 mod sendmail;
 mod serve;
 mod terminal;
@@ -121,6 +122,7 @@ fn run(command: Command, common: &Common) -> ExitCode {
             .map(|()| String::new()),
         Command::Serve(_) => mailroot(common).and_then(serve::serve).map(|()| String::new()),
         Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),
+        Command::Restore(typed) => return look_after(restore::restore(&typed, || mailroot(common)), common),
         Command::Key(typed) => return look_after(upkeep::key(&typed, || mailroot(common)), common),
         Command::Check(typed) => return look_after(upkeep::check(&typed, || mailroot(common)), common),
     };

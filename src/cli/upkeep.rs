@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use super::carry_out::carry_out;
 use super::commands::{Backup, Check, Key};
 use crate::admin::reply::Code;
-use crate::admin::{self, Refusal, Request};
+use crate::admin::{self, Refusal, Reply, Request};
 use crate::control::{Answer, Enclosed};
-use crate::mailroot::MailRoot;
+use crate::mailroot::{self, MailRoot};
 use crate::replace::Replacement;
 use crate::store::{NotReplaced, OpenError, OpenErrorKind, Store, may_replace};
 
@@ -35,7 +35,8 @@ pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     Ok(reply)
 }
 
-fn is_same_file(one: &Path, other: &Path) -> bool {
+/// Whether two names lead to one file.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
     let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
     identity(one).is_some_and(|one| identity(other) == Some(one))
 }
@@ -85,13 +86,36 @@ pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) ->
     if typed.repair {
         return admin::repair(&file);
     }
-    match Store::open_verified(&file) {
-        Ok(store) => admin::check(&store),
-        Err(OpenError { kind: OpenErrorKind::Locked | OpenErrorKind::Missing, .. })
-            if is_same_file(&file, &mailroot.data_file()) || typed.file.is_none() =>
-        {
-            carry_out(&Request::Check, Enclosed::Nothing, &mailroot)
+    let is_of_mailroot = typed.file.is_none() || is_same_file(&file, &mailroot.data_file());
+    let mut reply = match Store::open_verified(&file) {
+        Ok(store) => admin::check(&store)?,
+        Err(OpenError { kind: OpenErrorKind::Locked | OpenErrorKind::Missing, .. }) if is_of_mailroot => {
+            carry_out(&Request::Check, Enclosed::Nothing, &mailroot)?
         }
-        Err(error) => Err(Refusal::fault(error)),
+        Err(error) => return Err(Refusal::fault(error)),
+    };
+    if let (true, Reply::Checked(checked)) = (is_of_mailroot, &mut reply) {
+        let misplaced = files_of_others(&mailroot);
+        checked.findings_total += misplaced.len() as u64;
+        checked.findings.extend(misplaced);
     }
+    Ok(reply)
+}
+
+/// Files of the mail store that belong to another user than its directory: root may read them, and the service may not.
+fn files_of_others(mailroot: &MailRoot) -> Vec<String> {
+    let owner = |path: &Path| fs::metadata(path).map(|file| file.uid()).ok();
+    let Some(of_directory) = owner(&mailroot.dir) else { return Vec::new() };
+    let files = mailroot::files(&mailroot.dir).into_iter();
+    let misplaced = files.filter(|file| owner(file).is_some_and(|of_file| of_file != of_directory));
+    let sentence = |file: PathBuf| {
+        format!(
+            "{} belongs to another user than its directory, so the service may be unable to open it; to fix it: chown \
+             --reference={} {}",
+            file.display(),
+            mailroot.dir.display(),
+            file.display()
+        )
+    };
+    misplaced.map(sentence).collect()
 }

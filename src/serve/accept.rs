@@ -1,14 +1,17 @@
 //! From an accepted connection to a session: who gets a place, who waits, who is turned away and how.
+//!
+//! A connection from a proxy is judged once its PROXY header has come, by the address in it; any other at once, so that places
+//! are given in the order of arrival.
 
 use super::connection::Connection;
-use super::limits::Counted;
+use super::crowd::{Among, Stranger};
+use super::limits::{Counted, Rarely};
 use super::listeners::Door;
 use super::slots::{Admission, Buffers, Slot};
 use super::socket::Socket;
 use super::stream::Stream;
 use super::tls::Protocol;
-use super::{Service, pop3, receiving};
-use crate::envelope::Peer;
+use super::{Service, pop3, proxy, receiving};
 use crate::smtp::Dialect;
 use async_io::{Async, Timer};
 use smol::channel::Receiver;
@@ -18,28 +21,69 @@ use smol::lock::SemaphoreGuardArc;
 use std::io;
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the service waits before it accepts again when it has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// POP3 connections of one address on which nobody has logged in yet; programs of this machine may have any number.
-const UNAUTHENTICATED_MAX: u32 = 20;
+/// POP3 connections of one network on which nobody has logged in yet; programs of this machine may have any number.
+const NOT_LOGGED_IN_MAX: u32 = 20;
+/// SMTP connections of one network.
+const SENDERS_PER_NETWORK_MAX: u32 = 32;
+/// How long a client is held before a connection makes place for it on which nobody has logged in for as long.
+const HELD_MAX: Duration = Duration::from_secs(2);
+/// How long a sender waits for the one that makes place for it to go.
+const PLACE_MAX: Duration = Duration::from_secs(5);
+/// How long a PROXY header may take to come.
+const PROXY_HEADER_MAX: Duration = Duration::from_secs(5);
 /// How long a refusal may take to be sent.
 const REFUSAL_MAX: Duration = Duration::from_secs(5);
+const TOO_MANY: &str = "too many connections";
+/// A flood of refused connections is one line of the log in this time.
+static REFUSED: Rarely = Rarely::new(Duration::from_secs(10));
 
 /// Takes connections for as long as the task lives.
 pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListener>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let peer = peer.ip().to_canonical();
-                // Not left to the session's task, so that places are given in the order of arrival.
+                let (socket, peer) = (Socket::new(stream), peer.ip().to_canonical());
+                // A program that delivers by LMTP speaks for itself.
+                if door != Door::Lmtp && service.settings().proxyfrom.contain(peer) {
+                    if let Some(turn) = service.proxy_headers.try_acquire_arc() {
+                        let session = behind_proxy(service.clone(), door, socket, peer, turn);
+                        service.executor.spawn(session).detach();
+                    }
+                    continue;
+                }
                 let place = service.place(door, peer);
-                let session = serve(service.clone(), door, place, Socket::new(stream), peer);
+                let session = serve(service.clone(), door, place, socket, peer);
                 service.executor.spawn(session).detach();
             }
             Err(e) => pause_after(&e).await,
         }
+    }
+}
+
+async fn behind_proxy(
+    service: Arc<Service>,
+    door: Door,
+    mut socket: Socket,
+    proxy: IpAddr,
+    turn: SemaphoreGuardArc,
+) {
+    let late = async {
+        Timer::after(PROXY_HEADER_MAX).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let header = proxy::read_header(&mut socket).or(late).await;
+    drop(turn);
+    match header {
+        Ok(client) => {
+            let peer = client.unwrap_or(proxy);
+            let place = service.place(door, peer);
+            serve(service, door, place, socket, peer).await;
+        }
+        Err(e) => note_refusal(proxy, &format!("its network is in proxyfrom, but {e}")),
     }
 }
 
@@ -53,48 +97,83 @@ pub async fn pause_after(error: &io::Error) {
 
 /// What a connection gets before a word is said on it.
 enum Place {
-    Pop3 { admission: Admission, counted: Counted, unauthenticated: Counted },
-    Receiving(SemaphoreGuardArc, Counted),
-    TooManyReceiving,
+    Pop3 { admission: Admission, counted: Counted, stranger: Stranger },
+    Sender { seat: Option<SemaphoreGuardArc>, counted: [Counted; 2], stranger: Stranger },
+    TrustedSender(SemaphoreGuardArc),
+    TooMany,
     TooManyOfAddress,
 }
 
 impl Service {
     fn place(&self, door: Door, peer: IpAddr) -> Place {
+        let is_here = peer.is_loopback();
+        if door == Door::Lmtp || door == Door::Smtp && is_here {
+            return self.trusted_receiving.try_acquire_arc().map_or(Place::TooMany, Place::TrustedSender);
+        }
         let Some(counted) = self.per_address.count(peer, self.settings().connectionsperip.get()) else {
             return Place::TooManyOfAddress;
         };
         match door {
             Door::Pop3 | Door::Pop3s => {
-                let most = if peer.is_loopback() { 0 } else { UNAUTHENTICATED_MAX };
-                match self.unauthenticated.count(peer, most) {
-                    Some(unauthenticated) => {
-                        Place::Pop3 { admission: self.slots.admit(), counted, unauthenticated }
-                    }
-                    None => Place::TooManyOfAddress,
-                }
+                let most = if is_here { 0 } else { NOT_LOGGED_IN_MAX };
+                let Some(stranger) = self.not_logged_in.enter(peer, most) else {
+                    return Place::TooManyOfAddress;
+                };
+                let make_room = || self.not_logged_in.push_out(Among::All, Some(peer));
+                Place::Pop3 { admission: self.slots.admit(make_room), counted, stranger }
             }
-            Door::Smtp | Door::Lmtp => match self.receiving.try_acquire_arc() {
-                Some(place) => Place::Receiving(place, counted),
-                None => Place::TooManyReceiving,
-            },
+            Door::Smtp | Door::Lmtp => {
+                let of_senders = self.senders_per_address.count(peer, SENDERS_PER_NETWORK_MAX);
+                let (Some(of_senders), Some(stranger)) = (of_senders, self.idle_senders.enter(peer, 0))
+                else {
+                    return Place::TooManyOfAddress;
+                };
+                let seat = self.receiving.try_acquire_arc();
+                if seat.is_none() && !self.idle_senders.push_out(Among::SeatedBy(Instant::now()), Some(peer))
+                {
+                    return Place::TooMany;
+                }
+                Place::Sender { seat, counted: [counted, of_senders], stranger }
+            }
+        }
+    }
+
+    /// Says why, if not too many are told already, and closes.
+    async fn refuse(&self, mut socket: Socket, door: Door, peer: IpAddr, why: &str) -> io::Result<()> {
+        note_refusal(peer, why);
+        match self.refusals.try_acquire() {
+            Some(_turn) => refuse(&mut socket, door, why).await,
+            None => Ok(()),
         }
     }
 }
 
-async fn serve(service: Arc<Service>, door: Door, place: Place, mut socket: Socket, peer: IpAddr) {
+fn note_refusal(peer: IpAddr, why: &str) {
+    match REFUSED.happened(Instant::now()) {
+        None => {}
+        Some(1) => log::warn!("connection from {peer} refused: {why}"),
+        Some(count) => log::warn!("{count} connections refused; the last was from {peer}: {why}"),
+    }
+}
+
+async fn serve(service: Arc<Service>, door: Door, place: Place, socket: Socket, peer: IpAddr) {
     let Some(_token) = service.session_token() else { return };
     // Replies are written whole, so there is nothing to wait for before they are sent.
     let _ = socket.stream().get_ref().set_nodelay(true);
     let outcome = match place {
-        Place::Pop3 { admission, counted: _counted, unauthenticated } => {
-            serve_pop3(service, door, admission, socket, peer, unauthenticated).await
+        Place::Pop3 { admission, counted: _counted, stranger } => {
+            let stranger = Arc::new(stranger);
+            serve_pop3(service, door, admission, socket, peer, stranger.clone())
+                .or(pushed_out(&stranger))
+                .await
         }
-        Place::Receiving(_place, _counted) => receive(service, door, socket, peer).await,
-        Place::TooManyReceiving => refuse(&mut socket, door, "too many connections").await,
+        Place::Sender { seat, counted: _counted, stranger } => {
+            serve_sender(&service, seat, socket, peer, &stranger).or(pushed_out(&stranger)).await
+        }
+        Place::TrustedSender(_seat) => receive(&service, door, socket, peer, None).await,
+        Place::TooMany => service.refuse(socket, door, peer, TOO_MANY).await,
         Place::TooManyOfAddress => {
-            log::warn!("a connection from {peer} was refused: that address has too many");
-            refuse(&mut socket, door, "too many connections from your address").await
+            service.refuse(socket, door, peer, "too many connections from your address").await
         }
     };
     if let Err(e) = outcome {
@@ -102,38 +181,81 @@ async fn serve(service: Arc<Service>, door: Door, place: Place, mut socket: Sock
     }
 }
 
+async fn pushed_out(stranger: &Stranger) -> io::Result<()> {
+    stranger.pushed_out().await;
+    Err(io::Error::other("it made place for another one"))
+}
+
 async fn serve_pop3(
     service: Arc<Service>,
     door: Door,
     admission: Admission,
-    mut socket: Socket,
+    socket: Socket,
     peer: IpAddr,
-    unauthenticated: Counted,
+    stranger: Arc<Stranger>,
 ) -> io::Result<()> {
     let mut slot = match admission {
         Admission::Slot(slot) => slot,
-        Admission::Wait(turn) => match wait_for(turn, socket.stream()).await? {
-            Some(slot) => slot,
-            None => return Ok(()),
-        },
-        Admission::Refused => {
-            log::warn!("a connection from {peer} was refused: socketmax and socketbacklog are used up");
-            return refuse(&mut socket, door, "too many connections").await;
+        Admission::Wait(turn) => {
+            let too_long = async {
+                loop {
+                    let since = Instant::now();
+                    Timer::after(HELD_MAX).await;
+                    service.not_logged_in.push_out(Among::SeatedBy(since), None);
+                }
+            };
+            match wait_for(turn, socket.stream()).or(too_long).await? {
+                Some(slot) => slot,
+                None => return Ok(()),
+            }
         }
+        Admission::Refused => return service.refuse(socket, door, peer, TOO_MANY).await,
     };
+    stranger.seat();
     let idle_max = service.settings().idletimeout.duration();
     let mut connection = Connection::new(Stream::Clear(socket), slot.take_buffers(), idle_max);
     if door == Door::Pop3s {
         connection = connection.start_tls(&service, Protocol::Pop3).await?;
     }
-    pop3::serve(service, connection, peer, unauthenticated).await
+    pop3::serve(service, connection, peer, stranger).await
 }
 
-async fn receive(service: Arc<Service>, door: Door, socket: Socket, peer: IpAddr) -> io::Result<()> {
+async fn serve_sender(
+    service: &Arc<Service>,
+    seat: Option<SemaphoreGuardArc>,
+    socket: Socket,
+    peer: IpAddr,
+    stranger: &Stranger,
+) -> io::Result<()> {
+    let _seat = match seat {
+        Some(seat) => seat,
+        None => {
+            let too_long = async {
+                Timer::after(PLACE_MAX).await;
+                None
+            };
+            let seat = async { Some(service.receiving.acquire_arc().await) };
+            match seat.or(too_long).await {
+                Some(seat) => seat,
+                None => return service.refuse(socket, Door::Smtp, peer, TOO_MANY).await,
+            }
+        }
+    };
+    stranger.seat();
+    receive(service, Door::Smtp, socket, peer, Some(stranger)).await
+}
+
+async fn receive(
+    service: &Arc<Service>,
+    door: Door,
+    socket: Socket,
+    peer: IpAddr,
+    stranger: Option<&Stranger>,
+) -> io::Result<()> {
     let dialect = if door == Door::Lmtp { Dialect::Lmtp } else { Dialect::Smtp };
     let idle_max = service.settings().idletimeout.duration();
     let connection = Connection::new(Stream::Clear(socket), Buffers::new(), idle_max);
-    receiving::serve(service, connection, dialect, Peer::Ip(peer)).await
+    receiving::serve(service.clone(), connection, dialect, peer, stranger).await
 }
 
 /// Holds a connection, without a word, until a slot is free; none where the client has gone meanwhile.

@@ -12,15 +12,16 @@
 //! name that reaches an account counts against it; a name that cannot be an account counts against the network alone.
 //! Nobody is locked out for good, and memory is bounded.
 
+use super::limits::network_of;
 use crate::address::Address;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// The wait after the first failure; it doubles with each further one.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
+pub const FIRST_WAIT: Duration = Duration::from_millis(250);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Failures at an account, from anywhere, before strangers have to wait.
 const ACCOUNT_FAILURES_FREE: u32 = 5;
@@ -46,7 +47,7 @@ struct State {
 }
 
 #[derive(Clone, Copy)]
-struct Failures {
+pub struct Failures {
     count: u32,
     last: Instant,
 }
@@ -121,11 +122,13 @@ impl Failures {
     }
 }
 
-fn count<K: Eq + Hash>(failures: &HashMap<K, Failures>, key: &K, now: Instant) -> u32 {
+/// Failures that are not forgotten yet.
+pub fn count<K: Eq + Hash>(failures: &HashMap<K, Failures>, key: &K, now: Instant) -> u32 {
     failures.get(key).filter(|failures| failures.is_fresh(now)).map_or(0, |failures| failures.count)
 }
 
-fn count_failure<K: Eq + Hash + Clone>(failures: &mut HashMap<K, Failures>, key: K, now: Instant) {
+/// Counts one more. Where the table is full, the older half of it is forgotten first.
+pub fn count_failure<K: Eq + Hash + Clone>(failures: &mut HashMap<K, Failures>, key: K, now: Instant) {
     if failures.len() >= REMEMBERED_MAX && !failures.contains_key(&key) {
         make_room(failures, |failures| failures.last);
     }
@@ -142,14 +145,6 @@ fn make_room<K: Eq + Hash + Clone, V>(entries: &mut HashMap<K, V>, age: impl Fn(
     let middle = ages.len() / 2;
     let median = *ages.select_nth_unstable(middle).1;
     entries.retain(|_, value| age(value) > median);
-}
-
-/// IPv4: the address. IPv6: its network of 64 bits.
-fn network_of(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V4(_) => peer,
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
-    }
 }
 
 /// The account that a login name reaches, if it can reach any.

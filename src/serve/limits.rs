@@ -2,30 +2,40 @@
 
 use crate::address::Address;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Connections by the address they come from.
+/// The network that counts as one client. IPv4: the address. IPv6: its network of 64 bits, since a host there has as many
+/// addresses as it wants.
+pub fn network_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
+    }
+}
+
+/// Connections by the network they come from.
 #[derive(Clone, Default)]
 pub struct PerAddress(Arc<Mutex<HashMap<IpAddr, u32>>>);
 
 /// A connection that is counted, for as long as it lasts.
 pub struct Counted {
     connections: PerAddress,
-    peer: IpAddr,
+    network: IpAddr,
 }
 
 impl PerAddress {
-    /// Counts one more, unless its address has `most` already (0: any number).
+    /// Counts one more, unless its network has `most` already (0: any number).
     pub fn count(&self, peer: IpAddr, most: u32) -> Option<Counted> {
+        let network = network_of(peer);
         let mut counts = self.lock();
-        let count = counts.entry(peer).or_default();
+        let count = counts.entry(network).or_default();
         if most > 0 && *count >= most {
             return None;
         }
         *count += 1;
-        Some(Counted { connections: self.clone(), peer })
+        Some(Counted { connections: self.clone(), network })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
@@ -36,11 +46,35 @@ impl PerAddress {
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut counts = self.connections.lock();
-        let count = counts.get_mut(&self.peer).expect("this connection is counted");
+        let count = counts.get_mut(&self.network).expect("this connection is counted");
         *count -= 1;
         if *count == 0 {
-            counts.remove(&self.peer);
+            counts.remove(&self.network);
         }
+    }
+}
+
+/// Something that may happen very often and is to be said now and then only.
+pub struct Rarely {
+    every: Duration,
+    state: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Rarely {
+    pub const fn new(every: Duration) -> Self {
+        Self { every, state: Mutex::new((None, 0)) }
+    }
+
+    /// It happened. How often since it was last said, if it is to be said now.
+    pub fn happened(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().expect("no holder of this lock panics");
+        let (said, count) = &mut *state;
+        *count += 1;
+        if said.is_some_and(|said| now.saturating_duration_since(said) < self.every) {
+            return None;
+        }
+        *said = Some(now);
+        Some(std::mem::take(count))
     }
 }
 
@@ -119,6 +153,24 @@ mod tests {
         let third = connections.count(ann, 2).unwrap();
         drop((second, third));
         assert!(connections.lock().is_empty());
+    }
+
+    #[test]
+    fn hosts_of_one_ipv6_network_are_counted_together() {
+        let connections = PerAddress::default();
+        let count = |peer: &str| connections.count(peer.parse().unwrap(), 1);
+        let _first = count("2001:db8::1").unwrap();
+        assert!(count("2001:db8::2").is_none() && count("2001:db8:0:1::1").is_some());
+        let _mapped = count("::ffff:192.0.2.7").unwrap();
+        assert!(count("192.0.2.7").is_none() && count("192.0.2.8").is_some());
+    }
+
+    #[test]
+    fn what_happens_often_is_said_now_and_then_with_its_count() {
+        let (rarely, start) = (Rarely::new(Duration::from_secs(60)), Instant::now());
+        assert_eq!(rarely.happened(start), Some(1));
+        assert_eq!((0..5).find_map(|_| rarely.happened(start + Duration::from_secs(59))), None);
+        assert_eq!(rarely.happened(start + Duration::from_secs(60)), Some(6));
     }
 
     #[test]

@@ -14,11 +14,14 @@ mod accept;
 mod accounts;
 mod connection;
 mod control;
+mod crowd;
 mod expiry;
 mod guard;
+mod harvest;
 mod limits;
 mod listeners;
 mod pop3;
+mod proxy;
 mod receiving;
 mod slots;
 mod socket;
@@ -37,7 +40,9 @@ use crate::store::{Read, Store};
 use accounts::Accounts;
 use async_io::Timer;
 use async_signal::{Signal, Signals};
+use crowd::Crowd;
 use guard::Guard;
+use harvest::Harvest;
 use limits::{Logins, PerAddress};
 use listeners::Listeners;
 use slots::{Limits, Slots};
@@ -54,8 +59,14 @@ use std::time::Instant;
 use stream::Stream;
 use tls::Tls;
 
-/// Connections that bring mail, by SMTP and LMTP together; one more is told to come back.
+/// SMTP connections of other machines. One more pushes out the oldest that brings no message, or is told to come back.
 const RECEIVING_MAX: usize = 256;
+/// Connections that bring mail from where it is trusted: by LMTP, and by SMTP from this machine.
+const TRUSTED_RECEIVING_MAX: usize = 256;
+/// Connections that are refused with a sentence at a time; more are closed without a word.
+const REFUSALS_MAX: usize = 64;
+/// Connections of proxies whose PROXY header has not come yet; more are closed.
+const PROXY_HEADERS_MAX: usize = 256;
 
 /// What every connection of the service needs.
 pub struct Service {
@@ -68,9 +79,18 @@ pub struct Service {
     tls: Tls,
     slots: Slots,
     per_address: PerAddress,
-    unauthenticated: PerAddress,
+    /// POP3 connections on which nobody has logged in.
+    not_logged_in: Crowd,
+    /// SMTP connections of other machines, by network.
+    senders_per_address: PerAddress,
+    /// Those of them that are not sending a message just now.
+    idle_senders: Crowd,
+    harvest: Harvest,
     logins: Logins,
     receiving: Arc<Semaphore>,
+    trusted_receiving: Arc<Semaphore>,
+    refusals: Semaphore,
+    proxy_headers: Arc<Semaphore>,
     /// Passwords being derived, which takes a processor for milliseconds each. Half of the threads at most, so that
     /// strangers who guess leave the other half to everybody else.
     password_checks: Semaphore,
@@ -121,9 +141,15 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         slots: Slots::new(limits(&settings)),
         settings: Mutex::new(Arc::new(settings.clone())),
         per_address: PerAddress::default(),
-        unauthenticated: PerAddress::default(),
+        not_logged_in: Crowd::default(),
+        senders_per_address: PerAddress::default(),
+        idle_senders: Crowd::default(),
+        harvest: Harvest::default(),
         logins: Logins::default(),
         receiving: Arc::new(Semaphore::new(RECEIVING_MAX)),
+        trusted_receiving: Arc::new(Semaphore::new(TRUSTED_RECEIVING_MAX)),
+        refusals: Semaphore::new(REFUSALS_MAX),
+        proxy_headers: Arc::new(Semaphore::new(PROXY_HEADERS_MAX)),
         password_checks: Semaphore::new((settings.threadcount.get() as usize / 2).max(1)),
         listeners: Mutex::default(),
         executor: Arc::new(smol::Executor::new()),
@@ -267,6 +293,7 @@ impl admin::Service for Arc<Service> {
             refused: slots.refused,
             login_failures,
             last_login_failure: last.map(|ago| ago.as_secs()),
+            wrong_recipients: self.harvest.total(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Service;
 use super::connection::Connection;
-use super::limits::Counted;
+use super::crowd::Stranger;
 use super::stream::Stream;
 use super::tls::Protocol;
 use crate::address::Address;
@@ -10,7 +10,7 @@ use crate::auth::{ChannelBinding, ntlm};
 use crate::message::Uid;
 use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
 use crate::random;
-use crate::store::{Fault, Maildrop, Revocation};
+use crate::store::{Fault, Maildrop, Revocation, StoredMessage};
 use crate::verdict::Login;
 use crate::wire::{self, Line};
 use async_io::Timer;
@@ -23,13 +23,13 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long a client may take to log in.
 const LOGIN_MAX: Duration = Duration::from_secs(180);
 
-/// Serves one client to its end. An error is the client's going without a word, or its silence. `unauthenticated` counts
-/// the connection until somebody has logged in on it.
+/// Serves one client to its end. An error is the client's going without a word, or its silence. `stranger` is
+/// what the connection counts as until somebody has logged in on it.
 pub async fn serve(
     service: Arc<Service>,
     mut connection: Connection,
     peer: IpAddr,
-    unauthenticated: Counted,
+    stranger: Arc<Stranger>,
 ) -> io::Result<()> {
     let at_first = policy(&service, connection.stream(), peer);
     let seed = random::octets()?;
@@ -40,7 +40,7 @@ pub async fn serve(
         peer,
         name: String::new(),
         version: 0,
-        unauthenticated: Some(unauthenticated),
+        stranger,
         maildrop: None,
         revocation: None,
         uids: Vec::new(),
@@ -99,9 +99,8 @@ struct Driver {
     name: String,
     /// The version of the credential that was last handed out for a proof.
     version: u64,
-    /// Until somebody has.
-    unauthenticated: Option<Counted>,
-    /// From then on.
+    stranger: Arc<Stranger>,
+    /// Once somebody has logged in.
     maildrop: Option<Arc<Maildrop>>,
     revocation: Option<Revocation>,
     /// The list's, in its order.
@@ -228,7 +227,7 @@ impl Driver {
                     totals.messages
                 );
                 self.service.guard.succeeded(self.peer, &self.name, Instant::now());
-                self.unauthenticated = None;
+                self.stranger.leave_crowd();
                 self.revocation = Some(maildrop.revocation());
                 self.maildrop = Some(Arc::new(maildrop));
                 Event::LoggedIn(Login::Welcome(totals))
@@ -272,32 +271,49 @@ impl Driver {
     }
 
     async fn send(&mut self, connection: &mut Connection, send: Send) -> io::Result<Event<'static>> {
-        let message = match self.maildrop().message(self.uids[send.index]) {
+        let uid = self.uids[send.index];
+        let mut message = match self.maildrop().message(uid) {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(Event::Gone),
-            Err(fault) => return Ok(unavailable(fault)),
+            Err(fault) => return Ok(self.cannot_send(uid, fault)),
         };
-        // A page that is not in memory would stop every session of this thread until the disk has brought it.
-        let message = match message.text.is_resident() {
-            true => message,
-            false => {
-                let (message, fetched) = smol::unblock(move || {
-                    let fetched = message.text.fetch();
-                    (message, fetched)
-                })
-                .await;
-                if let Err(e) = fetched {
-                    return Ok(unavailable(e.into()));
-                }
-                message
+        // A page that is not in memory would stop every session of this thread until the disk has brought it; so would
+        // the hash of a long text.
+        if !message.is_ready() {
+            let verified;
+            (message, verified) = apart(message, StoredMessage::verify).await;
+            if let Err(fault) = verified {
+                return Ok(self.cannot_send(uid, fault));
             }
+        }
+        let end = match send.body_lines {
+            None => message.text.len(),
+            Some(lines) => wire::top_end(&message.text, lines),
         };
-        let text = match send.body_lines {
-            None => &message.text[..],
-            Some(lines) => &message.text[..wire::top_end(&message.text, lines)],
-        };
-        connection.send(&[send.status.as_bytes(), &message.prefix, text, TERMINATOR]).await?;
+        let (mut status, mut prefix) = (send.status.as_bytes(), std::mem::take(&mut message.prefix));
+        for piece in message.pieces(end) {
+            // Only a long text takes so long that its pages may be gone when their turn comes.
+            if piece.start > 0 && !message.is_piece_ready(piece.clone()) {
+                let verified;
+                let again = piece.clone();
+                (message, verified) = apart(message, |message| message.verify_piece(again)).await;
+                if let Err(fault) = verified {
+                    // The client has +OK already: cut off in the middle, it knows that this is not the message.
+                    self.cannot_send(uid, fault);
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
+            let terminator = if piece.end == end { TERMINATOR } else { b"" };
+            connection.send(&[status, &prefix, &message.text[piece], terminator]).await?;
+            status = b"";
+            prefix.clear();
+        }
         Ok(Event::Sent)
+    }
+
+    fn cannot_send(&self, uid: Uid, fault: Fault) -> Event<'static> {
+        log::error!("message {} of {} cannot be sent: {fault}", uid.seq, self.maildrop().address());
+        answer_to(&fault)
     }
 
     async fn commit(&mut self, deleted: &[usize]) -> Event<'static> {
@@ -313,8 +329,24 @@ impl Driver {
     }
 }
 
+/// Does what takes long away from the executor.
+async fn apart<T: std::marker::Send + 'static>(
+    message: StoredMessage,
+    work: impl FnOnce(&StoredMessage) -> T + std::marker::Send + 'static,
+) -> (StoredMessage, T) {
+    smol::unblock(move || {
+        let outcome = work(&message);
+        (message, outcome)
+    })
+    .await
+}
+
 fn unavailable(fault: Fault) -> Event<'static> {
     log::error!("{fault}");
+    answer_to(&fault)
+}
+
+fn answer_to(fault: &Fault) -> Event<'static> {
     match fault {
         Fault::Damaged(_) => Event::Damaged,
         _ => Event::Unavailable,

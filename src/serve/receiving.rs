@@ -2,39 +2,54 @@
 
 use super::Service;
 use super::connection::Connection;
+use super::crowd::Stranger;
 use super::tls::Protocol;
-use crate::envelope::{Envelope, Peer};
+use crate::envelope::{Envelope, ForwardPath, Peer};
 use crate::intake::{self, Spooling};
 use crate::smtp::{Dialect, Event, Next, Policy, Session, Tls};
-use crate::store::Incoming;
 use crate::verdict::Delivery;
-use crate::wire::{Receiver, Refusal};
+use crate::wire::{Receiver, Refusal, Text};
+use async_io::Timer;
 use smol::future::FutureExt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The rate at which a message has to come, once `idletimeout` has gone by since the greeting or the last message.
+const LEAST_OCTETS_PER_SECOND: u64 = 1024;
 
 /// Serves one client to its end, which comes between two messages when the service ends. An error is the client's going
-/// without a word.
+/// without a word. `stranger` is what the client counts as while it sends no text; none if it is trusted.
 pub async fn serve(
     service: Arc<Service>,
     mut connection: Connection,
     dialect: Dialect,
-    peer: Peer,
+    peer: IpAddr,
+    stranger: Option<&Stranger>,
 ) -> io::Result<()> {
     let settings = service.settings();
     let policy = Policy {
         dialect,
+        is_trusted: stranger.is_none(),
         hostname: settings.hostname.as_str().to_owned(),
         message_octets_max: settings.maxmessagesize.octets(),
         tls: if dialect == Dialect::Smtp { Tls::Offered } else { Tls::NotOffered },
     };
-    let mut session = Session::new(policy, peer);
+    let mut session = Session::new(policy, Peer::Ip(peer));
+    let mut driver = Driver {
+        spooling: Spooling::new(service.mailroot.dir.clone()),
+        pace: Pace::new(Instant::now(), settings.idletimeout.duration()),
+        service,
+        peer,
+        stranger,
+        hostname: settings.hostname.as_str(),
+    };
     let mut next = session.handle(Event::Connected, &mut connection.out);
     loop {
-        let ended = run(&service, &mut session, next, &mut connection, settings.hostname.as_str()).await;
-        match ended {
+        match driver.run(&mut session, next, &mut connection).await {
             Ok(Ended::ForTls) => {
-                connection = connection.start_tls(&service, Protocol::Smtp).await?;
+                connection = connection.start_tls(&driver.service, Protocol::Smtp).await?;
                 next = session.handle(Event::Secured, &mut connection.out);
                 continue;
             }
@@ -57,104 +72,159 @@ enum Ended {
     Closed,
 }
 
-async fn run(
-    service: &Arc<Service>,
-    session: &mut Session,
-    mut next: Next,
-    connection: &mut Connection,
-    hostname: &str,
-) -> io::Result<Ended> {
-    let mut spooling = Spooling::new(service.mailroot.dir.clone());
-    loop {
-        next = match next {
-            Next::ReadLine { octets_max } => {
-                let is_idle = session.is_between_messages();
-                if is_idle {
-                    // RSET drops a message that came in chunks.
-                    spooling.clear();
+struct Driver<'a> {
+    service: Arc<Service>,
+    peer: IpAddr,
+    /// None where the client is trusted.
+    stranger: Option<&'a Stranger>,
+    hostname: &'a str,
+    spooling: Spooling,
+    pace: Pace,
+}
+
+impl Driver<'_> {
+    async fn run(
+        &mut self,
+        session: &mut Session,
+        mut next: Next,
+        connection: &mut Connection,
+    ) -> io::Result<Ended> {
+        loop {
+            connection.set_deadline(Some(self.pace.deadline()));
+            next = match next {
+                Next::ReadLine { octets_max } => self.read_line(session, connection, octets_max).await?,
+                Next::Recipient { path, octets } => {
+                    let event = self.recipient(&path, octets).await;
+                    session.handle(event, &mut connection.out)
                 }
-                let line = connection.line(octets_max, |line, out| session.handle(Event::Line(line), out));
-                let ending = async {
-                    if !is_idle {
-                        return std::future::pending().await;
+                Next::ReadData(receiver) => {
+                    let receiver = self.read_text(connection, receiver, None).await?;
+                    session.handle(Event::Data(receiver), &mut connection.out)
+                }
+                Next::ReadChunk { receiver, octets } => {
+                    let receiver = self.read_text(connection, receiver, Some(octets)).await?;
+                    session.handle(Event::Chunk(receiver), &mut connection.out)
+                }
+                Next::SkipChunk { octets } => {
+                    skip(connection, octets).await?;
+                    session.handle(Event::ChunkSkipped, &mut connection.out)
+                }
+                Next::Deliver { envelope, text } => {
+                    let event = self.deliver(&envelope, text).await;
+                    session.handle(event, &mut connection.out)
+                }
+                Next::StartTls => return Ok(Ended::ForTls),
+                Next::Close => return Ok(Ended::Closed),
+            }
+        }
+    }
+
+    async fn read_line(
+        &mut self,
+        session: &mut Session,
+        connection: &mut Connection,
+        octets_max: usize,
+    ) -> io::Result<Next> {
+        let is_idle = session.is_between_messages();
+        if is_idle {
+            // RSET drops a message that came in chunks.
+            self.spooling.clear();
+            self.stranger.inspect(|stranger| stranger.rejoin_crowd());
+        }
+        let line = connection.line(octets_max, |line, out| session.handle(Event::Line(line), out));
+        let ending = async {
+            if !is_idle {
+                return std::future::pending().await;
+            }
+            let _ = self.service.ending.recv().await;
+            Err(io::ErrorKind::Interrupted.into())
+        };
+        line.or(ending).await
+    }
+
+    async fn recipient(&self, path: &ForwardPath, octets: u64) -> Event<'static> {
+        let verdict = match intake::recipient(&self.service.store, path, octets) {
+            Ok(verdict) => verdict,
+            Err(fault) => return unavailable(fault),
+        };
+        if self.stranger.is_some() && verdict.is_wrong() {
+            let wait = self.service.harvest.wrong(self.peer, Instant::now());
+            if !wait.is_zero() {
+                Timer::after(wait).await;
+            }
+        }
+        Event::Recipient(verdict)
+    }
+
+    async fn deliver(&mut self, envelope: &Envelope, text: Text) -> Event<'static> {
+        let text = match self.spooling.finish(text).await {
+            Ok(text) => text,
+            Err(Refusal::DiskFull) => {
+                return Event::Delivered(vec![Delivery::DiskFull; envelope.recipients.len()]);
+            }
+            Err(_) => return Event::Unavailable,
+        };
+        match intake::deliver(&self.service.store, envelope, text, self.hostname).await {
+            Ok(verdicts) => {
+                if verdicts.contains(&Delivery::Stored) {
+                    self.pace = Pace::new(Instant::now(), self.pace.grace);
+                }
+                Event::Delivered(verdicts)
+            }
+            Err(fault) => unavailable(fault),
+        }
+    }
+
+    /// Reads a text to its end (`octets` none) or a chunk of it.
+    async fn read_text(
+        &mut self,
+        connection: &mut Connection,
+        mut receiver: Receiver,
+        octets: Option<u64>,
+    ) -> io::Result<Receiver> {
+        self.stranger.inspect(|stranger| {
+            stranger.leave_crowd();
+        });
+        let mut left = octets;
+        let mut ended = left == Some(0);
+        while !ended {
+            connection
+                .octets(|given| {
+                    let within = left.map_or(given.len(), |left| given.len().min(left as usize));
+                    let end = receiver.push(&given[..within]);
+                    if let Some(left) = &mut left {
+                        *left -= within as u64;
                     }
-                    let _ = service.ending.recv().await;
-                    Err(io::ErrorKind::Interrupted.into())
-                };
-                line.or(ending).await?
-            }
-            Next::Recipient { path, octets } => {
-                let event = match intake::recipient(&service.store, &path, octets) {
-                    Ok(verdict) => Event::Recipient(verdict),
-                    Err(fault) => unavailable(fault),
-                };
-                session.handle(event, &mut connection.out)
-            }
-            Next::ReadData(receiver) => {
-                let receiver = read_text(connection, receiver, None, &mut spooling).await?;
-                session.handle(Event::Data(receiver), &mut connection.out)
-            }
-            Next::ReadChunk { receiver, octets } => {
-                let receiver = read_text(connection, receiver, Some(octets), &mut spooling).await?;
-                session.handle(Event::Chunk(receiver), &mut connection.out)
-            }
-            Next::SkipChunk { octets } => {
-                skip(connection, octets).await?;
-                session.handle(Event::ChunkSkipped, &mut connection.out)
-            }
-            Next::Deliver { envelope, text } => {
-                let event = deliver(service, &envelope, spooling.finish(text).await, hostname).await;
-                session.handle(event, &mut connection.out)
-            }
-            Next::StartTls => return Ok(Ended::ForTls),
-            Next::Close => return Ok(Ended::Closed),
+                    ended = end.is_some() || left == Some(0);
+                    let used = end.unwrap_or(within);
+                    self.pace.octets += used as u64;
+                    Some(used)
+                })
+                .await?;
+            connection.set_deadline(Some(self.pace.deadline()));
+            self.spooling.relieve(&mut receiver).await;
         }
+        Ok(receiver)
     }
 }
 
-async fn deliver(
-    service: &Service,
-    envelope: &Envelope,
-    text: Result<Incoming, Refusal>,
-    hostname: &str,
-) -> Event<'static> {
-    let text = match text {
-        Ok(text) => text,
-        Err(Refusal::DiskFull) => {
-            return Event::Delivered(vec![Delivery::DiskFull; envelope.recipients.len()]);
-        }
-        Err(_) => return Event::Unavailable,
-    };
-    match intake::deliver(&service.store, envelope, text, hostname).await {
-        Ok(verdicts) => Event::Delivered(verdicts),
-        Err(fault) => unavailable(fault),
-    }
+/// By when a client has to have brought a message: so that one who dawdles does not keep a place for ever.
+struct Pace {
+    /// The greeting, or the answer to the last message that was stored.
+    since: Instant,
+    grace: Duration,
+    /// Octets of texts that have come since.
+    octets: u64,
 }
 
-/// Reads a text to its end (`octets` none) or a chunk of it.
-async fn read_text(
-    connection: &mut Connection,
-    mut receiver: Receiver,
-    octets: Option<u64>,
-    spooling: &mut Spooling,
-) -> io::Result<Receiver> {
-    let mut left = octets;
-    let mut ended = left == Some(0);
-    while !ended {
-        connection
-            .octets(|given| {
-                let within = left.map_or(given.len(), |left| given.len().min(left as usize));
-                let end = receiver.push(&given[..within]);
-                if let Some(left) = &mut left {
-                    *left -= within as u64;
-                }
-                ended = end.is_some() || left == Some(0);
-                Some(end.unwrap_or(within))
-            })
-            .await?;
-        spooling.relieve(&mut receiver).await;
+impl Pace {
+    fn new(since: Instant, grace: Duration) -> Self {
+        Self { since, grace, octets: 0 }
     }
-    Ok(receiver)
+
+    fn deadline(&self) -> Instant {
+        self.since + self.grace + Duration::from_secs(self.octets / LEAST_OCTETS_PER_SECOND)
+    }
 }
 
 async fn skip(connection: &mut Connection, octets: u64) -> io::Result<()> {

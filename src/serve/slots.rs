@@ -72,7 +72,9 @@ impl Slots {
         Self(Arc::new(Mutex::new(State { limits, ready, in_use: 0, waiting: VecDeque::new(), refused: 0 })))
     }
 
-    pub fn admit(&self) -> Admission {
+    /// `make_room` is asked when the line is full; if it says true, a connection that has a slot or stands in the line is
+    /// about to go, so one more may stand in it.
+    pub fn admit(&self, make_room: impl FnOnce() -> bool) -> Admission {
         let mut state = self.lock();
         state.waiting.retain(|waiting| !waiting.is_closed());
         if state.waiting.is_empty()
@@ -80,7 +82,7 @@ impl Slots {
         {
             return Admission::Slot(Slot { slots: self.clone(), buffers: Some(buffers) });
         }
-        if state.waiting.len() < state.limits.backlog {
+        if state.waiting.len() < state.limits.backlog || make_room() {
             let (sender, receiver) = smol::channel::bounded(1);
             state.waiting.push_back(sender);
             return Admission::Wait(receiver);
@@ -183,7 +185,7 @@ mod tests {
     const LIMITS: Limits = Limits { backlog: 2, max: 5, min: 2, threshold: 2 };
 
     fn slot(slots: &Slots) -> Slot {
-        match slots.admit() {
+        match slots.admit(|| false) {
             Admission::Slot(slot) => slot,
             _ => panic!("there is no slot"),
         }
@@ -210,12 +212,12 @@ mod tests {
         let slots = Slots::new(LIMITS);
         let mut held: Vec<Slot> = (0..5).map(|_| slot(&slots)).collect();
         let waiting: Vec<Receiver<Slot>> = (0..2)
-            .map(|_| match slots.admit() {
+            .map(|_| match slots.admit(|| false) {
                 Admission::Wait(receiver) => receiver,
                 _ => panic!("nobody waits"),
             })
             .collect();
-        assert!(matches!(slots.admit(), Admission::Refused));
+        assert!(matches!(slots.admit(|| false), Admission::Refused));
         assert_eq!(slots.occupancy(), Occupancy { in_use: 5, waiting: 2, refused: 1 });
         held.pop();
         assert!(waiting[1].try_recv().is_err());
@@ -224,11 +226,23 @@ mod tests {
     }
 
     #[test]
+    fn one_more_may_wait_where_room_is_made() {
+        let slots = Slots::new(LIMITS);
+        let mut held: Vec<Slot> = (0..5).map(|_| slot(&slots)).collect();
+        let line: Vec<Admission> = (0..2).map(|_| slots.admit(|| panic!("the line is not full"))).collect();
+        assert!(matches!(slots.admit(|| false), Admission::Refused));
+        let Admission::Wait(newcomer) = slots.admit(|| true) else { panic!("nobody waits") };
+        drop(line);
+        held.pop();
+        assert!(newcomer.try_recv().is_ok());
+    }
+
+    #[test]
     fn one_who_stopped_waiting_is_passed_over() {
         let slots = Slots::new(LIMITS);
         let mut held: Vec<Slot> = (0..5).map(|_| slot(&slots)).collect();
-        let Admission::Wait(first) = slots.admit() else { panic!("nobody waits") };
-        let Admission::Wait(second) = slots.admit() else { panic!("nobody waits") };
+        let Admission::Wait(first) = slots.admit(|| false) else { panic!("nobody waits") };
+        let Admission::Wait(second) = slots.admit(|| false) else { panic!("nobody waits") };
         drop(first);
         held.pop();
         assert!(second.try_recv().is_ok());
@@ -238,11 +252,11 @@ mod tests {
     fn new_limits_hold_at_once() {
         let slots = Slots::new(LIMITS);
         let held: Vec<Slot> = (0..5).map(|_| slot(&slots)).collect();
-        let Admission::Wait(waiting) = slots.admit() else { panic!("nobody waits") };
+        let Admission::Wait(waiting) = slots.admit(|| false) else { panic!("nobody waits") };
         slots.set_limits(Limits { max: 6, ..LIMITS });
         assert!(waiting.try_recv().is_ok());
         slots.set_limits(Limits { backlog: 0, max: 1, min: 1, threshold: 0 });
-        assert!(matches!(slots.admit(), Admission::Refused));
+        assert!(matches!(slots.admit(|| false), Admission::Refused));
         drop(held);
         assert_eq!(made(&slots), 1);
     }

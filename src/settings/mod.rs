@@ -12,7 +12,7 @@
 mod networks;
 mod values;
 
-pub use networks::{Listen, Plaintext};
+pub use networks::{Listen, Networks, Plaintext};
 pub use values::{DomainRole, FilePath, Hostname, Logging, MailboxName, Method, Size, Span, Value, Whole};
 
 use crate::nearest::nearest;
@@ -167,6 +167,8 @@ settings! {
         "PEM file with the key of tlscert";
     ntlmlevel: Whole<0, 2> = Whole::new(2), "2", AtOnce,
         "Least NTLM that is accepted: 2 only v2, 1 also NTLM2 session responses, 0 also v1";
+    proxyfrom: Networks = Networks::default(), "none", AtOnce,
+        "Networks of proxies whose connections must begin with a PROXY header; clients are judged by the address in it";
     plaintext: Plaintext = Plaintext::Tls, "tls", AtOnce,
         "From where a password may come without TLS; from this machine it always may";
     threadcount: Whole<1, THREADS_MAX> = Whole::new(cpus().min(THREADS_MAX)), "the CPUs, at most 32", NextStart,

@@ -1,4 +1,5 @@
-//! The settings that are lists of addresses: where the service listens, and from where a password may come in clear.
+//! The settings that are lists of addresses: where the service listens, from where a password may come in clear, and who
+//! is trusted to speak for others.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -93,6 +94,38 @@ impl Value for Plaintext {
     }
 }
 
+/// Networks whose hosts may do what others may not; possibly none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(Vec<Network>);
+
+impl Networks {
+    pub fn contain(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.0.iter().any(|network| network.contains(peer))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromStr for Networks {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        if typed.trim().eq_ignore_ascii_case("none") {
+            return Ok(Self::default());
+        }
+        list_words(typed)?.iter().map(|word| word.parse()).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Value for Networks {
+    fn allowed() -> String {
+        "none, or networks such as 192.168.7.0/24".to_owned()
+    }
+}
+
 /// A network in CIDR notation (RFC 4632 section 3.1, RFC 4291 section 2.3); host bits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -130,7 +163,7 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(typed: &str) -> Result<Self, String> {
-        let malformed = || format!("\"{typed}\" is not a network: write tls, always or 192.168.7.0/24");
+        let malformed = || format!("\"{typed}\" is not a network such as 192.168.7.0/24");
         let (address, prefix) = match typed.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (typed, None),
@@ -181,6 +214,12 @@ impl fmt::Display for Plaintext {
             Self::Always => f.write_str("always"),
             Self::From(networks) => write_list(f, networks),
         }
+    }
+}
+
+impl fmt::Display for Networks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() { f.write_str("none") } else { write_list(f, &self.0) }
     }
 }
 
@@ -240,5 +279,23 @@ mod tests {
         for bad in ["", "localhost", "127.0.0.1:110", "* 127.0.0.1"] {
             assert!(bad.parse::<Listen>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn networks_hold_their_hosts_and_read_back_as_they_were_typed() {
+        let networks: Networks = "10.0.0.0/8, 2001:db8::/32".parse().unwrap();
+        for (peer, is_in) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("2001:db8::1", true),
+            ("11.0.0.1", false),
+            ("::1", false),
+        ] {
+            assert_eq!(networks.contain(peer.parse().unwrap()), is_in, "{peer}");
+        }
+        for typed in ["10.0.0.0/8,2001:db8::/32", "none"] {
+            assert_eq!(typed.parse::<Networks>().unwrap().to_string(), typed);
+        }
+        assert!("tls".parse::<Networks>().is_err() && "".parse::<Networks>().is_err());
     }
 }

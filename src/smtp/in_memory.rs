@@ -27,6 +27,7 @@ impl Server {
     pub fn connect(dialect: Dialect) -> Self {
         let policy = Policy {
             dialect,
+            is_trusted: dialect == Dialect::Lmtp,
             hostname: "mail.example.com".to_owned(),
             message_octets_max: MESSAGE_OCTETS_MAX,
             tls: if dialect == Dialect::Smtp { Tls::Offered } else { Tls::NotOffered },

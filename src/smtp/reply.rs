@@ -67,6 +67,8 @@ pub const NUL: Reply = reply(550, "5.6.0", "A message must not contain NUL");
 pub const BARE_LF: Reply = reply(421, "4.5.2", "A line must end with CR LF; closing");
 pub const CHUNK_SYNTAX: Reply =
     reply(421, "4.5.4", "Write it as BDAT octets [LAST]; closing, for the size of this chunk is not known");
+pub const TOO_MANY_WRONG_RECIPIENTS: Reply =
+    reply(421, "4.7.0", "Too many recipients that do not exist; closing");
 pub const TOO_MANY_ERRORS: Reply = reply(421, "4.7.0", "Too many errors; closing");
 pub const IDLE: Reply = reply(421, "4.4.2", "Nothing came for too long; closing");
 pub const SHUTTING_DOWN: Reply = reply(421, "4.3.2", "The service ends; closing");

@@ -17,6 +17,8 @@ const COMMAND_OCTETS_MAX: usize = 2048;
 const RECIPIENTS_MAX: usize = 1000;
 /// After so many commands that were no commands here, the peer is told to go.
 const ERRORS_MAX: u32 = 20;
+/// After so many wrong recipients since the last message, a client that is not trusted is told to go.
+const WRONG_RECIPIENTS_MAX: u32 = 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -30,6 +32,8 @@ pub enum Dialect {
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub dialect: Dialect,
+    /// Whether the client may name as many wrong recipients as it likes: a mail server of ours that asks who is known.
+    pub is_trusted: bool,
     /// Our name in the greeting.
     pub hostname: String,
     /// Most octets of content a message may have.
@@ -105,6 +109,7 @@ pub struct Session {
     transaction: Option<Transaction>,
     awaited: Awaited,
     errors: u32,
+    wrong_recipients: u32,
 }
 
 #[derive(Debug)]
@@ -146,7 +151,15 @@ enum Awaited {
 
 impl Session {
     pub fn new(policy: Policy, peer: Peer) -> Self {
-        Self { policy, peer, hello: None, transaction: None, awaited: Awaited::Connection, errors: 0 }
+        Self {
+            policy,
+            peer,
+            hello: None,
+            transaction: None,
+            awaited: Awaited::Connection,
+            errors: 0,
+            wrong_recipients: 0,
+        }
     }
 
     /// Takes what the owner has to tell, writes replies to `out`, and names the next step.
@@ -181,6 +194,9 @@ impl Session {
             }
             (Awaited::ChunkSkipped(reply), Event::ChunkSkipped) => self.refuse(reply, out),
             (Awaited::Delivery { recipients }, Event::Delivered(verdicts)) => {
+                if verdicts.contains(&Delivery::Stored) {
+                    self.wrong_recipients = 0;
+                }
                 let replies: Vec<Reply> = verdicts.into_iter().map(Reply::from).collect();
                 self.answer_text(&recipients, &replies, out)
             }
@@ -322,7 +338,10 @@ impl Session {
             }
             Err(reply) => {
                 self.transaction = Some(transaction);
-                self.answer(reply, out)
+                match reply {
+                    reply::NOT_LOCAL | reply::NO_SUCH_MAILBOX => self.refuse_recipient(reply, out),
+                    _ => self.answer(reply, out),
+                }
             }
         }
     }
@@ -338,7 +357,18 @@ impl Session {
             transaction.recipients.push(path);
         }
         self.transaction = Some(transaction);
+        if verdict.is_wrong() {
+            return self.refuse_recipient(verdict.into(), out);
+        }
         self.answer(verdict.into(), out)
+    }
+
+    fn refuse_recipient(&mut self, reply: Reply, out: &mut Vec<u8>) -> Next {
+        self.wrong_recipients += 1;
+        if self.wrong_recipients > WRONG_RECIPIENTS_MAX && !self.policy.is_trusted {
+            return self.close(reply::TOO_MANY_WRONG_RECIPIENTS, out);
+        }
+        self.answer(reply, out)
     }
 
     fn data(&mut self, out: &mut Vec<u8>) -> Next {

@@ -129,3 +129,24 @@ fn lmtp_offers_no_tls() {
         "{said}"
     );
 }
+
+#[test]
+fn a_stranger_who_tries_out_names_is_sent_away_and_a_sender_with_a_stale_list_is_not() {
+    const WRONG: &[u8] =
+        b"RCPT TO:<nobody@example.com>\r\nRCPT TO:<bob@example.net>\r\nRCPT TO:<..@example.com>\r\n";
+    let mut server = greeted(Dialect::Smtp);
+    server.push(b"MAIL FROM:<>\r\n");
+    (0..6).for_each(|_| server.push(WRONG));
+    server.push(b"RCPT TO:<ann@example.com>\r\nDATA\r\nx\r\n.\r\nMAIL FROM:<>\r\n");
+    assert_eq!(server.handed_over.len(), 1);
+    (0..6).for_each(|_| server.push(WRONG));
+    assert!(!server.is_closed(), "a message that was taken makes up for what was wrong before it");
+    server.push(WRONG);
+    assert!(server.is_closed());
+    assert!(said(&mut server).ends_with("421 4.7.0 Too many recipients that do not exist; closing\r\n"));
+
+    let mut server = greeted(Dialect::Lmtp);
+    server.push(b"MAIL FROM:<>\r\n");
+    (0..1000).for_each(|_| server.push(WRONG));
+    assert!(!server.is_closed(), "a mail server of ours may ask for as many as it likes");
+}

@@ -13,7 +13,7 @@ use rustix::fs::FallocateFlags;
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +58,19 @@ pub enum View {
 }
 
 impl View {
+    /// A part of it; ends where the view ends.
+    pub fn part(&self, range: Range<usize>) -> View {
+        match self {
+            View::Mapped { mapping, at, len } => {
+                let end = range.end.min(*len);
+                let from = range.start.min(end);
+                View::Mapped { mapping: mapping.clone(), at: at + from, len: end - from }
+            }
+            #[cfg(test)]
+            View::Copied(octets) => View::Copied(octets[range].to_vec()),
+        }
+    }
+
     /// Whether reading the view will not wait for the disk.
     pub fn is_resident(&self) -> bool {
         match self {
@@ -125,7 +138,8 @@ impl DataFile {
         Self::locked(file)
     }
 
-    fn locked(file: File) -> Result<Self, FileError> {
+    /// Takes a file over that somebody else has opened, for reading and writing.
+    pub fn locked(file: File) -> Result<Self, FileError> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FileError::Locked),

@@ -10,7 +10,8 @@ use super::disk::View;
 use super::index::{Fault, MESSAGES, Read};
 use super::rows::MessageHead;
 use super::space::Pin;
-use super::{Pending, Store};
+use super::verified::{self, Proof};
+use super::{Pending, Shared, Store};
 use crate::address::Address;
 use crate::message::{Entry, Totals, Uid};
 use crate::verdict;
@@ -18,6 +19,7 @@ use smol::channel::{Receiver, Sender};
 use smol::stream::StreamExt as _;
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Which mailboxes are claimed.
@@ -88,13 +90,43 @@ impl Revocation {
     }
 }
 
-/// A message to be sent. While it is held, the space of its text is not used again.
+/// A message to be sent. While it is held, the space of its text is not used again. No octet of the text is to be sent
+/// before [`StoredMessage::is_ready`] or [`StoredMessage::verify`] said so.
 pub struct StoredMessage {
     /// Header fields of this recipient, in wire form.
     pub prefix: Vec<u8>,
     /// The text in wire form.
     pub text: View,
+    proof: Proof,
+    shared: Arc<Shared>,
     _pin: Pin,
+}
+
+impl StoredMessage {
+    /// Whether the text lies in memory and is what was stored. Takes no longer than hashing 64 KiB.
+    pub fn is_ready(&self) -> bool {
+        self.proof.holds_at_once(&self.text, &self.shared.verified)
+    }
+
+    /// Brings the text into memory and compares it with its hash; not for the executor.
+    pub fn verify(&self) -> Result<(), Fault> {
+        self.proof.verify(&self.text, &self.shared.verified)
+    }
+
+    /// The first `len` octets of the text in pieces to send. The last pages of a long text may be gone from memory when
+    /// their turn comes; then [`StoredMessage::verify_piece`] is due before they are sent.
+    pub fn pieces(&self, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        verified::pieces_of(len)
+    }
+
+    pub fn is_piece_ready(&self, piece: Range<usize>) -> bool {
+        self.text.part(piece).is_resident()
+    }
+
+    /// Brings a piece back into memory and compares it; not for the executor.
+    pub fn verify_piece(&self, piece: Range<usize>) -> Result<(), Fault> {
+        self.proof.verify_piece(&self.text, piece, &self.shared.verified)
+    }
 }
 
 impl Store {
@@ -181,7 +213,9 @@ impl Maildrop {
             return Err(Fault::damaged("a message's text has no row"));
         };
         let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
-        Ok(Some(StoredMessage { prefix: message.prefix, text: view, _pin: pin }))
+        let proof = Proof::new(message.text, text.at);
+        let shared = self.store.0.shared.clone();
+        Ok(Some(StoredMessage { prefix: message.prefix, text: view, proof, shared, _pin: pin }))
     }
 
     /// Deletes messages, all or none. False: none, because the mailbox has been locked or deleted.

@@ -38,6 +38,7 @@ mod simulated;
 mod space;
 #[cfg(test)]
 mod tests;
+mod verified;
 mod writer;
 
 pub use backup::{NotReplaced, may_replace};
@@ -46,7 +47,7 @@ pub use delivery::Letter;
 pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
 pub use index::{Fault, Read, Tx};
-pub use maildrop::{Maildrop, Revocation};
+pub use maildrop::{Maildrop, Revocation, StoredMessage};
 pub use open_error::{OpenError, OpenErrorKind};
 pub use quota::of_mailbox as quota_of_mailbox;
 pub use repair::{LostMessage, RepairReport};
@@ -69,6 +70,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use verified::Verified;
 use writer::{Job, Writer};
 
 /// redb's cache, in octets. Its default is a gibibyte of heap.
@@ -96,6 +98,12 @@ impl Store {
     pub fn open_verified(path: &Path) -> Result<Self, OpenError> {
         let disk = Arc::new(lock_file(path, false)?);
         Self::open_with(disk, Trust::Verified).map_err(|e| e.at(path))
+    }
+
+    /// The same for a file that is open already, for reading and writing, and has no name of its own yet.
+    pub fn open_file_verified(file: std::fs::File) -> Result<Self, OpenErrorKind> {
+        let disk = DataFile::locked(file).map_err(OpenErrorKind::from)?;
+        Self::open_with(Arc::new(disk), Trust::Verified)
     }
 
     /// Makes a store in a new data file; the file counts as a store when all of it is durable.
@@ -140,6 +148,7 @@ impl Store {
             disk,
             pins,
             maildrops: Maildrops::default(),
+            verified: Verified::default(),
             current: Mutex::new(Some(Arc::new(open))),
             visitor_left: Condvar::new(),
             mending_was_asked: AtomicBool::new(false),
@@ -196,6 +205,7 @@ pub(in crate::store) struct Shared {
     disk: Arc<dyn Disk>,
     pins: Pins,
     maildrops: Maildrops,
+    verified: Verified,
     /// None while the index is being opened anew, and after that has failed.
     current: Mutex<Option<Arc<OpenIndex>>>,
     visitor_left: Condvar,

@@ -9,6 +9,7 @@ mod system {
     mod client;
     mod control;
     mod crash;
+    mod damage;
     mod deliver;
     mod full_disk;
     mod harness;
@@ -17,6 +18,7 @@ mod system {
     mod pop3;
     mod postmaster;
     mod receiving;
+    mod restore;
     mod shutdown;
     mod slow_link;
     mod sockets;

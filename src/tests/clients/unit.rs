@@ -57,6 +57,21 @@ fn the_chapters_of_the_readme_hold_under_its_unit() {
     machine.run("systemctl restart pop3svc");
     let stat = machine.run("winpop stat");
     assert!(stat.contains("Mailboxes  3\n") && stat.contains("Messages   3\n"), "{stat}");
+
+    // The backup is from before the mailbox of the Windows service came.
+    type_as_root(&machine, &commands_of_root(&blocks(), "pop3svc restore"));
+    let stat = machine.run("winpop stat && pop3svc check");
+    assert!(stat.contains("Mailboxes  2\n") && stat.contains("Messages   2\n"), "{stat}");
+    assert_eq!(machine.run("stat --format=%U:%G:%a /var/lib/winpop/winpop.db"), "winpop:winpop:600\n");
+}
+
+#[test]
+fn a_backup_lies_where_the_administrator_says_whatever_the_unit_may_write_to() {
+    let Some(machine) = installed("backup") else { return };
+    for directory in ["/tmp", "/root", "/etc", "/var/lib/winpop"] {
+        let file = format!("{directory}/copy.db");
+        machine.run(&format!("pop3svc backup {file} && pop3svc check {file} && test -O {file}"));
+    }
 }
 
 #[test]

@@ -267,7 +267,7 @@ impl Service {
     }
 
     /// Waits until it serves; false where it ends instead.
-    fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         // It greets nobody before it listens on every port, so with a greeting the start is done. SMTP's takes no
         // connection slot from a test that counts them.
         self.log.wait_for("SMTP on 127.0.0.1") && self.smtp().is_ok_and(|mut smtp| smtp.line().is_ok())

@@ -1,0 +1,143 @@
+//! `restore`: a backup takes the place of the data file.
+//!
+//! The backup is copied beside the data file and the copy is verified, so the backup itself is only read. Meanwhile the
+//! data file is locked, so neither a service nor another command can open it. Then the old file gets a second name, and the
+//! copy its first one: at every instant there is a whole data file.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::commands::Restore;
+use super::upkeep::is_same_file;
+use crate::admin::reply::{Changed, Checked, Code};
+use crate::admin::{self, Refusal, Reply};
+use crate::control::Answer;
+use crate::keyring::Keyring;
+use crate::mailroot::{self, MailRoot};
+use crate::replace::Replacement;
+use crate::store::{Read as _, Store};
+
+pub fn restore(typed: &Restore, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
+    let mailroot = mailroot()?;
+    let backup = Path::new(&typed.file);
+    let data_file = mailroot.data_file();
+    let read = |error| Refusal::fault(format!("{} cannot be read: {error}", backup.display()));
+    let mut from = File::open(backup).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Refusal::new(Code::NotFound, format!("there is no file {}", backup.display()))
+        }
+        _ => read(error),
+    })?;
+    if is_same_file(backup, &data_file) {
+        return Err(Refusal::new(Code::Exists, format!("{} is the mail store itself", backup.display())));
+    }
+    mailroot::create(&mailroot.dir).map_err(|error| unwritable(&mailroot.dir, &error))?;
+    let present = lock(&data_file)?;
+    let written = |error: io::Error| unwritable(&data_file, &error);
+    let copy = Replacement::begin(&data_file, 0o600).map_err(written)?;
+    if present.is_none() {
+        copy.give_to_owner_of(&mailroot.dir).map_err(written)?;
+    }
+    io::copy(&mut from, &mut copy.file()).map_err(written)?;
+    let checked = verified(&copy, backup)?;
+    let kept = match present {
+        Some(_) => Some(keep(&data_file).map_err(written)?),
+        None => None,
+    };
+    copy.finish().map_err(written)?;
+    drop(present);
+
+    let message = format!(
+        "{} restored from {}: domains {}, mailboxes {}, messages {}",
+        data_file.display(),
+        backup.display(),
+        checked.domains,
+        checked.mailboxes,
+        checked.messages
+    );
+    let kept = kept.map(|kept| format!("the data file from before is kept as {}", kept.display()));
+    let notes = kept.into_iter().chain(trouble_with_key(&mailroot)?).collect();
+    Ok(Changed { notes, ..Changed::new("restore", &data_file.display(), message) }.into())
+}
+
+/// Locks the data file, whatever is in it; none where there is none.
+fn lock(data_file: &Path) -> Result<Option<File>, Refusal> {
+    let fault = |error| Refusal::fault(format!("{}: {error}", data_file.display()));
+    let file = match File::open(data_file) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fault(error)),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => {
+            Err(Refusal::new(Code::Busy, "the service, or another command, has the mail store open")
+                .with_hint("Stop the service first, then restore, then start it again"))
+        }
+        Err(TryLockError::Error(error)) => Err(fault(error)),
+    }
+}
+
+/// What is in the copy, if that is a whole store without a fault.
+fn verified(copy: &Replacement, backup: &Path) -> Result<Checked, Refusal> {
+    let file = copy.file().try_clone().map_err(Refusal::fault)?;
+    let store = Store::open_file_verified(file)
+        .map_err(|why| Refusal::new(Code::Damaged, format!("{} is not restored: {why}", backup.display())))?;
+    let Reply::Checked(checked) = admin::check(&store)? else {
+        panic!("a check is answered by what was found")
+    };
+    match checked.findings.first() {
+        None => Ok(checked),
+        Some(finding) => Err(Refusal::new(
+            Code::Damaged,
+            format!("{} is damaged, so it is not restored: {finding}", backup.display()),
+        )
+        .with_hint("To see what can be saved of a copy of it: pop3svc check --repair FILE")),
+    }
+}
+
+/// Gives the data file a second name, which says when.
+fn keep(data_file: &Path) -> io::Result<PathBuf> {
+    let format = format_description!("[year][month][day]T[hour][minute][second]Z");
+    let now = OffsetDateTime::now_utc().format(format).expect("the format has what a time has");
+    let kept = (1..).map(|number| match number {
+        1 => data_file.with_extension(format!("db.before-{now}")),
+        _ => data_file.with_extension(format!("db.before-{now}-{number}")),
+    });
+    for kept in kept {
+        match fs::hard_link(data_file, &kept) {
+            Ok(()) => return Ok(kept),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // A file system without hard links: for an instant there is no data file.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                return fs::rename(data_file, &kept).map(|()| kept);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    unreachable!("there are more numbers than files")
+}
+
+/// What to tell where the key in the mail root is not the one that sealed the restored passwords.
+fn trouble_with_key(mailroot: &MailRoot) -> Result<Option<String>, Refusal> {
+    let store = Store::open(&mailroot.data_file()).map_err(Refusal::fault)?;
+    // A store without a key gets one from the service, as its user.
+    if store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?.key.is_none() {
+        return Ok(None);
+    }
+    let keyring = Keyring::open(&store, mailroot).map_err(Refusal::fault)?;
+    let trouble = keyring.key().err();
+    Ok(trouble.map(|trouble| {
+        format!(
+            "{trouble}; put the key from the time of the backup there, or APOP, CRAM-MD5 and NTLM do not work"
+        )
+    }))
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Refusal {
+    Refusal::fault(format!("{} cannot be written: {error}", path.display()))
+}

@@ -1,0 +1,65 @@
+//! Slows down a stranger who tries out which mailboxes exist: past a few wrong recipients each further one is answered
+//! later, for the whole network that he comes from.
+//!
+//! Only the answer to a wrong recipient waits, so nobody's mail for a mailbox that exists is slowed, and a sender with
+//! a typo or a stale address list notices nothing. Memory is bounded. How many wrong recipients end a session is the session's
+//! business ([`crate::smtp`]).
+
+use super::guard::{FIRST_WAIT, Failures, count, count_failure};
+use super::limits::network_of;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Wrong recipients from one network that are answered at once.
+const FREE: u32 = 5;
+/// The longest wait before the answer to a wrong recipient.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+pub struct Harvest(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    networks: HashMap<IpAddr, Failures>,
+    total: u64,
+}
+
+impl Harvest {
+    /// Counts a wrong recipient, and returns how long its answer has to wait.
+    pub fn wrong(&self, peer: IpAddr, now: Instant) -> Duration {
+        let network = network_of(peer);
+        let mut state = self.lock();
+        state.total += 1;
+        count_failure(&mut state.networks, network, now);
+        match count(&state.networks, &network, now).saturating_sub(FREE) {
+            0 => Duration::ZERO,
+            count => FIRST_WAIT.saturating_mul(1 << (count - 1).min(16)).min(WAIT_MAX),
+        }
+    }
+
+    /// Wrong recipients since the start.
+    pub fn total(&self) -> u64 {
+        self.lock().total
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_wrong_recipients_are_free_and_then_the_wait_grows_to_its_bound() {
+        let (harvest, now) = (Harvest::default(), Instant::now());
+        let host = |number: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, number]);
+        let waits: Vec<_> = (0..12).map(|number| harvest.wrong(host(number), now).as_millis()).collect();
+        assert_eq!(waits, [0, 0, 0, 0, 0, 250, 500, 1000, 2000, 4000, 5000, 5000]);
+        assert_eq!(harvest.wrong([192, 0, 2, 1].into(), now), Duration::ZERO);
+        assert_eq!(harvest.total(), 13);
+    }
+}
