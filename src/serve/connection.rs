@@ -27,8 +27,7 @@ const MESSAGE_READ_OCTETS: usize = 64 << 10;
 /// What is still read from a client that was told to go: octets left unread would make the kernel send a reset, which
 /// can destroy our last words.
 const FAREWELL_OCTETS_MAX: usize = 64 << 10;
-/// How long the end of a connection may take: the last words to a client that is told to go, TLS's close_notify, the reading of
-/// what the client still sends.
+/// How long a client that is told to go may take to read our last words, and for how long we then read what it still sends.
 pub const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
 pub struct Connection {
@@ -191,11 +190,12 @@ impl Connection {
         self.out.is_empty() && !self.stream.owes()
     }
 
-    /// Closes after the client's own good-bye. What was promised goes out within the usual limits.
+    /// Closes after the client's own good-bye. What was promised, and TLS's close_notify, go out within the usual limits.
     pub async fn hang_up(mut self) -> io::Result<()> {
         self.flush().await?;
-        let parting = async {
-            self.stream.close().await?;
+        let wait_max = wait_max(self.idle_max, self.deadline);
+        self.patience.bound(wait_max, self.stream.close()).await?;
+        let drain = async {
             let mut drained = 0;
             while drained < FAREWELL_OCTETS_MAX {
                 match self.stream.read(&mut self.read).await? {
@@ -205,7 +205,9 @@ impl Connection {
             }
             Ok(())
         };
-        self.patience.bound(FAREWELL_MAX, parting).await
+        // The session is over, however the client takes it.
+        let _ = self.patience.bound(FAREWELL_MAX, drain).await;
+        Ok(())
     }
 
     /// Closes on a client that did not ask for it. It has [`FAREWELL_MAX`] to take the last words.
