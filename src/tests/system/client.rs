@@ -43,11 +43,6 @@ impl Client {
         Self::over(self.socket, stream)
     }
 
-    /// The client's end of the connection.
-    pub fn port(&self) -> u16 {
-        self.socket.local_addr().expect("it is connected").port()
-    }
-
     pub fn send(&mut self, octets: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(octets)
     }
@@ -130,13 +125,7 @@ impl Pop3 {
 
     /// The lines of a reply of several, without the status line and the final dot; still stuffed.
     pub fn lines(&mut self, command: &str) -> io::Result<Vec<Vec<u8>>> {
-        self.client.send(format!("{command}\r\n").as_bytes())?;
-        self.next_lines()
-    }
-
-    /// The same of a command that was sent before.
-    fn next_lines(&mut self) -> io::Result<Vec<Vec<u8>>> {
-        accepted(self.client.line()?)?;
+        accepted(self.ask(command)?)?;
         let mut lines = Vec::new();
         loop {
             match self.client.octets()? {
@@ -168,13 +157,7 @@ impl Pop3 {
 
     /// A message as it was sent, save the fields that the service puts in front.
     pub fn content(&mut self, number: usize) -> io::Result<Vec<u8>> {
-        self.client.send(format!("RETR {number}\r\n").as_bytes())?;
-        self.next_content()
-    }
-
-    /// The same of a RETR that was sent before.
-    pub fn next_content(&mut self) -> io::Result<Vec<u8>> {
-        let lines = self.next_lines()?;
+        let lines = self.lines(&format!("RETR {number}"))?;
         let unstuffed = |line: &Vec<u8>| line.strip_prefix(b".").unwrap_or(line).to_vec();
         Ok(without_trace(&lines.iter().map(unstuffed).collect::<Vec<_>>()).1)
     }
