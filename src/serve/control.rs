@@ -3,11 +3,14 @@
 //! Only the service's own user and root are heard, whatever the mode of the socket's file has become.
 
 use super::Service;
+use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request, Submission};
 use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
 use crate::intake::Spooling;
 use async_io::{Async, Timer};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::lock::{Semaphore, SemaphoreGuardArc};
@@ -80,9 +83,10 @@ async fn hear(
     turn: SemaphoreGuardArc,
     deliveries: Arc<Deliveries>,
 ) -> io::Result<()> {
-    let user = rustix::net::sockopt::socket_peercred(stream.get_ref())?.uid;
-    if !user.is_root() && user != rustix::process::geteuid() {
-        log::warn!("a command was not heard: it came from user {}, who may not", user.as_raw());
+    // Not by rustix: a process outside of our PID namespace has the id 0 here, which its type cannot hold.
+    let peer = getsockopt(stream.get_ref(), PeerCredentials)?;
+    if ![0, rustix::process::geteuid().as_raw()].contains(&peer.uid()) {
+        log::warn!("a command was not heard: it came from user {}, who may not", peer.uid());
         return Ok(());
     }
     let late = async {
@@ -104,7 +108,10 @@ async fn hear(
                 None => Err(Refusal::new(Code::Busy, "too many messages are waiting to be delivered")),
             }
         }
-        Ok((request, file)) => smol::unblock(move || carry_out(&service, &request, file)).await,
+        Ok((request, file)) => {
+            let who = Who { user: peer.uid(), process: peer.pid().unsigned_abs() };
+            smol::unblock(move || carry_out(&service, &request, file, who)).await
+        }
         Err(bad) => Err(bad.into()),
     };
     stream.write_all(&control::encode_answer(&answer)).await
@@ -162,7 +169,9 @@ async fn deliver(
     Ok(admin::deliver(&service.store, &settings, submission, text).await)
 }
 
-fn carry_out(service: &Arc<Service>, request: &Request, file: Option<File>) -> Answer {
-    let context = Context::of_now(&service.mailroot, &service.accounts.keyring, Some(service))?;
-    request.run(&service.store, &context, file)
+fn carry_out(service: &Arc<Service>, request: &Request, file: Option<File>, who: Who) -> Answer {
+    let answer = Context::of_now(&service.mailroot, &service.accounts.keyring, Some(service))
+        .and_then(|context| request.run(&service.store, &context, file));
+    audit::record(request.trail().as_deref(), who, answer.as_ref());
+    answer
 }

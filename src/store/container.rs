@@ -31,10 +31,10 @@ mod sums;
 
 use super::contained::damaged_page;
 use super::disk::{Disk, DiskUsage, View};
-#[cfg(test)]
-pub use format::SUPERBLOCKS;
 pub use format::{ContainerError, FORMAT_VERSION};
 use format::{MAP_EXTENTS_MAX, SLOTS, Superblock};
+#[cfg(test)]
+pub use format::{SUPERBLOCKS, forge_superblock};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -124,16 +124,22 @@ impl Container {
         if len < EXTENTS_AT {
             return Err(ContainerError::Damaged("it was cut short"));
         }
-        let (block, one_is_lost) = format::newest_superblock(&*disk)?;
-        let mut space = IndexSpace { block, ..IndexSpace::default() };
+        let (mut block, one_is_lost) = format::newest_superblock(&*disk)?;
         let in_file = ((len - EXTENTS_AT) / EXTENT) as u32;
-        let in_map = space.block.map.iter().copied().max().unwrap_or(0);
-        space.found = in_file;
-        space.end = in_map.max(in_file);
-        let doubtful = one_is_lost || in_map > in_file;
-        // Where one was lost, the first sync to come writes it anew.
-        space.changes += u64::from(one_is_lost);
-        cover_all_extents(&*disk, space.end)?;
+        // What a durable commit needs was in the file before the commit was durable. A crash can keep a superblock that
+        // names more, and lose the length of the file; so what it names beyond the end is not needed by anyone.
+        let mut beyond = false;
+        for place in block.map.iter_mut().filter(|place| **place > in_file) {
+            *place = 0;
+            beyond = true;
+        }
+        if block.index_len.div_ceil(INDEX_EXTENT) > MAP_EXTENTS_MAX as u64 {
+            return Err(ContainerError::Damaged("its index is longer than an index can be"));
+        }
+        let doubtful = one_is_lost || beyond;
+        // Where one was lost, or not right, the first sync to come writes it anew.
+        let changes = u64::from(doubtful);
+        let space = IndexSpace { block, found: in_file, end: in_file, changes, ..IndexSpace::default() };
         Ok(Self::new(disk, space, doubtful))
     }
 
@@ -265,15 +271,6 @@ impl Container {
     fn lock(&self) -> MutexGuard<'_, IndexSpace> {
         self.space.lock().expect("no holder of this lock panics")
     }
-}
-
-/// A crash may have kept a superblock and lost the length of the file.
-fn cover_all_extents(disk: &dyn Disk, end: u32) -> io::Result<()> {
-    let needed = extent_at(end);
-    if disk.len()? < needed {
-        disk.set_len(needed)?;
-    }
-    Ok(())
 }
 
 /// Where an extent begins in the file.

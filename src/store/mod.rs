@@ -29,6 +29,7 @@ mod index;
 mod maildrop;
 mod mapping;
 mod open_error;
+mod overlay;
 mod quota;
 mod repair;
 mod resync;
@@ -61,6 +62,7 @@ use container::{Container, ContainerError, IndexBackend};
 use disk::{DataFile, Disk};
 use index::{Snapshot as IndexSnapshot, Tables};
 use maildrop::Maildrops;
+use overlay::Overlay;
 use resync::Resync;
 use smol::channel::Sender;
 use space::{Pins, Space};
@@ -94,10 +96,16 @@ impl Store {
         Self::open_on(disk).map_err(|e| e.at(path))
     }
 
-    /// Opens the store like [`Store::open`], but compares every page of its index with its checksum first.
-    pub fn open_verified(path: &Path) -> Result<Self, OpenError> {
-        let disk = Arc::new(lock_file(path, false)?);
-        Self::open_with(disk, Trust::Verified).map_err(|e| e.at(path))
+    /// Opens a store that nobody serves, to check it, and compares every page of its index with its checksum first. The
+    /// file is not changed: what is written goes nowhere.
+    pub fn open_to_check(path: &Path) -> Result<Self, OpenError> {
+        let disk = Arc::new(DataFile::open_to_read(path).map_err(|e| OpenErrorKind::from(e).at(path))?);
+        Self::open_to_check_on(disk).map_err(|kind| kind.at(path))
+    }
+
+    fn open_to_check_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
+        let overlay = Overlay::new(disk).map_err(OpenErrorKind::Io)?;
+        Self::open_with(Arc::new(overlay), Trust::Verified)
     }
 
     /// The same for a file that is open already, for reading and writing, and has no name of its own yet.

@@ -89,6 +89,12 @@ impl SimulatedDisk {
         self.lock().image.len as u64
     }
 
+    pub fn octets(&self) -> Vec<u8> {
+        let mut octets = vec![0; self.file_len() as usize];
+        self.read_at(0, &mut octets).expect("it can be read");
+        octets
+    }
+
     /// After so many more changes and syncs each one fails; `None` mends the disk.
     pub fn fail_after(&self, operations: Option<u64>) {
         let mut state = self.lock();

@@ -3,7 +3,7 @@
 use memchr::memchr3;
 
 use super::head::Head;
-use super::header::{Trace, Tracer};
+use super::header::{Origin, Trace, Tracer};
 
 /// How the end of the message and lines that begin with a dot are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,18 +48,21 @@ pub struct Text<W = Vec<u8>> {
     pub wire: W,
     /// Length of the content in octets as it is kept, which POP3 LIST reports: that of `wire` without the stuffing dots.
     pub octets: u64,
+    /// The same of the text whose header is a [surrogate](super::surrogate); none if it needs none.
+    pub surrogate_octets: Option<u64>,
     /// Of the whole wire form.
     pub hash: blake3::Hash,
     /// Number of `Received` fields in the header.
     pub received_fields: u32,
     /// Values of the `Delivered-To` fields in the header, the first hundred, not parsed.
     pub delivered_to: Vec<String>,
+    pub origin: Origin,
 }
 
 impl<W> Text<W> {
     pub fn with_wire<V>(self, change: impl FnOnce(W) -> V) -> Text<V> {
-        let Self { wire, octets, hash, received_fields, delivered_to } = self;
-        Text { wire: change(wire), octets, hash, received_fields, delivered_to }
+        let Self { wire, octets, surrogate_octets, hash, received_fields, delivered_to, origin } = self;
+        Text { wire: change(wire), octets, surrogate_octets, hash, received_fields, delivered_to, origin }
     }
 }
 
@@ -260,13 +263,15 @@ impl Receiver {
         self.head.finish(&mut self.wire);
         self.hasher.update(&self.wire[self.hashed..]);
         self.tracer.push(&self.wire);
-        let Trace { received_fields, delivered_to } = self.tracer.finish();
+        let Trace { received_fields, delivered_to, origin } = self.tracer.finish();
         Ok(Text {
             hash: self.hasher.finalize(),
             octets: self.head.kept_octets(self.octets),
+            surrogate_octets: self.head.surrogate_octets(self.octets),
             wire: self.wire,
             received_fields,
             delivered_to,
+            origin,
         })
     }
 

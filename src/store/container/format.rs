@@ -174,3 +174,14 @@ fn read_superblock(disk: &dyn Disk, at: u64) -> Result<Option<Superblock>, Conta
             .collect(),
     }))
 }
+
+/// A superblock newer than all others that places another extent of the index at `place`, and says that the index is
+/// this long.
+#[cfg(test)]
+pub fn forge_superblock(disk: &dyn Disk, place: u32, index_len: Option<u64>) {
+    let (mut block, _) = newest_superblock(disk).unwrap();
+    block.sequence += 1;
+    block.map.push(place);
+    block.index_len = index_len.unwrap_or(block.index_len);
+    disk.write_at(SLOTS[(block.sequence % 2) as usize], &block.encode().unwrap()).unwrap();
+}

@@ -30,9 +30,29 @@ fn a_store_is_made_once_locked_while_open_and_private() {
     deliver(&store, &[ANN], b"kept");
     drop(store);
     assert!(matches!(kind_of(Store::create(&path)), OpenErrorKind::AlreadyExists));
-    let store = Store::open_verified(&path).unwrap();
+    let store = Store::open_to_check(&path).unwrap();
     assert_eq!(contents(&store, ANN).len(), 1);
     assert_clean(&store);
+}
+
+/// Where others may have laid a link, root would otherwise read, write or make a file of their choice.
+#[test]
+fn a_symbolic_link_is_not_followed() {
+    let directory = Directory::new();
+    let (path, target) = (directory.path("winpop.db"), directory.path("elsewhere"));
+    std::os::unix::fs::symlink(&target, &path).unwrap();
+    let refused = |outcome| match kind_of(outcome) {
+        OpenErrorKind::Io(error) => assert!(error.to_string().contains("symbolic link"), "{error}"),
+        kind => panic!("{kind:?}"),
+    };
+    refused(Store::create(&path));
+    assert!(!target.exists(), "nothing was made through it");
+    drop(Store::create(&target).unwrap());
+    let before = fs::read(&target).unwrap();
+    refused(Store::open(&path));
+    refused(Store::create(&path));
+    assert!(Store::repair(&path, 1).is_err());
+    assert!(fs::read(&target).unwrap() == before);
 }
 
 #[test]
@@ -110,6 +130,51 @@ fn one_lost_header_or_superblock_costs_nothing() {
             }
             Err(e) => assert!(at >= 64 << 10, "{at}: {e}"),
         }
+    }
+}
+
+/// A superblock that whoever made it signed, with an extent at the end of what a file can be.
+#[test]
+fn a_forged_superblock_makes_no_file_grow() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    deliver(&store, &[ANN], b"text");
+    drop(store);
+    let len = disk.file_len();
+    for place in [(len >> 20) as u32, 1 << 20, u32::MAX] {
+        for index_len in [None, Some(u64::MAX), Some(1 << 50)] {
+            let forged = Arc::new(disk.copy());
+            container::forge_superblock(&*forged, place, index_len);
+            let before = forged.octets();
+            // It may open or not; what it needs lies where it lay.
+            if let Ok(store) = Store::open_to_check_on(forged.clone()) {
+                let _ = store.check();
+            }
+            assert!(forged.octets() == before, "{place}, {index_len:?}: a check changed the file");
+            drop(Store::open_on(forged.clone()));
+            assert!(forged.file_len() < len + 10 * container::EXTENT, "{place}: {}", forged.file_len());
+        }
+    }
+}
+
+#[test]
+fn a_check_changes_no_octet_of_the_file() {
+    let directory = Directory::new();
+    let path = directory.path("winpop.db");
+    let store = Store::create(&path).unwrap();
+    add_mailbox(&store, ANN);
+    deliver(&store, &[ANN], b"text");
+    // As after a crash: redb has to set it right, and may do so in memory only.
+    fs::copy(&path, directory.path("unclean.db")).unwrap();
+    drop(store);
+    fs::copy(&path, directory.path("read only.db")).unwrap();
+    fs::set_permissions(directory.path("read only.db"), fs::Permissions::from_mode(0o400)).unwrap();
+    for name in ["winpop.db", "unclean.db", "read only.db"] {
+        let path = directory.path(name);
+        let (before, modified) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap());
+        assert_clean(&Store::open_to_check(&path).unwrap());
+        assert!(fs::read(&path).unwrap() == before, "{name}");
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), modified, "{name}");
     }
 }
 
@@ -202,7 +267,7 @@ fn a_backup_may_replace_a_backup_and_nothing_else() {
     assert!(may_replace(&copy).is_ok());
     back_up(&store, &copy);
     assert_eq!(contents(&Store::open(&copy).unwrap(), ANN), contents(&store, ANN));
-    assert_clean(&Store::open_verified(&copy).unwrap());
+    assert_clean(&Store::open_to_check(&copy).unwrap());
     assert!(may_replace(&copy).is_ok());
 
     let foreign = directory.path("letter.txt");
