@@ -1,13 +1,19 @@
 //! The key file: where it lies, reading it, making it once, and changing the key.
 //!
-//! The store remembers the id of its key, so a wrong key file is told from the right one. Changing the key goes: the new
-//! key is written beside the old one and made durable; one transaction seals every password anew and notes the new
-//! id; the new file takes the old one's name. A crash in between leaves both files, and the id says which is right.
+//! The store notes the id of its key, which tells a wrong key file from the right one. The key is changed in this order:
+//!
+//! 1. the new key is written to `winpop.key.next` and made durable;
+//! 2. one transaction seals every password anew and notes the new id;
+//! 3. `winpop.key` becomes `winpop.key.old`, and `winpop.key.next` becomes `winpop.key`.
+//!
+//! After a crash anywhere in between, the noted id says which file is right, and the next opening completes or undoes the
+//! change. The new file gets the owner and mode of the old one, so it does not matter who changes the key. A key file that
+//! other users may read is not used.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::address::Address;
@@ -15,12 +21,17 @@ use crate::auth::password::{Credential, Fresh};
 use crate::auth::seal::{Key, KeyId};
 use crate::mailroot::MailRoot;
 use crate::random;
+use crate::replace::{directory_of, give_to};
 use crate::store::{Fault, Read as _, Store};
+use zeroize::Zeroizing;
 
 /// Where the key file may lie instead of in the mail root.
 const KEY_FILE_VARIABLE: &str = "WINPOP_KEY_FILE";
 /// Where systemd puts credentials of a unit (systemd.exec(5), LoadCredential=).
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
+/// Permissions to read of anyone but the owner.
+const READABLE_BY_OTHERS: u32 = 0o077;
 
 /// The key of a store, or why there is none.
 pub struct Keyring {
@@ -35,16 +46,29 @@ pub struct Keyring {
 pub enum Trouble {
     Missing(PathBuf),
     Unreadable(PathBuf, String),
+    /// Other users may read it, so it may not be a secret any more.
+    Exposed(PathBuf),
     /// The key in the file is not the one of this store.
     Wrong(PathBuf),
 }
 
 /// What changing the key did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resealed {
     pub resealed: u64,
     /// Mailboxes whose password was not sealed, or under a key that is gone.
     pub left: u64,
+    /// Where the key from before is, if there was one.
+    pub old: Option<PathBuf>,
+}
+
+/// Why the key was not changed. All is as before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unchanged {
+    /// Passwords are sealed under a key that is not there; with the reason, where it is the present one.
+    WouldGiveUp { lost: u64, trouble: Option<String> },
+    /// A sentence.
+    Failed(String),
 }
 
 impl Keyring {
@@ -53,8 +77,8 @@ impl Keyring {
         let (path, is_foreign) = place(mailroot);
         let known = store.read()?.totals()?.key;
         let key = match known {
-            Some(id) => load_known(&path, id),
-            None => found(&path).and_then(|key| {
+            Some(id) => load_known(&path, is_foreign, id),
+            None => found(&path, is_foreign).and_then(|key| {
                 let id = key.id();
                 let noted = store.write(move |tx| {
                     tx.totals_mut().key.get_or_insert(id);
@@ -76,36 +100,46 @@ impl Keyring {
     }
 
     /// The password of a mailbox, if it is sealed and the key is there.
-    pub fn recover(&self, credential: &Credential, address: &Address) -> Option<zeroize::Zeroizing<String>> {
+    pub fn recover(&self, credential: &Credential, address: &Address) -> Option<Zeroizing<String>> {
         let key = self.key.as_ref().ok()?;
-        key.open(credential.sealed.as_ref()?, address, credential.version).ok()
+        open(Some(key), credential, address)
     }
 
-    /// Makes a new key and seals every password under it. Where the old key is missing, what it sealed stays lost.
-    pub fn rotate(&mut self, store: &Store) -> Result<Resealed, String> {
+    /// Makes a new key and seals every password under it. Refused where that would give up sealed passwords, because the
+    /// key that they are sealed under is not there, unless they are to be discarded.
+    pub fn rotate(&mut self, store: &Store, discard: bool) -> Result<Resealed, Unchanged> {
         if self.is_foreign {
-            return Err(format!(
-                "the key file {} is managed by somebody else; change it there",
-                self.path.display()
-            ));
+            let path = self.path.display();
+            return Err(Unchanged::Failed(format!(
+                "the key file {path} is managed by the system; change it there"
+            )));
         }
-        let new = draw().map_err(|e| e.to_string())?;
-        let next = next_to(&self.path);
-        write_private(&next, &new.to_text())
-            .map_err(|e| format!("{} cannot be written: {e}", next.display()))?;
-        let outcome = reseal(store, self.key.as_ref().ok(), &new).map_err(|fault| fault.to_string());
-        let resealed = match outcome {
-            Ok(resealed) => resealed,
-            Err(why) => {
-                // The old key is still the right one; what is left over is taken away at the next opening.
+        let failed = |path: &Path, e: io::Error| {
+            Unchanged::Failed(format!("{} cannot be written: {e}", path.display()))
+        };
+        if !discard {
+            let lost = lost_with(store, self.key.as_ref().ok()).map_err(Unchanged::from)?;
+            if lost > 0 {
+                return Err(Unchanged::WouldGiveUp {
+                    lost,
+                    trouble: self.key.as_ref().err().map(Trouble::to_string),
+                });
+            }
+        }
+        let new = draw().map_err(|e| Unchanged::Failed(e.to_string()))?;
+        let next = beside(&self.path, ".next");
+        write_private(&next, &new.to_text(), &self.path).map_err(|e| failed(&next, e))?;
+        let (resealed, left) = match reseal(store, self.key.as_ref().ok(), &new) {
+            Ok(counts) => counts,
+            Err(fault) => {
+                // The old key is still the right one; a new one that stays is removed at the next opening.
                 let _ = fs::remove_file(&next);
-                return Err(why);
+                return Err(fault.into());
             }
         };
-        take_over(&next, &self.path)
-            .map_err(|e| format!("{} cannot be replaced: {e}", self.path.display()))?;
+        let old = take_over(&self.path).map_err(|e| failed(&self.path, e))?;
         self.key = Ok(new);
-        Ok(resealed)
+        Ok(Resealed { resealed, left, old })
     }
 }
 
@@ -123,99 +157,148 @@ fn place(mailroot: &MailRoot) -> (PathBuf, bool) {
     }
 }
 
-fn load_known(path: &Path, id: KeyId) -> Result<Key, Trouble> {
-    let next = next_to(path);
-    match read(&next) {
-        // A change of key was cut short after the store had the new one: it is completed.
+fn load_known(path: &Path, is_foreign: bool, id: KeyId) -> Result<Key, Trouble> {
+    let next = beside(path, ".next");
+    match read(&next, false) {
+        // A change of key was cut short after the store had noted the new one: it is completed.
         Ok(key) if key.id() == id => {
-            take_over(&next, path).map_err(|e| Trouble::Unreadable(path.to_owned(), e.to_string()))?;
+            take_over(path).map_err(|e| Trouble::Unreadable(path.to_owned(), e.to_string()))?;
             return Ok(key);
         }
         // It was cut short before that: the new key seals nothing.
         Ok(_) => drop(fs::remove_file(&next)),
         Err(_) => {}
     }
-    match read(path)? {
+    match read(path, is_foreign)? {
         key if key.id() == id => Ok(key),
         _ => Err(Trouble::Wrong(path.to_owned())),
     }
 }
 
 /// The key of a store that has noted none: the one that lies there, or a new one.
-fn found(path: &Path) -> Result<Key, Trouble> {
-    match read(path) {
+fn found(path: &Path, is_foreign: bool) -> Result<Key, Trouble> {
+    match read(path, is_foreign) {
         Err(Trouble::Missing(_)) => {}
         outcome => return outcome,
     }
     let unwritable = |e: io::Error| Trouble::Unreadable(path.to_owned(), e.to_string());
-    let key = draw().map_err(|e| Trouble::Unreadable(path.to_owned(), e.to_string()))?;
-    let next = next_to(path);
-    write_private(&next, &key.to_text()).map_err(unwritable)?;
-    take_over(&next, path).map_err(unwritable)?;
+    let key = draw().map_err(unwritable)?;
+    write_private(&beside(path, ".next"), &key.to_text(), path).map_err(unwritable)?;
+    take_over(path).map_err(unwritable)?;
     Ok(key)
 }
 
-fn read(path: &Path) -> Result<Key, Trouble> {
-    match fs::read_to_string(path).map(zeroize::Zeroizing::new) {
-        Ok(text) => Key::from_text(&text)
-            .ok_or_else(|| Trouble::Unreadable(path.to_owned(), "it holds no key".to_owned())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Trouble::Missing(path.to_owned())),
-        Err(e) => Err(Trouble::Unreadable(path.to_owned(), e.to_string())),
+fn read(path: &Path, is_foreign: bool) -> Result<Key, Trouble> {
+    // systemd lets the service in through a list of permissions, which shows as those of the group.
+    let exposed = if is_foreign { READABLE_BY_OTHERS & 0o007 } else { READABLE_BY_OTHERS };
+    let unreadable = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => Trouble::Missing(path.to_owned()),
+        _ => Trouble::Unreadable(path.to_owned(), e.to_string()),
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.mode() & exposed != 0 {
+        return Err(Trouble::Exposed(path.to_owned()));
     }
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    Key::from_text(&text).ok_or_else(|| Trouble::Unreadable(path.to_owned(), "it holds no key".to_owned()))
 }
 
 fn draw() -> io::Result<Key> {
     random::octets().map(Key::new)
 }
 
-fn next_to(path: &Path) -> PathBuf {
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".next");
+    name.push(ending);
     name.into()
 }
 
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    // A file left by an attempt that failed may have another mode.
+/// Writes a file with the owner and mode of the one whose place it will take. Where there is none, it gets the owner of the
+/// directory, and nobody else may read it.
+fn write_private(path: &Path, text: &str, replaces: &Path) -> io::Result<()> {
+    // A file left by an attempt that failed may have another owner and mode.
     if let Err(e) = fs::remove_file(path)
         && e.kind() != io::ErrorKind::NotFound
     {
         return Err(e);
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let replaced = fs::metadata(replaces);
+    give_to(
+        &file,
+        &match &replaced {
+            Ok(replaced) => replaced.clone(),
+            Err(_) => fs::metadata(directory_of(replaces))?,
+        },
+    )?;
+    if let Ok(replaced) = replaced {
+        file.set_permissions(Permissions::from_mode(replaced.mode() & 0o7777 & !READABLE_BY_OTHERS))?;
+    }
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
 
-fn take_over(next: &Path, path: &Path) -> io::Result<()> {
-    fs::rename(next, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+/// Puts `winpop.key.next` in the place of the key file, and that, if it is there, in the place of `winpop.key.old`, which is
+/// returned.
+fn take_over(path: &Path) -> io::Result<Option<PathBuf>> {
+    let old = beside(path, ".old");
+    let kept = match fs::rename(path, &old) {
+        Ok(()) => Some(old),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(e),
+    };
+    fs::rename(beside(path, ".next"), path)?;
+    File::open(directory_of(path))?.sync_all()?;
+    Ok(kept)
 }
 
-/// Seals every password under the new key, in one transaction that also notes it.
-fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<Resealed, Fault> {
-    // What is sealed is opened before the transaction, and only where it is still the same is it replaced in it:
-    // randomness must not be drawn in a closure that may run twice.
-    let mut sealed = Vec::new();
-    let mut left = 0;
+/// Calls with every mailbox's credential.
+fn each_credential(
+    store: &Store,
+    mut one: impl FnMut(Address, Credential) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let view = store.read()?;
     for (domain, _) in view.domains()? {
         for (local, row) in view.mailboxes(&domain)? {
-            let address = Address { local, domain: domain.clone() };
-            let credential = row.credential;
-            let password = old
-                .zip(credential.sealed.as_ref())
-                .and_then(|(old, sealed)| old.open(sealed, &address, credential.version).ok());
-            let Some(password) = password else {
-                left += 1;
-                continue;
-            };
-            let fresh = Fresh::draw()?;
-            let resealed = new.seal(&password, &address, credential.version, fresh.nonce);
-            sealed.push((address, Credential { sealed: Some(resealed), ..credential }));
+            one(Address { local, domain: domain.clone() }, row.credential)?;
         }
     }
-    drop(view);
+    Ok(())
+}
+
+fn open(key: Option<&Key>, credential: &Credential, address: &Address) -> Option<Zeroizing<String>> {
+    key?.open(credential.sealed.as_ref()?, address, credential.version).ok()
+}
+
+/// How many passwords are sealed and cannot be opened with this key.
+fn lost_with(store: &Store, key: Option<&Key>) -> Result<u64, Fault> {
+    let mut lost = 0;
+    each_credential(store, |address, credential| {
+        lost += u64::from(credential.sealed.is_some() && open(key, &credential, &address).is_none());
+        Ok(())
+    })?;
+    Ok(lost)
+}
+
+/// Seals every password under the new key, in one transaction that also notes it: how many were, and how many mailboxes have
+/// none that could be.
+fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<(u64, u64), Fault> {
+    // What is sealed is opened before the transaction, and replaced in it only where it is still the same: randomness must
+    // not be drawn in a closure that may run twice.
+    let mut sealed = Vec::new();
+    let mut left = 0;
+    each_credential(store, |address, credential| {
+        match open(old, &credential, &address) {
+            Some(password) => {
+                let fresh = Fresh::draw()?;
+                let resealed = new.seal(&password, &address, credential.version, fresh.nonce);
+                sealed.push((address, Credential { sealed: Some(resealed), ..credential }));
+            }
+            None => left += 1,
+        }
+        Ok(())
+    })?;
     let id = new.id();
     let resealed = store.write(move |tx| {
         let mut count = 0;
@@ -230,7 +313,27 @@ fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<Resealed, Fault
         tx.totals_mut().key = Some(id);
         Ok(count)
     });
-    Ok(Resealed { resealed: resealed.wait()?, left })
+    Ok((resealed.wait()?, left))
+}
+
+impl From<Fault> for Unchanged {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault.to_string())
+    }
+}
+
+impl fmt::Display for Unchanged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WouldGiveUp { lost, trouble } => {
+                if let Some(trouble) = trouble {
+                    write!(f, "{trouble}, and ")?;
+                }
+                write!(f, "the new key would give up {lost} passwords that are sealed under another one")
+            }
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
 }
 
 impl fmt::Display for Trouble {
@@ -238,6 +341,12 @@ impl fmt::Display for Trouble {
         match self {
             Self::Missing(path) => write!(f, "the key file {} is missing", path.display()),
             Self::Unreadable(path, why) => write!(f, "the key file {} cannot be used: {why}", path.display()),
+            Self::Exposed(path) => write!(
+                f,
+                "the key file {0} is not used because other users may read it; give it to its owner alone with chmod 600 \
+                 {0}, and change the key (pop3svc key --rotate) if somebody may have",
+                path.display()
+            ),
             Self::Wrong(path) => write!(f, "the key file {} is not that of this mail store", path.display()),
         }
     }

@@ -80,7 +80,7 @@ impl Drop for Replacement {
 }
 
 /// Gives a file to the owner and group that another one has.
-fn give_to(file: &File, like: &Metadata) -> io::Result<()> {
+pub fn give_to(file: &File, like: &Metadata) -> io::Result<()> {
     let present = file.metadata()?;
     if (present.uid(), present.gid()) == (like.uid(), like.gid()) {
         return Ok(());
@@ -94,7 +94,7 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
 }
 
 /// The directory that a file lies in.
-fn directory_of(path: &Path) -> &Path {
+pub fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::reply::{Changed, Code, KeyState, Refusal, Reply};
+use crate::keyring::Unchanged;
 use crate::store::{Fault, Read, Store};
 
 const KEEP: &str = "keep this file with your backups, but not in the same place: a backup of the data file alone gives no \
@@ -36,17 +37,30 @@ fn count(store: &Store, mut one: impl FnMut(bool)) -> Result<(), Fault> {
     Ok(())
 }
 
-pub fn rotate(store: &Store, context: &Context) -> Result<Reply, Refusal> {
+pub fn rotate(store: &Store, context: &Context, discard: bool) -> Result<Reply, Refusal> {
     let mut keyring = context.keyring.write().expect("no holder of this lock panics");
-    let resealed = keyring.rotate(store).map_err(|why| Refusal::new(Code::Fault, why))?;
+    let resealed = keyring.rotate(store, discard).map_err(|unchanged| {
+        let refusal = Refusal::new(Code::Fault, unchanged.to_string());
+        match unchanged {
+            Unchanged::WouldGiveUp { .. } => refusal.with_hint(
+                "Put the key back that they are sealed under, or insist with pop3svc key --rotate --discard: they are \
+                 sealed anew when their users next log in with the password itself",
+            ),
+            Unchanged::Failed(_) => refusal,
+        }
+    })?;
     let message = format!("The key was changed; {} passwords are sealed under it", resealed.resealed);
     let mut changed = Changed::new("key", &keyring.path().display(), message);
     if resealed.left > 0 {
         changed.notes.push(format!(
-            "{} passwords could not be sealed; set them anew for APOP, CRAM-MD5 and NTLM",
+            "{} passwords are not sealed under it; each will be when its user next logs in with the password itself",
             resealed.left
         ));
     }
-    changed.notes.push("backups made before need the key from before".to_owned());
+    if let Some(old) = &resealed.old {
+        changed
+            .notes
+            .push(format!("the key from before is in {}; backups made before need it", old.display()));
+    }
     Ok(changed.into())
 }

@@ -16,6 +16,7 @@ mod configure;
 mod directory;
 mod key;
 mod quota;
+mod relocate;
 mod statistics;
 mod submission;
 mod upkeep;
@@ -27,6 +28,7 @@ pub mod secret;
 
 pub use commands::Op;
 pub use directory::Target;
+pub use relocate::{Present, set_mailroot};
 pub use reply::{Refusal, Reply};
 pub use submission::{Submission, deliver, receiver};
 pub use upkeep::{check, check_file, repair};
@@ -94,7 +96,10 @@ pub enum Request {
     /// Show the state of the key that seals passwords.
     Key,
     /// Make a new key, and seal all passwords under it.
-    RotateKey,
+    RotateKey {
+        /// Even where some cannot be, because the key that they are sealed under is not there.
+        discard: bool,
+    },
     /// Deliver a message, whose content comes behind the request.
     Deliver(Submission),
 }
@@ -108,7 +113,7 @@ impl Request {
             Self::Backup { file: name } => upkeep::back_up(store, file, name),
             Self::Check => upkeep::check(store),
             Self::Key => key::show(store, context),
-            Self::RotateKey => key::rotate(store, context),
+            Self::RotateKey { discard } => key::rotate(store, context, *discard),
             Self::Deliver(_) => Err(Refusal::new(reply::Code::Usage, "there is no message to deliver")),
         }
     }

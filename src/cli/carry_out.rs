@@ -108,9 +108,7 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
         _ => false,
     };
     if !founds {
-        let dir = mailroot.dir.display();
-        return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
-            .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
+        return Err(no_store(mailroot));
     }
     // What follows needs randomness; where there is none, no store without a key is left behind.
     random::number().map_err(Refusal::fault)?;
@@ -121,6 +119,20 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
         // Another command has just made it.
         Err(error) if matches!(error.kind, OpenErrorKind::AlreadyExists | OpenErrorKind::Locked) => Ok(None),
         Err(error) => Err(Refusal::fault(error)),
+    }
+}
+
+/// There is no mail store yet, or the administrator has forgotten to be root.
+pub fn no_store(mailroot: &MailRoot) -> Refusal {
+    let dir = mailroot.dir.display();
+    let refusal = Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"));
+    match &mailroot.of_machine {
+        Some(of_machine) => refusal.with_hint(format!(
+            "That of this machine is in {}: run the command as root. To make one of your own: pop3svc quickstart, or winpop \
+             add DOMAIN",
+            of_machine.display()
+        )),
+        None => refusal.with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::carry_out::no_store;
+use super::first_start::FirstStart;
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
 use crate::control::connect;
@@ -16,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
+    FirstStart::from_variables(|name| std::env::var(name).ok())?.make(&mailroot)?;
     let store = open(&mailroot, Store::open)?;
     let settings = settings_with_log(&store)?;
     let running = start(store, mailroot, settings)?;
@@ -58,10 +61,7 @@ pub fn open(
                 return Err(Refusal::new(Code::Busy, format!("{} is in use", file.display()))
                     .with_hint("Another command, or a backup, may be at work; try again later"));
             }
-            OpenErrorKind::Missing => {
-                return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
-                    .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
-            }
+            OpenErrorKind::Missing => return Err(no_store(mailroot)),
             _ => return Err(Refusal::fault(error)),
         }
     }

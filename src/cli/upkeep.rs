@@ -73,7 +73,11 @@ fn not_made(target: &Path, error: &io::Error) -> Refusal {
 }
 
 pub fn key(typed: &Key, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
-    let request = if typed.rotate { Request::RotateKey } else { Request::Key };
+    let request = match (typed.rotate, typed.discard) {
+        (true, discard) => Request::RotateKey { discard },
+        (false, false) => Request::Key,
+        (false, true) => return Err(Refusal::new(Code::Usage, "--discard goes with --rotate only")),
+    };
     carry_out(&request, Enclosed::Nothing, &mailroot()?)
 }
 
@@ -82,7 +86,11 @@ pub fn key(typed: &Key, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Ans
 /// here, the checksums of its index are compared too.
 pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     let mailroot = mailroot()?;
-    let file = typed.file.as_ref().map_or_else(|| mailroot.data_file(), PathBuf::from);
+    // A path that was typed may lead through a link; the store's own name may not.
+    let file = match &typed.file {
+        Some(typed) => fs::canonicalize(typed).unwrap_or_else(|_| PathBuf::from(typed)),
+        None => mailroot.data_file(),
+    };
     if typed.repair {
         return admin::repair(&file);
     }

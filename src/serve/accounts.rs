@@ -273,7 +273,7 @@ mod tests {
         let accounts = accounts(&bench);
         let salt = |accounts: &Accounts| accounts.find("bob@example.com").unwrap().0.verifier.salt;
         let before = salt(&accounts);
-        accounts.keyring.write().unwrap().rotate(&bench.store).unwrap();
+        accounts.keyring.write().unwrap().rotate(&bench.store, false).unwrap();
         assert_eq!(salt(&accounts), before);
         let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         assert_eq!(salt(&Accounts::new(bench.store.clone(), keyring).unwrap()), before);

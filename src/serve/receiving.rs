@@ -4,7 +4,7 @@ use super::Service;
 use super::connection::Connection;
 use super::crowd::Stranger;
 use crate::envelope::{Envelope, ForwardPath, Peer};
-use crate::intake::{self, Spooling};
+use crate::intake::{self, Scope, Spooling};
 use crate::smtp::{Dialect, Event, Next, Policy, Session, Tls};
 use crate::verdict::Delivery;
 use crate::wire::{Receiver, Refusal, Text};
@@ -163,7 +163,7 @@ impl Driver<'_> {
             }
             Err(_) => return Event::Unavailable,
         };
-        match intake::deliver(&self.service.store, envelope, text, self.hostname).await {
+        match intake::deliver(&self.service.store, envelope, text, self.hostname, Scope::Each).await {
             Ok(verdicts) => {
                 if verdicts.contains(&Delivery::Stored) {
                     self.pace = Pace::new(Instant::now(), self.pace.grace);

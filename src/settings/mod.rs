@@ -258,6 +258,18 @@ impl Settings {
         (settings, complaints)
     }
 
+    /// The settings that [`Settings::text`] shows as pairs of key and text; what does not lie in the store is left out.
+    pub fn from_shown<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Refused> {
+        let mut settings = Self::default();
+        for (name, text) in pairs {
+            if let Some(key) = STORED.iter().find(|key| key.name == name) {
+                settings.read_typed(key, text)?;
+            }
+        }
+        settings.check()?;
+        Ok(settings)
+    }
+
     /// These settings with one of them, or the four of `socket`, changed as typed. The words of a list may be
     /// one or several. Not for `mailroot`, which lies elsewhere.
     pub fn with(&self, key: &Key, typed: &[String]) -> Result<Self, Refused> {

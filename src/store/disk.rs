@@ -119,11 +119,15 @@ pub struct DataFile {
 
 impl DataFile {
     /// Opens the file and takes its lock; never waits for it. A file that is made here can be read by its
-    /// owner alone.
+    /// owner alone. A symbolic link is refused, wherever it leads: root would write where somebody else chooses.
     pub fn open(path: &Path, create: bool) -> Result<Self, FileError> {
         let mut options = OpenOptions::new();
-        match options.read(true).write(true).create(create).mode(0o600).open(path) {
+        options.read(true).write(true).create(create).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        match options.open(path) {
             Ok(file) => Self::locked(file),
+            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(FileError::Io(io::Error::other(
+                "it is a symbolic link, which is not followed; name the directory that the file itself lies in",
+            ))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(FileError::Missing),
             Err(e) => Err(FileError::Io(e)),
         }

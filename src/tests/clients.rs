@@ -3,12 +3,14 @@
 //! A test whose programs are not installed says so and is passed over; where the variable CI is set, it fails.
 
 mod clients {
+    mod container;
     mod fetchers;
     mod first_minute;
     mod foreign;
     mod logins;
     mod machine;
     mod pop3;
+    mod postfix;
     mod readme;
     mod real_mail;
     mod samples;

@@ -2,11 +2,11 @@
 
 use crate::address::Address;
 use crate::auth::password::{Credential, Fresh};
-use crate::keyring::{Keyring, Resealed};
+use crate::keyring::{Keyring, Resealed, Unchanged};
 use crate::store::Read as _;
 use crate::tests::bench::Bench;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 impl Bench {
     fn keyring(&self) -> Keyring {
@@ -74,7 +74,8 @@ fn changing_the_key_keeps_every_password() {
     bench.add("bob@example.com", "two");
     let before = bench.keyring().key().unwrap().id();
     let mut keyring = bench.keyring();
-    assert_eq!(keyring.rotate(&bench.store), Ok(Resealed { resealed: 2, left: 0 }));
+    let old = Some(bench.mailroot.dir.join("winpop.key.old"));
+    assert_eq!(keyring.rotate(&bench.store, false), Ok(Resealed { resealed: 2, left: 0, old }));
     assert_ne!(bench.keyring().key().unwrap().id(), before);
     assert_eq!(bench.recovered("ann@example.com").as_deref(), Some("one"));
     assert_eq!(bench.recovered("bob@example.com").as_deref(), Some("two"));
@@ -85,10 +86,80 @@ fn with_the_key_lost_a_new_one_serves_the_passwords_to_come() {
     let bench = Bench::new("lost");
     bench.add("ann@example.com", "one");
     fs::remove_file(bench.mailroot.key_file()).unwrap();
-    assert_eq!(bench.keyring().rotate(&bench.store), Ok(Resealed { resealed: 0, left: 1 }));
+    let refused = bench.keyring().rotate(&bench.store, false).unwrap_err();
+    assert!(matches!(refused, Unchanged::WouldGiveUp { lost: 1, trouble: Some(_) }), "{refused:?}");
+    assert_eq!(bench.keyring().rotate(&bench.store, true), Ok(Resealed { resealed: 0, left: 1, old: None }));
     bench.add("bob@example.com", "two");
     assert_eq!(bench.recovered("ann@example.com"), None);
     assert_eq!(bench.recovered("bob@example.com").as_deref(), Some("two"));
+}
+
+#[test]
+fn the_key_is_not_changed_while_passwords_are_sealed_under_one_that_is_gone() {
+    let bench = Bench::new("gone");
+    bench.add("ann@example.com", "one");
+    let (file, old) = (bench.mailroot.key_file(), bench.mailroot.dir.join("winpop.key.old"));
+    let first = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    bench.keyring().rotate(&bench.store, true).unwrap();
+    bench.add("bob@example.com", "two");
+    // The present key is there, and ann's password is under another one.
+    let refused = bench.keyring().rotate(&bench.store, false).unwrap_err();
+    assert_eq!(refused, Unchanged::WouldGiveUp { lost: 1, trouble: None });
+    // One that is there and cannot be read is kept too.
+    fs::write(&file, &first).unwrap();
+    assert!(bench.keyring().rotate(&bench.store, false).is_err());
+    assert_eq!(fs::read(&file).unwrap(), first);
+    bench.keyring().rotate(&bench.store, true).unwrap();
+    assert_eq!(fs::read(old).unwrap(), first);
+}
+
+#[test]
+fn a_changed_key_keeps_its_owner_and_mode_and_the_old_one_stays_beside_it() {
+    let bench = Bench::new("owner");
+    bench.add("ann@example.com", "one");
+    let (file, old) = (bench.mailroot.key_file(), bench.mailroot.dir.join("winpop.key.old"));
+    let text = fs::read(&file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
+    let owner =
+        if rustix::process::geteuid().is_root() { 12_345 } else { fs::metadata(&file).unwrap().uid() };
+    std::os::unix::fs::chown(&file, Some(owner), None).unwrap();
+    bench.keyring().rotate(&bench.store, false).unwrap();
+    for path in [&file, &old] {
+        let metadata = fs::metadata(path).unwrap();
+        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (owner, 0o400), "{}", path.display());
+    }
+    assert_eq!(fs::read(&old).unwrap(), text);
+    assert_eq!(bench.recovered("ann@example.com").as_deref(), Some("one"));
+}
+
+#[test]
+fn a_new_key_belongs_to_the_owner_of_the_mail_store() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: it takes root to give a directory to another user");
+        return;
+    }
+    let bench = Bench::new("given");
+    std::os::unix::fs::chown(&bench.mailroot.dir, Some(12_345), Some(54_321)).unwrap();
+    bench.keyring().key().unwrap();
+    let metadata = fs::metadata(bench.mailroot.key_file()).unwrap();
+    assert_eq!((metadata.uid(), metadata.gid()), (12_345, 54_321));
+}
+
+#[test]
+fn a_key_that_other_users_may_read_is_not_used() {
+    let bench = Bench::new("exposed");
+    bench.add("ann@example.com", "one");
+    let file = bench.mailroot.key_file();
+    for mode in [0o644, 0o640, 0o604, 0o666] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let keyring = bench.keyring();
+        let trouble = keyring.key().unwrap_err().to_string();
+        assert!(trouble.contains(&format!("chmod 600 {}", file.display())), "{trouble}");
+        assert_eq!(bench.recovered("ann@example.com"), None);
+    }
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(bench.recovered("ann@example.com").as_deref(), Some("one"));
 }
 
 /// The two moments at which a change of key can be cut short: before and after the store has the new one.
@@ -105,7 +176,7 @@ fn a_change_of_key_that_was_cut_short_is_completed_or_undone() {
     assert_eq!(bench.recovered("ann@example.com").as_deref(), Some("one"));
     assert!(!next.exists());
 
-    bench.keyring().rotate(&bench.store).unwrap();
+    bench.keyring().rotate(&bench.store, false).unwrap();
     fs::rename(&file, &next).unwrap();
     fs::write(&file, old).unwrap();
     assert_eq!(bench.recovered("ann@example.com").as_deref(), Some("one"));

@@ -36,6 +36,26 @@ fn a_store_is_made_once_locked_while_open_and_private() {
     assert_clean(&store);
 }
 
+/// Where others may have laid a link, root would otherwise read, write or make a file of their choice.
+#[test]
+fn a_symbolic_link_is_not_followed() {
+    let directory = Directory::new();
+    let (path, target) = (directory.path("winpop.db"), directory.path("elsewhere"));
+    std::os::unix::fs::symlink(&target, &path).unwrap();
+    let refused = |outcome| match kind_of(outcome) {
+        OpenErrorKind::Io(error) => assert!(error.to_string().contains("symbolic link"), "{error}"),
+        kind => panic!("{kind:?}"),
+    };
+    refused(Store::create(&path));
+    assert!(!target.exists(), "nothing was made through it");
+    drop(Store::create(&target).unwrap());
+    let before = fs::read(&target).unwrap();
+    refused(Store::open(&path));
+    refused(Store::create(&path));
+    assert!(Store::repair(&path, 1).is_err());
+    assert!(fs::read(&target).unwrap() == before);
+}
+
 #[test]
 fn a_lock_of_another_process_holds() {
     let directory = Directory::new();

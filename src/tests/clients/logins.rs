@@ -94,7 +94,7 @@ fn without_the_key_file_passwords_and_scram_go_on() {
     assert!(!mpop(&scratch, &service, "cram-md5", PASSWORD));
     assert!(scratch.run("pop3svc", &["key"], b"").contains("is missing"));
     // A new key serves the passwords to come.
-    scratch.run("pop3svc", &["key", "--rotate"], b"");
+    scratch.run("pop3svc", &["key", "--rotate", "--discard"], b"");
     scratch.winpop(&format!("changepwd {MAILBOX} another"));
     assert!(mpop(&scratch, &service, "cram-md5", "another"));
     service.end();

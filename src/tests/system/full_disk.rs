@@ -11,7 +11,7 @@ use std::process::Command;
 use super::client::Lmtp;
 use super::harness::{PASSWORD, Service, Site};
 
-const DISK: &str = "size=24m";
+const DISK: &str = "size=24m,mode=700";
 const BOB: &str = "bob@example.com";
 const NO_SPACE: &str = "452 4.3.1 ";
 /// How many messages of [`message`] have to find room, of some 40 that their octets alone would let in.
