@@ -11,6 +11,7 @@ use crate::envelope::{Envelope, ForwardPath};
 use crate::random;
 use crate::store::{Fault, Incoming, Letter, Read, Store, quota_of_mailbox};
 use crate::verdict;
+use crate::wire::Origin;
 use std::collections::HashMap;
 use time::OffsetDateTime;
 
@@ -28,6 +29,14 @@ pub fn recipient(store: &Store, path: &ForwardPath, octets: u64) -> Result<verdi
         Some(quota) if !quota.has_room_for(octets) => verdict::Recipient::OverQuota,
         _ => verdict::Recipient::Accepted,
     })
+}
+
+/// What others call the message, to find it in their logs.
+fn known_as(origin: &Origin) -> String {
+    let said = |name: &str, value: &Option<String>| {
+        value.as_ref().map_or(String::new(), |value| format!(", {name} {value}"))
+    };
+    said("Message-ID", &origin.message_id) + &said("queue id", &origin.queue_id)
 }
 
 /// What becomes of a message that some of its recipients cannot take.
@@ -74,6 +83,7 @@ pub async fn deliver(
         }
     }
     let octets = text.octets;
+    let origin = known_as(&text.origin);
     let seconds = now.unix_timestamp().max(0) as u64;
     let stored = match scope {
         Scope::Each => store.write(move |tx| tx.deliver(&text, &letters, seconds)).await?,
@@ -85,7 +95,10 @@ pub async fn deliver(
         .map(|index| index.map_or(verdict::Delivery::NoSuchMailbox, |index| stored[index]))
         .collect();
     for (path, verdict) in envelope.recipients.iter().zip(&verdicts) {
-        log::info!("message {id} from <{}> to <{path}>, {octets} octets: {verdict:?}", envelope.reverse_path);
+        log::info!(
+            "message {id} from <{}> to <{path}>, {octets} octets{origin}: {verdict:?}",
+            envelope.reverse_path
+        );
     }
     Ok(verdicts)
 }
