@@ -31,9 +31,9 @@ pub fn repair(file: &Path) -> Result<Reply, Refusal> {
     let repaired = Store::repair(file, now).map_err(|error| match error.kind {
         OpenErrorKind::Locked => Refusal::new(Code::Busy, error.to_string())
             .with_hint("A store is repaired while nobody uses it: end the service first"),
-        _ => Refusal::fault(error),
+        _ => error.into(),
     })?;
-    check_after(&Store::open(file).map_err(Refusal::fault)?, repaired)
+    check_after(&Store::open(file)?, repaired)
 }
 
 fn check_after(store: &Store, repaired: RepairReport) -> Result<Reply, Refusal> {
@@ -54,6 +54,6 @@ fn check_after(store: &Store, repaired: RepairReport) -> Result<Reply, Refusal> 
 
 fn lost(message: LostMessage) -> Lost {
     let LostMessage { mailbox, sequence, received_octets } = message;
-    let (received, octets) = received_octets.unzip();
-    Lost { mailbox, sequence, received, octets }
+    let (received_unix_seconds, octets) = received_octets.unzip();
+    Lost { mailbox, sequence, received_unix_seconds, octets }
 }

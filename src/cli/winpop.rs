@@ -76,7 +76,7 @@ pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
         Op::Set(set) if set.is_mailroot()? && is_in_use(mailroot) => {
             let ask = |op| run(Request::Command(op), mailroot);
             let (settings, domains) =
-                (ask(Op::Get(Get { key: None }))?, ask(Op::List(List { domain: None }))?);
+                (ask(Op::Get(Get { key: None }))?, ask(Op::List(List { domain: None, all: false }))?);
             let (Reply::Settings { settings }, Reply::Domains { domains }) = (settings, domains) else {
                 panic!("get is answered by settings, and list by domains")
             };
