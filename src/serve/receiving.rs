@@ -3,10 +3,11 @@
 use super::Service;
 use super::connection::Connection;
 use super::crowd::Stranger;
+use super::tls::Protocol;
 use crate::envelope::{Envelope, ForwardPath, Peer};
-use crate::intake::{self, Spooling};
+use crate::intake::{self, Scope, Spooling};
 use crate::smtp::{Dialect, Event, Next, Policy, Session, Tls};
-use crate::verdict::Delivery;
+use crate::verdict::{Delivery, Recipient};
 use crate::wire::{Receiver, Refusal, Text};
 use async_io::Timer;
 use smol::future::FutureExt;
@@ -48,12 +49,12 @@ pub async fn serve(
     loop {
         match driver.run(&mut session, next, &mut connection).await {
             Ok(Ended::ForTls) => {
-                connection = connection.start_tls(&driver.service).await?;
+                connection = connection.start_tls(&driver.service, Protocol::Smtp).await?;
                 next = session.handle(Event::Secured, &mut connection.out);
                 continue;
             }
-            Ok(Ended::Closed) => {}
-            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+            Ok(Ended::Closed) => return connection.hang_up().await,
+            Err(e) if e.kind() == io::ErrorKind::TimedOut && connection.is_sent() => {
                 session.handle(Event::TimedOut, &mut connection.out);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {
@@ -61,7 +62,7 @@ pub async fn serve(
             }
             Err(e) => return Err(e),
         }
-        return connection.hang_up().await;
+        return connection.dismiss().await;
     }
 }
 
@@ -146,6 +147,13 @@ impl Driver<'_> {
             Ok(verdict) => verdict,
             Err(fault) => return unavailable(fault),
         };
+        let refused = |why| log::info!("recipient <{path}> refused: {why}, from {}", self.peer);
+        match verdict {
+            Recipient::Accepted => {}
+            Recipient::NotLocal => refused("its domain is not served here"),
+            Recipient::NoSuchMailbox => refused("no such mailbox"),
+            Recipient::OverQuota => refused("over quota"),
+        }
         if self.stranger.is_some() && verdict.is_wrong() {
             let wait = self.service.harvest.wrong(self.peer, Instant::now());
             if !wait.is_zero() {
@@ -163,7 +171,7 @@ impl Driver<'_> {
             }
             Err(_) => return Event::Unavailable,
         };
-        match intake::deliver(&self.service.store, envelope, text, self.hostname).await {
+        match intake::deliver(&self.service.store, envelope, text, self.hostname, Scope::Each).await {
             Ok(verdicts) => {
                 if verdicts.contains(&Delivery::Stored) {
                     self.pace = Pace::new(Instant::now(), self.pace.grace);

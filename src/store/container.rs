@@ -49,6 +49,8 @@ pub const LOG_AT: u64 = 1 << 20;
 /// The log zone. Of a new file only the front is written, and the rest is a hole.
 pub const LOG_OCTETS_MAX: u64 = 64 << 20;
 const EXTENTS_AT: u64 = LOG_AT + LOG_OCTETS_MAX;
+/// Longer runs are not written but punched.
+const ERASED_BY_WRITING_MAX: u64 = 64 << 10;
 /// What an index extent holds of redb's space: all but the page of sums.
 const INDEX_EXTENT: u64 = PAGES as u64 * sums::PAGE;
 /// Extents kept aside for the index beyond as many as it has: for the rows that a deletion adds, of free runs.
@@ -292,6 +294,27 @@ impl Container {
         self.disk.write_at(at, octets)
     }
 
+    /// Overwrites octets that are free with zeros: long runs by giving whole pages back, which then read as zeros.
+    pub fn erase_blob(&self, at: u64, len: u64) {
+        const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+        let (first, last) = (at.next_multiple_of(sums::PAGE), (at + len) / sums::PAGE * sums::PAGE);
+        let (first, last) =
+            if last.saturating_sub(first) < ERASED_BY_WRITING_MAX { (at, at) } else { (first, last) };
+        let outcome = || -> io::Result<()> {
+            for (mut from, end) in [(at, first), (last, at + len)] {
+                while from < end {
+                    let count = (end - from).min(ZEROS.len() as u64);
+                    self.disk.write_at(from, &ZEROS[..count as usize])?;
+                    from += count;
+                }
+            }
+            if last > first { self.disk.punch(first, last - first) } else { Ok(()) }
+        };
+        if let Err(e) = outcome() {
+            log::warn!("{len} octets of deleted mail could not be overwritten: {e}");
+        }
+    }
+
     pub fn read_blob(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         self.disk.read_at(at, out)
     }
@@ -401,7 +424,13 @@ impl Container {
         Ok(())
     }
 
-    fn read_index(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    /// The length of redb's space.
+    pub fn index_len(&self) -> u64 {
+        self.lock().block.index_len
+    }
+
+    /// Octets of redb's space; an error for those of a damaged page.
+    pub fn read_index(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if offset < INDEX_PAGE_0_OCTETS {
             assert!(offset + out.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
             return self.disk.read_at(INDEX_PAGE_0 + offset, out);

@@ -80,6 +80,13 @@ impl Log {
         }
     }
 
+    /// Overwrites all that is left of older records, among them texts that have been deleted. The log has just begun anew.
+    pub fn erase(&self) {
+        if let Err(e) = write_zeros(&*self.disk, 0..self.len) {
+            log::warn!("copies of deleted mail in the log could not be overwritten: {e}");
+        }
+    }
+
     /// Returns when the record is durable.
     pub fn append(&mut self, number: u64, changes: &[u8]) -> io::Result<()> {
         assert!(self.fits(changes.len()), "a record that does not fit makes its commit a checkpoint");

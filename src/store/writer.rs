@@ -249,6 +249,7 @@ impl Writer {
         !self.log.is_empty()
             && (is_time
                 || self.log.used() > self.log.len() / 4 * 3
+                || self.space.log_is_to_be_erased()
                 || self.space.waits_for_checkpoint() > self.pace.retired_max)
     }
 
@@ -349,6 +350,10 @@ impl Writer {
                 self.log.begin(epoch, log_octets);
                 self.space.committed();
                 self.space.checkpointed();
+                if self.space.log_is_to_be_erased() {
+                    self.log.erase();
+                    self.space.log_was_erased();
+                }
             }
             None => {
                 if settled.has_long_texts {

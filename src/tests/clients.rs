@@ -4,12 +4,14 @@
 
 mod clients {
     mod container;
+    mod fail2ban;
     mod fetchers;
     mod first_minute;
     mod foreign;
     mod logins;
     mod machine;
     mod pop3;
+    mod postfix;
     mod readme;
     mod real_mail;
     mod samples;

@@ -13,6 +13,7 @@
 mod directory;
 mod texts;
 
+use super::contained::{self, Leaky};
 use super::container::Container;
 use super::disk::Disk;
 use super::index::{Fault, Read, Snapshot};
@@ -25,7 +26,6 @@ use super::{OpenError, OpenErrorKind, PACE, Resync, Store, lock_file, open_datab
 use crate::address::Address;
 use redb::ReadableTable;
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ pub struct LostMessage {
 }
 
 impl RepairReport {
-    fn mend(&mut self, what: String) {
+    pub(in crate::store) fn mend(&mut self, what: String) {
         self.mended_total += 1;
         if self.mended.len() < MENDED_MAX {
             self.mended.push(what);
@@ -63,19 +63,23 @@ impl RepairReport {
 
 impl Store {
     /// Mends the store in a data file that nobody has open. `now` is Unix time in seconds. Takes as long as reading all
-    /// of it, and memory for the row of every text. Fails where the index does not match its checksums: then only a backup
-    /// helps.
+    /// of it, and memory for the row of every text. Where the index cannot be read in full, what can be read is saved into
+    /// a new file, which takes the place of the damaged one.
     pub fn repair(path: &Path, now: u64) -> Result<RepairReport, OpenError> {
-        let disk = Arc::new(lock_file(path, false)?);
-        Self::repair_on(disk, now).map_err(|kind| kind.at(path))
+        let disk: Arc<dyn Disk> = Arc::new(lock_file(path, false)?);
+        let repaired = match Self::repair_on(disk.clone(), now) {
+            Err(kind) if kind.is_of_damage() => Self::salvage(path, disk, now),
+            repaired => repaired,
+        };
+        repaired.map_err(|kind| kind.at(path))
     }
 
     pub(in crate::store) fn repair_on(disk: Arc<dyn Disk>, now: u64) -> Result<RepairReport, OpenErrorKind> {
-        let repairing = AssertUnwindSafe(|| {
+        let repairing = || {
             // Whose the extents are is not known yet: as none is adopted, only new ones are given out.
             let container = Container::open(Arc::new(Resync::new(disk)))?;
             let log = LogFound::read(&container);
-            let database = open_database(&container, true)?;
+            let database = Leaky::new(open_database(&container, true)?);
             let mut report = RepairReport::default();
             match (log, Snapshot::begin(&database)?.totals()) {
                 (Ok(log), Ok(totals)) => {
@@ -90,18 +94,18 @@ impl Store {
                 // Which changes of the log the index lacks is not known; the row is made anew below.
                 (_, Err(_)) => {}
             }
-            let mut transaction = database.begin_write().map_err(Fault::from)?;
+            let mut transaction = Leaky::new(database.begin_write().map_err(Fault::from)?);
             transaction.set_quick_repair(true);
             let report = {
                 let tables = Tables::open_unlogged(&transaction)?;
                 let (space, ids) = (Space::empty(Pins::default()), BTreeSet::new());
                 Repair { tables, container: &container, space, ids, now, report }.run()?
             };
-            transaction.commit().map_err(Fault::from)?;
-            database.close()?;
+            transaction.into_inner().commit().map_err(Fault::from)?;
+            database.into_inner().close()?;
             Ok(report)
-        });
-        catch_unwind(repairing).unwrap_or(Err(OpenErrorKind::Damaged("its index cannot be read")))
+        };
+        contained::change(repairing).unwrap_or_else(|panicked| Err(panicked.0.into()))
     }
 }
 
