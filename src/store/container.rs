@@ -254,20 +254,24 @@ impl Container {
     }
 
     fn add_to_reserve(&self, space: &mut IndexSpace) -> io::Result<()> {
-        let extent = match space.pool.last() {
-            Some(extent) => *extent,
-            None => {
-                self.disk.set_len(extent_at(space.end + 1))?;
-                let extent = space.end;
-                space.end += 1;
-                space.pool.push(extent);
-                extent
+        // On a full disk some of them may have room still, because they were in the reserve when the index was last open.
+        for (nth, extent) in space.pool.iter().enumerate().rev() {
+            if self.disk.reserve_zeroed(extent_at(*extent), EXTENT).is_ok() {
+                let extent = space.pool.remove(nth);
+                space.reserve.push(extent);
+                return Ok(());
             }
-        };
-        self.disk.reserve_zeroed(extent_at(extent), EXTENT)?;
-        space.pool.pop();
-        space.reserve.push(extent);
-        Ok(())
+        }
+        self.disk.set_len(extent_at(space.end + 1))?;
+        let extent = space.end;
+        space.end += 1;
+        let outcome = self.disk.reserve_zeroed(extent_at(extent), EXTENT);
+        if outcome.is_ok() {
+            space.reserve.push(extent)
+        } else {
+            space.pool.insert(0, extent)
+        }
+        outcome
     }
 
     /// Room for blobs: `count` extents in a row, at the end of the file. Nothing of them is on disk yet.
@@ -409,7 +413,8 @@ impl Container {
                 && tail != 0
                 && place != 0
             {
-                self.disk.punch(index_at(place - 1, tail), INDEX_EXTENT - tail)?;
+                // It keeps its room: a checkpoint writes there again, and the disk may be full by then.
+                self.disk.reserve_zeroed(index_at(place - 1, tail), INDEX_EXTENT - tail)?;
                 space.sums.forget(&*self.disk, keep - 1, place - 1, tail)?;
             }
         } else if len.div_ceil(INDEX_EXTENT) as usize > MAP_EXTENTS_MAX {
