@@ -154,9 +154,9 @@ pub struct ChangePwd {
     /// the mailbox
     #[argh(positional, arg_name = "USER@DOMAIN")]
     pub name: String,
-    /// the new password, 1 to 128 octets
+    /// the new password, 1 to 128 octets (on a terminal it is asked for if left out)
     #[argh(positional, arg_name = "NEWPASSWORD")]
-    pub password: Secret,
+    pub password: Option<Secret>,
 }
 
 /// Lets the mail in a mailbox count against a quota.

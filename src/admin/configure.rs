@@ -9,6 +9,7 @@ use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
 use crate::settings::{self, Effect, Key, Kind, Place, Settings};
 use crate::store::{Read, Store};
+use crate::units;
 
 /// Says for `mailroot` too that it shall be the default again.
 pub const DEFAULT: &str = "default";
@@ -99,6 +100,9 @@ impl Set {
         stored?;
 
         let mut notes: Vec<String> = after.advice(key).into_iter().collect();
+        if key.kind == Kind::Octets {
+            notes.extend(units::taken_as_binary(&self.values.join(" ")));
+        }
         if key.effect == Effect::NextStart {
             notes.push("it takes effect at the next start of the service".to_owned());
         }

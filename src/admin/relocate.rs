@@ -59,10 +59,6 @@ pub fn set_mailroot(set: &Set, present: &Present, old: &MailRoot) -> Result<Repl
                 .with_hint("A path with spaces in it stands in quotes"));
         }
     };
-    if new.exists() && !new.is_dir() {
-        return Err(Refusal::new(Code::Malformed, format!("{} is not a directory", new.display()))
-            .with_hint("Name a directory, such as /srv/mail"));
-    }
     mailroot::check(&new)?;
     if set.move_mail {
         if present.is_served {

@@ -295,6 +295,11 @@ impl Settings {
             }
             Place::Store => settings.read_typed(key, &typed.join(" "))?,
             Place::Sockets => {
+                let defaults = [DEFAULT; 4].map(str::to_owned);
+                let typed = match typed {
+                    [word] if word.eq_ignore_ascii_case(DEFAULT) => &defaults[..],
+                    typed => typed,
+                };
                 let typed: &[String; 4] = typed.try_into().map_err(|_| {
                     refused("socket takes four values", "winpop set socket BACKLOG MAX MIN THRESHOLD")
                 })?;

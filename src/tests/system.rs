@@ -25,6 +25,7 @@ mod system {
     mod start;
     mod strangers;
     mod surrogate;
+    mod terminal;
     mod tls;
     mod winpop;
 }
