@@ -14,6 +14,7 @@ mod system {
     mod full_disk;
     mod harness;
     mod live;
+    mod lmtp;
     mod maildrop;
     mod pop3;
     mod postmaster;
