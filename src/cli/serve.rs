@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
+    crate::log::begin(crate::settings::Logging::Warnings);
     FirstStart::from_variables(|name| std::env::var(name).ok())?.make(&mailroot)?;
     let store = open(&mailroot, Store::open)?;
     let settings = settings_with_log(&store)?;
@@ -33,6 +34,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
 
 /// The settings of the store, with the log begun at their level.
 pub fn settings_with_log(store: &Store) -> Result<Settings, Refusal> {
+    // What is said about the settings themselves is to be seen.
     crate::log::begin(crate::settings::Logging::Warnings);
     let settings = serve::settings_of(store).map_err(Refusal::fault)?;
     crate::log::set_level(settings.logging);

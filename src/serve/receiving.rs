@@ -4,9 +4,9 @@ use super::Service;
 use super::connection::Connection;
 use super::crowd::Stranger;
 use crate::envelope::{Envelope, ForwardPath, Peer};
-use crate::intake::{self, Spooling};
+use crate::intake::{self, Scope, Spooling};
 use crate::smtp::{Dialect, Event, Next, Policy, Session, Tls};
-use crate::verdict::Delivery;
+use crate::verdict::{Delivery, Recipient};
 use crate::wire::{Receiver, Refusal, Text};
 use async_io::Timer;
 use smol::future::FutureExt;
@@ -41,6 +41,7 @@ pub async fn serve(
         spooling: Spooling::new(service.mailroot.dir.clone()),
         pace: Pace::new(Instant::now(), settings.idletimeout.duration()),
         service,
+        peer,
         stranger,
         hostname: settings.hostname.as_str(),
     };
@@ -73,6 +74,7 @@ enum Ended {
 
 struct Driver<'a> {
     service: Arc<Service>,
+    peer: Peer,
     /// With its address; none where the client is trusted.
     stranger: Option<(IpAddr, &'a Stranger)>,
     hostname: &'a str,
@@ -145,6 +147,16 @@ impl Driver<'_> {
             Ok(verdict) => verdict,
             Err(fault) => return unavailable(fault),
         };
+        let refused = |why| match self.peer {
+            Peer::Ip(ip) => log::info!("recipient <{path}> refused: {why}, from {ip}"),
+            Peer::Local => log::info!("recipient <{path}> refused: {why}, from this machine"),
+        };
+        match verdict {
+            Recipient::Accepted => {}
+            Recipient::NotLocal => refused("its domain is not served here"),
+            Recipient::NoSuchMailbox => refused("no such mailbox"),
+            Recipient::OverQuota => refused("over quota"),
+        }
         if let Some((peer, _)) = self.stranger
             && verdict.is_wrong()
         {
@@ -164,7 +176,7 @@ impl Driver<'_> {
             }
             Err(_) => return Event::Unavailable,
         };
-        match intake::deliver(&self.service.store, envelope, text, self.hostname).await {
+        match intake::deliver(&self.service.store, envelope, text, self.hostname, Scope::Each).await {
             Ok(verdicts) => {
                 if verdicts.contains(&Delivery::Stored) {
                     self.pace = Pace::new(Instant::now(), self.pace.grace);

@@ -11,7 +11,7 @@ const PREPARE: &str = "
     cp /root/message.eml /srv/mailbox/example.net/P3_ann.mbx/P3A.eml";
 
 /// A machine on which the README's chapters on installing and running have been followed.
-fn installed(name: &str) -> Option<Machine> {
+pub fn installed(name: &str) -> Option<Machine> {
     let machine = Machine::boot(name)?;
     machine.run(&PREPARE.replace("BUILT", BUILT));
     let blocks = blocks();
@@ -147,4 +147,45 @@ fn the_unit_gives_the_service_little_to_do_harm_with() {
     // Of what the kernel offers, the service has used nothing that the unit forbids.
     type_as_root(&machine, "pop3svc deliver user@example.com <message.eml || :; winpop set logging 3");
     assert!(!machine.run("journalctl --unit=pop3svc").contains("Operation not permitted"));
+}
+
+#[test]
+fn the_journal_tells_who_did_what_with_and_without_the_service() {
+    let Some(machine) = installed("audit") else { return };
+    machine.run(
+        "winpop set logging 3
+        winpop add eve@example.com /createuser s3cret
+        winpop add eve@example.com /createuser s3cret || :
+        winpop list
+        python3 -c '
+import smtplib
+lmtp = smtplib.LMTP(\"127.0.0.1\", 24)
+text = \"\"\"Received: from a.example.org (id of nobody) by mail.example.org (Postfix) with ESMTP id 4XyZ12abcD;
+ Mon, 1 Jan 2024 00:00:00 +0000
+Message-ID: <1@example.org>
+Subject: x
+
+y
+\"\"\"
+refused = lmtp.sendmail(\"ann@example.org\", [\"eve@example.com\", \"nobody@example.com\"], text)
+assert list(refused) == [\"nobody@example.com\"]'
+        systemctl stop pop3svc
+        winpop changepwd eve@example.com t0psecret
+        pop3svc deliver -f ann@example.org eve@example.com </root/message.eml",
+    );
+    let of_service = machine.run("journalctl --output=cat --unit=pop3svc");
+    let of_commands = machine.run("journalctl --output=cat --identifier=pop3svc --facility=mail");
+    let has = |log: &str, parts: [&str; 2]| {
+        let line = |line: &str| line.starts_with(parts[0]) && line.ends_with(parts[1]);
+        assert!(log.lines().any(line), "{parts:?} in {log}");
+    };
+    has(&of_service, ["winpop add eve@example.com /createuser ***, by user 0, process ", ": done"]);
+    let refused = ": refused: the mailbox eve@example.com exists already";
+    has(&of_service, ["winpop add eve@example.com /createuser ***, by user 0, process ", refused]);
+    has(&of_service, ["recipient <nobody@example.com> refused: no such mailbox, from 127.0.0.1", ""]);
+    let known_as = ", Message-ID <1@example.org>, queue id 4XyZ12abcD: Stored";
+    has(&of_service, ["message ", known_as]);
+    has(&of_commands, ["winpop changepwd eve@example.com ***, by user 0, process ", ": done"]);
+    has(&of_commands, ["message ", ": Stored"]);
+    assert!(!of_service.contains("winpop list") && !(of_service + &of_commands).contains("ecret"));
 }
