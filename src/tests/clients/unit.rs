@@ -28,6 +28,11 @@ fn unit(blocks: &[Block]) -> String {
     unit.text.clone()
 }
 
+/// What the journal has, with what was written to it until now.
+fn journal(machine: &Machine, options: &str) -> String {
+    machine.run(&format!("journalctl --sync; journalctl --output=cat {options}"))
+}
+
 fn type_as_root(machine: &Machine, text: &str) -> String {
     machine.run(&format!("cd /root\n{text}"))
 }
@@ -102,8 +107,7 @@ fn a_backup_lies_where_the_administrator_says_whatever_the_unit_may_write_to() {
 #[test]
 fn the_unit_comes_back_after_a_crash_and_once_its_port_is_free() {
     let Some(machine) = installed("restarts") else { return };
-    let log = "journalctl --output=cat --unit=pop3svc";
-    let started = machine.run(&format!("{log} --priority=notice --output-fields=MESSAGE"));
+    let started = journal(&machine, "--unit=pop3svc --priority=notice");
     let ports = "POP3 110, POP3S 995, SMTP 25, LMTP 127.0.0.1:24, LMTP [::1]:24";
     let expected = format!(
         "pop3svc {} serves /var/lib/winpop/winpop.db: {ports}; the certificate is valid until ",
@@ -125,7 +129,7 @@ socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b\"READY=1\", os.environ
 taken.accept()'",
     );
     assert!(!machine.outcome("systemctl start pop3svc").status.success());
-    assert!(machine.run(log).contains("port 110 for POP3 is taken by another program"));
+    assert!(journal(&machine, "--unit=pop3svc").contains("port 110 for POP3 is taken by another program"));
     // However long that lasts: systemd counts no attempts.
     assert_eq!(machine.run("systemctl show --value --property=StartLimitIntervalUSec pop3svc"), "0\n");
     machine.run("systemctl stop other");
@@ -146,7 +150,7 @@ fn the_unit_gives_the_service_little_to_do_harm_with() {
     ));
     // Of what the kernel offers, the service has used nothing that the unit forbids.
     type_as_root(&machine, "pop3svc deliver user@example.com <message.eml || :; winpop set logging 3");
-    assert!(!machine.run("journalctl --unit=pop3svc").contains("Operation not permitted"));
+    assert!(!journal(&machine, "--unit=pop3svc").contains("Operation not permitted"));
 }
 
 #[test]
@@ -173,8 +177,8 @@ assert list(refused) == [\"nobody@example.com\"]'
         winpop changepwd eve@example.com t0psecret
         pop3svc deliver -f ann@example.org eve@example.com </root/message.eml",
     );
-    let of_service = machine.run("journalctl --output=cat --unit=pop3svc");
-    let of_commands = machine.run("journalctl --output=cat --identifier=pop3svc --facility=mail");
+    let of_service = journal(&machine, "--unit=pop3svc");
+    let of_commands = journal(&machine, "--identifier=pop3svc --facility=mail");
     let has = |log: &str, parts: [&str; 2]| {
         let line = |line: &str| line.starts_with(parts[0]) && line.ends_with(parts[1]);
         assert!(log.lines().any(line), "{parts:?} in {log}");
@@ -188,4 +192,37 @@ assert list(refused) == [\"nobody@example.com\"]'
     has(&of_commands, ["winpop changepwd eve@example.com ***, by user 0, process ", ": done"]);
     has(&of_commands, ["message ", ": Stored"]);
     assert!(!of_service.contains("winpop list") && !(of_service + &of_commands).contains("ecret"));
+}
+
+#[test]
+fn a_new_key_is_the_services_whoever_makes_it() {
+    let Some(machine) = installed("key") else { return };
+    machine.run("winpop add eve@example.com /createuser secret");
+    // APOP needs the password itself, which the key unseals.
+    let apop = "curl --silent --show-error --user eve@example.com:secret --login-options AUTH=+APOP pop3://127.0.0.1/";
+    machine.run(apop);
+    machine.run("pop3svc key --rotate");
+    machine.run(apop);
+    machine.run("systemctl stop pop3svc; pop3svc key --rotate; systemctl start pop3svc");
+    machine.run(apop);
+    machine.run("systemctl restart pop3svc; pop3svc key --rotate");
+    machine.run(apop);
+    assert_eq!(machine.run("stat --format='%U:%G %a' /var/lib/winpop/winpop.key"), "winpop:winpop 600\n");
+}
+
+#[test]
+fn systemd_waits_as_long_as_sessions_may_take_to_end() {
+    let Some(machine) = installed("grace") else { return };
+    machine.write("/etc/systemd/system/pop3svc.service.d/stop.conf", "[Service]\nTimeoutStopSec=1\n");
+    machine.run(
+        "systemctl daemon-reload
+        winpop set shutdowngrace 2
+        python3 -c '
+import socket, subprocess
+session = socket.create_connection((\"127.0.0.1\", 110))
+assert session.recv(100).startswith(b\"+OK\")
+subprocess.run([\"systemctl\", \"stop\", \"pop3svc\"], check=True)'",
+    );
+    assert_eq!(machine.run("systemctl show --value --property=Result pop3svc"), "success\n");
+    assert!(journal(&machine, "--unit=pop3svc").contains("\nended\n"));
 }
