@@ -32,7 +32,7 @@ pub use directory::Target;
 pub use relocate::{Present, set_mailroot};
 pub use reply::{Refusal, Reply};
 pub use submission::{Submission, deliver, receiver};
-pub use upkeep::{check, repair};
+pub use upkeep::{check, check_file, repair};
 
 use std::fs::File;
 use std::sync::RwLock;
