@@ -36,9 +36,9 @@ pub fn repair(file: &Path) -> Result<Reply, Refusal> {
     let repaired = Store::repair(file, now).map_err(|error| match error.kind {
         OpenErrorKind::Locked => Refusal::new(Code::Busy, error.to_string())
             .with_hint("A store is repaired while nobody uses it: end the service first"),
-        _ => Refusal::fault(error),
+        _ => error.into(),
     })?;
-    Ok(checked(Store::check_file(file).map_err(Refusal::fault)?, repaired))
+    Ok(checked(Store::check_file(file)?, repaired))
 }
 
 fn checked(report: CheckReport, repaired: RepairReport) -> Reply {
@@ -58,6 +58,6 @@ fn checked(report: CheckReport, repaired: RepairReport) -> Reply {
 
 fn lost(message: LostMessage) -> Lost {
     let LostMessage { mailbox, sequence, received_octets } = message;
-    let (received, octets) = received_octets.unzip();
-    Lost { mailbox, sequence, received, octets }
+    let (received_unix_seconds, octets) = received_octets.unzip();
+    Lost { mailbox, sequence, received_unix_seconds, octets }
 }

@@ -64,7 +64,7 @@ pub fn open(
                     .with_hint("Another command, or a backup, may be at work; try again later"));
             }
             OpenErrorKind::Missing => return Err(no_store(mailroot)),
-            _ => return Err(Refusal::fault(error)),
+            _ => return Err(error.into()),
         }
     }
 }

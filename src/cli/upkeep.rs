@@ -100,7 +100,7 @@ pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) ->
         Err(OpenError { kind: OpenErrorKind::Locked | OpenErrorKind::Missing, .. }) if is_of_mailroot => {
             carry_out(&Request::Check, Enclosed::Nothing, &mailroot)?
         }
-        Err(error) => return Err(Refusal::fault(error)),
+        Err(error) => return Err(error.into()),
     };
     if let (true, Reply::Checked(checked)) = (is_of_mailroot, &mut reply) {
         let misplaced = files_of_others(&mailroot);

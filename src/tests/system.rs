@@ -13,6 +13,7 @@ mod system {
     mod deliver;
     mod full_disk;
     mod harness;
+    mod health;
     mod live;
     mod lmtp;
     mod maildrop;

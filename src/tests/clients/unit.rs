@@ -92,7 +92,7 @@ fn the_mail_store_moves_as_the_readme_says_and_root_and_service_mean_the_same_on
     type_as_root(&machine, &running.join("\n"));
     machine.run("systemctl restart pop3svc");
     is_served_from("/srv/new");
-    assert!(machine.run("winpop stat && winpop get quotalimit").contains("There are no domains\n5242880"));
+    assert!(machine.run("winpop list && winpop get quotalimit").contains("There are no domains\n5242880"));
 }
 
 #[test]

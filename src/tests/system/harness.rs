@@ -322,6 +322,10 @@ impl Service {
         self.signal(Signal::TERM);
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Has it hang, or go on.
     pub fn freeze(&self, frozen: bool) {
         self.signal(if frozen { Signal::STOP } else { Signal::CONT });
