@@ -22,6 +22,7 @@ mod system {
     mod receiving;
     mod restore;
     mod shutdown;
+    mod slow_link;
     mod sockets;
     mod start;
     mod strangers;
