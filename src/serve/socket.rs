@@ -29,7 +29,7 @@ impl Socket {
     /// A Unix socket. Reading, writing and shutting down are the same system calls as for TCP, and nothing else is asked of it.
     pub fn of_unix(stream: Async<UnixStream>) -> io::Result<Self> {
         let descriptor = OwnedFd::from(stream.into_inner()?);
-        Async::new(TcpStream::from(descriptor)).map(Self)
+        Async::new(TcpStream::from(descriptor)).map(Self::new)
     }
 
     pub fn stream(&self) -> &Async<TcpStream> {
