@@ -163,7 +163,11 @@ settings! {
     smtpport: Whole<0, 65535> = Whole::new(25), "25", AtOnce,
         "TCP port on which mail is taken by SMTP; 0 is off";
     lmtpport: Whole<0, 65535> = Whole::new(24), "24", AtOnce,
-        "TCP port of the loopback addresses on which mail is taken by LMTP; 0 is off";
+        "TCP port on which this machine and lmtpfrom hand mail over by LMTP; 0 is off";
+    lmtpfrom: Networks = Networks::default(), "none", AtOnce,
+        "Networks of other machines that may hand mail over by LMTP";
+    lmtpsocket: FilePath = FilePath::none(), "none", AtOnce,
+        "Unix socket on which mail is taken by LMTP, as Postfix likes it";
     logging: Logging = Logging::Warnings, "2", AtOnce,
         "What is written to the log";
     domainrole: DomainRole = DomainRole::Standalone, "standalone", AtOnce,

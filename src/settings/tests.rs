@@ -40,6 +40,8 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("postmaster", &["ann@example.com", ""], &["ann", "a..b@example.com"]),
         ("listen", &["*", "127.0.0.1", "127.0.0.1 ::1"], &["", "eth0"]),
         ("plaintext", &["tls", "ALWAYS", "192.168.7.0/24 10.0.0.0/8"], &["", "never"]),
+        ("lmtpfrom", &["none", "192.168.7.0/24"], &["", "*"]),
+        ("lmtpsocket", &["/run/winpop/lmtp", ""], &["lmtp", "/a\nb"]),
         ("proxyfrom", &["none", "192.168.7.0/24 10.0.0.0/8", "::1"], &["", "tls"]),
     ];
     for (name, good, bad) in table {
