@@ -73,6 +73,7 @@ mod socket;
 mod stream;
 mod systemd;
 mod tls;
+mod unix;
 
 pub use listeners::{DOORS, Door};
 
@@ -318,9 +319,9 @@ impl Service {
     }
 
     /// Does the handshake with the certificate as it is now.
-    async fn accept_tls(&self, socket: Socket) -> io::Result<Stream> {
+    async fn accept_tls(&self, socket: Socket, protocol: tls::Protocol) -> io::Result<Stream> {
         self.tls.look_at_files(&self.store, &self.settings(), Instant::now());
-        self.tls.accept(socket).await
+        self.tls.accept(socket, protocol).await
     }
 
     /// Held by a command while it is carried out; none when the service takes no more.

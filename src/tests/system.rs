@@ -15,12 +15,14 @@ mod system {
     mod harness;
     mod health;
     mod live;
+    mod lmtp;
     mod maildrop;
     mod pop3;
     mod postmaster;
     mod receiving;
     mod restore;
     mod shutdown;
+    mod slow_link;
     mod sockets;
     mod start;
     mod strangers;
