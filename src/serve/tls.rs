@@ -6,6 +6,7 @@
 use super::socket::Socket;
 use super::stream::Stream;
 use crate::certificate;
+use crate::keyring::Keyring;
 use crate::settings::Settings;
 use crate::store::Store;
 use async_io::Timer;
@@ -17,8 +18,9 @@ use smol::future::FutureExt;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::{Duration, Instant};
 
 /// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
@@ -42,16 +44,18 @@ struct Files {
     looked: Option<Instant>,
 }
 
-/// A file's path, and what changes when it is written or replaced.
+/// A file's path, and what changes when it is written or replaced, or becomes readable.
 #[derive(PartialEq, Eq)]
 struct FileState {
     path: PathBuf,
-    changed: Option<(SystemTime, u64)>,
+    /// Inode, and when it or its contents last changed, in seconds and nanoseconds.
+    changed: Option<(u64, i64, i64)>,
 }
 
 impl Tls {
-    pub fn new(store: &Store, settings: &Settings) -> Result<Self, String> {
-        let certificate = certificate::in_effect(store, settings)?;
+    /// With the certificate that the settings name, or one of our own where that cannot be used.
+    pub fn new(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Self, String> {
+        let certificate = certificate::at_start(store, keyring, settings)?;
         let shown = Arc::new(Shown(Mutex::new(Arc::new(certificate))));
         let mut config = ServerConfig::builder_with_provider(certificate::provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -66,16 +70,16 @@ impl Tls {
     }
 
     /// Reads the certificate that these settings name and shows it from now on; a sentence where it cannot be used.
-    pub fn change_to(&self, store: &Store, settings: &Settings) -> Result<(), String> {
+    pub fn change_to(&self, store: &Store, keyring: &Keyring, settings: &Settings) -> Result<(), String> {
         let state = states(settings);
-        let certificate = certificate::in_effect(store, settings)?;
+        let certificate = certificate::in_effect(store, keyring, settings)?;
         *self.shown.lock() = Arc::new(certificate);
         *self.lock() = Files { state, looked: Some(Instant::now()) };
         Ok(())
     }
 
     /// Reads the files again if they have changed since.
-    pub fn look_at_files(&self, store: &Store, settings: &Settings, now: Instant) {
+    pub fn look_at_files(&self, store: &Store, keyring: &RwLock<Keyring>, settings: &Settings, now: Instant) {
         {
             let mut files = self.lock();
             let is_due =
@@ -90,11 +94,12 @@ impl Tls {
             }
             files.state = state;
         }
-        self.read_again(store, settings);
+        self.read_again(store, keyring, settings);
     }
 
-    pub fn read_again(&self, store: &Store, settings: &Settings) {
-        match self.change_to(store, settings) {
+    pub fn read_again(&self, store: &Store, keyring: &RwLock<Keyring>, settings: &Settings) {
+        let keyring = keyring.read().expect("no holder of this lock panics");
+        match self.change_to(store, &keyring, settings) {
             Ok(()) => log::info!("the TLS certificate was read again"),
             Err(why) => log::error!("the TLS certificate from before stays in use: {why}"),
         }
@@ -124,7 +129,7 @@ impl Tls {
 
 fn states(settings: &Settings) -> Vec<FileState> {
     let state = |path: &std::path::Path| FileState {
-        changed: fs::metadata(path).ok().and_then(|meta| Some((meta.modified().ok()?, meta.len()))),
+        changed: fs::metadata(path).ok().map(|meta| (meta.ino(), meta.ctime(), meta.ctime_nsec())),
         path: path.to_owned(),
     };
     [settings.tlscert.get(), settings.tlskey.get()].into_iter().flatten().map(state).collect()

@@ -264,9 +264,11 @@ impl Settings {
         let mut settings = self.clone();
         match key.place {
             Place::Pointer => panic!("mailroot does not lie in the store"),
-            Place::Store if key.name == "tlscert" && typed.len() == 2 => {
+            // A certificate comes with its key: the one named with it, or the one in the same file.
+            Place::Store if key.name == "tlscert" && matches!(typed.len(), 1 | 2) => {
                 settings.read_typed(key, &typed[0])?;
-                settings.read_typed(find("tlskey").expect("it is a key"), &typed[1])?;
+                let file = typed.get(1).map_or(DEFAULT, String::as_str);
+                settings.read_typed(find("tlskey").expect("it is a key"), file)?;
             }
             Place::Store => settings.read_typed(key, &typed.join(" "))?,
             Place::Sockets => {
