@@ -17,8 +17,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
-use zeroize::Zeroizing;
 use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
 
 use crate::auth::seal::Key;
 use crate::keyring::Keyring;
@@ -105,13 +105,16 @@ fn our_own(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Cert
     let stored = stored.filter(|row| row.hostname == hostname);
     let opened = stored.as_ref().and_then(|row| Some((row, private_key(row, keyring.key().ok())?)));
     if stored.is_some() && opened.is_none() {
-        let trouble = keyring.key().err().map_or_else(|| "its key was sealed under another one".into(), |t| t.to_string());
-        log::error!("the TLS certificate in the mail store cannot be used, so clients are shown a new one: {trouble}");
+        let trouble = keyring
+            .key()
+            .err()
+            .map_or_else(|| "its key was sealed under another one".into(), |t| t.to_string());
+        log::error!(
+            "the TLS certificate in the mail store cannot be used, so clients are shown a new one: {trouble}"
+        );
     }
     let (certificate, private, is_kept) = match opened {
-        Some((row, private)) => {
-            (row.certificate.clone(), private, matches!(row.key, PrivateKey::Sealed(_)))
-        }
+        Some((row, private)) => (row.certificate.clone(), private, matches!(row.key, PrivateKey::Sealed(_))),
         None => {
             let (certificate, private) = make(hostname, OffsetDateTime::now_utc())
                 .map_err(|e| format!("a certificate cannot be made: {e}"))?;
@@ -129,12 +132,7 @@ fn our_own(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Cert
     certified(vec![certificate.into()], PrivateKeyDer::Pkcs8(private.to_vec().into()))
 }
 
-fn sealed(
-    certificate: Vec<u8>,
-    private: &[u8],
-    hostname: &str,
-    key: &Key,
-) -> io::Result<CertificateRow> {
+fn sealed(certificate: Vec<u8>, private: &[u8], hostname: &str, key: &Key) -> io::Result<CertificateRow> {
     let private = key.seal_private_key(private, &certificate, random::octets()?);
     Ok(CertificateRow { certificate, key: PrivateKey::Sealed(private), hostname: hostname.to_owned() })
 }

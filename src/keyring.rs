@@ -157,6 +157,13 @@ fn place(mailroot: &MailRoot) -> (PathBuf, bool) {
     }
 }
 
+/// The directory of the key file where that does not lie in the mail store directory and is ours to replace.
+pub fn directory_elsewhere(mailroot: &MailRoot) -> Option<PathBuf> {
+    let (path, is_foreign) = place(mailroot);
+    let directory = directory_of(&path);
+    (!is_foreign && directory != mailroot.dir).then(|| directory.to_owned())
+}
+
 fn load_known(path: &Path, is_foreign: bool, id: KeyId) -> Result<Key, Trouble> {
     let next = beside(path, ".next");
     match read(&next, false) {

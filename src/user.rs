@@ -19,8 +19,12 @@ pub struct User {
 impl User {
     /// The user of this number. One that no file names has the group `gid` and no others.
     pub fn of_id(uid: u32, gid: u32) -> Self {
-        Self::find(&read("/etc/passwd"), &read("/etc/group"), |_, id| id == uid)
-            .unwrap_or(Self { uid, gid, groups: Vec::new(), name: None })
+        Self::find(&read("/etc/passwd"), &read("/etc/group"), |_, id| id == uid).unwrap_or(Self {
+            uid,
+            gid,
+            groups: Vec::new(),
+            name: None,
+        })
     }
 
     /// The user of this process.
@@ -67,8 +71,10 @@ mod tests {
 
     #[test]
     fn a_user_has_the_groups_that_name_it() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nwinpop:x:998:997::/var/lib/winpop:/usr/sbin/nologin\n";
-        let group = "root:x:0:\nssl-cert:x:110:postgres,winpop\nwinpop:x:997:winpop\nmail:x:8:winpopper\nbroken:x\n";
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\nbroken\nwinpop:x:998:997::/var/lib/winpop:/usr/sbin/nologin\n";
+        let group =
+            "root:x:0:\nssl-cert:x:110:postgres,winpop\nwinpop:x:997:winpop\nmail:x:8:winpopper\nbroken:x\n";
         let user = User::find(passwd, group, |_, uid| uid == 998).unwrap();
         assert_eq!((user.gid, &user.groups[..], user.to_string().as_str()), (997, &[110][..], "winpop"));
         assert_eq!(User::find(passwd, group, |name, _| name == "nobody"), None);

@@ -89,7 +89,11 @@ impl Key {
         std::str::from_utf8(&password).map(|password| Zeroizing::new(password.to_owned())).map_err(|_| Closed)
     }
 
-    pub fn open_private_key(&self, sealed: &Sealed, certificate: &[u8]) -> Result<Zeroizing<Vec<u8>>, Closed> {
+    pub fn open_private_key(
+        &self,
+        sealed: &Sealed,
+        certificate: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Closed> {
         self.open_octets(sealed, &of_private_key(certificate))
     }
 

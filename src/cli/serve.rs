@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::confinement::confine;
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
 use crate::control::connect;
@@ -10,14 +11,17 @@ use crate::mailroot::MailRoot;
 use crate::serve::{self, Running};
 use crate::settings::Settings;
 use crate::store::{OpenError, OpenErrorKind, Store};
+use crate::user::User;
 
 /// How long an administrator's command, or a service that is ending, may hold the data file before this gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
+    let notes = confine(&mailroot)?;
     let store = open(&mailroot, Store::open)?;
     let settings = settings_with_log(&store)?;
+    notes.iter().for_each(|note| log::info!("{note}"));
     let running = start(store, mailroot, settings)?;
     running.run();
     Ok(())
@@ -61,6 +65,11 @@ pub fn open(
             OpenErrorKind::Missing => {
                 return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
                     .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
+            }
+            OpenErrorKind::Io(ref io) if io.kind() == std::io::ErrorKind::PermissionDenied => {
+                let (user, dir) = (User::of_this_process(), mailroot.dir.display());
+                return Err(Refusal::fault(error)
+                    .with_hint(format!("The service runs as the user {user}. Give the store to it: winpop set user {user}, or chown -R {user} {dir}")));
             }
             _ => return Err(Refusal::fault(error)),
         }

@@ -253,7 +253,10 @@ impl Running {
 async fn signal_to_end(signals: &mut Signals, service: &Arc<Service>) {
     while let Some(Ok(Signal::Hup)) = signals.next().await {
         let service = service.clone();
-        smol::unblock(move || service.tls.read_again(&service.store, &service.accounts.keyring, &service.settings())).await;
+        smol::unblock(move || {
+            service.tls.read_again(&service.store, &service.accounts.keyring, &service.settings())
+        })
+        .await;
     }
 }
 

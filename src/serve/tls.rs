@@ -17,8 +17,8 @@ use futures_rustls::rustls::{self, ServerConfig};
 use smol::future::FutureExt;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
 

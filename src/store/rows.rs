@@ -184,7 +184,9 @@ impl Row for CertificateRow {
 
     fn from_row(row: &[u8]) -> Result<Self, BadRow> {
         match bincode::decode_from_slice(row, coding()) {
-            Ok((CertificateVersions::V1 { certificate, key, hostname }, consumed)) if consumed == row.len() => {
+            Ok((CertificateVersions::V1 { certificate, key, hostname }, consumed))
+                if consumed == row.len() =>
+            {
                 Ok(Self { certificate, key: PrivateKey::Clear(key), hostname })
             }
             Ok((CertificateVersions::V2(sealed @ Self { key: PrivateKey::Sealed(_), .. }), consumed))
@@ -266,7 +268,8 @@ mod tests {
         };
         // Version, then three lengths with what they are of.
         let row = clear.to_row();
-        let lengths = [&3u64.to_le_bytes()[..], &[1, 2, 3], &2u64.to_le_bytes(), &[4, 5], &9u64.to_le_bytes()];
+        let lengths =
+            [&3u64.to_le_bytes()[..], &[1, 2, 3], &2u64.to_le_bytes(), &[4, 5], &9u64.to_le_bytes()];
         assert_eq!(row, [&0u32.to_le_bytes()[..], &lengths.concat(), b"a.example"].concat());
         assert!(CertificateRow::from_row(&row) == Ok(clear.clone()));
         let key = crate::auth::seal::Key::new([7; 32]);
