@@ -1,8 +1,10 @@
 //! Where the mail store is: the directory with the data file and the control socket.
 //!
-//! In the order of who decides: `--mailroot`, `WINPOP_MAILROOT`, the pointer file that `set mailroot` writes,
-//! the default. The pointer file is `/etc/winpop/mailroot`, or `winpop/mailroot` in the user's own
-//! configuration for one who is not root.
+//! In the order of who decides: `--mailroot`, `WINPOP_MAILROOT`, the pointer file that `set mailroot` writes, the default.
+//!
+//! The machine has one mail store: `/etc/winpop/mailroot` points to it, or it is `/var/lib/winpop`. Root uses that one, and so does
+//! the user who owns its directory, which is the user of the service: so both always mean the same store. Any other user
+//! has a store of their own, with its pointer in `winpop/mailroot` of their configuration.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -18,6 +20,7 @@ pub const PATH_CHARACTERS_MAX: usize = 260;
 
 const POINTER_OF_MACHINE: &str = "/etc/winpop/mailroot";
 const DEFAULT_OF_MACHINE: &str = "/var/lib/winpop";
+const ROOT: u32 = 0;
 const DATA_FILE: &str = "winpop.db";
 pub const KEY_FILE: &str = "winpop.key";
 const SOCKET: &str = "winpop.sock";
@@ -28,7 +31,10 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// as one that is not set.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
-    pub is_root: bool,
+    /// Whose process it is.
+    pub user: u32,
+    /// The pointer file and the default directory of the machine's store; empty where there shall be none.
+    pub machine: (PathBuf, PathBuf),
     pub winpop_mailroot: Option<OsString>,
     pub xdg_config_home: Option<OsString>,
     pub xdg_data_home: Option<OsString>,
@@ -45,6 +51,8 @@ pub struct MailRoot {
     pub pointer: PathBuf,
     /// The directory where nobody names one.
     pub default_dir: PathBuf,
+    /// The directory of the machine's store, where this is a user's own and the machine has one too.
+    pub of_machine: Option<PathBuf>,
 }
 
 /// Who said which directory it is.
@@ -67,7 +75,8 @@ pub struct Unusable {
 impl Environment {
     pub fn of_this_process() -> Self {
         Self {
-            is_root: rustix::process::geteuid().is_root(),
+            user: rustix::process::geteuid().as_raw(),
+            machine: (POINTER_OF_MACHINE.into(), DEFAULT_OF_MACHINE.into()),
             winpop_mailroot: std::env::var_os("WINPOP_MAILROOT"),
             xdg_config_home: std::env::var_os("XDG_CONFIG_HOME"),
             xdg_data_home: std::env::var_os("XDG_DATA_HOME"),
@@ -75,18 +84,25 @@ impl Environment {
         }
     }
 
-    fn pointer(&self) -> Result<PathBuf, Unusable> {
-        if self.is_root {
-            return Ok(POINTER_OF_MACHINE.into());
+    /// The pointer file and the default directory that hold for this user.
+    fn places(&self) -> Result<(PathBuf, PathBuf), Unusable> {
+        if self.has_the_store_of_the_machine() {
+            return Ok(self.machine.clone());
         }
-        Ok(self.base(&self.xdg_config_home, ".config")?.join("winpop/mailroot"))
+        let pointer = self.base(&self.xdg_config_home, ".config")?.join("winpop/mailroot");
+        let default_dir = self.base(&self.xdg_data_home, ".local/share")?.join("winpop");
+        Ok((pointer, default_dir))
     }
 
-    fn default_dir(&self) -> Result<PathBuf, Unusable> {
-        if self.is_root {
-            return Ok(DEFAULT_OF_MACHINE.into());
-        }
-        Ok(self.base(&self.xdg_data_home, ".local/share")?.join("winpop"))
+    fn has_the_store_of_the_machine(&self) -> bool {
+        self.user == ROOT
+            || fs::metadata(self.dir_of_machine()).is_ok_and(|dir| dir.is_dir() && dir.uid() == self.user)
+    }
+
+    /// The directory of the machine's store, whether or not it is there.
+    fn dir_of_machine(&self) -> PathBuf {
+        let (pointer, default_dir) = &self.machine;
+        pointed_to(pointer).ok().flatten().unwrap_or_else(|| default_dir.clone())
     }
 
     /// A base directory of the XDG specification; a relative one is ignored, as it says.
@@ -108,17 +124,17 @@ impl MailRoot {
         if let Some(dir) = given.or(variable.map(Path::new)) {
             let named_by = if given.is_some() { NamedBy::CommandLine } else { NamedBy::Variable };
             // Without a home there are no places of one's own; those of the machine are what is left.
-            let pointer = environment.pointer().unwrap_or_else(|_| POINTER_OF_MACHINE.into());
-            let default_dir = environment.default_dir().unwrap_or_else(|_| DEFAULT_OF_MACHINE.into());
-            return Ok(Self { dir: absolute(dir)?, named_by, pointer, default_dir });
+            let (pointer, default_dir) = environment.places().unwrap_or_else(|_| environment.machine.clone());
+            return Ok(Self { dir: absolute(dir)?, named_by, pointer, default_dir, of_machine: None });
         }
-        let pointer = environment.pointer()?;
-        let default_dir = environment.default_dir()?;
+        let (pointer, default_dir) = environment.places()?;
         let (dir, named_by) = match pointed_to(&pointer)? {
             Some(dir) => (dir, NamedBy::Pointer),
             None => (default_dir.clone(), NamedBy::Default),
         };
-        Ok(Self { dir, named_by, pointer, default_dir })
+        let of_machine = environment.dir_of_machine();
+        let is_private = !environment.has_the_store_of_the_machine() && of_machine.is_dir();
+        Ok(Self { dir, named_by, pointer, default_dir, of_machine: is_private.then_some(of_machine) })
     }
 
     pub fn data_file(&self) -> PathBuf {
@@ -132,6 +148,11 @@ impl MailRoot {
 
     pub fn socket(&self) -> PathBuf {
         self.dir.join(SOCKET)
+    }
+
+    /// Whether `set mailroot` is for the machine's store, and not for one of a user's own.
+    pub fn is_of_machine(&self) -> bool {
+        self.pointer == Path::new(POINTER_OF_MACHINE)
     }
 
     /// The directory that the next start takes, as far as can be told from here.
@@ -240,7 +261,7 @@ mod tests {
 
     /// A user with an empty home of their own.
     fn user(home: &Path) -> Environment {
-        Environment { home: Some(home.into()), ..Environment::default() }
+        Environment { user: 1000, home: Some(home.into()), ..Environment::default() }
     }
 
     fn scratch(name: &str) -> PathBuf {
@@ -278,22 +299,51 @@ mod tests {
     }
 
     #[test]
-    fn root_has_the_places_of_the_machine_and_others_those_of_xdg() {
+    fn a_users_places_are_those_of_xdg() {
         let mut environment = user(Path::new("/home/bob"));
         environment.xdg_config_home = Some("/cfg".into());
         environment.xdg_data_home = Some("/data".into());
-        assert_eq!(environment.pointer().unwrap(), Path::new("/cfg/winpop/mailroot"));
-        assert_eq!(environment.default_dir().unwrap(), Path::new("/data/winpop"));
+        assert_eq!(environment.places(), Ok(("/cfg/winpop/mailroot".into(), "/data/winpop".into())));
         environment.xdg_data_home = Some("relative".into());
-        assert_eq!(environment.default_dir().unwrap(), Path::new("/home/bob/.local/share/winpop"));
-        environment.is_root = true;
-        assert_eq!(environment.pointer().unwrap(), Path::new("/etc/winpop/mailroot"));
-        assert_eq!(environment.default_dir().unwrap(), Path::new("/var/lib/winpop"));
+        assert_eq!(environment.places().unwrap().1, Path::new("/home/bob/.local/share/winpop"));
+    }
+
+    /// Root, who administers, and the user of the service must not mean two stores.
+    #[test]
+    fn root_and_the_owner_of_the_machines_store_mean_the_same_one() {
+        let home = scratch("machine");
+        let owner = fs::metadata(&home).unwrap().uid();
+        let (pointer, default_dir, other) =
+            (home.join("etc/mailroot"), home.join("default"), home.join("other"));
+        [&default_dir, &other].iter().for_each(|dir| fs::create_dir(dir).unwrap());
+        let machine = (pointer.clone(), default_dir.clone());
+        let found = |user: u32| {
+            let environment = Environment {
+                user,
+                machine: machine.clone(),
+                home: Some(home.clone().into()),
+                ..Environment::default()
+            };
+            MailRoot::find(None, &environment).unwrap()
+        };
+        for user in [ROOT, owner] {
+            assert_eq!((found(user).dir, found(user).of_machine), (default_dir.clone(), None));
+        }
+        found(ROOT).point_to(&other).unwrap();
+        for user in [ROOT, owner] {
+            assert_eq!((found(user).dir, found(user).pointer), (other.clone(), pointer.clone()));
+        }
+        let private = found(owner + 1000);
+        assert_eq!(private.dir, home.join(".local/share/winpop"));
+        assert_eq!(private.of_machine, Some(other.clone()));
+        fs::remove_dir(&other).unwrap();
+        assert_eq!(found(owner + 1000).of_machine, None);
+        fs::remove_dir_all(home).unwrap();
     }
 
     #[test]
     fn without_a_home_the_directory_must_be_named() {
-        let nobody = Environment::default();
+        let nobody = Environment { user: 1000, ..Environment::default() };
         assert!(MailRoot::find(None, &nobody).is_err());
         assert_eq!(
             MailRoot::find(Some(Path::new("/srv/mail")), &nobody).unwrap().dir,

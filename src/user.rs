@@ -27,6 +27,15 @@ impl User {
         })
     }
 
+    /// The user of this name, or of this number, whether or not a file names it.
+    pub fn named(typed: &str) -> Option<Self> {
+        let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
+        Self::find(&passwd, &group, |name, _| name == typed).or_else(|| {
+            let uid = typed.parse().ok()?;
+            Some(Self::of_id(uid, uid))
+        })
+    }
+
     /// The user of this process.
     pub fn of_this_process() -> Self {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());

@@ -1,19 +1,21 @@
 //! `set` and `get`.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::Context;
 use super::commands::{Get, Set};
 use super::reply::{Changed, Code, Refusal, Reply, SettingLine};
+use super::{Context, ownership, relocate};
 use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
 use crate::settings::{self, Effect, Key, Place, Settings};
-use crate::store::{OpenErrorKind, Read, Store};
+use crate::store::{Read, Store};
 
 /// Says for `mailroot` too that it shall be the default again.
-const DEFAULT: &str = "default";
+pub const DEFAULT: &str = "default";
+
+/// What `get mailroot` says where the setting is not asked.
+const BY_COMMAND_LINE: &str = "named by --mailroot";
+const BY_VARIABLE: &str = "named by WINPOP_MAILROOT";
 
 impl Set {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
@@ -26,14 +28,21 @@ impl Set {
             return Err(Refusal::new(Code::Usage, "/move goes with mailroot only"));
         }
         match key.place {
-            Place::Pointer => self.set_mailroot(store, context),
+            Place::Pointer => relocate::set_mailroot(self, &relocate::Present::of(store)?, context.mailroot),
+            Place::Owner => ownership::set_user(self, context),
             Place::Store | Place::Sockets => self.set_stored(key, store, context),
         }
     }
 
+    /// Whether it is the place of the mail store that is set: by the administrator's own process, for a service may be
+    /// unable to write there. Refused where there is no such setting.
+    pub fn is_mailroot(&self) -> Result<bool, Refusal> {
+        Ok(find(&self.key)?.place == Place::Pointer)
+    }
+
     /// Whether the setting lies in the store. Refused where there is no such setting.
     pub fn is_stored(&self) -> Result<bool, Refusal> {
-        Ok(find(&self.key)?.place != Place::Pointer)
+        Ok(matches!(find(&self.key)?.place, Place::Store | Place::Sockets))
     }
 
     /// The command with its path as seen from the present directory of whoever typed it.
@@ -100,64 +109,6 @@ impl Set {
         };
         Ok(Changed { notes, ..Changed::new("set", &key.name, message) }.into())
     }
-
-    fn set_mailroot(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
-        let old = context.mailroot;
-        let new = match &self.values[..] {
-            [word] if word.eq_ignore_ascii_case(DEFAULT) => old.default_dir.clone(),
-            [path] if Path::new(path).is_absolute() => mailroot::absolute(Path::new(path))?,
-            [path] => {
-                return Err(Refusal::new(Code::Malformed, format!("\"{path}\" is not an absolute path")));
-            }
-            _ => {
-                return Err(Refusal::new(Code::Usage, "mailroot is one directory")
-                    .with_hint("A path with spaces in it stands in quotes"));
-            }
-        };
-        mailroot::check(&new)?;
-        if self.move_mail {
-            if context.service.is_some() {
-                return Err(Refusal::new(
-                    Code::Busy,
-                    "the mail store cannot be moved while the service runs",
-                )
-                .with_hint("Stop the service and try again"));
-            }
-            move_store(&old.dir, &new)?;
-        } else if new != old.dir {
-            found_store(&new, store)?;
-        }
-        old.point_to(&new).map_err(|error| {
-            Refusal::fault(format!("{} cannot be written: {error}", old.pointer.display()))
-        })?;
-
-        let message = format!("mailroot is now {}", new.display());
-        let notes = self.mailroot_notes(&new, store, context)?;
-        Ok(Changed { notes, ..Changed::new("set", &"mailroot", message) }.into())
-    }
-
-    fn mailroot_notes(&self, new: &Path, store: &Store, context: &Context) -> Result<Vec<String>, Refusal> {
-        let old = context.mailroot;
-        let mut notes = vec!["it takes effect at the next start of the service".to_owned()];
-        if *new == old.dir {
-            return Ok(notes);
-        }
-        if context.service.is_some() {
-            notes.push(format!(
-                "until then the service goes on with {}, while winpop already looks into the new one",
-                old.dir.display()
-            ));
-        }
-        if !self.move_mail && mail_is_in(store)? {
-            notes.push(format!("the domains, mailboxes and mail in {} stay there", old.dir.display()));
-        }
-        match old.named_by {
-            NamedBy::CommandLine => notes.push("--mailroot goes before this setting".to_owned()),
-            NamedBy::Variable => notes.push("WINPOP_MAILROOT goes before this setting".to_owned()),
-            NamedBy::Pointer | NamedBy::Default => {}
-        }
-        Ok(notes)
-    }
 }
 
 impl Get {
@@ -189,11 +140,19 @@ fn line(key: &Key, settings: &Settings, mailroot: &MailRoot) -> SettingLine {
         Place::Pointer => {
             (mailroot.at_next_start().display().to_string(), mailroot.default_dir.display().to_string())
         }
+        Place::Owner => {
+            let owner = ownership::owner(mailroot).map_or_else(String::new, |owner| owner.to_string());
+            (owner.clone(), owner)
+        }
         Place::Store | Place::Sockets => (settings.text(key), Settings::default().text(key)),
     };
     SettingLine {
         setting: key.name.to_owned(),
-        meaning: settings.meaning(key),
+        meaning: match (key.place, mailroot.named_by) {
+            (Place::Pointer, NamedBy::CommandLine) => Some(BY_COMMAND_LINE.to_owned()),
+            (Place::Pointer, NamedBy::Variable) => Some(BY_VARIABLE.to_owned()),
+            _ => settings.meaning(key),
+        },
         is_default: value == default,
         value,
         default,
@@ -201,9 +160,9 @@ fn line(key: &Key, settings: &Settings, mailroot: &MailRoot) -> SettingLine {
     }
 }
 
-type Rows = Vec<(String, String)>;
+pub type Rows = Vec<(String, String)>;
 
-fn stored_rows(store: &Store) -> Result<Rows, Refusal> {
+pub fn stored_rows(store: &Store) -> Result<Rows, Refusal> {
     store.read().and_then(|view| view.settings()).map_err(Refusal::fault)
 }
 
@@ -231,65 +190,4 @@ fn store_settings(store: &Store, rows: Rows, before: &Settings, after: &Settings
             .with_hint("Look at them and try again")),
         Err(fault) => Err(Refusal::fault(fault)),
     }
-}
-
-fn mail_is_in(store: &Store) -> Result<bool, Refusal> {
-    let totals = store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?;
-    Ok(totals.domains > 0)
-}
-
-/// Makes a store with today's settings in a directory that has none. One that is there keeps its own.
-fn found_store(dir: &Path, today: &Store) -> Result<(), Refusal> {
-    mailroot::create(dir)
-        .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", dir.display())))?;
-    let rows = stored_rows(today)?;
-    let store = match Store::create(&mailroot::data_file(dir)) {
-        Ok(store) => store,
-        Err(error) if matches!(error.kind, OpenErrorKind::AlreadyExists | OpenErrorKind::Locked) => {
-            return Ok(());
-        }
-        Err(error) => return Err(Refusal::fault(error)),
-    };
-    let written =
-        store.write(move |tx| rows.iter().try_for_each(|(key, text)| tx.set_setting(key, Some(text))));
-    written.wait().map_err(Refusal::fault)
-}
-
-/// Moves the files of the store, which this process has open and locked, to a directory that has none.
-fn move_store(from: &Path, to: &Path) -> Result<(), Refusal> {
-    if from == to {
-        return Ok(());
-    }
-    if mailroot::data_file(to).exists() {
-        return Err(Refusal::new(Code::Exists, format!("there is a mail store in {} already", to.display()))
-            .with_hint("Name another directory, or leave out /move to use that one"));
-    }
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::CrossesDevices => {
-            Refusal::fault(format!("{} lies on another file system", to.display())).with_hint(format!(
-                "Copy the store with pop3svc backup {}, then set mailroot without /move",
-                mailroot::data_file(to).display()
-            ))
-        }
-        _ => Refusal::fault(format!("the mail store cannot be moved to {}: {error}", to.display())),
-    };
-    mailroot::create(to).map_err(failed)?;
-    let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
-    for (old, new) in mailroot::files(from).into_iter().zip(mailroot::files(to)) {
-        match fs::rename(&old, &new) {
-            Ok(()) => moved.push((old, new)),
-            // A store without a key file is whole.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                for (old, new) in moved.iter().rev() {
-                    fs::rename(new, old).map_err(failed)?;
-                }
-                return Err(failed(error));
-            }
-        }
-    }
-    for dir in [to, from] {
-        fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-    }
-    Ok(())
 }

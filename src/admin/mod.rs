@@ -15,7 +15,9 @@
 mod configure;
 mod directory;
 mod key;
+mod ownership;
 mod quota;
+mod relocate;
 mod statistics;
 mod submission;
 mod upkeep;
@@ -27,6 +29,7 @@ pub mod secret;
 
 pub use commands::Op;
 pub use directory::Target;
+pub use relocate::{Present, set_mailroot};
 pub use reply::{Refusal, Reply};
 pub use submission::{Submission, deliver, receiver};
 pub use upkeep::{check, repair};

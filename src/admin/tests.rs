@@ -26,6 +26,13 @@ impl Bench {
         }
     }
 
+    /// `set mailroot` as the tool carries it out beside a service.
+    fn set_while_served(&self, op: &Op) -> Result<Reply, Refusal> {
+        let Op::Set(set) = op else { panic!() };
+        let Reply::Settings { settings } = self.run(&Op::Get(Get { key: None }), None)? else { panic!() };
+        set_mailroot(set, &Present::told(&settings, false)?, &self.mailroot)
+    }
+
     fn get(&self, key: &str) -> String {
         match self.run(&Op::Get(Get { key: Some(key.to_owned()) }), None) {
             Ok(Reply::Settings { settings }) => settings[0].value.clone(),
@@ -119,8 +126,7 @@ fn mail_moves_only_when_told_to_and_only_while_stopped() {
     let bench = Bench::new("move");
     let new = bench.home.join("moved");
     let move_there = set("mailroot", new.to_str().unwrap(), true);
-    let service = Listening::default();
-    assert_eq!(bench.run(&move_there, Some(&service)).unwrap_err().code, Code::Busy);
+    assert_eq!(bench.set_while_served(&move_there).unwrap_err().code, Code::Busy);
     assert!(bench.mailroot.data_file().exists() && !new.exists());
 
     bench.run(&move_there, None).unwrap();
@@ -136,7 +142,7 @@ fn mail_moves_only_when_told_to_and_only_while_stopped() {
 #[test]
 fn a_mail_root_that_cannot_be_one_changes_nothing() {
     let bench = Bench::new("bad-root");
-    for bad in ["relative", "//server/share", "\\\\server\\share", "/proc/nowhere"] {
+    for bad in ["relative", "//server/share", "\\\\server\\share", "/proc/nowhere", "/dev/null"] {
         assert!(bench.set("mailroot", bad, None).is_err(), "{bad}");
     }
     assert!(!bench.mailroot.pointer.exists());
@@ -145,10 +151,55 @@ fn a_mail_root_that_cannot_be_one_changes_nothing() {
 #[test]
 fn a_running_service_says_which_store_is_looked_into_from_now_on() {
     let bench = Bench::new("note");
-    let service = Listening::default();
+    bench.set("port", "1110", None).unwrap();
+    bench.set("quotalimit", "1GiB", None).unwrap();
     let new = bench.home.join("new");
-    let changed = bench.set("mailroot", new.to_str().unwrap(), Some(&service)).unwrap();
+    let Reply::Changed(changed) =
+        bench.set_while_served(&set("mailroot", new.to_str().unwrap(), false)).unwrap()
+    else {
+        panic!()
+    };
     assert!(changed.notes[1].starts_with("until then the service goes on with "), "{:?}", changed.notes);
+    // The settings that it told are in the new store.
+    let founded = Store::open(&data_file(&new)).unwrap();
+    let get = |key: &str| match bench.run_on(&founded, &Op::Get(Get { key: Some(key.to_owned()) }), None) {
+        Ok(Reply::Settings { settings }) => settings[0].value.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        (get("port"), get("quotalimit"), get("tlsport")),
+        ("1110".into(), (1u64 << 30).to_string(), "995".into())
+    );
+}
+
+#[test]
+fn a_service_that_is_told_its_mail_root_by_its_unit_is_not_split_from_its_administrators() {
+    let mut bench = Bench::new("split");
+    bench.mailroot.named_by = crate::mailroot::NamedBy::Variable;
+    let refusal = bench.set_while_served(&set("mailroot", "/nowhere/new", false)).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "the running service has its mail store named by WINPOP_MAILROOT, which goes before this setting. Take that out of \
+         its unit, start it again, and then set mailroot"
+    );
+    assert!(!bench.mailroot.pointer.exists());
+}
+
+#[test]
+fn a_new_mail_root_belongs_to_the_owner_of_the_old_one() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("passed over: it takes root to give files to another user");
+        return;
+    }
+    let bench = Bench::new("owner");
+    chown(&bench.mailroot.dir, Some(12345), Some(54321)).unwrap();
+    let new = bench.home.join("new");
+    bench.set("mailroot", new.to_str().unwrap(), None).unwrap();
+    for path in [data_file(&new), new] {
+        let present = fs::metadata(&path).unwrap();
+        assert_eq!((present.uid(), present.gid()), (12345, 54321), "{}", path.display());
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! APOP (RFC 1939 section 7) and CRAM-MD5 (RFC 2195): a digest of the password and of a challenge that never
 //! comes again.
 
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 use super::hash::{hmac_md5, md5};
+use super::password::Prepared;
 use super::{Account, Refusal};
 
 /// How the digest is made.
@@ -50,13 +51,22 @@ impl Claim {
         Self { name, algorithm, challenge, digest: digest.to_ascii_lowercase() }
     }
 
+    /// RFC 1939 and RFC 2195 are older than SASLprep, and clients differ: the password counts as it was set and as
+    /// prepared. Both are looked at for every account, so that the time does not tell which one it has.
     pub fn check(&self, account: &Account) -> Result<(), Refusal> {
-        let (password, challenge) = (account.password_or_empty().as_bytes(), self.challenge.as_bytes());
+        let raw = account.password_or_empty().as_bytes();
+        let prepared = Prepared::new(raw);
+        let is_right = self.is_digest_of(raw) | self.is_digest_of(&prepared.octets);
+        account.admits(is_right.into())
+    }
+
+    fn is_digest_of(&self, password: &[u8]) -> Choice {
+        let challenge = self.challenge.as_bytes();
         let digest = match self.algorithm {
             Algorithm::Apop => md5(&[challenge, password]),
             Algorithm::CramMd5 => hmac_md5(password, &[challenge]),
         };
-        account.admits(hexadecimal(digest)[..].ct_eq(&self.digest).into())
+        hexadecimal(digest)[..].ct_eq(&self.digest)
     }
 }
 
@@ -120,6 +130,24 @@ mod tests {
         assert_eq!(replayed.check(&account("tanstaaf")), Err(Refusal::Wrong));
         let swapped = Claim::cram_md5(&[b"mrose ", &digest[..]].concat(), APOP_CHALLENGE.to_owned()).unwrap();
         assert_eq!(swapped.check(&account("tanstaaf")), Err(Refusal::Wrong));
+    }
+
+    /// U+00AA, which SASLprep makes an a, and U+00AD, which it drops.
+    #[test]
+    fn a_password_that_saslprep_changes_counts_as_set_and_as_prepared() {
+        let set = account("\u{aa}b\u{ad}c");
+        for (password, verdict) in
+            [("\u{aa}b\u{ad}c", Ok(())), ("abc", Ok(())), ("ab\u{ad}c", Err(Refusal::Wrong))]
+        {
+            let digest = hexadecimal(md5(&[APOP_CHALLENGE.as_bytes(), password.as_bytes()]));
+            assert_eq!(apop(&digest).check(&set), verdict, "{password:?} by APOP");
+            let digest = hexadecimal(hmac_md5(password.as_bytes(), &[CRAM_CHALLENGE.as_bytes()]));
+            assert_eq!(
+                cram_md5(&[b"tim ", &digest[..]].concat()).check(&set),
+                verdict,
+                "{password:?} by CRAM-MD5"
+            );
+        }
     }
 
     #[test]

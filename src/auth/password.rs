@@ -136,8 +136,8 @@ impl Verifier {
 }
 
 /// A password as PBKDF2 takes it.
-struct Prepared<'a> {
-    octets: Cow<'a, [u8]>,
+pub(super) struct Prepared<'a> {
+    pub(super) octets: Cow<'a, [u8]>,
     /// False for octets that are not UTF-8 and for what SASLprep maps to nothing: they are hashed, to take the same
     /// time, and match no password.
     can_be_password: bool,
@@ -146,7 +146,7 @@ struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     /// Normalize(password) of RFC 5802 section 2.2: SASLprep. A password that it prohibits is used as typed, as clients do:
     /// it may have been set before such passwords were refused.
-    fn new(password: &'a [u8]) -> Self {
+    pub(super) fn new(password: &'a [u8]) -> Self {
         let octets = match std::str::from_utf8(password).map(stringprep::saslprep) {
             Ok(Ok(Cow::Owned(prepared))) => Cow::Owned(prepared.into_bytes()),
             Ok(Ok(Cow::Borrowed(_)) | Err(_)) => Cow::Borrowed(password),

@@ -15,6 +15,7 @@ use crate::control::{Answer, CallError, Enclosed, PATIENCE, SILENCE_MAX, call};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
+use crate::replace::give_to_owner_of;
 use crate::store::{Incoming, OpenErrorKind, Store};
 
 /// Between two tries; doubles up to the second value.
@@ -108,19 +109,35 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
         _ => false,
     };
     if !founds {
-        let dir = mailroot.dir.display();
-        return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
-            .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
+        return Err(no_store(mailroot));
     }
     // What follows needs randomness; where there is none, no store without a key is left behind.
     random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
         .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
     match Store::create(&mailroot.data_file()) {
-        Ok(store) => Ok(Some(store)),
+        Ok(store) => {
+            // Root may make it in the directory of the user that the service runs as.
+            give_to_owner_of(&mailroot.data_file(), &mailroot.dir).map_err(Refusal::fault)?;
+            Ok(Some(store))
+        }
         // Another command has just made it.
         Err(error) if matches!(error.kind, OpenErrorKind::AlreadyExists | OpenErrorKind::Locked) => Ok(None),
         Err(error) => Err(Refusal::fault(error)),
+    }
+}
+
+/// There is no mail store yet, or the administrator has forgotten to be root.
+pub fn no_store(mailroot: &MailRoot) -> Refusal {
+    let dir = mailroot.dir.display();
+    let refusal = Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"));
+    match &mailroot.of_machine {
+        Some(of_machine) => refusal.with_hint(format!(
+            "That of this machine is in {}: run the command as root. To make one of your own: pop3svc quickstart, or winpop \
+             add DOMAIN",
+            of_machine.display()
+        )),
+        None => refusal.with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"),
     }
 }
 

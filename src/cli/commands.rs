@@ -32,9 +32,13 @@ pub enum Command {
     subcommand,
     name = "quickstart",
     note = "Prints the password of the mailbox, the settings for a client, and a curl line that fetches the \
-            first message. Without the right to use port 110, unprivileged ports are used for this run."
+            first message. Only programs of this machine can connect, unless the setting listen or --listen says \
+            otherwise. Without the right to use port 110, unprivileged ports are used for this run."
 )]
 pub struct Quickstart {
+    /// IP addresses to listen on in this run; * means all
+    #[argh(option, arg_name = "ADDRESSES")]
+    pub listen: Option<String>,
     /// the mailbox to make (default: user@example.com)
     #[argh(positional, arg_name = "USER@DOMAIN")]
     pub address: Option<String>,
@@ -46,7 +50,9 @@ pub struct Quickstart {
     subcommand,
     name = "serve",
     note = "SIGTERM and SIGINT end it: no new connections are taken, and sessions get the time of the setting \
-            shutdowngrace to end."
+            shutdowngrace to end.",
+    note = "Before it serves, it makes the domain that WINPOP_DOMAIN names, and the mailbox that WINPOP_USER names with \
+            the password in WINPOP_PASSWORD_FILE, unless they are there."
 )]
 pub struct Serve {}
 

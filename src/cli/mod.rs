@@ -8,6 +8,7 @@ mod commands;
 mod completions;
 mod confinement;
 mod deliver;
+mod first_start;
 mod help;
 mod man;
 mod quickstart;
@@ -29,8 +30,8 @@ use std::process::ExitCode;
 use argh::FromArgs as _;
 
 use crate::admin::reply::Code;
-use crate::admin::{Refusal, Reply, Request, render};
-use crate::control::{Answer, Enclosed};
+use crate::admin::{Refusal, Reply, render};
+use crate::control::Answer;
 use crate::mailroot::{self, Environment, MailRoot};
 use commands::{Command, Deliver, Link, Pop3svc};
 use help::Program;
@@ -119,7 +120,7 @@ fn run(command: Command, common: &Common) -> ExitCode {
             return exit_code;
         }
         Command::Quickstart(typed) => mailroot(common)
-            .and_then(|mailroot| quickstart::quickstart(typed.address.as_deref(), mailroot))
+            .and_then(|mailroot| quickstart::quickstart(&typed, mailroot))
             .map(|()| String::new()),
         Command::Serve(_) => mailroot(common).and_then(serve::serve).map(|()| String::new()),
         Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),
@@ -160,8 +161,7 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
         }
         Err(refusal) => return fail(program.name, &refusal),
     };
-    let answer = winpop::prepare(op)
-        .and_then(|op| carry_out::carry_out(&Request::Command(op), Enclosed::Nothing, &mailroot(&common)?));
+    let answer = winpop::prepare(op).and_then(|op| winpop::carry_out(op, &mailroot(&common)?));
     match answer {
         Ok(reply) if common.json => print(&render::json(&reply)),
         Ok(reply) => print(&render::text(&reply)),

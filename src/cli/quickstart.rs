@@ -1,20 +1,22 @@
 //! `quickstart`: from nothing to a mail fetched by a client, in a minute.
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use smol::block_on;
 
+use super::commands::Quickstart;
 use super::confinement::confine;
 use super::serve;
 use crate::address::Address;
+use crate::admin::reply::Code;
 use crate::admin::{self, Refusal, Submission};
 use crate::auth::password::{Credential, Fresh};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
 use crate::serve::{DOORS, Door, Running};
-use crate::settings::Settings;
+use crate::settings::{Listen, Settings};
 use crate::store::{OpenErrorKind, Read as _, Store};
 
 /// The mailbox that is made where none is named.
@@ -27,8 +29,10 @@ const UNPRIVILEGED: [(Door, u16); 4] =
     [(Door::Pop3, 11110), (Door::Pop3s, 11995), (Door::Smtp, 11025), (Door::Lmtp, 11024)];
 const PORTS_TRIED: u16 = 10;
 
-pub fn quickstart(typed: Option<&str>, mailroot: MailRoot) -> Result<(), Refusal> {
-    let address: Address = typed.unwrap_or(DEFAULT_ADDRESS).parse()?;
+pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal> {
+    let address: Address = typed.address.as_deref().unwrap_or(DEFAULT_ADDRESS).parse()?;
+    let listen = typed.listen.as_deref().map(str::parse::<Listen>).transpose();
+    let listen = listen.map_err(|why| Refusal::new(Code::Malformed, why))?;
     random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
         .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
@@ -41,6 +45,11 @@ pub fn quickstart(typed: Option<&str>, mailroot: MailRoot) -> Result<(), Refusal
     notes.iter().for_each(|note| log::info!("{note}"));
     let keyring = Keyring::open(&store, &mailroot).map_err(Refusal::fault)?;
     let password = make_mailbox(&store, &keyring, &address, &settings)?;
+    settings.listen = match (listen, &settings.listen) {
+        (Some(asked), _) => asked,
+        (None, Listen::All) => Listen::Only(vec![Ipv4Addr::LOCALHOST.into()]),
+        (None, named) => named.clone(),
+    };
     for (door, first) in UNPRIVILEGED {
         choose_port(&mut settings, door, first);
     }
@@ -53,6 +62,17 @@ pub fn quickstart(typed: Option<&str>, mailroot: MailRoot) -> Result<(), Refusal
     drop(output);
     running.run();
     Ok(())
+}
+
+/// How the administration tool is called: by the name under which this program was just called. The name `winpop` may not
+/// have been made yet.
+fn winpop() -> String {
+    let program = std::env::args().next().unwrap_or_else(|| "pop3svc".to_owned());
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    match program.chars().all(is_plain) {
+        true => format!("{program} winpop"),
+        false => format!("'{program}' winpop"),
+    }
 }
 
 /// Makes domain and mailbox with a first message. The password, or none where the mailbox was there before.
@@ -105,7 +125,7 @@ fn welcome(address: &Address, now: time::OffsetDateTime, id: u64) -> String {
          Your mailbox works.\n\n\
          Mail for {address} that arrives by SMTP or LMTP, or is piped into\n\
          `pop3svc deliver {address}`, lies here until you delete it.\n\
-         `winpop help` lists what an administrator can do.\n",
+         `pop3svc winpop help` lists what an administrator can do.\n",
         domain = address.domain,
     )
 }
@@ -138,7 +158,8 @@ fn instructions(running: &Running, address: &Address, password: Option<&str>, da
     match password {
         Some(password) => text += &format!("  {:<10}{password}  (shown only now)\n", "Password"),
         None => {
-            text += &format!("  {:<10}as before; to change it: winpop changepwd {address} -\n", "Password")
+            text +=
+                &format!("  {:<10}as before; to change it: {} changepwd {address} -\n", "Password", winpop())
         }
     }
     let Some(pop3) = pop3 else { return text };
@@ -147,9 +168,10 @@ fn instructions(running: &Running, address: &Address, password: Option<&str>, da
         None => address.to_string(),
     };
     text + &format!(
-        "\nIn another terminal, fetch the {}message:\n\n  curl --user '{user}' pop3://{pop3}/1\n\nCtrl-C ends the \
-         service.\n",
-        if password.is_some() { "welcome " } else { "first " }
+        "\nIn another terminal, fetch the {}message:\n\n  curl --user '{user}' pop3://{pop3}/1\n\nand administer the \
+         service:\n\n  {} help\n\nCtrl-C ends the service.\n",
+        if password.is_some() { "welcome " } else { "first " },
+        winpop(),
     )
 }
 

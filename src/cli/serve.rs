@@ -3,11 +3,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::carry_out::no_store;
 use super::confinement::confine;
+use super::first_start::FirstStart;
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
 use crate::control::connect;
-use crate::mailroot::MailRoot;
+use crate::mailroot::{self, MailRoot};
 use crate::serve::{self, Running};
 use crate::settings::Settings;
 use crate::store::{OpenError, OpenErrorKind, Store};
@@ -18,7 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
+    let first = FirstStart::from_variables(|name| std::env::var(name).ok())?;
+    if first.makes_something() {
+        mailroot::create(&mailroot.dir)
+            .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+    }
     let notes = confine(&mailroot)?;
+    first.make(&mailroot)?;
     let store = open(&mailroot, Store::open)?;
     let settings = settings_with_log(&store)?;
     notes.iter().for_each(|note| log::info!("{note}"));
@@ -62,14 +70,13 @@ pub fn open(
                 return Err(Refusal::new(Code::Busy, format!("{} is in use", file.display()))
                     .with_hint("Another command, or a backup, may be at work; try again later"));
             }
-            OpenErrorKind::Missing => {
-                return Err(Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"))
-                    .with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"));
-            }
+            OpenErrorKind::Missing => return Err(no_store(mailroot)),
             OpenErrorKind::Io(ref io) if io.kind() == std::io::ErrorKind::PermissionDenied => {
-                let (user, dir) = (User::of_this_process(), mailroot.dir.display());
-                return Err(Refusal::fault(error)
-                    .with_hint(format!("The service runs as the user {user}. Give the store to it: winpop set user {user}, or chown -R {user} {dir}")));
+                let user = User::of_this_process();
+                return Err(Refusal::fault(error).with_hint(format!(
+                    "The service runs as the user {user}, who may not open it. To give the store to that user: winpop set user \
+                     {user}"
+                )));
             }
             _ => return Err(Refusal::fault(error)),
         }

@@ -2,13 +2,17 @@
 
 use argh::FromArgs as _;
 
+use super::carry_out;
 use super::help::Program;
 use super::terminal;
 use super::words::{self, Common, Understood};
-use crate::admin::commands::{NOT_YET, Winpop};
+use crate::admin::commands::{Get, List, NOT_YET, Winpop};
 use crate::admin::reply::Code;
 use crate::admin::secret::Secret;
-use crate::admin::{Op, Refusal, Target};
+use crate::admin::{self, Op, Present, Refusal, Reply, Request, Target};
+use crate::control::{Answer, Enclosed};
+use crate::mailroot::MailRoot;
+use crate::store::{OpenErrorKind, Store};
 
 /// What came of reading the command line.
 pub enum Read {
@@ -57,6 +61,38 @@ pub fn prepare(op: Op) -> Result<Op, Refusal> {
         Op::Set(set) => Ok(Op::Set(set.seen_from_here()?)),
         op => Ok(op),
     }
+}
+
+/// Carries the command out, here or by the running service. `set mailroot` is always carried out here.
+pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
+    if let Some(dir) = &mailroot.of_machine {
+        eprintln!(
+            "winpop: note: this is the mail store in {}, of your own; that of this machine is in {}, for root",
+            mailroot.dir.display(),
+            dir.display()
+        );
+    }
+    match &op {
+        Op::Set(set) if set.is_mailroot()? && is_in_use(mailroot) => {
+            let ask = |op| run(Request::Command(op), mailroot);
+            let (settings, domains) =
+                (ask(Op::Get(Get { key: None }))?, ask(Op::List(List { domain: None }))?);
+            let (Reply::Settings { settings }, Reply::Domains { domains }) = (settings, domains) else {
+                panic!("get is answered by settings, and list by domains")
+            };
+            admin::set_mailroot(set, &Present::told(&settings, !domains.is_empty())?, mailroot)
+        }
+        _ => run(Request::Command(op), mailroot),
+    }
+}
+
+fn run(request: Request, mailroot: &MailRoot) -> Answer {
+    carry_out::carry_out(&request, Enclosed::Nothing, mailroot)
+}
+
+fn is_in_use(mailroot: &MailRoot) -> bool {
+    let opened = Store::open(&mailroot.data_file());
+    opened.is_err_and(|error| matches!(error.kind, OpenErrorKind::Locked))
 }
 
 fn password_from_elsewhere(secret: Secret) -> Result<Secret, Refusal> {

@@ -88,7 +88,7 @@ impl Model {
         if !accepted {
             return;
         }
-        let entries = mailbox().entries();
+        let entries = mailbox().entries(false);
         let listed: Vec<usize> = (0..entries.len()).filter(|index| !self.marked.contains(index)).collect();
         match words[..] {
             ["STAT"] => {

@@ -51,9 +51,11 @@ impl Session {
             Command::Stls => return self.begin_tls(user, out),
             Command::Auth { mechanism, initial } => return self.authenticate(user, mechanism, initial, out),
             Command::Mechanisms => write_mechanisms(&self.policy, out),
-            // Nothing is remembered: names and passwords are taken as UTF-8 with or without it, and message
-            // texts go out as they came in.
-            Command::Utf8 => ok(out, format_args!("UTF-8 it is")),
+            // Names and passwords are taken as UTF-8 with or without it.
+            Command::Utf8 => {
+                self.utf8 = true;
+                ok(out, format_args!("UTF-8 it is"));
+            }
             Command::Capa => write_capabilities(&self.policy, out),
             Command::Lang(range) => choose_language(range, out),
             Command::Noop | Command::Stat | Command::Rset | Command::Listed(_) => refuse(out, LOG_IN_FIRST),

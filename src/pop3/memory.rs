@@ -5,6 +5,7 @@ use super::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR
 use crate::auth::{Account, ChannelBinding, testing};
 use crate::message::{Entry, Totals, Uid};
 use crate::verdict::Login;
+use crate::wire::{self, surrogate};
 use std::time::{Duration, SystemTime};
 
 /// When every conversation begins: 2003-04-24, the day our forebear was released.
@@ -160,7 +161,7 @@ impl Conversation {
                     self.welcome()
                 }
                 Next::List if self.mailbox.fault == Some(Fault::List) => self.mailbox.trouble(),
-                Next::List => Event::Listed(self.mailbox.entries()),
+                Next::List => Event::Listed(self.mailbox.entries(self.session.takes_utf8())),
                 Next::Send(send) => self.send(&send),
                 Next::Flush => Event::Flushed,
                 Next::Commit { .. } if self.mailbox.fault == Some(Fault::Commit) => self.mailbox.trouble(),
@@ -190,7 +191,7 @@ impl Conversation {
             Some(refusal) => refusal.clone(),
             None => {
                 self.logged_in = true;
-                Login::Welcome(self.mailbox.totals())
+                Login::Welcome(self.mailbox.totals(self.session.takes_utf8()))
             }
         })
     }
@@ -203,6 +204,7 @@ impl Conversation {
             return Event::Gone;
         }
         let text = &self.mailbox.messages[send.index].text;
+        let text = &self.mailbox.given(text, self.session.takes_utf8());
         self.out.extend_from_slice(send.status.as_bytes());
         match send.body_lines {
             None => self.out.extend_from_slice(text),
@@ -214,6 +216,15 @@ impl Conversation {
 }
 
 impl Mailbox {
+    /// A text as a client gets it.
+    fn given(&self, text: &[u8], utf8: bool) -> Vec<u8> {
+        let (header, body) = text.split_at(wire::body_start(text));
+        match utf8 {
+            true => text.to_vec(),
+            false => [&surrogate::header(header), body].concat(),
+        }
+    }
+
     fn account(&self, name: &str) -> Account {
         if name != self.name {
             return testing::nobody();
@@ -222,13 +233,14 @@ impl Mailbox {
         if self.unrecoverable { Account { password: None, ..account } } else { account }
     }
 
-    pub fn entries(&self) -> Vec<Entry> {
-        let entry = |message: &Message| Entry { octets: octets_of(&message.text), uid: message.uid };
+    pub fn entries(&self, utf8: bool) -> Vec<Entry> {
+        let octets = |message: &Message| octets_of(&self.given(&message.text, utf8));
+        let entry = |message| Entry { octets: octets(message), uid: message.uid };
         self.messages.iter().map(entry).collect()
     }
 
-    pub fn totals(&self) -> Totals {
-        let octets = self.messages.iter().map(|message| octets_of(&message.text)).sum();
+    pub fn totals(&self, utf8: bool) -> Totals {
+        let octets = self.entries(utf8).iter().map(|entry| entry.octets).sum();
         Totals { messages: self.messages.len() as u64, octets }
     }
 }

@@ -30,6 +30,8 @@ pub struct Session {
     pub(super) refused_logins: u32,
     pub(super) nonces: Nonces,
     pub(super) connected: SystemTime,
+    /// Whether the client said UTF8, and so takes UTF-8 in headers (RFC 6856 section 2).
+    pub(super) utf8: bool,
     /// What the greeting asked of APOP, if it did: `<stamp@hostname>`. Stays as it was when TLS begins.
     pub(super) apop_challenge: Option<String>,
 }
@@ -93,7 +95,22 @@ impl Session {
         let stamp = nonce::stamp(&nonces.draw());
         let apop_challenge = policy.secrets_available.then(|| digest::challenge(&stamp, &policy.hostname));
         let state = State::New;
-        Self { policy, state, bad_lines: 0, refused_logins: 0, nonces, connected, apop_challenge }
+        Self {
+            policy,
+            state,
+            bad_lines: 0,
+            refused_logins: 0,
+            nonces,
+            connected,
+            utf8: false,
+            apop_challenge,
+        }
+    }
+
+    /// Whether messages, and their octets, are given as they are. Otherwise the owner gives surrogates of those whose
+    /// header is not ASCII (RFC 6856 section 5), in totals, lists and texts alike. Settled when a login is asked for.
+    pub fn takes_utf8(&self) -> bool {
+        self.utf8
     }
 
     /// Takes what happened, appends replies to `out`, and says what is wanted next.

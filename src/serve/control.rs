@@ -8,6 +8,8 @@ use crate::admin::{self, Context, Refusal, Request, Submission};
 use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
 use crate::intake::Spooling;
 use async_io::{Async, Timer};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::lock::{Semaphore, SemaphoreGuardArc};
@@ -80,9 +82,10 @@ async fn hear(
     turn: SemaphoreGuardArc,
     deliveries: Arc<Deliveries>,
 ) -> io::Result<()> {
-    let user = rustix::net::sockopt::socket_peercred(stream.get_ref())?.uid;
-    if !user.is_root() && user != rustix::process::geteuid() {
-        log::warn!("a command was not heard: it came from user {}, who may not", user.as_raw());
+    // Not by rustix: a process outside of our PID namespace has the id 0 here, which its type cannot hold.
+    let peer = getsockopt(stream.get_ref(), PeerCredentials)?;
+    if ![0, rustix::process::geteuid().as_raw()].contains(&peer.uid()) {
+        log::warn!("a command was not heard: it came from user {}, who may not", peer.uid());
         return Ok(());
     }
     let late = async {

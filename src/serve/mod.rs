@@ -301,21 +301,16 @@ impl admin::Service for Arc<Service> {
     }
 
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {
-        let mut effective = Settings::clone(&self.settings());
-        // A port that this run was given instead of the stored one stays until the stored one changes.
-        let ports = (effective.port, effective.tlsport, effective.smtpport, effective.lmtpport);
-        effective.clone_from(after);
-        if before.port == after.port {
-            effective.port = ports.0;
+        let mut effective = after.clone();
+        // What this run was given instead of the stored value stays until the stored one changes.
+        let now = self.settings();
+        for door in DOORS {
+            if door.port(before) == door.port(after) {
+                door.set_port(&mut effective, door.port(&now));
+            }
         }
-        if before.tlsport == after.tlsport {
-            effective.tlsport = ports.1;
-        }
-        if before.smtpport == after.smtpport {
-            effective.smtpport = ports.2;
-        }
-        if before.lmtpport == after.lmtpport {
-            effective.lmtpport = ports.3;
+        if before.listen == after.listen {
+            effective.listen = now.listen.clone();
         }
         // The name of the host stands in our own certificate only.
         let names_certificate = |settings: &Settings| {

@@ -11,7 +11,7 @@ use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERM
 use crate::random;
 use crate::store::{Fault, Maildrop, Revocation, StoredMessage};
 use crate::verdict::Login;
-use crate::wire::{self, Line};
+use crate::wire::{self, Line, surrogate};
 use async_io::Timer;
 use smol::future::FutureExt;
 use std::io;
@@ -209,6 +209,10 @@ impl Driver {
                 Event::LoggedIn(Login::TooSoon)
             }
             Ok(Login::Welcome(maildrop)) => {
+                let maildrop = match self.session.takes_utf8() {
+                    true => maildrop,
+                    false => maildrop.with_surrogates(),
+                };
                 let totals = maildrop.totals();
                 log::info!(
                     "{} logged in from {}: {} messages",
@@ -281,6 +285,11 @@ impl Driver {
             Some(lines) => wire::top_end(&message.text, lines),
         };
         let (mut status, mut prefix) = (send.status.as_bytes(), std::mem::take(&mut message.prefix));
+        let mut header_end = 0;
+        if message.needs_surrogate {
+            header_end = wire::body_start(&message.text);
+            prefix = [surrogate::header(&prefix), surrogate::header(&message.text[..header_end])].concat();
+        }
         for piece in message.pieces(end) {
             // Only a long text takes so long that its pages may be gone when their turn comes.
             if piece.start > 0 && !message.is_piece_ready(piece.clone()) {
@@ -294,7 +303,8 @@ impl Driver {
                 }
             }
             let terminator = if piece.end == end { TERMINATOR } else { b"" };
-            connection.send(&[status, &prefix, &message.text[piece], terminator]).await?;
+            let text = &message.text[piece.start.max(header_end).min(piece.end)..piece.end];
+            connection.send(&[status, &prefix, text, terminator]).await?;
             status = b"";
             prefix.clear();
         }

@@ -67,6 +67,8 @@ pub enum Place {
     Store,
     /// `mailroot`: in the pointer file, since the store cannot say where it is.
     Pointer,
+    /// `user`: it is the owner of the mail store.
+    Owner,
     /// `socket`: four settings under one name.
     Sockets,
 }
@@ -220,9 +222,19 @@ static SOCKET: Key = Key {
 /// The settings that `socket` sets, in the order in which they are typed.
 const FOUR_SOCKETS: [&str; 4] = ["socketbacklog", "socketmax", "socketmin", "socketthreshold"];
 
+static USER: Key = Key {
+    name: "user",
+    aliases: &[],
+    allowed: || "a user of this machine, by name or number".to_owned(),
+    default: "the owner of the mail store",
+    effect: Effect::NextStart,
+    help: "User that the service becomes when root starts it; setting it gives the mail store to that user",
+    place: Place::Owner,
+};
+
 /// All keys, in the order in which they are shown.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    std::iter::once(&MAILROOT).chain(STORED).chain(std::iter::once(&SOCKET))
+    [&MAILROOT, &USER].into_iter().chain(STORED).chain(std::iter::once(&SOCKET))
 }
 
 /// The key of that name or alias, in any case.
@@ -258,12 +270,24 @@ impl Settings {
         (settings, complaints)
     }
 
+    /// The settings that [`Settings::text`] shows as pairs of key and text; what does not lie in the store is left out.
+    pub fn from_shown<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Refused> {
+        let mut settings = Self::default();
+        for (name, text) in pairs {
+            if let Some(key) = STORED.iter().find(|key| key.name == name) {
+                settings.read_typed(key, text)?;
+            }
+        }
+        settings.check()?;
+        Ok(settings)
+    }
+
     /// These settings with one of them, or the four of `socket`, changed as typed. The words of a list may be
     /// one or several. Not for `mailroot`, which lies elsewhere.
     pub fn with(&self, key: &Key, typed: &[String]) -> Result<Self, Refused> {
         let mut settings = self.clone();
         match key.place {
-            Place::Pointer => panic!("mailroot does not lie in the store"),
+            Place::Pointer | Place::Owner => panic!("{} does not lie in the store", key.name),
             // A certificate comes with its key: the one named with it, or the one in the same file.
             Place::Store if key.name == "tlscert" && matches!(typed.len(), 1 | 2) => {
                 settings.read_typed(key, &typed[0])?;

@@ -267,6 +267,8 @@ impl<'a> Check<'a> {
         };
         owner.seen.messages += 1;
         owner.seen.octets = owner.seen.octets.saturating_add(row.octets);
+        owner.seen.octets_without_utf8 =
+            owner.seen.octets_without_utf8.saturating_add(row.octets_without_utf8());
         if owner.stored.is_some_and(|stored| sequence >= stored.next_sequence) {
             let name = owner.name.clone();
             self.report.find(format!("message {sequence} of {name} has a number that was never given out"));
@@ -284,10 +286,14 @@ impl<'a> Check<'a> {
             let of_it = expected.entry(*id).or_default();
             of_it.messages += owner.seen.messages;
             of_it.octets = of_it.octets.saturating_add(owner.seen.octets);
+            of_it.octets_without_utf8 =
+                of_it.octets_without_utf8.saturating_add(owner.seen.octets_without_utf8);
             if let Some(domain) = owner.domain {
                 let of_domain = expected.entry(domain).or_default();
                 of_domain.messages += owner.seen.messages;
                 of_domain.octets = of_domain.octets.saturating_add(owner.seen.octets);
+                of_domain.octets_without_utf8 =
+                    of_domain.octets_without_utf8.saturating_add(owner.seen.octets_without_utf8);
                 of_domain.mailboxes += 1;
                 whole.mailboxes += 1;
                 whole.messages += owner.seen.messages;

@@ -6,6 +6,7 @@ use super::quota;
 use super::rows::{DomainRow, MailboxRow, MessageRow, Row, TextRow};
 use crate::address::Address;
 use crate::verdict;
+use crate::wire::surrogate;
 use redb::ReadableTable;
 use std::collections::HashMap;
 use std::io;
@@ -44,6 +45,15 @@ impl Letter {
     /// What LIST will announce for it.
     fn octets_with(&self, text: &Incoming) -> u64 {
         self.prefix.len() as u64 + text.octets
+    }
+
+    /// The same of its surrogate, if it needs one: a sender's address that is not ASCII stands in the prefix.
+    fn surrogate_octets_with(&self, text: &Incoming) -> Option<u64> {
+        if text.surrogate_octets.is_none() && self.prefix.is_ascii() {
+            return None;
+        }
+        let prefix_octets = surrogate::header(&self.prefix).len() as u64;
+        Some(prefix_octets + text.surrogate_octets.unwrap_or(text.octets))
     }
 }
 
@@ -113,18 +123,18 @@ impl Tx<'_, '_> {
         letter: &Letter,
         now: u64,
     ) -> Result<(), Fault> {
-        let octets = letter.octets_with(text);
         let counts = self.counts_mut(place.mailbox)?;
         let sequence = counts.next_sequence;
         counts.next_sequence = sequence.checked_add(1).ok_or_else(miscounted)?;
-        self.change_counts(place, |count| count.checked_add(1), |sum| sum.checked_add(octets))?;
         let row = MessageRow {
-            octets,
+            octets: letter.octets_with(text),
             tag: letter.tag,
             received: now,
+            surrogate_octets: letter.surrogate_octets_with(text),
             text: *text.hash.as_bytes(),
             prefix: letter.prefix.clone(),
         };
+        self.change_counts(place, |count| count.checked_add(1), &row, u64::checked_add)?;
         let replaced = self.tables.messages.insert((place.mailbox, sequence), &row.to_row()[..])?;
         if replaced.is_some() {
             return Err(Fault::damaged("a message's number is to be given out a second time"));
@@ -132,18 +142,22 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
-    /// Counts messages and octets up or down for mailbox, domain, account and store. A count that cannot be right
+    /// Counts a message and its octets up or down for mailbox, domain, account and store. A count that cannot be right
     /// stops the change: what it should be is for `pop3svc check --repair` to find out.
     fn change_counts(
         &mut self,
         place: &Place,
         messages: impl Fn(u64) -> Option<u64>,
-        octets: impl Fn(u64) -> Option<u64>,
+        row: &MessageRow,
+        change: fn(u64, u64) -> Option<u64>,
     ) -> Result<(), Fault> {
+        let octets = |sum| change(sum, row.octets);
         for id in [place.mailbox, place.domain] {
             let counts = self.counts_mut(id)?;
             counts.messages = messages(counts.messages).ok_or_else(miscounted)?;
             counts.octets = octets(counts.octets).ok_or_else(miscounted)?;
+            counts.octets_without_utf8 =
+                change(counts.octets_without_utf8, row.octets_without_utf8()).ok_or_else(miscounted)?;
         }
         if let Some(account) = &place.quota {
             let quota = self.quota_mut(account)?;
@@ -284,7 +298,7 @@ impl Tx<'_, '_> {
         let Some(row) = removed.map(|row| MessageRow::from_row(row.value())).transpose()? else {
             return Ok(());
         };
-        self.change_counts(place, |count| count.checked_sub(1), |sum| sum.checked_sub(row.octets))?;
+        self.change_counts(place, |count| count.checked_sub(1), &row, u64::checked_sub)?;
         self.drop_reference(&row.text)
     }
 

@@ -72,6 +72,8 @@ pub struct Maildrop {
     address: Address,
     mailbox: u32,
     totals: Totals,
+    totals_of_surrogates: Totals,
+    gives_surrogates: bool,
     /// Messages with this sequence number or a higher one came after the login.
     below: u64,
     claim: Claim,
@@ -97,6 +99,8 @@ pub struct StoredMessage {
     pub prefix: Vec<u8>,
     /// The text in wire form.
     pub text: View,
+    /// Whether its header gives way to the surrogate.
+    pub needs_surrogate: bool,
     proof: Proof,
     shared: Arc<Shared>,
     _pin: Pin,
@@ -154,6 +158,8 @@ impl Store {
             address: address.clone(),
             mailbox: mailbox.id,
             totals: Totals { messages: counts.messages, octets: counts.octets },
+            totals_of_surrogates: Totals { messages: counts.messages, octets: counts.octets_without_utf8 },
+            gives_surrogates: false,
             below: counts.next_sequence,
             claim,
         }))
@@ -165,9 +171,14 @@ impl Maildrop {
         &self.address
     }
 
+    /// The maildrop as a client has it that does not take UTF-8 in headers.
+    pub fn with_surrogates(self) -> Self {
+        Self { gives_surrogates: true, ..self }
+    }
+
     /// As of the login.
     pub fn totals(&self) -> Totals {
-        self.totals
+        if self.gives_surrogates { self.totals_of_surrogates } else { self.totals }
     }
 
     /// The messages as of the login, oldest first. Takes time in proportion to their number.
@@ -180,7 +191,9 @@ impl Maildrop {
             for row in table.range((self.mailbox, 0)..(self.mailbox, self.below))? {
                 let (key, row) = row?;
                 let head = MessageHead::from_row(row.value())?;
-                entries.push(Entry { octets: head.octets, uid: Uid { seq: key.value().1, tag: head.tag } });
+                let surrogate = head.surrogate_octets.filter(|_| self.gives_surrogates);
+                let octets = surrogate.unwrap_or(head.octets);
+                entries.push(Entry { octets, uid: Uid { seq: key.value().1, tag: head.tag } });
             }
             Ok(entries)
         })
@@ -215,7 +228,15 @@ impl Maildrop {
         let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
         let proof = Proof::new(message.text, text.at);
         let shared = self.store.0.shared.clone();
-        Ok(Some(StoredMessage { prefix: message.prefix, text: view, proof, shared, _pin: pin }))
+        let needs_surrogate = self.gives_surrogates && message.surrogate_octets.is_some();
+        Ok(Some(StoredMessage {
+            prefix: message.prefix,
+            text: view,
+            needs_surrogate,
+            proof,
+            shared,
+            _pin: pin,
+        }))
     }
 
     /// Deletes messages, all or none. False: none, because the mailbox has been locked or deleted.

@@ -84,6 +84,8 @@ pub struct Counts {
     pub messages: u64,
     /// The sum of what LIST announces for them.
     pub octets: u64,
+    /// The same for a client that did not say UTF8.
+    pub octets_without_utf8: u64,
     /// Mailbox: the number of the next message, never used twice. Domain: not used.
     pub next_sequence: u64,
     /// Domain: its mailboxes. Mailbox: not used.
@@ -112,6 +114,8 @@ pub struct MessageRow {
     pub tag: u64,
     /// When it was accepted: Unix time in seconds.
     pub received: u64,
+    /// What LIST announces of its surrogate (see `wire::surrogate`); none if it needs none.
+    pub surrogate_octets: Option<u64>,
     /// The name of its text: blake3 of the wire form.
     pub text: [u8; 32],
     /// Return-Path, Delivered-To and Received of this recipient, in wire form.
@@ -124,6 +128,14 @@ pub struct MessageHead {
     pub octets: u64,
     pub tag: u64,
     pub received: u64,
+    pub surrogate_octets: Option<u64>,
+}
+
+impl MessageRow {
+    /// What LIST announces to a client that did not say UTF8.
+    pub fn octets_without_utf8(&self) -> u64 {
+        self.surrogate_octets.unwrap_or(self.octets)
+    }
 }
 
 impl MessageHead {
@@ -233,6 +245,7 @@ pub fn fuzz_rows(octets: &[u8]) {
     hold::<StoreRow>(octets);
     if let (Ok(head), Ok(row)) = (MessageHead::from_row(octets), MessageRow::from_row(octets)) {
         assert_eq!((head.octets, head.tag, head.received), (row.octets, row.tag, row.received));
+        assert_eq!(head.surrogate_octets, row.surrogate_octets);
     }
 }
 
@@ -251,11 +264,15 @@ mod tests {
             octets: 9,
             tag: 5,
             received: 1,
+            surrogate_octets: Some(8),
             text: [7; 32],
             prefix: b"Return-Path: <>\r\n".to_vec(),
         };
         let row = message.to_row();
-        assert_eq!(MessageHead::from_row(&row), Ok(MessageHead { octets: 9, tag: 5, received: 1 }));
+        assert_eq!(
+            MessageHead::from_row(&row),
+            Ok(MessageHead { octets: 9, tag: 5, received: 1, surrogate_octets: Some(8) })
+        );
         assert_eq!(MessageRow::from_row(&row), Ok(message));
     }
 
@@ -292,7 +309,15 @@ mod tests {
 
     #[test]
     fn a_forged_length_is_refused_before_anything_is_allocated_for_it() {
-        let mut row = MessageRow { octets: 9, tag: 5, received: 1, text: [7; 32], prefix: vec![1] }.to_row();
+        let mut row = MessageRow {
+            octets: 9,
+            tag: 5,
+            received: 1,
+            surrogate_octets: None,
+            text: [7; 32],
+            prefix: vec![1],
+        }
+        .to_row();
         let length_at = row.len() - 9;
         row[length_at..length_at + 8].fill(0xff);
         assert_eq!(MessageRow::from_row(&row), Err(BadRow));
@@ -301,7 +326,15 @@ mod tests {
     #[test]
     fn mutated_rows_decode_to_what_they_say_or_not_at_all() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let row = MessageRow { octets: 9, tag: 5, received: 1, text: [7; 32], prefix: vec![1; 20] }.to_row();
+        let row = MessageRow {
+            octets: 9,
+            tag: 5,
+            received: 1,
+            surrogate_octets: None,
+            text: [7; 32],
+            prefix: vec![1; 20],
+        }
+        .to_row();
         for _ in 0..20_000 {
             let mut mutated = row.clone();
             for _ in 0..rng.usize(1..4) {

@@ -18,7 +18,8 @@ impl Bench {
         let home = std::env::temp_dir().join(format!("pop3svc-bench-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&home);
         fs::create_dir_all(&home).unwrap();
-        let environment = Environment { home: Some(home.clone().into()), ..Environment::default() };
+        let environment =
+            Environment { user: 1000, home: Some(home.clone().into()), ..Environment::default() };
         let mailroot = MailRoot::find(None, &environment).unwrap();
         mailroot::create(&mailroot.dir).unwrap();
         let store = Store::create(&mailroot.data_file()).unwrap();

@@ -3,6 +3,7 @@
 //! A test whose programs are not installed says so and is passed over; where the variable CI is set, it fails.
 
 mod clients {
+    mod container;
     mod fetchers;
     mod first_minute;
     mod foreign;

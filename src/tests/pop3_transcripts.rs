@@ -93,11 +93,11 @@ fn stuff(content: &[u8]) -> Vec<u8> {
 
 fn values(mailbox: &Mailbox) -> Values {
     let mut values = Values::new();
-    for (number, entry) in (1..).zip(mailbox.entries()) {
+    for (number, entry) in (1..).zip(mailbox.entries(false)) {
         values.insert(format!("octets {number}"), entry.octets.to_string());
         values.insert(format!("uid {number}"), entry.uid.to_string());
     }
-    values.insert("octets all".to_owned(), mailbox.totals().octets.to_string());
+    values.insert("octets all".to_owned(), mailbox.totals(false).octets.to_string());
     values
 }
 
@@ -163,7 +163,7 @@ fn check(
             let expected: Vec<&String> =
                 numbers.split_whitespace().map(|number| &values[&format!("uid {number}")]).collect();
             let left: Vec<String> =
-                conversation.mailbox.entries().iter().map(|entry| entry.uid.to_string()).collect();
+                conversation.mailbox.entries(false).iter().map(|entry| entry.uid.to_string()).collect();
             assert_eq!(left.iter().collect::<Vec<_>>(), expected, "{place}");
         }
         ("tls", "") => conversation.finish_handshake(),

@@ -23,6 +23,7 @@ mod system {
     mod sockets;
     mod start;
     mod strangers;
+    mod surrogate;
     mod tls;
     mod winpop;
 }

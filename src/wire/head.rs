@@ -7,6 +7,7 @@
 //!
 //! A text that has been through this comes out of it unchanged the next time.
 
+use super::surrogate::Sizer;
 use memchr::memchr;
 
 /// Octets held back at most until it is known what a line is. Longer names are no field names, and longer `From `
@@ -28,6 +29,7 @@ pub struct Head {
     dropping: bool,
     added_octets: u64,
     dropped_octets: u64,
+    surrogate: Sizer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,7 @@ impl Head {
             dropping: false,
             added_octets: 0,
             dropped_octets: 0,
+            surrogate: Sizer::default(),
         }
     }
 
@@ -84,7 +87,10 @@ impl Head {
                     let (line, rest) = split_line(octets);
                     match self.dropping {
                         true => self.dropped_octets += line.len() as u64,
-                        false => wire.extend_from_slice(line),
+                        false => {
+                            self.surrogate.push(line);
+                            wire.extend_from_slice(line);
+                        }
                     }
                     if line.ends_with(b"\n") {
                         self.state = State::LineStart;
@@ -118,6 +124,12 @@ impl Head {
         octets + self.added_octets - self.dropped_octets
     }
 
+    /// The content octets of the surrogate of a text of so many; none if it needs none. To be asked after [`Self::finish`].
+    pub fn surrogate_octets(&mut self, octets: u64) -> Option<u64> {
+        let difference = self.surrogate.finish()?;
+        Some(self.kept_octets(octets).checked_add_signed(difference).expect("a surrogate has a length"))
+    }
+
     fn decide(&mut self, wire: &mut Vec<u8>) {
         let line = &self.held[self.mbox_line_octets..];
         let start = match line {
@@ -131,6 +143,7 @@ impl Head {
             Start::ReturnPath => self.go_on(true, wire),
             Start::Field => {
                 self.has_field = true;
+                self.surrogate.begin_field();
                 self.go_on(false, wire);
             }
             // Only a Return-Path came before it, or nothing: our own header ends with this line.
@@ -139,7 +152,10 @@ impl Head {
                 self.state = State::Body;
             }
             // In the middle of a header it is for the reader to say what this is.
-            Start::Text if self.has_field => self.go_on(false, wire),
+            Start::Text if self.has_field => {
+                self.surrogate.begin_field();
+                self.go_on(false, wire);
+            }
             Start::Text if self.mbox_line_octets == 0 && is_mbox_line(line) => self.state = State::MboxLine,
             Start::Empty | Start::Text => self.begin_body(wire),
         }
@@ -150,6 +166,7 @@ impl Head {
         self.dropping = dropping;
         let dropped = if dropping { self.held.len() } else { self.mbox_line_octets };
         self.dropped_octets += dropped as u64;
+        self.surrogate.push(&self.held[dropped..]);
         wire.extend_from_slice(&self.held[dropped..]);
         self.held.clear();
         self.mbox_line_octets = 0;

@@ -18,6 +18,7 @@ mod head;
 mod header;
 mod lines;
 mod receive;
+pub mod surrogate;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +36,7 @@ pub fn top_end(wire: &[u8], body_lines: u64) -> usize {
 }
 
 /// Where the body begins: after the first empty line, or at the end where there is none.
-fn body_start(wire: &[u8]) -> usize {
+pub fn body_start(wire: &[u8]) -> usize {
     if wire.starts_with(b"\r\n") {
         return 2;
     }

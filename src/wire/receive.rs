@@ -48,6 +48,8 @@ pub struct Text<W = Vec<u8>> {
     pub wire: W,
     /// Length of the content in octets as it is kept, which POP3 LIST reports: that of `wire` without the stuffing dots.
     pub octets: u64,
+    /// The same of the text whose header is a [surrogate](super::surrogate); none if it needs none.
+    pub surrogate_octets: Option<u64>,
     /// Of the whole wire form.
     pub hash: blake3::Hash,
     /// Number of `Received` fields in the header.
@@ -58,8 +60,8 @@ pub struct Text<W = Vec<u8>> {
 
 impl<W> Text<W> {
     pub fn with_wire<V>(self, change: impl FnOnce(W) -> V) -> Text<V> {
-        let Self { wire, octets, hash, received_fields, delivered_to } = self;
-        Text { wire: change(wire), octets, hash, received_fields, delivered_to }
+        let Self { wire, octets, surrogate_octets, hash, received_fields, delivered_to } = self;
+        Text { wire: change(wire), octets, surrogate_octets, hash, received_fields, delivered_to }
     }
 }
 
@@ -264,6 +266,7 @@ impl Receiver {
         Ok(Text {
             hash: self.hasher.finalize(),
             octets: self.head.kept_octets(self.octets),
+            surrogate_octets: self.head.surrogate_octets(self.octets),
             wire: self.wire,
             received_fields,
             delivered_to,

@@ -145,6 +145,7 @@ impl Repair<'_, '_> {
             of_domain.mailboxes += 1;
             of_domain.messages += owner.counts.messages;
             of_domain.octets += owner.counts.octets;
+            of_domain.octets_without_utf8 += owner.counts.octets_without_utf8;
             whole.messages += owner.counts.messages;
             whole.octets += owner.counts.octets;
             let before = self.tables.counts.get(id)?.and_then(|row| Counts::from_row(row.value()).ok());

@@ -129,11 +129,14 @@ impl Repair<'_, '_> {
         let octets = content_octets + row.prefix.len() as u64;
         owner.counts.messages += 1;
         owner.counts.octets += octets;
+        let mut row = row.clone();
         if (octets, text) != (row.octets, row.text) {
             self.report.mend(format!("message {} of {} has {octets} octets", key.1, owner.address));
-            let row = MessageRow { octets, text, ..row.clone() };
+            // Whatever its header is now, it is given as it is.
+            row = MessageRow { octets, text, surrogate_octets: None, ..row };
             self.tables.messages.insert(key, &row.to_row()[..])?;
         }
+        owner.counts.octets_without_utf8 += row.octets_without_utf8();
         Ok(())
     }
 

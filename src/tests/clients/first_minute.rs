@@ -1,7 +1,7 @@
 //! The first minute: what a newcomer types, and what they see.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::sync::Mutex;
@@ -28,8 +28,32 @@ fn the_line_that_quickstart_prints_shows_the_welcome_message() {
     // The second time there is a mailbox already, whose password nobody can say.
     let service = Service::quickstart(&scratch, &[]);
     assert!(service.told.contains("as before"), "{}", service.told);
+    let line = service.told.lines().find(|line| line.trim_start().ends_with(" winpop help")).expect("a line");
+    assert!(scratch.run("sh", &["-c", line], b"").contains("winpop"), "{line}");
     assert_eq!(service.messages_in("user@example.com"), 1);
     service.end();
+}
+
+#[test]
+fn quickstart_serves_this_machine_alone_unless_it_is_asked() {
+    let _ports = PORTS.lock();
+    let scratch = Scratch::new("loopback");
+    scratch.make_store();
+    let listens = |words: &[&str]| {
+        let service = Service::quickstart(&scratch, words);
+        // A setting that has nothing to do with it leaves it alone.
+        scratch.winpop("set expire 1");
+        scratch.winpop("set expire 0");
+        let port: u16 = service.port("POP3").parse().expect("a port");
+        // Every address of 127.0.0.0/8 is this machine's, and none but the first is named localhost.
+        let is_open = ["127.0.0.1", "127.0.0.2"].map(|address| TcpStream::connect((address, port)).is_ok());
+        service.end();
+        is_open
+    };
+    assert_eq!(listens(&[]), [true, false]);
+    assert_eq!(listens(&["--listen", "*"]), [true, true]);
+    scratch.winpop("set listen 127.0.0.2");
+    assert_eq!(listens(&[]), [false, true]);
 }
 
 #[test]

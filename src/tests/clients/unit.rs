@@ -66,6 +66,31 @@ fn the_chapters_of_the_readme_hold_under_its_unit() {
 }
 
 #[test]
+fn the_mail_store_moves_as_the_readme_says_and_root_and_service_mean_the_same_one() {
+    let Some(machine) = installed("mailroot") else { return };
+    machine.run(
+        "winpop add bob@example.com /createuser:secret && pop3svc deliver bob@example.com </root/message.eml",
+    );
+    let commands = commands_of_root(&blocks(), "winpop set mailroot");
+    type_as_root(&machine, &commands);
+    let is_served_from = |dir: &str| {
+        let owners = machine.run(&format!("stat --format='%U %n' {dir} {dir}/winpop.db {dir}/winpop.sock"));
+        assert!(owners.lines().all(|line| line.starts_with("winpop ")), "{owners}");
+    };
+    is_served_from("/srv/mail");
+    assert!(machine.run("winpop stat").contains("Messages   1\n"));
+    // Another one, named while the service runs; it is empty, with the settings of today.
+    let running = commands.lines().filter(|line| !line.contains("systemctl st"));
+    let running: Vec<String> =
+        running.map(|line| line.replace("/srv/mail", "/srv/new").replace(" /move", "")).collect();
+    machine.run("winpop set quotalimit 5MB");
+    type_as_root(&machine, &running.join("\n"));
+    machine.run("systemctl restart pop3svc");
+    is_served_from("/srv/new");
+    assert!(machine.run("winpop stat && winpop get quotalimit").contains("There are no domains\n5242880"));
+}
+
+#[test]
 fn a_backup_lies_where_the_administrator_says_whatever_the_unit_may_write_to() {
     let Some(machine) = installed("backup") else { return };
     for directory in ["/tmp", "/root", "/etc", "/var/lib/winpop"] {

@@ -1,0 +1,176 @@
+//! `set mailroot`: another directory for the mail store.
+//!
+//! It is done by the administrator's own process, also while a service runs: that one may neither see nor write the new
+//! directory. Where root makes the directory, it gets the owner of the old one, so that the service can use it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::commands::Set;
+use super::configure::{DEFAULT, Rows, stored_rows};
+use super::reply::{Changed, Code, Refusal, Reply, SettingLine};
+use crate::mailroot::{self, MailRoot, NamedBy};
+use crate::replace::give_to_owner_of;
+use crate::settings::Settings;
+use crate::store::{OpenErrorKind, Read as _, Store};
+
+/// What there is before the change.
+pub struct Present {
+    settings: Rows,
+    has_domains: bool,
+    is_served: bool,
+}
+
+impl Present {
+    /// What is in a store that this process has open.
+    pub fn of(store: &Store) -> Result<Self, Refusal> {
+        let totals = store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?;
+        Ok(Self { settings: stored_rows(store)?, has_domains: totals.domains > 0, is_served: false })
+    }
+
+    /// What a service has told: all its settings, and whether there are domains. Refused where it takes its directory from
+    /// elsewhere, for then it would go on with that one.
+    pub fn told(settings: &[SettingLine], has_domains: bool) -> Result<Self, Refusal> {
+        let line = |name: &str| settings.iter().find(|line| line.setting == name);
+        if let Some(named) = line("mailroot").and_then(|line| line.meaning.as_ref()) {
+            return Err(Refusal::new(
+                Code::Busy,
+                format!("the running service has its mail store {named}, which goes before this setting"),
+            )
+            .with_hint("Take that out of its unit, start it again, and then set mailroot"));
+        }
+        let shown = settings.iter().map(|line| (line.setting.as_str(), line.value.as_str()));
+        let today = Settings::from_shown(shown)?;
+        let changed = today.rows_changed_since(&Settings::default()).into_iter();
+        let settings = changed.filter_map(|(key, text)| Some((key.to_owned(), text?))).collect();
+        Ok(Self { settings, has_domains, is_served: true })
+    }
+}
+
+/// Points to another directory, which gets a store with the present settings where it has none.
+pub fn set_mailroot(set: &Set, present: &Present, old: &MailRoot) -> Result<Reply, Refusal> {
+    let new = match &set.values[..] {
+        [word] if word.eq_ignore_ascii_case(DEFAULT) => old.default_dir.clone(),
+        [path] if Path::new(path).is_absolute() => mailroot::absolute(Path::new(path))?,
+        [path] => return Err(Refusal::new(Code::Malformed, format!("\"{path}\" is not an absolute path"))),
+        _ => {
+            return Err(Refusal::new(Code::Usage, "mailroot is one directory")
+                .with_hint("A path with spaces in it stands in quotes"));
+        }
+    };
+    if new.exists() && !new.is_dir() {
+        return Err(Refusal::new(Code::Malformed, format!("{} is not a directory", new.display()))
+            .with_hint("Name a directory, such as /srv/mail"));
+    }
+    mailroot::check(&new)?;
+    if set.move_mail {
+        if present.is_served {
+            return Err(Refusal::new(Code::Busy, "the mail store cannot be moved while the service runs")
+                .with_hint("Stop the service and try again"));
+        }
+        move_store(&old.dir, &new)?;
+    } else if new != old.dir {
+        found_store(&new, &old.dir, &present.settings)?;
+    }
+    old.point_to(&new)
+        .map_err(|error| Refusal::fault(format!("{} cannot be written: {error}", old.pointer.display())))?;
+
+    let message = format!("mailroot is now {}", new.display());
+    Ok(Changed { notes: notes(set, &new, present, old), ..Changed::new("set", &"mailroot", message) }.into())
+}
+
+fn notes(set: &Set, new: &Path, present: &Present, old: &MailRoot) -> Vec<String> {
+    let mut notes = vec!["it takes effect at the next start of the service".to_owned()];
+    if *new == old.dir {
+        return notes;
+    }
+    if old.is_of_machine() {
+        notes.push(format!(
+            "a unit of systemd that is kept from writing needs the line ReadWritePaths={}",
+            new.display()
+        ));
+    }
+    if present.is_served {
+        notes.push(format!(
+            "until then the service goes on with {}, while winpop already looks into the new one",
+            old.dir.display()
+        ));
+    }
+    if !set.move_mail && present.has_domains {
+        notes.push(format!("the domains, mailboxes and mail in {} stay there", old.dir.display()));
+    }
+    match old.named_by {
+        NamedBy::CommandLine => notes.push("--mailroot goes before this setting".to_owned()),
+        NamedBy::Variable => notes.push("WINPOP_MAILROOT goes before this setting".to_owned()),
+        NamedBy::Pointer | NamedBy::Default => {}
+    }
+    notes
+}
+
+/// Makes a store with these settings in a directory that has none. One that is there keeps its own.
+fn found_store(dir: &Path, old: &Path, settings: &Rows) -> Result<(), Refusal> {
+    let failed = |error: io::Error| Refusal::fault(format!("{} cannot be made: {error}", dir.display()));
+    make_directory(dir, old).map_err(failed)?;
+    let data_file = mailroot::data_file(dir);
+    let store = match Store::create(&data_file) {
+        Ok(store) => store,
+        Err(error) if matches!(error.kind, OpenErrorKind::AlreadyExists | OpenErrorKind::Locked) => {
+            return Ok(());
+        }
+        Err(error) => return Err(Refusal::fault(error)),
+    };
+    let rows = settings.clone();
+    let written =
+        store.write(move |tx| rows.iter().try_for_each(|(key, text)| tx.set_setting(key, Some(text))));
+    written.wait().map_err(Refusal::fault)?;
+    give_to_owner_of(&data_file, old).map_err(failed)
+}
+
+/// Makes the directory where there is none. A new or empty one gets the owner of the old mail store directory.
+fn make_directory(dir: &Path, old: &Path) -> io::Result<()> {
+    mailroot::create(dir)?;
+    match fs::read_dir(dir)?.next() {
+        None => give_to_owner_of(dir, old),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Moves the files of the store, which this process has open and locked, to a directory that has none.
+fn move_store(from: &Path, to: &Path) -> Result<(), Refusal> {
+    if from == to {
+        return Ok(());
+    }
+    if mailroot::data_file(to).exists() {
+        return Err(Refusal::new(Code::Exists, format!("there is a mail store in {} already", to.display()))
+            .with_hint("Name another directory, or leave out /move to use that one"));
+    }
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::CrossesDevices => {
+            Refusal::fault(format!("{} lies on another file system", to.display())).with_hint(format!(
+                "Copy the store with pop3svc backup {}, then set mailroot without /move",
+                mailroot::data_file(to).display()
+            ))
+        }
+        _ => Refusal::fault(format!("the mail store cannot be moved to {}: {error}", to.display())),
+    };
+    make_directory(to, from).map_err(failed)?;
+    let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
+    for (old, new) in mailroot::files(from).into_iter().zip(mailroot::files(to)) {
+        match fs::rename(&old, &new) {
+            Ok(()) => moved.push((old, new)),
+            // A store without a key file is whole.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                for (old, new) in moved.iter().rev() {
+                    fs::rename(new, old).map_err(failed)?;
+                }
+                return Err(failed(error));
+            }
+        }
+    }
+    for dir in [to, from] {
+        fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+    }
+    Ok(())
+}

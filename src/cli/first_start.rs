@@ -1,0 +1,117 @@
+//! What `serve` makes before it serves, in a container whose volume is empty: a domain and a mailbox that variables name.
+//!
+//! | variable | names |
+//! | --- | --- |
+//! | `WINPOP_DOMAIN` | a domain |
+//! | `WINPOP_USER` | a mailbox: `USER@DOMAIN`, or `USER` in `WINPOP_DOMAIN` |
+//! | `WINPOP_PASSWORD_FILE` | the file whose first line is the password of that mailbox |
+//!
+//! What is there already stays as it is, its password too, so the container can be started again with the same variables. The
+//! password is not itself a variable: everything that can look at the container could read it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::carry_out::carry_out;
+use crate::admin::commands::Add;
+use crate::admin::reply::Code;
+use crate::admin::{Op, Refusal, Request};
+use crate::control::Enclosed;
+use crate::mailroot::MailRoot;
+
+const DOMAIN: &str = "WINPOP_DOMAIN";
+const USER: &str = "WINPOP_USER";
+const PASSWORD_FILE: &str = "WINPOP_PASSWORD_FILE";
+
+/// What the variables name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FirstStart {
+    domain: Option<String>,
+    mailbox: Option<(String, PathBuf)>,
+}
+
+impl FirstStart {
+    /// Reads the variables; an empty one counts as one that is not set.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Refusal> {
+        let variable = |name| variable(name).filter(|value| !value.is_empty());
+        let mut domain = variable(DOMAIN);
+        let address = match (variable(USER), &domain) {
+            (None, _) => return Ok(Self { domain, mailbox: None }),
+            (Some(user), None) if !user.contains('@') => {
+                return Err(usage(format!("{USER} names \"{user}\" without a domain"))
+                    .with_hint("Name USER@DOMAIN, or set WINPOP_DOMAIN"));
+            }
+            (Some(user), Some(domain)) if !user.contains('@') => format!("{user}@{domain}"),
+            (Some(address), _) => address,
+        };
+        let Some(file) = variable(PASSWORD_FILE) else {
+            return Err(usage(format!("{USER} is set without {PASSWORD_FILE}"))
+                .with_hint("Write the password into a file, and name that"));
+        };
+        if domain.is_none() {
+            domain = address.rsplit_once('@').map(|(_, domain)| domain.to_owned());
+        }
+        Ok(Self { domain, mailbox: Some((address, file.into())) })
+    }
+
+    pub fn makes_something(&self) -> bool {
+        self.domain.is_some()
+    }
+
+    /// Makes what is not there yet.
+    pub fn make(&self, mailroot: &MailRoot) -> Result<(), Refusal> {
+        if let Some(domain) = &self.domain {
+            add(domain, None, mailroot)?;
+        }
+        if let Some((address, file)) = &self.mailbox {
+            let text = fs::read_to_string(file).map_err(|error| {
+                Refusal::fault(format!("the password in {} cannot be read: {error}", file.display()))
+            })?;
+            add(address, text.lines().next(), mailroot)?;
+        }
+        Ok(())
+    }
+}
+
+fn add(name: &str, password: Option<&str>, mailroot: &MailRoot) -> Result<(), Refusal> {
+    let add = Add { name: name.to_owned(), createuser: password.map(|password| password.to_owned().into()) };
+    match carry_out(&Request::Command(Op::Add(add)), Enclosed::Nothing, mailroot) {
+        Ok(_) => Ok(()),
+        Err(refusal) if refusal.code == Code::Exists => Ok(()),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+fn usage(message: String) -> Refusal {
+    Refusal::new(Code::Usage, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<FirstStart, String> {
+        let value =
+            |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        FirstStart::from_variables(value).map_err(|refusal| refusal.to_string())
+    }
+
+    fn first(domain: &str, address: &str) -> FirstStart {
+        FirstStart { domain: Some(domain.to_owned()), mailbox: Some((address.to_owned(), "/p".into())) }
+    }
+
+    #[test]
+    fn a_mailbox_is_named_alone_or_in_a_domain_and_has_a_password_file() {
+        assert_eq!(read(&[(DOMAIN, ""), (PASSWORD_FILE, "/p")]), Ok(FirstStart::default()));
+        assert_eq!(
+            read(&[(DOMAIN, "a.org")]),
+            Ok(FirstStart { domain: Some("a.org".into()), mailbox: None })
+        );
+        let file = (PASSWORD_FILE, "/p");
+        assert_eq!(read(&[(DOMAIN, "a.org"), (USER, "ann"), file]), Ok(first("a.org", "ann@a.org")));
+        assert_eq!(read(&[(USER, "ann@b.org"), file]), Ok(first("b.org", "ann@b.org")));
+        assert_eq!(read(&[(DOMAIN, "a.org"), (USER, "ann@b.org"), file]), Ok(first("a.org", "ann@b.org")));
+        assert!(read(&[(USER, "ann"), file]).unwrap_err().contains("without a domain"));
+        assert!(read(&[(USER, "ann@b.org")]).unwrap_err().contains("WINPOP_PASSWORD_FILE"));
+    }
+}

@@ -1,0 +1,128 @@
+//! The README's container: a root directory with the program and nothing else, process and network namespaces of its own.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::foreign::{have, write_past_the_runner};
+use super::readme::blocks;
+use super::scratch::{PROGRAM, Scratch};
+
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What the README's Dockerfile and `docker run -d` say.
+struct Image {
+    variables: Vec<(String, String)>,
+    words: Vec<String>,
+    /// Where the file with the password is mounted.
+    password_file: String,
+}
+
+fn image() -> Image {
+    let blocks = blocks();
+    let file = blocks.iter().find(|block| block.mark == "dockerfile").expect("it is there");
+    let run = blocks.iter().find(|block| block.text.contains("docker run -d")).expect("it is there");
+    let instruction = |name: &str| {
+        let mut lines = file.text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        lines.next().unwrap_or_else(|| panic!("no {name} in the Dockerfile")).to_owned()
+    };
+    assert!(file.text.starts_with("FROM scratch\n"));
+    let words = ["ENTRYPOINT", "CMD"].map(|name| serde_json::from_str::<Vec<String>>(&instruction(name)));
+    let words = words.into_iter().flat_map(|words| words.expect("a list of words")).collect();
+    let run: Vec<&str> = run.text.split_whitespace().collect();
+    let options = |name| run.windows(2).filter(move |pair| pair[0] == name).map(|pair| pair[1]);
+    let set = [instruction("ENV")];
+    let set = set.iter().map(String::as_str).chain(options("-e"));
+    let pair = |text: &str| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let variables = set.map(|text| pair(text).expect("NAME=VALUE")).collect();
+    let mounted = options("-v").filter_map(|volume| volume.strip_suffix(":ro")?.split_once(':'));
+    let password_file = mounted.map(|(_, inside)| inside.to_owned()).next().expect("a mounted file");
+    Image { variables, words, password_file }
+}
+
+impl Image {
+    /// The first process of a container on this root directory.
+    fn run(&self, root: &Path) -> Child {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "unshare", "--pid", "--net", "--fork", "--kill-child"]);
+        command
+            .args(["sh", "-euc", "ip link set lo up; exec chroot \"$0\" \"$@\""])
+            .arg(root)
+            .args(&self.words);
+        command.env_clear().env("PATH", PATH).envs(self.variables.clone());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().expect("it can be run")
+    }
+}
+
+/// What the service logs until a line has this in it.
+fn log_until(child: &mut Child, words: &str) -> String {
+    let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut said = String::new();
+    while !said.contains(words) {
+        assert!(log.read_line(&mut said).expect("UTF-8") > 0, "it ended after {said}");
+    }
+    child.stderr = Some(log.into_inner());
+    said
+}
+
+/// As `docker stop` does it.
+fn stop(mut child: Child) {
+    let id = child.id();
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("it runs");
+    let first = children.trim().parse().ok().and_then(Pid::from_raw).expect("unshare has a child");
+    kill_process(first, Signal::TERM).expect("it runs");
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_container_on_an_empty_volume_makes_what_its_variables_name_and_keeps_it() {
+    if !rustix::process::geteuid().is_root() {
+        return write_past_the_runner("passed over, because it needs root");
+    }
+    if !have(&["unshare", "nsenter", "setpriv", "ip", "chroot", "curl"]) {
+        return;
+    }
+    let probe = Command::new("unshare").args(["--pid", "--net", "--fork", "true"]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        return write_past_the_runner("passed over, because namespaces cannot be made here");
+    }
+    let image = image();
+    let scratch = Scratch::new("container");
+    let root = scratch.path("root");
+    let password_file = root.join(&image.password_file[1..]);
+    fs::create_dir_all(password_file.parent().expect("a directory")).expect("it can be made");
+    fs::create_dir(root.join("mail")).expect("it can be made");
+    fs::copy(PROGRAM, root.join("pop3svc")).expect("it can be copied");
+    fs::write(&password_file, "secret\n").expect("it can be written");
+    let inside = |words: &[&str]| {
+        let words = [&[root.to_str().expect("UTF-8"), "/pop3svc", "--mailroot", "/mail"], words].concat();
+        scratch.run("chroot", &words, b"")
+    };
+
+    let mut service = image.run(&root);
+    let log = log_until(&mut service, " serves /mail/winpop.db");
+    for line in log.lines() {
+        let (time, _) = line.split_once(' ').expect("a time and words");
+        assert!(time.ends_with('Z') && time.len() == "2026-01-01T00:00:00.000Z".len(), "{log}");
+    }
+    let fetch = |service: &Child, password: &str| {
+        let (net, user) =
+            (format!("--net=/proc/{}/ns/net", service.id()), format!("bob@example.com:{password}"));
+        scratch.outcome("nsenter", &[&net, "curl", "-sS", "--user", &user, "pop3://127.0.0.1/"], b"").status
+    };
+    assert!(fetch(&service, "secret").success());
+    assert!(inside(&["winpop", "stat"]).contains("Mailboxes  1\n"));
+    inside(&["winpop", "changepwd", "bob@example.com", "changed"]);
+    stop(service);
+
+    // The same variables: what is there stays as it is.
+    let mut service = image.run(&root);
+    log_until(&mut service, " serves /mail/winpop.db");
+    assert!(fetch(&service, "changed").success());
+    assert!(!fetch(&service, "secret").success());
+    stop(service);
+}

@@ -1,0 +1,290 @@
+//! Surrogates: the header of an internationalized message (RFC 6532) for a client that did not say UTF8.
+//!
+//! RFC 6856 section 5 has a server make one of a message that such a client cannot take; RFC 6858 says how:
+//! - text of known fields, and names of people, become encoded-words (RFC 2047);
+//! - an address that is not ASCII gives way to one that nobody can answer to, and is shown as its name;
+//! - parameters of Content-Type and Content-Disposition that are not ASCII are left out, and so are all other fields.
+//!
+//! Only a message's own header is changed: its body, and the headers of the parts in it, stay as they are. A field that is not
+//! UTF-8 stays too: it is no internationalized one, and clients have always got such fields.
+//!
+//! Invariants:
+//! - what is ASCII comes out octet for octet;
+//! - what comes out is ASCII, or is not UTF-8, and no line of it begins with a dot that did not before.
+//!
+//! Stores keep the size that [`Sizer`] found at delivery: a change of what comes out here makes LIST wrong for the messages
+//! that are stored already.
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use mail_parser::{Addr, HeaderValue, MessageParser};
+
+/// A longer field is left out, rather than held in memory while it comes.
+const FIELD_OCTETS_MAX: usize = 64 << 10;
+/// Octets of text in one encoded-word: with the longest field name in front, a line has no more than the 76 characters of
+/// RFC 2047 section 2.
+const WORD_OCTETS_MAX: usize = 30;
+/// A longer name is encoded, so that it can be folded.
+const PLAIN_NAME_OCTETS_MAX: usize = 60;
+/// In the place of an address that is not ASCII; `.invalid` belongs to nobody (RFC 2606 section 2).
+const NOBODY: &str = "<invalid@internationalized-address.invalid>";
+
+/// The surrogate of a header in wire form, with or without the empty line after it.
+pub fn header(wire: &[u8]) -> Vec<u8> {
+    let mut surrogate = Vec::with_capacity(wire.len());
+    let mut field = Vec::new();
+    for line in wire.split_inclusive(|&octet| octet == b'\n') {
+        if !matches!(line, [b' ' | b'\t', ..]) {
+            surrogate.extend(field_for(std::mem::take(&mut field)).unwrap_or_default());
+        }
+        field.extend_from_slice(line);
+    }
+    surrogate.extend(field_for(field).unwrap_or_default());
+    surrogate
+}
+
+/// Finds the size of a surrogate while the header comes in.
+#[derive(Debug, Default)]
+pub struct Sizer {
+    /// The field at hand, up to its bound and one octet more.
+    field: Vec<u8>,
+    field_octets: u64,
+    is_ascii: bool,
+    /// The octets by which the surrogate differs from what it stands for; none so far: it does not.
+    difference: Option<i64>,
+}
+
+impl Sizer {
+    /// A line of a header begins that continues no field.
+    pub fn begin_field(&mut self) {
+        self.end_field();
+        self.is_ascii = true;
+    }
+
+    pub fn push(&mut self, wire: &[u8]) {
+        self.field_octets += wire.len() as u64;
+        self.is_ascii &= wire.is_ascii();
+        let room = (FIELD_OCTETS_MAX + 1).saturating_sub(self.field.len());
+        self.field.extend_from_slice(&wire[..wire.len().min(room)]);
+    }
+
+    /// By how many octets of content the surrogate is longer; none where there is no need for one.
+    pub fn finish(&mut self) -> Option<i64> {
+        self.end_field();
+        self.difference
+    }
+
+    fn end_field(&mut self) {
+        let field = std::mem::take(&mut self.field);
+        let before = std::mem::take(&mut self.field_octets) - u64::from(field.starts_with(b"."));
+        if self.is_ascii || field.is_empty() {
+            return;
+        }
+        let after = field_for(field.clone());
+        if after.as_ref() != Some(&field) {
+            let after = after.unwrap_or_default().len() as i64;
+            self.difference = Some(self.difference.unwrap_or(0) + after - before as i64);
+        }
+    }
+}
+
+/// The field with its line ends, as it is given to clients of old; none: it is left out.
+fn field_for(field: Vec<u8>) -> Option<Vec<u8>> {
+    if field.is_ascii() {
+        return Some(field);
+    }
+    if field.len() > FIELD_OCTETS_MAX {
+        return None;
+    }
+    let Ok(text) = std::str::from_utf8(&field) else { return Some(field) };
+    let (name, value) = text.split_once(':')?;
+    let value = match name.trim_end_matches([' ', '\t']).to_ascii_lowercase().as_str() {
+        "subject" | "comments" | "keywords" | "content-description" => encoded(&decoded(text)?),
+        "from" | "sender" | "reply-to" | "to" | "cc" | "bcc" | "resent-from" | "resent-sender"
+        | "resent-reply-to" | "resent-to" | "resent-cc" | "resent-bcc" => addresses(text)?,
+        "content-type" | "content-disposition" => parameters(value)?,
+        _ => return None,
+    };
+    Some(format!("{name}: {value}\r\n").into_bytes())
+}
+
+/// The text of an unstructured field, its encoded-words decoded.
+fn decoded(field: &str) -> Option<String> {
+    let message = parsed(field)?;
+    let text = match &message.headers().first()?.value {
+        HeaderValue::Text(text) => text.to_string(),
+        HeaderValue::TextList(texts) => texts.join(", "),
+        _ => return None,
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+fn addresses(field: &str) -> Option<String> {
+    let message = parsed(field)?;
+    let HeaderValue::Address(addresses) = &message.headers().first()?.value else { return None };
+    let mailboxes: Vec<String> = addresses.iter().filter_map(mailbox).collect();
+    (!mailboxes.is_empty()).then(|| mailboxes.join(",\r\n "))
+}
+
+fn parsed(field: &str) -> Option<mail_parser::Message<'_>> {
+    MessageParser::default().parse_headers(field.as_bytes())
+}
+
+fn mailbox(parsed: &Addr<'_>) -> Option<String> {
+    let name = parsed.name.as_deref().filter(|name| !name.is_empty());
+    match (name, parsed.address.as_deref()) {
+        (None, Some(address)) if is_plain(address) => Some(address.to_owned()),
+        (Some(name), Some(address)) if is_plain(address) => Some(format!("{}\r\n <{address}>", phrase(name))),
+        (Some(name), Some(address)) => {
+            Some(format!("{}\r\n {NOBODY}", encoded(&format!("{name} <{address}>"))))
+        }
+        (None, Some(shown)) | (Some(shown), None) => Some(format!("{}\r\n {NOBODY}", encoded(shown))),
+        (None, None) => None,
+    }
+}
+
+/// Whether an address can stand between angle brackets as it is.
+fn is_plain(address: &str) -> bool {
+    let is_plain = |octet: u8| octet.is_ascii_graphic() && !b"()<>,;:\\\"[]".contains(&octet);
+    address.len() <= 254 && address.contains('@') && address.bytes().all(is_plain)
+}
+
+fn phrase(name: &str) -> String {
+    let is_plain =
+        name.len() <= PLAIN_NAME_OCTETS_MAX && name.bytes().all(|octet| matches!(octet, b' '..=b'~'));
+    match is_plain {
+        true => format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")),
+        false => encoded(name),
+    }
+}
+
+/// Encoded-words, one a line, which readers put together again.
+fn encoded(text: &str) -> String {
+    let mut words = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (word, after) = rest.split_at(rest.floor_char_boundary(WORD_OCTETS_MAX));
+        words.push(format!("=?utf-8?B?{}?=", BASE64_STANDARD.encode(word)));
+        rest = after;
+    }
+    words.join("\r\n ")
+}
+
+/// The value without the parameters that are not ASCII; none where the value itself is not.
+fn parameters(value: &str) -> Option<String> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let parts = value.split(|c| {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = is_quoted,
+            '"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        c == ';' && !is_quoted
+    });
+    let mut parts =
+        parts.map(|part| part.trim_matches([' ', '\t', '\r', '\n'])).filter(|part| !part.is_empty());
+    let first = parts.next().filter(|first| first.is_ascii())?;
+    let kept = parts.filter(|part| part.is_ascii());
+    Some(std::iter::once(first).chain(kept).collect::<Vec<_>>().join(";\r\n "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sizes in stores are those of these surrogates: see the head of this file before changing one.
+    #[test]
+    fn fields_become_what_a_client_of_old_can_show() {
+        for (field, surrogate) in [
+            ("Subject: plain\r\n", "Subject: plain\r\n"),
+            ("X-Any: plain\r\n\tfolded\r\n", "X-Any: plain\r\n\tfolded\r\n"),
+            ("Subject: Grüße\r\n", "Subject: =?utf-8?B?R3LDvMOfZQ==?=\r\n"),
+            ("subject : Grüße\r\n =?utf-8?Q?an_alle?=\r\n", "subject : =?utf-8?B?R3LDvMOfZSBhbiBhbGxl?=\r\n"),
+            (
+                "Subject: ein langer Betreff über vieles und noch mehr\r\n",
+                "Subject: =?utf-8?B?ZWluIGxhbmdlciBCZXRyZWZmIMO8YmVyIHZpZWxl?=\r\n =?utf-8?B?cyB1bmQgbm9jaCBtZWhy?=\r\n",
+            ),
+            ("From: Jörg <joerg@example.org>\r\n", "From: =?utf-8?B?SsO2cmc=?=\r\n <joerg@example.org>\r\n"),
+            (
+                "To: \"Ann \\\"A\\\"\" <ann@example.org>, jörg@bücher.example\r\n",
+                "To: \"Ann \\\"A\\\"\"\r\n <ann@example.org>,\r\n =?utf-8?B?asO2cmdAYsO8Y2hlci5leGFtcGxl?=\r\n \
+                 <invalid@internationalized-address.invalid>\r\n",
+            ),
+            (
+                "Cc: Jörg <jörg@example.org>\r\n",
+                "Cc: =?utf-8?B?SsO2cmcgPGrDtnJnQGV4YW1wbGUub3JnPg==?=\r\n \
+                 <invalid@internationalized-address.invalid>\r\n",
+            ),
+            (
+                "Content-Disposition: attachment;\r\n\tfilename=\"a;ü.pdf\"; size=3\r\n",
+                "Content-Disposition: attachment;\r\n size=3\r\n",
+            ),
+            ("Content-Type: text/plain; name=ü\r\n", "Content-Type: text/plain\r\n"),
+            ("Content-Type: ü/plain\r\n", ""),
+            ("Received: from ü by mx\r\n", ""),
+            ("X-Grüße: a\r\n", ""),
+            ("Ünames\r\n", ""),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&header(field.as_bytes())), surrogate, "{field}");
+        }
+        assert_eq!(header(b"Subject: Gr\xfc\xdfe\r\n"), b"Subject: Gr\xfc\xdfe\r\n");
+    }
+
+    #[test]
+    fn a_name_cannot_break_out_of_its_field() {
+        let evil = "From: =?utf-8?B?DQpYLUV2aWw6IDENCg==?= ü <a@example.org>\r\n";
+        let surrogate = String::from_utf8(header(evil.as_bytes())).unwrap();
+        assert!(surrogate.is_ascii() && !surrogate.to_lowercase().contains("x-evil"), "{surrogate}");
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_surrogates_whatever_the_header() {
+        let mut random = fastrand::Rng::with_seed(6858);
+        let pieces = [
+            "Subject",
+            "To",
+            "From",
+            "Content-Type",
+            "X-Any",
+            ".dot",
+            ":",
+            " ",
+            "ü",
+            "<",
+            ">",
+            "@",
+            "a",
+            "\"",
+            ";",
+            ",",
+            "=?utf-8?B?DQou?=",
+            "\r\n ",
+            "\r\n",
+            "\r\n",
+            "(",
+            ")",
+            "group:",
+            "\u{85}",
+        ];
+        for _ in 0..20_000 {
+            let mut wire: String =
+                (0..random.usize(0..30)).map(|_| *random.choice(&pieces).unwrap()).collect();
+            wire = format!("Subject: ü\r\n{}\r\n", wire.trim_matches([' ', '\r', '\n']));
+            while wire.contains("\r\n\r\n") {
+                wire = wire.replace("\r\n\r\n", "\r\n");
+            }
+            let mut sizer = Sizer::default();
+            for line in wire.as_bytes().split_inclusive(|&octet| octet == b'\n') {
+                if !line.starts_with(b" ") {
+                    sizer.begin_field();
+                }
+                sizer.push(line);
+            }
+            let surrogate = header(wire.as_bytes());
+            let octets = |wire: &[u8]| super::super::unstuff(wire).len() as i64;
+            assert_eq!(sizer.finish(), Some(octets(&surrogate) - octets(wire.as_bytes())), "{wire:?}");
+            assert!(surrogate.is_ascii(), "{wire:?}");
+            assert!(!surrogate.windows(3).any(|end| end == b"\n\r\n" || end == b"\r\n\r"), "{wire:?}");
+        }
+    }
+}
