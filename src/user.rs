@@ -42,6 +42,11 @@ impl User {
         Self::of_id(uid.as_raw(), gid.as_raw())
     }
 
+    /// As it is typed: the name, or the number of a user without one.
+    pub fn typed(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.uid.to_string())
+    }
+
     fn find(passwd: &str, group: &str, is_wanted: impl Fn(&str, u32) -> bool) -> Option<Self> {
         let (name, uid, gid) = passwd.lines().find_map(|line| {
             // name:password:UID:GID:…

@@ -34,11 +34,12 @@ pub fn set_user(set: &Set, context: &Context) -> Result<Reply, Refusal> {
         })?,
         _ => return Err(Refusal::new(Code::Usage, "user is one user")),
     };
-    if user.uid != present.uid {
-        if context.service.is_some() {
-            return Err(Refusal::new(Code::Busy, "the user cannot be changed while the service runs")
-                .with_hint("Stop the service and try again"));
-        }
+    if context.service.is_some() && user.uid != present.uid {
+        return Err(Refusal::new(Code::Busy, "the user cannot be changed while the service runs")
+            .with_hint("Stop the service and try again"));
+    }
+    // Also for the present owner: what lies in the directory may be another's, as after a copy by root.
+    if context.service.is_none() {
         give(dir, &user).map_err(|error| {
             let refusal =
                 Refusal::fault(format!("{} cannot be given to the user {user}: {error}", dir.display()));

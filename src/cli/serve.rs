@@ -75,7 +75,8 @@ pub fn open(
                 let user = User::of_this_process();
                 return Err(Refusal::fault(error).with_hint(format!(
                     "The service runs as the user {user}, who may not open it. To give the store to that user: winpop set user \
-                     {user}"
+                     {}",
+                    user.typed()
                 )));
             }
             _ => return Err(Refusal::fault(error)),

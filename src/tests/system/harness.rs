@@ -277,6 +277,11 @@ impl Service {
         self.ports
     }
 
+    /// Of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn smtp(&self) -> std::io::Result<Client> {
         Client::connect(self.ports.smtp)
     }
