@@ -87,7 +87,11 @@ fn give_up_capabilities() -> io::Result<()> {
     clear_ambient_capability_set()?;
     let kept = capabilities(None)?.permitted & CapabilitySet::NET_BIND_SERVICE;
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-    set_capabilities(None, sets)?;
+    match set_capabilities(None, sets) {
+        // A filter of system calls may forbid it. With no others left there is nothing more to give up.
+        Err(rustix::io::Errno::PERM) if capabilities(None)?.permitted == kept => {}
+        outcome => outcome?,
+    }
     set_no_new_privs(true)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
