@@ -313,6 +313,7 @@ mod tests {
         let submission = Submission {
             reverse_path: String::new(),
             recipients: vec!["bob@example.com".into(), String::new()],
+            to_each: true,
             octets: u64::MAX,
         };
         let others = [Request::Backup { file: "/a b".into() }, Request::Check, Request::Deliver(submission)];

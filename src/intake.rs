@@ -11,6 +11,7 @@ use crate::envelope::{Envelope, ForwardPath};
 use crate::random;
 use crate::store::{Fault, Incoming, Letter, Read, Store, quota_of_mailbox};
 use crate::verdict;
+use crate::wire::Origin;
 use std::collections::HashMap;
 use time::OffsetDateTime;
 
@@ -30,13 +31,31 @@ pub fn recipient(store: &Store, path: &ForwardPath, octets: u64) -> Result<verdi
     })
 }
 
-/// Stores the text for every recipient of the envelope, and returns their verdicts in the same order when they are
+/// What others call the message, to find it in their logs.
+fn known_as(origin: &Origin) -> String {
+    let said = |name: &str, value: &Option<String>| {
+        value.as_ref().map_or(String::new(), |value| format!(", {name} {value}"))
+    };
+    said("Message-ID", &origin.message_id) + &said("queue id", &origin.queue_id)
+}
+
+/// What becomes of a message that some of its recipients cannot take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The others get it.
+    Each,
+    /// Nobody gets it, so that one answer is true of all: for a sender that can be given only one.
+    AllOrNone,
+}
+
+/// Stores the text for the recipients of the envelope, and returns their verdicts in the same order when they are
 /// durable. `hostname` is ours, for the Received field.
 pub async fn deliver(
     store: &Store,
     envelope: &Envelope,
     text: Incoming,
     hostname: &str,
+    scope: Scope,
 ) -> Result<Vec<verdict::Delivery>, Fault> {
     let now = OffsetDateTime::now_utc();
     let tag = random::number()?;
@@ -64,14 +83,22 @@ pub async fn deliver(
         }
     }
     let octets = text.octets;
+    let origin = known_as(&text.origin);
     let seconds = now.unix_timestamp().max(0) as u64;
-    let stored = store.write(move |tx| tx.deliver(&text, &letters, seconds)).await?;
+    let stored = match scope {
+        Scope::Each => store.write(move |tx| tx.deliver(&text, &letters, seconds)).await?,
+        Scope::AllOrNone if letter_of.contains(&None) => vec![verdict::Delivery::Withheld; letters.len()],
+        Scope::AllOrNone => store.write(move |tx| tx.deliver_all(&text, &letters, seconds)).await?,
+    };
     let verdicts: Vec<verdict::Delivery> = letter_of
         .into_iter()
         .map(|index| index.map_or(verdict::Delivery::NoSuchMailbox, |index| stored[index]))
         .collect();
     for (path, verdict) in envelope.recipients.iter().zip(&verdicts) {
-        log::info!("message {id} from <{}> to <{path}>, {octets} octets: {verdict:?}", envelope.reverse_path);
+        log::info!(
+            "message {id} from <{}> to <{path}>, {octets} octets{origin}: {verdict:?}",
+            envelope.reverse_path
+        );
     }
     Ok(verdicts)
 }

@@ -12,6 +12,8 @@
 //! The form of a line depends on who reads it. The journal takes the priority from the front of the line (sd-daemon(3)) and
 //! knows the time itself; a person at a terminal wants the words; a file or a container's log gets time and level.
 
+mod syslog;
+
 use crate::settings::Logging;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fs::fstat;
@@ -53,13 +55,11 @@ impl Form {
     }
 
     fn line(self, level: Level, target: &str, said: &str, now: OffsetDateTime) -> String {
-        // A control character must not start a new line: some lines quote what peers sent.
-        let said: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let (priority, name) = match level {
-            Level::Error => (2, "critical: "),
-            Level::Warn if target == NOTICE => (5, ""),
-            Level::Warn => (4, "warning: "),
-            _ => (6, ""),
+        let priority = priority(level, target);
+        let name = match priority {
+            2 => "critical: ",
+            4 => "warning: ",
+            _ => "",
         };
         match self {
             Form::Journal => format!("<{priority}>{said}\n"),
@@ -72,6 +72,35 @@ impl Form {
                 format!("{time} {name}{said}\n")
             }
         }
+    }
+}
+
+/// The priority of syslog(3).
+fn priority(level: Level, target: &str) -> u8 {
+    match level {
+        Level::Error => 2,
+        Level::Warn if target == NOTICE => 5,
+        Level::Warn => 4,
+        _ => 6,
+    }
+}
+
+/// Our libraries' own information is about their inner life.
+fn is_for_administrators(record: &Record<'_>) -> bool {
+    record.target().starts_with(env!("CARGO_CRATE_NAME")) || record.level() <= Level::Warn
+}
+
+/// What is said, without control characters: some lines quote what peers sent, and that must not start a new line.
+fn one_line(record: &Record<'_>) -> String {
+    record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Makes the log ready for a command that is carried out without a service: it goes to the system's log.
+pub fn begin_for_command(level: Logging) {
+    if let Ok(logger) = syslog::Syslog::connect()
+        && log::set_boxed_logger(Box::new(logger)).is_ok()
+    {
+        set_level(level);
     }
 }
 
@@ -98,13 +127,11 @@ impl Log for StandardError {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // The libraries' own information is about their inner life.
-        let ours = record.target().starts_with(env!("CARGO_CRATE_NAME"));
-        if !ours && record.level() > Level::Warn {
+        if !is_for_administrators(record) {
             return;
         }
-        let said = record.args().to_string();
-        let line = self.form.line(record.level(), record.target(), &said, OffsetDateTime::now_utc());
+        let line =
+            self.form.line(record.level(), record.target(), &one_line(record), OffsetDateTime::now_utc());
         // Where the log cannot be written there is nowhere to say so.
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
@@ -120,12 +147,14 @@ mod tests {
     fn the_journal_gets_a_priority_and_a_file_gets_a_time() {
         let now = OffsetDateTime::from_unix_timestamp(1_780_000_000).unwrap();
         let lines = |level, target| {
-            [Form::Journal, Form::Terminal, Form::File].map(|form| form.line(level, target, "a\r\nb", now))
+            [Form::Journal, Form::Terminal, Form::File].map(|form| form.line(level, target, "a b", now))
         };
         let expected = |priority, name: &str| {
-            let said = format!("{name}a  b\n");
-            [format!("<{priority}>a  b\n"), said.clone(), format!("2026-05-28T20:26:40.000Z {said}")]
+            let said = format!("{name}a b\n");
+            [format!("<{priority}>a b\n"), said.clone(), format!("2026-05-28T20:26:40.000Z {said}")]
         };
+        let quoted = Record::builder().args(format_args!("a\r\nb")).build();
+        assert_eq!(one_line(&quoted), "a  b");
         assert_eq!(lines(Level::Error, "pop3svc::store"), expected(2, "critical: "));
         assert_eq!(lines(Level::Warn, "pop3svc::store"), expected(4, "warning: "));
         assert_eq!(lines(Level::Warn, NOTICE), expected(5, ""));

@@ -45,4 +45,6 @@ pub enum Delivery {
     Loop,
     /// The disk, or what is left of it, cannot take the message now.
     DiskFull,
+    /// Nothing stands in the way but another recipient of a message that is for all or for nobody.
+    Withheld,
 }

@@ -12,6 +12,7 @@
 //!   settings are read by the same code, in `run`;
 //! - a password is in no `Debug` output, reply or refusal.
 
+pub mod audit;
 mod configure;
 mod directory;
 mod key;

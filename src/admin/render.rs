@@ -128,6 +128,7 @@ fn delivered_text(recipients: &[Delivered]) -> String {
             Outcome::OverQuota => "the mailbox is over its quota",
             Outcome::Loop => "the message has been here before: it is in a loop",
             Outcome::DiskFull => "there is no room on the disk now",
+            Outcome::Withheld => "not delivered, because another recipient cannot take it",
         };
         let _ = writeln!(text, "{recipient}: {told}");
     }

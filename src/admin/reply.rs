@@ -118,6 +118,8 @@ pub enum Outcome {
     OverQuota,
     Loop,
     DiskFull,
+    /// Another recipient cannot take it, and so nobody got it.
+    Withheld,
 }
 
 /// Something was changed, or was as wanted already.

@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 
 use super::reply::{Code, Delivered, Outcome, Refusal, Reply};
 use crate::envelope::{Envelope, ForwardPath, Peer, Protocol};
-use crate::intake;
+use crate::intake::{self, Scope};
 use crate::settings::Settings;
 use crate::store::{Incoming, Store};
 use crate::verdict;
@@ -17,6 +17,8 @@ pub struct Submission {
     pub reverse_path: String,
     /// As typed.
     pub recipients: Vec<String>,
+    /// Whether those who can take the message get it although others cannot. Otherwise nobody gets it then.
+    pub to_each: bool,
     /// Length of the content.
     pub octets: u64,
 }
@@ -26,7 +28,7 @@ pub fn receiver(settings: &Settings) -> Receiver {
     Receiver::content(LineEnds::Normalise, settings.maxmessagesize.octets())
 }
 
-/// Delivers a message to each recipient for itself. `text` is what became of the content that [`receiver`] took in.
+/// Delivers a message, and says for each recipient what became of it. `text` is what became of the content that [`receiver`] took in.
 pub async fn deliver(
     store: &Store,
     settings: &Settings,
@@ -63,8 +65,12 @@ pub async fn deliver(
         protocol: Protocol::Local,
     };
     let hostname = settings.hostname.as_str();
-    let mut verdicts =
-        intake::deliver(store, &envelope, text, hostname).await.map_err(Refusal::fault)?.into_iter();
+    let scope = if submission.to_each { Scope::Each } else { Scope::AllOrNone };
+    let mut verdicts = match scope == Scope::AllOrNone && outcomes.iter().any(Option::is_some) {
+        true => vec![verdict::Delivery::Withheld; envelope.recipients.len()],
+        false => intake::deliver(store, &envelope, text, hostname, scope).await.map_err(Refusal::fault)?,
+    }
+    .into_iter();
     let recipients = submission.recipients.iter().zip(outcomes).map(|(typed, outcome)| {
         let outcome = outcome
             .or_else(|| verdicts.next().map(Outcome::from))
@@ -82,6 +88,7 @@ impl From<verdict::Delivery> for Outcome {
             verdict::Delivery::OverQuota => Self::OverQuota,
             verdict::Delivery::Loop => Self::Loop,
             verdict::Delivery::DiskFull => Self::DiskFull,
+            verdict::Delivery::Withheld => Self::Withheld,
         }
     }
 }

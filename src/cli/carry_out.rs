@@ -9,6 +9,7 @@ use std::sync::RwLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request};
 use crate::control::{Answer, CallError, Enclosed, PATIENCE, SILENCE_MAX, call};
@@ -74,19 +75,26 @@ pub fn carry_out(request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> 
 }
 
 fn carry_out_here(store: &Store, request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> Answer {
-    let (Request::Deliver(submission), Enclosed::Content(content)) = (request, enclosed) else {
-        let keyring = RwLock::new(Keyring::open(store, mailroot).map_err(Refusal::fault)?);
-        let file = match enclosed {
-            Enclosed::File(file) => Some(file.try_clone().map_err(Refusal::fault)?),
-            Enclosed::Content(_) | Enclosed::Nothing => None,
-        };
-        return request.run(store, &Context::of_now(mailroot, &keyring, None)?, file);
-    };
     let settings = crate::serve::settings_of(store).map_err(Refusal::fault)?;
+    crate::log::begin_for_command(settings.logging);
+    let (Request::Deliver(submission), Enclosed::Content(content)) = (request, enclosed) else {
+        let answer = run_here(store, request, enclosed, mailroot);
+        audit::record(request.trail().as_deref(), Who::this_process(), answer.as_ref());
+        return answer;
+    };
     let mut receiver = admin::receiver(&settings);
     receiver.push(content);
     let text = receiver.finish().map(Incoming::from);
     smol::block_on(admin::deliver(store, &settings, submission, text))
+}
+
+fn run_here(store: &Store, request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> Answer {
+    let keyring = RwLock::new(Keyring::open(store, mailroot).map_err(Refusal::fault)?);
+    let file = match enclosed {
+        Enclosed::File(file) => Some(file.try_clone().map_err(Refusal::fault)?),
+        Enclosed::Content(_) | Enclosed::Nothing => None,
+    };
+    request.run(store, &Context::of_now(mailroot, &keyring, None)?, file)
 }
 
 /// The store, unless another process has it open.

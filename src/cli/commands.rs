@@ -72,6 +72,9 @@ pub struct Deliver {
     /// take recipients from the To, Cc and Bcc fields too
     #[argh(switch, short = 't', hidden_help)]
     pub to_header: bool,
+    /// deliver to those who can take the message although others cannot
+    #[argh(switch)]
+    pub each: bool,
     /// the mailboxes to deliver to
     #[argh(positional, arg_name = "USER@DOMAIN")]
     pub recipients: Vec<String>,

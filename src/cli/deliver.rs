@@ -46,6 +46,7 @@ pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCo
     let submission = Submission {
         reverse_path: reverse_path(deliver.from.as_deref().unwrap_or_default()),
         recipients,
+        to_each: deliver.each,
         octets: content.len() as u64,
     };
     let enclosed = Enclosed::Content(&content);
@@ -72,12 +73,14 @@ fn reverse_path(typed: &str) -> String {
     typed.trim().trim_start_matches('<').trim_end_matches('>').to_owned()
 }
 
-/// One code for all recipients. Where something may go better later, the caller is told to try again: a message that
-/// comes twice to some is better than one that does not come to others.
+/// One code for all recipients. A mail server that hears another one than 0 reports the message as lost to all of them, or
+/// comes again with all of them; so nobody has it then, unless the caller wanted it delivered to each. Where something
+/// may go better later, the caller is told to try again: a message that comes twice to some is better than one that does
+/// not come to others.
 fn exit_code(reply: &Reply) -> u8 {
     let Reply::Delivered { recipients } = reply else { return EX_UNAVAILABLE };
     let code = |outcome: Outcome| match outcome {
-        Outcome::Stored => 0,
+        Outcome::Stored | Outcome::Withheld => 0,
         Outcome::DiskFull => EX_TEMPFAIL,
         Outcome::OverQuota => EX_CANTCREAT,
         Outcome::NoSuchMailbox => EX_NOUSER,
@@ -179,5 +182,6 @@ mod tests {
         assert_eq!(exit_code(&reply(&[Outcome::Stored, Outcome::NoSuchMailbox])), EX_NOUSER);
         assert_eq!(exit_code(&reply(&[Outcome::NoSuchMailbox, Outcome::DiskFull])), EX_TEMPFAIL);
         assert_eq!(exit_code(&reply(&[Outcome::OverQuota])), EX_CANTCREAT);
+        assert_eq!(exit_code(&reply(&[Outcome::Withheld, Outcome::NoSuchMailbox])), EX_NOUSER);
     }
 }

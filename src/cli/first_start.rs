@@ -13,11 +13,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::carry_out::carry_out;
+use super::serve::open;
 use crate::admin::commands::Add;
 use crate::admin::reply::Code;
-use crate::admin::{Op, Refusal, Request};
+use crate::admin::{Op, Refusal, Request, Target};
 use crate::control::Enclosed;
 use crate::mailroot::MailRoot;
+use crate::store::{Read as _, Store};
 
 const DOMAIN: &str = "WINPOP_DOMAIN";
 const USER: &str = "WINPOP_USER";
@@ -74,12 +76,26 @@ impl FirstStart {
 }
 
 fn add(name: &str, password: Option<&str>, mailroot: &MailRoot) -> Result<(), Refusal> {
-    let add = Add { name: name.to_owned(), createuser: password.map(|password| password.to_owned().into()) };
-    match carry_out(&Request::Command(Op::Add(add)), Enclosed::Nothing, mailroot) {
-        Ok(_) => Ok(()),
-        Err(refusal) if refusal.code == Code::Exists => Ok(()),
-        Err(refusal) => Err(refusal),
+    if is_there(name, mailroot)? {
+        return Ok(());
     }
+    let add = Add { name: name.to_owned(), createuser: password.map(|password| password.to_owned().into()) };
+    carry_out(&Request::Command(Op::Add(add)), Enclosed::Nothing, mailroot).map(drop)
+}
+
+fn is_there(name: &str, mailroot: &MailRoot) -> Result<bool, Refusal> {
+    let name = name.parse()?;
+    let store = match open(mailroot, Store::open) {
+        Ok(store) => store,
+        Err(refusal) if refusal.code == Code::NoStore => return Ok(false),
+        Err(refusal) => return Err(refusal),
+    };
+    let view = store.read().map_err(Refusal::fault)?;
+    let found = match &name {
+        Target::Domain(domain) => view.domain(domain).map(|row| row.is_some()),
+        Target::Mailbox(address) => view.mailbox(address).map(|row| row.is_some()),
+    };
+    found.map_err(Refusal::fault)
 }
 
 fn usage(message: String) -> Refusal {

@@ -29,10 +29,12 @@ use std::process::ExitCode;
 
 use argh::FromArgs as _;
 
+use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, render};
 use crate::control::Answer;
 use crate::mailroot::{self, Environment, MailRoot};
+use crate::settings::Logging;
 use commands::{Command, Deliver, Link, Pop3svc};
 use help::Program;
 use words::{Common, Understood};
@@ -124,14 +126,33 @@ fn run(command: Command, common: &Common) -> ExitCode {
             .map(|()| String::new()),
         Command::Serve(_) => mailroot(common).and_then(serve::serve).map(|()| String::new()),
         Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),
-        Command::Restore(typed) => return look_after(restore::restore(&typed, || mailroot(common)), common),
+        Command::Restore(typed) => {
+            let answer = restore::restore(&typed, || mailroot(common));
+            leave_trail(&format!("pop3svc restore {}", typed.file), &answer);
+            return look_after(answer, common);
+        }
         Command::Key(typed) => return look_after(upkeep::key(&typed, || mailroot(common)), common),
-        Command::Check(typed) => return look_after(upkeep::check(&typed, || mailroot(common)), common),
+        Command::Check(typed) => {
+            let answer = upkeep::check(&typed, || mailroot(common));
+            if typed.repair {
+                leave_trail(
+                    &format!("pop3svc check {} --repair", typed.file.as_deref().unwrap_or_default()),
+                    &answer,
+                );
+            }
+            return look_after(answer, common);
+        }
     };
     match done {
         Ok(text) => print(&text),
         Err(refusal) => fail("pop3svc", &refusal),
     }
+}
+
+/// Logs a command that is carried out on the files themselves, whoever runs.
+fn leave_trail(command: &str, answer: &Answer) {
+    crate::log::begin_for_command(Logging::Warnings);
+    audit::record(Some(command), Who::this_process(), answer.as_ref());
 }
 
 /// Shows what became of a look after the data file. Findings and losses are no success.

@@ -106,6 +106,7 @@ fn make_mailbox(
     let submission = Submission {
         reverse_path: String::new(),
         recipients: vec![address.to_string()],
+        to_each: false,
         octets: content.len() as u64,
     };
     let mut receiver = admin::receiver(settings);

@@ -9,7 +9,7 @@ use crate::admin::reply::Code;
 
 /// Reads a command line as sendmail does: `-fsender` and `-f sender`, `-ti` for `-t -i`.
 pub fn read(typed: &[String]) -> Result<Deliver, Refusal> {
-    let mut deliver = Deliver { from: None, to_header: false, recipients: Vec::new() };
+    let mut deliver = Deliver { from: None, to_header: false, each: true, recipients: Vec::new() };
     let mut words = typed.iter();
     while let Some(word) = words.next() {
         if word == "--" {
@@ -68,7 +68,7 @@ mod tests {
 
     fn deliver(from: Option<&str>, to_header: bool, recipients: &[&str]) -> Deliver {
         let recipients = recipients.iter().map(|recipient| (*recipient).to_owned()).collect();
-        Deliver { from: from.map(str::to_owned), to_header, recipients }
+        Deliver { from: from.map(str::to_owned), to_header, each: true, recipients }
     }
 
     #[test]

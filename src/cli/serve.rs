@@ -26,6 +26,8 @@ pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
             .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
     }
     let notes = confine(&mailroot)?;
+    // Only now, since it may start a thread.
+    crate::log::begin(crate::settings::Logging::Warnings);
     first.make(&mailroot)?;
     let store = open(&mailroot, Store::open)?;
     let settings = settings_with_log(&store)?;
@@ -42,6 +44,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
 
 /// The settings of the store, with the log begun at their level.
 pub fn settings_with_log(store: &Store) -> Result<Settings, Refusal> {
+    // What is said about the settings themselves is to be seen.
     crate::log::begin(crate::settings::Logging::Warnings);
     let settings = serve::settings_of(store).map_err(Refusal::fault)?;
     crate::log::set_level(settings.logging);

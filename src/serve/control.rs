@@ -3,6 +3,7 @@
 //! Only the service's own user and root are heard, whatever the mode of the socket's file has become.
 
 use super::Service;
+use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request, Submission};
 use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
@@ -107,7 +108,10 @@ async fn hear(
                 None => Err(Refusal::new(Code::Busy, "too many messages are waiting to be delivered")),
             }
         }
-        Ok((request, file)) => smol::unblock(move || carry_out(&service, &request, file)).await,
+        Ok((request, file)) => {
+            let who = Who { user: peer.uid(), process: peer.pid().unsigned_abs() };
+            smol::unblock(move || carry_out(&service, &request, file, who)).await
+        }
         Err(bad) => Err(bad.into()),
     };
     stream.write_all(&control::encode_answer(&answer)).await
@@ -165,7 +169,9 @@ async fn deliver(
     Ok(admin::deliver(&service.store, &settings, submission, text).await)
 }
 
-fn carry_out(service: &Arc<Service>, request: &Request, file: Option<File>) -> Answer {
-    let context = Context::of_now(&service.mailroot, &service.accounts.keyring, Some(service))?;
-    request.run(&service.store, &context, file)
+fn carry_out(service: &Arc<Service>, request: &Request, file: Option<File>, who: Who) -> Answer {
+    let answer = Context::of_now(&service.mailroot, &service.accounts.keyring, Some(service))
+        .and_then(|context| request.run(&service.store, &context, file));
+    audit::record(request.trail().as_deref(), who, answer.as_ref());
+    answer
 }

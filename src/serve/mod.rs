@@ -1,14 +1,59 @@
 //! The service: listens, admits, and drives sessions on connections and on the store.
 //!
 //! ```text
-//! listeners ─► accept ─► slots ─► connection + pop3 ─┐
+//! listeners ─► accept ─► slots ─► connection + pop3 ──────┐
 //!                  └────────────► connection + receiving ─┼─► Store
-//! control socket ─► control ─► Op::run ──────────────┘
+//! control socket ─► control ─► Op::run ───────────────────┘
 //! ```
 //!
-//! - A setting that changes takes effect here ([`Service`] is the `admin::Service` of the control socket).
-//! - What waits for a disk or derives keys runs beside the executor (`smol::unblock`).
-//! - A session that ends without QUIT has changed nothing: so ending the service needs no more than letting go.
+//! - A changed setting takes effect here ([`Service`] is the `admin::Service` of the control socket).
+//! - Work that waits for a disk or derives keys runs off the executor (`smol::unblock`).
+//! - A session that ends without QUIT has changed nothing, so ending the service means dropping its sessions.
+//!
+//! # Threat model
+//!
+//! Who may reach what:
+//!
+//! | who | reaches | we trust them |
+//! | --- | --- | --- |
+//! | strangers: anyone who can connect | POP3, POP3S and SMTP, until they log in or bring mail | with nothing |
+//! | users, after a login | their own maildrop | not to read or delete other mail; not to spare our CPU |
+//! | programs on this machine | SMTP from loopback, LMTP | to send mail and to verify recipients at any rate |
+//! | hosts in `lmtpfrom` | LMTP | likewise |
+//! | proxies in `proxyfrom` | POP3, POP3S, SMTP | to name the client they speak for |
+//! | root and the service's own user | the control socket, the data file, the key file | with everything |
+//!
+//! A *network* is an IPv4 address or an IPv6 /64 (`limits::network_of`), because a host with IPv6 can use any address of its
+//! /64. What each limit protects:
+//!
+//! | limit | protects |
+//! | --- | --- |
+//! | `socketmax` slots, [`RECEIVING_MAX`] senders | memory and descriptors |
+//! | `NOT_LOGGED_IN_MAX` and `SENDERS_PER_NETWORK_MAX` connections per network (`accept`) | everybody else from one network |
+//! | push-out (`crowd`) | newcomers, when strangers from many networks hold all places; never a logged-in user, nor a sender in the middle of a message |
+//! | [`TRUSTED_RECEIVING_MAX`] places for LMTP and loopback | our own mail server from strangers on SMTP |
+//! | `LOGIN_MAX`, `idletimeout`, handshake and PROXY header times | places, from clients that stay silent |
+//! | a least rate (`receiving::Pace`) | places, from senders that dawdle |
+//! | 128 KiB of a message in memory, the rest in a file (`intake::Spooling`) | memory, and senders of large messages from each other |
+//! | growing waits after wrong passwords (`guard`) | passwords |
+//! | growing waits after wrong recipients, and 20 per session (`harvest`, `smtp`) | the list of our mailboxes |
+//! | half of the threads for checking passwords | everybody else from guessers |
+//! | `COMMANDS_MAX`, apart from `DELIVERIES_MAX` (`control`) | administrators from slow deliveries |
+//! | [`REFUSALS_MAX`], log lines for refusals at most every 10 s | us, from being busy saying no |
+//!
+//! However many strangers connect, at the default settings they cost at most 200 MiB of memory: for each of 256 senders 256 KiB of
+//! text, 64 KiB to read into, 200 KiB of recipients and 80 KiB for TLS and the session; for each of 50 POP3 slots and 10
+//! connections in the line 150 KiB; 16 MiB for the tables of `guard`, `harvest` and `limits`; and a tenth for the allocator. A
+//! system test floods the service and holds it to that.
+//!
+//! What we give up:
+//! - Enough networks that bring real text at the least rate to a mailbox that exists hold every SMTP place for as long as a
+//!   message of `maxmessagesize` takes: 256 networks, or 8 with all the connections they may have. Mail then waits at its senders.
+//! - A stranger who connects faster than honest clients log in, from more networks than there are places, pushes them out
+//!   before they have logged in. Use a firewall against that.
+//! - Whoever knows an address can fill its mailbox, and without quotas the disk. Then mail is refused with 452, and readers go on.
+//! - A proxy in `proxyfrom` that lies about its clients defeats every limit that counts networks.
+//! - A wrong recipient is told so at once in the first few cases. That is what lets an honest sender correct a typo.
 
 mod accept;
 mod accounts;

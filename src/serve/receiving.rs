@@ -4,9 +4,9 @@ use super::Service;
 use super::connection::Connection;
 use super::crowd::Stranger;
 use crate::envelope::{Envelope, ForwardPath, Peer};
-use crate::intake::{self, Spooling};
+use crate::intake::{self, Scope, Spooling};
 use crate::smtp::{Dialect, Event, Next, Policy, Session, Tls};
-use crate::verdict::Delivery;
+use crate::verdict::{Delivery, Recipient};
 use crate::wire::{Receiver, Refusal, Text};
 use async_io::Timer;
 use smol::future::FutureExt;
@@ -146,6 +146,13 @@ impl Driver<'_> {
             Ok(verdict) => verdict,
             Err(fault) => return unavailable(fault),
         };
+        let refused = |why| log::info!("recipient <{path}> refused: {why}, from {}", self.peer);
+        match verdict {
+            Recipient::Accepted => {}
+            Recipient::NotLocal => refused("its domain is not served here"),
+            Recipient::NoSuchMailbox => refused("no such mailbox"),
+            Recipient::OverQuota => refused("over quota"),
+        }
         if self.stranger.is_some() && verdict.is_wrong() {
             let wait = self.service.harvest.wrong(self.peer, Instant::now());
             if !wait.is_zero() {
@@ -163,7 +170,7 @@ impl Driver<'_> {
             }
             Err(_) => return Event::Unavailable,
         };
-        match intake::deliver(&self.service.store, envelope, text, self.hostname).await {
+        match intake::deliver(&self.service.store, envelope, text, self.hostname, Scope::Each).await {
             Ok(verdicts) => {
                 if verdicts.contains(&Delivery::Stored) {
                     self.pace = Pace::new(Instant::now(), self.pace.grace);

@@ -108,6 +108,7 @@ impl From<Delivery> for Reply {
             Delivery::OverQuota => OVER_QUOTA,
             Delivery::Loop => LOOP,
             Delivery::DiskFull => DISK_FULL,
+            Delivery::Withheld => FAULT,
         }
     }
 }

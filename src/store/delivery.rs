@@ -88,6 +88,25 @@ impl Tx<'_, '_> {
         Ok(verdicts)
     }
 
+    /// The same for all letters or for none: if one of them cannot be delivered, the others are withheld.
+    pub fn deliver_all(
+        &mut self,
+        text: &Incoming,
+        letters: &[Letter],
+        now: u64,
+    ) -> Result<Vec<verdict::Delivery>, Fault> {
+        let mut taken = HashMap::new();
+        let mut verdicts = Vec::with_capacity(letters.len());
+        for letter in letters {
+            let place = self.place_for(text, letter, &mut taken)?;
+            verdicts.push(place.err().unwrap_or(verdict::Delivery::Withheld));
+        }
+        match verdicts.iter().all(|verdict| *verdict == verdict::Delivery::Withheld) {
+            true => self.deliver(text, letters, now),
+            false => Ok(verdicts),
+        }
+    }
+
     /// Where the letter goes, or why it goes nowhere.
     fn place_for(
         &self,

@@ -10,6 +10,7 @@ mod clients {
     mod logins;
     mod machine;
     mod pop3;
+    mod postfix;
     mod readme;
     mod real_mail;
     mod samples;

@@ -17,6 +17,16 @@ pub struct Trace {
     pub received_fields: u32,
     /// Values of the first `Delivered-To` fields, unfolded and trimmed, otherwise as they stand.
     pub delivered_to: Vec<String>,
+    pub origin: Origin,
+}
+
+/// How others call the message, to find it in their logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The value of the first `Message-ID` field.
+    pub message_id: Option<String>,
+    /// What follows `id` in the first `Received` field: the queue id of whoever brought the message (RFC 5321 section 4.4).
+    pub queue_id: Option<String>,
 }
 
 /// Reads the header of a text in wire form, in any cut. A dot-stuffed line is never one of the fields looked for.
@@ -60,7 +70,12 @@ impl Tracer {
         let name = field[..colon].trim_ascii_end();
         let trace = &mut self.trace;
         if name.eq_ignore_ascii_case(b"Received") {
+            if trace.received_fields == 0 {
+                trace.origin.queue_id = queue_id(&field[colon + 1..]);
+            }
             trace.received_fields = trace.received_fields.saturating_add(1);
+        } else if name.eq_ignore_ascii_case(b"Message-ID") && trace.origin.message_id.is_none() {
+            trace.origin.message_id = unfolded(&field[colon + 1..]);
         } else if name.eq_ignore_ascii_case(b"Delivered-To")
             && trace.delivered_to.len() < DELIVERED_TO_MAX
             && field.len() <= FIELD_OCTETS_MAX
@@ -76,4 +91,22 @@ fn unfolded(value: &[u8]) -> Option<String> {
         return None;
     }
     std::str::from_utf8(value).ok().map(|value| value.replace("\r\n", ""))
+}
+
+/// The word behind `id`. Inside of a comment, `id` is no keyword.
+fn queue_id(received: &[u8]) -> Option<String> {
+    let received = std::str::from_utf8(received).ok()?;
+    let mut depth = 0_usize;
+    let outside = received.chars().map(|c| {
+        depth = match c {
+            '(' => depth + 1,
+            ')' => depth.saturating_sub(1),
+            _ => depth,
+        };
+        if depth > 0 || c == ')' { ' ' } else { c }
+    });
+    let outside: String = outside.take_while(|c| *c != ';').collect();
+    let mut words = outside.split_ascii_whitespace().skip_while(|word| !word.eq_ignore_ascii_case("id"));
+    let id = words.nth(1)?.trim_matches(['<', '>']);
+    (!id.is_empty() && id.len() <= ADDRESS_OCTETS_MAX).then(|| id.to_owned())
 }

@@ -22,6 +22,7 @@ pub mod surrogate;
 #[cfg(test)]
 mod tests;
 
+pub use header::Origin;
 pub use lines::{Line, Lines};
 pub use receive::{LineEnds, Receiver, Refusal, Text};
 

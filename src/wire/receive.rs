@@ -3,7 +3,7 @@
 use memchr::memchr3;
 
 use super::head::Head;
-use super::header::{Trace, Tracer};
+use super::header::{Origin, Trace, Tracer};
 
 /// How the end of the message and lines that begin with a dot are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +56,13 @@ pub struct Text<W = Vec<u8>> {
     pub received_fields: u32,
     /// Values of the `Delivered-To` fields in the header, the first hundred, not parsed.
     pub delivered_to: Vec<String>,
+    pub origin: Origin,
 }
 
 impl<W> Text<W> {
     pub fn with_wire<V>(self, change: impl FnOnce(W) -> V) -> Text<V> {
-        let Self { wire, octets, surrogate_octets, hash, received_fields, delivered_to } = self;
-        Text { wire: change(wire), octets, surrogate_octets, hash, received_fields, delivered_to }
+        let Self { wire, octets, surrogate_octets, hash, received_fields, delivered_to, origin } = self;
+        Text { wire: change(wire), octets, surrogate_octets, hash, received_fields, delivered_to, origin }
     }
 }
 
@@ -262,7 +263,7 @@ impl Receiver {
         self.head.finish(&mut self.wire);
         self.hasher.update(&self.wire[self.hashed..]);
         self.tracer.push(&self.wire);
-        let Trace { received_fields, delivered_to } = self.tracer.finish();
+        let Trace { received_fields, delivered_to, origin } = self.tracer.finish();
         Ok(Text {
             hash: self.hasher.finalize(),
             octets: self.head.kept_octets(self.octets),
@@ -270,6 +271,7 @@ impl Receiver {
             wire: self.wire,
             received_fields,
             delivered_to,
+            origin,
         })
     }
 

@@ -535,6 +535,25 @@ fn a_message_that_its_owner_cannot_keep_is_read_to_its_end() {
 }
 
 #[test]
+fn how_others_call_the_message_is_read_from_the_header() {
+    let origin = |header: &str| {
+        content(LineEnds::Normalise, format!("{header}\nSubject: x\n\ny\n").as_bytes()).unwrap().origin
+    };
+    let named = |message_id: Option<&str>, queue_id: Option<&str>| Origin {
+        message_id: message_id.map(str::to_owned),
+        queue_id: queue_id.map(str::to_owned),
+    };
+    let postfix = "Received: from a (id 1 of (id 2) it)\n by b (Postfix) with ESMTP id 4XyZ;\n Mon, id 3";
+    assert_eq!(origin(postfix), named(None, Some("4XyZ")));
+    assert_eq!(origin(&format!("{postfix}\nReceived: by c id 9; x")), named(None, Some("4XyZ")));
+    assert_eq!(origin("Received: by c with SMTP; x\nReceived: by d id 9; x"), named(None, None));
+    assert_eq!(origin("Received: by c id <9@c>; x"), named(None, Some("9@c")));
+    assert_eq!(origin("message-id :\n <1@a>\nMessage-ID: <2@a>"), named(Some("<1@a>"), None));
+    assert_eq!(origin(&format!("Message-ID: <{}@a>", "1".repeat(400))), named(None, None));
+    assert_eq!(origin("Received: id"), named(None, None));
+}
+
+#[test]
 fn a_delivered_to_field_of_any_length_takes_bounded_memory() {
     let long = "x".repeat(2000);
     let sent = format!("Delivered-To: {long}\r\nDelivered-To:\r\n{}\tbob@example.com\r\n", " ".repeat(500));

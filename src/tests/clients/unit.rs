@@ -1,5 +1,8 @@
 //! The README's unit, run by systemd, and its chapters typed by root while that unit serves.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::machine::{BUILT, Machine};
 use super::readme::{Block, blocks, commands_of_root};
 
@@ -11,7 +14,7 @@ const PREPARE: &str = "
     cp /root/message.eml /srv/mailbox/example.net/P3_ann.mbx/P3A.eml";
 
 /// A machine on which the README's chapters on installing and running have been followed.
-fn installed(name: &str) -> Option<Machine> {
+pub fn installed(name: &str) -> Option<Machine> {
     let machine = Machine::boot(name)?;
     machine.run(&PREPARE.replace("BUILT", BUILT));
     let blocks = blocks();
@@ -26,6 +29,11 @@ fn installed(name: &str) -> Option<Machine> {
 fn unit(blocks: &[Block]) -> String {
     let unit = blocks.iter().find(|block| block.text.contains("ExecStart=")).expect("it is there");
     unit.text.clone()
+}
+
+/// What the journal has, with what was written to it until now.
+fn journal(machine: &Machine, options: &str) -> String {
+    machine.run(&format!("journalctl --sync; journalctl --output=cat {options}"))
 }
 
 fn type_as_root(machine: &Machine, text: &str) -> String {
@@ -102,8 +110,7 @@ fn a_backup_lies_where_the_administrator_says_whatever_the_unit_may_write_to() {
 #[test]
 fn the_unit_comes_back_after_a_crash_and_once_its_port_is_free() {
     let Some(machine) = installed("restarts") else { return };
-    let log = "journalctl --output=cat --unit=pop3svc";
-    let started = machine.run(&format!("{log} --priority=notice --output-fields=MESSAGE"));
+    let started = journal(&machine, "--unit=pop3svc --priority=notice");
     let ports = "POP3 110, POP3S 995, SMTP 25, LMTP 127.0.0.1:24, LMTP [::1]:24";
     let expected = format!(
         "pop3svc {} serves /var/lib/winpop/winpop.db: {ports}; the certificate is valid until ",
@@ -125,7 +132,7 @@ socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b\"READY=1\", os.environ
 taken.accept()'",
     );
     assert!(!machine.outcome("systemctl start pop3svc").status.success());
-    assert!(machine.run(log).contains("port 110 for POP3 is taken by another program"));
+    assert!(journal(&machine, "--unit=pop3svc").contains("port 110 for POP3 is taken by another program"));
     // However long that lasts: systemd counts no attempts.
     assert_eq!(machine.run("systemctl show --value --property=StartLimitIntervalUSec pop3svc"), "0\n");
     machine.run("systemctl stop other");
@@ -135,13 +142,20 @@ taken.accept()'",
 /// A certificate for this name with its key, in PEM format.
 fn certificate(name: &str) -> (String, String) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("it can be made");
-    (made.cert.pem(), made.signing_key.serialize_pem())
+    (pem("CERTIFICATE", made.cert.der()), pem("PRIVATE KEY", &made.signing_key.serialize_der()))
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 #[test]
 fn certbots_certificate_is_copied_for_the_service_and_shown() {
     let Some(machine) = installed("certbot") else { return };
-    let (lineage, hook) = ("/etc/letsencrypt/live/mail.example.com", "/etc/letsencrypt/renewal-hooks/deploy/pop3svc");
+    let (lineage, hook) =
+        ("/etc/letsencrypt/live/mail.example.com", "/etc/letsencrypt/renewal-hooks/deploy/pop3svc");
     // Only root may enter certbot's directories.
     machine.run(&format!("umask 077; mkdir -p {lineage} $(dirname {hook})"));
     let issue = |name: &str| {
@@ -172,7 +186,8 @@ fn certbots_certificate_is_copied_for_the_service_and_shown() {
     // The files are looked at once a second.
     assert!((0..200).any(|_| shown() == second));
 
-    let refused = machine.outcome(&format!("winpop set tlscert {lineage}/fullchain.pem {lineage}/privkey.pem"));
+    let refused =
+        machine.outcome(&format!("winpop set tlscert {lineage}/fullchain.pem {lineage}/privkey.pem"));
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("the user winpop may not read it"), "{said}");
     // A key of another certificate does not keep the unit from starting, and is told.
@@ -199,5 +214,62 @@ fn the_unit_gives_the_service_little_to_do_harm_with() {
     ));
     // Of what the kernel offers, the service has used nothing that the unit forbids.
     type_as_root(&machine, "pop3svc deliver user@example.com <message.eml || :; winpop set logging 3");
-    assert!(!machine.run("journalctl --unit=pop3svc").contains("Operation not permitted"));
+    assert!(!journal(&machine, "--unit=pop3svc").contains("Operation not permitted"));
+}
+
+#[test]
+fn the_journal_tells_who_did_what_with_and_without_the_service() {
+    let Some(machine) = installed("audit") else { return };
+    machine.run(
+        "winpop set logging 3
+        winpop add eve@example.com /createuser s3cret
+        winpop add eve@example.com /createuser s3cret || :
+        winpop list
+        python3 -c '
+import smtplib
+lmtp = smtplib.LMTP(\"127.0.0.1\", 24)
+text = \"\"\"Received: from a.example.org (id of nobody) by mail.example.org (Postfix) with ESMTP id 4XyZ12abcD;
+ Mon, 1 Jan 2024 00:00:00 +0000
+Message-ID: <1@example.org>
+Subject: x
+
+y
+\"\"\"
+refused = lmtp.sendmail(\"ann@example.org\", [\"eve@example.com\", \"nobody@example.com\"], text)
+assert list(refused) == [\"nobody@example.com\"]'
+        systemctl stop pop3svc
+        winpop changepwd eve@example.com t0psecret
+        pop3svc deliver -f ann@example.org eve@example.com </root/message.eml",
+    );
+    let of_service = journal(&machine, "--unit=pop3svc");
+    let of_commands = journal(&machine, "--identifier=pop3svc --facility=mail");
+    let has = |log: &str, parts: [&str; 2]| {
+        let line = |line: &str| line.starts_with(parts[0]) && line.ends_with(parts[1]);
+        assert!(log.lines().any(line), "{parts:?} in {log}");
+    };
+    has(&of_service, ["winpop add eve@example.com /createuser ***, by user 0, process ", ": done"]);
+    let refused = ": refused: the mailbox eve@example.com exists already";
+    has(&of_service, ["winpop add eve@example.com /createuser ***, by user 0, process ", refused]);
+    has(&of_service, ["recipient <nobody@example.com> refused: no such mailbox, from 127.0.0.1", ""]);
+    let known_as = ", Message-ID <1@example.org>, queue id 4XyZ12abcD: Stored";
+    has(&of_service, ["message ", known_as]);
+    has(&of_commands, ["winpop changepwd eve@example.com ***, by user 0, process ", ": done"]);
+    has(&of_commands, ["message ", ": Stored"]);
+    assert!(!of_service.contains("winpop list") && !(of_service + &of_commands).contains("ecret"));
+}
+
+#[test]
+fn a_new_key_is_the_services_whoever_makes_it() {
+    let Some(machine) = installed("key") else { return };
+    machine.run("winpop add eve@example.com /createuser secret");
+    // APOP needs the password itself, which the key unseals.
+    let apop = "curl --silent --show-error --user eve@example.com:secret --login-options AUTH=+APOP pop3://127.0.0.1/";
+    machine.run(apop);
+    machine.run("pop3svc key --rotate");
+    machine.run(apop);
+    machine.run("systemctl stop pop3svc; pop3svc key --rotate; systemctl start pop3svc");
+    machine.run(apop);
+    machine.run("systemctl restart pop3svc; pop3svc key --rotate");
+    machine.run(apop);
+    assert_eq!(machine.run("stat --format='%U:%G %a' /var/lib/winpop/winpop.key"), "winpop:winpop 600\n");
 }

@@ -57,8 +57,11 @@ fn deliver_exits_as_sysexits_says() {
         deliver(&["nobody@example.com"], b"Subject: x\n", EX_NOUSER);
         deliver(&["bob@elsewhere.example"], b"Subject: x\n", EX_NOUSER);
         deliver(&["not an address"], b"Subject: x\n", EX_NOUSER);
-        // Whoever can get it gets it.
+        // One code is true of all: nobody has what was refused to one of them.
         deliver(&[BOB, "nobody@example.com"], b"Subject: one of two\n", EX_NOUSER);
+        deliver(&["not an address", BOB], b"Subject: one of two\n", EX_NOUSER);
+        deliver(&[BOB, LITTLE], &b"Subject: one of two\n".repeat(200), EX_CANTCREAT);
+        deliver(&["--each", BOB, "nobody@example.com"], b"Subject: one of two\n", EX_NOUSER);
         deliver(&[BOB], &b"too large\n".repeat(7000), EX_DATAERR);
         deliver(&[LITTLE], &b"over quota\n".repeat(200), EX_CANTCREAT);
         deliver(&[], b"Subject: x\n", EX_USAGE);

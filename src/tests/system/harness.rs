@@ -282,6 +282,14 @@ impl Service {
         self.child.id()
     }
 
+    /// The most memory that the process has had so far, in octets (proc_pid_status(5), VmHWM).
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes << 10
+    }
+
     pub fn smtp(&self) -> std::io::Result<Client> {
         Client::connect(self.ports.smtp)
     }

@@ -19,9 +19,19 @@ fn message(number: usize, octets: usize) -> Vec<u8> {
     format!("Subject: {number}\r\n\r\n{}", line.repeat(octets / line.len())).into_bytes()
 }
 
+/// Many connections at once take many descriptors.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+}
+
 /// An SMTP client that has been told to send its text.
 fn sending(service: &Service, recipient: &str) -> Client {
-    let mut smtp = service.smtp().unwrap();
+    told_to_send(service.smtp().unwrap(), recipient)
+}
+
+fn told_to_send(mut smtp: Client, recipient: &str) -> Client {
     smtp.line().unwrap();
     for command in ["HELO test.example", "MAIL FROM:<>", &format!("RCPT TO:<{recipient}>"), "DATA"] {
         let reply = smtp.ask(command).unwrap();
@@ -123,6 +133,7 @@ fn ask_for(smtp: &mut Client, names: impl IntoIterator<Item = String>) -> Vec<St
 
 #[test]
 fn strangers_in_all_places_do_not_shut_out_a_user() {
+    raise_descriptor_limit();
     let mut site = Site::new();
     site.add_mailbox(ANN);
     site.add_mailbox(BOB);
@@ -160,6 +171,7 @@ fn strangers_in_all_places_do_not_shut_out_a_user() {
 
 #[test]
 fn idle_senders_starve_neither_smtp_nor_lmtp() {
+    raise_descriptor_limit();
     let mut site = Site::new();
     site.add_mailbox(ANN);
     let service = site.start();
@@ -295,5 +307,46 @@ fn a_sender_who_dawdles_is_sent_away_however_busy_it_looks() {
     assert!(said.is_none_or(|said| said.starts_with("421 4.4.2")));
     let said = dripper.line().unwrap();
     assert!(said.starts_with("421 4.4.2"), "{said}");
+    service.stop();
+}
+
+#[test]
+fn a_flood_of_strangers_costs_no_more_than_is_said() {
+    /// What the head of `serve` says; here of the service as a whole.
+    const OCTETS_MAX: u64 = 200 << 20;
+    const FLOOD: usize = 5000;
+    raise_descriptor_limit();
+    let mut site = Site::new();
+    site.add_mailbox(ANN);
+    site.winpop(&["set", "plaintext", "always"]);
+    let service = site.start();
+    let ports = service.ports();
+    take_headers_from_here(&site);
+    let peer = |number: usize| format!("2001:db8:{:x}:{:x}::1", number >> 8, number & 0xff);
+    let mut senders: Vec<Client> =
+        (0..256).map(|number| told_to_send(proxied(ports.smtp, &peer(number % 8)), ANN)).collect();
+    for (number, sender) in senders.iter_mut().enumerate() {
+        sender.send(&message(number, 300 << 10)).unwrap();
+    }
+    let mut latest = std::collections::VecDeque::new();
+    for number in 0..FLOOD {
+        let port = if number % 2 == 0 { ports.pop3 } else { ports.smtp };
+        latest.push_back(proxied(port, &peer(number + 1000)));
+        if latest.len() > 200 {
+            latest.pop_front();
+        }
+    }
+    let mut user = Pop3::greeted(proxied(ports.pop3, "192.0.2.7")).unwrap();
+    assert!(user.log_in(ANN, PASSWORD).unwrap().starts_with("+OK"));
+    user.quit().unwrap();
+    for sender in &mut senders {
+        assert!(end(sender, b"the last line\r\n").starts_with("250"));
+    }
+    let peak = service.peak_memory();
+    assert!(peak <= OCTETS_MAX, "{} MiB", peak >> 20);
+    println!("{FLOOD} strangers: {} MiB", peak >> 20);
+    drop((latest, senders));
+    site.winpop(&["set", "proxyfrom", "none"]);
+    assert_eq!(service.log_in(ANN).count().unwrap(), 256);
     service.stop();
 }

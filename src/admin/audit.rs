@@ -1,0 +1,127 @@
+//! The trail of administration: one line for each command that changes something, or takes a copy of all mail.
+//!
+//! A line says who, what and with which outcome, for example `winpop set port 110, by user 0, process 4711: done`. A password is
+//! never part of it.
+
+use super::commands::{Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, Set, Unlock};
+use super::{Op, Refusal, Reply, Request};
+
+/// A longer command is cut: names and values come from whoever may command.
+const COMMAND_CHARACTERS_MAX: usize = 300;
+/// What stands in place of a password.
+const PASSWORD: &str = "***";
+
+/// Who gave a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who {
+    pub user: u32,
+    /// 0 for a process that we cannot see, in another PID namespace.
+    pub process: u32,
+}
+
+impl Who {
+    pub fn this_process() -> Self {
+        Self { user: rustix::process::geteuid().as_raw(), process: std::process::id() }
+    }
+}
+
+impl Request {
+    /// The command as it could have been typed, without passwords; none if it only looks.
+    pub fn trail(&self) -> Option<String> {
+        let words = match self {
+            Self::Command(op) => format!("winpop {}", op.trail()?),
+            Self::Backup { file } => format!("pop3svc backup {file}"),
+            Self::RotateKey { discard: false } => "pop3svc key --rotate".to_owned(),
+            Self::RotateKey { discard: true } => "pop3svc key --rotate --discard".to_owned(),
+            // A delivery has a line of its own.
+            Self::Check | Self::Key | Self::Deliver(_) => return None,
+        };
+        Some(words)
+    }
+}
+
+impl Op {
+    fn trail(&self) -> Option<String> {
+        let mut words = match self {
+            Self::Add(Add { name, createuser: None }) => format!("add {name}"),
+            Self::Add(Add { name, createuser: Some(_) }) => format!("add {name} /createuser {PASSWORD}"),
+            Self::Delete(Delete { name, .. }) => format!("delete {name}"),
+            Self::Lock(Lock { name }) => format!("lock {name}"),
+            Self::Unlock(Unlock { name }) => format!("unlock {name}"),
+            Self::ChangePwd(ChangePwd { name, .. }) => format!("changepwd {name} {PASSWORD}"),
+            Self::CreateQuotaFile(CreateQuotaFile { name, user, limit }) => {
+                let option = |switch, value: &Option<String>| {
+                    value.as_ref().map_or(String::new(), |value| format!(" /{switch}:{value}"))
+                };
+                format!("createquotafile {name}{}{}", option("user", user), option("limit", limit))
+            }
+            Self::DeleteQuotaFile(DeleteQuotaFile { name }) => format!("deletequotafile {name}"),
+            Self::Set(Set { key, values, .. }) => format!("set {key} {}", values.join(" ")),
+            Self::List(_) | Self::Stat(_) | Self::Get(_) => return None,
+        };
+        if let Self::Set(Set { move_mail: true, .. }) = self {
+            words += " /move";
+        }
+        Some(words)
+    }
+}
+
+/// Writes the line. For a command that only looks, `trail` is none, and so is the line.
+pub fn record(trail: Option<&str>, who: Who, outcome: Result<&Reply, &Refusal>) {
+    let Some(trail) = trail else { return };
+    log::warn!(target: crate::log::NOTICE, "{}", line(trail, who, outcome));
+}
+
+fn line(trail: &str, who: Who, outcome: Result<&Reply, &Refusal>) -> String {
+    let command: String = trail.chars().take(COMMAND_CHARACTERS_MAX).collect();
+    let Who { user, process } = who;
+    match outcome {
+        Ok(_) => format!("{command}, by user {user}, process {process}: done"),
+        Err(refusal) => format!("{command}, by user {user}, process {process}: refused: {}", refusal.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::commands::{Get, List, Stat};
+    use crate::admin::reply::Code;
+
+    #[test]
+    fn a_line_says_who_did_what_and_how_it_went() {
+        let who = Who { user: 1000, process: 4711 };
+        let refusal = Refusal::new(Code::Exists, "a.org exists already").with_hint("Choose another");
+        let refused = line("winpop add a.org", who, Err(&refusal));
+        assert_eq!(refused, "winpop add a.org, by user 1000, process 4711: refused: a.org exists already");
+        assert!(line(&"x".repeat(1000), who, Err(&refusal)).len() < 400);
+    }
+
+    #[test]
+    fn what_changes_something_leaves_a_trail_without_passwords() {
+        let secret = || "s3cret".to_owned().into();
+        let name = || "ann@a.org".to_owned();
+        let (user, limit) = (Some("bob@a.org".to_owned()), Some("5MB".to_owned()));
+        let values = vec!["/srv/mail".to_owned()];
+        let ops = [
+            (Op::Add(Add { name: name(), createuser: Some(secret()) }), "add ann@a.org /createuser ***"),
+            (Op::ChangePwd(ChangePwd { name: name(), password: secret() }), "changepwd ann@a.org ***"),
+            (
+                Op::CreateQuotaFile(CreateQuotaFile { name: name(), user, limit }),
+                "createquotafile ann@a.org /user:bob@a.org /limit:5MB",
+            ),
+            (
+                Op::Set(Set { key: "mailroot".to_owned(), values, move_mail: true }),
+                "set mailroot /srv/mail /move",
+            ),
+        ];
+        for (op, expected) in ops {
+            assert_eq!(Request::Command(op).trail(), Some(format!("winpop {expected}")));
+        }
+        for op in
+            [Op::List(List { domain: None }), Op::Stat(Stat { domain: None }), Op::Get(Get { key: None })]
+        {
+            assert_eq!(Request::Command(op).trail(), None);
+        }
+        assert_eq!(Request::Check.trail(), None);
+    }
+}
