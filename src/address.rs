@@ -37,9 +37,22 @@ impl Domain {
         &self.0
     }
 
+    /// The name in the letters of its language, where that is another one.
+    pub fn unicode(&self) -> Option<String> {
+        let (unicode, outcome) = idna::domain_to_unicode(&self.0);
+        (outcome.is_ok() && unicode != self.0).then_some(unicode)
+    }
+
     /// A fully qualified name has at least two labels; `localhost` has one.
     pub fn is_single_label(&self) -> bool {
         !self.0.contains('.')
+    }
+}
+
+impl Address {
+    /// The address with its domain in the letters of its language, where those are others.
+    pub fn unicode(&self) -> Option<String> {
+        Some(format!("{}@{}", self.local, self.domain.unicode()?))
     }
 }
 

@@ -36,7 +36,7 @@ use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request};
 
 /// Grows whenever the types in the frames change.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// The length that stands in front of a frame.
 pub const LENGTH_OCTETS: usize = 4;
 /// What the service sends before it carries a request out.
@@ -298,14 +298,16 @@ mod tests {
 
     use super::*;
     use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set};
-    use crate::admin::reply::{Changed, Connections, DomainLine, Locked, MailboxLine, Removed, Server};
+    use crate::admin::reply::{
+        Changed, Connections, DomainLine, Lock, LockedBy, MailboxLine, Removed, Server, ServiceState,
+    };
     use crate::admin::{Op, Submission};
 
     fn requests() -> Vec<Request> {
         let ops = vec![
             Op::Add(Add { name: "bob@example.com".into(), createuser: Some("-x/ y".to_owned().into()) }),
             Op::Delete(Delete { name: "example.com".into(), deleteuser: false, y: true }),
-            Op::List(List { domain: None }),
+            Op::List(List { domain: None, all: false }),
             Op::ChangePwd(ChangePwd { name: "ä".into(), password: String::new().into() }),
             Op::Set(Set { key: "socket".into(), values: vec!["1".into(), "2".into()], move_mail: false }),
             Op::Get(Get { key: Some("port".into()) }),
@@ -323,24 +325,27 @@ mod tests {
     fn answers() -> Vec<Answer> {
         let domain = DomainLine {
             domain: "example.com".into(),
-            locked: true,
+            unicode: None,
+            lock: Lock(Some(LockedBy::Domain)),
             mailboxes: 1,
             messages: u64::MAX,
             octets: 3,
         };
-        let statistics = Server {
+        let statistics = Box::new(Server {
+            service: ServiceState::default(),
             domains: 1,
             mailboxes: 2,
             messages: 3,
             octets: 4,
             file_octets: 5,
             allocated_octets: 6,
-            connections: Connections::default(),
+            connections: Some(Connections::default()),
             certificate: None,
-        };
+        });
         let mailbox = MailboxLine {
             mailbox: "bob@example.com".into(),
-            lock: Locked::Domain,
+            unicode: None,
+            lock: Lock(None),
             messages: 3,
             octets: 4,
             quota: None,

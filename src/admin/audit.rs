@@ -34,7 +34,7 @@ impl Request {
             Self::RotateKey { discard: false } => "pop3svc key --rotate".to_owned(),
             Self::RotateKey { discard: true } => "pop3svc key --rotate --discard".to_owned(),
             // A delivery has a line of its own.
-            Self::Check | Self::Key | Self::Deliver(_) => return None,
+            Self::Check | Self::Health | Self::Key | Self::Deliver(_) => return None,
         };
         Some(words)
     }
@@ -117,9 +117,11 @@ mod tests {
         for (op, expected) in ops {
             assert_eq!(Request::Command(op).trail(), Some(format!("winpop {expected}")));
         }
-        for op in
-            [Op::List(List { domain: None }), Op::Stat(Stat { domain: None }), Op::Get(Get { key: None })]
-        {
+        for op in [
+            Op::List(List { domain: None, all: false }),
+            Op::Stat(Stat { domain: None }),
+            Op::Get(Get { key: None }),
+        ] {
             assert_eq!(Request::Command(op).trail(), None);
         }
         assert_eq!(Request::Check.trail(), None);

@@ -86,13 +86,22 @@ pub struct Delete {
     pub y: bool,
 }
 
-/// Lists the domains, or the mailboxes of a domain.
+/// Lists the domains, or the mailboxes of a domain or of all.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
-#[argh(subcommand, name = "list", example = "winpop list", example = "winpop list example.com /json")]
+#[argh(
+    subcommand,
+    name = "list",
+    example = "winpop list",
+    example = "winpop list example.com /json",
+    example = "winpop list /all"
+)]
 pub struct List {
     /// the domain whose mailboxes to list
     #[argh(positional, arg_name = "DOMAIN")]
     pub domain: Option<String>,
+    /// list the mailboxes of all domains
+    #[argh(switch)]
+    pub all: bool,
 }
 
 /// Locks a domain or a mailbox: no mail can be fetched from it.

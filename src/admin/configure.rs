@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::commands::{Get, Set};
-use super::reply::{Changed, Code, Refusal, Reply, SettingLine};
+use super::reply::{Changed, Code, Refusal, Reply, SettingLine, SettingValue};
 use super::{Context, ownership, relocate};
 use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
-use crate::settings::{self, Effect, Key, Place, Settings};
+use crate::settings::{self, Effect, Key, Kind, Place, Settings};
 use crate::store::{Read, Store};
 
 /// Says for `mailroot` too that it shall be the default again.
@@ -141,7 +141,7 @@ fn line(key: &Key, settings: &Settings, mailroot: &MailRoot) -> SettingLine {
             (mailroot.at_next_start().display().to_string(), mailroot.default_dir.display().to_string())
         }
         Place::Owner => {
-            let owner = ownership::owner(mailroot).map_or_else(String::new, |owner| owner.to_string());
+            let owner = ownership::owner(mailroot).map_or_else(String::new, |owner| owner.typed());
             (owner.clone(), owner)
         }
         Place::Store | Place::Sockets => (settings.text(key), Settings::default().text(key)),
@@ -153,10 +153,22 @@ fn line(key: &Key, settings: &Settings, mailroot: &MailRoot) -> SettingLine {
             (Place::Pointer, NamedBy::Variable) => Some(BY_VARIABLE.to_owned()),
             _ => settings.meaning(key),
         },
+        unit: match key.kind {
+            Kind::Octets => Some("octets".to_owned()),
+            Kind::Seconds => Some("seconds".to_owned()),
+            Kind::Number | Kind::Text => None,
+        },
         is_default: value == default,
-        value,
-        default,
+        value: typed(key, value),
+        default: typed(key, default),
         takes_effect: key.effect.name().to_owned(),
+    }
+}
+
+fn typed(key: &Key, text: String) -> SettingValue {
+    match (key.kind, text.parse()) {
+        (Kind::Number | Kind::Octets | Kind::Seconds, Ok(number)) => SettingValue::Number(number),
+        _ => SettingValue::Text(text),
     }
 }
 

@@ -27,13 +27,15 @@ pub mod commands;
 pub mod render;
 pub mod reply;
 pub mod secret;
+pub mod shape;
+pub mod table;
 
 pub use commands::Op;
 pub use directory::Target;
 pub use relocate::{Present, set_mailroot};
 pub use reply::{Refusal, Reply};
 pub use submission::{Submission, deliver, receiver};
-pub use upkeep::{check, repair};
+pub use upkeep::{check, check_file, repair};
 
 use std::fs::File;
 use std::sync::RwLock;
@@ -76,6 +78,8 @@ impl<'a> Context<'a> {
 /// What a running service does when an administrator changes something; the store itself ends the sessions
 /// of what is locked or deleted.
 pub trait Service {
+    fn state(&self) -> reply::ServiceState;
+
     fn connections(&self) -> reply::Connections;
 
     /// Makes changed settings effective, before they are stored. A refusal is one sentence that says what
@@ -95,6 +99,8 @@ pub enum Request {
     },
     /// Verify everything.
     Check,
+    /// Say that the service answers.
+    Health,
     /// Show the state of the key that seals passwords.
     Key,
     /// Make a new key, and seal all passwords under it.
@@ -114,6 +120,7 @@ impl Request {
             Self::Command(op) => op.run(store, context),
             Self::Backup { file: name } => upkeep::back_up(store, file, name),
             Self::Check => upkeep::check(store),
+            Self::Health => statistics::health(store, context),
             Self::Key => key::show(store, context),
             Self::RotateKey { discard } => key::rotate(store, context, *discard),
             Self::Deliver(_) => Err(Refusal::new(reply::Code::Usage, "there is no message to deliver")),

@@ -40,7 +40,7 @@ impl Present {
             )
             .with_hint("Take that out of its unit, start it again, and then set mailroot"));
         }
-        let shown = settings.iter().map(|line| (line.setting.as_str(), line.value.as_str()));
+        let shown = settings.iter().map(|line| (line.setting.as_str(), line.value.to_string()));
         let today = Settings::from_shown(shown)?;
         let changed = today.rows_changed_since(&Settings::default()).into_iter();
         let settings = changed.filter_map(|(key, text)| Some((key.to_owned(), text?))).collect();
@@ -118,7 +118,7 @@ fn found_store(dir: &Path, old: &Path, settings: &Rows) -> Result<(), Refusal> {
         Err(error) if matches!(error.kind, OpenErrorKind::AlreadyExists | OpenErrorKind::Locked) => {
             return Ok(());
         }
-        Err(error) => return Err(Refusal::fault(error)),
+        Err(error) => return Err(error.into()),
     };
     let rows = settings.clone();
     let written =

@@ -1,31 +1,8 @@
 //! What comes back from a command, as data.
 //!
-//! The serialised form is what `--json` prints, and stable: names and kinds of fields stay, new ones may come.
-//! Sizes are exact numbers of octets.
-//!
-//! ```text
-//! changes          {"ok":true,"action":"add","name":"example.com","message":"…","notes":["…"]}
-//!   delete adds    "removed":{"mailboxes":2,"messages":5,"octets":12345}
-//! list             {"ok":true,"domains":[DOMAIN…]}
-//! list DOMAIN      {"ok":true,"domain":"example.com","mailboxes":[MAILBOX…]}
-//! stat             {"ok":true,"statistics":{"domains","mailboxes","messages","octets","file_octets",
-//!                   "allocated_octets","connections":{"open","waiting","refused","login_failures",
-//!                   "last_login_failure","wrong_recipients"},
-//!                   "certificate":{"names":["…"],"fingerprint","self_signed"}},"domains":[DOMAIN…]}
-//! stat DOMAIN      {"ok":true,"statistics":DOMAIN,"mailboxes":[MAILBOX…]}
-//! get [KEY]        {"ok":true,"settings":[{"setting","value","meaning","default","is_default",
-//!                   "takes_effect"}…]}
-//! backup           {"ok":true,"file","messages","file_octets"}
-//! check            {"ok":true,"domains","mailboxes","messages","texts","text_octets","findings":["…"],"findings_total",
-//!                   "repaired":["…"],"repaired_total","lost":[{"mailbox","sequence","received","octets"}…]}
-//! key              {"ok":true,"file","id","trouble","sealed","unsealed","advice"}
-//! deliver          {"ok":true,"recipients":[{"recipient","outcome"}…]}
-//! refused          {"ok":false,"error":{"code":"not-found","message":"…","hint":"…"}}
-//!
-//! DOMAIN           {"domain","locked","mailboxes","messages","octets"}
-//! MAILBOX          {"mailbox","lock","messages","octets"}     lock: "none", "mailbox" or "domain"
-//!   with a quota   "quota":{"account","used","limit"}         limit: null where there is none
-//! ```
+//! The serialised form is what `--json` prints. Its shape is written down in `shape.rs`, and stable: names and kinds of
+//! fields stay, new ones may come. Every field of a shape is always there, and null where there is nothing to tell. A number
+//! has its unit in its name.
 
 use std::fmt;
 
@@ -34,21 +11,49 @@ use serde::Serialize;
 
 use crate::address::Malformed;
 use crate::mailroot::Unusable;
+use crate::store::{OpenError, OpenErrorKind};
 
 /// The outcome of a command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 #[serde(untagged)]
 pub enum Reply {
     Changed(Changed),
-    Domains { domains: Vec<DomainLine> },
-    Mailboxes { domain: String, mailboxes: Vec<MailboxLine> },
-    Server { statistics: Server, domains: Vec<DomainLine> },
-    Domain { statistics: DomainLine, mailboxes: Vec<MailboxLine> },
-    Settings { settings: Vec<SettingLine> },
+    Domains {
+        domains: Vec<DomainLine>,
+    },
+    Mailboxes {
+        domain: String,
+        mailboxes: Vec<MailboxLine>,
+    },
+    Server {
+        statistics: Box<Server>,
+        domains: Vec<DomainLine>,
+    },
+    Domain {
+        statistics: DomainLine,
+        mailboxes: Vec<MailboxLine>,
+    },
+    /// Of `list /all`.
+    AllMailboxes {
+        mailboxes: Vec<MailboxLine>,
+    },
+    Health {
+        service: ServiceState,
+    },
+    /// The greeting of the service, heard by who may not use its control socket.
+    Greeted {
+        address: String,
+        greeting: String,
+    },
+    Settings {
+        settings: Vec<SettingLine>,
+    },
     BackedUp(BackedUp),
     Checked(Checked),
     Key(KeyState),
-    Delivered { recipients: Vec<Delivered> },
+    Delivered {
+        recipients: Vec<Delivered>,
+    },
 }
 
 /// A copy of the store was made.
@@ -85,8 +90,8 @@ pub struct Lost {
     pub mailbox: String,
     /// Its number in the mailbox, which is part of its UIDL.
     pub sequence: u64,
-    /// Unix time in seconds; none where nothing is known of it.
-    pub received: Option<u64>,
+    /// None where nothing is known of it.
+    pub received_unix_seconds: Option<u64>,
     pub octets: Option<u64>,
 }
 
@@ -131,9 +136,8 @@ pub struct Changed {
     pub name: String,
     /// One sentence without its full stop.
     pub message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub removed: Option<Removed>,
-    /// What should be known beside: sentences without their full stops.
+    /// What else to know: sentences without their full stops.
     pub notes: Vec<String>,
 }
 
@@ -148,7 +152,10 @@ pub struct Removed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct DomainLine {
     pub domain: String,
-    pub locked: bool,
+    /// The name in the letters of its language, where that is another one.
+    pub unicode: Option<String>,
+    #[serde(flatten)]
+    pub lock: Lock,
     pub mailboxes: u64,
     pub messages: u64,
     pub octets: u64,
@@ -158,11 +165,12 @@ pub struct DomainLine {
 pub struct MailboxLine {
     /// The whole address.
     pub mailbox: String,
-    pub lock: Locked,
+    pub unicode: Option<String>,
+    #[serde(flatten)]
+    pub lock: Lock,
     pub messages: u64,
     pub octets: u64,
-    /// Left out where the mailbox counts against none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// None where the mailbox counts against none.
     pub quota: Option<QuotaLine>,
 }
 
@@ -170,23 +178,46 @@ pub struct MailboxLine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct QuotaLine {
     pub account: String,
-    pub used: u64,
+    pub used_octets: u64,
     /// None: there is no limit.
-    pub limit: Option<u64>,
+    pub limit_octets: Option<u64>,
 }
 
-/// What keeps the reader of a mailbox out.
+/// Whether mail can be fetched, from a domain or from a mailbox. Serialised as two fields, `locked` and `locked_by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Lock(pub Option<LockedBy>);
+
+/// What keeps readers out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 #[serde(rename_all = "lowercase")]
-pub enum Locked {
-    None,
+pub enum LockedBy {
     Mailbox,
     /// The domain, whether or not the mailbox is locked by itself too.
     Domain,
 }
 
+impl Serialize for Lock {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut lock = serializer.serialize_struct("Lock", 2)?;
+        lock.serialize_field("locked", &self.0.is_some())?;
+        lock.serialize_field("locked_by", &self.0)?;
+        lock.end()
+    }
+}
+
+/// Whether a service has the store open, and which. All but `running` is none where none does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct ServiceState {
+    pub running: bool,
+    pub pid: Option<u32>,
+    pub version: Option<String>,
+    pub since_unix_seconds: Option<u64>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Server {
+    pub service: ServiceState,
     pub domains: u64,
     pub mailboxes: u64,
     pub messages: u64,
@@ -196,7 +227,8 @@ pub struct Server {
     pub file_octets: u64,
     /// What the data file takes of the disk; its holes take nothing.
     pub allocated_octets: u64,
-    pub connections: Connections,
+    /// None where no service runs.
+    pub connections: Option<Connections>,
     /// None where there is none yet.
     pub certificate: Option<CertificateLine>,
 }
@@ -211,7 +243,7 @@ pub struct CertificateLine {
     pub self_signed: bool,
 }
 
-/// POP3 connections; none where no service runs.
+/// POP3 connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Connections {
     pub open: u64,
@@ -221,8 +253,8 @@ pub struct Connections {
     pub refused: u64,
     /// Wrong names or passwords since the service was started.
     pub login_failures: u64,
-    /// Seconds since the last of them; none where there was none.
-    pub last_login_failure: Option<u64>,
+    /// None where there was none.
+    pub last_login_failure_seconds_ago: Option<u64>,
     /// Recipients that do not exist here, named by SMTP since the service was started.
     pub wrong_recipients: u64,
 }
@@ -230,13 +262,31 @@ pub struct Connections {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct SettingLine {
     pub setting: String,
-    /// As it would be typed.
-    pub value: String,
+    pub value: SettingValue,
+    /// Of a number: `octets` or `seconds`.
+    pub unit: Option<String>,
     pub meaning: Option<String>,
-    pub default: String,
+    pub default: SettingValue,
     pub is_default: bool,
     /// `at once` or `next start`.
     pub takes_effect: String,
+}
+
+/// A setting as it would be typed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(untagged)]
+pub enum SettingValue {
+    Number(u64),
+    Text(String),
+}
+
+impl fmt::Display for SettingValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
 }
 
 /// Why a command was not carried out. Printed as one line: what is wrong, and what to do.
@@ -262,10 +312,14 @@ pub enum Code {
     NotFound,
     /// Not while the domain is locked.
     Locked,
+    /// Only root, or the user that owns the mail store, may do this.
+    NotPermitted,
     /// A command or choice that this version does not have.
     NotAvailable,
     /// There is no mail store in the directory.
     NoStore,
+    /// No service has the mail store open.
+    NotRunning,
     /// The service, or another administrator's command, stands in the way for the moment.
     Busy,
     /// A file that is no whole mail store.
@@ -328,5 +382,21 @@ impl From<Unusable> for Refusal {
 impl From<crate::settings::Refused> for Refusal {
     fn from(refused: crate::settings::Refused) -> Self {
         Self { code: Code::Value, message: refused.why, hint: refused.hint }
+    }
+}
+
+impl From<OpenError> for Refusal {
+    fn from(error: OpenError) -> Self {
+        let code = match &error.kind {
+            OpenErrorKind::Missing => Code::NoStore,
+            OpenErrorKind::Locked => Code::Busy,
+            OpenErrorKind::AlreadyExists => Code::Exists,
+            OpenErrorKind::NotAStore | OpenErrorKind::Newer { .. } | OpenErrorKind::Damaged(_) => {
+                Code::Damaged
+            }
+            OpenErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => Code::NotPermitted,
+            OpenErrorKind::Io(_) | OpenErrorKind::Fault(_) => Code::Fault,
+        };
+        Self::new(code, error.to_string())
     }
 }

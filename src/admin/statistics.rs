@@ -5,7 +5,8 @@ use super::Context;
 use super::commands::{List, Stat};
 use super::directory::no_such_domain;
 use super::reply::{
-    CertificateLine, Connections, DomainLine, Locked, MailboxLine, QuotaLine, Refusal, Reply, Server,
+    CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal, Reply, Server,
+    ServiceState,
 };
 use crate::address::{Address, Domain};
 use crate::certificate;
@@ -15,6 +16,15 @@ use crate::store::{DomainRow, Fault, Read, Store, quota_of_mailbox};
 impl List {
     pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
         let view = store.read().map_err(Refusal::fault)?;
+        if self.all {
+            if self.domain.is_some() {
+                return Err(Refusal::new(
+                    Code::Usage,
+                    "/all is for the mailboxes of every domain, not of one",
+                ));
+            }
+            return Ok(Reply::AllMailboxes { mailboxes: all_mailboxes(&*view).map_err(Refusal::fault)? });
+        }
         let Some(name) = &self.domain else {
             return Ok(Reply::Domains { domains: domains(&*view).map_err(Refusal::fault)? });
         };
@@ -33,17 +43,31 @@ impl Stat {
         let totals = view.totals().map_err(Refusal::fault)?;
         let disk = store.disk_usage().map_err(Refusal::fault)?;
         let statistics = Server {
+            service: state(context),
             domains: totals.domains,
             mailboxes: totals.mailboxes,
             messages: totals.messages,
             octets: totals.octets,
             file_octets: disk.file_octets,
             allocated_octets: disk.allocated_octets,
-            connections: context.service.map_or_else(Connections::default, |service| service.connections()),
+            connections: context.service.map(|service| service.connections()),
             certificate: certificate(store, context, &*view).map_err(Refusal::fault)?,
         };
-        Ok(Reply::Server { statistics, domains: domains(&*view).map_err(Refusal::fault)? })
+        Ok(Reply::Server {
+            statistics: Box::new(statistics),
+            domains: domains(&*view).map_err(Refusal::fault)?,
+        })
     }
+}
+
+/// Whether the service answers, and the index can be read.
+pub fn health(store: &Store, context: &Context) -> Result<Reply, Refusal> {
+    store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?;
+    Ok(Reply::Health { service: state(context) })
+}
+
+fn state(context: &Context) -> ServiceState {
+    context.service.map(|service| service.state()).unwrap_or_default()
 }
 
 fn certificate(store: &Store, context: &Context, view: &impl Read) -> Result<Option<CertificateLine>, Fault> {
@@ -69,7 +93,8 @@ fn domain_line(view: &impl Read, domain: &Domain, row: &DomainRow) -> Result<Dom
     let counts = view.counts(row.id)?;
     Ok(DomainLine {
         domain: domain.to_string(),
-        locked: row.locked,
+        unicode: domain.unicode(),
+        lock: Lock(row.locked.then_some(LockedBy::Domain)),
         mailboxes: counts.mailboxes,
         messages: counts.messages,
         octets: counts.octets,
@@ -82,24 +107,34 @@ fn one_domain(view: &impl Read, domain: &Domain) -> Result<(DomainLine, Vec<Mail
     Ok((line, mailboxes(view, domain, row.locked).map_err(Refusal::fault)?))
 }
 
+fn all_mailboxes(view: &impl Read) -> Result<Vec<MailboxLine>, Fault> {
+    let mut all = Vec::new();
+    for (domain, row) in view.domains()? {
+        all.extend(mailboxes(view, &domain, row.locked)?);
+    }
+    Ok(all)
+}
+
 fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<Vec<MailboxLine>, Fault> {
     let mut lines = Vec::new();
     for (local, row) in view.mailboxes(domain)? {
         let counts = view.counts(row.id)?;
         let lock = match (domain_locked, row.locked) {
-            (true, _) => Locked::Domain,
-            (false, true) => Locked::Mailbox,
-            (false, false) => Locked::None,
+            (true, _) => Some(LockedBy::Domain),
+            (false, true) => Some(LockedBy::Mailbox),
+            (false, false) => None,
         };
+        let address = Address { local, domain: domain.clone() };
         lines.push(MailboxLine {
-            mailbox: Address { local, domain: domain.clone() }.to_string(),
-            lock,
+            mailbox: address.to_string(),
+            unicode: address.unicode(),
+            lock: Lock(lock),
             messages: counts.messages,
             octets: counts.octets,
             quota: quota_of_mailbox(view, &row)?.map(|quota| QuotaLine {
                 account: quota.account,
-                used: quota.used,
-                limit: quota.limit,
+                used_octets: quota.used,
+                limit_octets: quota.limit,
             }),
         });
     }

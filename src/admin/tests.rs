@@ -35,7 +35,7 @@ impl Bench {
 
     fn get(&self, key: &str) -> String {
         match self.run(&Op::Get(Get { key: Some(key.to_owned()) }), None) {
-            Ok(Reply::Settings { settings }) => settings[0].value.clone(),
+            Ok(Reply::Settings { settings }) => settings[0].value.to_string(),
             other => panic!("{other:?}"),
         }
     }
@@ -54,6 +54,10 @@ struct Listening<'a> {
 }
 
 impl Service for Listening<'_> {
+    fn state(&self) -> reply::ServiceState {
+        reply::ServiceState { running: true, ..Default::default() }
+    }
+
     fn connections(&self) -> Connections {
         Connections { open: 1, waiting: 2, refused: 3, ..Connections::default() }
     }
@@ -109,7 +113,7 @@ fn a_new_mail_root_gets_a_store_with_the_settings_of_today() {
     let founded = Store::open(&data_file(&new)).unwrap();
     let answer = bench.run_on(&founded, &Op::Get(Get { key: None }), None);
     let Ok(Reply::Settings { settings }) = answer else { panic!() };
-    assert!(settings.iter().any(|line| line.setting == "port" && line.value == "1110"));
+    assert!(settings.iter().any(|line| line.setting == "port" && line.value.to_string() == "1110"));
 }
 
 #[test]
@@ -163,7 +167,7 @@ fn a_running_service_says_which_store_is_looked_into_from_now_on() {
     // The settings that it told are in the new store.
     let founded = Store::open(&data_file(&new)).unwrap();
     let get = |key: &str| match bench.run_on(&founded, &Op::Get(Get { key: Some(key.to_owned()) }), None) {
-        Ok(Reply::Settings { settings }) => settings[0].value.clone(),
+        Ok(Reply::Settings { settings }) => settings[0].value.to_string(),
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -256,16 +260,22 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
     octets[at] = b'A';
     fs::write(&copy, &octets).unwrap();
     let found = upkeep::check(&Store::open(&copy).unwrap()).unwrap();
-    assert!(render::text(&found).contains("has changed since it was stored\n1 findings\n"));
-    let repaired = render::text(&repair(&copy).unwrap());
+    assert!(
+        render::text(&found, table::Paint::Plain).contains("has changed since it was stored\n1 finding\n")
+    );
+    let repaired = render::text(&repair(&copy).unwrap(), table::Paint::Plain);
     assert!(repaired.contains("Repaired: text "), "{repaired}");
     assert!(repaired.ends_with("Everything is as it should be\n"), "{repaired}");
 }
 
 #[test]
 fn every_lost_message_is_named() {
-    let lost =
-        |received, octets| reply::Lost { mailbox: "ann@example.com".into(), sequence: 3, received, octets };
+    let lost = |received, octets| reply::Lost {
+        mailbox: "ann@example.com".into(),
+        sequence: 3,
+        received_unix_seconds: received,
+        octets,
+    };
     let checked = Reply::Checked(reply::Checked {
         domains: 1,
         mailboxes: 1,
@@ -278,10 +288,10 @@ fn every_lost_message_is_named() {
         repaired_total: 0,
         lost: vec![lost(Some(1_800_000_000), Some(1234)), lost(None, None)],
     });
-    let text = render::text(&checked);
+    let text = render::text(&checked, table::Paint::Plain);
     assert!(text.contains("Lost: message 3 of ann@example.com, received 2027-01-15T08:00:00Z, "), "{text}");
     assert!(text.contains("Lost: message 3 of ann@example.com\n"), "{text}");
     assert!(render::json(&checked).contains(
-        r#""lost":[{"mailbox":"ann@example.com","sequence":3,"received":1800000000,"octets":1234},{"#
+        r#""lost":[{"mailbox":"ann@example.com","sequence":3,"received_unix_seconds":1800000000,"octets":1234},{"#
     ));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::reply::{BackedUp, Checked, Code, Lost, Refusal, Reply};
-use crate::store::{LostMessage, OpenErrorKind, RepairReport, Store};
+use crate::store::{CheckReport, LostMessage, OpenError, OpenErrorKind, RepairReport, Store};
 
 /// Copies the store into a file that the administrator has opened. `name` is what it will be called.
 pub fn back_up(store: &Store, file: Option<File>, name: &str) -> Result<Reply, Refusal> {
@@ -22,7 +22,12 @@ pub fn back_up(store: &Store, file: Option<File>, name: &str) -> Result<Reply, R
 }
 
 pub fn check(store: &Store) -> Result<Reply, Refusal> {
-    check_after(store, RepairReport::default())
+    Ok(checked(store.check().map_err(Refusal::fault)?, RepairReport::default()))
+}
+
+/// Checks a file that nobody has open.
+pub fn check_file(file: &Path) -> Result<Reply, OpenError> {
+    Ok(checked(Store::check_file(file)?, RepairReport::default()))
 }
 
 /// Repairs the store in a file that nobody has open, and checks what came of it.
@@ -31,14 +36,13 @@ pub fn repair(file: &Path) -> Result<Reply, Refusal> {
     let repaired = Store::repair(file, now).map_err(|error| match error.kind {
         OpenErrorKind::Locked => Refusal::new(Code::Busy, error.to_string())
             .with_hint("A store is repaired while nobody uses it: end the service first"),
-        _ => Refusal::fault(error),
+        _ => error.into(),
     })?;
-    check_after(&Store::open(file).map_err(Refusal::fault)?, repaired)
+    Ok(checked(Store::check_file(file)?, repaired))
 }
 
-fn check_after(store: &Store, repaired: RepairReport) -> Result<Reply, Refusal> {
-    let report = store.check().map_err(Refusal::fault)?;
-    Ok(Reply::Checked(Checked {
+fn checked(report: CheckReport, repaired: RepairReport) -> Reply {
+    Reply::Checked(Checked {
         domains: report.domains,
         mailboxes: report.mailboxes,
         messages: report.messages,
@@ -49,11 +53,11 @@ fn check_after(store: &Store, repaired: RepairReport) -> Result<Reply, Refusal> 
         repaired: repaired.mended,
         repaired_total: repaired.mended_total,
         lost: repaired.lost.into_iter().map(lost).collect(),
-    }))
+    })
 }
 
 fn lost(message: LostMessage) -> Lost {
     let LostMessage { mailbox, sequence, received_octets } = message;
-    let (received, octets) = received_octets.unzip();
-    Lost { mailbox, sequence, received, octets }
+    let (received_unix_seconds, octets) = received_octets.unzip();
+    Lost { mailbox, sequence, received_unix_seconds, octets }
 }

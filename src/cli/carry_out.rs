@@ -2,7 +2,7 @@
 //!
 //! The lock on the data file is the only judge of which it is. Where it is held but nobody answers, a service is
 //! just starting or stopping, or another administrator's command is at work: both ways are tried in turn for
-//! [`PATIENCE`]. A service that answers to nothing is given up after the same time. A request that the service has taken is never sent again.
+//! [`OTHERS_MAX`]. A service that answers to nothing is given up after [`PATIENCE`]. A request that the service has taken is never sent again.
 
 use std::io;
 use std::sync::RwLock;
@@ -19,6 +19,8 @@ use crate::random;
 use crate::replace::give_to_owner_of;
 use crate::store::{Incoming, OpenErrorKind, Store};
 
+/// How long a service may take to start or stop, and other commands to be done.
+const OTHERS_MAX: Duration = Duration::from_secs(30);
 /// Between two tries; doubles up to the second value.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(160));
 
@@ -35,7 +37,7 @@ pub fn carry_out(request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> 
             Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(not_ours(mailroot));
             }
-            Err(CallError::NotTaken(_)) if started.elapsed() < PATIENCE => {
+            Err(CallError::NotTaken(_)) if started.elapsed() < OTHERS_MAX => {
                 thread::sleep(pause);
                 pause = (pause * 2).min(PAUSE.1);
             }
@@ -107,7 +109,7 @@ fn open(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusal
         OpenErrorKind::Locked => Ok(None),
         OpenErrorKind::Missing => found(request, mailroot),
         OpenErrorKind::Io(ref io) if io.kind() == io::ErrorKind::PermissionDenied => Err(not_ours(mailroot)),
-        _ => Err(Refusal::fault(error)),
+        _ => Err(error.into()),
     }
 }
 
@@ -131,7 +133,7 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
         }
         // Another command has just made it.
         Err(error) if matches!(error.kind, OpenErrorKind::AlreadyExists | OpenErrorKind::Locked) => Ok(None),
-        Err(error) => Err(Refusal::fault(error)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -150,6 +152,9 @@ pub fn no_store(mailroot: &MailRoot) -> Refusal {
 }
 
 fn not_ours(mailroot: &MailRoot) -> Refusal {
-    Refusal::new(Code::Fault, format!("the mail store in {} belongs to another user", mailroot.dir.display()))
-        .with_hint("Run the command as that user, or as root")
+    Refusal::new(
+        Code::NotPermitted,
+        format!("the mail store in {} belongs to another user", mailroot.dir.display()),
+    )
+    .with_hint("Run the command as that user, or as root")
 }

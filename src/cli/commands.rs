@@ -16,6 +16,7 @@ pub struct Pop3svc {
 pub enum Command {
     Quickstart(Quickstart),
     Serve(Serve),
+    Health(Health),
     Deliver(Deliver),
     Backup(Backup),
     Restore(Restore),
@@ -55,6 +56,23 @@ pub struct Quickstart {
             the password in WINPOP_PASSWORD_FILE, unless they are there."
 )]
 pub struct Serve {}
+
+/// Says whether the service answers: one line, and the exit code 0 or 1.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "health",
+    note = "The service is asked over its control socket, which takes root or the user of the service. Anyone may \
+            name its POP3 address instead; its greeting is waited for. A service that does not answer within five seconds \
+            is not healthy.",
+    example = "pop3svc health",
+    example = "pop3svc health 127.0.0.1:110"
+)]
+pub struct Health {
+    /// an address and port on which it answers POP3
+    #[argh(positional, arg_name = "ADDRESS")]
+    pub address: Option<String>,
+}
 
 /// Delivers the message on standard input.
 #[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]

@@ -8,6 +8,7 @@ use mail_parser::MessageParser;
 use super::carry_out::carry_out;
 use super::commands::Deliver;
 use crate::admin::reply::{Code, Outcome};
+use crate::admin::table::Paint;
 use crate::admin::{Refusal, Reply, Request, Submission, render};
 use crate::control::Enclosed;
 use crate::mailroot::MailRoot;
@@ -54,7 +55,7 @@ pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCo
     match answer {
         Ok(reply) => {
             let code = exit_code(&reply);
-            let told = render::text(&reply);
+            let told = render::text(&reply, Paint::Plain);
             let refusal = Refusal::new(Code::Fault, told.trim_end().replace('\n', "; "));
             (ExitCode::from(code), (code != 0).then_some(refusal))
         }

@@ -6,6 +6,7 @@ use super::commands::Pop3svc;
 use super::words::{JSON, flags, unknown};
 use crate::admin::Refusal;
 use crate::admin::commands::{ALIASES, Winpop};
+use crate::admin::shape;
 use crate::settings::{self, Key};
 
 const COLUMNS: usize = 80;
@@ -31,7 +32,10 @@ pub fn winpop() -> Program {
         switch_sign: "/",
         tree: Winpop::get_args_info(),
         beside: &[("help", "Shows this help, or that of a command or setting.")],
-        switches: &[("/json", "print JSON, for programs"), ("/?", "show the help of the command")],
+        switches: &[
+            ("/json", "print JSON, for programs; its shape: winpop help json"),
+            ("/?", "show the help of the command"),
+        ],
         footer: "Commands, settings and switches may be typed in any case, and a switch as /switch value, \
                  /switch:value or --switch value. It makes no difference whether the service runs. Exit code: \
                  0 done, 1 refused or failed, 2 wrong usage.",
@@ -63,6 +67,9 @@ pub fn about(program: &Program, about: Option<&str>) -> Result<String, Refusal> 
     let name = ALIASES.iter().find(|(alias, _)| *alias == folded).map_or(folded.as_str(), |(_, name)| name);
     if let Some(command) = program.tree.commands.iter().find(|command| command.name == name) {
         return Ok(on_command(program, &command.command));
+    }
+    if name == JSON {
+        return Ok(shape::page());
     }
     if program.beside.iter().any(|(beside, _)| *beside == name) {
         return Ok(overview(program));

@@ -9,6 +9,7 @@ mod completions;
 mod confinement;
 mod deliver;
 mod first_start;
+mod health;
 mod help;
 mod man;
 mod quickstart;
@@ -126,6 +127,7 @@ fn run(command: Command, common: &Common) -> ExitCode {
             .map(|()| String::new()),
         Command::Serve(_) => mailroot(common).and_then(serve::serve).map(|()| String::new()),
         Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),
+        Command::Health(typed) => return look_after(health::health(&typed, || mailroot(common)), common),
         Command::Restore(typed) => {
             let answer = restore::restore(&typed, || mailroot(common));
             leave_trail(&format!("pop3svc restore {}", typed.file), &answer);
@@ -161,7 +163,8 @@ fn look_after(answer: Answer, common: &Common) -> ExitCode {
         matches!(&answer, Ok(Reply::Checked(found)) if found.findings_total > 0 || !found.lost.is_empty());
     match answer {
         Ok(reply) => {
-            let text = if common.json { render::json(&reply) } else { render::text(&reply) };
+            let text =
+                if common.json { render::json(&reply) } else { render::text(&reply, terminal::paint()) };
             let printed = print(&text);
             if found { ExitCode::from(EXIT_REFUSED) } else { printed }
         }
@@ -185,7 +188,7 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
     let answer = winpop::prepare(op).and_then(|op| winpop::carry_out(op, &mailroot(&common)?));
     match answer {
         Ok(reply) if common.json => print(&render::json(&reply)),
-        Ok(reply) => print(&render::text(&reply)),
+        Ok(reply) => print(&render::text(&reply, terminal::paint())),
         Err(refusal) if common.json => fail_json(&refusal),
         Err(refusal) => fail(program.name, &refusal),
     }

@@ -124,7 +124,7 @@ fn keep(data_file: &Path) -> io::Result<PathBuf> {
 
 /// What to tell where the key in the mail root is not the one that sealed the restored passwords.
 fn trouble_with_key(mailroot: &MailRoot) -> Result<Option<String>, Refusal> {
-    let store = Store::open(&mailroot.data_file()).map_err(Refusal::fault)?;
+    let store = Store::open(&mailroot.data_file())?;
     // A store without a key gets one from the service, as its user.
     if store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?.key.is_none() {
         return Ok(None);

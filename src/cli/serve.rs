@@ -82,7 +82,7 @@ pub fn open(
                     user.typed()
                 )));
             }
-            _ => return Err(Refusal::fault(error)),
+            _ => return Err(error.into()),
         }
     }
 }

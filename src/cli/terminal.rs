@@ -7,9 +7,20 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
 use crate::admin::secret::Secret;
+use crate::admin::table::Paint;
 
 /// Longest line that is read; longer than any password.
 const LINE_OCTETS_MAX: u64 = 4096;
+
+/// Colours where standard output is a terminal that knows them, and nobody has asked for none (no-color.org).
+pub fn paint() -> Paint {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    match io::stdout().is_terminal() && !is_dumb && !is_set("NO_COLOR") {
+        true => Paint::Colours,
+        false => Paint::Plain,
+    }
+}
 
 /// Reads a password from standard input: its first line, or, on a terminal, what is typed twice alike.
 pub fn read_password() -> Result<Secret, Refusal> {

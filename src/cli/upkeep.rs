@@ -12,7 +12,7 @@ use crate::admin::{self, Refusal, Reply, Request};
 use crate::control::{Answer, Enclosed};
 use crate::mailroot::{self, MailRoot};
 use crate::replace::Replacement;
-use crate::store::{NotReplaced, OpenError, OpenErrorKind, Store, may_replace};
+use crate::store::{NotReplaced, OpenError, OpenErrorKind, may_replace};
 
 /// Has the store copied into a file beside the target, which takes the target's place once it is whole. The file is made
 /// here and not by the service: that may run as another user, and see another file system.
@@ -95,12 +95,12 @@ pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) ->
         return admin::repair(&file);
     }
     let is_of_mailroot = typed.file.is_none() || is_same_file(&file, &mailroot.data_file());
-    let mut reply = match Store::open_to_check(&file) {
-        Ok(store) => admin::check(&store)?,
+    let mut reply = match admin::check_file(&file) {
+        Ok(reply) => reply,
         Err(OpenError { kind: OpenErrorKind::Locked | OpenErrorKind::Missing, .. }) if is_of_mailroot => {
             carry_out(&Request::Check, Enclosed::Nothing, &mailroot)?
         }
-        Err(error) => return Err(Refusal::fault(error)),
+        Err(error) => return Err(error.into()),
     };
     if let (true, Reply::Checked(checked)) = (is_of_mailroot, &mut reply) {
         let misplaced = files_of_others(&mailroot);

@@ -72,15 +72,20 @@ pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
             dir.display()
         );
     }
-    match &op {
-        Op::Set(set) if set.is_mailroot()? && is_in_use(mailroot) => {
+    match op {
+        Op::Set(ref set) if set.is_mailroot()? && is_in_use(mailroot) => {
             let ask = |op| run(Request::Command(op), mailroot);
             let (settings, domains) =
-                (ask(Op::Get(Get { key: None }))?, ask(Op::List(List { domain: None }))?);
+                (ask(Op::Get(Get { key: None }))?, ask(Op::List(List { domain: None, all: false }))?);
             let (Reply::Settings { settings }, Reply::Domains { domains }) = (settings, domains) else {
                 panic!("get is answered by settings, and list by domains")
             };
-            admin::set_mailroot(set, &Present::told(&settings, !domains.is_empty())?, mailroot)
+            let answer = Present::told(&settings, !domains.is_empty())
+                .and_then(|present| admin::set_mailroot(set, &present, mailroot));
+            if let Some(trail) = Request::Command(op).trail() {
+                super::leave_trail(&trail, &answer);
+            }
+            answer
         }
         _ => run(Request::Command(op), mailroot),
     }

@@ -315,7 +315,7 @@ mod tests {
         let delete = |deleteuser, y| Op::Delete(Delete { name: "bob@example.com".to_owned(), deleteuser, y });
         assert_eq!(op("Del bob@example.com /DELETEUSER"), delete(true, false));
         assert_eq!(op("delete /y bob@example.com"), delete(false, true));
-        assert_eq!(op("list"), Op::List(List { domain: None }));
+        assert_eq!(op("list"), Op::List(List { domain: None, all: false }));
         assert_eq!(op("get auth"), Op::Get(Get { key: Some("auth".to_owned()) }));
         for typed in ["list /json", "/JSON list", "--json list", "list --json", "-json list"] {
             assert!(read(typed).1.json, "{typed}");

@@ -10,6 +10,7 @@ mod smtp;
 mod wire;
 
 pub use crate::store::fuzz_rows as rows;
+pub use crate::store::fuzz_tree as tree;
 pub use address::address;
 pub use control::control;
 pub use ntlm::ntlm;

@@ -10,6 +10,7 @@ use super::listeners::Door;
 use super::slots::{Admission, Buffers, Slot};
 use super::socket::Socket;
 use super::stream::Stream;
+use super::tls::Protocol;
 use super::{Service, pop3, proxy, receiving};
 use crate::smtp::Dialect;
 use async_io::{Async, Timer};
@@ -211,12 +212,11 @@ async fn serve_pop3(
         Admission::Refused => return service.refuse(socket, door, peer, TOO_MANY).await,
     };
     stranger.seat();
-    let stream = match door {
-        Door::Pop3s => service.accept_tls(socket).await?,
-        _ => Stream::Clear(socket),
-    };
     let idle_max = service.settings().idletimeout.duration();
-    let connection = Connection::new(stream, slot.take_buffers(), idle_max);
+    let mut connection = Connection::new(Stream::Clear(socket), slot.take_buffers(), idle_max);
+    if door == Door::Pop3s {
+        connection = connection.start_tls(&service, Protocol::Pop3).await?;
+    }
     pop3::serve(service, connection, peer, stranger).await
 }
 

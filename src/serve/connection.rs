@@ -1,8 +1,16 @@
-//! A connection: lines and octets in, replies and texts out, each wait bounded by the idle timeout.
+//! A connection: lines and octets in, replies and texts out.
+//!
+//! - Every wait on the client has a limit, the last one too: the idle timeout, the deadline of the login, or
+//!   [`FAREWELL_MAX`].
+//! - Nothing is awaited from the client while the server still holds octets for it. Under TLS that takes a flush:
+//!   `write` reports octets as written while their ciphertext waits in the TLS layer for the socket.
+//! - A connection that is dropped with octets unsent is reset (see [`super::socket`]), so that half a message never looks
+//!   like a whole one.
 
 use super::Service;
 use super::slots::Buffers;
 use super::stream::Stream;
+use super::tls::{HANDSHAKE_MAX, Protocol};
 use crate::wire::{Line, Lines};
 use async_io::Timer;
 use smol::future::FutureExt;
@@ -16,9 +24,11 @@ use zeroize::Zeroize;
 const GATHERED_OCTETS: usize = 16 << 10;
 /// What is read at a time while a message comes in.
 const MESSAGE_READ_OCTETS: usize = 64 << 10;
-/// What is still read from a client that was told to go, so that it can read our last words before a reset.
+/// What is still read from a client that was told to go: octets left unread would make the kernel send a reset, which
+/// can destroy our last words.
 const FAREWELL_OCTETS_MAX: usize = 64 << 10;
-const FAREWELL_MAX: Duration = Duration::from_secs(2);
+/// How long a client that is told to go may take to read our last words, and for how long we then read what it still sends.
+pub const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
 pub struct Connection {
     stream: Stream,
@@ -109,8 +119,9 @@ impl Connection {
     }
 
     /// Sends the parts after what is waiting to be written: short ones wait too, long ones go out now, without
-    /// being copied.
+    /// being copied. To be cancelled only by dropping the connection.
     pub async fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        self.stream.set_owes(true);
         let octets: usize = parts.iter().map(|part| part.len()).sum();
         if self.out.len() + octets <= GATHERED_OCTETS {
             parts.iter().for_each(|part| self.out.extend_from_slice(part));
@@ -133,28 +144,34 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes what is waiting to be written.
+    /// Writes what is waiting to be written, until the kernel has it all. May be cancelled, and called again.
     pub async fn flush(&mut self) -> io::Result<()> {
-        let mut done = 0;
-        while done < self.out.len() {
-            let write = self.stream.write(&self.out[done..]);
-            match self.patience.bound(wait_max(self.idle_max, self.deadline), write).await? {
+        if self.out.is_empty() && !self.stream.owes() {
+            return Ok(());
+        }
+        self.stream.set_owes(true);
+        while !self.out.is_empty() {
+            let wait_max = wait_max(self.idle_max, self.deadline);
+            match self.patience.bound(wait_max, self.stream.write(&self.out)).await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
-                count => done += count,
+                count => drop(self.out.drain(..count)),
             }
         }
-        self.out.clear();
+        let wait_max = wait_max(self.idle_max, self.deadline);
+        self.patience.bound(wait_max, self.stream.flush()).await?;
+        self.stream.set_owes(false);
         Ok(())
     }
 
     /// Begins TLS, after what is waiting to be written. What the client has sent before the handshake is thrown away: it
     /// may be a stranger's (RFC 2595 section 4, RFC 3207 section 4.2).
-    pub async fn start_tls(mut self, service: &Service) -> io::Result<Self> {
+    pub async fn start_tls(mut self, service: &Service, protocol: Protocol) -> io::Result<Self> {
         self.flush().await?;
         let Stream::Clear(socket) = self.stream else {
             return Err(io::Error::other("TLS is on already"));
         };
-        self.stream = service.accept_tls(socket).await?;
+        let wait_max = wait_max(HANDSHAKE_MAX, self.deadline);
+        self.stream = self.patience.bound(wait_max, service.accept_tls(socket, protocol)).await?;
         self.lines = Lines::new();
         Ok(self)
     }
@@ -168,11 +185,16 @@ impl Connection {
         &self.stream
     }
 
-    /// Says the last words and closes. What the client still sends is read for a moment: octets that nobody read
-    /// would make the kernel reset the connection, and the last words be lost.
+    /// True if the client has been silent rather than slow to read: everything for it is on its way.
+    pub fn is_sent(&self) -> bool {
+        self.out.is_empty() && !self.stream.owes()
+    }
+
+    /// Closes after the client's own good-bye. What was promised, and TLS's close_notify, go out within the usual limits.
     pub async fn hang_up(mut self) -> io::Result<()> {
         self.flush().await?;
-        self.stream.close().await?;
+        let wait_max = wait_max(self.idle_max, self.deadline);
+        self.patience.bound(wait_max, self.stream.close()).await?;
         let drain = async {
             let mut drained = 0;
             while drained < FAREWELL_OCTETS_MAX {
@@ -183,7 +205,15 @@ impl Connection {
             }
             Ok(())
         };
-        self.patience.bound(FAREWELL_MAX, drain).await
+        // The session is over, however the client takes it.
+        let _ = self.patience.bound(FAREWELL_MAX, drain).await;
+        Ok(())
+    }
+
+    /// Closes on a client that did not ask for it. It has [`FAREWELL_MAX`] to take the last words.
+    pub async fn dismiss(mut self) -> io::Result<()> {
+        self.deadline = Some(Instant::now() + FAREWELL_MAX);
+        self.hang_up().await
     }
 }
 
@@ -231,3 +261,6 @@ impl Patience {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

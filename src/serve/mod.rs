@@ -76,7 +76,10 @@ mod tls;
 
 pub use listeners::{DOORS, Door};
 
-use crate::admin::{self, reply::Connections};
+use crate::admin::{
+    self,
+    reply::{Connections, ServiceState},
+};
 use crate::keyring::Keyring;
 use crate::log::NOTICE;
 use crate::mailroot::MailRoot;
@@ -100,7 +103,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use stream::Stream;
 use tls::Tls;
 
@@ -122,6 +125,8 @@ pub struct Service {
     /// In effect now. They differ from the stored ones where this run was given other ports.
     settings: Mutex<Arc<Settings>>,
     tls: Tls,
+    /// When it began to serve.
+    started_unix_seconds: u64,
     slots: Slots,
     per_address: PerAddress,
     /// POP3 connections on which nobody has logged in.
@@ -183,6 +188,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         tls,
         store,
         mailroot,
+        started_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         slots: Slots::new(limits(&settings)),
         settings: Mutex::new(Arc::new(settings.clone())),
         per_address: PerAddress::default(),
@@ -315,9 +321,9 @@ impl Service {
     }
 
     /// Does the handshake with the certificate as it is now.
-    async fn accept_tls(&self, socket: Socket) -> io::Result<Stream> {
+    async fn accept_tls(&self, socket: Socket, protocol: tls::Protocol) -> io::Result<Stream> {
         self.tls.look_at_files(&self.store, &self.accounts.keyring, &self.settings(), Instant::now());
-        self.tls.accept(socket).await
+        self.tls.accept(socket, protocol).await
     }
 
     /// Held by a command while it is carried out; none when the service takes no more.
@@ -332,6 +338,15 @@ impl Service {
 }
 
 impl admin::Service for Arc<Service> {
+    fn state(&self) -> ServiceState {
+        ServiceState {
+            running: true,
+            pid: Some(std::process::id()),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            since_unix_seconds: Some(self.started_unix_seconds),
+        }
+    }
+
     fn connections(&self) -> Connections {
         let slots = self.slots.occupancy();
         let (login_failures, last) = self.guard.failures(Instant::now());
@@ -340,7 +355,7 @@ impl admin::Service for Arc<Service> {
             waiting: slots.waiting as u64,
             refused: slots.refused,
             login_failures,
-            last_login_failure: last.map(|ago| ago.as_secs()),
+            last_login_failure_seconds_ago: last.map(|ago| ago.as_secs()),
             wrong_recipients: self.harvest.total(),
         }
     }

@@ -4,6 +4,7 @@ use super::Service;
 use super::connection::Connection;
 use super::crowd::Stranger;
 use super::stream::Stream;
+use super::tls::Protocol;
 use crate::address::Address;
 use crate::auth::{ChannelBinding, ntlm};
 use crate::message::Uid;
@@ -34,6 +35,7 @@ pub async fn serve(
     let seed = random::octets()?;
     let mut driver = Driver {
         session: Session::new(at_first, seed, SystemTime::now()),
+        tls: connection.stream().tls_version(),
         service,
         peer,
         name: String::new(),
@@ -46,7 +48,8 @@ pub async fn serve(
     connection.set_deadline(Some(Instant::now() + LOGIN_MAX));
     let mut next = driver.session.handle(Event::Connected, &mut connection.out);
     while let Ended::ForTls = driver.run(next, &mut connection).await? {
-        connection = connection.start_tls(&driver.service).await?;
+        connection = connection.start_tls(&driver.service, Protocol::Pop3).await?;
+        driver.tls = connection.stream().tls_version();
         let secured = policy(&driver.service, connection.stream(), peer);
         next = driver.session.handle(Event::Secured(secured), &mut connection.out);
     }
@@ -90,6 +93,8 @@ struct Driver {
     service: Arc<Service>,
     session: Session,
     peer: IpAddr,
+    /// Its version, if the client speaks TLS.
+    tls: Option<&'static str>,
     /// The last name under which somebody wanted to log in.
     name: String,
     /// The version of the credential that was last handed out for a proof.
@@ -124,7 +129,11 @@ impl Driver {
                     connection.flush().await?;
                     Event::Flushed
                 }
-                Next::Commit { deleted } => self.commit(&deleted).await,
+                Next::Commit { deleted } => {
+                    // A client that pipelines its commands gets its messages before they go.
+                    connection.flush().await?;
+                    self.commit(&deleted).await
+                }
                 Next::Close => return Ok(Ended::Closed),
             };
             if let Event::LoggedIn(Login::Welcome(_)) = event {
@@ -215,9 +224,10 @@ impl Driver {
                 };
                 let totals = maildrop.totals();
                 log::info!(
-                    "{} logged in from {}: {} messages",
+                    "{} logged in from {} over {}: {} messages",
                     maildrop.address(),
                     self.peer,
+                    self.tls.unwrap_or("TCP"),
                     totals.messages
                 );
                 self.service.guard.succeeded(self.peer, &self.name, Instant::now());

@@ -3,6 +3,7 @@
 use super::Service;
 use super::connection::Connection;
 use super::crowd::Stranger;
+use super::tls::Protocol;
 use crate::envelope::{Envelope, ForwardPath, Peer};
 use crate::intake::{self, Scope, Spooling};
 use crate::smtp::{Dialect, Event, Next, Policy, Session, Tls};
@@ -48,12 +49,12 @@ pub async fn serve(
     loop {
         match driver.run(&mut session, next, &mut connection).await {
             Ok(Ended::ForTls) => {
-                connection = connection.start_tls(&driver.service).await?;
+                connection = connection.start_tls(&driver.service, Protocol::Smtp).await?;
                 next = session.handle(Event::Secured, &mut connection.out);
                 continue;
             }
-            Ok(Ended::Closed) => {}
-            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+            Ok(Ended::Closed) => return connection.hang_up().await,
+            Err(e) if e.kind() == io::ErrorKind::TimedOut && connection.is_sent() => {
                 session.handle(Event::TimedOut, &mut connection.out);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {
@@ -61,7 +62,7 @@ pub async fn serve(
             }
             Err(e) => return Err(e),
         }
-        return connection.hang_up().await;
+        return connection.dismiss().await;
     }
 }
 

@@ -1,22 +1,50 @@
-//! A TCP connection whose `close` tells the client that nothing more comes. (That of `Async` only flushes, and a client
-//! that waits for the end of the connection after its QUIT would wait until we let go of it.)
+//! A TCP connection that ends in one of two ways, and the client can tell which.
+//!
+//! - `close` sends a FIN: nothing more comes. (The `close` of `Async` only flushes, so a client that waits for the end of
+//!   the connection after its QUIT would wait until we drop it.)
+//! - A socket dropped while it still owes the client octets sends a RST, so that a program that takes the end of the
+//!   connection for the end of a message (curl does) reports an error.
 
 use async_io::Async;
+use rustix::net::sockopt::set_socket_linger;
 use smol::io::{AsyncRead, AsyncWrite};
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-pub struct Socket(Async<TcpStream>);
+pub struct Socket {
+    stream: Async<TcpStream>,
+    owes: bool,
+}
 
 impl Socket {
     pub fn new(stream: Async<TcpStream>) -> Self {
-        Self(stream)
+        Self { stream, owes: false }
     }
 
     pub fn stream(&self) -> &Async<TcpStream> {
-        &self.0
+        &self.stream
+    }
+
+    /// True while something promised to the client has not all been handed to the kernel.
+    pub fn owes(&self) -> bool {
+        self.owes
+    }
+
+    pub fn set_owes(&mut self, owes: bool) {
+        self.owes = owes;
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.owes {
+            // Closing with a linger time of zero drops what is unsent and resets the connection (socket(7)). If that
+            // cannot be set, a FIN is all that is left.
+            let _ = set_socket_linger(self.stream.get_ref(), Some(Duration::ZERO));
+        }
     }
 }
 
@@ -26,7 +54,7 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         out: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_read(context, out)
+        Pin::new(&mut self.stream).poll_read(context, out)
     }
 }
 
@@ -36,7 +64,7 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         octets: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, octets)
+        Pin::new(&mut self.stream).poll_write(context, octets)
     }
 
     fn poll_write_vectored(
@@ -44,15 +72,15 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, parts)
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.0.get_ref().shutdown(Shutdown::Write) {
+        match self.stream.get_ref().shutdown(Shutdown::Write) {
             // The client was faster.
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             outcome => Poll::Ready(outcome),
@@ -66,14 +94,17 @@ mod tests {
     use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use std::io::Read as _;
     use std::net::{Ipv4Addr, TcpListener};
-    use std::time::Duration;
+
+    fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        (Socket::new(Async::new(listener.accept().unwrap().0).unwrap()), peer)
+    }
 
     #[test]
     fn a_closed_socket_tells_the_peer_and_can_still_be_read() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        peer.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut socket = Socket::new(Async::new(listener.accept().unwrap().0).unwrap());
+        let (mut socket, mut peer) = pair();
         smol::block_on(async {
             socket.write_all(b"bye").await.unwrap();
             socket.close().await.unwrap();
@@ -82,5 +113,19 @@ mod tests {
             io::Write::write_all(&mut peer, b"?").unwrap();
             assert_eq!(socket.read(&mut [0; 8]).await.unwrap(), 1);
         });
+    }
+
+    #[test]
+    fn a_socket_that_owes_is_reset() {
+        for owes in [false, true] {
+            let (mut socket, mut peer) = pair();
+            smol::block_on(socket.write_all(b"half a mess")).unwrap();
+            socket.set_owes(owes);
+            drop(socket);
+            let mut said = Vec::new();
+            let outcome = peer.read_to_end(&mut said);
+            assert_eq!(outcome.map_err(|e| e.kind()).err(), owes.then_some(io::ErrorKind::ConnectionReset));
+            assert_eq!(said, b"half a mess");
+        }
     }
 }

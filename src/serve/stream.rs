@@ -31,6 +31,29 @@ impl Stream {
         }
         connection.export_keying_material([0; 32], EXPORTER_LABEL, Some(b"")).ok()
     }
+
+    /// `TLSv1.3`, `TLSv1.2`, or none in clear: for the log.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        let Stream::Tls { stream, .. } = self else { return None };
+        match stream.get_ref().1.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
+            _ => Some("TLSv1.2"),
+        }
+    }
+
+    pub fn owes(&self) -> bool {
+        match self {
+            Stream::Clear(socket) => socket.owes(),
+            Stream::Tls { stream, .. } => stream.get_ref().0.owes(),
+        }
+    }
+
+    pub fn set_owes(&mut self, owes: bool) {
+        match self {
+            Stream::Clear(socket) => socket.set_owes(owes),
+            Stream::Tls { stream, .. } => stream.get_mut().0.set_owes(owes),
+        }
+    }
 }
 
 macro_rules! either {

@@ -2,6 +2,15 @@
 //!
 //! Files are looked at once a second at most, when a client comes, and read again when they have changed; SIGHUP reads them at
 //! once. A pair that cannot be used is complained of, and the one before stays in use.
+//!
+//! POP3 clients come back every few minutes, so they get tickets to resume a session with (RFC 8446 section 2.2, RFC 5077).
+//! The state is in the ticket, sealed under a key that this process alone has and changes every few hours: resumption
+//! costs no memory. A new certificate brings new keys, so no session outlives the certificate it was begun with, and the
+//! channel binding of a resumed session is right. SMTP clients get no tickets: Microsoft's senders have failed on them.
+//!
+//! POP3 is named in the handshake (ALPN `pop3`, RFC 7301). A client that offers names but not that one is refused with the alert
+//! `no_application_protocol`, as section 3.2 asks and nginx does: a browser that was led here must not
+//! get an answer (ALPACA). A client that offers none, like most, is welcome. SMTP has no name that could be chosen.
 
 use super::socket::Socket;
 use super::stream::Stream;
@@ -9,12 +18,11 @@ use crate::certificate;
 use crate::keyring::Keyring;
 use crate::settings::Settings;
 use crate::store::Store;
-use async_io::Timer;
 use futures_rustls::TlsAcceptor;
-use futures_rustls::rustls::server::{ClientHello, ResolvesServerCert};
-use futures_rustls::rustls::sign::CertifiedKey;
+use futures_rustls::rustls::crypto::ring::Ticketer;
+use futures_rustls::rustls::server::NoServerSessionStorage;
+use futures_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use futures_rustls::rustls::{self, ServerConfig};
-use smol::future::FutureExt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -23,19 +31,32 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
 
 /// How long a handshake may take.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Tickets that a client gets in TLS 1.3, per connection: it uses one, and gets another then.
+const TICKETS: usize = 1;
+/// The name of POP3 in ALPN (IANA's registry, RFC 2595).
+const ALPN_POP3: &[u8] = b"pop3";
+
+/// What is spoken under TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Pop3,
+    Smtp,
+}
 
 pub struct Tls {
-    acceptor: TlsAcceptor,
-    shown: Arc<Shown>,
+    shown: Mutex<Arc<Shown>>,
     files: Mutex<Files>,
 }
 
-/// The certificate that clients are shown now.
-#[derive(Debug)]
-struct Shown(Mutex<Arc<CertifiedKey>>);
+/// The certificate that clients are shown now, and the handshakes that show it.
+struct Shown {
+    certificate: Arc<CertifiedKey>,
+    pop3: TlsAcceptor,
+    smtp: TlsAcceptor,
+}
 
 /// The files of the certificate as they were when it was read.
 #[derive(Default)]
@@ -55,25 +76,16 @@ struct FileState {
 impl Tls {
     /// With the certificate that the settings name, or one of our own where that cannot be used.
     pub fn new(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Self, String> {
-        let certificate = certificate::at_start(store, keyring, settings)?;
-        let shown = Arc::new(Shown(Mutex::new(Arc::new(certificate))));
-        let mut config = ServerConfig::builder_with_provider(certificate::provider())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|e| format!("TLS cannot be set up: {e}"))?
-            .with_no_client_auth()
-            .with_cert_resolver(shown.clone());
-        // Mail clients come for one connection now and then: resumption would cost memory for nothing.
-        config.send_tls13_tickets = 0;
-        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        let shown = Arc::new(Shown::new(certificate::at_start(store, keyring, settings)?)?);
         let files = Files { state: states(settings), looked: Some(Instant::now()) };
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), shown, files: Mutex::new(files) })
+        Ok(Self { shown: Mutex::new(shown), files: Mutex::new(files) })
     }
 
     /// Reads the certificate that these settings name and shows it from now on; a sentence where it cannot be used.
     pub fn change_to(&self, store: &Store, keyring: &Keyring, settings: &Settings) -> Result<(), String> {
         let state = states(settings);
-        let certificate = certificate::in_effect(store, keyring, settings)?;
-        *self.shown.lock() = Arc::new(certificate);
+        let shown = Shown::new(certificate::in_effect(store, keyring, settings)?)?;
+        *self.shown.lock().expect("no holder of this lock panics") = Arc::new(shown);
         *self.lock() = Files { state, looked: Some(Instant::now()) };
         Ok(())
     }
@@ -107,19 +119,23 @@ impl Tls {
 
     /// When the certificate that is shown now ends.
     pub fn ends(&self) -> Option<time::OffsetDateTime> {
-        certificate::ends(&self.shown.lock().cert[0])
+        certificate::ends(&self.shown().certificate.cert[0])
     }
 
-    pub async fn accept(&self, socket: Socket) -> io::Result<Stream> {
-        let late = async {
-            Timer::after(HANDSHAKE_MAX).await;
-            Err(io::ErrorKind::TimedOut.into())
+    /// Does the handshake. The caller bounds the time.
+    pub async fn accept(&self, socket: Socket, protocol: Protocol) -> io::Result<Stream> {
+        let shown = self.shown();
+        let acceptor = match protocol {
+            Protocol::Pop3 => &shown.pop3,
+            Protocol::Smtp => &shown.smtp,
         };
-        // The certificate is as good as never changed between here and the handshake; if it is, a client that binds its
-        // login to it is refused once and comes again.
-        let endpoint = certificate::endpoint_binding(&self.shown.lock().cert[0]);
-        let stream = Box::new(self.acceptor.accept(socket).or(late).await?);
+        let endpoint = certificate::endpoint_binding(&shown.certificate.cert[0]);
+        let stream = Box::new(acceptor.accept(socket).await?);
         Ok(Stream::Tls { stream, endpoint })
+    }
+
+    fn shown(&self) -> Arc<Shown> {
+        self.shown.lock().expect("no holder of this lock panics").clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Files> {
@@ -136,13 +152,28 @@ fn states(settings: &Settings) -> Vec<FileState> {
 }
 
 impl Shown {
-    fn lock(&self) -> MutexGuard<'_, Arc<CertifiedKey>> {
-        self.0.lock().expect("no holder of this lock panics")
+    fn new(certificate: CertifiedKey) -> Result<Self, String> {
+        let certificate = Arc::new(certificate);
+        let impossible = |e: rustls::Error| format!("TLS cannot be set up: {e}");
+        let mut pop3 = config(&certificate).map_err(impossible)?;
+        pop3.ticketer = Ticketer::new().map_err(impossible)?;
+        pop3.send_tls13_tickets = TICKETS;
+        pop3.alpn_protocols = vec![ALPN_POP3.to_vec()];
+        let smtp = config(&certificate).map_err(impossible)?;
+        Ok(Self { certificate, pop3: Arc::new(pop3).into(), smtp: Arc::new(smtp).into() })
     }
 }
 
-impl ResolvesServerCert for Shown {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.lock().clone())
-    }
+/// With this certificate and without resumption.
+fn config(certificate: &Arc<CertifiedKey>) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(certificate::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.clone())));
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(config)
 }
+
+#[cfg(test)]
+pub mod tests;

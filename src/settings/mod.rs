@@ -13,7 +13,9 @@ mod networks;
 mod values;
 
 pub use networks::{Listen, Networks, Plaintext};
-pub use values::{DomainRole, FilePath, Hostname, Logging, MailboxName, Method, Size, Span, Value, Whole};
+pub use values::{
+    DomainRole, FilePath, Hostname, Kind, Logging, MailboxName, Method, Size, Span, Value, Whole,
+};
 
 use crate::nearest::nearest;
 use crate::units::Octets;
@@ -39,10 +41,18 @@ pub struct Key {
     pub allowed: fn() -> String,
     /// The default, where it is not another one on each machine.
     pub default: &'static str,
+    pub kind: Kind,
     pub effect: Effect,
     /// One sentence without its full stop.
     pub help: &'static str,
     pub place: Place,
+}
+
+impl Key {
+    /// What 0 stands for, where it is no number like the others.
+    fn zero_means(&self) -> Option<&'static str> {
+        self.help.split_once("; 0 is ").map(|(_, meaning)| meaning)
+    }
 }
 
 /// When a changed setting takes effect.
@@ -133,6 +143,7 @@ macro_rules! settings {
             aliases: &[$(stringify!($alias)),*],
             allowed: <$type as Value>::allowed,
             default: $shown,
+            kind: <$type as Value>::KIND,
             effect: Effect::$effect,
             help: $help,
             place: Place::Store,
@@ -204,6 +215,7 @@ static MAILROOT: Key = Key {
     aliases: &[],
     allowed: || "a directory, 260 characters at most".to_owned(),
     default: "/var/lib/winpop",
+    kind: Kind::Text,
     effect: Effect::NextStart,
     help: "Mail store directory",
     place: Place::Pointer,
@@ -214,6 +226,7 @@ static SOCKET: Key = Key {
     aliases: &[],
     allowed: || "BACKLOG MAX MIN THRESHOLD".to_owned(),
     default: "10 50 10 10",
+    kind: Kind::Text,
     effect: Effect::AtOnce,
     help: "The four socket settings at once",
     place: Place::Sockets,
@@ -229,6 +242,7 @@ static USER: Key = Key {
     default: "the owner of the mail store",
     effect: Effect::NextStart,
     help: "User that the service becomes when root starts it; setting it gives the mail store to that user",
+    kind: Kind::Text,
     place: Place::Owner,
 };
 
@@ -271,11 +285,11 @@ impl Settings {
     }
 
     /// The settings that [`Settings::text`] shows as pairs of key and text; what does not lie in the store is left out.
-    pub fn from_shown<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Refused> {
+    pub fn from_shown<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Result<Self, Refused> {
         let mut settings = Self::default();
         for (name, text) in pairs {
             if let Some(key) = STORED.iter().find(|key| key.name == name) {
-                settings.read_typed(key, text)?;
+                settings.read_typed(key, &text)?;
             }
         }
         settings.check()?;
@@ -396,7 +410,14 @@ impl Settings {
 
     /// What the value means, where the value alone does not say it.
     pub fn meaning(&self, key: &Key) -> Option<String> {
-        self.meaning_of(key)
+        if key.place != Place::Store {
+            return None;
+        }
+        match self.text(key).as_str() {
+            "" => Some(key.default.to_owned()),
+            "0" if key.zero_means().is_some() => key.zero_means().map(str::to_owned),
+            _ => self.meaning_of(key),
+        }
     }
 
     /// What the store has to hold for these settings where it held `before`: a key and its text, or none for

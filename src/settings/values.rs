@@ -12,8 +12,20 @@ use std::time::Duration;
 use crate::address::{Address, Domain};
 use crate::units::{Octets, Seconds};
 
+/// What a value is to a program that reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    /// A number without a unit.
+    Number,
+    Octets,
+    Seconds,
+}
+
 /// A type of values of settings.
 pub trait Value: FromStr<Err = String> + fmt::Display {
+    const KIND: Kind = Kind::Text;
+
     /// What may be typed: `1 to 65535`.
     fn allowed() -> String;
 
@@ -52,6 +64,8 @@ impl<const MIN: u32, const MAX: u32> FromStr for Whole<MIN, MAX> {
 }
 
 impl<const MIN: u32, const MAX: u32> Value for Whole<MIN, MAX> {
+    const KIND: Kind = Kind::Number;
+
     fn allowed() -> String {
         format!("{MIN} to {MAX}")
     }
@@ -86,6 +100,8 @@ impl<const MIN: u64, const MAX: u64> FromStr for Size<MIN, MAX> {
 }
 
 impl<const MIN: u64, const MAX: u64> Value for Size<MIN, MAX> {
+    const KIND: Kind = Kind::Octets;
+
     fn allowed() -> String {
         format!("{} to {}", Octets(MIN), Octets(MAX))
     }
@@ -128,6 +144,8 @@ impl<const MIN: u64, const MAX: u64> FromStr for Span<MIN, MAX> {
 }
 
 impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
+    const KIND: Kind = Kind::Seconds;
+
     fn allowed() -> String {
         format!("{MIN} to {MAX} seconds")
     }
@@ -161,6 +179,8 @@ impl FromStr for Logging {
 }
 
 impl Value for Logging {
+    const KIND: Kind = Kind::Number;
+
     fn allowed() -> String {
         "0 none, 1 critical, 2 and warnings, 3 and information".to_owned()
     }
@@ -208,6 +228,8 @@ impl FromStr for Method {
 }
 
 impl Value for Method {
+    const KIND: Kind = Kind::Number;
+
     fn allowed() -> String {
         "1 to 3, by domainrole: standalone 2, member 3, dc 2 is the password file".to_owned()
     }

@@ -5,14 +5,17 @@
 
 use super::contained;
 use super::container::{EXTENT, extent_at};
+use super::disk::{DataFile, Disk};
 use super::index::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, Fault, MAILBOXES, MESSAGES, QUOTAS, Read, TEXTS};
 use super::rows::{Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow};
 use super::space::ALIGN;
-use super::{Snapshot, Store};
+use super::{OpenError, OpenErrorKind, Snapshot, Store};
 use crate::address::{Address, Domain};
 use crate::wire;
 use redb::ReadableTable;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
 
 /// Findings that are kept; more are counted.
 const FINDINGS_MAX: usize = 200;
@@ -39,7 +42,7 @@ impl CheckReport {
         self.findings_total == 0
     }
 
-    fn find(&mut self, what: String) {
+    pub(in crate::store) fn find(&mut self, what: String) {
         self.findings_total += 1;
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(what);
@@ -48,8 +51,23 @@ impl CheckReport {
 }
 
 impl Store {
+    /// Checks a store that nobody serves. What can be read is checked even where the store does not open. The file is not
+    /// changed.
+    pub fn check_file(path: &Path) -> Result<CheckReport, OpenError> {
+        let disk = DataFile::open_to_read(path).map_err(|e| OpenErrorKind::from(e).at(path))?;
+        Self::check_disk(Arc::new(disk)).map_err(|kind| kind.at(path))
+    }
+
+    pub(in crate::store) fn check_disk(disk: Arc<dyn Disk>) -> Result<CheckReport, OpenErrorKind> {
+        let checked = Self::open_to_check_on(disk.clone()).and_then(|store| Ok(store.check()?));
+        match checked {
+            Err(kind) if kind.is_of_damage() => Self::check_damaged_on(disk),
+            checked => checked,
+        }
+    }
+
     /// Verifies the whole store as of now. Takes as long as reading it; not for the executor. The checksums of the
-    /// index's own pages are compared by [`Store::open_to_check`], before a store is opened.
+    /// index's own pages are compared by [`Store::check_file`].
     pub fn check(&self) -> Result<CheckReport, Fault> {
         // The pin comes before the snapshot: no text that the snapshot has is overwritten meanwhile.
         let _pin = self.0.shared.pins.pin();

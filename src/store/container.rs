@@ -353,7 +353,13 @@ impl Container {
         Ok(())
     }
 
-    fn read_index(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    /// The length of redb's space.
+    pub fn index_len(&self) -> u64 {
+        self.lock().block.index_len
+    }
+
+    /// Octets of redb's space; an error for those of a damaged page.
+    pub fn read_index(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if offset < INDEX_PAGE_0_OCTETS {
             assert!(offset + out.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
             return self.disk.read_at(INDEX_PAGE_0 + offset, out);

@@ -34,6 +34,7 @@ mod quota;
 mod repair;
 mod resync;
 mod rows;
+mod salvage;
 #[cfg(test)]
 mod simulated;
 mod space;
@@ -44,6 +45,7 @@ mod writer;
 
 pub use backup::{NotReplaced, may_replace};
 pub use body::{Body, Incoming, Spool};
+pub use check::CheckReport;
 pub use delivery::Letter;
 pub use directory::{LockChange, Refused, Removed};
 pub use disk::DiskUsage;
@@ -55,6 +57,8 @@ pub use repair::{LostMessage, RepairReport};
 #[cfg(any(test, fuzzing))]
 pub use rows::fuzz_rows;
 pub use rows::{CertificateRow, DomainRow, PrivateKey};
+#[cfg(any(test, fuzzing))]
+pub use salvage::fuzz_tree;
 pub use writer::Pending;
 
 use contained::Leaky;
@@ -96,13 +100,8 @@ impl Store {
         Self::open_on(disk).map_err(|e| e.at(path))
     }
 
-    /// Opens a store that nobody serves, to check it, and compares every page of its index with its checksum first. The
-    /// file is not changed: what is written goes nowhere.
-    pub fn open_to_check(path: &Path) -> Result<Self, OpenError> {
-        let disk = Arc::new(DataFile::open_to_read(path).map_err(|e| OpenErrorKind::from(e).at(path))?);
-        Self::open_to_check_on(disk).map_err(|kind| kind.at(path))
-    }
-
+    /// Opens a store to check it, and compares every page of its index with its checksum first. What is written goes
+    /// nowhere.
     fn open_to_check_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
         let overlay = Overlay::new(disk).map_err(OpenErrorKind::Io)?;
         Self::open_with(Arc::new(overlay), Trust::Verified)

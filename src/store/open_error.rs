@@ -32,6 +32,11 @@ pub enum OpenErrorKind {
 }
 
 impl OpenErrorKind {
+    /// Whether the file is a store whose index redb cannot make sense of.
+    pub(in crate::store) fn is_of_damage(&self) -> bool {
+        matches!(self, OpenErrorKind::Damaged(_) | OpenErrorKind::Fault(_))
+    }
+
     pub(in crate::store) fn at(self, path: &Path) -> OpenError {
         OpenError { path: path.to_owned(), kind: self }
     }

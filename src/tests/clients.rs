@@ -4,6 +4,7 @@
 
 mod clients {
     mod container;
+    mod fail2ban;
     mod fetchers;
     mod first_minute;
     mod foreign;

@@ -13,6 +13,7 @@ mod system {
     mod deliver;
     mod full_disk;
     mod harness;
+    mod health;
     mod live;
     mod maildrop;
     mod pop3;
@@ -21,6 +22,7 @@ mod system {
     mod receiving;
     mod restore;
     mod shutdown;
+    mod slow_link;
     mod sockets;
     mod start;
     mod strangers;

@@ -13,6 +13,7 @@
 mod directory;
 mod texts;
 
+use super::contained::{self, Leaky};
 use super::container::Container;
 use super::disk::Disk;
 use super::index::{Fault, Tables};
@@ -22,7 +23,6 @@ use super::{OpenError, OpenErrorKind, Resync, Store, lock_file, open_database};
 use crate::address::Address;
 use redb::ReadableTable;
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub struct LostMessage {
 }
 
 impl RepairReport {
-    fn mend(&mut self, what: String) {
+    pub(in crate::store) fn mend(&mut self, what: String) {
         self.mended_total += 1;
         if self.mended.len() < MENDED_MAX {
             self.mended.push(what);
@@ -60,19 +60,23 @@ impl RepairReport {
 
 impl Store {
     /// Mends the store in a data file that nobody has open. `now` is Unix time in seconds. Takes as long as reading all
-    /// of it, and memory for the row of every text. Fails where the index does not match its checksums: then only a backup
-    /// helps.
+    /// of it, and memory for the row of every text. Where the index cannot be read in full, what can be read is saved into
+    /// a new file, which takes the place of the damaged one.
     pub fn repair(path: &Path, now: u64) -> Result<RepairReport, OpenError> {
-        let disk = Arc::new(lock_file(path, false)?);
-        Self::repair_on(disk, now).map_err(|kind| kind.at(path))
+        let disk: Arc<dyn Disk> = Arc::new(lock_file(path, false)?);
+        let repaired = match Self::repair_on(disk.clone(), now) {
+            Err(kind) if kind.is_of_damage() => Self::salvage(path, disk, now),
+            repaired => repaired,
+        };
+        repaired.map_err(|kind| kind.at(path))
     }
 
     pub(in crate::store) fn repair_on(disk: Arc<dyn Disk>, now: u64) -> Result<RepairReport, OpenErrorKind> {
-        let repairing = AssertUnwindSafe(|| {
+        let repairing = || {
             // Whose the extents are is not known yet: as none is adopted, only new ones are given out.
             let container = Container::open(Arc::new(Resync::new(disk)))?;
-            let database = open_database(&container, true)?;
-            let mut transaction = database.begin_write().map_err(Fault::from)?;
+            let database = Leaky::new(open_database(&container, true)?);
+            let mut transaction = Leaky::new(database.begin_write().map_err(Fault::from)?);
             transaction.set_quick_repair(true);
             let report = {
                 let tables = Tables::open(&transaction)?;
@@ -80,11 +84,11 @@ impl Store {
                 let report = RepairReport::default();
                 Repair { tables, container: &container, space, ids, now, report }.run()?
             };
-            transaction.commit().map_err(Fault::from)?;
-            database.close()?;
+            transaction.into_inner().commit().map_err(Fault::from)?;
+            database.into_inner().close()?;
             Ok(report)
-        });
-        catch_unwind(repairing).unwrap_or(Err(OpenErrorKind::Damaged("its index cannot be read")))
+        };
+        contained::change(repairing).unwrap_or_else(|panicked| Err(panicked.0.into()))
     }
 }
 

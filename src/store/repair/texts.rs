@@ -241,6 +241,10 @@ fn gaps(extents: &BTreeSet<u32>, occupied: &Occupied) -> Vec<(u64, u64)> {
     for extent in extents {
         let (begin, end) = (extent_at(*extent), extent_at(extent + 1));
         free_from = begin.max(free_from);
+        // A long text may cover whole extents.
+        if free_from >= end {
+            continue;
+        }
         for (at, len) in occupied.range(free_from..end) {
             if *at > free_from {
                 gaps.push((free_from, at - free_from));
@@ -267,4 +271,16 @@ fn merged(runs: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
         }
     }
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_covers_whole_extents_leaves_no_gap_in_them() {
+        let occupied = Occupied::from([(extent_at(0) + 64, 3 * EXTENT)]);
+        let expected = [(extent_at(0), 64), (extent_at(3) + 64, EXTENT - 64)];
+        assert_eq!(gaps(&BTreeSet::from([0, 1, 2, 3]), &occupied), expected);
+    }
 }

@@ -95,7 +95,7 @@ fn the_mail_store_moves_as_the_readme_says_and_root_and_service_mean_the_same_on
     type_as_root(&machine, &running.join("\n"));
     machine.run("systemctl restart pop3svc");
     is_served_from("/srv/new");
-    assert!(machine.run("winpop stat && winpop get quotalimit").contains("There are no domains\n5242880"));
+    assert!(machine.run("winpop list && winpop get quotalimit").contains("There are no domains\n5242880"));
 }
 
 #[test]
@@ -272,4 +272,21 @@ fn a_new_key_is_the_services_whoever_makes_it() {
     machine.run("systemctl restart pop3svc; pop3svc key --rotate");
     machine.run(apop);
     assert_eq!(machine.run("stat --format='%U:%G %a' /var/lib/winpop/winpop.key"), "winpop:winpop 600\n");
+}
+
+#[test]
+fn systemd_waits_as_long_as_sessions_may_take_to_end() {
+    let Some(machine) = installed("grace") else { return };
+    machine.write("/etc/systemd/system/pop3svc.service.d/stop.conf", "[Service]\nTimeoutStopSec=1\n");
+    machine.run(
+        "systemctl daemon-reload
+        winpop set shutdowngrace 2
+        python3 -c '
+import socket, subprocess
+session = socket.create_connection((\"127.0.0.1\", 110))
+assert session.recv(100).startswith(b\"+OK\")
+subprocess.run([\"systemctl\", \"stop\", \"pop3svc\"], check=True)'",
+    );
+    assert_eq!(machine.run("systemctl show --value --property=Result pop3svc"), "success\n");
+    assert!(journal(&machine, "--unit=pop3svc").contains("\nended\n"));
 }

@@ -128,7 +128,7 @@ fn no_altered_octet_is_served_with_ok() {
 /// it serves what it can, as long as it is wanted.
 #[test]
 fn flips_all_over_the_file_end_no_service() {
-    const ROUNDS: usize = 40;
+    const ROUNDS: usize = 20;
     const FLIPS: usize = 12;
     let mut random = fastrand::Rng::with_seed(2_701);
     let (site, file, contents) = site_with_mail(&mut random);
@@ -154,6 +154,14 @@ fn flips_all_over_the_file_end_no_service() {
         }
         let (status, log) = service.wait();
         assert!(status.code().is_some() && !log.contains("panicked"), "{status}: {log}");
+        // What the service made of it aside: a repair makes a sound store of the damaged file.
+        fs::write(site.data_file(), &damaged).expect("the data file can be written");
+        let checked = site.run(&["check"]);
+        assert!([0, 1].contains(&checked.exit_code) && !checked.errors.contains("panicked"), "{checked:?}");
+        assert!(fs::read(site.data_file()).unwrap() == damaged, "check has changed the file");
+        let mended = site.run(&["check", "--repair"]);
+        assert!(!mended.errors.contains("panicked"), "{mended:?}");
+        site.assert_clean();
     }
     assert!(started > 0 && whole > 0, "{started} started, {refused} did not, {whole} messages were whole");
 }

@@ -306,6 +306,9 @@ impl Service {
         let mut session = None;
         eventually("the maildrop is free", || {
             let mut pop3 = Pop3::connect(self.ports.pop3).expect("the service greets");
+            // Messages are to come as they are stored.
+            let utf8 = pop3.ask("UTF8").expect("a reply to UTF8");
+            assert!(utf8.starts_with("+OK"), "{utf8}");
             let reply = pop3.log_in(address, PASSWORD).expect("a reply to PASS");
             assert!(reply.starts_with("+OK") || reply.starts_with("-ERR [IN-USE]"), "{address}: {reply}");
             session = Some(pop3);
@@ -322,6 +325,10 @@ impl Service {
 
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// Has it hang, or go on.

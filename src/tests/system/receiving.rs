@@ -14,8 +14,8 @@ use crate::receiving_transcript::{Step, escaped, read};
 
 const BEYOND: [&str; 4] = ["<late-", "<full@", "<fault@", "Message too large"];
 /// How many files are held at least.
-const SMTP_HELD_MIN: usize = 16;
-const LMTP_HELD_MIN: usize = 9;
+const SMTP_HELD_MIN: usize = 40;
+const LMTP_HELD_MIN: usize = 16;
 const RECIPIENTS: [&str; 3] = ["ann@example.com", "bob@example.com", "postmaster@example.com"];
 
 #[test]

@@ -1,0 +1,218 @@
+//! How replies read.
+
+use super::super::reply::{CertificateLine, Code, Removed, SettingValue};
+use super::*;
+
+fn domain(name: &str, mailboxes: u64, messages: u64, octets: u64, locked: bool) -> DomainLine {
+    DomainLine {
+        domain: name.to_owned(),
+        unicode: None,
+        lock: Lock(locked.then_some(LockedBy::Domain)),
+        mailboxes,
+        messages,
+        octets,
+    }
+}
+
+fn mailbox(name: &str, messages: u64, octets: u64, lock: Option<LockedBy>) -> MailboxLine {
+    MailboxLine { mailbox: name.to_owned(), unicode: None, lock: Lock(lock), messages, octets, quota: None }
+}
+
+#[test]
+fn domains_are_listed_with_their_names_last() {
+    let domains = vec![domain("example.com", 2, 5, 12_345, false), domain("example.org", 10_000, 0, 0, true)];
+    assert_eq!(
+        text(&Reply::Domains { domains }, Paint::Plain),
+        "\
+Mailboxes  Messages       Size  Status  Domain
+        2         5  12.06 KiB  open    example.com
+    10000         0        0 B  locked  example.org
+"
+    );
+    assert_eq!(text(&Reply::Domains { domains: vec![] }, Paint::Plain), "There are no domains\n");
+}
+
+#[test]
+fn the_statistics_of_a_domain_end_with_its_totals() {
+    let reply = Reply::Domain {
+        statistics: domain("example.com", 3, 5, 12_345, true),
+        mailboxes: vec![
+            mailbox("ann@example.com", 5, 12_345, Some(LockedBy::Domain)),
+            mailbox("bob@example.com", 0, 0, Some(LockedBy::Mailbox)),
+            mailbox("cid@example.com", 0, 0, None),
+        ],
+    };
+    assert_eq!(
+        text(&reply, Paint::Plain),
+        "\
+Domain     example.com
+Status     locked
+
+Messages       Size  Status         Mailbox
+       5  12.06 KiB  domain locked  ann@example.com
+       0        0 B  locked         bob@example.com
+       0        0 B  open           cid@example.com
+
+Mailboxes  3
+Messages   5
+Mail       12.06 KiB
+"
+    );
+}
+
+#[test]
+fn quotas_stand_below_the_mailboxes_each_account_once() {
+    let quota = |used, limit| {
+        Some(QuotaLine { account: "ann@example.com".to_owned(), used_octets: used, limit_octets: limit })
+    };
+    let with = |mailbox: MailboxLine, quota| MailboxLine { quota, ..mailbox };
+    let mailboxes = vec![
+        with(mailbox("ann@example.com", 1, 2048, None), quota(3072, Some(3072))),
+        with(mailbox("bob@example.com", 1, 1024, None), quota(3072, Some(3072))),
+    ];
+    let reply = Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes };
+    assert_eq!(
+        text(&reply, Paint::Plain),
+        "\
+Messages   Size  Status  Mailbox
+       1  2 KiB  open    ann@example.com
+       1  1 KiB  open    bob@example.com
+
+ Used  Limit           Quota of
+3 KiB  3 KiB  used up  ann@example.com
+"
+    );
+    assert!(json(&reply).contains(
+        "\"octets\":2048,\"quota\":{\"account\":\"ann@example.com\",\"used_octets\":3072,\"limit_octets\":3072}}"
+    ));
+}
+
+#[test]
+fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals() {
+    let statistics = Server {
+        service: ServiceState {
+            running: true,
+            pid: Some(123),
+            version: Some("0.1.0".to_owned()),
+            since_unix_seconds: Some(1_800_000_000),
+        },
+        domains: 1,
+        mailboxes: 2,
+        messages: 5,
+        octets: 12_345,
+        file_octets: 8 << 20,
+        allocated_octets: 1 << 20,
+        connections: Some(Connections {
+            open: 3,
+            waiting: 0,
+            refused: 1,
+            login_failures: 2,
+            last_login_failure_seconds_ago: Some(60),
+            wrong_recipients: 7,
+        }),
+        certificate: Some(CertificateLine {
+            names: vec!["mail.example.com".to_owned(), "localhost".to_owned()],
+            fingerprint: ["AB"; 32].join(":"),
+            self_signed: true,
+        }),
+    };
+    let stopped = Server { service: ServiceState::default(), connections: None, ..statistics.clone() };
+    let domains = vec![domain("example.com", 2, 5, 12_345, false)];
+    let reply = Reply::Server { statistics: Box::new(statistics), domains: domains.clone() };
+    assert_eq!(
+        text(&reply, Paint::Plain),
+        "\
+Service    running since 2027-01-15T08:00:00Z, pid 123, version 0.1.0
+Clients    3 open, 0 waiting, 1 refused
+Refused    2 logins, the last one 60 s ago
+Unknown    7 recipients
+TLS        mail.example.com, localhost, self-signed
+           SHA-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
+                   AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
+Disk       1 MiB
+
+Mailboxes  Messages       Size  Status  Domain
+        2         5  12.06 KiB  open    example.com
+
+Domains    1
+Mailboxes  2
+Messages   5
+Mail       12.06 KiB
+"
+    );
+    let reply = Reply::Server { statistics: Box::new(stopped), domains };
+    assert!(text(&reply, Paint::Plain).starts_with("Service    stopped\nTLS "));
+    assert!(text(&reply, Paint::Colours).starts_with("Service    \x1b[31mstopped\x1b[0m\n"));
+}
+
+#[test]
+fn one_setting_is_its_value_and_several_are_a_table() {
+    let port = SettingLine {
+        setting: "port".to_owned(),
+        value: SettingValue::Number(1110),
+        unit: None,
+        meaning: None,
+        default: SettingValue::Number(110),
+        is_default: false,
+        takes_effect: "at once".to_owned(),
+    };
+    let logging = SettingLine {
+        setting: "logging".to_owned(),
+        value: SettingValue::Number(2),
+        unit: None,
+        meaning: Some("critical events and warnings".to_owned()),
+        default: SettingValue::Number(2),
+        is_default: true,
+        takes_effect: "at once".to_owned(),
+    };
+    assert_eq!(text(&Reply::Settings { settings: vec![port.clone()] }, Paint::Plain), "1110\n");
+    assert_eq!(
+        text(&Reply::Settings { settings: vec![logging.clone()] }, Paint::Plain),
+        "2 (critical events and warnings)\n"
+    );
+    assert_eq!(
+        text(&Reply::Settings { settings: vec![port, logging] }, Paint::Plain),
+        "\
+Setting  Value
+port     1110   default: 110
+logging  2      critical events and warnings
+"
+    );
+}
+
+#[test]
+fn ten_thousand_mailboxes_read_well_at_80_columns() {
+    let mailboxes: Vec<_> = (0..10_000u64)
+        .map(|i| {
+            mailbox(&format!("user-number-{i}@mail.example.com"), i * i, i << 30, Some(LockedBy::Domain))
+        })
+        .collect();
+    let table = text(&Reply::Mailboxes { domain: "mail.example.com".to_owned(), mailboxes }, Paint::Plain);
+    assert_eq!(table.lines().count(), 10_001);
+    assert!(table.lines().all(|line| line.chars().count() <= 80));
+}
+
+#[test]
+fn changes_and_refusals_have_a_stable_json() {
+    let changed = Changed {
+        action: "delete".to_owned(),
+        name: "example.com".to_owned(),
+        message: "Domain example.com deleted".to_owned(),
+        removed: Some(Removed { mailboxes: 2, messages: 5, octets: 12_345 }),
+        notes: vec!["a note".to_owned()],
+    };
+    assert_eq!(
+        json(&Reply::Changed(changed.clone())),
+        "{\"ok\":true,\"action\":\"delete\",\"name\":\"example.com\",\
+         \"message\":\"Domain example.com deleted\",\
+         \"removed\":{\"mailboxes\":2,\"messages\":5,\"octets\":12345},\"notes\":[\"a note\"]}\n"
+    );
+    assert_eq!(text(&Reply::Changed(changed), Paint::Plain), "Domain example.com deleted\nNote: a note\n");
+    let refusal = Refusal::new(Code::NotFound, "there is no \"x\"").with_hint("Add it");
+    assert_eq!(
+        refusal_json(&refusal),
+        "{\"ok\":false,\"error\":{\"code\":\"not-found\",\"message\":\"there is no \\\"x\\\"\",\
+         \"hint\":\"Add it\"}}\n"
+    );
+    assert_eq!(refusal.to_string(), "there is no \"x\". Add it");
+}

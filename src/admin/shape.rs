@@ -1,0 +1,364 @@
+//! The shape of the JSON that `--json` prints: what `winpop help json` shows, and a test compares with every reply.
+
+use std::fmt::Write as _;
+
+/// An object: its name, and its fields with the kind of each.
+///
+/// The kinds are `text`, `number`, `true/false`, and the names of objects; `[…]` is a list of it, and `…?` may be null.
+pub type Shape = (&'static str, &'static [(&'static str, &'static str)]);
+
+/// What each command answers. All have the field `ok` in front, which is true.
+pub const REPLIES: [Shape; 13] = [
+    (
+        "a change",
+        &[
+            ("action", "text"),
+            ("name", "text"),
+            ("message", "text"),
+            ("removed", "REMOVED?"),
+            ("notes", "[text]"),
+        ],
+    ),
+    ("list", &[("domains", "[DOMAIN]")]),
+    ("list DOMAIN", &[("domain", "text"), ("mailboxes", "[MAILBOX]")]),
+    ("list /all", &[("mailboxes", "[MAILBOX]")]),
+    ("stat", &[("statistics", "SERVER"), ("domains", "[DOMAIN]")]),
+    ("stat DOMAIN", &[("statistics", "DOMAIN"), ("mailboxes", "[MAILBOX]")]),
+    ("get", &[("settings", "[SETTING]")]),
+    ("health", &[("service", "SERVICE")]),
+    ("health ADDRESS", &[("address", "text"), ("greeting", "text")]),
+    ("backup", &[("file", "text"), ("messages", "number"), ("file_octets", "number")]),
+    (
+        "check",
+        &[
+            ("domains", "number"),
+            ("mailboxes", "number"),
+            ("messages", "number"),
+            ("texts", "number"),
+            ("text_octets", "number"),
+            ("findings", "[text]"),
+            ("findings_total", "number"),
+            ("repaired", "[text]"),
+            ("repaired_total", "number"),
+            ("lost", "[LOST]"),
+        ],
+    ),
+    (
+        "key",
+        &[
+            ("file", "text"),
+            ("id", "text?"),
+            ("trouble", "text?"),
+            ("sealed", "number"),
+            ("unsealed", "number"),
+            ("advice", "text"),
+        ],
+    ),
+    ("deliver", &[("recipients", "[RECIPIENT]")]),
+];
+
+/// What stands in the field `error` where `ok` is false.
+pub const ERROR: Shape = ("error", &[("code", "text"), ("message", "text"), ("hint", "text?")]);
+
+/// The objects in the replies.
+pub const OBJECTS: [Shape; 11] = [
+    ("REMOVED", &[("mailboxes", "number"), ("messages", "number"), ("octets", "number")]),
+    (
+        "DOMAIN",
+        &[
+            ("domain", "text"),
+            ("unicode", "text?"),
+            ("locked", "true/false"),
+            ("locked_by", "text?"),
+            ("mailboxes", "number"),
+            ("messages", "number"),
+            ("octets", "number"),
+        ],
+    ),
+    (
+        "MAILBOX",
+        &[
+            ("mailbox", "text"),
+            ("unicode", "text?"),
+            ("locked", "true/false"),
+            ("locked_by", "text?"),
+            ("messages", "number"),
+            ("octets", "number"),
+            ("quota", "QUOTA?"),
+        ],
+    ),
+    ("QUOTA", &[("account", "text"), ("used_octets", "number"), ("limit_octets", "number?")]),
+    (
+        "SERVER",
+        &[
+            ("service", "SERVICE"),
+            ("domains", "number"),
+            ("mailboxes", "number"),
+            ("messages", "number"),
+            ("octets", "number"),
+            ("file_octets", "number"),
+            ("allocated_octets", "number"),
+            ("connections", "CONNECTIONS?"),
+            ("certificate", "CERTIFICATE?"),
+        ],
+    ),
+    (
+        "SERVICE",
+        &[
+            ("running", "true/false"),
+            ("pid", "number?"),
+            ("version", "text?"),
+            ("since_unix_seconds", "number?"),
+        ],
+    ),
+    (
+        "CONNECTIONS",
+        &[
+            ("open", "number"),
+            ("waiting", "number"),
+            ("refused", "number"),
+            ("login_failures", "number"),
+            ("last_login_failure_seconds_ago", "number?"),
+            ("wrong_recipients", "number"),
+        ],
+    ),
+    ("CERTIFICATE", &[("names", "[text]"), ("fingerprint", "text"), ("self_signed", "true/false")]),
+    (
+        "SETTING",
+        &[
+            ("setting", "text"),
+            ("value", "number or text"),
+            ("unit", "text?"),
+            ("meaning", "text?"),
+            ("default", "number or text"),
+            ("is_default", "true/false"),
+            ("takes_effect", "text"),
+        ],
+    ),
+    (
+        "LOST",
+        &[
+            ("mailbox", "text"),
+            ("sequence", "number"),
+            ("received_unix_seconds", "number?"),
+            ("octets", "number?"),
+        ],
+    ),
+    ("RECIPIENT", &[("recipient", "text"), ("outcome", "text")]),
+];
+
+/// The page that `winpop help json` shows.
+pub fn page() -> String {
+    let mut text = "\
+/json behind a command prints one line with one object. Its field ok is true,
+or false where the command was refused; then error says why. Every field below
+is always there; null, where a ? allows it, says that there is nothing.
+"
+    .to_owned();
+    for (name, fields) in REPLIES.iter().chain([&ERROR]).chain(&OBJECTS) {
+        let _ = writeln!(text, "\n{name}");
+        for (field, kind) in *fields {
+            let _ = writeln!(text, "  {field:<31} {kind}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::render::{json, refusal_json};
+    use super::super::reply::*;
+    use super::*;
+
+    /// Panics where a value is not of this kind.
+    fn assert_is(value: &Value, kind: &str, place: &str) {
+        if let Some(kind) = kind.strip_suffix('?') {
+            if !value.is_null() {
+                assert_is(value, kind, place);
+            }
+        } else if let Some(kind) = kind.strip_prefix('[').and_then(|kind| kind.strip_suffix(']')) {
+            let items = value.as_array().unwrap_or_else(|| panic!("{place} is no list"));
+            items.iter().for_each(|item| assert_is(item, kind, place));
+        } else if let Some((_, fields)) = OBJECTS.iter().find(|(name, _)| *name == kind) {
+            assert_has(value, fields, place);
+        } else {
+            let is_so = match kind {
+                "text" => value.is_string(),
+                "number" => value.is_u64(),
+                "number or text" => value.is_u64() || value.is_string(),
+                "true/false" => value.is_boolean(),
+                other => panic!("{place}: there is no kind {other:?}"),
+            };
+            assert!(is_so, "{place}: {value} is not {kind}");
+        }
+    }
+
+    /// Panics where an object has not these fields, and no others.
+    fn assert_has(object: &Value, fields: &[(&str, &str)], place: &str) {
+        let object = object.as_object().unwrap_or_else(|| panic!("{place} is no object"));
+        let known: Vec<&str> = fields.iter().map(|(field, _)| *field).collect();
+        let unknown: Vec<&String> = object.keys().filter(|key| !known.contains(&key.as_str())).collect();
+        assert!(unknown.is_empty(), "{place}: {unknown:?} is not written down");
+        for (field, kind) in fields {
+            let value = object.get(*field).unwrap_or_else(|| panic!("{place} has no {field}"));
+            assert_is(value, kind, &format!("{place}.{field}"));
+        }
+    }
+
+    fn domain() -> DomainLine {
+        DomainLine {
+            domain: "xn--bcher-kva.example".into(),
+            unicode: Some("bücher.example".into()),
+            lock: Lock(Some(LockedBy::Domain)),
+            mailboxes: 1,
+            messages: 2,
+            octets: 3,
+        }
+    }
+
+    fn mailboxes() -> Vec<MailboxLine> {
+        let quota = |limit_octets| QuotaLine { account: "a@b".into(), used_octets: 1, limit_octets };
+        let mailbox = |lock, quota| MailboxLine {
+            mailbox: "a@b".into(),
+            unicode: None,
+            lock: Lock(lock),
+            messages: 1,
+            octets: 2,
+            quota,
+        };
+        vec![
+            mailbox(None, None),
+            mailbox(Some(LockedBy::Mailbox), Some(quota(None))),
+            mailbox(Some(LockedBy::Domain), Some(quota(Some(7)))),
+        ]
+    }
+
+    fn service() -> ServiceState {
+        ServiceState { running: true, pid: Some(1), version: Some("1".into()), since_unix_seconds: Some(2) }
+    }
+
+    fn server(is_served: bool) -> Box<Server> {
+        let connections = Connections { last_login_failure_seconds_ago: Some(1), ..Connections::default() };
+        let certificate =
+            CertificateLine { names: vec!["a".into()], fingerprint: "AB".into(), self_signed: true };
+        Box::new(Server {
+            service: if is_served { service() } else { ServiceState::default() },
+            domains: 1,
+            mailboxes: 2,
+            messages: 3,
+            octets: 4,
+            file_octets: 5,
+            allocated_octets: 6,
+            connections: is_served.then_some(connections),
+            certificate: is_served.then_some(certificate),
+        })
+    }
+
+    fn setting(value: SettingValue, unit: Option<&str>) -> SettingLine {
+        SettingLine {
+            setting: "port".into(),
+            default: value.clone(),
+            value,
+            unit: unit.map(str::to_owned),
+            meaning: unit.map(str::to_owned),
+            is_default: true,
+            takes_effect: "at once".into(),
+        }
+    }
+
+    /// One of each, with and without what may be missing, under the name of its shape.
+    fn replies() -> Vec<(&'static str, Reply)> {
+        let removed = Removed { mailboxes: 1, messages: 2, octets: 3 };
+        let changed = Changed { notes: vec!["a".into()], ..Changed::new("add", &"a", "b".into()) };
+        let lost = |known: Option<u64>| Lost {
+            mailbox: "a@b".into(),
+            sequence: 1,
+            received_unix_seconds: known,
+            octets: known,
+        };
+        let key = |id: Option<&str>| {
+            Reply::Key(KeyState {
+                file: "/k".into(),
+                id: id.map(str::to_owned),
+                trouble: id.map(str::to_owned),
+                sealed: 1,
+                unsealed: 2,
+                advice: "a".into(),
+            })
+        };
+        vec![
+            ("a change", changed.clone().into()),
+            ("a change", Changed { removed: Some(removed), ..changed }.into()),
+            ("list", Reply::Domains { domains: vec![domain()] }),
+            ("list DOMAIN", Reply::Mailboxes { domain: "b".into(), mailboxes: mailboxes() }),
+            ("list /all", Reply::AllMailboxes { mailboxes: mailboxes() }),
+            ("stat", Reply::Server { statistics: server(true), domains: vec![domain()] }),
+            ("stat", Reply::Server { statistics: server(false), domains: vec![] }),
+            ("stat DOMAIN", Reply::Domain { statistics: domain(), mailboxes: mailboxes() }),
+            (
+                "get",
+                Reply::Settings {
+                    settings: vec![
+                        setting(SettingValue::Number(1), Some("octets")),
+                        setting(SettingValue::Text("tls".into()), None),
+                    ],
+                },
+            ),
+            ("health", Reply::Health { service: service() }),
+            ("health ADDRESS", Reply::Greeted { address: "127.0.0.1:110".into(), greeting: "+OK".into() }),
+            ("backup", Reply::BackedUp(BackedUp { file: "/b".into(), messages: 1, file_octets: 2 })),
+            (
+                "check",
+                Reply::Checked(Checked {
+                    domains: 1,
+                    mailboxes: 1,
+                    messages: 1,
+                    texts: 1,
+                    text_octets: 1,
+                    findings: vec!["a".into()],
+                    findings_total: 1,
+                    repaired: vec!["a".into()],
+                    repaired_total: 1,
+                    lost: vec![lost(None), lost(Some(1))],
+                }),
+            ),
+            ("key", key(None)),
+            ("key", key(Some("a"))),
+            (
+                "deliver",
+                Reply::Delivered {
+                    recipients: vec![Delivered { recipient: "a@b".into(), outcome: Outcome::NoSuchMailbox }],
+                },
+            ),
+        ]
+    }
+
+    #[test]
+    fn every_reply_has_the_shape_that_is_written_down() {
+        for (name, reply) in replies() {
+            let (_, fields) = REPLIES.iter().find(|(known, _)| *known == name).expect("a shape of the table");
+            let fields = [&[("ok", "true/false")], *fields].concat();
+            assert_has(&serde_json::from_str(&json(&reply)).unwrap(), &fields, name);
+        }
+        for (name, _) in REPLIES {
+            assert!(replies().iter().any(|(of, _)| *of == name), "{name} is not tried");
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_the_shape_that_is_written_down() {
+        let refusal = Refusal::new(Code::NotFound, "there is no \"x\"");
+        for refusal in [refusal.clone(), refusal.with_hint("Add it")] {
+            let object: Value = serde_json::from_str(&refusal_json(&refusal)).unwrap();
+            assert_eq!(object["ok"], false);
+            assert_has(&object["error"], ERROR.1, "error");
+        }
+    }
+
+    #[test]
+    fn the_page_reads_well_at_80_columns() {
+        assert!(page().lines().all(|line| line.chars().count() < 80));
+    }
+}

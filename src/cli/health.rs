@@ -1,0 +1,74 @@
+//! `health`: whether the service answers, for containers and monitors.
+//!
+//! That a process is there says little, so it is made to answer: over the control socket, which also has it look into its
+//! index, or by its greeting to a POP3 client, which takes no rights.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::commands::Health;
+use crate::admin::reply::Code;
+use crate::admin::{Refusal, Reply, Request};
+use crate::control::{Answer, CallError, Enclosed, call};
+use crate::mailroot::MailRoot;
+
+/// How long a healthy service takes at most. Docker's own limit for a health check is 30 seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest greeting (RFC 2449 section 4).
+const GREETING_OCTETS_MAX: u64 = 512;
+
+pub fn health(typed: &Health, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
+    if let Some(address) = &typed.address {
+        return greeted(address);
+    }
+    let socket = mailroot()?.socket();
+    match call(&socket, &Request::Health, Enclosed::Nothing, PATIENCE) {
+        Ok(answer) => answer,
+        Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Refusal::new(Code::NotPermitted, format!("{} belongs to another user", socket.display()))
+                .with_hint("Ask as that user or as root, or name an address: pop3svc health 127.0.0.1:110"))
+        }
+        Err(CallError::NotTaken(error)) => Err(Refusal::new(
+            Code::NotRunning,
+            format!("the service is not running: {}: {error}", socket.display()),
+        )),
+        Err(CallError::Silent(_) | CallError::Broken(_)) => Err(silent()),
+        Err(CallError::BadAnswer(bad)) => Err(bad.into()),
+    }
+}
+
+fn silent() -> Refusal {
+    Refusal::new(Code::Busy, format!("the service does not answer within {} seconds", PATIENCE.as_secs()))
+}
+
+/// Connects as a POP3 client, and waits for the greeting.
+fn greeted(typed: &str) -> Answer {
+    let address: SocketAddr = typed.parse().map_err(|_| {
+        Refusal::new(Code::Usage, format!("\"{typed}\" is not an IP address with a port"))
+            .with_hint("Write it as 127.0.0.1:110")
+    })?;
+    match greeting(address) {
+        Ok(greeting) if greeting.starts_with("+OK") => {
+            Ok(Reply::Greeted { address: address.to_string(), greeting })
+        }
+        Ok(greeting) => Err(Refusal::new(
+            Code::Fault,
+            format!("{address} does not greet as a POP3 service: {greeting:?}"),
+        )),
+        Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) => {
+            Err(silent())
+        }
+        Err(error) => Err(Refusal::new(Code::NotRunning, format!("nobody answers at {address}: {error}"))),
+    }
+}
+
+fn greeting(address: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = Vec::new();
+    BufReader::new(&stream).take(GREETING_OCTETS_MAX).read_until(b'\n', &mut line)?;
+    // The service need not hear this.
+    let _ = stream.write_all(b"QUIT\r\n");
+    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+}

@@ -1,0 +1,135 @@
+//! Connections to clients that read late, or never. Their socket buffers are made small, so that little fills them.
+
+use super::super::socket::Socket;
+use super::super::tls::Protocol;
+use super::super::tls::tests as handshake;
+use super::*;
+use futures_rustls::rustls::version::{TLS12, TLS13};
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+use rustix::net::{AddressFamily, SocketType};
+use smol::Async;
+use smol::io::AsyncRead;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+/// More than the sockets take, and less than the TLS layer does (64 KiB).
+const TEXT_OCTETS: usize = 60_000;
+const SOCKET_OCTETS: usize = 12 << 10;
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(50);
+
+type Client = Box<dyn Wire>;
+trait Wire: AsyncRead + smol::io::AsyncWrite + Unpin {}
+impl<W: AsyncRead + smol::io::AsyncWrite + Unpin> Wire for W {}
+
+/// Over TCP as it is, and over both versions of TLS: each a server's connection and its client.
+async fn connections(idle_max: Duration) -> Vec<(Connection, Client)> {
+    let mut connections: Vec<(Connection, Client)> = Vec::new();
+    let (server, client) = sockets();
+    let clear = Stream::Clear(Socket::new(Async::new(server).unwrap()));
+    connections
+        .push((Connection::new(clear, Buffers::new(), idle_max), Box::new(Async::new(client).unwrap())));
+    for version in [&TLS12, &TLS13] {
+        let (tls, certificate) = handshake::tls();
+        let config = Arc::new(handshake::client(version, &[&certificate]));
+        let (stream, client) = handshake::connect(&tls, Protocol::Pop3, &config, sockets()).await.unwrap();
+        connections.push((Connection::new(stream, Buffers::new(), idle_max), Box::new(client)));
+    }
+    connections
+}
+
+/// A server's end and its client's.
+fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let client = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    // Before the connection is made: the window that a client has offered once does not shrink.
+    set_socket_recv_buffer_size(&client, SOCKET_OCTETS).unwrap();
+    rustix::net::connect(&client, &listener.local_addr().unwrap()).unwrap();
+    let server = listener.accept().unwrap().0;
+    set_socket_send_buffer_size(&server, SOCKET_OCTETS).unwrap();
+    (server, client.into())
+}
+
+/// Numbered, so that a piece that comes twice or not at all is seen.
+fn text() -> Vec<u8> {
+    (0..TEXT_OCTETS / 8).flat_map(|number| format!("{number:06}\r\n").into_bytes()).collect()
+}
+
+#[test]
+fn a_client_that_reads_late_gets_the_whole_text_before_anything_is_asked_of_it() {
+    smol::block_on(async {
+        for (mut connection, mut client) in connections(LONG).await {
+            let text = text();
+            let (written, begin) = smol::channel::bounded(1);
+            let serving = async {
+                // In clear the socket takes no more than its buffer: there the client has to begin at once.
+                if connection.stream.tls_version().is_none() {
+                    written.send(()).await.unwrap();
+                }
+                connection.send(&[&text]).await.unwrap();
+                let _ = written.try_send(());
+                connection.line(100, |line, _| assert!(matches!(line, Line::Whole(b"thanks")))).await
+            };
+            let fetching = async {
+                begin.recv().await.unwrap();
+                let mut got = vec![0; TEXT_OCTETS];
+                client.read_exact(&mut got).await.unwrap();
+                assert!(got == text);
+                client.write_all(b"thanks\r\n").await.unwrap();
+                client.flush().await.unwrap();
+            };
+            smol::future::zip(serving, fetching).await.0.unwrap();
+            assert!(connection.is_sent());
+        }
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_is_given_up_and_reset() {
+    smol::block_on(async {
+        for (mut connection, mut client) in connections(SHORT).await {
+            connection.out.extend_from_slice(&text());
+            let outcome = connection.line(100, |_, _| ()).await;
+            assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert!(!connection.is_sent());
+            drop(connection);
+            let mut got = Vec::new();
+            let outcome = client.read_to_end(&mut got).await;
+            assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            assert!(got.len() < TEXT_OCTETS && text().starts_with(&got));
+        }
+    });
+}
+
+#[test]
+fn the_last_wait_has_a_limit_too() {
+    smol::block_on(async {
+        for (mut connection, _client) in connections(SHORT).await {
+            connection.out.extend_from_slice(&text());
+            assert_eq!(connection.hang_up().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+        for (mut connection, _client) in connections(LONG).await {
+            connection.out.extend_from_slice(&text());
+            assert_eq!(connection.dismiss().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+    });
+}
+
+#[test]
+fn a_write_that_was_broken_off_goes_on_where_it_was() {
+    smol::block_on(async {
+        for (mut connection, mut client) in connections(LONG).await {
+            connection.out.extend_from_slice(&text());
+            assert!(smol::future::poll_once(connection.flush()).await.is_none());
+            assert!(!connection.is_sent());
+            connection.out.extend_from_slice(b"good bye\r\n");
+            let fetching = async {
+                let mut got = Vec::new();
+                client.read_to_end(&mut got).await.unwrap();
+                assert!(got == [&text()[..], b"good bye\r\n"].concat());
+                drop(client);
+            };
+            smol::future::zip(connection.hang_up(), fetching).await.0.unwrap();
+        }
+    });
+}
