@@ -24,7 +24,7 @@
 //! | `serve` | listeners, slots, TLS, the drivers of sessions | how things are stored |
 //! | `pop3`, `smtp` | the protocols as pure sessions | sockets, store, clock, chance |
 //! | `auth` | mechanisms, verifiers, seals | store, protocols |
-//! | `wire` | lines, dot-stuffing, the end of a message | commands |
+//! | `wire` | lines, dot-stuffing, the head and the end of a message, surrogates | commands |
 //! | `store` | the data file | protocols, executor |
 //!
 //! A message's way: a client's octets ─ `wire::Receiver` ─► text in wire form ─ `smtp::Session` ─► envelope ─ `intake` ─►

@@ -205,7 +205,7 @@ pub struct Set {
     /// the setting
     #[argh(positional, arg_name = "KEY")]
     pub key: String,
-    /// its new value; socket takes four, listen, plaintext and proxyfrom as many as are wanted
+    /// its new value; socket takes four, listen, plaintext, proxyfrom and lmtpfrom as many as are wanted
     #[argh(positional, greedy, arg_name = "VALUE")]
     pub values: Vec<String>,
     /// with mailroot: move the mail store there (the service must be stopped)

@@ -12,6 +12,7 @@ use super::socket::Socket;
 use super::stream::Stream;
 use super::tls::Protocol;
 use super::{Service, pop3, proxy, receiving};
+use crate::envelope::Peer;
 use crate::smtp::Dialect;
 use async_io::{Async, Timer};
 use smol::channel::Receiver;
@@ -20,6 +21,7 @@ use smol::io::AsyncWriteExt;
 use smol::lock::SemaphoreGuardArc;
 use std::io;
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +49,10 @@ pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListen
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let (socket, peer) = (Socket::new(stream), peer.ip().to_canonical());
+                if door == Door::Lmtp && !peer.is_loopback() && !service.settings().lmtpfrom.contain(peer) {
+                    note_refusal(peer, "its network is not in lmtpfrom");
+                    continue;
+                }
                 // A program that delivers by LMTP speaks for itself.
                 if door != Door::Lmtp && service.settings().proxyfrom.contain(peer) {
                     if let Some(turn) = service.proxy_headers.try_acquire_arc() {
@@ -61,6 +67,34 @@ pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListen
             }
             Err(e) => pause_after(&e).await,
         }
+    }
+}
+
+/// The same for LMTP over the Unix socket.
+pub async fn accept_here(service: Arc<Service>, listener: Async<UnixListener>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let seat = service.trusted_receiving.try_acquire_arc();
+                let session = serve_here(service.clone(), seat, stream);
+                service.executor.spawn(session).detach();
+            }
+            Err(e) => pause_after(&e).await,
+        }
+    }
+}
+
+async fn serve_here(service: Arc<Service>, seat: Option<SemaphoreGuardArc>, stream: Async<UnixStream>) {
+    let Some(_token) = service.session_token() else { return };
+    let outcome = async {
+        let mut socket = Socket::of_unix(stream)?;
+        match seat {
+            Some(_seat) => receive(&service, Door::Lmtp, socket, Peer::Local, None).await,
+            None => refuse(&mut socket, Door::Lmtp, TOO_MANY).await,
+        }
+    };
+    if let Err(e) = outcome.await {
+        log::debug!("LMTP connection over the Unix socket ended: {e}");
     }
 }
 
@@ -170,7 +204,7 @@ async fn serve(service: Arc<Service>, door: Door, place: Place, socket: Socket, 
         Place::Sender { seat, counted: _counted, stranger } => {
             serve_sender(&service, seat, socket, peer, &stranger).or(pushed_out(&stranger)).await
         }
-        Place::TrustedSender(_seat) => receive(&service, door, socket, peer, None).await,
+        Place::TrustedSender(_seat) => receive(&service, door, socket, Peer::Ip(peer), None).await,
         Place::TooMany => service.refuse(socket, door, peer, TOO_MANY).await,
         Place::TooManyOfAddress => {
             service.refuse(socket, door, peer, "too many connections from your address").await
@@ -242,15 +276,15 @@ async fn serve_sender(
         }
     };
     stranger.seat();
-    receive(service, Door::Smtp, socket, peer, Some(stranger)).await
+    receive(service, Door::Smtp, socket, Peer::Ip(peer), Some((peer, stranger))).await
 }
 
 async fn receive(
     service: &Arc<Service>,
     door: Door,
     socket: Socket,
-    peer: IpAddr,
-    stranger: Option<&Stranger>,
+    peer: Peer,
+    stranger: Option<(IpAddr, &Stranger)>,
 ) -> io::Result<()> {
     let dialect = if door == Door::Lmtp { Dialect::Lmtp } else { Dialect::Smtp };
     let idle_max = service.settings().idletimeout.duration();

@@ -73,6 +73,7 @@ mod socket;
 mod stream;
 mod systemd;
 mod tls;
+mod unix;
 
 pub use listeners::{DOORS, Door};
 

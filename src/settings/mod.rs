@@ -165,7 +165,11 @@ settings! {
     smtpport: Whole<0, 65535> = Whole::new(25), "25", AtOnce,
         "TCP port on which mail is taken by SMTP; 0 is off";
     lmtpport: Whole<0, 65535> = Whole::new(24), "24", AtOnce,
-        "TCP port of the loopback addresses on which mail is taken by LMTP; 0 is off";
+        "TCP port on which this machine and lmtpfrom hand mail over by LMTP; 0 is off";
+    lmtpfrom: Networks = Networks::default(), "none", AtOnce,
+        "Networks of other machines that may hand mail over by LMTP";
+    lmtpsocket: FilePath = FilePath::none(), "none", AtOnce,
+        "Unix socket on which mail is taken by LMTP, as Postfix likes it";
     logging: Logging = Logging::Warnings, "2", AtOnce,
         "What is written to the log";
     domainrole: DomainRole = DomainRole::Standalone, "standalone", AtOnce,
@@ -200,6 +204,8 @@ settings! {
         "Limit of quotas that have none of their own; 0 is none";
     expire: Whole<0, 3650> = Whole::new(0), "0", AtOnce,
         "Days after which mail is deleted, fetched or not; 0 is never";
+    erase: Whole<0, 1> = Whole::new(1), "1", AtOnce,
+        "1: the texts of a deleted mailbox or domain are overwritten with zeros; 0: they are only marked free";
     logindelay: Span<0, 86400> = Span::new(0), "0", AtOnce,
         "Seconds that a user has to wait between two logins; 0 is none";
     connectionsperip: Whole<0, 32000> = Whole::new(0), "0", AtOnce,

@@ -31,6 +31,7 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("maxmessagesize", &["64KB", "1GiB", "65536"], &["65535", "1073741825", "much"]),
         ("quotalimit", &["0", "50MB", "1024 TB"], &["-1", "much", "2000000 TB"]),
         ("expire", &["0", "3650"], &["3651", "-1", "never"]),
+        ("erase", &["0", "1"], &["2", "yes"]),
         ("logindelay", &["0", "86400", "10m"], &["86401", "-1"]),
         ("connectionsperip", &["0", "32000"], &["32001", "-1"]),
         ("idletimeout", &["10", "86400", "10m", "1d"], &["9", "86401", "never"]),
@@ -39,6 +40,8 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("postmaster", &["ann@example.com", ""], &["ann", "a..b@example.com"]),
         ("listen", &["*", "127.0.0.1", "127.0.0.1 ::1"], &["", "eth0"]),
         ("plaintext", &["tls", "ALWAYS", "192.168.7.0/24 10.0.0.0/8"], &["", "never"]),
+        ("lmtpfrom", &["none", "192.168.7.0/24"], &["", "*"]),
+        ("lmtpsocket", &["/run/winpop/lmtp", ""], &["lmtp", "/a\nb"]),
         ("proxyfrom", &["none", "192.168.7.0/24 10.0.0.0/8", "::1"], &["", "tls"]),
     ];
     for (name, good, bad) in table {

@@ -44,6 +44,8 @@ pub const EXTENT: u64 = 1 << 20;
 const INDEX_PAGE_0: u64 = 4 << 10;
 const INDEX_PAGE_0_OCTETS: u64 = 4 << 10;
 const EXTENTS_AT: u64 = 1 << 20;
+/// Longer runs are not written but punched.
+const ERASED_BY_WRITING_MAX: u64 = 64 << 10;
 /// What an index extent holds of redb's space: all but the page of sums.
 const INDEX_EXTENT: u64 = PAGES as u64 * sums::PAGE;
 /// Extents kept aside for the index beyond as many as it has: for the rows that a deletion adds, of free runs.
@@ -242,6 +244,27 @@ impl Container {
     pub fn write_blob(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         debug_assert!(at >= EXTENTS_AT);
         self.disk.write_at(at, octets)
+    }
+
+    /// Overwrites octets that are free with zeros: long runs by giving whole pages back, which then read as zeros.
+    pub fn erase_blob(&self, at: u64, len: u64) {
+        const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+        let (first, last) = (at.next_multiple_of(sums::PAGE), (at + len) / sums::PAGE * sums::PAGE);
+        let (first, last) =
+            if last.saturating_sub(first) < ERASED_BY_WRITING_MAX { (at, at) } else { (first, last) };
+        let outcome = || -> io::Result<()> {
+            for (mut from, end) in [(at, first), (last, at + len)] {
+                while from < end {
+                    let count = (end - from).min(ZEROS.len() as u64);
+                    self.disk.write_at(from, &ZEROS[..count as usize])?;
+                    from += count;
+                }
+            }
+            if last > first { self.disk.punch(first, last - first) } else { Ok(()) }
+        };
+        if let Err(e) = outcome() {
+            log::warn!("{len} octets of deleted mail could not be overwritten: {e}");
+        }
     }
 
     pub fn read_blob(&self, at: u64, out: &mut [u8]) -> io::Result<()> {

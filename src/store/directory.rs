@@ -8,6 +8,9 @@ use super::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
 use crate::address::{Address, Domain};
 use crate::auth::password::Credential;
 
+/// The setting that says whether the mail of a removed mailbox is overwritten.
+const ERASE_SETTING: &str = "erase";
+
 /// What the directory may answer instead of doing as told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -90,12 +93,17 @@ impl Tx<'_, '_> {
         Ok(Ok(removed))
     }
 
-    /// Removes the mailbox and its mail; a session on it ends.
+    /// Removes the mailbox and its mail; a session on it ends. Texts that nobody else has are overwritten, unless the setting
+    /// `erase` says otherwise, when the removal is durable and nobody reads them any more.
     pub fn remove_mailbox(&mut self, address: &Address) -> Result<Result<Removed, Refused>, Fault> {
         let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
         let Some(row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
         let counts = self.counts(row.id)?;
+        // A value that cannot be read counts as the default.
+        let erases = self.setting(ERASE_SETTING)?.is_none_or(|value| value != "0");
+        self.space.set_erasing(erases);
         self.delete_all_messages(&domain, row.clone())?;
+        self.space.set_erasing(false);
         self.leave_quota(&row, 0)?;
         self.tables.mailboxes.remove((address.domain.as_str(), address.local.as_str()))?;
         self.forget_counts(row.id)?;

@@ -37,6 +37,10 @@ pub struct Space {
     retiring: Vec<u64>,
     /// The others, with the moment of their commit; oldest first.
     waiting: VecDeque<(u64, u64)>,
+    /// Whether what is retired now is to be overwritten when it becomes free.
+    erasing: bool,
+    /// The retired runs of which that was said.
+    to_erase: BTreeSet<u64>,
     /// Taken by the transaction under way.
     taken: Vec<(u64, u64)>,
     /// Offsets whose rows in the table of free runs may be out of date.
@@ -89,6 +93,7 @@ impl Space {
             let len = before.retired[&at];
             if self.free.carve(at, len, &mut self.touched) {
                 self.retired.insert(at, len);
+                self.to_erase.extend(before.to_erase.get(&at));
                 self.touched.insert(at);
                 self.waiting.push_back((moment, at));
             }
@@ -142,6 +147,12 @@ impl Space {
         self.blob_extents.insert(extent);
     }
 
+    /// Whether the texts that are deleted from here on are to be overwritten with zeros, once they are free. What a crash
+    /// finds undone of that stays undone.
+    pub fn set_erasing(&mut self, erasing: bool) {
+        self.erasing = erasing;
+    }
+
     /// The text at `at` is deleted by the transaction under way. Where its row cannot be right the octets that it names
     /// may be another's, so they are left alone; `pop3svc check --repair` finds out whose they are.
     pub fn retire(&mut self, at: u64, wire_octets: u64) {
@@ -151,6 +162,9 @@ impl Space {
         }
         self.retired.insert(at, footprint(wire_octets));
         self.retiring.push(at);
+        if self.erasing {
+            self.to_erase.insert(at);
+        }
         self.touched.insert(at);
     }
 
@@ -197,8 +211,10 @@ impl Space {
         for (at, len) in std::mem::take(&mut self.taken) {
             self.touched.extend(self.free.add(at, len));
         }
+        self.erasing = false;
         for at in self.retiring.drain(..) {
             self.retired.remove(&at);
+            self.to_erase.remove(&at);
         }
     }
 
@@ -210,7 +226,11 @@ impl Space {
             && moment < oldest
         {
             self.waiting.pop_front();
-            released.add(at, self.retired.remove(&at).expect("what waits is retired"));
+            let len = self.retired.remove(&at).expect("what waits is retired");
+            if self.to_erase.remove(&at) {
+                container.erase_blob(at, len);
+            }
+            released.add(at, len);
             self.touched.insert(at);
         }
         for (at, len) in released.by_place {

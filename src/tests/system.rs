@@ -15,6 +15,7 @@ mod system {
     mod harness;
     mod health;
     mod live;
+    mod lmtp;
     mod maildrop;
     mod pop3;
     mod postmaster;

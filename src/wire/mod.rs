@@ -8,6 +8,9 @@
 //! - a line of the content that begins with a dot has a second dot in front (dot-stuffing);
 //! - the terminator `.` CRLF is not part of it; the empty message is the empty text.
 //!
+//! On its way in a text is changed in a few places, so that our own fields can stand in front of it (`head`). On its way
+//! out its header may give way to a [`surrogate`]; its body never does.
+//!
 //! Invariants:
 //! - any cut of the input into pushes gives the same lines, the same text, the same end;
 //! - a line over its bound is reported once and never delivered in pieces;

@@ -256,3 +256,46 @@ fn a_text_in_a_file_is_stored_like_one_in_memory_and_shares_its_place() {
     }
     assert_clean(&store);
 }
+
+/// Whether these octets stand anywhere in the file.
+fn is_in_file(disk: &SimulatedDisk, octets: &[u8]) -> bool {
+    memchr::memmem::find(&disk.octets(), octets).is_some()
+}
+
+#[test]
+fn the_mail_of_a_deleted_mailbox_is_overwritten_unless_a_setting_says_otherwise() {
+    const SECRET: &[u8] = b"a word that stands in one text alone";
+    for (len, erase, stays) in
+        [(100, None, false), (200_000, None, false), (100, Some("1"), false), (100, Some("0"), true)]
+    {
+        let disk = Arc::new(SimulatedDisk::default());
+        let store = store_with(&[ANN, BOB], disk.clone());
+        store.write(move |tx| tx.set_setting("erase", erase)).wait().unwrap();
+        let content = [SECRET, &vec![b'x'; len], SECRET].concat();
+        deliver(&store, &[ANN], &content);
+        deliver(&store, &[BOB], b"kept");
+        assert!(is_in_file(&disk, SECRET));
+        assert!(store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap().is_ok());
+        deliver(&store, &[BOB], b"next");
+        assert_eq!(is_in_file(&disk, SECRET), stays, "{len} octets, erase {erase:?}");
+        assert_eq!(contents(&store, BOB).len(), 2);
+        assert_clean(&store);
+    }
+}
+
+#[test]
+fn what_is_being_read_and_what_another_has_is_not_overwritten() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN, BOB], disk.clone());
+    deliver(&store, &[ANN, BOB], b"a text of both");
+    deliver(&store, &[ANN], b"a text of ann's");
+    let maildrop = open_maildrop(&store, ANN);
+    let held = maildrop.message(maildrop.list().unwrap()[1].uid).unwrap().unwrap();
+    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap().is_ok());
+    deliver(&store, &[BOB], b"more");
+    assert!(is_in_file(&disk, b"a text of both") && is_in_file(&disk, b"a text of ann's"));
+    drop(held);
+    deliver(&store, &[BOB], b"and more");
+    assert!(is_in_file(&disk, b"a text of both") && !is_in_file(&disk, b"a text of ann's"));
+    assert_clean(&store);
+}
