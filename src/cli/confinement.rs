@@ -5,17 +5,18 @@
 //!   while it runs. It cannot be passed on to another program.
 //! - It gains no privileges by executing a program, and it is not dumpable: it leaves no core file, and no other process of
 //!   the same user can look into its memory.
-//! - Landlock, where the kernel has it, lets it write, make and remove files below the mail store directory alone (and where
-//!   its key file lies, if that is named elsewhere), and execute nothing. Reading is left to the permissions of files:
-//!   certificates may lie anywhere. What an administrator has a backup written to comes as an open file, which this does not
-//!   concern.
+//! - Landlock, where the kernel has it, lets it write to files and make them below the mail store directory alone (and where
+//!   its key file lies, if that is named elsewhere), and execute nothing. Elsewhere it may make a socket and remove a file, as
+//!   far as permissions let it: `lmtpsocket` may name any place, and Landlock does not tell the removal of a socket from that
+//!   of another file. Reading is left to permissions too: certificates may lie anywhere. What an administrator has a backup
+//!   written to comes as an open file, which this does not concern.
 //!
 //! All of this belongs to threads: one that is already running would keep what it has.
 
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError,
@@ -117,10 +118,11 @@ fn give_up_bounding_set() -> io::Result<()> {
 fn confine_files(writable: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
     let writing = AccessFs::from_write(LANDLOCK);
     let mut ruleset = Ruleset::default().handle_access(writing | AccessFs::Execute)?.create()?;
-    for directory in writable {
+    let everywhere = (Path::new("/"), AccessFs::MakeSock | AccessFs::RemoveFile);
+    for (directory, allowed) in writable.iter().map(|directory| (&**directory, writing)).chain([everywhere]) {
         // One that is not there cannot be written to either.
         if let Ok(directory) = PathFd::new(directory) {
-            ruleset = ruleset.add_rule(PathBeneath::new(directory, writing))?;
+            ruleset = ruleset.add_rule(PathBeneath::new(directory, allowed))?;
         }
     }
     Ok(ruleset.restrict_self()?.ruleset)
@@ -156,7 +158,8 @@ mod tests {
             assert_eq!(fs::read_to_string(&readable).unwrap(), "x");
             denied(fs::write(elsewhere.join("file"), "x").unwrap_err());
             denied(fs::write(&readable, "y").unwrap_err());
-            denied(fs::remove_file(&readable).unwrap_err());
+            drop(std::os::unix::net::UnixListener::bind(elsewhere.join("socket")).unwrap());
+            fs::remove_file(elsewhere.join("socket")).unwrap();
             denied(fs::create_dir(elsewhere.join("directory")).unwrap_err());
             denied(Command::new("/bin/true").status().unwrap_err());
             status
