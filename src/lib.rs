@@ -65,6 +65,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod units;
+mod user;
 mod verdict;
 mod wire;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::commands::{Get, Set};
 use super::reply::{Changed, Code, Refusal, Reply, SettingLine, SettingValue};
-use super::{Context, relocate};
+use super::{Context, ownership, relocate};
 use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
 use crate::settings::{self, Effect, Key, Kind, Place, Settings};
@@ -30,6 +30,7 @@ impl Set {
         }
         match key.place {
             Place::Pointer => relocate::set_mailroot(self, &relocate::Present::of(store)?, context.mailroot),
+            Place::Owner => ownership::set_user(self, context),
             Place::Store | Place::Sockets => self.set_stored(key, store, context),
         }
     }
@@ -42,7 +43,7 @@ impl Set {
 
     /// Whether the setting lies in the store. Refused where there is no such setting.
     pub fn is_stored(&self) -> Result<bool, Refusal> {
-        Ok(find(&self.key)?.place != Place::Pointer)
+        Ok(matches!(find(&self.key)?.place, Place::Store | Place::Sockets))
     }
 
     /// The command with its path as seen from the present directory of whoever typed it.
@@ -142,6 +143,10 @@ fn line(key: &Key, settings: &Settings, mailroot: &MailRoot) -> SettingLine {
     let (value, default) = match key.place {
         Place::Pointer => {
             (mailroot.at_next_start().display().to_string(), mailroot.default_dir.display().to_string())
+        }
+        Place::Owner => {
+            let owner = ownership::owner(mailroot).map_or_else(String::new, |owner| owner.typed());
+            (owner.clone(), owner)
         }
         Place::Store | Place::Sockets => (settings.text(key), Settings::default().text(key)),
     };

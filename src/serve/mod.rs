@@ -176,7 +176,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
     }
     let accounts = Accounts::new(store.clone(), keyring).map_err(|e| e.to_string())?;
-    let tls = Tls::new(&store, &settings)?;
+    let tls = Tls::new(&store, &accounts.keyring.read().expect("no holder of this lock panics"), &settings)?;
     let socket = mailroot.socket();
     let control_listener = control::bind(&socket)
         .map_err(|e| format!("the control socket {} cannot be made: {e}", socket.display()))?;
@@ -305,7 +305,10 @@ impl Running {
 async fn signal_to_end(signals: &mut Signals, service: &Arc<Service>) {
     while let Some(Ok(Signal::Hup)) = signals.next().await {
         let service = service.clone();
-        smol::unblock(move || service.tls.read_again(&service.store, &service.settings())).await;
+        smol::unblock(move || {
+            service.tls.read_again(&service.store, &service.accounts.keyring, &service.settings())
+        })
+        .await;
     }
 }
 
@@ -320,7 +323,7 @@ impl Service {
 
     /// Does the handshake with the certificate as it is now.
     async fn accept_tls(&self, socket: Socket, protocol: tls::Protocol) -> io::Result<Stream> {
-        self.tls.look_at_files(&self.store, &self.settings(), Instant::now());
+        self.tls.look_at_files(&self.store, &self.accounts.keyring, &self.settings(), Instant::now());
         self.tls.accept(socket, protocol).await
     }
 
@@ -370,15 +373,18 @@ impl admin::Service for Arc<Service> {
         if before.listen == after.listen {
             effective.listen = now.listen.clone();
         }
+        // The name of the host stands in our own certificate only.
         let names_certificate = |settings: &Settings| {
-            (settings.tlscert.clone(), settings.tlskey.clone(), settings.hostname.clone())
+            let hostname = settings.tlscert.get().is_none().then(|| settings.hostname.clone());
+            (settings.tlscert.clone(), settings.tlskey.clone(), hostname)
         };
         // Only then: files that have gone bad meanwhile must not stand in the way of other changes.
         if names_certificate(before) != names_certificate(after) {
-            self.tls.change_to(&self.store, &effective)?;
+            let keyring = self.accounts.keyring.read().expect("no holder of this lock panics");
+            self.tls.change_to(&self.store, &keyring, &effective)?;
         }
         if let Err(sentence) = self.listeners().change_to(self, &effective) {
-            self.tls.read_again(&self.store, &self.settings());
+            self.tls.read_again(&self.store, &self.accounts.keyring, &self.settings());
             return Err(sentence);
         }
         systemd::status(&self.listeners().doors());

@@ -77,6 +77,8 @@ pub enum Place {
     Store,
     /// `mailroot`: in the pointer file, since the store cannot say where it is.
     Pointer,
+    /// `user`: it is the owner of the mail store.
+    Owner,
     /// `socket`: four settings under one name.
     Sockets,
 }
@@ -239,9 +241,20 @@ static SOCKET: Key = Key {
 /// The settings that `socket` sets, in the order in which they are typed.
 const FOUR_SOCKETS: [&str; 4] = ["socketbacklog", "socketmax", "socketmin", "socketthreshold"];
 
+static USER: Key = Key {
+    name: "user",
+    aliases: &[],
+    allowed: || "a user of this machine, by name or number".to_owned(),
+    default: "the owner of the mail store",
+    effect: Effect::NextStart,
+    help: "User that the service becomes when root starts it; setting it gives the mail store to that user",
+    kind: Kind::Text,
+    place: Place::Owner,
+};
+
 /// All keys, in the order in which they are shown.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    std::iter::once(&MAILROOT).chain(STORED).chain(std::iter::once(&SOCKET))
+    [&MAILROOT, &USER].into_iter().chain(STORED).chain(std::iter::once(&SOCKET))
 }
 
 /// The key of that name or alias, in any case.
@@ -294,10 +307,12 @@ impl Settings {
     pub fn with(&self, key: &Key, typed: &[String]) -> Result<Self, Refused> {
         let mut settings = self.clone();
         match key.place {
-            Place::Pointer => panic!("mailroot does not lie in the store"),
-            Place::Store if key.name == "tlscert" && typed.len() == 2 => {
+            Place::Pointer | Place::Owner => panic!("{} does not lie in the store", key.name),
+            // A certificate comes with its key: the one named with it, or the one in the same file.
+            Place::Store if key.name == "tlscert" && matches!(typed.len(), 1 | 2) => {
                 settings.read_typed(key, &typed[0])?;
-                settings.read_typed(find("tlskey").expect("it is a key"), &typed[1])?;
+                let file = typed.get(1).map_or(DEFAULT, String::as_str);
+                settings.read_typed(find("tlskey").expect("it is a key"), file)?;
             }
             Place::Store => settings.read_typed(key, &typed.join(" "))?,
             Place::Sockets => {

@@ -174,3 +174,16 @@ fn what_is_allowed_but_unwise_is_advised_against() {
     assert_eq!(advice("threadcount", "32"), cpus() < 32);
     assert!(!advice("threadcount", "1"));
 }
+
+#[test]
+fn a_certificate_named_alone_brings_its_own_key() {
+    let tlscert = find("tlscert").ok().unwrap();
+    let set = |settings: &Settings, typed: &[&str]| {
+        let typed: Vec<String> = typed.iter().map(|word| (*word).to_owned()).collect();
+        settings.with(tlscert, &typed).ok().unwrap()
+    };
+    let both = set(&Settings::default(), &["/a/cert.pem", "/a/key.pem"]);
+    assert!(both.tlskey.get().is_some());
+    assert!(set(&both, &["/b/both.pem"]).tlskey.get().is_none());
+    assert_eq!(set(&both, &["default"]), Settings::default());
+}

@@ -19,6 +19,7 @@ mod system {
     mod maildrop;
     mod pop3;
     mod postmaster;
+    mod privileges;
     mod receiving;
     mod restore;
     mod shutdown;
