@@ -70,5 +70,7 @@ mod verdict;
 mod wire;
 
 pub fn main() -> std::process::ExitCode {
-    cli::main()
+    let exit_code = cli::main();
+    log::finish();
+    exit_code
 }

@@ -23,6 +23,7 @@ use std::io;
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the service waits before it accepts again when it has run out of file descriptors.
@@ -46,8 +47,11 @@ static REFUSED: Rarely = Rarely::new(Duration::from_secs(10));
 /// Takes connections for as long as the task lives.
 pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListener>) {
     loop {
+        // Before, so that connections wait in the kernel, and administration has descriptors left.
+        let descriptor = service.descriptors.acquire_arc().await;
         match listener.accept().await {
             Ok((stream, peer)) => {
+                note_accepted();
                 let (socket, peer) = (Socket::new(stream), peer.ip().to_canonical());
                 if door == Door::Lmtp && !peer.is_loopback() && !service.settings().lmtpfrom.contain(peer) {
                     note_refusal(peer, "its network is not in lmtpfrom");
@@ -57,27 +61,33 @@ pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListen
                 if door != Door::Lmtp && service.settings().proxyfrom.contain(peer) {
                     if let Some(turn) = service.proxy_headers.try_acquire_arc() {
                         let session = behind_proxy(service.clone(), door, socket, peer, turn);
-                        service.executor.spawn(session).detach();
+                        service.executor.spawn(holding(descriptor, session)).detach();
                     }
                     continue;
                 }
                 let place = service.place(door, peer);
                 let session = serve(service.clone(), door, place, socket, peer);
-                service.executor.spawn(session).detach();
+                service.executor.spawn(holding(descriptor, session)).detach();
             }
             Err(e) => pause_after(&e).await,
         }
     }
 }
 
+async fn holding(_descriptor: SemaphoreGuardArc, session: impl Future<Output = ()>) {
+    session.await;
+}
+
 /// The same for LMTP over the Unix socket.
 pub async fn accept_here(service: Arc<Service>, listener: Async<UnixListener>) {
     loop {
+        let descriptor = service.descriptors.acquire_arc().await;
         match listener.accept().await {
             Ok((stream, _)) => {
+                note_accepted();
                 let seat = service.trusted_receiving.try_acquire_arc();
                 let session = serve_here(service.clone(), seat, stream);
-                service.executor.spawn(session).detach();
+                service.executor.spawn(holding(descriptor, session)).detach();
             }
             Err(e) => pause_after(&e).await,
         }
@@ -121,11 +131,22 @@ async fn behind_proxy(
     }
 }
 
-/// A failed accept is the client's fault, or the end of some resource: trying again at once would spin.
+/// True from the first accept that failed for want of something to the next that went well.
+static IN_WANT: AtomicBool = AtomicBool::new(false);
+
+/// A failed accept is the client's fault, or something has run out: trying again at once would spin.
 pub async fn pause_after(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
-        log::error!("a connection could not be accepted: {error}");
+        if !IN_WANT.swap(true, Ordering::Relaxed) {
+            log::error!("connections cannot be accepted now: {error}");
+        }
         Timer::after(ACCEPT_PAUSE).await;
+    }
+}
+
+pub fn note_accepted() {
+    if IN_WANT.load(Ordering::Relaxed) && IN_WANT.swap(false, Ordering::Relaxed) {
+        log::warn!("connections are accepted again");
     }
 }
 

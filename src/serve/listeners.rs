@@ -11,6 +11,7 @@ use smol::Task;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -142,10 +143,15 @@ impl Listeners {
         }
     }
 
-    /// Takes no more connections.
-    pub fn close_all(&mut self) {
-        let keys: Vec<Key> = self.open.keys().cloned().collect();
-        keys.iter().for_each(|key| self.close(key));
+    /// The tasks that accept. With each of them cancelled no more connections are taken.
+    pub fn take_all(&mut self) -> Vec<Task<()>> {
+        let accepting = |open: Open| {
+            if let At::Unix(path) = &open.local {
+                unix::remove(path);
+            }
+            open.accepting
+        };
+        mem::take(&mut self.open).into_values().map(accepting).collect()
     }
 
     /// The addresses that clients of this protocol can connect to.
