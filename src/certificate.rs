@@ -1,4 +1,8 @@
-//! The certificate that the service shows: one of our own, kept in the store, or the files that the settings name.
+//! The certificate that the service shows: the files that the settings name, or one of our own.
+//!
+//! Our own is kept in the store, its private key sealed under the store's key. Where that key is missing, as after a restore of
+//! the data file alone, another certificate is made for this run and not kept: the one in the store is shown again when the
+//! key is back.
 
 use std::fs;
 use std::io;
@@ -14,9 +18,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
 
+use crate::auth::seal::Key;
+use crate::keyring::Keyring;
+use crate::random;
 use crate::settings::Settings;
-use crate::store::{CertificateRow, Fault, Read as _, Store};
+use crate::store::{CertificateRow, PrivateKey, Read as _, Store};
+use crate::user::User;
 
 /// How long a certificate of our own is good for. Clients pin it by its fingerprint, so it should not change often.
 const OWN_VALIDITY: Duration = Duration::days(3650);
@@ -46,16 +55,26 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The certificate in effect under these settings. One of our own is made at the first call, and again when the name of the
-/// host has changed. A pair of files that cannot be used is an error: a sentence.
-pub fn in_effect(store: &Store, settings: &Settings) -> Result<CertifiedKey, String> {
-    match settings.tlscert.get() {
-        Some(certificate) => from_files(certificate, settings.tlskey.get().unwrap_or(certificate)),
-        None => {
-            let own = our_own(store, settings.hostname.as_str()).map_err(|fault| fault.to_string())?;
-            certified(vec![own.certificate.into()], PrivateKeyDer::Pkcs8(own.key.into()))
-        }
+/// The certificate in effect under these settings. A pair of files that cannot be used is an error: a sentence.
+pub fn in_effect(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<CertifiedKey, String> {
+    let Some(file) = settings.tlscert.get() else { return our_own(store, keyring, settings) };
+    let pair = from_files(file, settings.tlskey.get().unwrap_or(file))?;
+    if let Some(ended) = ends(&pair.cert[0]).filter(|end| *end < OffsetDateTime::now_utc()) {
+        let day = ended.date();
+        log::error!("the TLS certificate in {} ended on {day}: mail programs refuse it", file.display());
     }
+    Ok(pair)
+}
+
+/// The same, but never without one: where the files cannot be used, one of our own until they can.
+pub fn at_start(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<CertifiedKey, String> {
+    in_effect(store, keyring, settings).or_else(|why| match settings.tlscert.get() {
+        Some(_) => {
+            log::error!("{why}. Until it can be used, clients are shown a certificate that the service has made itself");
+            our_own(store, keyring, settings)
+        }
+        None => Err(why),
+    })
 }
 
 /// Whether the files that the settings name can be used, if they name any.
@@ -67,32 +86,68 @@ pub fn check(settings: &Settings) -> Result<(), String> {
     }
 }
 
-/// The certificate in effect, in words; none where there is none yet, or none that can be read.
-pub fn describe(store: &Store, settings: &Settings) -> Option<Description> {
-    match settings.tlscert.get() {
-        Some(path) => CertificateDer::from_pem_file(path).ok().map(|der| description(&der, false)),
-        None => {
-            let row = store.read().and_then(|view| view.certificate()).ok()??;
-            Some(description(&row.certificate, true))
-        }
-    }
-}
-
-fn our_own(store: &Store, hostname: &str) -> Result<CertificateRow, Fault> {
-    if let Some(row) = store.read()?.certificate()?
-        && row.hostname == hostname
+/// The certificate in effect, in words; none where there is none yet, or none that can be used.
+pub fn describe(store: &Store, keyring: &Keyring, settings: &Settings) -> Option<Description> {
+    if let Some(file) = settings.tlscert.get()
+        && let Ok(pair) = from_files(file, settings.tlskey.get().unwrap_or(file))
     {
-        return Ok(row);
+        return Some(description(&pair.cert[0], false));
     }
-    let row = make(hostname, OffsetDateTime::now_utc())
-        .map_err(|e| Fault::Io(format!("a certificate cannot be made: {e}")))?;
-    let made = row.clone();
-    store.write(move |tx| tx.set_certificate(&made)).wait()?;
-    Ok(row)
+    let row = store.read().and_then(|view| view.certificate()).ok()??;
+    private_key(&row, keyring.key().ok()).map(|_| description(&row.certificate, true))
 }
 
-/// A certificate for this host under its name, `localhost` and the loopback addresses. It is no authority.
-fn make(hostname: &str, now: OffsetDateTime) -> Result<CertificateRow, rcgen::Error> {
+/// Our own certificate for this host; made where there is none yet, where the host has another name now, and where the key of
+/// the one there is cannot be opened.
+fn our_own(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<CertifiedKey, String> {
+    let hostname = settings.hostname.as_str();
+    let stored = store.read().and_then(|view| view.certificate()).map_err(|fault| fault.to_string())?;
+    let stored = stored.filter(|row| row.hostname == hostname);
+    let opened = stored.as_ref().and_then(|row| Some((row, private_key(row, keyring.key().ok())?)));
+    if stored.is_some() && opened.is_none() {
+        let trouble = keyring
+            .key()
+            .err()
+            .map_or_else(|| "its key was sealed under another one".into(), |t| t.to_string());
+        log::error!(
+            "the TLS certificate in the mail store cannot be used, so clients are shown a new one: {trouble}"
+        );
+    }
+    let (certificate, private, is_kept) = match opened {
+        Some((row, private)) => (row.certificate.clone(), private, matches!(row.key, PrivateKey::Sealed(_))),
+        None => {
+            let (certificate, private) = make(hostname, OffsetDateTime::now_utc())
+                .map_err(|e| format!("a certificate cannot be made: {e}"))?;
+            (certificate, private, false)
+        }
+    };
+    match keyring.key() {
+        Ok(key) if !is_kept => {
+            let row = sealed(certificate.clone(), &private, hostname, key).map_err(|e| e.to_string())?;
+            store.write(move |tx| tx.set_certificate(&row)).wait().map_err(|fault| fault.to_string())?;
+        }
+        Ok(_) => {}
+        Err(trouble) => log::warn!("this TLS certificate is not kept for the next start: {trouble}"),
+    }
+    certified(vec![certificate.into()], PrivateKeyDer::Pkcs8(private.to_vec().into()))
+}
+
+fn sealed(certificate: Vec<u8>, private: &[u8], hostname: &str, key: &Key) -> io::Result<CertificateRow> {
+    let private = key.seal_private_key(private, &certificate, random::octets()?);
+    Ok(CertificateRow { certificate, key: PrivateKey::Sealed(private), hostname: hostname.to_owned() })
+}
+
+/// The private key of a stored certificate; none where it is sealed and the key that opens it is not there.
+fn private_key(row: &CertificateRow, key: Option<&Key>) -> Option<Zeroizing<Vec<u8>>> {
+    match &row.key {
+        PrivateKey::Clear(private) => Some(Zeroizing::new(private.clone())),
+        PrivateKey::Sealed(sealed) => key?.open_private_key(sealed, &row.certificate).ok(),
+    }
+}
+
+/// A certificate for this host under its name, `localhost` and the loopback addresses, and its private key (PKCS #8). It is no
+/// authority.
+fn make(hostname: &str, now: OffsetDateTime) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut names = vec![hostname.to_owned()];
     names.extend((hostname != "localhost").then(|| "localhost".to_owned()));
@@ -103,11 +158,7 @@ fn make(hostname: &str, now: OffsetDateTime) -> Result<CertificateRow, rcgen::Er
     parameters.not_before = now - OWN_BACKDATED;
     parameters.not_after = now + OWN_VALIDITY;
     let certificate = parameters.self_signed(&key)?;
-    Ok(CertificateRow {
-        certificate: certificate.der().to_vec(),
-        key: key.serialize_der(),
-        hostname: hostname.to_owned(),
-    })
+    Ok((certificate.der().to_vec(), Zeroizing::new(key.serialize_der())))
 }
 
 fn from_files(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
@@ -118,7 +169,7 @@ fn from_files(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
     if chain.is_empty() {
         return Err(unusable(certificate, "there is no certificate in it"));
     }
-    let text = zeroize::Zeroizing::new(fs::read(key).map_err(|e| unusable(key, &reason(&e)))?);
+    let text = Zeroizing::new(fs::read(key).map_err(|e| unusable(key, &reason(&e)))?);
     let private =
         PrivateKeyDer::from_pem_slice(&text).map_err(|_| unusable(key, "there is no private key in it"))?;
     certified(chain, private).map_err(|why| unusable(certificate, &why))
@@ -127,6 +178,9 @@ fn from_files(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "it is not there".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            format!("the user {} may not read it, or not enter its directory", User::of_this_process())
+        }
         _ => error.to_string(),
     }
 }
@@ -214,6 +268,7 @@ fn der_element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::bench::Bench;
 
     fn pem(label: &str, der: &[u8]) -> String {
         use base64::Engine as _;
@@ -224,28 +279,28 @@ mod tests {
 
     #[test]
     fn our_own_certificate_names_this_host_and_is_no_authority() {
-        let row = make("mail.example.com", OffsetDateTime::now_utc()).unwrap();
-        let described = description(&row.certificate, true);
+        let (certificate, private) = make("mail.example.com", OffsetDateTime::now_utc()).unwrap();
+        let described = description(&certificate, true);
         assert_eq!(described.names, ["mail.example.com", "localhost"]);
         assert_eq!(described.fingerprint.len(), 32 * 3 - 1);
         // ecdsa-with-SHA256
         let algorithm = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
-        assert_eq!(signature_algorithm(&row.certificate), Some(&algorithm[..]));
-        assert_eq!(endpoint_binding(&row.certificate), Sha256::digest(&row.certificate).to_vec());
-        for end in 0..row.certificate.len() {
-            assert_eq!(signature_algorithm(&row.certificate[..end]), None);
+        assert_eq!(signature_algorithm(&certificate), Some(&algorithm[..]));
+        assert_eq!(endpoint_binding(&certificate), Sha256::digest(&certificate).to_vec());
+        for end in 0..certificate.len() {
+            assert_eq!(signature_algorithm(&certificate[..end]), None);
         }
-        assert!(certified(vec![row.certificate.into()], PrivateKeyDer::Pkcs8(row.key.into())).is_ok());
+        assert!(certified(vec![certificate.into()], PrivateKeyDer::Pkcs8(private.to_vec().into())).is_ok());
     }
 
     #[test]
     fn a_certificate_says_when_it_ends() {
         let now = OffsetDateTime::from_unix_timestamp(1_780_000_000).unwrap();
-        let row = make("mail.example.com", now).unwrap();
-        assert_eq!(ends(&row.certificate), Some(now + OWN_VALIDITY));
+        let (certificate, _) = make("mail.example.com", now).unwrap();
+        assert_eq!(ends(&certificate), Some(now + OWN_VALIDITY));
         // From 2050 on the time has its other form (RFC 5280 section 4.1.2.5.2).
         let later = OffsetDateTime::from_unix_timestamp(2_600_000_000).unwrap();
-        assert_eq!(ends(&make("mail.example.com", later).unwrap().certificate), Some(later + OWN_VALIDITY));
+        assert_eq!(ends(&make("mail.example.com", later).unwrap().0), Some(later + OWN_VALIDITY));
         assert_eq!(ends(b"no certificate"), None);
     }
 
@@ -257,16 +312,115 @@ mod tests {
             (make("a.example", OffsetDateTime::now_utc()), make("b.example", OffsetDateTime::now_utc()));
         let (one, other) = (one.unwrap(), other.unwrap());
         let (certificate, key, both) = (dir.join("cert.pem"), dir.join("key.pem"), dir.join("both.pem"));
-        fs::write(&certificate, pem("CERTIFICATE", &one.certificate)).unwrap();
-        fs::write(&key, pem("PRIVATE KEY", &one.key)).unwrap();
-        fs::write(&both, pem("CERTIFICATE", &one.certificate) + &pem("PRIVATE KEY", &one.key)).unwrap();
+        fs::write(&certificate, pem("CERTIFICATE", &one.0)).unwrap();
+        fs::write(&key, pem("PRIVATE KEY", &one.1)).unwrap();
+        fs::write(&both, pem("CERTIFICATE", &one.0) + &pem("PRIVATE KEY", &one.1)).unwrap();
         assert!(from_files(&certificate, &key).is_ok());
         assert!(from_files(&both, &both).is_ok());
-        fs::write(&key, pem("PRIVATE KEY", &other.key)).unwrap();
+        fs::write(&key, pem("PRIVATE KEY", &other.1)).unwrap();
         assert!(from_files(&certificate, &key).unwrap_err().contains("not that of the certificate"));
         assert!(from_files(&certificate, &certificate).unwrap_err().contains("no private key"));
         assert!(from_files(&key, &key).unwrap_err().contains("no certificate"));
         assert!(from_files(&dir.join("absent"), &key).unwrap_err().contains("not there"));
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// A mail store, its key, and the settings of a host of this name.
+    fn with_store(name: &str) -> (Bench, Keyring, Settings) {
+        let bench = Bench::new(name);
+        let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
+        let key = crate::settings::find("hostname").ok().unwrap();
+        let settings = Settings::default().with(key, &["mail.example.com".to_owned()]).ok().unwrap();
+        (bench, keyring, settings)
+    }
+
+    fn stored(bench: &Bench) -> CertificateRow {
+        bench.store.read().unwrap().certificate().unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_private_key_is_in_the_data_file_sealed_alone() {
+        let (bench, keyring, settings) = with_store("certificate-sealed");
+        let shown = in_effect(&bench.store, &keyring, &settings).unwrap();
+        let row = stored(&bench);
+        assert!(row.certificate == *shown.cert[0] && matches!(row.key, PrivateKey::Sealed(_)));
+        let private = private_key(&row, keyring.key().ok()).unwrap();
+        // What is secret in a P-256 key: the 32 octets behind the header of SEC 1 in PKCS #8 (RFC 5915 section 3).
+        let secret = &private[36..68];
+        let file = fs::read(bench.mailroot.data_file()).unwrap();
+        assert!(memchr::memmem::find(&file, secret).is_none());
+        // It is the same after a restart, and after a change of the key.
+        let mut keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
+        assert_eq!(in_effect(&bench.store, &keyring, &settings).unwrap().cert, shown.cert);
+        keyring.rotate(&bench.store, false).unwrap();
+        assert_eq!(in_effect(&bench.store, &keyring, &settings).unwrap().cert, shown.cert);
+    }
+
+    #[test]
+    fn a_private_key_that_an_earlier_version_stored_in_clear_is_sealed() {
+        let (bench, keyring, settings) = with_store("certificate-clear");
+        let (certificate, private) = make("mail.example.com", OffsetDateTime::now_utc()).unwrap();
+        let row = CertificateRow {
+            certificate: certificate.clone(),
+            key: PrivateKey::Clear(private.to_vec()),
+            hostname: "mail.example.com".to_owned(),
+        };
+        bench.store.write(move |tx| tx.set_certificate(&row)).wait().unwrap();
+        assert_eq!(*in_effect(&bench.store, &keyring, &settings).unwrap().cert[0], certificate[..]);
+        assert!(stored(&bench).certificate == certificate);
+        assert!(matches!(stored(&bench).key, PrivateKey::Sealed(_)));
+    }
+
+    #[test]
+    fn without_the_key_file_another_certificate_is_shown_until_it_is_back() {
+        let (bench, keyring, settings) = with_store("certificate-lost");
+        let first = in_effect(&bench.store, &keyring, &settings).unwrap();
+        let (file, aside) = (bench.mailroot.key_file(), bench.home.join("aside"));
+        fs::rename(&file, &aside).unwrap();
+        let without = Keyring::open(&bench.store, &bench.mailroot).unwrap();
+        assert_ne!(in_effect(&bench.store, &without, &settings).unwrap().cert, first.cert);
+        assert_eq!(describe(&bench.store, &without, &settings), None);
+        assert!(stored(&bench).certificate == *first.cert[0], "the one that belongs to the key stays");
+        fs::rename(&aside, &file).unwrap();
+        let back = Keyring::open(&bench.store, &bench.mailroot).unwrap();
+        assert_eq!(in_effect(&bench.store, &back, &settings).unwrap().cert, first.cert);
+        // With the key given up, a new one is made and kept.
+        fs::remove_file(&file).unwrap();
+        let mut given_up = Keyring::open(&bench.store, &bench.mailroot).unwrap();
+        given_up.rotate(&bench.store, true).unwrap();
+        let second = in_effect(&bench.store, &given_up, &settings).unwrap();
+        assert_ne!(second.cert, first.cert);
+        assert_eq!(in_effect(&bench.store, &given_up, &settings).unwrap().cert, second.cert);
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_leave_the_service_with_a_certificate_of_its_own() {
+        let (bench, keyring, settings) = with_store("certificate-start");
+        let file = bench.home.join("cert.pem");
+        let key = crate::settings::find("tlscert").ok().unwrap();
+        let named = settings.with(key, &[file.display().to_string()]).ok().unwrap();
+        let own = in_effect(&bench.store, &keyring, &settings).unwrap();
+        let (certificate, _) = make("a.example", OffsetDateTime::now_utc()).unwrap();
+        let (_, other) = make("b.example", OffsetDateTime::now_utc()).unwrap();
+        let mismatched = pem("CERTIFICATE", &certificate) + &pem("PRIVATE KEY", &other);
+        for text in [None, Some(""), Some("nonsense"), Some(mismatched.as_str())] {
+            if let Some(text) = text {
+                fs::write(&file, text).unwrap();
+            }
+            assert!(in_effect(&bench.store, &keyring, &named).is_err(), "{text:?}");
+            assert_eq!(at_start(&bench.store, &keyring, &named).unwrap().cert, own.cert, "{text:?}");
+            assert!(describe(&bench.store, &keyring, &named).unwrap().is_our_own);
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_has_ended_is_shown_all_the_same() {
+        let (bench, keyring, settings) = with_store("certificate-ended");
+        let file = bench.home.join("cert.pem");
+        let (certificate, private) = make("a.example", OffsetDateTime::now_utc() - 2 * OWN_VALIDITY).unwrap();
+        fs::write(&file, pem("CERTIFICATE", &certificate) + &pem("PRIVATE KEY", &private)).unwrap();
+        let key = crate::settings::find("tlscert").ok().unwrap();
+        let named = settings.with(key, &[file.display().to_string()]).ok().unwrap();
+        assert_eq!(*at_start(&bench.store, &keyring, &named).unwrap().cert[0], certificate[..]);
     }
 }

@@ -60,7 +60,7 @@ pub async fn deliver(
     let now = OffsetDateTime::now_utc();
     let tag = random::number()?;
     let id = format!("{tag:016x}");
-    // Who is named twice gets one letter, and both namings its verdict.
+    // A mailbox that is named more than once, with whatever detail, gets one letter, and each naming its verdict.
     let mut letters: Vec<Letter> = Vec::with_capacity(envelope.recipients.len());
     let mut letter_of = Vec::with_capacity(envelope.recipients.len());
     {
@@ -71,10 +71,10 @@ pub async fn deliver(
                 letter_of.push(None);
                 continue;
             };
-            let index = *known.entry(recipient).or_insert_with_key(|recipient| {
+            let index = *known.entry(recipient.without_detail()).or_insert_with(|| {
                 letters.push(Letter {
-                    prefix: envelope.trace_fields(recipient, hostname, &id, now),
-                    recipient: recipient.clone(),
+                    prefix: envelope.trace_fields(&recipient, hostname, &id, now),
+                    recipient,
                     tag,
                 });
                 letters.len() - 1

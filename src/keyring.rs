@@ -22,7 +22,7 @@ use crate::auth::seal::{Key, KeyId};
 use crate::mailroot::MailRoot;
 use crate::random;
 use crate::replace::{directory_of, give_to};
-use crate::store::{Fault, Read as _, Store};
+use crate::store::{CertificateRow, Fault, PrivateKey, Read as _, Store};
 use zeroize::Zeroizing;
 
 /// Where the key file may lie instead of in the mail root.
@@ -155,6 +155,13 @@ fn place(mailroot: &MailRoot) -> (PathBuf, bool) {
         Some(path) if path.exists() => (path, true),
         _ => (mailroot.key_file(), false),
     }
+}
+
+/// The directory of the key file where that does not lie in the mail store directory and is ours to replace.
+pub fn directory_elsewhere(mailroot: &MailRoot) -> Option<PathBuf> {
+    let (path, is_foreign) = place(mailroot);
+    let directory = directory_of(&path);
+    (!is_foreign && directory != mailroot.dir).then(|| directory.to_owned())
 }
 
 fn load_known(path: &Path, is_foreign: bool, id: KeyId) -> Result<Key, Trouble> {
@@ -299,6 +306,21 @@ fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<(u64, u64), Fau
         }
         Ok(())
     })?;
+    let certificate = store.read()?.certificate()?;
+    let private = match (certificate.as_ref().map(|row| &row.key), old) {
+        (Some(PrivateKey::Sealed(sealed)), Some(old)) => {
+            certificate.as_ref().and_then(|row| old.open_private_key(sealed, &row.certificate).ok())
+        }
+        _ => None,
+    };
+    let certificate = match (certificate, private) {
+        (Some(row), Some(private)) => {
+            let sealed = new.seal_private_key(&private, &row.certificate, random::octets()?);
+            Some((row.clone(), CertificateRow { key: PrivateKey::Sealed(sealed), ..row }))
+        }
+        // One whose key is lost is made anew when it is next needed.
+        _ => None,
+    };
     let id = new.id();
     let resealed = store.write(move |tx| {
         let mut count = 0;
@@ -309,6 +331,11 @@ fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<(u64, u64), Fau
             {
                 count += 1;
             }
+        }
+        if let Some((before, after)) = &certificate
+            && tx.certificate()?.as_ref() == Some(before)
+        {
+            tx.set_certificate(after)?;
         }
         tx.totals_mut().key = Some(id);
         Ok(count)

@@ -65,9 +65,12 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod units;
+mod user;
 mod verdict;
 mod wire;
 
 pub fn main() -> std::process::ExitCode {
-    cli::main()
+    let exit_code = cli::main();
+    log::finish();
+    exit_code
 }

@@ -7,17 +7,23 @@
 //! | notice | 5 | start, end, commands that change something (`warn!` with the target [`NOTICE`]); shown with the warnings |
 //! | information | 6 | logins, deliveries, sessions (`info!`) |
 //!
-//! Never the text of a message, never a password.
+//! Never the text of a message, never a password. A line is cut at [`LINE_CHARS_MAX`]; what a peer said stands in it as
+//! [`Quoted`]. Nothing waits for whoever reads the log: see [`queue`].
 //!
 //! The form of a line depends on who reads it. The journal takes the priority from the front of the line (sd-daemon(3)) and
 //! knows the time itself; a person at a terminal wants the words; a file or a container's log gets time and level.
 
 mod syslog;
 
+mod queue;
+
 use crate::settings::Logging;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use queue::Queue;
 use rustix::fs::fstat;
-use std::io::{IsTerminal, Write};
+use std::fmt::{self, Display};
+use std::io::IsTerminal;
+use std::sync::{Arc, OnceLock};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -27,8 +33,26 @@ pub const NOTICE: &str = concat!(env!("CARGO_CRATE_NAME"), "::notice");
 /// Names the device and inode of the journal's socket to a process whose output goes there (systemd.exec(5)).
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 
+/// The longest line, without time and level; the rest of it is not shown.
+const LINE_CHARS_MAX: usize = 1000;
+/// How much is shown of a peer's words.
+const QUOTED_CHARS_MAX: usize = 80;
+
 struct StandardError {
     form: Form,
+    queue: Arc<Queue>,
+}
+
+/// A peer's words in a line of the log: in quotes, cut, and without characters that end the quotes or the line, or change the
+/// direction of writing.
+pub struct Quoted<'a>(pub &'a str);
+
+impl Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cut = self.0.char_indices().nth(QUOTED_CHARS_MAX).map(|(end, _)| &self.0[..end]);
+        write!(f, "\"{}", cut.unwrap_or(self.0).escape_debug())?;
+        f.write_str(if cut.is_some() { "…\"" } else { "\"" })
+    }
 }
 
 /// Who reads the log.
@@ -92,7 +116,13 @@ fn is_for_administrators(record: &Record<'_>) -> bool {
 
 /// What is said, without control characters: some lines quote what peers sent, and that must not start a new line.
 fn one_line(record: &Record<'_>) -> String {
-    record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    bounded(&record.args().to_string())
+}
+
+fn bounded(said: &str) -> String {
+    let shown = said.chars().take(LINE_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c });
+    let is_cut = said.chars().nth(LINE_CHARS_MAX).is_some();
+    shown.chain(is_cut.then_some('…')).collect()
 }
 
 /// Makes the log ready for a command that is carried out without a service: it goes to the system's log.
@@ -104,11 +134,40 @@ pub fn begin_for_command(level: Logging) {
     }
 }
 
-/// Makes the log ready. To be called once, by a program that serves.
+static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+
+/// Makes the log ready, for a program that serves. A second call changes the level only.
 pub fn begin(level: Logging) {
-    let logger = StandardError { form: Form::of_standard_error() };
-    if log::set_boxed_logger(Box::new(logger)).is_ok() {
-        set_level(level);
+    let form = Form::of_standard_error();
+    QUEUE.get_or_init(|| {
+        let queue = Arc::new(Queue::default());
+        let logger = StandardError { form, queue: queue.clone() };
+        if log::set_boxed_logger(Box::new(logger)).is_err() {
+            return queue;
+        }
+        let drained = queue.clone();
+        let dropped = move |count| {
+            let said =
+                format!("{count} lines of the log were dropped here, because nobody read standard error");
+            form.line(Level::Warn, "", &said, OffsetDateTime::now_utc())
+        };
+        let write = |line: &str| {
+            // Where the log cannot be written there is nowhere to say so.
+            let _ = queue::write_to_standard_error(line);
+        };
+        let thread = std::thread::Builder::new().name("log".to_owned());
+        thread.spawn(move || drained.drain(write, dropped)).expect("a first thread can be started");
+        // A panic is told like everything else: its own way of printing would wait for the reader.
+        std::panic::set_hook(Box::new(|info| log::error!("{info}")));
+        queue
+    });
+    set_level(level);
+}
+
+/// Waits a moment for the last lines to be written. To be called before the process ends.
+pub fn finish() {
+    if let Some(queue) = QUEUE.get() {
+        queue.finish();
     }
 }
 
@@ -132,8 +191,7 @@ impl Log for StandardError {
         }
         let line =
             self.form.line(record.level(), record.target(), &one_line(record), OffsetDateTime::now_utc());
-        // Where the log cannot be written there is nowhere to say so.
-        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        self.queue.push(line);
     }
 
     fn flush(&self) {}
@@ -159,5 +217,13 @@ mod tests {
         assert_eq!(lines(Level::Warn, "pop3svc::store"), expected(4, "warning: "));
         assert_eq!(lines(Level::Warn, NOTICE), expected(5, ""));
         assert_eq!(lines(Level::Info, "pop3svc::store"), expected(6, ""));
+    }
+
+    #[test]
+    fn a_peer_cannot_make_a_line_long_or_end_its_quotes() {
+        assert_eq!(Quoted("ann@example.com").to_string(), "\"ann@example.com\"");
+        assert_eq!(Quoted("a\"\r\n\u{202e}b").to_string(), "\"a\\\"\\r\\n\\u{202e}b\"");
+        assert_eq!(Quoted(&"ä".repeat(12_000)).to_string(), format!("\"{}…\"", "ä".repeat(QUOTED_CHARS_MAX)));
+        assert_eq!(bounded(&"x".repeat(100_000)), format!("{}…", "x".repeat(LINE_CHARS_MAX)));
     }
 }

@@ -233,6 +233,9 @@ pub fn absolute(typed: &Path) -> Result<PathBuf, Unusable> {
     if path.to_string_lossy().chars().count() > PATH_CHARACTERS_MAX {
         return unusable("is longer than 260 characters", "Name a directory with a shorter path");
     }
+    if fs::metadata(&path).is_ok_and(|there| !there.is_dir()) {
+        return unusable("is not a directory", "Name a directory, such as /srv/mail");
+    }
     Ok(path)
 }
 
@@ -369,7 +372,9 @@ mod tests {
             assert!(absolute(Path::new(good)).unwrap().is_absolute(), "{good}");
         }
         let too_long = format!("/{}", "ä".repeat(260));
-        for bad in ["", "\\\\server\\share", "//server/share", "C:\\mailstore", "/a\nb", &too_long] {
+        for bad in
+            ["", "\\\\server\\share", "//server/share", "C:\\mailstore", "/a\nb", "/dev/null", &too_long]
+        {
             assert!(absolute(Path::new(bad)).is_err(), "{bad}");
         }
         let unc = absolute(Path::new("\\\\server\\share")).unwrap_err();

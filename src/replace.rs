@@ -79,7 +79,12 @@ impl Drop for Replacement {
     }
 }
 
-/// Gives a file to the owner and group that another one has.
+/// Gives a file or directory to the owner and group that another one has.
+pub fn give_to_owner_of(path: &Path, like: &Path) -> io::Result<()> {
+    give_to(&File::open(path)?, &fs::metadata(like)?)
+}
+
+/// The same for a file that is open.
 pub fn give_to(file: &File, like: &Metadata) -> io::Result<()> {
     let present = file.metadata()?;
     if (present.uid(), present.gid()) == (like.uid(), like.gid()) {

@@ -19,6 +19,15 @@ impl Octets {
     }
 }
 
+/// What to tell somebody who may have meant powers of 1000: `10MB is taken as 10 MiB`.
+pub fn taken_as_binary(typed: &str) -> Option<String> {
+    let octets: Octets = typed.parse().ok()?;
+    let (_, unit) = split_number(typed);
+    let is_ambiguous =
+        !unit.eq_ignore_ascii_case("b") && !unit.is_empty() && !unit.to_ascii_lowercase().contains('i');
+    is_ambiguous.then(|| format!("{typed} is taken as {octets}, since units are powers of 1024"))
+}
+
 impl FromStr for Octets {
     type Err = String;
 
@@ -106,6 +115,16 @@ mod tests {
         }
         for bad in ["", "MB", "1.5MB", "-1", "1XB", "99999999999999999999", "99999999999TB"] {
             assert!(bad.parse::<Octets>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_could_be_a_power_of_1000_is_told() {
+        let told = "10MB is taken as 10 MiB, since units are powers of 1024";
+        assert_eq!(taken_as_binary("10MB").as_deref(), Some(told));
+        assert!(taken_as_binary("1g").is_some());
+        for plain in ["10", "10 MiB", "10mib", "512B", "much"] {
+            assert_eq!(taken_as_binary(plain), None, "{plain}");
         }
     }
 

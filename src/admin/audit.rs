@@ -104,7 +104,7 @@ mod tests {
         let values = vec!["/srv/mail".to_owned()];
         let ops = [
             (Op::Add(Add { name: name(), createuser: Some(secret()) }), "add ann@a.org /createuser ***"),
-            (Op::ChangePwd(ChangePwd { name: name(), password: secret() }), "changepwd ann@a.org ***"),
+            (Op::ChangePwd(ChangePwd { name: name(), password: Some(secret()) }), "changepwd ann@a.org ***"),
             (
                 Op::CreateQuotaFile(CreateQuotaFile { name: name(), user, limit }),
                 "createquotafile ann@a.org /user:bob@a.org /limit:5MB",

@@ -154,9 +154,9 @@ pub struct ChangePwd {
     /// the mailbox
     #[argh(positional, arg_name = "USER@DOMAIN")]
     pub name: String,
-    /// the new password, 1 to 128 octets
+    /// the new password, 1 to 128 octets (on a terminal it is asked for if left out)
     #[argh(positional, arg_name = "NEWPASSWORD")]
-    pub password: Secret,
+    pub password: Option<Secret>,
 }
 
 /// Lets the mail in a mailbox count against a quota.
@@ -205,7 +205,7 @@ pub struct Set {
     /// the setting
     #[argh(positional, arg_name = "KEY")]
     pub key: String,
-    /// its new value; socket takes four, listen, plaintext and proxyfrom as many as are wanted
+    /// its new value; socket takes four, listen, plaintext, proxyfrom and lmtpfrom as many as are wanted
     #[argh(positional, greedy, arg_name = "VALUE")]
     pub values: Vec<String>,
     /// with mailroot: move the mail store there (the service must be stopped)

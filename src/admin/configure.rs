@@ -4,11 +4,12 @@ use std::path::Path;
 
 use super::commands::{Get, Set};
 use super::reply::{Changed, Code, Refusal, Reply, SettingLine, SettingValue};
-use super::{Context, relocate};
+use super::{Context, ownership, relocate};
 use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
 use crate::settings::{self, Effect, Key, Kind, Place, Settings};
 use crate::store::{Read, Store};
+use crate::units;
 
 /// Says for `mailroot` too that it shall be the default again.
 pub const DEFAULT: &str = "default";
@@ -29,6 +30,7 @@ impl Set {
         }
         match key.place {
             Place::Pointer => relocate::set_mailroot(self, &relocate::Present::of(store)?, context.mailroot),
+            Place::Owner => ownership::set_user(self, context),
             Place::Store | Place::Sockets => self.set_stored(key, store, context),
         }
     }
@@ -41,7 +43,7 @@ impl Set {
 
     /// Whether the setting lies in the store. Refused where there is no such setting.
     pub fn is_stored(&self) -> Result<bool, Refusal> {
-        Ok(find(&self.key)?.place != Place::Pointer)
+        Ok(matches!(find(&self.key)?.place, Place::Store | Place::Sockets))
     }
 
     /// The command with its path as seen from the present directory of whoever typed it.
@@ -99,6 +101,9 @@ impl Set {
         stored?;
 
         let mut notes: Vec<String> = after.advice(key).into_iter().collect();
+        if key.kind == Kind::Octets {
+            notes.extend(units::taken_as_binary(&self.values.join(" ")));
+        }
         if key.effect == Effect::NextStart {
             notes.push("it takes effect at the next start of the service".to_owned());
         }
@@ -138,6 +143,10 @@ fn line(key: &Key, settings: &Settings, mailroot: &MailRoot) -> SettingLine {
     let (value, default) = match key.place {
         Place::Pointer => {
             (mailroot.at_next_start().display().to_string(), mailroot.default_dir.display().to_string())
+        }
+        Place::Owner => {
+            let owner = ownership::owner(mailroot).map_or_else(String::new, |owner| owner.typed());
+            (owner.clone(), owner)
         }
         Place::Store | Place::Sockets => (settings.text(key), Settings::default().text(key)),
     };

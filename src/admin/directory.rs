@@ -170,7 +170,10 @@ impl Unlock {
 impl ChangePwd {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let address: Address = self.name.parse()?;
-        let (credential, notes) = credential(self.password.password()?, &address, context);
+        let Some(password) = &self.password else {
+            return Err(Refusal::new(Code::Usage, "NEWPASSWORD is missing"));
+        };
+        let (credential, notes) = credential(password.password()?, &address, context);
         let changed_one = address.clone();
         changed(
             store,

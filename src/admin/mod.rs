@@ -16,6 +16,7 @@ pub mod audit;
 mod configure;
 mod directory;
 mod key;
+mod ownership;
 mod quota;
 mod relocate;
 mod statistics;

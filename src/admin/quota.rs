@@ -5,7 +5,7 @@ use super::directory::{changed, refusal_of_mailbox};
 use super::reply::{Changed, Code, Refusal, Reply};
 use crate::address::Address;
 use crate::store::{Refused, Store};
-use crate::units::Octets;
+use crate::units::{self, Octets};
 
 impl CreateQuotaFile {
     pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
@@ -33,6 +33,7 @@ impl CreateQuotaFile {
         };
         let message = format!("{mailbox} counts against the quota of {account}: {limit}");
         let mut changed = Changed::new("createquotafile", &mailbox, message);
+        changed.notes.extend(self.limit.as_deref().and_then(units::taken_as_binary));
         if quota.limit.is_none() {
             changed.notes.push("a limit comes from /limit:SIZE or the setting quotalimit".to_owned());
         }
@@ -47,8 +48,12 @@ impl DeleteQuotaFile {
     pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
         let mailbox: Address = self.name.parse()?;
         let counting = mailbox.clone();
-        changed(store, move |tx| tx.remove_quota(&counting), |why| refusal_of_mailbox(why, &mailbox))?;
-        let message = format!("{mailbox} counts against no quota now");
+        let outcome = store.write(move |tx| tx.remove_quota(&counting)).wait().map_err(Refusal::fault)?;
+        let message = match outcome {
+            Ok(_) => format!("{mailbox} counts against no quota now"),
+            Err(Refused::NoQuota) => format!("{mailbox} counts against no quota already"),
+            Err(why) => return Err(refusal_of_mailbox(why, &mailbox)),
+        };
         Ok(Changed::new("deletequotafile", &mailbox, message).into())
     }
 }

@@ -5,13 +5,13 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use super::commands::Set;
 use super::configure::{DEFAULT, Rows, stored_rows};
 use super::reply::{Changed, Code, Refusal, Reply, SettingLine};
 use crate::mailroot::{self, MailRoot, NamedBy};
+use crate::replace::give_to_owner_of;
 use crate::settings::Settings;
 use crate::store::{OpenErrorKind, Read as _, Store};
 
@@ -59,10 +59,6 @@ pub fn set_mailroot(set: &Set, present: &Present, old: &MailRoot) -> Result<Repl
                 .with_hint("A path with spaces in it stands in quotes"));
         }
     };
-    if new.exists() && !new.is_dir() {
-        return Err(Refusal::new(Code::Malformed, format!("{} is not a directory", new.display()))
-            .with_hint("Name a directory, such as /srv/mail"));
-    }
     mailroot::check(&new)?;
     if set.move_mail {
         if present.is_served {
@@ -133,14 +129,6 @@ fn make_directory(dir: &Path, old: &Path) -> io::Result<()> {
     match fs::read_dir(dir)?.next() {
         None => give_to_owner_of(dir, old),
         Some(_) => Ok(()),
-    }
-}
-
-fn give_to_owner_of(path: &Path, like: &Path) -> io::Result<()> {
-    let (present, wanted) = (fs::metadata(path)?, fs::metadata(like)?);
-    match (present.uid(), present.gid()) == (wanted.uid(), wanted.gid()) {
-        true => Ok(()),
-        false => chown(path, Some(wanted.uid()), Some(wanted.gid())),
     }
 }
 

@@ -51,7 +51,7 @@ impl Stat {
             file_octets: disk.file_octets,
             allocated_octets: disk.allocated_octets,
             connections: context.service.map(|service| service.connections()),
-            certificate: certificate(store, &*view).map_err(Refusal::fault)?,
+            certificate: certificate(store, context, &*view).map_err(Refusal::fault)?,
         };
         Ok(Reply::Server {
             statistics: Box::new(statistics),
@@ -70,10 +70,15 @@ fn state(context: &Context) -> ServiceState {
     context.service.map(|service| service.state()).unwrap_or_default()
 }
 
-fn certificate(store: &Store, view: &impl Read) -> Result<Option<CertificateLine>, Fault> {
+fn certificate(store: &Store, context: &Context, view: &impl Read) -> Result<Option<CertificateLine>, Fault> {
     let rows = view.settings()?;
     let (settings, _) = Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-    Ok(certificate::describe(store, &settings).map(|described| CertificateLine {
+    Ok(certificate::describe(
+        store,
+        &context.keyring.read().expect("no holder of this lock panics"),
+        &settings,
+    )
+    .map(|described| CertificateLine {
         names: described.names,
         fingerprint: described.fingerprint,
         self_signed: described.is_our_own,

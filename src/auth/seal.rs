@@ -1,7 +1,9 @@
-//! Sealing passwords that must be recoverable: XChaCha20-Poly1305 under a key that lies outside of the data file.
+//! Sealing what must be recoverable, passwords and the private key of our own certificate: XChaCha20-Poly1305 under a key
+//! that lies outside the data file.
 //!
-//! A seal is bound to the mailbox and to the version of its credential, so it opens in no other place. Whoever has the data
-//! file alone (a stolen backup) has no password; whoever has the key alone has nothing.
+//! The seal of a password is bound to the mailbox and to the version of its credential, that of a private key to its
+//! certificate, so neither opens in another place. The data file alone (a stolen backup) gives away none of them; nor does
+//! the key alone.
 
 use crate::address::Address;
 use base64::Engine;
@@ -21,13 +23,13 @@ const PREFIX: &str = "pop3svc-key-1:";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct KeyId([u8; 8]);
 
-/// The key that seals passwords.
+/// The key that seals.
 pub struct Key {
     secret: Zeroizing<[u8; KEY_OCTETS]>,
     id: KeyId,
 }
 
-/// A sealed password.
+/// A sealed password or private key.
 #[derive(Clone, PartialEq, Encode, Decode)]
 pub struct Sealed {
     pub key: KeyId,
@@ -63,10 +65,18 @@ impl Key {
 
     /// A nonce must never serve twice under one key; 24 random octets do not come twice.
     pub fn seal(&self, password: &str, address: &Address, version: u64, nonce: [u8; NONCE_OCTETS]) -> Sealed {
-        let bound_to = bound_to(address, version);
-        let payload = Payload { msg: password.as_bytes(), aad: &bound_to };
+        self.seal_octets(password.as_bytes(), &of_password(address, version), nonce)
+    }
+
+    /// Seals the private key of a certificate. For the nonce the same holds.
+    pub fn seal_private_key(&self, private: &[u8], certificate: &[u8], nonce: [u8; NONCE_OCTETS]) -> Sealed {
+        self.seal_octets(private, &of_private_key(certificate), nonce)
+    }
+
+    fn seal_octets(&self, secret: &[u8], bound_to: &[u8], nonce: [u8; NONCE_OCTETS]) -> Sealed {
+        let payload = Payload { msg: secret, aad: bound_to };
         let ciphertext = self.cipher().encrypt(&XNonce::from(nonce), payload);
-        Sealed { key: self.id, nonce, ciphertext: ciphertext.expect("a password is short") }
+        Sealed { key: self.id, nonce, ciphertext: ciphertext.expect("what is sealed is short") }
     }
 
     pub fn open(
@@ -75,13 +85,24 @@ impl Key {
         address: &Address,
         version: u64,
     ) -> Result<Zeroizing<String>, Closed> {
+        let password = self.open_octets(sealed, &of_password(address, version))?;
+        std::str::from_utf8(&password).map(|password| Zeroizing::new(password.to_owned())).map_err(|_| Closed)
+    }
+
+    pub fn open_private_key(
+        &self,
+        sealed: &Sealed,
+        certificate: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Closed> {
+        self.open_octets(sealed, &of_private_key(certificate))
+    }
+
+    fn open_octets(&self, sealed: &Sealed, bound_to: &[u8]) -> Result<Zeroizing<Vec<u8>>, Closed> {
         if sealed.key != self.id {
             return Err(Closed);
         }
-        let bound_to = bound_to(address, version);
-        let payload = Payload { msg: &sealed.ciphertext, aad: &bound_to };
-        let password = self.cipher().decrypt(&XNonce::from(sealed.nonce), payload).map_err(|_| Closed)?;
-        String::from_utf8(password).map(Zeroizing::new).map_err(|_| Closed)
+        let payload = Payload { msg: &sealed.ciphertext, aad: bound_to };
+        self.cipher().decrypt(&XNonce::from(sealed.nonce), payload).map(Zeroizing::new).map_err(|_| Closed)
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {
@@ -89,11 +110,17 @@ impl Key {
     }
 }
 
-/// What a seal is for.
-fn bound_to(address: &Address, version: u64) -> Vec<u8> {
+/// What the seal of a password is bound to.
+fn of_password(address: &Address, version: u64) -> Vec<u8> {
     let mut bound_to = version.to_le_bytes().to_vec();
     bound_to.extend_from_slice(address.to_string().as_bytes());
     bound_to
+}
+
+/// What the seal of a private key is bound to.
+fn of_private_key(certificate: &[u8]) -> Vec<u8> {
+    // The last 12 octets cannot be those of an address, so this is nothing that a password is bound to.
+    [certificate, b"\0private key"].concat()
 }
 
 impl fmt::Debug for Key {
@@ -127,6 +154,16 @@ mod tests {
         let mut damaged = sealed.clone();
         damaged.ciphertext[0] ^= 1;
         assert_eq!(key.open(&damaged, &ann, 7).unwrap_err(), Closed);
+    }
+
+    #[test]
+    fn the_seal_of_a_private_key_opens_with_its_certificate_and_as_no_password() {
+        let key = Key::new([1; 32]);
+        let sealed = key.seal_private_key(b"private", b"certificate", [2; 24]);
+        assert_eq!(&**key.open_private_key(&sealed, b"certificate").unwrap(), b"private");
+        assert_eq!(key.open_private_key(&sealed, b"another").unwrap_err(), Closed);
+        assert_eq!(Key::new([3; 32]).open_private_key(&sealed, b"certificate").unwrap_err(), Closed);
+        assert_eq!(key.open(&sealed, &address("ann@example.com"), 7).unwrap_err(), Closed);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::control::{Answer, CallError, Enclosed, PATIENCE, SILENCE_MAX, call};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
+use crate::replace::give_to_owner_of;
 use crate::store::{Incoming, OpenErrorKind, Store};
 
 /// How long a service may take to start or stop, and other commands to be done.
@@ -125,7 +126,11 @@ fn found(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusa
     mailroot::create(&mailroot.dir)
         .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
     match Store::create(&mailroot.data_file()) {
-        Ok(store) => Ok(Some(store)),
+        Ok(store) => {
+            // Root may make it in the directory of the user that the service runs as.
+            give_to_owner_of(&mailroot.data_file(), &mailroot.dir).map_err(Refusal::fault)?;
+            Ok(Some(store))
+        }
         // Another command has just made it.
         Err(error) if matches!(error.kind, OpenErrorKind::AlreadyExists | OpenErrorKind::Locked) => Ok(None),
         Err(error) => Err(error.into()),

@@ -1,7 +1,7 @@
 //! Completions for the shells, written from the tables of commands and settings.
 //!
 //! Each shell gets the words that may come next: commands, then switches, settings after `set` and `get`,
-//! commands and settings after `help`.
+//! commands and settings after `help`, and the names of domains and mailboxes after commands that take them.
 
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -83,8 +83,17 @@ fn bash_function(program: &Program) -> String {
     )
 }
 
-/// Finds program and command on the line, and offers the words of the two functions above it.
-const BASH: &str = r#"_pop3svc_complete() {
+/// Commands after which names of the mail store may stand: of domains, and of mailboxes.
+const DOMAINS_AFTER: &str = "add delete list lock unlock stat";
+const MAILBOXES_AFTER: &str = "delete lock unlock changepwd createquotafile deletequotafile";
+
+/// Finds program and command on the line, and offers the words of the two functions above it, and names that `winpop list`
+/// prints: the last word of each line, down to the first empty one. Bash takes an @ for the end of a word; what stands
+/// before it is then left out of what is offered.
+const BASH: &str = r#"_pop3svc_names() {
+    "${COMP_WORDS[@]:0:$at}" list "$@" 2> /dev/null < /dev/null | awk '!NF { exit } NR > 1 { print $NF }'
+}
+_pop3svc_complete() {
     local program="${COMP_WORDS[0]##*/}" at=1
     if [ "$program" != winpop ]; then
         program=pop3svc
@@ -94,15 +103,26 @@ const BASH: &str = r#"_pop3svc_complete() {
             at=$((at + 1))
         fi
     fi
-    local command=""
+    local command="" line="${COMP_LINE:0:$COMP_POINT}" words
+    local word="${line##* }"
     [ "$COMP_CWORD" -gt "$at" ] && command="${COMP_WORDS[$at],,}"
     [ "$command" = del ] && command=delete
-    COMPREPLY=($(compgen -W "$("_${program}_words" "$command")" -- "${COMP_WORDS[$COMP_CWORD]}"))
+    words="$("_${program}_words" "$command")"
+    if [ "$program" = winpop ]; then
+        case " DOMAINS " in *" $command "*) words="$words $(_pop3svc_names)" ;; esac
+        case " MAILBOXES " in *" $command "*) words="$words $(_pop3svc_names --all)" ;; esac
+    fi
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+    local before="${word%"${word##*@}"}"
+    [[ "$COMP_WORDBREAKS" = *@* ]] && COMPREPLY=("${COMPREPLY[@]#"$before"}")
 }
 complete -o default -F _pop3svc_complete pop3svc winpop
 "#;
 
-const ZSH: &str = r#"_pop3svc_complete() {
+const ZSH: &str = r#"_pop3svc_names() {
+    "${(@)words[1,$((at - 1))]}" list "$@" 2> /dev/null < /dev/null | awk '!NF { exit } NR > 1 { print $NF }'
+}
+_pop3svc_complete() {
     local program="${words[1]:t}" at=2 command=""
     if [[ "$program" != winpop ]]; then
         program=pop3svc
@@ -116,6 +136,10 @@ const ZSH: &str = r#"_pop3svc_complete() {
     [[ "$command" = del ]] && command=delete
     local -a offered
     offered=(${(z)"$(_${program}_words "$command")"})
+    if [[ "$program" = winpop ]]; then
+        [[ " DOMAINS " = *" $command "* ]] && offered+=(${(f)"$(_pop3svc_names)"})
+        [[ " MAILBOXES " = *" $command "* ]] && offered+=(${(f)"$(_pop3svc_names --all)"})
+    fi
     compadd -- $offered || _files
 }
 if [[ "$funcstack[1]" = _pop3svc ]]; then
@@ -125,12 +149,21 @@ else
 fi
 "#;
 
+fn with_names(script: &str) -> String {
+    script.replace("DOMAINS", DOMAINS_AFTER).replace("MAILBOXES", MAILBOXES_AFTER)
+}
+
 fn bash() -> String {
-    format!("{}{}{BASH}", bash_function(&winpop()), bash_function(&pop3svc()))
+    format!("{}{}{}", bash_function(&winpop()), bash_function(&pop3svc()), with_names(BASH))
 }
 
 fn zsh() -> String {
-    format!("#compdef pop3svc winpop\n{}{}{ZSH}", bash_function(&winpop()), bash_function(&pop3svc()))
+    format!(
+        "#compdef pop3svc winpop\n{}{}{}",
+        bash_function(&winpop()),
+        bash_function(&pop3svc()),
+        with_names(ZSH)
+    )
 }
 
 fn fish() -> String {
@@ -161,6 +194,13 @@ fn fish() -> String {
             );
         }
     }
+    let names = r#"2> /dev/null | awk "!NF { exit } NR > 1 { print \$NF }""#;
+    for (commands, words) in [(DOMAINS_AFTER, "list"), (MAILBOXES_AFTER, "list --all")] {
+        let _ = writeln!(
+            script,
+            "complete -c winpop -f -n '__fish_seen_subcommand_from {commands}' -a '(winpop {words} {names})'"
+        );
+    }
     script
 }
 
@@ -181,11 +221,16 @@ mod tests {
         }
     }
 
+    /// A `winpop list` of our own: of domains, and with --all of mailboxes.
+    const NAMES: &str = "winpop() { printf 'Status  Name\\nopen  example.com\\n'; \
+                         [ \"$2\" = --all ] && printf 'open  ann@example.com\\n\\nUsed  Quota of\\n1  no@name\\n'; }\n";
+
     /// What bash offers for a line whose last word is being typed.
     fn offered(line: &str) -> Vec<String> {
         let words: Vec<String> = line.split(' ').map(|word| format!("'{word}'")).collect();
         let ask = format!(
-            "{}COMP_WORDS=({}); COMP_CWORD={}; _pop3svc_complete; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            "{}{NAMES}COMP_WORDS=({}); COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_CWORD={}; _pop3svc_complete; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\"",
             bash(),
             words.join(" "),
             words.len() - 1
@@ -204,5 +249,10 @@ mod tests {
         assert_eq!(offered("pop3svc winpop get thr"), ["threadcount"]);
         assert_eq!(offered("pop3svc --mailroot /srv/mail winpop ch"), ["changepwd"]);
         assert_eq!(offered("pop3svc completions z"), ["zsh"]);
+        assert_eq!(offered("winpop list ex"), ["example.com"]);
+        assert_eq!(offered("winpop delete a"), ["ann@example.com"]);
+        // Bash has taken the part before the @ for a word of its own.
+        assert_eq!(offered("winpop CHANGEPWD ann@e"), ["example.com"]);
+        assert!(offered("winpop changepwd n").is_empty());
     }
 }

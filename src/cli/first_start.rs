@@ -56,6 +56,10 @@ impl FirstStart {
         Ok(Self { domain, mailbox: Some((address, file.into())) })
     }
 
+    pub fn makes_something(&self) -> bool {
+        self.domain.is_some()
+    }
+
     /// Makes what is not there yet.
     pub fn make(&self, mailroot: &MailRoot) -> Result<(), Refusal> {
         if let Some(domain) = &self.domain {

@@ -10,7 +10,7 @@ use crate::settings;
 /// A page of the manual: `winpop` or `pop3svc`.
 pub fn page(name: Option<&str>) -> Result<String, Refusal> {
     let (program, section) = match name.map(str::to_ascii_lowercase).as_deref() {
-        Some("winpop") => (winpop(), 1),
+        Some("winpop") => (winpop(), 8),
         None | Some("pop3svc") => (pop3svc(), 8),
         Some(other) => {
             return Err(Refusal::new(Code::Usage, format!("there is no page \"{other}\""))
@@ -40,8 +40,9 @@ pub fn page(name: Option<&str>) -> Result<String, Refusal> {
     if program.name == "winpop" {
         page += &settings_section();
     }
-    page += &files_section();
-    let other = if section == 1 { "pop3svc (8)" } else { "winpop (1)" };
+    page += &section_of(".B", "ENVIRONMENT", &ENVIRONMENT);
+    page += &section_of(".I", "FILES", &FILES);
+    let other = if program.name == "winpop" { "pop3svc (8)" } else { "winpop (8)" };
     page += &format!(".SH SEE ALSO\n.BR {other}\n");
     Ok(page)
 }
@@ -83,24 +84,36 @@ fn settings_section() -> String {
     text
 }
 
-fn files_section() -> String {
-    let files = [
-        (
-            "/etc/winpop/mailroot",
-            "Names the mail store directory; written by winpop set mailroot. For a user who is \
-                                  not root: winpop/mailroot in $XDG_CONFIG_HOME.",
-        ),
-        (
-            "/var/lib/winpop",
-            "The mail store directory where nothing else is named. For a user who is not root: \
-                             winpop in $XDG_DATA_HOME.",
-        ),
-        ("winpop.db", "In the mail store directory: the data file, with everything in it."),
-        ("winpop.sock", "In the mail store directory: the control socket of the running service."),
-    ];
-    let mut text = ".SH FILES\n".to_owned();
-    for (file, explanation) in files {
-        text += &format!(".TP\n.I {file}\n{explanation}\n");
+const ENVIRONMENT: [(&str, &str); 5] = [
+    ("WINPOP_MAILROOT", "The mail store directory. It goes before the setting mailroot."),
+    ("WINPOP_KEY_FILE", "The file with the key that seals recoverable passwords."),
+    (
+        "CREDENTIALS_DIRECTORY",
+        "Set by systemd. If winpop.key is in it, that is the key, and not ours to change.",
+    ),
+    (
+        "XDG_CONFIG_HOME, XDG_DATA_HOME",
+        "Where a user without a share in the machine's mail store has a store of their own.",
+    ),
+    ("NO_COLOR", "If it is set, nothing is coloured."),
+];
+
+const FILES: [(&str, &str); 5] = [
+    ("/etc/winpop/mailroot", "Names the machine's mail store directory; written by winpop set mailroot."),
+    (
+        "/var/lib/winpop",
+        "The machine's mail store directory where nothing else is named. It is for root and for the user who owns it; \
+         others have one of their own in ~/.local/share/winpop.",
+    ),
+    ("winpop.db", "In the mail store directory: the data file, with everything in it."),
+    ("winpop.key", "In the mail store directory: the key that seals recoverable passwords."),
+    ("winpop.sock", "In the mail store directory: the control socket of the running service."),
+];
+
+fn section_of(font: &str, name: &str, entries: &[(&str, &str)]) -> String {
+    let mut text = format!(".SH {name}\n");
+    for (word, explanation) in entries {
+        text += &format!(".TP\n{font} {}\n{}\n", escaped(word), escaped(explanation));
     }
     text
 }
@@ -126,7 +139,7 @@ mod tests {
     #[test]
     fn each_page_has_every_command_and_setting() {
         let page_of_winpop = page(Some("WINPOP")).unwrap();
-        assert!(page_of_winpop.starts_with(".TH WINPOP 1 "));
+        assert!(page_of_winpop.starts_with(".TH WINPOP 8 "));
         for command in &winpop().tree.commands {
             assert!(page_of_winpop.contains(&format!(".SS winpop {}", command.name)), "{}", command.name);
         }
@@ -136,6 +149,10 @@ mod tests {
         let page_of_pop3svc = page(None).unwrap();
         assert!(page_of_pop3svc.starts_with(".TH POP3SVC 8 "));
         assert!(page_of_pop3svc.contains(".SS pop3svc backup FILE"));
+        for page in [page_of_winpop, page_of_pop3svc] {
+            assert!(page.contains(".SH ENVIRONMENT\n.TP\n.B WINPOP_MAILROOT\n"), "{page}");
+            assert!(page.contains(".SH FILES\n") && page.contains(".I winpop.key\n"), "{page}");
+        }
         assert!(page(Some("ls")).is_err());
     }
 

@@ -6,6 +6,7 @@
 mod carry_out;
 mod commands;
 mod completions;
+mod confinement;
 mod deliver;
 mod first_start;
 mod health;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use smol::block_on;
 
 use super::commands::Quickstart;
+use super::confinement::confine;
 use super::serve;
 use crate::address::Address;
 use crate::admin::reply::Code;
@@ -35,11 +36,13 @@ pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal>
     random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
         .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+    let notes = confine(&mailroot)?;
     let store = serve::open(&mailroot, |path| match Store::open(path) {
         Err(error) if matches!(error.kind, OpenErrorKind::Missing) => Store::create(path),
         outcome => outcome,
     })?;
     let mut settings = serve::settings_with_log(&store)?;
+    notes.iter().for_each(|note| log::info!("{note}"));
     let keyring = Keyring::open(&store, &mailroot).map_err(Refusal::fault)?;
     let password = make_mailbox(&store, &keyring, &address, &settings)?;
     settings.listen = match (listen, &settings.listen) {

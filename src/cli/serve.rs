@@ -4,24 +4,34 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::carry_out::no_store;
+use super::confinement::confine;
 use super::first_start::FirstStart;
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
 use crate::control::connect;
-use crate::mailroot::MailRoot;
+use crate::mailroot::{self, MailRoot};
 use crate::serve::{self, Running};
 use crate::settings::Settings;
 use crate::store::{OpenError, OpenErrorKind, Store};
+use crate::user::User;
 
 /// How long an administrator's command, or a service that is ending, may hold the data file before this gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
+    let first = FirstStart::from_variables(|name| std::env::var(name).ok())?;
+    if first.makes_something() {
+        mailroot::create(&mailroot.dir)
+            .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+    }
+    let notes = confine(&mailroot)?;
+    // Only now, since it may start a thread.
     crate::log::begin(crate::settings::Logging::Warnings);
-    FirstStart::from_variables(|name| std::env::var(name).ok())?.make(&mailroot)?;
+    first.make(&mailroot)?;
     let store = open(&mailroot, Store::open)?;
     let settings = settings_with_log(&store)?;
+    notes.iter().for_each(|note| log::info!("{note}"));
     let running = start(store, mailroot, settings)?;
     running.run();
     Ok(())
@@ -64,6 +74,14 @@ pub fn open(
                     .with_hint("Another command, or a backup, may be at work; try again later"));
             }
             OpenErrorKind::Missing => return Err(no_store(mailroot)),
+            OpenErrorKind::Io(ref io) if io.kind() == std::io::ErrorKind::PermissionDenied => {
+                let user = User::of_this_process();
+                return Err(Refusal::fault(error).with_hint(format!(
+                    "The service runs as the user {user}, who may not open it. To give the store to that user: winpop set user \
+                     {}",
+                    user.typed()
+                )));
+            }
             _ => return Err(error.into()),
         }
     }

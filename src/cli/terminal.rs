@@ -37,11 +37,13 @@ pub fn read_password() -> Result<Secret, Refusal> {
     Ok(first.into())
 }
 
-/// Asks a question on the terminal. Without one nobody is asked, and the answer is yes.
+/// Whether somebody sits at a terminal who can be asked.
+pub fn is_there() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Asks a question on the terminal.
 pub fn confirm(question: &str) -> Result<bool, Refusal> {
-    if !io::stdin().is_terminal() {
-        return Ok(true);
-    }
     print_prompt(&format!("{question} [y/N] "))?;
     let answer = read_line()?.trim().to_lowercase();
     Ok(matches!(answer.as_str(), "y" | "yes"))

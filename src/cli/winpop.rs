@@ -6,13 +6,14 @@ use super::carry_out;
 use super::help::Program;
 use super::terminal;
 use super::words::{self, Common, Understood};
-use crate::admin::commands::{Get, List, NOT_YET, Winpop};
+use crate::admin::commands::{Delete, Get, List, NOT_YET, Stat, Winpop};
 use crate::admin::reply::Code;
 use crate::admin::secret::Secret;
 use crate::admin::{self, Op, Present, Refusal, Reply, Request, Target};
 use crate::control::{Answer, Enclosed};
 use crate::mailroot::MailRoot;
 use crate::store::{OpenErrorKind, Store};
+use crate::units::Octets;
 
 /// What came of reading the command line.
 pub enum Read {
@@ -47,16 +48,15 @@ pub fn prepare(op: Op) -> Result<Op, Refusal> {
             Ok(Op::Add(add))
         }
         Op::ChangePwd(mut change) => {
-            change.password = password_from_elsewhere(change.password)?;
+            change.password = match change.password {
+                Some(password) => Some(password_from_elsewhere(password)?),
+                None if terminal::is_there() => Some(terminal::read_password()?),
+                None => {
+                    return Err(Refusal::new(Code::Usage, "NEWPASSWORD is missing")
+                        .with_hint("To have it read from standard input, type - in its place"));
+                }
+            };
             Ok(Op::ChangePwd(change))
-        }
-        Op::Delete(delete) => {
-            if let (false, Target::Domain(domain)) = (delete.y, delete.name.parse()?)
-                && !terminal::confirm(&format!("Delete {domain} with all its mailboxes and their mail?"))?
-            {
-                return Err(Refusal::new(Code::Cancelled, "nothing was deleted"));
-            }
-            Ok(Op::Delete(delete))
         }
         Op::Set(set) => Ok(Op::Set(set.seen_from_here()?)),
         op => Ok(op),
@@ -71,6 +71,9 @@ pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
             mailroot.dir.display(),
             dir.display()
         );
+    }
+    if let Op::Delete(delete) = &op {
+        confirm(delete, mailroot)?;
     }
     match op {
         Op::Set(ref set) if set.is_mailroot()? && is_in_use(mailroot) => {
@@ -88,6 +91,28 @@ pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
             answer
         }
         _ => run(Request::Command(op), mailroot),
+    }
+}
+
+/// Asks whoever sits at a terminal whether a whole domain is meant, and says how much that is.
+fn confirm(delete: &Delete, mailroot: &MailRoot) -> Result<(), Refusal> {
+    let Target::Domain(domain) = delete.name.parse()? else { return Ok(()) };
+    if delete.y || !terminal::is_there() {
+        return Ok(());
+    }
+    let stat = Op::Stat(Stat { domain: Some(domain.to_string()) });
+    let Reply::Domain { statistics, .. } = run(Request::Command(stat), mailroot)? else {
+        panic!("stat of a domain is answered by its statistics")
+    };
+    let question = format!(
+        "Delete {domain} with its mailboxes ({}) and messages ({}, {})?",
+        statistics.mailboxes,
+        statistics.messages,
+        Octets(statistics.octets)
+    );
+    match terminal::confirm(&question)? {
+        true => Ok(()),
+        false => Err(Refusal::new(Code::Cancelled, "nothing was deleted")),
     }
 }
 

@@ -25,7 +25,7 @@ const HELP: [&str; 3] = ["help", "h", "?"];
 pub struct Dialect {
     /// Other words for commands.
     pub aliases: &'static [(&'static str, &'static str)],
-    /// Whether a switch may begin with `/`. Where paths are values it may not, save for `/?`.
+    /// Whether a switch may begin with `/`. Where paths are values it may not, save for `/?` and `/json`.
     pub slash_switches: bool,
 }
 
@@ -99,6 +99,12 @@ fn arguments(
     typed: &[String],
     common: &mut Common,
 ) -> Result<Understood, Refusal> {
+    // A domain of that name stands behind --.
+    if let [word] = typed
+        && word.eq_ignore_ascii_case("help")
+    {
+        return Ok(Understood::Help { about: Some(command.name.to_owned()) });
+    }
     let mut switches = Vec::new();
     let mut values: Vec<String> = Vec::new();
     let mut typed = typed.iter();
@@ -114,12 +120,12 @@ fn arguments(
         if is_help(word) {
             return Ok(Understood::Help { about: Some(command.name.to_owned()) });
         }
-        if word.starts_with('/') && !dialect.slash_switches {
-            values.push(word.clone());
-            continue;
-        }
         if is_json(word) {
             common.json = true;
+            continue;
+        }
+        if word.starts_with('/') && !dialect.slash_switches {
+            values.push(word.clone());
             continue;
         }
         let Some(flag) = flags(command).find(|flag| is_named(flag, &name)) else {
@@ -281,7 +287,7 @@ mod tests {
         let changepwd = |password: &str| {
             Op::ChangePwd(ChangePwd {
                 name: "bob@example.com".to_owned(),
-                password: password.to_owned().into(),
+                password: Some(password.to_owned().into()),
             })
         };
         for password in ["-x/y", "/x", "--x=y", "-", "--", "/a:b", "-p", "/jsonx"] {
@@ -333,7 +339,9 @@ mod tests {
         for typed in ["help", "/?", "--help", "-h", "HELP", "/Help"] {
             assert_eq!(read(typed).0, help(None), "{typed}");
         }
-        for typed in ["help add", "add /?", "add --help", "add bob@example.com /?", "/? add", "ADD -?"] {
+        for typed in
+            ["help add", "add /?", "add --help", "add bob@example.com /?", "/? add", "ADD -?", "add HELP"]
+        {
             assert_eq!(read(typed).0, help(Some("add")), "{typed}");
         }
     }
@@ -347,7 +355,6 @@ mod tests {
             ("add b@c --creatuser=pw", "there is no switch \"--creatuser\". Did you mean /createuser?"),
             ("list /jsno", "there is no switch \"/jsno\". Did you mean /json?"),
             ("add", "DOMAIN|USER@DOMAIN is missing. To see how it is used: add /?"),
-            ("changepwd bob@example.com", "NEWPASSWORD is missing. To see how it is used: changepwd /?"),
             ("list a b", "\"b\" is too much. To see how it is used: list /?"),
             ("add b@c /createuser", "PASSWORD after /createuser is missing"),
             ("delete a /y:1", "/y takes no value"),
@@ -362,6 +369,7 @@ mod tests {
         let tree = crate::cli::commands::Pop3svc::get_args_info();
         for (typed, meant) in [
             ("backup /mail.db", vec!["backup", "--", "/mail.db"]),
+            ("check /json", vec!["check", "--"]),
             ("check /srv/winpop.db --repair", vec!["check", "--repair", "--", "/srv/winpop.db"]),
             ("deliver -f a@b c@d", vec!["deliver", "--from", "a@b", "--", "c@d"]),
         ] {

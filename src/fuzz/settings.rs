@@ -4,7 +4,7 @@ use crate::settings::{self, Place, Settings};
 /// what was set, and without complaint.
 pub fn settings(data: &[u8]) {
     let [chosen, typed @ ..] = data else { return };
-    let mut keys = settings::keys().filter(|key| key.place != Place::Pointer);
+    let mut keys = settings::keys().filter(|key| !matches!(key.place, Place::Pointer | Place::Owner));
     let Some(key) = keys.nth(usize::from(*chosen)) else { return };
     let typed = String::from_utf8_lossy(typed);
     let words: Vec<String> = typed.split(' ').map(str::to_owned).collect();

@@ -12,6 +12,7 @@ use super::socket::Socket;
 use super::stream::Stream;
 use super::tls::Protocol;
 use super::{Service, pop3, proxy, receiving};
+use crate::envelope::Peer;
 use crate::smtp::Dialect;
 use async_io::{Async, Timer};
 use smol::channel::Receiver;
@@ -20,7 +21,9 @@ use smol::io::AsyncWriteExt;
 use smol::lock::SemaphoreGuardArc;
 use std::io;
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the service waits before it accepts again when it has run out of file descriptors.
@@ -44,23 +47,64 @@ static REFUSED: Rarely = Rarely::new(Duration::from_secs(10));
 /// Takes connections for as long as the task lives.
 pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListener>) {
     loop {
+        // Before, so that connections wait in the kernel, and administration has descriptors left.
+        let descriptor = service.descriptors.acquire_arc().await;
         match listener.accept().await {
             Ok((stream, peer)) => {
+                note_accepted();
                 let (socket, peer) = (Socket::new(stream), peer.ip().to_canonical());
+                if door == Door::Lmtp && !peer.is_loopback() && !service.settings().lmtpfrom.contain(peer) {
+                    note_refusal(peer, "its network is not in lmtpfrom");
+                    continue;
+                }
                 // A program that delivers by LMTP speaks for itself.
                 if door != Door::Lmtp && service.settings().proxyfrom.contain(peer) {
                     if let Some(turn) = service.proxy_headers.try_acquire_arc() {
                         let session = behind_proxy(service.clone(), door, socket, peer, turn);
-                        service.executor.spawn(session).detach();
+                        service.executor.spawn(holding(descriptor, session)).detach();
                     }
                     continue;
                 }
                 let place = service.place(door, peer);
                 let session = serve(service.clone(), door, place, socket, peer);
-                service.executor.spawn(session).detach();
+                service.executor.spawn(holding(descriptor, session)).detach();
             }
             Err(e) => pause_after(&e).await,
         }
+    }
+}
+
+async fn holding(_descriptor: SemaphoreGuardArc, session: impl Future<Output = ()>) {
+    session.await;
+}
+
+/// The same for LMTP over the Unix socket.
+pub async fn accept_here(service: Arc<Service>, listener: Async<UnixListener>) {
+    loop {
+        let descriptor = service.descriptors.acquire_arc().await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                note_accepted();
+                let seat = service.trusted_receiving.try_acquire_arc();
+                let session = serve_here(service.clone(), seat, stream);
+                service.executor.spawn(holding(descriptor, session)).detach();
+            }
+            Err(e) => pause_after(&e).await,
+        }
+    }
+}
+
+async fn serve_here(service: Arc<Service>, seat: Option<SemaphoreGuardArc>, stream: Async<UnixStream>) {
+    let Some(_token) = service.session_token() else { return };
+    let outcome = async {
+        let mut socket = Socket::of_unix(stream)?;
+        match seat {
+            Some(_seat) => receive(&service, Door::Lmtp, socket, Peer::Local, None).await,
+            None => refuse(&mut socket, Door::Lmtp, TOO_MANY).await,
+        }
+    };
+    if let Err(e) = outcome.await {
+        log::debug!("LMTP connection over the Unix socket ended: {e}");
     }
 }
 
@@ -87,11 +131,22 @@ async fn behind_proxy(
     }
 }
 
-/// A failed accept is the client's fault, or the end of some resource: trying again at once would spin.
+/// True from the first accept that failed for want of something to the next that went well.
+static IN_WANT: AtomicBool = AtomicBool::new(false);
+
+/// A failed accept is the client's fault, or something has run out: trying again at once would spin.
 pub async fn pause_after(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
-        log::error!("a connection could not be accepted: {error}");
+        if !IN_WANT.swap(true, Ordering::Relaxed) {
+            log::error!("connections cannot be accepted now: {error}");
+        }
         Timer::after(ACCEPT_PAUSE).await;
+    }
+}
+
+pub fn note_accepted() {
+    if IN_WANT.load(Ordering::Relaxed) && IN_WANT.swap(false, Ordering::Relaxed) {
+        log::warn!("connections are accepted again");
     }
 }
 
@@ -170,7 +225,7 @@ async fn serve(service: Arc<Service>, door: Door, place: Place, socket: Socket, 
         Place::Sender { seat, counted: _counted, stranger } => {
             serve_sender(&service, seat, socket, peer, &stranger).or(pushed_out(&stranger)).await
         }
-        Place::TrustedSender(_seat) => receive(&service, door, socket, peer, None).await,
+        Place::TrustedSender(_seat) => receive(&service, door, socket, Peer::Ip(peer), None).await,
         Place::TooMany => service.refuse(socket, door, peer, TOO_MANY).await,
         Place::TooManyOfAddress => {
             service.refuse(socket, door, peer, "too many connections from your address").await
@@ -242,15 +297,15 @@ async fn serve_sender(
         }
     };
     stranger.seat();
-    receive(service, Door::Smtp, socket, peer, Some(stranger)).await
+    receive(service, Door::Smtp, socket, Peer::Ip(peer), Some((peer, stranger))).await
 }
 
 async fn receive(
     service: &Arc<Service>,
     door: Door,
     socket: Socket,
-    peer: IpAddr,
-    stranger: Option<&Stranger>,
+    peer: Peer,
+    stranger: Option<(IpAddr, &Stranger)>,
 ) -> io::Result<()> {
     let dialect = if door == Door::Lmtp { Dialect::Lmtp } else { Dialect::Smtp };
     let idle_max = service.settings().idletimeout.duration();

@@ -57,6 +57,7 @@ pub async fn listen(service: Arc<Service>, listener: Async<UnixListener>) {
         let turn = turns.acquire_arc().await;
         match listener.accept().await {
             Ok((stream, _)) => {
+                super::accept::note_accepted();
                 let command = hear(service.clone(), stream, turn, deliveries.clone());
                 let hearing = async move {
                     // The other end went away: a probe, or an administrator who waits no more.

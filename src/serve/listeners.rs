@@ -3,13 +3,18 @@
 //! A change is made whole or not at all: where one address cannot be had, those of before are listened on again.
 
 use super::Service;
-use super::accept::accept;
+use super::accept::{accept, accept_here};
+use super::unix;
 use crate::settings::{Listen, Settings, Whole};
 use async_io::Async;
 use smol::Task;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a client finds behind an address.
@@ -70,26 +75,42 @@ impl Door {
 
     fn addresses(self, settings: &Settings) -> Vec<IpAddr> {
         match (self, &settings.listen) {
-            // LMTP trusts its client, so only programs of this machine reach it.
-            (Door::Lmtp, _) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            // LMTP trusts its client, so other machines reach it only where they are named.
+            (Door::Lmtp, _) if settings.lmtpfrom.is_empty() => HERE.to_vec(),
             (_, Listen::All) => vec![Ipv6Addr::UNSPECIFIED.into()],
+            (Door::Lmtp, Listen::Only(addresses)) => addresses
+                .iter()
+                .copied()
+                .chain(HERE.into_iter().filter(|ip| !addresses.contains(ip)))
+                .collect(),
             (_, Listen::Only(addresses)) => addresses.clone(),
         }
     }
 }
 
+const HERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
 pub const DOORS: [Door; 4] = [Door::Pop3, Door::Pop3s, Door::Smtp, Door::Lmtp];
 
-type Wanted = BTreeMap<(Door, SocketAddr), ()>;
+/// Where a door is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum At {
+    Tcp(SocketAddr),
+    /// For LMTP alone.
+    Unix(PathBuf),
+}
+
+type Key = (Door, At);
 
 /// What is listened on now. Dropping a task closes its socket.
 #[derive(Default)]
 pub struct Listeners {
-    open: BTreeMap<(Door, SocketAddr), Open>,
+    open: BTreeMap<Key, Open>,
 }
 
 struct Open {
-    local: SocketAddr,
+    /// As clients see it.
+    local: At,
     accepting: Task<()>,
 }
 
@@ -99,11 +120,9 @@ impl Listeners {
     pub fn change_to(&mut self, service: &Arc<Service>, settings: &Settings) -> Result<(), String> {
         let wanted = wanted(settings);
         // First what is not wanted any more is closed: the same port on another address may be in the way.
-        let closed: Vec<(Door, SocketAddr)> =
-            self.open.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+        let closed: Vec<Key> = self.open.keys().filter(|key| !wanted.contains(key)).cloned().collect();
         closed.iter().for_each(|key| self.close(key));
-        let added: Vec<(Door, SocketAddr)> =
-            wanted.keys().filter(|key| !self.open.contains_key(key)).copied().collect();
+        let added: Vec<Key> = wanted.into_iter().filter(|key| !self.open.contains_key(key)).collect();
         // All are bound before one is accepted on, so that on an error there is no task to wait for: at the start
         // nobody would run it.
         let bound: Result<Vec<Bound>, String> = added.into_iter().map(Bound::new).collect();
@@ -124,74 +143,116 @@ impl Listeners {
         }
     }
 
-    /// Takes no more connections.
-    pub fn close_all(&mut self) {
-        let keys: Vec<(Door, SocketAddr)> = self.open.keys().copied().collect();
-        keys.iter().for_each(|key| self.close(key));
+    /// The tasks that accept. With each of them cancelled no more connections are taken.
+    pub fn take_all(&mut self) -> Vec<Task<()>> {
+        let accepting = |open: Open| {
+            if let At::Unix(path) = &open.local {
+                unix::remove(path);
+            }
+            open.accepting
+        };
+        mem::take(&mut self.open).into_values().map(accepting).collect()
     }
 
     /// The addresses that clients of this protocol can connect to.
     pub fn addresses(&self, door: Door) -> Vec<SocketAddr> {
-        self.open.iter().filter(|((of, _), _)| *of == door).map(|(_, open)| open.local).collect()
+        let of_door = self.open.iter().filter(|((of, _), _)| *of == door);
+        let tcp = |(_, open): (&Key, &Open)| match open.local {
+            At::Tcp(local) => Some(local),
+            At::Unix(_) => None,
+        };
+        of_door.filter_map(tcp).collect()
     }
 
     /// What is listened on, in words: `POP3 110, LMTP 127.0.0.1:24`. A port alone is open on every address.
     pub fn doors(&self) -> String {
-        let words = self.open.iter().map(|((door, _), open)| match open.local.ip().is_unspecified() {
-            true => format!("{} {}", door.protocol(), open.local.port()),
-            false => format!("{} {}", door.protocol(), open.local),
+        let words = self.open.iter().map(|((door, _), open)| match &open.local {
+            At::Tcp(local) if local.ip().is_unspecified() => format!("{} {}", door.protocol(), local.port()),
+            local => format!("{} {local}", door.protocol()),
         });
         words.collect::<Vec<_>>().join(", ")
     }
 
     fn accept(&mut self, service: &Arc<Service>, bound: Bound) {
         let Bound { key, listener } = bound;
-        let Some((listener, local)) = listener else { return };
+        let (local, accepting) = match listener {
+            Listener::None => return,
+            Listener::Tcp(listener, local) => {
+                (At::Tcp(local), service.executor.spawn(accept(service.clone(), key.0, listener)))
+            }
+            Listener::Unix(listener) => {
+                (key.1.clone(), service.executor.spawn(accept_here(service.clone(), listener)))
+            }
+        };
         log::info!("{} on {local}", key.0.protocol());
-        let accepting = service.executor.spawn(accept(service.clone(), key.0, listener));
         self.open.insert(key, Open { local, accepting });
     }
 
-    fn close(&mut self, key: &(Door, SocketAddr)) {
+    fn close(&mut self, key: &Key) {
         if let Some(open) = self.open.remove(key) {
             // Waited for, because the port is free only when the task has let go of the socket.
             smol::block_on(open.accepting.cancel());
+            if let At::Unix(path) = &open.local {
+                unix::remove(path);
+            }
         }
     }
 }
 
 /// A socket that listens, with nobody to accept yet.
 struct Bound {
-    key: (Door, SocketAddr),
-    /// With the address that clients connect to. None where the machine cannot have it and need not.
-    listener: Option<(Async<TcpListener>, SocketAddr)>,
+    key: Key,
+    listener: Listener,
+}
+
+enum Listener {
+    /// With the address that clients connect to.
+    Tcp(Async<TcpListener>, SocketAddr),
+    Unix(Async<UnixListener>),
+    /// The machine cannot have it and need not.
+    None,
 }
 
 impl Bound {
-    fn new(key: (Door, SocketAddr)) -> Result<Self, String> {
-        let (door, address) = key;
-        let sentence = |e: io::Error| sentence(door, address, &e);
-        let listener = match bind(door, address).map_err(sentence)? {
-            Some(listener) => {
-                let local = listener.get_ref().local_addr().map_err(sentence)?;
-                Some((listener, local))
+    fn new(key: Key) -> Result<Self, String> {
+        let (door, at) = &key;
+        let listener = match at {
+            At::Tcp(address) => {
+                let sentence = |e: io::Error| sentence(*door, *address, &e);
+                match bind(*door, *address).map_err(sentence)? {
+                    Some(listener) => {
+                        let local = listener.get_ref().local_addr().map_err(sentence)?;
+                        Listener::Tcp(listener, local)
+                    }
+                    None => Listener::None,
+                }
             }
-            None => None,
+            At::Unix(path) => Listener::Unix(unix::bind(path).map_err(|e| unix_sentence(path, &e))?),
         };
         Ok(Self { key, listener })
     }
 }
 
-fn wanted(settings: &Settings) -> Wanted {
-    let mut wanted = Wanted::new();
+fn wanted(settings: &Settings) -> BTreeSet<Key> {
+    let mut wanted = BTreeSet::new();
     for door in DOORS {
         let port = door.port(settings);
         if port != 0 {
             let addresses = door.addresses(settings);
-            wanted.extend(addresses.into_iter().map(|ip| ((door, SocketAddr::new(ip, port)), ())));
+            wanted.extend(addresses.into_iter().map(|ip| (door, At::Tcp(SocketAddr::new(ip, port)))));
         }
     }
+    wanted.extend(settings.lmtpsocket.get().map(|path| (Door::Lmtp, At::Unix(path.to_owned()))));
     wanted
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// A listening socket. None where the machine has no IPv6 and the same is listened on by IPv4.
@@ -225,5 +286,21 @@ fn sentence(door: Door, address: SocketAddr, error: &io::Error) -> String {
             format!("{} is not an address of this machine. Change it with: winpop set listen", address.ip())
         }
         _ => format!("{protocol} cannot listen on {address}: {error}"),
+    }
+}
+
+fn unix_sentence(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("another program listens on {path}. Choose another path: winpop set lmtpsocket PATH")
+        }
+        io::ErrorKind::AlreadyExists => {
+            format!("{path} is a file, which is left alone. Choose another path: winpop set lmtpsocket PATH")
+        }
+        _ => format!(
+            "LMTP cannot listen on {path}: {error}. The service's user needs to be able to write in its directory; for \
+             no socket: winpop set lmtpsocket default"
+        ),
     }
 }

@@ -60,6 +60,7 @@ mod accounts;
 mod connection;
 mod control;
 mod crowd;
+mod descriptors;
 mod expiry;
 mod guard;
 mod harvest;
@@ -68,11 +69,13 @@ mod listeners;
 mod pop3;
 mod proxy;
 mod receiving;
+mod signals;
 mod slots;
 mod socket;
 mod stream;
 mod systemd;
 mod tls;
+mod unix;
 
 pub use listeners::{DOORS, Door};
 
@@ -93,11 +96,11 @@ use guard::Guard;
 use harvest::Harvest;
 use limits::{Logins, PerAddress};
 use listeners::Listeners;
+use signals::News;
 use slots::{Limits, Slots};
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::lock::Semaphore;
-use smol::stream::StreamExt;
 use socket::Socket;
 use std::convert::Infallible;
 use std::io;
@@ -140,6 +143,8 @@ pub struct Service {
     receiving: Arc<Semaphore>,
     trusted_receiving: Arc<Semaphore>,
     refusals: Semaphore,
+    /// Connections of all kinds: see [`descriptors`].
+    descriptors: Arc<Semaphore>,
     proxy_headers: Arc<Semaphore>,
     /// Passwords being derived, which takes a processor for milliseconds each. Half of the threads at most, so that
     /// strangers who guess leave the other half to everybody else.
@@ -161,7 +166,8 @@ pub struct Running {
     service: Arc<Service>,
     /// What goes on beside the connections.
     tasks: Vec<smol::Task<()>>,
-    signals: Signals,
+    /// Heard by a thread of their own once the service runs.
+    signals: Option<Signals>,
     /// Dropped when the service begins to end.
     going_on: Option<Sender<Infallible>>,
 }
@@ -170,12 +176,13 @@ pub struct Running {
 pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Running, String> {
     let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])
         .map_err(|e| format!("signals cannot be waited for: {e}"))?;
+    descriptors::raise();
     let keyring = Keyring::open(&store, &mailroot).map_err(|fault| fault.to_string())?;
     if let Err(trouble) = keyring.key() {
         log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
     }
     let accounts = Accounts::new(store.clone(), keyring).map_err(|e| e.to_string())?;
-    let tls = Tls::new(&store, &settings)?;
+    let tls = Tls::new(&store, &accounts.keyring.read().expect("no holder of this lock panics"), &settings)?;
     let socket = mailroot.socket();
     let control_listener = control::bind(&socket)
         .map_err(|e| format!("the control socket {} cannot be made: {e}", socket.display()))?;
@@ -200,6 +207,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         receiving: Arc::new(Semaphore::new(RECEIVING_MAX)),
         trusted_receiving: Arc::new(Semaphore::new(TRUSTED_RECEIVING_MAX)),
         refusals: Semaphore::new(REFUSALS_MAX),
+        descriptors: Arc::new(Semaphore::new(descriptors::connections_max())),
         proxy_headers: Arc::new(Semaphore::new(PROXY_HEADERS_MAX)),
         password_checks: Semaphore::new((settings.threadcount.get() as usize / 2).max(1)),
         listeners: Mutex::default(),
@@ -219,7 +227,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         service.executor.spawn(control::listen(service.clone(), control_listener)),
         service.executor.spawn(expiry::run(service.clone())),
     ];
-    Ok(Running { service, tasks, signals, going_on: Some(going_on) })
+    Ok(Running { service, tasks, signals: Some(signals), going_on: Some(going_on) })
 }
 
 impl Running {
@@ -229,8 +237,13 @@ impl Running {
     }
 
     /// Serves until SIGTERM or SIGINT, then lets sessions end for the time of `shutdowngrace`. A second signal ends the
-    /// wait.
+    /// wait. See [`signals`] for what bounds the end.
     pub fn run(mut self) {
+        let hearing = self.service.clone();
+        let grace = move || hearing.settings().shutdowngrace.duration();
+        let socket = self.service.mailroot.socket();
+        let signals = self.signals.take().expect("a service runs once");
+        let news = signals::hear(signals, grace, socket).expect("a thread for the signals can be started");
         self.say_that_it_serves();
         let executor = self.service.executor.clone();
         let threads = self.service.settings().threadcount.get();
@@ -247,7 +260,7 @@ impl Running {
                     break;
                 }
             }
-            smol::block_on(executor.run(self.until_ended()));
+            smol::block_on(executor.run(self.until_ended(news)));
             drop(stop);
         });
         let _ = std::fs::remove_file(self.service.mailroot.socket());
@@ -266,9 +279,9 @@ impl Running {
         systemd::ready(&doors);
     }
 
-    async fn until_ended(&mut self) {
-        signal_to_end(&mut self.signals, &self.service).await;
+    async fn until_ended(&mut self, news: Receiver<News>) {
         let service = &self.service;
+        service.until(News::End, &news).await;
         let grace = service.settings().shutdowngrace.duration();
         log::warn!(
             target: NOTICE,
@@ -276,35 +289,40 @@ impl Running {
             grace.as_secs()
         );
         systemd::stopping(grace);
-        let closing = service.clone();
-        smol::unblock(move || closing.listeners().close_all()).await;
+        let listening = service.listeners().take_all();
+        for task in listening {
+            task.cancel().await;
+        }
         service.session.lock().expect("no holder of this lock panics").take();
         self.going_on = None;
         let at_rest = async {
             // Nothing is ever sent: this returns when the last session has gone.
             let _ = service.sessions.recv().await;
+            false
         };
-        let too_long = async {
-            Timer::after(grace).await;
+        let over = async {
+            service.until(News::GraceOver, &news).await;
+            true
         };
-        let again = signal_to_end(&mut self.signals, service);
-        at_rest.or(too_long).or(again).await;
-        // Until here administrators were heard. What was taken is carried out; whoever comes later waits until the data
+        let is_grace_over = at_rest.or(over).await;
+        // Until here administrators were heard. What was taken may still end; whoever comes later waits until the data
         // file is free.
         service.command.lock().expect("no holder of this lock panics").take();
-        let _ = service.commands.recv().await;
+        let commands = async {
+            let _ = service.commands.recv().await;
+        };
+        let too_long = async {
+            if !is_grace_over {
+                service.until(News::GraceOver, &news).await;
+            }
+            Timer::after(signals::COMMANDS_MAX).await;
+            log::warn!("commands that were still being carried out are broken off");
+        };
+        commands.or(too_long).await;
         for task in self.tasks.drain(..) {
             task.cancel().await;
         }
         log::warn!(target: NOTICE, "ended");
-    }
-}
-
-/// Waits for SIGTERM or SIGINT. At SIGHUP the certificate is read again.
-async fn signal_to_end(signals: &mut Signals, service: &Arc<Service>) {
-    while let Some(Ok(Signal::Hup)) = signals.next().await {
-        let service = service.clone();
-        smol::unblock(move || service.tls.read_again(&service.store, &service.settings())).await;
     }
 }
 
@@ -313,13 +331,28 @@ impl Service {
         self.settings.lock().expect("no holder of this lock panics").clone()
     }
 
+    /// Waits for these news. What else is heard meanwhile is done.
+    async fn until(self: &Arc<Self>, wanted: News, news: &Receiver<News>) {
+        while let Ok(heard) = news.recv().await
+            && heard != wanted
+        {
+            if heard == News::ReadAgain {
+                let service = self.clone();
+                let reading = smol::unblock(move || {
+                    service.tls.read_again(&service.store, &service.accounts.keyring, &service.settings())
+                });
+                reading.detach();
+            }
+        }
+    }
+
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
         self.listeners.lock().expect("no holder of this lock panics")
     }
 
     /// Does the handshake with the certificate as it is now.
     async fn accept_tls(&self, socket: Socket, protocol: tls::Protocol) -> io::Result<Stream> {
-        self.tls.look_at_files(&self.store, &self.settings(), Instant::now());
+        self.tls.look_at_files(&self.store, &self.accounts.keyring, &self.settings(), Instant::now());
         self.tls.accept(socket, protocol).await
     }
 
@@ -369,15 +402,21 @@ impl admin::Service for Arc<Service> {
         if before.listen == after.listen {
             effective.listen = now.listen.clone();
         }
+        // The name of the host stands in our own certificate only.
         let names_certificate = |settings: &Settings| {
-            (settings.tlscert.clone(), settings.tlskey.clone(), settings.hostname.clone())
+            let hostname = settings.tlscert.get().is_none().then(|| settings.hostname.clone());
+            (settings.tlscert.clone(), settings.tlskey.clone(), hostname)
         };
         // Only then: files that have gone bad meanwhile must not stand in the way of other changes.
         if names_certificate(before) != names_certificate(after) {
-            self.tls.change_to(&self.store, &effective)?;
+            let keyring = self.accounts.keyring.read().expect("no holder of this lock panics");
+            self.tls.change_to(&self.store, &keyring, &effective)?;
+        }
+        if before.socketmax.get() < after.socketmax.get() {
+            descriptors::suffice_for(after)?;
         }
         if let Err(sentence) = self.listeners().change_to(self, &effective) {
-            self.tls.read_again(&self.store, &self.settings());
+            self.tls.read_again(&self.store, &self.accounts.keyring, &self.settings());
             return Err(sentence);
         }
         systemd::status(&self.listeners().doors());

@@ -7,6 +7,7 @@ use super::stream::Stream;
 use super::tls::Protocol;
 use crate::address::Address;
 use crate::auth::{ChannelBinding, ntlm};
+use crate::log::Quoted;
 use crate::message::Uid;
 use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
 use crate::random;
@@ -211,7 +212,8 @@ impl Driver {
     }
 
     fn welcome(&mut self, outcome: Result<Login<Maildrop>, Fault>) -> Event<'static> {
-        let refused = |why: &str| log::warn!("login refused: \"{}\" {why}, from {}", self.name, self.peer);
+        let refused =
+            |why: &str| log::warn!("login refused: {} {why}, from {}", Quoted(&self.name), self.peer);
         match outcome {
             Ok(Login::Welcome(maildrop)) if !self.may_log_in(maildrop.address()) => {
                 refused("comes too soon after the last time");
@@ -237,7 +239,8 @@ impl Driver {
                 Event::LoggedIn(Login::Welcome(totals))
             }
             Ok(Login::WrongCredentials) => {
-                log::warn!("login refused: wrong name or password for \"{}\" from {}", self.name, self.peer);
+                let name = Quoted(&self.name);
+                log::warn!("login refused: wrong name or password for {name} from {}", self.peer);
                 self.service.guard.failed(self.peer, &self.name, Instant::now());
                 Event::LoggedIn(Login::WrongCredentials)
             }

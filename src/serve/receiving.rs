@@ -20,13 +20,14 @@ use std::time::{Duration, Instant};
 const LEAST_OCTETS_PER_SECOND: u64 = 1024;
 
 /// Serves one client to its end, which comes between two messages when the service ends. An error is the client's going
-/// without a word. `stranger` is what the client counts as while it sends no text; none if it is trusted.
+/// without a word. `stranger` is what the client at this address counts as while it sends no text; none if
+/// it is trusted.
 pub async fn serve(
     service: Arc<Service>,
     mut connection: Connection,
     dialect: Dialect,
-    peer: IpAddr,
-    stranger: Option<&Stranger>,
+    peer: Peer,
+    stranger: Option<(IpAddr, &Stranger)>,
 ) -> io::Result<()> {
     let settings = service.settings();
     let policy = Policy {
@@ -36,7 +37,7 @@ pub async fn serve(
         message_octets_max: settings.maxmessagesize.octets(),
         tls: if dialect == Dialect::Smtp { Tls::Offered } else { Tls::NotOffered },
     };
-    let mut session = Session::new(policy, Peer::Ip(peer));
+    let mut session = Session::new(policy, peer);
     let mut driver = Driver {
         spooling: Spooling::new(service.mailroot.dir.clone()),
         pace: Pace::new(Instant::now(), settings.idletimeout.duration()),
@@ -74,9 +75,9 @@ enum Ended {
 
 struct Driver<'a> {
     service: Arc<Service>,
-    peer: IpAddr,
-    /// None where the client is trusted.
-    stranger: Option<&'a Stranger>,
+    peer: Peer,
+    /// With its address; none where the client is trusted.
+    stranger: Option<(IpAddr, &'a Stranger)>,
     hostname: &'a str,
     spooling: Spooling,
     pace: Pace,
@@ -129,7 +130,7 @@ impl Driver<'_> {
         if is_idle {
             // RSET drops a message that came in chunks.
             self.spooling.clear();
-            self.stranger.inspect(|stranger| stranger.rejoin_crowd());
+            self.stranger.inspect(|(_, stranger)| stranger.rejoin_crowd());
         }
         let line = connection.line(octets_max, |line, out| session.handle(Event::Line(line), out));
         let ending = async {
@@ -147,15 +148,20 @@ impl Driver<'_> {
             Ok(verdict) => verdict,
             Err(fault) => return unavailable(fault),
         };
-        let refused = |why| log::info!("recipient <{path}> refused: {why}, from {}", self.peer);
+        let refused = |why| match self.peer {
+            Peer::Ip(ip) => log::info!("recipient <{path}> refused: {why}, from {ip}"),
+            Peer::Local => log::info!("recipient <{path}> refused: {why}, from this machine"),
+        };
         match verdict {
             Recipient::Accepted => {}
             Recipient::NotLocal => refused("its domain is not served here"),
             Recipient::NoSuchMailbox => refused("no such mailbox"),
             Recipient::OverQuota => refused("over quota"),
         }
-        if self.stranger.is_some() && verdict.is_wrong() {
-            let wait = self.service.harvest.wrong(self.peer, Instant::now());
+        if let Some((peer, _)) = self.stranger
+            && verdict.is_wrong()
+        {
+            let wait = self.service.harvest.wrong(peer, Instant::now());
             if !wait.is_zero() {
                 Timer::after(wait).await;
             }
@@ -189,7 +195,7 @@ impl Driver<'_> {
         mut receiver: Receiver,
         octets: Option<u64>,
     ) -> io::Result<Receiver> {
-        self.stranger.inspect(|stranger| {
+        self.stranger.inspect(|(_, stranger)| {
             stranger.leave_crowd();
         });
         let mut left = octets;

@@ -10,6 +10,8 @@ use rustix::net::sockopt::set_socket_linger;
 use smol::io::{AsyncRead, AsyncWrite};
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,6 +24,12 @@ pub struct Socket {
 impl Socket {
     pub fn new(stream: Async<TcpStream>) -> Self {
         Self { stream, owes: false }
+    }
+
+    /// A Unix socket. Reading, writing and shutting down are the same system calls as for TCP, and nothing else is asked of it.
+    pub fn of_unix(stream: Async<UnixStream>) -> io::Result<Self> {
+        let descriptor = OwnedFd::from(stream.into_inner()?);
+        Async::new(TcpStream::from(descriptor)).map(Self::new)
     }
 
     pub fn stream(&self) -> &Async<TcpStream> {

@@ -15,6 +15,7 @@
 use super::socket::Socket;
 use super::stream::Stream;
 use crate::certificate;
+use crate::keyring::Keyring;
 use crate::settings::Settings;
 use crate::store::Store;
 use futures_rustls::TlsAcceptor;
@@ -24,9 +25,10 @@ use futures_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use futures_rustls::rustls::{self, ServerConfig};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::{Duration, Instant};
 
 /// How long a handshake may take.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
@@ -63,31 +65,33 @@ struct Files {
     looked: Option<Instant>,
 }
 
-/// A file's path, and what changes when it is written or replaced.
+/// A file's path, and what changes when it is written or replaced, or becomes readable.
 #[derive(PartialEq, Eq)]
 struct FileState {
     path: PathBuf,
-    changed: Option<(SystemTime, u64)>,
+    /// Inode, and when it or its contents last changed, in seconds and nanoseconds.
+    changed: Option<(u64, i64, i64)>,
 }
 
 impl Tls {
-    pub fn new(store: &Store, settings: &Settings) -> Result<Self, String> {
-        let shown = Arc::new(Shown::new(certificate::in_effect(store, settings)?)?);
+    /// With the certificate that the settings name, or one of our own where that cannot be used.
+    pub fn new(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Self, String> {
+        let shown = Arc::new(Shown::new(certificate::at_start(store, keyring, settings)?)?);
         let files = Files { state: states(settings), looked: Some(Instant::now()) };
         Ok(Self { shown: Mutex::new(shown), files: Mutex::new(files) })
     }
 
     /// Reads the certificate that these settings name and shows it from now on; a sentence where it cannot be used.
-    pub fn change_to(&self, store: &Store, settings: &Settings) -> Result<(), String> {
+    pub fn change_to(&self, store: &Store, keyring: &Keyring, settings: &Settings) -> Result<(), String> {
         let state = states(settings);
-        let shown = Shown::new(certificate::in_effect(store, settings)?)?;
+        let shown = Shown::new(certificate::in_effect(store, keyring, settings)?)?;
         *self.shown.lock().expect("no holder of this lock panics") = Arc::new(shown);
         *self.lock() = Files { state, looked: Some(Instant::now()) };
         Ok(())
     }
 
     /// Reads the files again if they have changed since.
-    pub fn look_at_files(&self, store: &Store, settings: &Settings, now: Instant) {
+    pub fn look_at_files(&self, store: &Store, keyring: &RwLock<Keyring>, settings: &Settings, now: Instant) {
         {
             let mut files = self.lock();
             let is_due =
@@ -102,11 +106,12 @@ impl Tls {
             }
             files.state = state;
         }
-        self.read_again(store, settings);
+        self.read_again(store, keyring, settings);
     }
 
-    pub fn read_again(&self, store: &Store, settings: &Settings) {
-        match self.change_to(store, settings) {
+    pub fn read_again(&self, store: &Store, keyring: &RwLock<Keyring>, settings: &Settings) {
+        let keyring = keyring.read().expect("no holder of this lock panics");
+        match self.change_to(store, &keyring, settings) {
             Ok(()) => log::info!("the TLS certificate was read again"),
             Err(why) => log::error!("the TLS certificate from before stays in use: {why}"),
         }
@@ -140,7 +145,7 @@ impl Tls {
 
 fn states(settings: &Settings) -> Vec<FileState> {
     let state = |path: &std::path::Path| FileState {
-        changed: fs::metadata(path).ok().and_then(|meta| Some((meta.modified().ok()?, meta.len()))),
+        changed: fs::metadata(path).ok().map(|meta| (meta.ino(), meta.ctime(), meta.ctime_nsec())),
         path: path.to_owned(),
     };
     [settings.tlscert.get(), settings.tlskey.get()].into_iter().flatten().map(state).collect()

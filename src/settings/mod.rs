@@ -77,6 +77,8 @@ pub enum Place {
     Store,
     /// `mailroot`: in the pointer file, since the store cannot say where it is.
     Pointer,
+    /// `user`: it is the owner of the mail store.
+    Owner,
     /// `socket`: four settings under one name.
     Sockets,
 }
@@ -163,7 +165,11 @@ settings! {
     smtpport: Whole<0, 65535> = Whole::new(25), "25", AtOnce,
         "TCP port on which mail is taken by SMTP; 0 is off";
     lmtpport: Whole<0, 65535> = Whole::new(24), "24", AtOnce,
-        "TCP port of the loopback addresses on which mail is taken by LMTP; 0 is off";
+        "TCP port on which this machine and lmtpfrom hand mail over by LMTP; 0 is off";
+    lmtpfrom: Networks = Networks::default(), "none", AtOnce,
+        "Networks of other machines that may hand mail over by LMTP";
+    lmtpsocket: FilePath = FilePath::none(), "none", AtOnce,
+        "Unix socket on which mail is taken by LMTP, as Postfix likes it";
     logging: Logging = Logging::Warnings, "2", AtOnce,
         "What is written to the log";
     domainrole: DomainRole = DomainRole::Standalone, "standalone", AtOnce,
@@ -235,9 +241,20 @@ static SOCKET: Key = Key {
 /// The settings that `socket` sets, in the order in which they are typed.
 const FOUR_SOCKETS: [&str; 4] = ["socketbacklog", "socketmax", "socketmin", "socketthreshold"];
 
+static USER: Key = Key {
+    name: "user",
+    aliases: &[],
+    allowed: || "a user of this machine, by name or number".to_owned(),
+    default: "the owner of the mail store",
+    effect: Effect::NextStart,
+    help: "User that the service becomes when root starts it; setting it gives the mail store to that user",
+    kind: Kind::Text,
+    place: Place::Owner,
+};
+
 /// All keys, in the order in which they are shown.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    std::iter::once(&MAILROOT).chain(STORED).chain(std::iter::once(&SOCKET))
+    [&MAILROOT, &USER].into_iter().chain(STORED).chain(std::iter::once(&SOCKET))
 }
 
 /// The key of that name or alias, in any case.
@@ -290,13 +307,20 @@ impl Settings {
     pub fn with(&self, key: &Key, typed: &[String]) -> Result<Self, Refused> {
         let mut settings = self.clone();
         match key.place {
-            Place::Pointer => panic!("mailroot does not lie in the store"),
-            Place::Store if key.name == "tlscert" && typed.len() == 2 => {
+            Place::Pointer | Place::Owner => panic!("{} does not lie in the store", key.name),
+            // A certificate comes with its key: the one named with it, or the one in the same file.
+            Place::Store if key.name == "tlscert" && matches!(typed.len(), 1 | 2) => {
                 settings.read_typed(key, &typed[0])?;
-                settings.read_typed(find("tlskey").expect("it is a key"), &typed[1])?;
+                let file = typed.get(1).map_or(DEFAULT, String::as_str);
+                settings.read_typed(find("tlskey").expect("it is a key"), file)?;
             }
             Place::Store => settings.read_typed(key, &typed.join(" "))?,
             Place::Sockets => {
+                let defaults = [DEFAULT; 4].map(str::to_owned);
+                let typed = match typed {
+                    [word] if word.eq_ignore_ascii_case(DEFAULT) => &defaults[..],
+                    typed => typed,
+                };
                 let typed: &[String; 4] = typed.try_into().map_err(|_| {
                     refused("socket takes four values", "winpop set socket BACKLOG MAX MIN THRESHOLD")
                 })?;

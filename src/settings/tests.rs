@@ -40,6 +40,8 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("postmaster", &["ann@example.com", ""], &["ann", "a..b@example.com"]),
         ("listen", &["*", "127.0.0.1", "127.0.0.1 ::1"], &["", "eth0"]),
         ("plaintext", &["tls", "ALWAYS", "192.168.7.0/24 10.0.0.0/8"], &["", "never"]),
+        ("lmtpfrom", &["none", "192.168.7.0/24"], &["", "*"]),
+        ("lmtpsocket", &["/run/winpop/lmtp", ""], &["lmtp", "/a\nb"]),
         ("proxyfrom", &["none", "192.168.7.0/24 10.0.0.0/8", "::1"], &["", "tls"]),
     ];
     for (name, good, bad) in table {
@@ -171,4 +173,17 @@ fn what_is_allowed_but_unwise_is_advised_against() {
     assert!(advice("plaintext", "always") && !advice("plaintext", "10.0.0.0/8"));
     assert_eq!(advice("threadcount", "32"), cpus() < 32);
     assert!(!advice("threadcount", "1"));
+}
+
+#[test]
+fn a_certificate_named_alone_brings_its_own_key() {
+    let tlscert = find("tlscert").ok().unwrap();
+    let set = |settings: &Settings, typed: &[&str]| {
+        let typed: Vec<String> = typed.iter().map(|word| (*word).to_owned()).collect();
+        settings.with(tlscert, &typed).ok().unwrap()
+    };
+    let both = set(&Settings::default(), &["/a/cert.pem", "/a/key.pem"]);
+    assert!(both.tlskey.get().is_some());
+    assert!(set(&both, &["/b/both.pem"]).tlskey.get().is_none());
+    assert_eq!(set(&both, &["default"]), Settings::default());
 }

@@ -69,7 +69,7 @@ pub use quota::of_mailbox as quota_of_mailbox;
 pub use repair::{LostMessage, RepairReport};
 #[cfg(any(test, fuzzing))]
 pub use rows::fuzz_rows;
-pub use rows::{CertificateRow, DomainRow};
+pub use rows::{CertificateRow, DomainRow, PrivateKey};
 #[cfg(any(test, fuzzing))]
 pub use salvage::fuzz_tree;
 pub use writer::Pending;

@@ -7,7 +7,7 @@
 //! A row type changes by getting a new version beside the old one, and a conversion; never in place.
 
 use crate::auth::password::Credential;
-use crate::auth::seal::KeyId;
+use crate::auth::seal::{KeyId, Sealed};
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
 
@@ -52,7 +52,6 @@ impl Row for Counts {}
 impl Row for QuotaRow {}
 impl Row for MessageRow {}
 impl Row for TextRow {}
-impl Row for CertificateRow {}
 impl Row for StoreRow {}
 
 /// A domain. Key: its name.
@@ -160,14 +159,56 @@ pub struct TextRow {
 }
 
 /// A certificate that was made here, with its key.
-#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, PartialEq, Encode, Decode)]
 pub struct CertificateRow {
     /// X.509, DER.
     pub certificate: Vec<u8>,
-    /// PKCS #8, DER.
-    pub key: Vec<u8>,
+    pub key: PrivateKey,
     /// The name of this host when it was made.
     pub hostname: String,
+}
+
+/// A private key: PKCS #8, DER.
+#[derive(Clone, PartialEq, Encode, Decode)]
+pub enum PrivateKey {
+    /// As version 1 of the row has it.
+    Clear(Vec<u8>),
+    Sealed(Sealed),
+}
+
+/// The versions of [`CertificateRow`]. The first one has its key in clear.
+#[derive(Encode, Decode)]
+enum CertificateVersions {
+    V1 { certificate: Vec<u8>, key: Vec<u8>, hostname: String },
+    V2(CertificateRow),
+}
+
+impl Row for CertificateRow {
+    fn to_row(&self) -> Vec<u8> {
+        let version = match self.clone() {
+            Self { certificate, key: PrivateKey::Clear(key), hostname } => {
+                CertificateVersions::V1 { certificate, key, hostname }
+            }
+            sealed => CertificateVersions::V2(sealed),
+        };
+        bincode::encode_to_vec(version, coding()).expect("encoding into memory does not fail")
+    }
+
+    fn from_row(row: &[u8]) -> Result<Self, BadRow> {
+        match bincode::decode_from_slice(row, coding()) {
+            Ok((CertificateVersions::V1 { certificate, key, hostname }, consumed))
+                if consumed == row.len() =>
+            {
+                Ok(Self { certificate, key: PrivateKey::Clear(key), hostname })
+            }
+            Ok((CertificateVersions::V2(sealed @ Self { key: PrivateKey::Sealed(_), .. }), consumed))
+                if consumed == row.len() =>
+            {
+                Ok(sealed)
+            }
+            _ => Err(BadRow),
+        }
+    }
 }
 
 /// What is counted of the whole store, and the ids given out.
@@ -237,6 +278,26 @@ mod tests {
             Ok(MessageHead { octets: 9, tag: 5, received: 1, surrogate_octets: Some(8) })
         );
         assert_eq!(MessageRow::from_row(&row), Ok(message));
+    }
+
+    #[test]
+    fn a_certificate_of_the_first_version_is_read_and_its_key_is_sealed_in_the_second() {
+        let clear = CertificateRow {
+            certificate: vec![1, 2, 3],
+            key: PrivateKey::Clear(vec![4, 5]),
+            hostname: "a.example".to_owned(),
+        };
+        // Version, then three lengths with what they are of.
+        let row = clear.to_row();
+        let lengths =
+            [&3u64.to_le_bytes()[..], &[1, 2, 3], &2u64.to_le_bytes(), &[4, 5], &9u64.to_le_bytes()];
+        assert_eq!(row, [&0u32.to_le_bytes()[..], &lengths.concat(), b"a.example"].concat());
+        assert!(CertificateRow::from_row(&row) == Ok(clear.clone()));
+        let key = crate::auth::seal::Key::new([7; 32]);
+        let sealed = key.seal_private_key(&[4, 5], &[1, 2, 3], [0; 24]);
+        let sealed = CertificateRow { key: PrivateKey::Sealed(sealed), ..clear };
+        assert_eq!(sealed.to_row()[..4], 1u32.to_le_bytes());
+        assert!(CertificateRow::from_row(&sealed.to_row()) == Ok(sealed));
     }
 
     #[test]

@@ -15,9 +15,11 @@ mod system {
     mod harness;
     mod health;
     mod live;
+    mod lmtp;
     mod maildrop;
     mod pop3;
     mod postmaster;
+    mod privileges;
     mod receiving;
     mod restore;
     mod shutdown;
@@ -26,6 +28,7 @@ mod system {
     mod start;
     mod strangers;
     mod surrogate;
+    mod terminal;
     mod tls;
     mod winpop;
 }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 /// The parts, from the bottom up: each may import those of the rows above it here, and nothing else. The first two rows are
 /// the vocabulary. So `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and `admin`
 /// does not know whether a service runs.
-const LAYERS: [&[&str]; 11] = [
-    &["address", "message", "nearest", "random", "replace", "units", "verdict"],
+const LAYERS: [&[&str]; 12] = [
+    &["address", "message", "nearest", "random", "replace", "units", "user", "verdict"],
     &["envelope", "mailroot"],
     &["auth", "settings", "wire"],
     &["log", "pop3", "smtp", "store"],
-    &["certificate", "intake", "keyring"],
+    &["intake", "keyring"],
+    &["certificate"],
     &["admin"],
     &["control"],
     &["serve"],

@@ -18,6 +18,8 @@ def content(lines):
 
 port, user, password, directory = sys.argv[1:]
 maildrop = poplib.POP3("127.0.0.1", int(port), timeout=60)
+# Headers come as they are stored, not as surrogates.
+maildrop.utf8()
 maildrop.user(user)
 maildrop.pass_(password)
 

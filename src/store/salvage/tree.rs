@@ -250,3 +250,33 @@ pub fn fuzz_tree(octets: &[u8]) {
     }
     trees.scan(space.len() as u64, 12, &|key, _| key.len() == 12, &mut is_bounded);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages with the first octets of leaves and branches, numbers that lead to each other, and noise.
+    #[test]
+    fn whatever_the_pages_hold_a_walk_ends() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for _ in 0..3_000 {
+            let pages = rng.usize(1..6);
+            let mut octets = u64::to_le_bytes(rng.u64(..pages as u64)).to_vec();
+            for _ in 0..pages {
+                let mut page = vec![0; PAGE as usize];
+                page[0] = rng.u8(..4);
+                page[2] = rng.u8(..8);
+                for at in (4..200).step_by(4) {
+                    let word = if rng.bool() { rng.u32(..PAGE as u32) } else { rng.u32(..) >> rng.u32(..32) };
+                    page[at..at + 4].copy_from_slice(&word.to_le_bytes());
+                }
+                if rng.bool() {
+                    let table = 8 + rng.usize(..100);
+                    page[table] = NORMAL_TABLE;
+                }
+                octets.extend_from_slice(&page);
+            }
+            fuzz_tree(&octets);
+        }
+    }
+}

@@ -73,10 +73,26 @@ fn comes_back(name: &str, sent: impl Fn(&Service, &Scratch, &[Sample])) {
     assert_eq!(by_poplib.len(), samples.len());
     for ((sample, (octets, text)), by_curl) in samples.iter().zip(&by_poplib).zip(&by_curl) {
         assert_eq!(text.len(), *octets, "{} has the octets that LIST says", sample.name());
-        assert!(text == by_curl, "{} is the same by both clients", sample.name());
+        // curl cannot say UTF8, and gets a surrogate of a header in it: in ASCII, with the same body.
+        if header_is_utf8(text) {
+            let (header, body) = header_and_body(by_curl);
+            assert!(header.is_ascii() && body == header_and_body(text).1, "{} for curl", sample.name());
+        } else {
+            assert!(text == by_curl, "{} is the same by both clients", sample.name());
+        }
         hold(sample, text, &mailbox);
     }
     service.end();
+}
+
+fn header_and_body(text: &[u8]) -> (&[u8], &[u8]) {
+    let end = text.windows(4).position(|octets| octets == b"\r\n\r\n");
+    text.split_at(end.map_or(text.len(), |at| at + 4))
+}
+
+fn header_is_utf8(text: &[u8]) -> bool {
+    let header = header_and_body(text).0;
+    !header.is_ascii() && std::str::from_utf8(header).is_ok()
 }
 
 /// The octets that LIST says, and the text, of each message.

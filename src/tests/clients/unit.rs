@@ -1,5 +1,8 @@
 //! The README's unit, run by systemd, and its chapters typed by root while that unit serves.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::machine::{BUILT, Machine};
 use super::readme::{Block, blocks, commands_of_root};
 
@@ -134,6 +137,67 @@ taken.accept()'",
     assert_eq!(machine.run("systemctl show --value --property=StartLimitIntervalUSec pop3svc"), "0\n");
     machine.run("systemctl stop other");
     wait_until_active(&machine);
+}
+
+/// A certificate for this name with its key, in PEM format.
+fn certificate(name: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("it can be made");
+    (pem("CERTIFICATE", made.cert.der()), pem("PRIVATE KEY", &made.signing_key.serialize_der()))
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+#[test]
+fn certbots_certificate_is_copied_for_the_service_and_shown() {
+    let Some(machine) = installed("certbot") else { return };
+    let (lineage, hook) =
+        ("/etc/letsencrypt/live/mail.example.com", "/etc/letsencrypt/renewal-hooks/deploy/pop3svc");
+    // Only root may enter certbot's directories.
+    machine.run(&format!("umask 077; mkdir -p {lineage} $(dirname {hook})"));
+    let issue = |name: &str| {
+        let (certificate, key) = certificate(name);
+        machine.write(&format!("{lineage}/fullchain.pem"), &certificate);
+        machine.write(&format!("{lineage}/privkey.pem"), &key);
+        certificate
+    };
+    // In one line: programs break it differently.
+    let shown = || {
+        let script = "import ssl; print(ssl.get_server_certificate((\"127.0.0.1\", 995)))";
+        machine.run(&format!("python3 -c '{script}'")).split_whitespace().collect::<String>()
+    };
+    let in_one_line = |text: &str| text.split_whitespace().collect::<String>();
+    let first = in_one_line(&issue("first.example"));
+    let blocks = blocks();
+    let script = blocks.iter().find(|block| block.text.contains("RENEWED_LINEAGE") && block.mark == "text");
+    machine.write(hook, &script.expect("it is there").text);
+    type_as_root(&machine, &commands_of_root(&blocks, "chmod +x"));
+    assert_eq!(shown(), first);
+    let mode = machine.run("stat --format='%U:%G %a' /etc/pop3svc/tls.pem");
+    assert_eq!(mode, "root:winpop 640\n");
+    // A renewal, and that of another certificate.
+    let second = in_one_line(&issue("second.example"));
+    machine.run(&format!("RENEWED_LINEAGE=/etc/letsencrypt/live/other.example {hook}"));
+    assert_eq!(shown(), first);
+    machine.run(&format!("RENEWED_LINEAGE={lineage} {hook}"));
+    // The files are looked at once a second.
+    assert!((0..200).any(|_| shown() == second));
+
+    let refused =
+        machine.outcome(&format!("winpop set tlscert {lineage}/fullchain.pem {lineage}/privkey.pem"));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("the user winpop may not read it"), "{said}");
+    // A key of another certificate does not keep the unit from starting, and is told.
+    let ((one, _), (_, other)) = (certificate("one.example"), certificate("other.example"));
+    machine.write("/etc/pop3svc/tls.pem", &(one.clone() + &other));
+    machine.run("systemctl restart pop3svc && systemctl is-active pop3svc");
+    let log = machine.run("journalctl --output=cat --unit=pop3svc --priority=crit");
+    assert!(log.contains("the key is not that of the certificate"), "{log}");
+    assert_ne!(shown(), in_one_line(&one));
+    machine.run("winpop set tlscert default");
 }
 
 fn wait_until_active(machine: &Machine) {

@@ -28,7 +28,10 @@ fn restored(file: &Path) -> Site {
 fn contents_in(site: &mut Site) -> Vec<Vec<u8>> {
     let service = site.start();
     let contents = service.log_in(BOB).contents().unwrap();
-    service.stop();
+    service.terminate();
+    let (status, log) = service.wait();
+    // The key was not copied with the data file, and the service says so.
+    assert!(status.success() && !log.contains("panicked") && log.contains("winpop.key is missing"), "{log}");
     contents
 }
 

@@ -3,6 +3,9 @@
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use super::harness::PATIENCE;
 use super::tls;
@@ -28,6 +31,14 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
+        Self::over(stream.try_clone()?, stream)
+    }
+
+    /// Over a Unix socket, which reads, writes and shuts down like one of TCP.
+    pub fn connect_to_unix(path: &Path) -> io::Result<Self> {
+        let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(path)?));
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         Self::over(stream.try_clone()?, stream)
     }
 
@@ -197,7 +208,10 @@ pub struct Lmtp {
 
 impl Lmtp {
     pub fn connect(port: u16) -> io::Result<Self> {
-        let mut client = Client::connect(port)?;
+        Self::greeted(Client::connect(port)?)
+    }
+
+    pub fn greeted(mut client: Client) -> io::Result<Self> {
         client.line()?;
         client.send(b"LHLO test.example\r\n")?;
         while client.line()?.starts_with("250-") {}

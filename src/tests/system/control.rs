@@ -39,7 +39,7 @@ fn forged_frames_are_refused_and_the_service_goes_on() {
         (frame(1 << 20, b"short"), false),
         (frame(3, b"abc"), true),
         (frame(8, b"\xff\xff\xff\x7f\0\0\0\0"), true),
-        (frame(4, b"\x03\0\0\0"), true),
+        (frame(4, b"\x04\0\0\0"), true),
         (frame(0, b""), true),
         (b"GET / HTTP/1.0\r\n\r\n".to_vec(), true),
         (b"ab".to_vec(), false),
@@ -50,7 +50,7 @@ fn forged_frames_are_refused_and_the_service_goes_on() {
     let mut rng = fastrand::Rng::with_seed(11);
     for _ in 0..200 {
         let body: Vec<u8> = (0..rng.usize(..64)).map(|_| rng.u8(..)).collect();
-        answer(&site, &frame(body.len() as u32, &[&3u32.to_le_bytes()[..], &body].concat()));
+        answer(&site, &frame(body.len() as u32, &[&4u32.to_le_bytes()[..], &body].concat()));
     }
     assert!(site.winpop(&["list"]).contains("example.com"));
     let session = service.log_in(BOB);
@@ -204,7 +204,7 @@ fn another_user_is_refused() {
     fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
     // A request to verify everything, which a friend would get an answer to.
     let script = "$SIG{PIPE} = 'IGNORE'; use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0) or die; connect($s, sockaddr_un($ARGV[0])) or die; \
-                  syswrite($s, pack('VVV', 8, 3, 2)); my $n = sysread($s, my $got, 100); print \"got \", $n // 'none';";
+                  syswrite($s, pack('VVV', 8, 4, 2)); my $n = sysread($s, my $got, 100); print \"got \", $n // 'none';";
     let done =
         finish(site.program(Path::new("/usr/bin/perl")).args(["-e", script]).arg(&socket).uid(NOBODY), b"");
     assert!(done.output == "got 0" || done.output == "got none", "{done:?}");

@@ -55,7 +55,7 @@ fn is_without_tls(transcript: &Transcript) -> bool {
 }
 
 /// The address from which this machine would speak to others; no packet is sent.
-fn address_of_this_machine() -> Option<IpAddr> {
+pub fn address_of_this_machine() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     // An address for documentation (RFC 5737).
     socket.connect("198.51.100.1:9").ok()?;

@@ -1,9 +1,13 @@
 //! SIGTERM ends the service gracefully; a second one ends it at once.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Client, Pop3};
-use super::harness::{Service, Site, eventually};
+use super::harness::{PASSWORD, PROGRAM, Service, Site, eventually};
 
 const BOB: &str = "bob@example.com";
 
@@ -122,4 +126,39 @@ fn without_sessions_the_grace_is_not_waited_for() {
     let session = service.log_in(BOB);
     session.quit().unwrap();
     service.stop();
+}
+
+#[test]
+fn with_nobody_reading_the_log_the_service_serves_and_ends() {
+    let site = site_with_two_messages("1");
+    let (mut reader, writer) = io::pipe().unwrap();
+    // Filled to the brim, so that not a line fits in; then blocking as usual for the service.
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    let mut filled = 0;
+    while let Ok(count) = (&writer).write(&[b'x'; 512]) {
+        filled += count;
+    }
+    fcntl_setfl(&writer, flags).unwrap();
+    let mut command = site.program(Path::new(PROGRAM));
+    let mut child = command.arg("serve").stderr(writer).spawn().unwrap();
+    drop(command);
+    let ports = site.ports();
+    let mut session = None;
+    eventually("it serves", || {
+        session = Pop3::connect(ports.pop3).ok();
+        session.is_some()
+    });
+    let mut session = session.unwrap();
+    assert!(session.log_in(BOB, "wrong").unwrap().starts_with("-ERR"));
+    assert!(session.log_in(BOB, PASSWORD).unwrap().starts_with("+OK"));
+    assert_eq!(session.count().unwrap(), 2);
+    assert!(site.winpop(&["list"]).contains("example.com"));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    // Reading begins only when the process has ended.
+    assert!(child.wait().unwrap().success());
+    let mut log = Vec::new();
+    reader.read_to_end(&mut log).unwrap();
+    assert_eq!(log, vec![b'x'; filled]);
+    site.assert_clean();
 }

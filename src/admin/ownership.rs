@@ -1,0 +1,93 @@
+//! `set user`: who owns the mail store, which is the user that the service becomes when root starts it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::path::Path;
+
+use super::Context;
+use super::commands::Set;
+use super::configure::DEFAULT;
+use super::reply::{Changed, Code, Refusal, Reply};
+use crate::mailroot::MailRoot;
+use crate::user::User;
+
+/// The names that the files of a mail store, and drafts of them, begin with.
+const OURS: [&str; 3] = ["winpop.", ".winpop.", ".incoming-"];
+
+/// The owner of the mail store directory.
+pub fn owner(mailroot: &MailRoot) -> Option<User> {
+    fs::metadata(&mailroot.dir).ok().map(|dir| User::of_id(dir.uid(), dir.gid()))
+}
+
+/// Gives the mail store to another user.
+pub fn set_user(set: &Set, context: &Context) -> Result<Reply, Refusal> {
+    let dir = &context.mailroot.dir;
+    let present = owner(context.mailroot)
+        .ok_or_else(|| Refusal::fault(format!("{} cannot be looked at", dir.display())))?;
+    let user = match &set.values[..] {
+        [word] if word.eq_ignore_ascii_case(DEFAULT) => present.clone(),
+        [typed] => User::named(typed).ok_or_else(|| {
+            Refusal::new(Code::Value, format!("there is no user \"{typed}\" on this machine"))
+                .with_hint("To make one: useradd --system --shell /usr/sbin/nologin winpop")
+        })?,
+        _ => return Err(Refusal::new(Code::Usage, "user is one user")),
+    };
+    if context.service.is_some() && user.uid != present.uid {
+        return Err(Refusal::new(Code::Busy, "the user cannot be changed while the service runs")
+            .with_hint("Stop the service and try again"));
+    }
+    // Also for the present owner: what lies in the directory may be another's, as after a copy by root.
+    if context.service.is_none() {
+        give(dir, &user).map_err(|error| {
+            let refusal =
+                Refusal::fault(format!("{} cannot be given to the user {user}: {error}", dir.display()));
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => refusal.with_hint("Run the command as root"),
+                _ => refusal,
+            }
+        })?;
+    }
+    Ok(Changed::new("set", &"user", format!("user is now {user}")).into())
+}
+
+/// The directory comes last: as long as it is not given, another attempt begins anew.
+fn give(dir: &Path, user: &User) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if is_ours(&entry.file_name()) {
+            lchown(entry.path(), Some(user.uid), Some(user.gid))?;
+        }
+    }
+    lchown(dir, Some(user.uid), Some(user.gid))
+}
+
+fn is_ours(name: &OsStr) -> bool {
+    OURS.iter().any(|ours| name.as_encoded_bytes().starts_with(ours.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_beside_a_mail_store_stays_whose_it_is() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: it takes root to give a file to another user");
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("pop3svc-ownership-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        for name in ["winpop.db", "winpop.key", ".winpop.db.1.0.unfinished", "letters"] {
+            fs::write(dir.join(name), "").unwrap();
+        }
+        give(&dir, &User::of_id(12_345, 54_321)).unwrap();
+        let owner = |path: &Path| (fs::metadata(path).unwrap().uid(), fs::metadata(path).unwrap().gid());
+        for name in ["", "winpop.db", "winpop.key", ".winpop.db.1.0.unfinished"] {
+            assert_eq!(owner(&dir.join(name)), (12_345, 54_321), "{name}");
+        }
+        assert_eq!(owner(&dir.join("letters")), (0, 0));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

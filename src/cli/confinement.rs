@@ -1,0 +1,174 @@
+//! Least privilege: what the service gives up before it opens the mail store and starts its first thread.
+//!
+//! - Started by root, it becomes the owner of the mail store directory: user, group, and the further groups of that user.
+//! - Of the capabilities it keeps CAP_NET_BIND_SERVICE, if it has it, so that `winpop set port` can take a port below 1024
+//!   while it runs. It cannot be passed on to another program.
+//! - It gains no privileges by executing a program, and it is not dumpable: it leaves no core file, and no other process of
+//!   the same user can look into its memory.
+//! - Landlock, where the kernel has it, lets it write to files and make them below the mail store directory alone (and where
+//!   its key file lies, if that is named elsewhere), and execute nothing. Elsewhere it may make a socket and remove a file, as
+//!   far as permissions let it: `lmtpsocket` may name any place, and Landlock does not tell the removal of a socket from that
+//!   of another file. Reading is left to permissions too: certificates may lie anywhere. What an administrator has a backup
+//!   written to comes as an open file, which this does not concern.
+//!
+//! All of this belongs to threads: one that is already running would keep what it has.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError,
+    RulesetStatus,
+};
+use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
+use crate::admin::Refusal;
+use crate::keyring;
+use crate::mailroot::MailRoot;
+use crate::user::User;
+
+/// The newest rules of Landlock that are asked for; an older kernel enforces those of them that it knows.
+const LANDLOCK: ABI = ABI::V5;
+
+/// Gives up what the service does not need, and returns what is to be said of it once there is a log. Where there is no
+/// mail store directory nothing is done: there is nothing to serve.
+pub fn confine(mailroot: &MailRoot) -> Result<Vec<String>, Refusal> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| Refusal::fault(format!("{what}: {error}"));
+    let dir = &mailroot.dir;
+    let Some(directory) = fs::metadata(dir).ok().filter(Metadata::is_dir) else { return Ok(Vec::new()) };
+    let owner = User::of_id(directory.uid(), directory.gid());
+    if rustix::process::geteuid().is_root() && owner.uid != 0 {
+        become_user(&owner)
+            .map_err(|error| failed(&format!("the service cannot run as the user {owner}"), &error))?;
+    }
+    give_up_capabilities().map_err(|error| failed("privileges cannot be given up", &error))?;
+    let writable = [Some(dir.clone()), keyring::directory_elsewhere(mailroot)];
+    let mut notes = Vec::new();
+    match confine_files(&writable.into_iter().flatten().collect::<Vec<PathBuf>>()) {
+        Ok(RulesetStatus::NotEnforced) => {
+            notes.push(
+                "the kernel has no Landlock: only permissions confine what the service writes".to_owned(),
+            );
+        }
+        Ok(_) => {}
+        Err(error) => return Err(failed("Landlock", &error)),
+    }
+    if rustix::process::geteuid().is_root() {
+        notes.push(format!(
+            "the service runs as root without its privileges, because {} belongs to root. To run it as another user: winpop \
+             set user NAME",
+            dir.display()
+        ));
+    }
+    Ok(notes)
+}
+
+/// Makes this thread one of that user. It keeps the capabilities that it may use, for [`give_up_capabilities`] to choose from.
+fn become_user(user: &User) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let groups: Vec<Gid> = user.groups.iter().map(|id| Gid::from_raw(*id)).collect();
+    // While it still may: the bounding set holds what a program that is executed could get back.
+    give_up_bounding_set()?;
+    set_keep_capabilities(true)?;
+    set_thread_groups(&groups)?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}
+
+fn give_up_capabilities() -> io::Result<()> {
+    give_up_bounding_set()?;
+    clear_ambient_capability_set()?;
+    let kept = capabilities(None)?.permitted & CapabilitySet::NET_BIND_SERVICE;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    match set_capabilities(None, sets) {
+        // A filter of system calls may forbid it. With no others left there is nothing more to give up.
+        Err(rustix::io::Errno::PERM) if capabilities(None)?.permitted == kept => {}
+        outcome => outcome?,
+    }
+    set_no_new_privs(true)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
+/// Needs CAP_SETPCAP; a process without it could not get anything back either, having given up new privileges.
+fn give_up_bounding_set() -> io::Result<()> {
+    if !capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
+        return Ok(());
+    }
+    for bit in 0..u64::BITS {
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
+            Ok(()) => {}
+            // The kernel knows none from here on.
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Lets this thread write below these directories alone, and execute nothing.
+fn confine_files(writable: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
+    let writing = AccessFs::from_write(LANDLOCK);
+    let mut ruleset = Ruleset::default().handle_access(writing | AccessFs::Execute)?.create()?;
+    let everywhere = (Path::new("/"), AccessFs::MakeSock | AccessFs::RemoveFile);
+    for (directory, allowed) in writable.iter().map(|directory| (&**directory, writing)).chain([everywhere]) {
+        // One that is not there cannot be written to either.
+        if let Ok(directory) = PathFd::new(directory) {
+            ruleset = ruleset.add_rule(PathBeneath::new(directory, allowed))?;
+        }
+    }
+    Ok(ruleset.restrict_self()?.ruleset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("pop3svc-confinement-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// In a thread of its own, which alone is confined.
+    #[test]
+    fn a_confined_thread_writes_in_its_directory_alone_and_executes_nothing() {
+        let (inside, outside) = (scratch("inside"), scratch("outside"));
+        let (readable, directory, elsewhere) = (outside.join("readable"), inside.clone(), outside.clone());
+        fs::write(&readable, "x").unwrap();
+        let status = std::thread::spawn(move || {
+            let status = confine_files(std::slice::from_ref(&directory)).unwrap();
+            if status == RulesetStatus::NotEnforced {
+                return status;
+            }
+            let denied = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            fs::write(directory.join("draft"), "x").unwrap();
+            fs::rename(directory.join("draft"), directory.join("file")).unwrap();
+            fs::remove_file(directory.join("file")).unwrap();
+            assert_eq!(fs::read_to_string(&readable).unwrap(), "x");
+            denied(fs::write(elsewhere.join("file"), "x").unwrap_err());
+            denied(fs::write(&readable, "y").unwrap_err());
+            drop(std::os::unix::net::UnixListener::bind(elsewhere.join("socket")).unwrap());
+            fs::remove_file(elsewhere.join("socket")).unwrap();
+            denied(fs::create_dir(elsewhere.join("directory")).unwrap_err());
+            denied(Command::new("/bin/true").status().unwrap_err());
+            status
+        });
+        if status.join().unwrap() == RulesetStatus::NotEnforced {
+            assert!(std::env::var_os("CI").is_none(), "the kernel has no Landlock");
+            eprintln!("skipped: the kernel has no Landlock");
+        }
+        fs::write(outside.join("file"), "other threads are not confined").unwrap();
+        [inside, outside].iter().for_each(|dir| fs::remove_dir_all(dir).unwrap());
+    }
+}

@@ -1,0 +1,104 @@
+//! What is asked, and coloured, where somebody sits at a terminal.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use super::harness::{Done, PROGRAM, Site};
+
+const BOB: &str = "bob@example.com";
+
+/// A terminal: the end at which somebody sits, and the end that a program has.
+fn terminal() -> (File, File) {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are pseudo-terminals");
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let theirs = OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    (File::from(ours), theirs)
+}
+
+fn winpop(site: &Site, words: &[&str]) -> Command {
+    let mut command = site.program(Path::new(PROGRAM));
+    command.arg("winpop").args(words).env("TERM", "xterm");
+    command
+}
+
+/// Runs the command with a terminal on which these lines are typed.
+fn typed(site: &Site, words: &[&str], lines: &str) -> Done {
+    let (mut ours, theirs) = terminal();
+    let mut child = winpop(site, words).stdin(OwnedFd::from(theirs)).spawn().unwrap();
+    // What is typed before the question is thrown away where a password is asked for.
+    let mut first = [0];
+    child.stderr.as_mut().unwrap().read_exact(&mut first).unwrap();
+    ours.write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    Done {
+        output: String::from_utf8(output.stdout).unwrap(),
+        errors: String::from_utf8([&first[..], &output.stderr].concat()).unwrap(),
+        exit_code: output.status.code().unwrap(),
+    }
+}
+
+#[test]
+fn who_deletes_a_domain_is_told_how_much_that_is_and_asked() {
+    let site = Site::new();
+    site.add_mailbox(BOB);
+    site.run_with_input(&["deliver", BOB], b"Subject: x\n\ntext\n");
+    let done = typed(&site, &["delete", "example.com"], "n\n");
+    let question = "Delete example.com with its mailboxes (1) and messages (1, ";
+    assert!(done.errors.starts_with(question), "{done:?}");
+    assert!(done.errors.ends_with("nothing was deleted\n") && done.exit_code == 1, "{done:?}");
+    // What is not there is not asked about.
+    let done = typed(&site, &["delete", "example.org"], "");
+    assert!(done.errors.starts_with("winpop: there is no domain example.org"), "{done:?}");
+    let done = typed(&site, &["delete", "example.com"], "y\n");
+    assert_eq!(done.exit_code, 0, "{done:?}");
+    assert_eq!(site.winpop(&["list"]), "There are no domains\n");
+}
+
+#[test]
+fn a_new_password_is_asked_for_twice() {
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let done = typed(&site, &["changepwd", BOB], "one\nother\n");
+    assert!(done.errors.ends_with("winpop: the two passwords are not the same\n"), "{done:?}");
+    let done = typed(&site, &["changepwd", BOB], "other\nother\n");
+    assert_eq!(
+        (done.output.as_str(), done.exit_code),
+        ("Password of bob@example.com changed\n", 0),
+        "{done:?}"
+    );
+    site.winpop(&["changepwd", BOB, super::harness::PASSWORD]);
+    let service = site.start();
+    service.log_in(BOB).quit().unwrap();
+    service.stop();
+}
+
+#[test]
+fn what_should_be_seen_at_once_is_coloured_on_a_terminal_only() {
+    let site = Site::new();
+    site.add_mailbox(BOB);
+    site.winpop(&["lock", BOB]);
+    assert!(!site.winpop(&["list", "example.com"]).contains('\x1b'));
+    for (variable, is_coloured) in [("UNUSED", true), ("NO_COLOR", false)] {
+        let (mut ours, theirs) = terminal();
+        let mut command = winpop(&site, &["list", "example.com"]);
+        command.env_remove("NO_COLOR").env(variable, "1").stdout(OwnedFd::from(theirs));
+        let mut child = command.spawn().unwrap();
+        // Without this the terminal would stay open after the program has ended.
+        command.stdout(Stdio::null());
+        assert!(child.wait().unwrap().success());
+        let mut shown = [0; 4096];
+        let count = ours.read(&mut shown).unwrap();
+        let shown = String::from_utf8_lossy(&shown[..count]);
+        assert!(
+            shown.contains("locked") && shown.contains("\x1b[33mlocked\x1b[0m") == is_coloured,
+            "{shown:?}"
+        );
+    }
+}
