@@ -365,7 +365,9 @@ fn damage_some_row(tables: &mut Tables<'_>, rng: &mut fastrand::Rng) {
                 tables.blob_extents.insert(extent, ()).unwrap();
             } else {
                 let last = tables.blob_extents.last().unwrap().map(|(extent, _)| extent.value());
-                last.map(|extent| drop(tables.blob_extents.remove(extent).unwrap()));
+                if let Some(extent) = last {
+                    tables.blob_extents.remove(extent).unwrap();
+                }
             }
         }
     }
