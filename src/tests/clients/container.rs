@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -17,6 +18,8 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 struct Image {
     variables: Vec<(String, String)>,
     words: Vec<String>,
+    /// User and group, as numbers.
+    user: String,
     /// Where the file with the password is mounted.
     password_file: String,
 }
@@ -25,11 +28,12 @@ fn image() -> Image {
     let blocks = blocks();
     let file = blocks.iter().find(|block| block.mark == "dockerfile").expect("it is there");
     let run = blocks.iter().find(|block| block.text.contains("docker run -d")).expect("it is there");
+    // What comes before this stage is not in the image.
+    let (_, text) = file.text.split_once("FROM scratch\n").expect("an image with nothing else in it");
     let instruction = |name: &str| {
-        let mut lines = file.text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         lines.next().unwrap_or_else(|| panic!("no {name} in the Dockerfile")).to_owned()
     };
-    assert!(file.text.starts_with("FROM scratch\n"));
     let words = ["ENTRYPOINT", "CMD"].map(|name| serde_json::from_str::<Vec<String>>(&instruction(name)));
     let words = words.into_iter().flat_map(|words| words.expect("a list of words")).collect();
     let run: Vec<&str> = run.text.split_whitespace().collect();
@@ -40,16 +44,17 @@ fn image() -> Image {
     let variables = set.map(|text| pair(text).expect("NAME=VALUE")).collect();
     let mounted = options("-v").filter_map(|volume| volume.strip_suffix(":ro")?.split_once(':'));
     let password_file = mounted.map(|(_, inside)| inside.to_owned()).next().expect("a mounted file");
-    Image { variables, words, password_file }
+    Image { variables, words, user: instruction("USER"), password_file }
 }
 
 impl Image {
-    /// The first process of a container on this root directory.
+    /// The first process of a container on this root directory. Docker lets every user of a container have every port.
     fn run(&self, root: &Path) -> Child {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--pid", "--net", "--fork", "--kill-child"]);
         command
-            .args(["sh", "-euc", "ip link set lo up; exec chroot \"$0\" \"$@\""])
+            .args(["sh", "-euc", "ip link set lo up; echo 0 > \"$0\"; exec chroot \"$@\""])
+            .args(["/proc/sys/net/ipv4/ip_unprivileged_port_start", "--userspec", &self.user])
             .arg(root)
             .args(&self.words);
         command.env_clear().env("PATH", PATH).envs(self.variables.clone());
@@ -95,11 +100,16 @@ fn a_container_on_an_empty_volume_makes_what_its_variables_name_and_keeps_it() {
     let root = scratch.path("root");
     let password_file = root.join(&image.password_file[1..]);
     fs::create_dir_all(password_file.parent().expect("a directory")).expect("it can be made");
-    fs::create_dir(root.join("mail")).expect("it can be made");
+    let mail = root.join("mail");
+    fs::create_dir(&mail).expect("it can be made");
+    fs::set_permissions(&mail, fs::Permissions::from_mode(0o700)).expect("it is ours");
+    let (user, group) = image.user.split_once(':').expect("USER:GROUP");
+    chown(&mail, user.parse().ok(), group.parse().ok()).expect("root may do that");
     fs::copy(PROGRAM, root.join("pop3svc")).expect("it can be copied");
     fs::write(&password_file, "secret\n").expect("it can be written");
     let inside = |words: &[&str]| {
-        let words = [&[root.to_str().expect("UTF-8"), "/pop3svc", "--mailroot", "/mail"], words].concat();
+        let root = root.to_str().expect("UTF-8");
+        let words = [&["--userspec", &image.user, root, "/pop3svc", "--mailroot", "/mail"], words].concat();
         scratch.run("chroot", &words, b"")
     };
 

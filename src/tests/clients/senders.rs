@@ -37,11 +37,10 @@ fn swaks_sends_by_smtp_and_lmtp_and_is_refused_what_is_not_served() {
         };
         let sent = swaks("bob@example.com,bob+detail@example.com");
         assert!(sent.status.success(), "{protocol} {pipelined}: {sent:?}");
-        for _ in 0..2 {
-            let text = take(&scratch, &service);
-            assert!(text.ends_with(CONTENT), "{text}");
-            assert!(text.contains(&format!("with {protocol} id ")), "{text}");
-        }
+        // Both are one mailbox, which gets one copy.
+        let text = take(&scratch, &service);
+        assert!(text.ends_with(CONTENT), "{text}");
+        assert!(text.contains(&format!("with {protocol} id ")), "{text}");
         // 24: no recipient was accepted.
         for (recipient, code) in [("nobody@example.com", "550 5.1.1 "), ("bob@example.org", "550 5.7.1 ")] {
             let refused = swaks(recipient);

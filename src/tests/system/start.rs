@@ -67,11 +67,12 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
 fn a_file_in_place_of_the_directory_is_told() {
     let site = Site::without_store();
     fs::write(site.mailroot(), "not a directory").unwrap();
-    let file = site.data_file();
-    assert_refused(&site, &format!("{}: Not a directory (os error 20)", file.display()));
-    let done = site.run(&["quickstart"]);
-    let dir = site.mailroot();
-    assert_one_line(&done, &format!("{} cannot be made: File exists (os error 17)", dir.display()));
+    let sentence = format!(
+        "{:?} is not a directory. Name a directory, such as /srv/mail",
+        site.mailroot().display().to_string()
+    );
+    assert_refused(&site, &sentence);
+    assert_one_line(&site.run(&["quickstart"]), &sentence);
 }
 
 #[test]
