@@ -239,8 +239,13 @@ impl Running {
     /// Serves until SIGTERM or SIGINT, then lets sessions end for the time of `shutdowngrace`. A second signal ends the
     /// wait. See [`signals`] for what bounds the end.
     pub fn run(mut self) {
-        let hearing = self.service.clone();
-        let grace = move || hearing.settings().shutdowngrace.duration();
+        // Its thread outlives the service, whose end closes the store.
+        let hearing = Arc::downgrade(&self.service);
+        let grace = move || {
+            hearing
+                .upgrade()
+                .map_or(std::time::Duration::ZERO, |service| service.settings().shutdowngrace.duration())
+        };
         let socket = self.service.mailroot.socket();
         let signals = self.signals.take().expect("a service runs once");
         let news = signals::hear(signals, grace, socket).expect("a thread for the signals can be started");

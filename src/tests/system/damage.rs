@@ -44,9 +44,9 @@ fn content(random: &mut fastrand::Rng, octets: usize) -> Vec<u8> {
     content
 }
 
-/// Where this stands in the file.
+/// Where this text lies in the file. What the log still has of it stands before.
 fn place_of(file: &[u8], content: &[u8]) -> usize {
-    memchr::memmem::find(file, content).expect("a text lies in one piece in the file")
+    memchr::memmem::rfind(file, content).expect("a text lies in one piece in the file")
 }
 
 /// What came of RETR.
