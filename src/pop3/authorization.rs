@@ -6,7 +6,7 @@ use super::mechanism::{
     self, Claim, Hindrance, Kind, Mechanism, Step, password_hindrance, secrets_hindrance,
 };
 use super::reply::{LOG_IN_FIRST, WRONG_CREDENTIALS, ok, refuse, refuse_way, reply, report_totals, text_of};
-use super::session::{READ_COMMAND, READ_RESPONSE, Session, State, View, choose_language, close};
+use super::session::{READ_COMMAND, READ_RESPONSE, Session, State, View, choose_language};
 use super::{Channel, Credentials, Next, REFUSED_LOGINS_MAX};
 use crate::auth::{Account, Refusal, digest};
 use crate::message::Totals;
@@ -34,7 +34,7 @@ impl Session {
     ) -> Next {
         self.bad_lines = 0;
         match command {
-            Command::Quit => return close(out),
+            Command::Quit => return self.close(out),
             Command::User(name) => match password_hindrance(&self.policy) {
                 Some(hindrance) => refuse(out, hindrance.text()),
                 None => {
@@ -44,7 +44,10 @@ impl Session {
             },
             Command::Pass(password) => match (password_hindrance(&self.policy), &user) {
                 (Some(hindrance), _) => refuse_way(hindrance, out),
-                (None, Some(name)) => return self.check(Credentials::new(name, password)),
+                (None, Some(name)) => {
+                    self.mechanism = "USER";
+                    return self.check(Credentials::new(name, password));
+                }
                 (None, None) => refuse(out, "USER comes before PASS"),
             },
             Command::Apop { name, digest } => return self.apop(user, name, digest, out),
@@ -66,6 +69,7 @@ impl Session {
     fn apop(&mut self, user: Option<Vec<u8>>, name: &[u8], digest: &[u8], out: &mut Vec<u8>) -> Next {
         match (&self.apop_challenge, secrets_hindrance(&self.policy)) {
             (Some(challenge), None) => {
+                self.mechanism = "APOP";
                 let claim = digest::Claim::apop(name, digest, challenge.clone());
                 self.find(Claim::Digest(claim))
             }
@@ -106,6 +110,7 @@ impl Session {
             refuse_way(hindrance, out);
             return self.authorization(user);
         }
+        self.mechanism = kind.name();
         let mechanism = Mechanism::start(kind, self.nonces.draw(), self.connected, &self.policy);
         match initial {
             None => self.ask(mechanism, out),

@@ -120,6 +120,10 @@ impl Kind {
         KINDS.iter().find(|(_, name)| is_typed(name)).map(|(kind, _)| *kind)
     }
 
+    pub fn name(self) -> &'static str {
+        KINDS.iter().find(|(kind, _)| *kind == self).expect("every kind is listed").1
+    }
+
     pub fn hindrance(self, policy: &Policy) -> Option<Hindrance> {
         match self {
             Kind::ScramPlus => policy.channel.binding().is_none().then_some(Hindrance::NotTls),

@@ -32,6 +32,10 @@ pub struct Session {
     pub(super) connected: SystemTime,
     /// Whether the client said UTF8, and so takes UTF-8 in headers (RFC 6856 section 2).
     pub(super) utf8: bool,
+    /// By what the client wanted to log in last.
+    pub(super) mechanism: &'static str,
+    /// Whether the client's QUIT was answered with +OK.
+    has_quit: bool,
     /// What the greeting asked of APOP, if it did: `<stamp@hostname>`. Stays as it was when TLS begins.
     pub(super) apop_challenge: Option<String>,
 }
@@ -103,6 +107,8 @@ impl Session {
             nonces,
             connected,
             utf8: false,
+            mechanism: "",
+            has_quit: false,
             apop_challenge,
         }
     }
@@ -111,6 +117,16 @@ impl Session {
     /// header is not ASCII (RFC 6856 section 5), in totals, lists and texts alike. Settled when a login is asked for.
     pub fn takes_utf8(&self) -> bool {
         self.utf8
+    }
+
+    /// How the client wanted to log in last, as logs name it: a mechanism of AUTH, APOP, or USER.
+    pub fn mechanism(&self) -> &'static str {
+        self.mechanism
+    }
+
+    /// Whether the session ended as the client wanted it to.
+    pub fn has_quit(&self) -> bool {
+        self.has_quit
     }
 
     /// Takes what happened, appends replies to `out`, and says what is wanted next.
@@ -173,7 +189,7 @@ impl Session {
                 refuse(out, "[SYS/PERM] the message is damaged and cannot be read");
                 self.transaction(View::List(maildrop))
             }
-            (State::Committing, Event::Committed) => close(out),
+            (State::Committing, Event::Committed) => self.close(out),
             (State::Committing, Event::Unavailable) => {
                 refuse(out, "[SYS/TEMP] the deletions could not be written, nothing is deleted");
                 Next::Close
@@ -302,7 +318,7 @@ impl Session {
                 self.state = State::Committing;
                 Next::Commit { deleted: maildrop.marked() }
             }
-            View::List(_) | View::Totals(_) => close(out),
+            View::List(_) | View::Totals(_) => self.close(out),
         }
     }
 
@@ -319,6 +335,13 @@ impl Session {
                 self.refuse_bad_line(state, format_args!("write it as: {syntax}"), out)
             }
         }
+    }
+
+    /// Answers QUIT when there is nothing more to do.
+    pub(super) fn close(&mut self, out: &mut Vec<u8>) -> Next {
+        self.has_quit = true;
+        sign_off(out);
+        Next::Close
     }
 
     /// Answers a line that was no command, and leaves the session as it was, unless it is one too many.
@@ -341,11 +364,6 @@ impl View {
             View::List(maildrop) => maildrop.remaining(),
         }
     }
-}
-
-pub(super) fn close(out: &mut Vec<u8>) -> Next {
-    sign_off(out);
-    Next::Close
 }
 
 pub(super) fn choose_language(range: Option<&[u8]>, out: &mut Vec<u8>) {

@@ -10,6 +10,7 @@ use super::listeners::Door;
 use super::slots::{Admission, Buffers, Slot};
 use super::socket::Socket;
 use super::stream::Stream;
+use super::tally::{End, Tally};
 use super::tls::Protocol;
 use super::{Service, pop3, proxy, receiving};
 use crate::envelope::Peer;
@@ -269,10 +270,12 @@ async fn serve_pop3(
     stranger.seat();
     let idle_max = service.settings().idletimeout.duration();
     let mut connection = Connection::new(Stream::Clear(socket), slot.take_buffers(), idle_max);
+    let mut tally = Tally::new(peer);
     if door == Door::Pop3s {
-        connection = connection.start_tls(&service, Protocol::Pop3).await?;
+        let begun = connection.start_tls(&service, Protocol::Pop3).await;
+        connection = begun.inspect_err(|e| tally.end(End::of(e, true)))?;
     }
-    pop3::serve(service, connection, peer, stranger).await
+    pop3::serve(service, connection, peer, stranger, tally).await
 }
 
 async fn serve_sender(

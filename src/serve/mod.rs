@@ -74,6 +74,7 @@ mod slots;
 mod socket;
 mod stream;
 mod systemd;
+mod tally;
 mod tls;
 mod unix;
 

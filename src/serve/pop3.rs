@@ -4,6 +4,7 @@ use super::Service;
 use super::connection::Connection;
 use super::crowd::Stranger;
 use super::stream::Stream;
+use super::tally::{End, Tally};
 use super::tls::Protocol;
 use crate::address::Address;
 use crate::auth::{ChannelBinding, ntlm};
@@ -31,6 +32,7 @@ pub async fn serve(
     mut connection: Connection,
     peer: IpAddr,
     stranger: Arc<Stranger>,
+    tally: Tally,
 ) -> io::Result<()> {
     let at_first = policy(&service, connection.stream(), peer);
     let seed = random::octets()?;
@@ -39,6 +41,7 @@ pub async fn serve(
         tls: connection.stream().tls_version(),
         service,
         peer,
+        tally,
         name: String::new(),
         version: 0,
         stranger,
@@ -48,8 +51,20 @@ pub async fn serve(
     };
     connection.set_deadline(Some(Instant::now() + LOGIN_MAX));
     let mut next = driver.session.handle(Event::Connected, &mut connection.out);
-    while let Ended::ForTls = driver.run(next, &mut connection).await? {
-        connection = connection.start_tls(&driver.service, Protocol::Pop3).await?;
+    loop {
+        match driver.run(next, &mut connection).await {
+            Ok(Ended::ForTls) => {}
+            Ok(Ended::Closed(end)) => {
+                driver.tally.end(end);
+                break;
+            }
+            Err(e) => {
+                driver.tally.end(End::of(&e, false));
+                return Err(e);
+            }
+        }
+        let begun = connection.start_tls(&driver.service, Protocol::Pop3).await;
+        connection = begun.inspect_err(|e| driver.tally.end(End::of(e, true)))?;
         driver.tls = connection.stream().tls_version();
         let secured = policy(&driver.service, connection.stream(), peer);
         next = driver.session.handle(Event::Secured(secured), &mut connection.out);
@@ -87,13 +102,14 @@ fn policy(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
 /// Why a session does not go on over the connection as it is.
 enum Ended {
     ForTls,
-    Closed,
+    Closed(End),
 }
 
 struct Driver {
     service: Arc<Service>,
     session: Session,
     peer: IpAddr,
+    tally: Tally,
     /// Its version, if the client speaks TLS.
     tls: Option<&'static str>,
     /// The last name under which somebody wanted to log in.
@@ -117,7 +133,7 @@ impl Driver {
                         next = step;
                         continue;
                     }
-                    None => return Ok(Ended::Closed),
+                    None => return Ok(Ended::Closed(End::Revoked)),
                 },
                 Next::Login(credentials) => self.log_in(credentials).await,
                 Next::Account { name } => self.find(name).await,
@@ -135,7 +151,8 @@ impl Driver {
                     connection.flush().await?;
                     self.commit(&deleted).await
                 }
-                Next::Close => return Ok(Ended::Closed),
+                Next::Close if self.session.has_quit() => return Ok(Ended::Closed(End::Quit)),
+                Next::Close => return Ok(Ended::Closed(End::TooManyErrors)),
             };
             if let Event::LoggedIn(Login::Welcome(_)) = event {
                 connection.set_deadline(None);
@@ -163,8 +180,6 @@ impl Driver {
         };
         let outcome = revoked.or(async { line.await.map(Some) }).await;
         if let Ok(None) = outcome {
-            let address = self.maildrop().address();
-            log::info!("session of {address} ended: the mailbox was locked or deleted");
             connection.out.extend_from_slice(b"-ERR [SYS/PERM] the mailbox was locked or deleted\r\n");
         }
         outcome
@@ -212,8 +227,10 @@ impl Driver {
     }
 
     fn welcome(&mut self, outcome: Result<Login<Maildrop>, Fault>) -> Event<'static> {
-        let refused =
-            |why: &str| log::warn!("login refused: {} {why}, from {}", Quoted(&self.name), self.peer);
+        let number = self.tally.number;
+        let refused = |why: &str| {
+            log::warn!("session {number}: login refused: {} {why}, from {}", Quoted(&self.name), self.peer);
+        };
         match outcome {
             Ok(Login::Welcome(maildrop)) if !self.may_log_in(maildrop.address()) => {
                 refused("comes too soon after the last time");
@@ -226,12 +243,14 @@ impl Driver {
                 };
                 let totals = maildrop.totals();
                 log::info!(
-                    "{} logged in from {} over {}: {} messages",
+                    "session {number}: {} logged in from {} by {} over {}: {} messages",
                     maildrop.address(),
                     self.peer,
+                    self.session.mechanism(),
                     self.tls.unwrap_or("TCP"),
                     totals.messages
                 );
+                self.tally.logged_in(maildrop.address(), totals.messages);
                 self.service.guard.succeeded(self.peer, &self.name, Instant::now());
                 self.stranger.leave_crowd();
                 self.revocation = Some(maildrop.revocation());
@@ -240,7 +259,10 @@ impl Driver {
             }
             Ok(Login::WrongCredentials) => {
                 let name = Quoted(&self.name);
-                log::warn!("login refused: wrong name or password for {name} from {}", self.peer);
+                log::warn!(
+                    "session {number}: login refused: wrong name or password for {name} from {}",
+                    self.peer
+                );
                 self.service.guard.failed(self.peer, &self.name, Instant::now());
                 Event::LoggedIn(Login::WrongCredentials)
             }
@@ -298,7 +320,7 @@ impl Driver {
             Some(lines) => wire::top_end(&message.text, lines),
         };
         let (mut status, mut prefix) = (send.status.as_bytes(), std::mem::take(&mut message.prefix));
-        let mut header_end = 0;
+        let (mut header_end, mut octets) = (0, 0);
         if message.needs_surrogate {
             header_end = wire::body_start(&message.text);
             prefix = [surrogate::header(&prefix), surrogate::header(&message.text[..header_end])].concat();
@@ -318,14 +340,17 @@ impl Driver {
             let terminator = if piece.end == end { TERMINATOR } else { b"" };
             let text = &message.text[piece.start.max(header_end).min(piece.end)..piece.end];
             connection.send(&[status, &prefix, text, terminator]).await?;
+            octets += prefix.len() + text.len();
             status = b"";
             prefix.clear();
         }
+        self.tally.sent(octets);
         Ok(Event::Sent)
     }
 
     fn cannot_send(&self, uid: Uid, fault: Fault) -> Event<'static> {
-        log::error!("message {} of {} cannot be sent: {fault}", uid.seq, self.maildrop().address());
+        let (number, address) = (self.tally.number, self.maildrop().address());
+        log::error!("session {number}: message {} of {address} cannot be sent: {fault}", uid.seq);
         answer_to(&fault)
     }
 
@@ -333,7 +358,7 @@ impl Driver {
         let uids: Vec<Uid> = deleted.iter().map(|index| self.uids[*index]).collect();
         match self.maildrop().delete(&uids).await {
             Ok(true) => {
-                log::info!("{} deleted {} messages", self.maildrop().address(), uids.len());
+                self.tally.deleted(uids.len());
                 Event::Committed
             }
             Ok(false) => Event::Unavailable,
