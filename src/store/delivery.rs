@@ -193,6 +193,9 @@ impl Tx<'_, '_> {
     }
 
     /// Stores the text, or, where it is stored already, counts the new references; false where the disk is full.
+    ///
+    /// A sender must not learn from the time of our answer whether somebody has got exactly this text before. So a text that
+    /// is stored already is written, logged and synced once more, over itself; and each is read back once.
     fn store_text(&mut self, text: &Incoming, references: u64) -> Result<bool, Fault> {
         if !self.reserve_is_whole {
             self.room_was_missing = true;
@@ -202,6 +205,9 @@ impl Tx<'_, '_> {
         let known = self.text(&name)?;
         let row = match known {
             Some(known) if self.holds(&known, &text.wire) => {
+                if !self.write_text_at(known.at, &text.wire)? {
+                    return Ok(false);
+                }
                 let references = known.references.checked_add(references).ok_or_else(miscounted)?;
                 TextRow { references, ..known }
             }
@@ -218,7 +224,11 @@ impl Tx<'_, '_> {
                     references = known.references.checked_add(references).ok_or_else(miscounted)?;
                 }
                 self.count_text_octets(|sum| sum.checked_add(wire_octets))?;
-                TextRow { at, wire_octets, references }
+                let row = TextRow { at, wire_octets, references };
+                if !self.holds(&row, &text.wire) {
+                    return Err(Fault::Io("a text does not read back as it was written".to_owned()));
+                }
+                row
             }
         };
         self.tables.texts.insert(name, &row.to_row()[..])?;
@@ -233,31 +243,43 @@ impl Tx<'_, '_> {
 
     /// Writes the octets into free space; none where there is no room.
     fn write_text(&mut self, wire: &Body) -> Result<Option<u64>, Fault> {
-        let mut full = |fault: Fault| match fault {
-            Fault::DiskFull(_) => {
-                self.room_was_missing = true;
-                Ok(None)
-            }
-            fault => Err(fault),
-        };
         let at = match self.space.take(wire.len(), self.container) {
             Ok(at) => at,
-            Err(e) => return full(e.into()),
+            Err(e) => return self.note_full(e.into()).map(|_| None),
         };
-        if let Err(e) = wire.for_each_piece(|offset, piece| self.container.write_blob(at + offset, piece)) {
+        if !self.write_text_at(at, wire).inspect_err(|_| self.space.give_back(at))? {
             self.space.give_back(at);
-            return full(e.into());
+            return Ok(None);
+        }
+        Ok(Some(at))
+    }
+
+    /// Writes a text to its place, and into the record if it is short; false where the disk is full.
+    fn write_text_at(&mut self, at: u64, wire: &Body) -> Result<bool, Fault> {
+        if let Err(e) = wire.for_each_piece(|offset, piece| self.container.write_blob(at + offset, piece)) {
+            return self.note_full(e.into());
         }
         if wire.len() > SHORT_TEXT_OCTETS_MAX {
             self.has_long_texts = true;
-            return Ok(Some(at));
+            return Ok(true);
         }
         let logged = &mut self.logged_texts;
         wire.for_each_piece::<io::Error>(|offset, piece| {
             record::text(logged, at + offset, piece);
             Ok(())
         })?;
-        Ok(Some(at))
+        Ok(true)
+    }
+
+    /// A full disk is an expected outcome, and noted; any other fault stays one.
+    fn note_full(&mut self, fault: Fault) -> Result<bool, Fault> {
+        match fault {
+            Fault::DiskFull(_) => {
+                self.room_was_missing = true;
+                Ok(false)
+            }
+            fault => Err(fault),
+        }
     }
 
     /// Whether the stored text is, octet for octet, this one. A fault of reading it means that it is not.

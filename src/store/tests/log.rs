@@ -176,3 +176,22 @@ fn a_log_that_was_full_is_longer_after_the_next_checkpoint_and_after_opening() {
     assert_eq!(contents(&found, ANN).len(), 35);
     assert_clean(&found);
 }
+
+/// Whoever sends a text must not learn from the time it takes whether it is stored already.
+#[test]
+fn a_text_that_is_stored_already_is_written_like_a_new_one() {
+    let disk = Arc::new(SimulatedDisk::recording());
+    let store = store_with(&[ANN], disk.clone());
+    for octets in [1000, 60_000, 90_000, 2_000_000] {
+        let content = vec![b'x'; octets];
+        let [new, known] = [(), ()].map(|()| {
+            checkpoint(&store);
+            let begin = disk.events();
+            assert_eq!(deliver(&store, &[ANN], &content), [Delivery::Stored]);
+            disk.work_since(begin)
+        });
+        assert_eq!(new.0, known.0, "flushes for {octets} octets");
+        assert!(new.1.abs_diff(known.1) <= 4096, "{octets}: {} octets written, then {}", new.1, known.1);
+    }
+    assert_clean(&store);
+}
