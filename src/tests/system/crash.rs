@@ -12,6 +12,8 @@ const KILLS: usize = 20;
 const MAILBOXES: [&str; 3] = ["ann@example.com", "bob@example.com", "cid@example.com"];
 /// Acknowledgements after which the service is killed.
 const ACKNOWLEDGED: std::ops::Range<usize> = 20..120;
+/// Sessions with deletions among them.
+const DELETED_MIN: usize = 2;
 /// Most octets of a message's body, as a power of two.
 const BODY_LOG2_MAX: u32 = 16;
 
@@ -86,10 +88,12 @@ fn load_until_killed(
         }
         drop(tell);
         let mut all = Vec::new();
-        let mut acknowledged = 0;
-        while acknowledged < kill_after {
+        let (mut acknowledged, mut deleted) = (0, 0);
+        // Mail comes much faster than sessions end.
+        while acknowledged < kill_after || deleted < DELETED_MIN {
             let one = told.recv().expect("the clients go on until the service is killed");
             acknowledged += usize::from(matches!(one, Told::Stored(_) | Told::Deleted(_)));
+            deleted += usize::from(matches!(one, Told::Deleted(_)));
             all.push(one);
         }
         service.kill();
