@@ -18,6 +18,7 @@
 //! - Nothing retired since the last checkpoint is given out or punched: its row may come back, and a short text that is
 //!   written once more from the log would lie over what took its place.
 //! - Long texts are durable before their record is.
+//! - A stored text is written over with its own octets only: when the same text comes again (`delivery.rs`).
 //!
 //! Guarantee: *after a crash at any instant, a text with a row is whole, a message with a row has its text, the counts
 //! are those of the rows, and every other octet of the blob space is free.*
