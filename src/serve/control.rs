@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// How long a request may take to arrive.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// How long an answer may take to be read.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// What is read at a time of a message to deliver.
 const CONTENT_READ_OCTETS: usize = 64 << 10;
 /// Commands carried out at a time; more wait.
@@ -97,7 +99,7 @@ async fn hear(
     let request = read_request(&mut stream).or(late).await?;
     // From here on the service waits for this command before it ends.
     let Some(_taken) = service.command_token() else { return Ok(()) };
-    stream.write_all(&[control::TAKEN]).await?;
+    send(&mut stream, &[control::TAKEN]).await?;
     let answer = match request {
         Ok((Request::Deliver(submission), _)) => {
             drop(turn);
@@ -115,7 +117,16 @@ async fn hear(
         }
         Err(bad) => Err(bad.into()),
     };
-    stream.write_all(&control::encode_answer(&answer)).await
+    send(&mut stream, &control::encode_answer(&answer)).await
+}
+
+/// An administrator's process that was stopped must not keep a command's turn.
+async fn send(stream: &mut Async<UnixStream>, octets: &[u8]) -> io::Result<()> {
+    let unread = async {
+        Timer::after(ANSWER_MAX).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    stream.write_all(octets).or(unread).await
 }
 
 /// A request, and the file that came with it.

@@ -178,6 +178,9 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])
         .map_err(|e| format!("signals cannot be waited for: {e}"))?;
     descriptors::raise();
+    if let Err(sentence) = descriptors::suffice_for(&settings) {
+        log::warn!("{sentence}");
+    }
     let keyring = Keyring::open(&store, &mailroot).map_err(|fault| fault.to_string())?;
     if let Err(trouble) = keyring.key() {
         log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");

@@ -1,7 +1,8 @@
 //! The connection slots as clients see them: who is greeted, who is held without a word, who is refused.
 
 use super::client::{Client, Pop3};
-use super::harness::{PASSWORD, Service, Site};
+use super::harness::{PASSWORD, PROGRAM, Service, Site};
+use std::path::Path;
 
 const REFUSAL: &str = "-ERR [SYS/TEMP] too many connections, try again later\r\n";
 
@@ -99,5 +100,41 @@ fn new_limits_hold_at_once_and_open_sessions_go_on() {
     leave(second);
     assert_refused(&service);
     leave(served);
+    service.stop();
+}
+
+/// The service of a shell that has set its limits of open files so.
+fn start_with_limits(site: &mut Site, limits: &str) -> Service {
+    site.start_by(|site| {
+        let mut command = site.program(Path::new("sh"));
+        command.args(["-c", &format!("{limits} && exec \"$0\" serve"), PROGRAM]);
+        command
+    })
+}
+
+#[test]
+fn the_soft_limit_of_open_files_is_raised_and_socketmax_stays_within_the_hard_one() {
+    let mut site = Site::new();
+    site.winpop(&["set", "socketmax", "100"]);
+    let service = start_with_limits(&mut site, "ulimit -Sn 32 && ulimit -Hn 4096");
+    let clients: Vec<Client> = (0..80)
+        .map(|_| {
+            let mut client = connect(&service);
+            assert!(client.line().unwrap().starts_with("+OK"));
+            client
+        })
+        .collect();
+    let done = site.run(&["winpop", "set", "socketmax", "30000"]);
+    assert_eq!(done.exit_code, 1);
+    assert!(
+        done.errors.contains("socketmax 30000 needs more open files") && done.errors.contains("at most ")
+    );
+    assert!(site.winpop(&["get", "socketmax"]).contains("100"), "a refused value is not kept");
+    drop(clients);
+    service.stop();
+    let service = start_with_limits(&mut site, "ulimit -n 512");
+    service.wait_for_log(
+        "socketmax 100 needs more open files than the service may have: with 512 it can be at most",
+    );
     service.stop();
 }
