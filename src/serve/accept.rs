@@ -3,7 +3,7 @@
 //! A connection from a proxy is judged once its PROXY header has come, by the address in it; any other at once, so that places
 //! are given in the order of arrival.
 
-use super::connection::Connection;
+use super::connection::{Connection, within};
 use super::crowd::{Among, Stranger};
 use super::limits::{Counted, Rarely};
 use super::listeners::Door;
@@ -116,11 +116,7 @@ async fn behind_proxy(
     proxy: IpAddr,
     turn: SemaphoreGuardArc,
 ) {
-    let late = async {
-        Timer::after(PROXY_HEADER_MAX).await;
-        Err(io::ErrorKind::TimedOut.into())
-    };
-    let header = proxy::read_header(&mut socket).or(late).await;
+    let header = within(PROXY_HEADER_MAX, proxy::read_header(&mut socket)).await;
     drop(turn);
     match header {
         Ok(client) => {
@@ -343,9 +339,5 @@ async fn refuse(socket: &mut Socket, door: Door, why: &str) -> io::Result<()> {
         socket.write_all(words.as_bytes()).await?;
         socket.close().await
     };
-    let too_long = async {
-        Timer::after(REFUSAL_MAX).await;
-        Err(io::ErrorKind::TimedOut.into())
-    };
-    said.or(too_long).await
+    within(REFUSAL_MAX, said).await
 }

@@ -217,6 +217,15 @@ impl Connection {
     }
 }
 
+/// The outcome of `operation`, or `TimedOut` after `wait_max`: for a single wait, which [`Patience`] is not worth.
+pub async fn within<T>(wait_max: Duration, operation: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let too_long = async {
+        Timer::after(wait_max).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    operation.or(too_long).await
+}
+
 fn wait_max(idle_max: Duration, deadline: Option<Instant>) -> Duration {
     deadline.map_or(idle_max, |deadline| idle_max.min(deadline.saturating_duration_since(Instant::now())))
 }

@@ -3,15 +3,15 @@
 //! Only the service's own user and root are heard, whatever the mode of the socket's file has become.
 
 use super::Service;
+use super::connection::within;
 use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request, Submission};
 use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
 use crate::intake::Spooling;
-use async_io::{Async, Timer};
+use async_io::Async;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::lock::{Semaphore, SemaphoreGuardArc};
 use std::fs::{self, File};
@@ -92,11 +92,7 @@ async fn hear(
         log::warn!("a command was not heard: it came from user {}, who may not", peer.uid());
         return Ok(());
     }
-    let late = async {
-        Timer::after(REQUEST_MAX).await;
-        Err(io::ErrorKind::TimedOut.into())
-    };
-    let request = read_request(&mut stream).or(late).await?;
+    let request = within(REQUEST_MAX, read_request(&mut stream)).await?;
     // From here on the service waits for this command before it ends.
     let Some(_taken) = service.command_token() else { return Ok(()) };
     send(&mut stream, &[control::TAKEN]).await?;
@@ -122,11 +118,7 @@ async fn hear(
 
 /// An administrator's process that was stopped must not keep a command's turn.
 async fn send(stream: &mut Async<UnixStream>, octets: &[u8]) -> io::Result<()> {
-    let unread = async {
-        Timer::after(ANSWER_MAX).await;
-        Err(io::ErrorKind::TimedOut.into())
-    };
-    stream.write_all(octets).or(unread).await
+    within(ANSWER_MAX, stream.write_all(octets)).await
 }
 
 /// A request, and the file that came with it.
@@ -161,11 +153,7 @@ async fn deliver(
     let mut piece = vec![0; CONTENT_READ_OCTETS];
     let mut left = submission.octets;
     while left > 0 {
-        let silence = async {
-            Timer::after(REQUEST_MAX).await;
-            Err(io::ErrorKind::TimedOut.into())
-        };
-        match content.read(&mut piece).or(silence).await? {
+        match within(REQUEST_MAX, content.read(&mut piece)).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => {
                 receiver.push(&piece[..count]);
