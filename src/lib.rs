@@ -15,7 +15,7 @@
 //!
 //! **Files** at this level are vocabulary, which everything may know, or a single subject that several parts share
 //! (`intake`, `keyring`, `certificate`, `control`). **Folders** are parts. Who may know whom is held by `tests/tidy.rs`: arrows
-//! go downward only.
+//! go downward only, among the parts and among the rooms of the store.
 //!
 //! | part | is | knows nothing of |
 //! | --- | --- | --- |
@@ -25,7 +25,7 @@
 //! | `pop3`, `smtp` | the protocols as pure sessions | sockets, store, clock, chance |
 //! | `auth` | mechanisms, verifiers, seals | store, protocols |
 //! | `wire` | lines, dot-stuffing, the head and the end of a message, surrogates | commands |
-//! | `store` | the data file | protocols, executor |
+//! | `store` | the data file; its rooms are listed at the head of `store/mod.rs` | protocols, executor |
 //!
 //! A message's way: a client's octets ─ `wire::Receiver` ─► text in wire form ─ `smtp::Session` ─► envelope ─ `intake` ─►
 //! letters ─ `store` ─► blob and rows, one commit ─► 250. And out: `pop3::Session` asks for a message ─ `store` ─► a

@@ -13,43 +13,22 @@
 //! - A panic, of a job or of redb, is a fault like any other, after which the index is opened anew and the old handle
 //!   is leaked (`contained.rs`): one message that meets a bug does not end the service.
 
-use super::contained::{self, Leaky, Panicked};
-use super::index::{Beginning, Fault, Tx};
-use super::log_zone::{self, Log};
-use super::recovery::open_index;
-use super::rows::StoreRow;
-use super::space::Space;
-use super::tables::Tables;
-use super::{OpenIndex, Shared, Trust};
+use crate::store::file::log_zone::{self, Log};
+use crate::store::file::space::Space;
+use crate::store::index::contained::{self, Leaky, Panicked};
+use crate::store::index::rows::StoreRow;
+use crate::store::index::tables::Tables;
+use crate::store::index::{Beginning, Fault, Tx};
+use crate::store::open::queue::{Job, Order};
+use crate::store::open::recovery::open_index;
+use crate::store::open::{OpenIndex, Shared, Trust};
 use smol::channel::{Receiver, Sender};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Jobs that may wait; whoever brings one more waits for a place.
-pub const QUEUE_MAX: usize = 1024;
 /// Jobs in one transaction.
 const BATCH_MAX: usize = 512;
-
-/// Work for the writer. It may be applied more than once, each time to a fresh transaction.
-pub trait Job: Send {
-    fn apply(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), Fault>;
-    /// Says what became of the last `apply`: it is durable, or undone.
-    fn answer(self: Box<Self>, outcome: Result<(), Fault>);
-}
-
-/// What the writer may be told.
-pub enum Order {
-    Change(Box<dyn Job>),
-    /// Look whether the index has to be opened anew.
-    Mend,
-    /// The time for a checkpoint has come.
-    Tick,
-    /// Make a checkpoint, and call this before anything else is changed.
-    Checkpoint(Box<dyn FnOnce(Result<(), Fault>) + Send>),
-}
 
 /// When checkpoints are made, and how long the log is at first.
 #[derive(Clone, Copy)]
@@ -62,79 +41,12 @@ pub struct Pace {
     pub log_octets: u64,
 }
 
-/// A job made of a closure.
-pub struct Call<T, F> {
-    work: F,
-    value: Option<T>,
-    reply: Sender<Result<T, Fault>>,
-}
-
-impl<T: Send, F: FnMut(&mut Tx<'_, '_>) -> Result<T, Fault> + Send> Job for Call<T, F> {
-    fn apply(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), Fault> {
-        self.value = Some((self.work)(tx)?);
-        Ok(())
-    }
-
-    fn answer(mut self: Box<Self>, outcome: Result<(), Fault>) {
-        let value = outcome.map(|()| self.value.take().expect("it was applied before it was committed"));
-        // Whoever asked may have gone away; what was done stays done.
-        let _ = self.reply.try_send(value);
-    }
-}
-
-/// The answer to come of a job. It can be awaited, or waited for.
-#[must_use = "what was asked for is done only when this has answered"]
-pub struct Pending<T> {
-    sent: Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>>,
-}
-
-impl<T: Send + 'static> Pending<T> {
-    pub fn new<F>(queue: Sender<Order>, work: F) -> Self
-    where
-        F: FnMut(&mut Tx<'_, '_>) -> Result<T, Fault> + Send + 'static,
-    {
-        let sent = Box::pin(async move {
-            let (reply, answer) = smol::channel::bounded(1);
-            let job = Box::new(Call { work, value: None, reply });
-            queue.send(Order::Change(job)).await.map_err(|_| Fault::Closed)?;
-            // The queue's end is let go, so that waiting for the answer does not keep the writer alive.
-            drop(queue);
-            answer.recv().await.unwrap_or(Err(Fault::Closed))
-        });
-        Self { sent }
-    }
-
-    /// Makes a checkpoint, and calls `then` on the writer's thread before anything else is changed.
-    pub fn after_checkpoint(
-        queue: Sender<Order>,
-        then: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-    ) -> Self {
-        let sent = Box::pin(async move {
-            let (reply, answer) = smol::channel::bounded(1);
-            let then = move |outcome: Result<(), Fault>| {
-                // Whoever asked may have gone away.
-                let _ = reply.try_send(outcome.and_then(|()| then()));
-            };
-            queue.send(Order::Checkpoint(Box::new(then))).await.map_err(|_| Fault::Closed)?;
-            drop(queue);
-            answer.recv().await.unwrap_or(Err(Fault::Closed))
-        });
-        Self { sent }
-    }
-
-    /// Waits, blocking the thread.
-    pub fn wait(self) -> Result<T, Fault> {
-        smol::block_on(self)
-    }
-}
-
-impl<T> Future for Pending<T> {
-    type Output = Result<T, Fault>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.sent.as_mut().poll(context)
-    }
-}
+/// A test makes its checkpoints itself, or by the length of its small log, so that a run can be repeated.
+pub const PACE: Pace = if cfg!(test) {
+    Pace { checkpoint_after: None, retired_max: 512 << 10, log_octets: 512 << 10 }
+} else {
+    Pace { checkpoint_after: Some(Duration::from_secs(1)), retired_max: 64 << 20, log_octets: 4 << 20 }
+};
 
 /// Whether the disk had room for what a transaction wanted to store.
 enum Room {

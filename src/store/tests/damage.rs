@@ -1,9 +1,9 @@
 //! Damaged files: every kind of damage is found, none is a panic, and repair leaves a store that is sound.
 
 use super::*;
-use crate::store::container::{EXTENT, extent_at};
-use crate::store::rows::{Counts, MailboxRow, QuotaRow, StoreRow};
-use crate::store::rows::{MessageRow, Row, TextRow};
+use crate::store::file::container::{EXTENT, extent_at};
+use crate::store::index::rows::{Counts, MailboxRow, QuotaRow, StoreRow};
+use crate::store::index::rows::{MessageRow, Row, TextRow};
 use redb::ReadableTable;
 
 const ANN: &str = "ann@example.com";

@@ -1,7 +1,7 @@
 //! The real file: its lock, its bounds, its holes, and what is not a store.
 
-use super::super::backup::BackupError;
 use super::*;
+use crate::store::upkeep::backup::BackupError;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};

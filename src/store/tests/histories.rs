@@ -7,7 +7,7 @@
 use super::model::{Answer, Model, ModelDomain, ModelMailbox, Step, content_of, prefix_of, removed_with};
 use super::workload::body_number;
 use super::*;
-use crate::store::maildrop::StoredMessage;
+use crate::store::StoredMessage;
 use std::collections::BTreeMap;
 
 const DOMAINS: [&str; 3] = ["example.com", "example.net", "example.org"];

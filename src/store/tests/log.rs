@@ -1,7 +1,7 @@
 //! The log: what a change costs, what has a place in it, and what damage to it does.
 
 use super::*;
-use crate::store::container::LOG_AT;
+use crate::store::file::container::LOG_AT;
 
 const ANN: &str = "ann@example.com";
 

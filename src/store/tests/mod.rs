@@ -13,13 +13,23 @@ mod quota;
 mod recovery;
 mod workload;
 
-use super::quota::Quota;
-use super::simulated::SimulatedDisk;
+use super::file::container::{self, Container};
+use super::file::disk::{DataFile, Disk};
+use super::file::log_zone;
+use super::file::simulated::SimulatedDisk;
+use super::index::tables::Tables;
+use super::mail::quota::Quota;
+use super::open::queue::Pending;
+use super::open::{Trust, open_database};
+use super::writer::PACE;
 use super::*;
 use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, Verifier};
 use crate::verdict::{Delivery, Login};
 use crate::wire::Receiver;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 fn address(typed: &str) -> Address {
     typed.parse().unwrap()

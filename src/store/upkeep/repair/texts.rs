@@ -1,10 +1,10 @@
 //! Repair: texts, the messages that have them, and the space in which they lie.
 
 use super::{LostMessage, Owners, Repair, rows_of};
-use crate::store::container::{EXTENT, extent_at};
+use crate::store::file::container::{EXTENT, extent_at};
+use crate::store::file::space::{ALIGN, footprint};
 use crate::store::index::Fault;
-use crate::store::rows::{MessageRow, Row, TextRow};
-use crate::store::space::{ALIGN, footprint};
+use crate::store::index::rows::{MessageRow, Row, TextRow};
 use crate::wire::{self, Receiver};
 use redb::ReadableTable;
 use std::collections::hash_map::Entry;

@@ -1,8 +1,8 @@
 //! Why a store could not be opened or made.
 
-use super::container::{self, ContainerError};
-use super::disk::FileError;
-use super::index::Fault;
+use crate::store::file::container::{self, ContainerError};
+use crate::store::file::disk::FileError;
+use crate::store::index::Fault;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};

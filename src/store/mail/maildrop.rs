@@ -5,67 +5,24 @@
 //! - A claim ends when its holder drops it, or is revoked when the mailbox is locked or deleted. A deletion looks at
 //!   lock and mailbox again in its own transaction, so a revoked session deletes nothing.
 
-use super::contained;
-use super::disk::View;
-use super::index::{Fault, Read};
-use super::rows::MessageHead;
-use super::space::Pin;
-use super::tables::MESSAGES;
-use super::verified::{self, Proof};
-use super::{Pending, Shared, Store};
 use crate::address::Address;
 use crate::message::{Entry, Totals, Uid};
+use crate::store::file::disk::View;
+use crate::store::file::space::Pin;
+use crate::store::index::contained;
+use crate::store::index::rows::MessageHead;
+use crate::store::index::tables::MESSAGES;
+use crate::store::index::{Fault, Read};
+use crate::store::open::claims::Claim;
+use crate::store::open::queue::Pending;
+use crate::store::open::verified::{self, Proof};
+use crate::store::open::{Shared, Store};
 use crate::verdict;
-use smol::channel::{Receiver, Sender};
+use smol::channel::Receiver;
 use smol::stream::StreamExt as _;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
-
-/// Which mailboxes are claimed.
-#[derive(Clone, Default)]
-pub struct Maildrops(Arc<Mutex<HashMap<u32, Sender<Infallible>>>>);
-
-/// A mailbox is this session's alone while it holds the claim.
-struct Claim {
-    maildrops: Maildrops,
-    mailbox: u32,
-    revoked: Receiver<Infallible>,
-}
-
-impl Maildrops {
-    fn claim(&self, mailbox: u32) -> Option<Claim> {
-        let mut claims = self.lock();
-        if claims.contains_key(&mailbox) {
-            return None;
-        }
-        let (sender, revoked) = smol::channel::bounded(1);
-        claims.insert(mailbox, sender);
-        Some(Claim { maildrops: self.clone(), mailbox, revoked })
-    }
-
-    /// Ends the sessions on these mailboxes. The claims stand until the sessions have gone.
-    pub fn revoke(&self, mailboxes: &[u32]) {
-        if mailboxes.is_empty() {
-            return;
-        }
-        let claims = self.lock();
-        for sender in mailboxes.iter().filter_map(|mailbox| claims.get(mailbox)) {
-            sender.close();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Sender<Infallible>>> {
-        self.0.lock().expect("no holder of this lock panics")
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.maildrops.lock().remove(&self.mailbox);
-    }
-}
+use std::sync::Arc;
 
 /// An open maildrop.
 pub struct Maildrop {

@@ -1,11 +1,11 @@
 //! Storing and deleting messages: rows, references to texts, and the texts' place in the file.
 
 use super::body::{Body, Incoming};
-use super::index::{Fault, Read, Tx};
 use super::quota;
-use super::record;
-use super::rows::{DomainRow, MailboxRow, MessageRow, Row, TextRow};
 use crate::address::Address;
+use crate::store::file::record;
+use crate::store::index::rows::{DomainRow, MailboxRow, MessageRow, Row, TextRow};
+use crate::store::index::{Fault, Read, Tx, miscounted};
 use crate::verdict;
 use crate::wire::surrogate;
 use redb::ReadableTable;
@@ -372,10 +372,6 @@ impl Tx<'_, '_> {
         }
         Ok(())
     }
-}
-
-pub fn miscounted() -> Fault {
-    Fault::damaged("a count is not that of what is there")
 }
 
 /// Whether our own Delivered-To for this recipient stands in the text already.

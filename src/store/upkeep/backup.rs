@@ -4,15 +4,16 @@
 //! without the holes of the original, and is verified and durable when [`Store::backup`] returns. The file is the
 //! caller's: an administrator's own process makes it, and gives it its name once it is whole.
 
-use super::contained;
-use super::container::Container;
-use super::disk::{DataFile, Disk, FileError};
-use super::index::{Beginning, Fault, Read, Snapshot as IndexSnapshot, Tx};
-use super::log_zone;
-use super::rows::{Row, TextRow};
-use super::space::{Pins, Space};
-use super::tables::{MESSAGES, TEXTS, Tables};
-use super::{OpenErrorKind, PACE, Snapshot, Store, open_database};
+use crate::store::file::container::Container;
+use crate::store::file::disk::{DataFile, Disk, FileError};
+use crate::store::file::log_zone;
+use crate::store::file::space::{Pins, Space};
+use crate::store::index::contained;
+use crate::store::index::rows::{Row, TextRow};
+use crate::store::index::tables::{MESSAGES, TEXTS, Tables};
+use crate::store::index::{Beginning, Fault, Read, Snapshot as IndexSnapshot, Tx};
+use crate::store::open::{OpenErrorKind, Snapshot, Store, open_database};
+use crate::store::writer::PACE;
 use redb::ReadableTable;
 use std::fmt;
 use std::fs::{self, File};

@@ -8,8 +8,8 @@
 //! A long text is compared as a whole before its first octet goes out, and keeps the hashes of its pieces meanwhile
 //! (blake3 is a tree): a piece whose pages were dropped before its turn came is compared alone, with its own hash.
 
-use super::disk::View;
-use super::index::Fault;
+use crate::store::file::disk::View;
+use crate::store::index::Fault;
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len};
 use blake3::hazmat::{merge_subtrees_non_root, merge_subtrees_root};
 use std::ops::Range;

@@ -9,7 +9,7 @@
 //! - Sums find what a disk does by accident. They are no seal: whoever forges a page can forge its sum.
 
 use super::extent_at;
-use crate::store::disk::Disk;
+use crate::store::file::disk::Disk;
 use std::io;
 use std::sync::Arc;
 

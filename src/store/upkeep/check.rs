@@ -3,15 +3,17 @@
 //! It works on one snapshot, so a store can be checked while it is being served. Memory is bounded: the texts are gone
 //! through in parts.
 
-use super::contained;
-use super::container::{EXTENT, extent_at};
-use super::disk::{DataFile, Disk};
-use super::index::{Fault, Read};
-use super::rows::{Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow};
-use super::space::ALIGN;
-use super::tables::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, TEXTS};
-use super::{OpenError, OpenErrorKind, Snapshot, Store};
 use crate::address::{Address, Domain};
+use crate::store::file::container::{EXTENT, extent_at};
+use crate::store::file::disk::{DataFile, Disk};
+use crate::store::file::space::ALIGN;
+use crate::store::index::contained;
+use crate::store::index::rows::{
+    Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
+};
+use crate::store::index::tables::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, TEXTS};
+use crate::store::index::{Fault, Read};
+use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store};
 use crate::wire;
 use redb::ReadableTable;
 use std::collections::{BTreeMap, HashMap, HashSet};

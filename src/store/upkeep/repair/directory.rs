@@ -4,7 +4,7 @@ use super::{Domains, Owner, Owners, Repair, rows_of};
 use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
 use crate::store::index::Fault;
-use crate::store::rows::{Counts, DomainRow, MailboxRow, MessageRow, Row};
+use crate::store::index::rows::{Counts, DomainRow, MailboxRow, MessageRow, Row};
 use redb::ReadableTable;
 use std::collections::BTreeMap;
 

@@ -3,11 +3,10 @@
 //! The usage of an account is kept in the transaction of what is counted, so it is right after a crash, and deleting mail
 //! makes room at once. What counts is what LIST announces. Several mailboxes may count against one account.
 
-use super::delivery::miscounted;
-use super::directory::Refused;
-use super::index::{Fault, Read, Tx};
-use super::rows::{MailboxRow, QuotaRow};
+use super::Refused;
 use crate::address::Address;
+use crate::store::index::rows::{MailboxRow, QuotaRow};
+use crate::store::index::{Fault, Read, Tx, miscounted};
 use crate::units::Octets;
 
 /// The setting that holds for accounts without a limit of their own.

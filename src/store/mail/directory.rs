@@ -2,29 +2,14 @@
 //!
 //! What the administrator may be refused is a value ([`Refused`]); only a fault of the disk is an error.
 
-use super::delivery::miscounted;
-use super::index::{Fault, Read, Tx};
-use super::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
+use super::Refused;
 use crate::address::{Address, Domain};
 use crate::auth::password::Credential;
+use crate::store::index::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
+use crate::store::index::{Fault, Read, Tx, miscounted};
 
 /// The setting that says whether the mail of a removed mailbox is overwritten.
 const ERASE_SETTING: &str = "erase";
-
-/// What the directory may answer instead of doing as told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    DomainExists,
-    NoSuchDomain,
-    MailboxExists,
-    NoSuchMailbox,
-    /// A mailbox cannot be unlocked by itself while its domain is locked.
-    DomainLocked,
-    /// The account that a quota is to refer to is no mailbox.
-    NoSuchAccount,
-    /// The mailbox counts against no quota.
-    NoQuota,
-}
 
 /// What went with a domain or mailbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,94 +2,20 @@
 //!
 //! Counts are part of the transaction of what they count: there is no moment, and no crash, after which they differ.
 
-use super::contained::{self, DamagedPage};
-use super::container::Container;
-use super::log_zone::Epoch;
+use super::Fault;
+use super::contained;
 use super::rows::{
-    BadRow, CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
+    CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
 };
-use super::space::Space;
 use super::tables::{
     CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, MESSAGES, QUOTAS, SETTINGS, STORE, TEXTS, Tables,
 };
 use crate::address::{Address, Domain, LocalPart};
+use crate::store::file::container::Container;
+use crate::store::file::log_zone::Epoch;
+use crate::store::file::space::Space;
 use redb::{ReadableTable, TableDefinition};
 use std::collections::HashMap;
-use std::fmt;
-use std::io;
-
-/// A fault of the disk or of the data file: never an expected outcome.
-#[derive(Clone, Debug)]
-pub enum Fault {
-    /// The disk is full, or the file has reached its greatest size.
-    DiskFull(String),
-    Io(String),
-    /// The data file contradicts itself; `pop3svc check` says where.
-    Damaged(String),
-    /// The store is being closed.
-    Closed,
-}
-
-impl Fault {
-    pub fn damaged(what: impl Into<String>) -> Self {
-        Fault::Damaged(what.into())
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::DiskFull(what) => write!(f, "no room on the disk: {what}"),
-            Fault::Io(what) => write!(f, "the data file cannot be read or written: {what}"),
-            Fault::Damaged(what) => write!(f, "the data file is damaged: {what}"),
-            Fault::Closed => f.write_str("the mail store is being closed"),
-        }
-    }
-}
-
-impl std::error::Error for Fault {}
-
-impl From<io::Error> for Fault {
-    fn from(e: io::Error) -> Self {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        match e.kind() {
-            StorageFull | QuotaExceeded | FileTooLarge => Fault::DiskFull(e.to_string()),
-            _ if e.get_ref().is_some_and(|e| e.is::<DamagedPage>()) => Fault::Damaged(e.to_string()),
-            _ => Fault::Io(e.to_string()),
-        }
-    }
-}
-
-impl From<redb::Error> for Fault {
-    fn from(e: redb::Error) -> Self {
-        match e {
-            redb::Error::Io(e) => e.into(),
-            redb::Error::Corrupted(what) => Fault::Damaged(what),
-            e => Fault::Io(e.to_string()),
-        }
-    }
-}
-
-macro_rules! faults_of_redb {
-    ($($error:ty),*) => { $(impl From<$error> for Fault {
-        fn from(e: $error) -> Self {
-            redb::Error::from(e).into()
-        }
-    })* };
-}
-faults_of_redb!(
-    redb::StorageError,
-    redb::TableError,
-    redb::TransactionError,
-    redb::CommitError,
-    redb::DatabaseError
-);
-
-impl From<BadRow> for Fault {
-    fn from(_: BadRow) -> Self {
-        Fault::damaged("a row of its index cannot be read, or is of a newer version")
-    }
-}
 
 /// A consistent view of the index as of one commit. Short-lived: while it is held, redb cannot reuse a page.
 pub struct Snapshot {

@@ -6,16 +6,16 @@
 //! - Extents that the log gave to texts are known before the index is opened, which may take some.
 //! - If it is cut short, nothing has happened: the log is as it was.
 
-use super::contained::{self, Leaky};
-use super::container::Container;
-use super::disk::Disk;
-use super::index::{Fault, Snapshot};
-use super::log_zone::{self, Front, Record};
-use super::record::{self, Change};
-use super::rows::{Row, StoreRow};
-use super::space::{Pins, Space};
-use super::tables::{BLOB_EXTENTS, BLOB_EXTENTS_NUMBER, FREE, Tables};
 use super::{OpenErrorKind, OpenIndex, Trust, open_database};
+use crate::store::file::container::Container;
+use crate::store::file::disk::Disk;
+use crate::store::file::log_zone::{self, Front, Record};
+use crate::store::file::record::{self, Change};
+use crate::store::file::space::{Pins, Space};
+use crate::store::index::contained::{self, Leaky};
+use crate::store::index::rows::{Row, StoreRow};
+use crate::store::index::tables::{BLOB_EXTENTS, BLOB_EXTENTS_NUMBER, FREE, Tables};
+use crate::store::index::{Fault, Snapshot};
 use redb::ReadableTable;
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -25,12 +25,12 @@
 //!    no more than half its cache unwritten. Mail is accepted only while they are there. Without them each commit is
 //!    a checkpoint, which may fail and is undone then; what is in the log can always be made part of the index.
 //!
-//! This file knows redb's space only as octets; what is in it is `index.rs`'s business.
+//! This file knows redb's space only as octets; what is in it is `index`'s business.
 
 mod format;
 mod sums;
 
-use super::contained::damaged_page;
+use super::damaged_page::damaged_page;
 use super::disk::{Disk, DiskUsage, View};
 pub use format::{ContainerError, FORMAT_VERSION};
 use format::{MAP_EXTENTS_MAX, SLOTS, Superblock};
@@ -51,12 +51,14 @@ pub const LOG_OCTETS_MAX: u64 = 64 << 20;
 const EXTENTS_AT: u64 = LOG_AT + LOG_OCTETS_MAX;
 /// Longer runs are not written but punched.
 const ERASED_BY_WRITING_MAX: u64 = 64 << 10;
+/// redb's cache, in octets. Its default is a gibibyte of heap.
+pub const CACHE_OCTETS: usize = 64 << 20;
 /// What an index extent holds of redb's space: all but the page of sums.
 const INDEX_EXTENT: u64 = PAGES as u64 * sums::PAGE;
 /// Extents kept aside for the index beyond as many as it has: for the rows that a deletion adds, of free runs.
 const RESERVE_EXTENTS_MORE: usize = 2;
 /// As many as redb's unwritten pages fill, however large the index is.
-const RESERVE_EXTENTS_MAX: usize = super::CACHE_OCTETS / 2 / EXTENT as usize + RESERVE_EXTENTS_MORE;
+const RESERVE_EXTENTS_MAX: usize = CACHE_OCTETS / 2 / EXTENT as usize + RESERVE_EXTENTS_MORE;
 
 #[derive(Debug)]
 pub struct Container {

@@ -8,47 +8,13 @@
 //! What redb was doing then is not known, so its handles are leaked: a destructor that panics while another panic is
 //! under way would abort the process.
 
-use super::index::Fault;
+use super::Fault;
+use crate::store::file::damaged_page::{DamagedPage, INSIDE, Inside};
 use std::any::Any;
-use std::cell::Cell;
-use std::fmt;
-use std::io;
 use std::ops::{Deref, DerefMut};
-use std::panic::{self, AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::thread;
-
-thread_local! {
-    /// How this thread is inside [`read`] or [`change`]; not at all as a rule.
-    static INSIDE: Cell<Inside> = const { Cell::new(Inside::Neither) };
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Inside {
-    Neither,
-    Read,
-    Change,
-}
-
-/// A page of the index does not match its sum. The number is its place in redb's space, in octets.
-#[derive(Debug)]
-pub struct DamagedPage(pub u64);
-
-impl fmt::Display for DamagedPage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the page of its index at {} does not match its sum", self.0)
-    }
-}
-
-impl std::error::Error for DamagedPage {}
-
-/// What redb is told when it asks for a damaged page; a reader never comes back from here.
-pub fn damaged_page(at: u64) -> io::Error {
-    if INSIDE.get() == Inside::Read {
-        resume_unwind(Box::new(DamagedPage(at)));
-    }
-    io::Error::new(io::ErrorKind::InvalidData, DamagedPage(at))
-}
 
 /// Runs what only reads.
 pub fn read<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {

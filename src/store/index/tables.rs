@@ -18,8 +18,8 @@
 //! table's changes is kept; between tables it does not matter.
 
 use super::contained::{self, Leaky};
-use super::index::{Fault, Snapshot};
-use super::record::{self, Change};
+use super::{Fault, Snapshot};
+use crate::store::file::record::{self, Change};
 use redb::{ReadableTable, TableDefinition};
 use std::borrow::Borrow;
 use std::ops::Deref;

@@ -3,7 +3,7 @@
 use super::EXTENT;
 #[cfg(test)]
 use super::LOG_AT;
-use crate::store::disk::Disk;
+use crate::store::file::disk::Disk;
 use std::io;
 
 const MAGIC: &[u8; 16] = b"pop3svc winpop\x1a\n";

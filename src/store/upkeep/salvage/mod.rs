@@ -9,19 +9,19 @@ mod tree;
 #[cfg(any(test, fuzzing))]
 pub use tree::fuzz_tree;
 
-use super::check::CheckReport;
-use super::contained::{self, Leaky};
-use super::container::{Container, EXTENT, extent_at};
-use super::disk::{DataFile, Disk};
-use super::index::Fault;
-use super::repair::RepairReport;
-use super::rows::{Counts, MailboxRow, MessageRow, Row, TextRow};
-use super::space::footprint;
-use super::tables::{
+use crate::replace::Replacement;
+use crate::store::file::container::{Container, EXTENT, extent_at};
+use crate::store::file::disk::{DataFile, Disk};
+use crate::store::file::space::footprint;
+use crate::store::index::Fault;
+use crate::store::index::contained::{self, Leaky};
+use crate::store::index::rows::{Counts, MailboxRow, MessageRow, Row, TextRow};
+use crate::store::index::tables::{
     BLOB_EXTENTS, CERTIFICATE, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, SETTINGS, STORE, TEXTS,
 };
-use super::{OpenErrorKind, Store, open_database};
-use crate::replace::Replacement;
+use crate::store::open::{OpenErrorKind, Store, open_database};
+use crate::store::upkeep::check::CheckReport;
+use crate::store::upkeep::repair::RepairReport;
 use redb::{Key, ReadableTable, TableDefinition, TableHandle, Value};
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,0 +1,83 @@
+//! What can go wrong with disk and data file, as every caller of the store is told.
+
+use super::rows::BadRow;
+use crate::store::file::damaged_page::DamagedPage;
+use std::fmt;
+use std::io;
+
+/// A fault of the disk or of the data file: never an expected outcome.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// The disk is full, or the file has reached its greatest size.
+    DiskFull(String),
+    Io(String),
+    /// The data file contradicts itself; `pop3svc check` says where.
+    Damaged(String),
+    /// The store is being closed.
+    Closed,
+}
+
+impl Fault {
+    pub fn damaged(what: impl Into<String>) -> Self {
+        Fault::Damaged(what.into())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::DiskFull(what) => write!(f, "no room on the disk: {what}"),
+            Fault::Io(what) => write!(f, "the data file cannot be read or written: {what}"),
+            Fault::Damaged(what) => write!(f, "the data file is damaged: {what}"),
+            Fault::Closed => f.write_str("the mail store is being closed"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<io::Error> for Fault {
+    fn from(e: io::Error) -> Self {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match e.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => Fault::DiskFull(e.to_string()),
+            _ if e.get_ref().is_some_and(|e| e.is::<DamagedPage>()) => Fault::Damaged(e.to_string()),
+            _ => Fault::Io(e.to_string()),
+        }
+    }
+}
+
+impl From<redb::Error> for Fault {
+    fn from(e: redb::Error) -> Self {
+        match e {
+            redb::Error::Io(e) => e.into(),
+            redb::Error::Corrupted(what) => Fault::Damaged(what),
+            e => Fault::Io(e.to_string()),
+        }
+    }
+}
+
+macro_rules! faults_of_redb {
+    ($($error:ty),*) => { $(impl From<$error> for Fault {
+        fn from(e: $error) -> Self {
+            redb::Error::from(e).into()
+        }
+    })* };
+}
+faults_of_redb!(
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError,
+    redb::CommitError,
+    redb::DatabaseError
+);
+
+impl From<BadRow> for Fault {
+    fn from(_: BadRow) -> Self {
+        Fault::damaged("a row of its index cannot be read, or is of a newer version")
+    }
+}
+
+pub fn miscounted() -> Fault {
+    Fault::damaged("a count is not that of what is there")
+}

@@ -1,0 +1,10 @@
+//! The index: redb's tables, what a row holds, a consistent view of them, and the transaction that changes them.
+
+pub mod contained;
+mod fault;
+pub mod rows;
+pub mod tables;
+mod transaction;
+
+pub use fault::{Fault, miscounted};
+pub use transaction::{Beginning, Read, Snapshot, Tx};

@@ -1,0 +1,16 @@
+//! Mail and whom it is for: delivery, mailboxes and domains, quotas, and a mailbox as a session has it.
+//!
+//! Changes are methods of a transaction, for which the writer is asked; this room knows no writer.
+
+mod body;
+mod delivery;
+mod directory;
+mod maildrop;
+pub mod quota;
+mod refused;
+
+pub use body::{Body, Incoming, Spool};
+pub use delivery::Letter;
+pub use directory::{LockChange, Removed};
+pub use maildrop::{Maildrop, Revocation, StoredMessage};
+pub use refused::Refused;

@@ -1,0 +1,16 @@
+//! What an administrator may be refused.
+
+/// What the directory may answer instead of doing as told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    DomainExists,
+    NoSuchDomain,
+    MailboxExists,
+    NoSuchMailbox,
+    /// A mailbox cannot be unlocked by itself while its domain is locked.
+    DomainLocked,
+    /// The account that a quota is to refer to is no mailbox.
+    NoSuchAccount,
+    /// The mailbox counts against no quota.
+    NoQuota,
+}

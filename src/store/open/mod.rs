@@ -1,0 +1,15 @@
+//! The open store: what its handles, its readers and its writer share, and how the index is opened.
+
+pub mod claims;
+mod error;
+mod handle;
+pub mod queue;
+pub mod recovery;
+mod shared;
+mod snapshot;
+pub mod verified;
+
+pub use error::{OpenError, OpenErrorKind};
+pub use handle::{Inner, Store};
+pub use shared::{OpenIndex, Shared, Trust, open_database};
+pub use snapshot::{Snapshot, Visit};

@@ -1,0 +1,123 @@
+//! What is open, and who may look at it.
+
+use super::claims::Maildrops;
+use super::verified::Verified;
+use super::{OpenErrorKind, Snapshot, Visit};
+use crate::store::file::container::{CACHE_OCTETS, Container, IndexBackend};
+use crate::store::file::disk::Disk;
+use crate::store::file::space::Pins;
+use crate::store::index::rows::StoreRow;
+use crate::store::index::{Fault, Read as _, Snapshot as IndexSnapshot, contained};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+/// What the handles, the readers and the writer have in common.
+pub struct Shared {
+    pub disk: Arc<dyn Disk>,
+    pub pins: Pins,
+    pub maildrops: Maildrops,
+    pub verified: Verified,
+    /// None while the index is being opened anew, and after that has failed.
+    pub current: Mutex<Option<Arc<OpenIndex>>>,
+    pub visitor_left: Condvar,
+    /// Whether a reader has asked the writer already to open the index anew.
+    pub mending_was_asked: AtomicBool,
+}
+
+/// The container and the index in it, open.
+pub struct OpenIndex {
+    /// Taken when the index is closed.
+    database: Option<redb::Database>,
+    pub container: Arc<Container>,
+}
+
+impl OpenIndex {
+    pub fn new(database: redb::Database, container: Arc<Container>) -> Self {
+        Self { database: Some(database), container }
+    }
+
+    pub fn database(&self) -> &redb::Database {
+        self.database.as_ref().expect("it is there until the index is closed")
+    }
+
+    pub fn totals(&self) -> Result<StoreRow, Fault> {
+        IndexSnapshot::begin(self.database())?.totals()
+    }
+
+    /// Whether the writer can go on with it after a fault.
+    pub fn is_usable(&self) -> bool {
+        !self.container.has_failed()
+            && contained::change(|| self.database().begin_write().is_ok()).is_ok_and(|usable| usable)
+    }
+}
+
+impl Drop for OpenIndex {
+    fn drop(&mut self) {
+        let database = self.database.take();
+        if self.container.is_given_up() {
+            // What redb was doing when it panicked is not known, and its destructor may panic too.
+            std::mem::forget(database);
+        } else if contained::change(|| drop(database)).is_err() {
+            self.container.give_up();
+        }
+    }
+}
+
+impl Shared {
+    pub fn current(&self) -> Result<Arc<OpenIndex>, Fault> {
+        let current = self.lock();
+        current.clone().ok_or_else(|| Fault::Io("an earlier fault of the disk is not mended".into()))
+    }
+
+    pub fn snapshot(self: &Arc<Self>) -> Result<Snapshot, Fault> {
+        let visit = Visit { shared: self.clone(), open: Some(self.current()?) };
+        if visit.open().container.has_failed() {
+            return Err(Fault::Io("an earlier fault of the disk is not mended".into()));
+        }
+        let index = IndexSnapshot::begin(visit.open().database())?;
+        Ok(Snapshot { index, visit })
+    }
+
+    /// Closes the index when its last reader is gone.
+    pub fn take_down(&self) -> Arc<dyn Disk> {
+        let mut current = self.lock();
+        if let Some(open) = current.take() {
+            while Arc::strong_count(&open) > 1 {
+                current = self.visitor_left.wait(current).expect("no holder of this lock panics");
+            }
+        }
+        self.disk.clone()
+    }
+
+    pub fn put_up(&self, open: OpenIndex) -> Arc<OpenIndex> {
+        let open = Arc::new(open);
+        *self.lock() = Some(open.clone());
+        open
+    }
+
+    /// Closes the index, or leaves that to its last reader: who lets go of the store may be a reader himself.
+    pub fn close(&self) {
+        let open = self.lock().take();
+        drop(open);
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Option<Arc<OpenIndex>>> {
+        self.current.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// How far redb's pages are trusted when they are opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// As after any shutdown or crash; verified only where the container gives reason for doubt.
+    AsFound,
+    /// Every page is compared with its checksum before it is used.
+    Verified,
+}
+
+pub fn open_database(container: &Arc<Container>, verify: bool) -> Result<redb::Database, OpenErrorKind> {
+    let mut builder = redb::Database::builder();
+    builder.set_cache_size(CACHE_OCTETS);
+    builder.set_check_integrity_on_open(verify);
+    Ok(builder.create_with_backend(IndexBackend(container.clone()))?)
+}

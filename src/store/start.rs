@@ -1,0 +1,140 @@
+//! Opens and makes a store, and starts its threads.
+
+use crate::store::file::container::{Container, ContainerError};
+use crate::store::file::disk::{DataFile, Disk};
+use crate::store::file::log_zone;
+use crate::store::file::overlay::Overlay;
+use crate::store::file::resync::Resync;
+use crate::store::file::space::{Pins, Space};
+use crate::store::index::tables::Tables;
+use crate::store::index::{Beginning, Fault, Tx};
+use crate::store::open::claims::Maildrops;
+use crate::store::open::queue::{self, Order};
+use crate::store::open::recovery::open_index;
+use crate::store::open::verified::Verified;
+use crate::store::open::{Inner, OpenError, OpenErrorKind, OpenIndex, Shared, Store, Trust, open_database};
+use crate::store::writer::{PACE, Writer};
+use smol::channel::{Receiver, WeakSender};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+impl Store {
+    /// Opens the store in a data file and locks it.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let disk = Arc::new(lock_file(path, false)?);
+        Self::open_on(disk).map_err(|e| e.at(path))
+    }
+
+    /// Opens a store to check it, and compares every page of its index with its checksum first. What is written goes
+    /// nowhere.
+    pub(in crate::store) fn open_to_check_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
+        let overlay = Overlay::new(disk).map_err(OpenErrorKind::Io)?;
+        Self::open_with(Arc::new(overlay), Trust::Verified)
+    }
+
+    /// The same for a file that is open already, for reading and writing, and has no name of its own yet.
+    pub fn open_file_verified(file: std::fs::File) -> Result<Self, OpenErrorKind> {
+        let disk = DataFile::locked(file).map_err(OpenErrorKind::from)?;
+        Self::open_with(Arc::new(disk), Trust::Verified)
+    }
+
+    /// Makes a store in a new data file; the file counts as a store when all of it is durable.
+    pub fn create(path: &Path) -> Result<Self, OpenError> {
+        let disk = Arc::new(lock_file(path, true)?);
+        let store = Self::create_on(disk).map_err(|e| e.at(path))?;
+        sync_directory_of(path).map_err(|e| OpenErrorKind::Io(e).at(path))?;
+        Ok(store)
+    }
+
+    pub(in crate::store) fn open_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
+        Self::open_with(disk, Trust::AsFound)
+    }
+
+    pub(in crate::store) fn open_with(disk: Arc<dyn Disk>, trust: Trust) -> Result<Self, OpenErrorKind> {
+        let disk: Arc<dyn Disk> = Arc::new(Resync::new(disk));
+        let pins = Pins::default();
+        let (open, space) = open_index(disk.clone(), pins.clone(), trust)?;
+        Self::start(disk, pins, open, space)
+    }
+
+    pub(in crate::store) fn create_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
+        if disk.len().map_err(OpenErrorKind::Io)? > 0 {
+            match Container::open(disk.clone()) {
+                // Its making was cut short, so nothing was ever acknowledged in it: it is made again.
+                Err(ContainerError::Unfinished) => {}
+                Err(e) => return Err(e.into()),
+                Ok(_) => return Err(OpenErrorKind::AlreadyExists),
+            }
+        }
+        let container = Container::create(disk.clone()).map_err(OpenErrorKind::Io)?;
+        let database = open_database(&container, false)?;
+        log_zone::write_zeros(&*disk, 0..PACE.log_octets).map_err(OpenErrorKind::Io)?;
+        make_tables(&database, &container)?;
+        container.finish().map_err(OpenErrorKind::Io)?;
+        database.close()?;
+        Self::open_on(disk)
+    }
+
+    fn start(disk: Arc<dyn Disk>, pins: Pins, open: OpenIndex, space: Space) -> Result<Self, OpenErrorKind> {
+        let totals = open.totals()?;
+        let shared = Arc::new(Shared {
+            disk,
+            pins,
+            maildrops: Maildrops::default(),
+            verified: Verified::default(),
+            current: Mutex::new(Some(Arc::new(open))),
+            visitor_left: Condvar::new(),
+            mending_was_asked: AtomicBool::new(false),
+        });
+        let (queue, jobs) = smol::channel::bounded(queue::QUEUE_MAX);
+        let (clock, first_records) = smol::channel::bounded(1);
+        if let Some(after) = PACE.checkpoint_after {
+            let queue = queue.downgrade();
+            let thread = std::thread::Builder::new().name("store clock".into());
+            thread.spawn(move || run_clock(&first_records, after, &queue)).map_err(OpenErrorKind::Io)?;
+        }
+        let writer = Writer::new(shared.clone(), jobs, space, &totals, PACE, clock);
+        let thread = std::thread::Builder::new().name("store writer".into());
+        let writer = thread.spawn(move || writer.run()).map_err(OpenErrorKind::Io)?;
+        Ok(Self(Arc::new(Inner { shared, queue: Some(queue), writer: Some(writer) })))
+    }
+}
+
+/// The first transaction: every table, and the counts of an empty store.
+fn make_tables(database: &redb::Database, container: &Container) -> Result<(), OpenErrorKind> {
+    let mut transaction = database.begin_write().map_err(Fault::from)?;
+    transaction.set_quick_repair(true);
+    let mut space = Space::empty(Pins::default());
+    let tables = Tables::open_unlogged(&transaction)?;
+    let epoch = log_zone::new_epoch().map_err(OpenErrorKind::Io)?;
+    let beginning = Beginning { epoch, log_octets: PACE.log_octets };
+    Tx::begin(tables, &mut space, container, true)?.settle(|_| Ok(Some(beginning)))?;
+    transaction.commit().map_err(Fault::from)?;
+    Ok(())
+}
+
+/// Tells the writer when the first record of a log is so old. Ends with the store.
+fn run_clock(first_records: &Receiver<Instant>, after: Duration, queue: &WeakSender<Order>) {
+    while let Ok(first) = first_records.recv_blocking() {
+        std::thread::sleep((first + after).saturating_duration_since(Instant::now()));
+        let Some(queue) = queue.upgrade() else { return };
+        // If the queue is full, the writer looks at its own clock before long.
+        let _ = queue.try_send(Order::Tick);
+    }
+}
+
+pub fn lock_file(path: &Path, create: bool) -> Result<DataFile, OpenError> {
+    DataFile::open(path, create).map_err(|e| OpenErrorKind::from(e).at(path))
+}
+
+/// Makes the name of a new file durable.
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::File::open(directory)?.sync_all()
+}

@@ -1,0 +1,6 @@
+//! The care of a store: checked, copied, repaired, salvaged.
+
+pub mod backup;
+pub mod check;
+pub mod repair;
+pub mod salvage;
