@@ -1,14 +1,6 @@
 //! The container: one file that holds redb's linear space and the blobs, as extents.
 //!
-//! ```text
-//!      0   static header: magic, format version, extent size, blake3; written last when the file is made
-//!   4 KiB  redb's page 0 (its header; redb writes it in place, 320 octets, switching between two commit slots)
-//!  32 KiB  the static header again: a store whose first octets are lost must not be taken for one never made
-//!  64 KiB  superblock slot 0
-//! 512 KiB  superblock slot 1
-//!   1 MiB  log zone, up to 64 MiB of it in use (`log_zone.rs`)
-//!  65 MiB  extents of 1 MiB: each is redb's (listed in the superblock), blobs' (listed in a table of redb), or free
-//! ```
+//! What lies where: `format.rs`.
 //!
 //! redb sees a linear space of `index_len` octets whose octets from 4096 on are scattered over extents, 255 pages in each
 //! behind a page of their sums (`container/sums.rs`); the map from its extents to the file's is the superblock. Invariants:
@@ -27,34 +19,29 @@
 //!
 //! This file knows redb's space only as octets; what is in it is `index`'s business.
 
-mod format;
+mod blocks;
 mod sums;
 
 use super::damaged_page::damaged_page;
 use super::disk::{Disk, DiskUsage, View};
-pub use format::{ContainerError, FORMAT_VERSION};
-use format::{MAP_EXTENTS_MAX, SLOTS, Superblock};
+use super::format::{
+    EXTENT, HEADERS, INDEX_EXTENT, INDEX_PAGE_0, INDEX_PAGE_0_OCTETS, LOG_AT, MAP_EXTENTS_MAX, PAGE, SLOTS,
+    extent_at,
+};
+pub use blocks::ContainerError;
+use blocks::Superblock;
 #[cfg(test)]
-pub use format::{SUPERBLOCKS, forge_superblock};
+pub use blocks::forge_superblock;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use sums::{PAGES, Sums};
+use sums::Sums;
 
-pub const EXTENT: u64 = 1 << 20;
-const INDEX_PAGE_0: u64 = 4 << 10;
-const INDEX_PAGE_0_OCTETS: u64 = 4 << 10;
-pub const LOG_AT: u64 = 1 << 20;
-/// The log zone. Of a new file only the front is written, and the rest is a hole.
-pub const LOG_OCTETS_MAX: u64 = 64 << 20;
-const EXTENTS_AT: u64 = LOG_AT + LOG_OCTETS_MAX;
 /// Longer runs are not written but punched.
 const ERASED_BY_WRITING_MAX: u64 = 64 << 10;
 /// redb's cache, in octets. Its default is a gibibyte of heap.
 pub const CACHE_OCTETS: usize = 64 << 20;
-/// What an index extent holds of redb's space: all but the page of sums.
-const INDEX_EXTENT: u64 = PAGES as u64 * sums::PAGE;
 /// Extents kept aside for the index beyond as many as it has: for the rows that a deletion adds, of free runs.
 const RESERVE_EXTENTS_MORE: usize = 2;
 /// As many as redb's unwritten pages fill, however large the index is.
@@ -97,9 +84,9 @@ impl Container {
     /// Lays out an empty container without its header: until [`Container::finish`] the file counts as unfinished.
     pub fn create(disk: Arc<dyn Disk>) -> io::Result<Arc<Self>> {
         disk.set_len(0)?;
-        disk.write_at(0, &format::unfinished_header())?;
+        disk.write_at(0, &blocks::unfinished_header())?;
         disk.sync()?;
-        disk.set_len(EXTENTS_AT)?;
+        disk.set_len(extent_at(0))?;
         // A full disk must not stand in the way of a superblock.
         disk.reserve_zeroed(INDEX_PAGE_0, LOG_AT - INDEX_PAGE_0)?;
         let block = Superblock { sequence: 1, ..Superblock::default() };
@@ -112,8 +99,8 @@ impl Container {
     /// Writes the headers. Everything that makes the container whole is durable before them, so one is enough.
     pub fn finish(&self) -> io::Result<()> {
         self.disk.sync()?;
-        for at in format::HEADERS {
-            self.disk.write_at(at, &format::encode_header())?;
+        for at in HEADERS {
+            self.disk.write_at(at, &blocks::encode_header())?;
         }
         self.disk.sync()
     }
@@ -133,12 +120,12 @@ impl Container {
     /// [`Container::adopt_blob_extents`].
     pub fn open(disk: Arc<dyn Disk>) -> Result<Arc<Self>, ContainerError> {
         let len = disk.len()?;
-        format::find_header(&*disk, len)?;
-        if len < EXTENTS_AT {
+        blocks::find_header(&*disk, len)?;
+        if len < extent_at(0) {
             return Err(ContainerError::Damaged("it was cut short"));
         }
-        let (mut block, one_is_lost) = format::newest_superblock(&*disk)?;
-        let in_file = ((len - EXTENTS_AT) / EXTENT) as u32;
+        let (mut block, one_is_lost) = blocks::newest_superblock(&*disk)?;
+        let in_file = ((len - extent_at(0)) / EXTENT) as u32;
         // What a durable commit needs was in the file before the commit was durable. A crash can keep a superblock that
         // names more, and lose the length of the file; so what it names beyond the end is not needed by anyone.
         let mut beyond = false;
@@ -296,14 +283,14 @@ impl Container {
     }
 
     pub fn write_blob(&self, at: u64, octets: &[u8]) -> io::Result<()> {
-        debug_assert!(at >= EXTENTS_AT);
+        debug_assert!(at >= extent_at(0));
         self.disk.write_at(at, octets)
     }
 
     /// Overwrites octets that are free with zeros: long runs by giving whole pages back, which then read as zeros.
     pub fn erase_blob(&self, at: u64, len: u64) {
         const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
-        let (first, last) = (at.next_multiple_of(sums::PAGE), (at + len) / sums::PAGE * sums::PAGE);
+        let (first, last) = (at.next_multiple_of(PAGE), (at + len) / PAGE * PAGE);
         let (first, last) =
             if last.saturating_sub(first) < ERASED_BY_WRITING_MAX { (at, at) } else { (first, last) };
         let outcome = || -> io::Result<()> {
@@ -350,14 +337,9 @@ impl Container {
     }
 }
 
-/// Where an extent begins in the file.
-pub fn extent_at(extent: u32) -> u64 {
-    EXTENTS_AT + u64::from(extent) * EXTENT
-}
-
 /// Where octets of redb's lie in the file that stand at `inner` in an index extent.
 fn index_at(extent: u32, inner: u64) -> u64 {
-    extent_at(extent) + sums::PAGE + inner
+    extent_at(extent) + PAGE + inner
 }
 
 /// redb's view of the container. It never calls redb, and is called by its readers as well as its writer.
@@ -459,7 +441,7 @@ impl Container {
             let part = &mut out[piece.range];
             self.disk.read_at(index_at(place, piece.inner), part)?;
             if let Some(page) = sums::first_damaged(&sums, piece.index, piece.inner, part) {
-                return Err(damaged_page(piece.index as u64 * INDEX_EXTENT + page as u64 * sums::PAGE));
+                return Err(damaged_page(piece.index as u64 * INDEX_EXTENT + page as u64 * PAGE));
             }
         }
         Ok(())

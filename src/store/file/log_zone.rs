@@ -1,11 +1,7 @@
 //! The log: one write makes a transaction durable.
 //!
 //! The log zone of the file holds the records of the transactions since the last checkpoint, from its beginning, each at
-//! the beginning of a page:
-//!
-//! ```text
-//!  0  magic (4)   4  length of the changes (4)   8  epoch (16)   24  number (8)   32  blake3 of all else (32)   64  changes
-//! ```
+//! the beginning of a page (`format.rs` has its parts):
 //!
 //! - Each checkpoint begins a new epoch, drawn at random, and the log again at its beginning: what is left of older records
 //!   is not of this epoch. Nobody can send mail whose octets, lying in the log, pass for a record of an epoch to come.
@@ -13,16 +9,11 @@
 //!   record's beginning is the log's end; a record of the epoch behind it means that the log is damaged.
 //! - The zone has been written before in full, so that the file system has nothing of its own to make durable.
 
-use super::container::{LOG_AT, LOG_OCTETS_MAX};
 use super::disk::Disk;
+use super::format::{LOG_AT, LOG_OCTETS_MAX, PAGE, RECORD_HASH, RECORD_HEAD, RECORD_MAGIC};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-
-const MAGIC: &[u8; 4] = b"LREC";
-const HEAD: usize = 64;
-const HASH: Range<usize> = 32..64;
-const PAGE: u64 = 4096;
 
 /// The random name of the time since a checkpoint.
 pub type Epoch = u128;
@@ -92,14 +83,14 @@ impl Log {
         assert!(self.fits(changes.len()), "a record that does not fit makes its commit a checkpoint");
         let len = u32::try_from(changes.len()).expect("the zone is shorter than that");
         self.record.clear();
-        self.record.extend_from_slice(MAGIC);
+        self.record.extend_from_slice(RECORD_MAGIC);
         self.record.extend_from_slice(&len.to_le_bytes());
         self.record.extend_from_slice(&self.epoch.to_le_bytes());
         self.record.extend_from_slice(&number.to_le_bytes());
-        self.record.extend_from_slice(&[0; HASH.end - HASH.start]);
+        self.record.extend_from_slice(&[0; RECORD_HASH.end - RECORD_HASH.start]);
         self.record.extend_from_slice(changes);
         let hash = hash_of(&self.record);
-        self.record[HASH].copy_from_slice(hash.as_bytes());
+        self.record[RECORD_HASH].copy_from_slice(hash.as_bytes());
         self.record.resize(paged(changes.len()) as usize, 0);
         self.disk.write_durable(LOG_AT + self.end, &self.record)?;
         self.end += self.record.len() as u64;
@@ -127,13 +118,13 @@ pub fn write_zeros(disk: &dyn Disk, part: Range<u64>) -> io::Result<()> {
 
 /// What a record with so many octets of changes takes in the zone.
 fn paged(changes: usize) -> u64 {
-    ((HEAD + changes) as u64).next_multiple_of(PAGE)
+    ((RECORD_HEAD + changes) as u64).next_multiple_of(PAGE)
 }
 
 fn hash_of(record: &[u8]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&record[..HASH.start]);
-    hasher.update(&record[HASH.end..]);
+    hasher.update(&record[..RECORD_HASH.start]);
+    hasher.update(&record[RECORD_HASH.end..]);
     hasher.finalize()
 }
 
@@ -189,18 +180,18 @@ fn read_record(disk: &dyn Disk, at: u64, zone: u64) -> io::Result<Option<Record>
     if at + PAGE > zone {
         return Ok(None);
     }
-    let mut head = [0; HEAD];
+    let mut head = [0; RECORD_HEAD];
     disk.read_at(LOG_AT + at, &mut head)?;
     let changes = u32::from_le_bytes(head[4..8].try_into().expect("four octets")) as usize;
-    if head[..4] != *MAGIC || at + paged(changes) > zone {
+    if head[..4] != *RECORD_MAGIC || at + paged(changes) > zone {
         return Ok(None);
     }
-    let mut record = vec![0; HEAD + changes];
+    let mut record = vec![0; RECORD_HEAD + changes];
     disk.read_at(LOG_AT + at, &mut record)?;
-    if hash_of(&record).as_bytes() != &record[HASH] {
+    if hash_of(&record).as_bytes() != &record[RECORD_HASH] {
         return Ok(None);
     }
     let epoch = Epoch::from_le_bytes(head[8..24].try_into().expect("sixteen octets"));
     let number = u64::from_le_bytes(head[24..32].try_into().expect("eight octets"));
-    Ok(Some(Record { epoch, number, changes: record.split_off(HEAD) }))
+    Ok(Some(Record { epoch, number, changes: record.split_off(RECORD_HEAD) }))
 }

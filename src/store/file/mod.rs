@@ -5,6 +5,7 @@
 pub mod container;
 pub mod damaged_page;
 pub mod disk;
+pub mod format;
 pub mod log_zone;
 mod mapping;
 pub mod overlay;

@@ -1,16 +1,8 @@
-//! What a record of the log says: rows put and removed, and short texts, as octets.
+//! What a record of the log says: rows put and removed, and short texts, as octets (`format.rs` has them).
 //!
-//! ```text
-//! 0  table (1), length of the key (4), key, length of the row (4), row      a row was put
-//! 1  table (1), length of the key (4), key                                  a row was removed
-//! 2  offset in the file (8), length (4), octets                             a text was written there
-//! ```
-//!
-//! Numbers are little-endian. This file knows no table: `tables.rs` numbers them.
+//! This file knows no table: `tables.rs` numbers them.
 
-const PUT: u8 = 0;
-const REMOVED: u8 = 1;
-const TEXT: u8 = 2;
+use super::format::{CHANGE_PUT, CHANGE_REMOVED, CHANGE_TEXT};
 
 /// One change of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,18 +13,18 @@ pub enum Change<'a> {
 }
 
 pub fn put(out: &mut Vec<u8>, table: u8, key: &[u8], value: &[u8]) {
-    out.extend_from_slice(&[PUT, table]);
+    out.extend_from_slice(&[CHANGE_PUT, table]);
     counted(out, key);
     counted(out, value);
 }
 
 pub fn remove(out: &mut Vec<u8>, table: u8, key: &[u8]) {
-    out.extend_from_slice(&[REMOVED, table]);
+    out.extend_from_slice(&[CHANGE_REMOVED, table]);
     counted(out, key);
 }
 
 pub fn text(out: &mut Vec<u8>, at: u64, octets: &[u8]) {
-    out.push(TEXT);
+    out.push(CHANGE_TEXT);
     out.extend_from_slice(&at.to_le_bytes());
     counted(out, octets);
 }
@@ -49,12 +41,14 @@ pub fn changes(mut octets: &[u8]) -> Option<Vec<Change<'_>>> {
     while let Some((kind, rest)) = octets.split_first() {
         octets = rest;
         changes.push(match *kind {
-            PUT => {
+            CHANGE_PUT => {
                 let table = take(&mut octets, 1)?[0];
                 Change::Put { table, key: take_counted(&mut octets)?, value: take_counted(&mut octets)? }
             }
-            REMOVED => Change::Removed { table: take(&mut octets, 1)?[0], key: take_counted(&mut octets)? },
-            TEXT => {
+            CHANGE_REMOVED => {
+                Change::Removed { table: take(&mut octets, 1)?[0], key: take_counted(&mut octets)? }
+            }
+            CHANGE_TEXT => {
                 let at = u64::from_le_bytes(take(&mut octets, 8)?.try_into().ok()?);
                 Change::Text { at, octets: take_counted(&mut octets)? }
             }

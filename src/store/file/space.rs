@@ -9,23 +9,21 @@
 //!   the commit that retired it.
 //! - Nothing is settled before [`Space::committed`]; [`Space::aborted`] takes everything back.
 
-use super::container::{Container, EXTENT, extent_at};
+use super::container::Container;
+use super::format::{BLOB_ALIGN, EXTENT, PAGE, extent_at};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
 
-/// Blobs begin at multiples of this.
-pub const ALIGN: u64 = 64;
 /// Free runs of this length and more are given back to the file system, in whole pages.
 const PUNCH_OCTETS_MIN: u64 = 64 << 10;
-const PAGE: u64 = 4096;
 /// Mail goes to the end of the blob space while the holes are less than this part of it, because appending is
 /// faster; past that into the hole that fits best, or the file would grow for ever beside its own holes.
 const HOLES_PART: u64 = 16;
 
 /// What a text of this wire length takes in the blob space.
 pub fn footprint(wire_octets: u64) -> u64 {
-    wire_octets.max(1).next_multiple_of(ALIGN)
+    wire_octets.max(1).next_multiple_of(BLOB_ALIGN)
 }
 
 #[derive(Default)]
@@ -77,7 +75,7 @@ impl Space {
         let is_sound = runs.clone().all(|(at, len)| {
             let follows = at >= end;
             end = at.saturating_add(len);
-            follows && len > 0 && at % ALIGN == 0 && len % ALIGN == 0 && space.holds(at, len)
+            follows && len > 0 && at % BLOB_ALIGN == 0 && len % BLOB_ALIGN == 0 && space.holds(at, len)
         });
         if !is_sound {
             log::error!(
@@ -177,7 +175,7 @@ impl Space {
     }
 
     fn may_be_a_text(&self, at: u64, wire_octets: u64) -> bool {
-        if !at.is_multiple_of(ALIGN) || !self.holds(at, wire_octets.max(1)) {
+        if !at.is_multiple_of(BLOB_ALIGN) || !self.holds(at, wire_octets.max(1)) {
             return false;
         }
         let len = footprint(wire_octets);

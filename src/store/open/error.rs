@@ -1,7 +1,8 @@
 //! Why a store could not be opened or made.
 
-use crate::store::file::container::{self, ContainerError};
+use crate::store::file::container::ContainerError;
 use crate::store::file::disk::FileError;
+use crate::store::file::format;
 use crate::store::index::Fault;
 use std::fmt;
 use std::io;
@@ -86,7 +87,7 @@ impl fmt::Display for OpenErrorKind {
             OpenErrorKind::Newer { version } => write!(
                 f,
                 "it is of format version {version}, and this program knows versions up to {}: use a newer pop3svc",
-                container::FORMAT_VERSION
+                format::VERSION
             ),
             OpenErrorKind::Damaged(what) => write!(f, "it is damaged: {what}; restore it from a backup"),
             OpenErrorKind::Io(e) => write!(f, "{e}"),

@@ -178,7 +178,7 @@ fn space_of_deleted_mail_is_used_again() {
             longest = disk.file_len();
         }
     }
-    assert!(disk.file_len() <= longest + 2 * container::EXTENT, "{} after {longest}", disk.file_len());
+    assert!(disk.file_len() <= longest + 2 * format::EXTENT, "{} after {longest}", disk.file_len());
     assert_clean(&store);
 }
 
@@ -229,7 +229,7 @@ fn a_snapshot_outlives_the_store() {
 #[test]
 fn texts_longer_than_an_extent_lie_in_one_piece() {
     let store = store_with(&[ANN], memory());
-    let body = vec![b'x'; 3 * container::EXTENT as usize + 17];
+    let body = vec![b'x'; 3 * format::EXTENT as usize + 17];
     deliver(&store, &[ANN], &body);
     deliver(&store, &[ANN], b"short");
     deliver(&store, &[ANN], &body[1..]);

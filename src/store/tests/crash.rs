@@ -24,7 +24,7 @@ fn cut_the_power(workload: &Workload, begin: usize, cuts: usize, rng: &mut fastr
     let mut moments: Vec<usize> = (0..cuts)
         .map(|_| if rng.bool() { rng.usize(begin..=end) } else { syncs[rng.usize(..syncs.len())] })
         .collect();
-    for superblock in (begin..end).filter(|event| disk.writes_into(*event, container::SUPERBLOCKS)) {
+    for superblock in (begin..end).filter(|event| disk.writes_into(*event, format::SUPERBLOCKS)) {
         for sync in syncs.iter().filter(|sync| **sync > superblock).take(2) {
             moments.extend([*sync; CUTS_AT_A_SUPERBLOCK]);
         }

@@ -1,7 +1,7 @@
 //! Damaged files: every kind of damage is found, none is a panic, and repair leaves a store that is sound.
 
 use super::*;
-use crate::store::file::container::{EXTENT, extent_at};
+use crate::store::file::format::{EXTENT, extent_at};
 use crate::store::index::rows::{Counts, MailboxRow, QuotaRow, StoreRow};
 use crate::store::index::rows::{MessageRow, Row, TextRow};
 use redb::ReadableTable;

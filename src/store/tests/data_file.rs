@@ -153,7 +153,7 @@ fn a_forged_superblock_makes_no_file_grow() {
             }
             assert!(forged.octets() == before, "{place}, {index_len:?}: a check changed the file");
             drop(Store::open_on(forged.clone()));
-            assert!(forged.file_len() < len + 10 * container::EXTENT, "{place}: {}", forged.file_len());
+            assert!(forged.file_len() < len + 10 * format::EXTENT, "{place}: {}", forged.file_len());
         }
     }
 }

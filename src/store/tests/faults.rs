@@ -8,7 +8,7 @@ const ANN: &str = "ann@example.com";
 fn a_full_disk_refuses_mail_lets_readers_delete_and_recovers() {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());
-    disk.set_room(Some(disk.file_len() + 6 * container::EXTENT));
+    disk.set_room(Some(disk.file_len() + 6 * format::EXTENT));
     let mut stored = 0;
     while deliver(&store, &[ANN], format!("{stored}{}", "x".repeat(50_000)).as_bytes()) == [Delivery::Stored]
     {
@@ -37,7 +37,7 @@ fn the_index_may_use_the_reserve_when_the_disk_is_full() {
     disk.set_room(Some(disk.file_len()));
     // Room for texts is left over in the extents that are there; it runs out.
     while deliver(&store, &[ANN], &[b'x'; 400_000]) == [Delivery::Stored] {
-        if disk.file_len() > 100 * container::EXTENT {
+        if disk.file_len() > 100 * format::EXTENT {
             panic!("the disk is never full");
         }
         let maildrop = open_maildrop(&store, ANN);

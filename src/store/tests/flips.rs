@@ -1,7 +1,7 @@
 //! Flipped bits in a file that is being served: the process lives, what is damaged is refused, the rest goes on.
 
 use super::*;
-use crate::store::file::container::{EXTENT, extent_at};
+use crate::store::file::format::{EXTENT, extent_at};
 
 const MAILBOXES: usize = 40;
 const MESSAGES: usize = 12;

@@ -1,7 +1,7 @@
 //! The log: what a change costs, what has a place in it, and what damage to it does.
 
 use super::*;
-use crate::store::file::container::LOG_AT;
+use crate::store::file::format::LOG_AT;
 
 const ANN: &str = "ann@example.com";
 
@@ -137,7 +137,7 @@ fn a_long_text_does_not_take_the_place_of_a_short_one_that_the_log_still_has() {
 fn deleted_space_that_waits_for_a_checkpoint_is_found_when_the_disk_is_full() {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());
-    disk.set_room(Some(disk.file_len() + 2 * container::EXTENT));
+    disk.set_room(Some(disk.file_len() + 2 * format::EXTENT));
     let mut stored = 0;
     while deliver(&store, &[ANN], format!("{stored}{}", "x".repeat(50_000)).as_bytes()) == [Delivery::Stored]
     {

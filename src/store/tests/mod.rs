@@ -15,6 +15,7 @@ mod workload;
 
 use super::file::container::{self, Container};
 use super::file::disk::{DataFile, Disk};
+use super::file::format;
 use super::file::log_zone;
 use super::file::simulated::SimulatedDisk;
 use super::index::tables::Tables;

@@ -4,9 +4,9 @@
 //! through in parts.
 
 use crate::address::{Address, Domain};
-use crate::store::file::container::{EXTENT, extent_at};
 use crate::store::file::disk::{DataFile, Disk};
-use crate::store::file::space::ALIGN;
+use crate::store::file::format::BLOB_ALIGN;
+use crate::store::file::format::{EXTENT, extent_at};
 use crate::store::index::contained;
 use crate::store::index::rows::{
     Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
@@ -385,7 +385,7 @@ impl<'a> Check<'a> {
         let mut text_octets = 0;
         for row in self.snapshot.table(TEXTS)?.iter()? {
             if let Ok(row) = TextRow::from_row(row?.1.value()) {
-                let len = u128::from(row.wire_octets.max(1)).next_multiple_of(u128::from(ALIGN));
+                let len = u128::from(row.wire_octets.max(1)).next_multiple_of(u128::from(BLOB_ALIGN));
                 owned.push((row.at.into(), len));
                 text_octets += u128::from(row.wire_octets);
             }
@@ -417,7 +417,7 @@ impl<'a> Check<'a> {
             extent.is_some_and(|extent| blob_extents.binary_search(&extent).is_ok())
         };
         let is_misplaced = |&(at, len): &(u128, u128)| {
-            len == 0 || at % u128::from(ALIGN) != 0 || !inside(at) || !inside(at + len - 1)
+            len == 0 || at % u128::from(BLOB_ALIGN) != 0 || !inside(at) || !inside(at + len - 1)
         };
         if owned.iter().any(is_misplaced) {
             self.report.find("a text or free run lies outside of the space for texts".to_owned());

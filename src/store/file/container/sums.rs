@@ -8,17 +8,13 @@
 //!   the old and the new sector: a crash between the two leaves sum and page in agreement.
 //! - Sums find what a disk does by accident. They are no seal: whoever forges a page can forge its sum.
 
-use super::extent_at;
 use crate::store::file::disk::Disk;
+use crate::store::file::format::{INDEX_PAGES, PAGE, extent_at};
 use std::io;
 use std::sync::Arc;
 
-pub const PAGE: u64 = 4096;
-/// Pages in an index extent that hold redb's octets; the page before them holds their sums.
-pub const PAGES: usize = 255;
-
 /// The sums of one extent's pages.
-pub type PageSums = Arc<[u64; PAGES]>;
+pub type PageSums = Arc<[u64; INDEX_PAGES]>;
 
 /// Sums by index extent, read from the disk when first needed.
 #[derive(Debug, Default)]
@@ -44,9 +40,9 @@ impl Sums {
         }
         let known = &mut self.extents[index];
         if known.is_none() {
-            let mut octets = [0; PAGES * 8];
+            let mut octets = [0; INDEX_PAGES * 8];
             disk.read_at(extent_at(place), &mut octets)?;
-            let mut sums = [0; PAGES];
+            let mut sums = [0; INDEX_PAGES];
             for (sum, octets) in sums.iter_mut().zip(octets.chunks_exact(8)) {
                 *sum = u64::from_le_bytes(octets.try_into().expect("eight octets"));
             }

@@ -1,8 +1,9 @@
 //! Repair: texts, the messages that have them, and the space in which they lie.
 
 use super::{LostMessage, Owners, Repair, rows_of};
-use crate::store::file::container::{EXTENT, extent_at};
-use crate::store::file::space::{ALIGN, footprint};
+use crate::store::file::format::BLOB_ALIGN;
+use crate::store::file::format::{EXTENT, extent_at};
+use crate::store::file::space::footprint;
 use crate::store::index::Fault;
 use crate::store::index::rows::{MessageRow, Row, TextRow};
 use crate::wire::{self, Receiver};
@@ -57,7 +58,7 @@ impl Repair<'_, '_> {
     fn can_be_a_text(&self, row: &TextRow, index_extents: &BTreeSet<u32>) -> bool {
         let file_end = extent_at(self.container.end());
         row.at >= extent_at(0)
-            && row.at.is_multiple_of(ALIGN)
+            && row.at.is_multiple_of(BLOB_ALIGN)
             && row.at.checked_add(row.wire_octets).is_some_and(|end| end <= file_end)
             && extents_of(row).all(|extent| !index_extents.contains(&extent))
     }

@@ -10,8 +10,9 @@ mod tree;
 pub use tree::fuzz_tree;
 
 use crate::replace::Replacement;
-use crate::store::file::container::{Container, EXTENT, extent_at};
+use crate::store::file::container::Container;
 use crate::store::file::disk::{DataFile, Disk};
+use crate::store::file::format::{EXTENT, extent_at};
 use crate::store::file::space::footprint;
 use crate::store::index::Fault;
 use crate::store::index::contained::{self, Leaky};

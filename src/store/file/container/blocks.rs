@@ -1,28 +1,11 @@
-//! Header and superblocks as octets: where they stand, and how they are told from anything else.
+//! Header and superblocks as octets, and how they are told from anything else.
 
-use super::EXTENT;
-#[cfg(test)]
-use super::LOG_AT;
 use crate::store::file::disk::Disk;
+use crate::store::file::format::{
+    EXTENT, HASH_OCTETS, HEADER_MAGIC, HEADER_OCTETS, HEADERS, MAP_EXTENTS_MAX, SLOTS, SUPERBLOCK_HEAD,
+    SUPERBLOCK_MAGIC, UNFINISHED_MAGIC, VERSION,
+};
 use std::io;
-
-const MAGIC: &[u8; 16] = b"pop3svc winpop\x1a\n";
-const HEADER_OCTETS: usize = 64;
-pub const HEADERS: [u64; 2] = [0, 32 << 10];
-pub const SLOTS: [u64; 2] = [64 << 10, 512 << 10];
-const SLOT_OCTETS: usize = 448 << 10;
-/// Where superblocks are written.
-#[cfg(test)]
-pub const SUPERBLOCKS: std::ops::Range<u64> = SLOTS[0]..LOG_AT;
-/// Stands in the place of the first header until the file is whole.
-const UNFINISHED_MAGIC: &[u8; 16] = b"pop3svc begun\x1a\r\n";
-const SUPERBLOCK_MAGIC: &[u8; 4] = b"SBLK";
-const SUPERBLOCK_HEAD: usize = 24;
-const HASH_OCTETS: usize = 32;
-/// How many extents redb's space can have: what fits into a slot, 112 GiB.
-pub const MAP_EXTENTS_MAX: usize = (SLOT_OCTETS - SUPERBLOCK_HEAD - HASH_OCTETS) / 4;
-/// The version of everything below: header, superblock, tables. A newer program opens an older file.
-pub const FORMAT_VERSION: u32 = 1;
 
 /// Why a file is not a container that this program can open.
 #[derive(Debug)]
@@ -77,8 +60,8 @@ impl Superblock {
 
 pub fn encode_header() -> [u8; HEADER_OCTETS] {
     let mut header = [0; HEADER_OCTETS];
-    header[..16].copy_from_slice(MAGIC);
-    header[16..20].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header[..16].copy_from_slice(HEADER_MAGIC);
+    header[16..20].copy_from_slice(&VERSION.to_le_bytes());
     header[20..24].copy_from_slice(&(EXTENT as u32).to_le_bytes());
     let hash = blake3::hash(&header[..32]);
     header[32..].copy_from_slice(hash.as_bytes());
@@ -124,12 +107,12 @@ fn check_header(header: &[u8; HEADER_OCTETS]) -> Result<(), ContainerError> {
     if header.iter().all(|octet| *octet == 0) {
         return Err(ContainerError::Unfinished);
     }
-    if header[..16] != *MAGIC {
+    if header[..16] != *HEADER_MAGIC {
         return Err(ContainerError::NotAStore);
     }
     // The version comes first: a newer program may have another idea of the rest.
     let version = u32::from_le_bytes(header[16..20].try_into().expect("four octets"));
-    if version > FORMAT_VERSION {
+    if version > VERSION {
         return Err(ContainerError::Newer { version });
     }
     if blake3::hash(&header[..32]).as_bytes() != &header[32..] {
