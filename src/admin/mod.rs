@@ -115,11 +115,17 @@ pub enum Request {
 impl Request {
     /// Carries the request out with the file that came with it; `Deliver` is carried out by [`deliver`], for it has a
     /// message with it. Takes milliseconds, or minutes with much mail: not to be called on an executor.
-    pub fn run(&self, store: &Store, context: &Context, file: Option<File>) -> Result<Reply, Refusal> {
+    pub fn run(
+        &self,
+        store: &Store,
+        context: &Context,
+        file: Option<File>,
+        progress: &Progress,
+    ) -> Result<Reply, Refusal> {
         match self {
             Self::Command(op) => op.run(store, context),
-            Self::Backup { file: name } => upkeep::back_up(store, file, name),
-            Self::Check => upkeep::check(store),
+            Self::Backup { file: name } => upkeep::back_up(store, file, name, progress),
+            Self::Check => upkeep::check(store, progress),
             Self::Health => statistics::health(store, context),
             Self::Key => key::show(store, context),
             Self::RotateKey { discard } => key::rotate(store, context, *discard),

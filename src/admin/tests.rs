@@ -254,12 +254,12 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
     let copy = bench.home.join("damaged.db");
     let path = bench.home.join("backup.db");
     let backup = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-    bench.store.backup(backup).unwrap();
+    bench.store.backup(backup, &Progress::default()).unwrap();
     let mut octets = fs::read(&path).unwrap();
     let at = octets.windows(6).position(|octets| octets == b"a text").unwrap();
     octets[at] = b'A';
     fs::write(&copy, &octets).unwrap();
-    let found = upkeep::check(&Store::open(&copy).unwrap()).unwrap();
+    let found = upkeep::check(&Store::open(&copy).unwrap(), &Progress::default()).unwrap();
     assert!(
         render::text(&found, table::Paint::Plain).contains("has changed since it was stored\n1 finding\n")
     );

@@ -5,15 +5,20 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::reply::{BackedUp, Checked, Code, Lost, Refusal, Reply};
-use crate::store::{CheckReport, LostMessage, OpenError, OpenErrorKind, RepairReport, Store};
+use crate::store::{CheckReport, LostMessage, OpenError, OpenErrorKind, Progress, RepairReport, Store};
 
 /// Copies the store into a file that the administrator has opened. `name` is what it will be called.
-pub fn back_up(store: &Store, file: Option<File>, name: &str) -> Result<Reply, Refusal> {
+pub fn back_up(
+    store: &Store,
+    file: Option<File>,
+    name: &str,
+    progress: &Progress,
+) -> Result<Reply, Refusal> {
     let Some(file) = file else {
         return Err(Refusal::new(Code::Usage, "there is no file to write the backup into"));
     };
     let report =
-        store.backup(file).map_err(|e| Refusal::new(Code::Fault, format!("there is no backup: {e}")))?;
+        store.backup(file, progress).map_err(|e| Refusal::new(Code::Fault, format!("there is no backup: {e}")))?;
     Ok(Reply::BackedUp(BackedUp {
         file: name.to_owned(),
         messages: report.messages,
@@ -21,24 +26,24 @@ pub fn back_up(store: &Store, file: Option<File>, name: &str) -> Result<Reply, R
     }))
 }
 
-pub fn check(store: &Store) -> Result<Reply, Refusal> {
-    Ok(checked(store.check().map_err(Refusal::fault)?, RepairReport::default()))
+pub fn check(store: &Store, progress: &Progress) -> Result<Reply, Refusal> {
+    Ok(checked(store.check(progress).map_err(Refusal::fault)?, RepairReport::default()))
 }
 
 /// Checks a file that nobody has open.
-pub fn check_file(file: &Path) -> Result<Reply, OpenError> {
-    Ok(checked(Store::check_file(file)?, RepairReport::default()))
+pub fn check_file(file: &Path, progress: &Progress) -> Result<Reply, OpenError> {
+    Ok(checked(Store::check_file(file, progress)?, RepairReport::default()))
 }
 
 /// Repairs the store in a file that nobody has open, and checks what came of it.
-pub fn repair(file: &Path) -> Result<Reply, Refusal> {
+pub fn repair(file: &Path, progress: &Progress) -> Result<Reply, Refusal> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let repaired = Store::repair(file, now).map_err(|error| match error.kind {
+    let repaired = Store::repair(file, now, progress).map_err(|error| match error.kind {
         OpenErrorKind::Locked => Refusal::new(Code::Busy, error.to_string())
             .with_hint("A store is repaired while nobody uses it: end the service first"),
         _ => error.into(),
     })?;
-    Ok(checked(Store::check_file(file)?, repaired))
+    Ok(checked(Store::check_file(file, progress)?, repaired))
 }
 
 fn checked(report: CheckReport, repaired: RepairReport) -> Reply {

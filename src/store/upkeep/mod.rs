@@ -2,5 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod progress;
+mod reading;
 pub mod repair;
 pub mod salvage;

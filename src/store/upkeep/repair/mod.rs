@@ -27,6 +27,7 @@ use crate::store::open::recovery::LogFound;
 use crate::store::open::{OpenError, OpenErrorKind, Store, open_database};
 use crate::store::start::lock_file;
 use crate::store::writer::PACE;
+use crate::store::upkeep::progress::{Progress, Stage};
 use redb::ReadableTable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -68,16 +69,26 @@ impl Store {
     /// Mends the store in a data file that nobody has open. `now` is Unix time in seconds. Takes as long as reading all
     /// of it, and memory for the row of every text. Where the index cannot be read in full, what can be read is saved into
     /// a new file, which takes the place of the damaged one.
-    pub fn repair(path: &Path, now: u64) -> Result<RepairReport, OpenError> {
+    pub fn repair(path: &Path, now: u64, progress: &Progress) -> Result<RepairReport, OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(lock_file(path, false)?);
-        let repaired = match Self::repair_on(disk.clone(), now) {
-            Err(kind) if kind.is_of_damage() => Self::salvage(path, disk, now),
+        let repaired = match Self::repair_telling(disk.clone(), now, progress) {
+            Err(kind) if kind.is_of_damage() => Self::salvage(path, disk, now, progress),
             repaired => repaired,
         };
         repaired.map_err(|kind| kind.at(path))
     }
 
+    #[cfg(test)]
     pub(in crate::store) fn repair_on(disk: Arc<dyn Disk>, now: u64) -> Result<RepairReport, OpenErrorKind> {
+        Self::repair_telling(disk, now, &Progress::default())
+    }
+
+    pub(in crate::store) fn repair_telling(
+        disk: Arc<dyn Disk>,
+        now: u64,
+        progress: &Progress,
+    ) -> Result<RepairReport, OpenErrorKind> {
+        progress.begin(Stage::VerifyingIndex, 0);
         let repairing = || {
             // Whose the extents are is not known yet: as none is adopted, only new ones are given out.
             let container = Container::open(Arc::new(Resync::new(disk)))?;
@@ -102,7 +113,7 @@ impl Store {
             let report = {
                 let tables = Tables::open_unlogged(&transaction)?;
                 let (space, ids) = (Space::empty(Pins::default()), BTreeSet::new());
-                Repair { tables, container: &container, space, ids, now, report }.run()?
+                Repair { tables, container: &container, space, ids, now, report, progress }.run()?
             };
             transaction.into_inner().commit().map_err(Fault::from)?;
             database.into_inner().close()?;
@@ -121,6 +132,7 @@ struct Repair<'a, 'txn> {
     ids: BTreeSet<u32>,
     now: u64,
     report: RepairReport,
+    progress: &'a Progress,
 }
 
 /// A mailbox that is kept, and what is counted of it.
