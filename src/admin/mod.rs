@@ -35,11 +35,10 @@ pub use directory::Target;
 pub use relocate::{Present, set_mailroot};
 pub use reply::{Refusal, Reply};
 pub use submission::{Submission, deliver, receiver};
-pub use upkeep::{check, check_file, repair};
+pub use upkeep::{Working, check, check_file, repair};
 
 use std::fs::File;
 use std::sync::RwLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bincode::{Decode, Encode};
 
@@ -47,13 +46,12 @@ use crate::auth::password::Fresh;
 use crate::keyring::Keyring;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
-use crate::store::Store;
+use crate::store::{Progress, Store, UnixTime};
 
 /// What a command needs to know beside the store.
 pub struct Context<'a> {
     pub mailroot: &'a MailRoot,
-    /// Unix time in seconds.
-    pub now: u64,
+    pub now: UnixTime,
     /// Fresh randomness, for a password that the command may set.
     pub fresh: Fresh,
     /// What seals that password; changed by the command that changes the key.
@@ -70,7 +68,7 @@ impl<'a> Context<'a> {
         service: Option<&'a dyn Service>,
     ) -> Result<Self, Refusal> {
         let fresh = Fresh::draw().map_err(Refusal::fault)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = UnixTime::now();
         Ok(Self { mailroot, now, fresh, keyring, service })
     }
 }
@@ -113,6 +111,11 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether it reads, or copies, all mail, and tells how far it is.
+    pub fn is_long(&self) -> bool {
+        matches!(self, Self::Backup { .. } | Self::Check)
+    }
+
     /// Carries the request out with the file that came with it; `Deliver` is carried out by [`deliver`], for it has a
     /// message with it. Takes milliseconds, or minutes with much mail: not to be called on an executor.
     pub fn run(

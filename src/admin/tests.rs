@@ -237,17 +237,17 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
             verifier: crate::auth::password::Verifier::of_nobody([0; 16]),
             sealed: None,
         };
-        let _ = tx.add_domain(&mailbox.domain, 1)?;
-        let _ = tx.add_mailbox(&mailbox, credential, 1)?;
+        let _ = tx.add_domain(&mailbox.domain, UnixTime(1))?;
+        let _ = tx.add_mailbox(&mailbox, credential, UnixTime(1))?;
         let mut receiver = crate::wire::Receiver::content(crate::wire::LineEnds::Normalise, 1000);
         receiver.push(b"a text to be found again");
         let text = receiver.finish().expect("it is short").into();
         let letter = crate::store::Letter { recipient: mailbox.clone(), prefix: vec![], tag: 1 };
-        tx.deliver(&text, &[letter], 1)
+        tx.deliver(&text, &[letter], UnixTime(1))
     });
     assert_eq!(delivered.wait().unwrap(), [crate::verdict::Delivery::Stored]);
     let file = bench.mailroot.data_file();
-    let refusal = repair(&file).unwrap_err();
+    let refusal = repair(&file, &Progress::default()).unwrap_err();
     assert_eq!(refusal.code, Code::Busy);
 
     // The file is copied as it is after closing it, and an octet of the text is changed.
@@ -263,7 +263,7 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
     assert!(
         render::text(&found, table::Paint::Plain).contains("has changed since it was stored\n1 finding\n")
     );
-    let repaired = render::text(&repair(&copy).unwrap(), table::Paint::Plain);
+    let repaired = render::text(&repair(&copy, &Progress::default()).unwrap(), table::Paint::Plain);
     assert!(repaired.contains("Repaired: text "), "{repaired}");
     assert!(repaired.ends_with("Everything is as it should be\n"), "{repaired}");
 }

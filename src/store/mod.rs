@@ -50,6 +50,7 @@ mod writer;
 #[cfg(any(test, fuzzing))]
 pub use index::rows::fuzz_rows;
 pub use index::rows::{CertificateRow, DomainRow, PrivateKey};
+pub use index::types::UnixTime;
 pub use index::{Fault, Read, Tx};
 pub use mail::quota::of_mailbox as quota_of_mailbox;
 pub use mail::{
@@ -58,7 +59,7 @@ pub use mail::{
 pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};
 pub use upkeep::check::CheckReport;
-pub use upkeep::progress::{Progress, Reached, Stage};
+pub use upkeep::progress::{Progress, Reached};
 pub use upkeep::repair::{LostMessage, RepairReport};
 #[cfg(any(test, fuzzing))]
 pub use upkeep::salvage::fuzz_tree;

@@ -5,6 +5,7 @@ mod fault;
 pub mod rows;
 pub mod tables;
 mod transaction;
+pub mod types;
 
 pub use fault::{Fault, miscounted};
 pub use transaction::{Beginning, Read, Snapshot, Tx};

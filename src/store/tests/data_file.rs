@@ -25,7 +25,10 @@ fn a_store_is_made_once_locked_while_open_and_private() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(matches!(kind_of(Store::open(&path)), OpenErrorKind::Locked));
     assert!(matches!(kind_of(Store::create(&path)), OpenErrorKind::Locked));
-    assert!(matches!(Store::repair(&path, 1, &Progress::default()).map_err(|e| e.kind), Err(OpenErrorKind::Locked)));
+    assert!(matches!(
+        Store::repair(&path, UnixTime(1), &Progress::default()).map_err(|e| e.kind),
+        Err(OpenErrorKind::Locked)
+    ));
     add_mailbox(&store, ANN);
     deliver(&store, &[ANN], b"kept");
     drop(store);
@@ -52,7 +55,7 @@ fn a_symbolic_link_is_not_followed() {
     let before = fs::read(&target).unwrap();
     refused(Store::open(&path));
     refused(Store::create(&path));
-    assert!(Store::repair(&path, 1, &Progress::default()).is_err());
+    assert!(Store::repair(&path, UnixTime(1), &Progress::default()).is_err());
     assert!(fs::read(&target).unwrap() == before);
 }
 
@@ -116,7 +119,7 @@ fn one_lost_header_or_superblock_costs_nothing() {
     let fields = format!("Received: {}\r\n", "x".repeat(40_000)).into_bytes();
     for tag in 0..60 {
         let letters = [Letter { prefix: fields.clone(), ..letter(ANN, tag) }];
-        assert!(store.write(move |tx| tx.deliver(&text(b"x"), &letters, 1)).wait().is_ok());
+        assert!(store.write(move |tx| tx.deliver(&text(b"x"), &letters, UnixTime(1))).wait().is_ok());
     }
     drop(store);
     for (at, len) in [(0, 4096), (32 << 10, 4096), (64 << 10, 4096), (512 << 10, 4096)] {
@@ -142,10 +145,10 @@ fn a_forged_superblock_makes_no_file_grow() {
     deliver(&store, &[ANN], b"text");
     drop(store);
     let len = disk.file_len();
-    for place in [(len >> 20) as u32, 1 << 20, u32::MAX] {
+    for place in [(len >> 20) as u32, 1 << 20, u32::MAX - 1] {
         for index_len in [None, Some(u64::MAX), Some(1 << 50)] {
             let forged = Arc::new(disk.copy());
-            container::forge_superblock(&*forged, place, index_len);
+            container::forge_superblock(&*forged, format::Extent(place), index_len);
             let before = forged.octets();
             // It may open or not; what it needs lies where it lay.
             if let Ok(store) = Store::open_to_check_on(forged.clone()) {
@@ -193,7 +196,10 @@ fn a_file_cut_short_does_not_open_as_if_it_were_whole() {
     for part in 1..16 {
         fs::write(&path, &whole[..whole.len() * part / 16]).unwrap();
         if let Ok(store) = Store::open(&path) {
-            assert!(!store.check(&Progress::default()).is_ok_and(|report| report.is_clean()), "{part} of 16 parts");
+            assert!(
+                !store.check(&Progress::default()).is_ok_and(|report| report.is_clean()),
+                "{part} of 16 parts"
+            );
         }
     }
 }
@@ -294,7 +300,16 @@ fn a_backup_goes_into_an_empty_file_only() {
     assert_eq!(fs::read(&foreign).unwrap(), b"Dear Ann");
     // It has to be open for reading and writing.
     fs::write(&foreign, "").unwrap();
-    assert!(matches!(store.backup(open(fs::OpenOptions::new().read(true)), &Progress::default()), Err(BackupError::Copy(_))));
-    assert!(matches!(store.backup(open(fs::OpenOptions::new().write(true)), &Progress::default()), Err(BackupError::Copy(_))));
-    assert!(matches!(store.backup(fs::File::open("/dev/null").unwrap(), &Progress::default()), Err(BackupError::Copy(_))));
+    assert!(matches!(
+        store.backup(open(fs::OpenOptions::new().read(true)), &Progress::default()),
+        Err(BackupError::Copy(_))
+    ));
+    assert!(matches!(
+        store.backup(open(fs::OpenOptions::new().write(true)), &Progress::default()),
+        Err(BackupError::Copy(_))
+    ));
+    assert!(matches!(
+        store.backup(fs::File::open("/dev/null").unwrap(), &Progress::default()),
+        Err(BackupError::Copy(_))
+    ));
 }

@@ -6,12 +6,13 @@
 use crate::address::{Address, Domain};
 use crate::store::file::disk::{DataFile, Disk};
 use crate::store::file::format::BLOB_ALIGN;
-use crate::store::file::format::{EXTENT, extent_at};
+use crate::store::file::format::{EXTENT, Extent};
 use crate::store::index::contained;
 use crate::store::index::rows::{
     Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
 };
 use crate::store::index::tables::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, TEXTS};
+use crate::store::index::types::{DomainId, MailboxId, OwnerId};
 use crate::store::index::{Fault, Read};
 use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store};
 use crate::store::upkeep::progress::{Progress, Stage};
@@ -96,14 +97,14 @@ struct Check<'a> {
     stored: StoreRow,
     report: CheckReport,
     /// Mailboxes by id: name, the id of the domain, and what was counted.
-    owners: BTreeMap<u32, Owner>,
+    owners: BTreeMap<OwnerId, Owner>,
     /// All whose rows can be read, once they were read.
     texts: Vec<SeenText>,
 }
 
 struct Owner {
     name: String,
-    domain: Option<u32>,
+    domain: Option<DomainId>,
     /// As its row has them; none where there is no such row, or it cannot be read.
     stored: Option<Counts>,
     seen: Counts,
@@ -144,7 +145,7 @@ impl<'a> Check<'a> {
             match DomainRow::from_row(row.value()) {
                 Ok(row) => {
                     domain_ids.insert(name.to_owned(), row.id);
-                    self.add_owner(name.to_owned(), row.id, None)?;
+                    self.add_owner(name.to_owned(), row.id.into(), None)?;
                 }
                 Err(_) => self.report.find(format!("the row of domain {name} cannot be read")),
             }
@@ -165,14 +166,14 @@ impl<'a> Check<'a> {
                 self.report.find(format!("\"{name}\" is listed as a mailbox and is not an address"));
             }
             match MailboxRow::from_row(row.value()) {
-                Ok(row) => self.add_owner(name, row.id, domain.or(Some(0)))?,
+                Ok(row) => self.add_owner(name, row.id.into(), domain.or(Some(NO_DOMAIN)))?,
                 Err(_) => self.report.find(format!("the row of mailbox {name} cannot be read")),
             }
         }
         Ok(())
     }
 
-    fn add_owner(&mut self, name: String, id: u32, domain: Option<u32>) -> Result<(), Fault> {
+    fn add_owner(&mut self, name: String, id: OwnerId, domain: Option<DomainId>) -> Result<(), Fault> {
         if id >= self.stored.next_id {
             self.report.find(format!("{name} has an id that was never given out"));
         }
@@ -271,7 +272,8 @@ impl<'a> Check<'a> {
         let work = || {
             let mut done = Vec::new();
             while let Some((nth, range)) = next() {
-                let mut part = Part { owners, texts, seen, report: CheckReport::default(), counts: BTreeMap::new() };
+                let mut part =
+                    Part { owners, texts, seen, report: CheckReport::default(), counts: BTreeMap::new() };
                 contained::read(|| part.messages(snapshot, range, progress))?;
                 done.push((nth, part.report, part.counts));
             }
@@ -285,17 +287,18 @@ impl<'a> Check<'a> {
             report.findings.into_iter().for_each(|what| self.report.find(what));
             self.report.findings_total += report.findings_total - kept;
             for (mailbox, counts) in counts {
-                let seen = &mut self.owners.get_mut(&mailbox).expect("only its mail is counted").seen;
+                let seen = &mut self.owners.get_mut(&mailbox.into()).expect("only its mail is counted").seen;
                 seen.messages += counts.messages;
                 seen.octets = seen.octets.saturating_add(counts.octets);
-                seen.octets_without_utf8 = seen.octets_without_utf8.saturating_add(counts.octets_without_utf8);
+                seen.octets_without_utf8 =
+                    seen.octets_without_utf8.saturating_add(counts.octets_without_utf8);
             }
         }
         Ok(())
     }
 
     /// Ranges of messages' keys that hold about as many messages each, and all of them together.
-    fn stretches(&self) -> Vec<RangeInclusive<(u32, u64)>> {
+    fn stretches(&self) -> Vec<RangeInclusive<(MailboxId, u64)>> {
         let mut ends = Vec::new();
         let mut messages = 0;
         for (id, owner) in &self.owners {
@@ -309,19 +312,23 @@ impl<'a> Check<'a> {
                 messages = 0;
             }
         }
-        let mut from = (0, 0);
+        let mut from = (OwnerId(0), 0);
         let mut stretches = Vec::new();
-        for end in ends.into_iter().chain([(u32::MAX, u64::MAX)]) {
+        for end in ends.into_iter().chain([(OwnerId(u32::MAX), u64::MAX)]) {
             if end >= from {
-                stretches.push(from..=end);
-                from = if end.1 < u64::MAX { (end.0, end.1 + 1) } else { (end.0.saturating_add(1), 0) };
+                let key = |(id, sequence)| (MailboxId(id), sequence);
+                stretches.push(key(from)..=key(end));
+                from = match end.1 {
+                    u64::MAX => (end.0.next().unwrap_or(end.0), 0),
+                    sequence => (end.0, sequence + 1),
+                };
             }
         }
         stretches
     }
 
     fn counts(&mut self) -> Result<(), Fault> {
-        let mut expected: BTreeMap<u32, Counts> = BTreeMap::new();
+        let mut expected: BTreeMap<OwnerId, Counts> = BTreeMap::new();
         let mut whole = StoreRow { domains: self.report.domains, ..StoreRow::default() };
         for (id, owner) in &self.owners {
             let of_it = expected.entry(*id).or_default();
@@ -330,7 +337,7 @@ impl<'a> Check<'a> {
             of_it.octets_without_utf8 =
                 of_it.octets_without_utf8.saturating_add(owner.seen.octets_without_utf8);
             if let Some(domain) = owner.domain {
-                let of_domain = expected.entry(domain).or_default();
+                let of_domain = expected.entry(domain.into()).or_default();
                 of_domain.messages += owner.seen.messages;
                 of_domain.octets = of_domain.octets.saturating_add(owner.seen.octets);
                 of_domain.octets_without_utf8 =
@@ -372,7 +379,7 @@ impl<'a> Check<'a> {
         let mut right: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for row in self.snapshot.table(MAILBOXES)?.iter()? {
             let Ok(row) = MailboxRow::from_row(row?.1.value()) else { continue };
-            if let (Some(account), Some(owner)) = (row.quota, self.owners.get(&row.id)) {
+            if let (Some(account), Some(owner)) = (row.quota, self.owners.get(&row.id.into())) {
                 let (used, mailboxes) = right.entry(account).or_default();
                 *used = used.saturating_add(owner.seen.octets);
                 *mailboxes += 1;
@@ -421,7 +428,7 @@ impl<'a> Check<'a> {
                 self.report.find(format!("the octets at {} have two owners", pair[1].0));
             }
         }
-        let index_extents: HashSet<u32> = self.snapshot.container().index_extents().into_iter().collect();
+        let index_extents: HashSet<Extent> = self.snapshot.container().index_extents().into_iter().collect();
         let mut blob_extents = Vec::new();
         for row in self.snapshot.table(BLOB_EXTENTS)?.iter()? {
             blob_extents.push(row?.0.value());
@@ -430,8 +437,7 @@ impl<'a> Check<'a> {
             self.report.find("a part of the file belongs to the index and to texts".to_owned());
         }
         let inside = |at: u64| {
-            let extent = at.checked_sub(extent_at(0)).map(|past| past / EXTENT);
-            let extent = extent.and_then(|extent| u32::try_from(extent).ok());
+            let extent = Extent::holding(at);
             extent.is_some_and(|extent| blob_extents.binary_search(&extent).is_ok())
         };
         let is_misplaced = |&(at, len): &(u64, u64)| {
@@ -449,6 +455,9 @@ impl<'a> Check<'a> {
     }
 }
 
+/// Of a mailbox whose domain is gone: no domain has it, since ids begin with 1.
+const NO_DOMAIN: DomainId = DomainId(OwnerId(0));
+
 /// A text, in little memory: there may be many millions.
 struct SeenText {
     name: [u8; 32],
@@ -462,19 +471,19 @@ struct SeenText {
 
 /// What one thread finds in a stretch of messages.
 struct Part<'a> {
-    owners: &'a BTreeMap<u32, Owner>,
+    owners: &'a BTreeMap<OwnerId, Owner>,
     texts: &'a [SeenText],
     /// How many messages have each text.
     seen: &'a [AtomicU32],
     report: CheckReport,
-    counts: BTreeMap<u32, Counts>,
+    counts: BTreeMap<MailboxId, Counts>,
 }
 
 impl Part<'_> {
     fn messages(
         &mut self,
         snapshot: &Snapshot,
-        range: RangeInclusive<(u32, u64)>,
+        range: RangeInclusive<(MailboxId, u64)>,
         progress: &Progress,
     ) -> Result<(), Fault> {
         let mut untold = 0;
@@ -496,22 +505,26 @@ impl Part<'_> {
         Ok(())
     }
 
-    fn message(&mut self, mailbox: u32, sequence: u64, row: &MessageRow) {
+    fn message(&mut self, mailbox: MailboxId, sequence: u64, row: &MessageRow) {
         self.count(mailbox, sequence, row);
         let Ok(index) = self.texts.binary_search_by_key(&row.text, |text| text.name) else {
             self.report.find(format!("message {sequence} of {} has no text", self.name_of(mailbox)));
             return;
         };
         // More than it can count is not what the text's row says either.
-        let _ = self.seen[index].fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| seen.checked_add(1));
-        if self.texts[index].content_octets.is_some_and(|octets| row.octets != octets + row.prefix.len() as u64) {
+        let _ =
+            self.seen[index].fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| seen.checked_add(1));
+        if self.texts[index]
+            .content_octets
+            .is_some_and(|octets| row.octets != octets + row.prefix.len() as u64)
+        {
             self.report.find(format!("the size of message {sequence} of {} is wrong", self.name_of(mailbox)));
         }
     }
 
-    fn count(&mut self, mailbox: u32, sequence: u64, row: &MessageRow) {
+    fn count(&mut self, mailbox: MailboxId, sequence: u64, row: &MessageRow) {
         self.report.messages += 1;
-        let Some(owner) = self.owners.get(&mailbox).filter(|owner| owner.domain.is_some()) else {
+        let Some(owner) = self.owners.get(&mailbox.into()).filter(|owner| owner.domain.is_some()) else {
             self.report.find(format!("message {sequence} belongs to no mailbox (id {mailbox})"));
             return;
         };
@@ -525,7 +538,7 @@ impl Part<'_> {
         }
     }
 
-    fn name_of(&self, mailbox: u32) -> &str {
-        self.owners.get(&mailbox).map_or("a mailbox that does not exist", |owner| &owner.name)
+    fn name_of(&self, mailbox: MailboxId) -> &str {
+        self.owners.get(&mailbox.into()).map_or("a mailbox that does not exist", |owner| &owner.name)
     }
 }

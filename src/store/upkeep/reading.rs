@@ -75,7 +75,8 @@ impl Reading<'_> {
         list: impl FnOnce(&mut dyn FnMut(Listed) -> Result<(), E>) -> Result<(), E>,
         each: impl FnMut(Listed, Found) + Send,
     ) -> Result<(), E> {
-        let outcome = Outcome { each: Mutex::new(each), failure: Mutex::new(None), failed: AtomicBool::new(false) };
+        let outcome =
+            Outcome { each: Mutex::new(each), failure: Mutex::new(None), failed: AtomicBool::new(false) };
         let threads = processors();
         let (sender, receiver) = smol::channel::bounded::<Vec<Listed>>(threads);
         let listed = thread::scope(|scope| {
@@ -113,7 +114,8 @@ impl Reading<'_> {
 
     fn read_batch(&self, mut texts: Vec<Listed>, outcome: &Outcome<impl FnMut(Listed, Found)>) {
         texts.sort_unstable_by_key(|text| text.at);
-        let mut runs: Vec<&[Listed]> = texts.chunk_by(|one, next| next.at <= end_of(one) + GAP_OCTETS).collect();
+        let mut runs: Vec<&[Listed]> =
+            texts.chunk_by(|one, next| next.at <= end_of(one) + GAP_OCTETS).collect();
         runs = runs.into_iter().flat_map(short_runs).collect();
         let (mut buffer, mut found) = (Vec::new(), Vec::with_capacity(texts.len()));
         for (nth, run) in runs.iter().enumerate() {
@@ -311,7 +313,12 @@ mod tests {
 
     #[test]
     fn a_run_is_cut_where_it_is_too_long_and_a_long_text_stays_whole() {
-        let run = [text(0, 10), text(64, READ_OCTETS - 64), text(READ_OCTETS, 5 * READ_OCTETS), text(6 * READ_OCTETS, 1)];
+        let run = [
+            text(0, 10),
+            text(64, READ_OCTETS - 64),
+            text(READ_OCTETS, 5 * READ_OCTETS),
+            text(6 * READ_OCTETS, 1),
+        ];
         let lengths: Vec<usize> = short_runs(&run).iter().map(|run| run.len()).collect();
         assert_eq!(lengths, [2, 1, 1]);
         assert_eq!(octets_of(&run[..2]), READ_OCTETS);
