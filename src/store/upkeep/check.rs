@@ -266,7 +266,9 @@ impl<'a> Check<'a> {
     /// Goes through the messages on several threads, a stretch of mailboxes each.
     fn messages(&mut self, texts: &[SeenText], seen: &[AtomicU32]) -> Result<(), Fault> {
         self.progress.begin(Stage::ReadingMessages, self.stored.messages);
-        let stretches = Mutex::new(self.stretches().into_iter().enumerate());
+        let stretches = self.stretches();
+        let count = stretches.len();
+        let stretches = Mutex::new(stretches.into_iter().enumerate());
         let next = || stretches.lock().expect("no holder of this lock panics").next();
         let (owners, snapshot, progress) = (&self.owners, self.snapshot, self.progress);
         let work = || {
@@ -279,7 +281,7 @@ impl<'a> Check<'a> {
             }
             Ok::<_, Fault>(done)
         };
-        let mut parts = on_all_processors(stretches.lock().expect("nobody holds it yet").len(), &work)?;
+        let mut parts = on_all_processors(count, &work)?;
         parts.sort_unstable_by_key(|(nth, _, _)| *nth);
         for (_, report, counts) in parts {
             self.report.messages += report.messages;
