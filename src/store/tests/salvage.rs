@@ -82,12 +82,8 @@ fn a_salvage_reads_the_log() {
 fn a_file_that_lacks_a_table_of_a_newer_program_gets_it_when_it_is_opened() {
     let disk = Arc::new(SimulatedDisk::default());
     full(&disk);
-    for nth in 0..LIST.len() {
-        let table = &LIST[nth];
-        // Without these there is no store; a newer program cannot have added them.
-        if table.holds != Holds::Content {
-            continue;
-        }
+    // Without the others there is no store; a newer program cannot have added them.
+    for table in LIST.iter().filter(|table| table.holds == Holds::Content) {
         let older = Arc::new(disk.copy());
         let container = Container::open(older.clone()).unwrap();
         let database = open_database(&container, false).unwrap();
