@@ -391,7 +391,7 @@ impl From<OpenError> for Refusal {
             OpenErrorKind::Missing => Code::NoStore,
             OpenErrorKind::Locked => Code::Busy,
             OpenErrorKind::AlreadyExists => Code::Exists,
-            OpenErrorKind::NotAStore | OpenErrorKind::Newer { .. } | OpenErrorKind::Damaged(_) => {
+            OpenErrorKind::NotAStore | OpenErrorKind::Newer { .. } | OpenErrorKind::Damaged(_) | OpenErrorKind::BadCopy(_) => {
                 Code::Damaged
             }
             OpenErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => Code::NotPermitted,

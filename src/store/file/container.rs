@@ -25,7 +25,7 @@ mod sums;
 use super::damaged_page::damaged_page;
 use super::disk::{Disk, DiskUsage, View};
 use super::format::{
-    EXTENT, HEADERS, INDEX_EXTENT, INDEX_PAGE_0, INDEX_PAGE_0_OCTETS, LOG_AT, MAP_EXTENTS_MAX, PAGE, SLOTS,
+    AHEAD_MAX, AHEAD_MIN, EXTENT, HEADERS, INDEX_EXTENT, INDEX_PAGE_0, INDEX_PAGE_0_OCTETS, MAP_EXTENTS_MAX, PAGE, SLOTS,
     extent_at,
 };
 pub use blocks::ContainerError;
@@ -34,7 +34,7 @@ use blocks::Superblock;
 pub use blocks::forge_superblock;
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use sums::Sums;
 
@@ -56,6 +56,10 @@ pub struct Container {
     /// redb has been told of an I/O error, and refuses everything from then on.
     failed: AtomicBool,
     sync_failed: AtomicBool,
+    /// Whether the file is a copy: its superblock was written for another one.
+    is_copy: AtomicBool,
+    /// Octets of pages that redb has written since the container was opened.
+    index_octets_written: AtomicU64,
     /// redb has panicked: its handle is leaked, and must not touch the disk again.
     given_up: AtomicBool,
 }
@@ -67,8 +71,10 @@ struct IndexSpace {
     sums: Sums,
     /// Extents that the file had when it was opened.
     found: u32,
-    /// Extents in the file, whoever owns them.
+    /// Extents in use, whoever owns them.
     end: u32,
+    /// The length of the file, in octets.
+    len: u64,
     /// Free whole extents.
     pool: Vec<u32>,
     /// Zeroed extents set aside for the index.
@@ -87,13 +93,14 @@ impl Container {
         disk.write_at(0, &blocks::unfinished_header())?;
         disk.sync()?;
         disk.set_len(extent_at(0))?;
+        let len = extent_at(0);
         // A full disk must not stand in the way of a superblock.
-        disk.reserve_zeroed(INDEX_PAGE_0, LOG_AT - INDEX_PAGE_0)?;
-        let block = Superblock { sequence: 1, ..Superblock::default() };
-        let space = IndexSpace { block, ..IndexSpace::default() };
+        disk.reserve_zeroed(INDEX_PAGE_0, extent_at(0) - INDEX_PAGE_0)?;
+        let block = Superblock { sequence: 1, identity: disk.identity()?, ..Superblock::default() };
+        let space = IndexSpace { block, len, ..IndexSpace::default() };
         disk.write_at(SLOTS[1], &space.block.encode()?)?;
         disk.sync()?;
-        Ok(Self::new(disk, space, false))
+        Ok(Self::new(disk, space, false, false))
     }
 
     /// Writes the headers. Everything that makes the container whole is durable before them, so one is enough.
@@ -105,11 +112,13 @@ impl Container {
         self.disk.sync()
     }
 
-    fn new(disk: Arc<dyn Disk>, space: IndexSpace, doubtful: bool) -> Arc<Self> {
+    fn new(disk: Arc<dyn Disk>, space: IndexSpace, doubtful: bool, is_copy: bool) -> Arc<Self> {
         Arc::new(Self {
             disk,
             space: Mutex::new(space),
             doubtful,
+            is_copy: is_copy.into(),
+            index_octets_written: AtomicU64::default(),
             failed: AtomicBool::default(),
             sync_failed: AtomicBool::default(),
             given_up: AtomicBool::default(),
@@ -139,8 +148,50 @@ impl Container {
         let doubtful = one_is_lost || beyond;
         // Where one was lost, or not right, the first sync to come writes it anew.
         let changes = u64::from(doubtful);
-        let space = IndexSpace { block, found: in_file, end: in_file, changes, ..IndexSpace::default() };
-        Ok(Self::new(disk, space, doubtful))
+        let is_copy = block.identity != disk.identity()?;
+        let space = IndexSpace { block, found: in_file, end: in_file, len, changes, ..IndexSpace::default() };
+        Ok(Self::new(disk, space, doubtful, is_copy))
+    }
+
+    /// Whether the file is a copy, made by whatever program while the store was in use or not.
+    pub fn is_copy(&self) -> bool {
+        self.is_copy.load(Ordering::Acquire)
+    }
+
+    /// Takes the file for a copy, whatever its superblock says.
+    pub fn take_for_a_copy(&self) {
+        self.is_copy.store(true, Ordering::Release);
+    }
+
+    /// Changes redb's header in its place, before redb has read it. False: `change` would not have it.
+    pub fn change_index_header(
+        &self,
+        change: impl FnOnce(&mut [u8; 320]) -> bool,
+    ) -> io::Result<bool> {
+        let mut header = [0; 320];
+        self.disk.read_at(INDEX_PAGE_0, &mut header)?;
+        let changed = change(&mut header);
+        if changed {
+            self.disk.write_at(INDEX_PAGE_0, &header)?;
+        }
+        Ok(changed)
+    }
+
+    /// From now on, and durably, this file is no copy but a store of its own.
+    pub fn adopt_identity(&self) -> io::Result<()> {
+        {
+            let mut space = self.lock();
+            space.block.identity = self.disk.identity()?;
+            space.changes += 1;
+        }
+        self.sync_index()?;
+        self.is_copy.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Octets of pages that redb has written since the container was opened. About as many have been set free.
+    pub fn index_octets_written(&self) -> u64 {
+        self.index_octets_written.load(Ordering::Relaxed)
     }
 
     /// Whether the index is to be verified in full before it is used.
@@ -193,9 +244,8 @@ impl Container {
         let mut space = self.lock();
         if let Some(last) = logged.last() {
             space.end = space.end.max(last + 1);
-            let needed = extent_at(space.end);
-            if self.disk.len()? < needed {
-                self.disk.set_len(needed)?;
+            if space.len < extent_at(space.end) {
+                self.lengthen(&mut space, last + 1)?;
             }
         }
         Ok(())
@@ -219,6 +269,8 @@ impl Container {
         }
         space.reserve.clear();
         space.dropped.clear();
+        // What lies behind the last is in the file for its length alone.
+        space.end = owned.iter().rposition(|owned| *owned).map_or(0, |last| last as u32 + 1);
         space.pool = (0..space.end).rev().filter(|extent| !owned[*extent as usize]).collect();
         Ok(())
     }
@@ -251,8 +303,8 @@ impl Container {
                 return Ok(());
             }
         }
-        self.disk.set_len(extent_at(space.end + 1))?;
         let extent = space.end;
+        self.lengthen(space, extent + 1)?;
         space.end += 1;
         let outcome = self.disk.reserve_zeroed(extent_at(extent), EXTENT);
         if outcome.is_ok() {
@@ -267,9 +319,29 @@ impl Container {
     pub fn extend_for_blobs(&self, count: u32) -> io::Result<u32> {
         let mut space = self.lock();
         let first = space.end;
-        self.disk.set_len(extent_at(first + count))?;
+        self.lengthen(&mut space, first + count)?;
         space.end += count;
         Ok(first)
+    }
+
+    /// Sees to it that the file has so many extents, and that it is ahead of them; on a disk that has no length to spare it
+    /// has them and no more.
+    fn lengthen(&self, space: &mut IndexSpace, extents: u32) -> io::Result<()> {
+        let needed = extent_at(extents);
+        let ahead = (needed / 8).clamp(AHEAD_MIN, AHEAD_MAX).next_multiple_of(EXTENT);
+        if space.len >= needed + ahead {
+            return Ok(());
+        }
+        // Twice as much, so that not every extent changes the length.
+        match self.disk.set_len(needed + 2 * ahead) {
+            Ok(()) => space.len = needed + 2 * ahead,
+            Err(_) if space.len >= needed => {}
+            Err(_) => {
+                self.disk.set_len(needed)?;
+                space.len = needed;
+            }
+        }
+        Ok(())
     }
 
     /// A free extent inside the file, for blobs that need no more than one.
@@ -452,6 +524,7 @@ impl Container {
             assert!(offset + data.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
             return self.disk.write_at(INDEX_PAGE_0 + offset, data);
         }
+        self.index_octets_written.fetch_add(data.len() as u64, Ordering::Relaxed);
         for piece in pieces(offset, data.len()) {
             let place = self.back_index_extent(piece.index)?;
             let part = &data[piece.range];

@@ -5,7 +5,7 @@
 //! that fails does what Linux does: of what was to be written some sectors have got through, and no later sync writes the
 //! others, though reads still return them.
 
-use super::disk::{Disk, DiskUsage, View};
+use super::disk::{Disk, DiskUsage, Identity, View};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -62,6 +62,8 @@ struct State {
     forgets_durable_writes: bool,
     /// Whether reads fail too while the disk fails.
     unreadable: bool,
+    /// Which file this is.
+    inode: u64,
 }
 
 impl SimulatedDisk {
@@ -411,5 +413,9 @@ impl Disk for SimulatedDisk {
 
     fn usage(&self) -> io::Result<DiskUsage> {
         Ok(DiskUsage { file_octets: self.file_len(), allocated_octets: self.file_len() })
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity { inode: self.lock().inode, birth: 0 })
     }
 }
