@@ -9,7 +9,7 @@ pub use spooling::Spooling;
 use crate::address::Address;
 use crate::envelope::{Envelope, ForwardPath};
 use crate::random;
-use crate::store::{Fault, Incoming, Letter, Read, Store, quota_of_mailbox};
+use crate::store::{Fault, Incoming, Letter, Read, Store, UnixTime, quota_of_mailbox};
 use crate::verdict;
 use crate::wire::Origin;
 use std::collections::HashMap;
@@ -84,7 +84,7 @@ pub async fn deliver(
     }
     let octets = text.octets;
     let origin = known_as(&text.origin);
-    let seconds = now.unix_timestamp().max(0) as u64;
+    let seconds = UnixTime(now.unix_timestamp().max(0) as u64);
     let stored = match scope {
         Scope::Each => store.write(move |tx| tx.deliver(&text, &letters, seconds)).await?,
         Scope::AllOrNone if letter_of.contains(&None) => vec![verdict::Delivery::Withheld; letters.len()],

@@ -7,7 +7,7 @@ use super::commands::{Add, ChangePwd, Delete, Lock, Unlock};
 use super::reply::{Changed, Code, Refusal, Removed, Reply};
 use crate::address::{Address, Domain, Malformed};
 use crate::auth::password::Credential;
-use crate::store::{Fault, LockChange, Read, Refused, Store, Tx};
+use crate::store::{Fault, LockChange, Read, Refused, Store, Tx, UnixTime};
 use crate::units::Octets;
 
 /// What most commands are about.
@@ -45,7 +45,7 @@ impl Add {
     }
 }
 
-fn add_domain(domain: Domain, store: &Store, now: u64) -> Result<Reply, Refusal> {
+fn add_domain(domain: Domain, store: &Store, now: UnixTime) -> Result<Reply, Refusal> {
     let added = domain.clone();
     changed(store, move |tx| tx.add_domain(&added, now), |why| refusal_of_domain(why, &domain))?;
     let mut notes = vec![postmaster_note(&domain, store)?];
@@ -73,7 +73,7 @@ fn add_mailbox(
     credential: Credential,
     notes: Vec<String>,
     store: &Store,
-    now: u64,
+    now: UnixTime,
 ) -> Result<Reply, Refusal> {
     let added = address.clone();
     changed(

@@ -39,7 +39,6 @@ pub use upkeep::{check, check_file, repair};
 
 use std::fs::File;
 use std::sync::RwLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bincode::{Decode, Encode};
 
@@ -47,13 +46,12 @@ use crate::auth::password::Fresh;
 use crate::keyring::Keyring;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
-use crate::store::Store;
+use crate::store::{Store, UnixTime};
 
 /// What a command needs to know beside the store.
 pub struct Context<'a> {
     pub mailroot: &'a MailRoot,
-    /// Unix time in seconds.
-    pub now: u64,
+    pub now: UnixTime,
     /// Fresh randomness, for a password that the command may set.
     pub fresh: Fresh,
     /// What seals that password; changed by the command that changes the key.
@@ -70,7 +68,7 @@ impl<'a> Context<'a> {
         service: Option<&'a dyn Service>,
     ) -> Result<Self, Refusal> {
         let fresh = Fresh::draw().map_err(Refusal::fault)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = UnixTime::now();
         Ok(Self { mailroot, now, fresh, keyring, service })
     }
 }

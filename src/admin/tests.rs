@@ -237,13 +237,13 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
             verifier: crate::auth::password::Verifier::of_nobody([0; 16]),
             sealed: None,
         };
-        let _ = tx.add_domain(&mailbox.domain, 1)?;
-        let _ = tx.add_mailbox(&mailbox, credential, 1)?;
+        let _ = tx.add_domain(&mailbox.domain, UnixTime(1))?;
+        let _ = tx.add_mailbox(&mailbox, credential, UnixTime(1))?;
         let mut receiver = crate::wire::Receiver::content(crate::wire::LineEnds::Normalise, 1000);
         receiver.push(b"a text to be found again");
         let text = receiver.finish().expect("it is short").into();
         let letter = crate::store::Letter { recipient: mailbox.clone(), prefix: vec![], tag: 1 };
-        tx.deliver(&text, &[letter], 1)
+        tx.deliver(&text, &[letter], UnixTime(1))
     });
     assert_eq!(delivered.wait().unwrap(), [crate::verdict::Delivery::Stored]);
     let file = bench.mailroot.data_file();

@@ -2,10 +2,9 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::reply::{BackedUp, Checked, Code, Lost, Refusal, Reply};
-use crate::store::{CheckReport, LostMessage, OpenError, OpenErrorKind, RepairReport, Store};
+use crate::store::{CheckReport, LostMessage, OpenError, OpenErrorKind, RepairReport, Store, UnixTime};
 
 /// Copies the store into a file that the administrator has opened. `name` is what it will be called.
 pub fn back_up(store: &Store, file: Option<File>, name: &str) -> Result<Reply, Refusal> {
@@ -32,8 +31,7 @@ pub fn check_file(file: &Path) -> Result<Reply, OpenError> {
 
 /// Repairs the store in a file that nobody has open, and checks what came of it.
 pub fn repair(file: &Path) -> Result<Reply, Refusal> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let repaired = Store::repair(file, now).map_err(|error| match error.kind {
+    let repaired = Store::repair(file, UnixTime::now()).map_err(|error| match error.kind {
         OpenErrorKind::Locked => Refusal::new(Code::Busy, error.to_string())
             .with_hint("A store is repaired while nobody uses it: end the service first"),
         _ => error.into(),
@@ -58,6 +56,6 @@ fn checked(report: CheckReport, repaired: RepairReport) -> Reply {
 
 fn lost(message: LostMessage) -> Lost {
     let LostMessage { mailbox, sequence, received_octets } = message;
-    let (received_unix_seconds, octets) = received_octets.unzip();
-    Lost { mailbox, sequence, received_unix_seconds, octets }
+    let (received, octets) = received_octets.unzip();
+    Lost { mailbox, sequence, received_unix_seconds: received.map(|time| time.0), octets }
 }

@@ -17,7 +17,7 @@ use crate::mailroot::{self, MailRoot};
 use crate::random;
 use crate::serve::{DOORS, Door, Running};
 use crate::settings::{Listen, Settings};
-use crate::store::{OpenErrorKind, Read as _, Store};
+use crate::store::{OpenErrorKind, Read as _, Store, UnixTime};
 
 /// The mailbox that is made where none is named.
 pub const DEFAULT_ADDRESS: &str = "user@example.com";
@@ -92,7 +92,7 @@ fn make_mailbox(
     let credential =
         Credential::new(&password, address, Fresh::draw().map_err(Refusal::fault)?, keyring.key().ok());
     let now = time::OffsetDateTime::now_utc();
-    let (made, seconds) = (address.clone(), now.unix_timestamp().max(0) as u64);
+    let (made, seconds) = (address.clone(), UnixTime(now.unix_timestamp().max(0) as u64));
     let outcome = store.write(move |tx| {
         // The domain may be there already; the mailbox is not, or another command has just made it.
         let _ = tx.add_domain(&made.domain, seconds)?;

@@ -194,6 +194,7 @@ mod tests {
     use super::*;
     use crate::auth::hash::work;
     use crate::pop3::Password;
+    use crate::store::UnixTime;
     use crate::tests::bench::Bench;
 
     /// Accounts with a mailbox `ann@example.com`, whose password is "secret".
@@ -207,8 +208,8 @@ mod tests {
         let ann: Address = "ann@example.com".parse().unwrap();
         let credential = Credential::new(password, &ann, Fresh::draw().unwrap(), keyring.key().ok());
         let set = store.write(move |tx| {
-            let _ = tx.add_domain(&ann.domain, 0)?;
-            match tx.add_mailbox(&ann, credential.clone(), 0)? {
+            let _ = tx.add_domain(&ann.domain, UnixTime(0))?;
+            match tx.add_mailbox(&ann, credential.clone(), UnixTime(0))? {
                 Ok(()) => Ok(Ok(())),
                 Err(_) => tx.set_credential(&ann, credential.clone()),
             }

@@ -2,10 +2,10 @@
 
 use super::Service;
 use crate::address::Address;
-use crate::store::{Fault, Read, Store};
+use crate::store::{Fault, Read, Store, UnixTime};
 use async_io::Timer;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// How often old mail is looked for.
 const ROUND: Duration = Duration::from_secs(3600);
@@ -19,8 +19,7 @@ pub async fn run(service: Arc<Service>) {
         let days = service.settings().expire.get();
         if days > 0 {
             let store = service.store.clone();
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            let before = now.saturating_sub(u64::from(days) * DAY_SECONDS);
+            let before = UnixTime(UnixTime::now().0.saturating_sub(u64::from(days) * DAY_SECONDS));
             match smol::unblock(move || delete_before(&store, before)).await {
                 Ok(0) => {}
                 Ok(count) => log::info!("{count} messages older than {days} days were deleted"),
@@ -31,9 +30,9 @@ pub async fn run(service: Arc<Service>) {
     }
 }
 
-/// Deletes what was received before this Unix time, and returns how many messages that was. Mailboxes that are locked, or
+/// Deletes what was received before this time, and returns how many messages that was. Mailboxes that are locked, or
 /// in which somebody is reading, are left for another time.
-pub fn delete_before(store: &Store, before: u64) -> Result<u64, Fault> {
+pub fn delete_before(store: &Store, before: UnixTime) -> Result<u64, Fault> {
     let mut count = 0;
     let domains = store.read()?.domains()?;
     for (domain, _) in domains {
@@ -45,7 +44,7 @@ pub fn delete_before(store: &Store, before: u64) -> Result<u64, Fault> {
     Ok(count)
 }
 
-fn delete_from_mailbox(store: &Store, address: &Address, before: u64) -> Result<u64, Fault> {
+fn delete_from_mailbox(store: &Store, address: &Address, before: UnixTime) -> Result<u64, Fault> {
     let mut count = 0;
     // The claim of a maildrop keeps readers away while mail goes from under them.
     let crate::verdict::Login::Welcome(maildrop) = store.open_maildrop(address)? else { return Ok(0) };

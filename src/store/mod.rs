@@ -50,6 +50,7 @@ mod writer;
 #[cfg(any(test, fuzzing))]
 pub use index::rows::fuzz_rows;
 pub use index::rows::{CertificateRow, DomainRow, PrivateKey};
+pub use index::types::UnixTime;
 pub use index::{Fault, Read, Tx};
 pub use mail::quota::of_mailbox as quota_of_mailbox;
 pub use mail::{

@@ -18,6 +18,7 @@ use crate::store::file::space::Space;
 use crate::store::index::contained::{self, Leaky, Panicked};
 use crate::store::index::rows::StoreRow;
 use crate::store::index::tables::Tables;
+use crate::store::index::types::MailboxId;
 use crate::store::index::{Beginning, Fault, Tx};
 use crate::store::open::queue::{Job, Order};
 use crate::store::open::recovery::open_index;
@@ -93,7 +94,7 @@ pub struct Writer {
     /// As the store counts them.
     commits: u64,
     /// The mailboxes whose sessions end when the transaction under way is durable.
-    revoked: Vec<u32>,
+    revoked: Vec<MailboxId>,
     /// Whether a sync has failed since the index was opened. What that has lost the page cache may have lost too (on btrfs it
     /// has), so redb's pages are not taken then for what was written.
     a_sync_failed: bool,

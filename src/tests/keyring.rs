@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::auth::password::{Credential, Fresh};
 use crate::keyring::{Keyring, Resealed, Unchanged};
-use crate::store::Read as _;
+use crate::store::{Read as _, UnixTime};
 use crate::tests::bench::Bench;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -18,8 +18,8 @@ impl Bench {
         let keyring = self.keyring();
         let credential = Credential::new(password, &address, Fresh::draw().unwrap(), keyring.key().ok());
         let added = self.store.write(move |tx| {
-            let _ = tx.add_domain(&address.domain, 0)?;
-            tx.add_mailbox(&address, credential.clone(), 0)
+            let _ = tx.add_domain(&address.domain, UnixTime(0))?;
+            tx.add_mailbox(&address, credential.clone(), UnixTime(0))
         });
         assert!(added.wait().unwrap().is_ok());
     }

@@ -25,8 +25,8 @@ mod sums;
 use super::damaged_page::damaged_page;
 use super::disk::{Disk, DiskUsage, View};
 use super::format::{
-    AHEAD_MAX, AHEAD_MIN, EXTENT, HEADERS, INDEX_EXTENT, INDEX_PAGE_0, INDEX_PAGE_0_OCTETS, MAP_EXTENTS_MAX, PAGE, SLOTS,
-    extent_at,
+    AHEAD_MAX, AHEAD_MIN, EXTENT, Extent, HEADERS, INDEX_EXTENT, INDEX_PAGE_0, INDEX_PAGE_0_OCTETS, MAP_EXTENTS_MAX,
+    PAGE, SLOTS,
 };
 pub use blocks::ContainerError;
 use blocks::Superblock;
@@ -70,17 +70,17 @@ struct IndexSpace {
     block: Superblock,
     sums: Sums,
     /// Extents that the file had when it was opened.
-    found: u32,
+    found: Extent,
     /// Extents in use, whoever owns them.
-    end: u32,
+    end: Extent,
     /// The length of the file, in octets.
     len: u64,
     /// Free whole extents.
-    pool: Vec<u32>,
+    pool: Vec<Extent>,
     /// Zeroed extents set aside for the index.
-    reserve: Vec<u32>,
+    reserve: Vec<Extent>,
     /// Given up by redb, still in a durable superblock.
-    dropped: Vec<u32>,
+    dropped: Vec<Extent>,
     /// Counts the changes that a superblock has to carry; and those that a durable one carries.
     changes: u64,
     durable_changes: u64,
@@ -92,10 +92,10 @@ impl Container {
         disk.set_len(0)?;
         disk.write_at(0, &blocks::unfinished_header())?;
         disk.sync()?;
-        disk.set_len(extent_at(0))?;
-        let len = extent_at(0);
+        let len = Extent::FIRST.at();
+        disk.set_len(len)?;
         // A full disk must not stand in the way of a superblock.
-        disk.reserve_zeroed(INDEX_PAGE_0, extent_at(0) - INDEX_PAGE_0)?;
+        disk.reserve_zeroed(INDEX_PAGE_0, len - INDEX_PAGE_0)?;
         let block = Superblock { sequence: 1, identity: disk.identity()?, ..Superblock::default() };
         let space = IndexSpace { block, len, ..IndexSpace::default() };
         disk.write_at(SLOTS[1], &space.block.encode()?)?;
@@ -130,16 +130,17 @@ impl Container {
     pub fn open(disk: Arc<dyn Disk>) -> Result<Arc<Self>, ContainerError> {
         let len = disk.len()?;
         blocks::find_header(&*disk, len)?;
-        if len < extent_at(0) {
+        if len < Extent::FIRST.at() {
             return Err(ContainerError::Damaged("it was cut short"));
         }
         let (mut block, one_is_lost) = blocks::newest_superblock(&*disk)?;
-        let in_file = ((len - extent_at(0)) / EXTENT) as u32;
+        let in_file =
+            Extent::holding(len).ok_or(ContainerError::Damaged("it is longer than a store can be"))?;
         // What a durable commit needs was in the file before the commit was durable. A crash can keep a superblock that
         // names more, and lose the length of the file; so what it names beyond the end is not needed by anyone.
         let mut beyond = false;
-        for place in block.map.iter_mut().filter(|place| **place > in_file) {
-            *place = 0;
+        for place in block.map.iter_mut().filter(|place| place.is_some_and(|extent| extent >= in_file)) {
+            *place = None;
             beyond = true;
         }
         if block.index_len.div_ceil(INDEX_EXTENT) > MAP_EXTENTS_MAX as u64 {
@@ -240,12 +241,12 @@ impl Container {
 
     /// Told which extents the log names as blobs', before the index is opened, which may take some. A crash may have lost
     /// the length that the file had with them.
-    pub fn expect_blob_extents(&self, logged: &BTreeSet<u32>) -> io::Result<()> {
+    pub fn expect_blob_extents(&self, logged: &BTreeSet<Extent>) -> io::Result<()> {
         let mut space = self.lock();
         if let Some(last) = logged.last() {
-            space.end = space.end.max(last + 1);
-            if space.len < extent_at(space.end) {
-                self.lengthen(&mut space, last + 1)?;
+            space.end = space.end.max(last.plus(1));
+            if space.len < space.end.at() {
+                self.lengthen(&mut space, last.plus(1))?;
             }
         }
         Ok(())
@@ -254,24 +255,28 @@ impl Container {
     /// Told which extents hold blobs, by the index as of the last checkpoint and by the log since. What nobody owns is
     /// free. An extent with two owners, or one of the index's beyond the end of the file, is damage: what a checkpoint
     /// names was in the file before.
-    pub fn adopt_blob_extents(&self, stored: &[u32], logged: &BTreeSet<u32>) -> Result<(), ContainerError> {
+    pub fn adopt_blob_extents(
+        &self,
+        stored: &[Extent],
+        logged: &BTreeSet<Extent>,
+    ) -> Result<(), ContainerError> {
         let mut space = self.lock();
-        let mut owned = vec![false; space.end as usize];
+        let mut owned = vec![false; space.end.0 as usize];
         if stored.iter().any(|extent| *extent >= space.found) {
             return Err(ContainerError::Damaged("it was cut short"));
         }
-        let index_extents = space.block.map.iter().filter(|place| **place != 0).map(|place| place - 1);
+        let index_extents = space.block.map.iter().flatten().copied();
         let new = logged.iter().filter(|extent| stored.binary_search(extent).is_err());
         for extent in index_extents.chain(stored.iter().chain(new).copied()) {
-            if std::mem::replace(&mut owned[extent as usize], true) {
+            if std::mem::replace(&mut owned[extent.0 as usize], true) {
                 return Err(ContainerError::Damaged("a part of the file has two owners"));
             }
         }
         space.reserve.clear();
         space.dropped.clear();
         // What lies behind the last is in the file for its length alone.
-        space.end = owned.iter().rposition(|owned| *owned).map_or(0, |last| last as u32 + 1);
-        space.pool = (0..space.end).rev().filter(|extent| !owned[*extent as usize]).collect();
+        space.end = Extent(owned.iter().rposition(|owned| *owned).map_or(0, |last| last as u32 + 1));
+        space.pool = (0..space.end.0).rev().filter(|extent| !owned[*extent as usize]).map(Extent).collect();
         Ok(())
     }
 
@@ -279,13 +284,13 @@ impl Container {
     /// no mail is accepted.
     pub fn fill_reserve(&self, logged: u64) -> io::Result<()> {
         let mut space = self.lock();
-        let in_use = space.block.map.iter().filter(|place| **place != 0).count();
+        let in_use = space.block.map.iter().flatten().count();
         // A page of the index may be half full of what the log has.
         let new = (2 * logged).div_ceil(EXTENT) as usize;
         let wanted = (in_use + new + RESERVE_EXTENTS_MORE).min(RESERVE_EXTENTS_MAX);
         while space.reserve.len() > RESERVE_EXTENTS_MAX {
             let extent = space.reserve.pop().expect("there are more than are wanted");
-            self.punch(extent_at(extent), EXTENT);
+            self.punch(extent.at(), EXTENT);
             space.pool.push(extent);
         }
         while space.reserve.len() < wanted {
@@ -297,16 +302,16 @@ impl Container {
     fn add_to_reserve(&self, space: &mut IndexSpace) -> io::Result<()> {
         // On a full disk some of them may have room still, because they were in the reserve when the index was last open.
         for (nth, extent) in space.pool.iter().enumerate().rev() {
-            if self.disk.reserve_zeroed(extent_at(*extent), EXTENT).is_ok() {
+            if self.disk.reserve_zeroed(extent.at(), EXTENT).is_ok() {
                 let extent = space.pool.remove(nth);
                 space.reserve.push(extent);
                 return Ok(());
             }
         }
         let extent = space.end;
-        self.lengthen(space, extent + 1)?;
-        space.end += 1;
-        let outcome = self.disk.reserve_zeroed(extent_at(extent), EXTENT);
+        self.lengthen(space, extent.plus(1))?;
+        space.end = extent.plus(1);
+        let outcome = self.disk.reserve_zeroed(extent.at(), EXTENT);
         if outcome.is_ok() {
             space.reserve.push(extent)
         } else {
@@ -316,18 +321,18 @@ impl Container {
     }
 
     /// Room for blobs: `count` extents in a row, at the end of the file. Nothing of them is on disk yet.
-    pub fn extend_for_blobs(&self, count: u32) -> io::Result<u32> {
+    pub fn extend_for_blobs(&self, count: u32) -> io::Result<Extent> {
         let mut space = self.lock();
         let first = space.end;
-        self.lengthen(&mut space, first + count)?;
-        space.end += count;
+        self.lengthen(&mut space, first.plus(count))?;
+        space.end = first.plus(count);
         Ok(first)
     }
 
     /// Sees to it that the file has so many extents, and that it is ahead of them; on a disk that has no length to spare it
     /// has them and no more.
-    fn lengthen(&self, space: &mut IndexSpace, extents: u32) -> io::Result<()> {
-        let needed = extent_at(extents);
+    fn lengthen(&self, space: &mut IndexSpace, end: Extent) -> io::Result<()> {
+        let needed = end.at();
         let ahead = (needed / 8).clamp(AHEAD_MIN, AHEAD_MAX).next_multiple_of(EXTENT);
         if space.len >= needed + ahead {
             return Ok(());
@@ -345,17 +350,17 @@ impl Container {
     }
 
     /// A free extent inside the file, for blobs that need no more than one.
-    pub fn take_free_extent(&self) -> Option<u32> {
+    pub fn take_free_extent(&self) -> Option<Extent> {
         self.lock().pool.pop()
     }
 
     /// The end of the file, as an extent number.
-    pub fn end(&self) -> u32 {
+    pub fn end(&self) -> Extent {
         self.lock().end
     }
 
     pub fn write_blob(&self, at: u64, octets: &[u8]) -> io::Result<()> {
-        debug_assert!(at >= extent_at(0));
+        debug_assert!(at >= Extent::FIRST.at());
         self.disk.write_at(at, octets)
     }
 
@@ -400,8 +405,8 @@ impl Container {
     }
 
     /// The extents that the superblock lists as the index's.
-    pub fn index_extents(&self) -> Vec<u32> {
-        self.lock().block.map.iter().filter(|place| **place != 0).map(|place| place - 1).collect()
+    pub fn index_extents(&self) -> Vec<Extent> {
+        self.lock().block.map.iter().flatten().copied().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, IndexSpace> {
@@ -410,8 +415,8 @@ impl Container {
 }
 
 /// Where octets of redb's lie in the file that stand at `inner` in an index extent.
-fn index_at(extent: u32, inner: u64) -> u64 {
-    extent_at(extent) + PAGE + inner
+fn index_at(extent: Extent, inner: u64) -> u64 {
+    extent.at() + PAGE + inner
 }
 
 /// redb's view of the container. It never calls redb, and is called by its readers as well as its writer.
@@ -458,20 +463,17 @@ impl Container {
             let keep = len.div_ceil(INDEX_EXTENT) as usize;
             space.sums.truncate(keep);
             while space.block.map.len() > keep {
-                match space.block.map.pop() {
-                    Some(place) if place != 0 => space.dropped.push(place - 1),
-                    _ => {}
-                }
+                let extent = space.block.map.pop().flatten();
+                space.dropped.extend(extent);
             }
             // What grows again must read as zeros past the old end.
             let tail = len % INDEX_EXTENT;
-            if let Some(&place) = space.block.map.get(keep.wrapping_sub(1))
+            if let Some(&Some(place)) = space.block.map.get(keep.wrapping_sub(1))
                 && tail != 0
-                && place != 0
             {
                 // It keeps its room: a checkpoint writes there again, and the disk may be full by then.
-                self.disk.reserve_zeroed(index_at(place - 1, tail), INDEX_EXTENT - tail)?;
-                space.sums.forget(&*self.disk, keep - 1, place - 1, tail)?;
+                self.disk.reserve_zeroed(index_at(place, tail), INDEX_EXTENT - tail)?;
+                space.sums.forget(&*self.disk, keep - 1, place, tail)?;
             }
         } else if len.div_ceil(INDEX_EXTENT) as usize > MAP_EXTENTS_MAX {
             return Err(io::Error::new(
@@ -503,11 +505,11 @@ impl Container {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 match space.block.map.get(piece.index) {
-                    None | Some(0) => {
+                    None | Some(None) => {
                         out[piece.range].fill(0);
                         continue;
                     }
-                    Some(&place) => (place - 1, space.sums.of(&*self.disk, piece.index, place - 1)?),
+                    Some(&Some(place)) => (place, space.sums.of(&*self.disk, piece.index, place)?),
                 }
             };
             let part = &mut out[piece.range];
@@ -551,28 +553,30 @@ impl Container {
         synced?;
         let mut space = self.lock();
         space.durable_changes = space.durable_changes.max(changes);
-        let freed: Vec<u32> = space.dropped.drain(..dropped).collect();
+        let freed: Vec<Extent> = space.dropped.drain(..dropped).collect();
         for extent in &freed {
-            self.punch(extent_at(*extent), EXTENT);
+            self.punch(extent.at(), EXTENT);
         }
         space.pool.extend(freed);
         Ok(())
     }
 
     /// The extent behind redb's extent `index`, taken now if there is none yet; it reads as zeros then.
-    fn back_index_extent(&self, index: usize) -> io::Result<u32> {
+    fn back_index_extent(&self, index: usize) -> io::Result<Extent> {
         let mut space = self.lock();
         if space.block.map.len() <= index {
-            space.block.map.resize(index + 1, 0);
+            space.block.map.resize(index + 1, None);
         }
-        if space.block.map[index] == 0 {
-            if space.reserve.is_empty() {
-                self.add_to_reserve(&mut space)?;
-            }
-            space.block.map[index] = space.reserve.pop().expect("it was just added to") + 1;
-            space.changes += 1;
+        if let Some(extent) = space.block.map[index] {
+            return Ok(extent);
         }
-        Ok(space.block.map[index] - 1)
+        if space.reserve.is_empty() {
+            self.add_to_reserve(&mut space)?;
+        }
+        let extent = space.reserve.pop().expect("it was just added to");
+        space.block.map[index] = Some(extent);
+        space.changes += 1;
+        Ok(extent)
     }
 }
 

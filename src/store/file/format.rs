@@ -82,9 +82,32 @@ pub const INDEX_EXTENT: u64 = INDEX_PAGES as u64 * PAGE;
 /// Texts and free runs begin at multiples of this.
 pub const BLOB_ALIGN: u64 = 64;
 
-/// Where an extent begins in the file.
-pub const fn extent_at(extent: u32) -> u64 {
-    EXTENTS_AT + extent as u64 * EXTENT
+/// An extent of the file, by its number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Extent(pub u32);
+
+impl Extent {
+    pub const FIRST: Self = Self(0);
+
+    /// Where it begins in the file.
+    pub const fn at(self) -> u64 {
+        EXTENTS_AT + self.0 as u64 * EXTENT
+    }
+
+    /// The one so many further on.
+    pub const fn plus(self, count: u32) -> Self {
+        Self(self.0 + count)
+    }
+
+    /// So many, from this one on.
+    pub fn row(self, count: u32) -> impl Iterator<Item = Self> {
+        (self.0..self.0 + count).map(Self)
+    }
+
+    /// The one in which this octet of the file lies; none where no extent is.
+    pub fn holding(at: u64) -> Option<Self> {
+        u32::try_from(at.checked_sub(EXTENTS_AT)? / EXTENT).ok().map(Self)
+    }
 }
 
 const _: () = assert!(PAGE + INDEX_EXTENT == EXTENT && 8 * INDEX_PAGES <= PAGE as usize);

@@ -10,7 +10,7 @@
 //! - Nothing is settled before [`Space::committed`]; [`Space::aborted`] takes everything back.
 
 use super::container::Container;
-use super::format::{BLOB_ALIGN, EXTENT, PAGE, extent_at};
+use super::format::{BLOB_ALIGN, EXTENT, Extent, PAGE};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -24,6 +24,20 @@ const HOLES_PART: u64 = 16;
 /// What a text of this wire length takes in the blob space.
 pub fn footprint(wire_octets: u64) -> u64 {
     wire_octets.max(1).next_multiple_of(BLOB_ALIGN)
+}
+
+/// Octets of the file in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    pub at: u64,
+    pub len: u64,
+}
+
+impl Run {
+    /// Where it ends; none where that is past all numbers, as in a damaged row.
+    pub fn end(self) -> Option<u64> {
+        self.at.checked_add(self.len)
+    }
 }
 
 #[derive(Default)]
@@ -48,13 +62,13 @@ pub struct Space {
     /// The retired runs of which that was said.
     to_erase: BTreeSet<u64>,
     /// Taken by the transaction under way.
-    taken: Vec<(u64, u64)>,
+    taken: Vec<Run>,
     /// Offsets whose rows in the table of free runs may be out of date.
     touched: BTreeSet<u64>,
     /// Extents that the table of blob extents does not have yet.
-    new_extents: BTreeSet<u32>,
+    new_extents: BTreeSet<Extent>,
     /// All extents that are blobs', the new ones included.
-    blob_extents: BTreeSet<u32>,
+    blob_extents: BTreeSet<Extent>,
     pins: Pins,
 }
 
@@ -66,16 +80,13 @@ impl Space {
 
     /// The space as the tables have it. Where the list of free runs cannot be right nothing of it is used, so that no
     /// text is overwritten; `pop3svc check` finds it, and `--repair` makes it anew.
-    pub fn load(
-        runs: impl Iterator<Item = (u64, u64)> + Clone,
-        blob_extents: BTreeSet<u32>,
-        pins: Pins,
-    ) -> Self {
+    pub fn load(runs: &[Run], blob_extents: BTreeSet<Extent>, pins: Pins) -> Self {
         let mut space = Space { blob_extents, pins, ..Space::default() };
         let mut end = 0;
-        let is_sound = runs.clone().all(|(at, len)| {
+        let is_sound = runs.iter().all(|run| {
+            let Run { at, len } = *run;
             let follows = at >= end;
-            end = at.saturating_add(len);
+            end = run.end().unwrap_or(u64::MAX);
             follows && len > 0 && at % BLOB_ALIGN == 0 && len % BLOB_ALIGN == 0 && space.holds(at, len)
         });
         if !is_sound {
@@ -84,8 +95,8 @@ impl Space {
             );
             return space;
         }
-        for (at, len) in runs {
-            space.touched.extend(space.free.add(at, len));
+        for run in runs {
+            space.touched.extend(space.free.add(run.at, run.len));
         }
         space
     }
@@ -121,13 +132,13 @@ impl Space {
             }
         };
         self.free.cut(at, len, &mut self.touched);
-        self.taken.push((at, len));
+        self.taken.push(Run { at, len });
         Ok(at)
     }
 
     /// What was taken last is not needed after all.
     pub fn give_back(&mut self, at: u64) {
-        let (last, len) = self.taken.pop().expect("it was just taken");
+        let Run { at: last, len } = self.taken.pop().expect("it was just taken");
         assert_eq!(last, at, "what was taken last is given back first");
         self.touched.extend(self.free.add(at, len));
     }
@@ -141,15 +152,15 @@ impl Space {
             return Ok(());
         }
         // A free run at the very end of the file is a beginning.
-        let at_end = self.free.length_of_run_ending_at(extent_at(container.end()));
+        let at_end = self.free.length_of_run_ending_at(container.end().at());
         let count = (len - at_end).div_ceil(EXTENT) as u32;
         let first = container.extend_for_blobs(count)?;
-        (first..first + count).for_each(|extent| self.add_extent(extent));
+        first.row(count).for_each(|extent| self.add_extent(extent));
         Ok(())
     }
 
-    fn add_extent(&mut self, extent: u32) {
-        self.touched.extend(self.free.add(extent_at(extent), EXTENT));
+    fn add_extent(&mut self, extent: Extent) {
+        self.touched.extend(self.free.add(extent.at(), EXTENT));
         self.new_extents.insert(extent);
         self.blob_extents.insert(extent);
     }
@@ -186,12 +197,9 @@ impl Space {
 
     /// Whether a range of octets lies in blob extents altogether.
     fn holds(&self, at: u64, len: u64) -> bool {
-        let (Some(at), Some(len)) = (at.checked_sub(extent_at(0)), len.checked_sub(1)) else { return false };
-        let Some(last) = at.checked_add(len) else { return false };
-        let (Ok(first), Ok(last)) = (u32::try_from(at / EXTENT), u32::try_from(last / EXTENT)) else {
-            return false;
-        };
-        self.blob_extents.range(first..=last).count() == (last - first) as usize + 1
+        let Some(last) = len.checked_sub(1).and_then(|len| at.checked_add(len)) else { return false };
+        let (Some(first), Some(last)) = (Extent::holding(at), Extent::holding(last)) else { return false };
+        self.blob_extents.range(first..=last).count() == (last.0 - first.0) as usize + 1
     }
 
     /// What the table of free runs has to say of the offsets that changed: a length, or that no run begins there.
@@ -201,7 +209,7 @@ impl Space {
             .map(|at| (*at, self.free.length_at(*at).or_else(|| self.retired.get(at).copied())))
     }
 
-    pub fn changed_extents(&self) -> impl Iterator<Item = u32> + '_ {
+    pub fn changed_extents(&self) -> impl Iterator<Item = Extent> + '_ {
         self.new_extents.iter().copied()
     }
 
@@ -251,7 +259,7 @@ impl Space {
 
     /// The transaction has failed; nothing of it is in the tables.
     pub fn aborted(&mut self) {
-        for (at, len) in std::mem::take(&mut self.taken) {
+        for Run { at, len } in std::mem::take(&mut self.taken) {
             self.touched.extend(self.free.add(at, len));
         }
         self.erasing = false;

@@ -6,6 +6,7 @@ pub mod redb_header;
 pub mod rows;
 pub mod tables;
 mod transaction;
+pub mod types;
 
 pub use fault::{Fault, miscounted};
 pub use transaction::{Beginning, Read, Snapshot, Tx};

@@ -6,6 +6,7 @@
 //!
 //! A row type changes by getting a new version beside the old one, and a conversion; never in place.
 
+use super::types::{DomainId, MailboxId, OwnerId, UnixTime};
 use crate::auth::password::Credential;
 use crate::auth::seal::{KeyId, Sealed};
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
@@ -58,21 +59,19 @@ impl Row for StoreRow {}
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct DomainRow {
     /// Unique in the store for ever, among domains and mailboxes; the key of its counts.
-    pub id: u32,
+    pub id: DomainId,
     pub locked: bool,
-    /// Unix time in seconds.
-    pub created: u64,
+    pub created: UnixTime,
 }
 
 /// A mailbox. Key: domain name and mailbox name.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct MailboxRow {
     /// Unique in the store for ever: a mailbox that is made anew under an old name gets a new one.
-    pub id: u32,
+    pub id: MailboxId,
     /// Of the mailbox alone; a locked domain is not written into its mailboxes.
     pub locked: bool,
-    /// Unix time in seconds.
-    pub created: u64,
+    pub created: UnixTime,
     pub credential: Credential,
     /// The account whose quota this mailbox's octets count against; none: they count against no quota.
     pub quota: Option<String>,
@@ -112,8 +111,8 @@ pub struct MessageRow {
     /// The random part of the UIDL, so that the UIDLs of two histories of a store (one of them restored from a
     /// backup) are not taken for each other.
     pub tag: u64,
-    /// When it was accepted: Unix time in seconds.
-    pub received: u64,
+    /// When it was accepted.
+    pub received: UnixTime,
     /// What LIST announces of its surrogate (see `wire::surrogate`); none if it needs none.
     pub surrogate_octets: Option<u64>,
     /// The name of its text: blake3 of the wire form.
@@ -127,7 +126,7 @@ pub struct MessageRow {
 pub struct MessageHead {
     pub octets: u64,
     pub tag: u64,
-    pub received: u64,
+    pub received: UnixTime,
     pub surrogate_octets: Option<u64>,
 }
 
@@ -220,7 +219,7 @@ pub struct StoreRow {
     pub octets: u64,
     /// The sum of the wire lengths of the texts, each counted once.
     pub text_octets: u64,
-    pub next_id: u32,
+    pub next_id: OwnerId,
     /// Transactions committed so far; tells, after a fault, whether the last one got through.
     pub commits: u64,
     /// The log's epoch since the last checkpoint, drawn at random.
@@ -267,7 +266,7 @@ mod tests {
         let message = MessageRow {
             octets: 9,
             tag: 5,
-            received: 1,
+            received: UnixTime(1),
             surrogate_octets: Some(8),
             text: [7; 32],
             prefix: b"Return-Path: <>\r\n".to_vec(),
@@ -275,7 +274,7 @@ mod tests {
         let row = message.to_row();
         assert_eq!(
             MessageHead::from_row(&row),
-            Ok(MessageHead { octets: 9, tag: 5, received: 1, surrogate_octets: Some(8) })
+            Ok(MessageHead { octets: 9, tag: 5, received: UnixTime(1), surrogate_octets: Some(8) })
         );
         assert_eq!(MessageRow::from_row(&row), Ok(message));
     }
@@ -316,7 +315,7 @@ mod tests {
         let mut row = MessageRow {
             octets: 9,
             tag: 5,
-            received: 1,
+            received: UnixTime(1),
             surrogate_octets: None,
             text: [7; 32],
             prefix: vec![1],
@@ -333,7 +332,7 @@ mod tests {
         let row = MessageRow {
             octets: 9,
             tag: 5,
-            received: 1,
+            received: UnixTime(1),
             surrogate_octets: None,
             text: [7; 32],
             prefix: vec![1; 20],

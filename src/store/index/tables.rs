@@ -18,7 +18,9 @@
 //! table's changes is kept; between tables it does not matter.
 
 use super::contained::{self, Leaky};
+use super::types::{MailboxId, OwnerId};
 use super::{Fault, Snapshot};
+use crate::store::file::format::Extent;
 use crate::store::file::record::{self, Change};
 use redb::{ReadableTable, TableDefinition};
 use std::borrow::Borrow;
@@ -167,12 +169,12 @@ tables! {
     0 copied settings SETTINGS "settings": &'static str => &'static str;
     1 copied domains DOMAINS "domains": &'static str => &'static [u8];
     2 copied mailboxes MAILBOXES "mailboxes": (&'static str, &'static str) => &'static [u8];
-    3 copied counts COUNTS "counts": u32 => &'static [u8];
+    3 copied counts COUNTS "counts": OwnerId => &'static [u8];
     4 copied quotas QUOTAS "quotas": &'static str => &'static [u8];
-    5 copied messages MESSAGES "messages": (u32, u64) => &'static [u8];
+    5 copied messages MESSAGES "messages": (MailboxId, u64) => &'static [u8];
     6 made texts TEXTS "texts": [u8; 32] => &'static [u8];
     7 made free FREE "free": u64 => u64;
-    8 made blob_extents BLOB_EXTENTS "blob extents": u32 => ();
+    8 made blob_extents BLOB_EXTENTS "blob extents": Extent => ();
     9 copied certificate CERTIFICATE "certificate": () => &'static [u8];
     10 made store STORE "store": () => &'static [u8];
 }

@@ -10,6 +10,7 @@ use super::rows::{
 use super::tables::{
     CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, MESSAGES, QUOTAS, SETTINGS, STORE, TEXTS, Tables,
 };
+use super::types::{MailboxId, OwnerId};
 use crate::address::{Address, Domain, LocalPart};
 use crate::store::file::container::Container;
 use crate::store::file::log_zone::Epoch;
@@ -33,9 +34,9 @@ pub trait Read {
     /// The mailboxes of a domain, in the order of their names.
     fn mailboxes(&self, domain: &Domain) -> Result<Vec<(LocalPart, MailboxRow)>, Fault>;
     /// Counts of a mailbox or domain.
-    fn counts(&self, id: u32) -> Result<Counts, Fault>;
+    fn counts(&self, id: impl Into<OwnerId>) -> Result<Counts, Fault>;
     fn quota(&self, account: &str) -> Result<Option<QuotaRow>, Fault>;
-    fn message(&self, mailbox: u32, sequence: u64) -> Result<Option<MessageRow>, Fault>;
+    fn message(&self, mailbox: MailboxId, sequence: u64) -> Result<Option<MessageRow>, Fault>;
     fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault>;
     fn certificate(&self) -> Result<Option<CertificateRow>, Fault>;
     fn totals(&self) -> Result<StoreRow, Fault>;
@@ -139,9 +140,10 @@ impl Read for Snapshot {
         contained::read(|| mailboxes_of(&self.table(MAILBOXES)?, domain))
     }
 
-    fn counts(&self, id: u32) -> Result<Counts, Fault> {
+    fn counts(&self, id: impl Into<OwnerId>) -> Result<Counts, Fault> {
         contained::read(|| {
-            let row = self.table(COUNTS)?.get(id)?.map(|row| Counts::from_row(row.value())).transpose()?;
+            let row =
+                self.table(COUNTS)?.get(id.into())?.map(|row| Counts::from_row(row.value())).transpose()?;
             Ok(row.unwrap_or_default())
         })
     }
@@ -150,7 +152,7 @@ impl Read for Snapshot {
         contained::read(|| get_row(&self.table(QUOTAS)?, account))
     }
 
-    fn message(&self, mailbox: u32, sequence: u64) -> Result<Option<MessageRow>, Fault> {
+    fn message(&self, mailbox: MailboxId, sequence: u64) -> Result<Option<MessageRow>, Fault> {
         contained::read(|| {
             let row = self.table(MESSAGES)?.get((mailbox, sequence))?;
             Ok(row.map(|row| MessageRow::from_row(row.value())).transpose()?)
@@ -187,7 +189,7 @@ pub struct Tx<'a, 'txn> {
     /// Whether the reserve of the container is whole: without it no mail is accepted.
     pub reserve_is_whole: bool,
     /// Mailboxes whose open sessions end when this is committed.
-    pub revoked: Vec<u32>,
+    pub revoked: Vec<MailboxId>,
     /// The short texts that were written, as the log has them.
     pub logged_texts: Vec<u8>,
     /// Whether texts were written that are too long for the log.
@@ -195,7 +197,7 @@ pub struct Tx<'a, 'txn> {
     /// Whether mail was refused for want of room.
     pub room_was_missing: bool,
     /// Read and changed in memory, written once at the end.
-    changed_counts: HashMap<u32, Counts>,
+    changed_counts: HashMap<OwnerId, Counts>,
     changed_quotas: HashMap<String, QuotaRow>,
     totals: StoreRow,
 }
@@ -209,7 +211,7 @@ impl<'a, 'txn> Tx<'a, 'txn> {
     ) -> Result<Self, Fault> {
         let totals = match tables.store.get(())? {
             Some(row) => StoreRow::from_row(row.value())?,
-            None => StoreRow { next_id: 1, ..StoreRow::default() },
+            None => StoreRow { next_id: OwnerId(1), ..StoreRow::default() },
         };
         Ok(Self {
             tables,
@@ -227,9 +229,9 @@ impl<'a, 'txn> Tx<'a, 'txn> {
     }
 
     /// An id that no mailbox or domain has had.
-    pub fn new_id(&mut self) -> Result<u32, Fault> {
+    pub fn new_id(&mut self) -> Result<OwnerId, Fault> {
         let id = self.totals.next_id;
-        self.totals.next_id = id.checked_add(1).ok_or_else(|| Fault::damaged("no id is left"))?;
+        self.totals.next_id = id.next().ok_or_else(|| Fault::damaged("no id is left"))?;
         if self.changed_counts.contains_key(&id) || self.tables.counts.get(id)?.is_some() {
             return Err(Fault::damaged("an id is to be given out a second time"));
         }
@@ -237,7 +239,8 @@ impl<'a, 'txn> Tx<'a, 'txn> {
     }
 
     /// The counts of a mailbox or domain, to be changed.
-    pub fn counts_mut(&mut self, id: u32) -> Result<&mut Counts, Fault> {
+    pub fn counts_mut(&mut self, id: impl Into<OwnerId>) -> Result<&mut Counts, Fault> {
+        let id = id.into();
         if !self.changed_counts.contains_key(&id) {
             let counts = self.counts(id)?;
             self.changed_counts.insert(id, counts);
@@ -245,7 +248,8 @@ impl<'a, 'txn> Tx<'a, 'txn> {
         Ok(self.changed_counts.get_mut(&id).expect("it was just put there"))
     }
 
-    pub fn forget_counts(&mut self, id: u32) -> Result<(), Fault> {
+    pub fn forget_counts(&mut self, id: impl Into<OwnerId>) -> Result<(), Fault> {
+        let id = id.into();
         self.changed_counts.remove(&id);
         self.tables.counts.remove(id)?;
         Ok(())
@@ -326,7 +330,7 @@ pub struct Settled {
     /// Whether texts have to be made durable before the record is.
     pub has_long_texts: bool,
     /// Mailboxes whose sessions end when it is durable.
-    pub revoked: Vec<u32>,
+    pub revoked: Vec<MailboxId>,
 }
 
 impl Read for Tx<'_, '_> {
@@ -355,7 +359,8 @@ impl Read for Tx<'_, '_> {
         mailboxes_of(&*self.tables.mailboxes, domain)
     }
 
-    fn counts(&self, id: u32) -> Result<Counts, Fault> {
+    fn counts(&self, id: impl Into<OwnerId>) -> Result<Counts, Fault> {
+        let id = id.into();
         if let Some(counts) = self.changed_counts.get(&id) {
             return Ok(*counts);
         }
@@ -370,7 +375,7 @@ impl Read for Tx<'_, '_> {
         }
     }
 
-    fn message(&self, mailbox: u32, sequence: u64) -> Result<Option<MessageRow>, Fault> {
+    fn message(&self, mailbox: MailboxId, sequence: u64) -> Result<Option<MessageRow>, Fault> {
         let row = self.tables.messages.get((mailbox, sequence))?;
         Ok(row.map(|row| MessageRow::from_row(row.value())).transpose()?)
     }

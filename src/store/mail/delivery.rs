@@ -5,6 +5,7 @@ use super::quota;
 use crate::address::Address;
 use crate::store::file::record;
 use crate::store::index::rows::{DomainRow, MailboxRow, MessageRow, Row, TextRow};
+use crate::store::index::types::{DomainId, MailboxId, OwnerId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, miscounted};
 use crate::verdict;
 use crate::wire::surrogate;
@@ -34,8 +35,8 @@ pub struct Letter {
 
 /// Where messages are: ids, and the account whose quota it counts against.
 struct Place {
-    domain: u32,
-    mailbox: u32,
+    domain: DomainId,
+    mailbox: MailboxId,
     quota: Option<String>,
 }
 
@@ -62,12 +63,12 @@ impl Letter {
 }
 
 impl Tx<'_, '_> {
-    /// Stores one text for all its letters. `now` is Unix time in seconds. One verdict for each letter, in order.
+    /// Stores one text for all its letters. One verdict for each letter, in order.
     pub fn deliver(
         &mut self,
         text: &Incoming,
         letters: &[Letter],
-        now: u64,
+        now: UnixTime,
     ) -> Result<Vec<verdict::Delivery>, Fault> {
         let mut places = Vec::with_capacity(letters.len());
         // Letters of one message may count against one account: what the ones before take is not in the index yet.
@@ -97,7 +98,7 @@ impl Tx<'_, '_> {
         &mut self,
         text: &Incoming,
         letters: &[Letter],
-        now: u64,
+        now: UnixTime,
     ) -> Result<Vec<verdict::Delivery>, Fault> {
         let mut taken = HashMap::new();
         let mut verdicts = Vec::with_capacity(letters.len());
@@ -144,7 +145,7 @@ impl Tx<'_, '_> {
         place: &Place,
         text: &Incoming,
         letter: &Letter,
-        now: u64,
+        now: UnixTime,
     ) -> Result<(), Fault> {
         let counts = self.counts_mut(place.mailbox)?;
         let sequence = counts.next_sequence;
@@ -175,7 +176,7 @@ impl Tx<'_, '_> {
         change: fn(u64, u64) -> Option<u64>,
     ) -> Result<(), Fault> {
         let octets = |sum| change(sum, row.octets);
-        for id in [place.mailbox, place.domain] {
+        for id in [OwnerId::from(place.mailbox), place.domain.into()] {
             let counts = self.counts_mut(id)?;
             counts.messages = messages(counts.messages).ok_or_else(miscounted)?;
             counts.octets = octets(counts.octets).ok_or_else(miscounted)?;
@@ -310,7 +311,7 @@ impl Tx<'_, '_> {
     pub fn delete_messages(
         &mut self,
         address: &Address,
-        mailbox: u32,
+        mailbox: MailboxId,
         sequences: &[u64],
     ) -> Result<bool, Fault> {
         let (Some(domain), Some(row)) = (self.domain(&address.domain)?, self.mailbox(address)?) else {

@@ -6,6 +6,7 @@ use super::Refused;
 use crate::address::{Address, Domain};
 use crate::auth::password::Credential;
 use crate::store::index::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
+use crate::store::index::types::{DomainId, MailboxId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, miscounted};
 
 /// The setting that says whether the mail of a removed mailbox is overwritten.
@@ -27,30 +28,34 @@ pub enum LockChange {
 }
 
 impl Tx<'_, '_> {
-    /// `now` is Unix time in seconds.
-    pub fn add_domain(&mut self, domain: &Domain, now: u64) -> Result<Result<(), Refused>, Fault> {
+    pub fn add_domain(&mut self, domain: &Domain, now: UnixTime) -> Result<Result<(), Refused>, Fault> {
         if self.domain(domain)?.is_some() {
             return Ok(Err(Refused::DomainExists));
         }
-        let row = DomainRow { id: self.new_id()?, locked: false, created: now };
+        let row = DomainRow { id: DomainId(self.new_id()?), locked: false, created: now };
         self.put_domain(domain, &row)?;
         *self.counts_mut(row.id)? = Counts::default();
         self.totals_mut().domains += 1;
         Ok(Ok(()))
     }
 
-    /// `now` is Unix time in seconds.
     pub fn add_mailbox(
         &mut self,
         address: &Address,
         credential: Credential,
-        now: u64,
+        now: UnixTime,
     ) -> Result<Result<(), Refused>, Fault> {
         let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
         if self.mailbox(address)?.is_some() {
             return Ok(Err(Refused::MailboxExists));
         }
-        let row = MailboxRow { id: self.new_id()?, locked: false, created: now, credential, quota: None };
+        let row = MailboxRow {
+            id: MailboxId(self.new_id()?),
+            locked: false,
+            created: now,
+            credential,
+            quota: None,
+        };
         self.put_mailbox(address, &row)?;
         *self.counts_mut(row.id)? = Counts { next_sequence: 1, ..Counts::default() };
         self.counts_mut(domain.id)?.mailboxes += 1;

@@ -12,6 +12,7 @@ use crate::store::file::space::Pin;
 use crate::store::index::contained;
 use crate::store::index::rows::MessageHead;
 use crate::store::index::tables::MESSAGES;
+use crate::store::index::types::{MailboxId, UnixTime};
 use crate::store::index::{Fault, Read};
 use crate::store::open::claims::Claim;
 use crate::store::open::queue::Pending;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 pub struct Maildrop {
     store: Store,
     address: Address,
-    mailbox: u32,
+    mailbox: MailboxId,
     totals: Totals,
     totals_of_surrogates: Totals,
     gives_surrogates: bool,
@@ -157,8 +158,8 @@ impl Maildrop {
         })
     }
 
-    /// The oldest messages, `most` of them, as far as they were received before this Unix time.
-    pub fn received_before(&self, time: u64, most: usize) -> Result<Vec<Uid>, Fault> {
+    /// The oldest messages, `most` of them, as far as they were received before this time.
+    pub fn received_before(&self, time: UnixTime, most: usize) -> Result<Vec<Uid>, Fault> {
         let snapshot = self.store.read()?;
         contained::read(|| {
             let table = snapshot.table(MESSAGES)?;

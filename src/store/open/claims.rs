@@ -1,5 +1,6 @@
 //! Which mailboxes are claimed: each by one session at a time.
 
+use crate::store::index::types::MailboxId;
 use smol::channel::{Receiver, Sender};
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -7,17 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Which mailboxes are claimed.
 #[derive(Clone, Default)]
-pub struct Maildrops(Arc<Mutex<HashMap<u32, Sender<Infallible>>>>);
+pub struct Maildrops(Arc<Mutex<HashMap<MailboxId, Sender<Infallible>>>>);
 
 /// A mailbox is this session's alone while it holds the claim.
 pub struct Claim {
     maildrops: Maildrops,
-    pub mailbox: u32,
+    pub mailbox: MailboxId,
     pub revoked: Receiver<Infallible>,
 }
 
 impl Maildrops {
-    pub fn claim(&self, mailbox: u32) -> Option<Claim> {
+    pub fn claim(&self, mailbox: MailboxId) -> Option<Claim> {
         let mut claims = self.lock();
         if claims.contains_key(&mailbox) {
             return None;
@@ -28,7 +29,7 @@ impl Maildrops {
     }
 
     /// Ends the sessions on these mailboxes. The claims stand until the sessions have gone.
-    pub fn revoke(&self, mailboxes: &[u32]) {
+    pub fn revoke(&self, mailboxes: &[MailboxId]) {
         if mailboxes.is_empty() {
             return;
         }
@@ -38,7 +39,7 @@ impl Maildrops {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Sender<Infallible>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<MailboxId, Sender<Infallible>>> {
         self.0.lock().expect("no holder of this lock panics")
     }
 }

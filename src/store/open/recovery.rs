@@ -9,9 +9,10 @@
 use super::{OpenErrorKind, OpenIndex, Trust, open_database};
 use crate::store::file::container::Container;
 use crate::store::file::disk::Disk;
+use crate::store::file::format::Extent;
 use crate::store::file::log_zone::{self, Front, Record};
 use crate::store::file::record::{self, Change};
-use crate::store::file::space::{Pins, Space};
+use crate::store::file::space::{Pins, Run, Space};
 use crate::store::index::contained::{self, Leaky};
 use crate::store::index::rows::{Row, StoreRow};
 use crate::store::index::tables::{BLOB_EXTENTS, BLOB_EXTENTS_NUMBER, FREE, Tables};
@@ -48,7 +49,7 @@ pub fn open_index(
             open.container.adopt_identity().map_err(OpenErrorKind::Io)?;
         }
         let (blob_extents, runs) = blob_space(&Snapshot::begin(open.database())?)?;
-        let space = Space::load(runs.into_iter(), blob_extents.into_iter().collect(), pins);
+        let space = Space::load(&runs, blob_extents.into_iter().collect(), pins);
         Ok((open.into_inner(), space))
     };
     contained::change(opening).unwrap_or_else(|panicked| Err(panicked.0.into()))
@@ -58,7 +59,7 @@ pub fn open_index(
 pub struct LogFound {
     front: Front,
     /// Extents that it gives to texts.
-    blob_extents: BTreeSet<u32>,
+    blob_extents: BTreeSet<Extent>,
 }
 
 impl LogFound {
@@ -69,7 +70,8 @@ impl LogFound {
         for record in &front.records {
             for change in changes_of(record)? {
                 if let Change::Put { table: BLOB_EXTENTS_NUMBER, key, .. } = change {
-                    blob_extents.insert(u32::from_le_bytes(key.try_into().map_err(|_| unreadable())?));
+                    blob_extents
+                        .insert(Extent(u32::from_le_bytes(key.try_into().map_err(|_| unreadable())?)));
                 }
             }
         }
@@ -139,11 +141,8 @@ fn unreadable() -> OpenErrorKind {
     OpenErrorKind::Damaged("a record of its log cannot be read")
 }
 
-/// Offset and length of free octets.
-type Run = (u64, u64);
-
 /// The blob extents, and the free runs, as the tables list them.
-fn blob_space(snapshot: &Snapshot) -> Result<(Vec<u32>, Vec<Run>), Fault> {
+fn blob_space(snapshot: &Snapshot) -> Result<(Vec<Extent>, Vec<Run>), Fault> {
     contained::read(|| {
         let mut extents = Vec::new();
         for row in snapshot.table(BLOB_EXTENTS)?.iter()? {
@@ -152,7 +151,7 @@ fn blob_space(snapshot: &Snapshot) -> Result<(Vec<u32>, Vec<Run>), Fault> {
         let mut runs = Vec::new();
         for row in snapshot.table(FREE)?.iter()? {
             let (at, len) = row?;
-            runs.push((at.value(), len.value()));
+            runs.push(Run { at: at.value(), len: len.value() });
         }
         Ok((extents, runs))
     })

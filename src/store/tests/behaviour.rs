@@ -139,7 +139,7 @@ fn a_mailbox_made_anew_shares_no_uid_with_the_old_one() {
     let old = open_maildrop(&store, ANN).list().unwrap();
     assert!(store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap().is_ok());
     add_mailbox(&store, ANN);
-    assert!(store.write(|tx| tx.deliver(&text(b"new"), &[letter(ANN, 8)], 1)).wait().is_ok());
+    assert!(store.write(|tx| tx.deliver(&text(b"new"), &[letter(ANN, 8)], UnixTime(1))).wait().is_ok());
     let new = open_maildrop(&store, ANN).list().unwrap();
     assert_ne!(old[0].uid, new[0].uid);
 }
@@ -247,7 +247,8 @@ fn a_text_in_a_file_is_stored_like_one_in_memory_and_shares_its_place() {
     let in_file = in_memory.clone().with_wire(|_| Body::File(Arc::new(spool)));
     let octets = octets.clone();
     for (recipient, text) in [(ANN, in_file.clone()), (BOB, in_memory), (ANN, in_file)] {
-        let stored = store.write(move |tx| tx.deliver(&text, &[letter(recipient, 1)], 1)).wait().unwrap();
+        let stored =
+            store.write(move |tx| tx.deliver(&text, &[letter(recipient, 1)], UnixTime(1))).wait().unwrap();
         assert_eq!(stored, [Delivery::Stored]);
         assert_eq!(store.read().unwrap().totals().unwrap().text_octets, octets.len() as u64);
     }

@@ -55,7 +55,7 @@ fn look_at(store: &Store, workload: &Workload, cut: usize, when: &str) {
         let risen: Vec<_> = found.difference(&may).collect();
         assert!(risen.is_empty(), "{when}: {mailbox} has {risen:?} again");
     }
-    let _ = store.write(|tx| tx.add_domain(&"after.example".parse().unwrap(), 1)).wait().unwrap();
+    let _ = store.write(|tx| tx.add_domain(&"after.example".parse().unwrap(), UnixTime(1))).wait().unwrap();
     add_mailbox(store, "new@after.example");
     assert_eq!(deliver(store, &["new@after.example"], b"after the cut"), [Delivery::Stored]);
     // A look takes its time, so not every disk gets a second one.

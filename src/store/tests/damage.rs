@@ -1,7 +1,7 @@
 //! Damaged files: every kind of damage is found, none is a panic, and repair leaves a store that is sound.
 
 use super::*;
-use crate::store::file::format::{EXTENT, extent_at};
+use crate::store::file::format::{EXTENT, Extent};
 use crate::store::index::rows::{Counts, MailboxRow, QuotaRow, StoreRow};
 use crate::store::index::rows::{MessageRow, Row, TextRow};
 use redb::ReadableTable;
@@ -54,13 +54,14 @@ fn put_text(tables: &mut Tables<'_>, content: &[u8], row: TextRow) {
     tables.texts.insert(name_of(content), &row.to_row()[..]).unwrap();
 }
 
-fn id_of(tables: &Tables<'_>, mailbox: &str) -> u32 {
+fn id_of(tables: &Tables<'_>, mailbox: &str) -> MailboxId {
     let address = address(mailbox);
     let row = tables.mailboxes.get((address.domain.as_str(), address.local.as_str())).unwrap().unwrap();
     MailboxRow::from_row(row.value()).unwrap().id
 }
 
-fn change_counts(tables: &mut Tables<'_>, id: u32, change: impl FnOnce(&mut Counts)) {
+fn change_counts(tables: &mut Tables<'_>, id: impl Into<OwnerId>, change: impl FnOnce(&mut Counts)) {
+    let id = id.into();
     let mut counts = Counts::from_row(tables.counts.get(id).unwrap().unwrap().value()).unwrap();
     change(&mut counts);
     tables.counts.insert(id, &counts.to_row()[..]).unwrap();
@@ -90,7 +91,7 @@ const DAMAGES: &[(&str, usize, Damage)] = &[
         put_text(t, SHARED, row);
     }),
     ("a text's row leads into the index", 2, |t, c| {
-        let row = TextRow { at: extent_at(c.index_extents()[0]), ..text_row(t, SHARED) };
+        let row = TextRow { at: c.index_extents()[0].at(), ..text_row(t, SHARED) };
         put_text(t, SHARED, row);
     }),
     ("a text's row leads out of the file", 2, |t, _| {
@@ -124,7 +125,7 @@ const DAMAGES: &[(&str, usize, Damage)] = &[
     ("a message names a text that never was", 1, |t, _| change_message(t, |row| row.text = [7; 32])),
     ("a message belongs to nobody", 0, |t, _| {
         let row = t.messages.get((id_of(t, ANN), 1)).unwrap().unwrap().value().to_vec();
-        t.messages.insert((4_000_000, 1), &row[..]).unwrap();
+        t.messages.insert((MailboxId(OwnerId(4_000_000)), 1), &row[..]).unwrap();
     }),
     ("a message has a number never given out", 0, |t, _| {
         let ann = id_of(t, ANN);
@@ -138,17 +139,19 @@ const DAMAGES: &[(&str, usize, Damage)] = &[
     ("a mailbox's octets are absurd", 0, |t, _| change_counts(t, id_of(t, ANN), |c| c.octets = u64::MAX)),
     ("a mailbox's messages are absurd", 0, |t, _| change_counts(t, id_of(t, ANN), |c| c.messages = u64::MAX)),
     ("a mailbox starts to count anew", 0, |t, _| change_counts(t, id_of(t, ANN), |c| c.next_sequence = 1)),
-    ("a mailbox's counts are gone", 0, |t, _| drop(t.counts.remove(id_of(t, ANN)).unwrap())),
-    ("a mailbox's counts make no sense", 0, |t, _| drop(t.counts.insert(id_of(t, ANN), &b"?"[..]).unwrap())),
+    ("a mailbox's counts are gone", 0, |t, _| drop(t.counts.remove(id_of(t, ANN).0).unwrap())),
+    ("a mailbox's counts make no sense", 0, |t, _| {
+        drop(t.counts.insert(id_of(t, ANN).0, &b"?"[..]).unwrap())
+    }),
     ("nobody's counts", 0, |t, _| {
-        drop(t.counts.insert(4_000_000, &Counts::default().to_row()[..]).unwrap());
+        drop(t.counts.insert(OwnerId(4_000_000), &Counts::default().to_row()[..]).unwrap());
     }),
     ("the store's counts are gone", 0, |t, _| drop(t.store.remove(()).unwrap())),
     ("the store's counts make no sense", 0, |t, _| drop(t.store.insert((), &b"?"[..]).unwrap())),
     ("the store counts nothing", 0, |t, _| change_store(t, |row| (row.messages, row.mailboxes) = (0, 0))),
     ("the store counts no octets", 0, |t, _| change_store(t, |row| (row.octets, row.text_octets) = (0, 0))),
     ("the store counts absurdly", 0, |t, _| change_store(t, |row| row.octets = u64::MAX)),
-    ("ids are given out anew", 0, |t, _| change_store(t, |row| row.next_id = 1)),
+    ("ids are given out anew", 0, |t, _| change_store(t, |row| row.next_id = OwnerId(1))),
     ("a quota has too little used", 0, |t, _| {
         let row = QuotaRow { limit: Some(1 << 30), used: 1, mailboxes: 2 };
         drop(t.quotas.insert(ANN, &row.to_row()[..]).unwrap());
@@ -175,7 +178,7 @@ const DAMAGES: &[(&str, usize, Damage)] = &[
         t.free.insert(at + 1, len - 1).unwrap();
     }),
     ("a free run is absurd", 0, |t, _| drop(t.free.insert(u64::MAX, u64::MAX).unwrap())),
-    ("a free run is nothing", 0, |t, _| drop(t.free.insert(extent_at(0) + 128, 0).unwrap())),
+    ("a free run is nothing", 0, |t, _| drop(t.free.insert(Extent::FIRST.at() + 128, 0).unwrap())),
     ("an extent of texts is not listed", 0, |t, _| {
         let extent = t.blob_extents.first().unwrap().map(|(extent, _)| extent.value()).unwrap();
         t.blob_extents.remove(extent).unwrap();
@@ -183,7 +186,9 @@ const DAMAGES: &[(&str, usize, Damage)] = &[
     ("an extent of the index is listed", 0, |t, c| {
         drop(t.blob_extents.insert(c.index_extents()[0], ()).unwrap())
     }),
-    ("an extent outside of the file is listed", 0, |t, _| drop(t.blob_extents.insert(u32::MAX, ()).unwrap())),
+    ("an extent outside of the file is listed", 0, |t, _| {
+        drop(t.blob_extents.insert(Extent(u32::MAX), ()).unwrap())
+    }),
     ("a mailbox's row makes no sense", 0, |t, _| {
         drop(t.mailboxes.insert(("example.com", "ann"), &b"?"[..]).unwrap())
     }),
@@ -203,7 +208,7 @@ const DAMAGES: &[(&str, usize, Damage)] = &[
         t.domains.insert("-", &row[..]).unwrap();
     }),
     ("a domain has the id of a mailbox", 0, |t, _| {
-        let row = DomainRow { id: id_of(t, ANN), locked: false, created: 1 };
+        let row = DomainRow { id: DomainId(id_of(t, ANN).0), locked: false, created: UnixTime(1) };
         t.domains.insert("example.com", &row.to_row()[..]).unwrap();
     }),
 ];
@@ -213,8 +218,8 @@ fn use_it(store: &Store) {
     let outcomes = [
         try_deliver(store, &[ANN, BOB], SHARED).err(),
         try_deliver(store, &[ANN, BOB], b"something new").err(),
-        store.write(|tx| tx.add_domain(&"more.example".parse().unwrap(), 1)).wait().err(),
-        store.write(|tx| tx.add_mailbox(&address("new@example.com"), credential(), 1)).wait().err(),
+        store.write(|tx| tx.add_domain(&"more.example".parse().unwrap(), UnixTime(1))).wait().err(),
+        store.write(|tx| tx.add_mailbox(&address("new@example.com"), credential(), UnixTime(1))).wait().err(),
         delete_all(store, ANN).err(),
         store.write(|tx| tx.remove_domain(&"example.com".parse().unwrap())).wait().err(),
     ];
@@ -252,7 +257,7 @@ fn every_kind_of_damage_is_found_and_mended() {
         if let Ok(store) = Store::open_on(Arc::new(disk.copy())) {
             use_it(&store);
         }
-        let report = Store::repair_on(disk.clone(), NOW).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let report = Store::repair_on(disk.clone(), UnixTime(NOW)).unwrap_or_else(|e| panic!("{what}: {e}"));
         assert!(report.mended_total > 0, "{what}: {report:?}");
         assert_eq!(report.lost.len(), *costs, "{what}: {report:?}");
         let store = Store::open_on(disk.clone()).unwrap_or_else(|e| panic!("after mending that {what}: {e}"));
@@ -262,7 +267,7 @@ fn every_kind_of_damage_is_found_and_mended() {
             assert_eq!(found.messages as usize, MESSAGES - costs, "{what}");
         }
         drop(store);
-        let again = Store::repair_on(disk.clone(), NOW).unwrap();
+        let again = Store::repair_on(disk.clone(), UnixTime(NOW)).unwrap();
         assert_eq!(again, RepairReport::default(), "after mending that {what}");
         use_it(&Store::open_on(disk).unwrap());
     }
@@ -272,12 +277,12 @@ fn every_kind_of_damage_is_found_and_mended() {
 fn a_repair_says_what_is_lost() {
     let disk = sound();
     damage(&disk, |tables, _| drop(tables.texts.remove(name_of(SHARED)).unwrap()));
-    let report = Store::repair_on(disk, NOW).unwrap();
+    let report = Store::repair_on(disk, UnixTime(NOW)).unwrap();
     let octets = (b"Delivered-To: ann@example.com\r\n".len() + SHARED.len() + 3) as u64;
     let lost = |mailbox: &str| LostMessage {
         mailbox: mailbox.into(),
         sequence: 1,
-        received_octets: Some((1, octets)),
+        received_octets: Some((UnixTime(1), octets)),
     };
     assert_eq!(report.lost, [lost(ANN), lost(BOB)]);
 }
@@ -291,7 +296,7 @@ fn a_text_that_has_changed_is_kept_as_it_is_now() {
     // The line end before the stuffed dot, and a dot that then stands where none was doubled.
     disk.write_at(at, b"subject: shared\n\n\n.of").unwrap();
     assert!(findings(&disk) > 0);
-    let report = Store::repair_on(disk.clone(), NOW).unwrap();
+    let report = Store::repair_on(disk.clone(), UnixTime(NOW)).unwrap();
     assert!(report.lost.is_empty(), "{report:?}");
     let store = Store::open_on(disk).unwrap();
     assert_clean(&store);
@@ -316,7 +321,7 @@ fn random_damage_of_rows_is_no_panic_and_is_mended() {
             store.check().unwrap();
             use_it(&store);
         }
-        Store::repair_on(disk.clone(), NOW).unwrap_or_else(|e| panic!("round {round}: {e}"));
+        Store::repair_on(disk.clone(), UnixTime(NOW)).unwrap_or_else(|e| panic!("round {round}: {e}"));
         let store = Store::open_on(disk).unwrap_or_else(|e| panic!("round {round}: {e}"));
         let found = store.check().unwrap();
         assert!(found.is_clean(), "round {round}: {:#?}", found.findings);
@@ -362,7 +367,7 @@ fn damage_some_row(tables: &mut Tables<'_>, rng: &mut fastrand::Rng) {
         _ => {
             let extent = rng.u32(..) >> rng.u32(..32);
             if rng.bool() {
-                tables.blob_extents.insert(extent, ()).unwrap();
+                tables.blob_extents.insert(Extent(extent), ()).unwrap();
             } else {
                 let last = tables.blob_extents.last().unwrap().map(|(extent, _)| extent.value());
                 if let Some(extent) = last {
@@ -380,7 +385,7 @@ fn flipped_octets_anywhere_are_found_and_never_a_panic() {
     let before =
         [ANN, BOB].map(|mailbox| contents(&Store::open_on(Arc::new(sound.copy())).unwrap(), mailbox));
     let container = Container::open(Arc::new(sound.copy())).unwrap();
-    let index_at = extent_at(container.index_extents()[0]);
+    let index_at = container.index_extents()[0].at();
     let long = Store::open_on(Arc::new(sound.copy())).unwrap().read().unwrap();
     let long_at = long.text(&name_of(&[b'x'; 70_000])).unwrap().unwrap().at;
     let mut rng = fastrand::Rng::with_seed(78);
@@ -391,8 +396,8 @@ fn flipped_octets_anywhere_are_found_and_never_a_panic() {
         for _ in 0..rng.usize(1..3) {
             let at = match rng.u8(..7) {
                 0 => rng.u64(..64),
-                1 => INDEX_PAGE_0 + rng.u64(..320),
-                2 => SLOTS[rng.usize(..2)] + rng.u64(..64),
+                1 => format::INDEX_PAGE_0 + rng.u64(..320),
+                2 => format::SLOTS[rng.usize(..2)] + rng.u64(..64),
                 3 | 4 => index_at + rng.u64(..EXTENT / 8),
                 5 => long_at + rng.u64(..70_000),
                 _ => rng.u64(..len),
@@ -406,7 +411,7 @@ fn flipped_octets_anywhere_are_found_and_never_a_panic() {
             let _ = try_deliver(&store, &[ANN, BOB], b"on damaged ground");
             let _ = delete_all(&store, BOB);
         }
-        let _ = Store::repair_on(Arc::new(disk.copy()), NOW);
+        let _ = Store::repair_on(Arc::new(disk.copy()), UnixTime(NOW));
         match Store::open_with(disk, Trust::Verified) {
             Err(_) => refused += 1,
             Ok(store) if !store.check().is_ok_and(|report| report.is_clean()) => found += 1,

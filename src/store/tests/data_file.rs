@@ -25,7 +25,7 @@ fn a_store_is_made_once_locked_while_open_and_private() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(matches!(kind_of(Store::open(&path)), OpenErrorKind::Locked));
     assert!(matches!(kind_of(Store::create(&path)), OpenErrorKind::Locked));
-    assert!(matches!(Store::repair(&path, 1).map_err(|e| e.kind), Err(OpenErrorKind::Locked)));
+    assert!(matches!(Store::repair(&path, UnixTime(1)).map_err(|e| e.kind), Err(OpenErrorKind::Locked)));
     add_mailbox(&store, ANN);
     deliver(&store, &[ANN], b"kept");
     drop(store);
@@ -52,7 +52,7 @@ fn a_symbolic_link_is_not_followed() {
     let before = fs::read(&target).unwrap();
     refused(Store::open(&path));
     refused(Store::create(&path));
-    assert!(Store::repair(&path, 1).is_err());
+    assert!(Store::repair(&path, UnixTime(1)).is_err());
     assert!(fs::read(&target).unwrap() == before);
 }
 
@@ -116,10 +116,10 @@ fn one_lost_header_or_superblock_costs_nothing() {
     let fields = format!("Received: {}\r\n", "x".repeat(40_000)).into_bytes();
     for tag in 0..60 {
         let letters = [Letter { prefix: fields.clone(), ..letter(ANN, tag) }];
-        assert!(store.write(move |tx| tx.deliver(&text(b"x"), &letters, 1)).wait().is_ok());
+        assert!(store.write(move |tx| tx.deliver(&text(b"x"), &letters, UnixTime(1))).wait().is_ok());
     }
     drop(store);
-    let places = [HEADERS, SLOTS].concat();
+    let places = [format::HEADERS, format::SLOTS].concat();
     for at in places {
         let len = 4096;
         let damaged = Arc::new(disk.copy());
@@ -131,7 +131,7 @@ fn one_lost_header_or_superblock_costs_nothing() {
                 assert_clean(&store);
                 assert_eq!(open_maildrop(&store, ANN).list().unwrap().len(), 60);
             }
-            Err(e) => assert!(SLOTS.contains(&at), "{at}: {e}"),
+            Err(e) => assert!(format::SLOTS.contains(&at), "{at}: {e}"),
         }
     }
 }
@@ -144,10 +144,10 @@ fn a_forged_superblock_makes_no_file_grow() {
     deliver(&store, &[ANN], b"text");
     drop(store);
     let len = disk.file_len();
-    for place in [(len >> 20) as u32, 1 << 20, u32::MAX] {
+    for place in [(len >> 20) as u32, 1 << 20, u32::MAX - 1] {
         for index_len in [None, Some(u64::MAX), Some(1 << 50)] {
             let forged = Arc::new(disk.copy());
-            container::forge_superblock(&*forged, place, index_len);
+            container::forge_superblock(&*forged, format::Extent(place), index_len);
             let before = forged.octets();
             // It may open or not; what it needs lies where it lay.
             if let Ok(store) = Store::open_to_check_on(forged.clone(), Trust::Verified) {

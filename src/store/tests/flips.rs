@@ -1,7 +1,7 @@
 //! Flipped bits in a file that is being served: the process lives, what is damaged is refused, the rest goes on.
 
 use super::*;
-use crate::store::file::format::{EXTENT, extent_at};
+use crate::store::file::format::{EXTENT, Extent};
 
 const MAILBOXES: usize = 40;
 const MESSAGES: usize = 12;
@@ -21,7 +21,7 @@ fn many() -> Arc<SimulatedDisk> {
         let letters = [Letter { prefix: fields, ..letter(name, 7) }];
         for message in 0..MESSAGES {
             let (text, letters) = (text(format!("{number} {message}").as_bytes()), letters.clone());
-            assert!(store.write(move |tx| tx.deliver(&text, &letters, 1)).wait().is_ok());
+            assert!(store.write(move |tx| tx.deliver(&text, &letters, UnixTime(1))).wait().is_ok());
         }
     }
     disk
@@ -30,7 +30,7 @@ fn many() -> Arc<SimulatedDisk> {
 /// Pages of the index that are in use, by their place in the file: without them a check complains.
 fn index_pages(disk: &SimulatedDisk) -> Vec<u64> {
     let container = Container::open(Arc::new(disk.copy())).unwrap();
-    let extents = container.index_extents().into_iter().map(extent_at);
+    let extents = container.index_extents().into_iter().map(Extent::at);
     let pages = extents.flat_map(|at| (at..at + EXTENT).step_by(PAGE as usize));
     let is_used = |at: &u64| {
         let mut page = [0; PAGE as usize];
@@ -124,11 +124,10 @@ fn a_repair_saves_what_the_damaged_pages_do_not_hold() {
         let before = damaged.octets();
         let report = Store::check_disk(damaged.clone()).unwrap_or_else(|e| panic!("round {round}: {e}"));
         let disk = Arc::new(SimulatedDisk::default());
-        let repaired = match Store::repair_on(Arc::new(damaged.copy()), 1) {
+        let repaired = match Store::repair_on(Arc::new(damaged.copy()), UnixTime(1)) {
             Ok(_) => continue,
-            Err(_) => {
-                Store::salvage_to(damaged.clone(), disk.clone(), 1).unwrap_or_else(|e| panic!("{round}: {e}"))
-            }
+            Err(_) => Store::salvage_to(damaged.clone(), disk.clone(), UnixTime(1))
+                .unwrap_or_else(|e| panic!("{round}: {e}")),
         };
         salvaged += 1;
         assert!(report.findings_total > 0 && repaired.mended_total > 0, "round {round}: {report:?}");

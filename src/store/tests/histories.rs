@@ -38,16 +38,16 @@ fn dump(store: &Store) -> Result<Model, Fault> {
     Ok(model)
 }
 
-fn take(store: &Store, step: &Step, ids: &BTreeMap<u64, u32>) -> Result<Answer, Fault> {
+fn take(store: &Store, step: &Step, ids: &BTreeMap<u64, MailboxId>) -> Result<Answer, Fault> {
     let step = step.clone();
     let ids = ids.clone();
     let work = move |tx: &mut Tx<'_, '_>| {
         Ok(match &step {
-            Step::AddDomain(domain) => Answer::Done(tx.add_domain(domain, 1)?),
+            Step::AddDomain(domain) => Answer::Done(tx.add_domain(domain, UnixTime(1))?),
             Step::RemoveDomain(domain) => Answer::Removed(tx.remove_domain(domain)?),
             Step::LockDomain(domain, true) => Answer::Locked(tx.lock_domain(domain)?),
             Step::LockDomain(domain, false) => Answer::Locked(tx.unlock_domain(domain)?),
-            Step::AddMailbox(address) => Answer::Done(tx.add_mailbox(address, credential(), 1)?),
+            Step::AddMailbox(address) => Answer::Done(tx.add_mailbox(address, credential(), UnixTime(1))?),
             Step::RemoveMailbox(address) => Answer::Removed(tx.remove_mailbox(address)?),
             Step::LockMailbox(address, true) => Answer::Locked(tx.lock_mailbox(address)?),
             Step::LockMailbox(address, false) => Answer::Locked(tx.unlock_mailbox(address)?),
@@ -58,7 +58,7 @@ fn take(store: &Store, step: &Step, ids: &BTreeMap<u64, u32>) -> Result<Answer, 
                     tag: *tag,
                 };
                 let letters: Vec<Letter> = recipients.iter().map(letter).collect();
-                Answer::Delivered(tx.deliver(&text(&content_of(*number)), &letters, 1)?)
+                Answer::Delivered(tx.deliver(&text(&content_of(*number)), &letters, UnixTime(1))?)
             }
             Step::Delete { address, identity, sequences } => {
                 Answer::Deleted(tx.delete_messages(address, ids[identity], sequences)?)
@@ -79,7 +79,7 @@ struct History {
     store: Store,
     model: Model,
     /// The store's ids of the mailboxes that were opened, by their identities.
-    ids: BTreeMap<u64, u32>,
+    ids: BTreeMap<u64, MailboxId>,
     sessions: Vec<Session>,
     held: Vec<(StoredMessage, Vec<u8>)>,
     number: u64,
@@ -212,7 +212,7 @@ impl History {
         let content = vec![rng.u8(..); rng.usize(100_000..400_000)];
         let undone = self.store.write(move |tx| {
             let recipients = ["ann@example.com", "bob@example.net", "carol@example.org"];
-            tx.deliver(&text(&content), &recipients.map(|recipient| letter(recipient, 0)), 1)?;
+            tx.deliver(&text(&content), &recipients.map(|recipient| letter(recipient, 0)), UnixTime(1))?;
             Err::<(), _>(Fault::damaged("as a test has it"))
         });
         assert!(undone.wait().is_err());

@@ -67,7 +67,7 @@ fn a_record_that_just_fits_is_logged_and_a_longer_one_is_a_checkpoint() {
     let stored = store.write(move |tx| {
         for tag in 0..20 {
             let letters = [Letter { prefix: fields.clone(), ..letter(ANN, tag) }];
-            assert_eq!(tx.deliver(&text(b"long rows"), &letters, 1)?, [Delivery::Stored]);
+            assert_eq!(tx.deliver(&text(b"long rows"), &letters, UnixTime(1))?, [Delivery::Stored]);
         }
         Ok(())
     });
@@ -97,7 +97,7 @@ fn a_flipped_octet_in_any_page_of_the_log_is_found() {
         match Store::open_on(damaged.clone()) {
             Err(OpenErrorKind::Damaged(_)) => {
                 refused += 1;
-                let report = Store::repair_on(damaged.clone(), 1).unwrap();
+                let report = Store::repair_on(damaged.clone(), UnixTime(1)).unwrap();
                 assert!(report.mended.iter().any(|what| what.contains("log")), "{report:?}");
                 assert_clean(&Store::open_on(damaged).unwrap());
             }
@@ -161,7 +161,7 @@ fn a_log_that_was_full_is_longer_after_the_next_checkpoint_and_after_opening() {
     let too_long = store.write(move |tx| {
         for tag in 0..20 {
             let letters = [Letter { prefix: fields.clone(), ..letter(ANN, tag) }];
-            tx.deliver(&text(b"long rows"), &letters, 1)?;
+            tx.deliver(&text(b"long rows"), &letters, UnixTime(1))?;
         }
         Ok(())
     });

@@ -19,6 +19,7 @@ use super::file::format;
 use super::file::log_zone;
 use super::file::simulated::SimulatedDisk;
 use super::index::tables::Tables;
+use super::index::types::{DomainId, MailboxId, OwnerId};
 use super::mail::quota::Quota;
 use super::open::queue::Pending;
 use super::open::{Trust, open_database};
@@ -67,8 +68,8 @@ fn store_with(mailboxes: &[&str], disk: Arc<SimulatedDisk>) -> Store {
 fn add_mailbox(store: &Store, mailbox: &str) {
     let mailbox = address(mailbox);
     let added = store.write(move |tx| {
-        let _ = tx.add_domain(&mailbox.domain, 1)?;
-        tx.add_mailbox(&mailbox, credential(), 1)
+        let _ = tx.add_domain(&mailbox.domain, UnixTime(1))?;
+        tx.add_mailbox(&mailbox, credential(), UnixTime(1))
     });
     assert_eq!(added.wait().unwrap(), Ok(()));
 }
@@ -85,7 +86,7 @@ fn deliver(store: &Store, recipients: &[&str], content: &[u8]) -> Vec<Delivery> 
 fn try_deliver(store: &Store, recipients: &[&str], content: &[u8]) -> Result<Vec<Delivery>, Fault> {
     let text = text(content);
     let letters: Vec<Letter> = recipients.iter().map(|recipient| letter(recipient, 7)).collect();
-    store.write(move |tx| tx.deliver(&text, &letters, 1)).wait()
+    store.write(move |tx| tx.deliver(&text, &letters, UnixTime(1))).wait()
 }
 
 fn open_maildrop(store: &Store, mailbox: &str) -> Maildrop {

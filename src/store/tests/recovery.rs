@@ -98,9 +98,9 @@ fn a_job_that_panics_costs_itself_only() {
     let before = text(b"before");
     let letters = [letter(ANN, 1)];
     let asked = [
-        store.write(move |tx| tx.deliver(&before, &letters, 1)),
+        store.write(move |tx| tx.deliver(&before, &letters, UnixTime(1))),
         store.write(|tx| {
-            tx.deliver(&text(b"undone"), &[letter(ANN, 2)], 1)?;
+            tx.deliver(&text(b"undone"), &[letter(ANN, 2)], UnixTime(1))?;
             panic!("as a bug would");
         }),
     ];
@@ -121,7 +121,7 @@ fn much_mail_can_be_deleted_at_once_on_a_full_disk() {
         let delivered = store.write(move |tx| {
             for (number, letter) in letters.iter().enumerate() {
                 let text = text(format!("{batch} {number}").as_bytes());
-                assert_eq!(tx.deliver(&text, std::slice::from_ref(letter), 1)?, [Delivery::Stored]);
+                assert_eq!(tx.deliver(&text, std::slice::from_ref(letter), UnixTime(1))?, [Delivery::Stored]);
             }
             Ok(())
         });
@@ -155,7 +155,7 @@ fn a_failed_sync_is_made_up_for() {
         let grown = store.write(move |tx| {
             for tag in 0..60 {
                 let letters = [Letter { prefix: fields.clone(), ..letter(ANN, tag) }];
-                assert_eq!(tx.deliver(&text(b"long"), &letters, 1)?, [Delivery::Stored]);
+                assert_eq!(tx.deliver(&text(b"long"), &letters, UnixTime(1))?, [Delivery::Stored]);
             }
             Ok(())
         });

@@ -89,7 +89,7 @@ impl Workload {
             let letters: Vec<Letter> =
                 mailboxes.iter().map(|m| numbered_letter(MAILBOXES[*m], body)).collect();
             let text = text(&body_of(body));
-            let stored = self.store().write(move |tx| tx.deliver(&text, &letters, 1));
+            let stored = self.store().write(move |tx| tx.deliver(&text, &letters, UnixTime(1)));
             pending.push(Box::pin(async {
                 stored.await.is_ok_and(|verdicts| verdicts.iter().all(|verdict| *verdict == Delivery::Stored))
             }));
@@ -145,8 +145,8 @@ impl Workload {
         let made_again = self.store().write(move |tx| {
             for mailbox in MAILBOXES.map(address) {
                 if mailbox.domain.as_str() == domain {
-                    let _ = tx.add_domain(&mailbox.domain, 1)?;
-                    let _ = tx.add_mailbox(&mailbox, credential(), 1)?;
+                    let _ = tx.add_domain(&mailbox.domain, UnixTime(1))?;
+                    let _ = tx.add_mailbox(&mailbox, credential(), UnixTime(1))?;
                 }
             }
             Ok(())

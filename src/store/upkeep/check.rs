@@ -6,12 +6,13 @@
 use crate::address::{Address, Domain};
 use crate::store::file::disk::{DataFile, Disk};
 use crate::store::file::format::BLOB_ALIGN;
-use crate::store::file::format::{EXTENT, extent_at};
+use crate::store::file::format::{EXTENT, Extent};
 use crate::store::index::contained;
 use crate::store::index::rows::{
     Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
 };
 use crate::store::index::tables::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, TEXTS};
+use crate::store::index::types::{DomainId, MailboxId, OwnerId};
 use crate::store::index::{Fault, Read};
 use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store, Trust};
 use crate::wire;
@@ -89,12 +90,12 @@ struct Check<'a> {
     stored: StoreRow,
     report: CheckReport,
     /// Mailboxes by id: name, the id of the domain, and what was counted.
-    owners: BTreeMap<u32, Owner>,
+    owners: BTreeMap<OwnerId, Owner>,
 }
 
 struct Owner {
     name: String,
-    domain: Option<u32>,
+    domain: Option<DomainId>,
     /// As its row has them; none where there is no such row, or it cannot be read.
     stored: Option<Counts>,
     seen: Counts,
@@ -133,7 +134,7 @@ impl<'a> Check<'a> {
             match DomainRow::from_row(row.value()) {
                 Ok(row) => {
                     domain_ids.insert(name.to_owned(), row.id);
-                    self.add_owner(name.to_owned(), row.id, None)?;
+                    self.add_owner(name.to_owned(), row.id.into(), None)?;
                 }
                 Err(_) => self.report.find(format!("the row of domain {name} cannot be read")),
             }
@@ -154,14 +155,14 @@ impl<'a> Check<'a> {
                 self.report.find(format!("\"{name}\" is listed as a mailbox and is not an address"));
             }
             match MailboxRow::from_row(row.value()) {
-                Ok(row) => self.add_owner(name, row.id, domain.or(Some(0)))?,
+                Ok(row) => self.add_owner(name, row.id.into(), domain.or(Some(NO_DOMAIN)))?,
                 Err(_) => self.report.find(format!("the row of mailbox {name} cannot be read")),
             }
         }
         Ok(())
     }
 
-    fn add_owner(&mut self, name: String, id: u32, domain: Option<u32>) -> Result<(), Fault> {
+    fn add_owner(&mut self, name: String, id: OwnerId, domain: Option<DomainId>) -> Result<(), Fault> {
         if id >= self.stored.next_id {
             self.report.find(format!("{name} has an id that was never given out"));
         }
@@ -284,9 +285,9 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    fn count_message(&mut self, mailbox: u32, sequence: u64, row: &MessageRow) {
+    fn count_message(&mut self, mailbox: MailboxId, sequence: u64, row: &MessageRow) {
         self.report.messages += 1;
-        let Some(owner) = self.owners.get_mut(&mailbox).filter(|owner| owner.domain.is_some()) else {
+        let Some(owner) = self.owners.get_mut(&mailbox.into()).filter(|owner| owner.domain.is_some()) else {
             self.report.find(format!("message {sequence} belongs to no mailbox (id {mailbox})"));
             return;
         };
@@ -300,12 +301,12 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn name_of(&self, mailbox: u32) -> &str {
-        self.owners.get(&mailbox).map_or("a mailbox that does not exist", |owner| &owner.name)
+    fn name_of(&self, mailbox: MailboxId) -> &str {
+        self.owners.get(&mailbox.into()).map_or("a mailbox that does not exist", |owner| &owner.name)
     }
 
     fn counts(&mut self) -> Result<(), Fault> {
-        let mut expected: BTreeMap<u32, Counts> = BTreeMap::new();
+        let mut expected: BTreeMap<OwnerId, Counts> = BTreeMap::new();
         let mut whole = StoreRow { domains: self.report.domains, ..StoreRow::default() };
         for (id, owner) in &self.owners {
             let of_it = expected.entry(*id).or_default();
@@ -314,7 +315,7 @@ impl<'a> Check<'a> {
             of_it.octets_without_utf8 =
                 of_it.octets_without_utf8.saturating_add(owner.seen.octets_without_utf8);
             if let Some(domain) = owner.domain {
-                let of_domain = expected.entry(domain).or_default();
+                let of_domain = expected.entry(domain.into()).or_default();
                 of_domain.messages += owner.seen.messages;
                 of_domain.octets = of_domain.octets.saturating_add(owner.seen.octets);
                 of_domain.octets_without_utf8 =
@@ -356,7 +357,7 @@ impl<'a> Check<'a> {
         let mut right: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for row in self.snapshot.table(MAILBOXES)?.iter()? {
             let Ok(row) = MailboxRow::from_row(row?.1.value()) else { continue };
-            if let (Some(account), Some(owner)) = (row.quota, self.owners.get(&row.id)) {
+            if let (Some(account), Some(owner)) = (row.quota, self.owners.get(&row.id.into())) {
                 let (used, mailboxes) = right.entry(account).or_default();
                 *used = used.saturating_add(owner.seen.octets);
                 *mailboxes += 1;
@@ -409,7 +410,7 @@ impl<'a> Check<'a> {
                 self.report.find(format!("the octets at {} have two owners", pair[1].0));
             }
         }
-        let index_extents: HashSet<u32> = self.snapshot.container().index_extents().into_iter().collect();
+        let index_extents: HashSet<Extent> = self.snapshot.container().index_extents().into_iter().collect();
         let mut blob_extents = Vec::new();
         for row in self.snapshot.table(BLOB_EXTENTS)?.iter()? {
             blob_extents.push(row?.0.value());
@@ -418,8 +419,7 @@ impl<'a> Check<'a> {
             self.report.find("a part of the file belongs to the index and to texts".to_owned());
         }
         let inside = |at: u128| {
-            let extent = at.checked_sub(extent_at(0).into()).map(|past| past / u128::from(EXTENT));
-            let extent = extent.and_then(|extent| u32::try_from(extent).ok());
+            let extent = u64::try_from(at).ok().and_then(Extent::holding);
             extent.is_some_and(|extent| blob_extents.binary_search(&extent).is_ok())
         };
         let is_misplaced = |&(at, len): &(u128, u128)| {
@@ -436,6 +436,9 @@ impl<'a> Check<'a> {
         Ok(())
     }
 }
+
+/// Of a mailbox whose domain is gone: no domain has it, since ids begin with 1.
+const NO_DOMAIN: DomainId = DomainId(OwnerId(0));
 
 struct SeenText {
     octets: Option<u64>,

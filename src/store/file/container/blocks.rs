@@ -2,8 +2,8 @@
 
 use crate::store::file::disk::{Disk, Identity};
 use crate::store::file::format::{
-    EXTENT, HASH_OCTETS, HEADER_MAGIC, HEADER_OCTETS, HEADERS, MAP_EXTENTS_MAX, SLOTS, SUPERBLOCK_HEAD,
-    SUPERBLOCK_MAGIC, UNFINISHED_MAGIC, VERSION,
+    EXTENT, Extent, HASH_OCTETS, HEADER_MAGIC, HEADER_OCTETS, HEADERS, MAP_EXTENTS_MAX, SLOTS,
+    SUPERBLOCK_HEAD, SUPERBLOCK_MAGIC, UNFINISHED_MAGIC, VERSION,
 };
 use std::io;
 
@@ -34,8 +34,9 @@ pub struct Superblock {
     pub index_len: u64,
     /// The file that this was written for; in a copy it says another one.
     pub identity: Identity,
-    /// Extent `i` of redb lies in extent `map[i] - 1` of the file; 0: never written, reads as zeros.
-    pub map: Vec<u32>,
+    /// Where extent `i` of redb lies; none: it was never written, and reads as zeros. In the file 0 is for none, and the
+    /// number of an extent is one more.
+    pub map: Vec<Option<Extent>>,
 }
 
 impl Superblock {
@@ -54,7 +55,7 @@ impl Superblock {
         block.extend_from_slice(&self.identity.inode.to_le_bytes());
         block.extend_from_slice(&self.identity.birth.to_le_bytes());
         for place in &self.map {
-            block.extend_from_slice(&place.to_le_bytes());
+            block.extend_from_slice(&place.map_or(0, |extent| extent.0 + 1).to_le_bytes());
         }
         let hash = blake3::hash(&block);
         block.extend_from_slice(hash.as_bytes());
@@ -167,7 +168,9 @@ fn read_superblock(disk: &dyn Disk, at: u64) -> Result<Option<Superblock>, Conta
         identity: Identity { inode: word(24..32), birth: word(32..40) },
         map: block[SUPERBLOCK_HEAD..body]
             .chunks_exact(4)
-            .map(|place| u32::from_le_bytes(place.try_into().expect("four octets")))
+            .map(|place| {
+                u32::from_le_bytes(place.try_into().expect("four octets")).checked_sub(1).map(Extent)
+            })
             .collect(),
     }))
 }
@@ -175,10 +178,10 @@ fn read_superblock(disk: &dyn Disk, at: u64) -> Result<Option<Superblock>, Conta
 /// A superblock newer than all others that places another extent of the index at `place`, and says that the index is
 /// this long.
 #[cfg(test)]
-pub fn forge_superblock(disk: &dyn Disk, place: u32, index_len: Option<u64>) {
+pub fn forge_superblock(disk: &dyn Disk, place: Extent, index_len: Option<u64>) {
     let (mut block, _) = newest_superblock(disk).unwrap();
     block.sequence += 1;
-    block.map.push(place);
+    block.map.push(Some(place));
     block.index_len = index_len.unwrap_or(block.index_len);
     disk.write_at(SLOTS[(block.sequence % 2) as usize], &block.encode().unwrap()).unwrap();
 }

@@ -9,7 +9,7 @@
 //! - Sums find what a disk does by accident. They are no seal: whoever forges a page can forge its sum.
 
 use crate::store::file::disk::Disk;
-use crate::store::file::format::{INDEX_PAGES, PAGE, extent_at};
+use crate::store::file::format::{Extent, INDEX_PAGES, PAGE};
 use std::io;
 use std::sync::Arc;
 
@@ -19,34 +19,34 @@ pub type PageSums = Arc<[u64; INDEX_PAGES]>;
 /// Sums by index extent, read from the disk when first needed.
 #[derive(Debug, Default)]
 pub struct Sums {
-    extents: Vec<Option<Extent>>,
+    extents: Vec<Option<ExtentSums>>,
 }
 
 #[derive(Debug)]
-struct Extent {
+struct ExtentSums {
     sums: PageSums,
     is_changed: bool,
 }
 
 impl Sums {
     /// The sums of index extent `index`, which lies in extent `place` of the file.
-    pub fn of(&mut self, disk: &dyn Disk, index: usize, place: u32) -> io::Result<PageSums> {
+    pub fn of(&mut self, disk: &dyn Disk, index: usize, place: Extent) -> io::Result<PageSums> {
         Ok(self.extent(disk, index, place)?.sums.clone())
     }
 
-    fn extent(&mut self, disk: &dyn Disk, index: usize, place: u32) -> io::Result<&mut Extent> {
+    fn extent(&mut self, disk: &dyn Disk, index: usize, place: Extent) -> io::Result<&mut ExtentSums> {
         if self.extents.len() <= index {
             self.extents.resize_with(index + 1, || None);
         }
         let known = &mut self.extents[index];
         if known.is_none() {
             let mut octets = [0; INDEX_PAGES * 8];
-            disk.read_at(extent_at(place), &mut octets)?;
+            disk.read_at(place.at(), &mut octets)?;
             let mut sums = [0; INDEX_PAGES];
             for (sum, octets) in sums.iter_mut().zip(octets.chunks_exact(8)) {
                 *sum = u64::from_le_bytes(octets.try_into().expect("eight octets"));
             }
-            *known = Some(Extent { sums: Arc::new(sums), is_changed: false });
+            *known = Some(ExtentSums { sums: Arc::new(sums), is_changed: false });
         }
         Ok(known.as_mut().expect("it was just read"))
     }
@@ -56,7 +56,7 @@ impl Sums {
         &mut self,
         disk: &dyn Disk,
         index: usize,
-        place: u32,
+        place: Extent,
         inner: u64,
         octets: &[u8],
     ) -> io::Result<()> {
@@ -71,7 +71,7 @@ impl Sums {
     }
 
     /// Takes back the sums of pages that were zeroed, from `inner` octets on.
-    pub fn forget(&mut self, disk: &dyn Disk, index: usize, place: u32, inner: u64) -> io::Result<()> {
+    pub fn forget(&mut self, disk: &dyn Disk, index: usize, place: Extent, inner: u64) -> io::Result<()> {
         let extent = self.extent(disk, index, place)?;
         Arc::make_mut(&mut extent.sums)[(inner / PAGE) as usize..].fill(0);
         extent.is_changed = true;
@@ -83,12 +83,15 @@ impl Sums {
         self.extents.truncate(count);
     }
 
-    /// Writes what has changed. `map` says where index extents lie, plus one.
-    pub fn write_changed(&mut self, disk: &dyn Disk, map: &[u32]) -> io::Result<()> {
+    /// Writes what has changed. `map` says where index extents lie.
+    pub fn write_changed(&mut self, disk: &dyn Disk, map: &[Option<Extent>]) -> io::Result<()> {
         for (extent, place) in self.extents.iter_mut().zip(map) {
-            let Some(extent) = extent.as_mut().filter(|extent| extent.is_changed) else { continue };
+            let (Some(extent), Some(place)) = (extent.as_mut().filter(|extent| extent.is_changed), place)
+            else {
+                continue;
+            };
             let octets: Vec<u8> = extent.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
-            disk.write_at(extent_at(place - 1), &octets)?;
+            disk.write_at(place.at(), &octets)?;
             extent.is_changed = false;
         }
         Ok(())

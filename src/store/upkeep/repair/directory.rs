@@ -5,6 +5,7 @@ use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
 use crate::store::index::Fault;
 use crate::store::index::rows::{Counts, DomainRow, MailboxRow, MessageRow, Row};
+use crate::store::index::types::{DomainId, MailboxId, OwnerId};
 use redb::ReadableTable;
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ impl Repair<'_, '_> {
         let mut owners = Owners::new();
         let unreadable = self.mailboxes(&mut owners)?;
         let orphans = self.orphans(&owners)?;
-        self.ids.extend(owners.keys().chain(orphans.keys()));
+        self.ids.extend(owners.keys().chain(orphans.keys()).map(|id| OwnerId::from(*id)));
         let mut domains = self.domains()?;
         for (id, name) in orphans {
             let taken = |address: &Address| owners.values().any(|owner| owner.address == *address);
@@ -23,7 +24,7 @@ impl Repair<'_, '_> {
         }
         for address in unreadable {
             if owners.values().all(|owner| owner.address != address) {
-                let id = self.new_id()?;
+                let id = MailboxId(self.new_id()?);
                 self.make_mailbox(&mut owners, address, id)?;
             }
         }
@@ -31,7 +32,7 @@ impl Repair<'_, '_> {
             let domain = &owner.address.domain;
             if !domains.contains_key(domain.as_str()) {
                 self.report.mend(format!("domain {domain} was made anew for its mailboxes"));
-                let id = self.new_id()?;
+                let id = DomainId(self.new_id()?);
                 self.put_domain(domain, &DomainRow { id, locked: false, created: self.now })?;
                 domains.insert(domain.to_string(), id);
             }
@@ -62,8 +63,8 @@ impl Repair<'_, '_> {
     }
 
     /// The ids of mailboxes that have messages and no row, with the names that the messages know.
-    fn orphans(&self, owners: &Owners) -> Result<BTreeMap<u32, Option<Address>>, Fault> {
-        let mut orphans: BTreeMap<u32, Option<Address>> = BTreeMap::new();
+    fn orphans(&self, owners: &Owners) -> Result<BTreeMap<MailboxId, Option<Address>>, Fault> {
+        let mut orphans: BTreeMap<MailboxId, Option<Address>> = BTreeMap::new();
         for row in self.tables.messages.iter()? {
             let (key, row) = row?;
             let mailbox = key.value().0;
@@ -85,9 +86,9 @@ impl Repair<'_, '_> {
                 continue;
             };
             let id = match DomainRow::from_row(&row) {
-                Ok(row) if self.ids.insert(row.id) => row.id,
+                Ok(row) if self.ids.insert(row.id.into()) => row.id,
                 row => {
-                    let id = self.new_id()?;
+                    let id = DomainId(self.new_id()?);
                     // Whether it was locked may not be known: a lock loses nothing, and can be undone.
                     let (locked, created) = row.map_or((true, self.now), |row| (row.locked, row.created));
                     let state = if locked { ", and is locked" } else { "" };
@@ -106,7 +107,7 @@ impl Repair<'_, '_> {
         Ok(())
     }
 
-    fn make_mailbox(&mut self, owners: &mut Owners, address: Address, id: u32) -> Result<(), Fault> {
+    fn make_mailbox(&mut self, owners: &mut Owners, address: Address, id: MailboxId) -> Result<(), Fault> {
         self.report.mend(format!("mailbox {address} was made anew, and has no password"));
         let credential =
             Credential { version: 0, verifier: Verifier::of_nobody([0; SALT_OCTETS]), sealed: None };
@@ -118,11 +119,11 @@ impl Repair<'_, '_> {
     }
 
     /// An id that nothing has or had.
-    fn new_id(&mut self) -> Result<u32, Fault> {
-        let counted = self.tables.counts.last()?.map_or(0, |(id, _)| id.value());
-        let known = self.ids.last().copied().unwrap_or(0).max(counted);
-        let id = self.stored_totals()?.next_id.max(known.saturating_add(1));
-        if !self.ids.insert(id) || id == u32::MAX {
+    fn new_id(&mut self) -> Result<OwnerId, Fault> {
+        let counted = self.tables.counts.last()?.map_or(OwnerId(0), |(id, _)| id.value());
+        let known = self.ids.last().copied().unwrap_or_default().max(counted);
+        let id = self.stored_totals()?.next_id.max(known.next().unwrap_or(known));
+        if !self.ids.insert(id) || id == OwnerId(u32::MAX) {
             return Err(Fault::damaged("no id is left"));
         }
         Ok(id)

@@ -22,6 +22,7 @@ use crate::store::file::space::{Pins, Space};
 use crate::store::index::contained::{self, Leaky};
 use crate::store::index::rows::{Counts, QuotaRow, Row, StoreRow};
 use crate::store::index::tables::Tables;
+use crate::store::index::types::{DomainId, MailboxId, OwnerId, UnixTime};
 use crate::store::index::{Fault, Read, Snapshot};
 use crate::store::open::recovery::LogFound;
 use crate::store::open::{OpenError, OpenErrorKind, Store, open_database};
@@ -51,8 +52,8 @@ pub struct LostMessage {
     pub mailbox: String,
     /// Its number in the mailbox, which is part of its UIDL.
     pub sequence: u64,
-    /// When it was received (Unix time in seconds) and the size that LIST announced, where its row could be read.
-    pub received_octets: Option<(u64, u64)>,
+    /// When it was received, and the size that LIST announced, where its row could be read.
+    pub received_octets: Option<(UnixTime, u64)>,
 }
 
 impl RepairReport {
@@ -65,10 +66,10 @@ impl RepairReport {
 }
 
 impl Store {
-    /// Mends the store in a data file that nobody has open. `now` is Unix time in seconds. Takes as long as reading all
+    /// Mends the store in a data file that nobody has open. Takes as long as reading all
     /// of it, and memory for the row of every text. Where the index cannot be read in full, what can be read is saved into
     /// a new file, which takes the place of the damaged one.
-    pub fn repair(path: &Path, now: u64) -> Result<RepairReport, OpenError> {
+    pub fn repair(path: &Path, now: UnixTime) -> Result<RepairReport, OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(lock_file(path, false)?);
         let repaired = match Self::repair_on(disk.clone(), now) {
             Err(kind) if kind.is_of_damage() => Self::salvage(path, disk, now),
@@ -77,7 +78,10 @@ impl Store {
         repaired.map_err(|kind| kind.at(path))
     }
 
-    pub(in crate::store) fn repair_on(disk: Arc<dyn Disk>, now: u64) -> Result<RepairReport, OpenErrorKind> {
+    pub(in crate::store) fn repair_on(
+        disk: Arc<dyn Disk>,
+        now: UnixTime,
+    ) -> Result<RepairReport, OpenErrorKind> {
         let repairing = || {
             // Whose the extents are is not known yet: as none is adopted, only new ones are given out.
             let container = Container::open(Arc::new(Resync::new(disk)))?;
@@ -118,8 +122,8 @@ struct Repair<'a, 'txn> {
     /// Gives out nothing but new extents.
     space: Space,
     /// Ids that something has.
-    ids: BTreeSet<u32>,
-    now: u64,
+    ids: BTreeSet<OwnerId>,
+    now: UnixTime,
     report: RepairReport,
 }
 
@@ -131,9 +135,9 @@ struct Owner {
     quota: Option<String>,
 }
 
-type Owners = BTreeMap<u32, Owner>;
+type Owners = BTreeMap<MailboxId, Owner>;
 /// The ids of domains by their names.
-type Domains = BTreeMap<String, u32>;
+type Domains = BTreeMap<String, DomainId>;
 
 impl Repair<'_, '_> {
     fn run(mut self) -> Result<RepairReport, Fault> {
@@ -166,26 +170,31 @@ impl Repair<'_, '_> {
             key: stored.key,
             ..StoreRow::default()
         };
-        let mut right: BTreeMap<u32, Counts> = domains.values().map(|id| (*id, Counts::default())).collect();
+        let mut right: BTreeMap<OwnerId, Counts> =
+            domains.values().map(|id| (OwnerId::from(*id), Counts::default())).collect();
         for (id, owner) in owners {
-            let of_domain = right.entry(domains[owner.address.domain.as_str()]).or_default();
+            let of_domain = right.entry(domains[owner.address.domain.as_str()].into()).or_default();
             of_domain.mailboxes += 1;
             of_domain.messages += owner.counts.messages;
             of_domain.octets += owner.counts.octets;
             of_domain.octets_without_utf8 += owner.counts.octets_without_utf8;
             whole.messages += owner.counts.messages;
             whole.octets += owner.counts.octets;
-            let before = self.tables.counts.get(id)?.and_then(|row| Counts::from_row(row.value()).ok());
+            let before = self
+                .tables
+                .counts
+                .get(OwnerId::from(*id))?
+                .and_then(|row| Counts::from_row(row.value()).ok());
             let next_sequence =
                 before.map_or(1, |counts| counts.next_sequence).max(owner.counts.next_sequence);
-            right.insert(*id, Counts { next_sequence, ..owner.counts });
+            right.insert((*id).into(), Counts { next_sequence, ..owner.counts });
         }
         let stored_counts = rows_of(&*self.tables.counts, |id| id)?;
         for (id, _) in stored_counts.iter().filter(|(id, _)| !right.contains_key(id)) {
             self.report.mend(format!("counts of an id ({id}) that does not exist were removed"));
             self.tables.counts.remove(id)?;
         }
-        let stored_counts: BTreeMap<u32, Vec<u8>> = stored_counts.into_iter().collect();
+        let stored_counts: BTreeMap<OwnerId, Vec<u8>> = stored_counts.into_iter().collect();
         for (id, counts) in &right {
             let row = counts.to_row();
             if stored_counts.get(id) != Some(&row) {
@@ -194,7 +203,8 @@ impl Repair<'_, '_> {
                 self.tables.counts.insert(id, &row[..])?;
             }
         }
-        whole.next_id = stored.next_id.max(right.keys().next_back().map_or(1, |id| id.saturating_add(1)));
+        whole.next_id =
+            stored.next_id.max(right.keys().next_back().map_or(OwnerId(1), |id| id.next().unwrap_or(*id)));
         if whole != stored {
             self.report.mend("the counts of the whole store were made anew".to_owned());
         }

@@ -2,10 +2,11 @@
 
 use super::{LostMessage, Owners, Repair, rows_of};
 use crate::store::file::format::BLOB_ALIGN;
-use crate::store::file::format::{EXTENT, extent_at};
-use crate::store::file::space::footprint;
+use crate::store::file::format::Extent;
+use crate::store::file::space::{Run, footprint};
 use crate::store::index::Fault;
 use crate::store::index::rows::{MessageRow, Row, TextRow};
+use crate::store::index::types::{MailboxId, OwnerId};
 use crate::wire::{self, Receiver};
 use redb::ReadableTable;
 use std::collections::hash_map::Entry;
@@ -33,7 +34,7 @@ type Occupied = BTreeMap<u64, u64>;
 impl Repair<'_, '_> {
     /// Reads every text. What has changed is looked at when it is known where whole texts lie.
     pub fn texts(&mut self) -> Result<Texts, Fault> {
-        let index_extents: BTreeSet<u32> = self.container.index_extents().into_iter().collect();
+        let index_extents: BTreeSet<Extent> = self.container.index_extents().into_iter().collect();
         let (mut texts, mut changed, mut occupied) = (Texts::new(), Vec::new(), Occupied::new());
         for (name, row) in rows_of(&*self.tables.texts, |name| name)? {
             let row = TextRow::from_row(&row).ok().filter(|row| self.can_be_a_text(row, &index_extents));
@@ -55,9 +56,9 @@ impl Repair<'_, '_> {
         Ok(texts)
     }
 
-    fn can_be_a_text(&self, row: &TextRow, index_extents: &BTreeSet<u32>) -> bool {
-        let file_end = extent_at(self.container.end());
-        row.at >= extent_at(0)
+    fn can_be_a_text(&self, row: &TextRow, index_extents: &BTreeSet<Extent>) -> bool {
+        let file_end = self.container.end().at();
+        row.at >= Extent::FIRST.at()
             && row.at.is_multiple_of(BLOB_ALIGN)
             && row.at.checked_add(row.wire_octets).is_some_and(|end| end <= file_end)
             && extents_of(row).all(|extent| !index_extents.contains(&extent))
@@ -92,7 +93,7 @@ impl Repair<'_, '_> {
 
     /// Goes through the messages: each has its text afterwards, or is lost.
     pub fn messages(&mut self, owners: &mut Owners, texts: &mut Texts) -> Result<(), Fault> {
-        let mut from = (0, 0);
+        let mut from = (MailboxId(OwnerId(0)), 0);
         loop {
             let mut rows = Vec::new();
             for row in self.tables.messages.range(from..)?.take(MESSAGES_AT_A_TIME) {
@@ -104,15 +105,18 @@ impl Repair<'_, '_> {
             }
             match rows.last() {
                 Some(((mailbox, sequence), _)) if *sequence < u64::MAX => from = (*mailbox, sequence + 1),
-                Some(((mailbox, _), _)) if *mailbox < u32::MAX => from = (mailbox + 1, 0),
-                _ => return Ok(()),
+                Some(((mailbox, _), _)) => match OwnerId::from(*mailbox).next() {
+                    Some(next) => from = (MailboxId(next), 0),
+                    None => return Ok(()),
+                },
+                None => return Ok(()),
             }
         }
     }
 
     fn message(
         &mut self,
-        key: (u32, u64),
+        key: (MailboxId, u64),
         row: Option<&MessageRow>,
         owners: &mut Owners,
         texts: &mut Texts,
@@ -169,13 +173,13 @@ impl Repair<'_, '_> {
 
     /// Every octet of a text's extent that is no text's is free.
     pub fn space(&mut self, texts: &Texts) -> Result<(), Fault> {
-        let index_extents: BTreeSet<u32> = self.container.index_extents().into_iter().collect();
+        let index_extents: BTreeSet<Extent> = self.container.index_extents().into_iter().collect();
         let mut listed = BTreeSet::new();
         for row in self.tables.blob_extents.iter()? {
             listed.insert(row?.0.value());
         }
-        let can_be = |extent: &u32| *extent < self.container.end() && !index_extents.contains(extent);
-        let mut extents: BTreeSet<u32> = listed.iter().copied().filter(can_be).collect();
+        let can_be = |extent: &Extent| *extent < self.container.end() && !index_extents.contains(extent);
+        let mut extents: BTreeSet<Extent> = listed.iter().copied().filter(can_be).collect();
         extents.extend(self.space.changed_extents());
         let mut occupied = Occupied::new();
         for (_, row) in referred_to(texts) {
@@ -186,14 +190,14 @@ impl Repair<'_, '_> {
         let mut free_before = Vec::new();
         for row in self.tables.free.iter()? {
             let (at, len) = row?;
-            free_before.push((at.value(), len.value()));
+            free_before.push(Run { at: at.value(), len: len.value() });
         }
         if merged(free_before) != free || extents != listed {
             self.report.mend("the lists of free space were made anew".to_owned());
         }
         self.tables.free.clear()?;
         self.tables.blob_extents.clear()?;
-        for (at, len) in free {
+        for Run { at, len } in free {
             self.tables.free.insert(at, len)?;
         }
         for extent in extents {
@@ -230,17 +234,17 @@ fn is_occupied(occupied: &Occupied, row: &TextRow) -> bool {
     occupied.range(..end).next_back().is_some_and(|(at, len)| at + len > row.at)
 }
 
-fn extents_of(row: &TextRow) -> impl Iterator<Item = u32> {
-    let extent_of = |at: u64| ((at - extent_at(0)) / EXTENT) as u32;
-    extent_of(row.at)..=extent_of(row.at + row.wire_octets.max(1) - 1)
+fn extents_of(row: &TextRow) -> impl Iterator<Item = Extent> {
+    let number = |at| Extent::holding(at).map_or(0, |extent| extent.0);
+    (number(row.at)..=number(row.at + row.wire_octets.max(1) - 1)).map(Extent)
 }
 
 /// What of the extents is not occupied, as runs that do not touch.
-fn gaps(extents: &BTreeSet<u32>, occupied: &Occupied) -> Vec<(u64, u64)> {
+fn gaps(extents: &BTreeSet<Extent>, occupied: &Occupied) -> Vec<Run> {
     let mut gaps = Vec::new();
     let mut free_from = 0;
     for extent in extents {
-        let (begin, end) = (extent_at(*extent), extent_at(extent + 1));
+        let (begin, end) = (extent.at(), extent.plus(1).at());
         free_from = begin.max(free_from);
         // A long text may cover whole extents.
         if free_from >= end {
@@ -248,12 +252,12 @@ fn gaps(extents: &BTreeSet<u32>, occupied: &Occupied) -> Vec<(u64, u64)> {
         }
         for (at, len) in occupied.range(free_from..end) {
             if *at > free_from {
-                gaps.push((free_from, at - free_from));
+                gaps.push(Run { at: free_from, len: at - free_from });
             }
             free_from = at + len;
         }
         if free_from < end {
-            gaps.push((free_from, end - free_from));
+            gaps.push(Run { at: free_from, len: end - free_from });
             free_from = end;
         }
     }
@@ -261,14 +265,12 @@ fn gaps(extents: &BTreeSet<u32>, occupied: &Occupied) -> Vec<(u64, u64)> {
 }
 
 /// Runs in the order of their places, those that touch made one. Runs that cannot be right stay apart.
-fn merged(runs: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
-    let mut merged: Vec<(u64, u64)> = Vec::with_capacity(runs.len());
-    for (at, len) in runs {
+fn merged(runs: Vec<Run>) -> Vec<Run> {
+    let mut merged: Vec<Run> = Vec::with_capacity(runs.len());
+    for run in runs {
         match merged.last_mut() {
-            Some((last, length)) if last.checked_add(*length) == Some(at) => {
-                *length = length.saturating_add(len)
-            }
-            _ => merged.push((at, len)),
+            Some(last) if last.end() == Some(run.at) => last.len = last.len.saturating_add(run.len),
+            _ => merged.push(run),
         }
     }
     merged
@@ -277,11 +279,13 @@ fn merged(runs: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::file::format::EXTENT;
 
     #[test]
     fn a_text_that_covers_whole_extents_leaves_no_gap_in_them() {
-        let occupied = Occupied::from([(extent_at(0) + 64, 3 * EXTENT)]);
-        let expected = [(extent_at(0), 64), (extent_at(3) + 64, EXTENT - 64)];
-        assert_eq!(gaps(&BTreeSet::from([0, 1, 2, 3]), &occupied), expected);
+        let occupied = Occupied::from([(Extent::FIRST.at() + 64, 3 * EXTENT)]);
+        let (first, last) = (Extent(0).at(), Extent(3).at() + 64);
+        let expected = [Run { at: first, len: 64 }, Run { at: last, len: EXTENT - 64 }];
+        assert_eq!(gaps(&(0..4).map(Extent).collect(), &occupied), expected);
     }
 }

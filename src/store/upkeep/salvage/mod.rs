@@ -12,7 +12,7 @@ pub use tree::fuzz_tree;
 use crate::replace::Replacement;
 use crate::store::file::container::Container;
 use crate::store::file::disk::{DataFile, Disk};
-use crate::store::file::format::{EXTENT, extent_at};
+use crate::store::file::format::{EXTENT, Extent};
 use crate::store::file::space::footprint;
 use crate::store::index::Fault;
 use crate::store::index::contained::{self, Leaky};
@@ -20,6 +20,7 @@ use crate::store::index::rows::{Counts, MailboxRow, MessageRow, Row, TextRow};
 use crate::store::index::tables::{
     BLOB_EXTENTS, CERTIFICATE, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, SETTINGS, STORE, TEXTS,
 };
+use crate::store::index::types::{MailboxId, OwnerId, UnixTime};
 use crate::store::open::{OpenErrorKind, Store, open_database};
 use crate::store::upkeep::check::CheckReport;
 use crate::store::upkeep::repair::RepairReport;
@@ -39,9 +40,9 @@ struct Found {
     rows: u64,
     damaged: Vec<String>,
     /// Names of mailboxes, and the messages that they should have, by id.
-    mailboxes: BTreeMap<u32, (String, u64)>,
+    mailboxes: BTreeMap<OwnerId, (String, u64)>,
     /// Messages whose rows were found, by the id of their mailbox.
-    messages: BTreeMap<u32, u64>,
+    messages: BTreeMap<MailboxId, u64>,
 }
 
 impl Found {
@@ -58,25 +59,25 @@ impl Found {
     fn note_mailbox(&mut self, key: &[u8], row: &[u8]) {
         let (domain, local) = <(&str, &str)>::from_bytes(key);
         if let Ok(row) = MailboxRow::from_row(row) {
-            self.mailboxes.entry(row.id).or_default().0 = format!("{local}@{domain}");
+            self.mailboxes.entry(row.id.into()).or_default().0 = format!("{local}@{domain}");
         }
     }
 
     fn note_counts(&mut self, key: &[u8], row: &[u8]) {
         if let Ok(counts) = Counts::from_row(row) {
-            self.mailboxes.entry(u32::from_bytes(key)).or_default().1 = counts.messages;
+            self.mailboxes.entry(OwnerId::from_bytes(key)).or_default().1 = counts.messages;
         }
     }
 
     fn note_message(&mut self, key: &[u8]) {
-        *self.messages.entry(<(u32, u64)>::from_bytes(key).0).or_default() += 1;
+        *self.messages.entry(<(MailboxId, u64)>::from_bytes(key).0).or_default() += 1;
     }
 
     /// Sentences about what is missing.
     fn sentences(self) -> Vec<String> {
         let mut sentences = self.damaged;
         for (id, (name, counted)) in &self.mailboxes {
-            let found = self.messages.get(id).copied().unwrap_or(0);
+            let found = self.messages.get(&MailboxId(*id)).copied().unwrap_or(0);
             if !name.is_empty() && found < *counted {
                 let lost = counted - found;
                 sentences
@@ -139,7 +140,7 @@ impl Store {
     pub(in crate::store) fn salvage(
         path: &Path,
         damaged: Arc<dyn Disk>,
-        now: u64,
+        now: UnixTime,
     ) -> Result<RepairReport, OpenErrorKind> {
         let draft = Replacement::begin(path, 0o600).map_err(OpenErrorKind::Io)?;
         let file = draft.file().try_clone().map_err(OpenErrorKind::Io)?;
@@ -158,7 +159,7 @@ impl Store {
     pub(in crate::store) fn salvage_to(
         damaged: Arc<dyn Disk>,
         disk: Arc<dyn Disk>,
-        now: u64,
+        now: UnixTime,
     ) -> Result<RepairReport, OpenErrorKind> {
         let source = Container::open(damaged)?;
         let copying = || -> Result<Vec<String>, OpenErrorKind> {
@@ -242,7 +243,7 @@ fn scan_messages(
     let mut count = 0;
     let mut outcome = Ok(());
     let mut keep = |key: &[u8], row: &[u8]| -> Result<(), Fault> {
-        let number = <(u32, u64)>::from_bytes(key);
+        let number = <(MailboxId, u64)>::from_bytes(key);
         if messages.get(number)?.is_none() {
             messages.insert(number, row)?;
             found.note_message(key);
@@ -251,7 +252,7 @@ fn scan_messages(
         Ok(())
     };
     let is_message = |_: &[u8], row: &[u8]| MessageRow::from_row(row).is_ok();
-    let width = <(u32, u64)>::fixed_width().expect("numbers have a fixed width");
+    let width = <(MailboxId, u64)>::fixed_width().expect("numbers have a fixed width");
     trees.scan(len, width, &is_message, &mut |key, row| {
         if outcome.is_ok() {
             outcome = keep(key, row);
@@ -272,7 +273,7 @@ struct Texts<'a, 'txn> {
     source: &'a Container,
     container: &'a Container,
     texts: Leaky<redb::Table<'txn, TextKey, &'static [u8]>>,
-    extents: Leaky<redb::Table<'txn, u32, ()>>,
+    extents: Leaky<redb::Table<'txn, Extent, ()>>,
     /// Where the next one goes, and where its room ends.
     at: u64,
     end: u64,
@@ -341,8 +342,8 @@ impl<'a, 'txn> Texts<'a, 'txn> {
         if self.at + len > self.end {
             let count = len.div_ceil(EXTENT) as u32;
             let first = self.container.extend_for_blobs(count)?;
-            (self.at, self.end) = (extent_at(first), extent_at(first + count));
-            for extent in first..first + count {
+            (self.at, self.end) = (first.at(), first.plus(count).at());
+            for extent in first.row(count) {
                 self.extents.insert(extent, ())?;
             }
         }

@@ -1,0 +1,107 @@
+//! What the numbers of the index are numbers of.
+
+use crate::store::file::format::Extent;
+use bincode::{Decode, Encode};
+use std::cmp::Ordering;
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A domain or a mailbox: what counts belong to. Given out once in the life of a store, so that whoever is made anew
+/// under an old name is somebody else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct OwnerId(pub u32);
+
+/// A domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct DomainId(pub OwnerId);
+
+/// A mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct MailboxId(pub OwnerId);
+
+/// Whole seconds since 1970 in UTC, leap seconds not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct UnixTime(pub u64);
+
+impl OwnerId {
+    /// The one after it.
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+}
+
+impl From<DomainId> for OwnerId {
+    fn from(id: DomainId) -> Self {
+        id.0
+    }
+}
+
+impl From<MailboxId> for OwnerId {
+    fn from(id: MailboxId) -> Self {
+        id.0
+    }
+}
+
+impl UnixTime {
+    /// By the clock of this machine; 1970 where it stands before.
+    pub fn now() -> Self {
+        Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    }
+}
+
+impl fmt::Display for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for MailboxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A key of redb's that is a number under a name of ours; ordered as the numbers are.
+macro_rules! keys {
+    ($($name:ident is $number:ty, from $from:expr, to $to:expr;)*) => { $(
+        impl redb::Value for $name {
+            type SelfType<'a> = Self;
+            type AsBytes<'a> = <$number as redb::Value>::AsBytes<'a>;
+
+            fn fixed_width() -> Option<usize> {
+                <$number as redb::Value>::fixed_width()
+            }
+
+            fn from_bytes<'a>(data: &'a [u8]) -> Self
+            where
+                Self: 'a,
+            {
+                $from(<$number as redb::Value>::from_bytes(data))
+            }
+
+            fn as_bytes<'a, 'b: 'a>(value: &'a Self) -> Self::AsBytes<'a>
+            where
+                Self: 'b,
+            {
+                let number: $number = $to(*value);
+                <$number as redb::Value>::as_bytes(&number)
+            }
+
+            fn type_name() -> redb::TypeName {
+                redb::TypeName::new(concat!("pop3svc ", stringify!($name)))
+            }
+        }
+
+        impl redb::Key for $name {
+            fn compare(one: &[u8], other: &[u8]) -> Ordering {
+                <$number as redb::Key>::compare(one, other)
+            }
+        }
+    )* };
+}
+
+keys! {
+    OwnerId is u32, from OwnerId, to |id: OwnerId| id.0;
+    MailboxId is u32, from |id| MailboxId(OwnerId(id)), to |id: MailboxId| id.0.0;
+    Extent is u32, from Extent, to |extent: Extent| extent.0;
+}
