@@ -58,6 +58,8 @@ pub struct Container {
     sync_failed: AtomicBool,
     /// Whether the file is a copy: its superblock was written for another one.
     is_copy: AtomicBool,
+    /// Whether the file is longer than it has to be, for copies of it.
+    is_ahead: AtomicBool,
     /// Octets of pages that redb has written since the container was opened.
     index_octets_written: AtomicU64,
     /// redb has panicked: its handle is leaked, and must not touch the disk again.
@@ -118,6 +120,7 @@ impl Container {
             space: Mutex::new(space),
             doubtful,
             is_copy: is_copy.into(),
+            is_ahead: AtomicBool::default(),
             index_octets_written: AtomicU64::default(),
             failed: AtomicBool::default(),
             sync_failed: AtomicBool::default(),
@@ -176,6 +179,17 @@ impl Container {
             self.disk.write_at(INDEX_PAGE_0, &header)?;
         }
         Ok(changed)
+    }
+
+    /// From now on the file is lengthened before it has to be, so that a copy as long as it was at first has what its front
+    /// leads to.
+    pub fn keep_ahead(&self) {
+        self.is_ahead.store(true, Ordering::Relaxed);
+        let mut space = self.lock();
+        let end = space.end;
+        if let Err(e) = self.lengthen(&mut space, end) {
+            log::debug!("the data file could not be made longer: {e}");
+        }
     }
 
     /// From now on, and durably, this file is no copy but a store of its own.
@@ -333,7 +347,10 @@ impl Container {
     /// has them and no more.
     fn lengthen(&self, space: &mut IndexSpace, end: Extent) -> io::Result<()> {
         let needed = end.at();
-        let ahead = (needed / 8).clamp(AHEAD_MIN, AHEAD_MAX).next_multiple_of(EXTENT);
+        let ahead = match self.is_ahead.load(Ordering::Relaxed) {
+            true => (needed / 8).clamp(AHEAD_MIN, AHEAD_MAX).next_multiple_of(EXTENT),
+            false => 0,
+        };
         if space.len >= needed + ahead {
             return Ok(());
         }

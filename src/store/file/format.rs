@@ -73,7 +73,7 @@ pub const CHANGE_TEXT: u8 = 2;
 const EXTENTS_AT: u64 = INDEX_PAGE_0 + (1 << 20);
 /// The file is at least so much longer than what is in use of it, and by an eighth of that up to the greatest: a program that
 /// asks for the length first, and copies so much and no more, still gets all that the front of its copy leads to.
-pub const AHEAD_MIN: u64 = if cfg!(test) { 2 << 20 } else { 32 << 20 };
+pub const AHEAD_MIN: u64 = 32 << 20;
 pub const AHEAD_MAX: u64 = 256 << 20;
 /// Pages in an extent of the index that hold redb's octets; the page before them holds their sums.
 pub const INDEX_PAGES: usize = 255;

@@ -81,7 +81,9 @@ impl SimulatedDisk {
 
     /// A disk with the same octets, and a life of its own.
     pub fn copy(&self) -> Self {
-        Self::with(self.lock().image.clone())
+        let copy = Self::with(self.lock().image.clone());
+        copy.set_inode(self.lock().inode);
+        copy
     }
 
     /// The number of events so far: a moment at which a crash can be put.
@@ -116,6 +118,19 @@ impl SimulatedDisk {
 
     pub fn file_len(&self) -> u64 {
         self.lock().image.len as u64
+    }
+
+    /// Makes this another file.
+    pub fn set_inode(&self, inode: u64) {
+        self.lock().inode = inode;
+    }
+
+    /// Pages with something in them.
+    pub fn used_pages(&self) -> usize {
+        const NOTHING: [u8; 4096] = [0; 4096];
+        let state = self.lock();
+        let pieces = state.image.pieces.iter().filter(|piece| ***piece != [0; PIECE]);
+        pieces.flat_map(|piece| piece.chunks(NOTHING.len())).filter(|page| **page != NOTHING).count()
     }
 
     pub fn octets(&self) -> Vec<u8> {

@@ -42,7 +42,7 @@ pub struct CopyWindow {
 pub struct Time {
     began: Instant,
     #[cfg(test)]
-    pub seconds: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
+    seconds: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
 }
 
 impl Time {
@@ -52,6 +52,11 @@ impl Time {
             #[cfg(test)]
             seconds: None,
         }
+    }
+
+    #[cfg(test)]
+    pub fn set_by(seconds: std::sync::Arc<std::sync::atomic::AtomicU64>) -> Self {
+        Self { seconds: Some(seconds), ..Self::real() }
     }
 
     fn now(&self) -> Duration {
@@ -98,6 +103,9 @@ impl Window {
     /// A checkpoint was made, before anything else is changed. `moment` is that of the pins.
     pub fn checkpointed(&mut self, open: &OpenIndex, moment: u64) -> Result<(), Fault> {
         let Some(length) = &mut self.length else { return Ok(()) };
+        if self.held.is_empty() {
+            open.container.keep_ahead();
+        }
         self.file_octets = open.container.disk().len()?;
         let needed = Duration::from_secs(SLOWNESS * self.file_octets / OCTETS_PER_SECOND);
         *length = needed.max(LENGTH_MIN);
