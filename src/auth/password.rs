@@ -9,7 +9,6 @@ use super::hash::{self, hmac_sha256};
 use super::seal::{Key, NONCE_OCTETS, Sealed};
 use crate::address::Address;
 use crate::random;
-use bincode::{Decode, Encode};
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
@@ -26,7 +25,7 @@ pub const SALT_OCTETS: usize = 16;
 pub const PASSWORD_OCTETS_MAX: usize = 128;
 
 /// The credential of a mailbox.
-#[derive(Clone, PartialEq, Encode, Decode)]
+#[derive(Clone, PartialEq)]
 pub struct Credential {
     /// Drawn anew with each password, so that whatever was derived from an older one is told from this one; the seal
     /// is bound to it.
@@ -51,7 +50,7 @@ impl Fresh {
 }
 
 /// The verifier of RFC 5802 section 3: StoredKey, ServerKey, salt and iteration count.
-#[derive(Clone, PartialEq, Encode, Decode)]
+#[derive(Clone, PartialEq)]
 pub struct Verifier {
     pub salt: [u8; SALT_OCTETS],
     pub iterations: u32,

@@ -8,7 +8,6 @@
 use crate::address::Address;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bincode::{Decode, Encode};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use std::fmt;
@@ -20,8 +19,8 @@ pub const KEY_OCTETS: usize = 32;
 const PREFIX: &str = "pop3svc-key-1:";
 
 /// Which key it is, without saying the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct KeyId([u8; 8]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyId(pub [u8; 8]);
 
 /// The key that seals.
 pub struct Key {
@@ -30,11 +29,11 @@ pub struct Key {
 }
 
 /// A sealed password or private key.
-#[derive(Clone, PartialEq, Encode, Decode)]
+#[derive(Clone, PartialEq)]
 pub struct Sealed {
     pub key: KeyId,
-    nonce: [u8; NONCE_OCTETS],
-    ciphertext: Vec<u8>,
+    pub nonce: [u8; NONCE_OCTETS],
+    pub ciphertext: Vec<u8>,
 }
 
 /// The seal does not open: it was made with another key, for another place, or it is damaged.

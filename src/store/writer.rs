@@ -135,6 +135,7 @@ impl Writer {
     pub fn run(mut self) {
         if let Ok(open) = self.shared.current() {
             self.hold_for_copies(&open, self.shared.pins.now());
+            self.release(&open);
         }
         while let Ok(first) = self.queue.recv_blocking() {
             let (mut batch, mut checkpoints) = (Vec::new(), Vec::new());

@@ -210,7 +210,9 @@ fn bincode_is_called_by_rows_and_frames_only() {
             continue;
         }
         for (number, line) in source.code() {
-            let is_derive = line == "use bincode::{Decode, Encode};";
+            // Rows and frames are made of these; a part whose types are stored does not know how.
+            let may_derive = ["src/admin/", "src/store/index/"].iter().any(|of| source.path.starts_with(of));
+            let is_derive = may_derive && line == "use bincode::{Decode, Encode};";
             assert!(is_derive || !line.contains("bincode"), "{}:{number}: {line}", source.path);
         }
     }

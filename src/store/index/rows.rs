@@ -7,8 +7,8 @@
 //! A row type changes by getting a new version beside the old one, and a conversion; never in place.
 
 use super::types::{DomainId, MailboxId, OwnerId, UnixTime};
-use crate::auth::password::Credential;
-use crate::auth::seal::{KeyId, Sealed};
+use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
+use crate::auth::seal::{KeyId, NONCE_OCTETS, Sealed};
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
 
@@ -23,37 +23,74 @@ fn coding() -> Configuration<LittleEndian, Fixint, Limit<ROW_OCTETS_MAX>> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadRow;
 
-/// The versions of a row type: one so far. A type that gets a second one gets an enum of its own.
+/// The versions of a row type: one so far. A type that gets a second one gets an enum of its own instead, with the old
+/// version beside the new one, and a conversion.
 #[derive(Encode, Decode)]
 enum Versions<T> {
     V1(T),
 }
 
 /// A type that is kept in the index.
-pub trait Row: Encode + Decode<()> {
-    fn to_row(&self) -> Vec<u8> {
-        let row =
-            bincode::encode_to_vec(Versions::V1(self), coding()).expect("encoding into memory does not fail");
-        // One that is longer could be written, and never be read again.
-        assert!(row.len() <= ROW_OCTETS_MAX, "rows are bounded where they are made");
-        row
-    }
+pub trait Row: Sized {
+    fn to_row(&self) -> Vec<u8>;
+    fn from_row(row: &[u8]) -> Result<Self, BadRow>;
 
-    fn from_row(row: &[u8]) -> Result<Self, BadRow> {
-        match bincode::decode_from_slice(row, coding()) {
-            Ok((Versions::V1(value), consumed)) if consumed == row.len() => Ok(value),
-            _ => Err(BadRow),
-        }
+    fn is_row(row: &[u8]) -> bool {
+        Self::from_row(row).is_ok()
     }
 }
 
-impl Row for DomainRow {}
-impl Row for MailboxRow {}
-impl Row for Counts {}
-impl Row for QuotaRow {}
-impl Row for MessageRow {}
-impl Row for TextRow {}
-impl Row for StoreRow {}
+fn encode(version: impl Encode) -> Vec<u8> {
+    let row = bincode::encode_to_vec(version, coding()).expect("encoding into memory does not fail");
+    // One that is longer could be written, and never be read again.
+    assert!(row.len() <= ROW_OCTETS_MAX, "rows are bounded where they are made");
+    row
+}
+
+fn decode<V: Decode<()>>(row: &[u8]) -> Result<V, BadRow> {
+    match bincode::decode_from_slice(row, coding()) {
+        Ok((version, consumed)) if consumed == row.len() => Ok(version),
+        _ => Err(BadRow),
+    }
+}
+
+/// Rows that are encoded as they are, and those that hold what other parts define: these have an encoding of their own.
+macro_rules! rows {
+    ($($row:ty $(as $stored:ty)?;)*) => { $(rows!(@one $row $(as $stored)?);)* };
+    (@one $row:ty) => {
+        impl Row for $row {
+            fn to_row(&self) -> Vec<u8> {
+                encode(Versions::V1(self))
+            }
+
+            fn from_row(row: &[u8]) -> Result<Self, BadRow> {
+                decode(row).map(|Versions::V1(row)| row)
+            }
+        }
+    };
+    (@one $row:ty as $stored:ty) => {
+        impl Row for $row {
+            fn to_row(&self) -> Vec<u8> {
+                encode(Versions::V1(<$stored>::from(self.clone())))
+            }
+
+            fn from_row(row: &[u8]) -> Result<Self, BadRow> {
+                decode(row).map(|Versions::V1(row): Versions<$stored>| row.into())
+            }
+        }
+    };
+}
+
+rows! {
+    DomainRow;
+    MailboxRow as StoredMailbox;
+    Counts;
+    QuotaRow;
+    MessageRow;
+    TextRow;
+    CertificateRow as StoredCertificate;
+    StoreRow as StoredTotals;
+}
 
 /// A domain. Key: its name.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -65,7 +102,7 @@ pub struct DomainRow {
 }
 
 /// A mailbox. Key: domain name and mailbox name.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MailboxRow {
     /// Unique in the store for ever: a mailbox that is made anew under an old name gets a new one.
     pub id: MailboxId,
@@ -158,7 +195,7 @@ pub struct TextRow {
 }
 
 /// A certificate that was made here, with its key.
-#[derive(Clone, PartialEq, Encode, Decode)]
+#[derive(Clone, PartialEq)]
 pub struct CertificateRow {
     /// X.509, DER.
     pub certificate: Vec<u8>,
@@ -168,50 +205,15 @@ pub struct CertificateRow {
 }
 
 /// A private key: PKCS #8, DER.
-#[derive(Clone, PartialEq, Encode, Decode)]
+#[derive(Clone, PartialEq)]
 pub enum PrivateKey {
-    /// As version 1 of the row has it.
+    /// As it is where there is no key to seal it with.
     Clear(Vec<u8>),
     Sealed(Sealed),
 }
 
-/// The versions of [`CertificateRow`]. The first one has its key in clear.
-#[derive(Encode, Decode)]
-enum CertificateVersions {
-    V1 { certificate: Vec<u8>, key: Vec<u8>, hostname: String },
-    V2(CertificateRow),
-}
-
-impl Row for CertificateRow {
-    fn to_row(&self) -> Vec<u8> {
-        let version = match self.clone() {
-            Self { certificate, key: PrivateKey::Clear(key), hostname } => {
-                CertificateVersions::V1 { certificate, key, hostname }
-            }
-            sealed => CertificateVersions::V2(sealed),
-        };
-        bincode::encode_to_vec(version, coding()).expect("encoding into memory does not fail")
-    }
-
-    fn from_row(row: &[u8]) -> Result<Self, BadRow> {
-        match bincode::decode_from_slice(row, coding()) {
-            Ok((CertificateVersions::V1 { certificate, key, hostname }, consumed))
-                if consumed == row.len() =>
-            {
-                Ok(Self { certificate, key: PrivateKey::Clear(key), hostname })
-            }
-            Ok((CertificateVersions::V2(sealed @ Self { key: PrivateKey::Sealed(_), .. }), consumed))
-                if consumed == row.len() =>
-            {
-                Ok(sealed)
-            }
-            _ => Err(BadRow),
-        }
-    }
-}
-
 /// What is counted of the whole store, and the ids given out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreRow {
     pub domains: u64,
     pub mailboxes: u64,
@@ -228,6 +230,148 @@ pub struct StoreRow {
     pub log_octets: u64,
     /// The key that seals passwords; none before there was one.
     pub key: Option<KeyId>,
+}
+
+/// [`MailboxRow`], as it is encoded.
+#[derive(Encode, Decode)]
+struct StoredMailbox {
+    id: MailboxId,
+    locked: bool,
+    created: UnixTime,
+    credential: StoredCredential,
+    quota: Option<String>,
+}
+
+impl From<MailboxRow> for StoredMailbox {
+    fn from(row: MailboxRow) -> Self {
+        let MailboxRow { id, locked, created, credential, quota } = row;
+        Self { id, locked, created, credential: credential.into(), quota }
+    }
+}
+
+impl From<StoredMailbox> for MailboxRow {
+    fn from(row: StoredMailbox) -> Self {
+        let StoredMailbox { id, locked, created, credential, quota } = row;
+        Self { id, locked, created, credential: credential.into(), quota }
+    }
+}
+
+/// [`Credential`] and the [`Verifier`] in it, as they are encoded.
+#[derive(Encode, Decode)]
+struct StoredCredential {
+    version: u64,
+    salt: [u8; SALT_OCTETS],
+    iterations: u32,
+    stored_key: [u8; 32],
+    server_key: [u8; 32],
+    sealed: Option<StoredSeal>,
+}
+
+impl From<Credential> for StoredCredential {
+    fn from(credential: Credential) -> Self {
+        let Credential { version, verifier, sealed } = credential;
+        let Verifier { salt, iterations, stored_key, server_key } = verifier;
+        Self { version, salt, iterations, stored_key, server_key, sealed: sealed.map(StoredSeal::from) }
+    }
+}
+
+impl From<StoredCredential> for Credential {
+    fn from(stored: StoredCredential) -> Self {
+        let StoredCredential { version, salt, iterations, stored_key, server_key, sealed } = stored;
+        let verifier = Verifier { salt, iterations, stored_key, server_key };
+        Self { version, verifier, sealed: sealed.map(Sealed::from) }
+    }
+}
+
+/// [`Sealed`], as it is encoded.
+#[derive(Encode, Decode)]
+struct StoredSeal {
+    key: [u8; 8],
+    nonce: [u8; NONCE_OCTETS],
+    ciphertext: Vec<u8>,
+}
+
+impl From<Sealed> for StoredSeal {
+    fn from(sealed: Sealed) -> Self {
+        let Sealed { key: KeyId(key), nonce, ciphertext } = sealed;
+        Self { key, nonce, ciphertext }
+    }
+}
+
+impl From<StoredSeal> for Sealed {
+    fn from(stored: StoredSeal) -> Self {
+        let StoredSeal { key, nonce, ciphertext } = stored;
+        Self { key: KeyId(key), nonce, ciphertext }
+    }
+}
+
+/// [`CertificateRow`], as it is encoded.
+#[derive(Encode, Decode)]
+struct StoredCertificate {
+    certificate: Vec<u8>,
+    key: StoredPrivateKey,
+    hostname: String,
+}
+
+#[derive(Encode, Decode)]
+enum StoredPrivateKey {
+    Clear(Vec<u8>),
+    Sealed(StoredSeal),
+}
+
+impl From<CertificateRow> for StoredCertificate {
+    fn from(row: CertificateRow) -> Self {
+        let CertificateRow { certificate, key, hostname } = row;
+        let key = match key {
+            PrivateKey::Clear(key) => StoredPrivateKey::Clear(key),
+            PrivateKey::Sealed(sealed) => StoredPrivateKey::Sealed(sealed.into()),
+        };
+        Self { certificate, key, hostname }
+    }
+}
+
+impl From<StoredCertificate> for CertificateRow {
+    fn from(stored: StoredCertificate) -> Self {
+        let StoredCertificate { certificate, key, hostname } = stored;
+        let key = match key {
+            StoredPrivateKey::Clear(key) => PrivateKey::Clear(key),
+            StoredPrivateKey::Sealed(sealed) => PrivateKey::Sealed(sealed.into()),
+        };
+        Self { certificate, key, hostname }
+    }
+}
+
+/// [`StoreRow`], as it is encoded.
+#[derive(Encode, Decode)]
+struct StoredTotals {
+    domains: u64,
+    mailboxes: u64,
+    messages: u64,
+    octets: u64,
+    text_octets: u64,
+    next_id: OwnerId,
+    commits: u64,
+    epoch: u128,
+    log_octets: u64,
+    key: Option<[u8; 8]>,
+}
+
+impl From<StoreRow> for StoredTotals {
+    fn from(row: StoreRow) -> Self {
+        let StoreRow { domains, mailboxes, messages, octets, text_octets, next_id, commits, .. } = row;
+        let StoreRow { epoch, log_octets, key, .. } = row;
+        let key = key.map(|KeyId(id)| id);
+        Self { domains, mailboxes, messages, octets, text_octets, next_id, commits, epoch, log_octets, key }
+    }
+}
+
+impl From<StoredTotals> for StoreRow {
+    fn from(stored: StoredTotals) -> Self {
+        let StoredTotals { domains, mailboxes, messages, octets, text_octets, next_id, commits, .. } = stored;
+        let StoredTotals { epoch, log_octets, key, .. } = stored;
+        let key = key.map(KeyId);
+        Self { domains, mailboxes, messages, octets, text_octets, next_id, commits, epoch, log_octets, key }
+    }
 }
 
 /// For the fuzzer: any octets as a row of every type. What decodes is what encodes to the same octets.
@@ -280,22 +424,13 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_of_the_first_version_is_read_and_its_key_is_sealed_in_the_second() {
-        let clear = CertificateRow {
-            certificate: vec![1, 2, 3],
-            key: PrivateKey::Clear(vec![4, 5]),
-            hostname: "a.example".to_owned(),
-        };
-        // Version, then three lengths with what they are of.
-        let row = clear.to_row();
-        let lengths =
-            [&3u64.to_le_bytes()[..], &[1, 2, 3], &2u64.to_le_bytes(), &[4, 5], &9u64.to_le_bytes()];
-        assert_eq!(row, [&0u32.to_le_bytes()[..], &lengths.concat(), b"a.example"].concat());
-        assert!(CertificateRow::from_row(&row) == Ok(clear.clone()));
+    fn a_certificate_comes_back_with_its_key_as_it_was() {
+        let key = PrivateKey::Clear(vec![4, 5]);
+        let clear = CertificateRow { certificate: vec![1, 2, 3], key, hostname: "a.example".to_owned() };
+        assert!(CertificateRow::from_row(&clear.to_row()) == Ok(clear.clone()));
         let key = crate::auth::seal::Key::new([7; 32]);
         let sealed = key.seal_private_key(&[4, 5], &[1, 2, 3], [0; 24]);
         let sealed = CertificateRow { key: PrivateKey::Sealed(sealed), ..clear };
-        assert_eq!(sealed.to_row()[..4], 1u32.to_le_bytes());
         assert!(CertificateRow::from_row(&sealed.to_row()) == Ok(sealed));
     }
 

@@ -12,6 +12,7 @@ mod log;
 mod model;
 mod quota;
 mod recovery;
+mod salvage;
 mod workload;
 
 use super::file::container::{self, Container};
