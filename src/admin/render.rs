@@ -265,10 +265,7 @@ fn copies_text(server: &Server) -> String {
         None => String::new(),
         Some(0) => "Copies     not sure to be good at present, for want of room on the disk\n".to_owned(),
         Some(seconds) => {
-            format!(
-                "Copies     good if they take less than {}; {kept} are kept for them\n",
-                Seconds(seconds)
-            )
+            format!("Copies     good if they take less than {}; {kept} are kept for them\n", Seconds(seconds))
         }
     }
 }

@@ -436,9 +436,10 @@ impl From<OpenError> for Refusal {
             OpenErrorKind::Missing => Code::NoStore,
             OpenErrorKind::Locked => Code::Busy,
             OpenErrorKind::AlreadyExists => Code::Exists,
-            OpenErrorKind::NotAStore | OpenErrorKind::Newer { .. } | OpenErrorKind::Damaged(_) | OpenErrorKind::BadCopy(_) => {
-                Code::Damaged
-            }
+            OpenErrorKind::NotAStore
+            | OpenErrorKind::Newer { .. }
+            | OpenErrorKind::Damaged(_)
+            | OpenErrorKind::BadCopy(_) => Code::Damaged,
             OpenErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => Code::NotPermitted,
             OpenErrorKind::Io(_) | OpenErrorKind::Fault(_) => Code::Fault,
         };

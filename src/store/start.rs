@@ -12,8 +12,8 @@ use crate::store::open::claims::Maildrops;
 use crate::store::open::queue::{self, Order};
 use crate::store::open::recovery::open_index;
 use crate::store::open::verified::Verified;
-use crate::store::open::{Inner, OpenError, OpenErrorKind, OpenIndex, Shared, Store, Trust, open_database};
 use crate::store::open::window::Time;
+use crate::store::open::{Inner, OpenError, OpenErrorKind, OpenIndex, Shared, Store, Trust, open_database};
 use crate::store::writer::{PACE, Pace, Writer};
 use smol::channel::WeakSender;
 use std::collections::BTreeSet;
@@ -29,7 +29,10 @@ const DUES_MAX: usize = 16;
 
 impl Store {
     /// Opens a store to check it. What is written goes nowhere.
-    pub(in crate::store) fn open_to_check_on(disk: Arc<dyn Disk>, trust: Trust) -> Result<Self, OpenErrorKind> {
+    pub(in crate::store) fn open_to_check_on(
+        disk: Arc<dyn Disk>,
+        trust: Trust,
+    ) -> Result<Self, OpenErrorKind> {
         let overlay = Overlay::new(disk).map_err(OpenErrorKind::Io)?;
         Self::open_with(Arc::new(overlay), trust)
     }

@@ -26,8 +26,8 @@ use crate::store::open::window::{Time, Window};
 use crate::store::open::{OpenIndex, Shared, Trust};
 use smol::channel::Receiver;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 /// Jobs in one transaction.
@@ -360,7 +360,8 @@ impl Writer {
     /// Has the clock send a tick then.
     fn wake_after(&mut self, after: Duration) {
         let due = Instant::now() + after;
-        let is_behind = self.next_tick.is_none_or(|next| due + TICK_ACCURACY < next || next <= Instant::now());
+        let is_behind =
+            self.next_tick.is_none_or(|next| due + TICK_ACCURACY < next || next <= Instant::now());
         // If the clock is behind, the writer looks at its own before long.
         if is_behind && self.clock.try_send(due).is_ok() {
             self.next_tick = Some(due);

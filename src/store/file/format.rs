@@ -111,4 +111,5 @@ impl Extent {
 }
 
 const _: () = assert!(PAGE + INDEX_EXTENT == EXTENT && 8 * INDEX_PAGES <= PAGE as usize);
-const _: () = assert!(SLOTS[0] + SLOT_OCTETS as u64 <= SLOTS[1] && SLOTS[1] + SLOT_OCTETS as u64 <= EXTENTS_AT);
+const _: () =
+    assert!(SLOTS[0] + SLOT_OCTETS as u64 <= SLOTS[1] && SLOTS[1] + SLOT_OCTETS as u64 <= EXTENTS_AT);

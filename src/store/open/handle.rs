@@ -1,7 +1,7 @@
 //! The handle on an open store.
 
-use super::window::CopyWindow;
 use super::queue::{Order, Pending};
+use super::window::CopyWindow;
 use super::{Shared, Snapshot};
 use crate::store::file::disk::DiskUsage;
 use crate::store::file::space::Pin;

@@ -1,8 +1,8 @@
 //! What is open, and who may look at it.
 
-use super::window::CopyWindow;
 use super::claims::Maildrops;
 use super::verified::Verified;
+use super::window::CopyWindow;
 use super::{OpenErrorKind, Snapshot, Visit};
 use crate::store::file::container::{CACHE_OCTETS, Container, IndexBackend};
 use crate::store::file::disk::Disk;

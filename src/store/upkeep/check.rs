@@ -63,9 +63,8 @@ impl Store {
     }
 
     pub(in crate::store) fn check_disk(disk: Arc<dyn Disk>) -> Result<CheckReport, OpenErrorKind> {
-        let checked = |trust| {
-            Self::open_to_check_on(disk.clone(), trust).and_then(|store| Ok(store.check()?))
-        };
+        let checked =
+            |trust| Self::open_to_check_on(disk.clone(), trust).and_then(|store| Ok(store.check()?));
         match checked(Trust::Verified) {
             // A copy may not say that it is one: somebody has put it in the place of the file that it was made of.
             Err(kind) if kind.is_of_damage() => match checked(Trust::Copy) {
