@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+mod copied;
 pub mod repair;
 pub mod salvage;
 
