@@ -328,11 +328,16 @@ mod tests {
     use crate::admin::reply::{
         Changed, Connections, DomainLine, Lock, LockedBy, MailboxLine, Removed, Server, ServiceState,
     };
-    use crate::admin::{Op, Submission};
+    use crate::admin::{Entry, Op, Submission};
 
     fn requests() -> Vec<Request> {
         let ops = vec![
-            Op::Add(Add { name: "bob@example.com".into(), createuser: Some("-x/ y".to_owned().into()) }),
+            Op::Add(Add {
+                name: Some("bob@example.com".into()),
+                createuser: Some("-x/ y".to_owned().into()),
+                file: None,
+                passwords: None,
+            }),
             Op::Delete(Delete { name: "example.com".into(), deleteuser: false, y: true }),
             Op::List(List { domain: None, all: false }),
             Op::ChangePwd(ChangePwd { name: "ä".into(), password: None }),
@@ -345,7 +350,13 @@ mod tests {
             to_each: true,
             octets: u64::MAX,
         };
-        let others = [Request::Backup { file: "/a b".into() }, Request::Check, Request::Deliver(submission)];
+        let entry = Entry { line: 7, name: "bob@example.com".into(), password: Some("a".to_owned().into()) };
+        let others = [
+            Request::AddMany(vec![entry]),
+            Request::Backup { file: "/a b".into() },
+            Request::Check,
+            Request::Deliver(submission),
+        ];
         ops.into_iter().map(Request::Command).chain(others).collect()
     }
 
@@ -366,6 +377,8 @@ mod tests {
             octets: 4,
             file_octets: 5,
             allocated_octets: 6,
+            copy_good_below_seconds: Some(7),
+            copy_kept_octets: 8,
             connections: Some(Connections::default()),
             certificate: None,
         });

@@ -54,6 +54,34 @@ pub enum Reply {
     Delivered {
         recipients: Vec<Delivered>,
     },
+    /// Of `add /file`, in the order of the list.
+    AddedMany {
+        entries: Vec<Added>,
+    },
+}
+
+/// What became of a line of a list of domains and mailboxes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Added {
+    /// Counted from 1.
+    pub line: u64,
+    /// As it stands there.
+    pub name: String,
+    pub outcome: AddOutcome,
+    /// Of what was not added: a sentence without its full stop.
+    pub why: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddOutcome {
+    Added,
+    /// It is there already, and was not changed.
+    Exists,
+    /// The line cannot be carried out.
+    Refused,
+    /// A fault came before it: it may be there or not.
+    NotDone,
 }
 
 /// A copy of the store was made.
@@ -227,6 +255,10 @@ pub struct Server {
     pub file_octets: u64,
     /// What the data file takes of the disk; its holes take nothing.
     pub allocated_octets: u64,
+    /// A plain copy of the data file is good if it takes less. None where no service runs: then any is.
+    pub copy_good_below_seconds: Option<u64>,
+    /// What would be free but for such copies.
+    pub copy_kept_octets: u64,
     /// None where no service runs.
     pub connections: Option<Connections>,
     /// None where there is none yet.
@@ -330,6 +362,19 @@ pub enum Code {
     Cancelled,
 }
 
+impl Reply {
+    /// Whether all is as it should be: there are no findings, no losses and no refused lines.
+    pub fn is_success(&self) -> bool {
+        match self {
+            Self::Checked(found) => found.findings_total == 0 && found.lost.is_empty(),
+            Self::AddedMany { entries } => {
+                entries.iter().all(|entry| matches!(entry.outcome, AddOutcome::Added | AddOutcome::Exists))
+            }
+            _ => true,
+        }
+    }
+}
+
 impl Changed {
     pub fn new(action: &str, name: &impl fmt::Display, message: String) -> Self {
         Self { action: action.to_owned(), name: name.to_string(), message, removed: None, notes: vec![] }
@@ -391,9 +436,10 @@ impl From<OpenError> for Refusal {
             OpenErrorKind::Missing => Code::NoStore,
             OpenErrorKind::Locked => Code::Busy,
             OpenErrorKind::AlreadyExists => Code::Exists,
-            OpenErrorKind::NotAStore | OpenErrorKind::Newer { .. } | OpenErrorKind::Damaged(_) => {
-                Code::Damaged
-            }
+            OpenErrorKind::NotAStore
+            | OpenErrorKind::Newer { .. }
+            | OpenErrorKind::Damaged(_)
+            | OpenErrorKind::BadCopy(_) => Code::Damaged,
             OpenErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => Code::NotPermitted,
             OpenErrorKind::Io(_) | OpenErrorKind::Fault(_) => Code::Fault,
         };

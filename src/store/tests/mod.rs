@@ -1,6 +1,7 @@
 //! The store from outside, on a disk in memory.
 
 mod behaviour;
+mod copies;
 mod crash;
 mod damage;
 mod data_file;
@@ -11,6 +12,7 @@ mod log;
 mod model;
 mod quota;
 mod recovery;
+mod salvage;
 mod workload;
 
 use super::file::container::{self, Container};

@@ -11,10 +11,12 @@ use crate::store::index::contained;
 use crate::store::index::rows::{
     Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
 };
-use crate::store::index::tables::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, TEXTS};
+use crate::store::index::tables::{
+    self, BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, TEXTS,
+};
 use crate::store::index::types::{DomainId, MailboxId, OwnerId};
 use crate::store::index::{Fault, Read};
-use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store};
+use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store, Trust};
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::upkeep::reading::{Found, Listed, Reading, at_low_priority, on_all_processors};
 use redb::ReadableTable;
@@ -74,10 +76,16 @@ impl Store {
         disk: Arc<dyn Disk>,
         progress: &Progress,
     ) -> Result<CheckReport, OpenErrorKind> {
-        progress.begin(Stage::VerifyingIndex, 0);
-        let checked = Self::open_to_check_on(disk.clone()).and_then(|store| Ok(store.check(progress)?));
-        match checked {
-            Err(kind) if kind.is_of_damage() => Self::check_damaged_on(disk),
+        let checked = |trust| {
+            progress.begin(Stage::VerifyingIndex, 0);
+            Self::open_to_check_on(disk.clone(), trust).and_then(|store| Ok(store.check(progress)?))
+        };
+        match checked(Trust::Verified) {
+            // A copy may not say that it is one: somebody has put it in the place of the file that it was made of.
+            Err(kind) if kind.is_of_damage() => match checked(Trust::Copy) {
+                Err(kind) if kind.is_of_damage() => Self::check_damaged_on(disk),
+                checked => checked,
+            },
             checked => checked,
         }
     }
@@ -133,7 +141,16 @@ impl<'a> Check<'a> {
         check.counts()?;
         check.quotas()?;
         check.space()?;
+        check.other_tables()?;
         Ok(check.report)
+    }
+
+    /// The tables that nothing else here goes through have rows that can be read.
+    fn other_tables(&mut self) -> Result<(), Fault> {
+        for (table, count) in tables::unreadable(self.snapshot, &super::HAVE_RULES)? {
+            self.report.find(format!("{count} rows of the table \"{table}\" cannot be read"));
+        }
+        Ok(())
     }
 
     fn directory(&mut self) -> Result<(), Fault> {

@@ -25,8 +25,9 @@ use crate::store::index::tables::Tables;
 use crate::store::index::types::{DomainId, MailboxId, OwnerId, UnixTime};
 use crate::store::index::{Fault, Read, Snapshot};
 use crate::store::open::recovery::LogFound;
-use crate::store::open::{OpenError, OpenErrorKind, Store, open_database};
+use crate::store::open::{OpenError, OpenErrorKind, Store, Trust, open_database};
 use crate::store::start::lock_file;
+use crate::store::upkeep::HAVE_RULES;
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::writer::PACE;
 use redb::ReadableTable;
@@ -92,16 +93,31 @@ impl Store {
         now: UnixTime,
         progress: &Progress,
     ) -> Result<RepairReport, OpenErrorKind> {
+        match Self::repair_as(disk.clone(), now, Trust::Verified, progress) {
+            Err(kind) if kind.is_of_damage() => Self::repair_as(disk, now, Trust::Copy, progress),
+            repaired => repaired,
+        }
+    }
+
+    fn repair_as(
+        disk: Arc<dyn Disk>,
+        now: UnixTime,
+        trust: Trust,
+        progress: &Progress,
+    ) -> Result<RepairReport, OpenErrorKind> {
         progress.begin(Stage::VerifyingIndex, 0);
         let repairing = || {
             // Whose the extents are is not known yet: as none is adopted, only new ones are given out.
             let container = Container::open(Arc::new(Resync::new(disk)))?;
+            if trust == Trust::Copy {
+                container.take_for_a_copy();
+            }
             let log = LogFound::read(&container);
             let database = Leaky::new(open_database(&container, true)?);
             let mut report = RepairReport::default();
             match (log, Snapshot::begin(&database)?.totals()) {
                 (Ok(log), Ok(totals)) => {
-                    if log.has_gap(&container, &totals)? {
+                    if log.has_gap(&container, &totals)? && !container.is_copy() {
                         report.mend(
                             "the log was damaged: the last changes, of a second or so, are lost".to_owned(),
                         );
@@ -120,6 +136,9 @@ impl Store {
                 Repair { tables, container: &container, space, ids, now, report, progress }.run()?
             };
             transaction.into_inner().commit().map_err(Fault::from)?;
+            if container.is_copy() {
+                container.adopt_identity().map_err(OpenErrorKind::Io)?;
+            }
             database.into_inner().close()?;
             Ok(report)
         };
@@ -160,6 +179,10 @@ impl Repair<'_, '_> {
         self.counts(&domains, &owners, text_octets)?;
         self.quotas(&owners)?;
         self.space(&texts)?;
+        for (table, count) in self.tables.remove_unreadable(&HAVE_RULES)? {
+            self.report
+                .mend(format!("{count} rows of the table \"{table}\" made no sense, and were removed"));
+        }
         Ok(self.report)
     }
 
