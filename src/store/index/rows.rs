@@ -6,7 +6,7 @@
 //!
 //! A row type changes by getting a new version beside the old one, and a conversion; never in place.
 
-use super::types::{DomainId, MailboxId, OwnerId, UnixTime};
+use super::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime};
 use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
 use crate::auth::seal::{KeyId, NONCE_OCTETS, Sealed};
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
@@ -152,8 +152,7 @@ pub struct MessageRow {
     pub received: UnixTime,
     /// What LIST announces of its surrogate (see `wire::surrogate`); none if it needs none.
     pub surrogate_octets: Option<u64>,
-    /// The name of its text: blake3 of the wire form.
-    pub text: [u8; 32],
+    pub text: TextId,
     /// Return-Path, Delivered-To and Received of this recipient, in wire form.
     pub prefix: Vec<u8>,
 }
@@ -183,9 +182,11 @@ impl MessageHead {
     }
 }
 
-/// A stored text. Key: blake3 of its wire form.
+/// A stored text. Key: its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TextRow {
+    /// blake3 of its wire form.
+    pub hash: [u8; 32],
     /// Where it lies in the data file.
     pub at: u64,
     /// Length of the wire form.
@@ -222,6 +223,7 @@ pub struct StoreRow {
     /// The sum of the wire lengths of the texts, each counted once.
     pub text_octets: u64,
     pub next_id: OwnerId,
+    pub next_text: TextId,
     /// Transactions committed so far; tells, after a fault, whether the last one got through.
     pub commits: u64,
     /// The log's epoch since the last checkpoint, drawn at random.
@@ -350,6 +352,7 @@ struct StoredTotals {
     octets: u64,
     text_octets: u64,
     next_id: OwnerId,
+    next_text: TextId,
     commits: u64,
     epoch: u128,
     log_octets: u64,
@@ -359,18 +362,18 @@ struct StoredTotals {
 impl From<StoreRow> for StoredTotals {
     fn from(row: StoreRow) -> Self {
         let StoreRow { domains, mailboxes, messages, octets, text_octets, next_id, commits, .. } = row;
-        let StoreRow { epoch, log_octets, key, .. } = row;
+        let StoreRow { next_text, epoch, log_octets, key, .. } = row;
         let key = key.map(|KeyId(id)| id);
-        Self { domains, mailboxes, messages, octets, text_octets, next_id, commits, epoch, log_octets, key }
+        Self { domains, mailboxes, messages, octets, text_octets, next_id, next_text, commits, epoch, log_octets, key }
     }
 }
 
 impl From<StoredTotals> for StoreRow {
     fn from(stored: StoredTotals) -> Self {
         let StoredTotals { domains, mailboxes, messages, octets, text_octets, next_id, commits, .. } = stored;
-        let StoredTotals { epoch, log_octets, key, .. } = stored;
+        let StoredTotals { next_text, epoch, log_octets, key, .. } = stored;
         let key = key.map(KeyId);
-        Self { domains, mailboxes, messages, octets, text_octets, next_id, commits, epoch, log_octets, key }
+        Self { domains, mailboxes, messages, octets, text_octets, next_id, next_text, commits, epoch, log_octets, key }
     }
 }
 
@@ -401,7 +404,7 @@ mod tests {
     use super::*;
 
     fn text() -> TextRow {
-        TextRow { at: 1 << 40, wire_octets: 7, references: 3 }
+        TextRow { hash: [7; 32], at: 1 << 40, wire_octets: 7, references: 3 }
     }
 
     #[test]
@@ -412,7 +415,7 @@ mod tests {
             tag: 5,
             received: UnixTime(1),
             surrogate_octets: Some(8),
-            text: [7; 32],
+            text: TextId(7),
             prefix: b"Return-Path: <>\r\n".to_vec(),
         };
         let row = message.to_row();
@@ -452,7 +455,7 @@ mod tests {
             tag: 5,
             received: UnixTime(1),
             surrogate_octets: None,
-            text: [7; 32],
+            text: TextId(7),
             prefix: vec![1],
         }
         .to_row();
@@ -469,7 +472,7 @@ mod tests {
             tag: 5,
             received: UnixTime(1),
             surrogate_octets: None,
-            text: [7; 32],
+            text: TextId(7),
             prefix: vec![1; 20],
         }
         .to_row();

@@ -8,7 +8,7 @@
 //! | counts | id of a mailbox or domain | `Counts` |
 //! | quotas | account | `QuotaRow` |
 //! | messages | id of a mailbox, sequence | `MessageRow` |
-//! | texts | blake3 of the wire form | `TextRow` |
+//! | texts | id of the text | `TextRow` |
 //! | free | offset in the file | length of the free run that begins there |
 //! | blob extents | extent number | – |
 //! | certificate | – | `CertificateRow`: our own, until one is configured |
@@ -21,7 +21,7 @@ use super::contained::{self, Leaky};
 use super::rows::{
     CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
 };
-use super::types::{MailboxId, OwnerId};
+use super::types::{MailboxId, OwnerId, TextId};
 use super::{Fault, Snapshot};
 use crate::store::file::format::Extent;
 use crate::store::file::record::{self, Change};
@@ -273,7 +273,7 @@ tables! {
     3 Content counts COUNTS "counts": OwnerId => &'static [u8], Counts::is_row;
     4 Content quotas QUOTAS "quotas": &'static str => &'static [u8], QuotaRow::is_row;
     5 Content messages MESSAGES "messages": (MailboxId, u64) => &'static [u8], MessageRow::is_row;
-    6 Places texts TEXTS "texts": [u8; 32] => &'static [u8], TextRow::is_row;
+    6 Places texts TEXTS "texts": TextId => &'static [u8], TextRow::is_row;
     7 Places free FREE "free": u64 => u64, is_length;
     8 Places blob_extents BLOB_EXTENTS "blob extents": Extent => (), <[u8]>::is_empty;
     9 Content certificate CERTIFICATE "certificate": () => &'static [u8], CertificateRow::is_row;

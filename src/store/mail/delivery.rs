@@ -356,18 +356,18 @@ impl Tx<'_, '_> {
             return Ok(());
         };
         self.change_counts(place, |count| count.checked_sub(1), &row, u64::checked_sub)?;
-        self.drop_reference(&row.text)
+        self.drop_reference(row.text)
     }
 
-    fn drop_reference(&mut self, name: &[u8; 32]) -> Result<(), Fault> {
-        let Some(row) = self.text(name)? else {
+    fn drop_reference(&mut self, id: TextId) -> Result<(), Fault> {
+        let Some(row) = self.text(id)? else {
             return Err(Fault::damaged("a message's text has no row"));
         };
         if row.references > 1 {
             let row = TextRow { references: row.references - 1, ..row };
-            self.tables.texts.insert(name, &row.to_row()[..])?;
+            self.tables.texts.insert(id, &row.to_row()[..])?;
         } else {
-            self.tables.texts.remove(name)?;
+            self.tables.texts.remove(id)?;
             self.space.retire(row.at, row.wire_octets);
             self.count_text_octets(|sum| sum.checked_sub(row.wire_octets))?;
         }

@@ -181,11 +181,11 @@ impl Maildrop {
         let pin = self.store.0.shared.pins.pin();
         let snapshot = self.store.read()?;
         let Some(message) = snapshot.message(self.mailbox, uid.seq)? else { return Ok(None) };
-        let Some(text) = snapshot.text(&message.text)? else {
+        let Some(text) = snapshot.text(message.text)? else {
             return Err(Fault::damaged("a message's text has no row"));
         };
         let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
-        let proof = Proof::new(message.text, text.at);
+        let proof = Proof::new(text.hash, text.at);
         let shared = self.store.0.shared.clone();
         let needs_surrogate = self.gives_surrogates && message.surrogate_octets.is_some();
         Ok(Some(StoredMessage {
