@@ -34,14 +34,14 @@ pub struct Letter {
 }
 
 /// Where messages are: ids, and the account whose quota it counts against.
-struct Place {
+pub(super) struct Place {
     domain: DomainId,
-    mailbox: MailboxId,
+    pub mailbox: MailboxId,
     quota: Option<String>,
 }
 
 impl Place {
-    fn new(domain: &DomainRow, mailbox: MailboxRow) -> Self {
+    pub fn new(domain: &DomainRow, mailbox: MailboxRow) -> Self {
         Self { domain: domain.id, mailbox: mailbox.id, quota: mailbox.quota }
     }
 }
@@ -84,7 +84,16 @@ impl Tx<'_, '_> {
         for (letter, place) in letters.iter().zip(places) {
             verdicts.push(match place {
                 Ok(place) => {
-                    self.add_message(&place, text, letter, now)?;
+                    let row = MessageRow {
+                        octets: letter.octets_with(text),
+                        tag: letter.tag,
+                        received: now,
+                        surrogate_octets: letter.surrogate_octets_with(text),
+                        foreign_id: None,
+                        text: *text.hash.as_bytes(),
+                        prefix: letter.prefix.clone(),
+                    };
+                    self.add_message(&place, &row)?;
                     verdict::Delivery::Stored
                 }
                 Err(verdict) => verdict,
@@ -140,30 +149,20 @@ impl Tx<'_, '_> {
         Ok(Ok(Place::new(&domain, mailbox)))
     }
 
-    fn add_message(
-        &mut self,
-        place: &Place,
-        text: &Incoming,
-        letter: &Letter,
-        now: UnixTime,
-    ) -> Result<(), Fault> {
+    /// Adds a message whose text is stored, and returns its number.
+    pub(super) fn add_message(&mut self, place: &Place, row: &MessageRow) -> Result<u64, Fault> {
         let counts = self.counts_mut(place.mailbox)?;
         let sequence = counts.next_sequence;
         counts.next_sequence = sequence.checked_add(1).ok_or_else(miscounted)?;
-        let row = MessageRow {
-            octets: letter.octets_with(text),
-            tag: letter.tag,
-            received: now,
-            surrogate_octets: letter.surrogate_octets_with(text),
-            text: *text.hash.as_bytes(),
-            prefix: letter.prefix.clone(),
-        };
-        self.change_counts(place, |count| count.checked_add(1), &row, u64::checked_add)?;
+        self.change_counts(place, |count| count.checked_add(1), row, u64::checked_add)?;
         let replaced = self.tables.messages.insert((place.mailbox, sequence), &row.to_row()[..])?;
         if replaced.is_some() {
             return Err(Fault::damaged("a message's number is to be given out a second time"));
         }
-        Ok(())
+        if let Some(id) = row.foreign_id.as_deref() {
+            self.tables.foreign_ids.insert((place.mailbox, id), sequence)?;
+        }
+        Ok(sequence)
     }
 
     /// Counts a message and its octets up or down for mailbox, domain, account and store. A count that cannot be right
@@ -197,7 +196,7 @@ impl Tx<'_, '_> {
     ///
     /// A sender must not learn from the time of our answer whether somebody has got exactly this text before. So a text that
     /// is stored already is written, logged and synced once more, over itself; and each is read back once.
-    fn store_text(&mut self, text: &Incoming, references: u64) -> Result<bool, Fault> {
+    pub(super) fn store_text(&mut self, text: &Incoming, references: u64) -> Result<bool, Fault> {
         if !self.reserve_is_whole {
             self.room_was_missing = true;
             return Ok(false);
@@ -356,6 +355,9 @@ impl Tx<'_, '_> {
             return Ok(());
         };
         self.change_counts(place, |count| count.checked_sub(1), &row, u64::checked_sub)?;
+        if let Some(id) = row.foreign_id.as_deref() {
+            self.tables.foreign_ids.remove((place.mailbox, id))?;
+        }
         self.drop_reference(&row.text)
     }
 
