@@ -350,6 +350,8 @@ mod tests {
             octets: 4,
             file_octets: 5,
             allocated_octets: 6,
+            copy_good_below_seconds: Some(7),
+            copy_kept_octets: 8,
             connections: Some(Connections::default()),
             certificate: None,
         });

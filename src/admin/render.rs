@@ -255,14 +255,27 @@ fn server_text(server: &Server, domains: &[DomainLine], paint: Paint) -> String 
         let _ = writeln!(text, "           SHA-256 {first}\n                   {second}");
     }
     text + &format!(
-        "Disk       {}\n\n{}\nDomains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\n",
+        "Disk       {}\n{}\n{}\nDomains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\n",
         Octets(server.allocated_octets),
+        copies_text(server),
         domain_table(domains, paint),
         server.domains,
         server.mailboxes,
         server.messages,
         Octets(server.octets),
     )
+}
+
+/// What there is to know for `cp`, `tar` and `rsync`.
+fn copies_text(server: &Server) -> String {
+    let kept = Octets(server.copy_kept_octets);
+    match server.copy_good_below_seconds {
+        None => String::new(),
+        Some(0) => "Copies     not sure to be good at present, for want of room on the disk\n".to_owned(),
+        Some(seconds) => {
+            format!("Copies     good if they take less than {}; {kept} are kept for them\n", Seconds(seconds))
+        }
+    }
 }
 
 fn connections_text(connections: &Connections) -> String {

@@ -257,6 +257,10 @@ pub struct Server {
     pub file_octets: u64,
     /// What the data file takes of the disk; its holes take nothing.
     pub allocated_octets: u64,
+    /// A plain copy of the data file is good if it takes less. None where no service runs: then any is.
+    pub copy_good_below_seconds: Option<u64>,
+    /// What would be free but for such copies.
+    pub copy_kept_octets: u64,
     /// None where no service runs.
     pub connections: Option<Connections>,
     /// None where there is none yet.
@@ -434,9 +438,10 @@ impl From<OpenError> for Refusal {
             OpenErrorKind::Missing => Code::NoStore,
             OpenErrorKind::Locked => Code::Busy,
             OpenErrorKind::AlreadyExists => Code::Exists,
-            OpenErrorKind::NotAStore | OpenErrorKind::Newer { .. } | OpenErrorKind::Damaged(_) => {
-                Code::Damaged
-            }
+            OpenErrorKind::NotAStore
+            | OpenErrorKind::Newer { .. }
+            | OpenErrorKind::Damaged(_)
+            | OpenErrorKind::BadCopy(_) => Code::Damaged,
             OpenErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => Code::NotPermitted,
             OpenErrorKind::Io(_) | OpenErrorKind::Fault(_) => Code::Fault,
         };

@@ -99,6 +99,8 @@ pub const OBJECTS: [Shape; 12] = [
             ("octets", "number"),
             ("file_octets", "number"),
             ("allocated_octets", "number"),
+            ("copy_good_below_seconds", "number?"),
+            ("copy_kept_octets", "number"),
             ("connections", "CONNECTIONS?"),
             ("certificate", "CERTIFICATE?"),
         ],
@@ -254,6 +256,8 @@ mod tests {
             octets: 4,
             file_octets: 5,
             allocated_octets: 6,
+            copy_good_below_seconds: is_served.then_some(7),
+            copy_kept_octets: 8,
             connections: is_served.then_some(connections),
             certificate: is_served.then_some(certificate),
         })
