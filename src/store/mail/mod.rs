@@ -5,7 +5,7 @@
 mod body;
 mod delivery;
 mod directory;
-#[cfg_attr(not(test), allow(dead_code, reason = "the import command comes next"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "the import command comes next"))]
 mod import;
 mod maildrop;
 pub mod quota;
@@ -14,7 +14,7 @@ mod refused;
 pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
 pub use directory::{LockChange, Removed};
-#[allow(unused_imports, reason = "the import command comes next")]
+#[cfg_attr(not(test), expect(unused_imports, reason = "the import command comes next"))]
 pub use import::{Import, Imported};
 pub use maildrop::{Maildrop, Revocation, StoredMessage};
 pub use refused::Refused;
