@@ -14,7 +14,6 @@ mod refused;
 pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
 pub use directory::{LockChange, Removed};
-#[cfg_attr(not(test), expect(unused_imports, reason = "the import command comes next"))]
 pub use import::{Import, Imported};
 pub use maildrop::{Maildrop, Revocation, StoredMessage};
 pub use refused::Refused;
