@@ -112,6 +112,8 @@ pub struct MailboxRow {
     pub credential: Credential,
     /// The account whose quota this mailbox's octets count against; none: they count against no quota.
     pub quota: Option<String>,
+    /// The first login of the last day (in UTC) that had one.
+    pub last_login: Option<UnixTime>,
 }
 
 /// What is counted of a mailbox, or of all mailboxes of a domain. Key: the id of the mailbox or domain.
@@ -152,18 +154,21 @@ pub struct MessageRow {
     pub received: UnixTime,
     /// What LIST announces of its surrogate (see `wire::surrogate`); none if it needs none.
     pub surrogate_octets: Option<u64>,
+    /// The unique id that it brought from another server: what UIDL says instead of its number and tag.
+    pub foreign_id: Option<Box<str>>,
     pub text: TextId,
     /// Return-Path, Delivered-To and Received of this recipient, in wire form.
     pub prefix: Vec<u8>,
 }
 
 /// The front of a message row, which is all that LIST and UIDL need of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Decode)]
 pub struct MessageHead {
     pub octets: u64,
     pub tag: u64,
     pub received: UnixTime,
     pub surrogate_octets: Option<u64>,
+    pub foreign_id: Option<Box<str>>,
 }
 
 impl MessageRow {
@@ -242,19 +247,20 @@ struct StoredMailbox {
     created: UnixTime,
     credential: StoredCredential,
     quota: Option<String>,
+    last_login: Option<UnixTime>,
 }
 
 impl From<MailboxRow> for StoredMailbox {
     fn from(row: MailboxRow) -> Self {
-        let MailboxRow { id, locked, created, credential, quota } = row;
-        Self { id, locked, created, credential: credential.into(), quota }
+        let MailboxRow { id, locked, created, credential, quota, last_login } = row;
+        Self { id, locked, created, credential: credential.into(), quota, last_login }
     }
 }
 
 impl From<StoredMailbox> for MailboxRow {
     fn from(row: StoredMailbox) -> Self {
-        let StoredMailbox { id, locked, created, credential, quota } = row;
-        Self { id, locked, created, credential: credential.into(), quota }
+        let StoredMailbox { id, locked, created, credential, quota, last_login } = row;
+        Self { id, locked, created, credential: credential.into(), quota, last_login }
     }
 }
 
@@ -395,7 +401,7 @@ pub fn fuzz_rows(octets: &[u8]) {
     hold::<StoreRow>(octets);
     if let (Ok(head), Ok(row)) = (MessageHead::from_row(octets), MessageRow::from_row(octets)) {
         assert_eq!((head.octets, head.tag, head.received), (row.octets, row.tag, row.received));
-        assert_eq!(head.surrogate_octets, row.surrogate_octets);
+        assert_eq!((head.surrogate_octets, head.foreign_id), (row.surrogate_octets, row.foreign_id));
     }
 }
 
@@ -415,13 +421,20 @@ mod tests {
             tag: 5,
             received: UnixTime(1),
             surrogate_octets: Some(8),
+            foreign_id: Some("a7".into()),
             text: TextId(7),
             prefix: b"Return-Path: <>\r\n".to_vec(),
         };
         let row = message.to_row();
         assert_eq!(
             MessageHead::from_row(&row),
-            Ok(MessageHead { octets: 9, tag: 5, received: UnixTime(1), surrogate_octets: Some(8) })
+            Ok(MessageHead {
+                octets: 9,
+                tag: 5,
+                received: UnixTime(1),
+                surrogate_octets: Some(8),
+                foreign_id: Some("a7".into())
+            })
         );
         assert_eq!(MessageRow::from_row(&row), Ok(message));
     }
@@ -455,6 +468,7 @@ mod tests {
             tag: 5,
             received: UnixTime(1),
             surrogate_octets: None,
+            foreign_id: None,
             text: TextId(7),
             prefix: vec![1],
         }
@@ -472,6 +486,7 @@ mod tests {
             tag: 5,
             received: UnixTime(1),
             surrogate_octets: None,
+            foreign_id: None,
             text: TextId(7),
             prefix: vec![1; 20],
         }

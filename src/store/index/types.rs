@@ -51,6 +51,11 @@ impl UnixTime {
     pub fn now() -> Self {
         Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
     }
+
+    /// Days since 1970, in UTC.
+    pub fn day(self) -> u64 {
+        self.0 / (24 * 60 * 60)
+    }
 }
 
 impl TextId {

@@ -187,7 +187,7 @@ fn a_text_that_is_being_read_is_not_overwritten() {
     let store = store_with(&[ANN], memory());
     deliver(&store, &[ANN], b"held");
     let maildrop = open_maildrop(&store, ANN);
-    let entry = maildrop.list().unwrap()[0];
+    let entry = maildrop.list().unwrap().remove(0);
     let held = maildrop.message(entry.uid).unwrap().unwrap();
     let at = store.read().unwrap().text(text(b"held").hash.as_bytes()).unwrap().unwrap().at;
     assert!(maildrop.delete(&[entry.uid]).wait().unwrap());

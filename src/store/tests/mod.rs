@@ -8,6 +8,7 @@ mod data_file;
 mod faults;
 mod flips;
 mod histories;
+mod import;
 mod log;
 mod model;
 mod quota;
