@@ -9,6 +9,7 @@ use crate::store::file::container::Container;
 use crate::store::file::disk::Disk;
 use crate::store::open::{OpenError, OpenErrorKind, Store, Trust};
 use crate::store::start::lock_file;
+use crate::store::upkeep::progress::Progress;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ impl Store {
             Some(opened) => return opened,
         };
         log::info!("{name} is {what_it_is}: all of it is verified before it is used");
-        let checked = Self::open_to_check_on(disk.clone(), Trust::Copy).and_then(|store| Ok(store.check()?));
+        let checked = Self::open_to_check_on(disk.clone(), Trust::Copy)
+            .and_then(|store| Ok(store.check(&Progress::default())?));
         match (checked, not_opened) {
             (Ok(report), _) if report.findings_total == 0 => {
                 let store = Self::open_with(disk, Trust::Copy)?;
