@@ -130,7 +130,8 @@ fn make_tables(database: &redb::Database, container: &Container) -> Result<(), O
     let tables = Tables::open_unlogged(&transaction)?;
     let epoch = log_zone::new_epoch().map_err(OpenErrorKind::Io)?;
     let beginning = Beginning { epoch, log_octets: PACE.log_octets };
-    Tx::begin(tables, &mut space, &mut RecentTexts::default(), container, true)?.settle(|_| Ok(Some(beginning)))?;
+    Tx::begin(tables, &mut space, &mut RecentTexts::default(), container, true)?
+        .settle(|_| Ok(Some(beginning)))?;
     transaction.commit().map_err(Fault::from)?;
     Ok(())
 }

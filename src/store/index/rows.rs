@@ -370,7 +370,19 @@ impl From<StoreRow> for StoredTotals {
         let StoreRow { domains, mailboxes, messages, octets, text_octets, next_id, commits, .. } = row;
         let StoreRow { next_text, epoch, log_octets, key, .. } = row;
         let key = key.map(|KeyId(id)| id);
-        Self { domains, mailboxes, messages, octets, text_octets, next_id, next_text, commits, epoch, log_octets, key }
+        Self {
+            domains,
+            mailboxes,
+            messages,
+            octets,
+            text_octets,
+            next_id,
+            next_text,
+            commits,
+            epoch,
+            log_octets,
+            key,
+        }
     }
 }
 
@@ -379,7 +391,19 @@ impl From<StoredTotals> for StoreRow {
         let StoredTotals { domains, mailboxes, messages, octets, text_octets, next_id, commits, .. } = stored;
         let StoredTotals { next_text, epoch, log_octets, key, .. } = stored;
         let key = key.map(KeyId);
-        Self { domains, mailboxes, messages, octets, text_octets, next_id, next_text, commits, epoch, log_octets, key }
+        Self {
+            domains,
+            mailboxes,
+            messages,
+            octets,
+            text_octets,
+            next_id,
+            next_text,
+            commits,
+            epoch,
+            log_octets,
+            key,
+        }
     }
 }
 

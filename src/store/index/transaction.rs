@@ -2,7 +2,6 @@
 //!
 //! Counts are part of the transaction of what they count: there is no moment, and no crash, after which they differ.
 
-use super::{Fault, RecentTexts};
 use super::contained;
 use super::rows::{
     CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
@@ -11,6 +10,7 @@ use super::tables::{
     CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, MESSAGES, QUOTAS, SETTINGS, STORE, TEXTS, Tables,
 };
 use super::types::{MailboxId, OwnerId, TextId};
+use super::{Fault, RecentTexts};
 use crate::address::{Address, Domain, LocalPart};
 use crate::store::file::container::Container;
 use crate::store::file::log_zone::Epoch;

@@ -221,7 +221,10 @@ impl Tx<'_, '_> {
                 let mut references = references;
                 let id = match known {
                     Some((id, known)) => {
-                        log::error!("the stored text {} was damaged; a new copy of it replaces it", text.hash);
+                        log::error!(
+                            "the stored text {} was damaged; a new copy of it replaces it",
+                            text.hash
+                        );
                         self.space.retire(known.at, known.wire_octets);
                         self.count_text_octets(|sum| sum.checked_sub(known.wire_octets))?;
                         references = known.references.checked_add(references).ok_or_else(miscounted)?;

@@ -49,7 +49,7 @@ fn a_damaged_text_is_mended_by_the_next_message_that_has_it() {
     let disk = memory();
     let store = store_with(&[ANN], disk.clone());
     deliver(&store, &[ANN], b"precious");
-    let at = store.read().unwrap().text(text(b"precious").hash.as_bytes()).unwrap().unwrap().at;
+    let at = stored_text(&store, b"precious").unwrap().at;
     disk.write_at(at, b"X").unwrap();
     assert_eq!(store.check(&Progress::default()).unwrap().findings_total, 1);
     deliver(&store, &[ANN], b"precious");
@@ -189,11 +189,11 @@ fn a_text_that_is_being_read_is_not_overwritten() {
     let maildrop = open_maildrop(&store, ANN);
     let entry = maildrop.list().unwrap().remove(0);
     let held = maildrop.message(entry.uid).unwrap().unwrap();
-    let at = store.read().unwrap().text(text(b"held").hash.as_bytes()).unwrap().unwrap().at;
+    let at = stored_text(&store, b"held").unwrap().at;
     assert!(maildrop.delete(&[entry.uid]).wait().unwrap());
     let place_of = |content: &'static [u8]| {
         deliver(&store, &[ANN], content);
-        store.read().unwrap().text(text(content).hash.as_bytes()).unwrap().unwrap().at
+        stored_text(&store, content).unwrap().at
     };
     assert_ne!(place_of(b"one"), at);
     drop(held);
