@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::progress::{Line, shown};
+use super::terminal;
 use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request};
@@ -107,7 +108,11 @@ fn run_here(store: &Store, request: &Request, enclosed: Enclosed, mailroot: &Mai
 
 /// The store, unless another process has it open.
 fn open(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
-    let error = match Store::open(&mailroot.data_file()) {
+    let file = mailroot.data_file();
+    if terminal::is_there() && Store::is_copy(&file) {
+        eprintln!("{} is a copy, or was restored from one: all of it is verified now", file.display());
+    }
+    let error = match Store::open(&file) {
         Ok(store) => return Ok(Some(store)),
         Err(error) => error,
     };

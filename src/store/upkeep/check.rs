@@ -229,8 +229,8 @@ impl<'a> Check<'a> {
     fn texts(&mut self) -> Result<Vec<SeenText>, Fault> {
         let table = self.snapshot.table(TEXTS)?;
         let file_octets = self.snapshot.container().usage()?.file_octets;
-        let mut texts: Vec<SeenText> = Vec::new();
-        texts.reserve(redb::ReadableTableMetadata::len(&table)?.min(TEXTS_EXPECTED_MAX) as usize);
+        let expected = redb::ReadableTableMetadata::len(&table)?.min(TEXTS_EXPECTED_MAX);
+        let mut texts: Vec<SeenText> = Vec::with_capacity(expected as usize);
         self.progress.begin(Stage::ReadingTexts, self.stored.text_octets);
         let reading = Reading { source: self.snapshot.container(), copy: None, progress: self.progress };
         let mut stuffed = Vec::new();
