@@ -300,3 +300,32 @@ fn what_is_being_read_and_what_another_has_is_not_overwritten() {
     assert!(is_in_file(&disk, b"a text of both") && !is_in_file(&disk, b"a text of ann's"));
     assert_clean(&store);
 }
+
+#[test]
+fn a_text_that_comes_again_is_stored_once_and_once_more_after_a_start() {
+    let disk = memory();
+    let store = store_with(&[ANN, BOB], disk.clone());
+    let texts = |store: &Store| store.check(&Progress::default()).unwrap().texts;
+    for _ in 0..3 {
+        deliver(&store, &[ANN, BOB], b"again");
+    }
+    assert_eq!((texts(&store), stored_text(&store, b"again").unwrap().references), (1, 6));
+    drop(store);
+    let store = Store::open_on(disk).unwrap();
+    deliver(&store, &[ANN], b"again");
+    deliver(&store, &[BOB], b"again");
+    assert_eq!(texts(&store), 2);
+    let holds = |content: &Vec<u8>| String::from_utf8_lossy(content).contains("again");
+    assert!(contents(&store, ANN).iter().all(holds));
+    assert_clean(&store);
+    for mailbox in [ANN, BOB] {
+        let maildrop = open_maildrop(&store, mailbox);
+        let uids: Vec<_> = maildrop.list().unwrap().iter().map(|entry| entry.uid).collect();
+        assert!(maildrop.delete(&uids).wait().unwrap());
+    }
+    assert_eq!(texts(&store), 0);
+    // It is gone, though it is remembered.
+    deliver(&store, &[ANN], b"again");
+    assert_eq!(texts(&store), 1);
+    assert_clean(&store);
+}
