@@ -12,6 +12,7 @@ use crate::store::file::space::footprint;
 use crate::store::index::contained;
 use crate::store::index::rows::{Row, TextRow};
 use crate::store::index::tables::TEXTS;
+use crate::store::index::types::TextId;
 use crate::store::index::{Fault, Tx};
 use crate::store::open::Store;
 use crate::store::open::queue::Extents;
@@ -38,7 +39,7 @@ pub struct CompactReport {
 
 /// A text behind the place where the file should end.
 struct Listed {
-    name: [u8; 32],
+    name: TextId,
     octets: u64,
 }
 
@@ -100,7 +101,7 @@ impl Store {
 
 impl Tx<'_, '_> {
     /// Moves those that still lie behind and find room before it. Returns their octets.
-    fn move_texts_before(&mut self, end: Extent, names: &[[u8; 32]]) -> Result<u64, Fault> {
+    fn move_texts_before(&mut self, end: Extent, names: &[TextId]) -> Result<u64, Fault> {
         let mut moved = 0;
         for name in names {
             let row = self.tables.texts.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?;
