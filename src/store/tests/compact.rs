@@ -57,7 +57,7 @@ fn a_message_that_is_being_read_stays_where_it_is() {
     let disk = Arc::new(SimulatedDisk::default());
     let (store, left) = thinned(disk);
     let maildrop = open_maildrop(&store, ANN);
-    let last = *maildrop.list().unwrap().iter().map(|entry| &entry.uid).last().unwrap();
+    let last = *maildrop.list().unwrap().iter().map(|entry| &entry.uid).next_back().unwrap();
     let message = maildrop.message(last).unwrap().unwrap();
     store.compact(&Progress::default()).unwrap();
     assert!(left.last().unwrap().ends_with(&message.text));
