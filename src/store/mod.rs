@@ -56,6 +56,8 @@ pub use mail::quota::of_mailbox as quota_of_mailbox;
 pub use mail::{
     Body, Incoming, Letter, LockChange, Maildrop, Refused, Removed, Revocation, Spool, StoredMessage,
 };
+#[cfg_attr(not(test), expect(unused_imports, reason = "the import command comes next"))]
+pub use mail::{Import, Imported};
 pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};
 pub use upkeep::check::CheckReport;

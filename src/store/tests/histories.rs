@@ -26,7 +26,7 @@ fn dump(store: &Store) -> Result<Model, Fault> {
             let mut messages = BTreeMap::new();
             for sequence in 0..next_sequence {
                 let Some(message) = snapshot.message(row.id, sequence)? else { continue };
-                let text = snapshot.text(&message.text)?.expect("a message has its text");
+                let text = snapshot.text(message.text)?.expect("a message has its text");
                 let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
                 messages.insert(sequence, [&message.prefix[..], &view].concat());
             }
