@@ -190,6 +190,13 @@ impl SimulatedDisk {
         self.lock().mutant = mutant;
     }
 
+    /// Drops what was recorded, to save memory: no crash before now can be asked for.
+    pub fn forget_events(&self) {
+        let mut state = self.lock();
+        state.events.clear();
+        state.initial = state.image.clone();
+    }
+
     pub fn is_durable_write(&self, event: usize) -> bool {
         matches!(self.lock().events.get(event), Some(Event::Durable { .. }))
     }

@@ -10,6 +10,7 @@ mod flips;
 mod histories;
 mod import;
 mod log;
+mod log_faults;
 mod model;
 mod quota;
 mod recovery;
