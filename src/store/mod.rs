@@ -50,11 +50,12 @@ mod writer;
 #[cfg(any(test, fuzzing))]
 pub use index::rows::fuzz_rows;
 pub use index::rows::{CertificateRow, DomainRow, PrivateKey};
-pub use index::types::UnixTime;
+pub use index::types::{Day, UnixTime};
 pub use index::{Fault, Read, Tx};
 pub use mail::quota::of_mailbox as quota_of_mailbox;
 pub use mail::{
-    Body, Incoming, Letter, LockChange, Maildrop, Refused, Removed, Revocation, Spool, StoredMessage,
+    Body, Incoming, Kept, Letter, LockChange, Maildrop, Refused, Removed, Restored, Revocation, Spool,
+    StoredMessage, Wanted,
 };
 pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};

@@ -30,6 +30,10 @@ use std::time::{Duration, Instant};
 
 /// Jobs in one transaction.
 const BATCH_MAX: usize = 512;
+/// How often one transaction is put off for want of room.
+const PURGES_MAX: usize = 16;
+/// Deleted messages that go for good at a time, where there is no room.
+const PURGED_AT_A_TIME: usize = 1000;
 
 /// When checkpoints are made, and how long the log is at first.
 #[derive(Clone, Copy)]
@@ -54,6 +58,19 @@ enum Room {
     Enough,
     /// No, but a checkpoint makes room. Nothing was changed.
     AfterACheckpoint,
+    /// No, but deleted mail is kept that could go. Nothing was changed.
+    AfterAPurge,
+}
+
+/// Gives up deleted mail that could have come back.
+struct Purge;
+
+impl Job for Purge {
+    fn apply(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), Fault> {
+        tx.purge_oldest(PURGED_AT_A_TIME).map(drop)
+    }
+
+    fn answer(self: Box<Self>, _outcome: Result<(), Fault>) {}
 }
 
 /// What became of a transaction that met a fault.
@@ -214,18 +231,31 @@ impl Writer {
     }
 
     fn commit(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {
-        if let Room::AfterACheckpoint = self.transaction(open, batch)? {
-            self.transaction(open, &mut [])?;
-            self.transaction(open, batch)?;
+        for _ in 0..PURGES_MAX {
+            match self.transaction(open, batch, true)? {
+                Room::Enough => return Ok(()),
+                Room::AfterACheckpoint => {}
+                Room::AfterAPurge => {
+                    log::warn!("there is no room: deleted mail goes for good before its time");
+                    self.transaction(open, &mut [Box::new(Purge)], false)?;
+                }
+            }
+            self.transaction(open, &mut [], false)?;
         }
-        Ok(())
+        self.transaction(open, batch, false).map(drop)
     }
 
-    fn transaction(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<Room, Fault> {
+    /// `may_wait`: whether it is left undone where a checkpoint or a purge makes room first.
+    fn transaction(
+        &mut self,
+        open: &OpenIndex,
+        batch: &mut [Box<dyn Job>],
+        may_wait: bool,
+    ) -> Result<Room, Fault> {
         let is_checkpoint = batch.is_empty();
         self.space.release(&open.container);
         let reserve = open.container.fill_reserve(self.log.used());
-        if reserve.is_err() && !is_checkpoint && self.space.waits_for_checkpoint() > 0 {
+        if reserve.is_err() && may_wait && self.space.waits_for_checkpoint() > 0 {
             return Ok(Room::AfterACheckpoint);
         }
         self.note_disk(&reserve);
@@ -237,10 +267,13 @@ impl Writer {
             for job in batch.iter_mut() {
                 job.apply(&mut tx)?;
             }
-            if tx.room_was_missing && tx.space.waits_for_checkpoint() > 0 {
-                drop(tx);
-                self.space.aborted();
-                return Ok(Room::AfterACheckpoint);
+            if tx.room_was_missing && may_wait {
+                let waits = tx.space.waits_for_checkpoint() > 0;
+                if waits || tx.keeps_something()? {
+                    drop(tx);
+                    self.space.aborted();
+                    return Ok(if waits { Room::AfterACheckpoint } else { Room::AfterAPurge });
+                }
             }
             let (log, log_was_full) = (&self.log, &mut self.log_was_full);
             tx.settle(|octets| {

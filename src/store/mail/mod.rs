@@ -8,9 +8,11 @@ mod directory;
 mod maildrop;
 pub mod quota;
 mod refused;
+mod undelete;
 
 pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
 pub use directory::{LockChange, Removed};
 pub use maildrop::{Maildrop, Revocation, StoredMessage};
 pub use refused::Refused;
+pub use undelete::{Kept, Restored, Wanted};
