@@ -348,8 +348,11 @@ mod tests {
             mailboxes: 2,
             messages: 3,
             octets: 4,
+            deleted: Removed { mailboxes: 1, messages: 2, octets: 3 },
             file_octets: 5,
             allocated_octets: 6,
+            copy_good_below_seconds: Some(7),
+            copy_kept_octets: 8,
             connections: Some(Connections::default()),
             certificate: None,
         });

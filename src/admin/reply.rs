@@ -169,8 +169,8 @@ pub struct Changed {
     pub notes: Vec<String>,
 }
 
-/// What went with a domain or mailbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+/// What went with a domain or mailbox, or what is gone of the whole store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Removed {
     pub mailboxes: u64,
     pub messages: u64,
@@ -251,10 +251,16 @@ pub struct Server {
     pub messages: u64,
     /// The mail as its readers count it.
     pub octets: u64,
+    /// What was deleted and can still be brought back; none of it is counted above.
+    pub deleted: Removed,
     /// The length of the data file.
     pub file_octets: u64,
     /// What the data file takes of the disk; its holes take nothing.
     pub allocated_octets: u64,
+    /// A plain copy of the data file is good if it takes less. None where no service runs: then any is.
+    pub copy_good_below_seconds: Option<u64>,
+    /// What would be free but for such copies.
+    pub copy_kept_octets: u64,
     /// None where no service runs.
     pub connections: Option<Connections>,
     /// None where there is none yet.
@@ -432,9 +438,10 @@ impl From<OpenError> for Refusal {
             OpenErrorKind::Missing => Code::NoStore,
             OpenErrorKind::Locked => Code::Busy,
             OpenErrorKind::AlreadyExists => Code::Exists,
-            OpenErrorKind::NotAStore | OpenErrorKind::Newer { .. } | OpenErrorKind::Damaged(_) => {
-                Code::Damaged
-            }
+            OpenErrorKind::NotAStore
+            | OpenErrorKind::Newer { .. }
+            | OpenErrorKind::Damaged(_)
+            | OpenErrorKind::BadCopy(_) => Code::Damaged,
             OpenErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => Code::NotPermitted,
             OpenErrorKind::Io(_) | OpenErrorKind::Fault(_) => Code::Fault,
         };

@@ -5,7 +5,7 @@ use super::Context;
 use super::commands::{List, Stat};
 use super::directory::no_such_domain;
 use super::reply::{
-    CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal, Reply, Server,
+    CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal, Removed, Reply, Server,
     ServiceState,
 };
 use crate::address::{Address, Domain};
@@ -42,14 +42,19 @@ impl Stat {
         }
         let totals = view.totals().map_err(Refusal::fault)?;
         let disk = store.disk_usage().map_err(Refusal::fault)?;
+        let kept = store.kept().map_err(Refusal::fault)?;
+        let copies = store.copy_window();
         let statistics = Server {
             service: state(context),
             domains: totals.domains,
             mailboxes: totals.mailboxes,
             messages: totals.messages,
             octets: totals.octets,
+            deleted: Removed { mailboxes: kept.mailboxes, messages: kept.messages, octets: kept.octets },
             file_octets: disk.file_octets,
             allocated_octets: disk.allocated_octets,
+            copy_good_below_seconds: context.service.map(|_| copies.good_below.as_secs()),
+            copy_kept_octets: copies.kept_octets,
             connections: context.service.map(|service| service.connections()),
             certificate: certificate(store, context, &*view).map_err(Refusal::fault)?,
         };

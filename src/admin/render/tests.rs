@@ -100,8 +100,11 @@ fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals()
         mailboxes: 2,
         messages: 5,
         octets: 12_345,
+        deleted: Removed { mailboxes: 1, messages: 3, octets: 2048 },
         file_octets: 8 << 20,
         allocated_octets: 1 << 20,
+        copy_good_below_seconds: Some(45),
+        copy_kept_octets: 3 << 20,
         connections: Some(Connections {
             open: 3,
             waiting: 0,
@@ -116,7 +119,12 @@ fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals()
             self_signed: true,
         }),
     };
-    let stopped = Server { service: ServiceState::default(), connections: None, ..statistics.clone() };
+    let stopped = Server {
+        service: ServiceState::default(),
+        connections: None,
+        copy_good_below_seconds: None,
+        ..statistics.clone()
+    };
     let domains = vec![domain("example.com", 2, 5, 12_345, false)];
     let reply = Reply::Server { statistics: Box::new(statistics), domains: domains.clone() };
     assert_eq!(
@@ -130,6 +138,7 @@ TLS        mail.example.com, localhost, self-signed
            SHA-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
                    AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
 Disk       1 MiB
+Copies     good if they take less than 45 s; 3 MiB are kept for them
 
 Mailboxes  Messages       Size  Status  Domain
         2         5  12.06 KiB  open    example.com

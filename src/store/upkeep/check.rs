@@ -14,7 +14,7 @@ use crate::store::index::rows::{
 use crate::store::index::tables::{BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, TEXTS};
 use crate::store::index::types::{DomainId, MailboxId, OwnerId};
 use crate::store::index::{Fault, Read};
-use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store};
+use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store, Trust};
 use crate::wire;
 use redb::ReadableTable;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -63,9 +63,14 @@ impl Store {
     }
 
     pub(in crate::store) fn check_disk(disk: Arc<dyn Disk>) -> Result<CheckReport, OpenErrorKind> {
-        let checked = Self::open_to_check_on(disk.clone()).and_then(|store| Ok(store.check()?));
-        match checked {
-            Err(kind) if kind.is_of_damage() => Self::check_damaged_on(disk),
+        let checked =
+            |trust| Self::open_to_check_on(disk.clone(), trust).and_then(|store| Ok(store.check()?));
+        match checked(Trust::Verified) {
+            // A copy may not say that it is one: somebody has put it in the place of the file that it was made of.
+            Err(kind) if kind.is_of_damage() => match checked(Trust::Copy) {
+                Err(kind) if kind.is_of_damage() => Self::check_damaged_on(disk),
+                checked => checked,
+            },
             checked => checked,
         }
     }

@@ -2,5 +2,6 @@
 
 pub mod backup;
 pub mod check;
+mod copied;
 pub mod repair;
 pub mod salvage;
