@@ -282,10 +282,11 @@ pub fn refusal_of_mailbox(why: Refused, address: &Address) -> Refusal {
             format!("{address} was deleted, and there is a new mailbox of that name"),
         )
         .with_hint(format!("To bring the old mail into it as new mail: winpop undelete {address} /new")),
-        Refused::NotAsNew => {
-            Refusal::new(Code::Usage, format!("{address} comes back as a whole, with the ids of its messages"))
-                .with_hint(format!("Leave out /new: winpop undelete {address}"))
-        }
+        Refused::NotAsNew => Refusal::new(
+            Code::Usage,
+            format!("{address} comes back as a whole, with the ids of its messages"),
+        )
+        .with_hint(format!("Leave out /new: winpop undelete {address}")),
         Refused::DomainExists | Refused::NoSuchAccount => panic!("{why:?} is not said of a mailbox"),
     }
 }

@@ -5,8 +5,8 @@ use super::Context;
 use super::commands::{List, Stat};
 use super::directory::no_such_domain;
 use super::reply::{
-    CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal, Removed, Reply, Server,
-    ServiceState,
+    CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal, Removed, Reply,
+    Server, ServiceState,
 };
 use crate::address::{Address, Domain};
 use crate::certificate;

@@ -250,7 +250,8 @@ impl Tx<'_, '_> {
             }
         }
         let Some((key, removed)) = found else {
-            let refused = if self.domain(domain)?.is_some() { Refused::NothingDeleted } else { Refused::NoSuchDomain };
+            let refused =
+                if self.domain(domain)?.is_some() { Refused::NothingDeleted } else { Refused::NoSuchDomain };
             return Ok(Err(refused));
         };
         let id = match self.domain(domain)? {
