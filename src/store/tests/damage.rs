@@ -189,6 +189,7 @@ const DAMAGES: &[(&str, usize, Damage)] = &[
     ("an extent outside of the file is listed", 0, |t, _| {
         drop(t.blob_extents.insert(Extent(u32::MAX), ()).unwrap())
     }),
+    ("our own certificate makes no sense", 0, |t, _| drop(t.certificate.insert((), &b"?"[..]).unwrap())),
     ("a mailbox's row makes no sense", 0, |t, _| {
         drop(t.mailboxes.insert(("example.com", "ann"), &b"?"[..]).unwrap())
     }),

@@ -27,6 +27,7 @@ use crate::store::index::{Fault, Read, Snapshot};
 use crate::store::open::recovery::LogFound;
 use crate::store::open::{OpenError, OpenErrorKind, Store, Trust, open_database};
 use crate::store::start::lock_file;
+use crate::store::upkeep::HAVE_RULES;
 use crate::store::writer::PACE;
 use redb::ReadableTable;
 use std::collections::{BTreeMap, BTreeSet};
@@ -161,6 +162,10 @@ impl Repair<'_, '_> {
         self.counts(&domains, &owners, text_octets)?;
         self.quotas(&owners)?;
         self.space(&texts)?;
+        for (table, count) in self.tables.remove_unreadable(&HAVE_RULES)? {
+            self.report
+                .mend(format!("{count} rows of the table \"{table}\" made no sense, and were removed"));
+        }
         Ok(self.report)
     }
 
