@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn bash_offers_what_may_come_next() {
-        assert_eq!(offered("winpop un"), ["unlock"]);
+        assert_eq!(offered("winpop unl"), ["unlock"]);
         assert_eq!(offered("/usr/bin/winpop set socketm"), ["socketmax", "socketmin"]);
         assert_eq!(offered("winpop DEL --d"), ["--deleteuser"]);
         assert_eq!(offered("pop3svc qu"), ["quickstart"]);

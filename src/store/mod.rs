@@ -52,9 +52,11 @@ pub use index::rows::fuzz_rows;
 pub use index::rows::{CertificateRow, DomainRow, PrivateKey};
 pub use index::types::{Day, UnixTime};
 pub use index::{Fault, Read, Tx};
+#[cfg(test)]
+pub use mail::Kept;
 pub use mail::quota::of_mailbox as quota_of_mailbox;
 pub use mail::{
-    Body, Incoming, Kept, Letter, LockChange, Maildrop, Refused, Removed, Restored, Revocation, Spool,
+    Body, Incoming, Letter, LockChange, Maildrop, Refused, Removed, Restored, Revocation, Spool,
     StoredMessage, Wanted,
 };
 pub use open::{OpenError, OpenErrorKind, Store};

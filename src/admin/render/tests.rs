@@ -138,6 +138,7 @@ TLS        mail.example.com, localhost, self-signed
            SHA-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
                    AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
 Disk       1 MiB
+Deleted    3 messages (2 KiB) and 1 mailbox can be brought back
 Copies     good if they take less than 45 s; 3 MiB are kept for them
 
 Mailboxes  Messages       Size  Status  Domain

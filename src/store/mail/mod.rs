@@ -15,4 +15,6 @@ pub use delivery::Letter;
 pub use directory::{LockChange, Removed};
 pub use maildrop::{Maildrop, Revocation, StoredMessage};
 pub use refused::Refused;
-pub use undelete::{Kept, Restored, Wanted};
+#[cfg(test)]
+pub use undelete::Kept;
+pub use undelete::{Restored, Wanted};

@@ -277,8 +277,11 @@ impl History {
     fn read(&mut self, rng: &mut fastrand::Rng) {
         let Some(session) = self.sessions.get(rng.usize(..SESSIONS_MAX)) else { return };
         let (maildrop, address) = (&session.maildrop, session.maildrop.address().clone());
-        let there = self.model.mailbox(&address).ok().filter(|there| there.identity == session.identity);
-        let there = there.map(|there| there.messages.clone()).unwrap_or_default();
+        // A deleted mailbox that can come back has its messages, for a session that does not know yet that it has ended.
+        let there = self.model.mailbox(&address).ok().cloned();
+        let removed = self.model.removed.iter().map(|removed| removed.mailbox.clone());
+        let there = there.into_iter().chain(removed).find(|there| there.identity == session.identity);
+        let there = there.map(|there| there.messages).unwrap_or_default();
         let listed = maildrop.list().unwrap();
         assert!(listed.iter().all(|entry| session.seen.contains_key(&entry.uid.seq)));
         let still: Vec<u64> = session.seen.keys().copied().filter(|seq| there.contains_key(seq)).collect();

@@ -24,6 +24,22 @@ fn full(disk: &Arc<SimulatedDisk>) {
     set.wait().unwrap();
     deliver(&store, &[ANN, BOB], b"of both");
     deliver(&store, &[BOB], &[b'x'; 70_000]);
+    leave_deleted(&store);
+}
+
+/// A deleted message, mailbox and domain, all of which can come back.
+fn leave_deleted(store: &Store) {
+    const CAROL: &str = "carol@example.net";
+    keep_deleted(store, "7");
+    add_mailbox(store, CAROL);
+    deliver(store, &[CAROL], b"deleted");
+    deliver(store, &[CAROL], b"in a deleted mailbox");
+    let maildrop = open_maildrop(store, CAROL);
+    assert!(maildrop.delete(&[maildrop.list().unwrap()[0].uid]).wait().unwrap());
+    drop(maildrop);
+    let domain = address(CAROL).domain;
+    store.write(move |tx| tx.remove_domain(&domain, UnixTime(1))).wait().unwrap().unwrap();
+    keep_deleted(store, "0");
 }
 
 fn salvaged(damaged: Arc<SimulatedDisk>) -> (Store, RepairReport) {

@@ -3,6 +3,7 @@
 //! It works on one snapshot, so a store can be checked while it is being served. Memory is bounded: the texts are gone
 //! through in parts.
 
+use super::deleted;
 use crate::address::{Address, Domain};
 use crate::store::file::disk::{DataFile, Disk};
 use crate::store::file::format::BLOB_ALIGN;
@@ -169,6 +170,9 @@ impl<'a> Check<'a> {
                 Err(_) => self.report.find(format!("the row of mailbox {name} cannot be read")),
             }
         }
+        for mailbox in deleted::removed_mailboxes(self.snapshot, |what| self.report.find(what))? {
+            self.add_owner(format!("deleted {}", mailbox.address), mailbox.id.into(), Some(REMOVED))?;
+        }
         Ok(())
     }
 
@@ -198,6 +202,7 @@ impl<'a> Check<'a> {
             let last = ((part + 1) * 256 / parts - 1) as u8;
             let mut seen = self.texts_of_part(first, last)?;
             self.messages_of_part(first, last, part == 0, &mut seen)?;
+            self.deleted_of_part(first, last, part == 0, &mut seen)?;
             for (name, text) in seen {
                 if text.references_seen == 0 {
                     self.report.find(format!("no message has the text {}", blake3::Hash::from(name)));
@@ -295,6 +300,38 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
+    /// Deleted messages that can come back have their texts too.
+    fn deleted_of_part(
+        &mut self,
+        first: u8,
+        last: u8,
+        count: bool,
+        seen: &mut HashMap<[u8; 32], SeenText>,
+    ) -> Result<(), Fault> {
+        let mut found = Vec::new();
+        let each = |message: &MessageRow, name: &str| {
+            if !(first..=last).contains(&message.text[0]) {
+                return;
+            }
+            let Some(text) = seen.get_mut(&message.text) else {
+                found.push(format!("{name} has no text"));
+                return;
+            };
+            text.references_seen += 1;
+            if text.octets.is_some_and(|octets| message.octets != octets + message.prefix.len() as u64) {
+                found.push(format!("the size of {name} is wrong"));
+            }
+        };
+        let report = &mut self.report;
+        deleted::deleted_messages(self.snapshot, each, |what| {
+            if count {
+                report.find(what);
+            }
+        })?;
+        found.into_iter().for_each(|what| self.report.find(what));
+        Ok(())
+    }
+
     fn count_message(&mut self, mailbox: MailboxId, sequence: u64, row: &MessageRow) {
         self.report.messages += 1;
         let Some(owner) = self.owners.get_mut(&mailbox.into()).filter(|owner| owner.domain.is_some()) else {
@@ -324,7 +361,7 @@ impl<'a> Check<'a> {
             of_it.octets = of_it.octets.saturating_add(owner.seen.octets);
             of_it.octets_without_utf8 =
                 of_it.octets_without_utf8.saturating_add(owner.seen.octets_without_utf8);
-            if let Some(domain) = owner.domain {
+            if let Some(domain) = owner.domain.filter(|domain| *domain != REMOVED) {
                 let of_domain = expected.entry(domain.into()).or_default();
                 of_domain.messages += owner.seen.messages;
                 of_domain.octets = of_domain.octets.saturating_add(owner.seen.octets);
@@ -449,6 +486,9 @@ impl<'a> Check<'a> {
 
 /// Of a mailbox whose domain is gone: no domain has it, since ids begin with 1.
 const NO_DOMAIN: DomainId = DomainId(OwnerId(0));
+
+/// Of a deleted mailbox: it counts for no domain. No domain has the id, which is never given out.
+const REMOVED: DomainId = DomainId(OwnerId(u32::MAX));
 
 struct SeenText {
     octets: Option<u64>,

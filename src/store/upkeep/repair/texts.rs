@@ -7,6 +7,7 @@ use crate::store::file::space::{Run, footprint};
 use crate::store::index::Fault;
 use crate::store::index::rows::{MessageRow, Row, TextRow};
 use crate::store::index::types::{MailboxId, OwnerId};
+use crate::store::upkeep::deleted::{Deleted, repair_deleted};
 use crate::wire::{self, Receiver};
 use redb::ReadableTable;
 use std::collections::hash_map::Entry;
@@ -142,6 +143,23 @@ impl Repair<'_, '_> {
             self.tables.messages.insert(key, &row.to_row()[..])?;
         }
         owner.counts.octets_without_utf8 += row.octets_without_utf8();
+        Ok(())
+    }
+
+    /// The same for deleted messages that can come back.
+    pub fn deleted_messages(&mut self, texts: &mut Texts) -> Result<(), Fault> {
+        let gone = repair_deleted(&mut self.tables, |row| match refer_to(texts, row.text) {
+            None => Deleted::Lost,
+            Some((text, content_octets)) => match content_octets + row.prefix.len() as u64 {
+                octets if (octets, text) == (row.octets, row.text) => Deleted::Kept,
+                octets => {
+                    Deleted::Changed(MessageRow { octets, text, surrogate_octets: None, ..row.clone() })
+                }
+            },
+        })?;
+        if gone > 0 {
+            self.report.mend(format!("{gone} deleted messages cannot be brought back any more"));
+        }
         Ok(())
     }
 
