@@ -4,6 +4,8 @@ pub mod backup;
 pub mod check;
 mod copied;
 mod deleted;
+pub mod progress;
+mod reading;
 pub mod repair;
 pub mod salvage;
 
