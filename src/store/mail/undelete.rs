@@ -241,11 +241,12 @@ impl Tx<'_, '_> {
     /// Brings a deleted domain back with the mailboxes that were deleted with it, into the one that has its name now, if
     /// there is one.
     pub fn undelete_domain(&mut self, domain: &Domain) -> Result<Result<Restored, Refused>, Fault> {
-        let mut found = None;
+        let mut found: Option<((Day, OwnerId), RemovedDomainRow)> = None;
         for row in self.tables.removed_domains.iter()? {
             let (key, row) = row?;
             let row = RemovedDomainRow::from_row(row.value())?;
-            if row.domain == domain.as_str() {
+            let is_newer = found.as_ref().is_none_or(|(_, other)| other.removed <= row.removed);
+            if is_newer && row.domain == domain.as_str() {
                 found = Some((key.value(), row));
             }
         }

@@ -273,6 +273,7 @@ impl Model {
         }
         model.removed.sort_by_key(|removed| (removed.at, removed.address.clone()));
         model.removed_domains.iter_mut().for_each(|(_, _, identity, _)| *identity = 0);
+        model.removed_domains.sort();
         model.domains.values_mut().for_each(|domain| domain.identity = 0);
         let mailboxes = model.domains.values_mut().flat_map(|domain| domain.mailboxes.values_mut());
         mailboxes.for_each(|mailbox| mailbox.identity = 0);
