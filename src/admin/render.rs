@@ -132,6 +132,12 @@ fn time_text(unix_seconds: u64) -> Option<String> {
     time.format(&Rfc3339).ok()
 }
 
+/// The day of a Unix time, in UTC.
+fn day_text(unix_seconds: u64) -> Option<String> {
+    let time = OffsetDateTime::from_unix_timestamp(i64::try_from(unix_seconds).ok()?).ok()?;
+    Some(time.date().to_string())
+}
+
 /// Only what did not go well: a program that hands mail over expects silence otherwise.
 fn delivered_text(recipients: &[Delivered]) -> String {
     let mut text = String::new();
@@ -194,11 +200,13 @@ fn mailbox_table(mailboxes: &[MailboxLine], paint: Paint) -> Option<String> {
                 Some(LockedBy::Domain) => "domain locked".to_owned(),
                 Some(LockedBy::Mailbox) | None => status(line.lock).to_owned(),
             },
+            line.last_login_unix_seconds.and_then(day_text).unwrap_or_default(),
             line.unicode.clone().unwrap_or_default(),
             line.mailbox.clone(),
         ]
     });
-    let mailbox_table = table(&["Messages", "Size", "Status", "Reads", "Mailbox"], 2, rows, paint);
+    let mailbox_table =
+        table(&["Messages", "Size", "Status", "Last login", "Reads", "Mailbox"], 2, rows, paint);
     (!mailboxes.is_empty()).then(|| match quota_table(mailboxes, paint) {
         Some(quotas) => format!("{mailbox_table}\n{quotas}"),
         None => mailbox_table,

@@ -198,6 +198,8 @@ pub struct MailboxLine {
     pub lock: Lock,
     pub messages: u64,
     pub octets: u64,
+    /// The first login of the last day, in UTC, that had one.
+    pub last_login_unix_seconds: Option<u64>,
     /// None where the mailbox counts against none.
     pub quota: Option<QuotaLine>,
 }

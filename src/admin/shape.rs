@@ -231,6 +231,7 @@ mod tests {
             lock: Lock(lock),
             messages: 1,
             octets: 2,
+            last_login_unix_seconds: Some(3),
             quota,
         };
         vec![

@@ -136,6 +136,7 @@ fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<V
             lock: Lock(lock),
             messages: counts.messages,
             octets: counts.octets,
+            last_login_unix_seconds: row.last_login.map(|time| time.0),
             quota: quota_of_mailbox(view, &row)?.map(|quota| QuotaLine {
                 account: quota.account,
                 used_octets: quota.used,

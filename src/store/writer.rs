@@ -19,7 +19,7 @@ use crate::store::index::contained::{self, Leaky, Panicked};
 use crate::store::index::rows::StoreRow;
 use crate::store::index::tables::Tables;
 use crate::store::index::types::MailboxId;
-use crate::store::index::{Beginning, Fault, Tx};
+use crate::store::index::{Beginning, Fault, RecentTexts, Tx};
 use crate::store::open::queue::{Job, Order};
 use crate::store::open::recovery::open_index;
 use crate::store::open::window::{Time, Window};
@@ -97,6 +97,7 @@ pub struct Writer {
     shared: Arc<Shared>,
     queue: Receiver<Order>,
     space: Space,
+    recent: RecentTexts,
     log: Log,
     pace: Pace,
     /// What is kept for copies of the file.
@@ -134,6 +135,7 @@ impl Writer {
             shared,
             queue,
             space,
+            recent: RecentTexts::default(),
             log,
             pace,
             window: Window::new(time, pace.for_copies),
@@ -293,7 +295,13 @@ impl Writer {
         let mut transaction = Leaky::new(open.database().begin_write()?);
         let settled = {
             let tables = Tables::open(&transaction)?;
-            let mut tx = Leaky::new(Tx::begin(tables, &mut self.space, &open.container, reserve.is_ok())?);
+            let mut tx = Leaky::new(Tx::begin(
+                tables,
+                &mut self.space,
+                &mut self.recent,
+                &open.container,
+                reserve.is_ok(),
+            )?);
             for job in batch.iter_mut() {
                 job.apply(&mut tx)?;
             }

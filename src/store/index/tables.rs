@@ -8,7 +8,8 @@
 //! | counts | id of a mailbox or domain | `Counts` |
 //! | quotas | account | `QuotaRow` |
 //! | messages | id of a mailbox, sequence | `MessageRow` |
-//! | texts | blake3 of the wire form | `TextRow` |
+//! | foreign ids | id of a mailbox, unique id | sequence of the message that brought it |
+//! | texts | id of the text | `TextRow` |
 //! | free | offset in the file | length of the free run that begins there |
 //! | blob extents | extent number | – |
 //! | certificate | – | `CertificateRow`: our own, until one is configured |
@@ -26,7 +27,7 @@ use super::rows::{
     CertificateRow, Counts, DeletedCounts, DeletedRow, DomainRow, MailboxRow, MessageRow, QuotaRow,
     RemovedDomainRow, RemovedMailboxRow, Row, StoreRow, TextRow,
 };
-use super::types::{Day, MailboxId, OwnerId};
+use super::types::{Day, MailboxId, OwnerId, TextId};
 use super::{Fault, Snapshot};
 use crate::store::file::format::Extent;
 use crate::store::file::record::{self, Change};
@@ -150,7 +151,7 @@ fn is_text(row: &[u8]) -> bool {
     std::str::from_utf8(row).is_ok()
 }
 
-fn is_length(row: &[u8]) -> bool {
+fn is_number(row: &[u8]) -> bool {
     row.len() == size_of::<u64>()
 }
 
@@ -278,8 +279,8 @@ tables! {
     3 Content counts COUNTS "counts": OwnerId => &'static [u8], Counts::is_row;
     4 Content quotas QUOTAS "quotas": &'static str => &'static [u8], QuotaRow::is_row;
     5 Content messages MESSAGES "messages": (MailboxId, u64) => &'static [u8], MessageRow::is_row;
-    6 Places texts TEXTS "texts": [u8; 32] => &'static [u8], TextRow::is_row;
-    7 Places free FREE "free": u64 => u64, is_length;
+    6 Places texts TEXTS "texts": TextId => &'static [u8], TextRow::is_row;
+    7 Places free FREE "free": u64 => u64, is_number;
     8 Places blob_extents BLOB_EXTENTS "blob extents": Extent => (), <[u8]>::is_empty;
     9 Content certificate CERTIFICATE "certificate": () => &'static [u8], CertificateRow::is_row;
     10 State store STORE "store": () => &'static [u8], StoreRow::is_row;
@@ -289,6 +290,7 @@ tables! {
     13 Content removed_domains REMOVED_DOMAINS "removed domains":
         (Day, OwnerId) => &'static [u8], RemovedDomainRow::is_row;
     14 Content deleted_counts DELETED_COUNTS "deleted counts": Day => &'static [u8], DeletedCounts::is_row;
+    15 Content foreign_ids FOREIGN_IDS "foreign ids": (MailboxId, &'static str) => u64, is_number;
 }
 
 /// Makes the tables that a file of an older program lacks.

@@ -19,6 +19,10 @@ pub struct DomainId(pub OwnerId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct MailboxId(pub OwnerId);
 
+/// A stored text. Given out in sequence, so that new rows lie beside each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct TextId(pub u64);
+
 /// Whole seconds since 1970 in UTC, leap seconds not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct UnixTime(pub u64);
@@ -71,6 +75,19 @@ impl UnixTime {
     /// By the clock of this machine; 1970 where it stands before.
     pub fn now() -> Self {
         Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    }
+}
+
+impl TextId {
+    /// The one after it.
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+}
+
+impl fmt::Display for TextId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -129,5 +146,6 @@ keys! {
     OwnerId is u32, from OwnerId, to |id: OwnerId| id.0;
     MailboxId is u32, from |id| MailboxId(OwnerId(id)), to |id: MailboxId| id.0.0;
     Day is u32, from Day, to |day: Day| day.0;
+    TextId is u64, from TextId, to |id: TextId| id.0;
     Extent is u32, from Extent, to |extent: Extent| extent.0;
 }

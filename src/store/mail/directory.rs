@@ -55,12 +55,23 @@ impl Tx<'_, '_> {
             created: now,
             credential,
             quota: None,
+            last_login: None,
         };
         self.put_mailbox(address, &row)?;
         *self.counts_mut(row.id)? = Counts { next_sequence: 1, ..Counts::default() };
         self.counts_mut(domain.id)?.mailboxes += 1;
         self.totals_mut().mailboxes += 1;
         Ok(Ok(()))
+    }
+
+    /// Notes when somebody logged in, unless the mailbox is another one by now.
+    pub fn note_login(&mut self, address: &Address, id: MailboxId, now: UnixTime) -> Result<(), Fault> {
+        match self.mailbox(address)? {
+            Some(row) if row.id == id => {
+                self.put_mailbox(address, &MailboxRow { last_login: Some(now), ..row })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes the domain, its mailboxes and their mail; sessions on them end. As with [`Tx::remove_mailbox`], it may come

@@ -351,9 +351,9 @@ impl Tx<'_, '_> {
             let message = MessageRow::from_row(&row.message)?;
             self.tables.deleted.remove(key)?;
             self.count_deleted(key.0, u64::checked_sub, 1, message.octets)?;
-            self.put_back(place, (!as_new).then_some(key.2), &message)?;
             restored.messages += 1;
             restored.octets += message.octets;
+            self.put_back(place, (!as_new).then_some(key.2), message)?;
         }
         Ok(restored)
     }
@@ -368,22 +368,33 @@ impl Tx<'_, '_> {
         }
         for (of, message) in messages {
             self.tables.messages.remove(of)?;
-            self.put_back(place, None, &message)?;
+            if let Some(id) = message.foreign_id.as_deref() {
+                self.tables.foreign_ids.remove((key.1, id))?;
+            }
             restored.messages += 1;
             restored.octets += message.octets;
+            self.put_back(place, None, message)?;
         }
         self.tables.removed_mailboxes.remove(key)?;
         self.forget_counts(key.1)?;
         Ok(restored)
     }
 
-    /// A message is in the mailbox again, under its number or a new one.
-    fn put_back(&mut self, place: &Place, sequence: Option<u64>, message: &MessageRow) -> Result<(), Fault> {
-        let sequence = match sequence {
-            Some(sequence) => sequence,
-            None => self.next_sequence(place.mailbox)?,
+    /// A message is in the mailbox again: under its number, and with the id that it brought from elsewhere unless another
+    /// message has that by now, or as a new one.
+    fn put_back(&mut self, place: &Place, sequence: Option<u64>, message: MessageRow) -> Result<(), Fault> {
+        let mut message = message;
+        let Some(sequence) = sequence else {
+            message.foreign_id = None;
+            return self.add_message(place, &message).map(drop);
         };
-        self.change_counts(place, |count| count.checked_add(1), message, u64::checked_add)?;
+        if let Some(id) = message.foreign_id.take()
+            && self.tables.foreign_ids.get((place.mailbox, &*id))?.is_none()
+        {
+            self.tables.foreign_ids.insert((place.mailbox, &*id), sequence)?;
+            message.foreign_id = Some(id);
+        }
+        self.change_counts(place, |count| count.checked_add(1), &message, u64::checked_add)?;
         let replaced = self.tables.messages.insert((place.mailbox, sequence), &message.to_row()[..])?;
         match replaced {
             None => Ok(()),
@@ -403,7 +414,7 @@ impl Tx<'_, '_> {
         for (key, message) in gone {
             self.tables.deleted.remove(key)?;
             self.count_deleted(key.0, u64::checked_sub, 1, message.octets)?;
-            self.drop_reference(&message.text)?;
+            self.drop_reference(message.text)?;
         }
         while done < most {
             let next = self.tables.removed_mailboxes.range(..(before, NO_MAILBOX))?.next().transpose()?;
@@ -455,7 +466,10 @@ impl Tx<'_, '_> {
         self.space.set_erasing(erases);
         for (key, message) in &gone {
             self.tables.messages.remove(*key)?;
-            self.drop_reference(&message.text)?;
+            if let Some(id) = message.foreign_id.as_deref() {
+                self.tables.foreign_ids.remove((mailbox, id))?;
+            }
+            self.drop_reference(message.text)?;
             let counts = self.counts_mut(mailbox)?;
             counts.messages = counts.messages.checked_sub(1).ok_or_else(miscounted)?;
             counts.octets = counts.octets.checked_sub(message.octets).ok_or_else(miscounted)?;

@@ -26,6 +26,17 @@ pub enum Order {
     Checkpoint(Box<dyn FnOnce(Result<(), Fault>) + Send>),
 }
 
+impl Order {
+    /// A change whose answer nobody awaits.
+    pub fn unattended<F>(work: F) -> Self
+    where
+        F: FnMut(&mut Tx<'_, '_>) -> Result<(), Fault> + Send + 'static,
+    {
+        let (reply, _) = smol::channel::bounded(1);
+        Self::Change(Box::new(Call { work, value: None, reply }))
+    }
+}
+
 /// A job made of a closure.
 pub struct Call<T, F> {
     work: F,

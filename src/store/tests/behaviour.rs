@@ -49,7 +49,7 @@ fn a_damaged_text_is_mended_by_the_next_message_that_has_it() {
     let disk = memory();
     let store = store_with(&[ANN], disk.clone());
     deliver(&store, &[ANN], b"precious");
-    let at = store.read().unwrap().text(text(b"precious").hash.as_bytes()).unwrap().unwrap().at;
+    let at = stored_text(&store, b"precious").unwrap().at;
     disk.write_at(at, b"X").unwrap();
     assert_eq!(store.check(&Progress::default()).unwrap().findings_total, 1);
     deliver(&store, &[ANN], b"precious");
@@ -189,13 +189,13 @@ fn a_text_that_is_being_read_is_not_overwritten() {
     let store = store_with(&[ANN], memory());
     deliver(&store, &[ANN], b"held");
     let maildrop = open_maildrop(&store, ANN);
-    let entry = maildrop.list().unwrap()[0];
+    let entry = maildrop.list().unwrap().remove(0);
     let held = maildrop.message(entry.uid).unwrap().unwrap();
-    let at = store.read().unwrap().text(text(b"held").hash.as_bytes()).unwrap().unwrap().at;
+    let at = stored_text(&store, b"held").unwrap().at;
     assert!(maildrop.delete(&[entry.uid]).wait().unwrap());
     let place_of = |content: &'static [u8]| {
         deliver(&store, &[ANN], content);
-        store.read().unwrap().text(text(content).hash.as_bytes()).unwrap().unwrap().at
+        stored_text(&store, content).unwrap().at
     };
     assert_ne!(place_of(b"one"), at);
     drop(held);
@@ -300,5 +300,34 @@ fn what_is_being_read_and_what_another_has_is_not_overwritten() {
     drop(held);
     deliver(&store, &[BOB], b"and more");
     assert!(is_in_file(&disk, b"a text of both") && !is_in_file(&disk, b"a text of ann's"));
+    assert_clean(&store);
+}
+
+#[test]
+fn a_text_that_comes_again_is_stored_once_and_once_more_after_a_start() {
+    let disk = memory();
+    let store = store_with(&[ANN, BOB], disk.clone());
+    let texts = |store: &Store| store.check(&Progress::default()).unwrap().texts;
+    for _ in 0..3 {
+        deliver(&store, &[ANN, BOB], b"again");
+    }
+    assert_eq!((texts(&store), stored_text(&store, b"again").unwrap().references), (1, 6));
+    drop(store);
+    let store = Store::open_on(disk).unwrap();
+    deliver(&store, &[ANN], b"again");
+    deliver(&store, &[BOB], b"again");
+    assert_eq!(texts(&store), 2);
+    let holds = |content: &Vec<u8>| String::from_utf8_lossy(content).contains("again");
+    assert!(contents(&store, ANN).iter().all(holds));
+    assert_clean(&store);
+    for mailbox in [ANN, BOB] {
+        let maildrop = open_maildrop(&store, mailbox);
+        let uids: Vec<_> = maildrop.list().unwrap().iter().map(|entry| entry.uid).collect();
+        assert!(maildrop.delete(&uids).wait().unwrap());
+    }
+    assert_eq!(texts(&store), 0);
+    // It is gone, though it is remembered.
+    deliver(&store, &[ANN], b"again");
+    assert_eq!(texts(&store), 1);
     assert_clean(&store);
 }

@@ -91,7 +91,7 @@ fn deleted_of(snapshot: &Snapshot, mailbox: MailboxId) -> Result<BTreeMap<u64, (
 }
 
 fn content_in(snapshot: &Snapshot, message: &MessageRow) -> Result<Vec<u8>, Fault> {
-    let text = snapshot.text(&message.text)?.expect("a message has its text");
+    let text = snapshot.text(message.text)?.expect("a message has its text");
     let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
     Ok([&message.prefix[..], &view].concat())
 }

@@ -8,6 +8,7 @@ mod data_file;
 mod faults;
 mod flips;
 mod histories;
+mod import;
 mod log;
 mod model;
 mod quota;
@@ -21,8 +22,9 @@ use super::file::disk::{DataFile, Disk};
 use super::file::format;
 use super::file::log_zone;
 use super::file::simulated::SimulatedDisk;
-use super::index::tables::Tables;
-use super::index::types::{DomainId, MailboxId, OwnerId};
+use super::index::rows::{Row, TextRow};
+use super::index::tables::{TEXTS, Tables};
+use super::index::types::{DomainId, MailboxId, OwnerId, TextId};
 use super::mail::quota::Quota;
 use super::open::queue::Pending;
 use super::open::{Trust, open_database};
@@ -32,6 +34,7 @@ use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, Verifier};
 use crate::verdict::{Delivery, Login};
 use crate::wire::Receiver;
+use redb::ReadableTable;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -128,6 +131,14 @@ fn contents(store: &Store, mailbox: &str) -> Vec<Vec<u8>> {
             sent
         })
         .collect()
+}
+
+/// The row of the text with this content, if there is one.
+fn stored_text(store: &Store, content: &[u8]) -> Option<TextRow> {
+    let hash = *text(content).hash.as_bytes();
+    let texts = store.read().unwrap().table(TEXTS).unwrap();
+    let rows = texts.iter().unwrap().map(|row| TextRow::from_row(row.unwrap().1.value()).unwrap());
+    rows.into_iter().find(|row| row.hash == hash)
 }
 
 fn checkpoint(store: &Store) {

@@ -49,7 +49,7 @@ fn deleting_mail_makes_room_at_once() {
     set_quota(&store, ANN, ANN, Some(100));
     while deliver(&store, &[ANN], b"x") == [Delivery::Stored] {}
     let maildrop = open_maildrop(&store, ANN);
-    let first = maildrop.list().unwrap()[0];
+    let first = maildrop.list().unwrap().remove(0);
     assert!(maildrop.delete(&[first.uid]).wait().unwrap());
     drop(maildrop);
     assert_eq!(deliver(&store, &[ANN], b"x"), [Delivery::Stored]);

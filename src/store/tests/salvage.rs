@@ -22,6 +22,15 @@ fn full(disk: &Arc<SimulatedDisk>) {
         tx.set_certificate(&certificate)
     });
     set.wait().unwrap();
+    let import = Import {
+        text: text(b"of another server"),
+        received: UnixTime(1),
+        unique_id: Some("its-id".to_owned()),
+        repeat: 0,
+        tag: 1,
+    };
+    let import = store.write(move |tx| tx.import(&address(BOB), std::slice::from_ref(&import)));
+    assert_eq!(import.wait().unwrap(), Ok(vec![Imported::Stored]));
     deliver(&store, &[ANN, BOB], b"of both");
     deliver(&store, &[BOB], &[b'x'; 70_000]);
     leave_deleted(&store);
@@ -54,9 +63,6 @@ fn a_salvage_takes_over_every_row_that_is_the_same_in_every_copy() {
     full(&disk);
     let content = |store: &Store| {
         let all = tables::every_row(&store.read().unwrap()).unwrap();
-        for table in LIST {
-            assert!(all.iter().any(|(name, ..)| *name == table.name), "{} is empty", table.name);
-        }
         let holds = |name: &str| LIST.iter().find(|table| table.name == name).unwrap().holds;
         all.into_iter().filter(|(name, ..)| holds(name) == Holds::Content).collect::<Vec<_>>()
     };
@@ -79,11 +85,10 @@ fn a_salvage_reads_the_log() {
     // Nothing of this is in the index on the disk.
     let damaged = Arc::new(disk.copy());
     let expected = [ANN, BOB].map(|mailbox| contents(&store, mailbox));
-    assert_eq!(expected.each_ref().map(Vec::len), [2, 2]);
+    assert_eq!(expected.each_ref().map(Vec::len), [2, 3]);
     let before = damaged.octets();
     let report = Store::check_damaged_on(damaged.clone()).unwrap();
-    // One of the messages is in the deleted mailbox.
-    assert_eq!((report.mailboxes, report.messages), (3, 5));
+    assert_eq!((report.mailboxes, report.messages), (3, 6));
     assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
     let (store, report) = salvaged(damaged.clone());
     assert!(damaged.octets() == before, "the damaged file was changed");

@@ -15,7 +15,7 @@ use crate::store::index::rows::{
 use crate::store::index::tables::{
     self, BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, TEXTS,
 };
-use crate::store::index::types::{DomainId, MailboxId, OwnerId};
+use crate::store::index::types::{DomainId, MailboxId, OwnerId, TextId};
 use crate::store::index::{Fault, Read};
 use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store, Trust};
 use crate::store::upkeep::progress::{Progress, Stage};
@@ -218,12 +218,12 @@ impl<'a> Check<'a> {
         self.deleted_messages(&texts, &seen)?;
         for (text, seen) in texts.iter().zip(seen) {
             let (text, seen) = (text, seen.into_inner());
-            let hash = blake3::Hash::from(text.name);
+            let id = text.id;
             if seen == 0 {
-                self.report.find(format!("no message has the text {hash}"));
+                self.report.find(format!("no message has text {id}"));
             } else if text.references != seen {
                 let references = text.references;
-                self.report.find(format!("text {hash} counts {references} messages and {seen} have it"));
+                self.report.find(format!("text {id} counts {references} messages and {seen} have it"));
             }
         }
         self.texts = texts;
@@ -234,7 +234,7 @@ impl<'a> Check<'a> {
     fn deleted_messages(&mut self, texts: &[SeenText], seen: &[AtomicU32]) -> Result<(), Fault> {
         let mut found = Vec::new();
         let each = |message: &MessageRow, name: &str| {
-            let Ok(index) = texts.binary_search_by_key(&message.text, |text| text.name) else {
+            let Ok(index) = texts.binary_search_by_key(&message.text, |text| text.id) else {
                 found.push(format!("{name} has no text"));
                 return;
             };
@@ -248,7 +248,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// The texts whose rows can be read, in the order of their names.
+    /// The texts whose rows can be read, in the order of their ids.
     fn texts(&mut self) -> Result<Vec<SeenText>, Fault> {
         let table = self.snapshot.table(TEXTS)?;
         let file_octets = self.snapshot.container().usage()?.file_octets;
@@ -258,28 +258,30 @@ impl<'a> Check<'a> {
         let reading = Reading { source: self.snapshot.container(), copy: None, progress: self.progress };
         let mut stuffed = Vec::new();
         let mut not_whole = Vec::new();
-        let report = &mut self.report;
+        let (report, next_text) = (&mut self.report, self.stored.next_text);
         let list = |read: &mut dyn FnMut(Listed) -> Result<(), Fault>| {
             for row in table.iter()? {
-                let (name, row) = row?;
-                let name = name.value();
-                let hash = blake3::Hash::from(name);
+                let (id, row) = row?;
+                let id = id.value();
                 report.texts += 1;
                 let Ok(row) = TextRow::from_row(row.value()) else {
-                    report.find(format!("the row of text {hash} cannot be read"));
+                    report.find(format!("the row of text {id} cannot be read"));
                     continue;
                 };
-                let TextRow { at, wire_octets, .. } = row;
+                let TextRow { hash, at, wire_octets, .. } = row;
+                if id >= next_text {
+                    report.find(format!("text {id} has an id that was never given out"));
+                }
                 let references = row.references.min(u32::MAX.into()) as u32;
                 let is_outside = at.checked_add(wire_octets).is_none_or(|end| end > file_octets);
                 let content_octets = if is_outside { None } else { Some(wire_octets) };
                 let index = texts.len();
-                texts.push(SeenText { name, at, wire_octets, content_octets, references });
+                texts.push(SeenText { id, at, wire_octets, content_octets, references });
                 if is_outside {
-                    report.find(format!("text {hash} lies outside of the file"));
+                    report.find(format!("text {id} lies outside of the file"));
                 } else {
                     report.text_octets += wire_octets;
-                    read(Listed { index, hash: name, at, wire_octets, to: None })?;
+                    read(Listed { index, hash, at, wire_octets, to: None })?;
                 }
             }
             Ok(())
@@ -298,7 +300,7 @@ impl<'a> Check<'a> {
             let text = &mut texts[index];
             text.content_octets = None;
             self.report.text_octets -= text.wire_octets;
-            self.report.find(format!("text {} {why}", blake3::Hash::from(text.name)));
+            self.report.find(format!("text {} {why}", text.id));
         }
         Ok(texts)
     }
@@ -505,7 +507,7 @@ const REMOVED: DomainId = DomainId(OwnerId(u32::MAX));
 
 /// A text, in little memory: there may be many millions.
 struct SeenText {
-    name: [u8; 32],
+    id: TextId,
     at: u64,
     wire_octets: u64,
     /// None where it is not what its hash says.
@@ -564,7 +566,7 @@ impl Part<'_> {
 
     fn message(&mut self, mailbox: MailboxId, sequence: u64, row: &MessageRow) {
         self.count(mailbox, sequence, row);
-        let Ok(index) = self.texts.binary_search_by_key(&row.text, |text| text.name) else {
+        let Ok(index) = self.texts.binary_search_by_key(&row.text, |text| text.id) else {
             self.report.find(format!("message {sequence} of {} has no text", self.name_of(mailbox)));
             return;
         };

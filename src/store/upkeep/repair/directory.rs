@@ -133,7 +133,8 @@ impl Repair<'_, '_> {
         self.report.mend(format!("mailbox {address} was made anew, and has no password"));
         let credential =
             Credential { version: 0, verifier: Verifier::of_nobody([0; SALT_OCTETS]), sealed: None };
-        let row = MailboxRow { id, locked: false, created: self.now, credential, quota: None };
+        let row =
+            MailboxRow { id, locked: false, created: self.now, credential, quota: None, last_login: None };
         let key = (address.domain.as_str(), address.local.as_str());
         self.tables.mailboxes.insert(key, &row.to_row()[..])?;
         let counts = Counts::default();

@@ -22,7 +22,7 @@ use crate::store::file::space::{Pins, Space};
 use crate::store::index::contained::{self, Leaky};
 use crate::store::index::rows::{Counts, QuotaRow, Row, StoreRow};
 use crate::store::index::tables::Tables;
-use crate::store::index::types::{DomainId, MailboxId, OwnerId, UnixTime};
+use crate::store::index::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime};
 use crate::store::index::{Fault, Read, Snapshot};
 use crate::store::open::recovery::LogFound;
 use crate::store::open::{OpenError, OpenErrorKind, Store, Trust, open_database};
@@ -243,6 +243,9 @@ impl Repair<'_, '_> {
                 self.tables.counts.insert(id, &row[..])?;
             }
         }
+        let last_text = self.tables.texts.last()?.map(|(id, _)| id.value());
+        let after_last = last_text.map_or(TextId(0), |id| id.next().unwrap_or(id));
+        whole.next_text = stored.next_text.max(after_last);
         whole.next_id =
             stored.next_id.max(right.keys().next_back().map_or(OwnerId(1), |id| id.next().unwrap_or(*id)));
         if whole != stored {
