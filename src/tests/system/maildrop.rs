@@ -149,7 +149,7 @@ fn what_was_deleted_is_undeleted_for_a_client_that_has_seen_it() {
         site.add_mailbox(address);
     }
     let service = site.start();
-    for content in [&b"Subject: one\n\none\n"[..], b"Subject: two\n\ntwo\n"] {
+    for content in [&b"Subject: one\r\n\r\none\r\n"[..], b"Subject: two\r\n\r\ntwo\r\n"] {
         service.lmtp().store("ann@example.com", content);
     }
     let log_in = || service.log_in("ann@example.com");
