@@ -27,6 +27,9 @@ const UNDELETE_SETTING: &str = "undelete";
 /// Before every other id.
 const NO_MAILBOX: MailboxId = MailboxId(OwnerId(0));
 
+/// The key and the row of a deleted mailbox.
+type RemovedMailbox = ((Day, MailboxId), RemovedMailboxRow);
+
 /// Which of a mailbox's deleted messages come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -290,11 +293,8 @@ impl Tx<'_, '_> {
         Ok(Ok(restored))
     }
 
-    fn newest_removed(
-        &self,
-        address: &Address,
-    ) -> Result<Option<((Day, MailboxId), RemovedMailboxRow)>, Fault> {
-        let mut newest: Option<((Day, MailboxId), RemovedMailboxRow)> = None;
+    fn newest_removed(&self, address: &Address) -> Result<Option<RemovedMailbox>, Fault> {
+        let mut newest: Option<RemovedMailbox> = None;
         for row in self.tables.removed_mailboxes.iter()? {
             let (key, row) = row?;
             let row = RemovedMailboxRow::from_row(row.value())?;
