@@ -7,6 +7,7 @@ use crate::store::file::space::{Run, footprint};
 use crate::store::index::Fault;
 use crate::store::index::rows::{MessageRow, Row, TextRow};
 use crate::store::index::types::{MailboxId, OwnerId, TextId};
+use crate::store::upkeep::deleted::{Deleted, repair_deleted};
 use crate::store::upkeep::progress::Stage;
 use crate::store::upkeep::reading::{self, Listed, Reading};
 use crate::wire::{self, Receiver};
@@ -156,6 +157,23 @@ impl Repair<'_, '_> {
         Ok(())
     }
 
+    /// The same for deleted messages that can come back.
+    pub fn deleted_messages(&mut self, texts: &mut Texts) -> Result<(), Fault> {
+        let gone = repair_deleted(&mut self.tables, |row| {
+            let Some(text) = texts.get_mut(&row.text) else { return Deleted::Lost };
+            text.row.references += 1;
+            let octets = text.content_octets + row.prefix.len() as u64;
+            match octets != row.octets || text.has_changed && row.surrogate_octets.is_some() {
+                true => Deleted::Changed(MessageRow { octets, surrogate_octets: None, ..row.clone() }),
+                false => Deleted::Kept,
+            }
+        })?;
+        if gone > 0 {
+            self.report.mend(format!("{gone} deleted messages cannot be brought back any more"));
+        }
+        Ok(())
+    }
+
     /// Writes the rows of the texts that messages have, and removes all others. Returns the sum of their lengths.
     pub fn references(&mut self, texts: &Texts) -> Result<u64, Fault> {
         let mut kept: BTreeMap<TextId, TextRow> = referred_to(texts).collect();
@@ -190,7 +208,7 @@ impl Repair<'_, '_> {
         }
         let can_be = |extent: &Extent| *extent < self.container.end() && !index_extents.contains(extent);
         let mut extents: BTreeSet<Extent> = listed.iter().copied().filter(can_be).collect();
-        extents.extend(self.space.changed_extents());
+        extents.extend(self.space.changed_extents().map(|(extent, _)| extent));
         let mut occupied = Occupied::new();
         for (_, row) in referred_to(texts) {
             extents.extend(extents_of(&row));
