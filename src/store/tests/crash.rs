@@ -158,6 +158,44 @@ fn cuts_find_long_texts_that_are_not_synced() {
     cuts_find(Mutant::LongTextsNotSynced, 120, 1000);
 }
 
+/// The disk fails, the process ends, and the next one finds in the page cache what never reached the disk.
+#[test]
+fn a_cut_after_a_service_that_could_not_sync_was_started_again_loses_nothing() {
+    let mut failed = 0;
+    for operations in (0..60).step_by(3) {
+        let disk = Arc::new(SimulatedDisk::recording());
+        let mut store = store_with(&[MAILBOXES[0]], disk.clone());
+        // Long rows, so that the index grows by extents, which stand in the superblock.
+        let mut expected = 0;
+        let grow = |store: &Store, count: usize| {
+            let fields = format!("Received: {}\r\n", "x".repeat(40_000)).into_bytes();
+            let letters: Vec<_> =
+                (0..count).map(|_| Letter { prefix: fields.clone(), ..letter(MAILBOXES[0], 1) }).collect();
+            store.write(move |tx| tx.deliver(&text(b"long rows"), &letters, UnixTime(1))).wait().is_ok()
+        };
+        for _ in 0..3 {
+            expected += if grow(&store, 6) { 6 } else { 0 };
+        }
+        disk.fail_after(Some(operations));
+        let _ = store.read_at_checkpoint().wait();
+        failed += usize::from(disk.has_failed());
+        drop(store);
+        disk.fail_after(None);
+        store = Store::open_on(disk.clone()).unwrap();
+        expected += if grow(&store, 3) { 3 } else { 0 };
+        checkpoint(&store);
+        let (cut, mut rng) = (disk.events(), fastrand::Rng::with_seed(operations));
+        for survival in [0.0, 0.5, 1.0] {
+            let when = format!("cut after {operations} operations, survival {survival}");
+            let found = disk.replay().crash(cut, survival, &mut rng);
+            let found = Store::open_on(Arc::new(found)).unwrap_or_else(|e| panic!("{when}: {e}"));
+            assert_clean(&found);
+            assert_eq!(open_maildrop(&found, MAILBOXES[0]).totals().messages, expected, "{when}");
+        }
+    }
+    assert!(failed > 5, "only {failed} checkpoints failed");
+}
+
 /// As many cuts as one wants, of workloads of one's own: `POP3SVC_CUTS` and `POP3SVC_SEED` say how many and which.
 #[test]
 fn power_cuts_by_number_and_seed_lose_nothing() {
