@@ -355,6 +355,7 @@ mod tests {
             Request::AddMany(vec![entry]),
             Request::Backup { file: "/a b".into() },
             Request::Check,
+            Request::Compact,
             Request::Deliver(submission),
         ];
         ops.into_iter().map(Request::Command).chain(others).collect()

@@ -32,6 +32,7 @@ impl Request {
             Self::Command(op) => format!("winpop {}", op.trail()?),
             Self::AddMany(entries) => format!("winpop add /file with {} lines", entries.len()),
             Self::Backup { file } => format!("pop3svc backup {file}"),
+            Self::Compact => "pop3svc compact".to_owned(),
             Self::RotateKey { discard: false } => "pop3svc key --rotate".to_owned(),
             Self::RotateKey { discard: true } => "pop3svc key --rotate --discard".to_owned(),
             // A delivery has a line of its own.

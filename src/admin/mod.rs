@@ -101,6 +101,8 @@ pub enum Request {
     },
     /// Verify everything.
     Check,
+    /// Give free space back.
+    Compact,
     /// Say that the service answers.
     Health,
     /// Show the state of the key that seals passwords.
@@ -117,7 +119,7 @@ pub enum Request {
 impl Request {
     /// Whether it reads, or copies, all mail, and tells how far it is.
     pub fn is_long(&self) -> bool {
-        matches!(self, Self::Backup { .. } | Self::Check)
+        matches!(self, Self::Backup { .. } | Self::Check | Self::Compact)
     }
 
     /// Carries the request out with the file that came with it; `Deliver` is carried out by [`deliver`], for it has a
@@ -134,6 +136,7 @@ impl Request {
             Self::AddMany(entries) => bulk::add_many(entries, store, context),
             Self::Backup { file: name } => upkeep::back_up(store, file, name, progress),
             Self::Check => upkeep::check(store, progress),
+            Self::Compact => upkeep::compact(store, progress),
             Self::Health => statistics::health(store, context),
             Self::Key => key::show(store, context),
             Self::RotateKey { discard } => key::rotate(store, context, *discard),

@@ -37,6 +37,14 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
             let messages = count(backup.messages, "message", "messages");
             format!("{}: {messages}, {}\n", backup.file, Octets(backup.file_octets))
         }
+        Reply::Compacted(compacted) => format!(
+            "{} on the disk, before {}; the file ends at {}, before {}; {} were moved\n",
+            Octets(compacted.allocated_octets),
+            Octets(compacted.allocated_octets_before),
+            Octets(compacted.file_octets),
+            Octets(compacted.file_octets_before),
+            Octets(compacted.moved_octets)
+        ),
         Reply::Checked(checked) => checked_text(checked, paint),
         Reply::Key(state) => key_text(state, paint),
         Reply::Delivered { recipients } => delivered_text(recipients),

@@ -49,6 +49,7 @@ pub enum Reply {
         settings: Vec<SettingLine>,
     },
     BackedUp(BackedUp),
+    Compacted(Compacted),
     Checked(Checked),
     Key(KeyState),
     Delivered {
@@ -91,6 +92,19 @@ pub struct BackedUp {
     pub messages: u64,
     /// The length of the copy.
     pub file_octets: u64,
+}
+
+/// Free space was given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Compacted {
+    /// The length of the data file.
+    pub file_octets_before: u64,
+    pub file_octets: u64,
+    /// What it takes of the disk.
+    pub allocated_octets_before: u64,
+    pub allocated_octets: u64,
+    /// Octets of texts that lie elsewhere now.
+    pub moved_octets: u64,
 }
 
 /// The store was verified.

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub type Shape = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// What each command answers. All have the field `ok` in front, which is true.
-pub const REPLIES: [Shape; 14] = [
+pub const REPLIES: [Shape; 15] = [
     (
         "a change",
         &[
@@ -28,6 +28,16 @@ pub const REPLIES: [Shape; 14] = [
     ("health", &[("service", "SERVICE")]),
     ("health ADDRESS", &[("address", "text"), ("greeting", "text")]),
     ("backup", &[("file", "text"), ("messages", "number"), ("file_octets", "number")]),
+    (
+        "compact",
+        &[
+            ("file_octets_before", "number"),
+            ("file_octets", "number"),
+            ("allocated_octets_before", "number"),
+            ("allocated_octets", "number"),
+            ("moved_octets", "number"),
+        ],
+    ),
     (
         "check",
         &[
@@ -322,6 +332,16 @@ mod tests {
             ("health", Reply::Health { service: service() }),
             ("health ADDRESS", Reply::Greeted { address: "127.0.0.1:110".into(), greeting: "+OK".into() }),
             ("backup", Reply::BackedUp(BackedUp { file: "/b".into(), messages: 1, file_octets: 2 })),
+            (
+                "compact",
+                Reply::Compacted(Compacted {
+                    file_octets_before: 5,
+                    file_octets: 4,
+                    allocated_octets_before: 3,
+                    allocated_octets: 2,
+                    moved_octets: 1,
+                }),
+            ),
             (
                 "check",
                 Reply::Checked(Checked {

@@ -61,6 +61,7 @@ pub use mail::{Import, Imported};
 pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};
 pub use upkeep::check::CheckReport;
+pub use upkeep::compact::CompactReport;
 pub use upkeep::progress::{Progress, Reached};
 pub use upkeep::repair::{LostMessage, RepairReport};
 #[cfg(any(test, fuzzing))]

@@ -13,6 +13,8 @@
 //! - A panic, of a job or of redb, is a fault like any other, after which the index is opened anew and the old handle
 //!   is leaked (`contained.rs`): one message that meets a bug does not end the service.
 
+mod tighten;
+
 use crate::store::file::log_zone::{self, Log};
 use crate::store::file::space::Space;
 use crate::store::index::contained::{self, Leaky, Panicked};
@@ -88,6 +90,8 @@ pub struct Writer {
     /// Told when there will be something to do.
     clock: SyncSender<Instant>,
     next_tick: Option<Instant>,
+    /// Whether checkpoints give up extents in which no text lies.
+    is_giving_up: bool,
     /// When the first record was written since the last checkpoint.
     first_record: Instant,
     /// Whether a record has found no place in the log: the next checkpoint makes it longer.
@@ -124,6 +128,7 @@ impl Writer {
             window: Window::new(time, pace.for_copies),
             clock,
             next_tick: None,
+            is_giving_up: false,
             first_record: Instant::now(),
             log_was_full: false,
             commits: totals.commits,
@@ -140,7 +145,7 @@ impl Writer {
             self.release(&open);
         }
         while let Ok(first) = self.queue.recv_blocking() {
-            let (mut batch, mut checkpoints) = (Vec::new(), Vec::new());
+            let (mut batch, mut checkpoints, mut tightenings) = (Vec::new(), Vec::new(), Vec::new());
             let mut next = Some(first);
             while let Some(order) = next {
                 match order {
@@ -148,6 +153,7 @@ impl Writer {
                     // Both are seen to below, whatever else there is to do.
                     Order::Mend | Order::Tick => {}
                     Order::Checkpoint(then) => checkpoints.push(then),
+                    Order::Tighten(then) => tightenings.push(then),
                 }
                 next = if batch.len() < BATCH_MAX { self.queue.try_recv().ok() } else { None };
             }
@@ -162,6 +168,9 @@ impl Writer {
             if !checkpoints.is_empty() || self.checkpoint_is_due() {
                 let outcome = self.checkpoint();
                 checkpoints.into_iter().for_each(|then| then(outcome.clone()));
+            }
+            for then in tightenings {
+                then(self.tighten());
             }
         }
         if self.checkpoint().is_ok() {
@@ -198,9 +207,10 @@ impl Writer {
 
     /// Makes what the log has part of the index for good.
     fn checkpoint(&mut self) -> Result<(), Fault> {
-        if self.log.is_empty() {
-            return Ok(());
-        }
+        if self.log.is_empty() { Ok(()) } else { self.checkpoint_in_any_case() }
+    }
+
+    fn checkpoint_in_any_case(&mut self) -> Result<(), Fault> {
         match self.commit_or_recover(&mut []) {
             Ok(()) => Ok(()),
             Err(Failure::Undone(fault) | Failure::Unknown(fault)) => Err(fault),
@@ -279,6 +289,9 @@ impl Writer {
                 drop(tx);
                 self.space.aborted();
                 return Ok(Room::AfterACheckpoint);
+            }
+            if is_checkpoint && self.is_giving_up {
+                tx.space.give_up_free_extents();
             }
             let (log, log_was_full) = (&self.log, &mut self.log_was_full);
             tx.settle(|octets| {

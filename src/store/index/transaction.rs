@@ -303,8 +303,11 @@ impl<'a, 'txn> Tx<'a, 'txn> {
                 None => self.tables.free.remove(at)?,
             };
         }
-        for extent in self.space.changed_extents() {
-            self.tables.blob_extents.insert(extent, ())?;
+        for (extent, is_blobs) in self.space.changed_extents() {
+            match is_blobs {
+                true => self.tables.blob_extents.insert(extent, ())?,
+                false => self.tables.blob_extents.remove(extent)?,
+            };
         }
         let mut changes = std::mem::take(&mut self.logged_texts);
         changes.append(&mut self.tables.changes());

@@ -1,5 +1,6 @@
 //! The handle on an open store.
 
+use super::queue::Extents;
 use super::queue::{Order, Pending};
 use super::window::CopyWindow;
 use super::{Shared, Snapshot};
@@ -67,6 +68,12 @@ impl Store {
             let pin = shared.pins.pin();
             Ok((pin, shared.snapshot()?))
         })
+    }
+
+    /// Has the writer give up what is free at the end of the file.
+    pub(in crate::store) fn tighten(&self) -> Pending<Extents> {
+        let queue = self.0.queue.clone().expect("it is there until the store is closed");
+        Pending::of_extents(queue)
     }
 
     /// How long a plain copy of the data file may take, and what that costs.

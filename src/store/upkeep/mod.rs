@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod compact;
 mod copied;
 pub mod progress;
 mod reading;

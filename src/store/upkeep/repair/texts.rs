@@ -190,7 +190,7 @@ impl Repair<'_, '_> {
         }
         let can_be = |extent: &Extent| *extent < self.container.end() && !index_extents.contains(extent);
         let mut extents: BTreeSet<Extent> = listed.iter().copied().filter(can_be).collect();
-        extents.extend(self.space.changed_extents());
+        extents.extend(self.space.changed_extents().map(|(extent, _)| extent));
         let mut occupied = Occupied::new();
         for (_, row) in referred_to(texts) {
             extents.extend(extents_of(&row));
