@@ -101,6 +101,10 @@ rows! {
     TextRow;
     CertificateRow as StoredCertificate;
     StoreRow as StoredTotals;
+    DeletedRow;
+    DeletedCounts;
+    RemovedMailboxRow;
+    RemovedDomainRow;
 }
 
 /// A domain. Key: its name.
@@ -209,6 +213,46 @@ pub struct TextRow {
     pub wire_octets: u64,
     /// How many messages have this text; a text without any has no row.
     pub references: u64,
+}
+
+/// A deleted message that can come back. Key: the day of its deletion, id of its mailbox, sequence number.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct DeletedRow {
+    pub deleted: UnixTime,
+    /// Its [`MessageRow`], as it was.
+    pub message: Vec<u8>,
+}
+
+/// What was deleted on one day and can come back, mailboxes with their messages aside. Key: the day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct DeletedCounts {
+    pub messages: u64,
+    /// What LIST announced for them.
+    pub octets: u64,
+}
+
+/// A deleted mailbox that can come back; its messages and counts are where they were. Key: the day of its deletion, its
+/// id.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct RemovedMailboxRow {
+    pub domain: String,
+    pub local: String,
+    pub removed: UnixTime,
+    /// The domain that it was deleted with; none: it was deleted alone.
+    pub with: Option<DomainId>,
+    /// The limit that its account had.
+    pub quota_limit: Option<u64>,
+    /// Its [`MailboxRow`], as it was.
+    pub mailbox: Vec<u8>,
+}
+
+/// A deleted domain that can come back. Key: the day of its deletion, its id.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct RemovedDomainRow {
+    pub domain: String,
+    pub removed: UnixTime,
+    /// Its [`DomainRow`], as it was.
+    pub row: Vec<u8>,
 }
 
 /// A certificate that was made here, with its key.

@@ -254,6 +254,7 @@ fn the_room_of_deleted_mail_goes_back_to_the_file_system() {
     let directory = Directory::new();
     let path = directory.path("winpop.db");
     let store = Store::create(&path).unwrap();
+    keep_deleted(&store, "0");
     add_mailbox(&store, ANN);
     // Each is too short to be given back alone.
     for number in 0..400 {

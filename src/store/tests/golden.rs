@@ -4,9 +4,11 @@
 use super::*;
 use crate::auth::seal::{KeyId, Sealed};
 use crate::store::index::rows::{
-    Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, ROWS, Row, StoreRow, TextRow,
+    Counts, DeletedCounts, DeletedRow, DomainRow, MailboxRow, MessageRow, QuotaRow, ROWS, RemovedDomainRow,
+    RemovedMailboxRow, Row, StoreRow, TextRow,
 };
-use crate::store::index::tables;
+use crate::store::index::tables::{self, DELETED, DELETED_COUNTS, REMOVED_DOMAINS, REMOVED_MAILBOXES};
+use crate::store::open::Snapshot;
 
 /// A name and hexadecimal digits a line.
 const GOLDEN: &str = include_str!("../../../testdata/store/rows.txt");
@@ -94,6 +96,33 @@ fn store_row() -> StoreRow {
     }
 }
 
+fn deleted() -> DeletedRow {
+    DeletedRow { deleted: UnixTime(0x751), message: octets::<5>(0xf0).to_vec() }
+}
+
+fn deleted_counts() -> DeletedCounts {
+    DeletedCounts { messages: 0x761, octets: 0x762 }
+}
+
+fn removed_mailbox() -> RemovedMailboxRow {
+    RemovedMailboxRow {
+        domain: "gone.example".to_owned(),
+        local: "cat".to_owned(),
+        removed: UnixTime(0x771),
+        with: Some(DomainId(OwnerId(0x772))),
+        quota_limit: Some(0x773),
+        mailbox: octets::<6>(0xf0).to_vec(),
+    }
+}
+
+fn removed_domain() -> RemovedDomainRow {
+    RemovedDomainRow {
+        domain: "gone.example".to_owned(),
+        removed: UnixTime(0x781),
+        row: octets::<7>(0xf0).to_vec(),
+    }
+}
+
 fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
@@ -131,6 +160,10 @@ fn rows_are_written_and_read_as_they_always_were() {
     hold(it, "CertificateRow.clear", &certificate(PrivateKey::Clear(octets::<4>(0xc0).to_vec())));
     hold(it, "CertificateRow.sealed", &certificate(PrivateKey::Sealed(sealed())));
     hold(it, "StoreRow", &store_row());
+    hold(it, "DeletedRow", &deleted());
+    hold(it, "DeletedCounts", &deleted_counts());
+    hold(it, "RemovedMailboxRow", &removed_mailbox());
+    hold(it, "RemovedDomainRow", &removed_domain());
     for row in ROWS {
         let is_pinned = GOLDEN.lines().any(|line| line.split([' ', '.']).next() == Some(row));
         assert!(is_pinned || !missing.is_empty(), "{row} has no line");
@@ -186,6 +219,12 @@ const NEW_SAMPLE: &str = "POP3SVC_NEW_SAMPLE";
 
 const ANN: &str = "ann@example.com";
 const BEA: &str = "bea@example.com";
+/// The day of both is 20,777.
+const GONE: UnixTime = UnixTime(0x6b00_0911);
+const GONE_WITH_DOMAIN: UnixTime = UnixTime(0x6b00_0916);
+/// Deleted, and can come back.
+const CAT: &str = "cat@gone.example";
+const OF_CAT: &[u8] = b"Subject: of the cat\n\nwhich is gone\n";
 const OF_BOTH: &[u8] = b"Subject: of both\n\n.and stuffed\n";
 const IN_UTF8: &[u8] = "Subject: gr\u{fc}n\n\nund Text\n".as_bytes();
 const IMPORTED: &[u8] = b"Subject: of another server\n\nwith its id\n";
@@ -233,9 +272,16 @@ fn make_sample() -> Arc<SimulatedDisk> {
     };
     let import = store.write(move |tx| tx.import(&address(BEA), std::slice::from_ref(&import)));
     assert_eq!(import.wait().unwrap(), Ok(vec![Imported::Stored]));
-    let maildrop = open_maildrop(&store, ANN);
-    assert!(maildrop.delete(&[maildrop.list().unwrap()[1].uid]).wait().unwrap());
-    drop(maildrop);
+    let deletions = store.write(|tx| {
+        assert!(tx.delete_messages(&address(ANN), MailboxId(OwnerId(2)), &[2], Some(GONE))?);
+        let _ = tx.add_domain(&address(CAT).domain, UnixTime(0x912))?;
+        tx.add_mailbox(&address(CAT), credential(), UnixTime(0x913))
+    });
+    assert_eq!(deletions.wait().unwrap(), Ok(()));
+    deliver(&[CAT], OF_CAT, 0x914, 0x915);
+    assert!(
+        store.write(|tx| tx.remove_domain(&address(CAT).domain, GONE_WITH_DOMAIN)).wait().unwrap().is_ok()
+    );
     checkpoint(&store);
     deliver(&[BEA], LOGGED, 0x90c, 0x90d);
     assert!(store.write(|tx| tx.lock_mailbox(&address(BEA))).wait().unwrap().is_ok());
@@ -288,6 +334,7 @@ fn assert_sample(store: &Store) {
         octets[usize::from(mailbox == bea.id)] += row.octets;
     }
     assert_eq!(view.message(ann.id, 2).unwrap(), None);
+    assert_deleted(&view, ann.id);
     let of_ann = view.counts(ann.id).unwrap();
     assert_eq!((of_ann.messages, of_ann.octets, of_ann.next_sequence), (3, octets[0], 5));
     assert_eq!(view.counts(bea.id).unwrap().octets, octets[1]);
@@ -296,11 +343,45 @@ fn assert_sample(store: &Store) {
     assert_eq!(view.quota(ANN).unwrap(), Some(quota));
     let totals = view.totals().unwrap();
     assert_eq!((totals.domains, totals.mailboxes, totals.messages), (1, 2, 6));
-    assert_eq!((totals.octets, totals.next_id), (octets[0] + octets[1], OwnerId(4)));
-    assert_eq!(totals.next_text, TextId(6));
+    assert_eq!((totals.octets, totals.next_id), (octets[0] + octets[1], OwnerId(6)));
+    assert_eq!(totals.next_text, TextId(7));
     assert_eq!(totals.key, store_row().key);
     drop(view);
     assert_clean(store);
+}
+
+/// What was deleted is there too, and can come back.
+fn assert_deleted(view: &Snapshot, ann: MailboxId) {
+    let day = GONE.day();
+    let row = view.table(DELETED).unwrap().get((day, ann, 2)).unwrap().expect("it is kept");
+    let row = DeletedRow::from_row(row.value()).unwrap();
+    let message = MessageRow::from_row(&row.message).unwrap();
+    assert_eq!((row.deleted, message.tag, message.received), (GONE, 0x906, UnixTime(0x907)));
+    let text = view.text(message.text).unwrap().expect("it has its text");
+    let (of_day, cat) = ((day, OwnerId(4)), MailboxId(OwnerId(5)));
+    assert_eq!((text.references, message.octets), (1, (message.prefix.len() + GOES.len() + 3) as u64));
+    let counts = view.table(DELETED_COUNTS).unwrap().get(day).unwrap().expect("it is counted");
+    let octets = message.octets;
+    assert!(DeletedCounts::from_row(counts.value()) == Ok(DeletedCounts { messages: 1, octets }));
+    let domain = view.table(REMOVED_DOMAINS).unwrap().get(of_day).unwrap().expect("it is kept");
+    let domain = RemovedDomainRow::from_row(domain.value()).unwrap();
+    let row = DomainRow { id: DomainId(OwnerId(4)), locked: false, created: UnixTime(0x912) };
+    let removed = GONE_WITH_DOMAIN;
+    assert!(domain == RemovedDomainRow { domain: "gone.example".to_owned(), removed, row: row.to_row() });
+    let mailbox = view.table(REMOVED_MAILBOXES).unwrap().get((day, cat)).unwrap().expect("it is kept");
+    let mailbox = RemovedMailboxRow::from_row(mailbox.value()).unwrap();
+    let (created, credential) = (UnixTime(0x913), credential());
+    let row = MailboxRow { id: cat, locked: false, created, credential, quota: None, last_login: None };
+    let expected = RemovedMailboxRow {
+        domain: "gone.example".to_owned(),
+        local: "cat".to_owned(),
+        removed,
+        with: Some(DomainId(OwnerId(4))),
+        quota_limit: None,
+        mailbox: row.to_row(),
+    };
+    assert!(mailbox == expected);
+    assert_eq!(view.message(cat, 1).unwrap().expect("it is kept").tag, 0x914);
 }
 
 fn domain_id() -> DomainId {
