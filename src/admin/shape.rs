@@ -95,6 +95,7 @@ pub const OBJECTS: [Shape; 12] = [
             ("locked_by", "text?"),
             ("messages", "number"),
             ("octets", "number"),
+            ("last_login_unix_seconds", "number?"),
             ("quota", "QUOTA?"),
         ],
     ),

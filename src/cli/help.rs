@@ -83,9 +83,6 @@ pub fn about(program: &Program, about: Option<&str>) -> Result<String, Refusal> 
     Err(unknown("command", word, commands.chain(settings::keys().map(|key| key.name))))
 }
 
-/// Where the lines of a usage go on.
-const USAGE_COLUMN: usize = 7;
-
 fn overview(program: &Program) -> String {
     let mut text = wrap(program.tree.description, 0);
     text += &format!("\nUsage: {} COMMAND ...\n\n", program.name);
@@ -105,7 +102,8 @@ fn overview(program: &Program) -> String {
 
 fn on_command(program: &Program, command: &CommandInfoWithArgs) -> String {
     let mut text = wrap(command.description, 0);
-    text += &format!("\nUsage: {}", wrap(&synopsis(program, command), USAGE_COLUMN).trim_start());
+    let usage = "Usage: ";
+    text += &format!("\n{usage}{}", wrap(&synopsis(program, command), usage.len()).trim_start());
     let mut entries = String::new();
     for positional in command.positionals {
         entries += &entry(positional.name, positional.description);
