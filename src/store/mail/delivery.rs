@@ -391,14 +391,28 @@ impl Tx<'_, '_> {
         let Some(removed) = removed.map(|row| row.value().to_vec()) else { return Ok(None) };
         let row = MessageRow::from_row(&removed)?;
         self.change_counts(place, |count| count.checked_sub(1), &row, u64::checked_sub)?;
-        if let Some(id) = row.foreign_id.as_deref() {
-            self.tables.foreign_ids.remove((place.mailbox, id))?;
-        }
         match kept {
             Some(deleted) => self.keep_message(place.mailbox, sequence, &removed, deleted)?,
-            None => self.drop_reference(row.text)?,
+            None => {
+                self.forget_foreign_id(place.mailbox, sequence, &row)?;
+                self.drop_reference(row.text)?;
+            }
         }
         Ok(Some(row.octets))
+    }
+
+    /// The id that a message brought from elsewhere is nobody's any more.
+    pub(super) fn forget_foreign_id(
+        &mut self,
+        mailbox: MailboxId,
+        sequence: u64,
+        row: &MessageRow,
+    ) -> Result<(), Fault> {
+        let Some(id) = row.foreign_id.as_deref() else { return Ok(()) };
+        if self.tables.foreign_ids.get((mailbox, id))?.is_some_and(|holder| holder.value() == sequence) {
+            self.tables.foreign_ids.remove((mailbox, id))?;
+        }
+        Ok(())
     }
 
     pub(super) fn drop_reference(&mut self, id: TextId) -> Result<(), Fault> {

@@ -4,6 +4,7 @@
 //!   reference. Days make both ways short: the oldest stand in front, and the rows of one mailbox together within a day.
 //! - A deleted mailbox is its row in another table. Its messages and its counts stay where they are, under its id, which
 //!   nobody else ever gets. So deleting and bringing back take the same time for ten messages and a million.
+//! - The id that a message brought from another server stays its own until it goes for good.
 //! - What is too old goes for good from the oldest day on, piece by piece ([`Tx::purge`]). A full disk takes from here
 //!   before mail is refused.
 
@@ -25,6 +26,9 @@ use redb::ReadableTable;
 const UNDELETE_SETTING: &str = "undelete";
 /// Before every other id.
 const NO_MAILBOX: MailboxId = MailboxId(OwnerId(0));
+
+/// The key and the row of a deleted mailbox.
+type RemovedMailbox = ((Day, MailboxId), RemovedMailboxRow);
 
 /// Which of a mailbox's deleted messages come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,11 +293,8 @@ impl Tx<'_, '_> {
         Ok(Ok(restored))
     }
 
-    fn newest_removed(
-        &self,
-        address: &Address,
-    ) -> Result<Option<((Day, MailboxId), RemovedMailboxRow)>, Fault> {
-        let mut newest: Option<((Day, MailboxId), RemovedMailboxRow)> = None;
+    fn newest_removed(&self, address: &Address) -> Result<Option<RemovedMailbox>, Fault> {
+        let mut newest: Option<RemovedMailbox> = None;
         for row in self.tables.removed_mailboxes.iter()? {
             let (key, row) = row?;
             let row = RemovedMailboxRow::from_row(row.value())?;
@@ -353,6 +354,9 @@ impl Tx<'_, '_> {
             self.count_deleted(key.0, u64::checked_sub, 1, message.octets)?;
             restored.messages += 1;
             restored.octets += message.octets;
+            if as_new {
+                self.forget_foreign_id(key.1, key.2, &message)?;
+            }
             self.put_back(place, (!as_new).then_some(key.2), message)?;
         }
         Ok(restored)
@@ -368,9 +372,7 @@ impl Tx<'_, '_> {
         }
         for (of, message) in messages {
             self.tables.messages.remove(of)?;
-            if let Some(id) = message.foreign_id.as_deref() {
-                self.tables.foreign_ids.remove((key.1, id))?;
-            }
+            self.forget_foreign_id(of.0, of.1, &message)?;
             restored.messages += 1;
             restored.octets += message.octets;
             self.put_back(place, None, message)?;
@@ -380,20 +382,13 @@ impl Tx<'_, '_> {
         Ok(restored)
     }
 
-    /// A message is in the mailbox again: under its number, and with the id that it brought from elsewhere unless another
-    /// message has that by now, or as a new one.
+    /// A message is in the mailbox again: under its number, and with the id that it brought from elsewhere, or as a new one.
     fn put_back(&mut self, place: &Place, sequence: Option<u64>, message: MessageRow) -> Result<(), Fault> {
         let mut message = message;
         let Some(sequence) = sequence else {
             message.foreign_id = None;
             return self.add_message(place, &message).map(drop);
         };
-        if let Some(id) = message.foreign_id.take()
-            && self.tables.foreign_ids.get((place.mailbox, &*id))?.is_none()
-        {
-            self.tables.foreign_ids.insert((place.mailbox, &*id), sequence)?;
-            message.foreign_id = Some(id);
-        }
         self.change_counts(place, |count| count.checked_add(1), &message, u64::checked_add)?;
         let replaced = self.tables.messages.insert((place.mailbox, sequence), &message.to_row()[..])?;
         match replaced {
@@ -414,6 +409,7 @@ impl Tx<'_, '_> {
         for (key, message) in gone {
             self.tables.deleted.remove(key)?;
             self.count_deleted(key.0, u64::checked_sub, 1, message.octets)?;
+            self.forget_foreign_id(key.1, key.2, &message)?;
             self.drop_reference(message.text)?;
         }
         while done < most {
@@ -466,9 +462,7 @@ impl Tx<'_, '_> {
         self.space.set_erasing(erases);
         for (key, message) in &gone {
             self.tables.messages.remove(*key)?;
-            if let Some(id) = message.foreign_id.as_deref() {
-                self.tables.foreign_ids.remove((mailbox, id))?;
-            }
+            self.forget_foreign_id(mailbox, key.1, message)?;
             self.drop_reference(message.text)?;
             let counts = self.counts_mut(mailbox)?;
             counts.messages = counts.messages.checked_sub(1).ok_or_else(miscounted)?;

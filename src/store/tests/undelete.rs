@@ -192,3 +192,39 @@ fn a_backup_has_what_can_come_back() {
     assert_eq!(contents(&copy, ANN).len(), 2);
     assert_clean(&copy);
 }
+
+#[test]
+fn the_id_of_another_server_stays_with_a_deleted_message_until_it_is_gone() {
+    let store = keeping_store(memory());
+    let import = Import {
+        text: text(b"imported"),
+        received: UnixTime(1),
+        unique_id: Some("its-id".to_owned()),
+        repeat: 0,
+        tag: 1,
+    };
+    let take_in = || {
+        let import = import.clone();
+        store
+            .write(move |tx| tx.import(&address(ANN), std::slice::from_ref(&import)))
+            .wait()
+            .unwrap()
+            .unwrap()
+    };
+    let ids =
+        || open_maildrop(&store, ANN).list().unwrap().iter().map(|e| e.unique_id().to_string()).collect();
+    assert_eq!(take_in(), [Imported::Stored]);
+    let before: Vec<String> = ids();
+    delete(&store, 0);
+    // Whoever deleted it does not get it again from the other server.
+    assert_eq!(take_in(), [Imported::AlreadyThere]);
+    assert_eq!(undelete(&store, Wanted::Last, false).unwrap().messages, 1);
+    assert_eq!(ids(), before);
+    delete(&store, 0);
+    assert_eq!(undelete(&store, Wanted::Last, true).unwrap().messages, 1);
+    assert_ne!(ids(), before);
+    delete(&store, 0);
+    purge(&store, Day::LAST);
+    assert_eq!(take_in(), [Imported::Stored]);
+    assert_clean(&store);
+}
