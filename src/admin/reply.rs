@@ -456,6 +456,7 @@ impl From<OpenError> for Refusal {
             OpenErrorKind::AlreadyExists => Code::Exists,
             OpenErrorKind::NotAStore
             | OpenErrorKind::Newer { .. }
+            | OpenErrorKind::Older { .. }
             | OpenErrorKind::Damaged(_)
             | OpenErrorKind::BadCopy(_) => Code::Damaged,
             OpenErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => Code::NotPermitted,

@@ -56,7 +56,18 @@ fn decode<V: Decode<()>>(row: &[u8]) -> Result<V, BadRow> {
 
 /// Rows that are encoded as they are, and those that hold what other parts define: these have an encoding of their own.
 macro_rules! rows {
-    ($($row:ty $(as $stored:ty)?;)*) => { $(rows!(@one $row $(as $stored)?);)* };
+    ($($row:ident $(as $stored:ty)?;)*) => {
+        $(rows!(@one $row $(as $stored)?);)*
+
+        /// The names of all row types.
+        #[cfg(test)]
+        pub const ROWS: &[&str] = &[$(stringify!($row)),*];
+
+        #[cfg(any(test, fuzzing))]
+        fn hold_all(octets: &[u8]) {
+            $(hold::<$row>(octets);)*
+        }
+    };
     (@one $row:ty) => {
         impl Row for $row {
             fn to_row(&self) -> Vec<u8> {
@@ -451,26 +462,18 @@ impl From<StoredTotals> for StoreRow {
     }
 }
 
-/// For the fuzzer: any octets as a row of every type. What decodes is what encodes to the same octets.
+/// What decodes is what encodes to the same octets.
+#[cfg(any(test, fuzzing))]
+fn hold<R: Row>(octets: &[u8]) {
+    if let Ok(row) = R::from_row(octets) {
+        assert_eq!(row.to_row(), octets);
+    }
+}
+
+/// For the fuzzer: any octets as a row of every type.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz_rows(octets: &[u8]) {
-    fn hold<R: Row>(octets: &[u8]) {
-        if let Ok(row) = R::from_row(octets) {
-            assert_eq!(row.to_row(), octets);
-        }
-    }
-    hold::<DomainRow>(octets);
-    hold::<MailboxRow>(octets);
-    hold::<Counts>(octets);
-    hold::<QuotaRow>(octets);
-    hold::<MessageRow>(octets);
-    hold::<TextRow>(octets);
-    hold::<CertificateRow>(octets);
-    hold::<StoreRow>(octets);
-    hold::<DeletedRow>(octets);
-    hold::<DeletedCounts>(octets);
-    hold::<RemovedMailboxRow>(octets);
-    hold::<RemovedDomainRow>(octets);
+    hold_all(octets);
     if let (Ok(head), Ok(row)) = (MessageHead::from_row(octets), MessageRow::from_row(octets)) {
         assert_eq!((head.octets, head.tag, head.received), (row.octets, row.tag, row.received));
         assert_eq!((head.surrogate_octets, head.foreign_id), (row.surrogate_octets, row.foreign_id));

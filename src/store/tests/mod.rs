@@ -8,6 +8,7 @@ mod damage;
 mod data_file;
 mod faults;
 mod flips;
+mod golden;
 mod histories;
 mod import;
 mod log;
