@@ -10,6 +10,7 @@ mod import;
 mod maildrop;
 pub mod quota;
 mod refused;
+mod undelete;
 
 pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
@@ -17,3 +18,6 @@ pub use directory::{LockChange, Removed};
 pub use import::{Import, Imported};
 pub use maildrop::{Maildrop, Revocation, StoredMessage};
 pub use refused::Refused;
+#[cfg(test)]
+pub use undelete::Kept;
+pub use undelete::{Restored, Wanted};
