@@ -51,19 +51,19 @@ pub struct Pace {
     pub retired_max: u64,
     /// Octets of the log zone of a new store.
     pub log_octets: u64,
-    /// Whether plain copies of the file are to be good.
-    pub for_copies: bool,
+    /// Octets that may be kept in any case so that plain copies of the file are good; none: none are.
+    pub for_copies: Option<u64>,
 }
 
 /// A test makes its checkpoints itself, or by the length of its small log, so that a run can be repeated.
 pub const PACE: Pace = if cfg!(test) {
-    Pace { checkpoint_after: None, retired_max: 512 << 10, log_octets: 512 << 10, for_copies: false }
+    Pace { checkpoint_after: None, retired_max: 512 << 10, log_octets: 512 << 10, for_copies: None }
 } else {
     Pace {
         checkpoint_after: Some(Duration::from_secs(1)),
         retired_max: 64 << 20,
         log_octets: 4 << 20,
-        for_copies: true,
+        for_copies: Some(128 << 20),
     }
 };
 
