@@ -60,6 +60,8 @@ struct State {
     failed: bool,
     /// A mutant of the store: durable writes are not.
     forgets_durable_writes: bool,
+    /// Another: texts that are written beside the writer are not durable.
+    forgets_writes_beside: bool,
     /// Whether reads fail too while the disk fails.
     unreadable: bool,
     /// Which file this is.
@@ -176,6 +178,11 @@ impl SimulatedDisk {
     /// Breaks what the log relies on, to show that the crash tests find it.
     pub fn forget_durable_writes(&self) {
         self.lock().forgets_durable_writes = true;
+    }
+
+    /// The same for long texts.
+    pub fn forget_writes_beside(&self) {
+        self.lock().forgets_writes_beside = true;
     }
 
     /// A disk with the same octets, that records from now on.
@@ -410,6 +417,12 @@ impl Disk for SimulatedDisk {
     fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         let octets = octets.into();
         let is_durable = !self.lock().forgets_durable_writes;
+        self.change(if is_durable { Event::Durable { at, octets } } else { Event::Write { at, octets } })
+    }
+
+    fn write_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        let octets = octets.into();
+        let is_durable = !self.lock().forgets_writes_beside;
         self.change(if is_durable { Event::Durable { at, octets } } else { Event::Write { at, octets } })
     }
 

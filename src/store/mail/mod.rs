@@ -8,6 +8,7 @@ mod directory;
 #[cfg_attr(not(test), expect(dead_code, reason = "the import command comes next"))]
 mod import;
 mod maildrop;
+pub mod placing;
 pub mod quota;
 mod refused;
 

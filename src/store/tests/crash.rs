@@ -133,6 +133,21 @@ fn cuts_find_a_log_that_is_not_synced() {
     cut_the_power(&workload, begin, 300, &mut rng);
 }
 
+/// The same of long texts that are not synced before their record.
+#[test]
+#[should_panic(expected = "cut ")]
+fn cuts_find_long_texts_that_are_not_synced() {
+    let mut rng = fastrand::Rng::with_seed(20260105);
+    let mut workload = Workload::begin();
+    workload.disk.forget_writes_beside();
+    let begin = workload.disk.events();
+    for _ in 0..60 {
+        workload.step(&mut rng);
+    }
+    workload.end();
+    cut_the_power(&workload, begin, 300, &mut rng);
+}
+
 #[test]
 fn power_cuts_after_faults_of_the_disk_lose_nothing_either() {
     let mut rng = fastrand::Rng::with_seed(20260102);
