@@ -376,6 +376,7 @@ mod tests {
             mailboxes: 2,
             messages: 3,
             octets: 4,
+            deleted: Removed { mailboxes: 1, messages: 2, octets: 3 },
             file_octets: 5,
             allocated_octets: 6,
             copy_good_below_seconds: Some(7),

@@ -3,7 +3,9 @@
 //! A line says who, what and with which outcome, for example `winpop set port 110, by user 0, process 4711: done`. A password is
 //! never part of it.
 
-use super::commands::{Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, Set, Unlock};
+use super::commands::{
+    Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, Set, Undelete, Unlock,
+};
 use super::{Op, Refusal, Reply, Request};
 
 /// A longer command is cut: names and values come from whoever may command.
@@ -53,6 +55,11 @@ impl Op {
                 }
             }
             Self::Delete(Delete { name, .. }) => format!("delete {name}"),
+            Self::Undelete(Undelete { name, since, all, new }) => {
+                let since = since.as_ref().map_or(String::new(), |since| format!(" /since:{since}"));
+                let switch = |given: &bool, word| if *given { word } else { "" };
+                format!("undelete {name}{since}{}{}", switch(all, " /all"), switch(new, " /new"))
+            }
             Self::Lock(Lock { name }) => format!("lock {name}"),
             Self::Unlock(Unlock { name }) => format!("unlock {name}"),
             Self::ChangePwd(ChangePwd { name, .. }) => format!("changepwd {name} {PASSWORD}"),

@@ -22,6 +22,7 @@ mod quota;
 mod relocate;
 mod statistics;
 mod submission;
+mod undelete;
 mod upkeep;
 
 pub mod commands;
@@ -150,12 +151,13 @@ impl Op {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         match self {
             Self::Add(add) => add.run(store, context),
-            Self::Delete(delete) => delete.run(store),
+            Self::Delete(delete) => delete.run(store, context.now),
             Self::List(list) => list.run(store),
             Self::Lock(lock) => lock.run(store),
             Self::Unlock(unlock) => unlock.run(store),
             Self::Stat(stat) => stat.run(store, context),
             Self::ChangePwd(change) => change.run(store, context),
+            Self::Undelete(undelete) => undelete.run(store, context),
             Self::CreateQuotaFile(create) => create.run(store),
             Self::DeleteQuotaFile(delete) => delete.run(store),
             Self::Set(set) => set.run(store, context),

@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::reply::{
     AddOutcome, Added, Changed, Checked, Connections, Delivered, DomainLine, KeyState, Lock, LockedBy, Lost,
-    MailboxLine, Outcome, QuotaLine, Refusal, Reply, Server, ServiceState, SettingLine,
+    MailboxLine, Outcome, QuotaLine, Refusal, Removed, Reply, Server, ServiceState, SettingLine,
 };
 use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
@@ -263,14 +263,28 @@ fn server_text(server: &Server, domains: &[DomainLine], paint: Paint) -> String 
         let _ = writeln!(text, "           SHA-256 {first}\n                   {second}");
     }
     text + &format!(
-        "Disk       {}\n{}\n{}\nDomains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\n",
+        "Disk       {}\n{}{}\n{}\nDomains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\n",
         Octets(server.allocated_octets),
+        deleted_text(&server.deleted),
         copies_text(server),
         domain_table(domains, paint),
         server.domains,
         server.mailboxes,
         server.messages,
         Octets(server.octets),
+    )
+}
+
+/// What can still be brought back, where that is anything.
+fn deleted_text(deleted: &Removed) -> String {
+    if *deleted == Removed::default() {
+        return String::new();
+    }
+    format!(
+        "Deleted    {} ({}) and {} can be brought back\n",
+        count(deleted.messages, "message", "messages"),
+        Octets(deleted.octets),
+        count(deleted.mailboxes, "mailbox", "mailboxes")
     )
 }
 

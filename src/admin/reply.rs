@@ -183,8 +183,8 @@ pub struct Changed {
     pub notes: Vec<String>,
 }
 
-/// What went with a domain or mailbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+/// What went with a domain or mailbox, or what is gone of the whole store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Removed {
     pub mailboxes: u64,
     pub messages: u64,
@@ -267,6 +267,8 @@ pub struct Server {
     pub messages: u64,
     /// The mail as its readers count it.
     pub octets: u64,
+    /// What was deleted and can still be brought back; none of it is counted above.
+    pub deleted: Removed,
     /// The length of the data file.
     pub file_octets: u64,
     /// What the data file takes of the disk; its holes take nothing.
@@ -454,6 +456,7 @@ impl From<OpenError> for Refusal {
             OpenErrorKind::AlreadyExists => Code::Exists,
             OpenErrorKind::NotAStore
             | OpenErrorKind::Newer { .. }
+            | OpenErrorKind::Older { .. }
             | OpenErrorKind::Damaged(_)
             | OpenErrorKind::BadCopy(_) => Code::Damaged,
             OpenErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => Code::NotPermitted,

@@ -35,6 +35,10 @@ use std::time::{Duration, Instant};
 
 /// Jobs in one transaction.
 const BATCH_MAX: usize = 512;
+/// How often one transaction is put off for want of room.
+const PURGES_MAX: usize = 16;
+/// Deleted messages that go for good at a time, where there is no room.
+const PURGED_AT_A_TIME: usize = 1000;
 
 /// A tick that comes so much too late is early enough.
 const TICK_ACCURACY: Duration = Duration::from_millis(10);
@@ -48,19 +52,19 @@ pub struct Pace {
     pub retired_max: u64,
     /// Octets of the log zone of a new store.
     pub log_octets: u64,
-    /// Whether plain copies of the file are to be good.
-    pub for_copies: bool,
+    /// Octets that may be kept in any case so that plain copies of the file are good; none: none are.
+    pub for_copies: Option<u64>,
 }
 
 /// A test makes its checkpoints itself, or by the length of its small log, so that a run can be repeated.
 pub const PACE: Pace = if cfg!(test) {
-    Pace { checkpoint_after: None, retired_max: 512 << 10, log_octets: 512 << 10, for_copies: false }
+    Pace { checkpoint_after: None, retired_max: 512 << 10, log_octets: 512 << 10, for_copies: None }
 } else {
     Pace {
         checkpoint_after: Some(Duration::from_secs(1)),
         retired_max: 64 << 20,
         log_octets: 4 << 20,
-        for_copies: true,
+        for_copies: Some(128 << 20),
     }
 };
 
@@ -69,6 +73,19 @@ enum Room {
     Enough,
     /// No, but a checkpoint makes room. Nothing was changed.
     AfterACheckpoint,
+    /// No, but deleted mail is kept that could go. Nothing was changed.
+    AfterAPurge,
+}
+
+/// Gives up deleted mail that could have come back.
+struct Purge;
+
+impl Job for Purge {
+    fn apply(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), Fault> {
+        tx.purge_oldest(PURGED_AT_A_TIME).map(drop)
+    }
+
+    fn answer(self: Box<Self>, _outcome: Result<(), Fault>) {}
 }
 
 /// What became of a transaction that met a fault.
@@ -265,19 +282,32 @@ impl Writer {
     }
 
     fn commit(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {
-        if let Room::AfterACheckpoint = self.transaction(open, batch)? {
-            self.window.give_way();
-            self.transaction(open, &mut [])?;
-            self.transaction(open, batch)?;
+        for _ in 0..PURGES_MAX {
+            match self.transaction(open, batch, true)? {
+                Room::Enough => return Ok(()),
+                Room::AfterACheckpoint => self.window.give_way(),
+                Room::AfterAPurge => {
+                    log::warn!("there is no room: deleted mail goes for good before its time");
+                    self.transaction(open, &mut [Box::new(Purge)], false)?;
+                    self.window.give_way();
+                }
+            }
+            self.transaction(open, &mut [], false)?;
         }
-        Ok(())
+        self.transaction(open, batch, false).map(drop)
     }
 
-    fn transaction(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<Room, Fault> {
+    /// `may_wait`: whether it is left undone where a checkpoint or a purge makes room first.
+    fn transaction(
+        &mut self,
+        open: &OpenIndex,
+        batch: &mut [Box<dyn Job>],
+        may_wait: bool,
+    ) -> Result<Room, Fault> {
         let is_checkpoint = batch.is_empty();
         self.release(open);
         let reserve = open.container.fill_reserve(self.log.used());
-        let room_can_be_made = !is_checkpoint && self.room_can_be_made(open);
+        let room_can_be_made = may_wait && !is_checkpoint && self.room_can_be_made(open);
         if reserve.is_err() && room_can_be_made {
             return Ok(Room::AfterACheckpoint);
         }
@@ -296,10 +326,10 @@ impl Writer {
             for job in batch.iter_mut() {
                 job.apply(&mut tx)?;
             }
-            if tx.room_was_missing && room_can_be_made {
+            if tx.room_was_missing && (room_can_be_made || may_wait && tx.keeps_something()?) {
                 drop(tx);
                 self.space.aborted();
-                return Ok(Room::AfterACheckpoint);
+                return Ok(if room_can_be_made { Room::AfterACheckpoint } else { Room::AfterAPurge });
             }
             if is_checkpoint && self.is_giving_up {
                 tx.space.give_up_free_extents();

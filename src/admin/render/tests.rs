@@ -111,6 +111,7 @@ fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals()
         mailboxes: 2,
         messages: 5,
         octets: 12_345,
+        deleted: Removed { mailboxes: 1, messages: 3, octets: 2048 },
         file_octets: 8 << 20,
         allocated_octets: 1 << 20,
         copy_good_below_seconds: Some(45),
@@ -148,6 +149,7 @@ TLS        mail.example.com, localhost, self-signed
            SHA-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
                    AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
 Disk       1 MiB
+Deleted    3 messages (2 KiB) and 1 mailbox can be brought back
 Copies     good if they take less than 45 s; 3 MiB are kept for them
 
 Mailboxes  Messages       Size  Status  Domain

@@ -56,7 +56,18 @@ fn decode<V: Decode<()>>(row: &[u8]) -> Result<V, BadRow> {
 
 /// Rows that are encoded as they are, and those that hold what other parts define: these have an encoding of their own.
 macro_rules! rows {
-    ($($row:ty $(as $stored:ty)?;)*) => { $(rows!(@one $row $(as $stored)?);)* };
+    ($($row:ident $(as $stored:ty)?;)*) => {
+        $(rows!(@one $row $(as $stored)?);)*
+
+        /// The names of all row types.
+        #[cfg(test)]
+        pub const ROWS: &[&str] = &[$(stringify!($row)),*];
+
+        #[cfg(any(test, fuzzing))]
+        fn hold_all(octets: &[u8]) {
+            $(hold::<$row>(octets);)*
+        }
+    };
     (@one $row:ty) => {
         impl Row for $row {
             fn to_row(&self) -> Vec<u8> {
@@ -90,6 +101,10 @@ rows! {
     TextRow;
     CertificateRow as StoredCertificate;
     StoreRow as StoredTotals;
+    DeletedRow;
+    DeletedCounts;
+    RemovedMailboxRow;
+    RemovedDomainRow;
 }
 
 /// A domain. Key: its name.
@@ -198,6 +213,46 @@ pub struct TextRow {
     pub wire_octets: u64,
     /// How many messages have this text; a text without any has no row.
     pub references: u64,
+}
+
+/// A deleted message that can come back. Key: the day of its deletion, id of its mailbox, sequence number.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct DeletedRow {
+    pub deleted: UnixTime,
+    /// Its [`MessageRow`], as it was.
+    pub message: Vec<u8>,
+}
+
+/// What was deleted on one day and can come back, mailboxes with their messages aside. Key: the day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct DeletedCounts {
+    pub messages: u64,
+    /// What LIST announced for them.
+    pub octets: u64,
+}
+
+/// A deleted mailbox that can come back; its messages and counts are where they were. Key: the day of its deletion, its
+/// id.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct RemovedMailboxRow {
+    pub domain: String,
+    pub local: String,
+    pub removed: UnixTime,
+    /// The domain that it was deleted with; none: it was deleted alone.
+    pub with: Option<DomainId>,
+    /// The limit that its account had.
+    pub quota_limit: Option<u64>,
+    /// Its [`MailboxRow`], as it was.
+    pub mailbox: Vec<u8>,
+}
+
+/// A deleted domain that can come back. Key: the day of its deletion, its id.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct RemovedDomainRow {
+    pub domain: String,
+    pub removed: UnixTime,
+    /// Its [`DomainRow`], as it was.
+    pub row: Vec<u8>,
 }
 
 /// A certificate that was made here, with its key.
@@ -407,22 +462,18 @@ impl From<StoredTotals> for StoreRow {
     }
 }
 
-/// For the fuzzer: any octets as a row of every type. What decodes is what encodes to the same octets.
+/// What decodes is what encodes to the same octets.
+#[cfg(any(test, fuzzing))]
+fn hold<R: Row>(octets: &[u8]) {
+    if let Ok(row) = R::from_row(octets) {
+        assert_eq!(row.to_row(), octets);
+    }
+}
+
+/// For the fuzzer: any octets as a row of every type.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz_rows(octets: &[u8]) {
-    fn hold<R: Row>(octets: &[u8]) {
-        if let Ok(row) = R::from_row(octets) {
-            assert_eq!(row.to_row(), octets);
-        }
-    }
-    hold::<DomainRow>(octets);
-    hold::<MailboxRow>(octets);
-    hold::<Counts>(octets);
-    hold::<QuotaRow>(octets);
-    hold::<MessageRow>(octets);
-    hold::<TextRow>(octets);
-    hold::<CertificateRow>(octets);
-    hold::<StoreRow>(octets);
+    hold_all(octets);
     if let (Ok(head), Ok(row)) = (MessageHead::from_row(octets), MessageRow::from_row(octets)) {
         assert_eq!((head.octets, head.tag, head.received), (row.octets, row.tag, row.received));
         assert_eq!((head.surrogate_octets, head.foreign_id), (row.surrogate_octets, row.foreign_id));

@@ -14,15 +14,20 @@
 //! | blob extents | extent number | – |
 //! | certificate | – | `CertificateRow`: our own, until one is configured |
 //! | store | – | `StoreRow` |
+//! | deleted | day, id of a mailbox, sequence | `DeletedRow` |
+//! | removed mailboxes | day, id | `RemovedMailboxRow` |
+//! | removed domains | day, id | `RemovedDomainRow` |
+//! | deleted counts | day | `DeletedCounts` |
 //!
 //! A [`Table`] notes each row that it puts or removes: with that the log makes the transaction durable. The order of a
 //! table's changes is kept; between tables it does not matter.
 
 use super::contained::{self, Leaky};
 use super::rows::{
-    CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
+    CertificateRow, Counts, DeletedCounts, DeletedRow, DomainRow, MailboxRow, MessageRow, QuotaRow,
+    RemovedDomainRow, RemovedMailboxRow, Row, StoreRow, TextRow,
 };
-use super::types::{MailboxId, OwnerId, TextId};
+use super::types::{Day, MailboxId, OwnerId, TextId};
 use super::{Fault, Snapshot};
 use crate::store::file::format::Extent;
 use crate::store::file::record::{self, Change};
@@ -279,6 +284,12 @@ tables! {
     8 Places blob_extents BLOB_EXTENTS "blob extents": Extent => (), <[u8]>::is_empty;
     9 Content certificate CERTIFICATE "certificate": () => &'static [u8], CertificateRow::is_row;
     10 State store STORE "store": () => &'static [u8], StoreRow::is_row;
+    11 Content deleted DELETED "deleted": (Day, MailboxId, u64) => &'static [u8], DeletedRow::is_row;
+    12 Content removed_mailboxes REMOVED_MAILBOXES "removed mailboxes":
+        (Day, MailboxId) => &'static [u8], RemovedMailboxRow::is_row;
+    13 Content removed_domains REMOVED_DOMAINS "removed domains":
+        (Day, OwnerId) => &'static [u8], RemovedDomainRow::is_row;
+    14 Content deleted_counts DELETED_COUNTS "deleted counts": Day => &'static [u8], DeletedCounts::is_row;
     15 Content foreign_ids FOREIGN_IDS "foreign ids": (MailboxId, &'static str) => u64, is_number;
 }
 

@@ -31,7 +31,7 @@ pub struct Letter {
 
 /// Where messages are: ids, and the account whose quota it counts against.
 pub(super) struct Place {
-    domain: DomainId,
+    pub domain: DomainId,
     pub mailbox: MailboxId,
     quota: Option<String>,
 }
@@ -148,11 +148,17 @@ impl Tx<'_, '_> {
         Ok(Ok(Place::new(&domain, mailbox)))
     }
 
-    /// Adds a message whose text is stored, and returns its number.
-    pub(super) fn add_message(&mut self, place: &Place, row: &MessageRow) -> Result<u64, Fault> {
-        let counts = self.counts_mut(place.mailbox)?;
+    /// The number of the mailbox's next message.
+    pub(super) fn next_sequence(&mut self, mailbox: MailboxId) -> Result<u64, Fault> {
+        let counts = self.counts_mut(mailbox)?;
         let sequence = counts.next_sequence;
         counts.next_sequence = sequence.checked_add(1).ok_or_else(miscounted)?;
+        Ok(sequence)
+    }
+
+    /// Adds a message whose text is stored, and returns its number.
+    pub(super) fn add_message(&mut self, place: &Place, row: &MessageRow) -> Result<u64, Fault> {
+        let sequence = self.next_sequence(place.mailbox)?;
         self.change_counts(place, |count| count.checked_add(1), row, u64::checked_add)?;
         let replaced = self.tables.messages.insert((place.mailbox, sequence), &row.to_row()[..])?;
         if replaced.is_some() {
@@ -166,7 +172,7 @@ impl Tx<'_, '_> {
 
     /// Counts a message and its octets up or down for mailbox, domain, account and store. A count that cannot be right
     /// stops the change: what it should be is for `pop3svc check --repair` to find out.
-    fn change_counts(
+    pub(super) fn change_counts(
         &mut self,
         place: &Place,
         messages: impl Fn(u64) -> Option<u64>,
@@ -321,13 +327,15 @@ impl Tx<'_, '_> {
         looked_at.unwrap_or_else(|| placing::holds(self.container, row.at, wire))
     }
 
-    /// Deletes messages of a mailbox. False, and nothing is deleted, where the mailbox has been deleted or locked
-    /// meanwhile: a session that was ended by that deletes nothing.
+    /// Deletes messages of a mailbox: at a time from when on they are kept for a while, if the setting `undelete` says so, or,
+    /// without a time, for good. False, and nothing is deleted, where the mailbox has been deleted or locked meanwhile:
+    /// a session that was ended by that deletes nothing.
     pub fn delete_messages(
         &mut self,
         address: &Address,
         mailbox: MailboxId,
         sequences: &[u64],
+        deleted: Option<UnixTime>,
     ) -> Result<bool, Fault> {
         let (Some(domain), Some(row)) = (self.domain(&address.domain)?, self.mailbox(address)?) else {
             return Ok(false);
@@ -336,8 +344,16 @@ impl Tx<'_, '_> {
             return Ok(false);
         }
         let place = Place::new(&domain, row);
+        let kept = if self.keeps_deleted()? { deleted } else { None };
+        let (mut messages, mut octets) = (0, 0u64);
         for sequence in sequences {
-            self.delete_message(&place, *sequence)?;
+            if let Some(message) = self.delete_message(&place, *sequence, kept)? {
+                messages += 1;
+                octets = octets.saturating_add(message);
+            }
+        }
+        if let Some(deleted) = kept {
+            self.count_deleted(deleted.day(), u64::checked_add, messages, octets)?;
         }
         Ok(true)
     }
@@ -359,25 +375,47 @@ impl Tx<'_, '_> {
                 return Ok(());
             }
             for sequence in sequences {
-                self.delete_message(&place, sequence)?;
+                self.delete_message(&place, sequence, None)?;
             }
         }
     }
 
-    /// Deletes a message; one that is gone already is no fault.
-    fn delete_message(&mut self, place: &Place, sequence: u64) -> Result<(), Fault> {
+    /// Deletes a message; returns its octets, or none where it is gone already, which is no fault.
+    fn delete_message(
+        &mut self,
+        place: &Place,
+        sequence: u64,
+        kept: Option<UnixTime>,
+    ) -> Result<Option<u64>, Fault> {
         let removed = self.tables.messages.remove((place.mailbox, sequence))?;
-        let Some(row) = removed.map(|row| MessageRow::from_row(row.value())).transpose()? else {
-            return Ok(());
-        };
+        let Some(removed) = removed.map(|row| row.value().to_vec()) else { return Ok(None) };
+        let row = MessageRow::from_row(&removed)?;
         self.change_counts(place, |count| count.checked_sub(1), &row, u64::checked_sub)?;
-        if let Some(id) = row.foreign_id.as_deref() {
-            self.tables.foreign_ids.remove((place.mailbox, id))?;
+        match kept {
+            Some(deleted) => self.keep_message(place.mailbox, sequence, &removed, deleted)?,
+            None => {
+                self.forget_foreign_id(place.mailbox, sequence, &row)?;
+                self.drop_reference(row.text)?;
+            }
         }
-        self.drop_reference(row.text)
+        Ok(Some(row.octets))
     }
 
-    fn drop_reference(&mut self, id: TextId) -> Result<(), Fault> {
+    /// The id that a message brought from elsewhere is nobody's any more.
+    pub(super) fn forget_foreign_id(
+        &mut self,
+        mailbox: MailboxId,
+        sequence: u64,
+        row: &MessageRow,
+    ) -> Result<(), Fault> {
+        let Some(id) = row.foreign_id.as_deref() else { return Ok(()) };
+        if self.tables.foreign_ids.get((mailbox, id))?.is_some_and(|holder| holder.value() == sequence) {
+            self.tables.foreign_ids.remove((mailbox, id))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_reference(&mut self, id: TextId) -> Result<(), Fault> {
         let Some(row) = self.text(id)? else {
             return Err(Fault::damaged("a message's text has no row"));
         };

@@ -201,11 +201,21 @@ impl Maildrop {
         }))
     }
 
-    /// Deletes messages, all or none. False: none, because the mailbox has been locked or deleted.
+    /// Deletes messages, all or none; with the setting `undelete` they can come back for a while. False: none, because the
+    /// mailbox has been locked or deleted.
     pub fn delete(&self, uids: &[Uid]) -> Pending<bool> {
+        self.delete_at(uids, Some(UnixTime::now()))
+    }
+
+    /// The same for good.
+    pub fn delete_for_good(&self, uids: &[Uid]) -> Pending<bool> {
+        self.delete_at(uids, None)
+    }
+
+    fn delete_at(&self, uids: &[Uid], deleted: Option<UnixTime>) -> Pending<bool> {
         let (address, mailbox) = (self.address.clone(), self.mailbox);
         let sequences: Vec<u64> = uids.iter().map(|uid| uid.seq).collect();
-        self.store.write(move |tx| tx.delete_messages(&address, mailbox, &sequences))
+        self.store.write(move |tx| tx.delete_messages(&address, mailbox, &sequences, deleted))
     }
 
     /// Notes the login, if it is the first of its day: so it costs one change a day. Nobody waits for it, and where the

@@ -11,6 +11,7 @@ mod maildrop;
 pub mod placing;
 pub mod quota;
 mod refused;
+mod undelete;
 
 pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
@@ -18,3 +19,6 @@ pub use directory::{LockChange, Removed};
 pub use import::{Import, Imported};
 pub use maildrop::{Maildrop, Revocation, StoredMessage};
 pub use refused::Refused;
+#[cfg(test)]
+pub use undelete::Kept;
+pub use undelete::{Restored, Wanted};

@@ -25,8 +25,7 @@ const OCTETS_PER_SECOND: u64 = 100_000_000;
 const SLOWNESS: u64 = 4;
 /// Checkpoints held at a time.
 const HELD_MAX: u32 = 16;
-/// What may be kept for copies, in octets, at least, and as a part of the file.
-const BOUND_MIN: u64 = 128 << 20;
+/// What may be kept for copies, as a part of the file; at least what the store's pace says.
 const BOUND_PART: u64 = 8;
 
 /// What `stat` says of plain copies of the data file.
@@ -73,6 +72,8 @@ pub struct Window {
     time: Time,
     /// None: nothing is kept for copies.
     length: Option<Duration>,
+    /// Octets that may be kept in any case.
+    bound_min: u64,
     file_octets: u64,
     /// Oldest first.
     held: VecDeque<Held>,
@@ -90,10 +91,12 @@ struct Held {
 }
 
 impl Window {
-    pub fn new(time: Time, is_kept: bool) -> Self {
+    /// `bound_min` is how much may be kept in any case; none: nothing ever is.
+    pub fn new(time: Time, bound_min: Option<u64>) -> Self {
         Self {
             time,
-            length: is_kept.then_some(LENGTH_MIN),
+            length: bound_min.map(|_| LENGTH_MIN),
+            bound_min: bound_min.unwrap_or_default(),
             file_octets: 0,
             held: VecDeque::new(),
             gave_way: None,
@@ -145,7 +148,7 @@ impl Window {
 
     /// How many octets may be kept for copies.
     fn bound(&self) -> u64 {
-        BOUND_MIN.max(self.file_octets / BOUND_PART)
+        self.bound_min.max(self.file_octets / BOUND_PART)
     }
 
     fn kept_octets(&self, retired: u64, index_octets: u64) -> u64 {
@@ -155,7 +158,8 @@ impl Window {
 
     /// Whether giving way would make room worth a checkpoint.
     pub fn keeps_something(&self, retired: u64, index_octets: u64) -> bool {
-        self.kept_octets(retired, index_octets) >= EXTENT
+        let of_index = self.kept_octets(0, index_octets);
+        !self.held.is_empty() && (retired > 0 || of_index >= EXTENT)
     }
 
     /// The disk has no room for anything else. It begins anew at the next checkpoint.

@@ -123,8 +123,10 @@ fn deleting_a_domain_takes_its_mail_and_leaves_the_others() {
     for _ in 0..3 {
         deliver(&store, &[ANN, BOB, "carol@example.net"], b"shared");
     }
-    let removed =
-        store.write(|tx| tx.remove_domain(&"example.com".parse::<Domain>().unwrap())).wait().unwrap();
+    let removed = store
+        .write(|tx| tx.remove_domain(&"example.com".parse::<Domain>().unwrap(), UnixTime(1)))
+        .wait()
+        .unwrap();
     let octets = 6 * (b"Delivered-To: ann@example.com\r\nshared\r\n".len() as u64);
     assert_eq!(removed, Ok(Removed { mailboxes: 2, messages: 6, octets }));
     assert_eq!(deliver(&store, &[ANN], b"x"), [Delivery::NoSuchMailbox]);
@@ -137,7 +139,7 @@ fn a_mailbox_made_anew_shares_no_uid_with_the_old_one() {
     let store = store_with(&[ANN], memory());
     deliver(&store, &[ANN], b"old");
     let old = open_maildrop(&store, ANN).list().unwrap();
-    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap().is_ok());
+    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap().is_ok());
     add_mailbox(&store, ANN);
     assert!(store.write(|tx| tx.deliver(&text(b"new"), &[letter(ANN, 8)], UnixTime(1))).wait().is_ok());
     let new = open_maildrop(&store, ANN).list().unwrap();
@@ -276,7 +278,7 @@ fn the_mail_of_a_deleted_mailbox_is_overwritten_unless_a_setting_says_otherwise(
         deliver(&store, &[ANN], &content);
         deliver(&store, &[BOB], b"kept");
         assert!(is_in_file(&disk, SECRET));
-        assert!(store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap().is_ok());
+        assert!(store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap().is_ok());
         deliver(&store, &[BOB], b"next");
         assert_eq!(is_in_file(&disk, SECRET), stays, "{len} octets, erase {erase:?}");
         assert_eq!(contents(&store, BOB).len(), 2);
@@ -292,7 +294,7 @@ fn what_is_being_read_and_what_another_has_is_not_overwritten() {
     deliver(&store, &[ANN], b"a text of ann's");
     let maildrop = open_maildrop(&store, ANN);
     let held = maildrop.message(maildrop.list().unwrap()[1].uid).unwrap().unwrap();
-    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap().is_ok());
+    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap().is_ok());
     deliver(&store, &[BOB], b"more");
     assert!(is_in_file(&disk, b"a text of both") && is_in_file(&disk, b"a text of ann's"));
     drop(held);

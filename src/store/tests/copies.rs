@@ -18,6 +18,8 @@ const MAILBOXES: [&str; 3] = ["ann@example.com", "bob@example.com", "carol@examp
 /// Three quarters of the least window, in seconds.
 const GOOD_BELOW: u64 = 45;
 
+/// What the window may keep in a test of these.
+const ENOUGH: Option<u64> = Some(128 << 20);
 const NOTHING: [u8; PAGE as usize] = [0; PAGE as usize];
 
 /// The disk of a store in use, with somebody who copies it.
@@ -125,9 +127,14 @@ struct Laboratory {
 }
 
 impl Laboratory {
-    fn new(seed: u64, for_copies: bool) -> Self {
-        let disk = Arc::new(SimulatedDisk::default());
-        drop(store_with(&MAILBOXES, disk.clone()));
+    fn new(seed: u64, for_copies: Option<u64>) -> Self {
+        Self::on(Arc::new(SimulatedDisk::default()), seed, for_copies)
+    }
+
+    fn on(disk: Arc<SimulatedDisk>, seed: u64, for_copies: Option<u64>) -> Self {
+        let store = store_with(&MAILBOXES, disk.clone());
+        add_mailbox(&store, "dave@example.net");
+        drop(store);
         let disk = Arc::new(Copied { disk, copier: Mutex::default() });
         let seconds = Arc::new(AtomicU64::new(0));
         let pace = Pace { for_copies, ..PACE };
@@ -167,6 +174,17 @@ impl Laboratory {
         let stored = self.store.write(move |tx| tx.deliver(&text, &letters, UnixTime(1)));
         assert_eq!(stored.wait().unwrap(), [Delivery::Stored]);
         self.stored.insert(number, mailbox);
+    }
+
+    /// A message that is deleted at once; returns its octets.
+    fn store_and_delete(&mut self, octets: usize) -> u64 {
+        let content = format!("Subject: {}\n\n{}\n", self.next, "x".repeat(octets));
+        self.next += 1;
+        assert_eq!(deliver(&self.store, &["dave@example.net"], content.as_bytes()), [Delivery::Stored]);
+        let maildrop = open_maildrop(&self.store, "dave@example.net");
+        let uids: Vec<_> = maildrop.list().unwrap().iter().map(|entry| entry.uid).collect();
+        assert!(maildrop.delete(&uids).wait().unwrap());
+        octets as u64
     }
 
     /// A third of a mailbox.
@@ -250,7 +268,7 @@ impl Laboratory {
 }
 
 /// How many of so many copies are good, and what is wrong with one that is not.
-fn copies(runs: u64, for_copies: bool) -> (u64, Option<String>) {
+fn copies(runs: u64, for_copies: Option<u64>) -> (u64, Option<String>) {
     let (mut good, mut wrong) = (0, None);
     for seed in 0..runs {
         let mut laboratory = Laboratory::new(seed, for_copies);
@@ -268,13 +286,107 @@ fn copies(runs: u64, for_copies: bool) -> (u64, Option<String>) {
 #[test]
 fn a_copy_made_within_the_window_is_good() {
     let runs = std::env::var("COPIES").ok().and_then(|runs| runs.parse().ok()).unwrap_or(4);
-    let (good, wrong) = copies(runs, true);
+    let (good, wrong) = copies(runs, ENOUGH);
     assert_eq!((good, wrong), (runs, None));
 }
 
 #[test]
 fn without_the_window_copies_are_bad() {
-    let (good, wrong) = copies(6, false);
+    let (good, wrong) = copies(6, None);
     assert!(good <= 3, "{good} of 6 are good");
     assert!(wrong.is_some());
+}
+
+/// The clock stands still, so that nothing is ever kept long enough.
+#[test]
+fn what_is_kept_for_copies_has_a_bound() {
+    const BOUND: u64 = 20 << 20;
+    let mut laboratory = Laboratory::new(1, Some(BOUND));
+    (0..20).for_each(|_| laboratory.second());
+    let long_ago = laboratory.store.copy_window();
+    assert_eq!(long_ago.good_below.as_secs(), GOOD_BELOW);
+    let mut retired = 0;
+    while retired < 6 * BOUND {
+        retired += laboratory.store_and_delete(800_000);
+        checkpoint(&laboratory.store);
+        let kept = laboratory.store.copy_window().kept_octets;
+        // An eighth of the file may be more.
+        let bound = BOUND.max(laboratory.disk.disk.file_len() / 8);
+        assert!(kept <= bound, "{kept} of {bound}");
+    }
+    assert!(laboratory.store.copy_window().good_below.as_secs() < GOOD_BELOW);
+    let used = laboratory.disk.disk.file_len() - format::Extent::FIRST.at() - format::AHEAD_MIN;
+    assert!(used < format::AHEAD_MIN + 3 * BOUND, "{used}");
+    assert_clean(&laboratory.store);
+    // It recovers when there is less to do.
+    for _ in 0..130 {
+        laboratory.seconds.fetch_add(1, Ordering::AcqRel);
+        laboratory.deliver();
+        checkpoint(&laboratory.store);
+    }
+    assert_eq!(laboratory.store.copy_window().good_below.as_secs(), GOOD_BELOW);
+}
+
+#[test]
+fn on_a_full_disk_mail_comes_before_copies() {
+    let disk = Arc::new(SimulatedDisk::default());
+    // On this disk what is given back between other octets makes no room elsewhere, so the index has to have its own first.
+    disk.set_room(Some(format::Extent::FIRST.plus(26).at()));
+    let mut laboratory = Laboratory::on(disk, 2, ENOUGH);
+    (0..15).for_each(|_| laboratory.second());
+    let store = &laboratory.store;
+    let dave = "dave@example.net";
+    let mut number = 0;
+    let mut fill = || {
+        let before = number;
+        let mut store_one = || {
+            number += 1;
+            deliver(store, &[dave], format!("{number}{}", "x".repeat(300_000)).as_bytes())
+        };
+        while store_one() == [Delivery::Stored] {}
+        number - before
+    };
+    assert!(fill() > 10);
+    for _ in 0..2 {
+        let maildrop = open_maildrop(store, dave);
+        let uids: Vec<_> = maildrop.list().unwrap().iter().map(|entry| entry.uid).collect();
+        assert!(maildrop.delete(&uids).wait().unwrap());
+        drop(maildrop);
+        let filled = fill();
+        assert!(filled > 10, "{filled}: a copy might have needed it");
+        assert_eq!(store.copy_window().good_below.as_secs(), 0);
+    }
+    assert_clean(store);
+}
+
+/// Of a store with much mail, 600 deliveries in 20 checkpoints.
+#[test]
+fn the_index_grows_little_while_a_backup_or_a_copy_is_made() {
+    let growth = |for_copies, is_backed_up: bool| {
+        let mut laboratory = Laboratory::new(3, for_copies);
+        let letters: Vec<Letter> = (0..3000).map(|tag| letter(MAILBOXES[0], tag)).collect();
+        let text = text(b"much mail");
+        let stored = laboratory.store.write(move |tx| tx.deliver(&text, &letters, UnixTime(1))).wait();
+        assert_eq!(stored.unwrap().len(), 3000);
+        checkpoint(&laboratory.store);
+        let index_len = |store: &Store| store.read().unwrap().container().index_len();
+        let before = index_len(&laboratory.store);
+        let held = is_backed_up.then(|| laboratory.store.read_at_checkpoint().wait().unwrap());
+        for _ in 0..20 {
+            laboratory.seconds.fetch_add(1, Ordering::AcqRel);
+            (0..30).for_each(|_| laboratory.deliver());
+            checkpoint(&laboratory.store);
+        }
+        drop(held);
+        index_len(&laboratory.store) - before
+    };
+    let usual = growth(None, false);
+    // Each checkpoint writes some thirty pages of 4 KiB anew, and the lists of those that are not free yet.
+    for (for_copies, is_backed_up) in [(None, true), (ENOUGH, false), (ENOUGH, true)] {
+        let growth = growth(for_copies, is_backed_up);
+        assert!(
+            growth <= usual + (10 << 20),
+            "{growth}, and {usual} without ({for_copies:?}, {is_backed_up})"
+        );
+    }
 }

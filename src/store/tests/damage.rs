@@ -233,7 +233,7 @@ fn use_it(store: &Store) {
         store.write(|tx| tx.add_domain(&"more.example".parse().unwrap(), UnixTime(1))).wait().err(),
         store.write(|tx| tx.add_mailbox(&address("new@example.com"), credential(), UnixTime(1))).wait().err(),
         delete_all(store, ANN).err(),
-        store.write(|tx| tx.remove_domain(&"example.com".parse().unwrap())).wait().err(),
+        store.write(|tx| tx.remove_domain(&"example.com".parse().unwrap(), UnixTime(1))).wait().err(),
     ];
     for fault in outcomes.into_iter().flatten() {
         assert!(!fault.to_string().contains("see the message before"), "a panic: {fault}");

@@ -83,7 +83,7 @@ fn a_message_of_ours_that_comes_back_is_known_by_its_id() {
 fn an_id_goes_with_its_message_and_its_mailbox() {
     let store = store_with(&[ANN], Arc::new(SimulatedDisk::default()));
     take_in(&store, &[import("one", Some("a"), 0)]);
-    let removed = store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap();
+    let removed = store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap();
     assert!(removed.is_ok());
     add_mailbox(&store, ANN);
     assert_eq!(take_in(&store, &[import("one", Some("a"), 0)]), [Imported::Stored]);

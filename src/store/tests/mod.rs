@@ -8,14 +8,17 @@ mod damage;
 mod data_file;
 mod faults;
 mod flips;
+mod golden;
 mod histories;
 mod import;
 mod log;
+mod log_faults;
 mod model;
 mod placing;
 mod quota;
 mod recovery;
 mod salvage;
+mod undelete;
 mod workload;
 
 use super::file::container::{self, Container};
@@ -63,13 +66,19 @@ fn credential() -> Credential {
     Credential { version: 0, verifier: Verifier::of_nobody([0; 16]), sealed: None }
 }
 
-/// A store with the given mailboxes, on a new simulated disk.
+/// A store with the given mailboxes, on a new simulated disk. What is deleted in it is gone.
 fn store_with(mailboxes: &[&str], disk: Arc<SimulatedDisk>) -> Store {
     let store = Store::create_on(disk).unwrap();
+    keep_deleted(&store, "0");
     for mailbox in mailboxes {
         add_mailbox(&store, mailbox);
     }
     store
+}
+
+/// For how many days what is deleted can come back.
+fn keep_deleted(store: &Store, days: &'static str) {
+    store.write(move |tx| tx.set_setting("undelete", Some(days))).wait().unwrap();
 }
 
 fn add_mailbox(store: &Store, mailbox: &str) {

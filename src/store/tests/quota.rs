@@ -78,9 +78,15 @@ fn deleting_a_mailbox_takes_its_mail_from_the_sum() {
         set_quota(&store, mailbox, BOB, None);
         deliver(&store, &[mailbox], b"some mail");
     }
-    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap().is_ok());
+    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap().is_ok());
     assert_eq!(used(&store, BOB), Some(octets_of(&store, BOB)));
-    assert!(store.write(|tx| tx.remove_domain(&"example.com".parse().unwrap())).wait().unwrap().is_ok());
+    assert!(
+        store
+            .write(|tx| tx.remove_domain(&"example.com".parse().unwrap(), UnixTime(1)))
+            .wait()
+            .unwrap()
+            .is_ok()
+    );
     assert_eq!(used(&store, BOB), None);
     assert_clean(&store);
 }

@@ -33,6 +33,22 @@ fn full(disk: &Arc<SimulatedDisk>) {
     assert_eq!(import.wait().unwrap(), Ok(vec![Imported::Stored]));
     deliver(&store, &[ANN, BOB], b"of both");
     deliver(&store, &[BOB], &[b'x'; 70_000]);
+    leave_deleted(&store);
+}
+
+/// A deleted message, mailbox and domain, all of which can come back.
+fn leave_deleted(store: &Store) {
+    const CAROL: &str = "carol@example.net";
+    keep_deleted(store, "7");
+    add_mailbox(store, CAROL);
+    deliver(store, &[CAROL], b"deleted");
+    deliver(store, &[CAROL], b"in a deleted mailbox");
+    let maildrop = open_maildrop(store, CAROL);
+    assert!(maildrop.delete(&[maildrop.list().unwrap()[0].uid]).wait().unwrap());
+    drop(maildrop);
+    let domain = address(CAROL).domain;
+    store.write(move |tx| tx.remove_domain(&domain, UnixTime(1))).wait().unwrap().unwrap();
+    keep_deleted(store, "0");
 }
 
 fn salvaged(damaged: Arc<SimulatedDisk>) -> (Store, RepairReport) {
@@ -72,7 +88,7 @@ fn a_salvage_reads_the_log() {
     assert_eq!(expected.each_ref().map(Vec::len), [2, 3]);
     let before = damaged.octets();
     let report = Store::check_damaged_on(damaged.clone()).unwrap();
-    assert_eq!((report.mailboxes, report.messages), (3, 5));
+    assert_eq!((report.mailboxes, report.messages), (3, 6));
     assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
     let (store, report) = salvaged(damaged.clone());
     assert!(damaged.octets() == before, "the damaged file was changed");

@@ -3,6 +3,7 @@
 //! It works on one snapshot, so a store can be checked while it is being served. Texts and messages are gone through once
 //! each, by several threads. In memory is what is known of each text, about a hundred octets.
 
+use super::deleted;
 use crate::address::{Address, Domain};
 use crate::store::file::disk::{DataFile, Disk};
 use crate::store::file::format::BLOB_ALIGN;
@@ -187,6 +188,9 @@ impl<'a> Check<'a> {
                 Err(_) => self.report.find(format!("the row of mailbox {name} cannot be read")),
             }
         }
+        for mailbox in deleted::removed_mailboxes(self.snapshot, |what| self.report.find(what))? {
+            self.add_owner(format!("deleted {}", mailbox.address), mailbox.id.into(), Some(REMOVED))?;
+        }
         Ok(())
     }
 
@@ -211,6 +215,7 @@ impl<'a> Check<'a> {
         let texts = self.texts()?;
         let seen: Vec<AtomicU32> = std::iter::repeat_with(AtomicU32::default).take(texts.len()).collect();
         self.messages(&texts, &seen)?;
+        self.deleted_messages(&texts, &seen)?;
         for (text, seen) in texts.iter().zip(seen) {
             let (text, seen) = (text, seen.into_inner());
             let id = text.id;
@@ -222,6 +227,24 @@ impl<'a> Check<'a> {
             }
         }
         self.texts = texts;
+        Ok(())
+    }
+
+    /// Deleted messages that can come back have their texts too.
+    fn deleted_messages(&mut self, texts: &[SeenText], seen: &[AtomicU32]) -> Result<(), Fault> {
+        let mut found = Vec::new();
+        let each = |message: &MessageRow, name: &str| {
+            let Ok(index) = texts.binary_search_by_key(&message.text, |text| text.id) else {
+                found.push(format!("{name} has no text"));
+                return;
+            };
+            count_reference(&seen[index]);
+            if texts[index].is_of_another_length(message) {
+                found.push(format!("the size of {name} is wrong"));
+            }
+        };
+        deleted::deleted_messages(self.snapshot, each, |what| self.report.find(what))?;
+        found.into_iter().for_each(|what| self.report.find(what));
         Ok(())
     }
 
@@ -357,7 +380,7 @@ impl<'a> Check<'a> {
             of_it.octets = of_it.octets.saturating_add(owner.seen.octets);
             of_it.octets_without_utf8 =
                 of_it.octets_without_utf8.saturating_add(owner.seen.octets_without_utf8);
-            if let Some(domain) = owner.domain {
+            if let Some(domain) = owner.domain.filter(|domain| *domain != REMOVED) {
                 let of_domain = expected.entry(domain.into()).or_default();
                 of_domain.messages += owner.seen.messages;
                 of_domain.octets = of_domain.octets.saturating_add(owner.seen.octets);
@@ -479,6 +502,9 @@ impl<'a> Check<'a> {
 /// Of a mailbox whose domain is gone: no domain has it, since ids begin with 1.
 const NO_DOMAIN: DomainId = DomainId(OwnerId(0));
 
+/// Of a deleted mailbox: it counts for no domain. No domain has the id, which is never given out.
+const REMOVED: DomainId = DomainId(OwnerId(u32::MAX));
+
 /// A text, in little memory: there may be many millions.
 struct SeenText {
     id: TextId,
@@ -488,6 +514,18 @@ struct SeenText {
     content_octets: Option<u64>,
     /// A count that is beyond this is wrong in any case.
     references: u32,
+}
+
+impl SeenText {
+    /// Whether a message of this text has another size than it says; unknown where the text is not whole.
+    fn is_of_another_length(&self, row: &MessageRow) -> bool {
+        self.content_octets.is_some_and(|octets| row.octets != octets + row.prefix.len() as u64)
+    }
+}
+
+/// Counts one message more. More than can be counted is not what the text's row says either.
+fn count_reference(seen: &AtomicU32) {
+    let _ = seen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| seen.checked_add(1));
 }
 
 /// What one thread finds in a stretch of messages.
@@ -532,13 +570,8 @@ impl Part<'_> {
             self.report.find(format!("message {sequence} of {} has no text", self.name_of(mailbox)));
             return;
         };
-        // More than it can count is not what the text's row says either.
-        let _ =
-            self.seen[index].fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| seen.checked_add(1));
-        if self.texts[index]
-            .content_octets
-            .is_some_and(|octets| row.octets != octets + row.prefix.len() as u64)
-        {
+        count_reference(&self.seen[index]);
+        if self.texts[index].is_of_another_length(row) {
             self.report.find(format!("the size of message {sequence} of {} is wrong", self.name_of(mailbox)));
         }
     }

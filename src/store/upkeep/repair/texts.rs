@@ -7,6 +7,7 @@ use crate::store::file::space::{Run, footprint};
 use crate::store::index::Fault;
 use crate::store::index::rows::{MessageRow, Row, TextRow};
 use crate::store::index::types::{MailboxId, OwnerId, TextId};
+use crate::store::upkeep::deleted::{Deleted, repair_deleted};
 use crate::store::upkeep::progress::Stage;
 use crate::store::upkeep::reading::{self, Listed, Reading};
 use crate::wire::{self, Receiver};
@@ -153,6 +154,23 @@ impl Repair<'_, '_> {
             self.tables.messages.insert(key, &row.to_row()[..])?;
         }
         owner.counts.octets_without_utf8 += row.octets_without_utf8();
+        Ok(())
+    }
+
+    /// The same for deleted messages that can come back.
+    pub fn deleted_messages(&mut self, texts: &mut Texts) -> Result<(), Fault> {
+        let gone = repair_deleted(&mut self.tables, |row| {
+            let Some(text) = texts.get_mut(&row.text) else { return Deleted::Lost };
+            text.row.references += 1;
+            let octets = text.content_octets + row.prefix.len() as u64;
+            match octets != row.octets || text.has_changed && row.surrogate_octets.is_some() {
+                true => Deleted::Changed(MessageRow { octets, surrogate_octets: None, ..row.clone() }),
+                false => Deleted::Kept,
+            }
+        })?;
+        if gone > 0 {
+            self.report.mend(format!("{gone} deleted messages cannot be brought back any more"));
+        }
         Ok(())
     }
 
