@@ -1,11 +1,13 @@
 //! Measurements on the real thing: a data file on the disk of `$TMPDIR`, every commit durable. They print figures and
 //! demand nothing. `cargo bench --features bench --bench store`
 
+mod upkeep;
+
 use crate::address::Address;
 use crate::auth::password::{Credential, Verifier};
-use crate::store::{Letter, Maildrop, Progress, Store};
+use crate::store::{Incoming, Letter, Maildrop, Progress, Store, UnixTime};
 use crate::verdict::Login;
-use crate::wire::{LineEnds, Receiver, Text};
+use crate::wire::{LineEnds, Receiver};
 use std::cell::Cell;
 use std::time::Instant;
 
@@ -15,8 +17,22 @@ const MAILBOX_LARGE: u64 = 100_000;
 const STORE_LARGE: u64 = 1_000_000;
 const DELETED_AT_ONCE: usize = 10_000;
 
-/// Deliveries, logins, lists and deletions, with few messages and with many.
+/// What is measured, by the first argument; without one it is [`small_and_large`].
 pub fn store() {
+    // Cargo adds its own.
+    let typed: Vec<String> = std::env::args().skip(1).filter(|typed| typed != "--bench").collect();
+    match typed.split_first() {
+        None => small_and_large(),
+        Some((what, typed)) => match (what.as_str(), upkeep::arguments(typed)) {
+            ("upkeep", Some((file, messages))) => upkeep::run(&file, messages),
+            ("fill", Some((file, messages))) => upkeep::fill(&file, messages),
+            _ => eprintln!("upkeep FILE MESSAGES, fill FILE MESSAGES, or nothing"),
+        },
+    }
+}
+
+/// Deliveries, logins, lists and deletions, with few messages and with many.
+fn small_and_large() {
     let directory = std::env::temp_dir().join(format!("pop3svc-bench-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory can be made in the temporary one");
     let path = directory.join("winpop.db");
@@ -89,7 +105,7 @@ fn one_by_one(store: &Store, recipient: &str, first: u64) {
                         let number = next.replace(next.get() + 1);
                         let (text, letters) = (text(number, 1000), [letter(recipient, number)]);
                         store
-                            .write(move |tx| tx.deliver(&text, &letters, 1))
+                            .write(move |tx| tx.deliver(&text, &letters, UnixTime(1)))
                             .await
                             .expect("it can be written");
                     }
@@ -112,7 +128,7 @@ fn fill(store: &Store, recipient: &str, first: u64, count: u64) {
             .collect();
         let filled = store.write(move |tx| {
             for (text, letters) in &messages {
-                tx.deliver(text, letters, 1)?;
+                tx.deliver(text, letters, UnixTime(1))?;
             }
             Ok(())
         });
@@ -120,12 +136,12 @@ fn fill(store: &Store, recipient: &str, first: u64, count: u64) {
     }
 }
 
-fn text(number: u64, octets: usize) -> Text {
+fn text(number: u64, octets: usize) -> Incoming {
     let mut receiver = Receiver::content(LineEnds::Normalise, u64::MAX);
     let mut content = format!("Subject: {number}\n\n").into_bytes();
     content.resize(octets, b'x');
     receiver.push(&content);
-    receiver.finish().unwrap_or_else(|_| panic!("it is no longer than is allowed"))
+    receiver.finish().unwrap_or_else(|_| panic!("it is no longer than is allowed")).into()
 }
 
 fn letter(recipient: &str, number: u64) -> Letter {
@@ -144,11 +160,11 @@ fn open(store: &Store, mailbox: &str) -> Maildrop {
 fn add_mailbox(store: &Store, mailbox: &str) {
     let mailbox = address(mailbox);
     let added = store.write(move |tx| {
-        let _ = tx.add_domain(&mailbox.domain, 1)?;
+        let _ = tx.add_domain(&mailbox.domain, UnixTime(1))?;
         tx.add_mailbox(
             &mailbox,
             Credential { version: 0, verifier: Verifier::of_nobody([0; 16]), sealed: None },
-            1,
+            UnixTime(1),
         )
     });
     assert_eq!(added.wait().expect("it can be written"), Ok(()));

@@ -42,6 +42,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn view(&self, at: u64, len: usize) -> io::Result<View>;
     fn usage(&self) -> io::Result<DiskUsage>;
     fn identity(&self) -> io::Result<Identity>;
+    /// What the store is to get wrong on this disk.
+    #[cfg(test)]
+    fn mutant(&self) -> super::simulated::Mutant {
+        super::simulated::Mutant::None
+    }
 }
 
 /// What no copy of a file has in common with it, and what stays when it is renamed or the machine starts again (the

@@ -125,6 +125,11 @@ impl Disk for Overlay {
         self.disk.usage()
     }
 
+    #[cfg(test)]
+    fn mutant(&self) -> super::simulated::Mutant {
+        self.disk.mutant()
+    }
+
     fn identity(&self) -> io::Result<Identity> {
         self.disk.identity()
     }

@@ -34,6 +34,19 @@ enum Event {
     },
 }
 
+/// Something that the store does not do right, to show that the crash tests find it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mutant {
+    #[default]
+    None,
+    /// A record of the log is not durable when its transaction is answered.
+    LogNotSynced,
+    /// What a text leaves is used again although the log may write the text there once more.
+    SpaceReusedBeforeCheckpoint,
+    /// A text that is too long for the log is not durable before the record that names it.
+    LongTextsNotSynced,
+}
+
 #[derive(Debug, Default)]
 pub struct SimulatedDisk {
     state: Mutex<State>,
@@ -58,8 +71,7 @@ struct State {
     once: bool,
     /// Whether anything has failed since that was set.
     failed: bool,
-    /// A mutant of the store: durable writes are not.
-    forgets_durable_writes: bool,
+    mutant: Mutant,
     /// Whether reads fail too while the disk fails.
     unreadable: bool,
     /// Which file this is.
@@ -173,9 +185,20 @@ impl SimulatedDisk {
         state.unreadable = true;
     }
 
-    /// Breaks what the log relies on, to show that the crash tests find it.
-    pub fn forget_durable_writes(&self) {
-        self.lock().forgets_durable_writes = true;
+    /// From now on the store gets this wrong on the disk, and not on what is found after a crash.
+    pub fn set_mutant(&self, mutant: Mutant) {
+        self.lock().mutant = mutant;
+    }
+
+    /// Drops what was recorded, to save memory: no crash before now can be asked for.
+    pub fn forget_events(&self) {
+        let mut state = self.lock();
+        state.events.clear();
+        state.initial = state.image.clone();
+    }
+
+    pub fn is_durable_write(&self, event: usize) -> bool {
+        matches!(self.lock().events.get(event), Some(Event::Durable { .. }))
     }
 
     /// A disk with the same octets, that records from now on.
@@ -409,7 +432,7 @@ impl Disk for SimulatedDisk {
 
     fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         let octets = octets.into();
-        let is_durable = !self.lock().forgets_durable_writes;
+        let is_durable = self.lock().mutant != Mutant::LogNotSynced;
         self.change(if is_durable { Event::Durable { at, octets } } else { Event::Write { at, octets } })
     }
 
@@ -424,6 +447,10 @@ impl Disk for SimulatedDisk {
         let mut octets = vec![0; len];
         self.read_at(at, &mut octets)?;
         Ok(View::Copied(octets))
+    }
+
+    fn mutant(&self) -> Mutant {
+        self.lock().mutant
     }
 
     fn usage(&self) -> io::Result<DiskUsage> {

@@ -333,6 +333,11 @@ impl Space {
     /// system.
     pub fn release(&mut self, container: &Container, horizon: u64) {
         let oldest = self.pins.oldest().min(self.checkpoint).min(horizon);
+        #[cfg(test)]
+        let oldest = match container.disk().mutant() {
+            super::simulated::Mutant::SpaceReusedBeforeCheckpoint => self.pins.oldest(),
+            _ => oldest,
+        };
         let mut released = Runs::default();
         while let Some(&(moment, at)) = self.waiting.front()
             && moment < oldest

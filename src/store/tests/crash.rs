@@ -4,25 +4,38 @@
 //! and an arbitrary subset of the sectors and length changes since. Each such disk must open, be clean, hold what was
 //! acknowledged before the cut, and take more mail.
 //!
-//! That these tests can fail was shown by breaking the store on purpose. Found at once: a one-phase commit, texts written after
-//! the commit, space used again before the checkpoint, long texts that were not synced, a superblock left out or written after the sync, runs used again in the transaction that retired them,
-//! a hole punched a page too wide, and failed syncs not made up for.
+//! That these tests can fail is shown by mutants of the store, three of them for good (`Mutant`; one is tried in `log.rs`). Found at once when they were
+//! tried: a one-phase commit, texts written after the commit, a superblock left out or written after the sync, runs used
+//! again in the transaction that retired them, a hole punched a page too wide, and failed syncs not made up for.
 
 use super::workload::{MAILBOXES, Workload, body_number};
 use super::*;
+use crate::store::file::simulated::Mutant;
 use std::collections::BTreeSet;
 
 /// How often the power is cut at each of the two syncs that follow a superblock.
 const CUTS_AT_A_SUPERBLOCK: usize = 8;
 
-/// Cuts the power at moments between two events, and looks at what is left each time.
-fn cut_the_power(workload: &Workload, begin: usize, cuts: usize, rng: &mut fastrand::Rng) {
+/// Cuts the power at moments between two events, and looks at what is left each time. Returns how many cuts that were.
+fn cut_the_power(workload: &Workload, begin: usize, cuts: usize, rng: &mut fastrand::Rng) -> usize {
     let disk = &workload.disk;
     let end = disk.events();
     let syncs: Vec<usize> = (begin..end).filter(|event| disk.is_sync(*event)).collect();
-    // One half of the moments are anywhere, the other just before a sync.
+    // A third of the moments are anywhere, another just before a sync, and the last in what is written for a checkpoint.
     let mut moments: Vec<usize> = (0..cuts)
-        .map(|_| if rng.bool() { rng.usize(begin..=end) } else { syncs[rng.usize(..syncs.len())] })
+        .map(|_| {
+            let nth = rng.usize(..syncs.len());
+            let sync = syncs[nth];
+            match rng.u8(..3) {
+                0 => rng.usize(begin..=end),
+                1 => sync,
+                _ => {
+                    let from = if nth > 0 { syncs[nth - 1] } else { begin };
+                    let last_record = (from..sync).rev().find(|event| disk.is_durable_write(*event));
+                    rng.usize(last_record.unwrap_or(from)..=sync)
+                }
+            }
+        })
         .collect();
     for superblock in (begin..end).filter(|event| disk.writes_into(*event, format::SUPERBLOCKS)) {
         for sync in syncs.iter().filter(|sync| **sync > superblock).take(2) {
@@ -31,6 +44,7 @@ fn cut_the_power(workload: &Workload, begin: usize, cuts: usize, rng: &mut fastr
     }
     moments.sort_unstable();
     let mut replay = disk.replay();
+    let count = moments.len();
     for cut in moments {
         let survival = [0.5, 0.05, 0.95, 1.0, 0.0][rng.usize(..5)];
         let when = format!("cut {cut} of {begin}..{end}, survival {survival}");
@@ -38,10 +52,11 @@ fn cut_the_power(workload: &Workload, begin: usize, cuts: usize, rng: &mut fastr
         let store = Store::open_on(found).unwrap_or_else(|e| panic!("{when}: {e}"));
         look_at(&store, workload, cut, &when);
     }
+    count
 }
 
 fn look_at(store: &Store, workload: &Workload, cut: usize, when: &str) {
-    let report = store.check(&Progress::default()).unwrap();
+    let report = store.check(&Progress::default()).unwrap_or_else(|e| panic!("{when}: {e}"));
     assert!(report.is_clean(), "{when}: {:#?}", report.findings);
     for (index, mailbox) in MAILBOXES.iter().enumerate() {
         let (must, may) = workload.expectations(index, cut);
@@ -118,19 +133,99 @@ fn cuts_during_recovery_lose_nothing_either() {
     assert!(recoveries > 8, "the log had something to recover only {recoveries} times");
 }
 
-/// The control: a log that is not synced loses mail, or brings it back, and the cuts above would show it.
-#[test]
-#[should_panic(expected = "cut ")]
-fn cuts_find_a_log_that_is_not_synced() {
+/// Whether the cuts find what a mutant of the store does wrong. Whatever they say of it has the cut in front.
+fn cuts_find(mutant: Mutant, steps: usize, cuts: usize) {
     let mut rng = fastrand::Rng::with_seed(20260104);
     let mut workload = Workload::begin();
-    workload.disk.forget_durable_writes();
+    workload.disk.set_mutant(mutant);
     let begin = workload.disk.events();
-    for _ in 0..60 {
+    for _ in 0..steps {
         workload.step(&mut rng);
     }
     workload.end();
-    cut_the_power(&workload, begin, 300, &mut rng);
+    cut_the_power(&workload, begin, cuts, &mut rng);
+}
+
+#[test]
+#[should_panic(expected = "cut ")]
+fn cuts_find_a_log_that_is_not_synced() {
+    cuts_find(Mutant::LogNotSynced, 60, 300);
+}
+
+#[test]
+#[should_panic(expected = "cut ")]
+fn cuts_find_long_texts_that_are_not_synced() {
+    cuts_find(Mutant::LongTextsNotSynced, 120, 1000);
+}
+
+/// The disk fails, the process ends, and the next one finds in the page cache what never reached the disk.
+#[test]
+fn a_cut_after_a_service_that_could_not_sync_was_started_again_loses_nothing() {
+    let mut failed = 0;
+    for operations in (0..60).step_by(3) {
+        let disk = Arc::new(SimulatedDisk::recording());
+        let mut store = store_with(&[MAILBOXES[0]], disk.clone());
+        // Long rows, so that the index grows by extents, which stand in the superblock.
+        let mut expected = 0;
+        let grow = |store: &Store, count: usize| {
+            let fields = format!("Received: {}\r\n", "x".repeat(40_000)).into_bytes();
+            let letters: Vec<_> =
+                (0..count).map(|_| Letter { prefix: fields.clone(), ..letter(MAILBOXES[0], 1) }).collect();
+            store.write(move |tx| tx.deliver(&text(b"long rows"), &letters, UnixTime(1))).wait().is_ok()
+        };
+        for _ in 0..3 {
+            expected += if grow(&store, 6) { 6 } else { 0 };
+        }
+        disk.fail_after(Some(operations));
+        let _ = store.read_at_checkpoint().wait();
+        failed += usize::from(disk.has_failed());
+        drop(store);
+        disk.fail_after(None);
+        store = Store::open_on(disk.clone()).unwrap();
+        expected += if grow(&store, 3) { 3 } else { 0 };
+        checkpoint(&store);
+        let (cut, mut rng) = (disk.events(), fastrand::Rng::with_seed(operations));
+        for survival in [0.0, 0.5, 1.0] {
+            let when = format!("cut after {operations} operations, survival {survival}");
+            let found = disk.replay().crash(cut, survival, &mut rng);
+            let found = Store::open_on(Arc::new(found)).unwrap_or_else(|e| panic!("{when}: {e}"));
+            assert_clean(&found);
+            assert_eq!(open_maildrop(&found, MAILBOXES[0]).totals().messages, expected, "{when}");
+        }
+    }
+    assert!(failed > 5, "only {failed} checkpoints failed");
+}
+
+/// As many cuts as one wants, of workloads of one's own: `POP3SVC_CUTS` and `POP3SVC_SEED` say how many and which.
+#[test]
+fn power_cuts_by_number_and_seed_lose_nothing() {
+    let given = |name: &str| std::env::var(name).ok().map(|typed| typed.parse::<u64>().expect("a number"));
+    let asked = given("POP3SVC_CUTS");
+    let (cuts, seed) = (asked.unwrap_or(60), given("POP3SVC_SEED").unwrap_or(1));
+    let mut done = 0;
+    for round in 0.. {
+        let seed_of_round = seed.wrapping_mul(1_000_003).wrapping_add(round);
+        let mut rng = fastrand::Rng::with_seed(seed_of_round);
+        let mut workload = Workload::begin();
+        let begin = workload.disk.events();
+        let now = (cuts - done).min(2500);
+        for _ in 0..(now / 8).clamp(20, 320) {
+            if rng.u8(..16) == 0 {
+                workload.disk.fail_after(Some(rng.u64(..60)));
+                workload.step(&mut rng);
+                workload.disk.fail_after(None);
+            }
+            workload.step(&mut rng);
+        }
+        workload.end();
+        done += cut_the_power(&workload, begin, now as usize, &mut rng) as u64;
+        if asked.is_some() {
+            println!("{done} cuts, the last workload by seed {seed_of_round}");
+        }
+        if done >= cuts {
+            return;
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::file::format::LOG_AT;
+use crate::store::file::simulated::Mutant;
 
 const ANN: &str = "ann@example.com";
 
@@ -118,7 +119,18 @@ fn a_flipped_octet_in_any_page_of_the_log_is_found() {
 /// The log has a short text where a long one lies by then: it must not be written over that.
 #[test]
 fn a_long_text_does_not_take_the_place_of_a_short_one_that_the_log_still_has() {
+    long_texts_after_short_ones(Mutant::None);
+}
+
+#[test]
+#[should_panic]
+fn space_that_is_used_again_before_the_checkpoint_would_be_found() {
+    long_texts_after_short_ones(Mutant::SpaceReusedBeforeCheckpoint);
+}
+
+fn long_texts_after_short_ones(mutant: Mutant) {
     let disk = Arc::new(SimulatedDisk::default());
+    disk.set_mutant(mutant);
     let store = store_with(&[ANN], disk.clone());
     for round in 0..12 {
         deliver(&store, &[ANN], format!("short {round} {}", "s".repeat(60_000)).as_bytes());

@@ -12,6 +12,7 @@ mod golden;
 mod histories;
 mod import;
 mod log;
+mod log_faults;
 mod model;
 mod quota;
 mod recovery;

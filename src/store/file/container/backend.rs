@@ -138,7 +138,15 @@ impl Container {
             let mut space = self.lock();
             let space = &mut *space;
             space.sums.write_changed(&*self.disk, &space.block.map)?;
-            if space.changes != space.durable_changes {
+            let is_changed = space.changes != space.durable_changes;
+            if let Some((slot, block)) = &space.unsure {
+                self.disk.write_at(*slot, block)?;
+                // The next one takes the place of the one before it, which may be the only one that is durable.
+                if is_changed {
+                    self.disk.sync().inspect_err(|_| self.sync_failed.store(true, Ordering::Release))?;
+                }
+            }
+            if is_changed {
                 space.block.sequence += 1;
                 let slot = SLOTS[(space.block.sequence % 2) as usize];
                 self.disk.write_at(slot, &space.block.encode()?)?;
@@ -149,6 +157,7 @@ impl Container {
         self.sync_failed.fetch_or(synced.is_err(), Ordering::AcqRel);
         synced?;
         let mut space = self.lock();
+        space.unsure = None;
         space.durable_changes = space.durable_changes.max(changes);
         let freed: Vec<Extent> = space.dropped.drain(..dropped).collect();
         for extent in &freed {

@@ -1,0 +1,126 @@
+//! A large store from its making to its care: what is opened after a kill, a long UIDL, check, backup and repair, each with
+//! nothing of the file in memory. `cargo bench --features bench --bench store -- upkeep FILE MESSAGES`
+//!
+//! FILE is made where it is not there yet, by another process, which is killed while it takes mail.
+
+use super::{add_mailbox, letter, one_by_one, open, text, time};
+use crate::store::{Progress, Store, UnixTime};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const OCTETS: usize = 1000;
+const MAILBOXES: u64 = 100;
+/// The mailbox with as many messages as a UIDL is measured with.
+const LARGE: &str = "large@example.com";
+const LARGE_MESSAGES: u64 = 100_000;
+const FILLED: &str = "filled";
+const MESSAGES_A_TRANSACTION: u64 = 1000;
+
+/// Measures.
+pub fn run(path: &Path, messages: u64) {
+    if !path.exists() {
+        make_and_kill(path, messages);
+    }
+    forget_pages(path);
+    let store = time("open, nothing in memory", 1, || Store::open(path).unwrap_or_else(|e| panic!("{e}")));
+    println!("  {:?}", store.disk_usage().expect("it can be asked"));
+    drop(store);
+    forget_pages(path);
+    let store = Store::open(path).unwrap_or_else(|e| panic!("{e}"));
+    let listed = LARGE_MESSAGES.min(messages / 2);
+    time("UIDL, nothing in memory", listed, || {
+        assert_eq!(open(&store, LARGE).list().expect("it can be read").len() as u64, listed);
+    });
+    forget_pages(path);
+    let report = time("check while it is open", messages, || store.check(&Progress::default()));
+    println!("  {} findings", report.expect("it can be read").findings_total);
+    forget_pages(path);
+    let copy = path.with_extension("copy");
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(&copy);
+    let file = file.expect("a file can be made beside it");
+    time("backup", messages, || store.backup(file, &Progress::default()).expect("it can be copied"));
+    drop(store);
+    forget_pages(path);
+    let report = time("check", messages, || Store::check_file(path, &Progress::default()));
+    println!("  {} findings", report.unwrap_or_else(|e| panic!("{e}")).findings_total);
+    forget_pages(&copy);
+    let report = time("check --repair, of the copy", messages, || {
+        Store::repair(&copy, UnixTime(1), &Progress::default())
+    });
+    println!("  {} mended", report.unwrap_or_else(|e| panic!("{e}")).mended_total);
+    std::fs::remove_file(copy).expect("what was made can be removed");
+}
+
+/// Lets another process make the store, and kills it while it takes mail.
+fn make_and_kill(path: &Path, messages: u64) {
+    let this = std::env::current_exe().expect("this program has a name");
+    let mut maker = Command::new(this)
+        .args(["fill".as_ref(), path.as_os_str(), messages.to_string().as_ref()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this program can be run");
+    let told = BufReader::new(maker.stdout.take().expect("it is piped")).lines();
+    for line in told {
+        let line = line.expect("it is text");
+        println!("  {line}");
+        if line == FILLED {
+            break;
+        }
+    }
+    maker.kill().expect("it is ours");
+    maker.wait().expect("it is ours");
+}
+
+/// Makes the store, and delivers to it until it is killed.
+pub fn fill(path: &Path, messages: u64) {
+    let store = Store::create(path).unwrap_or_else(|e| panic!("{e}"));
+    let mailboxes: Vec<String> = (0..MAILBOXES).map(|number| format!("user{number}@example.com")).collect();
+    mailboxes.iter().for_each(|mailbox| add_mailbox(&store, mailbox));
+    add_mailbox(&store, LARGE);
+    let large = LARGE_MESSAGES.min(messages / 2);
+    // Its mail comes among that of others, as it does in a year.
+    let every = messages / large;
+    time("fill", messages, || {
+        let (mut delivered, mut to_large) = (0, 0);
+        while delivered < messages {
+            let numbers = delivered..(delivered + MESSAGES_A_TRANSACTION).min(messages);
+            let mail: Vec<_> = numbers
+                .map(|number| {
+                    let is_to_large = number % every == 0 && to_large < large;
+                    to_large += u64::from(is_to_large);
+                    let mailbox = match is_to_large {
+                        true => LARGE,
+                        false => &mailboxes[(number % MAILBOXES) as usize],
+                    };
+                    (text(number, OCTETS), [letter(mailbox, number)])
+                })
+                .collect();
+            delivered += mail.len() as u64;
+            let filled = store.write(move |tx| {
+                for (text, letters) in &mail {
+                    tx.deliver(text, letters, UnixTime(1))?;
+                }
+                Ok(())
+            });
+            filled.wait().expect("it can be written");
+        }
+    });
+    println!("{FILLED}");
+    for round in 1.. {
+        one_by_one(&store, &mailboxes[0], messages * (round + 1));
+    }
+}
+
+/// Has the system forget what it has of the file in memory.
+fn forget_pages(path: &Path) {
+    let file = File::open(path).expect("it can be opened");
+    file.sync_all().expect("it can be synced");
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("Linux takes the advice");
+}
+
+/// A path and a number, as they were typed.
+pub fn arguments(typed: &[String]) -> Option<(PathBuf, u64)> {
+    Some((typed.first()?.into(), typed.get(1)?.parse().ok()?))
+}

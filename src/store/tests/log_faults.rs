@@ -1,0 +1,181 @@
+//! Faults and full disks while a record is appended, a checkpoint is made, and the log is made part of the index after a
+//! kill: the error is told, nothing that was acknowledged is lost, and the store goes on when the disk does.
+
+use super::*;
+
+const ANN: &str = "ann@example.com";
+/// More changes and syncs than one small transaction makes, and a checkpoint.
+const OPERATIONS: u64 = 24;
+
+/// Delivers a message; whether it was acknowledged.
+fn try_one(store: &Store, number: u64) -> bool {
+    let long = if number.is_multiple_of(4) { 80_000 } else { 0 };
+    match try_deliver(store, &[ANN], format!("number {number} {}", "x".repeat(long)).as_bytes()) {
+        Ok(verdicts) => verdicts == [Delivery::Stored],
+        Err(fault) => {
+            assert!(!fault.to_string().is_empty());
+            false
+        }
+    }
+}
+
+/// Whether the error says that the disk has failed, and nothing else.
+fn is_of_disk(e: &OpenErrorKind) -> bool {
+    matches!(e, OpenErrorKind::Io(_) | OpenErrorKind::Fault(Fault::Io(_)))
+}
+
+/// How many messages there are, in a store that is sound.
+fn count(store: &Store) -> u64 {
+    assert_clean(store);
+    open_maildrop(store, ANN).list().unwrap().len() as u64
+}
+
+/// As it is found after a kill at this moment.
+fn found(disk: &SimulatedDisk) -> Store {
+    Store::open_on(Arc::new(disk.copy())).unwrap()
+}
+
+#[test]
+fn a_fault_while_a_record_is_appended_costs_what_was_refused_at_most() {
+    let mut refused = 0;
+    for operations in 0..OPERATIONS {
+        let disk = Arc::new(SimulatedDisk::default());
+        let store = store_with(&[ANN], disk.clone());
+        assert!(try_one(&store, 1));
+        disk.fail_once_after(operations);
+        let acknowledged = (2..6).filter(|number| try_one(&store, *number)).count() as u64 + 1;
+        refused += 5 - acknowledged;
+        disk.fail_after(None);
+        assert!(try_one(&store, 7), "{operations} operations");
+        let there = count(&store);
+        assert!((acknowledged + 1..=6).contains(&there), "{operations}: {acknowledged} of {there}");
+        assert_eq!(count(&found(&disk)), there, "{operations} operations");
+    }
+    assert!(refused > 3, "only {refused} were refused");
+}
+
+#[test]
+fn a_fault_in_a_checkpoint_loses_nothing_and_the_next_one_makes_up_for_it() {
+    let mut failed = 0;
+    for operations in 0..OPERATIONS {
+        let disk = Arc::new(SimulatedDisk::default());
+        let store = store_with(&[ANN], disk.clone());
+        (1..5).for_each(|number| assert!(try_one(&store, number)));
+        disk.fail_after(Some(operations));
+        failed += u64::from(store.read_at_checkpoint().wait().is_err());
+        // The power goes before the disk is back.
+        assert_eq!(count(&found(&disk)), 4, "{operations} operations");
+        disk.fail_after(None);
+        checkpoint(&store);
+        assert!(try_one(&store, 5));
+        assert_eq!(count(&store), 5, "{operations} operations");
+        assert_eq!(count(&found(&disk)), 5, "{operations} operations");
+    }
+    assert!(failed > 4, "only {failed} checkpoints failed");
+}
+
+#[test]
+fn a_fault_while_the_log_is_replayed_is_told_and_the_next_opening_has_everything() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    checkpoint(&store);
+    (1..7).for_each(|number| assert!(try_one(&store, number)));
+    let mut failed = 0;
+    for operations in 0..2 * OPERATIONS {
+        let after_kill = Arc::new(disk.copy());
+        after_kill.fail_after(Some(operations));
+        match Store::open_on(after_kill.clone()) {
+            Ok(store) => drop(store),
+            Err(e) => {
+                assert!(is_of_disk(&e), "{operations} operations: {e}");
+                failed += 1;
+            }
+        }
+        after_kill.fail_after(None);
+        assert_eq!(count(&Store::open_on(after_kill).unwrap()), 6, "{operations} operations");
+    }
+    assert!(failed > 4, "only {failed} openings failed");
+    let unreadable = Arc::new(disk.copy());
+    unreadable.fail_altogether();
+    assert!(Store::open_on(unreadable.clone()).is_err_and(|e| is_of_disk(&e)));
+    unreadable.fail_after(None);
+    assert_eq!(count(&Store::open_on(unreadable).unwrap()), 6);
+}
+
+/// A full disk refuses mail, and what was taken before can be made part of the index, at a checkpoint and after a kill.
+#[test]
+fn a_full_disk_stands_in_the_way_of_no_checkpoint_and_no_replay() {
+    for extents in 2..6 {
+        let disk = Arc::new(SimulatedDisk::default());
+        let store = store_with(&[ANN], disk.clone());
+        disk.set_room(Some(disk.file_len() + extents * format::EXTENT));
+        let mut stored = 0;
+        for number in 0..400 {
+            stored += u64::from(try_one(&store, number));
+        }
+        assert!(stored > 0 && stored < 400, "{extents} extents: {stored}");
+        let after_kill = Arc::new(disk.copy());
+        after_kill.set_room(Some(after_kill.file_len()));
+        assert_eq!(count(&Store::open_on(after_kill).unwrap()), stored, "{extents} extents");
+        checkpoint(&store);
+        assert_eq!(count(&store), stored);
+        disk.set_room(None);
+        assert!(try_one(&store, 401));
+        assert_eq!(count(&found(&disk)), stored + 1);
+    }
+}
+
+/// What redb's pages of a moment long ago cost while others write, as during a backup.
+#[test]
+fn the_index_grows_by_little_while_a_backup_looks_at_it() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    (1..300).for_each(|number| drop(deliver(&store, &[ANN], format!("kept {number}").as_bytes())));
+    let (pin, snapshot) = store.read_at_checkpoint().wait().unwrap();
+    let before = snapshot.container().index_extents().len();
+    for number in 0..1500 {
+        deliver(&store, &[ANN], format!("then {number}").as_bytes());
+        if number % 10 == 9 {
+            let maildrop = open_maildrop(&store, ANN);
+            let uids: Vec<_> = maildrop.list().unwrap().iter().skip(299).map(|entry| entry.uid).collect();
+            assert!(maildrop.delete(&uids).wait().unwrap());
+        }
+    }
+    let growth = snapshot.container().index_extents().len() - before;
+    drop((pin, snapshot));
+    // Each of the transactions touches a dozen pages; without the log that would be some seventy extents.
+    assert!(growth <= 8, "the index has grown by {growth} extents");
+}
+
+/// One by one, with a checkpoint after forty: what a delivery costs the device does not depend on what is stored.
+/// `POP3SVC_ROWS` says how much that is at most.
+#[test]
+fn what_a_delivery_costs_the_device_is_the_same_however_much_is_stored() {
+    let rows = std::env::var("POP3SVC_ROWS").map_or(4000, |typed| typed.parse().expect("a number"));
+    let mut costs = Vec::new();
+    for stored in [100, rows] {
+        let disk = Arc::new(SimulatedDisk::recording());
+        let store = store_with(&[ANN, "other@example.com"], disk.clone());
+        for from in (0..stored).step_by(200) {
+            let filled = store.write(move |tx| {
+                for number in from..from + 200 {
+                    let letters = [letter("other@example.com", number)];
+                    tx.deliver(&text(format!("stored {number}").as_bytes()), &letters, UnixTime(1))?;
+                }
+                Ok(())
+            });
+            filled.wait().unwrap();
+            disk.forget_events();
+        }
+        checkpoint(&store);
+        let begin = disk.events();
+        for number in 0..40 {
+            deliver(&store, &[ANN], format!("one {number} {}", "y".repeat(1000)).as_bytes());
+        }
+        let (flushes, octets) = disk.work_since(begin);
+        assert!(flushes == 40 && octets <= 40 * 2 * 8192, "{stored}: {flushes} flushes, {octets} octets");
+        checkpoint(&store);
+        costs.push(disk.work_since(begin).1 / 40);
+    }
+    assert!(costs[1] <= costs[0] * 3 / 2 && costs[1] <= 16 << 10, "octets of a delivery: {costs:?}");
+}
