@@ -51,6 +51,7 @@ mod envelope;
 pub mod fuzz;
 mod intake;
 mod keyring;
+mod ldap;
 mod log;
 mod mailroot;
 mod message;
