@@ -37,6 +37,7 @@
 //! - every queue, list, line and wait has a named bound;
 //! - a password is in no log, no `Debug` output, and in the data file only as a verifier or sealed.
 
+mod active_directory;
 mod address;
 mod admin;
 mod auth;

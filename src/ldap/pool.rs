@@ -108,6 +108,13 @@ impl Pool {
         }
     }
 
+    /// The entry of this name itself; `""` is the root, which describes the server (RFC 4512 section 5.1).
+    pub async fn read(&self, dn: &str, attributes: &[&'static str]) -> Result<Option<Entry>, Failure> {
+        let filter = &Filter::Present("objectClass");
+        let request = Request::Search { base: dn, whole_tree: false, filter, attributes, entries_max: 1 };
+        self.ask(&request).await.map(|mut answer| answer.entries.pop())
+    }
+
     /// Whether the directory lets `name` in with this password. An empty one is refused here.
     pub async fn bind(&self, name: &str, password: &str) -> Result<Outcome, Failure> {
         if password.is_empty() || name.is_empty() {

@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 12] = [
     &["address", "message", "nearest", "random", "replace", "units", "user", "verdict"],
     &["envelope", "ldap", "mailroot"],
     &["auth", "settings", "wire"],
-    &["log", "pop3", "smtp", "store"],
+    &["active_directory", "log", "pop3", "smtp", "store"],
     &["intake", "keyring"],
     &["certificate"],
     &["admin"],
