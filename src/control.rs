@@ -36,7 +36,7 @@ use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request};
 
 /// Grows whenever the types in the frames change.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 /// The length that stands in front of a frame.
 pub const LENGTH_OCTETS: usize = 4;
 /// What the service sends before it carries a request out.
@@ -301,11 +301,16 @@ mod tests {
     use crate::admin::reply::{
         Changed, Connections, DomainLine, Lock, LockedBy, MailboxLine, Removed, Server, ServiceState,
     };
-    use crate::admin::{Op, Submission};
+    use crate::admin::{Entry, Op, Submission};
 
     fn requests() -> Vec<Request> {
         let ops = vec![
-            Op::Add(Add { name: "bob@example.com".into(), createuser: Some("-x/ y".to_owned().into()) }),
+            Op::Add(Add {
+                name: Some("bob@example.com".into()),
+                createuser: Some("-x/ y".to_owned().into()),
+                file: None,
+                passwords: None,
+            }),
             Op::Delete(Delete { name: "example.com".into(), deleteuser: false, y: true }),
             Op::List(List { domain: None, all: false }),
             Op::ChangePwd(ChangePwd { name: "ä".into(), password: None }),
@@ -318,7 +323,13 @@ mod tests {
             to_each: true,
             octets: u64::MAX,
         };
-        let others = [Request::Backup { file: "/a b".into() }, Request::Check, Request::Deliver(submission)];
+        let entry = Entry { line: 7, name: "bob@example.com".into(), password: Some("a".to_owned().into()) };
+        let others = [
+            Request::AddMany(vec![entry]),
+            Request::Backup { file: "/a b".into() },
+            Request::Check,
+            Request::Deliver(submission),
+        ];
         ops.into_iter().map(Request::Command).chain(others).collect()
     }
 

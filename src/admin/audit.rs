@@ -30,6 +30,7 @@ impl Request {
     pub fn trail(&self) -> Option<String> {
         let words = match self {
             Self::Command(op) => format!("winpop {}", op.trail()?),
+            Self::AddMany(entries) => format!("winpop add /file with {} lines", entries.len()),
             Self::Backup { file } => format!("pop3svc backup {file}"),
             Self::RotateKey { discard: false } => "pop3svc key --rotate".to_owned(),
             Self::RotateKey { discard: true } => "pop3svc key --rotate --discard".to_owned(),
@@ -43,8 +44,13 @@ impl Request {
 impl Op {
     fn trail(&self) -> Option<String> {
         let mut words = match self {
-            Self::Add(Add { name, createuser: None }) => format!("add {name}"),
-            Self::Add(Add { name, createuser: Some(_) }) => format!("add {name} /createuser {PASSWORD}"),
+            Self::Add(Add { name, createuser, .. }) => {
+                let name = name.as_deref().unwrap_or_default();
+                match createuser {
+                    None => format!("add {name}"),
+                    Some(_) => format!("add {name} /createuser {PASSWORD}"),
+                }
+            }
             Self::Delete(Delete { name, .. }) => format!("delete {name}"),
             Self::Lock(Lock { name }) => format!("lock {name}"),
             Self::Unlock(Unlock { name }) => format!("unlock {name}"),
@@ -103,7 +109,10 @@ mod tests {
         let (user, limit) = (Some("bob@a.org".to_owned()), Some("5MB".to_owned()));
         let values = vec!["/srv/mail".to_owned()];
         let ops = [
-            (Op::Add(Add { name: name(), createuser: Some(secret()) }), "add ann@a.org /createuser ***"),
+            (
+                Op::Add(Add { name: Some(name()), createuser: Some(secret()), file: None, passwords: None }),
+                "add ann@a.org /createuser ***",
+            ),
             (Op::ChangePwd(ChangePwd { name: name(), password: Some(secret()) }), "changepwd ann@a.org ***"),
             (
                 Op::CreateQuotaFile(CreateQuotaFile { name: name(), user, limit }),

@@ -52,15 +52,25 @@ pub const ALIASES: [(&str, &str); 1] = [("del", "delete")];
     note = "A password given as - is read from standard input; on a terminal it is asked for twice and not \
             shown.",
     example = "winpop add example.com",
-    example = "winpop add bob@example.com /createuser -"
+    note = "A list has one domain or mailbox a line, a mailbox with a comma and its password behind it (CSV). Where \
+            the password is left out, one is made and written to the file of /passwords, which only its owner can read. \
+            Bad lines are told and passed over; a list can be given twice.",
+    example = "winpop add bob@example.com /createuser -",
+    example = "winpop add /file:users.csv /passwords:made.csv"
 )]
 pub struct Add {
     /// the domain or mailbox to add
     #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
-    pub name: String,
+    pub name: Option<String>,
     /// make the account of the mailbox, with this password
     #[argh(option, arg_name = "PASSWORD")]
     pub createuser: Option<Secret>,
+    /// add all that this list names
+    #[argh(option, arg_name = "LIST")]
+    pub file: Option<String>,
+    /// the file to write made passwords to
+    #[argh(option, arg_name = "FILE")]
+    pub passwords: Option<String>,
 }
 
 /// Deletes a domain with all its mailboxes, or a mailbox, and all mail in them.

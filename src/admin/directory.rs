@@ -27,7 +27,7 @@ impl FromStr for Target {
 
 impl Add {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
-        match (self.name.parse()?, &self.createuser) {
+        match (self.target()?, &self.createuser) {
             (Target::Domain(domain), None) => add_domain(domain, store, context.now),
             (Target::Domain(_), Some(_)) => {
                 Err(Refusal::new(Code::Usage, "a domain has no account; /createuser is for mailboxes"))
@@ -41,6 +41,17 @@ impl Add {
                 format!("{address} has no account yet, and with the password file a mailbox is made with its account"),
             )
             .with_hint(format!("Make both: winpop add {address} /createuser PASSWORD"))),
+        }
+    }
+
+    /// The one domain or mailbox to add.
+    pub fn target(&self) -> Result<Target, Refusal> {
+        match (&self.name, &self.file, &self.passwords) {
+            (Some(name), None, None) => Ok(name.parse()?),
+            (Some(_), ..) => Err(Refusal::new(Code::Usage, "/file and /passwords are for lists")),
+            (None, None, _) => Err(Refusal::new(Code::Usage, "DOMAIN|USER@DOMAIN is missing")
+                .with_hint("To see how it is used: add /?")),
+            (None, Some(_), _) => Err(Refusal::new(Code::Usage, "a list is read where winpop runs")),
         }
     }
 }

@@ -13,6 +13,7 @@
 //! - a password is in no `Debug` output, reply or refusal.
 
 pub mod audit;
+mod bulk;
 mod configure;
 mod directory;
 mod key;
@@ -30,6 +31,7 @@ pub mod secret;
 pub mod shape;
 pub mod table;
 
+pub use bulk::{ENTRIES_MAX, Entry};
 pub use commands::Op;
 pub use directory::Target;
 pub use relocate::{Present, set_mailroot};
@@ -90,6 +92,8 @@ pub trait Service {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     Command(Op),
+    /// Add domains and mailboxes.
+    AddMany(Vec<Entry>),
     /// Copy the whole store into the file that comes with the request, which the administrator has opened. The name
     /// is only told.
     Backup {
@@ -116,6 +120,7 @@ impl Request {
     pub fn run(&self, store: &Store, context: &Context, file: Option<File>) -> Result<Reply, Refusal> {
         match self {
             Self::Command(op) => op.run(store, context),
+            Self::AddMany(entries) => bulk::add_many(entries, store, context),
             Self::Backup { file: name } => upkeep::back_up(store, file, name),
             Self::Check => upkeep::check(store),
             Self::Health => statistics::health(store, context),
@@ -148,7 +153,7 @@ impl Op {
     /// Refused where the command could not be carried out anyway.
     pub fn founds_store(&self) -> Result<bool, Refusal> {
         match self {
-            Self::Add(add) => Ok(matches!(add.name.parse()?, Target::Domain(_))),
+            Self::Add(add) => Ok(matches!(add.target()?, Target::Domain(_))),
             Self::Set(set) => set.is_stored().map(|_| true),
             _ => Ok(false),
         }

@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::reply::{
-    Changed, Checked, Connections, Delivered, DomainLine, KeyState, Lock, LockedBy, Lost, MailboxLine,
-    Outcome, QuotaLine, Refusal, Reply, Server, ServiceState, SettingLine,
+    AddOutcome, Added, Changed, Checked, Connections, Delivered, DomainLine, KeyState, Lock, LockedBy, Lost,
+    MailboxLine, Outcome, QuotaLine, Refusal, Reply, Server, ServiceState, SettingLine,
 };
 use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
@@ -40,6 +40,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         Reply::Checked(checked) => checked_text(checked, paint),
         Reply::Key(state) => key_text(state, paint),
         Reply::Delivered { recipients } => delivered_text(recipients),
+        Reply::AddedMany { entries } => added_text(entries, paint),
     }
 }
 
@@ -145,6 +146,25 @@ fn delivered_text(recipients: &[Delivered]) -> String {
         };
         let _ = writeln!(text, "{recipient}: {told}");
     }
+    text
+}
+
+/// A line for each of the list, and their sum.
+fn added_text(entries: &[Added], paint: Paint) -> String {
+    let mut text = String::new();
+    for Added { line, name, outcome, why } in entries {
+        let why = why.as_deref().unwrap_or_default();
+        let _ = match outcome {
+            AddOutcome::Added => writeln!(text, "line {line}: {name} added"),
+            AddOutcome::Exists => writeln!(text, "line {line}: {name} exists already"),
+            AddOutcome::Refused => writeln!(text, "line {line}: {name} {}: {why}", paint.word("refused")),
+            AddOutcome::NotDone => writeln!(text, "line {line}: {name} {}: {why}", paint.word("not done")),
+        };
+    }
+    let counted = |wanted| entries.iter().filter(|entry| entry.outcome == wanted).count();
+    let (added, exist) = (counted(AddOutcome::Added), counted(AddOutcome::Exists));
+    let _ =
+        writeln!(text, "{added} added, {exist} there already, {} not added", entries.len() - added - exist);
     text
 }
 

@@ -54,6 +54,34 @@ pub enum Reply {
     Delivered {
         recipients: Vec<Delivered>,
     },
+    /// Of `add /file`, in the order of the list.
+    AddedMany {
+        entries: Vec<Added>,
+    },
+}
+
+/// What became of a line of a list of domains and mailboxes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Added {
+    /// Counted from 1.
+    pub line: u64,
+    /// As it stands there.
+    pub name: String,
+    pub outcome: AddOutcome,
+    /// Of what was not added: a sentence without its full stop.
+    pub why: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddOutcome {
+    Added,
+    /// It is there already, and was not changed.
+    Exists,
+    /// The line cannot be carried out.
+    Refused,
+    /// A fault came before it: it may be there or not.
+    NotDone,
 }
 
 /// A copy of the store was made.
@@ -328,6 +356,19 @@ pub enum Code {
     Fault,
     /// The administrator thought better of it.
     Cancelled,
+}
+
+impl Reply {
+    /// Whether all is as it should be: there are no findings, no losses and no refused lines.
+    pub fn is_success(&self) -> bool {
+        match self {
+            Self::Checked(found) => found.findings_total == 0 && found.lost.is_empty(),
+            Self::AddedMany { entries } => {
+                entries.iter().all(|entry| matches!(entry.outcome, AddOutcome::Added | AddOutcome::Exists))
+            }
+            _ => true,
+        }
+    }
 }
 
 impl Changed {

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub type Shape = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// What each command answers. All have the field `ok` in front, which is true.
-pub const REPLIES: [Shape; 13] = [
+pub const REPLIES: [Shape; 14] = [
     (
         "a change",
         &[
@@ -55,13 +55,14 @@ pub const REPLIES: [Shape; 13] = [
         ],
     ),
     ("deliver", &[("recipients", "[RECIPIENT]")]),
+    ("add /file", &[("entries", "[ENTRY]")]),
 ];
 
 /// What stands in the field `error` where `ok` is false.
 pub const ERROR: Shape = ("error", &[("code", "text"), ("message", "text"), ("hint", "text?")]);
 
 /// The objects in the replies.
-pub const OBJECTS: [Shape; 11] = [
+pub const OBJECTS: [Shape; 12] = [
     ("REMOVED", &[("mailboxes", "number"), ("messages", "number"), ("octets", "number")]),
     (
         "DOMAIN",
@@ -145,6 +146,7 @@ pub const OBJECTS: [Shape; 11] = [
         ],
     ),
     ("RECIPIENT", &[("recipient", "text"), ("outcome", "text")]),
+    ("ENTRY", &[("line", "number"), ("name", "text"), ("outcome", "text"), ("why", "text?")]),
 ];
 
 /// The page that `winpop help json` shows.
@@ -278,6 +280,12 @@ mod tests {
             received_unix_seconds: known,
             octets: known,
         };
+        let entry = |outcome| Added {
+            line: 1,
+            name: "a@b".into(),
+            outcome,
+            why: (outcome != AddOutcome::Added).then(|| "a".into()),
+        };
         let key = |id: Option<&str>| {
             Reply::Key(KeyState {
                 file: "/k".into(),
@@ -326,6 +334,10 @@ mod tests {
             ),
             ("key", key(None)),
             ("key", key(Some("a"))),
+            (
+                "add /file",
+                Reply::AddedMany { entries: vec![entry(AddOutcome::Added), entry(AddOutcome::NotDone)] },
+            ),
             (
                 "deliver",
                 Reply::Delivered {

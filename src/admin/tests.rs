@@ -209,7 +209,9 @@ fn a_new_mail_root_belongs_to_the_owner_of_the_old_one() {
 #[test]
 fn a_store_is_made_only_for_what_can_be_carried_out() {
     let founds = |op: Op| op.founds_store();
-    let add = |name: &str| Op::Add(commands::Add { name: name.to_owned(), createuser: None });
+    let add = |name: &str| {
+        Op::Add(commands::Add { name: Some(name.to_owned()), createuser: None, file: None, passwords: None })
+    };
     assert_eq!(founds(add("example.com")), Ok(true));
     assert_eq!(founds(add("bob@example.com")), Ok(false));
     assert!(founds(add("a..b")).is_err());

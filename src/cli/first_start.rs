@@ -79,7 +79,8 @@ fn add(name: &str, password: Option<&str>, mailroot: &MailRoot) -> Result<(), Re
     if is_there(name, mailroot)? {
         return Ok(());
     }
-    let add = Add { name: name.to_owned(), createuser: password.map(|password| password.to_owned().into()) };
+    let createuser = password.map(|password| password.to_owned().into());
+    let add = Add { name: Some(name.to_owned()), createuser, file: None, passwords: None };
     carry_out(&Request::Command(Op::Add(add)), Enclosed::Nothing, mailroot).map(drop)
 }
 

@@ -3,6 +3,7 @@
 //! The binary goes by three names: `pop3svc`, `winpop` for administration alone, and `sendmail` for programs
 //! that send mail. [`main`] is the one place where a command is handed on.
 
+mod bulk;
 mod carry_out;
 mod commands;
 mod completions;
@@ -157,17 +158,10 @@ fn leave_trail(command: &str, answer: &Answer) {
     audit::record(Some(command), Who::this_process(), answer.as_ref());
 }
 
-/// Shows what became of a look after the data file. Findings and losses are no success.
+/// Shows what became of a look after the data file.
 fn look_after(answer: Answer, common: &Common) -> ExitCode {
-    let found =
-        matches!(&answer, Ok(Reply::Checked(found)) if found.findings_total > 0 || !found.lost.is_empty());
     match answer {
-        Ok(reply) => {
-            let text =
-                if common.json { render::json(&reply) } else { render::text(&reply, terminal::paint()) };
-            let printed = print(&text);
-            if found { ExitCode::from(EXIT_REFUSED) } else { printed }
-        }
+        Ok(reply) => show(&reply, common),
         Err(refusal) if common.json => fail_json(&refusal),
         Err(refusal) => fail("pop3svc", &refusal),
     }
@@ -187,11 +181,17 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
     };
     let answer = winpop::prepare(op).and_then(|op| winpop::carry_out(op, &mailroot(&common)?));
     match answer {
-        Ok(reply) if common.json => print(&render::json(&reply)),
-        Ok(reply) => print(&render::text(&reply, terminal::paint())),
+        Ok(reply) => show(&reply, &common),
         Err(refusal) if common.json => fail_json(&refusal),
         Err(refusal) => fail(program.name, &refusal),
     }
+}
+
+/// Prints the reply. Findings, losses and refused lines are no success.
+fn show(reply: &Reply, common: &Common) -> ExitCode {
+    let text = if common.json { render::json(reply) } else { render::text(reply, terminal::paint()) };
+    let printed = print(&text);
+    if reply.is_success() { printed } else { ExitCode::from(EXIT_REFUSED) }
 }
 
 fn mailroot(common: &Common) -> Result<MailRoot, Refusal> {

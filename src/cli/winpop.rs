@@ -1,12 +1,15 @@
 //! `winpop`: from its words to a request, with what only the administrator's own terminal and directory can tell.
 
+use std::path::Path;
+
 use argh::FromArgs as _;
 
+use super::bulk;
 use super::carry_out;
 use super::help::Program;
 use super::terminal;
 use super::words::{self, Common, Understood};
-use crate::admin::commands::{Delete, Get, List, NOT_YET, Stat, Winpop};
+use crate::admin::commands::{Add, Delete, Get, List, NOT_YET, Stat, Winpop};
 use crate::admin::reply::Code;
 use crate::admin::secret::Secret;
 use crate::admin::{self, Op, Present, Refusal, Reply, Request, Target};
@@ -89,6 +92,9 @@ pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
                 super::leave_trail(&trail, &answer);
             }
             answer
+        }
+        Op::Add(Add { file: Some(list), passwords, name: None, createuser: None }) => {
+            bulk::add(Path::new(&list), passwords.as_deref().map(Path::new), |request| run(request, mailroot))
         }
         _ => run(Request::Command(op), mailroot),
     }

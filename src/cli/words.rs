@@ -266,8 +266,12 @@ mod tests {
 
     #[test]
     fn a_switch_is_written_in_each_of_its_forms() {
-        let meant =
-            Op::Add(Add { name: "bob@example.com".to_owned(), createuser: Some("secret".to_owned().into()) });
+        let meant = Op::Add(Add {
+            name: Some("bob@example.com".to_owned()),
+            createuser: Some("secret".to_owned().into()),
+            file: None,
+            passwords: None,
+        });
         for typed in [
             "add bob@example.com /createuser secret",
             "ADD bob@example.com /CreateUser secret",
@@ -354,7 +358,7 @@ mod tests {
             ("add b@c /creatuser:p@ss", "there is no switch \"/creatuser\". Did you mean /createuser?"),
             ("add b@c --creatuser=pw", "there is no switch \"--creatuser\". Did you mean /createuser?"),
             ("list /jsno", "there is no switch \"/jsno\". Did you mean /json?"),
-            ("add", "DOMAIN|USER@DOMAIN is missing. To see how it is used: add /?"),
+            ("delete", "DOMAIN|USER@DOMAIN is missing. To see how it is used: delete /?"),
             ("list a b", "\"b\" is too much. To see how it is used: list /?"),
             ("add b@c /createuser", "PASSWORD after /createuser is missing"),
             ("delete a /y:1", "/y takes no value"),

@@ -34,6 +34,10 @@ enum Versions<T> {
 pub trait Row: Sized {
     fn to_row(&self) -> Vec<u8>;
     fn from_row(row: &[u8]) -> Result<Self, BadRow>;
+
+    fn is_row(row: &[u8]) -> bool {
+        Self::from_row(row).is_ok()
+    }
 }
 
 fn encode(version: impl Encode) -> Vec<u8> {

@@ -18,11 +18,14 @@
 //! table's changes is kept; between tables it does not matter.
 
 use super::contained::{self, Leaky};
+use super::rows::{
+    CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
+};
 use super::types::{MailboxId, OwnerId};
 use super::{Fault, Snapshot};
 use crate::store::file::format::Extent;
 use crate::store::file::record::{self, Change};
-use redb::{ReadableTable, TableDefinition};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use std::borrow::Borrow;
 use std::ops::Deref;
 
@@ -106,11 +109,74 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Deref for Table<'tx
     }
 }
 
+/// What a table holds, which says what becomes of it in a copy of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// What was put there from outside, or follows from it: the same in every copy.
+    Content,
+    /// Where things lie in this file: made anew in a copy.
+    Places,
+    /// How far this file has come.
+    State,
+}
+
+/// A table, as upkeep goes over them: rows as octets.
+pub struct Listed {
+    pub number: u8,
+    pub name: &'static str,
+    pub holds: Holds,
+    /// Whether redb can be given these octets as a key and a row of it.
+    pub fits: fn(&[u8], &[u8]) -> bool,
+    /// Whether these octets are a row of it.
+    pub is_row: fn(&[u8]) -> bool,
+}
+
+fn fits<T: redb::Value>(octets: &[u8]) -> bool {
+    T::fixed_width().is_none_or(|width| octets.len() == width)
+        && (T::type_name() != <&str as redb::Value>::type_name() || is_text(octets))
+}
+
+#[cfg(test)]
+fn octets<T: redb::Value>(value: T::SelfType<'_>) -> Vec<u8> {
+    T::as_bytes(&value).as_ref().to_vec()
+}
+
+fn is_text(row: &[u8]) -> bool {
+    std::str::from_utf8(row).is_ok()
+}
+
+fn is_length(row: &[u8]) -> bool {
+    row.len() == size_of::<u64>()
+}
+
 macro_rules! tables {
-    (@copy copied $table:expr, $source:ident, $constant:ident) => { $table.copy_from($source, $constant)?; };
-    (@copy made $table:expr, $source:ident, $constant:ident) => {};
-    ($($number:literal $kind:ident $field:ident $constant:ident $name:literal: $key:ty => $value:ty;)*) => {
+    (@copy Content $table:expr, $source:ident, $constant:ident) => { $table.copy_from($source, $constant)?; };
+    (@copy $other:ident $table:expr, $source:ident, $constant:ident) => {};
+    ($($number:literal $holds:ident $field:ident $constant:ident $name:literal:
+        $key:ty => $value:ty, $is_row:expr;)*) => {
         $(pub const $constant: TableDefinition<'static, $key, $value> = TableDefinition::new($name);)*
+
+        /// Every table, in the order of their numbers.
+        pub const LIST: &[Listed] = &[
+            $(Listed {
+                number: $number,
+                name: $name,
+                holds: Holds::$holds,
+                fits: |key, row| fits::<$key>(key) && fits::<$value>(row),
+                is_row: $is_row,
+            },)*
+        ];
+
+        /// Every row of every table: its table, key and row, as octets.
+        #[cfg(test)]
+        pub fn every_row(snapshot: &Snapshot) -> Result<Vec<(&'static str, Vec<u8>, Vec<u8>)>, Fault> {
+            let mut all = Vec::new();
+            $(for row in snapshot.table($constant)?.iter()? {
+                let (key, row) = row?;
+                all.push(($name, octets::<$key>(key.value()), octets::<$value>(row.value())));
+            })*
+            Ok(all)
+        }
 
         /// The tables of a transaction, open for its length.
         pub struct Tables<'txn> {
@@ -156,27 +222,42 @@ macro_rules! tables {
 
             /// Copies the rows of a snapshot, of the tables that are the same in a copy of the store.
             pub fn copy_from(&mut self, source: &Snapshot) -> Result<(), Fault> {
-                $(tables!(@copy $kind self.$field, source, $constant);)*
+                $(tables!(@copy $holds self.$field, source, $constant);)*
                 Ok(())
             }
         }
     };
 }
 
-// The numbers stand in logs: they are never given to another table. A backup takes over what is `copied`; what is `made`
-// it makes anew, since texts lie elsewhere in a copy.
+// The numbers stand in logs: they are never given to another table. A table that is added later gets the next one; a file
+// that lacks it gets it when it is opened ([`make_missing`]). 30 is kept for mail that is to be sent on, 31 for aliases.
 tables! {
-    0 copied settings SETTINGS "settings": &'static str => &'static str;
-    1 copied domains DOMAINS "domains": &'static str => &'static [u8];
-    2 copied mailboxes MAILBOXES "mailboxes": (&'static str, &'static str) => &'static [u8];
-    3 copied counts COUNTS "counts": OwnerId => &'static [u8];
-    4 copied quotas QUOTAS "quotas": &'static str => &'static [u8];
-    5 copied messages MESSAGES "messages": (MailboxId, u64) => &'static [u8];
-    6 made texts TEXTS "texts": [u8; 32] => &'static [u8];
-    7 made free FREE "free": u64 => u64;
-    8 made blob_extents BLOB_EXTENTS "blob extents": Extent => ();
-    9 copied certificate CERTIFICATE "certificate": () => &'static [u8];
-    10 made store STORE "store": () => &'static [u8];
+    0 Content settings SETTINGS "settings": &'static str => &'static str, is_text;
+    1 Content domains DOMAINS "domains": &'static str => &'static [u8], DomainRow::is_row;
+    2 Content mailboxes MAILBOXES "mailboxes": (&'static str, &'static str) => &'static [u8], MailboxRow::is_row;
+    3 Content counts COUNTS "counts": OwnerId => &'static [u8], Counts::is_row;
+    4 Content quotas QUOTAS "quotas": &'static str => &'static [u8], QuotaRow::is_row;
+    5 Content messages MESSAGES "messages": (MailboxId, u64) => &'static [u8], MessageRow::is_row;
+    6 Places texts TEXTS "texts": [u8; 32] => &'static [u8], TextRow::is_row;
+    7 Places free FREE "free": u64 => u64, is_length;
+    8 Places blob_extents BLOB_EXTENTS "blob extents": Extent => (), <[u8]>::is_empty;
+    9 Content certificate CERTIFICATE "certificate": () => &'static [u8], CertificateRow::is_row;
+    10 State store STORE "store": () => &'static [u8], StoreRow::is_row;
+}
+
+/// Makes the tables that a file of an older program lacks.
+pub fn make_missing(database: &redb::Database) -> Result<(), Fault> {
+    let there: Vec<String> = {
+        let transaction = database.begin_read()?;
+        transaction.list_tables()?.map(|table| table.name().to_owned()).collect()
+    };
+    if LIST.iter().all(|table| there.iter().any(|name| name == table.name)) {
+        return Ok(());
+    }
+    let mut transaction = Leaky::new(database.begin_write()?);
+    transaction.set_quick_repair(true);
+    drop(Tables::open_unlogged(&transaction)?);
+    Ok(transaction.into_inner().commit()?)
 }
 
 /// The blob extents' number in [`Change`]s: recovery looks for them before it changes anything.

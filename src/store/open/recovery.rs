@@ -15,7 +15,7 @@ use crate::store::file::record::{self, Change};
 use crate::store::file::space::{Pins, Run, Space};
 use crate::store::index::contained::{self, Leaky};
 use crate::store::index::rows::{Row, StoreRow};
-use crate::store::index::tables::{BLOB_EXTENTS, BLOB_EXTENTS_NUMBER, FREE, Tables};
+use crate::store::index::tables::{self, BLOB_EXTENTS, BLOB_EXTENTS_NUMBER, FREE, Tables};
 use crate::store::index::{Fault, Snapshot};
 use redb::ReadableTable;
 use std::collections::BTreeSet;
@@ -41,6 +41,7 @@ pub fn open_index(
             return Err(OpenErrorKind::Damaged("its log is damaged"));
         }
         log.make_part_of_the_index(open.database(), &open.container, &totals)?;
+        tables::make_missing(open.database())?;
         let (blob_extents, runs) = blob_space(&Snapshot::begin(open.database())?)?;
         let space = Space::load(&runs, blob_extents.into_iter().collect(), pins);
         Ok((open.into_inner(), space))
@@ -87,6 +88,13 @@ impl LogFound {
     fn new_records(&self, totals: &StoreRow) -> &[Record] {
         let known = self.front.records.iter().take_while(|record| record.number <= totals.commits);
         &self.front.records[known.count()..]
+    }
+
+    /// What the index does not have, in order; nothing where the log is of another time than the index.
+    pub fn new_changes(&self, totals: &StoreRow) -> Result<Vec<Change<'_>>, OpenErrorKind> {
+        let records = if self.front.is_of(totals.epoch) { self.new_records(totals) } else { &[] };
+        let changes: Result<Vec<_>, _> = records.iter().map(changes_of).collect();
+        Ok(changes?.concat())
     }
 
     /// Applies the records, and makes a checkpoint, unless there are none of this epoch.

@@ -11,6 +11,7 @@ mod log;
 mod model;
 mod quota;
 mod recovery;
+mod salvage;
 mod workload;
 
 use super::file::container::{self, Container};

@@ -14,6 +14,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::client::Pop3;
 use super::harness::{Done, PROGRAM, Site, finish};
 
 /// A command of a transcript and what must come of it.
@@ -153,6 +154,47 @@ fn pop3svc_winpop_is_the_same_command() {
         Bench::by_subcommand(&site).play(&transcript);
         service.stop();
     }
+}
+
+/// A list twice over, with a service and without: what is there is told apart, bad lines are named, made passwords work.
+#[test]
+fn a_list_is_added_line_by_line_and_can_be_given_twice() {
+    let mut site = Site::new();
+    let list = site.dir().join("list.csv");
+    let made = site.dir().join("made.csv");
+    let (list_word, made_word) = (list.to_string_lossy().into_owned(), made.to_string_lossy().into_owned());
+    fs::write(
+        &list,
+        "\u{feff}# users\r\nexample.com\r\nann@example.com,se\"c,ret\r\nann@example.com,\"se\"\"c,ret\"\r\n\
+         bob@example.com\r\neve@example.net,secret\r\nnot an address@,x\r\n",
+    )
+    .expect("the list can be written");
+    let service = site.start();
+    let words = ["winpop", "add", "/file", &list_word, "/passwords", &made_word];
+    let done = site.run(&words);
+    assert_eq!(done.exit_code, 1, "{done:?}");
+    let lines: Vec<&str> = done.output.lines().collect();
+    assert_eq!(lines[0], "line 2: example.com added");
+    assert!(lines[1].starts_with("line 3: ann@example.com refused: more than two fields"), "{lines:?}");
+    assert_eq!(lines[2..4], ["line 4: ann@example.com added", "line 5: bob@example.com added"]);
+    assert_eq!(lines[4], "line 6: eve@example.net refused: there is no domain example.net");
+    assert!(lines[5].starts_with("line 7: not an address@ refused: "), "{lines:?}");
+    assert_eq!(lines[6], "3 added, 0 there already, 3 not added");
+    let passwords = fs::read_to_string(&made).expect("the passwords were written");
+    let (name, password) = passwords.trim_end().split_once(',').expect("one line, of bob");
+    assert_eq!(name, "bob@example.com");
+    for (name, password) in [("ann@example.com", "se\"c,ret"), (name, password)] {
+        let mut client = Pop3::connect(service.ports().pop3).expect("the service answers");
+        assert!(client.log_in(name, password).expect("it is answered").starts_with("+OK"), "{name}");
+        client.quit().expect("it is answered");
+    }
+    service.stop();
+
+    let again = site.run(&[&words[..], &["/json"]].concat());
+    assert_eq!(again.exit_code, 1);
+    assert_eq!(again.output.matches("\"exists\"").count(), 3, "{}", again.output);
+    assert_eq!(fs::read_to_string(&made).expect("it is there"), passwords);
+    site.assert_clean();
 }
 
 #[test]

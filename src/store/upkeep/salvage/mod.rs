@@ -3,6 +3,9 @@
 //! The rows are read page by page ([`tree`]); each damaged page costs the rows on it. `check` says which mailboxes that
 //! concerns. A repair copies rows and texts into a new file, and mends that like any other (`repair`); the damaged file
 //! is never written to, and stays beside the new one under another name.
+//!
+//! What the log has since the last checkpoint stands for the rows of the same keys. Its texts are written to where they
+//! lie, in memory ([`Overlay`]).
 
 mod tree;
 
@@ -12,19 +15,24 @@ pub use tree::fuzz_tree;
 use crate::replace::Replacement;
 use crate::store::file::container::Container;
 use crate::store::file::disk::{DataFile, Disk};
-use crate::store::file::format::{EXTENT, Extent};
+use crate::store::file::format::EXTENT;
+use crate::store::file::log_zone;
+use crate::store::file::overlay::Overlay;
+use crate::store::file::record::Change;
 use crate::store::file::space::footprint;
 use crate::store::index::Fault;
 use crate::store::index::contained::{self, Leaky};
-use crate::store::index::rows::{Counts, MailboxRow, MessageRow, Row, TextRow};
+use crate::store::index::rows::{Counts, MailboxRow, MessageRow, Row, StoreRow, TextRow};
 use crate::store::index::tables::{
-    BLOB_EXTENTS, CERTIFICATE, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, SETTINGS, STORE, TEXTS,
+    COUNTS, DOMAINS, Holds, LIST, Listed, MAILBOXES, MESSAGES, STORE, TEXTS, Tables,
 };
 use crate::store::index::types::{MailboxId, OwnerId, UnixTime};
+use crate::store::open::recovery::LogFound;
 use crate::store::open::{OpenErrorKind, Store, open_database};
 use crate::store::upkeep::check::CheckReport;
 use crate::store::upkeep::repair::RepairReport;
-use redb::{Key, ReadableTable, TableDefinition, TableHandle, Value};
+use crate::store::writer::PACE;
+use redb::{ReadableTable, TableHandle, Value};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,21 +64,20 @@ impl Found {
         }
     }
 
-    fn note_mailbox(&mut self, key: &[u8], row: &[u8]) {
-        let (domain, local) = <(&str, &str)>::from_bytes(key);
-        if let Ok(row) = MailboxRow::from_row(row) {
-            self.mailboxes.entry(row.id.into()).or_default().0 = format!("{local}@{domain}");
+    fn note_row(&mut self, table: &Listed, key: &[u8], row: &[u8]) {
+        self.rows += 1;
+        if table.name == MAILBOXES.name() {
+            let (domain, local) = <(&str, &str)>::from_bytes(key);
+            if let Ok(row) = MailboxRow::from_row(row) {
+                self.mailboxes.entry(row.id.into()).or_default().0 = format!("{local}@{domain}");
+            }
+        } else if table.name == COUNTS.name() {
+            if let Ok(counts) = Counts::from_row(row) {
+                self.mailboxes.entry(OwnerId::from_bytes(key)).or_default().1 = counts.messages;
+            }
+        } else if table.name == MESSAGES.name() {
+            *self.messages.entry(<(MailboxId, u64)>::from_bytes(key).0).or_default() += 1;
         }
-    }
-
-    fn note_counts(&mut self, key: &[u8], row: &[u8]) {
-        if let Ok(counts) = Counts::from_row(row) {
-            self.mailboxes.entry(OwnerId::from_bytes(key)).or_default().1 = counts.messages;
-        }
-    }
-
-    fn note_message(&mut self, key: &[u8]) {
-        *self.messages.entry(<(MailboxId, u64)>::from_bytes(key).0).or_default() += 1;
     }
 
     /// Sentences about what is missing.
@@ -88,51 +95,110 @@ impl Found {
     }
 }
 
+/// The rows of a damaged file: as its trees have them, and as its log does.
+struct Rows<'a> {
+    trees: Trees<'a>,
+    /// By number of the table and by key; none: the row was removed.
+    logged: BTreeMap<u8, BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
+    /// Sentences about what is missing of the log.
+    lost_of_log: Vec<String>,
+}
+
+impl<'a> Rows<'a> {
+    /// Reads the log, and writes its texts to their places.
+    fn of(container: &Container, trees: Trees<'a>) -> Result<Self, OpenErrorKind> {
+        let mut rows = Self { trees, logged: BTreeMap::new(), lost_of_log: Vec::new() };
+        let mut totals = None;
+        rows.trees.rows(STORE.name(), &mut |_, row| totals = StoreRow::from_row(row).ok());
+        let log = match (LogFound::read(container), totals) {
+            (Ok(log), Some(totals)) => Some((log, totals)),
+            (Err(OpenErrorKind::Io(e)), _) => return Err(OpenErrorKind::Io(e)),
+            // Without the row that counts commits it is not known which of its changes the index has.
+            (Ok(_), None) | (Err(_), _) => None,
+        };
+        let Some((log, totals)) = log else {
+            rows.lost_of_log
+                .push("the log cannot be read: the changes of the last second or so are lost".to_owned());
+            return Ok(rows);
+        };
+        if log.has_gap(container, &totals)? {
+            rows.lost_of_log
+                .push("the log was damaged: the last changes, of a second or so, are lost".to_owned());
+        }
+        for change in log.new_changes(&totals)? {
+            let (table, key, row) = match change {
+                Change::Text { at, octets } => {
+                    container.write_blob(at, octets).map_err(OpenErrorKind::Io)?;
+                    continue;
+                }
+                Change::Put { table, key, value } => (table, key, Some(value.to_vec())),
+                Change::Removed { table, key } => (table, key, None),
+            };
+            rows.logged.entry(table).or_default().insert(key.to_vec(), row);
+        }
+        Ok(rows)
+    }
+
+    /// Gives every row of a table that can be read to `each`, and returns how many pages cannot; none where the table was not
+    /// found.
+    fn each(&self, table: &Listed, each: &mut dyn FnMut(&[u8], &[u8])) -> Option<u64> {
+        let Some(logged) = self.logged.get(&table.number) else { return self.trees.rows(table.name, each) };
+        let pages = self.trees.rows(table.name, &mut |key, row| {
+            if !logged.contains_key(key) {
+                each(key, row);
+            }
+        });
+        for (key, row) in logged {
+            if let Some(row) = row {
+                each(key, row);
+            }
+        }
+        pages
+    }
+}
+
 impl Store {
     /// Checks a file whose index is damaged: what can still be read, and what cannot. Nothing is written.
     pub(in crate::store) fn check_damaged_on(disk: Arc<dyn Disk>) -> Result<CheckReport, OpenErrorKind> {
-        let container = Container::open(disk)?;
+        let container = Container::open(Arc::new(Overlay::new(disk).map_err(OpenErrorKind::Io)?))?;
         let read = |at: u64, out: &mut [u8]| container.read_index(at, out);
         let trees = Trees::find(&read);
         let mut report = CheckReport::default();
         if trees.is_empty() {
             report.find("the part of the index that leads to everything else cannot be read".to_owned());
         }
+        let rows = Rows::of(&container, trees)?;
         let mut found = Found::default();
-        let pages = trees.rows(SETTINGS.name(), &mut |_, _| {});
-        found.note(SETTINGS.name(), pages);
-        let pages = trees.rows(DOMAINS.name(), &mut |_, _| report.domains += 1);
-        found.note(DOMAINS.name(), pages);
-        let pages = trees.rows(MAILBOXES.name(), &mut |key, row| {
-            report.mailboxes += 1;
-            found.note_mailbox(key, row);
-        });
-        found.note(MAILBOXES.name(), pages);
-        let pages = trees.rows(COUNTS.name(), &mut |key, row| found.note_counts(key, row));
-        found.note(COUNTS.name(), pages);
-        let pages = trees.rows(MESSAGES.name(), &mut |key, _| {
-            report.messages += 1;
-            found.note_message(key);
-        });
-        found.note(MESSAGES.name(), pages);
         let mut texts = Vec::new();
-        let pages = trees.rows(TEXTS.name(), &mut |name, row| {
-            report.texts += 1;
-            match TextRow::from_row(row) {
-                Ok(row) => match hash_of(&container, &row) {
-                    Some(hash) if hash.as_bytes() == name => report.text_octets += row.wire_octets,
-                    _ => texts.push(format!("the text at {} cannot be read, or has changed", row.at)),
-                },
-                Err(_) => texts.push("the row of a text cannot be read".to_owned()),
+        for table in LIST {
+            let mut unreadable = 0;
+            let pages = rows.each(table, &mut |key, row| {
+                found.note_row(table, key, row);
+                unreadable += u64::from(!(table.is_row)(row));
+                if table.name == DOMAINS.name() {
+                    report.domains += 1;
+                } else if table.name == MAILBOXES.name() {
+                    report.mailboxes += 1;
+                } else if table.name == MESSAGES.name() {
+                    report.messages += 1;
+                } else if table.name == TEXTS.name() {
+                    report.texts += 1;
+                    let Ok(row) = TextRow::from_row(row) else { return };
+                    match hash_of(&container, &row) {
+                        Some(hash) if hash.as_bytes() == key => report.text_octets += row.wire_octets,
+                        _ => texts.push(format!("the text at {} cannot be read, or has changed", row.at)),
+                    }
+                }
+            });
+            found.note(table.name, pages);
+            if unreadable > 0 {
+                report.find(format!("{unreadable} rows of the table \"{}\" cannot be read", table.name));
             }
-        });
-        found.note(TEXTS.name(), pages);
-        for table in [QUOTAS.name(), CERTIFICATE.name(), STORE.name(), FREE.name(), BLOB_EXTENTS.name()] {
-            found.note(table, trees.rows(table, &mut |_, _| {}));
         }
         report
             .find("the index is damaged; `check --repair` saves what can be read into a new file".to_owned());
-        found.sentences().into_iter().chain(texts).for_each(|sentence| report.find(sentence));
+        let sentences = rows.lost_of_log.into_iter().chain(found.sentences()).chain(texts);
+        sentences.for_each(|sentence| report.find(sentence));
         Ok(report)
     }
 
@@ -161,9 +227,10 @@ impl Store {
         disk: Arc<dyn Disk>,
         now: UnixTime,
     ) -> Result<RepairReport, OpenErrorKind> {
-        let source = Container::open(damaged)?;
+        let source = Container::open(Arc::new(Overlay::new(damaged).map_err(OpenErrorKind::Io)?))?;
         let copying = || -> Result<Vec<String>, OpenErrorKind> {
             let container = Container::create(disk.clone()).map_err(OpenErrorKind::Io)?;
+            log_zone::write_zeros(&*disk, 0..PACE.log_octets).map_err(OpenErrorKind::Io)?;
             let sentences = copy(&source, &container)?;
             container.finish().map_err(OpenErrorKind::Io)?;
             Ok(sentences)
@@ -186,67 +253,61 @@ fn name_beside(path: &Path) -> PathBuf {
 
 fn copy(source: &Container, container: &Arc<Container>) -> Result<Vec<String>, OpenErrorKind> {
     let read = |at: u64, out: &mut [u8]| source.read_index(at, out);
-    let trees = Trees::find(&read);
+    let rows = Rows::of(source, Trees::find(&read))?;
     let mut found = Found::default();
     let database = Leaky::new(open_database(container, false)?);
     let mut transaction = Leaky::new(database.begin_write().map_err(Fault::from)?);
     transaction.set_quick_repair(true);
-    copy_table(&trees, &transaction, SETTINGS, &mut found, |_, _, _| {})?;
-    copy_table(&trees, &transaction, DOMAINS, &mut found, |_, _, _| {})?;
-    copy_table(&trees, &transaction, MAILBOXES, &mut found, Found::note_mailbox)?;
-    copy_table(&trees, &transaction, COUNTS, &mut found, Found::note_counts)?;
-    copy_table(&trees, &transaction, QUOTAS, &mut found, |_, _, _| {})?;
-    copy_table(&trees, &transaction, CERTIFICATE, &mut found, |_, _, _| {})?;
-    copy_table(&trees, &transaction, STORE, &mut found, |_, _, _| {})?;
-    copy_table(&trees, &transaction, MESSAGES, &mut found, |found, key, _| found.note_message(key))?;
-    Texts::begin(source, container, &transaction)?.copy(&trees, &mut found)?;
-    if !found.damaged.is_empty() {
-        scan_messages(&trees, source.index_len(), &transaction, &mut found)?;
+    {
+        let mut tables = Leaky::new(Tables::open_unlogged(&transaction)?);
+        // Where things lie is found out by the copying of texts, and by the repair.
+        for table in LIST.iter().filter(|table| table.holds != Holds::Places) {
+            copy_table(&rows, table, &mut tables, &mut found)?;
+        }
+        Texts { source, container, tables: &mut tables, at: 0, end: 0 }.copy(&rows, &mut found)?;
+        if !found.damaged.is_empty() {
+            scan_messages(&rows.trees, source.index_len(), &mut tables, &mut found)?;
+        }
     }
     transaction.into_inner().commit().map_err(Fault::from)?;
     database.into_inner().close()?;
     if found.rows == 0 {
         return Err(OpenErrorKind::Damaged("no row of its index can be read"));
     }
-    Ok(found.sentences())
+    Ok(rows.lost_of_log.into_iter().chain(found.sentences()).collect())
 }
 
-fn copy_table<K: Key + 'static, V: Value + 'static>(
-    trees: &Trees<'_>,
-    transaction: &redb::WriteTransaction,
-    definition: TableDefinition<'static, K, V>,
+fn copy_table(
+    rows: &Rows<'_>,
+    table: &Listed,
+    tables: &mut Tables<'_>,
     found: &mut Found,
-    note: impl Fn(&mut Found, &[u8], &[u8]),
 ) -> Result<(), Fault> {
-    let mut table = Leaky::new(transaction.open_table(definition)?);
     let mut outcome = Ok(());
-    let pages = trees.rows(definition.name(), &mut |key, row| {
-        found.rows += 1;
-        note(found, key, row);
-        if outcome.is_ok() {
-            outcome = table.insert(K::from_bytes(key), V::from_bytes(row)).map(drop);
+    let pages = rows.each(table, &mut |key, row| {
+        if outcome.is_ok() && (table.fits)(key, row) {
+            found.note_row(table, key, row);
+            outcome = tables.redo(&Change::Put { table: table.number, key, value: row });
         }
     });
-    found.note(definition.name(), pages);
-    drop(table.into_inner());
-    Ok(outcome?)
+    found.note(table.name, pages);
+    outcome
 }
 
 /// Messages on pages that nothing leads to any more.
 fn scan_messages(
     trees: &Trees<'_>,
     len: u64,
-    transaction: &redb::WriteTransaction,
+    tables: &mut Tables<'_>,
     found: &mut Found,
 ) -> Result<(), Fault> {
-    let mut messages = Leaky::new(transaction.open_table(MESSAGES)?);
     let mut count = 0;
     let mut outcome = Ok(());
     let mut keep = |key: &[u8], row: &[u8]| -> Result<(), Fault> {
         let number = <(MailboxId, u64)>::from_bytes(key);
-        if messages.get(number)?.is_none() {
-            messages.insert(number, row)?;
-            found.note_message(key);
+        if tables.messages.get(number)?.is_none() {
+            tables.messages.insert(number, row)?;
+            *found.messages.entry(number.0).or_default() += 1;
             count += 1;
         }
         Ok(())
@@ -258,7 +319,6 @@ fn scan_messages(
             outcome = keep(key, row);
         }
     });
-    drop(messages.into_inner());
     found.rows += count;
     if count > 0 {
         found.damaged.push(format!(
@@ -272,8 +332,7 @@ fn scan_messages(
 struct Texts<'a, 'txn> {
     source: &'a Container,
     container: &'a Container,
-    texts: Leaky<redb::Table<'txn, TextKey, &'static [u8]>>,
-    extents: Leaky<redb::Table<'txn, Extent, ()>>,
+    tables: &'a mut Tables<'txn>,
     /// Where the next one goes, and where its room ends.
     at: u64,
     end: u64,
@@ -282,28 +341,18 @@ struct Texts<'a, 'txn> {
 /// What texts are named by in the table.
 type TextKey = [u8; 32];
 
-impl<'a, 'txn> Texts<'a, 'txn> {
-    fn begin(
-        source: &'a Container,
-        container: &'a Container,
-        transaction: &'txn redb::WriteTransaction,
-    ) -> Result<Self, Fault> {
-        let texts = Leaky::new(transaction.open_table(TEXTS)?);
-        let extents = Leaky::new(transaction.open_table(BLOB_EXTENTS)?);
-        transaction.open_table(FREE)?;
-        Ok(Self { source, container, texts, extents, at: 0, end: 0 })
-    }
-
-    fn copy(mut self, trees: &Trees<'_>, found: &mut Found) -> Result<(), Fault> {
+impl Texts<'_, '_> {
+    fn copy(mut self, rows: &Rows<'_>, found: &mut Found) -> Result<(), Fault> {
         let mut outcome = Ok(());
+        let listed = LIST.iter().find(|table| table.name == TEXTS.name()).expect("it is a table");
         // Whatever the octets are now: repair compares them with their hash.
-        let pages = trees.rows(TEXTS.name(), &mut |name, row| {
+        let pages = rows.each(listed, &mut |name, row| {
             found.rows += 1;
-            if let (Ok(()), Ok(row)) = (&outcome, TextRow::from_row(row)) {
+            if let (Ok(()), Ok(row), true) = (&outcome, TextRow::from_row(row), (listed.fits)(name, row)) {
                 outcome = self.keep(name, &row);
             }
         });
-        found.note(TEXTS.name(), pages);
+        found.note(listed.name, pages);
         outcome?;
         if found.damaged.is_empty() {
             return Ok(());
@@ -312,7 +361,7 @@ impl<'a, 'txn> Texts<'a, 'txn> {
         let mut outcome = Ok(());
         let width = TextKey::fixed_width().expect("names have a fixed width");
         let is_text = |_: &[u8], row: &[u8]| TextRow::from_row(row).is_ok();
-        trees.scan(self.source.index_len(), width, &is_text, &mut |name, row| {
+        rows.trees.scan(self.source.index_len(), width, &is_text, &mut |name, row| {
             if let (Ok(()), Ok(row)) = (&outcome, TextRow::from_row(row))
                 && hash_of(self.source, &row).is_some_and(|hash| hash.as_bytes() == name)
             {
@@ -324,11 +373,11 @@ impl<'a, 'txn> Texts<'a, 'txn> {
 
     fn keep(&mut self, name: &[u8], row: &TextRow) -> Result<(), Fault> {
         let name = TextKey::from_bytes(name);
-        if self.texts.get(name)?.is_some() {
+        if self.tables.texts.get(name)?.is_some() {
             return Ok(());
         }
         if let Some(copied) = self.place(row)? {
-            self.texts.insert(name, &copied.to_row()[..])?;
+            self.tables.texts.insert(name, &copied.to_row()[..])?;
         }
         Ok(())
     }
@@ -344,7 +393,7 @@ impl<'a, 'txn> Texts<'a, 'txn> {
             let first = self.container.extend_for_blobs(count)?;
             (self.at, self.end) = (first.at(), first.plus(count).at());
             for extent in first.row(count) {
-                self.extents.insert(extent, ())?;
+                self.tables.blob_extents.insert(extent, ())?;
             }
         }
         let mut piece = vec![0; PIECE.min(row.wire_octets) as usize];

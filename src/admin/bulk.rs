@@ -1,0 +1,124 @@
+//! Many domains and mailboxes at once: `add /file LIST`, at most [`ENTRIES_MAX`] in one request and one transaction.
+//!
+//! An entry that cannot be carried out is told with its line and changes nothing; the others of its request are added
+//! together. What is there already is told apart from what is refused, so a list can be given twice.
+
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use bincode::{Decode, Encode};
+
+use super::Context;
+use super::directory::{Target, no_such_domain};
+use super::reply::{AddOutcome, Added, Code, Refusal, Reply};
+use super::secret::Secret;
+use crate::auth::password::{Credential, Fresh};
+use crate::store::{Read as _, Refused, Store};
+
+/// Entries in one request, and so in one transaction.
+pub const ENTRIES_MAX: usize = 1000;
+
+/// A domain or mailbox to add.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Entry {
+    /// Its line in the list, for the outcome.
+    pub line: u64,
+    pub name: String,
+    /// Of a mailbox.
+    pub password: Option<Secret>,
+}
+
+/// An entry on its way.
+#[derive(Clone)]
+enum Step {
+    Domain(crate::address::Domain),
+    Mailbox(crate::address::Address, Credential),
+    Decided(AddOutcome, String),
+}
+
+/// Adds the entries in their order, so that a domain may stand before its mailboxes.
+pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<Reply, Refusal> {
+    if entries.len() > ENTRIES_MAX {
+        let message = format!("a request adds at most {ENTRIES_MAX} domains and mailboxes");
+        return Err(Refusal::new(Code::Usage, message));
+    }
+    let steps = prepared(entries, store, context)?;
+    let now = context.now;
+    let adding = store.write(move |tx| {
+        let mut outcomes = Vec::with_capacity(steps.len());
+        for step in &steps {
+            outcomes.push(match step {
+                Step::Domain(domain) => outcome(tx.add_domain(domain, now)?, domain),
+                Step::Mailbox(address, credential) => {
+                    outcome(tx.add_mailbox(address, credential.clone(), now)?, &address.domain)
+                }
+                Step::Decided(outcome, why) => (*outcome, Some(why.clone()).filter(|why| !why.is_empty())),
+            });
+        }
+        Ok(outcomes)
+    });
+    let outcomes = adding.wait().map_err(Refusal::fault)?;
+    let lines = entries.iter().zip(outcomes).map(|(entry, (outcome, why))| Added {
+        line: entry.line,
+        name: entry.name.clone(),
+        outcome,
+        why,
+    });
+    Ok(Reply::AddedMany { entries: lines.collect() })
+}
+
+fn outcome(added: Result<(), Refused>, domain: &crate::address::Domain) -> (AddOutcome, Option<String>) {
+    match added {
+        Ok(()) => (AddOutcome::Added, None),
+        Err(Refused::DomainExists | Refused::MailboxExists) => (AddOutcome::Exists, None),
+        Err(Refused::NoSuchDomain) => (AddOutcome::Refused, Some(no_such_domain(domain).message)),
+        Err(why) => panic!("{why:?} is not said of what is added"),
+    }
+}
+
+/// Reads the entries, and derives the credentials of those that are new, on all processors: one takes milliseconds.
+fn prepared(entries: &[Entry], store: &Store, context: &Context) -> Result<Vec<Step>, Refusal> {
+    let view = store.read().map_err(Refusal::fault)?;
+    let keyring = context.keyring.read().expect("no holder of this lock panics");
+    let key = keyring.key().ok();
+    let step_of = |entry: &Entry| -> Result<Step, Refusal> {
+        let refused = |why: String| Ok(Step::Decided(AddOutcome::Refused, why));
+        let address = match entry.name.parse() {
+            Ok(Target::Domain(domain)) if entry.password.is_none() => return Ok(Step::Domain(domain)),
+            Ok(Target::Domain(_)) => return refused("a domain has no password".to_owned()),
+            Ok(Target::Mailbox(address)) => address,
+            Err(malformed) => return refused(malformed.to_string()),
+        };
+        if view.mailbox(&address).map_err(Refusal::fault)?.is_some() {
+            return Ok(Step::Decided(AddOutcome::Exists, String::new()));
+        }
+        let Some(secret) = &entry.password else { return refused("there is no password for it".to_owned()) };
+        let password = match secret.password() {
+            Ok(password) => password,
+            Err(refusal) => return refused(refusal.message),
+        };
+        let fresh = Fresh::draw().map_err(Refusal::fault)?;
+        Ok(Step::Mailbox(address.clone(), Credential::new(password, &address, fresh, key)))
+    };
+    let next = AtomicUsize::new(0);
+    let steps: Mutex<Vec<(usize, Result<Step, Refusal>)>> = Mutex::new(Vec::with_capacity(entries.len()));
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        for _ in 0..threads.min(entries.len()) {
+            scope.spawn(|| {
+                while let Some((at, entry)) = {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    entries.get(at).map(|entry| (at, entry))
+                } {
+                    let step = step_of(entry);
+                    steps.lock().expect("no holder of this lock panics").push((at, step));
+                }
+            });
+        }
+    });
+    let mut steps = steps.into_inner().expect("no holder of this lock panics");
+    steps.sort_unstable_by_key(|(at, _)| *at);
+    steps.into_iter().map(|(_, step)| step).collect()
+}

@@ -1,0 +1,100 @@
+//! What a salvage takes over of a damaged file: every table, and what only the log has.
+
+use super::*;
+use crate::auth::seal::Key;
+use crate::store::index::tables::{self, Holds, LIST};
+
+const ANN: &str = "ann@example.com";
+const BOB: &str = "bob@example.com";
+
+/// A store with rows in every table, closed.
+fn full(disk: &Arc<SimulatedDisk>) {
+    let store = store_with(&[ANN, BOB], disk.clone());
+    set_quota(&store, ANN, ANN, Some(1 << 30));
+    let sealed = Key::new([7; 32]).seal_private_key(b"key", b"certificate", [0; 24]);
+    let certificate = CertificateRow {
+        certificate: b"certificate".to_vec(),
+        key: PrivateKey::Sealed(sealed),
+        hostname: "mail.example.com".to_owned(),
+    };
+    let set = store.write(move |tx| {
+        tx.set_setting(crate::settings::DECOY_SECRET, Some("00ff"))?;
+        tx.set_certificate(&certificate)
+    });
+    set.wait().unwrap();
+    deliver(&store, &[ANN, BOB], b"of both");
+    deliver(&store, &[BOB], &[b'x'; 70_000]);
+}
+
+fn salvaged(damaged: Arc<SimulatedDisk>) -> (Store, RepairReport) {
+    let disk = Arc::new(SimulatedDisk::default());
+    let report = Store::salvage_to(damaged, disk.clone(), UnixTime(1)).unwrap();
+    (Store::open_on(disk).unwrap(), report)
+}
+
+#[test]
+fn a_salvage_takes_over_every_row_that_is_the_same_in_every_copy() {
+    let disk = Arc::new(SimulatedDisk::default());
+    full(&disk);
+    let content = |store: &Store| {
+        let all = tables::every_row(&store.read().unwrap()).unwrap();
+        for table in LIST {
+            assert!(all.iter().any(|(name, ..)| *name == table.name), "{} is empty", table.name);
+        }
+        let holds = |name: &str| LIST.iter().find(|table| table.name == name).unwrap().holds;
+        all.into_iter().filter(|(name, ..)| holds(name) == Holds::Content).collect::<Vec<_>>()
+    };
+    let (store, _) = salvaged(disk.clone());
+    assert_eq!(content(&store), content(&Store::open_on(disk).unwrap()));
+    assert_clean(&store);
+}
+
+#[test]
+fn a_salvage_reads_the_log() {
+    let disk = Arc::new(SimulatedDisk::default());
+    full(&disk);
+    let store = Store::open_on(disk.clone()).unwrap();
+    deliver(&store, &[ANN], b"only in the log");
+    deliver(&store, &[ANN], &[b'y'; 70_000]);
+    let maildrop = open_maildrop(&store, ANN);
+    assert!(maildrop.delete(&[maildrop.list().unwrap()[0].uid]).wait().unwrap());
+    drop(maildrop);
+    add_mailbox(&store, "new@example.com");
+    // Nothing of this is in the index on the disk.
+    let damaged = Arc::new(disk.copy());
+    let expected = [ANN, BOB].map(|mailbox| contents(&store, mailbox));
+    assert_eq!(expected.each_ref().map(Vec::len), [2, 2]);
+    let before = damaged.octets();
+    let report = Store::check_damaged_on(damaged.clone()).unwrap();
+    assert_eq!((report.mailboxes, report.messages), (3, 4));
+    assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
+    let (store, report) = salvaged(damaged.clone());
+    assert!(damaged.octets() == before, "the damaged file was changed");
+    // Those are not copied.
+    assert_eq!(report.mended, ["the lists of free space were made anew"]);
+    assert!(report.lost.is_empty());
+    assert_eq!([ANN, BOB].map(|mailbox| contents(&store, mailbox)), expected);
+    assert!(contents(&store, "new@example.com").is_empty());
+    assert_clean(&store);
+}
+
+#[test]
+fn a_file_that_lacks_a_table_of_a_newer_program_gets_it_when_it_is_opened() {
+    let disk = Arc::new(SimulatedDisk::default());
+    full(&disk);
+    // Without the others there is no store; a newer program cannot have added them.
+    for table in LIST.iter().filter(|table| table.holds == Holds::Content) {
+        let older = Arc::new(disk.copy());
+        let container = Container::open(older.clone()).unwrap();
+        let database = open_database(&container, false).unwrap();
+        let mut transaction = database.begin_write().unwrap();
+        transaction.set_quick_repair(true);
+        assert!(transaction.delete_table(redb::TableDefinition::<(), ()>::new(table.name)).is_ok());
+        transaction.commit().unwrap();
+        database.close().unwrap();
+        let store = Store::open_on(older).unwrap_or_else(|e| panic!("{}: {e}", table.name));
+        let all = tables::every_row(&store.read().unwrap()).unwrap();
+        assert!(all.iter().all(|(name, ..)| *name != table.name), "{}", table.name);
+        let _ = store.write(|tx| tx.add_domain(&"a.example".parse().unwrap(), UnixTime(1))).wait().unwrap();
+    }
+}
