@@ -62,6 +62,7 @@ impl Op {
                 format!("createquotafile {name}{}{}", option("user", user), option("limit", limit))
             }
             Self::DeleteQuotaFile(DeleteQuotaFile { name }) => format!("deletequotafile {name}"),
+            Self::Set(set) if set.is_secret() => format!("set {} {PASSWORD}", set.key),
             Self::Set(Set { key, values, .. }) => format!("set {key} {}", values.join(" ")),
             Self::List(_) | Self::Stat(_) | Self::Get(_) => return None,
         };

@@ -4,6 +4,8 @@
 //! here. The fields hold words; what they have to be is read where the command is carried out, since they may
 //! come over the control socket too.
 
+use std::fmt;
+
 use argh::{ArgsInfo, FromArgs};
 use bincode::{Decode, Encode};
 
@@ -201,7 +203,7 @@ pub struct DeleteQuotaFile {
 }
 
 /// Changes a setting.
-#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(
     subcommand,
     name = "set",
@@ -215,12 +217,20 @@ pub struct Set {
     /// the setting
     #[argh(positional, arg_name = "KEY")]
     pub key: String,
-    /// its new value; socket takes four, listen, plaintext, proxyfrom and lmtpfrom as many as are wanted
+    /// its new value; socket takes four, listen, plaintext, proxyfrom, lmtpfrom and adserver as many as are wanted
     #[argh(positional, greedy, arg_name = "VALUE")]
     pub values: Vec<String>,
     /// with mailroot: move the mail store there (the service must be stopped)
     #[argh(switch, long = "move")]
     pub move_mail: bool,
+}
+
+/// A password is not printed.
+impl fmt::Debug for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values = if self.is_secret() { &[] } else { &self.values[..] };
+        write!(f, "Set({} {values:?})", self.key)
+    }
 }
 
 /// Shows a setting, or all of them.

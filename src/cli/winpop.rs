@@ -61,6 +61,10 @@ pub fn prepare(op: Op) -> Result<Op, Refusal> {
             };
             Ok(Op::ChangePwd(change))
         }
+        Op::Set(mut set) if set.is_secret() && set.values == ["-"] => {
+            set.values = vec![terminal::read_password()?.password()?.to_owned()];
+            Ok(Op::Set(set))
+        }
         Op::Set(set) => Ok(Op::Set(set.seen_from_here()?)),
         op => Ok(op),
     }

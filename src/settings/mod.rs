@@ -9,9 +9,11 @@
 //! - `Settings` that came out of [`Settings::with`] keep the relations between settings too;
 //! - what is stored reads back as what was set.
 
+mod directory;
 mod networks;
 mod values;
 
+pub use directory::{BindName, DirectoryServers, DistinguishedName, SealedPassword};
 pub use networks::{Listen, Networks, Plaintext};
 pub use values::{
     DomainRole, FilePath, Hostname, Kind, Logging, MailboxName, Method, Size, Span, Value, Whole,
@@ -29,6 +31,10 @@ const RFC_MESSAGE_OCTETS_MIN: u64 = 64 << 10;
 /// A row beside the settings that the program keeps for itself: the secret from which the salts of unknown names are
 /// derived, in hexadecimal digits. It stays for as long as the store, so that those salts do.
 pub const DECOY_SECRET: &str = "decoysecret";
+/// The setting whose value is sealed before it is stored, and not shown.
+pub const BIND_PASSWORD: &str = "adbindpassword";
+/// What is shown of it.
+const SEALED: &str = "sealed";
 /// The word that brings a setting back to its default.
 const DEFAULT: &str = "default";
 
@@ -176,6 +182,16 @@ settings! {
         "What this machine is in a domain; it numbers the authentication methods";
     authentication | auth: Method = Method::PasswordFile, "password file", AtOnce,
         "Where the accounts of mailboxes live";
+    adserver: DirectoryServers = DirectoryServers::default(), "found by DNS", AtOnce,
+        "Servers of Active Directory, tried in turn: a name means LDAPS, ldap://NAME StartTLS";
+    adbasedn: DistinguishedName = DistinguishedName::default(), "none", AtOnce,
+        "Distinguished name below which Active Directory holds the accounts";
+    adbinduser: BindName = BindName::default(), "none", AtOnce,
+        "Account by which the service looks accounts up in Active Directory, and makes and changes them";
+    adbindpassword: SealedPassword = SealedPassword::default(), "none", AtOnce,
+        "Password of adbinduser; it is kept sealed and never shown";
+    adca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
+        "PEM file with the authority that vouches for the servers of Active Directory";
     sparequired: Whole<0, 1> = Whole::new(0), "0", AtOnce,
         "1 refuses every login that sends the password itself";
     tlscert: FilePath = FilePath::none(), "one of our own", AtOnce,
@@ -294,7 +310,8 @@ impl Settings {
     pub fn from_shown<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Result<Self, Refused> {
         let mut settings = Self::default();
         for (name, text) in pairs {
-            if let Some(key) = STORED.iter().find(|key| key.name == name) {
+            // What is sealed is not shown, and its seal would not open under the key of another store.
+            if let Some(key) = STORED.iter().find(|key| key.name == name && name != BIND_PASSWORD) {
                 settings.read_typed(key, &text)?;
             }
         }
@@ -415,6 +432,7 @@ impl Settings {
         match key.place {
             Place::Sockets => FOUR_SOCKETS.map(|name| self.text(find(name).expect("it is a key"))).join(" "),
             _ if key.name == "authentication" => self.method_number().to_string(),
+            _ if key.name == BIND_PASSWORD && self.adbindpassword.get().is_some() => SEALED.to_owned(),
             _ => self.stored(key),
         }
     }
