@@ -36,7 +36,7 @@ use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request};
 
 /// Grows whenever the types in the frames change.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 /// The length that stands in front of a frame.
 pub const LENGTH_OCTETS: usize = 4;
 /// What the service sends before it carries a request out.
@@ -314,7 +314,7 @@ mod tests {
             Op::Delete(Delete { name: "example.com".into(), deleteuser: false, y: true }),
             Op::List(List { domain: None, all: false }),
             Op::ChangePwd(ChangePwd { name: "ä".into(), password: None }),
-            Op::Set(Set { key: "socket".into(), values: vec!["1".into(), "2".into()], move_mail: false }),
+            Op::Set(Set { key: "socket".into(), values: vec!["1".into(), "2".into()], move_mail: false, force: false }),
             Op::Get(Get { key: Some("port".into()) }),
         ];
         let submission = Submission {

@@ -22,7 +22,7 @@ use crate::auth::seal::{Key, KeyId, Sealed};
 use crate::mailroot::MailRoot;
 use crate::random;
 use crate::replace::{directory_of, give_to};
-use crate::settings::BIND_PASSWORD;
+use crate::settings::{BIND_PASSWORD, Settings};
 use crate::store::{CertificateRow, Fault, PrivateKey, Read as _, Store};
 use zeroize::Zeroizing;
 
@@ -106,12 +106,11 @@ impl Keyring {
         open(Some(key), credential, address)
     }
 
-    /// The password of `adbinduser`, as the store holds it now. An error is a sentence.
-    pub fn bind_password(&self, store: &Store) -> Result<Zeroizing<String>, String> {
-        let text = store.read().and_then(|view| view.setting(BIND_PASSWORD)).map_err(|fault| fault.to_string())?;
-        let text = text.filter(|text| !text.is_empty()).ok_or("adbindpassword is not set")?;
+    /// The password of `adbinduser`. An error is a sentence.
+    pub fn bind_password(&self, settings: &Settings) -> Result<Zeroizing<String>, String> {
+        let text = settings.adbindpassword.get().ok_or("adbindpassword is not set")?;
         let key = self.key.as_ref().map_err(|trouble| format!("adbindpassword cannot be read: {trouble}"))?;
-        open_setting(Some(key), &text)
+        open_setting(Some(key), text)
             .ok_or_else(|| "adbindpassword was sealed under another key; set it anew".to_owned())
     }
 

@@ -47,6 +47,7 @@ pub mod bench;
 mod certificate;
 mod cli;
 mod control;
+mod directory;
 mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

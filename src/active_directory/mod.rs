@@ -5,7 +5,7 @@
 //!   The service looks the account up as itself, and then binds as the account, by its distinguished name: so it is this
 //!   account's password that was right, whatever the name was.
 //! - The answer to a name that there is not takes as long as one to a wrong password.
-//! - A directory that does not answer is a [`Failure`]: no verdict, in either direction.
+//! - A directory that does not answer is [`Unavailable`]: no verdict, in either direction.
 //! - An account is made with its password in one operation: there is never one that is half made.
 //!
 //! Calls wait for the network, for at most [`CALL_MAX`]: not to be made on an executor.
@@ -27,11 +27,11 @@ use smol::future::{FutureExt as _, block_on};
 use zeroize::Zeroizing;
 
 use account::{ATTRIBUTES, Account, account_names, attributes_of_new, container, quoted};
-pub use verdict::{Barred, Change, Creation, Removal, Verdict};
+use verdict::Barred;
 
 use crate::address::Address;
-pub use crate::ldap::{Failure, State};
-use crate::ldap::{Binding, Filter, Outcome, Pool, Server, domain_of, escaped};
+use crate::auth::directory::{Change, Creation, Directory, Removal, State, Unavailable, Verdict};
+use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
 
 /// How long a call may take.
 pub const CALL_MAX: Duration = Duration::from_secs(10);
@@ -86,18 +86,19 @@ impl ActiveDirectory {
         let binding = Binding { name: user, password };
         Ok(Self { pool: Pool::new(servers, domain, tls, binding), base, netbios: OnceLock::new(), bind_takes: Mutex::default() })
     }
+}
 
-    pub fn state(&self) -> State {
-        self.pool.state()
+impl Directory for ActiveDirectory {
+    fn state(&self) -> State {
+        let crate::ldap::State { last_contact, last_error } = self.pool.state();
+        State { last_contact, last_error }
     }
 
-    /// Whether the service itself is let in and finds its base.
-    pub fn reach(&self) -> Result<(), Failure> {
+    fn reach(&self) -> Result<(), Unavailable> {
         within_limit(async { self.find(Filter::Present("defaultNamingContext")).await.map(drop) })
     }
 
-    /// Checks a password for a login name in any of its forms.
-    pub fn verify(&self, typed: &str, password: &str) -> Result<Verdict, Failure> {
+    fn verify(&self, typed: &str, password: &str) -> Result<Verdict, Unavailable> {
         within_limit(async {
             let named = match password.is_empty() {
                 true => return Ok(Verdict::Wrong),
@@ -109,7 +110,7 @@ impl ActiveDirectory {
                     let takes = *self.bind_takes.lock().expect("no holder of this lock panics");
                     Timer::after(takes).await;
                     return Ok(match named {
-                        Named::Several => Verdict::Barred(Barred::Ambiguous),
+                        Named::Several => Verdict::Barred(Barred::Ambiguous.to_string()),
                         _ => Verdict::Wrong,
                     });
                 }
@@ -117,19 +118,19 @@ impl ActiveDirectory {
             let began = Instant::now();
             let outcome = self.pool.bind(&account.dn, password).await?;
             let mut takes = self.bind_takes.lock().expect("no holder of this lock panics");
-            *takes = (*takes * (BINDS_REMEMBERED - 1) + began.elapsed()) / BINDS_REMEMBERED;
+            *takes = match takes.is_zero() {
+                true => began.elapsed(),
+                false => (*takes * (BINDS_REMEMBERED - 1) + began.elapsed()) / BINDS_REMEMBERED,
+            };
             Ok(verdict::of_bind(&outcome, account.addresses()))
         })
     }
 
-    /// The name of the account that a mailbox has; none if it has none.
-    pub fn account_of(&self, address: &Address) -> Result<Option<String>, Failure> {
+    fn account_of(&self, address: &Address) -> Result<Option<String>, Unavailable> {
         within_limit(async { Ok(self.of_mailbox(address).await?.map(|account| account.name)) })
     }
 
-    /// Makes the account of a mailbox. Its pre-Windows 2000 name is the mailbox name, or, if that is taken or too long for
-    /// one, a similar one.
-    pub fn create(&self, address: &Address, password: &str) -> Result<Creation, Failure> {
+    fn create(&self, address: &Address, password: &str) -> Result<Creation, Unavailable> {
         within_limit(async {
             if let Some(account) = self.of_mailbox(address).await? {
                 return Ok(Creation::Exists { name: account.name });
@@ -158,8 +159,7 @@ impl ActiveDirectory {
         })
     }
 
-    /// Deletes the account of a mailbox.
-    pub fn remove(&self, address: &Address) -> Result<Removal, Failure> {
+    fn remove(&self, address: &Address) -> Result<Removal, Unavailable> {
         within_limit(async {
             let Some(account) = self.of_mailbox(address).await? else { return Ok(Removal::NoSuchAccount) };
             let outcome = self.pool.delete(&account.dn).await?;
@@ -171,8 +171,7 @@ impl ActiveDirectory {
         })
     }
 
-    /// Sets the password of a mailbox's account.
-    pub fn change_password(&self, address: &Address, password: &str) -> Result<Change, Failure> {
+    fn change_password(&self, address: &Address, password: &str) -> Result<Change, Unavailable> {
         within_limit(async {
             let Some(account) = self.of_mailbox(address).await? else { return Ok(Change::NoSuchAccount) };
             let outcome = self.pool.replace(&account.dn, &[("unicodePwd", vec![quoted(password)])]).await?;
@@ -183,7 +182,9 @@ impl ActiveDirectory {
             })
         })
     }
+}
 
+impl ActiveDirectory {
     /// Whether the account of this mailbox has this name, and takes this password.
     async fn takes(&self, address: &Address, name: &str, password: &str) -> Result<bool, Failure> {
         match self.of_mailbox(address).await? {
@@ -275,12 +276,12 @@ fn only(mut found: Vec<Account>) -> Named {
     }
 }
 
-fn within_limit<T>(call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+fn within_limit<T>(call: impl Future<Output = Result<T, Failure>>) -> Result<T, Unavailable> {
     let late = async {
         Timer::after(CALL_MAX).await;
         Err(Failure { why: "the directory did not answer in time".to_owned(), may_be_done: true })
     };
-    block_on(call.or(late))
+    block_on(call.or(late)).map_err(|failure| Unavailable(failure.why))
 }
 
 /// TLS that trusts these authorities, and no server that they do not vouch for.

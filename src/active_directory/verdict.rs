@@ -3,21 +3,11 @@
 use std::fmt;
 
 use crate::address::Address;
+use crate::auth::directory::Verdict;
 use crate::ldap::Outcome;
 
-/// What became of a login.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The password is right. The addresses whose mailbox may be this account's.
-    Right(Vec<Address>),
-    /// No such account, or not its password.
-    Wrong,
-    /// The account may not log in, whatever the password.
-    Barred(Barred),
-}
-
 /// Why an account may not log in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Barred {
     Hours,
     Workstation,
@@ -28,45 +18,17 @@ pub enum Barred {
     LockedOut,
     /// Several accounts claim the name.
     Ambiguous,
-    /// Something else, in the directory's words.
-    Other(String),
-}
-
-/// What became of making an account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Creation {
-    /// With the name that it got.
-    Created { name: String },
-    /// There is one of that name, which was left as it is.
-    Exists { name: String },
-    /// A sentence.
-    Refused(String),
-}
-
-/// What became of deleting an account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Removal {
-    Removed { name: String },
-    NoSuchAccount,
-    /// A sentence.
-    Refused(String),
-}
-
-/// What became of changing a password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    Changed,
-    NoSuchAccount,
-    /// A sentence.
-    Refused(String),
 }
 
 /// The verdict of a bind as an account of these addresses.
 pub fn of_bind(outcome: &Outcome, addresses: Vec<Address>) -> Verdict {
     match outcome.code {
         Outcome::SUCCESS => Verdict::Right(addresses),
-        Outcome::INVALID_CREDENTIALS => barred(&outcome.message).map_or(Verdict::Wrong, Verdict::Barred),
-        _ => Verdict::Barred(Barred::Other(outcome.to_string())),
+        Outcome::INVALID_CREDENTIALS => match barred(&outcome.message) {
+            Some(why) => Verdict::Barred(why.to_string()),
+            None => Verdict::Wrong,
+        },
+        _ => Verdict::Barred(format!("is refused by the directory: {outcome}")),
     }
 }
 
@@ -106,15 +68,14 @@ pub fn refusal(outcome: &Outcome) -> String {
 impl fmt::Display for Barred {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Hours => "the account may not log in at this time",
-            Self::Workstation => "the account may not log in from this machine",
-            Self::PasswordExpired => "the password has expired",
-            Self::Disabled => "the account is disabled",
-            Self::AccountExpired => "the account has expired",
-            Self::PasswordMustChange => "the password must be changed first",
-            Self::LockedOut => "the account is locked out",
-            Self::Ambiguous => "several accounts of the directory claim this name",
-            Self::Other(why) => return write!(f, "the directory refuses the account: {why}"),
+            Self::Hours => "may not log in at this time",
+            Self::Workstation => "may not log in from this machine",
+            Self::PasswordExpired => "has a password that has expired",
+            Self::Disabled => "is disabled",
+            Self::AccountExpired => "has expired",
+            Self::PasswordMustChange => "must change the password first",
+            Self::LockedOut => "is locked out",
+            Self::Ambiguous => "is claimed by several accounts of the directory",
         })
     }
 }
@@ -145,10 +106,10 @@ mod tests {
             ("773", Barred::PasswordMustChange),
             ("775", Barred::LockedOut),
         ] {
-            assert_eq!(refused(data), Verdict::Barred(reason));
+            assert_eq!(refused(data), Verdict::Barred(reason.to_string()));
         }
         assert_eq!(bind(49, "no data at all"), Verdict::Wrong);
-        assert!(matches!(bind(53, "unwilling"), Verdict::Barred(Barred::Other(_))));
+        assert!(matches!(bind(53, "unwilling"), Verdict::Barred(_)));
     }
 
     #[test]

@@ -30,14 +30,12 @@ pub enum Op {
     Unlock(Unlock),
     Stat(Stat),
     ChangePwd(ChangePwd),
+    MigrateToAd(MigrateToAd),
     CreateQuotaFile(CreateQuotaFile),
     DeleteQuotaFile(DeleteQuotaFile),
     Set(Set),
     Get(Get),
 }
-
-/// Commands of the original that this version does not have.
-pub const NOT_YET: [&str; 1] = ["migratetoad"];
 
 /// Other words for commands.
 pub const ALIASES: [(&str, &str); 1] = [("del", "delete")];
@@ -171,6 +169,23 @@ pub struct ChangePwd {
     pub password: Option<Secret>,
 }
 
+/// Gives a mailbox, or those of a domain, accounts in Active Directory with the same password.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(
+    subcommand,
+    name = "migratetoad",
+    note = "While authentication is by the password file. The settings adbasedn, adbinduser and adbindpassword say where the \
+            directory is. Mailboxes that have their account already are left as they are, so it can be typed again. When all \
+            have theirs: winpop set authentication.",
+    example = "winpop migrateToAD bob@example.com",
+    example = "winpop migrateToAD example.com"
+)]
+pub struct MigrateToAd {
+    /// the mailbox, or the domain whose mailboxes to migrate
+    #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
+    pub name: String,
+}
+
 /// Lets the mail in a mailbox count against a quota.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(
@@ -223,6 +238,9 @@ pub struct Set {
     /// with mailroot: move the mail store there (the service must be stopped)
     #[argh(switch, long = "move")]
     pub move_mail: bool,
+    /// with authentication: change it although some mailboxes cannot log in afterwards
+    #[argh(switch)]
+    pub force: bool,
 }
 
 /// A password is not printed.

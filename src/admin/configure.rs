@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::commands::{Get, Set};
 use super::reply::{Changed, Code, Refusal, Reply, SettingLine, SettingValue};
-use super::{Context, ownership, relocate};
+use super::{Context, accounts, ownership, relocate};
 use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
 use crate::settings::{self, BIND_PASSWORD, Effect, Key, Kind, Place, Settings};
@@ -92,6 +92,11 @@ impl Set {
             BIND_PASSWORD => before.with(key, &self.sealed(context)?)?,
             _ => before.with(key, &self.values)?,
         };
+        if after.authentication != before.authentication {
+            accounts::refuse_to_leave_out(&after, self.force, store, context)?;
+        } else if self.force {
+            return Err(Refusal::new(Code::Usage, "/force goes with a change of authentication only"));
+        }
         if matches!(key.name, "tlscert" | "tlskey") {
             certificate::check(&after).map_err(|why| {
                 Refusal::new(Code::Value, why)
@@ -200,6 +205,10 @@ pub type Rows = Vec<(String, String)>;
 
 pub fn stored_rows(store: &Store) -> Result<Rows, Refusal> {
     store.read().and_then(|view| view.settings()).map_err(Refusal::fault)
+}
+
+pub fn settings_of(store: &Store) -> Result<Settings, Refusal> {
+    Ok(from_rows(&stored_rows(store)?))
 }
 
 /// What a row that is not understood means for the service is told by the service.

@@ -12,6 +12,7 @@
 //!   settings are read by the same code, in `run`;
 //! - a password is in no `Debug` output, reply or refusal.
 
+mod accounts;
 pub mod audit;
 mod bulk;
 mod configure;
@@ -136,12 +137,13 @@ impl Op {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         match self {
             Self::Add(add) => add.run(store, context),
-            Self::Delete(delete) => delete.run(store),
+            Self::Delete(delete) => delete.run(store, context),
             Self::List(list) => list.run(store),
             Self::Lock(lock) => lock.run(store),
             Self::Unlock(unlock) => unlock.run(store),
             Self::Stat(stat) => stat.run(store, context),
             Self::ChangePwd(change) => change.run(store, context),
+            Self::MigrateToAd(migrate) => migrate.run(store, context),
             Self::CreateQuotaFile(create) => create.run(store),
             Self::DeleteQuotaFile(delete) => delete.run(store),
             Self::Set(set) => set.run(store, context),

@@ -215,7 +215,7 @@ pub fn frame_octets(received: &[u8]) -> Result<Option<usize>, Malformed> {
     }
     // Indefinite lengths are not for LDAP (RFC 4511 section 5.1).
     let (head, content) = match length {
-        0..128 => (2, length),
+        0..=127 => (2, length),
         129..=132 => {
             let Some(digits) = rest.get(..length - 128) else { return Ok(None) };
             (2 + digits.len(), digits.iter().fold(0, |number, digit| number << 8 | usize::from(*digit)))

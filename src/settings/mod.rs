@@ -367,28 +367,22 @@ impl Settings {
         let methods = self.domainrole.methods();
         let method = typed.parse::<usize>().ok().and_then(|number| methods.get(number.wrapping_sub(1)));
         match method {
-            Some(Method::PasswordFile) => Ok(Method::PasswordFile),
-            Some(other) => Err(refused(
-                &format!("authentication by {} is not available in this version", other.name()),
-                &format!("The password file is number {}", self.method_number()),
+            Some(Method::LocalAccounts) => Err(refused(
+                &format!("authentication by {} is not available in this version", Method::LocalAccounts.name()),
+                &format!("The methods are: {}", numbered(methods)),
             )),
-            None => {
-                let numbers: Vec<String> = methods
-                    .iter()
-                    .zip(1..)
-                    .map(|(method, number)| format!("{number} {}", method.name()))
-                    .collect();
-                Err(refused(
-                    &format!("\"{typed}\" is no authentication method of a {} machine", self.domainrole),
-                    &format!("The methods are: {}", numbers.join(", ")),
-                ))
-            }
+            Some(method) => Ok(*method),
+            None => Err(refused(
+                &format!("\"{typed}\" is no authentication method of a {} machine", self.domainrole),
+                &format!("The methods are: {}", numbered(methods)),
+            )),
         }
     }
 
-    fn method_number(&self) -> usize {
+    /// None where the role has no such method, which [`Settings::check`] does not let pass.
+    fn method_number(&self) -> Option<usize> {
         let place = self.domainrole.methods().iter().position(|method| *method == self.authentication);
-        1 + place.expect("every role has the password file")
+        place.map(|place| 1 + place)
     }
 
     /// The relations between settings.
@@ -404,6 +398,7 @@ impl Settings {
                 "To set them together: winpop set socket BACKLOG MAX MIN THRESHOLD",
             ));
         }
+        self.check_authentication()?;
         if self.lmtpport.get() == 25 {
             return Err(refused(
                 "LMTP must not be spoken on port 25 (RFC 2033 section 5): mail servers would speak SMTP to it",
@@ -427,11 +422,44 @@ impl Settings {
         Ok(())
     }
 
+    /// That the method is one of this machine, and has what it needs.
+    fn check_authentication(&self) -> Result<(), Refused> {
+        if self.method_number().is_none() {
+            return Err(refused(
+                &format!("a {} machine has no authentication by {}", self.domainrole, self.authentication.name()),
+                "Set domainrole to member or dc, or authentication to the password file first",
+            ));
+        }
+        if self.authentication != Method::ActiveDirectory {
+            return Ok(());
+        }
+        let needed = [
+            ("adbasedn", self.adbasedn.get().is_some()),
+            ("adbinduser", self.adbinduser.get().is_some()),
+            (BIND_PASSWORD, self.adbindpassword.get().is_some()),
+        ];
+        if let Some((missing, _)) = needed.iter().find(|(_, is_set)| !is_set) {
+            return Err(refused(
+                &format!("authentication by Active Directory needs {missing}"),
+                &format!("To set it: winpop set {missing} VALUE"),
+            ));
+        }
+        if self.sparequired.get() == 1 {
+            return Err(refused(
+                "sparequired leaves no way to log in with Active Directory, which is given the password itself",
+                "Set sparequired to 0",
+            ));
+        }
+        Ok(())
+    }
+
     /// A setting as it is shown and typed.
     pub fn text(&self, key: &Key) -> String {
         match key.place {
             Place::Sockets => FOUR_SOCKETS.map(|name| self.text(find(name).expect("it is a key"))).join(" "),
-            _ if key.name == "authentication" => self.method_number().to_string(),
+            _ if key.name == "authentication" => {
+                self.method_number().map_or_else(|| self.stored(key), |number| number.to_string())
+            }
             _ if key.name == BIND_PASSWORD && self.adbindpassword.get().is_some() => SEALED.to_owned(),
             _ => self.stored(key),
         }
@@ -482,6 +510,12 @@ impl Settings {
             _ => None,
         }
     }
+}
+
+/// `1 Active Directory, 2 password file`.
+fn numbered(methods: &[Method]) -> String {
+    let numbered = methods.iter().zip(1..).map(|(method, number)| format!("{number} {}", method.name()));
+    numbered.collect::<Vec<_>>().join(", ")
 }
 
 fn refused(why: &str, hint: &str) -> Refused {

@@ -222,6 +222,7 @@ impl FromStr for Method {
     fn from_str(stored: &str) -> Result<Self, String> {
         match stored {
             "passwordfile" => Ok(Self::PasswordFile),
+            "activedirectory" => Ok(Self::ActiveDirectory),
             _ => Err(format!("\"{stored}\" is not an authentication method of this version")),
         }
     }
@@ -231,7 +232,7 @@ impl Value for Method {
     const KIND: Kind = Kind::Number;
 
     fn allowed() -> String {
-        "1 to 3, by domainrole: standalone 2, member 3, dc 2 is the password file".to_owned()
+        "by domainrole: standalone 2 password file; member 1 Active Directory, 3 password file; dc 1 Active Directory, 2 password file".to_owned()
     }
 
     fn meaning(&self) -> Option<String> {

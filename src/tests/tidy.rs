@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 12] = [
     &["auth", "settings", "wire"],
     &["active_directory", "log", "pop3", "smtp", "store"],
     &["intake", "keyring"],
-    &["certificate"],
+    &["certificate", "directory"],
     &["admin"],
     &["control"],
     &["serve"],
