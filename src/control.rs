@@ -314,7 +314,12 @@ mod tests {
             Op::Delete(Delete { name: "example.com".into(), deleteuser: false, y: true }),
             Op::List(List { domain: None, all: false }),
             Op::ChangePwd(ChangePwd { name: "ä".into(), password: None }),
-            Op::Set(Set { key: "socket".into(), values: vec!["1".into(), "2".into()], move_mail: false, force: false }),
+            Op::Set(Set {
+                key: "socket".into(),
+                values: vec!["1".into(), "2".into()],
+                move_mail: false,
+                force: false,
+            }),
             Op::Get(Get { key: Some("port".into()) }),
         ];
         let submission = Submission {
@@ -350,8 +355,11 @@ mod tests {
             octets: 4,
             file_octets: 5,
             allocated_octets: 6,
+            copy_good_below_seconds: Some(7),
+            copy_kept_octets: 8,
             connections: Some(Connections::default()),
             certificate: None,
+            directory: None,
         });
         let mailbox = MailboxLine {
             mailbox: "bob@example.com".into(),

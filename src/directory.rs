@@ -32,7 +32,8 @@ pub fn active_directory(settings: &Settings, keyring: &Keyring) -> Result<Arc<dy
 /// Whether another directory is in force under other settings, or the same one is asked in another way.
 pub fn is_another(before: &Settings, after: &Settings) -> bool {
     let of = |settings: &Settings| {
-        let Settings { authentication, adserver, adbasedn, adbinduser, adbindpassword, adca, .. } = settings.clone();
+        let Settings { authentication, adserver, adbasedn, adbinduser, adbindpassword, adca, .. } =
+            settings.clone();
         (authentication, adserver, adbasedn, adbinduser, adbindpassword, adca)
     };
     of(before) != of(after)

@@ -46,8 +46,11 @@ impl Account {
 
     /// The addresses whose mailbox may be this account's, the likelier first.
     pub fn addresses(&self) -> Vec<Address> {
-        let mut addresses: Vec<Address> =
-            [&self.principal, &self.mail].into_iter().flatten().filter_map(|name| name.parse().ok()).collect();
+        let mut addresses: Vec<Address> = [&self.principal, &self.mail]
+            .into_iter()
+            .flatten()
+            .filter_map(|name| name.parse().ok())
+            .collect();
         addresses.dedup();
         addresses
     }
@@ -106,7 +109,8 @@ pub fn container(base: &str) -> String {
 
 /// The domain that a base lies in: its components from the first `DC=` on.
 pub fn domain_part(base: &str) -> String {
-    let is_domain = |component: &&str| component.trim_start().get(..3).is_some_and(|dc| dc.eq_ignore_ascii_case("dc="));
+    let is_domain =
+        |component: &&str| component.trim_start().get(..3).is_some_and(|dc| dc.eq_ignore_ascii_case("dc="));
     let mut rest = base.trim();
     loop {
         match (is_domain(&rest), rest.split_once(',')) {

@@ -80,11 +80,18 @@ impl ActiveDirectory {
         let Configuration { servers, base, user, password, authorities } = configuration;
         let domain = domain_of(&base);
         if servers.is_empty() && domain.is_none() {
-            return Err("adserver is not set, and adbasedn has no DC= by which servers could be found".to_owned());
+            return Err(
+                "adserver is not set, and adbasedn has no DC= by which servers could be found".to_owned()
+            );
         }
         let tls = tls(authorities.as_deref())?;
         let binding = Binding { name: user, password };
-        Ok(Self { pool: Pool::new(servers, domain, tls, binding), base, netbios: OnceLock::new(), bind_takes: Mutex::default() })
+        Ok(Self {
+            pool: Pool::new(servers, domain, tls, binding),
+            base,
+            netbios: OnceLock::new(),
+            bind_takes: Mutex::default(),
+        })
     }
 }
 
@@ -142,10 +149,12 @@ impl Directory for ActiveDirectory {
                 let outcome = match self.add(address, &name, password).await {
                     Ok(outcome) => outcome,
                     // The answer was lost. What the directory holds tells whether it was done.
-                    Err(failure) if failure.may_be_done => match self.takes(address, &name, password).await? {
-                        true => return Ok(Creation::Created { name }),
-                        false => return Err(failure),
-                    },
+                    Err(failure) if failure.may_be_done => {
+                        match self.takes(address, &name, password).await? {
+                            true => return Ok(Creation::Created { name }),
+                            false => return Err(failure),
+                        }
+                    }
                     Err(failure) => return Err(failure),
                 };
                 match outcome.code {
@@ -188,7 +197,9 @@ impl ActiveDirectory {
     /// Whether the account of this mailbox has this name, and takes this password.
     async fn takes(&self, address: &Address, name: &str, password: &str) -> Result<bool, Failure> {
         match self.of_mailbox(address).await? {
-            Some(account) if account.name == name => Ok(self.pool.bind(&account.dn, password).await?.is_success()),
+            Some(account) if account.name == name => {
+                Ok(self.pool.bind(&account.dn, password).await?.is_success())
+            }
             _ => Ok(false),
         }
     }
@@ -204,9 +215,9 @@ impl ActiveDirectory {
         match self.of_address(&address.to_string()).await? {
             Named::One(account) => Ok(Some(account)),
             Named::Nobody => Ok(None),
-            Named::Several => {
-                Err(Failure::before_asking(format!("several accounts of the directory claim the address {address}")))
-            }
+            Named::Several => Err(Failure::before_asking(format!(
+                "several accounts of the directory claim the address {address}"
+            ))),
         }
     }
 
@@ -254,7 +265,8 @@ impl ActiveDirectory {
             return Ok(known.clone());
         }
         let root = self.pool.read("", &["configurationNamingContext"]).await?;
-        let Some(configuration) = root.as_ref().and_then(|entry| entry.text("configurationNamingContext")) else {
+        let Some(configuration) = root.as_ref().and_then(|entry| entry.text("configurationNamingContext"))
+        else {
             return Ok(None);
         };
         let filter = Filter::And(vec![

@@ -54,7 +54,8 @@ fn barred(message: &str) -> Option<Barred> {
 pub fn refusal(outcome: &Outcome) -> String {
     // 0x52d is ERROR_PASSWORD_RESTRICTION.
     let is_password = outcome.code == Outcome::CONSTRAINT_VIOLATION
-        || (outcome.code == Outcome::UNWILLING_TO_PERFORM && outcome.message.to_ascii_lowercase().contains("52d"));
+        || (outcome.code == Outcome::UNWILLING_TO_PERFORM
+            && outcome.message.to_ascii_lowercase().contains("52d"));
     match outcome.code {
         _ if is_password => {
             format!("the directory's password policy does not take this password ({outcome})")
@@ -91,7 +92,12 @@ mod tests {
     #[test]
     fn the_code_of_a_refused_bind_is_its_reason() {
         let refused = |data: &str| {
-            bind(49, &format!("80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {data}, v1db1"))
+            bind(
+                49,
+                &format!(
+                    "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {data}, v1db1"
+                ),
+            )
         };
         assert_eq!(bind(0, ""), Verdict::Right(vec![]));
         for wrong in ["525", "52e", "57", "0", "x", ""] {

@@ -58,8 +58,11 @@ pub fn add_mailbox(
         None => match directory.account_of(&address).map_err(unavailable)? {
             Some(name) => (name, false),
             None => {
-                return Err(Refusal::new(Code::NotFound, format!("{address} has no account in the directory"))
-                    .with_hint(format!("To make it too: winpop add {address} /createuser PASSWORD")));
+                return Err(Refusal::new(
+                    Code::NotFound,
+                    format!("{address} has no account in the directory"),
+                )
+                .with_hint(format!("To make it too: winpop add {address} /createuser PASSWORD")));
             }
         },
     };
@@ -91,7 +94,10 @@ fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn Direc
     match directory.remove(address) {
         Ok(Removal::Removed { .. } | Removal::NoSuchAccount) => refusal,
         Ok(Removal::Refused(why)) | Err(Unavailable(why)) => Refusal {
-            message: format!("{}; its account {name} was made and could not be deleted again: {why}", refusal.message),
+            message: format!(
+                "{}; its account {name} was made and could not be deleted again: {why}",
+                refusal.message
+            ),
             ..refusal
         },
     }
@@ -100,10 +106,11 @@ fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn Direc
 fn create(address: &Address, password: &str, directory: &dyn Directory) -> Result<String, Refusal> {
     match directory.create(address, password).map_err(unavailable)? {
         Creation::Created { name } => Ok(name),
-        Creation::Exists { name } => {
-            Err(Refusal::new(Code::Exists, format!("{address} has an account in the directory already, {name}"))
-                .with_hint(format!("To use it: winpop add {address}")))
-        }
+        Creation::Exists { name } => Err(Refusal::new(
+            Code::Exists,
+            format!("{address} has an account in the directory already, {name}"),
+        )
+        .with_hint(format!("To use it: winpop add {address}"))),
         Creation::Refused(why) => Err(Refusal::new(Code::Value, format!("the account was not made: {why}"))),
     }
 }
@@ -116,8 +123,10 @@ pub fn delete(address: &Address, directory: &dyn Directory, store: &Store) -> Re
     match directory.remove(address).map_err(unavailable)? {
         Removal::Removed { name } => Ok(format!("its account {name} was deleted from the directory")),
         Removal::NoSuchAccount => Ok("it had no account in the directory".to_owned()),
-        Removal::Refused(why) => Err(Refusal::new(Code::Value, format!("the account was not deleted: {why}"))
-            .with_hint("Nothing was changed. Without /deleteuser the mailbox alone is deleted")),
+        Removal::Refused(why) => {
+            Err(Refusal::new(Code::Value, format!("the account was not deleted: {why}"))
+                .with_hint("Nothing was changed. Without /deleteuser the mailbox alone is deleted"))
+        }
     }
 }
 
@@ -136,7 +145,9 @@ pub fn change_password(
         Change::NoSuchAccount => {
             return Err(Refusal::new(Code::NotFound, format!("{address} has no account in the directory")));
         }
-        Change::Refused(why) => return Err(Refusal::new(Code::Value, format!("the password was not changed: {why}"))),
+        Change::Refused(why) => {
+            return Err(Refusal::new(Code::Value, format!("the password was not changed: {why}")));
+        }
     }
     if !stored.is_of_nobody() {
         let (address, credential) = (address.clone(), renewed());
@@ -167,7 +178,10 @@ impl MigrateToAd {
         if settings.authentication != Method::PasswordFile {
             return Err(Refusal::new(
                 Code::NotAvailable,
-                format!("authentication is by {}, so there is nothing to migrate", settings.authentication.name()),
+                format!(
+                    "authentication is by {}, so there is nothing to migrate",
+                    settings.authentication.name()
+                ),
             ));
         }
         let stored = stored(&address, store)?;
@@ -177,21 +191,26 @@ impl MigrateToAd {
             (directory, keyring.recover(&stored, &address))
         };
         let Some(password) = password else {
-            return Err(Refusal::new(Code::NotFound, format!("the password of {address} cannot be recovered"))
-                .with_hint(format!("It is sealed anew at the next login with it, or: winpop changepwd {address} -")));
+            return Err(Refusal::new(
+                Code::NotFound,
+                format!("the password of {address} cannot be recovered"),
+            )
+            .with_hint(format!(
+                "It is sealed anew at the next login with it, or: winpop changepwd {address} -"
+            )));
         };
         let created = directory.create(&address, &password).map_err(unavailable)?;
         let (message, notes) = match created {
             Creation::Created { name } => {
-                let notes = (name != address.local.as_str()).then(|| {
-                    format!("its account is called {name} there; the mailbox keeps its own name")
-                });
+                let notes = (name != address.local.as_str())
+                    .then(|| format!("its account is called {name} there; the mailbox keeps its own name"));
                 (format!("{address} has its account in Active Directory now"), notes)
             }
             Creation::Exists { name } => match directory.verify(&address.to_string(), &password) {
-                Ok(Verdict::Right(_)) => {
-                    (format!("{address} has its account in Active Directory already, with this password"), None)
-                }
+                Ok(Verdict::Right(_)) => (
+                    format!("{address} has its account in Active Directory already, with this password"),
+                    None,
+                ),
                 Ok(Verdict::Wrong) => {
                     return Err(Refusal::new(
                         Code::Exists,
@@ -206,10 +225,14 @@ impl MigrateToAd {
                 Err(trouble) => return Err(unavailable(trouble)),
             },
             Creation::Refused(why) => {
-                return Err(Refusal::new(Code::Value, format!("the account of {address} was not made: {why}")));
+                return Err(Refusal::new(
+                    Code::Value,
+                    format!("the account of {address} was not made: {why}"),
+                ));
             }
         };
-        Ok(Changed { notes: notes.into_iter().collect(), ..Changed::new("migratetoad", &address, message) }.into())
+        Ok(Changed { notes: notes.into_iter().collect(), ..Changed::new("migratetoad", &address, message) }
+            .into())
     }
 }
 
@@ -253,7 +276,9 @@ pub fn refuse_to_leave_out(
     let more = count - left_out.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let hint = match after.authentication {
-        Method::ActiveDirectory => "Make their accounts: winpop migrateToAD DOMAIN; or leave them out with /force",
+        Method::ActiveDirectory => {
+            "Make their accounts: winpop migrateToAD DOMAIN; or leave them out with /force"
+        }
         _ => "Give them a password: winpop changepwd USER@DOMAIN -, after the change with /force",
     };
     Err(Refusal::new(

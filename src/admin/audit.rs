@@ -3,7 +3,9 @@
 //! A line says who, what and with which outcome, for example `winpop set port 110, by user 0, process 4711: done`. A password is
 //! never part of it.
 
-use super::commands::{Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, MigrateToAd, Set, Unlock};
+use super::commands::{
+    Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, MigrateToAd, Set, Unlock,
+};
 use super::{Op, Refusal, Reply, Request};
 
 /// A longer command is cut: names and values come from whoever may command.

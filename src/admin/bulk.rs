@@ -11,10 +11,10 @@ use std::thread;
 use bincode::{Decode, Encode};
 
 use super::commands::Add;
-use super::{Context, accounts};
 use super::directory::{Target, no_such_domain};
 use super::reply::{AddOutcome, Added, Code, Refusal, Reply};
 use super::secret::Secret;
+use super::{Context, accounts};
 use crate::auth::password::{Credential, Fresh};
 use crate::store::{Read as _, Refused, Store};
 
@@ -76,8 +76,12 @@ pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<R
 /// With accounts in a directory, which has no transaction over several.
 fn one_by_one(entries: &[Entry], store: &Store, context: &Context) -> Reply {
     let added = |entry: &Entry| {
-        let add =
-            Add { name: Some(entry.name.clone()), createuser: entry.password.clone(), file: None, passwords: None };
+        let add = Add {
+            name: Some(entry.name.clone()),
+            createuser: entry.password.clone(),
+            file: None,
+            passwords: None,
+        };
         let (outcome, why) = match add.run(store, context) {
             Ok(_) => (AddOutcome::Added, None),
             Err(refusal) => match refusal.code {

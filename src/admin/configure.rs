@@ -71,12 +71,16 @@ impl Set {
     /// The value of a setting that is stored sealed.
     fn sealed(&self, context: &Context) -> Result<Vec<String>, Refusal> {
         let typed = match &self.values[..] {
-            [typed] if typed.is_empty() || typed.eq_ignore_ascii_case(DEFAULT) => return Ok(self.values.clone()),
+            [typed] if typed.is_empty() || typed.eq_ignore_ascii_case(DEFAULT) => {
+                return Ok(self.values.clone());
+            }
             [typed] => typed,
             _ => return Err(Refusal::new(Code::Usage, format!("{BIND_PASSWORD} takes one value"))),
         };
         let keyring = context.keyring.read().expect("no holder of this lock panics");
-        let key = keyring.key().map_err(|trouble| Refusal::fault(format!("the password cannot be sealed: {trouble}")))?;
+        let key = keyring
+            .key()
+            .map_err(|trouble| Refusal::fault(format!("the password cannot be sealed: {trouble}")))?;
         Ok(vec![key.seal_setting(typed, BIND_PASSWORD, context.fresh.nonce).to_text()])
     }
 

@@ -2,9 +2,9 @@
 
 use std::str::FromStr;
 
-use super::{Context, accounts};
 use super::commands::{Add, ChangePwd, Delete, Lock, Unlock};
 use super::reply::{Changed, Code, Refusal, Removed, Reply};
+use super::{Context, accounts};
 use crate::address::{Address, Domain, Malformed};
 use crate::auth::password::Credential;
 use crate::store::{Fault, LockChange, Read, Refused, Store, Tx, UnixTime};
@@ -129,7 +129,8 @@ impl Delete {
             Target::Mailbox(address) => {
                 // Under the password file the account goes with the mailbox.
                 let directory = if self.deleteuser { accounts::in_force(store, context)? } else { None };
-                let account = directory.map(|directory| accounts::delete(&address, &*directory, store)).transpose()?;
+                let account =
+                    directory.map(|directory| accounts::delete(&address, &*directory, store)).transpose()?;
                 let deleted = address.clone();
                 let removed = changed(
                     store,
@@ -142,8 +143,12 @@ impl Delete {
                     Octets(removed.octets)
                 );
                 let notes = account.into_iter().collect();
-                Ok(Changed { removed: Some(removed.into()), notes, ..Changed::new("delete", &address, message) }
-                    .into())
+                Ok(Changed {
+                    removed: Some(removed.into()),
+                    notes,
+                    ..Changed::new("delete", &address, message)
+                }
+                .into())
             }
         }
     }

@@ -83,6 +83,9 @@ pub trait Service {
 
     fn connections(&self) -> reply::Connections;
 
+    /// The directory of accounts, if one is in force.
+    fn directory(&self) -> Option<reply::DirectoryLine>;
+
     /// Makes changed settings effective, before they are stored. A refusal is one sentence that says what
     /// stands in the way, such as a port that is taken, and means that everything is as before. Called
     /// with the two swapped where the settings could then not be stored.

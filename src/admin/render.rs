@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::reply::{
-    AddOutcome, Added, Changed, Checked, Connections, Delivered, DomainLine, KeyState, Lock, LockedBy, Lost,
-    MailboxLine, Outcome, QuotaLine, Refusal, Reply, Server, ServiceState, SettingLine,
+    AddOutcome, Added, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine, KeyState, Lock,
+    LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal, Reply, Server, ServiceState, SettingLine,
 };
 use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
@@ -246,15 +246,47 @@ fn server_text(server: &Server, domains: &[DomainLine], paint: Paint) -> String 
         let _ = writeln!(text, "TLS        {}{made}", certificate.names.join(", "));
         let _ = writeln!(text, "           SHA-256 {first}\n                   {second}");
     }
+    if let Some(directory) = &server.directory {
+        text += &directory_text(directory);
+    }
     text + &format!(
-        "Disk       {}\n\n{}\nDomains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\n",
+        "Disk       {}\n{}\n{}\nDomains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\n",
         Octets(server.allocated_octets),
+        copies_text(server),
         domain_table(domains, paint),
         server.domains,
         server.mailboxes,
         server.messages,
         Octets(server.octets),
     )
+}
+
+/// What there is to know for `cp`, `tar` and `rsync`.
+fn copies_text(server: &Server) -> String {
+    let kept = Octets(server.copy_kept_octets);
+    match server.copy_good_below_seconds {
+        None => String::new(),
+        Some(0) => "Copies     not sure to be good at present, for want of room on the disk\n".to_owned(),
+        Some(seconds) => {
+            format!("Copies     good if they take less than {}; {kept} are kept for them\n", Seconds(seconds))
+        }
+    }
+}
+
+fn directory_text(directory: &DirectoryLine) -> String {
+    let time = |seconds: Option<u64>| seconds.and_then(time_text).unwrap_or_default();
+    let mut text = match &directory.last_contact {
+        Some(server) => {
+            let at = time(directory.last_contact_unix_seconds);
+            format!("Accounts   {}, last answered by {server} at {at}\n", directory.method)
+        }
+        None => format!("Accounts   {}, not asked yet or never reached\n", directory.method),
+    };
+    if let Some(why) = &directory.last_error {
+        let _ =
+            writeln!(text, "           last failed at {}: {why}", time(directory.last_error_unix_seconds));
+    }
+    text
 }
 
 fn connections_text(connections: &Connections) -> String {

@@ -255,10 +255,28 @@ pub struct Server {
     pub file_octets: u64,
     /// What the data file takes of the disk; its holes take nothing.
     pub allocated_octets: u64,
+    /// A plain copy of the data file is good if it takes less. None where no service runs: then any is.
+    pub copy_good_below_seconds: Option<u64>,
+    /// What would be free but for such copies.
+    pub copy_kept_octets: u64,
     /// None where no service runs.
     pub connections: Option<Connections>,
     /// None where there is none yet.
     pub certificate: Option<CertificateLine>,
+    /// None where the data file holds the accounts, or no service runs.
+    pub directory: Option<DirectoryLine>,
+}
+
+/// The directory of accounts, as the running service knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct DirectoryLine {
+    pub method: String,
+    /// When it last answered, and by which server; none if it has not yet.
+    pub last_contact_unix_seconds: Option<u64>,
+    pub last_contact: Option<String>,
+    /// When a question last failed, and why; none if none has.
+    pub last_error_unix_seconds: Option<u64>,
+    pub last_error: Option<String>,
 }
 
 /// The certificate that clients are shown under TLS.
@@ -432,9 +450,10 @@ impl From<OpenError> for Refusal {
             OpenErrorKind::Missing => Code::NoStore,
             OpenErrorKind::Locked => Code::Busy,
             OpenErrorKind::AlreadyExists => Code::Exists,
-            OpenErrorKind::NotAStore | OpenErrorKind::Newer { .. } | OpenErrorKind::Damaged(_) => {
-                Code::Damaged
-            }
+            OpenErrorKind::NotAStore
+            | OpenErrorKind::Newer { .. }
+            | OpenErrorKind::Damaged(_)
+            | OpenErrorKind::BadCopy(_) => Code::Damaged,
             OpenErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => Code::NotPermitted,
             OpenErrorKind::Io(_) | OpenErrorKind::Fault(_) => Code::Fault,
         };

@@ -62,7 +62,7 @@ pub const REPLIES: [Shape; 14] = [
 pub const ERROR: Shape = ("error", &[("code", "text"), ("message", "text"), ("hint", "text?")]);
 
 /// The objects in the replies.
-pub const OBJECTS: [Shape; 12] = [
+pub const OBJECTS: [Shape; 13] = [
     ("REMOVED", &[("mailboxes", "number"), ("messages", "number"), ("octets", "number")]),
     (
         "DOMAIN",
@@ -99,8 +99,21 @@ pub const OBJECTS: [Shape; 12] = [
             ("octets", "number"),
             ("file_octets", "number"),
             ("allocated_octets", "number"),
+            ("copy_good_below_seconds", "number?"),
+            ("copy_kept_octets", "number"),
             ("connections", "CONNECTIONS?"),
             ("certificate", "CERTIFICATE?"),
+            ("directory", "DIRECTORY?"),
+        ],
+    ),
+    (
+        "DIRECTORY",
+        &[
+            ("method", "text"),
+            ("last_contact_unix_seconds", "number?"),
+            ("last_contact", "text?"),
+            ("last_error_unix_seconds", "number?"),
+            ("last_error", "text?"),
         ],
     ),
     (
@@ -253,8 +266,17 @@ mod tests {
             octets: 4,
             file_octets: 5,
             allocated_octets: 6,
+            copy_good_below_seconds: is_served.then_some(7),
+            copy_kept_octets: 8,
             connections: is_served.then_some(connections),
             certificate: is_served.then_some(certificate),
+            directory: is_served.then(|| DirectoryLine {
+                method: "a".into(),
+                last_contact_unix_seconds: Some(1),
+                last_contact: Some("a".into()),
+                last_error_unix_seconds: Some(1),
+                last_error: Some("a".into()),
+            }),
         })
     }
 

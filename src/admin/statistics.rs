@@ -42,6 +42,7 @@ impl Stat {
         }
         let totals = view.totals().map_err(Refusal::fault)?;
         let disk = store.disk_usage().map_err(Refusal::fault)?;
+        let copies = store.copy_window();
         let statistics = Server {
             service: state(context),
             domains: totals.domains,
@@ -50,7 +51,10 @@ impl Stat {
             octets: totals.octets,
             file_octets: disk.file_octets,
             allocated_octets: disk.allocated_octets,
+            copy_good_below_seconds: context.service.map(|_| copies.good_below.as_secs()),
+            copy_kept_octets: copies.kept_octets,
             connections: context.service.map(|service| service.connections()),
+            directory: context.service.and_then(|service| service.directory()),
             certificate: certificate(store, context, &*view).map_err(Refusal::fault)?,
         };
         Ok(Reply::Server {

@@ -62,6 +62,10 @@ impl Service for Listening<'_> {
         Connections { open: 1, waiting: 2, refused: 3, ..Connections::default() }
     }
 
+    fn directory(&self) -> Option<reply::DirectoryLine> {
+        None
+    }
+
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {
         if after.port.get() == self.taken {
             return Err(format!("port {} is taken by another program", after.port));
@@ -261,7 +265,9 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
     let at = octets.windows(6).position(|octets| octets == b"a text").unwrap();
     octets[at] = b'A';
     fs::write(&copy, &octets).unwrap();
-    let found = upkeep::check(&Store::open(&copy).unwrap()).unwrap();
+    // A copy has to be whole before anybody serves it.
+    assert!(Store::open(&copy).err().is_some_and(|e| e.to_string().contains("a copy that is not whole")));
+    let found = upkeep::check_file(&copy).unwrap();
     assert!(
         render::text(&found, table::Paint::Plain).contains("has changed since it was stored\n1 finding\n")
     );

@@ -57,7 +57,9 @@ pub enum Creation {
 /// What became of deleting an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removal {
-    Removed { name: String },
+    Removed {
+        name: String,
+    },
     NoSuchAccount,
     /// A sentence.
     Refused(String),

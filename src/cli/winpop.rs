@@ -9,8 +9,8 @@ use super::carry_out;
 use super::help::Program;
 use super::terminal;
 use super::words::{self, Common, Understood};
-use crate::admin::commands::{Add, Delete, Get, List, MigrateToAd, Stat, Winpop};
 use crate::address::Domain;
+use crate::admin::commands::{Add, Delete, Get, List, MigrateToAd, Stat, Winpop};
 use crate::admin::reply::{Changed, Code};
 use crate::admin::secret::Secret;
 use crate::admin::{self, Op, Present, Refusal, Reply, Request, Target};
@@ -107,7 +107,9 @@ pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
 /// one is told, and the others go on; a directory that cannot be asked ends it.
 fn migrate_domain(domain: &Domain, send: impl Fn(Op) -> Answer) -> Answer {
     let list = Op::List(List { domain: Some(domain.to_string()), all: false });
-    let Reply::Mailboxes { mailboxes, .. } = send(list)? else { panic!("a domain is listed by its mailboxes") };
+    let Reply::Mailboxes { mailboxes, .. } = send(list)? else {
+        panic!("a domain is listed by its mailboxes")
+    };
     let mut left_out = Vec::new();
     let mut notes = Vec::new();
     for (done, mailbox) in mailboxes.iter().enumerate() {
@@ -118,7 +120,8 @@ fn migrate_domain(domain: &Domain, send: impl Fn(Op) -> Answer) -> Answer {
             }
             Ok(_) => panic!("a mailbox is migrated by a change"),
             Err(refusal) if refusal.code == Code::Fault => {
-                let message = format!("{done} of {} mailboxes of {domain} were looked at: {refusal}", mailboxes.len());
+                let message =
+                    format!("{done} of {} mailboxes of {domain} were looked at: {refusal}", mailboxes.len());
                 return Err(Refusal { message, ..refusal });
             }
             Err(refusal) => left_out.push(format!("{}: {refusal}", mailbox.mailbox)),
@@ -130,7 +133,9 @@ fn migrate_domain(domain: &Domain, send: impl Fn(Op) -> Answer) -> Answer {
     match left_out.is_empty() {
         true => Ok(Changed { notes, ..Changed::new("migratetoad", domain, message) }.into()),
         false => Err(Refusal::new(Code::NotFound, format!("{message}; not so {}", left_out.join("; ")))
-            .with_hint("The others can be migrated once that is settled; those that are done are left as they are")),
+            .with_hint(
+                "The others can be migrated once that is settled; those that are done are left as they are",
+            )),
     }
 }
 

@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
 use futures_rustls::rustls::ClientConfig;
 use futures_rustls::rustls::pki_types::ServerName;
-use futures_rustls::TlsConnector;
 use smol::Timer;
 use smol::future::{FutureExt as _, poll_once};
 use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -125,7 +125,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
         loop {
             match self.response().await? {
                 Response::Entry(entry) if entries.len() < ENTRIES_MAX => entries.push(entry),
-                Response::Entry(_) => return Err(io::Error::other("it sends more entries than were asked for")),
+                Response::Entry(_) => {
+                    return Err(io::Error::other("it sends more entries than were asked for"));
+                }
                 Response::Reference => {}
                 Response::Done(outcome) => return Ok(Answer { entries, outcome }),
             }

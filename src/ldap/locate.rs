@@ -47,7 +47,8 @@ pub async fn servers_of(domain: &str) -> Result<Vec<Server>, String> {
 }
 
 fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
-    let words = resolv_conf.lines().filter_map(|line| line.split_whitespace().collect::<Vec<_>>().try_into().ok());
+    let words =
+        resolv_conf.lines().filter_map(|line| line.split_whitespace().collect::<Vec<_>>().try_into().ok());
     let addresses = words.filter(|[keyword, _]: &[&str; 2]| *keyword == "nameserver");
     addresses.filter_map(|[_, address]| address.parse().ok()).take(NAME_SERVERS_MAX).collect()
 }
@@ -146,8 +147,11 @@ mod tests {
 
     #[test]
     fn servers_are_tried_in_the_order_of_their_records() {
-        let records =
-            [(10, 1, 389, "far.corp.example"), (0, 1, 389, "light.corp.example"), (0, 9, 1389, "heavy.corp.example")];
+        let records = [
+            (10, 1, 389, "far.corp.example"),
+            (0, 1, 389, "light.corp.example"),
+            (0, 9, 1389, "heavy.corp.example"),
+        ];
         let servers = servers_in(&answer(&records, 7), 7).unwrap().unwrap();
         let shown: Vec<String> = servers.iter().map(Server::to_string).collect();
         assert_eq!(

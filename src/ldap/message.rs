@@ -33,7 +33,10 @@ pub type Attribute<'a> = (&'a str, Vec<Zeroizing<Vec<u8>>>);
 /// What is asked of a server.
 pub enum Request<'a> {
     /// A simple bind (RFC 4511 section 4.2).
-    Bind { name: &'a str, password: &'a str },
+    Bind {
+        name: &'a str,
+        password: &'a str,
+    },
     /// A search of the whole tree below a base, or of the base alone.
     Search {
         base: &'a str,
@@ -42,10 +45,18 @@ pub enum Request<'a> {
         attributes: &'a [&'static str],
         entries_max: u32,
     },
-    Add { dn: &'a str, attributes: &'a [Attribute<'a>] },
+    Add {
+        dn: &'a str,
+        attributes: &'a [Attribute<'a>],
+    },
     /// Replaces the values of attributes.
-    Replace { dn: &'a str, attributes: &'a [Attribute<'a>] },
-    Delete { dn: &'a str },
+    Replace {
+        dn: &'a str,
+        attributes: &'a [Attribute<'a>],
+    },
+    Delete {
+        dn: &'a str,
+    },
     StartTls,
 }
 
@@ -352,13 +363,15 @@ mod tests {
     }
 
     /// As Active Directory writes lengths: always with four digits.
-    const REFUSED: &[u8] = b"\x30\x84\x00\x00\x00\x12\x02\x01\x02\x61\x84\x00\x00\x00\x09\x0a\x01\x31\x04\x00\x04\x02no";
+    const REFUSED: &[u8] =
+        b"\x30\x84\x00\x00\x00\x12\x02\x01\x02\x61\x84\x00\x00\x00\x09\x0a\x01\x31\x04\x00\x04\x02no";
 
     #[test]
     fn responses_are_decoded_whatever_the_form_of_their_lengths() {
         let outcome = Outcome { code: Outcome::INVALID_CREDENTIALS, message: "no".to_owned() };
         assert_eq!(decode(REFUSED), Ok((2, Response::Done(outcome))));
-        let entry = b"\x30\x1a\x02\x01\x03\x64\x15\x04\x04cn=a\x30\x0d\x30\x0b\x04\x01m\x31\x06\x04\x01b\x04\x01a";
+        let entry =
+            b"\x30\x1a\x02\x01\x03\x64\x15\x04\x04cn=a\x30\x0d\x30\x0b\x04\x01m\x31\x06\x04\x01b\x04\x01a";
         let Ok((3, Response::Entry(entry))) = decode(entry) else { panic!("it is an entry") };
         assert_eq!(entry.dn, "cn=a");
         assert_eq!(entry.text("M"), Some("b"));
@@ -371,7 +384,9 @@ mod tests {
             assert_eq!(frame_octets(&REFUSED[..end]), Ok(None), "{end}");
         }
         assert_eq!(frame_octets(REFUSED), Ok(Some(REFUSED.len())));
-        for bad in [&b"HTTP/1.1 400"[..], b"\x30\x80\x00\x00", b"\x30\x84\xff\xff\xff\xff", b"\x30\x85\0\0\0\0\0"] {
+        for bad in
+            [&b"HTTP/1.1 400"[..], b"\x30\x80\x00\x00", b"\x30\x84\xff\xff\xff\xff", b"\x30\x85\0\0\0\0\0"]
+        {
             assert_eq!(frame_octets(bad), Err(Malformed), "{bad:?}");
         }
         for end in 0..REFUSED.len() {

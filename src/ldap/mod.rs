@@ -22,7 +22,7 @@ mod server;
 pub use connection::Failure;
 pub use message::{Entry, Filter, Outcome};
 #[cfg(any(test, fuzzing))]
-pub use message::{RESPONSE_OCTETS_MAX, decode, frame_octets};
+pub use message::{RESPONSE_OCTETS_MAX, Response, decode, frame_octets};
 pub use name::{domain_of, escaped};
 pub use pool::{Binding, Pool, State};
 pub use server::Server;

@@ -146,7 +146,9 @@ impl Pool {
             self.ask_somebody(request).await
         };
         match answered.or(late).await {
-            Ok(answer) if answer.outcome.is_trouble() => Err(self.failed(Failure::before_asking(answer.outcome))),
+            Ok(answer) if answer.outcome.is_trouble() => {
+                Err(self.failed(Failure::before_asking(answer.outcome)))
+            }
             Ok(answer) => Ok(answer),
             Err(failure) => Err(self.failed(failure)),
         }
@@ -178,7 +180,8 @@ impl Pool {
         if password.is_empty() {
             return Err(Failure::before_asking("adbindpassword is not set"));
         }
-        let outcome = connection.ask(&Request::Bind { name, password }).await.map_err(Failure::before_asking)?.outcome;
+        let outcome =
+            connection.ask(&Request::Bind { name, password }).await.map_err(Failure::before_asking)?.outcome;
         match outcome.is_success() {
             true => Ok(()),
             false => Err(Failure::before_asking(format!(

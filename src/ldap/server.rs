@@ -33,7 +33,9 @@ impl FromStr for Server {
 
     fn from_str(typed: &str) -> Result<Self, String> {
         let malformed = || {
-            format!("\"{typed}\" is not a directory server: write dc1.example.com, ldaps://HOST:PORT or ldap://HOST:PORT")
+            format!(
+                "\"{typed}\" is not a directory server: write dc1.example.com, ldaps://HOST:PORT or ldap://HOST:PORT"
+            )
         };
         let (security, rest) = match typed.split_once("://") {
             None => (Security::Ldaps, typed),
@@ -52,7 +54,8 @@ impl FromStr for Server {
             None if port.is_empty() => LDAP_PORT,
             None => return Err(malformed()),
         };
-        let is_name = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:".contains(&b));
+        let is_name =
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:".contains(&b));
         match is_name && rustls::pki_types::ServerName::try_from(host).is_ok() {
             true => Ok(Self { host: host.to_ascii_lowercase(), port, security }),
             false => Err(malformed()),
@@ -97,7 +100,8 @@ mod tests {
             assert_eq!(server.to_string(), shown);
             assert_eq!(shown.parse(), Ok(server));
         }
-        for bad in ["", "http://dc1", "ldaps://", "dc1:", "dc1:0", "dc1:65536", "[::1", "a b", "dc1/x", "::1"] {
+        for bad in ["", "http://dc1", "ldaps://", "dc1:", "dc1:0", "dc1:65536", "[::1", "a b", "dc1/x", "::1"]
+        {
             assert!(bad.parse::<Server>().is_err(), "{bad}");
         }
     }

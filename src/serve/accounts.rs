@@ -10,8 +10,8 @@
 use super::limits::Remembered;
 use crate::address::Address;
 use crate::auth::Account;
-use crate::auth::password::{Credential, Fresh, ITERATIONS, SALT_OCTETS, Verifier};
 use crate::auth::directory::{self as of_accounts, Directory, Verdict};
+use crate::auth::password::{Credential, Fresh, ITERATIONS, SALT_OCTETS, Verifier};
 use crate::directory;
 use crate::keyring::Keyring;
 use crate::pop3::Credentials;
@@ -66,7 +66,8 @@ impl Accounts {
 
     /// Whether passwords can be recovered, as APOP, CRAM-MD5 and NTLM need.
     pub fn secrets_available(&self) -> bool {
-        self.verifiers_available() && self.keyring.read().expect("no holder of this lock panics").key().is_ok()
+        self.verifiers_available()
+            && self.keyring.read().expect("no holder of this lock panics").key().is_ok()
     }
 
     /// Whether the data file holds verifiers of the passwords in force.
@@ -141,7 +142,11 @@ impl Accounts {
 
     /// Has a directory check the password, and opens the maildrop of the account: that of the address that was typed, or of
     /// the first of the account's addresses that is a mailbox here.
-    fn log_in_by(&self, directory: &dyn Directory, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
+    fn log_in_by(
+        &self,
+        directory: &dyn Directory,
+        credentials: &Credentials,
+    ) -> Result<Login<Maildrop>, Fault> {
         let Ok(password) = std::str::from_utf8(credentials.password.as_bytes()) else {
             return Ok(Login::WrongCredentials);
         };

@@ -82,7 +82,7 @@ pub use listeners::{DOORS, Door};
 
 use crate::admin::{
     self,
-    reply::{Connections, ServiceState},
+    reply::{Connections, DirectoryLine, ServiceState},
 };
 use crate::directory;
 use crate::keyring::Keyring;
@@ -390,6 +390,20 @@ impl admin::Service for Arc<Service> {
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             since_unix_seconds: Some(self.started_unix_seconds),
         }
+    }
+
+    fn directory(&self) -> Option<DirectoryLine> {
+        let state = self.accounts.directory_state()?;
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let (last_contact_at, last_contact) = state.last_contact.unzip();
+        let (last_error_at, last_error) = state.last_error.unzip();
+        Some(DirectoryLine {
+            method: self.settings().authentication.name().to_owned(),
+            last_contact_unix_seconds: last_contact_at.map(seconds),
+            last_contact,
+            last_error_unix_seconds: last_error_at.map(seconds),
+            last_error,
+        })
     }
 
     fn connections(&self) -> Connections {

@@ -368,7 +368,10 @@ impl Settings {
         let method = typed.parse::<usize>().ok().and_then(|number| methods.get(number.wrapping_sub(1)));
         match method {
             Some(Method::LocalAccounts) => Err(refused(
-                &format!("authentication by {} is not available in this version", Method::LocalAccounts.name()),
+                &format!(
+                    "authentication by {} is not available in this version",
+                    Method::LocalAccounts.name()
+                ),
                 &format!("The methods are: {}", numbered(methods)),
             )),
             Some(method) => Ok(*method),
@@ -426,7 +429,11 @@ impl Settings {
     fn check_authentication(&self) -> Result<(), Refused> {
         if self.method_number().is_none() {
             return Err(refused(
-                &format!("a {} machine has no authentication by {}", self.domainrole, self.authentication.name()),
+                &format!(
+                    "a {} machine has no authentication by {}",
+                    self.domainrole,
+                    self.authentication.name()
+                ),
                 "Set domainrole to member or dc, or authentication to the password file first",
             ));
         }

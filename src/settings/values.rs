@@ -232,7 +232,7 @@ impl Value for Method {
     const KIND: Kind = Kind::Number;
 
     fn allowed() -> String {
-        "by domainrole: standalone 2 password file; member 1 Active Directory, 3 password file; dc 1 Active Directory, 2 password file".to_owned()
+        "1 to 3, by domainrole: member and dc 1 is Active Directory; the last is the password file".to_owned()
     }
 
     fn meaning(&self) -> Option<String> {

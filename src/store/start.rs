@@ -12,27 +12,29 @@ use crate::store::open::claims::Maildrops;
 use crate::store::open::queue::{self, Order};
 use crate::store::open::recovery::open_index;
 use crate::store::open::verified::Verified;
+use crate::store::open::window::Time;
 use crate::store::open::{Inner, OpenError, OpenErrorKind, OpenIndex, Shared, Store, Trust, open_database};
-use crate::store::writer::{PACE, Writer};
-use smol::channel::{Receiver, WeakSender};
+use crate::store::writer::{PACE, Pace, Writer};
+use smol::channel::WeakSender;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-impl Store {
-    /// Opens the store in a data file and locks it.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let disk = Arc::new(lock_file(path, false)?);
-        Self::open_on(disk).map_err(|e| e.at(path))
-    }
+/// Instants that the clock may not have looked at yet.
+const DUES_MAX: usize = 16;
 
-    /// Opens a store to check it, and compares every page of its index with its checksum first. What is written goes
-    /// nowhere.
-    pub(in crate::store) fn open_to_check_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
+impl Store {
+    /// Opens a store to check it. What is written goes nowhere.
+    pub(in crate::store) fn open_to_check_on(
+        disk: Arc<dyn Disk>,
+        trust: Trust,
+    ) -> Result<Self, OpenErrorKind> {
         let overlay = Overlay::new(disk).map_err(OpenErrorKind::Io)?;
-        Self::open_with(Arc::new(overlay), Trust::Verified)
+        Self::open_with(Arc::new(overlay), trust)
     }
 
     /// The same for a file that is open already, for reading and writing, and has no name of its own yet.
@@ -54,10 +56,19 @@ impl Store {
     }
 
     pub(in crate::store) fn open_with(disk: Arc<dyn Disk>, trust: Trust) -> Result<Self, OpenErrorKind> {
+        Self::open_at_pace(disk, trust, PACE, Time::real())
+    }
+
+    pub(in crate::store) fn open_at_pace(
+        disk: Arc<dyn Disk>,
+        trust: Trust,
+        pace: Pace,
+        time: Time,
+    ) -> Result<Self, OpenErrorKind> {
         let disk: Arc<dyn Disk> = Arc::new(Resync::new(disk));
         let pins = Pins::default();
         let (open, space) = open_index(disk.clone(), pins.clone(), trust)?;
-        Self::start(disk, pins, open, space)
+        Self::start(disk, pins, open, space, pace, time)
     }
 
     pub(in crate::store) fn create_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
@@ -78,7 +89,14 @@ impl Store {
         Self::open_on(disk)
     }
 
-    fn start(disk: Arc<dyn Disk>, pins: Pins, open: OpenIndex, space: Space) -> Result<Self, OpenErrorKind> {
+    fn start(
+        disk: Arc<dyn Disk>,
+        pins: Pins,
+        open: OpenIndex,
+        space: Space,
+        pace: Pace,
+        time: Time,
+    ) -> Result<Self, OpenErrorKind> {
         let totals = open.totals()?;
         let shared = Arc::new(Shared {
             disk,
@@ -88,15 +106,16 @@ impl Store {
             current: Mutex::new(Some(Arc::new(open))),
             visitor_left: Condvar::new(),
             mending_was_asked: AtomicBool::new(false),
+            copy_window: Mutex::default(),
         });
         let (queue, jobs) = smol::channel::bounded(queue::QUEUE_MAX);
-        let (clock, first_records) = smol::channel::bounded(1);
-        if let Some(after) = PACE.checkpoint_after {
+        let (clock, dues) = std::sync::mpsc::sync_channel(DUES_MAX);
+        if pace.checkpoint_after.is_some() {
             let queue = queue.downgrade();
             let thread = std::thread::Builder::new().name("store clock".into());
-            thread.spawn(move || run_clock(&first_records, after, &queue)).map_err(OpenErrorKind::Io)?;
+            thread.spawn(move || run_clock(&dues, &queue)).map_err(OpenErrorKind::Io)?;
         }
-        let writer = Writer::new(shared.clone(), jobs, space, &totals, PACE, clock);
+        let writer = Writer::new(shared.clone(), jobs, space, &totals, pace, time, clock);
         let thread = std::thread::Builder::new().name("store writer".into());
         let writer = thread.spawn(move || writer.run()).map_err(OpenErrorKind::Io)?;
         Ok(Self(Arc::new(Inner { shared, queue: Some(queue), writer: Some(writer) })))
@@ -116,13 +135,28 @@ fn make_tables(database: &redb::Database, container: &Container) -> Result<(), O
     Ok(())
 }
 
-/// Tells the writer when the first record of a log is so old. Ends with the store.
-fn run_clock(first_records: &Receiver<Instant>, after: Duration, queue: &WeakSender<Order>) {
-    while let Ok(first) = first_records.recv_blocking() {
-        std::thread::sleep((first + after).saturating_duration_since(Instant::now()));
-        let Some(queue) = queue.upgrade() else { return };
-        // If the queue is full, the writer looks at its own clock before long.
-        let _ = queue.try_send(Order::Tick);
+/// Tells the writer that it is time, at each instant that it has asked for. Ends with the store.
+fn run_clock(dues: &Receiver<Instant>, queue: &WeakSender<Order>) {
+    let mut waiting = BTreeSet::new();
+    loop {
+        let next = waiting.first().map(|due: &Instant| due.saturating_duration_since(Instant::now()));
+        match next {
+            Some(Duration::ZERO) => {
+                waiting.pop_first();
+                let Some(queue) = queue.upgrade() else { return };
+                // If the queue is full, the writer looks at its own clock before long.
+                let _ = queue.try_send(Order::Tick);
+            }
+            Some(wait) => match dues.recv_timeout(wait) {
+                Ok(due) => drop(waiting.insert(due)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            },
+            None => match dues.recv() {
+                Ok(due) => drop(waiting.insert(due)),
+                Err(_) => return,
+            },
+        }
     }
 }
 

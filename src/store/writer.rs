@@ -22,14 +22,19 @@ use crate::store::index::types::MailboxId;
 use crate::store::index::{Beginning, Fault, Tx};
 use crate::store::open::queue::{Job, Order};
 use crate::store::open::recovery::open_index;
+use crate::store::open::window::{Time, Window};
 use crate::store::open::{OpenIndex, Shared, Trust};
-use smol::channel::{Receiver, Sender};
+use smol::channel::Receiver;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 /// Jobs in one transaction.
 const BATCH_MAX: usize = 512;
+
+/// A tick that comes so much too late is early enough.
+const TICK_ACCURACY: Duration = Duration::from_millis(10);
 
 /// When checkpoints are made, and how long the log is at first.
 #[derive(Clone, Copy)]
@@ -40,13 +45,20 @@ pub struct Pace {
     pub retired_max: u64,
     /// Octets of the log zone of a new store.
     pub log_octets: u64,
+    /// Whether plain copies of the file are to be good.
+    pub for_copies: bool,
 }
 
 /// A test makes its checkpoints itself, or by the length of its small log, so that a run can be repeated.
 pub const PACE: Pace = if cfg!(test) {
-    Pace { checkpoint_after: None, retired_max: 512 << 10, log_octets: 512 << 10 }
+    Pace { checkpoint_after: None, retired_max: 512 << 10, log_octets: 512 << 10, for_copies: false }
 } else {
-    Pace { checkpoint_after: Some(Duration::from_secs(1)), retired_max: 64 << 20, log_octets: 4 << 20 }
+    Pace {
+        checkpoint_after: Some(Duration::from_secs(1)),
+        retired_max: 64 << 20,
+        log_octets: 4 << 20,
+        for_copies: true,
+    }
 };
 
 /// Whether the disk had room for what a transaction wanted to store.
@@ -70,8 +82,11 @@ pub struct Writer {
     space: Space,
     log: Log,
     pace: Pace,
-    /// Tells the clock of the first record of a log.
-    clock: Sender<Instant>,
+    /// What is kept for copies of the file.
+    window: Window,
+    /// Told when there will be something to do.
+    clock: SyncSender<Instant>,
+    next_tick: Option<Instant>,
     /// When the first record was written since the last checkpoint.
     first_record: Instant,
     /// Whether a record has found no place in the log: the next checkpoint makes it longer.
@@ -94,7 +109,8 @@ impl Writer {
         space: Space,
         totals: &StoreRow,
         pace: Pace,
-        clock: Sender<Instant>,
+        time: Time,
+        clock: SyncSender<Instant>,
     ) -> Self {
         let log = Log::new(shared.disk.clone(), totals.epoch, totals.log_octets);
         Self {
@@ -103,7 +119,9 @@ impl Writer {
             space,
             log,
             pace,
+            window: Window::new(time, pace.for_copies),
             clock,
+            next_tick: None,
             first_record: Instant::now(),
             log_was_full: false,
             commits: totals.commits,
@@ -115,6 +133,10 @@ impl Writer {
 
     /// Works until every sender of the queue is gone.
     pub fn run(mut self) {
+        if let Ok(open) = self.shared.current() {
+            self.hold_for_copies(&open, self.shared.pins.now());
+            self.release(&open);
+        }
         while let Ok(first) = self.queue.recv_blocking() {
             let (mut batch, mut checkpoints) = (Vec::new(), Vec::new());
             let mut next = Some(first);
@@ -129,7 +151,9 @@ impl Writer {
             }
             if batch.is_empty() {
                 // If it fails, whoever comes next finds out.
-                let _ = self.sound_index();
+                if let Ok(open) = self.sound_index() {
+                    self.release(&open);
+                }
             } else {
                 self.carry_out(batch);
             }
@@ -140,7 +164,11 @@ impl Writer {
         }
         if self.checkpoint().is_ok() {
             self.log.blank();
+            if let Ok(open) = self.shared.current() {
+                self.space.erase_now(&open.container);
+            }
         }
+        self.window.clear();
         self.shared.close();
     }
 
@@ -215,6 +243,7 @@ impl Writer {
 
     fn commit(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {
         if let Room::AfterACheckpoint = self.transaction(open, batch)? {
+            self.window.give_way();
             self.transaction(open, &mut [])?;
             self.transaction(open, batch)?;
         }
@@ -223,9 +252,10 @@ impl Writer {
 
     fn transaction(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<Room, Fault> {
         let is_checkpoint = batch.is_empty();
-        self.space.release(&open.container);
+        self.release(open);
         let reserve = open.container.fill_reserve(self.log.used());
-        if reserve.is_err() && !is_checkpoint && self.space.waits_for_checkpoint() > 0 {
+        let room_can_be_made = !is_checkpoint && self.room_can_be_made(open);
+        if reserve.is_err() && room_can_be_made {
             return Ok(Room::AfterACheckpoint);
         }
         self.note_disk(&reserve);
@@ -237,7 +267,7 @@ impl Writer {
             for job in batch.iter_mut() {
                 job.apply(&mut tx)?;
             }
-            if tx.room_was_missing && tx.space.waits_for_checkpoint() > 0 {
+            if tx.room_was_missing && room_can_be_made {
                 drop(tx);
                 self.space.aborted();
                 return Ok(Room::AfterACheckpoint);
@@ -263,6 +293,7 @@ impl Writer {
                 self.log.begin(epoch, log_octets);
                 self.space.committed();
                 self.space.checkpointed();
+                self.hold_for_copies(open, self.shared.pins.now());
                 if self.space.log_is_to_be_erased() {
                     self.log.erase();
                     self.space.log_was_erased();
@@ -274,8 +305,9 @@ impl Writer {
                 }
                 if self.log.is_empty() {
                     self.first_record = Instant::now();
-                    // If the clock is behind it looks by itself.
-                    let _ = self.clock.try_send(self.first_record);
+                    if let Some(after) = self.pace.checkpoint_after {
+                        self.wake_after(after);
+                    }
                 }
                 if let Err(e) = self.log.append(settled.number, &settled.changes) {
                     open.container.note_failed_log();
@@ -287,9 +319,53 @@ impl Writer {
             }
         }
         self.commits += 1;
-        self.space.release(&open.container);
+        self.release(open);
         self.shared.maildrops.revoke(&self.revoked);
         Ok(Room::Enough)
+    }
+
+    /// Keeps the checkpoint that the index is at for copies of the file that find it there.
+    fn hold_for_copies(&mut self, open: &OpenIndex, moment: u64) {
+        if let Err(fault) = self.window.checkpointed(open, moment) {
+            // The copies of this time will be found to be damaged when they are opened.
+            log::warn!("copies of the data file made now will not be good: {fault}");
+            self.window.give_way();
+        }
+    }
+
+    /// Makes free what nobody needs any more.
+    fn release(&mut self, open: &OpenIndex) {
+        loop {
+            let horizon = self.window.horizon();
+            self.space.release(&open.container, horizon);
+            if !self.window.shorten(self.space.waiting_octets(), open.container.index_octets_written()) {
+                break;
+            }
+        }
+        let status = self.window.status(self.space.waiting_octets(), open.container.index_octets_written());
+        self.shared.note_copy_window(status);
+        if self.space.waiting_octets() > 0
+            && let Some(after) = self.window.next_release()
+        {
+            self.wake_after(after);
+        }
+    }
+
+    /// Whether a checkpoint would set something free.
+    fn room_can_be_made(&self, open: &OpenIndex) -> bool {
+        let (retired, written) = (self.space.waiting_octets(), open.container.index_octets_written());
+        self.space.waits_for_checkpoint() > 0 || self.window.keeps_something(retired, written)
+    }
+
+    /// Has the clock send a tick then.
+    fn wake_after(&mut self, after: Duration) {
+        let due = Instant::now() + after;
+        let is_behind =
+            self.next_tick.is_none_or(|next| due + TICK_ACCURACY < next || next <= Instant::now());
+        // If the clock is behind, the writer looks at its own before long.
+        if is_behind && self.clock.try_send(due).is_ok() {
+            self.next_tick = Some(due);
+        }
     }
 
     /// How much of the zone the log may use after the next checkpoint.
@@ -319,11 +395,14 @@ impl Writer {
     fn reopen(&mut self) -> Result<Arc<OpenIndex>, Fault> {
         self.a_sync_failed |= self.shared.current().is_ok_and(|open| open.container.a_sync_failed());
         let trust = if self.a_sync_failed { Trust::Verified } else { Trust::AsFound };
+        // What a copy under way has read may be overwritten from here on.
+        self.window.give_way();
         let disk = self.shared.take_down();
         // If this fails, the next reader may ask for another attempt.
         self.shared.mending_was_asked.store(false, Ordering::Relaxed);
         let (open, mut space) = open_index(disk, self.shared.pins.clone(), trust)
             .map_err(|e| Fault::Io(format!("opening it anew failed: {e}")))?;
+        let moment = self.shared.pins.now();
         space.inherit_retired(&self.space);
         // What was found is the last checkpoint, or was made one.
         space.checkpointed();
@@ -332,6 +411,7 @@ impl Writer {
         let totals = open.totals()?;
         self.commits = totals.commits;
         self.log.begin(totals.epoch, totals.log_octets);
+        self.hold_for_copies(&open, moment);
         Ok(self.shared.put_up(open))
     }
 }

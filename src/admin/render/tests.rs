@@ -102,6 +102,8 @@ fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals()
         octets: 12_345,
         file_octets: 8 << 20,
         allocated_octets: 1 << 20,
+        copy_good_below_seconds: Some(45),
+        copy_kept_octets: 3 << 20,
         connections: Some(Connections {
             open: 3,
             waiting: 0,
@@ -115,8 +117,21 @@ fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals()
             fingerprint: ["AB"; 32].join(":"),
             self_signed: true,
         }),
+        directory: Some(DirectoryLine {
+            method: "Active Directory".to_owned(),
+            last_contact_unix_seconds: Some(1_800_000_060),
+            last_contact: Some("dc1.example.com".to_owned()),
+            last_error_unix_seconds: Some(1_800_000_000),
+            last_error: Some("dc2.example.com: Connection refused".to_owned()),
+        }),
     };
-    let stopped = Server { service: ServiceState::default(), connections: None, ..statistics.clone() };
+    let stopped = Server {
+        service: ServiceState::default(),
+        connections: None,
+        directory: None,
+        copy_good_below_seconds: None,
+        ..statistics.clone()
+    };
     let domains = vec![domain("example.com", 2, 5, 12_345, false)];
     let reply = Reply::Server { statistics: Box::new(statistics), domains: domains.clone() };
     assert_eq!(
@@ -129,7 +144,10 @@ Unknown    7 recipients
 TLS        mail.example.com, localhost, self-signed
            SHA-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
                    AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
+Accounts   Active Directory, last answered by dc1.example.com at 2027-01-15T08:01:00Z
+           last failed at 2027-01-15T08:00:00Z: dc2.example.com: Connection refused
 Disk       1 MiB
+Copies     good if they take less than 45 s; 3 MiB are kept for them
 
 Mailboxes  Messages       Size  Status  Domain
         2         5  12.06 KiB  open    example.com

@@ -19,22 +19,22 @@
 //!
 //! This file knows redb's space only as octets; what is in it is `index`'s business.
 
+mod backend;
 mod blocks;
 mod sums;
 
-use super::damaged_page::damaged_page;
 use super::disk::{Disk, DiskUsage, View};
 use super::format::{
-    EXTENT, Extent, HEADERS, INDEX_EXTENT, INDEX_PAGE_0, INDEX_PAGE_0_OCTETS, LOG_AT, MAP_EXTENTS_MAX, PAGE,
-    SLOTS,
+    AHEAD_MAX, AHEAD_MIN, EXTENT, Extent, HEADERS, INDEX_EXTENT, INDEX_PAGE_0, MAP_EXTENTS_MAX, PAGE, SLOTS,
 };
+pub use backend::IndexBackend;
 pub use blocks::ContainerError;
 use blocks::Superblock;
 #[cfg(test)]
 pub use blocks::forge_superblock;
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use sums::Sums;
 
@@ -56,6 +56,12 @@ pub struct Container {
     /// redb has been told of an I/O error, and refuses everything from then on.
     failed: AtomicBool,
     sync_failed: AtomicBool,
+    /// Whether the file is a copy: its superblock was written for another one.
+    is_copy: AtomicBool,
+    /// Whether the file is longer than it has to be, for copies of it.
+    is_ahead: AtomicBool,
+    /// Octets of pages that redb has written since the container was opened.
+    index_octets_written: AtomicU64,
     /// redb has panicked: its handle is leaked, and must not touch the disk again.
     given_up: AtomicBool,
 }
@@ -67,8 +73,10 @@ struct IndexSpace {
     sums: Sums,
     /// Extents that the file had when it was opened.
     found: Extent,
-    /// Extents in the file, whoever owns them.
+    /// Extents in use, whoever owns them.
     end: Extent,
+    /// The length of the file, in octets.
+    len: u64,
     /// Free whole extents.
     pool: Vec<Extent>,
     /// Zeroed extents set aside for the index.
@@ -86,14 +94,15 @@ impl Container {
         disk.set_len(0)?;
         disk.write_at(0, &blocks::unfinished_header())?;
         disk.sync()?;
-        disk.set_len(Extent::FIRST.at())?;
+        let len = Extent::FIRST.at();
+        disk.set_len(len)?;
         // A full disk must not stand in the way of a superblock.
-        disk.reserve_zeroed(INDEX_PAGE_0, LOG_AT - INDEX_PAGE_0)?;
-        let block = Superblock { sequence: 1, ..Superblock::default() };
-        let space = IndexSpace { block, ..IndexSpace::default() };
+        disk.reserve_zeroed(INDEX_PAGE_0, len - INDEX_PAGE_0)?;
+        let block = Superblock { sequence: 1, identity: disk.identity()?, ..Superblock::default() };
+        let space = IndexSpace { block, len, ..IndexSpace::default() };
         disk.write_at(SLOTS[1], &space.block.encode()?)?;
         disk.sync()?;
-        Ok(Self::new(disk, space, false))
+        Ok(Self::new(disk, space, false, false))
     }
 
     /// Writes the headers. Everything that makes the container whole is durable before them, so one is enough.
@@ -105,11 +114,14 @@ impl Container {
         self.disk.sync()
     }
 
-    fn new(disk: Arc<dyn Disk>, space: IndexSpace, doubtful: bool) -> Arc<Self> {
+    fn new(disk: Arc<dyn Disk>, space: IndexSpace, doubtful: bool, is_copy: bool) -> Arc<Self> {
         Arc::new(Self {
             disk,
             space: Mutex::new(space),
             doubtful,
+            is_copy: is_copy.into(),
+            is_ahead: AtomicBool::default(),
+            index_octets_written: AtomicU64::default(),
             failed: AtomicBool::default(),
             sync_failed: AtomicBool::default(),
             given_up: AtomicBool::default(),
@@ -140,8 +152,58 @@ impl Container {
         let doubtful = one_is_lost || beyond;
         // Where one was lost, or not right, the first sync to come writes it anew.
         let changes = u64::from(doubtful);
-        let space = IndexSpace { block, found: in_file, end: in_file, changes, ..IndexSpace::default() };
-        Ok(Self::new(disk, space, doubtful))
+        let is_copy = block.identity != disk.identity()?;
+        let space = IndexSpace { block, found: in_file, end: in_file, len, changes, ..IndexSpace::default() };
+        Ok(Self::new(disk, space, doubtful, is_copy))
+    }
+
+    /// Whether the file is a copy, made by whatever program while the store was in use or not.
+    pub fn is_copy(&self) -> bool {
+        self.is_copy.load(Ordering::Acquire)
+    }
+
+    /// Takes the file for a copy, whatever its superblock says.
+    pub fn take_for_a_copy(&self) {
+        self.is_copy.store(true, Ordering::Release);
+    }
+
+    /// Changes redb's header in its place, before redb has read it. False: `change` would not have it.
+    pub fn change_index_header(&self, change: impl FnOnce(&mut [u8; 320]) -> bool) -> io::Result<bool> {
+        let mut header = [0; 320];
+        self.disk.read_at(INDEX_PAGE_0, &mut header)?;
+        let changed = change(&mut header);
+        if changed {
+            self.disk.write_at(INDEX_PAGE_0, &header)?;
+        }
+        Ok(changed)
+    }
+
+    /// From now on the file is lengthened before it has to be, so that a copy as long as it was at first has what its front
+    /// leads to.
+    pub fn keep_ahead(&self) {
+        self.is_ahead.store(true, Ordering::Relaxed);
+        let mut space = self.lock();
+        let end = space.end;
+        if let Err(e) = self.lengthen(&mut space, end) {
+            log::debug!("the data file could not be made longer: {e}");
+        }
+    }
+
+    /// From now on, and durably, this file is no copy but a store of its own.
+    pub fn adopt_identity(&self) -> io::Result<()> {
+        {
+            let mut space = self.lock();
+            space.block.identity = self.disk.identity()?;
+            space.changes += 1;
+        }
+        self.sync_index()?;
+        self.is_copy.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Octets of pages that redb has written since the container was opened. About as many have been set free.
+    pub fn index_octets_written(&self) -> u64 {
+        self.index_octets_written.load(Ordering::Relaxed)
     }
 
     /// Whether the index is to be verified in full before it is used.
@@ -194,9 +256,8 @@ impl Container {
         let mut space = self.lock();
         if let Some(last) = logged.last() {
             space.end = space.end.max(last.plus(1));
-            let needed = space.end.at();
-            if self.disk.len()? < needed {
-                self.disk.set_len(needed)?;
+            if space.len < space.end.at() {
+                self.lengthen(&mut space, last.plus(1))?;
             }
         }
         Ok(())
@@ -224,6 +285,8 @@ impl Container {
         }
         space.reserve.clear();
         space.dropped.clear();
+        // What lies behind the last is in the file for its length alone.
+        space.end = Extent(owned.iter().rposition(|owned| *owned).map_or(0, |last| last as u32 + 1));
         space.pool = (0..space.end.0).rev().filter(|extent| !owned[*extent as usize]).map(Extent).collect();
         Ok(())
     }
@@ -256,8 +319,8 @@ impl Container {
                 return Ok(());
             }
         }
-        self.disk.set_len(space.end.plus(1).at())?;
         let extent = space.end;
+        self.lengthen(space, extent.plus(1))?;
         space.end = extent.plus(1);
         let outcome = self.disk.reserve_zeroed(extent.at(), EXTENT);
         if outcome.is_ok() {
@@ -272,9 +335,32 @@ impl Container {
     pub fn extend_for_blobs(&self, count: u32) -> io::Result<Extent> {
         let mut space = self.lock();
         let first = space.end;
-        self.disk.set_len(first.plus(count).at())?;
+        self.lengthen(&mut space, first.plus(count))?;
         space.end = first.plus(count);
         Ok(first)
+    }
+
+    /// Sees to it that the file has so many extents, and that it is ahead of them; on a disk that has no length to spare it
+    /// has them and no more.
+    fn lengthen(&self, space: &mut IndexSpace, end: Extent) -> io::Result<()> {
+        let needed = end.at();
+        let ahead = match self.is_ahead.load(Ordering::Relaxed) {
+            true => (needed / 8).clamp(AHEAD_MIN, AHEAD_MAX).next_multiple_of(EXTENT),
+            false => 0,
+        };
+        if space.len >= needed + ahead {
+            return Ok(());
+        }
+        // Twice as much, so that not every extent changes the length.
+        match self.disk.set_len(needed + 2 * ahead) {
+            Ok(()) => space.len = needed + 2 * ahead,
+            Err(_) if space.len >= needed => {}
+            Err(_) => {
+                self.disk.set_len(needed)?;
+                space.len = needed;
+            }
+        }
+        Ok(())
     }
 
     /// A free extent inside the file, for blobs that need no more than one.
@@ -340,191 +426,4 @@ impl Container {
     fn lock(&self) -> MutexGuard<'_, IndexSpace> {
         self.space.lock().expect("no holder of this lock panics")
     }
-}
-
-/// Where octets of redb's lie in the file that stand at `inner` in an index extent.
-fn index_at(extent: Extent, inner: u64) -> u64 {
-    extent.at() + PAGE + inner
-}
-
-/// redb's view of the container. It never calls redb, and is called by its readers as well as its writer.
-#[derive(Debug)]
-pub struct IndexBackend(pub Arc<Container>);
-
-impl redb::StorageBackend for IndexBackend {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().block.index_len)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.noting_failure(|| self.0.set_index_len(len))
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.noting_failure(|| self.0.read_index(offset, out))
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.noting_failure(|| self.0.write_index(offset, data))
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.noting_failure(|| self.0.sync_index())
-    }
-}
-
-impl Container {
-    fn noting_failure<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        if self.is_given_up() {
-            return Err(io::Error::other("the index was given up after a panic"));
-        }
-        let outcome = work();
-        if outcome.is_err() {
-            self.failed.store(true, Ordering::Release);
-        }
-        outcome
-    }
-
-    fn set_index_len(&self, len: u64) -> io::Result<()> {
-        let mut space = self.lock();
-        if len < space.block.index_len {
-            let keep = len.div_ceil(INDEX_EXTENT) as usize;
-            space.sums.truncate(keep);
-            while space.block.map.len() > keep {
-                let extent = space.block.map.pop().flatten();
-                space.dropped.extend(extent);
-            }
-            // What grows again must read as zeros past the old end.
-            let tail = len % INDEX_EXTENT;
-            if let Some(&Some(place)) = space.block.map.get(keep.wrapping_sub(1))
-                && tail != 0
-            {
-                // It keeps its room: a checkpoint writes there again, and the disk may be full by then.
-                self.disk.reserve_zeroed(index_at(place, tail), INDEX_EXTENT - tail)?;
-                space.sums.forget(&*self.disk, keep - 1, place, tail)?;
-            }
-        } else if len.div_ceil(INDEX_EXTENT) as usize > MAP_EXTENTS_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                "the index has reached its greatest size",
-            ));
-        }
-        // Growing backs nothing: an extent is taken at the first write into it.
-        space.block.index_len = len;
-        space.changes += 1;
-        Ok(())
-    }
-
-    /// The length of redb's space.
-    pub fn index_len(&self) -> u64 {
-        self.lock().block.index_len
-    }
-
-    /// Octets of redb's space; an error for those of a damaged page.
-    pub fn read_index(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if offset < INDEX_PAGE_0_OCTETS {
-            assert!(offset + out.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
-            return self.disk.read_at(INDEX_PAGE_0 + offset, out);
-        }
-        for piece in pieces(offset, out.len()) {
-            let (place, sums) = {
-                let mut space = self.lock();
-                if offset + out.len() as u64 > space.block.index_len {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                match space.block.map.get(piece.index) {
-                    None | Some(None) => {
-                        out[piece.range].fill(0);
-                        continue;
-                    }
-                    Some(&Some(place)) => (place, space.sums.of(&*self.disk, piece.index, place)?),
-                }
-            };
-            let part = &mut out[piece.range];
-            self.disk.read_at(index_at(place, piece.inner), part)?;
-            if let Some(page) = sums::first_damaged(&sums, piece.index, piece.inner, part) {
-                return Err(damaged_page(piece.index as u64 * INDEX_EXTENT + page as u64 * PAGE));
-            }
-        }
-        Ok(())
-    }
-
-    fn write_index(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if offset < INDEX_PAGE_0_OCTETS {
-            assert!(offset + data.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
-            return self.disk.write_at(INDEX_PAGE_0 + offset, data);
-        }
-        for piece in pieces(offset, data.len()) {
-            let place = self.back_index_extent(piece.index)?;
-            let part = &data[piece.range];
-            self.lock().sums.note(&*self.disk, piece.index, place, piece.inner, part)?;
-            self.disk.write_at(index_at(place, piece.inner), part)?;
-        }
-        Ok(())
-    }
-
-    fn sync_index(&self) -> io::Result<()> {
-        let (changes, dropped) = {
-            let mut space = self.lock();
-            let space = &mut *space;
-            space.sums.write_changed(&*self.disk, &space.block.map)?;
-            if space.changes != space.durable_changes {
-                space.block.sequence += 1;
-                let slot = SLOTS[(space.block.sequence % 2) as usize];
-                self.disk.write_at(slot, &space.block.encode()?)?;
-            }
-            (space.changes, space.dropped.len())
-        };
-        let synced = self.disk.sync();
-        self.sync_failed.fetch_or(synced.is_err(), Ordering::AcqRel);
-        synced?;
-        let mut space = self.lock();
-        space.durable_changes = space.durable_changes.max(changes);
-        let freed: Vec<Extent> = space.dropped.drain(..dropped).collect();
-        for extent in &freed {
-            self.punch(extent.at(), EXTENT);
-        }
-        space.pool.extend(freed);
-        Ok(())
-    }
-
-    /// The extent behind redb's extent `index`, taken now if there is none yet; it reads as zeros then.
-    fn back_index_extent(&self, index: usize) -> io::Result<Extent> {
-        let mut space = self.lock();
-        if space.block.map.len() <= index {
-            space.block.map.resize(index + 1, None);
-        }
-        if let Some(extent) = space.block.map[index] {
-            return Ok(extent);
-        }
-        if space.reserve.is_empty() {
-            self.add_to_reserve(&mut space)?;
-        }
-        let extent = space.reserve.pop().expect("it was just added to");
-        space.block.map[index] = Some(extent);
-        space.changes += 1;
-        Ok(extent)
-    }
-}
-
-/// A part of a range of redb's space that lies in one extent.
-struct Piece {
-    index: usize,
-    inner: u64,
-    range: std::ops::Range<usize>,
-}
-
-fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == len {
-            return None;
-        }
-        let at = offset + done as u64;
-        let inner = at % INDEX_EXTENT;
-        let count = ((INDEX_EXTENT - inner) as usize).min(len - done);
-        let range = done..done + count;
-        done += count;
-        Some(Piece { index: (at / INDEX_EXTENT) as usize, inner, range })
-    })
 }

@@ -17,6 +17,7 @@ use std::ops::{Deref, Range};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 /// Positions and lengths are in octets from the start of the data file.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -37,6 +38,16 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// A view of octets that nobody will change while it is held (the caller's pin sees to that).
     fn view(&self, at: u64, len: usize) -> io::Result<View>;
     fn usage(&self) -> io::Result<DiskUsage>;
+    fn identity(&self) -> io::Result<Identity>;
+}
+
+/// What no copy of a file has in common with it, and what stays when it is renamed or the machine starts again (the
+/// number of a device does not always).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    pub inode: u64,
+    /// Nanoseconds since 1970; where the file system keeps no time of birth, the number of the device.
+    pub birth: u64,
 }
 
 /// What the data file takes, in octets.
@@ -254,5 +265,12 @@ impl Disk for DataFile {
         let metadata = self.file.metadata()?;
         // st_blocks counts 512 octets, whatever the file system's block size (stat(2)).
         Ok(DiskUsage { file_octets: metadata.len(), allocated_octets: metadata.blocks() * 512 })
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        let metadata = self.file.metadata()?;
+        let birth = metadata.created().ok().and_then(|birth| birth.duration_since(UNIX_EPOCH).ok());
+        let birth = birth.map_or_else(|| metadata.dev(), |birth| birth.as_nanos() as u64);
+        Ok(Identity { inode: metadata.ino(), birth })
     }
 }

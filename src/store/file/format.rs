@@ -2,18 +2,24 @@
 //!
 //! ```text
 //!      0   header: magic, format version, extent size, blake3; written last when the file is made
-//!   4 KiB  redb's page 0 (its header; redb writes it in place, 320 octets, switching between two commit slots)
 //!  32 KiB  the header again: a store whose first octets are lost must not be taken for one never made
-//!  64 KiB  superblock slot 0: which extents are the index's
+//!  64 KiB  log zone, up to 64 MiB of it in use
+//! then
+//!   0      redb's page 0 (its header; redb writes it in place, 320 octets, switching between two commit slots)
+//!  64 KiB  superblock slot 0: which extents are the index's, and which file this is
 //! 512 KiB  superblock slot 1
-//!   1 MiB  log zone, up to 64 MiB of it in use
-//!  65 MiB  extents of 1 MiB: each is redb's (listed in the superblock), blobs' (listed in a table of redb), or free
+//!   1 MiB  extents of 1 MiB: each is redb's (listed in the superblock), blobs' (listed in a table of redb), or free
 //! ```
+//!
+//! The order is that of a copy made front to back while the file is in use. Its log is older than its redb header, so what
+//! the log had before the copy began is either in the index that the header leads to, or in that index's own log;
+//! the map is not older than the header that it has to serve; and what the header leads to is kept as it is for the
+//! time that a copy may take (`open/window.rs`).
 //!
 //! | part | octets |
 //! | --- | --- |
 //! | header | magic (16), version (4), extent size (4), zeros (8), blake3 of these (32) |
-//! | superblock | magic (4), entries (4), sequence (8), length of the index (8), entries of 4 each, blake3 of these (32) |
+//! | superblock | magic (4), entries (4), sequence (8), length of the index (8), inode (8), time of birth (8), entries of 4 each, blake3 of these (32) |
 //! | extent of the index | a page of sums, 8 for each other page, then 255 pages of redb's space |
 //! | extent of blobs | texts in wire form and free runs, both at multiples of 64 |
 //! | record of the log | at a page: magic (4), length of the changes (4), epoch (16), number (8), blake3 of all else (32), changes |
@@ -39,21 +45,21 @@ pub const HEADER_MAGIC: &[u8; 16] = b"pop3svc winpop\x1a\n";
 /// Stands in the place of the first header until the file is whole.
 pub const UNFINISHED_MAGIC: &[u8; 16] = b"pop3svc begun\x1a\r\n";
 
-pub const INDEX_PAGE_0: u64 = 4 << 10;
+pub const INDEX_PAGE_0: u64 = LOG_AT + LOG_OCTETS_MAX;
 pub const INDEX_PAGE_0_OCTETS: u64 = 4 << 10;
 
 /// Where the superblocks lie.
-pub const SLOTS: [u64; 2] = [64 << 10, 512 << 10];
+pub const SLOTS: [u64; 2] = [INDEX_PAGE_0 + (64 << 10), INDEX_PAGE_0 + (512 << 10)];
 const SLOT_OCTETS: usize = 448 << 10;
 /// Where superblocks are written.
 #[cfg(test)]
-pub const SUPERBLOCKS: Range<u64> = SLOTS[0]..LOG_AT;
+pub const SUPERBLOCKS: Range<u64> = SLOTS[0]..EXTENTS_AT;
 pub const SUPERBLOCK_MAGIC: &[u8; 4] = b"SBLK";
-pub const SUPERBLOCK_HEAD: usize = 24;
+pub const SUPERBLOCK_HEAD: usize = 40;
 /// How many extents redb's space can have: what fits into a slot, 112 GiB.
 pub const MAP_EXTENTS_MAX: usize = (SLOT_OCTETS - SUPERBLOCK_HEAD - HASH_OCTETS) / 4;
 
-pub const LOG_AT: u64 = 1 << 20;
+pub const LOG_AT: u64 = 64 << 10;
 /// The log zone. Of a new file only the front is written, and the rest is a hole.
 pub const LOG_OCTETS_MAX: u64 = 64 << 20;
 pub const RECORD_MAGIC: &[u8; 4] = b"LREC";
@@ -64,7 +70,11 @@ pub const CHANGE_PUT: u8 = 0;
 pub const CHANGE_REMOVED: u8 = 1;
 pub const CHANGE_TEXT: u8 = 2;
 
-const EXTENTS_AT: u64 = LOG_AT + LOG_OCTETS_MAX;
+const EXTENTS_AT: u64 = INDEX_PAGE_0 + (1 << 20);
+/// The file is at least so much longer than what is in use of it, and by an eighth of that up to the greatest: a program that
+/// asks for the length first, and copies so much and no more, still gets all that the front of its copy leads to.
+pub const AHEAD_MIN: u64 = 32 << 20;
+pub const AHEAD_MAX: u64 = 256 << 20;
 /// Pages in an extent of the index that hold redb's octets; the page before them holds their sums.
 pub const INDEX_PAGES: usize = 255;
 /// What an extent of the index holds of redb's space: all but the page of sums.
@@ -101,4 +111,5 @@ impl Extent {
 }
 
 const _: () = assert!(PAGE + INDEX_EXTENT == EXTENT && 8 * INDEX_PAGES <= PAGE as usize);
-const _: () = assert!(SLOTS[0] + SLOT_OCTETS as u64 <= SLOTS[1] && SLOTS[1] + SLOT_OCTETS as u64 <= LOG_AT);
+const _: () =
+    assert!(SLOTS[0] + SLOT_OCTETS as u64 <= SLOTS[1] && SLOTS[1] + SLOT_OCTETS as u64 <= EXTENTS_AT);

@@ -3,7 +3,7 @@
 //! redb writes to a file when it opens it, and again when it closes it; `check` must leave the file as it was, even one
 //! that it may not write. What redb writes then is little: its header, and where it has to rebuild its free lists those.
 
-use super::disk::{Disk, DiskUsage, View};
+use super::disk::{Disk, DiskUsage, Identity, View};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -119,5 +119,9 @@ impl Disk for Overlay {
 
     fn usage(&self) -> io::Result<DiskUsage> {
         self.disk.usage()
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        self.disk.identity()
     }
 }

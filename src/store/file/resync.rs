@@ -6,7 +6,7 @@
 //!
 //! This stands between the store and its disk, and lives as long as the disk: opening the index anew does not end it.
 
-use super::disk::{Disk, DiskUsage, View};
+use super::disk::{Disk, DiskUsage, Identity, View};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -119,5 +119,9 @@ impl Disk for Resync {
 
     fn usage(&self) -> io::Result<DiskUsage> {
         self.disk.usage()
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        self.disk.identity()
     }
 }

@@ -5,7 +5,7 @@
 //! that fails does what Linux does: of what was to be written some sectors have got through, and no later sync writes the
 //! others, though reads still return them.
 
-use super::disk::{Disk, DiskUsage, View};
+use super::disk::{Disk, DiskUsage, Identity, View};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -62,6 +62,8 @@ struct State {
     forgets_durable_writes: bool,
     /// Whether reads fail too while the disk fails.
     unreadable: bool,
+    /// Which file this is.
+    inode: u64,
 }
 
 impl SimulatedDisk {
@@ -79,7 +81,9 @@ impl SimulatedDisk {
 
     /// A disk with the same octets, and a life of its own.
     pub fn copy(&self) -> Self {
-        Self::with(self.lock().image.clone())
+        let copy = Self::with(self.lock().image.clone());
+        copy.set_inode(self.lock().inode);
+        copy
     }
 
     /// The number of events so far: a moment at which a crash can be put.
@@ -114,6 +118,19 @@ impl SimulatedDisk {
 
     pub fn file_len(&self) -> u64 {
         self.lock().image.len as u64
+    }
+
+    /// Makes this another file.
+    pub fn set_inode(&self, inode: u64) {
+        self.lock().inode = inode;
+    }
+
+    /// Pages with something in them.
+    pub fn used_pages(&self) -> usize {
+        const NOTHING: [u8; 4096] = [0; 4096];
+        let state = self.lock();
+        let pieces = state.image.pieces.iter().filter(|piece| ***piece != [0; PIECE]);
+        pieces.flat_map(|piece| piece.chunks(NOTHING.len())).filter(|page| **page != NOTHING).count()
     }
 
     pub fn octets(&self) -> Vec<u8> {
@@ -411,5 +428,9 @@ impl Disk for SimulatedDisk {
 
     fn usage(&self) -> io::Result<DiskUsage> {
         Ok(DiskUsage { file_octets: self.file_len(), allocated_octets: self.file_len() })
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity { inode: self.lock().inode, birth: 0 })
     }
 }

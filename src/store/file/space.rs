@@ -49,6 +49,7 @@ pub struct Space {
     retiring: Vec<u64>,
     /// The others, with the moment of their commit; oldest first.
     waiting: VecDeque<(u64, u64)>,
+    waiting_octets: u64,
     /// The moment of the last checkpoint: what was retired since is in it, and a text of the log may have to be written
     /// there again, over whatever took its place.
     checkpoint: u64,
@@ -112,6 +113,7 @@ impl Space {
                 self.to_erase.extend(before.to_erase.get(&at));
                 self.touched.insert(at);
                 self.waiting.push_back((moment, at));
+                self.waiting_octets += len;
             }
         }
     }
@@ -218,7 +220,21 @@ impl Space {
         self.new_extents.clear();
         let moment = self.pins.advance();
         self.retired_since += self.retiring.iter().map(|at| self.retired[at]).sum::<u64>();
+        self.waiting_octets += self.retiring.iter().map(|at| self.retired[at]).sum::<u64>();
         self.waiting.extend(self.retiring.drain(..).map(|at| (moment, at)));
+    }
+
+    /// Octets of deleted texts that are not free yet.
+    pub fn waiting_octets(&self) -> u64 {
+        self.waiting_octets
+    }
+
+    /// Overwrites what is to be overwritten and still waits, as far as no crash needs it any more. Nothing of it becomes free.
+    pub fn erase_now(&mut self, container: &Container) {
+        let gone = self.waiting.iter().filter(|(moment, _)| *moment < self.checkpoint);
+        for at in gone.map(|(_, at)| at).filter(|at| self.to_erase.remove(at)) {
+            container.erase_blob(*at, self.retired[at]);
+        }
     }
 
     /// The transaction that was just committed is a checkpoint.
@@ -253,15 +269,17 @@ impl Space {
         }
     }
 
-    /// Makes free what no pin holds any more, and gives long runs back to the file system.
-    pub fn release(&mut self, container: &Container) {
-        let oldest = self.pins.oldest().min(self.checkpoint);
+    /// Makes free what no pin holds any more and what was retired before `horizon`, and gives long runs back to the file
+    /// system.
+    pub fn release(&mut self, container: &Container, horizon: u64) {
+        let oldest = self.pins.oldest().min(self.checkpoint).min(horizon);
         let mut released = Runs::default();
         while let Some(&(moment, at)) = self.waiting.front()
             && moment < oldest
         {
             self.waiting.pop_front();
             let len = self.retired.remove(&at).expect("what waits is retired");
+            self.waiting_octets -= len;
             if self.to_erase.remove(&at) {
                 container.erase_blob(at, len);
             }
@@ -426,7 +444,7 @@ impl Pins {
         state.now - 1
     }
 
-    fn now(&self) -> u64 {
+    pub fn now(&self) -> u64 {
         self.lock().now
     }
 

@@ -2,6 +2,7 @@
 
 pub mod contained;
 mod fault;
+pub mod redb_header;
 pub mod rows;
 pub mod tables;
 mod transaction;

@@ -136,9 +136,9 @@ fn fits<T: redb::Value>(octets: &[u8]) -> bool {
         && (T::type_name() != <&str as redb::Value>::type_name() || is_text(octets))
 }
 
-#[cfg(test)]
-fn octets<T: redb::Value>(value: T::SelfType<'_>) -> Vec<u8> {
-    T::as_bytes(&value).as_ref().to_vec()
+/// A value as redb writes it.
+fn octets<'a, 'b: 'a, T: redb::Value + 'b>(value: &'a T::SelfType<'b>) -> impl AsRef<[u8]> + 'a {
+    T::as_bytes(value)
 }
 
 fn is_text(row: &[u8]) -> bool {
@@ -167,13 +167,30 @@ macro_rules! tables {
             },)*
         ];
 
+        /// How many rows cannot be read, table by table: of all tables but those that the caller goes through himself.
+        pub fn unreadable(snapshot: &Snapshot, but: &[&str]) -> Result<Vec<(&'static str, u64)>, Fault> {
+            let mut all = Vec::new();
+            $(if !but.contains(&$name) {
+                let is_row: fn(&[u8]) -> bool = $is_row;
+                let mut count = 0;
+                for row in snapshot.table($constant)?.iter()? {
+                    count += u64::from(!is_row(octets::<$value>(&row?.1.value()).as_ref()));
+                }
+                all.push(($name, count));
+            })*
+            all.retain(|(_, count)| *count > 0);
+            Ok(all)
+        }
+
         /// Every row of every table: its table, key and row, as octets.
         #[cfg(test)]
         pub fn every_row(snapshot: &Snapshot) -> Result<Vec<(&'static str, Vec<u8>, Vec<u8>)>, Fault> {
             let mut all = Vec::new();
             $(for row in snapshot.table($constant)?.iter()? {
                 let (key, row) = row?;
-                all.push(($name, octets::<$key>(key.value()), octets::<$value>(row.value())));
+                let (key, row) = (key.value(), row.value());
+                let (key, row) = (octets::<$key>(&key), octets::<$value>(&row));
+                all.push(($name, key.as_ref().to_vec(), row.as_ref().to_vec()));
             })*
             Ok(all)
         }
@@ -218,6 +235,24 @@ macro_rules! tables {
                     $($number => self.$field.redo(key, value),)*
                     _ => Err(Fault::damaged("its log names a table that does not exist")),
                 }
+            }
+
+            /// Removes the rows that cannot be read, and tells how many those were, table by table: of all tables but those
+            /// that the caller goes through himself.
+            pub fn remove_unreadable(&mut self, but: &[&str]) -> Result<Vec<(&'static str, u64)>, Fault> {
+                let mut all = Vec::new();
+                $(if !but.contains(&$name) {
+                    let is_row: fn(&[u8]) -> bool = $is_row;
+                    let mut count = 0;
+                    self.$field.table.retain(|_, row| {
+                        let keep = is_row(octets::<$value>(&row).as_ref());
+                        count += u64::from(!keep);
+                        keep
+                    })?;
+                    all.push(($name, count));
+                })*
+                all.retain(|(_, count)| *count > 0);
+                Ok(all)
             }
 
             /// Copies the rows of a snapshot, of the tables that are the same in a copy of the store.

@@ -28,6 +28,8 @@ pub enum OpenErrorKind {
         version: u32,
     },
     Damaged(&'static str),
+    /// It was copied while the store was in use, too slowly or in another order than front to back.
+    BadCopy(String),
     Io(io::Error),
     Fault(Fault),
 }
@@ -35,7 +37,7 @@ pub enum OpenErrorKind {
 impl OpenErrorKind {
     /// Whether the file is a store whose index redb cannot make sense of.
     pub(in crate::store) fn is_of_damage(&self) -> bool {
-        matches!(self, OpenErrorKind::Damaged(_) | OpenErrorKind::Fault(_))
+        matches!(self, OpenErrorKind::Damaged(_) | OpenErrorKind::BadCopy(_) | OpenErrorKind::Fault(_))
     }
 
     pub(in crate::store) fn at(self, path: &Path) -> OpenError {
@@ -90,6 +92,10 @@ impl fmt::Display for OpenErrorKind {
                 format::VERSION
             ),
             OpenErrorKind::Damaged(what) => write!(f, "it is damaged: {what}; restore it from a backup"),
+            OpenErrorKind::BadCopy(what) => write!(
+                f,
+                "it is a copy that is not whole ({what}): copy it once more, faster; `pop3svc check --repair` saves what it has"
+            ),
             OpenErrorKind::Io(e) => write!(f, "{e}"),
             OpenErrorKind::Fault(fault) => write!(f, "{fault}"),
         }

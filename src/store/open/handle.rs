@@ -1,6 +1,7 @@
 //! The handle on an open store.
 
 use super::queue::{Order, Pending};
+use super::window::CopyWindow;
 use super::{Shared, Snapshot};
 use crate::store::file::disk::DiskUsage;
 use crate::store::file::space::Pin;
@@ -57,6 +58,11 @@ impl Store {
             let pin = shared.pins.pin();
             Ok((pin, shared.snapshot()?))
         })
+    }
+
+    /// How long a plain copy of the data file may take, and what that costs.
+    pub fn copy_window(&self) -> CopyWindow {
+        *self.0.shared.copy_window.lock().expect("no holder of this lock panics")
     }
 
     /// What the data file takes on the disk.

@@ -8,6 +8,7 @@ pub mod recovery;
 mod shared;
 mod snapshot;
 pub mod verified;
+pub mod window;
 
 pub use error::{OpenError, OpenErrorKind};
 pub use handle::{Inner, Store};

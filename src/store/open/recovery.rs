@@ -30,18 +30,25 @@ pub fn open_index(
 ) -> Result<(OpenIndex, Space), OpenErrorKind> {
     let opening = || {
         let container = Container::open(disk)?;
+        if trust == Trust::Copy {
+            container.take_for_a_copy();
+        }
         let log = LogFound::read(&container)?;
-        let verify = trust == Trust::Verified || container.is_doubtful();
+        let verify = trust != Trust::AsFound || container.is_doubtful();
         let open = Leaky::new(OpenIndex::new(open_database(&container, verify)?, container));
         let totals = open.totals()?;
         let logged = if log.front.is_of(totals.epoch) { &log.blob_extents } else { &BTreeSet::new() };
         let (blob_extents, _) = blob_space(&Snapshot::begin(open.database())?)?;
         open.container.adopt_blob_extents(&blob_extents, logged)?;
-        if log.has_gap(&open.container, &totals)? {
+        // In a copy, what lies behind the gap was written after the copy began.
+        if log.has_gap(&open.container, &totals)? && !open.container.is_copy() {
             return Err(OpenErrorKind::Damaged("its log is damaged"));
         }
         log.make_part_of_the_index(open.database(), &open.container, &totals)?;
         tables::make_missing(open.database())?;
+        if open.container.is_copy() {
+            open.container.adopt_identity().map_err(OpenErrorKind::Io)?;
+        }
         let (blob_extents, runs) = blob_space(&Snapshot::begin(open.database())?)?;
         let space = Space::load(&runs, blob_extents.into_iter().collect(), pins);
         Ok((open.into_inner(), space))

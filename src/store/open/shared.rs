@@ -2,10 +2,12 @@
 
 use super::claims::Maildrops;
 use super::verified::Verified;
+use super::window::CopyWindow;
 use super::{OpenErrorKind, Snapshot, Visit};
 use crate::store::file::container::{CACHE_OCTETS, Container, IndexBackend};
 use crate::store::file::disk::Disk;
 use crate::store::file::space::Pins;
+use crate::store::index::redb_header;
 use crate::store::index::rows::StoreRow;
 use crate::store::index::{Fault, Read as _, Snapshot as IndexSnapshot, contained};
 use std::sync::atomic::AtomicBool;
@@ -22,6 +24,8 @@ pub struct Shared {
     pub visitor_left: Condvar,
     /// Whether a reader has asked the writer already to open the index anew.
     pub mending_was_asked: AtomicBool,
+    /// As the writer last saw it.
+    pub copy_window: Mutex<CopyWindow>,
 }
 
 /// The container and the index in it, open.
@@ -64,6 +68,10 @@ impl Drop for OpenIndex {
 }
 
 impl Shared {
+    pub fn note_copy_window(&self, window: CopyWindow) {
+        *self.copy_window.lock().expect("no holder of this lock panics") = window;
+    }
+
     pub fn current(&self) -> Result<Arc<OpenIndex>, Fault> {
         let current = self.lock();
         current.clone().ok_or_else(|| Fault::Io("an earlier fault of the disk is not mended".into()))
@@ -113,9 +121,15 @@ pub enum Trust {
     AsFound,
     /// Every page is compared with its checksum before it is used.
     Verified,
+    /// The same, and the file is taken for a copy made while the store was in use, whatever it says itself.
+    Copy,
 }
 
 pub fn open_database(container: &Arc<Container>, verify: bool) -> Result<redb::Database, OpenErrorKind> {
+    let verify = verify || container.is_copy();
+    if container.is_copy() {
+        container.change_index_header(redb_header::forget_free_lists).map_err(OpenErrorKind::Io)?;
+    }
     let mut builder = redb::Database::builder();
     builder.set_cache_size(CACHE_OCTETS);
     builder.set_check_integrity_on_open(verify);

@@ -189,6 +189,7 @@ const DAMAGES: &[(&str, usize, Damage)] = &[
     ("an extent outside of the file is listed", 0, |t, _| {
         drop(t.blob_extents.insert(Extent(u32::MAX), ()).unwrap())
     }),
+    ("our own certificate makes no sense", 0, |t, _| drop(t.certificate.insert((), &b"?"[..]).unwrap())),
     ("a mailbox's row makes no sense", 0, |t, _| {
         drop(t.mailboxes.insert(("example.com", "ann"), &b"?"[..]).unwrap())
     }),
@@ -396,8 +397,8 @@ fn flipped_octets_anywhere_are_found_and_never_a_panic() {
         for _ in 0..rng.usize(1..3) {
             let at = match rng.u8(..7) {
                 0 => rng.u64(..64),
-                1 => 4096 + rng.u64(..320),
-                2 => [64 << 10, 512 << 10][rng.usize(..2)] + rng.u64(..64),
+                1 => format::INDEX_PAGE_0 + rng.u64(..320),
+                2 => format::SLOTS[rng.usize(..2)] + rng.u64(..64),
                 3 | 4 => index_at + rng.u64(..EXTENT / 8),
                 5 => long_at + rng.u64(..70_000),
                 _ => rng.u64(..len),

@@ -1,6 +1,7 @@
 //! The store from outside, on a disk in memory.
 
 mod behaviour;
+mod copies;
 mod crash;
 mod damage;
 mod data_file;

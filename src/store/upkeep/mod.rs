@@ -2,5 +2,11 @@
 
 pub mod backup;
 pub mod check;
+mod copied;
 pub mod repair;
 pub mod salvage;
+
+/// The tables whose rows have rules of their own, by which they are checked and mended one by one. Of every other table,
+/// those to come included, each row is to be one that can be read.
+const HAVE_RULES: [&str; 9] =
+    ["domains", "mailboxes", "counts", "quotas", "messages", "texts", "free", "blob extents", "store"];

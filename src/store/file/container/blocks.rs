@@ -1,6 +1,6 @@
 //! Header and superblocks as octets, and how they are told from anything else.
 
-use crate::store::file::disk::Disk;
+use crate::store::file::disk::{Disk, Identity};
 use crate::store::file::format::{
     EXTENT, Extent, HASH_OCTETS, HEADER_MAGIC, HEADER_OCTETS, HEADERS, MAP_EXTENTS_MAX, SLOTS,
     SUPERBLOCK_HEAD, SUPERBLOCK_MAGIC, UNFINISHED_MAGIC, VERSION,
@@ -32,6 +32,8 @@ pub struct Superblock {
     pub sequence: u64,
     /// Exactly what redb last set: it takes any other length for damage.
     pub index_len: u64,
+    /// The file that this was written for; in a copy it says another one.
+    pub identity: Identity,
     /// Where extent `i` of redb lies; none: it was never written, and reads as zeros. In the file 0 is for none, and the
     /// number of an extent is one more.
     pub map: Vec<Option<Extent>>,
@@ -50,6 +52,8 @@ impl Superblock {
         block.extend_from_slice(&(self.map.len() as u32).to_le_bytes());
         block.extend_from_slice(&self.sequence.to_le_bytes());
         block.extend_from_slice(&self.index_len.to_le_bytes());
+        block.extend_from_slice(&self.identity.inode.to_le_bytes());
+        block.extend_from_slice(&self.identity.birth.to_le_bytes());
         for place in &self.map {
             block.extend_from_slice(&place.map_or(0, |extent| extent.0 + 1).to_le_bytes());
         }
@@ -161,6 +165,7 @@ fn read_superblock(disk: &dyn Disk, at: u64) -> Result<Option<Superblock>, Conta
     Ok(Some(Superblock {
         sequence: word(8..16),
         index_len: word(16..24),
+        identity: Identity { inode: word(24..32), birth: word(32..40) },
         map: block[SUPERBLOCK_HEAD..body]
             .chunks_exact(4)
             .map(|place| {

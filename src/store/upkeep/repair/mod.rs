@@ -25,8 +25,9 @@ use crate::store::index::tables::Tables;
 use crate::store::index::types::{DomainId, MailboxId, OwnerId, UnixTime};
 use crate::store::index::{Fault, Read, Snapshot};
 use crate::store::open::recovery::LogFound;
-use crate::store::open::{OpenError, OpenErrorKind, Store, open_database};
+use crate::store::open::{OpenError, OpenErrorKind, Store, Trust, open_database};
 use crate::store::start::lock_file;
+use crate::store::upkeep::HAVE_RULES;
 use crate::store::writer::PACE;
 use redb::ReadableTable;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,15 +83,25 @@ impl Store {
         disk: Arc<dyn Disk>,
         now: UnixTime,
     ) -> Result<RepairReport, OpenErrorKind> {
+        match Self::repair_as(disk.clone(), now, Trust::Verified) {
+            Err(kind) if kind.is_of_damage() => Self::repair_as(disk, now, Trust::Copy),
+            repaired => repaired,
+        }
+    }
+
+    fn repair_as(disk: Arc<dyn Disk>, now: UnixTime, trust: Trust) -> Result<RepairReport, OpenErrorKind> {
         let repairing = || {
             // Whose the extents are is not known yet: as none is adopted, only new ones are given out.
             let container = Container::open(Arc::new(Resync::new(disk)))?;
+            if trust == Trust::Copy {
+                container.take_for_a_copy();
+            }
             let log = LogFound::read(&container);
             let database = Leaky::new(open_database(&container, true)?);
             let mut report = RepairReport::default();
             match (log, Snapshot::begin(&database)?.totals()) {
                 (Ok(log), Ok(totals)) => {
-                    if log.has_gap(&container, &totals)? {
+                    if log.has_gap(&container, &totals)? && !container.is_copy() {
                         report.mend(
                             "the log was damaged: the last changes, of a second or so, are lost".to_owned(),
                         );
@@ -109,6 +120,9 @@ impl Store {
                 Repair { tables, container: &container, space, ids, now, report }.run()?
             };
             transaction.into_inner().commit().map_err(Fault::from)?;
+            if container.is_copy() {
+                container.adopt_identity().map_err(OpenErrorKind::Io)?;
+            }
             database.into_inner().close()?;
             Ok(report)
         };
@@ -148,6 +162,10 @@ impl Repair<'_, '_> {
         self.counts(&domains, &owners, text_octets)?;
         self.quotas(&owners)?;
         self.space(&texts)?;
+        for (table, count) in self.tables.remove_unreadable(&HAVE_RULES)? {
+            self.report
+                .mend(format!("{count} rows of the table \"{table}\" made no sense, and were removed"));
+        }
         Ok(self.report)
     }
 

@@ -4,16 +4,12 @@
 //! cannot be read, or makes no sense, costs the rows under it and nothing else. Whatever the octets are, a walk ends: each
 //! page is visited once, and no page is longer than [`PAGE_ORDER_MAX`] allows.
 
+use crate::store::index::redb_header::{GOD_BYTE, HEADER_OCTETS, MAGIC, PRIMARY_BIT, SLOTS};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 
-const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
-const GOD_BYTE: usize = 9;
-const PRIMARY_BIT: u8 = 1;
 const REGION_HEADER_PAGES: usize = 16;
 const REGION_DATA_PAGES: usize = 20;
-const SLOTS: [usize; 2] = [64, 192];
-const HEADER_OCTETS: usize = 320;
 const PAGE: u64 = 4096;
 /// A page is 4 KiB times two to the power of its order. Rows have at most 64 KiB, so pages far longer are damage.
 const PAGE_ORDER_MAX: u32 = 8;

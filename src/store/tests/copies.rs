@@ -1,0 +1,280 @@
+//! Plain copies of the file of a store in use: front to back, page by page, between the writes of deliveries, deletions and
+//! checkpoints, on a clock that the test turns. A copy that takes less than the window must open, be clean, and have
+//! what was acknowledged before it began.
+//!
+//! That this can fail is a test of its own: with nothing kept for copies, most of them are bad.
+
+use super::*;
+use crate::store::file::disk::{DiskUsage, Identity, View};
+use crate::store::file::format::PAGE;
+use crate::store::open::window::Time;
+use crate::store::writer::Pace;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+const MAILBOXES: [&str; 3] = ["ann@example.com", "bob@example.com", "carol@example.net"];
+/// Three quarters of the least window, in seconds.
+const GOOD_BELOW: u64 = 45;
+
+const NOTHING: [u8; PAGE as usize] = [0; PAGE as usize];
+
+/// The disk of a store in use, with somebody who copies it.
+#[derive(Debug)]
+struct Copied {
+    disk: Arc<SimulatedDisk>,
+    copier: Mutex<Option<Copier>>,
+}
+
+#[derive(Debug)]
+struct Copier {
+    copy: Arc<SimulatedDisk>,
+    at: u64,
+    /// As `tar` and `rsync` do, which ask for the length first; otherwise to the end, wherever that is by then.
+    len: Option<u64>,
+    /// Pages with something in them that may still be copied before the clock moves.
+    pages_left: usize,
+    rng: fastrand::Rng,
+}
+
+impl Copied {
+    /// Copies up to so many pages. True at the end of the file.
+    fn copy(&self, copier: &mut Copier, pages: usize) -> bool {
+        let mut copied = 0;
+        loop {
+            let end = copier.len.unwrap_or(self.disk.file_len());
+            if copier.at >= end {
+                copier.copy.set_len(end).unwrap();
+                return true;
+            }
+            let mut page = vec![0; PAGE.min(end - copier.at) as usize];
+            self.disk.read_at(copier.at, &mut page).unwrap();
+            if page != NOTHING[..page.len()] {
+                if copied == pages {
+                    return false;
+                }
+                copied += 1;
+                copier.pages_left = copier.pages_left.saturating_sub(1);
+                copier.copy.write_at(copier.at, &page).unwrap();
+            }
+            copier.at += page.len() as u64;
+        }
+    }
+
+    /// Something is about to change: some of the file has been copied by now.
+    fn between_two_writes(&self) {
+        if let Some(copier) = &mut *self.copier.lock().unwrap() {
+            let pages = copier.rng.usize(..=copier.pages_left.min(40));
+            self.copy(copier, pages);
+        }
+    }
+}
+
+impl Disk for Copied {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.between_two_writes();
+        self.disk.set_len(len)
+    }
+    fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read_at(at, out)
+    }
+    fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        self.between_two_writes();
+        self.disk.write_at(at, octets)
+    }
+    fn punch(&self, at: u64, len: u64) -> io::Result<()> {
+        self.between_two_writes();
+        self.disk.punch(at, len)
+    }
+    fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()> {
+        self.between_two_writes();
+        self.disk.reserve_zeroed(at, len)
+    }
+    fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        self.between_two_writes();
+        self.disk.write_durable(at, octets)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.between_two_writes();
+        self.disk.sync()
+    }
+    fn view(&self, at: u64, len: usize) -> io::Result<View> {
+        self.disk.view(at, len)
+    }
+    fn usage(&self) -> io::Result<DiskUsage> {
+        self.disk.usage()
+    }
+    fn identity(&self) -> io::Result<Identity> {
+        self.disk.identity()
+    }
+}
+
+/// A store in use, and what is in it.
+struct Laboratory {
+    disk: Arc<Copied>,
+    store: Store,
+    seconds: Arc<AtomicU64>,
+    rng: fastrand::Rng,
+    next: u64,
+    /// Messages by their numbers: the mailbox of each.
+    stored: BTreeMap<u64, usize>,
+}
+
+impl Laboratory {
+    fn new(seed: u64, for_copies: bool) -> Self {
+        let disk = Arc::new(SimulatedDisk::default());
+        drop(store_with(&MAILBOXES, disk.clone()));
+        let disk = Arc::new(Copied { disk, copier: Mutex::default() });
+        let seconds = Arc::new(AtomicU64::new(0));
+        let pace = Pace { for_copies, ..PACE };
+        let time = Time::set_by(seconds.clone());
+        let store = Store::open_at_pace(disk.clone(), Trust::AsFound, pace, time).unwrap();
+        let rng = fastrand::Rng::with_seed(seed);
+        Self { disk, store, seconds, rng, next: 0, stored: BTreeMap::new() }
+    }
+
+    /// What happens in a second.
+    fn second(&mut self) {
+        self.seconds.fetch_add(1, Ordering::AcqRel);
+        for _ in 0..self.rng.usize(1..8) {
+            if self.stored.len() > 150 || (self.stored.len() > 60 && self.rng.bool()) {
+                self.delete();
+            } else {
+                (0..self.rng.usize(1..6)).for_each(|_| self.deliver());
+            }
+        }
+        if self.rng.u8(..4) > 0 {
+            checkpoint(&self.store);
+        }
+    }
+
+    fn deliver(&mut self) {
+        let (number, mailbox) = (self.next, self.rng.usize(..MAILBOXES.len()));
+        self.next += 1;
+        let octets = match self.rng.u8(..12) {
+            0 => self.rng.usize(70_000..200_000),
+            1..4 => self.rng.usize(5000..30_000),
+            _ => self.rng.usize(..3000),
+        };
+        let content = format!("Subject: {number}\n\n{}\n", "x".repeat(octets));
+        let prefix = format!("X-Number: {number}\r\nX: {}\r\n", "y".repeat(self.rng.usize(..2000)));
+        let letters = [Letter { prefix: prefix.into_bytes(), ..letter(MAILBOXES[mailbox], number) }];
+        let text = text(content.as_bytes());
+        let stored = self.store.write(move |tx| tx.deliver(&text, &letters, UnixTime(1)));
+        assert_eq!(stored.wait().unwrap(), [Delivery::Stored]);
+        self.stored.insert(number, mailbox);
+    }
+
+    /// A third of a mailbox.
+    fn delete(&mut self) {
+        let mailbox = self.rng.usize(..MAILBOXES.len());
+        let maildrop = open_maildrop(&self.store, MAILBOXES[mailbox]);
+        let mut gone = Vec::new();
+        for entry in maildrop.list().unwrap().iter() {
+            if self.rng.u8(..3) == 0 {
+                let message = maildrop.message(entry.uid).unwrap().unwrap();
+                self.stored.remove(&workload::body_number(&message.prefix));
+                gone.push(entry.uid);
+            }
+        }
+        maildrop.delete(&gone).wait().unwrap();
+    }
+
+    /// Copies the file in so many seconds; returns the copy, or what is wrong with it.
+    fn copy(&mut self, seconds: u64) -> Result<Arc<SimulatedDisk>, String> {
+        let before = self.stored.clone();
+        let all_before = self.next;
+        let copy = Arc::new(SimulatedDisk::default());
+        copy.set_inode(2);
+        let asks_first = self.rng.bool();
+        let mut copier = Copier {
+            copy: copy.clone(),
+            at: 0,
+            len: asks_first.then(|| self.disk.disk.file_len()),
+            pages_left: 0,
+            rng: self.rng.fork(),
+        };
+        // A part of it may come at once, from the page cache, and the end slowly.
+        let pages = self.disk.disk.used_pages() / (seconds as usize + 1) + 1;
+        let at_once = self.rng.usize(..pages * 2);
+        self.disk.copy(&mut copier, at_once);
+        *self.disk.copier.lock().unwrap() = Some(copier);
+        for _ in 0..seconds {
+            self.disk.copier.lock().unwrap().as_mut().unwrap().pages_left = pages;
+            self.second();
+            let mut copier = self.disk.copier.lock().unwrap();
+            let copier = copier.as_mut().unwrap();
+            let left = copier.pages_left;
+            self.disk.copy(copier, left);
+        }
+        let mut copier = self.disk.copier.lock().unwrap().take().unwrap();
+        assert!(self.disk.copy(&mut copier, usize::MAX));
+        self.verdict(&copy, &before, all_before).map(|()| copy)
+    }
+
+    fn verdict(
+        &self,
+        copy: &Arc<SimulatedDisk>,
+        before: &BTreeMap<u64, usize>,
+        next_before: u64,
+    ) -> Result<(), String> {
+        let store = Store::open_or_adopt(Arc::new(copy.copy()), "the copy").map_err(|e| e.to_string())?;
+        let report = store.check().map_err(|e| e.to_string())?;
+        if let Some(finding) = report.findings.first() {
+            return Err(finding.clone());
+        }
+        let mut found = BTreeSet::new();
+        for (index, mailbox) in MAILBOXES.iter().enumerate() {
+            let maildrop = open_maildrop(&store, mailbox);
+            for entry in maildrop.list().unwrap().iter() {
+                let message = maildrop.message(entry.uid).unwrap().unwrap();
+                let number = workload::body_number(&message.prefix);
+                found.insert(number);
+                match before.get(&number) {
+                    Some(of) if *of != index => return Err(format!("{number} is in {mailbox}")),
+                    None if number < next_before => return Err(format!("{number} was deleted before")),
+                    _ => {}
+                }
+            }
+        }
+        // Those deleted meanwhile may be there or not.
+        match before.keys().find(|number| self.stored.contains_key(number) && !found.contains(number)) {
+            Some(lost) => Err(format!("{lost} is not in the copy")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How many of so many copies are good, and what is wrong with one that is not.
+fn copies(runs: u64, for_copies: bool) -> (u64, Option<String>) {
+    let (mut good, mut wrong) = (0, None);
+    for seed in 0..runs {
+        let mut laboratory = Laboratory::new(seed, for_copies);
+        let (warm_up, takes) = (laboratory.rng.u64(5..40), laboratory.rng.u64(2..GOOD_BELOW));
+        (0..warm_up).for_each(|_| laboratory.second());
+        match laboratory.copy(takes) {
+            Ok(_) => good += 1,
+            Err(what) => wrong = Some(format!("seed {seed}, {takes} s: {what}")),
+        }
+    }
+    (good, wrong)
+}
+
+/// `COPIES` is how many are made.
+#[test]
+fn a_copy_made_within_the_window_is_good() {
+    let runs = std::env::var("COPIES").ok().and_then(|runs| runs.parse().ok()).unwrap_or(4);
+    let (good, wrong) = copies(runs, true);
+    assert_eq!((good, wrong), (runs, None));
+}
+
+#[test]
+fn without_the_window_copies_are_bad() {
+    let (good, wrong) = copies(6, false);
+    assert!(good <= 3, "{good} of 6 are good");
+    assert!(wrong.is_some());
+}

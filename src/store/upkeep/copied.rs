@@ -1,0 +1,45 @@
+//! Opening a data file that may be a copy.
+//!
+//! A file that somebody has copied or restored says so: its superblock names another file (inode and time of birth). It is
+//! verified as `check` does before it is used, since a copy of a store in use is good only if it was made fast enough
+//! (`open/window.rs`). So is a file that cannot be opened as it is: a copy that was written over the file that it was made of
+//! has that file's identity.
+
+use crate::store::file::container::Container;
+use crate::store::file::disk::Disk;
+use crate::store::open::{OpenError, OpenErrorKind, Store, Trust};
+use crate::store::start::lock_file;
+use std::path::Path;
+use std::sync::Arc;
+
+impl Store {
+    /// Opens the store in a data file and locks it. A copy is verified first, which takes as long as reading all of it.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let disk = Arc::new(lock_file(path, false)?);
+        Self::open_or_adopt(disk, &path.display().to_string()).map_err(|kind| kind.at(path))
+    }
+
+    /// `name` is for the log.
+    pub(in crate::store) fn open_or_adopt(disk: Arc<dyn Disk>, name: &str) -> Result<Self, OpenErrorKind> {
+        let is_copy = Container::open(disk.clone())?.is_copy();
+        let opened = if is_copy { None } else { Some(Self::open_on(disk.clone())) };
+        let (what_it_is, not_opened) = match opened {
+            None => ("a copy, or was restored from one", None),
+            Some(Err(kind)) if kind.is_of_damage() => ("perhaps a copy", Some(kind)),
+            Some(opened) => return opened,
+        };
+        log::info!("{name} is {what_it_is}: all of it is verified before it is used");
+        let checked = Self::open_to_check_on(disk.clone(), Trust::Copy).and_then(|store| Ok(store.check()?));
+        match (checked, not_opened) {
+            (Ok(report), _) if report.findings_total == 0 => {
+                let store = Self::open_with(disk, Trust::Copy)?;
+                log::info!("{name} is whole: {} messages", report.messages);
+                Ok(store)
+            }
+            (_, Some(kind)) => Err(kind),
+            (Err(kind), None) if !kind.is_of_damage() => Err(kind),
+            (Err(kind), None) => Err(OpenErrorKind::BadCopy(kind.to_string())),
+            (Ok(report), None) => Err(OpenErrorKind::BadCopy(report.findings[0].clone())),
+        }
+    }
+}
