@@ -5,7 +5,8 @@
 //!          protocol u32 which version of Request and Answer follows
 //!          body         bincode: a Request, or an Answer
 //! ```
-//! Numbers are little endian. A connection carries one request and its answer; behind a request to deliver stand as many
+//! In the length of an answer the highest bit is 0. Where it is 1 the frame tells how far the work is (`Working`), and others
+//! follow: the answer is the last one. Numbers are little endian. A connection carries one request and its answer; behind a request to deliver stand as many
 //! octets of content as it says. A request for a backup has the descriptor of its file with it (SCM_RIGHTS, unix(7)), sent with
 //! its first octets: the service never opens a path that an administrator typed, for it may see another file system, and
 //! may do less. In front of the answer stands one octet ([`TAKEN`]), sent as soon as the request has been
@@ -33,7 +34,7 @@ use rustix::net::{
 };
 
 use crate::admin::reply::Code;
-use crate::admin::{Refusal, Reply, Request};
+use crate::admin::{Refusal, Reply, Request, Working};
 
 /// Grows whenever the types in the frames change.
 pub const PROTOCOL: u32 = 6;
@@ -45,6 +46,10 @@ pub const TAKEN: u8 = b'+';
 pub const REQUEST_OCTETS_MAX: usize = 1 << 20;
 /// Longest answer after its length: the list of a million mailboxes.
 pub const ANSWER_OCTETS_MAX: usize = 64 << 20;
+/// Longest frame that tells how far the work is, after its length.
+const WORKING_OCTETS_MAX: usize = 1 << 10;
+/// The bit in the last octet of the length that marks such a frame.
+const WORKING_BIT: u8 = 0x80;
 /// What decoding an answer may allocate; rows are larger in memory than in a frame.
 const ANSWER_MEMORY_MAX: usize = 2 * ANSWER_OCTETS_MAX;
 /// How long the tool waits for a service to take its request. A service takes them at once, unless many others are under
@@ -92,6 +97,13 @@ pub fn encode_answer(answer: &Answer) -> Vec<u8> {
     })
 }
 
+/// A whole frame that tells how far the work is.
+pub fn encode_working(working: &Working) -> Vec<u8> {
+    let mut frame = frame(working, WORKING_OCTETS_MAX).expect("the names of stages are short");
+    frame[LENGTH_OCTETS - 1] |= WORKING_BIT;
+    frame
+}
+
 /// How many octets of a request follow its length.
 pub fn request_octets(length: [u8; LENGTH_OCTETS]) -> Result<usize, BadFrame> {
     bounded(length, REQUEST_OCTETS_MAX)
@@ -123,12 +135,13 @@ pub enum Enclosed<'a> {
 }
 
 /// Has the service that listens on `socket` carry out a request, and waits for its answer. A service that has not taken
-/// the request after `patience` is given up.
+/// the request after `patience` is given up. `told` hears how far a long work is, now and then.
 pub fn call(
     socket: &Path,
     request: &Request,
     enclosed: Enclosed,
     patience: Duration,
+    told: &mut dyn FnMut(Working),
 ) -> Result<Answer, CallError> {
     let request = encode_request(request).map_err(CallError::BadAnswer)?;
     let mut stream = connect(socket).map_err(CallError::NotTaken)?;
@@ -136,7 +149,7 @@ pub fn call(
     if let Enclosed::Content(content) = enclosed {
         send_content(&mut stream, content).map_err(CallError::Broken)?;
     }
-    let answer = read_answer(&mut stream).map_err(CallError::Broken)?;
+    let answer = read_answer(&mut stream, told).map_err(CallError::Broken)?;
     answer.and_then(|octets| decode_answer(&octets)).map_err(CallError::BadAnswer)
 }
 
@@ -220,20 +233,34 @@ pub fn receive_with_file(stream: &UnixStream, octets: &mut [u8]) -> io::Result<(
     Ok((received.bytes, files.last().map(File::from)))
 }
 
-fn read_answer(stream: &mut UnixStream) -> io::Result<Result<Vec<u8>, BadFrame>> {
+fn read_answer(
+    stream: &mut UnixStream,
+    told: &mut dyn FnMut(Working),
+) -> io::Result<Result<Vec<u8>, BadFrame>> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
-    let mut length = [0; LENGTH_OCTETS];
-    stream.read_exact(&mut length)?;
-    let octets = match answer_octets(length) {
-        Ok(octets) => octets,
-        Err(bad) => return Ok(Err(bad)),
-    };
-    let mut answer = Vec::new();
-    stream.take(octets as u64).read_to_end(&mut answer)?;
-    if answer.len() < octets {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    loop {
+        let mut length = [0; LENGTH_OCTETS];
+        stream.read_exact(&mut length)?;
+        let is_answer = length[LENGTH_OCTETS - 1] & WORKING_BIT == 0;
+        length[LENGTH_OCTETS - 1] &= !WORKING_BIT;
+        let octets = if is_answer { answer_octets(length) } else { bounded(length, WORKING_OCTETS_MAX) };
+        let octets = match octets {
+            Ok(octets) => octets,
+            Err(bad) => return Ok(Err(bad)),
+        };
+        let mut frame = Vec::new();
+        stream.take(octets as u64).read_to_end(&mut frame)?;
+        if frame.len() < octets {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if is_answer {
+            return Ok(Ok(frame));
+        }
+        match body(&frame).and_then(|body| decode(body, coding::<WORKING_OCTETS_MAX>())) {
+            Ok(working) => told(working),
+            Err(bad) => return Ok(Err(bad)),
+        }
     }
-    Ok(Ok(answer))
 }
 
 fn coding<const LIMIT: usize>() -> Configuration<LittleEndian, Fixint, Limit<LIMIT>> {
@@ -453,11 +480,14 @@ mod tests {
     fn a_service_that_ends_before_it_answers_is_not_taken_for_one_that_never_ran() {
         let socket = std::env::temp_dir().join(format!("winpop-control-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&socket);
+        let mut told = Vec::new();
         assert!(matches!(
-            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE),
+            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE, &mut |working| told.push(working)),
             Err(CallError::NotTaken(_))
         ));
 
+        let reached = Working { stage: "reading".into(), is_in_octets: true, done: 1, total: u64::MAX };
+        let report = encode_working(&reached);
         let listener = UnixListener::bind(&socket).unwrap();
         let service = std::thread::spawn(move || {
             for (taken, answer) in [(false, None), (true, None), (true, Some(answers().remove(0)))] {
@@ -468,23 +498,29 @@ mod tests {
                     stream.write_all(&[TAKEN]).unwrap();
                 }
                 if let Some(answer) = answer {
+                    stream.write_all(&report.repeat(2)).unwrap();
                     stream.write_all(&encode_answer(&answer)).unwrap();
                 }
             }
         });
         assert!(matches!(
-            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE),
+            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE, &mut |working| told.push(working)),
             Err(CallError::NotTaken(_))
         ));
         assert!(matches!(
-            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE),
+            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE, &mut |working| told.push(working)),
             Err(CallError::Broken(_))
         ));
-        assert_eq!(call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE).unwrap(), answers().remove(0));
+        assert_eq!(
+            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE, &mut |working| told.push(working))
+                .unwrap(),
+            answers().remove(0)
+        );
         service.join().unwrap();
+        assert_eq!(told, [reached.clone(), reached]);
         // The file is left, as after a crash, and nobody listens.
         assert!(matches!(
-            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE),
+            call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE, &mut |working| told.push(working)),
             Err(CallError::NotTaken(_))
         ));
         std::fs::remove_file(&socket).unwrap();
@@ -497,7 +533,7 @@ mod tests {
         let listener = UnixListener::bind(&socket).unwrap();
         let patience = Duration::from_millis(50);
         let content = vec![b'x'; 4 << 20];
-        let outcome = call(&socket, &requests()[0], Enclosed::Content(&content), patience);
+        let outcome = call(&socket, &requests()[0], Enclosed::Content(&content), patience, &mut |_| {});
         assert!(matches!(outcome, Err(CallError::Silent(given)) if given == patience), "{outcome:?}");
         // It wakes up, reads the request, and cannot say that it takes it.
         let (mut stream, _) = listener.accept().unwrap();

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::address::{Address, LocalPart};
-use crate::ldap::Entry;
+use crate::ldap::{Attribute, Entry};
 
 /// What is read of an account.
 pub const ATTRIBUTES: [&str; 3] = ["sAMAccountName", "userPrincipalName", "mail"];
@@ -73,7 +73,7 @@ pub fn attributes_of_new(
     address: &Address,
     name: &str,
     password: &str,
-) -> (String, Vec<(&'static str, Vec<Zeroizing<Vec<u8>>>)>) {
+) -> (String, Vec<Attribute<'static>>) {
     let address = address.to_string();
     // The address is nobody else's common name.
     let common_name =

@@ -38,7 +38,7 @@ pub use directory::Target;
 pub use relocate::{Present, set_mailroot};
 pub use reply::{Refusal, Reply};
 pub use submission::{Submission, deliver, receiver};
-pub use upkeep::{check, check_file, repair};
+pub use upkeep::{Working, check, check_file, repair};
 
 use std::fs::File;
 use std::sync::RwLock;
@@ -49,7 +49,7 @@ use crate::auth::password::Fresh;
 use crate::keyring::Keyring;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
-use crate::store::{Store, UnixTime};
+use crate::store::{Progress, Store, UnixTime};
 
 /// What a command needs to know beside the store.
 pub struct Context<'a> {
@@ -119,14 +119,25 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether it reads, or copies, all mail, and tells how far it is.
+    pub fn is_long(&self) -> bool {
+        matches!(self, Self::Backup { .. } | Self::Check)
+    }
+
     /// Carries the request out with the file that came with it; `Deliver` is carried out by [`deliver`], for it has a
     /// message with it. Takes milliseconds, or minutes with much mail: not to be called on an executor.
-    pub fn run(&self, store: &Store, context: &Context, file: Option<File>) -> Result<Reply, Refusal> {
+    pub fn run(
+        &self,
+        store: &Store,
+        context: &Context,
+        file: Option<File>,
+        progress: &Progress,
+    ) -> Result<Reply, Refusal> {
         match self {
             Self::Command(op) => op.run(store, context),
             Self::AddMany(entries) => bulk::add_many(entries, store, context),
-            Self::Backup { file: name } => upkeep::back_up(store, file, name),
-            Self::Check => upkeep::check(store),
+            Self::Backup { file: name } => upkeep::back_up(store, file, name, progress),
+            Self::Check => upkeep::check(store, progress),
             Self::Health => statistics::health(store, context),
             Self::Key => key::show(store, context),
             Self::RotateKey { discard } => key::rotate(store, context, *discard),

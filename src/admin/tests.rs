@@ -253,25 +253,25 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
     });
     assert_eq!(delivered.wait().unwrap(), [crate::verdict::Delivery::Stored]);
     let file = bench.mailroot.data_file();
-    let refusal = repair(&file).unwrap_err();
+    let refusal = repair(&file, &Progress::default()).unwrap_err();
     assert_eq!(refusal.code, Code::Busy);
 
     // The file is copied as it is after closing it, and an octet of the text is changed.
     let copy = bench.home.join("damaged.db");
     let path = bench.home.join("backup.db");
     let backup = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-    bench.store.backup(backup).unwrap();
+    bench.store.backup(backup, &Progress::default()).unwrap();
     let mut octets = fs::read(&path).unwrap();
     let at = octets.windows(6).position(|octets| octets == b"a text").unwrap();
     octets[at] = b'A';
     fs::write(&copy, &octets).unwrap();
     // A copy has to be whole before anybody serves it.
     assert!(Store::open(&copy).err().is_some_and(|e| e.to_string().contains("a copy that is not whole")));
-    let found = upkeep::check_file(&copy).unwrap();
+    let found = upkeep::check_file(&copy, &Progress::default()).unwrap();
     assert!(
         render::text(&found, table::Paint::Plain).contains("has changed since it was stored\n1 finding\n")
     );
-    let repaired = render::text(&repair(&copy).unwrap(), table::Paint::Plain);
+    let repaired = render::text(&repair(&copy, &Progress::default()).unwrap(), table::Paint::Plain);
     assert!(repaired.contains("Repaired: text "), "{repaired}");
     assert!(repaired.ends_with("Everything is as it should be\n"), "{repaired}");
 }

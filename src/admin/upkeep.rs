@@ -3,16 +3,38 @@
 use std::fs::File;
 use std::path::Path;
 
+use bincode::{Decode, Encode};
+
 use super::reply::{BackedUp, Checked, Code, Lost, Refusal, Reply};
-use crate::store::{CheckReport, LostMessage, OpenError, OpenErrorKind, RepairReport, Store, UnixTime};
+use crate::store::{
+    CheckReport, LostMessage, OpenError, OpenErrorKind, Progress, Reached, RepairReport, Store, UnixTime,
+};
+
+/// How far a long work has come.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Working {
+    pub stage: String,
+    /// What is counted is octets; otherwise it is rows.
+    pub is_in_octets: bool,
+    pub done: u64,
+    /// As many are expected; 0 where it is not known.
+    pub total: u64,
+}
+
+impl From<Reached> for Working {
+    fn from(Reached { stage, done, total }: Reached) -> Self {
+        Self { stage: stage.words().to_owned(), is_in_octets: stage.is_in_octets(), done, total }
+    }
+}
 
 /// Copies the store into a file that the administrator has opened. `name` is what it will be called.
-pub fn back_up(store: &Store, file: Option<File>, name: &str) -> Result<Reply, Refusal> {
+pub fn back_up(store: &Store, file: Option<File>, name: &str, progress: &Progress) -> Result<Reply, Refusal> {
     let Some(file) = file else {
         return Err(Refusal::new(Code::Usage, "there is no file to write the backup into"));
     };
-    let report =
-        store.backup(file).map_err(|e| Refusal::new(Code::Fault, format!("there is no backup: {e}")))?;
+    let report = store
+        .backup(file, progress)
+        .map_err(|e| Refusal::new(Code::Fault, format!("there is no backup: {e}")))?;
     Ok(Reply::BackedUp(BackedUp {
         file: name.to_owned(),
         messages: report.messages,
@@ -20,23 +42,23 @@ pub fn back_up(store: &Store, file: Option<File>, name: &str) -> Result<Reply, R
     }))
 }
 
-pub fn check(store: &Store) -> Result<Reply, Refusal> {
-    Ok(checked(store.check().map_err(Refusal::fault)?, RepairReport::default()))
+pub fn check(store: &Store, progress: &Progress) -> Result<Reply, Refusal> {
+    Ok(checked(store.check(progress).map_err(Refusal::fault)?, RepairReport::default()))
 }
 
 /// Checks a file that nobody has open.
-pub fn check_file(file: &Path) -> Result<Reply, OpenError> {
-    Ok(checked(Store::check_file(file)?, RepairReport::default()))
+pub fn check_file(file: &Path, progress: &Progress) -> Result<Reply, OpenError> {
+    Ok(checked(Store::check_file(file, progress)?, RepairReport::default()))
 }
 
 /// Repairs the store in a file that nobody has open, and checks what came of it.
-pub fn repair(file: &Path) -> Result<Reply, Refusal> {
-    let repaired = Store::repair(file, UnixTime::now()).map_err(|error| match error.kind {
+pub fn repair(file: &Path, progress: &Progress) -> Result<Reply, Refusal> {
+    let repaired = Store::repair(file, UnixTime::now(), progress).map_err(|error| match error.kind {
         OpenErrorKind::Locked => Refusal::new(Code::Busy, error.to_string())
             .with_hint("A store is repaired while nobody uses it: end the service first"),
         _ => error.into(),
     })?;
-    Ok(checked(Store::check_file(file)?, repaired))
+    Ok(checked(Store::check_file(file, progress)?, repaired))
 }
 
 fn checked(report: CheckReport, repaired: RepairReport) -> Reply {

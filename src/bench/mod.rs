@@ -3,7 +3,7 @@
 
 use crate::address::Address;
 use crate::auth::password::{Credential, Verifier};
-use crate::store::{Letter, Maildrop, Store};
+use crate::store::{Letter, Maildrop, Progress, Store};
 use crate::verdict::Login;
 use crate::wire::{LineEnds, Receiver, Text};
 use std::cell::Cell;
@@ -51,7 +51,7 @@ pub fn store() {
     let store = time("open", 1, || Store::open(&path).unwrap_or_else(|e| panic!("{e}")));
     time("its first login", 1, || open(&store, "other@example.org").totals());
     println!("  {:?}", store.disk_usage().expect("it can be asked"));
-    let report = time("check", many, || store.check().expect("it can be read"));
+    let report = time("check", many, || store.check(&Progress::default()).expect("it can be read"));
     println!("  {} findings", report.findings_total);
     drop(store);
     std::fs::remove_dir_all(&directory).expect("what was made can be removed");

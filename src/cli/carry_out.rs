@@ -9,6 +9,8 @@ use std::sync::RwLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::progress::{Line, shown};
+use super::terminal;
 use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request};
@@ -17,7 +19,7 @@ use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
 use crate::replace::give_to_owner_of;
-use crate::store::{Incoming, OpenErrorKind, Store};
+use crate::store::{Incoming, OpenErrorKind, Progress, Store};
 
 /// How long a service may take to start or stop, and other commands to be done.
 const OTHERS_MAX: Duration = Duration::from_secs(30);
@@ -32,7 +34,8 @@ pub fn carry_out(request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> 
         if let Some(store) = open(request, mailroot)? {
             return carry_out_here(&store, request, enclosed, mailroot);
         }
-        match call(&mailroot.socket(), request, enclosed, PATIENCE) {
+        let mut line = Line::new();
+        match call(&mailroot.socket(), request, enclosed, PATIENCE, &mut |working| line.show(&working)) {
             Ok(answer) => return answer,
             Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(not_ours(mailroot));
@@ -96,12 +99,20 @@ fn run_here(store: &Store, request: &Request, enclosed: Enclosed, mailroot: &Mai
         Enclosed::File(file) => Some(file.try_clone().map_err(Refusal::fault)?),
         Enclosed::Content(_) | Enclosed::Nothing => None,
     };
-    request.run(store, &Context::of_now(mailroot, &keyring, None)?, file)
+    let context = Context::of_now(mailroot, &keyring, None)?;
+    match request.is_long() {
+        true => shown(|progress| request.run(store, &context, file, progress)),
+        false => request.run(store, &context, file, &Progress::default()),
+    }
 }
 
 /// The store, unless another process has it open.
 fn open(request: &Request, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
-    let error = match Store::open(&mailroot.data_file()) {
+    let file = mailroot.data_file();
+    if terminal::is_there() && Store::is_copy(&file) {
+        eprintln!("{} is a copy, or was restored from one: all of it is verified now", file.display());
+    }
+    let error = match Store::open(&file) {
         Ok(store) => return Ok(Some(store)),
         Err(error) => error,
     };

@@ -23,7 +23,7 @@ pub fn health(typed: &Health, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
         return greeted(address);
     }
     let socket = mailroot()?.socket();
-    match call(&socket, &Request::Health, Enclosed::Nothing, PATIENCE) {
+    match call(&socket, &Request::Health, Enclosed::Nothing, PATIENCE, &mut |_| {}) {
         Ok(answer) => answer,
         Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(Refusal::new(Code::NotPermitted, format!("{} belongs to another user", socket.display()))

@@ -13,6 +13,7 @@ mod first_start;
 mod health;
 mod help;
 mod man;
+mod progress;
 mod quickstart;
 mod restore;
 mod sendmail;

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::commands::Restore;
+use super::progress;
 use super::upkeep::is_same_file;
 use crate::admin::reply::{Changed, Checked, Code};
 use crate::admin::{self, Refusal, Reply};
@@ -87,7 +88,7 @@ fn verified(copy: &Replacement, backup: &Path) -> Result<Checked, Refusal> {
     let file = copy.file().try_clone().map_err(Refusal::fault)?;
     let store = Store::open_file_verified(file)
         .map_err(|why| Refusal::new(Code::Damaged, format!("{} is not restored: {why}", backup.display())))?;
-    let Reply::Checked(checked) = admin::check(&store)? else {
+    let Reply::Checked(checked) = progress::shown(|progress| admin::check(&store, progress))? else {
         panic!("a check is answered by what was found")
     };
     match checked.findings.first() {

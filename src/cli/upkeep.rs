@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::carry_out::carry_out;
 use super::commands::{Backup, Check, Key};
+use super::progress;
 use crate::admin::reply::Code;
 use crate::admin::{self, Refusal, Reply, Request};
 use crate::control::{Answer, Enclosed};
@@ -92,10 +93,10 @@ pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) ->
         None => mailroot.data_file(),
     };
     if typed.repair {
-        return admin::repair(&file);
+        return progress::shown(|progress| admin::repair(&file, progress));
     }
     let is_of_mailroot = typed.file.is_none() || is_same_file(&file, &mailroot.data_file());
-    let mut reply = match admin::check_file(&file) {
+    let mut reply = match progress::shown(|progress| admin::check_file(&file, progress)) {
         Ok(reply) => reply,
         Err(OpenError { kind: OpenErrorKind::Locked | OpenErrorKind::Missing, .. }) if is_of_mailroot => {
             carry_out(&Request::Check, Enclosed::Nothing, &mailroot)?

@@ -20,7 +20,7 @@ mod pool;
 mod server;
 
 pub use connection::Failure;
-pub use message::{Entry, Filter, Outcome};
+pub use message::{Attribute, Entry, Filter, Outcome};
 #[cfg(any(test, fuzzing))]
 pub use message::{RESPONSE_OCTETS_MAX, Response, decode, frame_octets};
 pub use name::{domain_of, escaped};

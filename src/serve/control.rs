@@ -9,6 +9,7 @@ use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request, Submission};
 use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
 use crate::intake::Spooling;
+use crate::store::Progress;
 use async_io::Async;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -26,6 +27,8 @@ use std::time::Duration;
 const REQUEST_MAX: Duration = Duration::from_secs(30);
 /// How long an answer may take to be read.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How often it is told how far a long work is.
+const TELLING_INTERVAL: Duration = Duration::from_millis(250);
 /// What is read at a time of a message to deliver.
 const CONTENT_READ_OCTETS: usize = 64 << 10;
 /// Commands carried out at a time; more wait.
@@ -109,7 +112,16 @@ async fn hear(
         }
         Ok((request, file)) => {
             let who = Who { user: peer.uid(), process: peer.pid().unsigned_abs() };
-            smol::unblock(move || carry_out(&service, &request, file, who)).await
+            let progress = Arc::new(Progress::default());
+            let is_long = request.is_long();
+            let work = smol::unblock({
+                let progress = progress.clone();
+                move || carry_out(&service, &request, file, who, &progress)
+            });
+            match is_long {
+                true => tell(&mut stream, &progress, work).await,
+                false => work.await,
+            }
         }
         Err(bad) => Err(bad.into()),
     };
@@ -119,6 +131,28 @@ async fn hear(
 /// An administrator's process that was stopped must not keep a command's turn.
 async fn send(stream: &mut Async<UnixStream>, octets: &[u8]) -> io::Result<()> {
     within(ANSWER_MAX, stream.write_all(octets)).await
+}
+
+/// Waits for the work, and tells the tool how far it is, for as long as anybody listens there. What was begun is done in any
+/// case.
+async fn tell(stream: &mut Async<UnixStream>, progress: &Progress, mut work: smol::Task<Answer>) -> Answer {
+    let mut is_heard = true;
+    loop {
+        let done = async { Some((&mut work).await) };
+        let time_to_tell = async {
+            smol::Timer::after(TELLING_INTERVAL).await;
+            None
+        };
+        match smol::future::or(done, time_to_tell).await {
+            Some(answer) => return answer,
+            // A frame that was begun is sent to its end.
+            None if is_heard => {
+                let working = progress.reached().into();
+                is_heard = send(stream, &control::encode_working(&working)).await.is_ok();
+            }
+            None => {}
+        }
+    }
 }
 
 /// A request, and the file that came with it.
@@ -169,9 +203,15 @@ async fn deliver(
     Ok(admin::deliver(&service.store, &settings, submission, text).await)
 }
 
-fn carry_out(service: &Arc<Service>, request: &Request, file: Option<File>, who: Who) -> Answer {
+fn carry_out(
+    service: &Arc<Service>,
+    request: &Request,
+    file: Option<File>,
+    who: Who,
+    progress: &Progress,
+) -> Answer {
     let answer = Context::of_now(&service.mailroot, &service.accounts.keyring, Some(service))
-        .and_then(|context| request.run(&service.store, &context, file));
+        .and_then(|context| request.run(&service.store, &context, file, progress));
     audit::record(request.trail().as_deref(), who, answer.as_ref());
     answer
 }

@@ -59,6 +59,7 @@ pub use mail::{
 pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};
 pub use upkeep::check::CheckReport;
+pub use upkeep::progress::{Progress, Reached};
 pub use upkeep::repair::{LostMessage, RepairReport};
 #[cfg(any(test, fuzzing))]
 pub use upkeep::salvage::fuzz_tree;

@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::auth::password::{Credential, Fresh};
 use crate::keyring::{Keyring, Resealed, Unchanged};
-use crate::store::{Read as _, UnixTime};
+use crate::store::{Progress, Read as _, UnixTime};
 use crate::tests::bench::Bench;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -35,7 +35,7 @@ impl Bench {
 fn a_store_with_a_key_is_clean() {
     let bench = Bench::new("clean");
     bench.add("bob@example.com", "secret");
-    assert_eq!(bench.store.check().unwrap().findings, Vec::<String>::new());
+    assert_eq!(bench.store.check(&Progress::default()).unwrap().findings, Vec::<String>::new());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod system {
     mod bare_root;
     mod client;
     mod control;
+    mod copies;
     mod crash;
     mod damage;
     mod deliver;

@@ -47,6 +47,33 @@ pub fn body_start(wire: &[u8]) -> usize {
     memchr::memmem::find(wire, b"\r\n\r\n").map_or(wire.len(), |at| at + 4)
 }
 
+/// Counts the octets of the content of a text in wire form, which is given in pieces: what [`unstuff`] returns is as long.
+#[derive(Clone, Copy, Debug)]
+pub struct ContentCount {
+    octets: u64,
+    is_at_line_start: bool,
+}
+
+impl Default for ContentCount {
+    fn default() -> Self {
+        Self { octets: 0, is_at_line_start: true }
+    }
+}
+
+impl ContentCount {
+    pub fn push(&mut self, piece: &[u8]) {
+        let Some(last) = piece.last() else { return };
+        let stuffed = memchr::memmem::find_iter(piece, b"\n.").count();
+        let first = usize::from(self.is_at_line_start && piece[0] == b'.');
+        self.octets += (piece.len() - stuffed - first) as u64;
+        self.is_at_line_start = *last == b'\n';
+    }
+
+    pub fn octets(&self) -> u64 {
+        self.octets
+    }
+}
+
 /// The content of a text in wire form: one dot less at the start of every line that begins with one.
 pub fn unstuff(wire: &[u8]) -> Vec<u8> {
     let mut content = Vec::with_capacity(wire.len());

@@ -560,3 +560,17 @@ fn a_delivered_to_field_of_any_length_takes_bounded_memory() {
     let text = content(LineEnds::Strict, sent.as_bytes()).unwrap();
     assert_eq!(text.delivered_to, ["bob@example.com"]);
 }
+
+#[test]
+fn content_is_counted_as_it_is_unstuffed_however_it_is_cut() {
+    let mut rng = fastrand::Rng::with_seed(9);
+    for _ in 0..500 {
+        let wire: Vec<u8> =
+            (0..rng.usize(..40)).map(|_| [b'.', b'\n', b'\r', b'x'][rng.usize(..4)]).collect();
+        let mut count = ContentCount::default();
+        let cut = rng.usize(..=wire.len());
+        count.push(&wire[..cut]);
+        count.push(&wire[cut..]);
+        assert_eq!(count.octets(), unstuff(&wire).len() as u64, "{wire:?} cut at {cut}");
+    }
+}

@@ -403,6 +403,11 @@ impl Container {
         self.disk.read_at(at, out)
     }
 
+    /// See [`Disk::will_read`].
+    pub fn will_read_blobs(&self, at: u64, len: u64) {
+        self.disk.will_read(at, len);
+    }
+
     pub fn view_blob(&self, at: u64, len: usize) -> io::Result<View> {
         self.disk.view(at, len)
     }

@@ -13,6 +13,7 @@ use rustix::fs::FallocateFlags;
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::{Deref, Range};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -25,6 +26,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Fails with `UnexpectedEof` where the range is not wholly inside the file.
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()>;
+    /// Tells that a range will be read soon. Nothing comes of it where that does not help.
+    fn will_read(&self, _at: u64, _len: u64) {}
     fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()>;
     /// Gives the range back to the file system; it reads as zeros afterwards.
     fn punch(&self, at: u64, len: u64) -> io::Result<()>;
@@ -209,6 +212,11 @@ impl Disk for DataFile {
 
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(out, at)
+    }
+
+    fn will_read(&self, at: u64, len: u64) {
+        // Advice that the file system does not take changes nothing.
+        let _ = rustix::fs::fadvise(&self.file, at, NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
     }
 
     fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()> {

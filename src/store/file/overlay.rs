@@ -92,6 +92,10 @@ impl Disk for Overlay {
         Ok(())
     }
 
+    fn will_read(&self, at: u64, len: u64) {
+        self.disk.will_read(at, len);
+    }
+
     fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         self.change(at, octets.len(), |done, part| part.copy_from_slice(&octets[done..done + part.len()]))
     }

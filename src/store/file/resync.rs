@@ -63,6 +63,10 @@ impl Disk for Resync {
         self.disk.read_at(at, out)
     }
 
+    fn will_read(&self, at: u64, len: u64) {
+        self.disk.will_read(at, len);
+    }
+
     fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         self.disk.write_at(at, octets)?;
         let len = octets.len() as u64;

@@ -51,7 +51,7 @@ fn a_damaged_text_is_mended_by_the_next_message_that_has_it() {
     deliver(&store, &[ANN], b"precious");
     let at = store.read().unwrap().text(text(b"precious").hash.as_bytes()).unwrap().unwrap().at;
     disk.write_at(at, b"X").unwrap();
-    assert_eq!(store.check().unwrap().findings_total, 1);
+    assert_eq!(store.check(&Progress::default()).unwrap().findings_total, 1);
     deliver(&store, &[ANN], b"precious");
     assert_clean(&store);
     assert!(contents(&store, ANN).iter().all(|content| content.ends_with(b"\r\nprecious\r\n")));

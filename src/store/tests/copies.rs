@@ -223,7 +223,7 @@ impl Laboratory {
         next_before: u64,
     ) -> Result<(), String> {
         let store = Store::open_or_adopt(Arc::new(copy.copy()), "the copy").map_err(|e| e.to_string())?;
-        let report = store.check().map_err(|e| e.to_string())?;
+        let report = store.check(&Progress::default()).map_err(|e| e.to_string())?;
         if let Some(finding) = report.findings.first() {
             return Err(finding.clone());
         }

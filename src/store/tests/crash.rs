@@ -41,7 +41,7 @@ fn cut_the_power(workload: &Workload, begin: usize, cuts: usize, rng: &mut fastr
 }
 
 fn look_at(store: &Store, workload: &Workload, cut: usize, when: &str) {
-    let report = store.check().unwrap();
+    let report = store.check(&Progress::default()).unwrap();
     assert!(report.is_clean(), "{when}: {:#?}", report.findings);
     for (index, mailbox) in MAILBOXES.iter().enumerate() {
         let (must, may) = workload.expectations(index, cut);

@@ -242,7 +242,7 @@ fn delete_all(store: &Store, mailbox: &str) -> Result<(), Fault> {
 
 fn findings(disk: &Arc<SimulatedDisk>) -> u64 {
     match Store::open_on(disk.clone()) {
-        Ok(store) => store.check().map_or(1, |report| report.findings_total),
+        Ok(store) => store.check(&Progress::default()).map_or(1, |report| report.findings_total),
         Err(_) => 1,
     }
 }
@@ -262,7 +262,7 @@ fn every_kind_of_damage_is_found_and_mended() {
         assert!(report.mended_total > 0, "{what}: {report:?}");
         assert_eq!(report.lost.len(), *costs, "{what}: {report:?}");
         let store = Store::open_on(disk.clone()).unwrap_or_else(|e| panic!("after mending that {what}: {e}"));
-        let found = store.check().unwrap();
+        let found = store.check(&Progress::default()).unwrap();
         assert!(found.is_clean(), "after mending that {what}: {:#?}", found.findings);
         if !what.contains("message's row is gone") && !what.contains("belongs to nobody") {
             assert_eq!(found.messages as usize, MESSAGES - costs, "{what}");
@@ -319,12 +319,12 @@ fn random_damage_of_rows_is_no_panic_and_is_mended() {
             }
         });
         if let Ok(store) = Store::open_on(Arc::new(disk.copy())) {
-            store.check().unwrap();
+            store.check(&Progress::default()).unwrap();
             use_it(&store);
         }
         Store::repair_on(disk.clone(), UnixTime(NOW)).unwrap_or_else(|e| panic!("round {round}: {e}"));
         let store = Store::open_on(disk).unwrap_or_else(|e| panic!("round {round}: {e}"));
-        let found = store.check().unwrap();
+        let found = store.check(&Progress::default()).unwrap();
         assert!(found.is_clean(), "round {round}: {:#?}", found.findings);
         use_it(&store);
     }
@@ -408,14 +408,16 @@ fn flipped_octets_anywhere_are_found_and_never_a_panic() {
             disk.write_at(at, &[octet[0] ^ 1 << rng.u8(..8)]).unwrap();
         }
         if let Ok(store) = Store::open_on(Arc::new(disk.copy())) {
-            let _ = store.check();
+            let _ = store.check(&Progress::default());
             let _ = try_deliver(&store, &[ANN, BOB], b"on damaged ground");
             let _ = delete_all(&store, BOB);
         }
         let _ = Store::repair_on(Arc::new(disk.copy()), UnixTime(NOW));
         match Store::open_with(disk, Trust::Verified) {
             Err(_) => refused += 1,
-            Ok(store) if !store.check().is_ok_and(|report| report.is_clean()) => found += 1,
+            Ok(store) if !store.check(&Progress::default()).is_ok_and(|report| report.is_clean()) => {
+                found += 1
+            }
             Ok(store) => {
                 harmless += 1;
                 let after = [ANN, BOB].map(|mailbox| contents(&store, mailbox));

@@ -25,12 +25,15 @@ fn a_store_is_made_once_locked_while_open_and_private() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(matches!(kind_of(Store::open(&path)), OpenErrorKind::Locked));
     assert!(matches!(kind_of(Store::create(&path)), OpenErrorKind::Locked));
-    assert!(matches!(Store::repair(&path, UnixTime(1)).map_err(|e| e.kind), Err(OpenErrorKind::Locked)));
+    assert!(matches!(
+        Store::repair(&path, UnixTime(1), &Progress::default()).map_err(|e| e.kind),
+        Err(OpenErrorKind::Locked)
+    ));
     add_mailbox(&store, ANN);
     deliver(&store, &[ANN], b"kept");
     drop(store);
     assert!(matches!(kind_of(Store::create(&path)), OpenErrorKind::AlreadyExists));
-    assert!(Store::check_file(&path).unwrap().is_clean());
+    assert!(Store::check_file(&path, &Progress::default()).unwrap().is_clean());
     let store = Store::open(&path).unwrap();
     assert_eq!(contents(&store, ANN).len(), 1);
     assert_clean(&store);
@@ -52,7 +55,7 @@ fn a_symbolic_link_is_not_followed() {
     let before = fs::read(&target).unwrap();
     refused(Store::open(&path));
     refused(Store::create(&path));
-    assert!(Store::repair(&path, UnixTime(1)).is_err());
+    assert!(Store::repair(&path, UnixTime(1), &Progress::default()).is_err());
     assert!(fs::read(&target).unwrap() == before);
 }
 
@@ -151,7 +154,7 @@ fn a_forged_superblock_makes_no_file_grow() {
             let before = forged.octets();
             // It may open or not; what it needs lies where it lay.
             if let Ok(store) = Store::open_to_check_on(forged.clone(), Trust::Verified) {
-                let _ = store.check();
+                let _ = store.check(&Progress::default());
             }
             assert!(forged.octets() == before, "{place}, {index_len:?}: a check changed the file");
             drop(Store::open_on(forged.clone()));
@@ -175,7 +178,7 @@ fn a_check_changes_no_octet_of_the_file() {
     for name in ["winpop.db", "unclean.db", "read only.db"] {
         let path = directory.path(name);
         let (before, modified) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap());
-        assert!(Store::check_file(&path).unwrap().is_clean(), "{name}");
+        assert!(Store::check_file(&path, &Progress::default()).unwrap().is_clean(), "{name}");
         assert!(fs::read(&path).unwrap() == before, "{name}");
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), modified, "{name}");
     }
@@ -195,7 +198,10 @@ fn a_file_cut_short_does_not_open_as_if_it_were_whole() {
     for part in 1..16 {
         fs::write(&path, &whole[..whole.len() * part / 16]).unwrap();
         if let Ok(store) = Store::open(&path) {
-            assert!(!store.check().is_ok_and(|report| report.is_clean()), "{part} of 16 parts");
+            assert!(
+                !store.check(&Progress::default()).is_ok_and(|report| report.is_clean()),
+                "{part} of 16 parts"
+            );
         }
     }
 }
@@ -271,7 +277,7 @@ fn a_backup_may_replace_a_backup_and_nothing_else() {
     assert!(may_replace(&copy).is_ok());
     back_up(&store, &copy);
     assert_eq!(contents(&Store::open(&copy).unwrap(), ANN), contents(&store, ANN));
-    assert!(Store::check_file(&copy).unwrap().is_clean());
+    assert!(Store::check_file(&copy, &Progress::default()).unwrap().is_clean());
     assert!(may_replace(&copy).is_ok());
 
     let foreign = directory.path("letter.txt");
@@ -290,13 +296,22 @@ fn a_backup_goes_into_an_empty_file_only() {
     fs::write(&foreign, "Dear Ann").unwrap();
     let open = |options: &mut fs::OpenOptions| options.open(&foreign).unwrap();
     assert!(matches!(
-        store.backup(open(fs::OpenOptions::new().read(true).write(true))),
+        store.backup(open(fs::OpenOptions::new().read(true).write(true)), &Progress::default()),
         Err(BackupError::Copy(_))
     ));
     assert_eq!(fs::read(&foreign).unwrap(), b"Dear Ann");
     // It has to be open for reading and writing.
     fs::write(&foreign, "").unwrap();
-    assert!(matches!(store.backup(open(fs::OpenOptions::new().read(true))), Err(BackupError::Copy(_))));
-    assert!(matches!(store.backup(open(fs::OpenOptions::new().write(true))), Err(BackupError::Copy(_))));
-    assert!(matches!(store.backup(fs::File::open("/dev/null").unwrap()), Err(BackupError::Copy(_))));
+    assert!(matches!(
+        store.backup(open(fs::OpenOptions::new().read(true)), &Progress::default()),
+        Err(BackupError::Copy(_))
+    ));
+    assert!(matches!(
+        store.backup(open(fs::OpenOptions::new().write(true)), &Progress::default()),
+        Err(BackupError::Copy(_))
+    ));
+    assert!(matches!(
+        store.backup(fs::File::open("/dev/null").unwrap(), &Progress::default()),
+        Err(BackupError::Copy(_))
+    ));
 }

@@ -38,7 +38,8 @@ fn index_pages(disk: &SimulatedDisk) -> Vec<u64> {
         let damaged = Arc::new(disk.copy());
         flip(&damaged, *at + PAGE / 2, 0);
         page.iter().any(|octet| *octet != 0)
-            && !Store::open_on(damaged).is_ok_and(|store| store.check().is_ok_and(|report| report.is_clean()))
+            && !Store::open_on(damaged)
+                .is_ok_and(|store| store.check(&Progress::default()).is_ok_and(|report| report.is_clean()))
     };
     pages.filter(is_used).collect()
 }
@@ -122,11 +123,12 @@ fn a_repair_saves_what_the_damaged_pages_do_not_hold() {
             flip(&damaged, pages[rng.usize(..pages.len())] + rng.u64(..PAGE), rng.u8(..8));
         }
         let before = damaged.octets();
-        let report = Store::check_disk(damaged.clone()).unwrap_or_else(|e| panic!("round {round}: {e}"));
+        let report = Store::check_disk(damaged.clone(), &Progress::default())
+            .unwrap_or_else(|e| panic!("round {round}: {e}"));
         let disk = Arc::new(SimulatedDisk::default());
         let repaired = match Store::repair_on(Arc::new(damaged.copy()), UnixTime(1)) {
             Ok(_) => continue,
-            Err(_) => Store::salvage_to(damaged.clone(), disk.clone(), UnixTime(1))
+            Err(_) => Store::salvage_to(damaged.clone(), disk.clone(), UnixTime(1), &Progress::default())
                 .unwrap_or_else(|e| panic!("{round}: {e}")),
         };
         salvaged += 1;

@@ -132,11 +132,11 @@ fn checkpoint(store: &Store) {
 fn back_up(store: &Store, path: &Path) {
     let mut options = std::fs::OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(true).open(path).unwrap();
-    store.backup(file).unwrap();
+    store.backup(file, &Progress::default()).unwrap();
 }
 
 fn assert_clean(store: &Store) {
-    let report = store.check().unwrap();
+    let report = store.check(&Progress::default()).unwrap();
     assert!(report.is_clean(), "{:#?}", report.findings);
 }
 

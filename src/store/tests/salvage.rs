@@ -28,7 +28,7 @@ fn full(disk: &Arc<SimulatedDisk>) {
 
 fn salvaged(damaged: Arc<SimulatedDisk>) -> (Store, RepairReport) {
     let disk = Arc::new(SimulatedDisk::default());
-    let report = Store::salvage_to(damaged, disk.clone(), UnixTime(1)).unwrap();
+    let report = Store::salvage_to(damaged, disk.clone(), UnixTime(1), &Progress::default()).unwrap();
     (Store::open_on(disk).unwrap(), report)
 }
 

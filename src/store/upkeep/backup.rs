@@ -13,6 +13,8 @@ use crate::store::index::rows::{Row, TextRow};
 use crate::store::index::tables::{MESSAGES, TEXTS, Tables};
 use crate::store::index::{Beginning, Fault, Read, Snapshot as IndexSnapshot, Tx};
 use crate::store::open::{OpenErrorKind, Snapshot, Store, open_database};
+use crate::store::upkeep::progress::{Progress, Stage};
+use crate::store::upkeep::reading::{Found, Listed, NotCopied, Reading, at_low_priority};
 use crate::store::writer::PACE;
 use redb::ReadableTable;
 use std::fmt;
@@ -64,6 +66,12 @@ impl fmt::Display for BackupError {
     }
 }
 
+impl From<NotCopied> for BackupError {
+    fn from(NotCopied(e): NotCopied) -> Self {
+        BackupError::Copy(e.to_string())
+    }
+}
+
 impl From<Fault> for BackupError {
     fn from(fault: Fault) -> Self {
         BackupError::Source(fault)
@@ -79,10 +87,11 @@ impl From<redb::StorageError> for BackupError {
 impl Store {
     /// Copies the store as of now into a file, which is empty and open for reading and writing. When this returns, the
     /// copy is durable. Takes as long as reading and writing all of it; not for the executor.
-    pub fn backup(&self, file: File) -> Result<BackupReport, BackupError> {
+    pub fn backup(&self, file: File, progress: &Progress) -> Result<BackupReport, BackupError> {
         let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
         let of_copy = |e: FileError| BackupError::Copy(OpenErrorKind::from(e).to_string());
-        copy_to(&snapshot, DataFile::empty(file).map_err(of_copy)?)
+        let file = DataFile::empty(file).map_err(of_copy)?;
+        at_low_priority(|| copy_to(&snapshot, file, progress))
     }
 }
 
@@ -108,7 +117,7 @@ pub fn may_replace(path: &Path) -> Result<(), NotReplaced> {
     Container::open(Arc::new(there)).map(drop).map_err(|_| NotReplaced::Foreign)
 }
 
-fn copy_to(source: &Snapshot, file: DataFile) -> Result<BackupReport, BackupError> {
+fn copy_to(source: &Snapshot, file: DataFile, progress: &Progress) -> Result<BackupReport, BackupError> {
     let of_copy = BackupError::Copy;
     let disk: Arc<dyn Disk> = Arc::new(file);
     let container = Container::create(disk.clone()).map_err(|e| of_copy(e.to_string()))?;
@@ -121,9 +130,13 @@ fn copy_to(source: &Snapshot, file: DataFile) -> Result<BackupReport, BackupErro
         let mut space = Space::empty(Pins::default());
         let tables = Tables::open_unlogged(&transaction).map_err(fault_of_copy)?;
         let mut tx = Tx::begin(tables, &mut space, &container, true).map_err(fault_of_copy)?;
+        let totals = source.totals()?;
+        progress.begin(Stage::CopyingMessages, 0);
         tx.tables.copy_from(source).map_err(BackupError::Source)?;
-        copy_texts(source, &mut tx)?;
-        *tx.totals_mut() = source.totals()?;
+        progress.begin(Stage::CopyingTexts, totals.text_octets);
+        copy_texts(source, &mut tx, progress)?;
+        progress.begin(Stage::Finishing, 0);
+        *tx.totals_mut() = totals;
         let epoch = log_zone::new_epoch().map_err(|e| of_copy(e.to_string()))?;
         let beginning = Beginning { epoch, log_octets: PACE.log_octets };
         tx.settle(|_| Ok(Some(beginning))).map_err(fault_of_copy)?;
@@ -138,33 +151,43 @@ fn copy_to(source: &Snapshot, file: DataFile) -> Result<BackupReport, BackupErro
     Ok(BackupReport { messages, file_octets })
 }
 
-/// Copies the texts in the order of their places, some ten thousands at a time, and compares each with its name.
-fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>) -> Result<(), BackupError> {
+/// Copies the texts in the order of their places, some ten thousands at a time, and compares each with its name. Their
+/// places in the copy are given out here, and their rows written, while other threads copy them.
+fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>, progress: &Progress) -> Result<(), BackupError> {
     let table = source.table(TEXTS)?;
     let mut rows = contained::read(|| Ok(table.iter()?))?;
-    loop {
-        let mut texts = contained::read(|| {
-            let mut texts = Vec::new();
-            for row in rows.by_ref().take(TEXTS_SORTED) {
-                let (name, row) = row?;
-                texts.push((TextRow::from_row(row.value())?, name.value()));
+    let reading = Reading { source: source.container(), copy: Some(tx.container), progress };
+    let list = |copy: &mut dyn FnMut(Listed) -> Result<(), BackupError>| {
+        loop {
+            let mut texts = contained::read(|| {
+                let mut texts = Vec::new();
+                for row in rows.by_ref().take(TEXTS_SORTED) {
+                    let (name, row) = row?;
+                    texts.push((name.value(), TextRow::from_row(row.value())?));
+                }
+                Ok(texts)
+            })?;
+            if texts.is_empty() {
+                return Ok(());
             }
-            Ok(texts)
-        })?;
-        if texts.is_empty() {
-            return Ok(());
-        }
-        texts.sort_unstable_by_key(|(row, _)| row.at);
-        for (row, name) in texts {
-            let text = source.container().view_blob(row.at, row.wire_octets as usize).map_err(Fault::from)?;
-            text.fetch().map_err(Fault::from)?;
-            if blake3::hash(&text) != name {
-                return Err(BackupError::DamagedText(name.into()));
+            texts.sort_unstable_by_key(|(_, row)| row.at);
+            for (name, row) in &mut texts {
+                let (at, wire_octets) = (row.at, row.wire_octets);
+                row.at = tx.space.take(wire_octets, tx.container).map_err(NotCopied)?;
+                copy(Listed { index: 0, hash: *name, at, wire_octets, to: Some(row.at) })?;
             }
-            let failed = |e: io::Error| BackupError::Copy(e.to_string());
-            let at = tx.space.take(row.wire_octets, tx.container).map_err(failed)?;
-            tx.container.write_blob(at, &text).map_err(failed)?;
-            tx.tables.texts.insert(name, &TextRow { at, ..row }.to_row()[..])?;
+            // In the order of the table, which is the fastest.
+            texts.sort_unstable_by_key(|(name, _)| *name);
+            for (name, row) in texts {
+                tx.tables.texts.insert(name, &row.to_row()[..])?;
+            }
         }
-    }
+    };
+    let mut damaged = None;
+    reading.run(list, |text, found| match found {
+        Found::Whole { .. } => {}
+        Found::Changed => drop(damaged.get_or_insert(BackupError::DamagedText(text.hash.into()))),
+        Found::Unreadable(why) => drop(damaged.get_or_insert(BackupError::Source(Fault::Io(why)))),
+    })?;
+    damaged.map_or(Ok(()), Err)
 }

@@ -1,7 +1,7 @@
 //! Verifying a store: every row, every text, every count, and that every octet has one owner.
 //!
-//! It works on one snapshot, so a store can be checked while it is being served. Memory is bounded: the texts are gone
-//! through in parts.
+//! It works on one snapshot, so a store can be checked while it is being served. Texts and messages are gone through once
+//! each, by several threads. In memory is what is known of each text, about a hundred octets.
 
 use crate::address::{Address, Domain};
 use crate::store::file::disk::{DataFile, Disk};
@@ -17,16 +17,24 @@ use crate::store::index::tables::{
 use crate::store::index::types::{DomainId, MailboxId, OwnerId};
 use crate::store::index::{Fault, Read};
 use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store, Trust};
-use crate::wire;
+use crate::store::upkeep::progress::{Progress, Stage};
+use crate::store::upkeep::reading::{Found, Listed, Reading, at_low_priority, on_all_processors};
 use redb::ReadableTable;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Findings that are kept; more are counted.
 const FINDINGS_MAX: usize = 200;
-/// Texts looked at in one pass over the messages.
-const TEXTS_A_PASS: u64 = 500_000;
+/// Room is made in advance for as many texts as the index says, but not for more than this.
+const TEXTS_EXPECTED_MAX: u64 = 16 << 20;
+/// About so many messages a thread goes through at a time.
+const STRETCH_MESSAGES: u64 = 100_000;
+const STRETCHES_OF_ONE_MAX: u64 = 1000;
+/// Messages that are looked at before it is told.
+const MESSAGES_UNTOLD: u64 = 1000;
 
 /// What a check saw and found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,14 +67,19 @@ impl CheckReport {
 impl Store {
     /// Checks a store that nobody serves. What can be read is checked even where the store does not open. The file is not
     /// changed.
-    pub fn check_file(path: &Path) -> Result<CheckReport, OpenError> {
+    pub fn check_file(path: &Path, progress: &Progress) -> Result<CheckReport, OpenError> {
         let disk = DataFile::open_to_read(path).map_err(|e| OpenErrorKind::from(e).at(path))?;
-        Self::check_disk(Arc::new(disk)).map_err(|kind| kind.at(path))
+        Self::check_disk(Arc::new(disk), progress).map_err(|kind| kind.at(path))
     }
 
-    pub(in crate::store) fn check_disk(disk: Arc<dyn Disk>) -> Result<CheckReport, OpenErrorKind> {
-        let checked =
-            |trust| Self::open_to_check_on(disk.clone(), trust).and_then(|store| Ok(store.check()?));
+    pub(in crate::store) fn check_disk(
+        disk: Arc<dyn Disk>,
+        progress: &Progress,
+    ) -> Result<CheckReport, OpenErrorKind> {
+        let checked = |trust| {
+            progress.begin(Stage::VerifyingIndex, 0);
+            Self::open_to_check_on(disk.clone(), trust).and_then(|store| Ok(store.check(progress)?))
+        };
         match checked(Trust::Verified) {
             // A copy may not say that it is one: somebody has put it in the place of the file that it was made of.
             Err(kind) if kind.is_of_damage() => match checked(Trust::Copy) {
@@ -79,19 +92,22 @@ impl Store {
 
     /// Verifies the whole store as of now. Takes as long as reading it; not for the executor. The checksums of the
     /// index's own pages are compared by [`Store::check_file`].
-    pub fn check(&self) -> Result<CheckReport, Fault> {
+    pub fn check(&self, progress: &Progress) -> Result<CheckReport, Fault> {
         let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
-        contained::read(|| Check::of(&snapshot))
+        at_low_priority(|| contained::read(|| Check::of(&snapshot, progress)))
     }
 }
 
 struct Check<'a> {
     snapshot: &'a Snapshot,
+    progress: &'a Progress,
     /// What the store counts of itself.
     stored: StoreRow,
     report: CheckReport,
     /// Mailboxes by id: name, the id of the domain, and what was counted.
     owners: BTreeMap<OwnerId, Owner>,
+    /// All whose rows can be read, once they were read.
+    texts: Vec<SeenText>,
 }
 
 struct Owner {
@@ -103,7 +119,7 @@ struct Owner {
 }
 
 impl<'a> Check<'a> {
-    fn of(snapshot: &'a Snapshot) -> Result<CheckReport, Fault> {
+    fn of(snapshot: &'a Snapshot, progress: &'a Progress) -> Result<CheckReport, Fault> {
         let stored = match snapshot.totals() {
             Ok(totals) => Some(totals),
             Err(Fault::Damaged(_)) => None,
@@ -111,9 +127,11 @@ impl<'a> Check<'a> {
         };
         let mut check = Check {
             snapshot,
+            progress,
             stored: stored.unwrap_or_default(),
             report: CheckReport::default(),
             owners: BTreeMap::new(),
+            texts: Vec::new(),
         };
         if stored.is_none() {
             check.report.find("the row that counts the whole store is missing, or cannot be read".to_owned());
@@ -188,131 +206,144 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Goes through the texts in parts of bounded size; the messages are counted on the first pass.
+    /// Reads every text, and goes through the messages once.
     fn messages_and_texts(&mut self) -> Result<(), Fault> {
-        let texts = redb::ReadableTableMetadata::len(&self.snapshot.table(TEXTS)?)?;
-        let parts = texts.div_ceil(TEXTS_A_PASS).clamp(1, 256) as u32;
-        for part in 0..parts {
-            // The first octet of a name says which part it belongs to.
-            let first = (part * 256 / parts) as u8;
-            let last = ((part + 1) * 256 / parts - 1) as u8;
-            let mut seen = self.texts_of_part(first, last)?;
-            self.messages_of_part(first, last, part == 0, &mut seen)?;
-            for (name, text) in seen {
-                if text.references_seen == 0 {
-                    self.report.find(format!("no message has the text {}", blake3::Hash::from(name)));
-                } else if text.references != text.references_seen {
-                    self.report.find(format!(
-                        "text {} counts {} messages and {} have it",
-                        blake3::Hash::from(name),
-                        text.references,
-                        text.references_seen
-                    ));
-                }
+        let texts = self.texts()?;
+        let seen: Vec<AtomicU32> = std::iter::repeat_with(AtomicU32::default).take(texts.len()).collect();
+        self.messages(&texts, &seen)?;
+        for (text, seen) in texts.iter().zip(seen) {
+            let (text, seen) = (text, seen.into_inner());
+            let hash = blake3::Hash::from(text.name);
+            if seen == 0 {
+                self.report.find(format!("no message has the text {hash}"));
+            } else if text.references != seen {
+                let references = text.references;
+                self.report.find(format!("text {hash} counts {references} messages and {seen} have it"));
             }
         }
+        self.texts = texts;
         Ok(())
     }
 
-    fn texts_of_part(&mut self, first: u8, last: u8) -> Result<HashMap<[u8; 32], SeenText>, Fault> {
-        let mut seen = HashMap::new();
-        for row in self.snapshot.table(TEXTS)?.range(part_range(first, last))? {
-            let (name, row) = row?;
-            let name = name.value();
-            self.report.texts += 1;
-            let Ok(row) = TextRow::from_row(row.value()) else {
-                self.report.find(format!("the row of text {} cannot be read", blake3::Hash::from(name)));
-                continue;
-            };
-            let octets = self.read_text(&name, &row);
-            seen.insert(name, SeenText { octets, references: row.references, references_seen: 0 });
-        }
-        Ok(seen)
-    }
-
-    /// The content's length, or none where the text is not what its name says.
-    fn read_text(&mut self, name: &[u8; 32], row: &TextRow) -> Option<u64> {
-        let hash = blake3::Hash::from(*name);
-        let file = self.snapshot.container().usage().map(|usage| usage.file_octets).unwrap_or(0);
-        if row.at.checked_add(row.wire_octets).is_none_or(|end| end > file) {
-            self.report.find(format!("text {hash} lies outside of the file"));
-            return None;
-        }
-        let mut text = Vec::new();
-        if text.try_reserve_exact(row.wire_octets as usize).is_err() {
-            self.report.find(format!("text {hash} is too long to be read"));
-            return None;
-        }
-        text.resize(row.wire_octets as usize, 0);
-        if let Err(e) = self.snapshot.container().read_blob(row.at, &mut text) {
-            self.report.find(format!("text {hash} cannot be read: {e}"));
-            return None;
-        }
-        if blake3::hash(&text) != hash {
-            self.report.find(format!("text {hash} has changed since it was stored"));
-            return None;
-        }
-        self.report.text_octets += row.wire_octets;
-        Some(wire::unstuff(&text).len() as u64)
-    }
-
-    fn messages_of_part(
-        &mut self,
-        first: u8,
-        last: u8,
-        count: bool,
-        seen: &mut HashMap<[u8; 32], SeenText>,
-    ) -> Result<(), Fault> {
-        for row in self.snapshot.table(MESSAGES)?.iter()? {
-            let (key, row) = row?;
-            let (mailbox, sequence) = key.value();
-            let Ok(row) = MessageRow::from_row(row.value()) else {
-                if count {
-                    self.report.find(format!(
-                        "the row of message {sequence} of mailbox id {mailbox} cannot be read"
-                    ));
+    /// The texts whose rows can be read, in the order of their names.
+    fn texts(&mut self) -> Result<Vec<SeenText>, Fault> {
+        let table = self.snapshot.table(TEXTS)?;
+        let file_octets = self.snapshot.container().usage()?.file_octets;
+        let expected = redb::ReadableTableMetadata::len(&table)?.min(TEXTS_EXPECTED_MAX);
+        let mut texts: Vec<SeenText> = Vec::with_capacity(expected as usize);
+        self.progress.begin(Stage::ReadingTexts, self.stored.text_octets);
+        let reading = Reading { source: self.snapshot.container(), copy: None, progress: self.progress };
+        let mut stuffed = Vec::new();
+        let mut not_whole = Vec::new();
+        let report = &mut self.report;
+        let list = |read: &mut dyn FnMut(Listed) -> Result<(), Fault>| {
+            for row in table.iter()? {
+                let (name, row) = row?;
+                let name = name.value();
+                let hash = blake3::Hash::from(name);
+                report.texts += 1;
+                let Ok(row) = TextRow::from_row(row.value()) else {
+                    report.find(format!("the row of text {hash} cannot be read"));
+                    continue;
+                };
+                let TextRow { at, wire_octets, .. } = row;
+                let references = row.references.min(u32::MAX.into()) as u32;
+                let is_outside = at.checked_add(wire_octets).is_none_or(|end| end > file_octets);
+                let content_octets = if is_outside { None } else { Some(wire_octets) };
+                let index = texts.len();
+                texts.push(SeenText { name, at, wire_octets, content_octets, references });
+                if is_outside {
+                    report.find(format!("text {hash} lies outside of the file"));
+                } else {
+                    report.text_octets += wire_octets;
+                    read(Listed { index, hash: name, at, wire_octets, to: None })?;
                 }
-                continue;
-            };
-            if count {
-                self.count_message(mailbox, sequence, &row);
             }
-            if !(first..=last).contains(&row.text[0]) {
-                continue;
-            }
-            let Some(text) = seen.get_mut(&row.text) else {
-                self.report.find(format!("message {sequence} of {} has no text", self.name_of(mailbox)));
-                continue;
-            };
-            text.references_seen += 1;
-            if let Some(octets) = text.octets
-                && row.octets != octets + row.prefix.len() as u64
-            {
-                self.report
-                    .find(format!("the size of message {sequence} of {} is wrong", self.name_of(mailbox)));
-            }
-        }
-        Ok(())
-    }
-
-    fn count_message(&mut self, mailbox: MailboxId, sequence: u64, row: &MessageRow) {
-        self.report.messages += 1;
-        let Some(owner) = self.owners.get_mut(&mailbox.into()).filter(|owner| owner.domain.is_some()) else {
-            self.report.find(format!("message {sequence} belongs to no mailbox (id {mailbox})"));
-            return;
+            Ok(())
         };
-        owner.seen.messages += 1;
-        owner.seen.octets = owner.seen.octets.saturating_add(row.octets);
-        owner.seen.octets_without_utf8 =
-            owner.seen.octets_without_utf8.saturating_add(row.octets_without_utf8());
-        if owner.stored.is_some_and(|stored| sequence >= stored.next_sequence) {
-            let name = owner.name.clone();
-            self.report.find(format!("message {sequence} of {name} has a number that was never given out"));
+        reading.run(list, |text, found| match found {
+            Found::Whole { content_octets } if content_octets == text.wire_octets => {}
+            Found::Whole { content_octets } => stuffed.push((text.index, content_octets)),
+            Found::Changed => not_whole.push((text.index, "has changed since it was stored".to_owned())),
+            Found::Unreadable(why) => not_whole.push((text.index, format!("cannot be read: {why}"))),
+        })?;
+        for (index, content_octets) in stuffed {
+            texts[index].content_octets = Some(content_octets);
         }
+        not_whole.sort_unstable();
+        for (index, why) in not_whole {
+            let text = &mut texts[index];
+            text.content_octets = None;
+            self.report.text_octets -= text.wire_octets;
+            self.report.find(format!("text {} {why}", blake3::Hash::from(text.name)));
+        }
+        Ok(texts)
     }
 
-    fn name_of(&self, mailbox: MailboxId) -> &str {
-        self.owners.get(&mailbox.into()).map_or("a mailbox that does not exist", |owner| &owner.name)
+    /// Goes through the messages on several threads, a stretch of mailboxes each.
+    fn messages(&mut self, texts: &[SeenText], seen: &[AtomicU32]) -> Result<(), Fault> {
+        self.progress.begin(Stage::ReadingMessages, self.stored.messages);
+        let stretches = self.stretches();
+        let count = stretches.len();
+        let stretches = Mutex::new(stretches.into_iter().enumerate());
+        let next = || stretches.lock().expect("no holder of this lock panics").next();
+        let (owners, snapshot, progress) = (&self.owners, self.snapshot, self.progress);
+        let work = || {
+            let mut done = Vec::new();
+            while let Some((nth, range)) = next() {
+                let mut part =
+                    Part { owners, texts, seen, report: CheckReport::default(), counts: BTreeMap::new() };
+                contained::read(|| part.messages(snapshot, range, progress))?;
+                done.push((nth, part.report, part.counts));
+            }
+            Ok::<_, Fault>(done)
+        };
+        let mut parts = on_all_processors(count, &work)?;
+        parts.sort_unstable_by_key(|(nth, _, _)| *nth);
+        for (_, report, counts) in parts {
+            self.report.messages += report.messages;
+            let kept = report.findings.len() as u64;
+            report.findings.into_iter().for_each(|what| self.report.find(what));
+            self.report.findings_total += report.findings_total - kept;
+            for (mailbox, counts) in counts {
+                let seen = &mut self.owners.get_mut(&mailbox.into()).expect("only its mail is counted").seen;
+                seen.messages += counts.messages;
+                seen.octets = seen.octets.saturating_add(counts.octets);
+                seen.octets_without_utf8 =
+                    seen.octets_without_utf8.saturating_add(counts.octets_without_utf8);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ranges of messages' keys that hold about as many messages each, and all of them together.
+    fn stretches(&self) -> Vec<RangeInclusive<(MailboxId, u64)>> {
+        let mut ends = Vec::new();
+        let mut messages = 0;
+        for (id, owner) in &self.owners {
+            let Some(counts) = owner.stored.filter(|_| owner.domain.is_some()) else { continue };
+            // A large mailbox is cut by numbers; those of deleted messages are numbers too.
+            let cuts = (counts.messages / STRETCH_MESSAGES).min(STRETCHES_OF_ONE_MAX);
+            ends.extend((1..=cuts).map(|cut| (*id, counts.next_sequence / (cuts + 1) * cut)));
+            messages += counts.messages % STRETCH_MESSAGES;
+            if messages >= STRETCH_MESSAGES {
+                ends.push((*id, u64::MAX));
+                messages = 0;
+            }
+        }
+        let mut from = (OwnerId(0), 0);
+        let mut stretches = Vec::new();
+        for end in ends.into_iter().chain([(OwnerId(u32::MAX), u64::MAX)]) {
+            if end >= from {
+                let key = |(id, sequence)| (MailboxId(id), sequence);
+                stretches.push(key(from)..=key(end));
+                from = match end.1 {
+                    u64::MAX => (end.0.next().unwrap_or(end.0), 0),
+                    sequence => (end.0, sequence + 1),
+                };
+            }
+        }
+        stretches
     }
 
     fn counts(&mut self) -> Result<(), Fault> {
@@ -397,26 +428,22 @@ impl<'a> Check<'a> {
 
     /// Every octet of a blob extent belongs to one text or one free run, and no blob extent is the index's.
     fn space(&mut self) -> Result<(), Fault> {
-        // Beginnings and lengths; sums of them are taken in more bits than a damaged row has.
-        let mut owned: Vec<(u128, u128)> = Vec::new();
-        let mut text_octets = 0;
-        for row in self.snapshot.table(TEXTS)?.iter()? {
-            if let Ok(row) = TextRow::from_row(row?.1.value()) {
-                let len = u128::from(row.wire_octets.max(1)).next_multiple_of(u128::from(BLOB_ALIGN));
-                owned.push((row.at.into(), len));
-                text_octets += u128::from(row.wire_octets);
-            }
-        }
+        let texts = std::mem::take(&mut self.texts);
+        let text_octets: u128 = texts.iter().map(|text| u128::from(text.wire_octets)).sum();
+        // Beginnings and lengths. Those of damaged rows are rounded to what can be added.
+        let footprint = |octets: u64| octets.max(1).checked_next_multiple_of(BLOB_ALIGN).unwrap_or(u64::MAX);
+        let mut owned: Vec<(u64, u64)> =
+            texts.into_iter().map(|text| (text.at, footprint(text.wire_octets))).collect();
         if text_octets != u128::from(self.stored.text_octets) {
             self.report.find("the texts are not as long together as is counted".to_owned());
         }
         for row in self.snapshot.table(FREE)?.iter()? {
             let (at, len) = row?;
-            owned.push((at.value().into(), len.value().into()));
+            owned.push((at.value(), len.value()));
         }
         owned.sort_unstable();
         for pair in owned.windows(2) {
-            if pair[0].0 + pair[0].1 > pair[1].0 {
+            if pair[0].0.saturating_add(pair[0].1) > pair[1].0 {
                 self.report.find(format!("the octets at {} have two owners", pair[1].0));
             }
         }
@@ -428,17 +455,17 @@ impl<'a> Check<'a> {
         if blob_extents.iter().any(|extent| index_extents.contains(extent)) {
             self.report.find("a part of the file belongs to the index and to texts".to_owned());
         }
-        let inside = |at: u128| {
-            let extent = u64::try_from(at).ok().and_then(Extent::holding);
+        let inside = |at: u64| {
+            let extent = Extent::holding(at);
             extent.is_some_and(|extent| blob_extents.binary_search(&extent).is_ok())
         };
-        let is_misplaced = |&(at, len): &(u128, u128)| {
-            len == 0 || at % u128::from(BLOB_ALIGN) != 0 || !inside(at) || !inside(at + len - 1)
+        let is_misplaced = |&(at, len): &(u64, u64)| {
+            len == 0 || at % BLOB_ALIGN != 0 || !inside(at) || !inside(at.saturating_add(len - 1))
         };
         if owned.iter().any(is_misplaced) {
             self.report.find("a text or free run lies outside of the space for texts".to_owned());
         }
-        let sum: u128 = owned.iter().map(|(_, len)| len).sum();
+        let sum: u128 = owned.iter().map(|(_, len)| u128::from(*len)).sum();
         let space = blob_extents.len() as u128 * u128::from(EXTENT);
         if sum != space {
             self.report.find(format!("the space for texts is {space} octets, and {sum} are accounted for"));
@@ -450,16 +477,87 @@ impl<'a> Check<'a> {
 /// Of a mailbox whose domain is gone: no domain has it, since ids begin with 1.
 const NO_DOMAIN: DomainId = DomainId(OwnerId(0));
 
+/// A text, in little memory: there may be many millions.
 struct SeenText {
-    octets: Option<u64>,
-    references: u64,
-    references_seen: u64,
+    name: [u8; 32],
+    at: u64,
+    wire_octets: u64,
+    /// None where it is not what its hash says.
+    content_octets: Option<u64>,
+    /// A count that is beyond this is wrong in any case.
+    references: u32,
 }
 
-fn part_range(first: u8, last: u8) -> std::ops::RangeInclusive<[u8; 32]> {
-    let mut low = [0; 32];
-    low[0] = first;
-    let mut high = [0xff; 32];
-    high[0] = last;
-    low..=high
+/// What one thread finds in a stretch of messages.
+struct Part<'a> {
+    owners: &'a BTreeMap<OwnerId, Owner>,
+    texts: &'a [SeenText],
+    /// How many messages have each text.
+    seen: &'a [AtomicU32],
+    report: CheckReport,
+    counts: BTreeMap<MailboxId, Counts>,
+}
+
+impl Part<'_> {
+    fn messages(
+        &mut self,
+        snapshot: &Snapshot,
+        range: RangeInclusive<(MailboxId, u64)>,
+        progress: &Progress,
+    ) -> Result<(), Fault> {
+        let mut untold = 0;
+        for row in snapshot.table(MESSAGES)?.range(range)? {
+            let (key, row) = row?;
+            let (mailbox, sequence) = key.value();
+            match MessageRow::from_row(row.value()) {
+                Ok(row) => self.message(mailbox, sequence, &row),
+                Err(_) => self
+                    .report
+                    .find(format!("the row of message {sequence} of mailbox id {mailbox} cannot be read")),
+            }
+            untold += 1;
+            if untold == MESSAGES_UNTOLD {
+                progress.add(std::mem::take(&mut untold));
+            }
+        }
+        progress.add(untold);
+        Ok(())
+    }
+
+    fn message(&mut self, mailbox: MailboxId, sequence: u64, row: &MessageRow) {
+        self.count(mailbox, sequence, row);
+        let Ok(index) = self.texts.binary_search_by_key(&row.text, |text| text.name) else {
+            self.report.find(format!("message {sequence} of {} has no text", self.name_of(mailbox)));
+            return;
+        };
+        // More than it can count is not what the text's row says either.
+        let _ =
+            self.seen[index].fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| seen.checked_add(1));
+        if self.texts[index]
+            .content_octets
+            .is_some_and(|octets| row.octets != octets + row.prefix.len() as u64)
+        {
+            self.report.find(format!("the size of message {sequence} of {} is wrong", self.name_of(mailbox)));
+        }
+    }
+
+    fn count(&mut self, mailbox: MailboxId, sequence: u64, row: &MessageRow) {
+        self.report.messages += 1;
+        let Some(owner) = self.owners.get(&mailbox.into()).filter(|owner| owner.domain.is_some()) else {
+            self.report.find(format!("message {sequence} belongs to no mailbox (id {mailbox})"));
+            return;
+        };
+        let counts = self.counts.entry(mailbox).or_default();
+        counts.messages += 1;
+        counts.octets = counts.octets.saturating_add(row.octets);
+        counts.octets_without_utf8 = counts.octets_without_utf8.saturating_add(row.octets_without_utf8());
+        if owner.stored.is_some_and(|stored| sequence >= stored.next_sequence) {
+            self.report
+                .find(format!("message {sequence} of {} has a number that was never given out", owner.name));
+        }
+    }
+
+    fn name_of(&self, mailbox: MailboxId) -> &str {
+        self.owners.get(&mailbox.into()).map_or("a mailbox that does not exist", |owner| &owner.name)
+    }
 }

@@ -6,13 +6,24 @@
 //! has that file's identity.
 
 use crate::store::file::container::Container;
-use crate::store::file::disk::Disk;
+use crate::store::file::disk::{DataFile, Disk};
 use crate::store::open::{OpenError, OpenErrorKind, Store, Trust};
 use crate::store::start::lock_file;
+use crate::store::upkeep::progress::Progress;
 use std::path::Path;
 use std::sync::Arc;
 
+/// What an administrator is told although nothing is wrong (`log.rs`).
+const NOTICE: &str = concat!(env!("CARGO_CRATE_NAME"), "::notice");
+
 impl Store {
+    /// Whether the file says that it is a copy, so that opening it takes as long as reading all of it. False where nothing can
+    /// be told, as while another process has it open.
+    pub fn is_copy(path: &Path) -> bool {
+        let Ok(disk) = DataFile::open_to_read(path) else { return false };
+        Container::open(Arc::new(disk)).is_ok_and(|container| container.is_copy())
+    }
+
     /// Opens the store in a data file and locks it. A copy is verified first, which takes as long as reading all of it.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let disk = Arc::new(lock_file(path, false)?);
@@ -28,12 +39,13 @@ impl Store {
             Some(Err(kind)) if kind.is_of_damage() => ("perhaps a copy", Some(kind)),
             Some(opened) => return opened,
         };
-        log::info!("{name} is {what_it_is}: all of it is verified before it is used");
-        let checked = Self::open_to_check_on(disk.clone(), Trust::Copy).and_then(|store| Ok(store.check()?));
+        log::warn!(target: NOTICE, "{name} is {what_it_is}: all of it is verified before it is used");
+        let checked = Self::open_to_check_on(disk.clone(), Trust::Copy)
+            .and_then(|store| Ok(store.check(&Progress::default())?));
         match (checked, not_opened) {
             (Ok(report), _) if report.findings_total == 0 => {
                 let store = Self::open_with(disk, Trust::Copy)?;
-                log::info!("{name} is whole: {} messages", report.messages);
+                log::warn!(target: NOTICE, "{name} is whole: {} messages", report.messages);
                 Ok(store)
             }
             (_, Some(kind)) => Err(kind),

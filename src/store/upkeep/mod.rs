@@ -3,6 +3,8 @@
 pub mod backup;
 pub mod check;
 mod copied;
+pub mod progress;
+mod reading;
 pub mod repair;
 pub mod salvage;
 

@@ -11,12 +11,12 @@ use std::thread;
 use super::client::Lmtp;
 use super::harness::{PROGRAM, Service, Site, eventually, is_root};
 
-const BOB: &str = "bob@example.com";
+pub const BOB: &str = "bob@example.com";
 /// Of a mebibyte each, in a store whose backup is to be met in the middle of it.
 const LARGE_MESSAGES: usize = 48;
 
 /// A mail root that has this file as its data file.
-fn restored(file: &Path) -> Site {
+pub fn restored(file: &Path) -> Site {
     let site = Site::without_store();
     fs::create_dir(site.mailroot()).unwrap();
     fs::copy(file, site.data_file()).unwrap();
@@ -25,7 +25,7 @@ fn restored(file: &Path) -> Site {
     site
 }
 
-fn contents_in(site: &mut Site) -> Vec<Vec<u8>> {
+pub fn contents_in(site: &mut Site) -> Vec<Vec<u8>> {
     let service = site.start();
     let contents = service.log_in(BOB).contents().unwrap();
     service.terminate();
@@ -35,7 +35,7 @@ fn contents_in(site: &mut Site) -> Vec<Vec<u8>> {
     contents
 }
 
-fn numbered(number: usize) -> Vec<u8> {
+pub fn numbered(number: usize) -> Vec<u8> {
     format!("Subject: {number}\r\n\r\n{}\r\n", "words ".repeat(number % 1000)).into_bytes()
 }
 

@@ -28,6 +28,7 @@ use crate::store::open::recovery::LogFound;
 use crate::store::open::{OpenError, OpenErrorKind, Store, Trust, open_database};
 use crate::store::start::lock_file;
 use crate::store::upkeep::HAVE_RULES;
+use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::writer::PACE;
 use redb::ReadableTable;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,26 +71,41 @@ impl Store {
     /// Mends the store in a data file that nobody has open. Takes as long as reading all
     /// of it, and memory for the row of every text. Where the index cannot be read in full, what can be read is saved into
     /// a new file, which takes the place of the damaged one.
-    pub fn repair(path: &Path, now: UnixTime) -> Result<RepairReport, OpenError> {
+    pub fn repair(path: &Path, now: UnixTime, progress: &Progress) -> Result<RepairReport, OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(lock_file(path, false)?);
-        let repaired = match Self::repair_on(disk.clone(), now) {
-            Err(kind) if kind.is_of_damage() => Self::salvage(path, disk, now),
+        let repaired = match Self::repair_telling(disk.clone(), now, progress) {
+            Err(kind) if kind.is_of_damage() => Self::salvage(path, disk, now, progress),
             repaired => repaired,
         };
         repaired.map_err(|kind| kind.at(path))
     }
 
+    #[cfg(test)]
     pub(in crate::store) fn repair_on(
         disk: Arc<dyn Disk>,
         now: UnixTime,
     ) -> Result<RepairReport, OpenErrorKind> {
-        match Self::repair_as(disk.clone(), now, Trust::Verified) {
-            Err(kind) if kind.is_of_damage() => Self::repair_as(disk, now, Trust::Copy),
+        Self::repair_telling(disk, now, &Progress::default())
+    }
+
+    pub(in crate::store) fn repair_telling(
+        disk: Arc<dyn Disk>,
+        now: UnixTime,
+        progress: &Progress,
+    ) -> Result<RepairReport, OpenErrorKind> {
+        match Self::repair_as(disk.clone(), now, Trust::Verified, progress) {
+            Err(kind) if kind.is_of_damage() => Self::repair_as(disk, now, Trust::Copy, progress),
             repaired => repaired,
         }
     }
 
-    fn repair_as(disk: Arc<dyn Disk>, now: UnixTime, trust: Trust) -> Result<RepairReport, OpenErrorKind> {
+    fn repair_as(
+        disk: Arc<dyn Disk>,
+        now: UnixTime,
+        trust: Trust,
+        progress: &Progress,
+    ) -> Result<RepairReport, OpenErrorKind> {
+        progress.begin(Stage::VerifyingIndex, 0);
         let repairing = || {
             // Whose the extents are is not known yet: as none is adopted, only new ones are given out.
             let container = Container::open(Arc::new(Resync::new(disk)))?;
@@ -117,7 +133,7 @@ impl Store {
             let report = {
                 let tables = Tables::open_unlogged(&transaction)?;
                 let (space, ids) = (Space::empty(Pins::default()), BTreeSet::new());
-                Repair { tables, container: &container, space, ids, now, report }.run()?
+                Repair { tables, container: &container, space, ids, now, report, progress }.run()?
             };
             transaction.into_inner().commit().map_err(Fault::from)?;
             if container.is_copy() {
@@ -139,6 +155,7 @@ struct Repair<'a, 'txn> {
     ids: BTreeSet<OwnerId>,
     now: UnixTime,
     report: RepairReport,
+    progress: &'a Progress,
 }
 
 /// A mailbox that is kept, and what is counted of it.

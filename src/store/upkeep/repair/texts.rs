@@ -7,6 +7,8 @@ use crate::store::file::space::{Run, footprint};
 use crate::store::index::Fault;
 use crate::store::index::rows::{MessageRow, Row, TextRow};
 use crate::store::index::types::{MailboxId, OwnerId};
+use crate::store::upkeep::progress::Stage;
+use crate::store::upkeep::reading::{self, Listed, Reading};
 use crate::wire::{self, Receiver};
 use redb::ReadableTable;
 use std::collections::hash_map::Entry;
@@ -35,17 +37,32 @@ impl Repair<'_, '_> {
     /// Reads every text. What has changed is looked at when it is known where whole texts lie.
     pub fn texts(&mut self) -> Result<Texts, Fault> {
         let index_extents: BTreeSet<Extent> = self.container.index_extents().into_iter().collect();
+        let mut rows = Vec::new();
+        for row in self.tables.texts.iter()? {
+            let (name, row) = row?;
+            let row =
+                TextRow::from_row(row.value()).ok().filter(|row| self.can_be_a_text(row, &index_extents));
+            rows.extend(row.map(|row| (name.value(), row)));
+        }
+        self.progress.begin(Stage::ReadingTexts, rows.iter().map(|(_, row)| row.wire_octets).sum());
+        let mut read = vec![None; rows.len()];
+        let reading = Reading { source: self.container, copy: None, progress: self.progress };
+        let list = |read: &mut dyn FnMut(Listed) -> Result<(), Fault>| {
+            rows.iter().enumerate().try_for_each(|(index, (name, row))| {
+                read(Listed { index, hash: *name, at: row.at, wire_octets: row.wire_octets, to: None })
+            })
+        };
+        reading.run(list, |text, found| read[text.index] = Some(found))?;
         let (mut texts, mut changed, mut occupied) = (Texts::new(), Vec::new(), Occupied::new());
-        for (name, row) in rows_of(&*self.tables.texts, |name| name)? {
-            let row = TextRow::from_row(&row).ok().filter(|row| self.can_be_a_text(row, &index_extents));
-            let Some((row, wire)) = row.and_then(|row| Some((row, self.read(&row)?))) else { continue };
-            if blake3::hash(&wire) != name {
-                changed.push((name, row));
-            } else if !is_occupied(&occupied, &row) {
-                occupied.insert(row.at, footprint(row.wire_octets));
-                let content_octets = wire::unstuff(&wire).len() as u64;
-                let row = TextRow { references: 0, ..row };
-                texts.insert(name, Found::Whole { row, content_octets });
+        for ((name, row), read) in rows.into_iter().zip(read) {
+            match read {
+                Some(reading::Found::Changed) => changed.push((name, row)),
+                Some(reading::Found::Whole { content_octets }) if !is_occupied(&occupied, &row) => {
+                    occupied.insert(row.at, footprint(row.wire_octets));
+                    texts
+                        .insert(name, Found::Whole { row: TextRow { references: 0, ..row }, content_octets });
+                }
+                _ => {}
             }
         }
         for (name, row) in changed {
@@ -93,6 +110,7 @@ impl Repair<'_, '_> {
 
     /// Goes through the messages: each has its text afterwards, or is lost.
     pub fn messages(&mut self, owners: &mut Owners, texts: &mut Texts) -> Result<(), Fault> {
+        self.progress.begin(Stage::ReadingMessages, self.stored_totals()?.messages);
         let mut from = (MailboxId(OwnerId(0)), 0);
         loop {
             let mut rows = Vec::new();
@@ -100,6 +118,7 @@ impl Repair<'_, '_> {
                 let (key, row) = row?;
                 rows.push((key.value(), MessageRow::from_row(row.value()).ok()));
             }
+            self.progress.add(rows.len() as u64);
             for (key, row) in &rows {
                 self.message(*key, row.as_ref(), owners, texts)?;
             }

@@ -30,6 +30,7 @@ use crate::store::index::types::{MailboxId, OwnerId, UnixTime};
 use crate::store::open::recovery::LogFound;
 use crate::store::open::{OpenErrorKind, Store, open_database};
 use crate::store::upkeep::check::CheckReport;
+use crate::store::upkeep::progress::Progress;
 use crate::store::upkeep::repair::RepairReport;
 use crate::store::writer::PACE;
 use redb::{ReadableTable, TableHandle, Value};
@@ -207,11 +208,12 @@ impl Store {
         path: &Path,
         damaged: Arc<dyn Disk>,
         now: UnixTime,
+        progress: &Progress,
     ) -> Result<RepairReport, OpenErrorKind> {
         let draft = Replacement::begin(path, 0o600).map_err(OpenErrorKind::Io)?;
         let file = draft.file().try_clone().map_err(OpenErrorKind::Io)?;
         let disk: Arc<dyn Disk> = Arc::new(DataFile::empty(file)?);
-        let mut report = Self::salvage_to(damaged, disk, now)?;
+        let mut report = Self::salvage_to(damaged, disk, now, progress)?;
         let kept = name_beside(path);
         fs::hard_link(path, &kept).map_err(OpenErrorKind::Io)?;
         draft.finish().map_err(OpenErrorKind::Io)?;
@@ -226,6 +228,7 @@ impl Store {
         damaged: Arc<dyn Disk>,
         disk: Arc<dyn Disk>,
         now: UnixTime,
+        progress: &Progress,
     ) -> Result<RepairReport, OpenErrorKind> {
         let source = Container::open(Arc::new(Overlay::new(damaged).map_err(OpenErrorKind::Io)?))?;
         let copying = || -> Result<Vec<String>, OpenErrorKind> {
@@ -236,7 +239,7 @@ impl Store {
             Ok(sentences)
         };
         let sentences = contained::change(copying).unwrap_or_else(|panicked| Err(panicked.0.into()))?;
-        let mut report = Self::repair_on(disk, now)?;
+        let mut report = Self::repair_telling(disk, now, progress)?;
         sentences.into_iter().for_each(|sentence| report.mend(sentence));
         Ok(report)
     }

@@ -1,0 +1,138 @@
+//! Shows on a terminal how far a long work has come: one line on standard error, written again and again, gone at the end.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::admin::Working;
+use crate::store::Progress;
+use crate::units::Octets;
+
+/// How often the line is written.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Work that takes no longer than this shows nothing.
+const UNSHOWN: Duration = Duration::from_millis(500);
+/// Before it has gone on for so long nobody can say how much longer a stage takes.
+const UNCERTAIN: Duration = Duration::from_secs(2);
+/// The line fits a terminal that is so wide.
+const WIDTH: usize = 79;
+
+/// The line of one command. Where standard error is no terminal nothing is written.
+pub struct Line {
+    is_shown: bool,
+    begun: Instant,
+    /// The stage that was told last, and since when.
+    stage: Option<(String, Instant)>,
+    is_there: bool,
+}
+
+impl Line {
+    pub fn new() -> Self {
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        let is_shown = io::stderr().is_terminal() && !is_dumb;
+        Self { is_shown, begun: Instant::now(), stage: None, is_there: false }
+    }
+
+    /// Writes the line anew.
+    pub fn show(&mut self, working: &Working) {
+        let now = Instant::now();
+        if self.stage.as_ref().is_none_or(|(stage, _)| *stage != working.stage) {
+            self.stage = Some((working.stage.clone(), now));
+        }
+        if self.is_shown && self.begun.elapsed() >= UNSHOWN {
+            let (_, since) = self.stage.as_ref().expect("it was just put there");
+            self.is_there = true;
+            // The carriage return goes to the line's beginning, and the sequence erases what is there (ECMA-48, EL).
+            self.write(&format!("\r\x1b[K{}", line(working, now - *since)));
+        }
+    }
+
+    fn write(&self, octets: &str) {
+        let mut terminal = io::stderr();
+        // A terminal that is gone needs no line.
+        let _ = terminal.write_all(octets.as_bytes()).and_then(|()| terminal.flush());
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.is_there {
+            self.write("\r\x1b[K");
+        }
+    }
+}
+
+/// Shows the line while work is done here.
+pub fn shown<T>(work: impl FnOnce(&Progress) -> T) -> T {
+    let progress = Progress::default();
+    let mut line = Line::new();
+    if !line.is_shown {
+        return work(&progress);
+    }
+    let (done, is_done) = channel::<()>();
+    thread::scope(|scope| {
+        // Dropped at the end, also of a work that panics.
+        let _done = done;
+        let progress = &progress;
+        scope.spawn(move || {
+            while is_done.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                line.show(&progress.reached().into());
+            }
+        });
+        work(progress)
+    })
+}
+
+/// What stands in the line when a stage has gone on for so long.
+fn line(working: &Working, elapsed: Duration) -> String {
+    let Working { stage, is_in_octets, done, total } = working;
+    if *done == 0 {
+        return format!("{stage} …");
+    }
+    let amount = |count: u64| match is_in_octets {
+        true => Octets(count).to_string(),
+        false => count.to_string(),
+    };
+    let rate = *done as f64 / elapsed.as_secs_f64().max(0.001);
+    let mut line = format!("{stage}: {}", amount(*done));
+    if total >= done {
+        line += &format!(" of {}, {} %", amount(*total), (*done as u128 * 100 / *total as u128));
+    }
+    line += &format!(", {}/s", amount(rate as u64));
+    if total >= done && elapsed >= UNCERTAIN {
+        line += &format!(", {} left", in_words((total - done) as f64 / rate));
+    }
+    line.chars().take(WIDTH).collect()
+}
+
+fn in_words(seconds: f64) -> String {
+    match seconds.ceil() as u64 {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h", seconds.div_ceil(3600)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn working(is_in_octets: bool, done: u64, total: u64) -> Working {
+        Working { stage: "reading".to_owned(), is_in_octets, done, total }
+    }
+
+    #[test]
+    fn a_line_tells_rate_and_time_left_when_they_are_known() {
+        let line = |working: Working, seconds| super::line(&working, Duration::from_secs(seconds));
+        assert_eq!(line(working(false, 0, 10), 5), "reading …");
+        assert_eq!(line(working(false, 500, 0), 5), "reading: 500, 100/s");
+        assert_eq!(line(working(false, 500, 1500), 1), "reading: 500 of 1500, 33 %, 500/s");
+        assert_eq!(line(working(false, 500, 1500), 5), "reading: 500 of 1500, 33 %, 100/s, 10 s left");
+        assert_eq!(
+            line(working(true, 10 << 20, 9000 << 20), 10),
+            "reading: 10 MiB of 8.79 GiB, 0 %, 1 MiB/s, 3 h left"
+        );
+        assert_eq!(line(working(false, u64::MAX, u64::MAX), 0).chars().count(), 79);
+    }
+}

@@ -1,0 +1,188 @@
+//! Plain copies of the data file of a service in use, by the programs that people have for it.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use super::backup::{BOB, contents_in, numbered, restored};
+use super::client::Lmtp;
+use super::harness::{Service, Site, eventually};
+
+/// Her mail comes and goes, and leaves space to be used again.
+const ANN: &str = "ann@example.com";
+/// Pieces that the slow copy is made in.
+const PIECES: usize = 40;
+
+/// Bob gets numbered messages, Ann gets others and deletes them, while `work` goes on, which is told how many Bob has.
+fn under_load<T>(service: &Service, work: impl FnOnce(&AtomicUsize) -> T) -> T {
+    let (acknowledged, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut lmtp = Lmtp::connect(service.ports().lmtp).unwrap();
+            while !enough.load(Ordering::Acquire) {
+                lmtp.store(BOB, &numbered(acknowledged.load(Ordering::Acquire)));
+                acknowledged.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+        scope.spawn(|| {
+            let mut lmtp = service.lmtp();
+            for round in 0.. {
+                if enough.load(Ordering::Acquire) {
+                    break;
+                }
+                (0..20).for_each(|number| lmtp.store(ANN, &numbered(round * 37 + number * 50)));
+                let mut pop3 = service.log_in(ANN);
+                let count = pop3.count().unwrap();
+                (1..=count).for_each(|number| pop3.delete(number).unwrap());
+                pop3.quit().unwrap();
+            }
+        });
+        let outcome = work(&acknowledged);
+        enough.store(true, Ordering::Release);
+        outcome
+    })
+}
+
+/// The copy opens, says that it is one, and has what was acknowledged before it was begun.
+fn assert_good(name: &str, copy: &Path, acknowledged_before: usize) {
+    let mut site = restored(copy);
+    let contents = contents_in(&mut site);
+    assert!(contents.len() >= acknowledged_before, "{name}: {} of {acknowledged_before}", contents.len());
+    for (number, content) in contents.iter().enumerate() {
+        assert!(*content == numbered(number), "{name}: message {number}");
+    }
+}
+
+/// Whether the program is there; fails without it where `CI` is set.
+fn is_installed(program: &str) -> bool {
+    let is_there = Command::new(program).arg("--version").output().is_ok();
+    assert!(is_there || std::env::var_os("CI").is_none(), "{program} is not installed");
+    if !is_there {
+        eprintln!("passed over: {program} is not installed");
+    }
+    is_there
+}
+
+fn run(program: &str, words: &[&str], accepted: &[i32]) {
+    let done = Command::new(program).args(words).output().unwrap();
+    let code = done.status.code();
+    assert!(code.is_some_and(|code| accepted.contains(&code)), "{program} {words:?}: {done:?}");
+}
+
+#[test]
+fn cp_tar_and_rsync_of_a_service_under_load_make_good_copies() {
+    let mut site = Site::new();
+    [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
+    let service = site.start();
+    let rsync_is_there = is_installed("rsync");
+    let (file, dir) = (site.data_file(), site.dir().join("copies"));
+    let in_copies = |name: &str| dir.join(name).to_string_lossy().into_owned();
+    fs::create_dir(&dir).unwrap();
+    let name_of = |path: &Path| path.to_string_lossy().into_owned();
+    let mut copies = Vec::new();
+    under_load(&service, |acknowledged| {
+        let mut make = |name: &str, program: &str, words: &[&str], accepted: &[i32]| {
+            let enough = acknowledged.load(Ordering::Acquire) + 30;
+            eventually("some more mail is there", || acknowledged.load(Ordering::Acquire) >= enough);
+            let before = acknowledged.load(Ordering::Acquire);
+            run(program, words, accepted);
+            copies.push((name.to_owned(), before));
+        };
+        make("cp", "cp", &[&name_of(&file), &in_copies("cp")], &[0]);
+        let (parent, last) = (name_of(file.parent().unwrap()), name_of(Path::new(file.file_name().unwrap())));
+        // tar ends with 1 where the file has changed.
+        make("tar", "tar", &["-C", &parent, "-cSf", &in_copies("archive"), &last], &[0, 1]);
+        if rsync_is_there {
+            make("rsync", "rsync", &[&name_of(&file), &in_copies("rsync")], &[0]);
+            make("sparse", "rsync", &["--sparse", &name_of(&file), &in_copies("sparse")], &[0]);
+            // Over an older copy, of which it takes what it can.
+            fs::copy(dir.join("cp"), dir.join("inplace")).unwrap();
+            let words =
+                ["--ignore-times", "--inplace", "--no-whole-file", &name_of(&file), &in_copies("inplace")];
+            make("inplace", "rsync", &words, &[0]);
+        }
+    });
+    run("tar", &["-C", &in_copies(""), "-xf", &in_copies("archive")], &[0]);
+    fs::rename(dir.join("winpop.db"), dir.join("tar")).unwrap();
+    service.stop();
+    for (name, before) in copies {
+        assert_good(&name, &dir.join(&name), before);
+    }
+}
+
+/// One that takes long, and lies in the place of the file that it was made of when it is restored.
+#[test]
+fn a_slow_copy_is_good_and_can_be_written_over_the_file_that_it_was_made_of() {
+    let mut site = Site::new();
+    [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
+    let service = site.start();
+    let copy = site.dir().join("slow");
+    let before = under_load(&service, |acknowledged| {
+        eventually("some mail is there", || acknowledged.load(Ordering::Acquire) >= 100);
+        let before = acknowledged.load(Ordering::Acquire);
+        let mut from = fs::File::open(site.data_file()).unwrap();
+        let mut to = fs::File::create(&copy).unwrap();
+        let octets = from.metadata().unwrap().len();
+        for _ in 0..PIECES {
+            let so_far = acknowledged.load(Ordering::Acquire);
+            let mut piece = Vec::new();
+            (&mut from).take(octets / PIECES as u64 + 1).read_to_end(&mut piece).unwrap();
+            to.write_all(&piece).unwrap();
+            eventually("more mail came meanwhile", || acknowledged.load(Ordering::Acquire) >= so_far + 10);
+        }
+        std::io::copy(&mut from, &mut to).unwrap();
+        before
+    });
+    let stat = site.winpop(&["stat"]);
+    assert!(stat.contains("Copies     good if they take less than 45 s; "), "{stat}");
+    service.stop();
+    assert_good("slow", &copy, before);
+    fs::copy(&copy, site.data_file()).unwrap();
+    let contents = contents_of(&mut site);
+    assert!(contents.len() >= before, "{} of {before}", contents.len());
+}
+
+fn contents_of(site: &mut Site) -> Vec<Vec<u8>> {
+    let service = site.start();
+    let contents = service.log_in(BOB).contents().unwrap();
+    service.stop();
+    contents
+}
+
+#[test]
+fn a_copy_says_that_it_is_one_and_a_bad_one_is_not_served() {
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let service = site.start();
+    (0..50).for_each(|number| service.lmtp().store(BOB, &numbered(number)));
+    service.stop();
+    let mut copied = restored(&site.data_file());
+    fs::copy(copied.data_file(), copied.dir().join("again")).unwrap();
+    fs::rename(copied.dir().join("again"), copied.data_file()).unwrap();
+    let service = copied.start();
+    service.wait_for_log("is a copy, or was restored from one: all of it is verified before it is used");
+    service.wait_for_log("is whole: 50 messages");
+    service.terminate();
+    service.wait();
+    // Once is enough.
+    let service = copied.start();
+    service.terminate();
+    let (_, log) = service.wait();
+    assert!(!log.contains("verified before it is used"), "{log}");
+
+    let mut octets = fs::read(site.data_file()).unwrap();
+    let text = octets.windows(12).rposition(|octets| octets == b"Subject: 37\r").unwrap();
+    octets[text] = b's';
+    let bad = Site::without_store();
+    fs::create_dir(bad.mailroot()).unwrap();
+    fs::write(bad.data_file(), &octets).unwrap();
+    let done = bad.run(&["winpop", "list"]);
+    assert_eq!(done.exit_code, 1, "{done:?}");
+    assert!(done.errors.contains("is a copy that is not whole (text "), "{}", done.errors);
+    assert_eq!(done.errors.lines().count(), 1, "{}", done.errors);
+    bad.run(&["check", "--repair"]);
+    bad.succeed(&["winpop", "list"]);
+}
