@@ -37,7 +37,7 @@ use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request, Working};
 
 /// Grows whenever the types in the frames change.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 /// The length that stands in front of a frame.
 pub const LENGTH_OCTETS: usize = 4;
 /// What the service sends before it carries a request out.
@@ -360,6 +360,7 @@ mod tests {
             Request::AddMany(vec![entry]),
             Request::Backup { file: "/a b".into() },
             Request::Check,
+            Request::Compact,
             Request::Deliver(submission),
         ];
         ops.into_iter().map(Request::Command).chain(others).collect()
@@ -380,6 +381,7 @@ mod tests {
             mailboxes: 2,
             messages: 3,
             octets: 4,
+            deleted: Removed { mailboxes: 1, messages: 2, octets: 3 },
             file_octets: 5,
             allocated_octets: 6,
             copy_good_below_seconds: Some(7),
@@ -394,6 +396,7 @@ mod tests {
             lock: Lock(None),
             messages: 3,
             octets: 4,
+            last_login_unix_seconds: Some(5),
             quota: None,
         };
         vec![

@@ -69,11 +69,7 @@ pub fn account_names(mailbox: &LocalPart) -> impl Iterator<Item = String> {
 }
 
 /// The common name and the attributes of a new account.
-pub fn attributes_of_new(
-    address: &Address,
-    name: &str,
-    password: &str,
-) -> (String, Vec<Attribute<'static>>) {
+pub fn attributes_of_new(address: &Address, name: &str, password: &str) -> (String, Vec<Attribute<'static>>) {
     let address = address.to_string();
     // The address is nobody else's common name.
     let common_name =

@@ -4,7 +4,7 @@
 //! never part of it.
 
 use super::commands::{
-    Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, MigrateToAd, Set, Unlock,
+    Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, MigrateToAd, Set, Undelete, Unlock,
 };
 use super::{Op, Refusal, Reply, Request};
 
@@ -34,6 +34,7 @@ impl Request {
             Self::Command(op) => format!("winpop {}", op.trail()?),
             Self::AddMany(entries) => format!("winpop add /file with {} lines", entries.len()),
             Self::Backup { file } => format!("pop3svc backup {file}"),
+            Self::Compact => "pop3svc compact".to_owned(),
             Self::RotateKey { discard: false } => "pop3svc key --rotate".to_owned(),
             Self::RotateKey { discard: true } => "pop3svc key --rotate --discard".to_owned(),
             // A delivery has a line of its own.
@@ -54,6 +55,11 @@ impl Op {
                 }
             }
             Self::Delete(Delete { name, .. }) => format!("delete {name}"),
+            Self::Undelete(Undelete { name, since, all, new }) => {
+                let since = since.as_ref().map_or(String::new(), |since| format!(" /since:{since}"));
+                let switch = |given: &bool, word| if *given { word } else { "" };
+                format!("undelete {name}{since}{}{}", switch(all, " /all"), switch(new, " /new"))
+            }
             Self::Lock(Lock { name }) => format!("lock {name}"),
             Self::Unlock(Unlock { name }) => format!("unlock {name}"),
             Self::ChangePwd(ChangePwd { name, .. }) => format!("changepwd {name} {PASSWORD}"),

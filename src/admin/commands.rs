@@ -31,6 +31,7 @@ pub enum Op {
     Stat(Stat),
     ChangePwd(ChangePwd),
     MigrateToAd(MigrateToAd),
+    Undelete(Undelete),
     CreateQuotaFile(CreateQuotaFile),
     DeleteQuotaFile(DeleteQuotaFile),
     Set(Set),
@@ -78,6 +79,7 @@ pub struct Add {
 #[argh(
     subcommand,
     name = "delete",
+    note = "For as many days as the setting undelete says, undelete brings it back.",
     note = "On a terminal, deleting a domain is asked about once more, unless /y is given. A script is not \
             asked.",
     note = "Open sessions on what is deleted end.",
@@ -184,6 +186,35 @@ pub struct MigrateToAd {
     /// the mailbox, or the domain whose mailboxes to migrate
     #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
     pub name: String,
+}
+
+/// Brings back what was deleted: mail, a mailbox, or a domain.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(
+    subcommand,
+    name = "undelete",
+    note = "Messages of a mailbox come back with their ids, so a mail program that has seen them does not fetch them \
+            again; with /new it does. Without /since and /all these are the ones that were deleted last, by one session.",
+    note = "A deleted mailbox comes back with its password, lock, quota and mail; a domain with the mailboxes that went with \
+            it. Where there is a new mailbox of the name, that one stays, and /new brings the old mail into it.",
+    note = "TIME is a day or a time of UTC, such as 2026-11-26 or 2026-11-26T10:00:00Z, or how long ago, such as 2h.",
+    example = "winpop undelete bob@example.com",
+    example = "winpop undelete bob@example.com /since:2d",
+    example = "winpop undelete example.com"
+)]
+pub struct Undelete {
+    /// the mailbox or domain
+    #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
+    pub name: String,
+    /// the mail that was deleted at this time or later
+    #[argh(option, arg_name = "TIME")]
+    pub since: Option<String>,
+    /// all mail that can come back
+    #[argh(switch)]
+    pub all: bool,
+    /// with new ids, as new mail
+    #[argh(switch)]
+    pub new: bool,
 }
 
 /// Lets the mail in a mailbox count against a quota.

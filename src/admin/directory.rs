@@ -106,6 +106,7 @@ fn add_mailbox(
 
 impl Delete {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+        let now = context.now;
         match self.name.parse()? {
             Target::Domain(_) if self.deleteuser => {
                 Err(Refusal::new(Code::Usage, "a domain has no account; /deleteuser is for mailboxes"))
@@ -114,7 +115,7 @@ impl Delete {
                 let deleted = domain.clone();
                 let removed = changed(
                     store,
-                    move |tx| tx.remove_domain(&deleted),
+                    move |tx| tx.remove_domain(&deleted, now),
                     |why| refusal_of_domain(why, &domain),
                 )?;
                 let message = format!(
@@ -134,7 +135,7 @@ impl Delete {
                 let deleted = address.clone();
                 let removed = changed(
                     store,
-                    move |tx| tx.remove_mailbox(&deleted),
+                    move |tx| tx.remove_mailbox(&deleted, now),
                     |why| refusal_of_mailbox(why, &address),
                 )?;
                 let message = format!(
@@ -260,15 +261,24 @@ pub fn no_such_domain(domain: &Domain) -> Refusal {
         .with_hint("To see the domains: winpop list")
 }
 
-fn refusal_of_domain(why: Refused, domain: &Domain) -> Refusal {
+fn nothing_deleted(of: &impl std::fmt::Display) -> Refusal {
+    Refusal::new(Code::NotFound, format!("nothing of {of} was deleted that can be brought back"))
+        .with_hint("How long that takes to go for good: winpop get undelete")
+}
+
+pub fn refusal_of_domain(why: Refused, domain: &Domain) -> Refusal {
     match why {
         Refused::DomainExists => Refusal::new(Code::Exists, format!("the domain {domain} exists already")),
         Refused::NoSuchDomain => no_such_domain(domain),
+        Refused::NothingDeleted => nothing_deleted(domain),
         Refused::MailboxExists
         | Refused::NoSuchMailbox
         | Refused::DomainLocked
         | Refused::NoSuchAccount
-        | Refused::NoQuota => {
+        | Refused::NoQuota
+        | Refused::InUse
+        | Refused::MailboxReplaced
+        | Refused::NotAsNew => {
             panic!("{why:?} is said of mailboxes only")
         }
     }
@@ -285,11 +295,24 @@ pub fn refusal_of_mailbox(why: Refused, address: &Address) -> Refusal {
                 .with_hint(format!("To unlock the domain: winpop unlock {}", address.domain))
         }
         Refused::NoQuota => Refusal::new(Code::NotFound, format!("{address} counts against no quota")),
+        Refused::InUse => Refusal::new(Code::Busy, format!("a client is reading {address}"))
+            .with_hint("Try again when its session has ended, or lock the mailbox first, which ends it"),
+        Refused::NothingDeleted => nothing_deleted(address),
+        Refused::MailboxReplaced => Refusal::new(
+            Code::Exists,
+            format!("{address} was deleted, and there is a new mailbox of that name"),
+        )
+        .with_hint(format!("To bring the old mail into it as new mail: winpop undelete {address} /new")),
+        Refused::NotAsNew => Refusal::new(
+            Code::Usage,
+            format!("{address} comes back as a whole, with the ids of its messages"),
+        )
+        .with_hint(format!("Leave out /new: winpop undelete {address}")),
         Refused::DomainExists | Refused::NoSuchAccount => panic!("{why:?} is not said of a mailbox"),
     }
 }
 
-fn count(n: u64, one: &str, many: &str) -> String {
+pub fn count(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 

@@ -23,6 +23,7 @@ mod quota;
 mod relocate;
 mod statistics;
 mod submission;
+mod undelete;
 mod upkeep;
 
 pub mod commands;
@@ -105,6 +106,8 @@ pub enum Request {
     },
     /// Verify everything.
     Check,
+    /// Give free space back.
+    Compact,
     /// Say that the service answers.
     Health,
     /// Show the state of the key that seals passwords.
@@ -121,7 +124,7 @@ pub enum Request {
 impl Request {
     /// Whether it reads, or copies, all mail, and tells how far it is.
     pub fn is_long(&self) -> bool {
-        matches!(self, Self::Backup { .. } | Self::Check)
+        matches!(self, Self::Backup { .. } | Self::Check | Self::Compact)
     }
 
     /// Carries the request out with the file that came with it; `Deliver` is carried out by [`deliver`], for it has a
@@ -138,6 +141,7 @@ impl Request {
             Self::AddMany(entries) => bulk::add_many(entries, store, context),
             Self::Backup { file: name } => upkeep::back_up(store, file, name, progress),
             Self::Check => upkeep::check(store, progress),
+            Self::Compact => upkeep::compact(store, progress),
             Self::Health => statistics::health(store, context),
             Self::Key => key::show(store, context),
             Self::RotateKey { discard } => key::rotate(store, context, *discard),
@@ -158,6 +162,7 @@ impl Op {
             Self::Stat(stat) => stat.run(store, context),
             Self::ChangePwd(change) => change.run(store, context),
             Self::MigrateToAd(migrate) => migrate.run(store, context),
+            Self::Undelete(undelete) => undelete.run(store, context),
             Self::CreateQuotaFile(create) => create.run(store),
             Self::DeleteQuotaFile(delete) => delete.run(store),
             Self::Set(set) => set.run(store, context),

@@ -12,7 +12,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::reply::{
     AddOutcome, Added, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine, KeyState, Lock,
-    LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal, Reply, Server, ServiceState, SettingLine,
+    LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal, Removed, Reply, Server, ServiceState,
+    SettingLine,
 };
 use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
@@ -37,6 +38,14 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
             let messages = count(backup.messages, "message", "messages");
             format!("{}: {messages}, {}\n", backup.file, Octets(backup.file_octets))
         }
+        Reply::Compacted(compacted) => format!(
+            "{} on the disk, before {}; the file ends at {}, before {}; {} were moved\n",
+            Octets(compacted.allocated_octets),
+            Octets(compacted.allocated_octets_before),
+            Octets(compacted.file_octets),
+            Octets(compacted.file_octets_before),
+            Octets(compacted.moved_octets)
+        ),
         Reply::Checked(checked) => checked_text(checked, paint),
         Reply::Key(state) => key_text(state, paint),
         Reply::Delivered { recipients } => delivered_text(recipients),
@@ -132,6 +141,12 @@ fn time_text(unix_seconds: u64) -> Option<String> {
     time.format(&Rfc3339).ok()
 }
 
+/// The day of a Unix time, in UTC.
+fn day_text(unix_seconds: u64) -> Option<String> {
+    let time = OffsetDateTime::from_unix_timestamp(i64::try_from(unix_seconds).ok()?).ok()?;
+    Some(time.date().to_string())
+}
+
 /// Only what did not go well: a program that hands mail over expects silence otherwise.
 fn delivered_text(recipients: &[Delivered]) -> String {
     let mut text = String::new();
@@ -194,11 +209,13 @@ fn mailbox_table(mailboxes: &[MailboxLine], paint: Paint) -> Option<String> {
                 Some(LockedBy::Domain) => "domain locked".to_owned(),
                 Some(LockedBy::Mailbox) | None => status(line.lock).to_owned(),
             },
+            line.last_login_unix_seconds.and_then(day_text).unwrap_or_default(),
             line.unicode.clone().unwrap_or_default(),
             line.mailbox.clone(),
         ]
     });
-    let mailbox_table = table(&["Messages", "Size", "Status", "Reads", "Mailbox"], 2, rows, paint);
+    let mailbox_table =
+        table(&["Messages", "Size", "Status", "Last login", "Reads", "Mailbox"], 2, rows, paint);
     (!mailboxes.is_empty()).then(|| match quota_table(mailboxes, paint) {
         Some(quotas) => format!("{mailbox_table}\n{quotas}"),
         None => mailbox_table,
@@ -250,14 +267,28 @@ fn server_text(server: &Server, domains: &[DomainLine], paint: Paint) -> String 
         text += &directory_text(directory);
     }
     text + &format!(
-        "Disk       {}\n{}\n{}\nDomains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\n",
+        "Disk       {}\n{}{}\n{}\nDomains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\n",
         Octets(server.allocated_octets),
+        deleted_text(&server.deleted),
         copies_text(server),
         domain_table(domains, paint),
         server.domains,
         server.mailboxes,
         server.messages,
         Octets(server.octets),
+    )
+}
+
+/// What can still be brought back, where that is anything.
+fn deleted_text(deleted: &Removed) -> String {
+    if *deleted == Removed::default() {
+        return String::new();
+    }
+    format!(
+        "Deleted    {} ({}) and {} can be brought back\n",
+        count(deleted.messages, "message", "messages"),
+        Octets(deleted.octets),
+        count(deleted.mailboxes, "mailbox", "mailboxes")
     )
 }
 

@@ -49,6 +49,7 @@ pub enum Reply {
         settings: Vec<SettingLine>,
     },
     BackedUp(BackedUp),
+    Compacted(Compacted),
     Checked(Checked),
     Key(KeyState),
     Delivered {
@@ -91,6 +92,19 @@ pub struct BackedUp {
     pub messages: u64,
     /// The length of the copy.
     pub file_octets: u64,
+}
+
+/// Free space was given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Compacted {
+    /// The length of the data file.
+    pub file_octets_before: u64,
+    pub file_octets: u64,
+    /// What it takes of the disk.
+    pub allocated_octets_before: u64,
+    pub allocated_octets: u64,
+    /// Octets of texts that lie elsewhere now.
+    pub moved_octets: u64,
 }
 
 /// The store was verified.
@@ -169,8 +183,8 @@ pub struct Changed {
     pub notes: Vec<String>,
 }
 
-/// What went with a domain or mailbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+/// What went with a domain or mailbox, or what is gone of the whole store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Removed {
     pub mailboxes: u64,
     pub messages: u64,
@@ -198,6 +212,8 @@ pub struct MailboxLine {
     pub lock: Lock,
     pub messages: u64,
     pub octets: u64,
+    /// The first login of the last day, in UTC, that had one.
+    pub last_login_unix_seconds: Option<u64>,
     /// None where the mailbox counts against none.
     pub quota: Option<QuotaLine>,
 }
@@ -251,6 +267,8 @@ pub struct Server {
     pub messages: u64,
     /// The mail as its readers count it.
     pub octets: u64,
+    /// What was deleted and can still be brought back; none of it is counted above.
+    pub deleted: Removed,
     /// The length of the data file.
     pub file_octets: u64,
     /// What the data file takes of the disk; its holes take nothing.
@@ -452,6 +470,7 @@ impl From<OpenError> for Refusal {
             OpenErrorKind::AlreadyExists => Code::Exists,
             OpenErrorKind::NotAStore
             | OpenErrorKind::Newer { .. }
+            | OpenErrorKind::Older { .. }
             | OpenErrorKind::Damaged(_)
             | OpenErrorKind::BadCopy(_) => Code::Damaged,
             OpenErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => Code::NotPermitted,

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub type Shape = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// What each command answers. All have the field `ok` in front, which is true.
-pub const REPLIES: [Shape; 14] = [
+pub const REPLIES: [Shape; 15] = [
     (
         "a change",
         &[
@@ -28,6 +28,16 @@ pub const REPLIES: [Shape; 14] = [
     ("health", &[("service", "SERVICE")]),
     ("health ADDRESS", &[("address", "text"), ("greeting", "text")]),
     ("backup", &[("file", "text"), ("messages", "number"), ("file_octets", "number")]),
+    (
+        "compact",
+        &[
+            ("file_octets_before", "number"),
+            ("file_octets", "number"),
+            ("allocated_octets_before", "number"),
+            ("allocated_octets", "number"),
+            ("moved_octets", "number"),
+        ],
+    ),
     (
         "check",
         &[
@@ -85,6 +95,7 @@ pub const OBJECTS: [Shape; 13] = [
             ("locked_by", "text?"),
             ("messages", "number"),
             ("octets", "number"),
+            ("last_login_unix_seconds", "number?"),
             ("quota", "QUOTA?"),
         ],
     ),
@@ -97,6 +108,7 @@ pub const OBJECTS: [Shape; 13] = [
             ("mailboxes", "number"),
             ("messages", "number"),
             ("octets", "number"),
+            ("deleted", "REMOVED"),
             ("file_octets", "number"),
             ("allocated_octets", "number"),
             ("copy_good_below_seconds", "number?"),
@@ -241,6 +253,7 @@ mod tests {
             lock: Lock(lock),
             messages: 1,
             octets: 2,
+            last_login_unix_seconds: Some(3),
             quota,
         };
         vec![
@@ -264,6 +277,7 @@ mod tests {
             mailboxes: 2,
             messages: 3,
             octets: 4,
+            deleted: Removed { mailboxes: 1, messages: 2, octets: 3 },
             file_octets: 5,
             allocated_octets: 6,
             copy_good_below_seconds: is_served.then_some(7),
@@ -339,6 +353,16 @@ mod tests {
             ("health", Reply::Health { service: service() }),
             ("health ADDRESS", Reply::Greeted { address: "127.0.0.1:110".into(), greeting: "+OK".into() }),
             ("backup", Reply::BackedUp(BackedUp { file: "/b".into(), messages: 1, file_octets: 2 })),
+            (
+                "compact",
+                Reply::Compacted(Compacted {
+                    file_octets_before: 5,
+                    file_octets: 4,
+                    allocated_octets_before: 3,
+                    allocated_octets: 2,
+                    moved_octets: 1,
+                }),
+            ),
             (
                 "check",
                 Reply::Checked(Checked {

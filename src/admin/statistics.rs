@@ -5,8 +5,8 @@ use super::Context;
 use super::commands::{List, Stat};
 use super::directory::no_such_domain;
 use super::reply::{
-    CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal, Reply, Server,
-    ServiceState,
+    CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal, Removed, Reply,
+    Server, ServiceState,
 };
 use crate::address::{Address, Domain};
 use crate::certificate;
@@ -42,6 +42,7 @@ impl Stat {
         }
         let totals = view.totals().map_err(Refusal::fault)?;
         let disk = store.disk_usage().map_err(Refusal::fault)?;
+        let kept = store.kept().map_err(Refusal::fault)?;
         let copies = store.copy_window();
         let statistics = Server {
             service: state(context),
@@ -49,6 +50,7 @@ impl Stat {
             mailboxes: totals.mailboxes,
             messages: totals.messages,
             octets: totals.octets,
+            deleted: Removed { mailboxes: kept.mailboxes, messages: kept.messages, octets: kept.octets },
             file_octets: disk.file_octets,
             allocated_octets: disk.allocated_octets,
             copy_good_below_seconds: context.service.map(|_| copies.good_below.as_secs()),
@@ -135,6 +137,7 @@ fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<V
             lock: Lock(lock),
             messages: counts.messages,
             octets: counts.octets,
+            last_login_unix_seconds: row.last_login.map(|time| time.0),
             quota: quota_of_mailbox(view, &row)?.map(|quota| QuotaLine {
                 account: quota.account,
                 used_octets: quota.used,

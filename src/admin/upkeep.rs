@@ -5,9 +5,10 @@ use std::path::Path;
 
 use bincode::{Decode, Encode};
 
-use super::reply::{BackedUp, Checked, Code, Lost, Refusal, Reply};
+use super::reply::{BackedUp, Checked, Code, Compacted, Lost, Refusal, Reply};
 use crate::store::{
-    CheckReport, LostMessage, OpenError, OpenErrorKind, Progress, Reached, RepairReport, Store, UnixTime,
+    CheckReport, CompactReport, LostMessage, OpenError, OpenErrorKind, Progress, Reached, RepairReport,
+    Store, UnixTime,
 };
 
 /// How far a long work has come.
@@ -44,6 +45,17 @@ pub fn back_up(store: &Store, file: Option<File>, name: &str, progress: &Progres
 
 pub fn check(store: &Store, progress: &Progress) -> Result<Reply, Refusal> {
     Ok(checked(store.check(progress).map_err(Refusal::fault)?, RepairReport::default()))
+}
+
+pub fn compact(store: &Store, progress: &Progress) -> Result<Reply, Refusal> {
+    let CompactReport { before, after, moved_octets } = store.compact(progress).map_err(Refusal::fault)?;
+    Ok(Reply::Compacted(Compacted {
+        file_octets_before: before.file_octets,
+        file_octets: after.file_octets,
+        allocated_octets_before: before.allocated_octets,
+        allocated_octets: after.allocated_octets,
+        moved_octets,
+    }))
 }
 
 /// Checks a file that nobody has open.

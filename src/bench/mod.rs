@@ -44,7 +44,7 @@ pub fn store() {
     one_by_one(&store, "small@example.com", 20_000_000);
     let domain = "example.net".parse().expect("it is a domain");
     let removed = time("delete a domain", MAILBOX_LARGE - DELETED_AT_ONCE as u64, || {
-        store.write(move |tx| tx.remove_domain(&domain)).wait().expect("it can be written")
+        store.write(move |tx| tx.remove_domain(&domain, UnixTime::now())).wait().expect("it can be written")
     });
     println!("  {removed:?}");
     time("close", 1, || drop(store));

@@ -21,6 +21,7 @@ pub enum Command {
     Backup(Backup),
     Restore(Restore),
     Check(Check),
+    Compact(Compact),
     Key(Key),
     Link(Link),
     Completions(Completions),
@@ -132,6 +133,15 @@ pub struct Check {
     #[argh(switch)]
     pub repair: bool,
 }
+
+/// Gives free space in the data file back to the disk, also while the store is served.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "compact",
+    note = "Copies of the data file that are being made meanwhile, by cp and the like, are not good; a backup by pop3svc is."
+)]
+pub struct Compact {}
 
 /// Shows or changes the key that seals recoverable passwords.
 #[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]

@@ -84,8 +84,8 @@ fn bash_function(program: &Program) -> String {
 }
 
 /// Commands after which names of the mail store may stand: of domains, and of mailboxes.
-const DOMAINS_AFTER: &str = "add delete list lock unlock stat";
-const MAILBOXES_AFTER: &str = "delete lock unlock changepwd createquotafile deletequotafile";
+const DOMAINS_AFTER: &str = "add delete undelete list lock unlock stat";
+const MAILBOXES_AFTER: &str = "delete undelete lock unlock changepwd createquotafile deletequotafile";
 
 /// Finds program and command on the line, and offers the words of the two functions above it, and names that `winpop list`
 /// prints: the last word of each line, down to the first empty one. Bash takes an @ for the end of a word; what stands
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn bash_offers_what_may_come_next() {
-        assert_eq!(offered("winpop un"), ["unlock"]);
+        assert_eq!(offered("winpop unl"), ["unlock"]);
         assert_eq!(offered("/usr/bin/winpop set socketm"), ["socketmax", "socketmin"]);
         assert_eq!(offered("winpop DEL --d"), ["--deleteuser"]);
         assert_eq!(offered("pop3svc qu"), ["quickstart"]);

@@ -102,7 +102,8 @@ fn overview(program: &Program) -> String {
 
 fn on_command(program: &Program, command: &CommandInfoWithArgs) -> String {
     let mut text = wrap(command.description, 0);
-    text += &format!("\nUsage: {}\n", synopsis(program, command));
+    let usage = "Usage: ";
+    text += &format!("\n{usage}{}", wrap(&synopsis(program, command), usage.len()).trim_start());
     let mut entries = String::new();
     for positional in command.positionals {
         entries += &entry(positional.name, positional.description);

@@ -135,6 +135,7 @@ fn run(command: Command, common: &Common) -> ExitCode {
             leave_trail(&format!("pop3svc restore {}", typed.file), &answer);
             return look_after(answer, common);
         }
+        Command::Compact(_) => return look_after(upkeep::compact(|| mailroot(common)), common),
         Command::Key(typed) => return look_after(upkeep::key(&typed, || mailroot(common)), common),
         Command::Check(typed) => {
             let answer = upkeep::check(&typed, || mailroot(common));

@@ -82,6 +82,11 @@ pub fn key(typed: &Key, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Ans
     carry_out(&request, Enclosed::Nothing, &mailroot()?)
 }
 
+/// Has the mail store made as short as can be.
+pub fn compact(mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
+    carry_out(&Request::Compact, Enclosed::Nothing, &mailroot()?)
+}
+
 /// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open. It is read here: a
 /// path that was typed is the administrator's, and a service may see another file system. Where it is opened
 /// here, the checksums of its index are compared too.

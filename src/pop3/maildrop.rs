@@ -74,7 +74,7 @@ mod tests {
     use crate::message::Uid;
 
     fn maildrop(octets: &[u64]) -> Maildrop {
-        let entry = |(seq, &octets)| Entry { octets, uid: Uid { seq: seq as u64, tag: 0 } };
+        let entry = |(seq, &octets)| Entry { octets, uid: Uid { seq: seq as u64, tag: 0 }, foreign_id: None };
         Maildrop::new(octets.iter().enumerate().map(entry).collect())
     }
 

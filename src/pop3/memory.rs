@@ -235,7 +235,7 @@ impl Mailbox {
 
     pub fn entries(&self, utf8: bool) -> Vec<Entry> {
         let octets = |message: &Message| octets_of(&self.given(&message.text, utf8));
-        let entry = |message| Entry { octets: octets(message), uid: message.uid };
+        let entry = |message| Entry { octets: octets(message), uid: message.uid, foreign_id: None };
         self.messages.iter().map(entry).collect()
     }
 

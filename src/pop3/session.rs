@@ -278,8 +278,7 @@ impl Session {
                 ok(out, format_args!("{} {octets}", number.0));
             }
             ListedCommand::Uidl(_) => {
-                let Entry { uid, .. } = maildrop.entry(index);
-                ok(out, format_args!("{} {uid}", number.0));
+                ok(out, format_args!("{} {}", number.0, maildrop.entry(index).unique_id()));
             }
             ListedCommand::Dele(Number(number)) => {
                 maildrop.mark(index);
@@ -297,11 +296,11 @@ impl Session {
     /// Writes lines from this position on, at least one, until a slice is full or none is left.
     fn list(&mut self, maildrop: Maildrop, column: Column, mut index: usize, out: &mut Vec<u8>) -> Next {
         while let Some(listed) = maildrop.listed_from(index) {
-            let Entry { octets, uid } = maildrop.entry(listed);
+            let entry = maildrop.entry(listed);
             index = listed + 1;
             match column {
-                Column::Octets => reply(out, format_args!("{index} {octets}")),
-                Column::Uid => reply(out, format_args!("{index} {uid}")),
+                Column::Octets => reply(out, format_args!("{index} {}", entry.octets)),
+                Column::Uid => reply(out, format_args!("{index} {}", entry.unique_id())),
             }
             if out.len() >= SLICE_OCTETS {
                 self.state = State::Listing { maildrop, column, index };

@@ -1,8 +1,8 @@
-//! Deletes mail that is older than the setting `expire` allows.
+//! Deletes mail that is older than the setting `expire` allows, and for good what was deleted before the days of `undelete`.
 
 use super::Service;
 use crate::address::Address;
-use crate::store::{Fault, Read, Store, UnixTime};
+use crate::store::{Day, Fault, Read, Store, UnixTime};
 use async_io::Timer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,6 @@ use std::time::Duration;
 const ROUND: Duration = Duration::from_secs(3600);
 /// Messages that one transaction deletes.
 const MESSAGES_A_TRANSACTION: usize = 1000;
-const DAY_SECONDS: u64 = 24 * 60 * 60;
 
 /// Looks for old mail again and again, for as long as the task lives.
 pub async fn run(service: Arc<Service>) {
@@ -19,14 +18,36 @@ pub async fn run(service: Arc<Service>) {
         let days = service.settings().expire.get();
         if days > 0 {
             let store = service.store.clone();
-            let before = UnixTime(UnixTime::now().0.saturating_sub(u64::from(days) * DAY_SECONDS));
+            let before = UnixTime::now().less_days(days);
             match smol::unblock(move || delete_before(&store, before)).await {
                 Ok(0) => {}
                 Ok(count) => log::info!("{count} messages older than {days} days were deleted"),
                 Err(fault) => log::error!("old mail could not be deleted: {fault}"),
             }
         }
+        let (store, days) = (service.store.clone(), service.settings().undelete.get());
+        match smol::unblock(move || purge(&store, days, UnixTime::now())).await {
+            Ok(0) => {}
+            Ok(count) => log::info!("{count} deleted messages and mailboxes are gone for good"),
+            Err(fault) => log::error!("deleted mail could not be removed for good: {fault}"),
+        }
         Timer::after(ROUND).await;
+    }
+}
+
+/// Removes for good what was deleted more than so many days ago, and returns how many messages and mailboxes that was.
+pub fn purge(store: &Store, days: u32, now: UnixTime) -> Result<u64, Fault> {
+    let before = match days {
+        0 => Day::LAST,
+        days => now.less_days(days).day(),
+    };
+    let mut count = 0;
+    loop {
+        let purged = store.write(move |tx| tx.purge(before, MESSAGES_A_TRANSACTION)).wait()?;
+        count += purged as u64;
+        if purged < MESSAGES_A_TRANSACTION {
+            return Ok(count);
+        }
     }
 }
 
@@ -50,7 +71,7 @@ fn delete_from_mailbox(store: &Store, address: &Address, before: UnixTime) -> Re
     let crate::verdict::Login::Welcome(maildrop) = store.open_maildrop(address)? else { return Ok(0) };
     loop {
         let old = maildrop.received_before(before, MESSAGES_A_TRANSACTION)?;
-        if old.is_empty() || !maildrop.delete(&old).wait()? {
+        if old.is_empty() || !maildrop.delete_for_good(&old).wait()? {
             return Ok(count);
         }
         count += old.len() as u64;

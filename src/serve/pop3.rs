@@ -12,7 +12,7 @@ use crate::log::Quoted;
 use crate::message::Uid;
 use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
 use crate::random;
-use crate::store::{Fault, Maildrop, Revocation, StoredMessage};
+use crate::store::{Fault, Maildrop, Revocation, StoredMessage, UnixTime};
 use crate::verdict::Login;
 use crate::wire::{self, Line, surrogate};
 use async_io::Timer;
@@ -257,6 +257,7 @@ impl Driver {
                     totals.messages
                 );
                 self.tally.logged_in(maildrop.address(), totals.messages);
+                maildrop.note_login(UnixTime::now());
                 self.service.guard.succeeded(self.peer, &self.name, Instant::now());
                 self.stranger.leave_crowd();
                 self.revocation = Some(maildrop.revocation());

@@ -220,8 +220,10 @@ settings! {
         "Limit of quotas that have none of their own; 0 is none";
     expire: Whole<0, 3650> = Whole::new(0), "0", AtOnce,
         "Days after which mail is deleted, fetched or not; 0 is never";
+    undelete: Whole<0, 3650> = Whole::new(7), "7", AtOnce,
+        "Days for which deleted mail and mailboxes can be brought back; 0 is not at all";
     erase: Whole<0, 1> = Whole::new(1), "1", AtOnce,
-        "1: the texts of a deleted mailbox or domain are overwritten with zeros; 0: they are only marked free";
+        "1: the texts of a mailbox that goes for good are overwritten with zeros; 0: they are only marked free";
     logindelay: Span<0, 86400> = Span::new(0), "0", AtOnce,
         "Seconds that a user has to wait between two logins; 0 is none";
     connectionsperip: Whole<0, 32000> = Whole::new(0), "0", AtOnce,

@@ -50,15 +50,21 @@ mod writer;
 #[cfg(any(test, fuzzing))]
 pub use index::rows::fuzz_rows;
 pub use index::rows::{CertificateRow, DomainRow, PrivateKey};
-pub use index::types::UnixTime;
+pub use index::types::{Day, UnixTime};
 pub use index::{Fault, Read, Tx};
+#[cfg(test)]
+pub use mail::Kept;
 pub use mail::quota::of_mailbox as quota_of_mailbox;
 pub use mail::{
-    Body, Incoming, Letter, LockChange, Maildrop, Refused, Removed, Revocation, Spool, StoredMessage,
+    Body, Incoming, Letter, LockChange, Maildrop, Refused, Removed, Restored, Revocation, Spool,
+    StoredMessage, Wanted,
 };
+#[cfg_attr(not(test), expect(unused_imports, reason = "the import command comes next"))]
+pub use mail::{Import, Imported};
 pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};
 pub use upkeep::check::CheckReport;
+pub use upkeep::compact::CompactReport;
 pub use upkeep::progress::{Progress, Reached};
 pub use upkeep::repair::{LostMessage, RepairReport};
 #[cfg(any(test, fuzzing))]

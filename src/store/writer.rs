@@ -13,13 +13,15 @@
 //! - A panic, of a job or of redb, is a fault like any other, after which the index is opened anew and the old handle
 //!   is leaked (`contained.rs`): one message that meets a bug does not end the service.
 
+mod tighten;
+
 use crate::store::file::log_zone::{self, Log};
 use crate::store::file::space::Space;
 use crate::store::index::contained::{self, Leaky, Panicked};
 use crate::store::index::rows::StoreRow;
 use crate::store::index::tables::Tables;
 use crate::store::index::types::MailboxId;
-use crate::store::index::{Beginning, Fault, Tx};
+use crate::store::index::{Beginning, Fault, RecentTexts, Tx};
 use crate::store::open::queue::{Job, Order};
 use crate::store::open::recovery::open_index;
 use crate::store::open::window::{Time, Window};
@@ -32,6 +34,10 @@ use std::time::{Duration, Instant};
 
 /// Jobs in one transaction.
 const BATCH_MAX: usize = 512;
+/// How often one transaction is put off for want of room.
+const PURGES_MAX: usize = 16;
+/// Deleted messages that go for good at a time, where there is no room.
+const PURGED_AT_A_TIME: usize = 1000;
 
 /// A tick that comes so much too late is early enough.
 const TICK_ACCURACY: Duration = Duration::from_millis(10);
@@ -66,6 +72,19 @@ enum Room {
     Enough,
     /// No, but a checkpoint makes room. Nothing was changed.
     AfterACheckpoint,
+    /// No, but deleted mail is kept that could go. Nothing was changed.
+    AfterAPurge,
+}
+
+/// Gives up deleted mail that could have come back.
+struct Purge;
+
+impl Job for Purge {
+    fn apply(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), Fault> {
+        tx.purge_oldest(PURGED_AT_A_TIME).map(drop)
+    }
+
+    fn answer(self: Box<Self>, _outcome: Result<(), Fault>) {}
 }
 
 /// What became of a transaction that met a fault.
@@ -80,6 +99,7 @@ pub struct Writer {
     shared: Arc<Shared>,
     queue: Receiver<Order>,
     space: Space,
+    recent: RecentTexts,
     log: Log,
     pace: Pace,
     /// What is kept for copies of the file.
@@ -87,6 +107,8 @@ pub struct Writer {
     /// Told when there will be something to do.
     clock: SyncSender<Instant>,
     next_tick: Option<Instant>,
+    /// Whether checkpoints give up extents in which no text lies.
+    is_giving_up: bool,
     /// When the first record was written since the last checkpoint.
     first_record: Instant,
     /// Whether a record has found no place in the log: the next checkpoint makes it longer.
@@ -117,11 +139,13 @@ impl Writer {
             shared,
             queue,
             space,
+            recent: RecentTexts::default(),
             log,
             pace,
             window: Window::new(time, pace.for_copies),
             clock,
             next_tick: None,
+            is_giving_up: false,
             first_record: Instant::now(),
             log_was_full: false,
             commits: totals.commits,
@@ -138,7 +162,7 @@ impl Writer {
             self.release(&open);
         }
         while let Ok(first) = self.queue.recv_blocking() {
-            let (mut batch, mut checkpoints) = (Vec::new(), Vec::new());
+            let (mut batch, mut checkpoints, mut tightenings) = (Vec::new(), Vec::new(), Vec::new());
             let mut next = Some(first);
             while let Some(order) = next {
                 match order {
@@ -146,6 +170,7 @@ impl Writer {
                     // Both are seen to below, whatever else there is to do.
                     Order::Mend | Order::Tick => {}
                     Order::Checkpoint(then) => checkpoints.push(then),
+                    Order::Tighten(then) => tightenings.push(then),
                 }
                 next = if batch.len() < BATCH_MAX { self.queue.try_recv().ok() } else { None };
             }
@@ -160,6 +185,9 @@ impl Writer {
             if !checkpoints.is_empty() || self.checkpoint_is_due() {
                 let outcome = self.checkpoint();
                 checkpoints.into_iter().for_each(|then| then(outcome.clone()));
+            }
+            for then in tightenings {
+                then(self.tighten());
             }
         }
         if self.checkpoint().is_ok() {
@@ -196,9 +224,10 @@ impl Writer {
 
     /// Makes what the log has part of the index for good.
     fn checkpoint(&mut self) -> Result<(), Fault> {
-        if self.log.is_empty() {
-            return Ok(());
-        }
+        if self.log.is_empty() { Ok(()) } else { self.checkpoint_in_any_case() }
+    }
+
+    fn checkpoint_in_any_case(&mut self) -> Result<(), Fault> {
         match self.commit_or_recover(&mut []) {
             Ok(()) => Ok(()),
             Err(Failure::Undone(fault) | Failure::Unknown(fault)) => Err(fault),
@@ -242,19 +271,32 @@ impl Writer {
     }
 
     fn commit(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {
-        if let Room::AfterACheckpoint = self.transaction(open, batch)? {
-            self.window.give_way();
-            self.transaction(open, &mut [])?;
-            self.transaction(open, batch)?;
+        for _ in 0..PURGES_MAX {
+            match self.transaction(open, batch, true)? {
+                Room::Enough => return Ok(()),
+                Room::AfterACheckpoint => self.window.give_way(),
+                Room::AfterAPurge => {
+                    log::warn!("there is no room: deleted mail goes for good before its time");
+                    self.transaction(open, &mut [Box::new(Purge)], false)?;
+                    self.window.give_way();
+                }
+            }
+            self.transaction(open, &mut [], false)?;
         }
-        Ok(())
+        self.transaction(open, batch, false).map(drop)
     }
 
-    fn transaction(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<Room, Fault> {
+    /// `may_wait`: whether it is left undone where a checkpoint or a purge makes room first.
+    fn transaction(
+        &mut self,
+        open: &OpenIndex,
+        batch: &mut [Box<dyn Job>],
+        may_wait: bool,
+    ) -> Result<Room, Fault> {
         let is_checkpoint = batch.is_empty();
         self.release(open);
         let reserve = open.container.fill_reserve(self.log.used());
-        let room_can_be_made = !is_checkpoint && self.room_can_be_made(open);
+        let room_can_be_made = may_wait && !is_checkpoint && self.room_can_be_made(open);
         if reserve.is_err() && room_can_be_made {
             return Ok(Room::AfterACheckpoint);
         }
@@ -263,14 +305,23 @@ impl Writer {
         let mut transaction = Leaky::new(open.database().begin_write()?);
         let settled = {
             let tables = Tables::open(&transaction)?;
-            let mut tx = Leaky::new(Tx::begin(tables, &mut self.space, &open.container, reserve.is_ok())?);
+            let mut tx = Leaky::new(Tx::begin(
+                tables,
+                &mut self.space,
+                &mut self.recent,
+                &open.container,
+                reserve.is_ok(),
+            )?);
             for job in batch.iter_mut() {
                 job.apply(&mut tx)?;
             }
-            if tx.room_was_missing && room_can_be_made {
+            if tx.room_was_missing && (room_can_be_made || may_wait && tx.keeps_something()?) {
                 drop(tx);
                 self.space.aborted();
-                return Ok(Room::AfterACheckpoint);
+                return Ok(if room_can_be_made { Room::AfterACheckpoint } else { Room::AfterAPurge });
+            }
+            if is_checkpoint && self.is_giving_up {
+                tx.space.give_up_free_extents();
             }
             let (log, log_was_full) = (&self.log, &mut self.log_was_full);
             tx.settle(|octets| {

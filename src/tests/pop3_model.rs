@@ -83,7 +83,7 @@ fn logged_in(messages: u64) -> Session {
 }
 
 fn entries(messages: u64) -> Vec<Entry> {
-    (0..messages).map(|seq| Entry { octets: 1000, uid: Uid { seq, tag: 1 } }).collect()
+    (0..messages).map(|seq| Entry { octets: 1000, uid: Uid { seq, tag: 1 }, foreign_id: None }).collect()
 }
 
 #[test]

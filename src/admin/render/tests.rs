@@ -15,7 +15,15 @@ fn domain(name: &str, mailboxes: u64, messages: u64, octets: u64, locked: bool) 
 }
 
 fn mailbox(name: &str, messages: u64, octets: u64, lock: Option<LockedBy>) -> MailboxLine {
-    MailboxLine { mailbox: name.to_owned(), unicode: None, lock: Lock(lock), messages, octets, quota: None }
+    MailboxLine {
+        mailbox: name.to_owned(),
+        unicode: None,
+        lock: Lock(lock),
+        messages,
+        octets,
+        last_login_unix_seconds: None,
+        quota: None,
+    }
 }
 
 #[test]
@@ -68,22 +76,25 @@ fn quotas_stand_below_the_mailboxes_each_account_once() {
     let with = |mailbox: MailboxLine, quota| MailboxLine { quota, ..mailbox };
     let mailboxes = vec![
         with(mailbox("ann@example.com", 1, 2048, None), quota(3072, Some(3072))),
-        with(mailbox("bob@example.com", 1, 1024, None), quota(3072, Some(3072))),
+        MailboxLine {
+            last_login_unix_seconds: Some(1_800_000_000),
+            ..with(mailbox("bob@example.com", 1, 1024, None), quota(3072, Some(3072)))
+        },
     ];
     let reply = Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes };
     assert_eq!(
         text(&reply, Paint::Plain),
         "\
-Messages   Size  Status  Mailbox
-       1  2 KiB  open    ann@example.com
-       1  1 KiB  open    bob@example.com
+Messages   Size  Status  Last login  Mailbox
+       1  2 KiB  open                ann@example.com
+       1  1 KiB  open    2027-01-15  bob@example.com
 
  Used  Limit           Quota of
 3 KiB  3 KiB  used up  ann@example.com
 "
     );
     assert!(json(&reply).contains(
-        "\"octets\":2048,\"quota\":{\"account\":\"ann@example.com\",\"used_octets\":3072,\"limit_octets\":3072}}"
+        "\"octets\":2048,\"last_login_unix_seconds\":null,\"quota\":{\"account\":\"ann@example.com\",\"used_octets\":3072,\"limit_octets\":3072}}"
     ));
 }
 
@@ -100,6 +111,7 @@ fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals()
         mailboxes: 2,
         messages: 5,
         octets: 12_345,
+        deleted: Removed { mailboxes: 1, messages: 3, octets: 2048 },
         file_octets: 8 << 20,
         allocated_octets: 1 << 20,
         copy_good_below_seconds: Some(45),
@@ -147,6 +159,7 @@ TLS        mail.example.com, localhost, self-signed
 Accounts   Active Directory, last answered by dc1.example.com at 2027-01-15T08:01:00Z
            last failed at 2027-01-15T08:00:00Z: dc2.example.com: Connection refused
 Disk       1 MiB
+Deleted    3 messages (2 KiB) and 1 mailbox can be brought back
 Copies     good if they take less than 45 s; 3 MiB are kept for them
 
 Mailboxes  Messages       Size  Status  Domain

@@ -21,6 +21,7 @@
 
 mod backend;
 mod blocks;
+mod compaction;
 mod sums;
 
 use super::disk::{Disk, DiskUsage, View};
@@ -35,7 +36,7 @@ pub use blocks::forge_superblock;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use sums::Sums;
 
 /// Longer runs are not written but punched.
@@ -51,6 +52,8 @@ const RESERVE_EXTENTS_MAX: usize = CACHE_OCTETS / 2 / EXTENT as usize + RESERVE_
 pub struct Container {
     disk: Arc<dyn Disk>,
     space: Mutex<IndexSpace>,
+    /// Held for writing while extents of the index are moved, and for reading by who looks for octets of them.
+    moving: RwLock<()>,
     /// Whether something that a crash can explain, and damage can too, was found when the container was opened.
     doubtful: bool,
     /// redb has been told of an I/O error, and refuses everything from then on.
@@ -118,6 +121,7 @@ impl Container {
         Arc::new(Self {
             disk,
             space: Mutex::new(space),
+            moving: RwLock::default(),
             doubtful,
             is_copy: is_copy.into(),
             is_ahead: AtomicBool::default(),
@@ -340,14 +344,19 @@ impl Container {
         Ok(first)
     }
 
+    /// How much longer than that the file is to be.
+    fn ahead_of(&self, end: Extent) -> u64 {
+        match self.is_ahead.load(Ordering::Relaxed) {
+            true => (end.at() / 8).clamp(AHEAD_MIN, AHEAD_MAX).next_multiple_of(EXTENT),
+            false => 0,
+        }
+    }
+
     /// Sees to it that the file has so many extents, and that it is ahead of them; on a disk that has no length to spare it
     /// has them and no more.
     fn lengthen(&self, space: &mut IndexSpace, end: Extent) -> io::Result<()> {
         let needed = end.at();
-        let ahead = match self.is_ahead.load(Ordering::Relaxed) {
-            true => (needed / 8).clamp(AHEAD_MIN, AHEAD_MAX).next_multiple_of(EXTENT),
-            false => 0,
-        };
+        let ahead = self.ahead_of(end);
         if space.len >= needed + ahead {
             return Ok(());
         }
@@ -366,6 +375,12 @@ impl Container {
     /// A free extent inside the file, for blobs that need no more than one.
     pub fn take_free_extent(&self) -> Option<Extent> {
         self.lock().pool.pop()
+    }
+
+    pub fn take_free_extent_before(&self, end: Extent) -> Option<Extent> {
+        let mut space = self.lock();
+        let nth = space.pool.iter().rposition(|extent| *extent < end)?;
+        Some(space.pool.remove(nth))
     }
 
     /// The end of the file, as an extent number.
@@ -421,6 +436,12 @@ impl Container {
 
     pub fn usage(&self) -> io::Result<DiskUsage> {
         self.disk.usage()
+    }
+
+    /// How many the index has, or are kept aside for it.
+    pub fn extents_for_the_index(&self) -> usize {
+        let space = self.lock();
+        space.block.map.iter().flatten().count() + space.reserve.len()
     }
 
     /// The extents that the superblock lists as the index's.

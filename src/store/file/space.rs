@@ -20,6 +20,8 @@ const PUNCH_OCTETS_MIN: u64 = 64 << 10;
 /// Mail goes to the end of the blob space while the holes are less than this part of it, because appending is
 /// faster; past that into the hole that fits best, or the file would grow for ever beside its own holes.
 const HOLES_PART: u64 = 16;
+/// Holes that are looked at when one of them has to lie before some place.
+const FITTING_MAX: usize = 200;
 
 /// What a text of this wire length takes in the blob space.
 pub fn footprint(wire_octets: u64) -> u64 {
@@ -67,6 +69,8 @@ pub struct Space {
     touched: BTreeSet<u64>,
     /// Extents that the table of blob extents does not have yet.
     new_extents: BTreeSet<Extent>,
+    /// Extents that the transaction under way, or the last checkpoint, gave up.
+    given_up: Vec<Extent>,
     /// All extents that are blobs', the new ones included.
     blob_extents: BTreeSet<Extent>,
     pins: Pins,
@@ -134,6 +138,56 @@ impl Space {
         self.free.cut(at, len, &mut self.touched);
         self.taken.push(Run { at, len });
         Ok(at)
+    }
+
+    /// The same for a text that is to lie before `end`; none where no hole there fits, among those that fit best.
+    pub fn take_before(&mut self, end: Extent, wire_octets: u64, container: &Container) -> Option<u64> {
+        let len = footprint(wire_octets);
+        let at = match self.free.best_fit_before(end.at(), len) {
+            Some(at) => at,
+            None if len <= EXTENT => {
+                let extent = container.take_free_extent_before(end)?;
+                self.add_extent(extent);
+                extent.at()
+            }
+            None => return None,
+        };
+        // A whole extent may have become part of a longer run.
+        let run = self.free.begin_of_run_with(at);
+        self.free.cut(run, len, &mut self.touched);
+        self.taken.push(Run { at: run, len });
+        Some(run)
+    }
+
+    /// Takes all extents in which no text lies out of the blob space, in the transaction under way, which has to be a
+    /// checkpoint: only then nothing in the file names them any more.
+    pub fn give_up_free_extents(&mut self) {
+        let whole = |(at, len): (&u64, &u64)| {
+            let first = Extent::holding(at + EXTENT - 1).expect("it is a blob extent");
+            let end = Extent::holding(at + len).expect("it is behind one");
+            first.row(end.0.saturating_sub(first.0))
+        };
+        let extents: Vec<Extent> = self.free.by_place.iter().flat_map(whole).collect();
+        for extent in extents {
+            assert!(self.free.carve(extent.at(), EXTENT, &mut self.touched), "it is free");
+            self.blob_extents.remove(&extent);
+            self.new_extents.remove(&extent);
+            self.given_up.push(extent);
+        }
+    }
+
+    /// The extents that the checkpoint which was just made gave up.
+    pub fn take_given_up(&mut self) -> Vec<Extent> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Extents that have a text, a free run, or something that is not free yet.
+    pub fn extents(&self) -> u64 {
+        self.blob_extents.len() as u64
+    }
+
+    pub fn free_octets(&self) -> u64 {
+        self.free.octets
     }
 
     /// What was taken last is not needed after all.
@@ -209,8 +263,10 @@ impl Space {
             .map(|at| (*at, self.free.length_at(*at).or_else(|| self.retired.get(at).copied())))
     }
 
-    pub fn changed_extents(&self) -> impl Iterator<Item = Extent> + '_ {
-        self.new_extents.iter().copied()
+    /// The extents that have become blobs', or are no more.
+    pub fn changed_extents(&self) -> impl Iterator<Item = (Extent, bool)> + '_ {
+        let new = self.new_extents.iter().map(|extent| (*extent, true));
+        new.chain(self.given_up.iter().map(|extent| (*extent, false)))
     }
 
     /// The transaction is durable.
@@ -261,6 +317,10 @@ impl Space {
     pub fn aborted(&mut self) {
         for Run { at, len } in std::mem::take(&mut self.taken) {
             self.touched.extend(self.free.add(at, len));
+        }
+        for extent in std::mem::take(&mut self.given_up) {
+            self.touched.extend(self.free.add(extent.at(), EXTENT));
+            self.blob_extents.insert(extent);
         }
         self.erasing = false;
         for at in self.retiring.drain(..) {
@@ -371,6 +431,17 @@ impl Runs {
 
     fn best_fit(&self, len: u64) -> Option<u64> {
         self.by_length.range((len, 0)..).next().map(|(_, at)| *at)
+    }
+
+    /// Looks at some that fit, and no more.
+    fn best_fit_before(&self, end: u64, len: u64) -> Option<u64> {
+        let fitting = self.by_length.range((len, 0)..).take(FITTING_MAX);
+        fitting.map(|(_, at)| *at).find(|at| at + len <= end)
+    }
+
+    /// Where the run begins that has this octet.
+    fn begin_of_run_with(&self, at: u64) -> u64 {
+        *self.by_place.range(..=at).next_back().expect("it is free").0
     }
 
     fn first_of_longest(&self, len: u64) -> Option<u64> {

@@ -2,6 +2,7 @@
 
 pub mod contained;
 mod fault;
+mod recent;
 pub mod redb_header;
 pub mod rows;
 pub mod tables;
@@ -9,4 +10,5 @@ mod transaction;
 pub mod types;
 
 pub use fault::{Fault, miscounted};
+pub use recent::RecentTexts;
 pub use transaction::{Beginning, Read, Snapshot, Tx};

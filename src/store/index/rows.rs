@@ -6,7 +6,7 @@
 //!
 //! A row type changes by getting a new version beside the old one, and a conversion; never in place.
 
-use super::types::{DomainId, MailboxId, OwnerId, UnixTime};
+use super::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime};
 use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
 use crate::auth::seal::{KeyId, NONCE_OCTETS, Sealed};
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
@@ -56,7 +56,18 @@ fn decode<V: Decode<()>>(row: &[u8]) -> Result<V, BadRow> {
 
 /// Rows that are encoded as they are, and those that hold what other parts define: these have an encoding of their own.
 macro_rules! rows {
-    ($($row:ty $(as $stored:ty)?;)*) => { $(rows!(@one $row $(as $stored)?);)* };
+    ($($row:ident $(as $stored:ty)?;)*) => {
+        $(rows!(@one $row $(as $stored)?);)*
+
+        /// The names of all row types.
+        #[cfg(test)]
+        pub const ROWS: &[&str] = &[$(stringify!($row)),*];
+
+        #[cfg(any(test, fuzzing))]
+        fn hold_all(octets: &[u8]) {
+            $(hold::<$row>(octets);)*
+        }
+    };
     (@one $row:ty) => {
         impl Row for $row {
             fn to_row(&self) -> Vec<u8> {
@@ -90,6 +101,10 @@ rows! {
     TextRow;
     CertificateRow as StoredCertificate;
     StoreRow as StoredTotals;
+    DeletedRow;
+    DeletedCounts;
+    RemovedMailboxRow;
+    RemovedDomainRow;
 }
 
 /// A domain. Key: its name.
@@ -112,6 +127,8 @@ pub struct MailboxRow {
     pub credential: Credential,
     /// The account whose quota this mailbox's octets count against; none: they count against no quota.
     pub quota: Option<String>,
+    /// The first login of the last day (in UTC) that had one.
+    pub last_login: Option<UnixTime>,
 }
 
 /// What is counted of a mailbox, or of all mailboxes of a domain. Key: the id of the mailbox or domain.
@@ -152,19 +169,21 @@ pub struct MessageRow {
     pub received: UnixTime,
     /// What LIST announces of its surrogate (see `wire::surrogate`); none if it needs none.
     pub surrogate_octets: Option<u64>,
-    /// The name of its text: blake3 of the wire form.
-    pub text: [u8; 32],
+    /// The unique id that it brought from another server: what UIDL says instead of its number and tag.
+    pub foreign_id: Option<Box<str>>,
+    pub text: TextId,
     /// Return-Path, Delivered-To and Received of this recipient, in wire form.
     pub prefix: Vec<u8>,
 }
 
 /// The front of a message row, which is all that LIST and UIDL need of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Decode)]
 pub struct MessageHead {
     pub octets: u64,
     pub tag: u64,
     pub received: UnixTime,
     pub surrogate_octets: Option<u64>,
+    pub foreign_id: Option<Box<str>>,
 }
 
 impl MessageRow {
@@ -183,15 +202,57 @@ impl MessageHead {
     }
 }
 
-/// A stored text. Key: blake3 of its wire form.
+/// A stored text. Key: its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TextRow {
+    /// blake3 of its wire form.
+    pub hash: [u8; 32],
     /// Where it lies in the data file.
     pub at: u64,
     /// Length of the wire form.
     pub wire_octets: u64,
     /// How many messages have this text; a text without any has no row.
     pub references: u64,
+}
+
+/// A deleted message that can come back. Key: the day of its deletion, id of its mailbox, sequence number.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct DeletedRow {
+    pub deleted: UnixTime,
+    /// Its [`MessageRow`], as it was.
+    pub message: Vec<u8>,
+}
+
+/// What was deleted on one day and can come back, mailboxes with their messages aside. Key: the day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct DeletedCounts {
+    pub messages: u64,
+    /// What LIST announced for them.
+    pub octets: u64,
+}
+
+/// A deleted mailbox that can come back; its messages and counts are where they were. Key: the day of its deletion, its
+/// id.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct RemovedMailboxRow {
+    pub domain: String,
+    pub local: String,
+    pub removed: UnixTime,
+    /// The domain that it was deleted with; none: it was deleted alone.
+    pub with: Option<DomainId>,
+    /// The limit that its account had.
+    pub quota_limit: Option<u64>,
+    /// Its [`MailboxRow`], as it was.
+    pub mailbox: Vec<u8>,
+}
+
+/// A deleted domain that can come back. Key: the day of its deletion, its id.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct RemovedDomainRow {
+    pub domain: String,
+    pub removed: UnixTime,
+    /// Its [`DomainRow`], as it was.
+    pub row: Vec<u8>,
 }
 
 /// A certificate that was made here, with its key.
@@ -222,6 +283,7 @@ pub struct StoreRow {
     /// The sum of the wire lengths of the texts, each counted once.
     pub text_octets: u64,
     pub next_id: OwnerId,
+    pub next_text: TextId,
     /// Transactions committed so far; tells, after a fault, whether the last one got through.
     pub commits: u64,
     /// The log's epoch since the last checkpoint, drawn at random.
@@ -240,19 +302,20 @@ struct StoredMailbox {
     created: UnixTime,
     credential: StoredCredential,
     quota: Option<String>,
+    last_login: Option<UnixTime>,
 }
 
 impl From<MailboxRow> for StoredMailbox {
     fn from(row: MailboxRow) -> Self {
-        let MailboxRow { id, locked, created, credential, quota } = row;
-        Self { id, locked, created, credential: credential.into(), quota }
+        let MailboxRow { id, locked, created, credential, quota, last_login } = row;
+        Self { id, locked, created, credential: credential.into(), quota, last_login }
     }
 }
 
 impl From<StoredMailbox> for MailboxRow {
     fn from(row: StoredMailbox) -> Self {
-        let StoredMailbox { id, locked, created, credential, quota } = row;
-        Self { id, locked, created, credential: credential.into(), quota }
+        let StoredMailbox { id, locked, created, credential, quota, last_login } = row;
+        Self { id, locked, created, credential: credential.into(), quota, last_login }
     }
 }
 
@@ -350,6 +413,7 @@ struct StoredTotals {
     octets: u64,
     text_octets: u64,
     next_id: OwnerId,
+    next_text: TextId,
     commits: u64,
     epoch: u128,
     log_octets: u64,
@@ -359,40 +423,60 @@ struct StoredTotals {
 impl From<StoreRow> for StoredTotals {
     fn from(row: StoreRow) -> Self {
         let StoreRow { domains, mailboxes, messages, octets, text_octets, next_id, commits, .. } = row;
-        let StoreRow { epoch, log_octets, key, .. } = row;
+        let StoreRow { next_text, epoch, log_octets, key, .. } = row;
         let key = key.map(|KeyId(id)| id);
-        Self { domains, mailboxes, messages, octets, text_octets, next_id, commits, epoch, log_octets, key }
+        Self {
+            domains,
+            mailboxes,
+            messages,
+            octets,
+            text_octets,
+            next_id,
+            next_text,
+            commits,
+            epoch,
+            log_octets,
+            key,
+        }
     }
 }
 
 impl From<StoredTotals> for StoreRow {
     fn from(stored: StoredTotals) -> Self {
         let StoredTotals { domains, mailboxes, messages, octets, text_octets, next_id, commits, .. } = stored;
-        let StoredTotals { epoch, log_octets, key, .. } = stored;
+        let StoredTotals { next_text, epoch, log_octets, key, .. } = stored;
         let key = key.map(KeyId);
-        Self { domains, mailboxes, messages, octets, text_octets, next_id, commits, epoch, log_octets, key }
+        Self {
+            domains,
+            mailboxes,
+            messages,
+            octets,
+            text_octets,
+            next_id,
+            next_text,
+            commits,
+            epoch,
+            log_octets,
+            key,
+        }
     }
 }
 
-/// For the fuzzer: any octets as a row of every type. What decodes is what encodes to the same octets.
+/// What decodes is what encodes to the same octets.
+#[cfg(any(test, fuzzing))]
+fn hold<R: Row>(octets: &[u8]) {
+    if let Ok(row) = R::from_row(octets) {
+        assert_eq!(row.to_row(), octets);
+    }
+}
+
+/// For the fuzzer: any octets as a row of every type.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz_rows(octets: &[u8]) {
-    fn hold<R: Row>(octets: &[u8]) {
-        if let Ok(row) = R::from_row(octets) {
-            assert_eq!(row.to_row(), octets);
-        }
-    }
-    hold::<DomainRow>(octets);
-    hold::<MailboxRow>(octets);
-    hold::<Counts>(octets);
-    hold::<QuotaRow>(octets);
-    hold::<MessageRow>(octets);
-    hold::<TextRow>(octets);
-    hold::<CertificateRow>(octets);
-    hold::<StoreRow>(octets);
+    hold_all(octets);
     if let (Ok(head), Ok(row)) = (MessageHead::from_row(octets), MessageRow::from_row(octets)) {
         assert_eq!((head.octets, head.tag, head.received), (row.octets, row.tag, row.received));
-        assert_eq!(head.surrogate_octets, row.surrogate_octets);
+        assert_eq!((head.surrogate_octets, head.foreign_id), (row.surrogate_octets, row.foreign_id));
     }
 }
 
@@ -401,7 +485,7 @@ mod tests {
     use super::*;
 
     fn text() -> TextRow {
-        TextRow { at: 1 << 40, wire_octets: 7, references: 3 }
+        TextRow { hash: [7; 32], at: 1 << 40, wire_octets: 7, references: 3 }
     }
 
     #[test]
@@ -412,13 +496,20 @@ mod tests {
             tag: 5,
             received: UnixTime(1),
             surrogate_octets: Some(8),
-            text: [7; 32],
+            foreign_id: Some("a7".into()),
+            text: TextId(7),
             prefix: b"Return-Path: <>\r\n".to_vec(),
         };
         let row = message.to_row();
         assert_eq!(
             MessageHead::from_row(&row),
-            Ok(MessageHead { octets: 9, tag: 5, received: UnixTime(1), surrogate_octets: Some(8) })
+            Ok(MessageHead {
+                octets: 9,
+                tag: 5,
+                received: UnixTime(1),
+                surrogate_octets: Some(8),
+                foreign_id: Some("a7".into())
+            })
         );
         assert_eq!(MessageRow::from_row(&row), Ok(message));
     }
@@ -452,7 +543,8 @@ mod tests {
             tag: 5,
             received: UnixTime(1),
             surrogate_octets: None,
-            text: [7; 32],
+            foreign_id: None,
+            text: TextId(7),
             prefix: vec![1],
         }
         .to_row();
@@ -469,7 +561,8 @@ mod tests {
             tag: 5,
             received: UnixTime(1),
             surrogate_octets: None,
-            text: [7; 32],
+            foreign_id: None,
+            text: TextId(7),
             prefix: vec![1; 20],
         }
         .to_row();

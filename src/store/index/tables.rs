@@ -8,20 +8,26 @@
 //! | counts | id of a mailbox or domain | `Counts` |
 //! | quotas | account | `QuotaRow` |
 //! | messages | id of a mailbox, sequence | `MessageRow` |
-//! | texts | blake3 of the wire form | `TextRow` |
+//! | foreign ids | id of a mailbox, unique id | sequence of the message that brought it |
+//! | texts | id of the text | `TextRow` |
 //! | free | offset in the file | length of the free run that begins there |
 //! | blob extents | extent number | – |
 //! | certificate | – | `CertificateRow`: our own, until one is configured |
 //! | store | – | `StoreRow` |
+//! | deleted | day, id of a mailbox, sequence | `DeletedRow` |
+//! | removed mailboxes | day, id | `RemovedMailboxRow` |
+//! | removed domains | day, id | `RemovedDomainRow` |
+//! | deleted counts | day | `DeletedCounts` |
 //!
 //! A [`Table`] notes each row that it puts or removes: with that the log makes the transaction durable. The order of a
 //! table's changes is kept; between tables it does not matter.
 
 use super::contained::{self, Leaky};
 use super::rows::{
-    CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
+    CertificateRow, Counts, DeletedCounts, DeletedRow, DomainRow, MailboxRow, MessageRow, QuotaRow,
+    RemovedDomainRow, RemovedMailboxRow, Row, StoreRow, TextRow,
 };
-use super::types::{MailboxId, OwnerId};
+use super::types::{Day, MailboxId, OwnerId, TextId};
 use super::{Fault, Snapshot};
 use crate::store::file::format::Extent;
 use crate::store::file::record::{self, Change};
@@ -145,7 +151,7 @@ fn is_text(row: &[u8]) -> bool {
     std::str::from_utf8(row).is_ok()
 }
 
-fn is_length(row: &[u8]) -> bool {
+fn is_number(row: &[u8]) -> bool {
     row.len() == size_of::<u64>()
 }
 
@@ -273,11 +279,18 @@ tables! {
     3 Content counts COUNTS "counts": OwnerId => &'static [u8], Counts::is_row;
     4 Content quotas QUOTAS "quotas": &'static str => &'static [u8], QuotaRow::is_row;
     5 Content messages MESSAGES "messages": (MailboxId, u64) => &'static [u8], MessageRow::is_row;
-    6 Places texts TEXTS "texts": [u8; 32] => &'static [u8], TextRow::is_row;
-    7 Places free FREE "free": u64 => u64, is_length;
+    6 Places texts TEXTS "texts": TextId => &'static [u8], TextRow::is_row;
+    7 Places free FREE "free": u64 => u64, is_number;
     8 Places blob_extents BLOB_EXTENTS "blob extents": Extent => (), <[u8]>::is_empty;
     9 Content certificate CERTIFICATE "certificate": () => &'static [u8], CertificateRow::is_row;
     10 State store STORE "store": () => &'static [u8], StoreRow::is_row;
+    11 Content deleted DELETED "deleted": (Day, MailboxId, u64) => &'static [u8], DeletedRow::is_row;
+    12 Content removed_mailboxes REMOVED_MAILBOXES "removed mailboxes":
+        (Day, MailboxId) => &'static [u8], RemovedMailboxRow::is_row;
+    13 Content removed_domains REMOVED_DOMAINS "removed domains":
+        (Day, OwnerId) => &'static [u8], RemovedDomainRow::is_row;
+    14 Content deleted_counts DELETED_COUNTS "deleted counts": Day => &'static [u8], DeletedCounts::is_row;
+    15 Content foreign_ids FOREIGN_IDS "foreign ids": (MailboxId, &'static str) => u64, is_number;
 }
 
 /// Makes the tables that a file of an older program lacks.

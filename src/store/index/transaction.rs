@@ -2,7 +2,6 @@
 //!
 //! Counts are part of the transaction of what they count: there is no moment, and no crash, after which they differ.
 
-use super::Fault;
 use super::contained;
 use super::rows::{
     CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
@@ -10,7 +9,8 @@ use super::rows::{
 use super::tables::{
     CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, MESSAGES, QUOTAS, SETTINGS, STORE, TEXTS, Tables,
 };
-use super::types::{MailboxId, OwnerId};
+use super::types::{MailboxId, OwnerId, TextId};
+use super::{Fault, RecentTexts};
 use crate::address::{Address, Domain, LocalPart};
 use crate::store::file::container::Container;
 use crate::store::file::log_zone::Epoch;
@@ -37,7 +37,7 @@ pub trait Read {
     fn counts(&self, id: impl Into<OwnerId>) -> Result<Counts, Fault>;
     fn quota(&self, account: &str) -> Result<Option<QuotaRow>, Fault>;
     fn message(&self, mailbox: MailboxId, sequence: u64) -> Result<Option<MessageRow>, Fault>;
-    fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault>;
+    fn text(&self, id: TextId) -> Result<Option<TextRow>, Fault>;
     fn certificate(&self) -> Result<Option<CertificateRow>, Fault>;
     fn totals(&self) -> Result<StoreRow, Fault>;
 }
@@ -159,9 +159,9 @@ impl Read for Snapshot {
         })
     }
 
-    fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault> {
+    fn text(&self, id: TextId) -> Result<Option<TextRow>, Fault> {
         contained::read(|| {
-            Ok(self.table(TEXTS)?.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?)
+            Ok(self.table(TEXTS)?.get(id)?.map(|row| TextRow::from_row(row.value())).transpose()?)
         })
     }
 
@@ -185,6 +185,7 @@ impl Read for Snapshot {
 pub struct Tx<'a, 'txn> {
     pub tables: Tables<'txn>,
     pub space: &'a mut Space,
+    pub recent: &'a mut RecentTexts,
     pub container: &'a Container,
     /// Whether the reserve of the container is whole: without it no mail is accepted.
     pub reserve_is_whole: bool,
@@ -206,6 +207,7 @@ impl<'a, 'txn> Tx<'a, 'txn> {
     pub fn begin(
         tables: Tables<'txn>,
         space: &'a mut Space,
+        recent: &'a mut RecentTexts,
         container: &'a Container,
         reserve_is_whole: bool,
     ) -> Result<Self, Fault> {
@@ -216,6 +218,7 @@ impl<'a, 'txn> Tx<'a, 'txn> {
         Ok(Self {
             tables,
             space,
+            recent,
             container,
             reserve_is_whole,
             revoked: Vec::new(),
@@ -234,6 +237,16 @@ impl<'a, 'txn> Tx<'a, 'txn> {
         self.totals.next_id = id.next().ok_or_else(|| Fault::damaged("no id is left"))?;
         if self.changed_counts.contains_key(&id) || self.tables.counts.get(id)?.is_some() {
             return Err(Fault::damaged("an id is to be given out a second time"));
+        }
+        Ok(id)
+    }
+
+    /// An id that no text has had.
+    pub fn new_text_id(&mut self) -> Result<TextId, Fault> {
+        let id = self.totals.next_text;
+        self.totals.next_text = id.next().ok_or_else(|| Fault::damaged("no id of a text is left"))?;
+        if self.tables.texts.get(id)?.is_some() {
+            return Err(Fault::damaged("the id of a text is to be given out a second time"));
         }
         Ok(id)
     }
@@ -290,8 +303,11 @@ impl<'a, 'txn> Tx<'a, 'txn> {
                 None => self.tables.free.remove(at)?,
             };
         }
-        for extent in self.space.changed_extents() {
-            self.tables.blob_extents.insert(extent, ())?;
+        for (extent, is_blobs) in self.space.changed_extents() {
+            match is_blobs {
+                true => self.tables.blob_extents.insert(extent, ())?,
+                false => self.tables.blob_extents.remove(extent)?,
+            };
         }
         let mut changes = std::mem::take(&mut self.logged_texts);
         changes.append(&mut self.tables.changes());
@@ -380,8 +396,8 @@ impl Read for Tx<'_, '_> {
         Ok(row.map(|row| MessageRow::from_row(row.value())).transpose()?)
     }
 
-    fn text(&self, name: &[u8; 32]) -> Result<Option<TextRow>, Fault> {
-        Ok(self.tables.texts.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?)
+    fn text(&self, id: TextId) -> Result<Option<TextRow>, Fault> {
+        Ok(self.tables.texts.get(id)?.map(|row| TextRow::from_row(row.value())).transpose()?)
     }
 
     fn certificate(&self) -> Result<Option<CertificateRow>, Fault> {

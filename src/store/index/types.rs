@@ -19,9 +19,28 @@ pub struct DomainId(pub OwnerId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct MailboxId(pub OwnerId);
 
+/// A stored text. Given out in sequence, so that new rows lie beside each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct TextId(pub u64);
+
 /// Whole seconds since 1970 in UTC, leap seconds not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct UnixTime(pub u64);
+
+/// A day of UTC, counted from 1970-01-01 as 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Day(pub u32);
+
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
+impl Day {
+    /// After all others.
+    pub const LAST: Self = Self(u32::MAX);
+
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
 
 impl OwnerId {
     /// The one after it.
@@ -43,9 +62,32 @@ impl From<MailboxId> for OwnerId {
 }
 
 impl UnixTime {
+    /// The day that it lies in; after some millions of years the last one.
+    pub fn day(self) -> Day {
+        Day(u32::try_from(self.0 / DAY_SECONDS).unwrap_or(u32::MAX))
+    }
+
+    /// So many days before.
+    pub fn less_days(self, days: u32) -> Self {
+        Self(self.0.saturating_sub(u64::from(days) * DAY_SECONDS))
+    }
+
     /// By the clock of this machine; 1970 where it stands before.
     pub fn now() -> Self {
         Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    }
+}
+
+impl TextId {
+    /// The one after it.
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+}
+
+impl fmt::Display for TextId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -103,5 +145,7 @@ macro_rules! keys {
 keys! {
     OwnerId is u32, from OwnerId, to |id: OwnerId| id.0;
     MailboxId is u32, from |id| MailboxId(OwnerId(id)), to |id: MailboxId| id.0.0;
+    Day is u32, from Day, to |day: Day| day.0;
+    TextId is u64, from TextId, to |id: TextId| id.0;
     Extent is u32, from Extent, to |extent: Extent| extent.0;
 }

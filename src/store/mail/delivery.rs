@@ -5,7 +5,7 @@ use super::quota;
 use crate::address::Address;
 use crate::store::file::record;
 use crate::store::index::rows::{DomainRow, MailboxRow, MessageRow, Row, TextRow};
-use crate::store::index::types::{DomainId, MailboxId, OwnerId, UnixTime};
+use crate::store::index::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, miscounted};
 use crate::verdict;
 use crate::wire::surrogate;
@@ -34,14 +34,14 @@ pub struct Letter {
 }
 
 /// Where messages are: ids, and the account whose quota it counts against.
-struct Place {
-    domain: DomainId,
-    mailbox: MailboxId,
+pub(super) struct Place {
+    pub domain: DomainId,
+    pub mailbox: MailboxId,
     quota: Option<String>,
 }
 
 impl Place {
-    fn new(domain: &DomainRow, mailbox: MailboxRow) -> Self {
+    pub fn new(domain: &DomainRow, mailbox: MailboxRow) -> Self {
         Self { domain: domain.id, mailbox: mailbox.id, quota: mailbox.quota }
     }
 }
@@ -77,14 +77,26 @@ impl Tx<'_, '_> {
             places.push(self.place_for(text, letter, &mut taken)?);
         }
         let references = places.iter().filter(|place| place.is_ok()).count() as u64;
-        if references > 0 && !self.store_text(text, references)? {
-            return Ok(places.into_iter().map(|p| p.err().unwrap_or(verdict::Delivery::DiskFull)).collect());
+        if references == 0 {
+            return Ok(places.into_iter().filter_map(Result::err).collect());
         }
+        let Some(id) = self.store_text(text, references)? else {
+            return Ok(places.into_iter().map(|p| p.err().unwrap_or(verdict::Delivery::DiskFull)).collect());
+        };
         let mut verdicts = Vec::with_capacity(letters.len());
         for (letter, place) in letters.iter().zip(places) {
             verdicts.push(match place {
                 Ok(place) => {
-                    self.add_message(&place, text, letter, now)?;
+                    let row = MessageRow {
+                        octets: letter.octets_with(text),
+                        tag: letter.tag,
+                        received: now,
+                        surrogate_octets: letter.surrogate_octets_with(text),
+                        foreign_id: None,
+                        text: id,
+                        prefix: letter.prefix.clone(),
+                    };
+                    self.add_message(&place, &row)?;
                     verdict::Delivery::Stored
                 }
                 Err(verdict) => verdict,
@@ -140,35 +152,31 @@ impl Tx<'_, '_> {
         Ok(Ok(Place::new(&domain, mailbox)))
     }
 
-    fn add_message(
-        &mut self,
-        place: &Place,
-        text: &Incoming,
-        letter: &Letter,
-        now: UnixTime,
-    ) -> Result<(), Fault> {
-        let counts = self.counts_mut(place.mailbox)?;
+    /// The number of the mailbox's next message.
+    pub(super) fn next_sequence(&mut self, mailbox: MailboxId) -> Result<u64, Fault> {
+        let counts = self.counts_mut(mailbox)?;
         let sequence = counts.next_sequence;
         counts.next_sequence = sequence.checked_add(1).ok_or_else(miscounted)?;
-        let row = MessageRow {
-            octets: letter.octets_with(text),
-            tag: letter.tag,
-            received: now,
-            surrogate_octets: letter.surrogate_octets_with(text),
-            text: *text.hash.as_bytes(),
-            prefix: letter.prefix.clone(),
-        };
-        self.change_counts(place, |count| count.checked_add(1), &row, u64::checked_add)?;
+        Ok(sequence)
+    }
+
+    /// Adds a message whose text is stored, and returns its number.
+    pub(super) fn add_message(&mut self, place: &Place, row: &MessageRow) -> Result<u64, Fault> {
+        let sequence = self.next_sequence(place.mailbox)?;
+        self.change_counts(place, |count| count.checked_add(1), row, u64::checked_add)?;
         let replaced = self.tables.messages.insert((place.mailbox, sequence), &row.to_row()[..])?;
         if replaced.is_some() {
             return Err(Fault::damaged("a message's number is to be given out a second time"));
         }
-        Ok(())
+        if let Some(id) = row.foreign_id.as_deref() {
+            self.tables.foreign_ids.insert((place.mailbox, id), sequence)?;
+        }
+        Ok(sequence)
     }
 
     /// Counts a message and its octets up or down for mailbox, domain, account and store. A count that cannot be right
     /// stops the change: what it should be is for `pop3svc check --repair` to find out.
-    fn change_counts(
+    pub(super) fn change_counts(
         &mut self,
         place: &Place,
         messages: impl Fn(u64) -> Option<u64>,
@@ -193,47 +201,60 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
-    /// Stores the text, or, where it is stored already, counts the new references; false where the disk is full.
+    /// Stores the text, or, where it was stored lately, counts the new references; none where the disk is full.
     ///
     /// A sender must not learn from the time of our answer whether somebody has got exactly this text before. So a text that
     /// is stored already is written, logged and synced once more, over itself; and each is read back once.
-    fn store_text(&mut self, text: &Incoming, references: u64) -> Result<bool, Fault> {
+    pub fn store_text(&mut self, text: &Incoming, references: u64) -> Result<Option<TextId>, Fault> {
         if !self.reserve_is_whole {
             self.room_was_missing = true;
-            return Ok(false);
+            return Ok(None);
         }
-        let name = *text.hash.as_bytes();
-        let known = self.text(&name)?;
-        let row = match known {
-            Some(known) if self.holds(&known, &text.wire) => {
+        let hash = *text.hash.as_bytes();
+        let (id, row) = match self.stored_lately(&hash)? {
+            Some((id, known)) if self.holds(&known, &text.wire) => {
                 if !self.write_text_at(known.at, &text.wire)? {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 let references = known.references.checked_add(references).ok_or_else(miscounted)?;
-                TextRow { references, ..known }
+                (id, TextRow { references, ..known })
             }
-            _ => {
-                // Where a text of this name lies there but is not whole any more, this one takes its place, and the
+            known => {
+                // Where a text of this hash lies there but is not whole any more, this one takes its place, and the
                 // messages that shared it are mended.
-                let Some(at) = self.write_text(&text.wire)? else { return Ok(false) };
+                let Some(at) = self.write_text(&text.wire)? else { return Ok(None) };
                 let wire_octets = text.wire.len();
                 let mut references = references;
-                if let Some(known) = known {
-                    log::error!("the stored text {} was damaged; a new copy of it replaces it", text.hash);
-                    self.space.retire(known.at, known.wire_octets);
-                    self.count_text_octets(|sum| sum.checked_sub(known.wire_octets))?;
-                    references = known.references.checked_add(references).ok_or_else(miscounted)?;
-                }
+                let id = match known {
+                    Some((id, known)) => {
+                        log::error!(
+                            "the stored text {} was damaged; a new copy of it replaces it",
+                            text.hash
+                        );
+                        self.space.retire(known.at, known.wire_octets);
+                        self.count_text_octets(|sum| sum.checked_sub(known.wire_octets))?;
+                        references = known.references.checked_add(references).ok_or_else(miscounted)?;
+                        id
+                    }
+                    None => self.new_text_id()?,
+                };
                 self.count_text_octets(|sum| sum.checked_add(wire_octets))?;
-                let row = TextRow { at, wire_octets, references };
+                let row = TextRow { hash, at, wire_octets, references };
                 if !self.holds(&row, &text.wire) {
                     return Err(Fault::Io("a text does not read back as it was written".to_owned()));
                 }
-                row
+                (id, row)
             }
         };
-        self.tables.texts.insert(name, &row.to_row()[..])?;
-        Ok(true)
+        self.tables.texts.insert(id, &row.to_row()[..])?;
+        self.recent.note(&hash, id);
+        Ok(Some(id))
+    }
+
+    /// The text with this hash, if it is one of the latest and still there.
+    fn stored_lately(&self, hash: &[u8; 32]) -> Result<Option<(TextId, TextRow)>, Fault> {
+        let Some(id) = self.recent.find(hash) else { return Ok(None) };
+        Ok(self.text(id)?.filter(|row| row.hash == *hash).map(|row| (id, row)))
     }
 
     fn count_text_octets(&mut self, change: impl Fn(u64) -> Option<u64>) -> Result<(), Fault> {
@@ -306,13 +327,15 @@ impl Tx<'_, '_> {
         compared.is_ok()
     }
 
-    /// Deletes messages of a mailbox. False, and nothing is deleted, where the mailbox has been deleted or locked
-    /// meanwhile: a session that was ended by that deletes nothing.
+    /// Deletes messages of a mailbox: at a time from when on they are kept for a while, if the setting `undelete` says so, or,
+    /// without a time, for good. False, and nothing is deleted, where the mailbox has been deleted or locked meanwhile:
+    /// a session that was ended by that deletes nothing.
     pub fn delete_messages(
         &mut self,
         address: &Address,
         mailbox: MailboxId,
         sequences: &[u64],
+        deleted: Option<UnixTime>,
     ) -> Result<bool, Fault> {
         let (Some(domain), Some(row)) = (self.domain(&address.domain)?, self.mailbox(address)?) else {
             return Ok(false);
@@ -321,8 +344,16 @@ impl Tx<'_, '_> {
             return Ok(false);
         }
         let place = Place::new(&domain, row);
+        let kept = if self.keeps_deleted()? { deleted } else { None };
+        let (mut messages, mut octets) = (0, 0u64);
         for sequence in sequences {
-            self.delete_message(&place, *sequence)?;
+            if let Some(message) = self.delete_message(&place, *sequence, kept)? {
+                messages += 1;
+                octets = octets.saturating_add(message);
+            }
+        }
+        if let Some(deleted) = kept {
+            self.count_deleted(deleted.day(), u64::checked_add, messages, octets)?;
         }
         Ok(true)
     }
@@ -344,30 +375,55 @@ impl Tx<'_, '_> {
                 return Ok(());
             }
             for sequence in sequences {
-                self.delete_message(&place, sequence)?;
+                self.delete_message(&place, sequence, None)?;
             }
         }
     }
 
-    /// Deletes a message; one that is gone already is no fault.
-    fn delete_message(&mut self, place: &Place, sequence: u64) -> Result<(), Fault> {
+    /// Deletes a message; returns its octets, or none where it is gone already, which is no fault.
+    fn delete_message(
+        &mut self,
+        place: &Place,
+        sequence: u64,
+        kept: Option<UnixTime>,
+    ) -> Result<Option<u64>, Fault> {
         let removed = self.tables.messages.remove((place.mailbox, sequence))?;
-        let Some(row) = removed.map(|row| MessageRow::from_row(row.value())).transpose()? else {
-            return Ok(());
-        };
+        let Some(removed) = removed.map(|row| row.value().to_vec()) else { return Ok(None) };
+        let row = MessageRow::from_row(&removed)?;
         self.change_counts(place, |count| count.checked_sub(1), &row, u64::checked_sub)?;
-        self.drop_reference(&row.text)
+        match kept {
+            Some(deleted) => self.keep_message(place.mailbox, sequence, &removed, deleted)?,
+            None => {
+                self.forget_foreign_id(place.mailbox, sequence, &row)?;
+                self.drop_reference(row.text)?;
+            }
+        }
+        Ok(Some(row.octets))
     }
 
-    fn drop_reference(&mut self, name: &[u8; 32]) -> Result<(), Fault> {
-        let Some(row) = self.text(name)? else {
+    /// The id that a message brought from elsewhere is nobody's any more.
+    pub(super) fn forget_foreign_id(
+        &mut self,
+        mailbox: MailboxId,
+        sequence: u64,
+        row: &MessageRow,
+    ) -> Result<(), Fault> {
+        let Some(id) = row.foreign_id.as_deref() else { return Ok(()) };
+        if self.tables.foreign_ids.get((mailbox, id))?.is_some_and(|holder| holder.value() == sequence) {
+            self.tables.foreign_ids.remove((mailbox, id))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_reference(&mut self, id: TextId) -> Result<(), Fault> {
+        let Some(row) = self.text(id)? else {
             return Err(Fault::damaged("a message's text has no row"));
         };
         if row.references > 1 {
             let row = TextRow { references: row.references - 1, ..row };
-            self.tables.texts.insert(name, &row.to_row()[..])?;
+            self.tables.texts.insert(id, &row.to_row()[..])?;
         } else {
-            self.tables.texts.remove(name)?;
+            self.tables.texts.remove(id)?;
             self.space.retire(row.at, row.wire_octets);
             self.count_text_octets(|sum| sum.checked_sub(row.wire_octets))?;
         }

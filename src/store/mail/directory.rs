@@ -55,6 +55,7 @@ impl Tx<'_, '_> {
             created: now,
             credential,
             quota: None,
+            last_login: None,
         };
         self.put_mailbox(address, &row)?;
         *self.counts_mut(row.id)? = Counts { next_sequence: 1, ..Counts::default() };
@@ -63,18 +64,36 @@ impl Tx<'_, '_> {
         Ok(Ok(()))
     }
 
-    /// Removes the domain, its mailboxes and their mail; sessions on them end.
-    pub fn remove_domain(&mut self, domain: &Domain) -> Result<Result<Removed, Refused>, Fault> {
+    /// Notes when somebody logged in, unless the mailbox is another one by now.
+    pub fn note_login(&mut self, address: &Address, id: MailboxId, now: UnixTime) -> Result<(), Fault> {
+        match self.mailbox(address)? {
+            Some(row) if row.id == id => {
+                self.put_mailbox(address, &MailboxRow { last_login: Some(now), ..row })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the domain, its mailboxes and their mail; sessions on them end. As with [`Tx::remove_mailbox`], it may come
+    /// back.
+    pub fn remove_domain(
+        &mut self,
+        domain: &Domain,
+        now: UnixTime,
+    ) -> Result<Result<Removed, Refused>, Fault> {
         let Some(row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
         let mut removed = Removed::default();
         for (local, _) in self.mailboxes(domain)? {
             let address = Address { local, domain: domain.clone() };
-            if let Ok(one) = self.remove_mailbox(&address)? {
+            if let Ok(one) = self.remove_mailbox_with(&address, Some(row.id), now)? {
                 removed.mailboxes += one.mailboxes;
                 // A damaged count is no reason to keep a domain; deleting its messages says where it is wrong.
                 removed.messages = removed.messages.saturating_add(one.messages);
                 removed.octets = removed.octets.saturating_add(one.octets);
             }
+        }
+        if self.keeps_deleted()? {
+            self.keep_domain(domain, &row, now)?;
         }
         self.tables.domains.remove(domain.as_str())?;
         self.forget_counts(row.id)?;
@@ -83,24 +102,42 @@ impl Tx<'_, '_> {
         Ok(Ok(removed))
     }
 
-    /// Removes the mailbox and its mail; a session on it ends. Texts that nobody else has are overwritten, unless the setting
-    /// `erase` says otherwise, when the removal is durable and nobody reads them any more.
-    pub fn remove_mailbox(&mut self, address: &Address) -> Result<Result<Removed, Refused>, Fault> {
+    /// Removes the mailbox and its mail; a session on it ends. With the setting `undelete` it can come back for a while.
+    /// When it goes for good, texts that nobody else has are overwritten, unless the setting `erase` says otherwise, once
+    /// that is durable and nobody reads them any more.
+    pub fn remove_mailbox(
+        &mut self,
+        address: &Address,
+        now: UnixTime,
+    ) -> Result<Result<Removed, Refused>, Fault> {
+        self.remove_mailbox_with(address, None, now)
+    }
+
+    /// `with` is its domain, if that is removed too.
+    fn remove_mailbox_with(
+        &mut self,
+        address: &Address,
+        with: Option<DomainId>,
+        now: UnixTime,
+    ) -> Result<Result<Removed, Refused>, Fault> {
         let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
         let Some(row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
         let counts = self.counts(row.id)?;
-        // A value that cannot be read counts as the default.
-        let erases = self.setting(ERASE_SETTING)?.is_none_or(|value| value != "0");
-        self.space.set_erasing(erases);
-        self.delete_all_messages(&domain, row.clone())?;
-        self.space.set_erasing(false);
-        self.leave_quota(&row, 0)?;
+        if self.keeps_deleted()? {
+            self.keep_mailbox(address, &row, domain.id, with, now)?;
+        } else {
+            let erases = self.erases()?;
+            self.space.set_erasing(erases);
+            self.delete_all_messages(&domain, row.clone())?;
+            self.space.set_erasing(false);
+            self.leave_quota(&row, 0)?;
+            self.forget_counts(row.id)?;
+            let of_domain = self.counts_mut(domain.id)?;
+            of_domain.mailboxes = less_one(of_domain.mailboxes)?;
+            let totals = self.totals_mut();
+            totals.mailboxes = less_one(totals.mailboxes)?;
+        }
         self.tables.mailboxes.remove((address.domain.as_str(), address.local.as_str()))?;
-        self.forget_counts(row.id)?;
-        let of_domain = self.counts_mut(domain.id)?;
-        of_domain.mailboxes = less_one(of_domain.mailboxes)?;
-        let totals = self.totals_mut();
-        totals.mailboxes = less_one(totals.mailboxes)?;
         self.revoked.push(row.id);
         Ok(Ok(Removed { mailboxes: 1, messages: counts.messages, octets: counts.octets }))
     }
@@ -195,6 +232,11 @@ impl Tx<'_, '_> {
     pub fn set_certificate(&mut self, certificate: &CertificateRow) -> Result<(), Fault> {
         self.tables.certificate.insert((), &certificate.to_row()[..])?;
         Ok(())
+    }
+
+    /// Whether the mail of a mailbox that goes for good is overwritten. A value that cannot be read counts as the default.
+    pub(super) fn erases(&self) -> Result<bool, Fault> {
+        Ok(self.setting(ERASE_SETTING)?.is_none_or(|value| value != "0"))
     }
 
     fn put_domain(&mut self, domain: &Domain, row: &DomainRow) -> Result<(), Fault> {

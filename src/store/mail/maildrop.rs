@@ -35,6 +35,7 @@ pub struct Maildrop {
     gives_surrogates: bool,
     /// Messages with this sequence number or a higher one came after the login.
     below: u64,
+    last_login: Option<UnixTime>,
     claim: Claim,
 }
 
@@ -120,6 +121,7 @@ impl Store {
             totals_of_surrogates: Totals { messages: counts.messages, octets: counts.octets_without_utf8 },
             gives_surrogates: false,
             below: counts.next_sequence,
+            last_login: mailbox.last_login,
             claim,
         }))
     }
@@ -152,7 +154,8 @@ impl Maildrop {
                 let head = MessageHead::from_row(row.value())?;
                 let surrogate = head.surrogate_octets.filter(|_| self.gives_surrogates);
                 let octets = surrogate.unwrap_or(head.octets);
-                entries.push(Entry { octets, uid: Uid { seq: key.value().1, tag: head.tag } });
+                let uid = Uid { seq: key.value().1, tag: head.tag };
+                entries.push(Entry { octets, uid, foreign_id: head.foreign_id });
             }
             Ok(entries)
         })
@@ -181,11 +184,11 @@ impl Maildrop {
         let pin = self.store.0.shared.pins.pin();
         let snapshot = self.store.read()?;
         let Some(message) = snapshot.message(self.mailbox, uid.seq)? else { return Ok(None) };
-        let Some(text) = snapshot.text(&message.text)? else {
+        let Some(text) = snapshot.text(message.text)? else {
             return Err(Fault::damaged("a message's text has no row"));
         };
         let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
-        let proof = Proof::new(message.text, text.at);
+        let proof = Proof::new(text.hash, text.at);
         let shared = self.store.0.shared.clone();
         let needs_surrogate = self.gives_surrogates && message.surrogate_octets.is_some();
         Ok(Some(StoredMessage {
@@ -198,11 +201,30 @@ impl Maildrop {
         }))
     }
 
-    /// Deletes messages, all or none. False: none, because the mailbox has been locked or deleted.
+    /// Deletes messages, all or none; with the setting `undelete` they can come back for a while. False: none, because the
+    /// mailbox has been locked or deleted.
     pub fn delete(&self, uids: &[Uid]) -> Pending<bool> {
+        self.delete_at(uids, Some(UnixTime::now()))
+    }
+
+    /// The same for good.
+    pub fn delete_for_good(&self, uids: &[Uid]) -> Pending<bool> {
+        self.delete_at(uids, None)
+    }
+
+    fn delete_at(&self, uids: &[Uid], deleted: Option<UnixTime>) -> Pending<bool> {
         let (address, mailbox) = (self.address.clone(), self.mailbox);
         let sequences: Vec<u64> = uids.iter().map(|uid| uid.seq).collect();
-        self.store.write(move |tx| tx.delete_messages(&address, mailbox, &sequences))
+        self.store.write(move |tx| tx.delete_messages(&address, mailbox, &sequences, deleted))
+    }
+
+    /// Notes the login, if it is the first of its day: so it costs one change a day. Nobody waits for it, and where the
+    /// writer has too much to do it is left for the next login.
+    pub fn note_login(&self, now: UnixTime) {
+        if self.last_login.is_none_or(|last| last.day() < now.day()) {
+            let (address, mailbox) = (self.address.clone(), self.mailbox);
+            self.store.write_unattended(move |tx| tx.note_login(&address, mailbox, now));
+        }
     }
 
     /// Tells when this session has to end because its mailbox was locked or deleted.

@@ -5,12 +5,19 @@
 mod body;
 mod delivery;
 mod directory;
+#[cfg_attr(not(test), expect(dead_code, reason = "the import command comes next"))]
+mod import;
 mod maildrop;
 pub mod quota;
 mod refused;
+mod undelete;
 
 pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
 pub use directory::{LockChange, Removed};
+pub use import::{Import, Imported};
 pub use maildrop::{Maildrop, Revocation, StoredMessage};
 pub use refused::Refused;
+#[cfg(test)]
+pub use undelete::Kept;
+pub use undelete::{Restored, Wanted};

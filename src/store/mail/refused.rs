@@ -13,4 +13,12 @@ pub enum Refused {
     NoSuchAccount,
     /// The mailbox counts against no quota.
     NoQuota,
+    /// A session is open on the mailbox.
+    InUse,
+    /// Nothing that was deleted can come back, or nothing of that time.
+    NothingDeleted,
+    /// The mailbox was deleted, and there is a new one of its name, in which nothing was deleted.
+    MailboxReplaced,
+    /// A deleted mailbox comes back with the ids of its messages.
+    NotAsNew,
 }

@@ -27,6 +27,10 @@ pub enum OpenErrorKind {
     Newer {
         version: u32,
     },
+    /// Made by a program from before the first release.
+    Older {
+        version: u32,
+    },
     Damaged(&'static str),
     /// It was copied while the store was in use, too slowly or in another order than front to back.
     BadCopy(String),
@@ -61,6 +65,7 @@ impl From<ContainerError> for OpenErrorKind {
             ContainerError::Unfinished => OpenErrorKind::Missing,
             ContainerError::NotAStore => OpenErrorKind::NotAStore,
             ContainerError::Newer { version } => OpenErrorKind::Newer { version },
+            ContainerError::Older { version } => OpenErrorKind::Older { version },
             ContainerError::Damaged(what) => OpenErrorKind::Damaged(what),
             ContainerError::Io(e) => OpenErrorKind::Io(e),
         }
@@ -90,6 +95,11 @@ impl fmt::Display for OpenErrorKind {
                 f,
                 "it is of format version {version}, and this program knows versions up to {}: use a newer pop3svc",
                 format::VERSION
+            ),
+            OpenErrorKind::Older { version } => write!(
+                f,
+                "it is of format version {version}, from before the first release, and this program begins with version {}",
+                format::VERSION_FIRST
             ),
             OpenErrorKind::Damaged(what) => write!(f, "it is damaged: {what}; restore it from a backup"),
             OpenErrorKind::BadCopy(what) => write!(

@@ -1,5 +1,6 @@
 //! The handle on an open store.
 
+use super::queue::Extents;
 use super::queue::{Order, Pending};
 use super::window::CopyWindow;
 use super::{Shared, Snapshot};
@@ -48,6 +49,15 @@ impl Store {
         Pending::new(queue, work)
     }
 
+    /// The same for work that nobody waits for, and that may be left undone: it is where the queue has no place.
+    pub fn write_unattended<F>(&self, work: F)
+    where
+        F: FnMut(&mut Tx<'_, '_>) -> Result<(), Fault> + Send + 'static,
+    {
+        let queue = self.0.queue.as_ref().expect("it is there until the store is closed");
+        let _ = queue.try_send(Order::unattended(work));
+    }
+
     /// A view of the index and a pin on the texts, of the moment of a checkpoint: while it is held, redb still uses pages
     /// again that it made since. For what takes long.
     pub(in crate::store) fn read_at_checkpoint(&self) -> Pending<(Pin, Snapshot)> {
@@ -58,6 +68,12 @@ impl Store {
             let pin = shared.pins.pin();
             Ok((pin, shared.snapshot()?))
         })
+    }
+
+    /// Has the writer give up what is free at the end of the file.
+    pub(in crate::store) fn tighten(&self) -> Pending<Extents> {
+        let queue = self.0.queue.clone().expect("it is there until the store is closed");
+        Pending::of_extents(queue)
     }
 
     /// How long a plain copy of the data file may take, and what that costs.

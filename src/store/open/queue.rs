@@ -1,5 +1,6 @@
 //! The queue of the writer: what it may be told, and the answers to come.
 
+use crate::store::file::format::Extent;
 use crate::store::index::{Fault, Tx};
 use smol::channel::Sender;
 use std::pin::Pin;
@@ -22,8 +23,33 @@ pub enum Order {
     Mend,
     /// The time for a checkpoint has come.
     Tick,
+    /// Give up what is free, and call this.
+    Tighten(Box<dyn FnOnce(Result<Extents, Fault>) + Send>),
     /// Make a checkpoint, and call this before anything else is changed.
     Checkpoint(Box<dyn FnOnce(Result<(), Fault>) + Send>),
+}
+
+/// Extents of the file, by what they are used for.
+#[derive(Clone, Copy, Debug)]
+pub struct Extents {
+    /// Those that are kept aside for it too.
+    pub of_index: u64,
+    pub of_texts: u64,
+    /// Free octets between texts.
+    pub free_octets: u64,
+    /// The end of the last that is in use.
+    pub end: Extent,
+}
+
+impl Order {
+    /// A change whose answer nobody awaits.
+    pub fn unattended<F>(work: F) -> Self
+    where
+        F: FnMut(&mut Tx<'_, '_>) -> Result<(), Fault> + Send + 'static,
+    {
+        let (reply, _) = smol::channel::bounded(1);
+        Self::Change(Box::new(Call { work, value: None, reply }))
+    }
 }
 
 /// A job made of a closure.
@@ -89,6 +115,23 @@ impl<T: Send + 'static> Pending<T> {
     /// Waits, blocking the thread.
     pub fn wait(self) -> Result<T, Fault> {
         smol::block_on(self)
+    }
+}
+
+impl Pending<Extents> {
+    /// Has free extents given up.
+    pub fn of_extents(queue: Sender<Order>) -> Self {
+        let sent = Box::pin(async move {
+            let (reply, answer) = smol::channel::bounded(1);
+            let then = move |outcome| {
+                // Whoever asked may have gone away.
+                let _ = reply.try_send(outcome);
+            };
+            queue.send(Order::Tighten(Box::new(then))).await.map_err(|_| Fault::Closed)?;
+            drop(queue);
+            answer.recv().await.unwrap_or(Err(Fault::Closed))
+        });
+        Self { sent }
     }
 }
 

@@ -49,7 +49,7 @@ fn a_damaged_text_is_mended_by_the_next_message_that_has_it() {
     let disk = memory();
     let store = store_with(&[ANN], disk.clone());
     deliver(&store, &[ANN], b"precious");
-    let at = store.read().unwrap().text(text(b"precious").hash.as_bytes()).unwrap().unwrap().at;
+    let at = stored_text(&store, b"precious").unwrap().at;
     disk.write_at(at, b"X").unwrap();
     assert_eq!(store.check(&Progress::default()).unwrap().findings_total, 1);
     deliver(&store, &[ANN], b"precious");
@@ -123,8 +123,10 @@ fn deleting_a_domain_takes_its_mail_and_leaves_the_others() {
     for _ in 0..3 {
         deliver(&store, &[ANN, BOB, "carol@example.net"], b"shared");
     }
-    let removed =
-        store.write(|tx| tx.remove_domain(&"example.com".parse::<Domain>().unwrap())).wait().unwrap();
+    let removed = store
+        .write(|tx| tx.remove_domain(&"example.com".parse::<Domain>().unwrap(), UnixTime(1)))
+        .wait()
+        .unwrap();
     let octets = 6 * (b"Delivered-To: ann@example.com\r\nshared\r\n".len() as u64);
     assert_eq!(removed, Ok(Removed { mailboxes: 2, messages: 6, octets }));
     assert_eq!(deliver(&store, &[ANN], b"x"), [Delivery::NoSuchMailbox]);
@@ -137,7 +139,7 @@ fn a_mailbox_made_anew_shares_no_uid_with_the_old_one() {
     let store = store_with(&[ANN], memory());
     deliver(&store, &[ANN], b"old");
     let old = open_maildrop(&store, ANN).list().unwrap();
-    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap().is_ok());
+    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap().is_ok());
     add_mailbox(&store, ANN);
     assert!(store.write(|tx| tx.deliver(&text(b"new"), &[letter(ANN, 8)], UnixTime(1))).wait().is_ok());
     let new = open_maildrop(&store, ANN).list().unwrap();
@@ -187,13 +189,13 @@ fn a_text_that_is_being_read_is_not_overwritten() {
     let store = store_with(&[ANN], memory());
     deliver(&store, &[ANN], b"held");
     let maildrop = open_maildrop(&store, ANN);
-    let entry = maildrop.list().unwrap()[0];
+    let entry = maildrop.list().unwrap().remove(0);
     let held = maildrop.message(entry.uid).unwrap().unwrap();
-    let at = store.read().unwrap().text(text(b"held").hash.as_bytes()).unwrap().unwrap().at;
+    let at = stored_text(&store, b"held").unwrap().at;
     assert!(maildrop.delete(&[entry.uid]).wait().unwrap());
     let place_of = |content: &'static [u8]| {
         deliver(&store, &[ANN], content);
-        store.read().unwrap().text(text(content).hash.as_bytes()).unwrap().unwrap().at
+        stored_text(&store, content).unwrap().at
     };
     assert_ne!(place_of(b"one"), at);
     drop(held);
@@ -276,7 +278,7 @@ fn the_mail_of_a_deleted_mailbox_is_overwritten_unless_a_setting_says_otherwise(
         deliver(&store, &[ANN], &content);
         deliver(&store, &[BOB], b"kept");
         assert!(is_in_file(&disk, SECRET));
-        assert!(store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap().is_ok());
+        assert!(store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap().is_ok());
         deliver(&store, &[BOB], b"next");
         assert_eq!(is_in_file(&disk, SECRET), stays, "{len} octets, erase {erase:?}");
         assert_eq!(contents(&store, BOB).len(), 2);
@@ -292,11 +294,40 @@ fn what_is_being_read_and_what_another_has_is_not_overwritten() {
     deliver(&store, &[ANN], b"a text of ann's");
     let maildrop = open_maildrop(&store, ANN);
     let held = maildrop.message(maildrop.list().unwrap()[1].uid).unwrap().unwrap();
-    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap().is_ok());
+    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap().is_ok());
     deliver(&store, &[BOB], b"more");
     assert!(is_in_file(&disk, b"a text of both") && is_in_file(&disk, b"a text of ann's"));
     drop(held);
     deliver(&store, &[BOB], b"and more");
     assert!(is_in_file(&disk, b"a text of both") && !is_in_file(&disk, b"a text of ann's"));
+    assert_clean(&store);
+}
+
+#[test]
+fn a_text_that_comes_again_is_stored_once_and_once_more_after_a_start() {
+    let disk = memory();
+    let store = store_with(&[ANN, BOB], disk.clone());
+    let texts = |store: &Store| store.check(&Progress::default()).unwrap().texts;
+    for _ in 0..3 {
+        deliver(&store, &[ANN, BOB], b"again");
+    }
+    assert_eq!((texts(&store), stored_text(&store, b"again").unwrap().references), (1, 6));
+    drop(store);
+    let store = Store::open_on(disk).unwrap();
+    deliver(&store, &[ANN], b"again");
+    deliver(&store, &[BOB], b"again");
+    assert_eq!(texts(&store), 2);
+    let holds = |content: &Vec<u8>| String::from_utf8_lossy(content).contains("again");
+    assert!(contents(&store, ANN).iter().all(holds));
+    assert_clean(&store);
+    for mailbox in [ANN, BOB] {
+        let maildrop = open_maildrop(&store, mailbox);
+        let uids: Vec<_> = maildrop.list().unwrap().iter().map(|entry| entry.uid).collect();
+        assert!(maildrop.delete(&uids).wait().unwrap());
+    }
+    assert_eq!(texts(&store), 0);
+    // It is gone, though it is remembered.
+    deliver(&store, &[ANN], b"again");
+    assert_eq!(texts(&store), 1);
     assert_clean(&store);
 }

@@ -102,14 +102,19 @@ fn what_is_not_a_store_is_named_and_left_alone() {
 }
 
 #[test]
-fn a_newer_version_is_left_to_a_newer_program() {
+fn a_newer_version_is_left_to_a_newer_program_and_one_before_the_first_is_told() {
     let disk = Arc::new(SimulatedDisk::default());
     drop(store_with(&[ANN], disk.clone()));
     for header in [0, 32 << 10] {
-        disk.write_at(header + 16, &2u32.to_le_bytes()).unwrap();
+        disk.write_at(header + 16, &(format::VERSION + 1).to_le_bytes()).unwrap();
     }
-    assert!(matches!(Store::open_on(disk.clone()), Err(OpenErrorKind::Newer { version: 2 })));
-    assert!(matches!(Store::create_on(disk), Err(OpenErrorKind::Newer { version: 2 })));
+    assert!(matches!(Store::open_on(disk.clone()), Err(OpenErrorKind::Newer { version: 3 })));
+    assert!(matches!(Store::create_on(disk.clone()), Err(OpenErrorKind::Newer { version: 3 })));
+    for header in [0, 32 << 10] {
+        disk.write_at(header + 16, &1u32.to_le_bytes()).unwrap();
+    }
+    assert!(matches!(Store::open_on(disk.clone()), Err(OpenErrorKind::Older { version: 1 })));
+    assert!(matches!(Store::create_on(disk), Err(OpenErrorKind::Older { version: 1 })));
 }
 
 #[test]
@@ -249,6 +254,7 @@ fn the_room_of_deleted_mail_goes_back_to_the_file_system() {
     let directory = Directory::new();
     let path = directory.path("winpop.db");
     let store = Store::create(&path).unwrap();
+    keep_deleted(&store, "0");
     add_mailbox(&store, ANN);
     // Each is too short to be given back alone.
     for number in 0..400 {

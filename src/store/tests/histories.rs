@@ -4,16 +4,26 @@
 //! simulated disk meet full disks and faults. A step that is answered with a fault has happened or not, and nothing
 //! in between.
 
-use super::model::{Answer, Model, ModelDomain, ModelMailbox, Step, content_of, prefix_of, removed_with};
+use super::model::{
+    Answer, Model, ModelDomain, ModelMailbox, ModelRemoved, Step, content_of, prefix_of, removed_with,
+};
 use super::workload::body_number;
 use super::*;
 use crate::store::StoredMessage;
+use crate::store::index::rows::{
+    DeletedRow, MailboxRow, MessageRow, RemovedDomainRow, RemovedMailboxRow, Row,
+};
+use crate::store::index::tables::{DELETED, REMOVED_DOMAINS, REMOVED_MAILBOXES};
+use crate::store::open::Snapshot;
+use redb::ReadableTable;
 use std::collections::BTreeMap;
 
 const DOMAINS: [&str; 3] = ["example.com", "example.net", "example.org"];
 const LOCALS: [&str; 3] = ["ann", "bob", "carol"];
 const SESSIONS_MAX: usize = 4;
 const HELD_MAX: usize = 12;
+/// The time between two steps.
+const A_STEP: UnixTime = UnixTime(20_000);
 
 /// What the store has, read from its tables.
 fn dump(store: &Store) -> Result<Model, Fault> {
@@ -23,19 +33,67 @@ fn dump(store: &Store) -> Result<Model, Fault> {
         let mut mailboxes = BTreeMap::new();
         for (local, row) in snapshot.mailboxes(&domain)? {
             let next_sequence = snapshot.counts(row.id)?.next_sequence;
-            let mut messages = BTreeMap::new();
-            for sequence in 0..next_sequence {
-                let Some(message) = snapshot.message(row.id, sequence)? else { continue };
-                let text = snapshot.text(&message.text)?.expect("a message has its text");
-                let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
-                messages.insert(sequence, [&message.prefix[..], &view].concat());
-            }
-            let mailbox = ModelMailbox { identity: 0, locked: row.locked, next_sequence, messages };
+            let messages = messages_of(&snapshot, row.id, next_sequence)?;
+            let deleted = deleted_of(&snapshot, row.id)?;
+            let locked = row.locked;
+            let mailbox = ModelMailbox { identity: 0, locked, next_sequence, messages, deleted };
             mailboxes.insert(local.to_string(), mailbox);
         }
-        model.domains.insert(domain.to_string(), ModelDomain { locked: row.locked, mailboxes });
+        model.domains.insert(domain.to_string(), ModelDomain { identity: 0, locked: row.locked, mailboxes });
     }
-    Ok(model)
+    for row in snapshot.table(REMOVED_MAILBOXES)?.iter()? {
+        let (key, row) = row?;
+        let (id, row) = (key.value().1, RemovedMailboxRow::from_row(row.value())?);
+        let locked = MailboxRow::from_row(&row.mailbox)?.locked;
+        let next_sequence = snapshot.counts(id)?.next_sequence;
+        let messages = messages_of(&snapshot, id, next_sequence)?;
+        let deleted = deleted_of(&snapshot, id)?;
+        model.removed.push(ModelRemoved {
+            at: row.removed,
+            address: format!("{}@{}", row.local, row.domain),
+            with: row.with.map(|_| 0),
+            mailbox: ModelMailbox { identity: 0, locked, next_sequence, messages, deleted },
+        });
+    }
+    for row in snapshot.table(REMOVED_DOMAINS)?.iter()? {
+        let row = RemovedDomainRow::from_row(row?.1.value())?;
+        let locked = DomainRow::from_row(&row.row)?.locked;
+        model.removed_domains.push((row.removed, row.domain, 0, locked));
+    }
+    Ok(model.nameless())
+}
+
+fn messages_of(
+    snapshot: &Snapshot,
+    mailbox: MailboxId,
+    next_sequence: u64,
+) -> Result<BTreeMap<u64, Vec<u8>>, Fault> {
+    let mut messages = BTreeMap::new();
+    for sequence in 0..next_sequence {
+        if let Some(message) = snapshot.message(mailbox, sequence)? {
+            messages.insert(sequence, content_in(snapshot, &message)?);
+        }
+    }
+    Ok(messages)
+}
+
+fn deleted_of(snapshot: &Snapshot, mailbox: MailboxId) -> Result<BTreeMap<u64, (UnixTime, Vec<u8>)>, Fault> {
+    let mut deleted = BTreeMap::new();
+    for row in snapshot.table(DELETED)?.iter()? {
+        let (key, row) = row?;
+        let row = DeletedRow::from_row(row.value())?;
+        if key.value().1 == mailbox {
+            let content = content_in(snapshot, &MessageRow::from_row(&row.message)?)?;
+            deleted.insert(key.value().2, (row.deleted, content));
+        }
+    }
+    Ok(deleted)
+}
+
+fn content_in(snapshot: &Snapshot, message: &MessageRow) -> Result<Vec<u8>, Fault> {
+    let text = snapshot.text(message.text)?.expect("a message has its text");
+    let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
+    Ok([&message.prefix[..], &view].concat())
 }
 
 fn take(store: &Store, step: &Step, ids: &BTreeMap<u64, MailboxId>) -> Result<Answer, Fault> {
@@ -44,11 +102,11 @@ fn take(store: &Store, step: &Step, ids: &BTreeMap<u64, MailboxId>) -> Result<An
     let work = move |tx: &mut Tx<'_, '_>| {
         Ok(match &step {
             Step::AddDomain(domain) => Answer::Done(tx.add_domain(domain, UnixTime(1))?),
-            Step::RemoveDomain(domain) => Answer::Removed(tx.remove_domain(domain)?),
+            Step::RemoveDomain(domain, at) => Answer::Removed(tx.remove_domain(domain, *at)?),
             Step::LockDomain(domain, true) => Answer::Locked(tx.lock_domain(domain)?),
             Step::LockDomain(domain, false) => Answer::Locked(tx.unlock_domain(domain)?),
             Step::AddMailbox(address) => Answer::Done(tx.add_mailbox(address, credential(), UnixTime(1))?),
-            Step::RemoveMailbox(address) => Answer::Removed(tx.remove_mailbox(address)?),
+            Step::RemoveMailbox(address, at) => Answer::Removed(tx.remove_mailbox(address, *at)?),
             Step::LockMailbox(address, true) => Answer::Locked(tx.lock_mailbox(address)?),
             Step::LockMailbox(address, false) => Answer::Locked(tx.unlock_mailbox(address)?),
             Step::Deliver { recipients, text: number, number: tag } => {
@@ -60,8 +118,16 @@ fn take(store: &Store, step: &Step, ids: &BTreeMap<u64, MailboxId>) -> Result<An
                 let letters: Vec<Letter> = recipients.iter().map(letter).collect();
                 Answer::Delivered(tx.deliver(&text(&content_of(*number)), &letters, UnixTime(1))?)
             }
-            Step::Delete { address, identity, sequences } => {
-                Answer::Deleted(tx.delete_messages(address, ids[identity], sequences)?)
+            Step::Delete { address, identity, sequences, at } => {
+                Answer::Deleted(tx.delete_messages(address, ids[identity], sequences, Some(*at))?)
+            }
+            Step::Undelete { address, wanted, as_new } => {
+                Answer::Restored(tx.undelete_mailbox(address, *wanted, *as_new)?)
+            }
+            Step::UndeleteDomain(domain) => Answer::Restored(tx.undelete_domain(domain)?),
+            Step::Purge { before } => {
+                while tx.purge(*before, 3)? == 3 {}
+                Answer::Purged
             }
         })
     };
@@ -99,16 +165,32 @@ impl History {
         let mut anyone = || address(&format!("{}@{}", LOCALS[rng.usize(..3)], DOMAINS[rng.usize(..3)]));
         let (one, recipients) = (anyone(), vec![anyone(), anyone(), anyone()]);
         self.number += 1;
-        match rng.u8(..100) {
+        let now = self.now();
+        match rng.u8(..110) {
             0..8 => Step::AddDomain(domain),
-            8..10 => Step::RemoveDomain(domain),
+            8..10 => Step::RemoveDomain(domain, now),
             10..12 => Step::LockDomain(domain, true),
             12..18 => Step::LockDomain(domain, false),
             18..32 => Step::AddMailbox(one),
-            32..35 => Step::RemoveMailbox(one),
+            32..35 => Step::RemoveMailbox(one, now),
             35..37 => Step::LockMailbox(one, true),
             37..41 => Step::LockMailbox(one, false),
             41..70 => self.deletion(rng).unwrap_or(Step::AddDomain(domain)),
+            100..106 => {
+                let wanted = match rng.u8(..3) {
+                    0 => Wanted::Last,
+                    1 => Wanted::All,
+                    _ => Wanted::Since(UnixTime(now.0.saturating_sub(rng.u64(..3) * A_STEP.0))),
+                };
+                // A session must not have it: see `Store::undelete_mailbox`.
+                let identity = self.model.mailbox(&one).map(|mailbox| mailbox.identity);
+                match self.sessions.iter().any(|session| Ok(session.identity) == identity) {
+                    true => Step::AddDomain(domain),
+                    false => Step::Undelete { address: one, wanted, as_new: rng.bool() },
+                }
+            }
+            106..109 => Step::UndeleteDomain(domain),
+            109 => Step::Purge { before: UnixTime(now.0.saturating_sub(40 * A_STEP.0)).day() },
             _ => {
                 let count = rng.usize(1..=3);
                 let recipients = recipients.into_iter().take(count).collect();
@@ -124,7 +206,13 @@ impl History {
             address: session.maildrop.address().clone(),
             identity: session.identity,
             sequences,
+            at: self.now(),
         })
+    }
+
+    /// A few steps are a day.
+    fn now(&self) -> UnixTime {
+        UnixTime(self.number * A_STEP.0)
     }
 
     /// Takes the step on both sides. The disk works again when the two are compared.
@@ -189,8 +277,11 @@ impl History {
     fn read(&mut self, rng: &mut fastrand::Rng) {
         let Some(session) = self.sessions.get(rng.usize(..SESSIONS_MAX)) else { return };
         let (maildrop, address) = (&session.maildrop, session.maildrop.address().clone());
-        let there = self.model.mailbox(&address).ok().filter(|there| there.identity == session.identity);
-        let there = there.map(|there| there.messages.clone()).unwrap_or_default();
+        // A deleted mailbox that can come back has its messages, for a session that does not know yet that it has ended.
+        let there = self.model.mailbox(&address).ok().cloned();
+        let removed = self.model.removed.iter().map(|removed| removed.mailbox.clone());
+        let there = there.into_iter().chain(removed).find(|there| there.identity == session.identity);
+        let there = there.map(|there| there.messages).unwrap_or_default();
         let listed = maildrop.list().unwrap();
         assert!(listed.iter().all(|entry| session.seen.contains_key(&entry.uid.seq)));
         let still: Vec<u64> = session.seen.keys().copied().filter(|seq| there.contains_key(seq)).collect();

@@ -1,18 +1,22 @@
 //! The store from outside, on a disk in memory.
 
 mod behaviour;
+mod compact;
 mod copies;
 mod crash;
 mod damage;
 mod data_file;
 mod faults;
 mod flips;
+mod golden;
 mod histories;
+mod import;
 mod log;
 mod model;
 mod quota;
 mod recovery;
 mod salvage;
+mod undelete;
 mod workload;
 
 use super::file::container::{self, Container};
@@ -20,8 +24,9 @@ use super::file::disk::{DataFile, Disk};
 use super::file::format;
 use super::file::log_zone;
 use super::file::simulated::SimulatedDisk;
-use super::index::tables::Tables;
-use super::index::types::{DomainId, MailboxId, OwnerId};
+use super::index::rows::{Row, TextRow};
+use super::index::tables::{TEXTS, Tables};
+use super::index::types::{DomainId, MailboxId, OwnerId, TextId};
 use super::mail::quota::Quota;
 use super::open::queue::Pending;
 use super::open::{Trust, open_database};
@@ -31,6 +36,7 @@ use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, Verifier};
 use crate::verdict::{Delivery, Login};
 use crate::wire::Receiver;
+use redb::ReadableTable;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -58,13 +64,19 @@ fn credential() -> Credential {
     Credential { version: 0, verifier: Verifier::of_nobody([0; 16]), sealed: None }
 }
 
-/// A store with the given mailboxes, on a new simulated disk.
+/// A store with the given mailboxes, on a new simulated disk. What is deleted in it is gone.
 fn store_with(mailboxes: &[&str], disk: Arc<SimulatedDisk>) -> Store {
     let store = Store::create_on(disk).unwrap();
+    keep_deleted(&store, "0");
     for mailbox in mailboxes {
         add_mailbox(&store, mailbox);
     }
     store
+}
+
+/// For how many days what is deleted can come back.
+fn keep_deleted(store: &Store, days: &'static str) {
+    store.write(move |tx| tx.set_setting("undelete", Some(days))).wait().unwrap();
 }
 
 fn add_mailbox(store: &Store, mailbox: &str) {
@@ -122,6 +134,14 @@ fn contents(store: &Store, mailbox: &str) -> Vec<Vec<u8>> {
             sent
         })
         .collect()
+}
+
+/// The row of the text with this content, if there is one.
+fn stored_text(store: &Store, content: &[u8]) -> Option<TextRow> {
+    let hash = *text(content).hash.as_bytes();
+    let texts = store.read().unwrap().table(TEXTS).unwrap();
+    let rows = texts.iter().unwrap().map(|row| TextRow::from_row(row.unwrap().1.value()).unwrap());
+    rows.into_iter().find(|row| row.hash == hash)
 }
 
 fn checkpoint(store: &Store) {

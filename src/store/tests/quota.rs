@@ -49,7 +49,7 @@ fn deleting_mail_makes_room_at_once() {
     set_quota(&store, ANN, ANN, Some(100));
     while deliver(&store, &[ANN], b"x") == [Delivery::Stored] {}
     let maildrop = open_maildrop(&store, ANN);
-    let first = maildrop.list().unwrap()[0];
+    let first = maildrop.list().unwrap().remove(0);
     assert!(maildrop.delete(&[first.uid]).wait().unwrap());
     drop(maildrop);
     assert_eq!(deliver(&store, &[ANN], b"x"), [Delivery::Stored]);
@@ -78,9 +78,15 @@ fn deleting_a_mailbox_takes_its_mail_from_the_sum() {
         set_quota(&store, mailbox, BOB, None);
         deliver(&store, &[mailbox], b"some mail");
     }
-    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN))).wait().unwrap().is_ok());
+    assert!(store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap().is_ok());
     assert_eq!(used(&store, BOB), Some(octets_of(&store, BOB)));
-    assert!(store.write(|tx| tx.remove_domain(&"example.com".parse().unwrap())).wait().unwrap().is_ok());
+    assert!(
+        store
+            .write(|tx| tx.remove_domain(&"example.com".parse().unwrap(), UnixTime(1)))
+            .wait()
+            .unwrap()
+            .is_ok()
+    );
     assert_eq!(used(&store, BOB), None);
     assert_clean(&store);
 }

@@ -10,7 +10,7 @@ const BOB: &str = "bob@example.com";
 const OPERATIONS: u64 = 40;
 
 fn place_of(store: &Store, content: &[u8]) -> u64 {
-    store.read().unwrap().text(text(content).hash.as_bytes()).unwrap().unwrap().at
+    stored_text(store, content).unwrap().at
 }
 
 #[test]

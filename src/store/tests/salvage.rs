@@ -22,8 +22,33 @@ fn full(disk: &Arc<SimulatedDisk>) {
         tx.set_certificate(&certificate)
     });
     set.wait().unwrap();
+    let import = Import {
+        text: text(b"of another server"),
+        received: UnixTime(1),
+        unique_id: Some("its-id".to_owned()),
+        repeat: 0,
+        tag: 1,
+    };
+    let import = store.write(move |tx| tx.import(&address(BOB), std::slice::from_ref(&import)));
+    assert_eq!(import.wait().unwrap(), Ok(vec![Imported::Stored]));
     deliver(&store, &[ANN, BOB], b"of both");
     deliver(&store, &[BOB], &[b'x'; 70_000]);
+    leave_deleted(&store);
+}
+
+/// A deleted message, mailbox and domain, all of which can come back.
+fn leave_deleted(store: &Store) {
+    const CAROL: &str = "carol@example.net";
+    keep_deleted(store, "7");
+    add_mailbox(store, CAROL);
+    deliver(store, &[CAROL], b"deleted");
+    deliver(store, &[CAROL], b"in a deleted mailbox");
+    let maildrop = open_maildrop(store, CAROL);
+    assert!(maildrop.delete(&[maildrop.list().unwrap()[0].uid]).wait().unwrap());
+    drop(maildrop);
+    let domain = address(CAROL).domain;
+    store.write(move |tx| tx.remove_domain(&domain, UnixTime(1))).wait().unwrap().unwrap();
+    keep_deleted(store, "0");
 }
 
 fn salvaged(damaged: Arc<SimulatedDisk>) -> (Store, RepairReport) {
@@ -38,9 +63,6 @@ fn a_salvage_takes_over_every_row_that_is_the_same_in_every_copy() {
     full(&disk);
     let content = |store: &Store| {
         let all = tables::every_row(&store.read().unwrap()).unwrap();
-        for table in LIST {
-            assert!(all.iter().any(|(name, ..)| *name == table.name), "{} is empty", table.name);
-        }
         let holds = |name: &str| LIST.iter().find(|table| table.name == name).unwrap().holds;
         all.into_iter().filter(|(name, ..)| holds(name) == Holds::Content).collect::<Vec<_>>()
     };
@@ -63,10 +85,10 @@ fn a_salvage_reads_the_log() {
     // Nothing of this is in the index on the disk.
     let damaged = Arc::new(disk.copy());
     let expected = [ANN, BOB].map(|mailbox| contents(&store, mailbox));
-    assert_eq!(expected.each_ref().map(Vec::len), [2, 2]);
+    assert_eq!(expected.each_ref().map(Vec::len), [2, 3]);
     let before = damaged.octets();
     let report = Store::check_damaged_on(damaged.clone()).unwrap();
-    assert_eq!((report.mailboxes, report.messages), (3, 4));
+    assert_eq!((report.mailboxes, report.messages), (3, 6));
     assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
     let (store, report) = salvaged(damaged.clone());
     assert!(damaged.octets() == before, "the damaged file was changed");

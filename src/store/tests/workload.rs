@@ -1,6 +1,9 @@
 //! Deliveries and deletions of every kind on a recording disk, and what was acknowledged when.
 
 use super::*;
+use crate::store::index::rows::{DeletedRow, MessageRow, Row};
+use crate::store::index::tables::DELETED;
+use redb::ReadableTable;
 use std::collections::BTreeSet;
 
 pub const MAILBOXES: [&str; 5] =
@@ -17,6 +20,7 @@ enum Change {
     Stored { mailboxes: Vec<usize>, body: u64 },
     Deleted { mailbox: usize, bodies: Vec<u64> },
     DomainRemoved { domain: &'static str },
+    Restored { mailbox: usize, bodies: Vec<u64> },
 }
 
 pub struct Workload {
@@ -37,6 +41,7 @@ impl Workload {
     pub fn begin() -> Self {
         let disk = Arc::new(SimulatedDisk::recording());
         let store = store_with(&MAILBOXES, disk.clone());
+        keep_deleted(&store, "7");
         // Two mailboxes count against one account, so that the cuts meet its sum too.
         MAILBOXES[..2].iter().for_each(|mailbox| drop(set_quota(&store, mailbox, MAILBOXES[0], None)));
         let store = Some(store);
@@ -56,7 +61,8 @@ impl Workload {
         match rng.u8(..100) {
             _ if self.steps.is_multiple_of(40) => self.empty_and_open_anew(),
             0..62 => self.deliver_and_delete(rng, None),
-            62..89 => self.deliver_and_delete(rng, Some(mailbox)),
+            62..84 => self.deliver_and_delete(rng, Some(mailbox)),
+            84..89 => self.undelete(mailbox),
             89..92 => self.remove_domain(["example.com", "example.net", "example.org"][rng.usize(..3)]),
             92..97 => self.empty(),
             _ => self.open_anew(),
@@ -136,11 +142,38 @@ impl Workload {
                 self.note(change, done);
             }
         }
+        let purged = self.store().write(|tx| {
+            while tx.purge(Day::LAST, 100)? == 100 {}
+            Ok(())
+        });
+        self.faults += usize::from(purged.wait().is_err());
+    }
+
+    /// Brings back what was deleted in a mailbox.
+    fn undelete(&mut self, mailbox: usize) {
+        let name = address(MAILBOXES[mailbox]);
+        let Ok(bodies) = self.deleted_in(&name) else { return };
+        let restored = self.store().write(move |tx| tx.undelete_mailbox(&name, Wanted::All, false)).wait();
+        self.note(Change::Restored { mailbox, bodies }, restored.is_ok());
+    }
+
+    fn deleted_in(&self, mailbox: &Address) -> Result<Vec<u64>, Fault> {
+        let snapshot = self.store().read()?;
+        let Some(row) = snapshot.mailbox(mailbox)? else { return Ok(vec![]) };
+        let mut bodies = Vec::new();
+        for deleted in snapshot.table(DELETED)?.iter()? {
+            let (key, deleted) = deleted?;
+            if key.value().1 == row.id {
+                let message = MessageRow::from_row(&DeletedRow::from_row(deleted.value())?.message)?;
+                bodies.push(body_number(&message.prefix));
+            }
+        }
+        Ok(bodies)
     }
 
     fn remove_domain(&mut self, domain: &'static str) {
         let name: Domain = domain.parse().unwrap();
-        let removed = self.store().write(move |tx| tx.remove_domain(&name)).wait();
+        let removed = self.store().write(move |tx| tx.remove_domain(&name, UnixTime(1))).wait();
         self.note(Change::DomainRemoved { domain }, removed.is_ok());
         let made_again = self.store().write(move |tx| {
             for mailbox in MAILBOXES.map(address) {
@@ -173,6 +206,13 @@ impl Workload {
                     may.insert(*body);
                     if acknowledged {
                         must.insert(*body);
+                    }
+                    continue;
+                }
+                Change::Restored { mailbox: of, bodies } if *of == mailbox => {
+                    may.extend(bodies);
+                    if acknowledged {
+                        must.extend(bodies);
                     }
                     continue;
                 }

@@ -11,7 +11,7 @@ use crate::store::file::space::{Pins, Space};
 use crate::store::index::contained;
 use crate::store::index::rows::{Row, TextRow};
 use crate::store::index::tables::{MESSAGES, TEXTS, Tables};
-use crate::store::index::{Beginning, Fault, Read, Snapshot as IndexSnapshot, Tx};
+use crate::store::index::{Beginning, Fault, Read, RecentTexts, Snapshot as IndexSnapshot, Tx};
 use crate::store::open::{OpenErrorKind, Snapshot, Store, open_database};
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::upkeep::reading::{Found, Listed, NotCopied, Reading, at_low_priority};
@@ -129,7 +129,8 @@ fn copy_to(source: &Snapshot, file: DataFile, progress: &Progress) -> Result<Bac
     {
         let mut space = Space::empty(Pins::default());
         let tables = Tables::open_unlogged(&transaction).map_err(fault_of_copy)?;
-        let mut tx = Tx::begin(tables, &mut space, &container, true).map_err(fault_of_copy)?;
+        let mut recent = RecentTexts::default();
+        let mut tx = Tx::begin(tables, &mut space, &mut recent, &container, true).map_err(fault_of_copy)?;
         let totals = source.totals()?;
         progress.begin(Stage::CopyingMessages, 0);
         tx.tables.copy_from(source).map_err(BackupError::Source)?;
@@ -151,7 +152,7 @@ fn copy_to(source: &Snapshot, file: DataFile, progress: &Progress) -> Result<Bac
     Ok(BackupReport { messages, file_octets })
 }
 
-/// Copies the texts in the order of their places, some ten thousands at a time, and compares each with its name. Their
+/// Copies the texts in the order of their places, some ten thousands at a time, and compares each with its hash. Their
 /// places in the copy are given out here, and their rows written, while other threads copy them.
 fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>, progress: &Progress) -> Result<(), BackupError> {
     let table = source.table(TEXTS)?;
@@ -162,8 +163,8 @@ fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>, progress: &Progress) -> Re
             let mut texts = contained::read(|| {
                 let mut texts = Vec::new();
                 for row in rows.by_ref().take(TEXTS_SORTED) {
-                    let (name, row) = row?;
-                    texts.push((name.value(), TextRow::from_row(row.value())?));
+                    let (id, row) = row?;
+                    texts.push((id.value(), TextRow::from_row(row.value())?));
                 }
                 Ok(texts)
             })?;
@@ -171,15 +172,15 @@ fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>, progress: &Progress) -> Re
                 return Ok(());
             }
             texts.sort_unstable_by_key(|(_, row)| row.at);
-            for (name, row) in &mut texts {
+            for (_, row) in &mut texts {
                 let (at, wire_octets) = (row.at, row.wire_octets);
                 row.at = tx.space.take(wire_octets, tx.container).map_err(NotCopied)?;
-                copy(Listed { index: 0, hash: *name, at, wire_octets, to: Some(row.at) })?;
+                copy(Listed { index: 0, hash: row.hash, at, wire_octets, to: Some(row.at) })?;
             }
             // In the order of the table, which is the fastest.
-            texts.sort_unstable_by_key(|(name, _)| *name);
-            for (name, row) in texts {
-                tx.tables.texts.insert(name, &row.to_row()[..])?;
+            texts.sort_unstable_by_key(|(id, _)| *id);
+            for (id, row) in texts {
+                tx.tables.texts.insert(id, &row.to_row()[..])?;
             }
         }
     };

@@ -3,6 +3,7 @@
 //! It works on one snapshot, so a store can be checked while it is being served. Texts and messages are gone through once
 //! each, by several threads. In memory is what is known of each text, about a hundred octets.
 
+use super::deleted;
 use crate::address::{Address, Domain};
 use crate::store::file::disk::{DataFile, Disk};
 use crate::store::file::format::BLOB_ALIGN;
@@ -14,7 +15,7 @@ use crate::store::index::rows::{
 use crate::store::index::tables::{
     self, BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, TEXTS,
 };
-use crate::store::index::types::{DomainId, MailboxId, OwnerId};
+use crate::store::index::types::{DomainId, MailboxId, OwnerId, TextId};
 use crate::store::index::{Fault, Read};
 use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store, Trust};
 use crate::store::upkeep::progress::{Progress, Stage};
@@ -187,6 +188,9 @@ impl<'a> Check<'a> {
                 Err(_) => self.report.find(format!("the row of mailbox {name} cannot be read")),
             }
         }
+        for mailbox in deleted::removed_mailboxes(self.snapshot, |what| self.report.find(what))? {
+            self.add_owner(format!("deleted {}", mailbox.address), mailbox.id.into(), Some(REMOVED))?;
+        }
         Ok(())
     }
 
@@ -211,21 +215,40 @@ impl<'a> Check<'a> {
         let texts = self.texts()?;
         let seen: Vec<AtomicU32> = std::iter::repeat_with(AtomicU32::default).take(texts.len()).collect();
         self.messages(&texts, &seen)?;
+        self.deleted_messages(&texts, &seen)?;
         for (text, seen) in texts.iter().zip(seen) {
             let (text, seen) = (text, seen.into_inner());
-            let hash = blake3::Hash::from(text.name);
+            let id = text.id;
             if seen == 0 {
-                self.report.find(format!("no message has the text {hash}"));
+                self.report.find(format!("no message has text {id}"));
             } else if text.references != seen {
                 let references = text.references;
-                self.report.find(format!("text {hash} counts {references} messages and {seen} have it"));
+                self.report.find(format!("text {id} counts {references} messages and {seen} have it"));
             }
         }
         self.texts = texts;
         Ok(())
     }
 
-    /// The texts whose rows can be read, in the order of their names.
+    /// Deleted messages that can come back have their texts too.
+    fn deleted_messages(&mut self, texts: &[SeenText], seen: &[AtomicU32]) -> Result<(), Fault> {
+        let mut found = Vec::new();
+        let each = |message: &MessageRow, name: &str| {
+            let Ok(index) = texts.binary_search_by_key(&message.text, |text| text.id) else {
+                found.push(format!("{name} has no text"));
+                return;
+            };
+            count_reference(&seen[index]);
+            if texts[index].is_of_another_length(message) {
+                found.push(format!("the size of {name} is wrong"));
+            }
+        };
+        deleted::deleted_messages(self.snapshot, each, |what| self.report.find(what))?;
+        found.into_iter().for_each(|what| self.report.find(what));
+        Ok(())
+    }
+
+    /// The texts whose rows can be read, in the order of their ids.
     fn texts(&mut self) -> Result<Vec<SeenText>, Fault> {
         let table = self.snapshot.table(TEXTS)?;
         let file_octets = self.snapshot.container().usage()?.file_octets;
@@ -235,28 +258,30 @@ impl<'a> Check<'a> {
         let reading = Reading { source: self.snapshot.container(), copy: None, progress: self.progress };
         let mut stuffed = Vec::new();
         let mut not_whole = Vec::new();
-        let report = &mut self.report;
+        let (report, next_text) = (&mut self.report, self.stored.next_text);
         let list = |read: &mut dyn FnMut(Listed) -> Result<(), Fault>| {
             for row in table.iter()? {
-                let (name, row) = row?;
-                let name = name.value();
-                let hash = blake3::Hash::from(name);
+                let (id, row) = row?;
+                let id = id.value();
                 report.texts += 1;
                 let Ok(row) = TextRow::from_row(row.value()) else {
-                    report.find(format!("the row of text {hash} cannot be read"));
+                    report.find(format!("the row of text {id} cannot be read"));
                     continue;
                 };
-                let TextRow { at, wire_octets, .. } = row;
+                let TextRow { hash, at, wire_octets, .. } = row;
+                if id >= next_text {
+                    report.find(format!("text {id} has an id that was never given out"));
+                }
                 let references = row.references.min(u32::MAX.into()) as u32;
                 let is_outside = at.checked_add(wire_octets).is_none_or(|end| end > file_octets);
                 let content_octets = if is_outside { None } else { Some(wire_octets) };
                 let index = texts.len();
-                texts.push(SeenText { name, at, wire_octets, content_octets, references });
+                texts.push(SeenText { id, at, wire_octets, content_octets, references });
                 if is_outside {
-                    report.find(format!("text {hash} lies outside of the file"));
+                    report.find(format!("text {id} lies outside of the file"));
                 } else {
                     report.text_octets += wire_octets;
-                    read(Listed { index, hash: name, at, wire_octets, to: None })?;
+                    read(Listed { index, hash, at, wire_octets, to: None })?;
                 }
             }
             Ok(())
@@ -275,7 +300,7 @@ impl<'a> Check<'a> {
             let text = &mut texts[index];
             text.content_octets = None;
             self.report.text_octets -= text.wire_octets;
-            self.report.find(format!("text {} {why}", blake3::Hash::from(text.name)));
+            self.report.find(format!("text {} {why}", text.id));
         }
         Ok(texts)
     }
@@ -355,7 +380,7 @@ impl<'a> Check<'a> {
             of_it.octets = of_it.octets.saturating_add(owner.seen.octets);
             of_it.octets_without_utf8 =
                 of_it.octets_without_utf8.saturating_add(owner.seen.octets_without_utf8);
-            if let Some(domain) = owner.domain {
+            if let Some(domain) = owner.domain.filter(|domain| *domain != REMOVED) {
                 let of_domain = expected.entry(domain.into()).or_default();
                 of_domain.messages += owner.seen.messages;
                 of_domain.octets = of_domain.octets.saturating_add(owner.seen.octets);
@@ -477,15 +502,30 @@ impl<'a> Check<'a> {
 /// Of a mailbox whose domain is gone: no domain has it, since ids begin with 1.
 const NO_DOMAIN: DomainId = DomainId(OwnerId(0));
 
+/// Of a deleted mailbox: it counts for no domain. No domain has the id, which is never given out.
+const REMOVED: DomainId = DomainId(OwnerId(u32::MAX));
+
 /// A text, in little memory: there may be many millions.
 struct SeenText {
-    name: [u8; 32],
+    id: TextId,
     at: u64,
     wire_octets: u64,
     /// None where it is not what its hash says.
     content_octets: Option<u64>,
     /// A count that is beyond this is wrong in any case.
     references: u32,
+}
+
+impl SeenText {
+    /// Whether a message of this text has another size than it says; unknown where the text is not whole.
+    fn is_of_another_length(&self, row: &MessageRow) -> bool {
+        self.content_octets.is_some_and(|octets| row.octets != octets + row.prefix.len() as u64)
+    }
+}
+
+/// Counts one message more. More than can be counted is not what the text's row says either.
+fn count_reference(seen: &AtomicU32) {
+    let _ = seen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| seen.checked_add(1));
 }
 
 /// What one thread finds in a stretch of messages.
@@ -526,17 +566,12 @@ impl Part<'_> {
 
     fn message(&mut self, mailbox: MailboxId, sequence: u64, row: &MessageRow) {
         self.count(mailbox, sequence, row);
-        let Ok(index) = self.texts.binary_search_by_key(&row.text, |text| text.name) else {
+        let Ok(index) = self.texts.binary_search_by_key(&row.text, |text| text.id) else {
             self.report.find(format!("message {sequence} of {} has no text", self.name_of(mailbox)));
             return;
         };
-        // More than it can count is not what the text's row says either.
-        let _ =
-            self.seen[index].fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| seen.checked_add(1));
-        if self.texts[index]
-            .content_octets
-            .is_some_and(|octets| row.octets != octets + row.prefix.len() as u64)
-        {
+        count_reference(&self.seen[index]);
+        if self.texts[index].is_of_another_length(row) {
             self.report.find(format!("the size of message {sequence} of {} is wrong", self.name_of(mailbox)));
         }
     }

@@ -2,7 +2,9 @@
 
 pub mod backup;
 pub mod check;
+pub mod compact;
 mod copied;
+mod deleted;
 pub mod progress;
 mod reading;
 pub mod repair;
@@ -10,5 +12,17 @@ pub mod salvage;
 
 /// The tables whose rows have rules of their own, by which they are checked and mended one by one. Of every other table,
 /// those to come included, each row is to be one that can be read.
-const HAVE_RULES: [&str; 9] =
-    ["domains", "mailboxes", "counts", "quotas", "messages", "texts", "free", "blob extents", "store"];
+const HAVE_RULES: [&str; 12] = [
+    "domains",
+    "mailboxes",
+    "counts",
+    "quotas",
+    "messages",
+    "texts",
+    "free",
+    "blob extents",
+    "store",
+    "deleted",
+    "removed mailboxes",
+    "deleted counts",
+];

@@ -21,9 +21,11 @@ pub enum Stage {
     CopyingTexts,
     /// What was made is made durable; nothing is counted.
     Finishing,
+    /// Texts are moved to the front of the file; in octets.
+    MovingTexts,
 }
 
-const STAGES: [Stage; 7] = [
+const STAGES: [Stage; 8] = [
     Stage::Beginning,
     Stage::VerifyingIndex,
     Stage::ReadingTexts,
@@ -31,6 +33,7 @@ const STAGES: [Stage; 7] = [
     Stage::CopyingMessages,
     Stage::CopyingTexts,
     Stage::Finishing,
+    Stage::MovingTexts,
 ];
 
 impl Stage {
@@ -43,12 +46,13 @@ impl Stage {
             Stage::CopyingMessages => "copying messages",
             Stage::CopyingTexts => "copying texts",
             Stage::Finishing => "finishing",
+            Stage::MovingTexts => "moving texts",
         }
     }
 
     /// Whether octets are counted; otherwise it is rows.
     pub fn is_in_octets(self) -> bool {
-        matches!(self, Stage::ReadingTexts | Stage::CopyingTexts)
+        matches!(self, Stage::ReadingTexts | Stage::CopyingTexts | Stage::MovingTexts)
     }
 }
 

@@ -109,7 +109,7 @@ fn the_commands_of_the_readme_do_what_they_should() {
     }
     assert!(run > 10, "the README has commands");
     let stat = scratch.winpop("stat");
-    assert!(stat.contains("Mailboxes  3\n") && stat.contains("Messages   3\n"), "{stat}");
+    assert!(stat.contains("Mailboxes  5\n") && stat.contains("Messages   3\n"), "{stat}");
 }
 
 /// Commands that build and test: what they name is there.

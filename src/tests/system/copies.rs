@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -185,4 +186,38 @@ fn a_copy_says_that_it_is_one_and_a_bad_one_is_not_served() {
     assert_eq!(done.errors.lines().count(), 1, "{}", done.errors);
     bad.run(&["check", "--repair"]);
     bad.succeed(&["winpop", "list"]);
+}
+
+#[test]
+fn space_is_given_back_while_the_service_is_under_load_and_while_it_is_stopped() {
+    let mut site = Site::new();
+    [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
+    let service = site.start();
+    // As much as is worth the while, and then most of it is deleted.
+    let large = "of which much is needed ".repeat(20_000);
+    for number in 0..60 {
+        service.lmtp().store(ANN, format!("Subject: {number}\r\n\r\n{number}{large}\r\n").as_bytes());
+    }
+    let mut pop3 = service.log_in(ANN);
+    (1..60).for_each(|number| pop3.delete(number).unwrap());
+    pop3.quit().unwrap();
+    let on_disk = || fs::metadata(site.data_file()).unwrap().blocks() * 512;
+    let before = on_disk();
+    let bobs = under_load(&service, |acknowledged| {
+        eventually("some mail is there", || acknowledged.load(Ordering::Acquire) >= 50);
+        let told = site.succeed(&["compact"]);
+        assert!(told.contains(" on the disk, before "), "{told}");
+        acknowledged.load(Ordering::Acquire)
+    });
+    assert!(on_disk() < before - (16 << 20), "{} of {before}", on_disk());
+    site.succeed(&["check"]);
+    service.stop();
+    let told = site.succeed(&["--json", "compact"]);
+    assert!(told.contains("\"moved_octets\":"), "{told}");
+    site.assert_clean();
+    let contents = contents_of(&mut site);
+    assert!(contents.len() >= bobs);
+    for (number, content) in contents.iter().enumerate() {
+        assert!(*content == numbered(number), "message {number}");
+    }
 }

@@ -140,3 +140,51 @@ fn no_unique_id_is_used_again() {
     see_new(uids(&service));
     service.stop();
 }
+
+/// What a client deleted, and what an administrator deleted, is there again for a client, under the ids that it knows.
+#[test]
+fn what_was_deleted_is_undeleted_for_a_client_that_has_seen_it() {
+    let mut site = Site::new();
+    for address in ["ann@example.com", "bob@example.com"] {
+        site.add_mailbox(address);
+    }
+    let service = site.start();
+    for content in [&b"Subject: one\r\n\r\none\r\n"[..], b"Subject: two\r\n\r\ntwo\r\n"] {
+        service.lmtp().store("ann@example.com", content);
+    }
+    let log_in = || service.log_in("ann@example.com");
+    let mut client = log_in();
+    let (uids, contents) = (client.uids().unwrap(), client.contents().unwrap());
+    client.delete(1).unwrap();
+    let refused = site.run(&["winpop", "undelete", "ann@example.com"]);
+    assert!(refused.exit_code == 1 && refused.errors.contains("a client is reading"), "{refused:?}");
+    client.quit().unwrap();
+
+    let stat = site.winpop(&["stat"]);
+    assert!(stat.contains("Deleted    1 message (") && stat.contains("Messages   1\n"), "{stat}");
+    assert!(site.winpop(&["undelete", "ann@example.com"]).starts_with("ann@example.com has 1 message ("));
+    let mut client = log_in();
+    assert_eq!((client.uids().unwrap(), client.contents().unwrap()), (uids.clone(), contents.clone()));
+    client.quit().unwrap();
+
+    let done = site.winpop(&["delete", "example.com"]);
+    assert!(done.starts_with("Domain example.com deleted with 2 mailboxes and 2 messages"), "{done}");
+    let done = site.winpop(&["undelete", "example.com", "/json"]);
+    assert!(
+        done.contains("\"message\":\"Domain example.com is back with 2 mailboxes and 2 messages ("),
+        "{done}"
+    );
+    let mut client = log_in();
+    assert_eq!((client.uids().unwrap(), client.contents().unwrap()), (uids, contents));
+    client.quit().unwrap();
+
+    site.winpop(&["set", "undelete", "0"]);
+    site.winpop(&["delete", "bob@example.com"]);
+    let gone = site.run(&["winpop", "undelete", "bob@example.com"]);
+    assert!(
+        gone.exit_code == 1 && gone.errors.contains("nothing of bob@example.com was deleted"),
+        "{gone:?}"
+    );
+    service.stop();
+    site.assert_clean();
+}

@@ -41,7 +41,7 @@ impl redb::StorageBackend for IndexBackend {
 }
 
 impl Container {
-    fn noting_failure<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    pub(super) fn noting_failure<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         if self.is_given_up() {
             return Err(io::Error::other("the index was given up after a panic"));
         }
@@ -93,6 +93,7 @@ impl Container {
             assert!(offset + out.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
             return self.disk.read_at(INDEX_PAGE_0 + offset, out);
         }
+        let _unmoved = self.moving.read().expect("no holder of this lock panics");
         for piece in pieces(offset, out.len()) {
             let (place, sums) = {
                 let mut space = self.lock();
@@ -121,6 +122,7 @@ impl Container {
             assert!(offset + data.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
             return self.disk.write_at(INDEX_PAGE_0 + offset, data);
         }
+        let _unmoved = self.moving.read().expect("no holder of this lock panics");
         self.index_octets_written.fetch_add(data.len() as u64, Ordering::Relaxed);
         for piece in pieces(offset, data.len()) {
             let place = self.back_index_extent(piece.index)?;

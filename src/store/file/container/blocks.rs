@@ -3,7 +3,7 @@
 use crate::store::file::disk::{Disk, Identity};
 use crate::store::file::format::{
     EXTENT, Extent, HASH_OCTETS, HEADER_MAGIC, HEADER_OCTETS, HEADERS, MAP_EXTENTS_MAX, SLOTS,
-    SUPERBLOCK_HEAD, SUPERBLOCK_MAGIC, UNFINISHED_MAGIC, VERSION,
+    SUPERBLOCK_HEAD, SUPERBLOCK_MAGIC, UNFINISHED_MAGIC, VERSION, VERSION_FIRST,
 };
 use std::io;
 
@@ -14,6 +14,10 @@ pub enum ContainerError {
     Unfinished,
     NotAStore,
     Newer {
+        version: u32,
+    },
+    /// Of a version that was never released.
+    Older {
         version: u32,
     },
     Damaged(&'static str),
@@ -119,6 +123,9 @@ fn check_header(header: &[u8; HEADER_OCTETS]) -> Result<(), ContainerError> {
     let version = u32::from_le_bytes(header[16..20].try_into().expect("four octets"));
     if version > VERSION {
         return Err(ContainerError::Newer { version });
+    }
+    if version < VERSION_FIRST {
+        return Err(ContainerError::Older { version });
     }
     if blake3::hash(&header[..32]).as_bytes() != &header[32..] {
         return Err(ContainerError::Damaged("its header does not match its checksum"));

@@ -6,6 +6,7 @@ use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
 use crate::store::index::Fault;
 use crate::store::index::rows::{Counts, DomainRow, MailboxRow, MessageRow, Row};
 use crate::store::index::types::{DomainId, MailboxId, OwnerId};
+use crate::store::upkeep::deleted::{RemovedMailbox, removed_mailbox};
 use redb::ReadableTable;
 use std::collections::BTreeMap;
 
@@ -13,22 +14,22 @@ impl Repair<'_, '_> {
     pub fn directory(&mut self) -> Result<(Domains, Owners), Fault> {
         let mut owners = Owners::new();
         let unreadable = self.mailboxes(&mut owners)?;
+        self.removed_mailboxes(&mut owners)?;
         let orphans = self.orphans(&owners)?;
         self.ids.extend(owners.keys().chain(orphans.keys()).map(|id| OwnerId::from(*id)));
         let mut domains = self.domains()?;
         for (id, name) in orphans {
-            let taken = |address: &Address| owners.values().any(|owner| owner.address == *address);
             let found = || format!("found-{id}@found.invalid").parse().expect("it is an address");
-            let address = name.filter(|address| !taken(address)).unwrap_or_else(found);
+            let address = name.filter(|address| !is_taken(&owners, address)).unwrap_or_else(found);
             self.make_mailbox(&mut owners, address, id)?;
         }
         for address in unreadable {
-            if owners.values().all(|owner| owner.address != address) {
+            if !is_taken(&owners, &address) {
                 let id = MailboxId(self.new_id()?);
                 self.make_mailbox(&mut owners, address, id)?;
             }
         }
-        for owner in owners.values() {
+        for owner in owners.values().filter(|owner| !owner.is_removed) {
             let domain = &owner.address.domain;
             if !domains.contains_key(domain.as_str()) {
                 self.report.mend(format!("domain {domain} was made anew for its mailboxes"));
@@ -48,7 +49,8 @@ impl Repair<'_, '_> {
             let address = format!("{local}@{domain}").parse::<Address>().ok();
             match (address, MailboxRow::from_row(&row)) {
                 (Some(address), Ok(row)) if !owners.contains_key(&row.id) => {
-                    let owner = Owner { address, counts: Counts::default(), quota: row.quota };
+                    let (counts, is_removed) = (Counts::default(), false);
+                    let owner = Owner { address, counts, quota: row.quota, is_removed };
                     owners.insert(row.id, owner);
                 }
                 (address, _) => {
@@ -60,6 +62,26 @@ impl Repair<'_, '_> {
             }
         }
         Ok(unreadable)
+    }
+
+    /// The deleted mailboxes that can come back.
+    fn removed_mailboxes(&mut self, owners: &mut Owners) -> Result<(), Fault> {
+        for (key, row) in rows_of(&*self.tables.removed_mailboxes, |key| key)? {
+            match removed_mailbox(key, &row).filter(|mailbox| !owners.contains_key(&mailbox.id)) {
+                Some(RemovedMailbox { id, address }) => {
+                    let counts = Counts::default();
+                    owners.insert(id, Owner { address, counts, quota: None, is_removed: true });
+                }
+                None => {
+                    self.report.mend(format!(
+                        "the row of deleted mailbox id {} made no sense, and was removed",
+                        key.1
+                    ));
+                    self.tables.removed_mailboxes.remove(key)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The ids of mailboxes that have messages and no row, with the names that the messages know.
@@ -111,10 +133,12 @@ impl Repair<'_, '_> {
         self.report.mend(format!("mailbox {address} was made anew, and has no password"));
         let credential =
             Credential { version: 0, verifier: Verifier::of_nobody([0; SALT_OCTETS]), sealed: None };
-        let row = MailboxRow { id, locked: false, created: self.now, credential, quota: None };
+        let row =
+            MailboxRow { id, locked: false, created: self.now, credential, quota: None, last_login: None };
         let key = (address.domain.as_str(), address.local.as_str());
         self.tables.mailboxes.insert(key, &row.to_row()[..])?;
-        owners.insert(id, Owner { address, counts: Counts::default(), quota: None });
+        let counts = Counts::default();
+        owners.insert(id, Owner { address, counts, quota: None, is_removed: false });
         Ok(())
     }
 
@@ -128,6 +152,11 @@ impl Repair<'_, '_> {
         }
         Ok(id)
     }
+}
+
+/// Whether a mailbox that is not deleted has this address.
+fn is_taken(owners: &Owners, address: &Address) -> bool {
+    owners.values().any(|owner| !owner.is_removed && owner.address == *address)
 }
 
 /// The address that our own Delivered-To field names.

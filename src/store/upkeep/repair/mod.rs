@@ -22,7 +22,7 @@ use crate::store::file::space::{Pins, Space};
 use crate::store::index::contained::{self, Leaky};
 use crate::store::index::rows::{Counts, QuotaRow, Row, StoreRow};
 use crate::store::index::tables::Tables;
-use crate::store::index::types::{DomainId, MailboxId, OwnerId, UnixTime};
+use crate::store::index::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime};
 use crate::store::index::{Fault, Read, Snapshot};
 use crate::store::open::recovery::LogFound;
 use crate::store::open::{OpenError, OpenErrorKind, Store, Trust, open_database};
@@ -164,6 +164,8 @@ struct Owner {
     counts: Counts,
     /// The account that it counts against.
     quota: Option<String>,
+    /// It was deleted, and counts for nothing but itself.
+    is_removed: bool,
 }
 
 type Owners = BTreeMap<MailboxId, Owner>;
@@ -175,6 +177,7 @@ impl Repair<'_, '_> {
         let (domains, mut owners) = self.directory()?;
         let mut texts = self.texts()?;
         self.messages(&mut owners, &mut texts)?;
+        self.deleted_messages(&mut texts)?;
         let text_octets = self.references(&texts)?;
         self.counts(&domains, &owners, text_octets)?;
         self.quotas(&owners)?;
@@ -196,7 +199,7 @@ impl Repair<'_, '_> {
         let stored = self.stored_totals()?;
         let mut whole = StoreRow {
             domains: domains.len() as u64,
-            mailboxes: owners.len() as u64,
+            mailboxes: owners.values().filter(|owner| !owner.is_removed).count() as u64,
             text_octets,
             commits: stored.commits,
             epoch: stored.epoch,
@@ -208,13 +211,15 @@ impl Repair<'_, '_> {
         let mut right: BTreeMap<OwnerId, Counts> =
             domains.values().map(|id| (OwnerId::from(*id), Counts::default())).collect();
         for (id, owner) in owners {
-            let of_domain = right.entry(domains[owner.address.domain.as_str()].into()).or_default();
-            of_domain.mailboxes += 1;
-            of_domain.messages += owner.counts.messages;
-            of_domain.octets += owner.counts.octets;
-            of_domain.octets_without_utf8 += owner.counts.octets_without_utf8;
-            whole.messages += owner.counts.messages;
-            whole.octets += owner.counts.octets;
+            if !owner.is_removed {
+                let of_domain = right.entry(domains[owner.address.domain.as_str()].into()).or_default();
+                of_domain.mailboxes += 1;
+                of_domain.messages += owner.counts.messages;
+                of_domain.octets += owner.counts.octets;
+                of_domain.octets_without_utf8 += owner.counts.octets_without_utf8;
+                whole.messages += owner.counts.messages;
+                whole.octets += owner.counts.octets;
+            }
             let before = self
                 .tables
                 .counts
@@ -238,6 +243,9 @@ impl Repair<'_, '_> {
                 self.tables.counts.insert(id, &row[..])?;
             }
         }
+        let last_text = self.tables.texts.last()?.map(|(id, _)| id.value());
+        let after_last = last_text.map_or(TextId(0), |id| id.next().unwrap_or(id));
+        whole.next_text = stored.next_text.max(after_last);
         whole.next_id =
             stored.next_id.max(right.keys().next_back().map_or(OwnerId(1), |id| id.next().unwrap_or(*id)));
         if whole != stored {

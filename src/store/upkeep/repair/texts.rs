@@ -6,29 +6,27 @@ use crate::store::file::format::Extent;
 use crate::store::file::space::{Run, footprint};
 use crate::store::index::Fault;
 use crate::store::index::rows::{MessageRow, Row, TextRow};
-use crate::store::index::types::{MailboxId, OwnerId};
+use crate::store::index::types::{MailboxId, OwnerId, TextId};
+use crate::store::upkeep::deleted::{Deleted, repair_deleted};
 use crate::store::upkeep::progress::Stage;
 use crate::store::upkeep::reading::{self, Listed, Reading};
 use crate::wire::{self, Receiver};
 use redb::ReadableTable;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Messages looked at in one go: bounds the memory for their rows.
 const MESSAGES_AT_A_TIME: usize = 4096;
 
-/// What became of a text.
-pub enum Found {
-    Whole {
-        row: TextRow,
-        content_octets: u64,
-    },
-    /// It is kept under another name.
-    Renamed([u8; 32]),
+/// A text that is kept.
+pub struct Kept {
+    /// The references are those counted so far.
+    row: TextRow,
+    content_octets: u64,
+    /// It is not what was stored.
+    has_changed: bool,
 }
 
-/// By name. The references of a row are those counted so far.
-pub type Texts = HashMap<[u8; 32], Found>;
+pub type Texts = HashMap<TextId, Kept>;
 
 /// Runs of octets that are in use: offset → length.
 type Occupied = BTreeMap<u64, u64>;
@@ -39,35 +37,35 @@ impl Repair<'_, '_> {
         let index_extents: BTreeSet<Extent> = self.container.index_extents().into_iter().collect();
         let mut rows = Vec::new();
         for row in self.tables.texts.iter()? {
-            let (name, row) = row?;
+            let (id, row) = row?;
             let row =
                 TextRow::from_row(row.value()).ok().filter(|row| self.can_be_a_text(row, &index_extents));
-            rows.extend(row.map(|row| (name.value(), row)));
+            rows.extend(row.map(|row| (id.value(), row)));
         }
         self.progress.begin(Stage::ReadingTexts, rows.iter().map(|(_, row)| row.wire_octets).sum());
         let mut read = vec![None; rows.len()];
         let reading = Reading { source: self.container, copy: None, progress: self.progress };
         let list = |read: &mut dyn FnMut(Listed) -> Result<(), Fault>| {
-            rows.iter().enumerate().try_for_each(|(index, (name, row))| {
-                read(Listed { index, hash: *name, at: row.at, wire_octets: row.wire_octets, to: None })
+            rows.iter().enumerate().try_for_each(|(index, (_, row))| {
+                read(Listed { index, hash: row.hash, at: row.at, wire_octets: row.wire_octets, to: None })
             })
         };
         reading.run(list, |text, found| read[text.index] = Some(found))?;
         let (mut texts, mut changed, mut occupied) = (Texts::new(), Vec::new(), Occupied::new());
-        for ((name, row), read) in rows.into_iter().zip(read) {
+        for ((id, row), read) in rows.into_iter().zip(read) {
             match read {
-                Some(reading::Found::Changed) => changed.push((name, row)),
+                Some(reading::Found::Changed) => changed.push((id, row)),
                 Some(reading::Found::Whole { content_octets }) if !is_occupied(&occupied, &row) => {
                     occupied.insert(row.at, footprint(row.wire_octets));
-                    texts
-                        .insert(name, Found::Whole { row: TextRow { references: 0, ..row }, content_octets });
+                    let row = TextRow { references: 0, ..row };
+                    texts.insert(id, Kept { row, content_octets, has_changed: false });
                 }
                 _ => {}
             }
         }
-        for (name, row) in changed {
+        for (id, row) in changed {
             if !is_occupied(&occupied, &row) {
-                self.keep_changed(name, &row, &mut texts)?;
+                self.keep_changed(id, &row, &mut texts)?;
             }
         }
         Ok(texts)
@@ -89,22 +87,17 @@ impl Repair<'_, '_> {
     }
 
     /// Stores a changed text anew, brought into wire form: what has changed may be a line end, or what follows one.
-    fn keep_changed(&mut self, name: [u8; 32], row: &TextRow, texts: &mut Texts) -> Result<(), Fault> {
+    fn keep_changed(&mut self, id: TextId, row: &TextRow, texts: &mut Texts) -> Result<(), Fault> {
         let Some(wire) = self.read(row) else { return Ok(()) };
         let mut receiver = Receiver::verbatim();
         receiver.push(&wire::unstuff(&wire));
         let Ok(text) = receiver.finish() else { return Ok(()) };
-        let hash = blake3::Hash::from(name);
-        self.report.mend(format!("text {hash} has changed since it was stored, and is kept as it is now"));
-        let new_name = *text.hash.as_bytes();
-        if let Entry::Vacant(place) = texts.entry(new_name) {
-            let wire_octets = text.wire.len() as u64;
-            let at = self.space.take(wire_octets, self.container)?;
-            self.container.write_blob(at, &text.wire)?;
-            let row = TextRow { at, wire_octets, references: 0 };
-            place.insert(Found::Whole { row, content_octets: text.octets });
-        }
-        texts.insert(name, Found::Renamed(new_name));
+        self.report.mend(format!("text {id} has changed since it was stored, and is kept as it is now"));
+        let wire_octets = text.wire.len() as u64;
+        let at = self.space.take(wire_octets, self.container)?;
+        self.container.write_blob(at, &text.wire)?;
+        let row = TextRow { hash: *text.hash.as_bytes(), at, wire_octets, references: 0 };
+        texts.insert(id, Kept { row, content_octets: text.octets, has_changed: true });
         Ok(())
     }
 
@@ -142,50 +135,66 @@ impl Repair<'_, '_> {
     ) -> Result<(), Fault> {
         let owner = owners.get_mut(&key.0).expect("whoever has messages was found or made");
         owner.counts.next_sequence = owner.counts.next_sequence.max(key.1.saturating_add(1));
-        let Some((row, (text, content_octets))) = row.and_then(|row| Some((row, refer_to(texts, row.text)?)))
-        else {
+        let Some((row, text)) = row.and_then(|row| Some((row, texts.get_mut(&row.text)?))) else {
             let (mailbox, sequence) = (owner.address.to_string(), key.1);
             let received_octets = row.map(|row| (row.received, row.octets));
             self.report.lost.push(LostMessage { mailbox, sequence, received_octets });
             self.tables.messages.remove(key)?;
             return Ok(());
         };
-        let octets = content_octets + row.prefix.len() as u64;
+        text.row.references += 1;
+        let octets = text.content_octets + row.prefix.len() as u64;
         owner.counts.messages += 1;
         owner.counts.octets += octets;
         let mut row = row.clone();
-        if (octets, text) != (row.octets, row.text) {
+        if octets != row.octets || text.has_changed && row.surrogate_octets.is_some() {
             self.report.mend(format!("message {} of {} has {octets} octets", key.1, owner.address));
             // Whatever its header is now, it is given as it is.
-            row = MessageRow { octets, text, surrogate_octets: None, ..row };
+            row = MessageRow { octets, surrogate_octets: None, ..row };
             self.tables.messages.insert(key, &row.to_row()[..])?;
         }
         owner.counts.octets_without_utf8 += row.octets_without_utf8();
         Ok(())
     }
 
+    /// The same for deleted messages that can come back.
+    pub fn deleted_messages(&mut self, texts: &mut Texts) -> Result<(), Fault> {
+        let gone = repair_deleted(&mut self.tables, |row| {
+            let Some(text) = texts.get_mut(&row.text) else { return Deleted::Lost };
+            text.row.references += 1;
+            let octets = text.content_octets + row.prefix.len() as u64;
+            match octets != row.octets || text.has_changed && row.surrogate_octets.is_some() {
+                true => Deleted::Changed(MessageRow { octets, surrogate_octets: None, ..row.clone() }),
+                false => Deleted::Kept,
+            }
+        })?;
+        if gone > 0 {
+            self.report.mend(format!("{gone} deleted messages cannot be brought back any more"));
+        }
+        Ok(())
+    }
+
     /// Writes the rows of the texts that messages have, and removes all others. Returns the sum of their lengths.
     pub fn references(&mut self, texts: &Texts) -> Result<u64, Fault> {
-        let mut kept: BTreeMap<[u8; 32], TextRow> = referred_to(texts).collect();
+        let mut kept: BTreeMap<TextId, TextRow> = referred_to(texts).collect();
         let text_octets = kept.values().map(|row| row.wire_octets).sum();
-        for (name, row) in rows_of(&*self.tables.texts, |name| name)? {
-            let hash = blake3::Hash::from(name);
-            match kept.remove(&name) {
+        for (id, row) in rows_of(&*self.tables.texts, |id| id)? {
+            match kept.remove(&id) {
                 Some(right) if right.to_row() == row => {}
                 Some(right) => {
                     self.report
-                        .mend(format!("text {hash} is counted as that of {} messages", right.references));
-                    self.tables.texts.insert(name, &right.to_row()[..])?;
+                        .mend(format!("text {id} is counted as that of {} messages", right.references));
+                    self.tables.texts.insert(id, &right.to_row()[..])?;
                 }
                 None => {
                     self.report
-                        .mend(format!("text {hash} is not there, or no message has it: its row was removed"));
-                    self.tables.texts.remove(name)?;
+                        .mend(format!("text {id} is not there, or no message has it: its row was removed"));
+                    self.tables.texts.remove(id)?;
                 }
             }
         }
-        for (name, row) in kept {
-            self.tables.texts.insert(name, &row.to_row()[..])?;
+        for (id, row) in kept {
+            self.tables.texts.insert(id, &row.to_row()[..])?;
         }
         Ok(text_octets)
     }
@@ -199,7 +208,7 @@ impl Repair<'_, '_> {
         }
         let can_be = |extent: &Extent| *extent < self.container.end() && !index_extents.contains(extent);
         let mut extents: BTreeSet<Extent> = listed.iter().copied().filter(can_be).collect();
-        extents.extend(self.space.changed_extents());
+        extents.extend(self.space.changed_extents().map(|(extent, _)| extent));
         let mut occupied = Occupied::new();
         for (_, row) in referred_to(texts) {
             extents.extend(extents_of(&row));
@@ -226,26 +235,8 @@ impl Repair<'_, '_> {
     }
 }
 
-/// Counts a reference; returns the name and the content's length of the text that a message has to name.
-fn refer_to(texts: &mut Texts, name: [u8; 32]) -> Option<([u8; 32], u64)> {
-    let name = match texts.get(&name)? {
-        Found::Renamed(now) => *now,
-        Found::Whole { .. } => name,
-    };
-    match texts.get_mut(&name)? {
-        Found::Whole { row, content_octets } => {
-            row.references += 1;
-            Some((name, *content_octets))
-        }
-        Found::Renamed(_) => None,
-    }
-}
-
-fn referred_to(texts: &Texts) -> impl Iterator<Item = ([u8; 32], TextRow)> {
-    texts.iter().filter_map(|(name, found)| match found {
-        Found::Whole { row, .. } if row.references > 0 => Some((*name, *row)),
-        _ => None,
-    })
+fn referred_to(texts: &Texts) -> impl Iterator<Item = (TextId, TextRow)> {
+    texts.iter().filter(|(_, text)| text.row.references > 0).map(|(id, text)| (*id, text.row))
 }
 
 fn is_occupied(occupied: &Occupied, row: &TextRow) -> bool {

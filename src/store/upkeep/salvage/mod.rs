@@ -26,7 +26,7 @@ use crate::store::index::rows::{Counts, MailboxRow, MessageRow, Row, StoreRow, T
 use crate::store::index::tables::{
     COUNTS, DOMAINS, Holds, LIST, Listed, MAILBOXES, MESSAGES, STORE, TEXTS, Tables,
 };
-use crate::store::index::types::{MailboxId, OwnerId, UnixTime};
+use crate::store::index::types::{MailboxId, OwnerId, TextId, UnixTime};
 use crate::store::open::recovery::LogFound;
 use crate::store::open::{OpenErrorKind, Store, open_database};
 use crate::store::upkeep::check::CheckReport;
@@ -186,7 +186,7 @@ impl Store {
                     report.texts += 1;
                     let Ok(row) = TextRow::from_row(row) else { return };
                     match hash_of(&container, &row) {
-                        Some(hash) if hash.as_bytes() == key => report.text_octets += row.wire_octets,
+                        Some(hash) if hash == row.hash => report.text_octets += row.wire_octets,
                         _ => texts.push(format!("the text at {} cannot be read, or has changed", row.at)),
                     }
                 }
@@ -341,18 +341,15 @@ struct Texts<'a, 'txn> {
     end: u64,
 }
 
-/// What texts are named by in the table.
-type TextKey = [u8; 32];
-
 impl Texts<'_, '_> {
     fn copy(mut self, rows: &Rows<'_>, found: &mut Found) -> Result<(), Fault> {
         let mut outcome = Ok(());
         let listed = LIST.iter().find(|table| table.name == TEXTS.name()).expect("it is a table");
         // Whatever the octets are now: repair compares them with their hash.
-        let pages = rows.each(listed, &mut |name, row| {
+        let pages = rows.each(listed, &mut |id, row| {
             found.rows += 1;
-            if let (Ok(()), Ok(row), true) = (&outcome, TextRow::from_row(row), (listed.fits)(name, row)) {
-                outcome = self.keep(name, &row);
+            if let (Ok(()), Ok(row), true) = (&outcome, TextRow::from_row(row), (listed.fits)(id, row)) {
+                outcome = self.keep(id, &row);
             }
         });
         found.note(listed.name, pages);
@@ -362,25 +359,25 @@ impl Texts<'_, '_> {
         }
         // On pages that nothing leads to any more rows may be out of date, and their octets another text's.
         let mut outcome = Ok(());
-        let width = TextKey::fixed_width().expect("names have a fixed width");
+        let width = TextId::fixed_width().expect("numbers have a fixed width");
         let is_text = |_: &[u8], row: &[u8]| TextRow::from_row(row).is_ok();
-        rows.trees.scan(self.source.index_len(), width, &is_text, &mut |name, row| {
+        rows.trees.scan(self.source.index_len(), width, &is_text, &mut |id, row| {
             if let (Ok(()), Ok(row)) = (&outcome, TextRow::from_row(row))
-                && hash_of(self.source, &row).is_some_and(|hash| hash.as_bytes() == name)
+                && hash_of(self.source, &row).is_some_and(|hash| hash == row.hash)
             {
-                outcome = self.keep(name, &row);
+                outcome = self.keep(id, &row);
             }
         });
         outcome
     }
 
-    fn keep(&mut self, name: &[u8], row: &TextRow) -> Result<(), Fault> {
-        let name = TextKey::from_bytes(name);
-        if self.tables.texts.get(name)?.is_some() {
+    fn keep(&mut self, id: &[u8], row: &TextRow) -> Result<(), Fault> {
+        let id = TextId::from_bytes(id);
+        if self.tables.texts.get(id)?.is_some() {
             return Ok(());
         }
         if let Some(copied) = self.place(row)? {
-            self.tables.texts.insert(name, &copied.to_row()[..])?;
+            self.tables.texts.insert(id, &copied.to_row()[..])?;
         }
         Ok(())
     }

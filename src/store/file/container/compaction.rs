@@ -1,0 +1,89 @@
+//! Making the file shorter: extents of the index move to the front, and the end is cut off.
+
+use super::Container;
+use crate::store::file::format::{EXTENT, Extent};
+use std::cmp::Reverse;
+use std::io;
+
+/// Extents that are moved at a time; readers of the index wait meanwhile.
+const MOVED_AT_ONCE: usize = 8;
+
+impl Container {
+    /// These are free, and no checkpoint has them any more.
+    pub fn add_free_extents(&self, extents: Vec<Extent>) {
+        let mut space = self.lock();
+        for extent in extents {
+            self.punch(extent.at(), EXTENT);
+            space.pool.push(extent);
+        }
+        space.pool.sort_unstable_by_key(|extent| Reverse(*extent));
+    }
+
+    /// The extents kept aside are free; others are taken before the next change.
+    pub fn give_up_reserve(&self) {
+        let reserve = std::mem::take(&mut self.lock().reserve);
+        self.add_free_extents(reserve);
+    }
+
+    /// Moves some of the last extents of the index into free ones before them; false where there is nothing to be moved. To
+    /// be called after a checkpoint, when redb has nothing to write.
+    pub fn move_index_forward(&self) -> io::Result<bool> {
+        let _nobody_else = self.moving.write().expect("no holder of this lock panics");
+        let moved = {
+            let mut space = self.lock();
+            let mut placed: Vec<(Extent, usize)> =
+                space.block.map.iter().enumerate().filter_map(|(i, place)| Some(((*place)?, i))).collect();
+            placed.sort_unstable_by_key(|(place, _)| Reverse(*place));
+            let mut moved = Vec::new();
+            for (from, index) in placed.into_iter().take(MOVED_AT_ONCE) {
+                let Some(to) = space.pool.pop_if(|to| *to < from) else { break };
+                moved.push((index, from, to));
+            }
+            moved
+        };
+        if moved.is_empty() {
+            return Ok(false);
+        }
+        let copied = moved.iter().try_for_each(|(_, from, to)| {
+            let mut octets = vec![0; EXTENT as usize];
+            self.disk.read_at(from.at(), &mut octets)?;
+            self.disk.write_at(to.at(), &octets)
+        });
+        // A superblock that names the new places may get through alone.
+        if let Err(e) = copied.and_then(|()| self.disk.sync()) {
+            self.add_free_extents(moved.iter().map(|(_, _, to)| *to).collect());
+            return Err(e);
+        }
+        {
+            let mut space = self.lock();
+            for (index, from, to) in moved {
+                space.block.map[index] = Some(to);
+                space.dropped.push(from);
+            }
+            space.changes += 1;
+        }
+        self.noting_failure(|| self.sync_index())?;
+        self.lock().pool.sort_unstable_by_key(|extent| Reverse(*extent));
+        Ok(true)
+    }
+
+    /// Cuts off what is free at the end of the file. Not being able to is no fault.
+    pub fn cut_end(&self) {
+        let mut space = self.lock();
+        let space = &mut *space;
+        space.pool.sort_unstable_by_key(|extent| Reverse(*extent));
+        let is_last = |end: Extent, extent: &Extent| extent.plus(1) == end;
+        let at_end =
+            space.pool.iter().zip(0..).take_while(|(extent, nth)| is_last(Extent(space.end.0 - nth), extent));
+        let count = at_end.count();
+        space.pool.drain(..count);
+        space.end = Extent(space.end.0 - count as u32);
+        let len = space.end.at() + self.ahead_of(space.end);
+        if len < space.len {
+            match self.disk.set_len(len) {
+                Ok(()) => space.len = len,
+                Err(e) => log::debug!("the data file could not be made shorter: {e}"),
+            }
+        }
+    }
+}

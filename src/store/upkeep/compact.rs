@@ -1,0 +1,133 @@
+//! Giving space back on demand, also while the store is in use.
+//!
+//! The file should end where all that is in it would end if it lay together. Extents without texts are given up, extents of
+//! the index move into them from behind, and texts from behind move into the holes before; then the end is cut off. Each
+//! part of it is a transaction or a checkpoint like any other, so a crash in between loses nothing, and no more is moved
+//! than lies behind that place. What a reader looks at meanwhile stays where it is, for the next time.
+
+use super::progress::{Progress, Stage};
+use crate::store::file::disk::DiskUsage;
+use crate::store::file::format::{EXTENT, Extent};
+use crate::store::file::space::footprint;
+use crate::store::index::contained;
+use crate::store::index::rows::{Row, TextRow};
+use crate::store::index::tables::TEXTS;
+use crate::store::index::types::TextId;
+use crate::store::index::{Fault, Tx};
+use crate::store::open::Store;
+use crate::store::open::queue::Extents;
+use redb::ReadableTable;
+
+/// As often is looked for what lies behind.
+const ROUNDS_MAX: usize = 8;
+/// Texts that are listed at a time.
+const LISTED_MAX: usize = 200_000;
+/// What is moved in one transaction: others wait for it.
+const MOVED_OCTETS: u64 = 1 << 20;
+const MOVED_TEXTS: usize = 200;
+/// For holes that nothing fits into: one extent in so many, and one.
+const SLACK_PART: u64 = 64;
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactReport {
+    pub before: DiskUsage,
+    pub after: DiskUsage,
+    /// Octets of texts that were moved.
+    pub moved_octets: u64,
+}
+
+/// A text behind the place where the file should end.
+struct Listed {
+    name: TextId,
+    octets: u64,
+}
+
+impl Store {
+    /// Makes the file as short as can be without moving what lies in front. Copies of it that are being made are not good.
+    pub fn compact(&self, progress: &Progress) -> Result<CompactReport, Fault> {
+        let before = self.disk_usage()?;
+        let mut moved_octets = 0;
+        for _ in 0..ROUNDS_MAX {
+            progress.begin(Stage::Finishing, 0);
+            let end = goal(&self.tighten().wait()?);
+            let texts = self.texts_behind(end)?;
+            progress.begin(Stage::MovingTexts, texts.iter().map(|text| text.octets).sum());
+            let moved = self.move_before(end, texts, progress)?;
+            moved_octets += moved;
+            if moved == 0 {
+                break;
+            }
+        }
+        Ok(CompactReport { before, after: self.disk_usage()?, moved_octets })
+    }
+
+    /// Some of the texts that lie behind this place, or over it.
+    fn texts_behind(&self, end: Extent) -> Result<Vec<Listed>, Fault> {
+        let snapshot = self.read()?;
+        let table = snapshot.table(TEXTS)?;
+        contained::read(|| {
+            let mut listed = Vec::new();
+            for row in table.iter()? {
+                let (name, row) = row?;
+                let row = TextRow::from_row(row.value())?;
+                if lies_behind(&row, end) {
+                    listed.push(Listed { name: name.value(), octets: row.wire_octets });
+                }
+                if listed.len() == LISTED_MAX {
+                    break;
+                }
+            }
+            Ok(listed)
+        })
+    }
+
+    fn move_before(&self, end: Extent, mut texts: Vec<Listed>, progress: &Progress) -> Result<u64, Fault> {
+        let mut moved = 0;
+        while !texts.is_empty() {
+            let (mut octets, mut names) = (0, Vec::new());
+            while let Some(text) = texts.last()
+                && (names.is_empty() || octets + text.octets <= MOVED_OCTETS && names.len() < MOVED_TEXTS)
+            {
+                octets += text.octets;
+                names.extend(texts.pop().map(|text| text.name));
+            }
+            moved += self.write(move |tx| tx.move_texts_before(end, &names)).wait()?;
+            progress.add(octets);
+        }
+        Ok(moved)
+    }
+}
+
+impl Tx<'_, '_> {
+    /// Moves those that still lie behind and find room before it. Returns their octets.
+    fn move_texts_before(&mut self, end: Extent, names: &[TextId]) -> Result<u64, Fault> {
+        let mut moved = 0;
+        for name in names {
+            let row = self.tables.texts.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?;
+            let Some(row) = row.filter(|row| lies_behind(row, end)) else { continue };
+            let Some(at) = self.space.take_before(end, row.wire_octets, self.container) else { continue };
+            let mut octets = vec![0; row.wire_octets as usize];
+            self.container.read_blob(row.at, &mut octets)?;
+            self.container.write_blob(at, &octets)?;
+            // They are durable before the record is, and not in it.
+            self.has_long_texts = true;
+            self.tables.texts.insert(name, &TextRow { at, ..row }.to_row()[..])?;
+            self.space.retire(row.at, row.wire_octets);
+            moved += row.wire_octets;
+        }
+        Ok(moved)
+    }
+}
+
+fn lies_behind(row: &TextRow, end: Extent) -> bool {
+    row.at + footprint(row.wire_octets) > end.at()
+}
+
+/// Where the file would end if all that is in use lay together.
+fn goal(extents: &Extents) -> Extent {
+    let in_use = (extents.of_texts * EXTENT).saturating_sub(extents.free_octets).div_ceil(EXTENT);
+    let needed = extents.of_index + in_use;
+    let with_slack = needed + needed / SLACK_PART + 1;
+    Extent(u32::try_from(with_slack).unwrap_or(u32::MAX)).min(extents.end)
+}
