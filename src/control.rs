@@ -341,7 +341,12 @@ mod tests {
             Op::Delete(Delete { name: "example.com".into(), deleteuser: false, y: true }),
             Op::List(List { domain: None, all: false }),
             Op::ChangePwd(ChangePwd { name: "ä".into(), password: None }),
-            Op::Set(Set { key: "socket".into(), values: vec!["1".into(), "2".into()], move_mail: false }),
+            Op::Set(Set {
+                key: "socket".into(),
+                values: vec!["1".into(), "2".into()],
+                move_mail: false,
+                force: false,
+            }),
             Op::Get(Get { key: Some("port".into()) }),
         ];
         let submission = Submission {
@@ -383,6 +388,7 @@ mod tests {
             copy_kept_octets: 8,
             connections: Some(Connections::default()),
             certificate: None,
+            directory: None,
         });
         let mailbox = MailboxLine {
             mailbox: "bob@example.com".into(),

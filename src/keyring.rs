@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 
 use crate::address::Address;
 use crate::auth::password::{Credential, Fresh};
-use crate::auth::seal::{Key, KeyId};
+use crate::auth::seal::{Key, KeyId, Sealed};
 use crate::mailroot::MailRoot;
 use crate::random;
 use crate::replace::{directory_of, give_to};
+use crate::settings::{BIND_PASSWORD, Settings};
 use crate::store::{CertificateRow, Fault, PrivateKey, Read as _, Store};
 use zeroize::Zeroizing;
 
@@ -103,6 +104,14 @@ impl Keyring {
     pub fn recover(&self, credential: &Credential, address: &Address) -> Option<Zeroizing<String>> {
         let key = self.key.as_ref().ok()?;
         open(Some(key), credential, address)
+    }
+
+    /// The password of `adbinduser`. An error is a sentence.
+    pub fn bind_password(&self, settings: &Settings) -> Result<Zeroizing<String>, String> {
+        let text = settings.adbindpassword.get().ok_or("adbindpassword is not set")?;
+        let key = self.key.as_ref().map_err(|trouble| format!("adbindpassword cannot be read: {trouble}"))?;
+        open_setting(Some(key), text)
+            .ok_or_else(|| "adbindpassword was sealed under another key; set it anew".to_owned())
     }
 
     /// Makes a new key and seals every password under it. Refused where that would give up sealed passwords, because the
@@ -278,6 +287,10 @@ fn open(key: Option<&Key>, credential: &Credential, address: &Address) -> Option
     key?.open(credential.sealed.as_ref()?, address, credential.version).ok()
 }
 
+fn open_setting(key: Option<&Key>, text: &str) -> Option<Zeroizing<String>> {
+    key?.open_setting(&Sealed::from_text(text)?, BIND_PASSWORD).ok()
+}
+
 /// How many passwords are sealed and cannot be opened with this key.
 fn lost_with(store: &Store, key: Option<&Key>) -> Result<u64, Fault> {
     let mut lost = 0;
@@ -321,6 +334,15 @@ fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<(u64, u64), Fau
         // One whose key is lost is made anew when it is next needed.
         _ => None,
     };
+    let bind_password = store.read()?.setting(BIND_PASSWORD)?;
+    let opened = bind_password.as_ref().and_then(|text| open_setting(old, text));
+    let bind_password = match (bind_password, opened) {
+        (Some(text), Some(password)) => {
+            let sealed = new.seal_setting(&password, BIND_PASSWORD, random::octets()?);
+            Some((text, sealed.to_text()))
+        }
+        _ => None,
+    };
     let id = new.id();
     let resealed = store.write(move |tx| {
         let mut count = 0;
@@ -336,6 +358,11 @@ fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<(u64, u64), Fau
             && tx.certificate()?.as_ref() == Some(before)
         {
             tx.set_certificate(after)?;
+        }
+        if let Some((before, after)) = &bind_password
+            && tx.setting(BIND_PASSWORD)?.as_ref() == Some(before)
+        {
+            tx.set_setting(BIND_PASSWORD, Some(after))?;
         }
         tx.totals_mut().key = Some(id);
         Ok(count)

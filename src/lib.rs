@@ -37,6 +37,7 @@
 //! - every queue, list, line and wait has a named bound;
 //! - a password is in no log, no `Debug` output, and in the data file only as a verifier or sealed.
 
+mod active_directory;
 mod address;
 mod admin;
 mod auth;
@@ -46,11 +47,13 @@ pub mod bench;
 mod certificate;
 mod cli;
 mod control;
+mod directory;
 mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod intake;
 mod keyring;
+mod ldap;
 mod log;
 mod mailroot;
 mod message;

@@ -4,7 +4,7 @@
 //! never part of it.
 
 use super::commands::{
-    Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, Set, Undelete, Unlock,
+    Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, MigrateToAd, Set, Undelete, Unlock,
 };
 use super::{Op, Refusal, Reply, Request};
 
@@ -70,12 +70,15 @@ impl Op {
                 };
                 format!("createquotafile {name}{}{}", option("user", user), option("limit", limit))
             }
+            Self::MigrateToAd(MigrateToAd { name }) => format!("migratetoad {name}"),
             Self::DeleteQuotaFile(DeleteQuotaFile { name }) => format!("deletequotafile {name}"),
+            Self::Set(set) if set.is_secret() => format!("set {} {PASSWORD}", set.key),
             Self::Set(Set { key, values, .. }) => format!("set {key} {}", values.join(" ")),
             Self::List(_) | Self::Stat(_) | Self::Get(_) => return None,
         };
-        if let Self::Set(Set { move_mail: true, .. }) = self {
-            words += " /move";
+        if let Self::Set(set) = self {
+            words += if set.move_mail { " /move" } else { "" };
+            words += if set.force { " /force" } else { "" };
         }
         Some(words)
     }
@@ -128,7 +131,7 @@ mod tests {
                 "createquotafile ann@a.org /user:bob@a.org /limit:5MB",
             ),
             (
-                Op::Set(Set { key: "mailroot".to_owned(), values, move_mail: true }),
+                Op::Set(Set { key: "mailroot".to_owned(), values, move_mail: true, force: false }),
                 "set mailroot /srv/mail /move",
             ),
         ];

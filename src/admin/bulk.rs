@@ -10,10 +10,11 @@ use std::thread;
 
 use bincode::{Decode, Encode};
 
-use super::Context;
+use super::commands::Add;
 use super::directory::{Target, no_such_domain};
 use super::reply::{AddOutcome, Added, Code, Refusal, Reply};
 use super::secret::Secret;
+use super::{Context, accounts};
 use crate::auth::password::{Credential, Fresh};
 use crate::store::{Read as _, Refused, Store};
 
@@ -44,6 +45,9 @@ pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<R
         let message = format!("a request adds at most {ENTRIES_MAX} domains and mailboxes");
         return Err(Refusal::new(Code::Usage, message));
     }
+    if accounts::in_force(store, context)?.is_some() {
+        return Ok(one_by_one(entries, store, context));
+    }
     let steps = prepared(entries, store, context)?;
     let now = context.now;
     let adding = store.write(move |tx| {
@@ -67,6 +71,28 @@ pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<R
         why,
     });
     Ok(Reply::AddedMany { entries: lines.collect() })
+}
+
+/// With accounts in a directory, which has no transaction over several.
+fn one_by_one(entries: &[Entry], store: &Store, context: &Context) -> Reply {
+    let added = |entry: &Entry| {
+        let add = Add {
+            name: Some(entry.name.clone()),
+            createuser: entry.password.clone(),
+            file: None,
+            passwords: None,
+        };
+        let (outcome, why) = match add.run(store, context) {
+            Ok(_) => (AddOutcome::Added, None),
+            Err(refusal) => match refusal.code {
+                Code::Exists => (AddOutcome::Exists, Some(refusal.message)),
+                Code::Fault => (AddOutcome::NotDone, Some(refusal.message)),
+                _ => (AddOutcome::Refused, Some(refusal.message)),
+            },
+        };
+        Added { line: entry.line, name: entry.name.clone(), outcome, why }
+    };
+    Reply::AddedMany { entries: entries.iter().map(added).collect() }
 }
 
 fn outcome(added: Result<(), Refused>, domain: &crate::address::Domain) -> (AddOutcome, Option<String>) {

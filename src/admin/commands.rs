@@ -4,6 +4,8 @@
 //! here. The fields hold words; what they have to be is read where the command is carried out, since they may
 //! come over the control socket too.
 
+use std::fmt;
+
 use argh::{ArgsInfo, FromArgs};
 use bincode::{Decode, Encode};
 
@@ -28,15 +30,13 @@ pub enum Op {
     Unlock(Unlock),
     Stat(Stat),
     ChangePwd(ChangePwd),
+    MigrateToAd(MigrateToAd),
     Undelete(Undelete),
     CreateQuotaFile(CreateQuotaFile),
     DeleteQuotaFile(DeleteQuotaFile),
     Set(Set),
     Get(Get),
 }
-
-/// Commands of the original that this version does not have.
-pub const NOT_YET: [&str; 1] = ["migratetoad"];
 
 /// Other words for commands.
 pub const ALIASES: [(&str, &str); 1] = [("del", "delete")];
@@ -171,6 +171,23 @@ pub struct ChangePwd {
     pub password: Option<Secret>,
 }
 
+/// Gives a mailbox, or those of a domain, accounts in Active Directory with the same password.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(
+    subcommand,
+    name = "migratetoad",
+    note = "While authentication is by the password file. The settings adbasedn, adbinduser and adbindpassword say where the \
+            directory is. Mailboxes that have their account already are left as they are, so it can be typed again. When all \
+            have theirs: winpop set authentication.",
+    example = "winpop migrateToAD bob@example.com",
+    example = "winpop migrateToAD example.com"
+)]
+pub struct MigrateToAd {
+    /// the mailbox, or the domain whose mailboxes to migrate
+    #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
+    pub name: String,
+}
+
 /// Brings back what was deleted: mail, a mailbox, or a domain.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(
@@ -232,7 +249,7 @@ pub struct DeleteQuotaFile {
 }
 
 /// Changes a setting.
-#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(
     subcommand,
     name = "set",
@@ -246,12 +263,23 @@ pub struct Set {
     /// the setting
     #[argh(positional, arg_name = "KEY")]
     pub key: String,
-    /// its new value; socket takes four, listen, plaintext, proxyfrom and lmtpfrom as many as are wanted
+    /// its new value; socket takes four, listen, plaintext, proxyfrom, lmtpfrom and adserver as many as are wanted
     #[argh(positional, greedy, arg_name = "VALUE")]
     pub values: Vec<String>,
     /// with mailroot: move the mail store there (the service must be stopped)
     #[argh(switch, long = "move")]
     pub move_mail: bool,
+    /// with authentication: change it although some mailboxes cannot log in afterwards
+    #[argh(switch)]
+    pub force: bool,
+}
+
+/// A password is not printed.
+impl fmt::Debug for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values = if self.is_secret() { &[] } else { &self.values[..] };
+        write!(f, "Set({} {values:?})", self.key)
+    }
 }
 
 /// Shows a setting, or all of them.

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::commands::{Get, Set};
 use super::reply::{Changed, Code, Refusal, Reply, SettingLine, SettingValue};
-use super::{Context, ownership, relocate};
+use super::{Context, accounts, ownership, relocate};
 use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
-use crate::settings::{self, Effect, Key, Kind, Place, Settings};
+use crate::settings::{self, BIND_PASSWORD, Effect, Key, Kind, Place, Settings};
 use crate::store::{Read, Store};
 use crate::units;
 
@@ -57,7 +57,7 @@ impl Set {
                     *path = mailroot::absolute(Path::new(path))?.to_string_lossy().into_owned();
                 }
             }
-            "tlscert" | "tlskey" => {
+            "tlscert" | "tlskey" | "adca" => {
                 for path in paths.filter(|path| !path.is_empty()) {
                     let absolute = std::path::absolute(&path).map_err(Refusal::fault)?;
                     *path = absolute.to_string_lossy().into_owned();
@@ -68,10 +68,39 @@ impl Set {
         Ok(set)
     }
 
+    /// The value of a setting that is stored sealed.
+    fn sealed(&self, context: &Context) -> Result<Vec<String>, Refusal> {
+        let typed = match &self.values[..] {
+            [typed] if typed.is_empty() || typed.eq_ignore_ascii_case(DEFAULT) => {
+                return Ok(self.values.clone());
+            }
+            [typed] => typed,
+            _ => return Err(Refusal::new(Code::Usage, format!("{BIND_PASSWORD} takes one value"))),
+        };
+        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        let key = keyring
+            .key()
+            .map_err(|trouble| Refusal::fault(format!("the password cannot be sealed: {trouble}")))?;
+        Ok(vec![key.seal_setting(typed, BIND_PASSWORD, context.fresh.nonce).to_text()])
+    }
+
+    /// Whether the value is a password.
+    pub fn is_secret(&self) -> bool {
+        settings::find(&self.key).is_ok_and(|key| key.name == BIND_PASSWORD)
+    }
+
     fn set_stored(&self, key: &'static Key, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let rows = stored_rows(store)?;
         let before = from_rows(&rows);
-        let after = before.with(key, &self.values)?;
+        let after = match key.name {
+            BIND_PASSWORD => before.with(key, &self.sealed(context)?)?,
+            _ => before.with(key, &self.values)?,
+        };
+        if after.authentication != before.authentication {
+            accounts::refuse_to_leave_out(&after, self.force, store, context)?;
+        } else if self.force {
+            return Err(Refusal::new(Code::Usage, "/force goes with a change of authentication only"));
+        }
         if matches!(key.name, "tlscert" | "tlskey") {
             certificate::check(&after).map_err(|why| {
                 Refusal::new(Code::Value, why)
@@ -180,6 +209,10 @@ pub type Rows = Vec<(String, String)>;
 
 pub fn stored_rows(store: &Store) -> Result<Rows, Refusal> {
     store.read().and_then(|view| view.settings()).map_err(Refusal::fault)
+}
+
+pub fn settings_of(store: &Store) -> Result<Settings, Refusal> {
+    Ok(from_rows(&stored_rows(store)?))
 }
 
 /// What a row that is not understood means for the service is told by the service.

@@ -2,9 +2,9 @@
 
 use std::str::FromStr;
 
-use super::Context;
 use super::commands::{Add, ChangePwd, Delete, Lock, Unlock};
 use super::reply::{Changed, Code, Refusal, Removed, Reply};
+use super::{Context, accounts};
 use crate::address::{Address, Domain, Malformed};
 use crate::auth::password::Credential;
 use crate::store::{Fault, LockChange, Read, Refused, Store, Tx, UnixTime};
@@ -27,10 +27,15 @@ impl FromStr for Target {
 
 impl Add {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+        let in_force = accounts::in_force(store, context)?;
         match (self.target()?, &self.createuser) {
             (Target::Domain(domain), None) => add_domain(domain, store, context.now),
             (Target::Domain(_), Some(_)) => {
                 Err(Refusal::new(Code::Usage, "a domain has no account; /createuser is for mailboxes"))
+            }
+            (Target::Mailbox(address), password) if let Some(directory) = &in_force => {
+                let password = password.as_ref().map(|password| password.password()).transpose()?;
+                accounts::add_mailbox(address, password, &**directory, store, context)
             }
             (Target::Mailbox(address), Some(password)) => {
                 let (credential, notes) = credential(password.password()?, &address, context);
@@ -100,7 +105,8 @@ fn add_mailbox(
 }
 
 impl Delete {
-    pub fn run(&self, store: &Store, now: UnixTime) -> Result<Reply, Refusal> {
+    pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+        let now = context.now;
         match self.name.parse()? {
             Target::Domain(_) if self.deleteuser => {
                 Err(Refusal::new(Code::Usage, "a domain has no account; /deleteuser is for mailboxes"))
@@ -122,6 +128,10 @@ impl Delete {
                     .into())
             }
             Target::Mailbox(address) => {
+                // Under the password file the account goes with the mailbox.
+                let directory = if self.deleteuser { accounts::in_force(store, context)? } else { None };
+                let account =
+                    directory.map(|directory| accounts::delete(&address, &*directory, store)).transpose()?;
                 let deleted = address.clone();
                 let removed = changed(
                     store,
@@ -133,8 +143,13 @@ impl Delete {
                     count(removed.messages, "message", "messages"),
                     Octets(removed.octets)
                 );
-                Ok(Changed { removed: Some(removed.into()), ..Changed::new("delete", &address, message) }
-                    .into())
+                let notes = account.into_iter().collect();
+                Ok(Changed {
+                    removed: Some(removed.into()),
+                    notes,
+                    ..Changed::new("delete", &address, message)
+                }
+                .into())
             }
         }
     }
@@ -184,6 +199,13 @@ impl ChangePwd {
         let Some(password) = &self.password else {
             return Err(Refusal::new(Code::Usage, "NEWPASSWORD is missing"));
         };
+        let message = format!("Password of {address} changed");
+        if let Some(directory) = accounts::in_force(store, context)? {
+            let password = password.password()?;
+            let renewed = || credential(password, &address, context).0;
+            accounts::change_password(&address, password, renewed, &*directory, store)?;
+            return Ok(Changed::new("changepwd", &address, message).into());
+        }
         let (credential, notes) = credential(password.password()?, &address, context);
         let changed_one = address.clone();
         changed(
@@ -191,7 +213,6 @@ impl ChangePwd {
             move |tx| tx.set_credential(&changed_one, credential.clone()),
             |why| refusal_of_mailbox(why, &address),
         )?;
-        let message = format!("Password of {address} changed");
         Ok(Changed { notes, ..Changed::new("changepwd", &address, message) }.into())
     }
 }

@@ -12,6 +12,7 @@
 //!   settings are read by the same code, in `run`;
 //! - a password is in no `Debug` output, reply or refusal.
 
+mod accounts;
 pub mod audit;
 mod bulk;
 mod configure;
@@ -85,6 +86,9 @@ pub trait Service {
 
     fn connections(&self) -> reply::Connections;
 
+    /// The directory of accounts, if one is in force.
+    fn directory(&self) -> Option<reply::DirectoryLine>;
+
     /// Makes changed settings effective, before they are stored. A refusal is one sentence that says what
     /// stands in the way, such as a port that is taken, and means that everything is as before. Called
     /// with the two swapped where the settings could then not be stored.
@@ -156,12 +160,13 @@ impl Op {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         match self {
             Self::Add(add) => add.run(store, context),
-            Self::Delete(delete) => delete.run(store, context.now),
+            Self::Delete(delete) => delete.run(store, context),
             Self::List(list) => list.run(store),
             Self::Lock(lock) => lock.run(store),
             Self::Unlock(unlock) => unlock.run(store),
             Self::Stat(stat) => stat.run(store, context),
             Self::ChangePwd(change) => change.run(store, context),
+            Self::MigrateToAd(migrate) => migrate.run(store, context),
             Self::Undelete(undelete) => undelete.run(store, context),
             Self::CreateQuotaFile(create) => create.run(store),
             Self::DeleteQuotaFile(delete) => delete.run(store),

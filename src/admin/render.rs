@@ -11,9 +11,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::reply::{
-    AddOutcome, Added, Changed, Checked, Connections, Delivered, DomainLine, ImportSummary, KeyState, Lock,
-    LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal, Removed, Reply, Server, ServiceState,
-    SettingLine, SkippedFile,
+    AddOutcome, Added, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine, ImportSummary,
+    KeyState, Lock, LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal, Removed, Reply, Server,
+    ServiceState, SettingLine, SkippedFile,
 };
 use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
@@ -288,6 +288,9 @@ fn server_text(server: &Server, domains: &[DomainLine], paint: Paint) -> String 
         let _ = writeln!(text, "TLS        {}{made}", certificate.names.join(", "));
         let _ = writeln!(text, "           SHA-256 {first}\n                   {second}");
     }
+    if let Some(directory) = &server.directory {
+        text += &directory_text(directory);
+    }
     text + &format!(
         "Disk       {}\n{}{}\n{}\nDomains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\n",
         Octets(server.allocated_octets),
@@ -324,6 +327,22 @@ fn copies_text(server: &Server) -> String {
             format!("Copies     good if they take less than {}; {kept} are kept for them\n", Seconds(seconds))
         }
     }
+}
+
+fn directory_text(directory: &DirectoryLine) -> String {
+    let time = |seconds: Option<u64>| seconds.and_then(time_text).unwrap_or_default();
+    let mut text = match &directory.last_contact {
+        Some(server) => {
+            let at = time(directory.last_contact_unix_seconds);
+            format!("Accounts   {}, last answered by {server} at {at}\n", directory.method)
+        }
+        None => format!("Accounts   {}, not asked yet or never reached\n", directory.method),
+    };
+    if let Some(why) = &directory.last_error {
+        let _ =
+            writeln!(text, "           last failed at {}: {why}", time(directory.last_error_unix_seconds));
+    }
+    text
 }
 
 fn connections_text(connections: &Connections) -> String {

@@ -317,6 +317,20 @@ pub struct Server {
     pub connections: Option<Connections>,
     /// None where there is none yet.
     pub certificate: Option<CertificateLine>,
+    /// None where the data file holds the accounts, or no service runs.
+    pub directory: Option<DirectoryLine>,
+}
+
+/// The directory of accounts, as the running service knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct DirectoryLine {
+    pub method: String,
+    /// When it last answered, and by which server; none if it has not yet.
+    pub last_contact_unix_seconds: Option<u64>,
+    pub last_contact: Option<String>,
+    /// When a question last failed, and why; none if none has.
+    pub last_error_unix_seconds: Option<u64>,
+    pub last_error: Option<String>,
 }
 
 /// The certificate that clients are shown under TLS.

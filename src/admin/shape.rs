@@ -128,6 +128,17 @@ pub const OBJECTS: [Shape; 13] = [
             ("copy_kept_octets", "number"),
             ("connections", "CONNECTIONS?"),
             ("certificate", "CERTIFICATE?"),
+            ("directory", "DIRECTORY?"),
+        ],
+    ),
+    (
+        "DIRECTORY",
+        &[
+            ("method", "text"),
+            ("last_contact_unix_seconds", "number?"),
+            ("last_contact", "text?"),
+            ("last_error_unix_seconds", "number?"),
+            ("last_error", "text?"),
         ],
     ),
     (
@@ -287,6 +298,13 @@ mod tests {
             copy_kept_octets: 8,
             connections: is_served.then_some(connections),
             certificate: is_served.then_some(certificate),
+            directory: is_served.then(|| DirectoryLine {
+                method: "a".into(),
+                last_contact_unix_seconds: Some(1),
+                last_contact: Some("a".into()),
+                last_error_unix_seconds: Some(1),
+                last_error: Some("a".into()),
+            }),
         })
     }
 

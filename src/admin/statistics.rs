@@ -56,6 +56,7 @@ impl Stat {
             copy_good_below_seconds: context.service.map(|_| copies.good_below.as_secs()),
             copy_kept_octets: copies.kept_octets,
             connections: context.service.map(|service| service.connections()),
+            directory: context.service.and_then(|service| service.directory()),
             certificate: certificate(store, context, &*view).map_err(Refusal::fault)?,
         };
         Ok(Reply::Server {

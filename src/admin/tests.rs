@@ -42,7 +42,7 @@ impl Bench {
 }
 
 fn set(key: &str, value: &str, move_mail: bool) -> Op {
-    Op::Set(Set { key: key.to_owned(), values: vec![value.to_owned()], move_mail })
+    Op::Set(Set { key: key.to_owned(), values: vec![value.to_owned()], move_mail, force: false })
 }
 
 /// A service that notes the ports it is told to use, refuses one, and may change a setting meanwhile.
@@ -60,6 +60,10 @@ impl Service for Listening<'_> {
 
     fn connections(&self) -> Connections {
         Connections { open: 1, waiting: 2, refused: 3, ..Connections::default() }
+    }
+
+    fn directory(&self) -> Option<reply::DirectoryLine> {
+        None
     }
 
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {

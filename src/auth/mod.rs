@@ -11,6 +11,7 @@
 //! - Passwords, and keys that do for one, are wiped when they are dropped.
 
 pub mod digest;
+pub mod directory;
 pub mod hash;
 pub mod nonce;
 pub mod ntlm;

@@ -98,6 +98,17 @@ impl Credential {
     }
 }
 
+impl Credential {
+    /// That of a mailbox whose account lives elsewhere: no password fits it.
+    pub fn of_nobody(fresh: Fresh) -> Self {
+        Self { version: fresh.version, verifier: Verifier::of_nobody(fresh.salt), sealed: None }
+    }
+
+    pub fn is_of_nobody(&self) -> bool {
+        self.verifier == Verifier::of_nobody(self.verifier.salt)
+    }
+}
+
 impl Verifier {
     pub fn new(password: &str, salt: [u8; SALT_OCTETS], iterations: u32) -> Self {
         let (client_key, server_key) = keys(&Prepared::new(password.as_bytes()).octets, &salt, iterations);

@@ -72,6 +72,11 @@ impl Key {
         self.seal_octets(private, &of_private_key(certificate), nonce)
     }
 
+    /// Seals the value of a setting. For the nonce the same holds.
+    pub fn seal_setting(&self, value: &str, setting: &str, nonce: [u8; NONCE_OCTETS]) -> Sealed {
+        self.seal_octets(value.as_bytes(), &of_setting(setting), nonce)
+    }
+
     fn seal_octets(&self, secret: &[u8], bound_to: &[u8], nonce: [u8; NONCE_OCTETS]) -> Sealed {
         let payload = Payload { msg: secret, aad: bound_to };
         let ciphertext = self.cipher().encrypt(&XNonce::from(nonce), payload);
@@ -94,6 +99,11 @@ impl Key {
         certificate: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, Closed> {
         self.open_octets(sealed, &of_private_key(certificate))
+    }
+
+    pub fn open_setting(&self, sealed: &Sealed, setting: &str) -> Result<Zeroizing<String>, Closed> {
+        let value = self.open_octets(sealed, &of_setting(setting))?;
+        std::str::from_utf8(&value).map(|value| Zeroizing::new(value.to_owned())).map_err(|_| Closed)
     }
 
     fn open_octets(&self, sealed: &Sealed, bound_to: &[u8]) -> Result<Zeroizing<Vec<u8>>, Closed> {
@@ -120,6 +130,26 @@ fn of_password(address: &Address, version: u64) -> Vec<u8> {
 fn of_private_key(certificate: &[u8]) -> Vec<u8> {
     // The last 12 octets cannot be those of an address, so this is nothing that a password is bound to.
     [certificate, b"\0private key"].concat()
+}
+
+/// What the seal of a setting is bound to. A password's ends with an address, a private key's with other words.
+fn of_setting(setting: &str) -> Vec<u8> {
+    [setting.as_bytes(), b"\0setting"].concat()
+}
+
+impl Sealed {
+    /// As one word: base64 of the id of the key, the nonce and the ciphertext.
+    pub fn to_text(&self) -> String {
+        STANDARD.encode([&self.key.0[..], &self.nonce, &self.ciphertext].concat())
+    }
+
+    /// None if that is not what the text is.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let octets = STANDARD.decode(text).ok()?;
+        let (key, rest) = octets.split_first_chunk()?;
+        let (nonce, ciphertext) = rest.split_first_chunk()?;
+        Some(Self { key: KeyId(*key), nonce: *nonce, ciphertext: ciphertext.to_vec() })
+    }
 }
 
 impl fmt::Debug for Key {
@@ -163,6 +193,18 @@ mod tests {
         assert_eq!(key.open_private_key(&sealed, b"another").unwrap_err(), Closed);
         assert_eq!(Key::new([3; 32]).open_private_key(&sealed, b"certificate").unwrap_err(), Closed);
         assert_eq!(key.open(&sealed, &address("ann@example.com"), 7).unwrap_err(), Closed);
+    }
+
+    #[test]
+    fn the_seal_of_a_setting_reads_back_from_its_text_and_opens_for_no_other() {
+        let key = Key::new([1; 32]);
+        let sealed = key.seal_setting("secret", "adbindpassword", [2; 24]);
+        let read = Sealed::from_text(&sealed.to_text()).unwrap();
+        assert_eq!(key.open_setting(&read, "adbindpassword").unwrap().as_str(), "secret");
+        assert_eq!(key.open_setting(&read, "hostname").unwrap_err(), Closed);
+        for bad in ["", "AAAA", "secret", "sealed"] {
+            assert!(Sealed::from_text(bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

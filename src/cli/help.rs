@@ -297,11 +297,4 @@ Usage: winpop set port VALUE
         assert_eq!(told("unlok"), "there is no command \"unlok\". Did you mean unlock?");
         assert_eq!(told("socketmx"), "there is no command \"socketmx\". Did you mean socketmax?");
     }
-
-    #[test]
-    fn commands_of_later_versions_are_not_in_the_help() {
-        for page in every_page() {
-            assert!(!page.contains("migrateToAD"), "{page}");
-        }
-    }
 }

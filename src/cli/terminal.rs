@@ -42,6 +42,13 @@ pub fn is_there() -> bool {
     io::stdin().is_terminal()
 }
 
+/// Shows how far something has come, in the place of what was shown before, if standard error is a terminal.
+pub fn show_progress(progress: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{progress}");
+    }
+}
+
 /// Asks a question on the terminal.
 pub fn confirm(question: &str) -> Result<bool, Refusal> {
     print_prompt(&format!("{question} [y/N] "))?;

@@ -9,8 +9,9 @@ use super::carry_out;
 use super::help::Program;
 use super::terminal;
 use super::words::{self, Common, Understood};
-use crate::admin::commands::{Add, Delete, Get, List, NOT_YET, Stat, Winpop};
-use crate::admin::reply::Code;
+use crate::address::Domain;
+use crate::admin::commands::{Add, Delete, Get, List, MigrateToAd, Stat, Winpop};
+use crate::admin::reply::{Changed, Code};
 use crate::admin::secret::Secret;
 use crate::admin::{self, Op, Present, Refusal, Reply, Request, Target};
 use crate::control::{Answer, Enclosed};
@@ -27,11 +28,6 @@ pub enum Read {
 /// Reads the words after `winpop`.
 pub fn read(program: &Program, typed: &[String], common: &mut Common) -> Result<Read, Refusal> {
     let typed = words::take_common(typed, common)?;
-    if let Some(word) = typed.first()
-        && NOT_YET.contains(&word.to_ascii_lowercase().as_str())
-    {
-        return Err(Refusal::new(Code::NotAvailable, format!("{word} is not available in this version")));
-    }
     match words::understand(&program.tree, &words::WINPOP, typed, common)? {
         Understood::Help { about } => Ok(Read::Help(super::help::about(program, about.as_deref())?)),
         Understood::Command { words } => {
@@ -60,6 +56,10 @@ pub fn prepare(op: Op) -> Result<Op, Refusal> {
                 }
             };
             Ok(Op::ChangePwd(change))
+        }
+        Op::Set(mut set) if set.is_secret() && set.values == ["-"] => {
+            set.values = vec![terminal::read_password()?.password()?.to_owned()];
+            Ok(Op::Set(set))
         }
         Op::Set(set) => Ok(Op::Set(set.seen_from_here()?)),
         op => Ok(op),
@@ -96,7 +96,46 @@ pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
         Op::Add(Add { file: Some(list), passwords, name: None, createuser: None }) => {
             bulk::add(Path::new(&list), passwords.as_deref().map(Path::new), |request| run(request, mailroot))
         }
+        Op::MigrateToAd(ref migrate) if let Target::Domain(domain) = migrate.name.parse()? => {
+            migrate_domain(&domain, |op| run(Request::Command(op), mailroot))
+        }
         _ => run(Request::Command(op), mailroot),
+    }
+}
+
+/// Migrates the mailboxes of a domain one after the other, so that an end at any time leaves none half done. What fails for
+/// one is told, and the others go on; a directory that cannot be asked ends it.
+fn migrate_domain(domain: &Domain, send: impl Fn(Op) -> Answer) -> Answer {
+    let list = Op::List(List { domain: Some(domain.to_string()), all: false });
+    let Reply::Mailboxes { mailboxes, .. } = send(list)? else {
+        panic!("a domain is listed by its mailboxes")
+    };
+    let mut left_out = Vec::new();
+    let mut notes = Vec::new();
+    for (done, mailbox) in mailboxes.iter().enumerate() {
+        terminal::show_progress(&format!("{done} of {} mailboxes", mailboxes.len()));
+        match send(Op::MigrateToAd(MigrateToAd { name: mailbox.mailbox.clone() })) {
+            Ok(Reply::Changed(changed)) => {
+                notes.extend(changed.notes.into_iter().map(|note| format!("{}: {note}", mailbox.mailbox)));
+            }
+            Ok(_) => panic!("a mailbox is migrated by a change"),
+            Err(refusal) if refusal.code == Code::Fault => {
+                let message =
+                    format!("{done} of {} mailboxes of {domain} were looked at: {refusal}", mailboxes.len());
+                return Err(Refusal { message, ..refusal });
+            }
+            Err(refusal) => left_out.push(format!("{}: {refusal}", mailbox.mailbox)),
+        }
+    }
+    terminal::show_progress("");
+    let (all, done) = (mailboxes.len(), mailboxes.len() - left_out.len());
+    let message = format!("{done} of {all} mailboxes of {domain} have their account in Active Directory");
+    match left_out.is_empty() {
+        true => Ok(Changed { notes, ..Changed::new("migratetoad", domain, message) }.into()),
+        false => Err(Refusal::new(Code::NotFound, format!("{message}; not so {}", left_out.join("; ")))
+            .with_hint(
+                "The others can be migrated once that is settled; those that are done are left as they are",
+            )),
     }
 }
 

@@ -311,7 +311,7 @@ mod tests {
         }
         let set = |key: &str, values: &[&str]| {
             let values = values.iter().map(|value| (*value).to_owned()).collect();
-            Op::Set(Set { key: key.to_owned(), values, move_mail: false })
+            Op::Set(Set { key: key.to_owned(), values, move_mail: false, force: false })
         };
         assert_eq!(op("set mailroot /srv/mail"), set("mailroot", &["/srv/mail"]));
         assert_eq!(op("set MailRoot -x"), set("MailRoot", &["-x"]));

@@ -2,6 +2,7 @@
 
 mod address;
 mod control;
+mod ldap;
 mod ntlm;
 mod pop3;
 mod scram;
@@ -13,6 +14,7 @@ pub use crate::store::fuzz_rows as rows;
 pub use crate::store::fuzz_tree as tree;
 pub use address::address;
 pub use control::control;
+pub use ldap::ldap;
 pub use ntlm::ntlm;
 pub use pop3::pop3;
 pub use scram::scram;

@@ -43,6 +43,7 @@ fn policy() -> Policy {
         plaintext_allowed: true,
         spa_required: false,
         secrets_available: true,
+        verifiers_available: true,
         ntlm_level: Level::V1,
         expire_days: None,
         login_delay_seconds: 0,

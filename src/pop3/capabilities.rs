@@ -18,7 +18,11 @@ pub fn write_capabilities(policy: &Policy, out: &mut Vec<u8>) {
     if takes_passwords {
         lines.push("USER".to_owned());
     }
-    lines.push(format!("SASL {}", mechanism::offered(policy).join(" ")));
+    // Without TLS a directory of accounts may leave none.
+    let mechanisms = mechanism::offered(policy);
+    if !mechanisms.is_empty() {
+        lines.push(format!("SASL {}", mechanisms.join(" ")));
+    }
     if policy.channel == (Channel::Clear { stls_offered: true }) {
         lines.push("STLS".to_owned());
     }

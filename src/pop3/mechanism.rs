@@ -40,6 +40,7 @@ pub enum Hindrance {
     PasswordInClear,
     SpaRequired,
     NoSecrets,
+    NoVerifiers,
     NotTls,
 }
 
@@ -126,6 +127,7 @@ impl Kind {
 
     pub fn hindrance(self, policy: &Policy) -> Option<Hindrance> {
         match self {
+            Kind::Scram | Kind::ScramPlus if !policy.verifiers_available => Some(Hindrance::NoVerifiers),
             Kind::ScramPlus => policy.channel.binding().is_none().then_some(Hindrance::NotTls),
             Kind::Scram => None,
             Kind::Ntlm | Kind::CramMd5 => secrets_hindrance(policy),

@@ -66,6 +66,8 @@ pub struct Policy {
     pub spa_required: bool,
     /// Whether passwords can be had back in clear, which APOP, CRAM-MD5 and NTLM need.
     pub secrets_available: bool,
+    /// Whether there are verifiers of passwords, which SCRAM needs.
+    pub verifiers_available: bool,
     pub ntlm_level: ntlm::Level,
     /// Days that mail is kept; `None`: for ever (EXPIRE, RFC 2449 section 6.7).
     pub expire_days: Option<u32>,

@@ -34,7 +34,7 @@ pub fn report_totals(totals: Totals, out: &mut Vec<u8>) {
 pub fn refuse_way(hindrance: Hindrance, out: &mut Vec<u8>) {
     let code = match hindrance {
         Hindrance::PasswordInClear | Hindrance::SpaRequired => "[AUTH]",
-        Hindrance::NoSecrets => "[SYS/PERM]",
+        Hindrance::NoSecrets | Hindrance::NoVerifiers => "[SYS/PERM]",
         Hindrance::NotTls => return refuse(out, hindrance.text()),
     };
     reply(out, format_args!("-ERR {code} {}", hindrance.text()));
@@ -56,6 +56,7 @@ impl Hindrance {
             Hindrance::PasswordInClear => "a password in clear is not accepted on this connection, use TLS",
             Hindrance::SpaRequired => "a password is not accepted as it is, use a mechanism with a challenge",
             Hindrance::NoSecrets => "passwords cannot be recovered here, which this way to log in needs",
+            Hindrance::NoVerifiers => "passwords are checked elsewhere, use USER and PASS, PLAIN or LOGIN",
             Hindrance::NotTls => "this mechanism needs TLS",
         }
     }

@@ -10,15 +10,17 @@
 use super::limits::Remembered;
 use crate::address::Address;
 use crate::auth::Account;
+use crate::auth::directory::{self as of_accounts, Directory, Verdict};
 use crate::auth::password::{Credential, Fresh, ITERATIONS, SALT_OCTETS, Verifier};
+use crate::directory;
 use crate::keyring::Keyring;
 use crate::pop3::Credentials;
 use crate::random;
-use crate::settings::DECOY_SECRET;
+use crate::settings::{DECOY_SECRET, Settings};
 use crate::store::{Fault, Maildrop, Read, Store};
 use crate::verdict::Login;
-use std::sync::RwLock;
-use std::time::Duration;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
 
 /// How long a password that was right need not be derived again.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
@@ -35,10 +37,18 @@ pub struct Accounts {
     salt_key: [u8; 32],
     decoy: Address,
     decoy_credential: Credential,
+    directory: RwLock<InForce>,
 }
 
+/// The directory of accounts in force, none where the data file holds them; or why the one in force cannot be asked.
+type InForce = Result<Option<Arc<dyn Directory>>, String>;
+
 impl Accounts {
-    pub fn new(store: Store, keyring: Keyring) -> Result<Self, Fault> {
+    pub fn new(store: Store, keyring: Keyring, settings: &Settings) -> Result<Self, Fault> {
+        let directory = directory::in_force(settings, &keyring);
+        if let Err(why) = &directory {
+            log::error!("nobody can log in, for the directory of accounts cannot be asked: {why}");
+        }
         let hash_key = random::octets()?;
         let decoy: Address = DECOY.parse().expect("it is an address");
         let password = blake3::Hash::from(random::octets()?).to_hex();
@@ -50,16 +60,52 @@ impl Accounts {
             store,
             hash_key,
             decoy,
+            directory: RwLock::new(directory),
         })
     }
 
     /// Whether passwords can be recovered, as APOP, CRAM-MD5 and NTLM need.
     pub fn secrets_available(&self) -> bool {
-        self.keyring.read().expect("no holder of this lock panics").key().is_ok()
+        self.verifiers_available()
+            && self.keyring.read().expect("no holder of this lock panics").key().is_ok()
+    }
+
+    /// Whether the data file holds verifiers of the passwords in force.
+    pub fn verifiers_available(&self) -> bool {
+        !self.is_directory_asked()
+    }
+
+    /// Whether somebody else checks passwords.
+    pub fn is_directory_asked(&self) -> bool {
+        !matches!(*self.directory.read().expect("no holder of this lock panics"), Ok(None))
+    }
+
+    /// The directory of accounts under these settings. An error is a sentence.
+    pub fn directory_of(&self, settings: &Settings) -> Result<Option<Arc<dyn Directory>>, String> {
+        directory::in_force(settings, &self.keyring.read().expect("no holder of this lock panics"))
+    }
+
+    pub fn change_directory_to(&self, directory: Option<Arc<dyn Directory>>) {
+        *self.directory.write().expect("no holder of this lock panics") = Ok(directory);
+    }
+
+    /// The state of the directory in force, if there is one.
+    pub fn directory_state(&self) -> Option<of_accounts::State> {
+        match &*self.directory.read().expect("no holder of this lock panics") {
+            Ok(directory) => directory.as_ref().map(|directory| directory.state()),
+            Err(why) => Some(of_accounts::State {
+                last_error: Some((SystemTime::now(), why.clone())),
+                ..Default::default()
+            }),
+        }
     }
 
     /// Opens the maildrop if this password was right a short while ago; none if it has to be derived. Takes microseconds.
     pub fn recall(&self, credentials: &Credentials) -> Result<Option<Login<Maildrop>>, Fault> {
+        // A directory is asked each time: an account that was locked there must not get in.
+        if self.is_directory_asked() {
+            return Ok(None);
+        }
         let Ok(address) = Address::from_login(&credentials.name) else { return Ok(None) };
         let version = self.credential(Some(&address))?.map(|credential| credential.version);
         let name = self.name_of(&address, version.unwrap_or_default(), credentials.password.as_bytes());
@@ -72,6 +118,10 @@ impl Accounts {
     /// Derives and checks the password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as for
     /// a known one with a wrong password.
     pub fn log_in(&self, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
+        let in_force = self.directory.read().expect("no holder of this lock panics").clone();
+        if let Some(directory) = in_force.map_err(Fault::Elsewhere)? {
+            return self.log_in_by(&*directory, credentials);
+        }
         let password = credentials.password.as_bytes();
         let address = Address::from_login(&credentials.name).ok();
         let credential = self.credential(address.as_ref())?;
@@ -88,6 +138,32 @@ impl Accounts {
             log::warn!("the stored password of {address} could not be renewed: {fault}");
         }
         self.store.open_maildrop(&address)
+    }
+
+    /// Has a directory check the password, and opens the maildrop of the account: that of the address that was typed, or of
+    /// the first of the account's addresses that is a mailbox here.
+    fn log_in_by(
+        &self,
+        directory: &dyn Directory,
+        credentials: &Credentials,
+    ) -> Result<Login<Maildrop>, Fault> {
+        let Ok(password) = std::str::from_utf8(credentials.password.as_bytes()) else {
+            return Ok(Login::WrongCredentials);
+        };
+        let verdict = directory.verify(&credentials.name, password);
+        let addresses = match verdict.map_err(|unavailable| Fault::Elsewhere(unavailable.to_string()))? {
+            Verdict::Right(addresses) => addresses,
+            Verdict::Wrong => return Ok(Login::WrongCredentials),
+            Verdict::Barred(why) => return Ok(Login::Barred(why)),
+        };
+        let typed = Address::from_login(&credentials.name).ok().filter(|typed| addresses.contains(typed));
+        for address in typed.iter().chain(&addresses) {
+            match self.store.open_maildrop(address)? {
+                Login::WrongCredentials => {}
+                login => return Ok(login),
+            }
+        }
+        Ok(Login::Barred("has an account in the directory, but no mailbox here".to_owned()))
     }
 
     /// Brings what is stored of a password up to date, now that it is here. The version stays: it is the same password.
@@ -123,7 +199,12 @@ impl Accounts {
     /// credential, to be named when it is opened.
     pub fn find(&self, name: &str) -> Result<(Account, u64), Fault> {
         let address = Address::from_login(name).ok();
-        let credential = self.credential(address.as_ref())?;
+        // What the data file has of a password is not in force under a directory. A session that began before is not let in by
+        // it.
+        let credential = match self.verifiers_available() {
+            true => self.credential(address.as_ref())?,
+            false => None,
+        };
         let exists = credential.is_some();
         let verifier = match &credential {
             Some(credential) => credential.verifier.clone(),
@@ -201,7 +282,7 @@ mod tests {
     fn accounts(bench: &Bench) -> Accounts {
         let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         set_password(&bench.store, &keyring, "secret");
-        Accounts::new(bench.store.clone(), keyring).unwrap()
+        Accounts::new(bench.store.clone(), keyring, &Settings::default()).unwrap()
     }
 
     fn set_password(store: &Store, keyring: &Keyring, password: &str) {
@@ -277,7 +358,7 @@ mod tests {
         accounts.keyring.write().unwrap().rotate(&bench.store, false).unwrap();
         assert_eq!(salt(&accounts), before);
         let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
-        assert_eq!(salt(&Accounts::new(bench.store.clone(), keyring).unwrap()), before);
+        assert_eq!(salt(&Accounts::new(bench.store.clone(), keyring, &Settings::default()).unwrap()), before);
         let (rows, mut complaints) = (bench.store.read().unwrap().settings().unwrap(), Vec::new());
         let rows = rows.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         complaints.extend(crate::settings::Settings::from_rows(rows).1);

@@ -82,8 +82,9 @@ pub use listeners::{DOORS, Door};
 
 use crate::admin::{
     self,
-    reply::{Connections, ServiceState},
+    reply::{Connections, DirectoryLine, ServiceState},
 };
+use crate::directory;
 use crate::keyring::Keyring;
 use crate::log::NOTICE;
 use crate::mailroot::MailRoot;
@@ -119,6 +120,8 @@ const TRUSTED_RECEIVING_MAX: usize = 256;
 const REFUSALS_MAX: usize = 64;
 /// Connections of proxies whose PROXY header has not come yet; more are closed.
 const PROXY_HEADERS_MAX: usize = 256;
+/// Logins that a directory of accounts is asked about at a time; each has a thread while it waits.
+const DIRECTORY_QUESTIONS_MAX: usize = 32;
 
 /// What every connection of the service needs.
 pub struct Service {
@@ -150,6 +153,8 @@ pub struct Service {
     /// Passwords being derived, which takes a processor for milliseconds each. Half of the threads at most, so that
     /// strangers who guess leave the other half to everybody else.
     password_checks: Semaphore,
+    /// Logins that wait for a directory of accounts.
+    directory_questions: Semaphore,
     listeners: Mutex<Listeners>,
     executor: Arc<smol::Executor<'static>>,
     /// Closed when the service begins to end.
@@ -185,7 +190,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     if let Err(trouble) = keyring.key() {
         log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
     }
-    let accounts = Accounts::new(store.clone(), keyring).map_err(|e| e.to_string())?;
+    let accounts = Accounts::new(store.clone(), keyring, &settings).map_err(|e| e.to_string())?;
     let tls = Tls::new(&store, &accounts.keyring.read().expect("no holder of this lock panics"), &settings)?;
     let socket = mailroot.socket();
     let control_listener = control::bind(&socket)
@@ -214,6 +219,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         descriptors: Arc::new(Semaphore::new(descriptors::connections_max())),
         proxy_headers: Arc::new(Semaphore::new(PROXY_HEADERS_MAX)),
         password_checks: Semaphore::new((settings.threadcount.get() as usize / 2).max(1)),
+        directory_questions: Semaphore::new(DIRECTORY_QUESTIONS_MAX),
         listeners: Mutex::default(),
         executor: Arc::new(smol::Executor::new()),
         ending,
@@ -386,6 +392,20 @@ impl admin::Service for Arc<Service> {
         }
     }
 
+    fn directory(&self) -> Option<DirectoryLine> {
+        let state = self.accounts.directory_state()?;
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let (last_contact_at, last_contact) = state.last_contact.unzip();
+        let (last_error_at, last_error) = state.last_error.unzip();
+        Some(DirectoryLine {
+            method: self.settings().authentication.name().to_owned(),
+            last_contact_unix_seconds: last_contact_at.map(seconds),
+            last_contact,
+            last_error_unix_seconds: last_error_at.map(seconds),
+            last_error,
+        })
+    }
+
     fn connections(&self) -> Connections {
         let slots = self.slots.occupancy();
         let (login_failures, last) = self.guard.failures(Instant::now());
@@ -421,12 +441,19 @@ impl admin::Service for Arc<Service> {
             let keyring = self.accounts.keyring.read().expect("no holder of this lock panics");
             self.tls.change_to(&self.store, &keyring, &effective)?;
         }
+        let another_directory = match directory::is_another(before, after) {
+            true => Some(self.accounts.directory_of(after)?),
+            false => None,
+        };
         if before.socketmax.get() < after.socketmax.get() {
             descriptors::suffice_for(after)?;
         }
         if let Err(sentence) = self.listeners().change_to(self, &effective) {
             self.tls.read_again(&self.store, &self.accounts.keyring, &self.settings());
             return Err(sentence);
+        }
+        if let Some(directory) = another_directory {
+            self.accounts.change_directory_to(directory);
         }
         systemd::status(&self.listeners().doors());
         self.slots.set_limits(limits(&effective));

@@ -89,6 +89,7 @@ fn policy(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
         channel,
         spa_required: settings.sparequired.get() == 1,
         secrets_available: service.accounts.secrets_available(),
+        verifiers_available: service.accounts.verifiers_available(),
         ntlm_level: match settings.ntlmlevel.get() {
             0 => ntlm::Level::V1,
             1 => ntlm::Level::Session,
@@ -202,7 +203,12 @@ impl Driver {
         if let Some(outcome) = service.accounts.recall(&credentials).transpose() {
             return self.welcome(outcome);
         }
-        let _turn = service.password_checks.acquire().await;
+        let waiting = match service.accounts.is_directory_asked() {
+            // It takes no processor, but may take its time: whoever waits for it must not stand in the way of the others.
+            true => service.directory_questions.acquire(),
+            false => service.password_checks.acquire(),
+        };
+        let _turn = waiting.await;
         let checking = service.clone();
         let outcome = smol::unblock(move || checking.accounts.log_in(&credentials)).await;
         self.welcome(outcome)
@@ -266,6 +272,11 @@ impl Driver {
                 );
                 self.service.guard.failed(self.peer, &self.name, Instant::now());
                 Event::LoggedIn(Login::WrongCredentials)
+            }
+            Ok(Login::Barred(why)) => {
+                refused(&why);
+                self.service.guard.failed(self.peer, &self.name, Instant::now());
+                Event::LoggedIn(Login::Barred(why))
             }
             Ok(Login::Locked) => {
                 refused("is locked");

@@ -9,9 +9,11 @@
 //! - `Settings` that came out of [`Settings::with`] keep the relations between settings too;
 //! - what is stored reads back as what was set.
 
+mod directory;
 mod networks;
 mod values;
 
+pub use directory::{BindName, DirectoryServers, DistinguishedName, SealedPassword};
 pub use networks::{Listen, Networks, Plaintext};
 pub use values::{
     DomainRole, FilePath, Hostname, Kind, Logging, MailboxName, Method, Size, Span, Value, Whole,
@@ -29,6 +31,10 @@ const RFC_MESSAGE_OCTETS_MIN: u64 = 64 << 10;
 /// A row beside the settings that the program keeps for itself: the secret from which the salts of unknown names are
 /// derived, in hexadecimal digits. It stays for as long as the store, so that those salts do.
 pub const DECOY_SECRET: &str = "decoysecret";
+/// The setting whose value is sealed before it is stored, and not shown.
+pub const BIND_PASSWORD: &str = "adbindpassword";
+/// What is shown of it.
+const SEALED: &str = "sealed";
 /// The word that brings a setting back to its default.
 const DEFAULT: &str = "default";
 
@@ -176,6 +182,16 @@ settings! {
         "What this machine is in a domain; it numbers the authentication methods";
     authentication | auth: Method = Method::PasswordFile, "password file", AtOnce,
         "Where the accounts of mailboxes live";
+    adserver: DirectoryServers = DirectoryServers::default(), "found by DNS", AtOnce,
+        "Servers of Active Directory, tried in turn: a name means LDAPS, ldap://NAME StartTLS";
+    adbasedn: DistinguishedName = DistinguishedName::default(), "none", AtOnce,
+        "Distinguished name below which Active Directory holds the accounts";
+    adbinduser: BindName = BindName::default(), "none", AtOnce,
+        "Account by which the service looks accounts up in Active Directory, and makes and changes them";
+    adbindpassword: SealedPassword = SealedPassword::default(), "none", AtOnce,
+        "Password of adbinduser; it is kept sealed and never shown";
+    adca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
+        "PEM file with the authority that vouches for the servers of Active Directory";
     sparequired: Whole<0, 1> = Whole::new(0), "0", AtOnce,
         "1 refuses every login that sends the password itself";
     tlscert: FilePath = FilePath::none(), "one of our own", AtOnce,
@@ -296,7 +312,8 @@ impl Settings {
     pub fn from_shown<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Result<Self, Refused> {
         let mut settings = Self::default();
         for (name, text) in pairs {
-            if let Some(key) = STORED.iter().find(|key| key.name == name) {
+            // What is sealed is not shown, and its seal would not open under the key of another store.
+            if let Some(key) = STORED.iter().find(|key| key.name == name && name != BIND_PASSWORD) {
                 settings.read_typed(key, &text)?;
             }
         }
@@ -352,28 +369,25 @@ impl Settings {
         let methods = self.domainrole.methods();
         let method = typed.parse::<usize>().ok().and_then(|number| methods.get(number.wrapping_sub(1)));
         match method {
-            Some(Method::PasswordFile) => Ok(Method::PasswordFile),
-            Some(other) => Err(refused(
-                &format!("authentication by {} is not available in this version", other.name()),
-                &format!("The password file is number {}", self.method_number()),
+            Some(Method::LocalAccounts) => Err(refused(
+                &format!(
+                    "authentication by {} is not available in this version",
+                    Method::LocalAccounts.name()
+                ),
+                &format!("The methods are: {}", numbered(methods)),
             )),
-            None => {
-                let numbers: Vec<String> = methods
-                    .iter()
-                    .zip(1..)
-                    .map(|(method, number)| format!("{number} {}", method.name()))
-                    .collect();
-                Err(refused(
-                    &format!("\"{typed}\" is no authentication method of a {} machine", self.domainrole),
-                    &format!("The methods are: {}", numbers.join(", ")),
-                ))
-            }
+            Some(method) => Ok(*method),
+            None => Err(refused(
+                &format!("\"{typed}\" is no authentication method of a {} machine", self.domainrole),
+                &format!("The methods are: {}", numbered(methods)),
+            )),
         }
     }
 
-    fn method_number(&self) -> usize {
+    /// None where the role has no such method, which [`Settings::check`] does not let pass.
+    fn method_number(&self) -> Option<usize> {
         let place = self.domainrole.methods().iter().position(|method| *method == self.authentication);
-        1 + place.expect("every role has the password file")
+        place.map(|place| 1 + place)
     }
 
     /// The relations between settings.
@@ -389,6 +403,7 @@ impl Settings {
                 "To set them together: winpop set socket BACKLOG MAX MIN THRESHOLD",
             ));
         }
+        self.check_authentication()?;
         if self.lmtpport.get() == 25 {
             return Err(refused(
                 "LMTP must not be spoken on port 25 (RFC 2033 section 5): mail servers would speak SMTP to it",
@@ -412,11 +427,49 @@ impl Settings {
         Ok(())
     }
 
+    /// That the method is one of this machine, and has what it needs.
+    fn check_authentication(&self) -> Result<(), Refused> {
+        if self.method_number().is_none() {
+            return Err(refused(
+                &format!(
+                    "a {} machine has no authentication by {}",
+                    self.domainrole,
+                    self.authentication.name()
+                ),
+                "Set domainrole to member or dc, or authentication to the password file first",
+            ));
+        }
+        if self.authentication != Method::ActiveDirectory {
+            return Ok(());
+        }
+        let needed = [
+            ("adbasedn", self.adbasedn.get().is_some()),
+            ("adbinduser", self.adbinduser.get().is_some()),
+            (BIND_PASSWORD, self.adbindpassword.get().is_some()),
+        ];
+        if let Some((missing, _)) = needed.iter().find(|(_, is_set)| !is_set) {
+            return Err(refused(
+                &format!("authentication by Active Directory needs {missing}"),
+                &format!("To set it: winpop set {missing} VALUE"),
+            ));
+        }
+        if self.sparequired.get() == 1 {
+            return Err(refused(
+                "sparequired leaves no way to log in with Active Directory, which is given the password itself",
+                "Set sparequired to 0",
+            ));
+        }
+        Ok(())
+    }
+
     /// A setting as it is shown and typed.
     pub fn text(&self, key: &Key) -> String {
         match key.place {
             Place::Sockets => FOUR_SOCKETS.map(|name| self.text(find(name).expect("it is a key"))).join(" "),
-            _ if key.name == "authentication" => self.method_number().to_string(),
+            _ if key.name == "authentication" => {
+                self.method_number().map_or_else(|| self.stored(key), |number| number.to_string())
+            }
+            _ if key.name == BIND_PASSWORD && self.adbindpassword.get().is_some() => SEALED.to_owned(),
             _ => self.stored(key),
         }
     }
@@ -466,6 +519,12 @@ impl Settings {
             _ => None,
         }
     }
+}
+
+/// `1 Active Directory, 2 password file`.
+fn numbered(methods: &[Method]) -> String {
+    let numbered = methods.iter().zip(1..).map(|(method, number)| format!("{number} {}", method.name()));
+    numbered.collect::<Vec<_>>().join(", ")
 }
 
 fn refused(why: &str, hint: &str) -> Refused {

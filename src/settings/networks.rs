@@ -182,7 +182,7 @@ impl FromStr for Network {
 }
 
 /// The words of a list with commas or spaces between them; at least one.
-fn list_words(typed: &str) -> Result<Vec<&str>, String> {
+pub(super) fn list_words(typed: &str) -> Result<Vec<&str>, String> {
     let words: Vec<&str> = typed.split([',', ' ']).filter(|word| !word.is_empty()).collect();
     if words.is_empty() {
         return Err("the value is empty".to_owned());

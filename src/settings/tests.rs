@@ -27,6 +27,15 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("sparequired", &["0", "1"], &["2", "-1"]),
         ("ntlmlevel", &["0", "1", "2"], &["3", "-1"]),
         ("authentication", &["2"], &["0", "1", "3", "passwordfile"]),
+        (
+            "adserver",
+            &["dc1.example.com", "ldap://dc1.example.com ldaps://dc2:1636", ""],
+            &["http://dc1", "dc1:0"],
+        ),
+        ("adbasedn", &["DC=corp,DC=example", ""], &["corp.example"]),
+        ("adbinduser", &["CORP\\svc", "svc@corp.example", ""], &["a\nb"]),
+        ("adbindpassword", &["c2VhbGVk", ""], &["a b"]),
+        ("adca", &["/etc/ssl/ad.pem", ""], &["ad.pem"]),
         ("domainrole", &["standalone", "Member", "DC"], &["pdc", ""]),
         ("maxmessagesize", &["64KB", "1GiB", "65536"], &["65535", "1073741825", "much"]),
         ("quotalimit", &["0", "50MB", "1024 TB"], &["-1", "much", "2000000 TB"]),
@@ -107,7 +116,7 @@ fn two_protocols_cannot_share_a_port_but_may_both_be_off() {
 }
 
 #[test]
-fn the_role_numbers_the_methods_and_only_the_password_file_can_be_chosen() {
+fn the_role_numbers_the_methods() {
     let auth = find("AUTH").unwrap();
     for (role, number, others) in
         [("standalone", "2", &["1", "3"][..]), ("member", "3", &["1", "2", "4"]), ("dc", "2", &["1", "3"])]
@@ -122,6 +131,25 @@ fn the_role_numbers_the_methods_and_only_the_password_file_can_be_chosen() {
     }
     let refused = set(&Settings::default(), "auth", "1").unwrap_err();
     assert_eq!(refused.why, "authentication by local accounts is not available in this version");
+}
+
+#[test]
+fn active_directory_can_be_chosen_once_it_is_known_how_to_ask_it() {
+    let mut settings = set(&Settings::default(), "domainrole", "dc").unwrap();
+    for (name, value) in
+        [("adbasedn", "DC=corp,DC=example"), ("adbinduser", "CORP\\svc"), ("adbindpassword", "c2VhbGVk")]
+    {
+        let refused = set(&settings, "auth", "1").unwrap_err();
+        assert_eq!(refused.why, format!("authentication by Active Directory needs {name}"));
+        settings = set(&settings, name, value).unwrap();
+    }
+    let chosen = set(&settings, "auth", "1").unwrap();
+    assert_eq!(chosen.authentication, Method::ActiveDirectory);
+    assert_eq!(chosen.text(find("adbindpassword").unwrap()), "sealed");
+    for (name, value) in [("domainrole", "standalone"), ("adbasedn", ""), ("sparequired", "1")] {
+        assert!(set(&chosen, name, value).is_err(), "{name}");
+    }
+    assert_eq!(set(&chosen, "auth", "2").unwrap().authentication, Method::PasswordFile);
 }
 
 #[test]

@@ -222,6 +222,7 @@ impl FromStr for Method {
     fn from_str(stored: &str) -> Result<Self, String> {
         match stored {
             "passwordfile" => Ok(Self::PasswordFile),
+            "activedirectory" => Ok(Self::ActiveDirectory),
             _ => Err(format!("\"{stored}\" is not an authentication method of this version")),
         }
     }
@@ -231,7 +232,7 @@ impl Value for Method {
     const KIND: Kind = Kind::Number;
 
     fn allowed() -> String {
-        "1 to 3, by domainrole: standalone 2, member 3, dc 2 is the password file".to_owned()
+        "1 to 3, by domainrole: member and dc 1 is Active Directory; the last is the password file".to_owned()
     }
 
     fn meaning(&self) -> Option<String> {

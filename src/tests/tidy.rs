@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 /// does not know whether a service runs.
 const LAYERS: [&[&str]; 12] = [
     &["address", "message", "nearest", "random", "replace", "units", "user", "verdict"],
-    &["envelope", "mailroot"],
+    &["envelope", "ldap", "mailroot"],
     &["auth", "settings", "wire"],
-    &["log", "pop3", "smtp", "store"],
+    &["active_directory", "log", "pop3", "smtp", "store"],
     &["intake", "keyring"],
-    &["certificate"],
+    &["certificate", "directory"],
     &["admin"],
     &["control"],
     &["serve"],

@@ -129,10 +129,18 @@ fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals()
             fingerprint: ["AB"; 32].join(":"),
             self_signed: true,
         }),
+        directory: Some(DirectoryLine {
+            method: "Active Directory".to_owned(),
+            last_contact_unix_seconds: Some(1_800_000_060),
+            last_contact: Some("dc1.example.com".to_owned()),
+            last_error_unix_seconds: Some(1_800_000_000),
+            last_error: Some("dc2.example.com: Connection refused".to_owned()),
+        }),
     };
     let stopped = Server {
         service: ServiceState::default(),
         connections: None,
+        directory: None,
         copy_good_below_seconds: None,
         ..statistics.clone()
     };
@@ -148,6 +156,8 @@ Unknown    7 recipients
 TLS        mail.example.com, localhost, self-signed
            SHA-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
                    AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB
+Accounts   Active Directory, last answered by dc1.example.com at 2027-01-15T08:01:00Z
+           last failed at 2027-01-15T08:00:00Z: dc2.example.com: Connection refused
 Disk       1 MiB
 Deleted    3 messages (2 KiB) and 1 mailbox can be brought back
 Copies     good if they take less than 45 s; 3 MiB are kept for them

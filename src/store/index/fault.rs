@@ -15,6 +15,8 @@ pub enum Fault {
     Damaged(String),
     /// The store is being closed.
     Closed,
+    /// The store is well, but somebody else who has to be asked is not there: a sentence.
+    Elsewhere(String),
 }
 
 impl Fault {
@@ -29,6 +31,7 @@ impl fmt::Display for Fault {
             Fault::DiskFull(what) => write!(f, "no room on the disk: {what}"),
             Fault::Io(what) => write!(f, "the data file cannot be read or written: {what}"),
             Fault::Damaged(what) => write!(f, "the data file is damaged: {what}"),
+            Fault::Elsewhere(why) => f.write_str(why),
             Fault::Closed => f.write_str("the mail store is being closed"),
         }
     }

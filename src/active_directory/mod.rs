@@ -1,0 +1,326 @@
+//! Active Directory as the place where accounts live, by LDAP.
+//!
+//! - The account of a mailbox is the user whose `userPrincipalName` is its address, or else the only one whose `mail` is.
+//! - A user logs in by the address, by the name of the account (`userPrincipalName`, `CORP\user`, or the bare `sAMAccountName`).
+//!   The service looks the account up as itself, and then binds as the account, by its distinguished name: so it is this
+//!   account's password that was right, whatever the name was.
+//! - The answer to a name that there is not takes as long as one to a wrong password.
+//! - A directory that does not answer is [`Unavailable`]: no verdict, in either direction.
+//! - An account is made with its password in one operation: there is never one that is half made.
+//!
+//! Calls wait for the network, for at most [`CALL_MAX`]: not to be made on an executor.
+
+mod account;
+mod verdict;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use futures_rustls::rustls::pki_types::CertificateDer;
+use futures_rustls::rustls::pki_types::pem::PemObject as _;
+use futures_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use smol::Timer;
+use smol::future::{FutureExt as _, block_on};
+use zeroize::Zeroizing;
+
+use account::{ATTRIBUTES, Account, account_names, attributes_of_new, container, quoted};
+use verdict::Barred;
+
+use crate::address::Address;
+use crate::auth::directory::{Change, Creation, Directory, Removal, State, Unavailable, Verdict};
+use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
+
+/// How long a call may take.
+pub const CALL_MAX: Duration = Duration::from_secs(10);
+/// Most accounts of one name that are looked at.
+const NAMESAKES_MAX: u32 = 10;
+/// Of the time that binds take, the share that the last one makes up in what is remembered of them: 1 in so many.
+const BINDS_REMEMBERED: u32 = 8;
+/// Where systems keep the certificates of authorities that they trust: Debian, Red Hat, SUSE.
+const AUTHORITIES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/var/lib/ca-certificates/ca-bundle.pem",
+];
+
+/// Where the directory is, and how it is asked.
+pub struct Configuration {
+    /// Without any, those that DNS names for the domain of `base`.
+    pub servers: Vec<Server>,
+    /// The distinguished name below which accounts are looked for.
+    pub base: String,
+    pub user: String,
+    pub password: Zeroizing<String>,
+    /// A PEM file with the authorities that may vouch for the servers; none: the system's.
+    pub authorities: Option<PathBuf>,
+}
+
+pub struct ActiveDirectory {
+    pool: Pool,
+    base: String,
+    /// The NetBIOS name of the domain, once it was asked for.
+    netbios: OnceLock<Option<String>>,
+    /// How long a bind takes, about.
+    bind_takes: Mutex<Duration>,
+}
+
+/// What a name that somebody typed stands for.
+enum Named {
+    Nobody,
+    One(Account),
+    Several,
+}
+
+impl ActiveDirectory {
+    /// Reads the authorities; connects to nothing yet. An error is a sentence.
+    pub fn new(configuration: Configuration) -> Result<Self, String> {
+        let Configuration { servers, base, user, password, authorities } = configuration;
+        let domain = domain_of(&base);
+        if servers.is_empty() && domain.is_none() {
+            return Err(
+                "adserver is not set, and adbasedn has no DC= by which servers could be found".to_owned()
+            );
+        }
+        let tls = tls(authorities.as_deref())?;
+        let binding = Binding { name: user, password };
+        Ok(Self {
+            pool: Pool::new(servers, domain, tls, binding),
+            base,
+            netbios: OnceLock::new(),
+            bind_takes: Mutex::default(),
+        })
+    }
+}
+
+impl Directory for ActiveDirectory {
+    fn state(&self) -> State {
+        let crate::ldap::State { last_contact, last_error } = self.pool.state();
+        State { last_contact, last_error }
+    }
+
+    fn reach(&self) -> Result<(), Unavailable> {
+        within_limit(async { self.find(Filter::Present("defaultNamingContext")).await.map(drop) })
+    }
+
+    fn verify(&self, typed: &str, password: &str) -> Result<Verdict, Unavailable> {
+        within_limit(async {
+            let named = match password.is_empty() {
+                true => return Ok(Verdict::Wrong),
+                false => self.named(typed).await?,
+            };
+            let account = match named {
+                Named::One(account) => account,
+                Named::Nobody | Named::Several => {
+                    let takes = *self.bind_takes.lock().expect("no holder of this lock panics");
+                    Timer::after(takes).await;
+                    return Ok(match named {
+                        Named::Several => Verdict::Barred(Barred::Ambiguous.to_string()),
+                        _ => Verdict::Wrong,
+                    });
+                }
+            };
+            let began = Instant::now();
+            let outcome = self.pool.bind(&account.dn, password).await?;
+            let mut takes = self.bind_takes.lock().expect("no holder of this lock panics");
+            *takes = match takes.is_zero() {
+                true => began.elapsed(),
+                false => (*takes * (BINDS_REMEMBERED - 1) + began.elapsed()) / BINDS_REMEMBERED,
+            };
+            Ok(verdict::of_bind(&outcome, account.addresses()))
+        })
+    }
+
+    fn account_of(&self, address: &Address) -> Result<Option<String>, Unavailable> {
+        within_limit(async { Ok(self.of_mailbox(address).await?.map(|account| account.name)) })
+    }
+
+    fn create(&self, address: &Address, password: &str) -> Result<Creation, Unavailable> {
+        within_limit(async {
+            if let Some(account) = self.of_mailbox(address).await? {
+                return Ok(Creation::Exists { name: account.name });
+            }
+            for name in account_names(&address.local) {
+                if !self.find(Filter::Equal("sAMAccountName", name.clone())).await?.is_empty() {
+                    continue;
+                }
+                let outcome = match self.add(address, &name, password).await {
+                    Ok(outcome) => outcome,
+                    // The answer was lost. What the directory holds tells whether it was done.
+                    Err(failure) if failure.may_be_done => {
+                        match self.takes(address, &name, password).await? {
+                            true => return Ok(Creation::Created { name }),
+                            false => return Err(failure),
+                        }
+                    }
+                    Err(failure) => return Err(failure),
+                };
+                match outcome.code {
+                    Outcome::SUCCESS => return Ok(Creation::Created { name }),
+                    // Another administrator was faster, or a common name is taken.
+                    Outcome::ENTRY_ALREADY_EXISTS => {}
+                    _ => return Ok(Creation::Refused(verdict::refusal(&outcome))),
+                }
+            }
+            Ok(Creation::Refused(format!("every account name similar to {} is taken", address.local)))
+        })
+    }
+
+    fn remove(&self, address: &Address) -> Result<Removal, Unavailable> {
+        within_limit(async {
+            let Some(account) = self.of_mailbox(address).await? else { return Ok(Removal::NoSuchAccount) };
+            let outcome = self.pool.delete(&account.dn).await?;
+            Ok(match outcome.code {
+                Outcome::SUCCESS => Removal::Removed { name: account.name },
+                Outcome::NO_SUCH_OBJECT => Removal::NoSuchAccount,
+                _ => Removal::Refused(verdict::refusal(&outcome)),
+            })
+        })
+    }
+
+    fn change_password(&self, address: &Address, password: &str) -> Result<Change, Unavailable> {
+        within_limit(async {
+            let Some(account) = self.of_mailbox(address).await? else { return Ok(Change::NoSuchAccount) };
+            let outcome = self.pool.replace(&account.dn, &[("unicodePwd", vec![quoted(password)])]).await?;
+            Ok(match outcome.code {
+                Outcome::SUCCESS => Change::Changed,
+                Outcome::NO_SUCH_OBJECT => Change::NoSuchAccount,
+                _ => Change::Refused(verdict::refusal(&outcome)),
+            })
+        })
+    }
+}
+
+impl ActiveDirectory {
+    /// Whether the account of this mailbox has this name, and takes this password.
+    async fn takes(&self, address: &Address, name: &str, password: &str) -> Result<bool, Failure> {
+        match self.of_mailbox(address).await? {
+            Some(account) if account.name == name => {
+                Ok(self.pool.bind(&account.dn, password).await?.is_success())
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn add(&self, address: &Address, name: &str, password: &str) -> Result<Outcome, Failure> {
+        let (common_name, attributes) = attributes_of_new(address, name, password);
+        let dn = format!("CN={},{}", escaped(&common_name), container(&self.base));
+        self.pool.add(&dn, &attributes).await
+    }
+
+    /// The account of a mailbox. Two that claim it are none.
+    async fn of_mailbox(&self, address: &Address) -> Result<Option<Account>, Failure> {
+        match self.of_address(&address.to_string()).await? {
+            Named::One(account) => Ok(Some(account)),
+            Named::Nobody => Ok(None),
+            Named::Several => Err(Failure::before_asking(format!(
+                "several accounts of the directory claim the address {address}"
+            ))),
+        }
+    }
+
+    async fn named(&self, typed: &str) -> Result<Named, Failure> {
+        if let Some((domain, name)) = typed.split_once('\\') {
+            let is_ours = self.netbios().await?.is_some_and(|ours| ours.eq_ignore_ascii_case(domain));
+            return if is_ours { self.of_account_name(name).await } else { Ok(Named::Nobody) };
+        }
+        if let Ok(address) = Address::from_login(typed) {
+            return self.of_address(&address.to_string()).await;
+        }
+        match typed.contains('@') {
+            true => self.of_address(typed).await,
+            false => self.of_account_name(typed).await,
+        }
+    }
+
+    async fn of_address(&self, address: &str) -> Result<Named, Failure> {
+        let is = |attribute| Filter::Equal(attribute, address.to_owned());
+        let mut found = self.find(Filter::Or(vec![is("userPrincipalName"), is("mail")])).await?;
+        if let Some(place) = found.iter().position(|account| account.is_principal(address)) {
+            return Ok(Named::One(found.swap_remove(place)));
+        }
+        Ok(only(found))
+    }
+
+    async fn of_account_name(&self, name: &str) -> Result<Named, Failure> {
+        if name.is_empty() {
+            return Ok(Named::Nobody);
+        }
+        self.find(Filter::Equal("sAMAccountName", name.to_owned())).await.map(only)
+    }
+
+    /// The users that a filter lets through.
+    async fn find(&self, filter: Filter) -> Result<Vec<Account>, Failure> {
+        let is_user = Filter::Equal("sAMAccountType", account::ORDINARY_USER.to_owned());
+        let filter = Filter::And(vec![is_user, filter]);
+        let entries = self.pool.search(&self.base, &filter, &ATTRIBUTES, NAMESAKES_MAX).await?;
+        Ok(entries.iter().filter_map(Account::of_entry).collect())
+    }
+
+    /// The NetBIOS name of the domain that the base lies in, as the directory's configuration has it.
+    async fn netbios(&self) -> Result<Option<String>, Failure> {
+        if let Some(known) = self.netbios.get() {
+            return Ok(known.clone());
+        }
+        let root = self.pool.read("", &["configurationNamingContext"]).await?;
+        let Some(configuration) = root.as_ref().and_then(|entry| entry.text("configurationNamingContext"))
+        else {
+            return Ok(None);
+        };
+        let filter = Filter::And(vec![
+            Filter::Equal("nCName", account::domain_part(&self.base)),
+            Filter::Present("nETBIOSName"),
+        ]);
+        let partitions = format!("CN=Partitions,{configuration}");
+        let found = self.pool.search(&partitions, &filter, &["nETBIOSName"], 1).await?;
+        let name = found.first().and_then(|entry| entry.text("nETBIOSName")).map(str::to_owned);
+        Ok(self.netbios.get_or_init(|| name).clone())
+    }
+}
+
+fn only(mut found: Vec<Account>) -> Named {
+    match (found.pop(), found.is_empty()) {
+        (None, _) => Named::Nobody,
+        (Some(account), true) => Named::One(account),
+        (Some(_), false) => Named::Several,
+    }
+}
+
+fn within_limit<T>(call: impl Future<Output = Result<T, Failure>>) -> Result<T, Unavailable> {
+    let late = async {
+        Timer::after(CALL_MAX).await;
+        Err(Failure { why: "the directory did not answer in time".to_owned(), may_be_done: true })
+    };
+    block_on(call.or(late)).map_err(|failure| Unavailable(failure.why))
+}
+
+/// TLS that trusts these authorities, and no server that they do not vouch for.
+fn tls(authorities: Option<&Path>) -> Result<ClientConfig, String> {
+    let path = match authorities {
+        Some(path) => path,
+        None => AUTHORITIES.map(Path::new).into_iter().find(|path| path.exists()).ok_or_else(|| {
+            "adca is not set, and this system has no certificates of authorities of its own".to_owned()
+        })?,
+    };
+    let unusable = |why: String| format!("{} cannot be used: {why}", path.display());
+    let text = fs::read(path).map_err(|e| {
+        unusable(match e.kind() {
+            io::ErrorKind::NotFound => "it is not there".to_owned(),
+            _ => e.to_string(),
+        })
+    })?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|e| unusable(format!("it is not in PEM format ({e})")))?;
+        // One that rustls does not understand vouches for nobody.
+        let _ = roots.add(certificate);
+    }
+    if roots.is_empty() {
+        return Err(unusable("there is no certificate of an authority in it".to_owned()));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}

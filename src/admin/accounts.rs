@@ -1,0 +1,293 @@
+//! Accounts that live in a directory: made, changed and deleted together with their mailboxes, and moved there.
+//!
+//! The directory is asked first: as long as it has not said yes, nothing has changed here. An account that was made for a
+//! mailbox which is then refused is deleted again.
+
+use std::sync::Arc;
+
+use super::Context;
+use super::commands::MigrateToAd;
+use super::configure::settings_of;
+use super::directory::{changed, no_such_domain, refusal_of_mailbox};
+use super::reply::{Changed, Code, Refusal, Reply};
+use crate::address::Address;
+use crate::auth::directory::{Change, Creation, Directory, Removal, Unavailable, Verdict};
+use crate::auth::password::Credential;
+use crate::directory;
+use crate::settings::{Method, Settings};
+use crate::store::{Read as _, Refused, Store};
+
+/// Most mailboxes that a refusal names.
+const NAMED_MAX: usize = 20;
+
+/// The directory of accounts in force; none where the data file holds them.
+pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Directory>>, Refusal> {
+    let keyring = context.keyring.read().expect("no holder of this lock panics");
+    directory::in_force(&settings_of(store)?, &keyring).map_err(unusable)
+}
+
+fn unusable(why: String) -> Refusal {
+    Refusal::new(Code::Fault, format!("the directory of accounts cannot be asked: {why}"))
+        .with_hint("To see the settings: winpop get")
+}
+
+pub fn unavailable(unavailable: Unavailable) -> Refusal {
+    Refusal::new(Code::Fault, unavailable.to_string()).with_hint("Nothing was changed; try again later")
+}
+
+/// Adds a mailbox whose account is in the directory, and makes the account if there is a password for it.
+pub fn add_mailbox(
+    address: Address,
+    password: Option<&str>,
+    directory: &dyn Directory,
+    store: &Store,
+    context: &Context,
+) -> Result<Reply, Refusal> {
+    {
+        let view = store.read().map_err(Refusal::fault)?;
+        if view.domain(&address.domain).map_err(Refusal::fault)?.is_none() {
+            return Err(no_such_domain(&address.domain)
+                .with_hint(format!("Add it first: winpop add {}", address.domain)));
+        }
+        if view.mailbox(&address).map_err(Refusal::fault)?.is_some() {
+            return Err(refusal_of_mailbox(Refused::MailboxExists, &address));
+        }
+    }
+    let (name, is_new) = match password {
+        Some(password) => (create(&address, password, directory)?, true),
+        None => match directory.account_of(&address).map_err(unavailable)? {
+            Some(name) => (name, false),
+            None => {
+                return Err(Refusal::new(
+                    Code::NotFound,
+                    format!("{address} has no account in the directory"),
+                )
+                .with_hint(format!("To make it too: winpop add {address} /createuser PASSWORD")));
+            }
+        },
+    };
+    let mut notes = Vec::new();
+    if is_new && name != address.local.as_str() {
+        notes.push(format!(
+            "the account name {} is taken or cannot be one, so the account is called {name}; the mailbox keeps its own name",
+            address.local
+        ));
+    }
+    let (added, credential, now) = (address.clone(), Credential::of_nobody(context.fresh), context.now);
+    let outcome = changed(
+        store,
+        move |tx| match tx.add_mailbox(&added, credential.clone(), now)? {
+            // The quota is made by itself, as by the original.
+            Ok(()) => Ok(tx.set_quota(&added, &added, None)?.map(drop)),
+            Err(why) => Ok(Err(why)),
+        },
+        |why| refusal_of_mailbox(why, &address),
+    );
+    if let Err(refusal) = outcome {
+        return Err(if is_new { undone(refusal, &address, &name, directory) } else { refusal });
+    }
+    Ok(Changed { notes, ..Changed::new("add", &address, format!("Mailbox {address} added")) }.into())
+}
+
+/// Takes back the account that was made for a mailbox.
+fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn Directory) -> Refusal {
+    match directory.remove(address) {
+        Ok(Removal::Removed { .. } | Removal::NoSuchAccount) => refusal,
+        Ok(Removal::Refused(why)) | Err(Unavailable(why)) => Refusal {
+            message: format!(
+                "{}; its account {name} was made and could not be deleted again: {why}",
+                refusal.message
+            ),
+            ..refusal
+        },
+    }
+}
+
+fn create(address: &Address, password: &str, directory: &dyn Directory) -> Result<String, Refusal> {
+    match directory.create(address, password).map_err(unavailable)? {
+        Creation::Created { name } => Ok(name),
+        Creation::Exists { name } => Err(Refusal::new(
+            Code::Exists,
+            format!("{address} has an account in the directory already, {name}"),
+        )
+        .with_hint(format!("To use it: winpop add {address}"))),
+        Creation::Refused(why) => Err(Refusal::new(Code::Value, format!("the account was not made: {why}"))),
+    }
+}
+
+/// Deletes the account of a mailbox that is about to be deleted; what is to be said of it.
+pub fn delete(address: &Address, directory: &dyn Directory, store: &Store) -> Result<String, Refusal> {
+    if store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?.is_none() {
+        return Err(refusal_of_mailbox(Refused::NoSuchMailbox, address));
+    }
+    match directory.remove(address).map_err(unavailable)? {
+        Removal::Removed { name } => Ok(format!("its account {name} was deleted from the directory")),
+        Removal::NoSuchAccount => Ok("it had no account in the directory".to_owned()),
+        Removal::Refused(why) => {
+            Err(Refusal::new(Code::Value, format!("the account was not deleted: {why}"))
+                .with_hint("Nothing was changed. Without /deleteuser the mailbox alone is deleted"))
+        }
+    }
+}
+
+/// Sets the password of a mailbox's account, and where the data file still has a password of it, that one too: the old one
+/// must not be right again after a way back to the password file.
+pub fn change_password(
+    address: &Address,
+    password: &str,
+    renewed: impl FnOnce() -> Credential,
+    directory: &dyn Directory,
+    store: &Store,
+) -> Result<(), Refusal> {
+    let stored = stored(address, store)?;
+    match directory.change_password(address, password).map_err(unavailable)? {
+        Change::Changed => {}
+        Change::NoSuchAccount => {
+            return Err(Refusal::new(Code::NotFound, format!("{address} has no account in the directory")));
+        }
+        Change::Refused(why) => {
+            return Err(Refusal::new(Code::Value, format!("the password was not changed: {why}")));
+        }
+    }
+    if !stored.is_of_nobody() {
+        let (address, credential) = (address.clone(), renewed());
+        changed(
+            store,
+            {
+                let address = address.clone();
+                move |tx| tx.set_credential(&address, credential.clone())
+            },
+            |why| refusal_of_mailbox(why, &address),
+        )?;
+    }
+    Ok(())
+}
+
+/// What the data file has of a mailbox's password.
+fn stored(address: &Address, store: &Store) -> Result<Credential, Refusal> {
+    let row = store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?;
+    row.map(|row| row.credential).ok_or_else(|| refusal_of_mailbox(Refused::NoSuchMailbox, address))
+}
+
+impl MigrateToAd {
+    /// Makes the account of one mailbox in Active Directory, with its password. A domain is done by the administrator's process,
+    /// one mailbox at a time.
+    pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+        let address: Address = self.name.parse()?;
+        let settings = settings_of(store)?;
+        if settings.authentication != Method::PasswordFile {
+            return Err(Refusal::new(
+                Code::NotAvailable,
+                format!(
+                    "authentication is by {}, so there is nothing to migrate",
+                    settings.authentication.name()
+                ),
+            ));
+        }
+        let stored = stored(&address, store)?;
+        let (directory, password) = {
+            let keyring = context.keyring.read().expect("no holder of this lock panics");
+            let directory = directory::active_directory(&settings, &keyring).map_err(unusable)?;
+            (directory, keyring.recover(&stored, &address))
+        };
+        let Some(password) = password else {
+            return Err(Refusal::new(
+                Code::NotFound,
+                format!("the password of {address} cannot be recovered"),
+            )
+            .with_hint(format!(
+                "It is sealed anew at the next login with it, or: winpop changepwd {address} -"
+            )));
+        };
+        let created = directory.create(&address, &password).map_err(unavailable)?;
+        let (message, notes) = match created {
+            Creation::Created { name } => {
+                let notes = (name != address.local.as_str())
+                    .then(|| format!("its account is called {name} there; the mailbox keeps its own name"));
+                (format!("{address} has its account in Active Directory now"), notes)
+            }
+            Creation::Exists { name } => match directory.verify(&address.to_string(), &password) {
+                Ok(Verdict::Right(_)) => (
+                    format!("{address} has its account in Active Directory already, with this password"),
+                    None,
+                ),
+                Ok(Verdict::Wrong) => {
+                    return Err(Refusal::new(
+                        Code::Exists,
+                        format!("{address} has an account in Active Directory already, {name}, with another password"),
+                    )
+                    .with_hint("It was left as it is; its user logs in with the password that it has there"));
+                }
+                Ok(Verdict::Barred(why)) => {
+                    let message = format!("the account of {address} in Active Directory, {name}, {why}");
+                    return Err(Refusal::new(Code::Exists, message).with_hint("It was left as it is"));
+                }
+                Err(trouble) => return Err(unavailable(trouble)),
+            },
+            Creation::Refused(why) => {
+                return Err(Refusal::new(
+                    Code::Value,
+                    format!("the account of {address} was not made: {why}"),
+                ));
+            }
+        };
+        Ok(Changed { notes: notes.into_iter().collect(), ..Changed::new("migratetoad", &address, message) }
+            .into())
+    }
+}
+
+/// Refuses a change of the method while mailboxes could not log in afterwards, unless it is forced.
+pub fn refuse_to_leave_out(
+    after: &Settings,
+    is_forced: bool,
+    store: &Store,
+    context: &Context,
+) -> Result<(), Refusal> {
+    let directory = {
+        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        directory::in_force(after, &keyring).map_err(unusable)?
+    };
+    if is_forced {
+        return Ok(());
+    }
+    if let Some(directory) = &directory {
+        directory.reach().map_err(unavailable)?;
+    }
+    let view = store.read().map_err(Refusal::fault)?;
+    let (mut left_out, mut count) = (Vec::new(), 0);
+    for (domain, _) in view.domains().map_err(Refusal::fault)? {
+        for (local, row) in view.mailboxes(&domain).map_err(Refusal::fault)? {
+            let address = Address { local, domain: domain.clone() };
+            let has_account = match &directory {
+                Some(directory) => directory.account_of(&address).map_err(unavailable)?.is_some(),
+                None => !row.credential.is_of_nobody(),
+            };
+            if !has_account {
+                count += 1;
+                if left_out.len() < NAMED_MAX {
+                    left_out.push(address.to_string());
+                }
+            }
+        }
+    }
+    if count == 0 {
+        return Ok(());
+    }
+    let more = count - left_out.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let hint = match after.authentication {
+        Method::ActiveDirectory => {
+            "Make their accounts: winpop migrateToAD DOMAIN; or leave them out with /force"
+        }
+        _ => "Give them a password: winpop changepwd USER@DOMAIN -, after the change with /force",
+    };
+    Err(Refusal::new(
+        Code::NotFound,
+        format!("{} could not log in any more: {}{more}", mailboxes(count), left_out.join(", ")),
+    )
+    .with_hint(hint))
+}
+
+fn mailboxes(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "mailbox" } else { "mailboxes" })
+}

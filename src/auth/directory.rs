@@ -1,0 +1,94 @@
+//! Directories of accounts: where the accounts of mailboxes live when not in the data file.
+//!
+//! A directory checks passwords that are sent to it as they are, so USER/PASS, PLAIN and LOGIN work with it; it gives no password
+//! and no verifier away, so SCRAM, APOP and CRAM-MD5 do not.
+//!
+//! Calls wait for somebody else, for a bounded time: not to be made on an executor, nor with a lock held. An outcome is a value; that
+//! the directory cannot be asked is an [`Unavailable`], which is no verdict in either direction.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use crate::address::Address;
+
+/// What every directory of accounts can do.
+pub trait Directory: Send + Sync {
+    /// Checks a password for a login name in any of its forms. An empty password is wrong.
+    fn verify(&self, typed: &str, password: &str) -> Result<Verdict, Unavailable>;
+
+    /// Whether the service itself is let in, and finds what it is to look for.
+    fn reach(&self) -> Result<(), Unavailable>;
+
+    /// The name of the account that a mailbox has; none if it has none.
+    fn account_of(&self, address: &Address) -> Result<Option<String>, Unavailable>;
+
+    /// Makes the account of a mailbox, whole or not at all.
+    fn create(&self, address: &Address, password: &str) -> Result<Creation, Unavailable>;
+
+    fn remove(&self, address: &Address) -> Result<Removal, Unavailable>;
+
+    fn change_password(&self, address: &Address, password: &str) -> Result<Change, Unavailable>;
+
+    fn state(&self) -> State;
+}
+
+/// What became of a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The password is right. The addresses whose mailbox may be this account's, the likelier first.
+    Right(Vec<Address>),
+    /// No such account, or not its password.
+    Wrong,
+    /// The account may not log in, whatever the password: why, in words that go on from its name.
+    Barred(String),
+}
+
+/// What became of making an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Creation {
+    /// With the name that it got.
+    Created { name: String },
+    /// There is one of that name, which was left as it is.
+    Exists { name: String },
+    /// A sentence.
+    Refused(String),
+}
+
+/// What became of deleting an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    Removed {
+        name: String,
+    },
+    NoSuchAccount,
+    /// A sentence.
+    Refused(String),
+}
+
+/// What became of changing a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    Changed,
+    NoSuchAccount,
+    /// A sentence.
+    Refused(String),
+}
+
+/// The directory cannot be asked: a sentence that says why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable(pub String);
+
+/// What is known of a directory's health.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// When it last answered, and by which server.
+    pub last_contact: Option<(SystemTime, String)>,
+    /// When a question last failed, and why.
+    pub last_error: Option<(SystemTime, String)>,
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the directory of accounts cannot be asked: {}", self.0)
+    }
+}

@@ -1,0 +1,274 @@
+//! Connections to the servers of one directory: kept, made anew, bounded.
+
+use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_rustls::rustls::ClientConfig;
+use smol::Timer;
+use smol::future::FutureExt as _;
+use smol::lock::Semaphore;
+use zeroize::Zeroizing;
+
+use super::connection::{Answer, Connection, Failure};
+use super::locate;
+use super::message::{Attribute, Entry, Filter, Outcome, Request};
+use super::server::Server;
+
+/// Most connections at a time, and so most questions.
+const CONNECTIONS_MAX: usize = 16;
+/// How long a question may take, with finding a server that answers it.
+const QUESTION_MAX: Duration = Duration::from_secs(5);
+/// How long a connection is kept that nobody uses. Active Directory closes it after 900 seconds.
+const IDLE_MAX: Duration = Duration::from_secs(120);
+/// For how long no server is tried once none of them could be reached.
+const REST_AFTER_FAILURE: Duration = Duration::from_millis(500);
+/// How long servers that DNS named are not looked up again.
+const LOCATED_FOR: Duration = Duration::from_secs(300);
+
+/// As whom the service asks.
+pub struct Binding {
+    pub name: String,
+    pub password: Zeroizing<String>,
+}
+
+/// What is known of the directory's health.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// When a server last answered, and which one.
+    pub last_contact: Option<(SystemTime, String)>,
+    /// When a question last failed, and why.
+    pub last_error: Option<(SystemTime, String)>,
+}
+
+pub struct Pool {
+    servers: Servers,
+    tls: Arc<ClientConfig>,
+    binding: Binding,
+    places: Semaphore,
+    /// Bound as the service.
+    service: Mutex<Vec<Kept>>,
+    /// Bound as whoever logged in last.
+    users: Mutex<Vec<Kept>>,
+    state: Mutex<State>,
+    /// Until when no server is tried, and why.
+    resting: Mutex<Option<(Instant, String)>>,
+    /// Which server answered last: it is tried first.
+    preferred: AtomicUsize,
+}
+
+enum Servers {
+    Named(Vec<Server>),
+    /// Those that DNS names for the domain, and when it was asked.
+    OfDomain(String, Mutex<Option<(Instant, Vec<Server>)>>),
+}
+
+struct Kept {
+    connection: Connection,
+    since: Instant,
+}
+
+impl Pool {
+    /// Without servers, those are asked that DNS names for the domain. Connects to nothing yet.
+    pub fn new(servers: Vec<Server>, domain: Option<String>, tls: ClientConfig, binding: Binding) -> Self {
+        Self {
+            servers: match domain {
+                Some(domain) if servers.is_empty() => Servers::OfDomain(domain, Mutex::new(None)),
+                _ => Servers::Named(servers),
+            },
+            tls: Arc::new(tls),
+            binding,
+            places: Semaphore::new(CONNECTIONS_MAX),
+            service: Mutex::default(),
+            users: Mutex::default(),
+            state: Mutex::default(),
+            resting: Mutex::default(),
+            preferred: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        lock(&self.state).clone()
+    }
+
+    /// The entries below `base` that the filter lets through, `entries_max` at most.
+    pub async fn search(
+        &self,
+        base: &str,
+        filter: &Filter,
+        attributes: &[&'static str],
+        entries_max: u32,
+    ) -> Result<Vec<Entry>, Failure> {
+        let request = Request::Search { base, whole_tree: true, filter, attributes, entries_max };
+        let answer = self.ask(&request).await?;
+        match answer.outcome.code {
+            Outcome::SUCCESS | Outcome::SIZE_LIMIT_EXCEEDED => Ok(answer.entries),
+            _ => Err(self.failed(Failure::before_asking(format!("a search in {base}: {}", answer.outcome)))),
+        }
+    }
+
+    /// The entry of this name itself; `""` is the root, which describes the server (RFC 4512 section 5.1).
+    pub async fn read(&self, dn: &str, attributes: &[&'static str]) -> Result<Option<Entry>, Failure> {
+        let filter = &Filter::Present("objectClass");
+        let request = Request::Search { base: dn, whole_tree: false, filter, attributes, entries_max: 1 };
+        self.ask(&request).await.map(|mut answer| answer.entries.pop())
+    }
+
+    /// Whether the directory lets `name` in with this password. An empty one is refused here.
+    pub async fn bind(&self, name: &str, password: &str) -> Result<Outcome, Failure> {
+        if password.is_empty() || name.is_empty() {
+            let message = "an empty name or password is not sent".to_owned();
+            return Ok(Outcome { code: Outcome::INVALID_CREDENTIALS, message });
+        }
+        self.ask(&Request::Bind { name, password }).await.map(|answer| answer.outcome)
+    }
+
+    pub async fn add(&self, dn: &str, attributes: &[Attribute<'_>]) -> Result<Outcome, Failure> {
+        self.ask(&Request::Add { dn, attributes }).await.map(|answer| answer.outcome)
+    }
+
+    pub async fn replace(&self, dn: &str, attributes: &[Attribute<'_>]) -> Result<Outcome, Failure> {
+        self.ask(&Request::Replace { dn, attributes }).await.map(|answer| answer.outcome)
+    }
+
+    pub async fn delete(&self, dn: &str) -> Result<Outcome, Failure> {
+        self.ask(&Request::Delete { dn }).await.map(|answer| answer.outcome)
+    }
+
+    async fn ask(&self, request: &Request<'_>) -> Result<Answer, Failure> {
+        let late = async {
+            Timer::after(QUESTION_MAX).await;
+            Err(Failure { why: "the directory did not answer in time".to_owned(), may_be_done: true })
+        };
+        let answered = async {
+            let _place = self.places.acquire().await;
+            self.ask_somebody(request).await
+        };
+        match answered.or(late).await {
+            Ok(answer) if answer.outcome.is_trouble() => {
+                Err(self.failed(Failure::before_asking(answer.outcome)))
+            }
+            Ok(answer) => Ok(answer),
+            Err(failure) => Err(self.failed(failure)),
+        }
+    }
+
+    /// Asks on a connection that is kept, or on a new one. A kept one may die under a question: then it is asked once more,
+    /// unless that could make a change twice.
+    async fn ask_somebody(&self, request: &Request<'_>) -> Result<Answer, Failure> {
+        let is_login = matches!(request, Request::Bind { .. });
+        let kept = if is_login { &self.users } else { &self.service };
+        if let Some(mut connection) = take_alive(kept).await {
+            match connection.ask(request).await {
+                Ok(answer) => return Ok(self.answered(connection, kept, answer)),
+                Err(_) if matches!(request, Request::Bind { .. } | Request::Search { .. }) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        let mut connection = self.open().await.map_err(Failure::before_asking)?;
+        if !is_login {
+            self.introduce(&mut connection).await?;
+        }
+        let answer = connection.ask(request).await?;
+        Ok(self.answered(connection, kept, answer))
+    }
+
+    /// Binds as the service.
+    async fn introduce(&self, connection: &mut Connection) -> Result<(), Failure> {
+        let Binding { name, password } = &self.binding;
+        if password.is_empty() {
+            return Err(Failure::before_asking("adbindpassword is not set"));
+        }
+        let outcome =
+            connection.ask(&Request::Bind { name, password }).await.map_err(Failure::before_asking)?.outcome;
+        match outcome.is_success() {
+            true => Ok(()),
+            false => Err(Failure::before_asking(format!(
+                "{} does not let adbinduser {name} in: {outcome}",
+                connection.server
+            ))),
+        }
+    }
+
+    /// Connects to the first server that can be reached, beginning with the one that answered last.
+    async fn open(&self) -> Result<Connection, String> {
+        if let Some((until, why)) = &*lock(&self.resting)
+            && Instant::now() < *until
+        {
+            return Err(why.clone());
+        }
+        let servers = self.servers.list().await?;
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut troubles = Vec::new();
+        for turn in 0..servers.len() {
+            let place = (first + turn) % servers.len();
+            match Connection::open(&servers[place], &self.tls).await {
+                Ok(connection) => {
+                    self.preferred.store(place, Ordering::Relaxed);
+                    *lock(&self.resting) = None;
+                    return Ok(connection);
+                }
+                Err(why) => troubles.push(why),
+            }
+        }
+        self.servers.forget();
+        let why = troubles.join("; ");
+        *lock(&self.resting) = Some((Instant::now() + REST_AFTER_FAILURE, why.clone()));
+        Err(why)
+    }
+
+    fn answered(&self, connection: Connection, kept: &Mutex<Vec<Kept>>, answer: Answer) -> Answer {
+        lock(&self.state).last_contact = Some((SystemTime::now(), connection.server.to_string()));
+        lock(kept).push(Kept { connection, since: Instant::now() });
+        answer
+    }
+
+    fn failed(&self, failure: Failure) -> Failure {
+        lock(&self.state).last_error = Some((SystemTime::now(), failure.why.clone()));
+        failure
+    }
+}
+
+impl Servers {
+    async fn list(&self) -> Result<Vec<Server>, String> {
+        let (domain, located) = match self {
+            Self::Named(servers) => return Ok(servers.clone()),
+            Self::OfDomain(domain, located) => (domain, located),
+        };
+        if let Some((since, servers)) = &*lock(located)
+            && since.elapsed() < LOCATED_FOR
+        {
+            return Ok(servers.clone());
+        }
+        let servers = locate::servers_of(domain).await?;
+        *lock(located) = Some((Instant::now(), servers.clone()));
+        Ok(servers)
+    }
+
+    /// None of them could be reached: DNS may know others by now.
+    fn forget(&self) {
+        if let Self::OfDomain(_, located) = self {
+            *lock(located) = None;
+        }
+    }
+}
+
+/// The connection that was used last, if it is still good. Those that are not are closed.
+async fn take_alive(kept: &Mutex<Vec<Kept>>) -> Option<Connection> {
+    loop {
+        let Kept { mut connection, since } = lock(kept).pop()?;
+        if since.elapsed() >= IDLE_MAX {
+            // Those below it have waited for longer.
+            drop(mem::take(&mut *lock(kept)));
+            return None;
+        }
+        if connection.is_alive().await {
+            return Some(connection);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}
