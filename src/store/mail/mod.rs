@@ -8,6 +8,7 @@ mod directory;
 mod export;
 mod import;
 mod maildrop;
+pub mod placing;
 pub mod quota;
 mod refused;
 mod undelete;
