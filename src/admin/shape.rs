@@ -89,7 +89,7 @@ pub const REPLIES: [Shape; 17] = [
 pub const ERROR: Shape = ("error", &[("code", "text"), ("message", "text"), ("hint", "text?")]);
 
 /// The objects in the replies.
-pub const OBJECTS: [Shape; 13] = [
+pub const OBJECTS: [Shape; 14] = [
     ("REMOVED", &[("mailboxes", "number"), ("messages", "number"), ("octets", "number")]),
     (
         "DOMAIN",
