@@ -110,6 +110,8 @@ fn only_the_first_login_of_a_day_is_noted() {
     assert_eq!(log_in(day), Some(UnixTime(4 * day)), "a clock that was put back changes nothing");
 }
 
+type Damage = fn(&mut Tables<'_>, MailboxId);
+
 #[test]
 fn ids_that_lead_astray_are_found_and_mended() {
     let disk = Arc::new(SimulatedDisk::default());
@@ -124,7 +126,7 @@ fn ids_that_lead_astray_are_found_and_mended() {
     let mailbox = store.read().unwrap().mailbox(&address(ANN)).unwrap().unwrap().id;
     assert_clean(&store);
     drop(store);
-    let damages: [(&str, fn(&mut Tables<'_>, MailboxId)); 5] = [
+    let damages: [(&str, Damage); 5] = [
         ("an id is not listed", |t, of| drop(t.foreign_ids.remove((of, "a")).unwrap())),
         ("nor is one of a deleted message", |t, of| drop(t.foreign_ids.remove((of, "c")).unwrap())),
         ("an id is nobody's", |t, of| drop(t.foreign_ids.insert((of, "x"), 1).unwrap())),
