@@ -16,6 +16,7 @@ pub mod audit;
 mod bulk;
 mod configure;
 mod directory;
+mod import;
 mod key;
 mod ownership;
 mod quota;
@@ -35,6 +36,7 @@ pub mod table;
 pub use bulk::{ENTRIES_MAX, Entry};
 pub use commands::Op;
 pub use directory::Target;
+pub use import::{Announced, BATCH_MESSAGES_MAX, BATCH_OCTETS_MAX, Batch, MESSAGE_OCTETS_MAX};
 pub use relocate::{Present, set_mailroot};
 pub use reply::{Refusal, Reply};
 pub use submission::{Submission, deliver, receiver};
@@ -113,6 +115,8 @@ pub enum Request {
         /// Even where some cannot be, because the key that they are sealed under is not there.
         discard: bool,
     },
+    /// Take in messages of another server, whose texts are in the file that comes with the request.
+    Import(Batch),
     /// Deliver a message, whose content comes behind the request.
     Deliver(Submission),
 }
@@ -141,6 +145,7 @@ impl Request {
             Self::Health => statistics::health(store, context),
             Self::Key => key::show(store, context),
             Self::RotateKey { discard } => key::rotate(store, context, *discard),
+            Self::Import(batch) => import::import(batch, store, context, file),
             Self::Deliver(_) => Err(Refusal::new(reply::Code::Usage, "there is no message to deliver")),
         }
     }

@@ -11,8 +11,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::reply::{
-    AddOutcome, Added, Changed, Checked, Connections, Delivered, DomainLine, KeyState, Lock, LockedBy, Lost,
-    MailboxLine, Outcome, QuotaLine, Refusal, Removed, Reply, Server, ServiceState, SettingLine,
+    AddOutcome, Added, Changed, Checked, Connections, Delivered, DomainLine, ImportSummary, KeyState, Lock,
+    LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal, Removed, Reply, Server, ServiceState,
+    SettingLine, SkippedFile,
 };
 use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
@@ -48,6 +49,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         Reply::Checked(checked) => checked_text(checked, paint),
         Reply::Key(state) => key_text(state, paint),
         Reply::Delivered { recipients } => delivered_text(recipients),
+        Reply::Imported(summary) => imported_text(summary, paint),
         Reply::AddedMany { entries } => added_text(entries, paint),
     }
 }
@@ -160,6 +162,30 @@ fn delivered_text(recipients: &[Delivered]) -> String {
         };
         let _ = writeln!(text, "{recipient}: {told}");
     }
+    text
+}
+
+fn imported_text(summary: &ImportSummary, paint: Paint) -> String {
+    let mut text = String::new();
+    for SkippedFile { file, why } in &summary.skipped {
+        let _ = writeln!(text, "{} {file}: {why}", paint.word("Passed over:"));
+    }
+    let _ = writeln!(
+        text,
+        "{}, {} ({}) {}",
+        count(summary.mailboxes, "mailbox", "mailboxes"),
+        count(summary.messages, "message", "messages"),
+        Octets(summary.octets),
+        if summary.dry_run { "would be taken in" } else { "taken in" }
+    );
+    let _ = writeln!(
+        text,
+        "{} with the id that mail programs know, {} with a new one, {} there already, {} passed over",
+        summary.ids_kept,
+        summary.ids_new,
+        summary.there_already,
+        summary.skipped.len()
+    );
     text
 }
 

@@ -55,10 +55,46 @@ pub enum Reply {
     Delivered {
         recipients: Vec<Delivered>,
     },
+    Imported(ImportSummary),
     /// Of `add /file`, in the order of the list.
     AddedMany {
         entries: Vec<Added>,
     },
+}
+
+/// What an import took in, or would.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct ImportSummary {
+    pub dry_run: bool,
+    pub mailboxes: u64,
+    /// Messages that were taken in, and their octets.
+    pub messages: u64,
+    pub octets: u64,
+    /// Of them, those whose unique id is the one that mail programs know.
+    pub ids_kept: u64,
+    /// The others: a mail program that leaves its mail on the server fetches them again.
+    pub ids_new: u64,
+    /// Messages that were there from an import before.
+    pub there_already: u64,
+    /// What was passed over.
+    pub skipped: Vec<SkippedFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct SkippedFile {
+    pub file: String,
+    pub why: String,
+}
+
+impl ImportSummary {
+    /// Counts what a batch did.
+    pub fn add(&mut self, batch: &Self) {
+        self.messages += batch.messages;
+        self.octets += batch.octets;
+        self.ids_kept += batch.ids_kept;
+        self.ids_new += batch.ids_new;
+        self.there_already += batch.there_already;
+    }
 }
 
 /// What became of a line of a list of domains and mailboxes.
@@ -385,6 +421,7 @@ impl Reply {
     pub fn is_success(&self) -> bool {
         match self {
             Self::Checked(found) => found.findings_total == 0 && found.lost.is_empty(),
+            Self::Imported(summary) => summary.skipped.is_empty(),
             Self::AddedMany { entries } => {
                 entries.iter().all(|entry| matches!(entry.outcome, AddOutcome::Added | AddOutcome::Exists))
             }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub type Shape = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// What each command answers. All have the field `ok` in front, which is true.
-pub const REPLIES: [Shape; 15] = [
+pub const REPLIES: [Shape; 16] = [
     (
         "a change",
         &[
@@ -66,13 +66,26 @@ pub const REPLIES: [Shape; 15] = [
     ),
     ("deliver", &[("recipients", "[RECIPIENT]")]),
     ("add /file", &[("entries", "[ENTRY]")]),
+    (
+        "import",
+        &[
+            ("dry_run", "true/false"),
+            ("mailboxes", "number"),
+            ("messages", "number"),
+            ("octets", "number"),
+            ("ids_kept", "number"),
+            ("ids_new", "number"),
+            ("there_already", "number"),
+            ("skipped", "[SKIPPED]"),
+        ],
+    ),
 ];
 
 /// What stands in the field `error` where `ok` is false.
 pub const ERROR: Shape = ("error", &[("code", "text"), ("message", "text"), ("hint", "text?")]);
 
 /// The objects in the replies.
-pub const OBJECTS: [Shape; 12] = [
+pub const OBJECTS: [Shape; 13] = [
     ("REMOVED", &[("mailboxes", "number"), ("messages", "number"), ("octets", "number")]),
     (
         "DOMAIN",
@@ -160,6 +173,7 @@ pub const OBJECTS: [Shape; 12] = [
         ],
     ),
     ("RECIPIENT", &[("recipient", "text"), ("outcome", "text")]),
+    ("SKIPPED", &[("file", "text"), ("why", "text")]),
     ("ENTRY", &[("line", "number"), ("name", "text"), ("outcome", "text"), ("why", "text?")]),
 ];
 
@@ -362,6 +376,13 @@ mod tests {
             ),
             ("key", key(None)),
             ("key", key(Some("a"))),
+            (
+                "import",
+                Reply::Imported(ImportSummary {
+                    skipped: vec![SkippedFile { file: "a".into(), why: "b".into() }],
+                    ..ImportSummary::default()
+                }),
+            ),
             (
                 "add /file",
                 Reply::AddedMany { entries: vec![entry(AddOutcome::Added), entry(AddOutcome::NotDone)] },

@@ -18,6 +18,7 @@ pub enum Command {
     Serve(Serve),
     Health(Health),
     Deliver(Deliver),
+    Import(Import),
     Backup(Backup),
     Restore(Restore),
     Check(Check),
@@ -97,6 +98,43 @@ pub struct Deliver {
     /// the mailboxes to deliver to
     #[argh(positional, arg_name = "USER@DOMAIN")]
     pub recipients: Vec<String>,
+}
+
+/// Takes in mailboxes of another mail server with their unique ids.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "import",
+    note = "The formats are maildir (of Dovecot, Courier and others), mbox, eml (a directory of .eml files), list (lines of \
+            FILE, a tab and the unique id) and windows (the mail root of the Windows service).",
+    note = "For the mailboxes of many users, the path has the words domain and user in it, each in braces.",
+    note = "Messages keep their texts, their order and, where that is known, the unique ids that mail programs know them \
+            by. Given again, the command goes on, and takes in nothing twice. The service may run.",
+    note = "--uidl says how the other server made its ids, as pop3_uidl_format of Dovecot does: of %u and %v (UID and \
+            UIDVALIDITY; %08Xu in hexadecimal), %f and %b (file name, and without its extension), %g (GUID).",
+    example = "pop3svc import maildir /home/bob/Maildir bob@example.com --dry-run",
+    example = "pop3svc import windows /srv/mailbox --make --uidl %b",
+    example = "pop3svc import mbox /var/mail/bob bob@example.com"
+)]
+pub struct Import {
+    /// how the mail lies there: maildir, mbox, eml, list or windows
+    #[argh(positional, arg_name = "FORMAT")]
+    pub format: String,
+    /// the directory or file
+    #[argh(positional, arg_name = "PATH")]
+    pub path: String,
+    /// the mailbox that the mail comes into
+    #[argh(positional, arg_name = "USER@DOMAIN")]
+    pub mailbox: Option<String>,
+    /// how the other server made its unique ids
+    #[argh(option, arg_name = "IDS")]
+    pub uidl: Option<String>,
+    /// make domains and mailboxes that are not there; they have no password until winpop changepwd
+    #[argh(switch)]
+    pub make: bool,
+    /// only say what would be taken in
+    #[argh(switch)]
+    pub dry_run: bool,
 }
 
 /// Copies the whole mail store, also while it is served.

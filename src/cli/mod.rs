@@ -12,6 +12,7 @@ mod deliver;
 mod first_start;
 mod health;
 mod help;
+mod import;
 mod man;
 mod progress;
 mod quickstart;
@@ -129,6 +130,13 @@ fn run(command: Command, common: &Common) -> ExitCode {
             .map(|()| String::new()),
         Command::Serve(_) => mailroot(common).and_then(serve::serve).map(|()| String::new()),
         Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),
+        Command::Import(typed) => {
+            let answer = import::import(&typed, || mailroot(common));
+            if !typed.dry_run {
+                leave_trail(&format!("pop3svc import {} {}", typed.format, typed.path), &answer);
+            }
+            return look_after(answer, common);
+        }
         Command::Health(typed) => return look_after(health::health(&typed, || mailroot(common)), common),
         Command::Restore(typed) => {
             let answer = restore::restore(&typed, || mailroot(common));

@@ -59,7 +59,6 @@ pub use mail::{
     Body, Incoming, Letter, LockChange, Maildrop, Refused, Removed, Restored, Revocation, Spool,
     StoredMessage, Wanted,
 };
-#[cfg_attr(not(test), expect(unused_imports, reason = "the import command comes next"))]
 pub use mail::{Import, Imported};
 pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};

@@ -15,6 +15,7 @@ mod system {
     mod full_disk;
     mod harness;
     mod health;
+    mod import;
     mod live;
     mod lmtp;
     mod maildrop;

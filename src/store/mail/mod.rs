@@ -5,7 +5,6 @@
 mod body;
 mod delivery;
 mod directory;
-#[cfg_attr(not(test), expect(dead_code, reason = "the import command comes next"))]
 mod import;
 mod maildrop;
 pub mod quota;

@@ -1,0 +1,129 @@
+//! `import`: messages of another mail server, a batch of one mailbox in each request. Their texts come in the file that the
+//! tool sends with it, one behind the other.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+use bincode::{Decode, Encode};
+
+use super::Context;
+use super::directory::refusal_of_mailbox;
+use super::reply::{Code, ImportSummary, Refusal, Reply};
+use crate::address::Address;
+use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
+use crate::random;
+use crate::store::{Body, Import, Imported, Incoming, Spool, Store, UnixTime};
+use crate::wire::Receiver;
+
+/// Messages in one request, and octets of their texts, unless a single one is longer.
+pub const BATCH_MESSAGES_MAX: usize = 200;
+pub const BATCH_OCTETS_MAX: u64 = 8 << 20;
+/// Longest message that is imported.
+pub const MESSAGE_OCTETS_MAX: u64 = 1 << 30;
+/// What is read of a text at a time, and kept of it in memory before it goes to a file.
+const PIECE_OCTETS: usize = 128 << 10;
+
+/// Messages of one mailbox, in their order.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Batch {
+    pub mailbox: String,
+    /// Make the domain and the mailbox where they are not there. The mailbox then has no password.
+    pub makes: bool,
+    pub messages: Vec<Announced>,
+}
+
+/// A message whose text is in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Announced {
+    pub octets: u64,
+    pub unique_id: Option<String>,
+    pub received_unix_seconds: u64,
+    /// How many before it in its mailbox have the same text.
+    pub repeat: u32,
+}
+
+/// Takes the messages in. Nothing of a batch is stored twice, however often it is given.
+pub fn import(batch: &Batch, store: &Store, context: &Context, file: Option<File>) -> Result<Reply, Refusal> {
+    let address: Address = batch.mailbox.parse()?;
+    let Some(file) = file.filter(|_| batch.messages.len() <= BATCH_MESSAGES_MAX) else {
+        return Err(Refusal::new(Code::Usage, "the batch has no texts, or too many"));
+    };
+    let mut at = 0;
+    let mut messages = Vec::with_capacity(batch.messages.len());
+    for announced in &batch.messages {
+        if announced.octets > MESSAGE_OCTETS_MAX {
+            return Err(Refusal::new(Code::Malformed, "a message is longer than 1 GiB"));
+        }
+        messages.push(Import {
+            text: text(&file, at, announced.octets, context)?,
+            received: UnixTime(announced.received_unix_seconds),
+            unique_id: announced.unique_id.clone(),
+            repeat: announced.repeat,
+            tag: random::number().map_err(Refusal::fault)?,
+        });
+        at += announced.octets;
+    }
+    let octets: Vec<u64> = messages.iter().map(|message| message.text.octets).collect();
+    let (name, makes, now) = (address.clone(), batch.makes, context.now);
+    let importing = store.write(move |tx| {
+        if makes {
+            // What is there already is as well.
+            let _ = tx.add_domain(&name.domain, now)?;
+            let _ = tx.add_mailbox(&name, nobodys(), now)?;
+        }
+        tx.import(&name, &messages)
+    });
+    let outcomes = importing.wait().map_err(Refusal::fault)?;
+    let outcomes = outcomes.map_err(|why| {
+        refusal_of_mailbox(why, &address)
+            .with_hint(format!("Add {address} first, or have what is missing made: --make"))
+    })?;
+    let mut summary = ImportSummary::default();
+    for (outcome, octets) in outcomes.iter().zip(octets) {
+        match outcome {
+            Imported::Stored => summary.ids_kept += 1,
+            Imported::Renamed => summary.ids_new += 1,
+            Imported::AlreadyThere => {
+                summary.there_already += 1;
+                continue;
+            }
+            Imported::DiskFull => {
+                return Err(Refusal::new(Code::Busy, "there is no room on the disk for more mail")
+                    .with_hint("What is there stays; run the same command again when there is room"));
+            }
+        }
+        summary.messages += 1;
+        summary.octets += octets;
+    }
+    Ok(Reply::Imported(summary))
+}
+
+/// A password that nobody has.
+fn nobodys() -> Credential {
+    Credential { version: 0, verifier: Verifier::of_nobody([0; SALT_OCTETS]), sealed: None }
+}
+
+fn text(file: &File, at: u64, octets: u64, context: &Context) -> Result<Incoming, Refusal> {
+    let mut receiver = Receiver::verbatim();
+    let mut spool: Option<Spool> = None;
+    let mut piece = vec![0; PIECE_OCTETS];
+    let mut done = 0;
+    while done < octets {
+        let count = (octets - done).min(PIECE_OCTETS as u64) as usize;
+        file.read_exact_at(&mut piece[..count], at + done).map_err(Refusal::fault)?;
+        receiver.push(&piece[..count]);
+        done += count as u64;
+        if receiver.held_octets() > PIECE_OCTETS as u64 {
+            let mut begun = match spool.take() {
+                Some(begun) => begun,
+                None => Spool::create(&context.mailroot.dir).map_err(Refusal::fault)?,
+            };
+            begun.append(&receiver.take_held()).map_err(Refusal::fault)?;
+            spool = Some(begun);
+        }
+    }
+    let text = receiver.finish().expect("nothing is refused of a text that is taken as it is");
+    let Some(mut spool) = spool else { return Ok(text.into()) };
+    spool.append(&text.wire).map_err(Refusal::fault)?;
+    Ok(text.with_wire(|_| Body::File(spool.into())))
+}

@@ -1,0 +1,116 @@
+//! Mailboxes of other servers are taken in with the ids, the order and the sizes that mail programs know.
+
+use std::fs;
+use std::path::Path;
+
+use super::harness::Site;
+
+const BOB: &str = "bob@example.com";
+
+fn put(path: &Path, text: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().expect("it lies in a directory")).expect("it can be made");
+    fs::write(path, text).expect("it can be written");
+}
+
+/// A thousand messages of a Dovecot, with dots, awkward ids and one that is compressed, and a second mailbox.
+fn maildirs(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut uidlist = "3 V1700000000 N2000 Gabc\n".to_owned();
+    let mut expected = Vec::new();
+    for number in 1..=1000u32 {
+        let content =
+            format!("Subject: {number}\n\n.\n..\n.dot {}\n", "x".repeat(number as usize * 7 % 3000));
+        let name = format!("{}.M{number}.host", 1_600_000_000 + (number * 7919) % 1000);
+        put(&root.join(format!("example.com/bob/Maildir/cur/{name}:2,S")), &content);
+        let id = match number % 3 {
+            0 => format!("own!{number}~"),
+            _ => format!("{number:08x}{:08x}", 1_700_000_000),
+        };
+        uidlist += &match number % 3 {
+            0 => format!("{number} P{id} S1 :{name}\n"),
+            _ => format!("{number} :{name}\n"),
+        };
+        expected.push((id, content.replace('\n', "\r\n").into_bytes()));
+    }
+    put(&root.join("example.com/bob/Maildir/dovecot-uidlist"), uidlist);
+    put(&root.join("example.com/bob/Maildir/cur/1.zip.host:2,"), b"\x1f\x8b\x08");
+    put(&root.join("example.com/bob/Maildir/new/.keep"), "Subject: no id\n\n");
+    put(&root.join("example.net/eve/Maildir/new/1.a.host"), "Subject: eve's\n\n");
+    fs::create_dir_all(root.join("example.net/eve/Maildir/cur")).expect("it can be made");
+    expected
+}
+
+#[test]
+fn maildirs_of_many_users_come_in_while_the_service_runs_and_only_once() {
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let root = site.dir().join("vmail");
+    let expected = maildirs(&root);
+    let service = site.start();
+    let template = format!("{}/{{domain}}/{{user}}/Maildir", root.display());
+    let words = ["import", "maildir", &template, "--make", "/json"];
+    let dry = site.run(&[&words[..], &["--dry-run"]].concat());
+    assert!(dry.output.contains("\"messages\":1002,") && dry.output.contains("\"ids_new\":1,"), "{dry:?}");
+    assert_eq!(service.log_in(BOB).count().unwrap(), 0);
+    let done = site.run(&words);
+    // What is compressed is passed over, and that is no success.
+    assert_eq!(done.exit_code, 1, "{done:?}");
+    assert!(done.output.contains("1.zip.host:2,\",\"why\":\"it is compressed (gzip)\""), "{done:?}");
+    assert!(done.output.contains("\"ids_kept\":1001,\"ids_new\":1,\"there_already\":0,"), "{done:?}");
+    let again = site.run(&words);
+    assert!(
+        again.output.contains("\"messages\":0,") && again.output.contains("\"there_already\":1002,"),
+        "{again:?}"
+    );
+
+    let mut client = service.log_in(BOB);
+    let (uids, octets) = (client.uids().unwrap(), client.octets().unwrap());
+    assert_eq!(uids.len(), 1001);
+    for (number, (id, content)) in expected.iter().enumerate() {
+        assert_eq!((&uids[number], &octets[number]), (id, &content.len().to_string()));
+    }
+    for number in [1, 333, 1000] {
+        let lines = client.lines(&format!("RETR {number}")).unwrap();
+        let text: Vec<u8> = lines
+            .iter()
+            .flat_map(|line| [line.strip_prefix(b".").unwrap_or(line), b"\r\n"].concat())
+            .collect();
+        assert_eq!(text, expected[number - 1].1);
+    }
+    client.quit().unwrap();
+    assert!(site.winpop(&["list", "example.net"]).contains("eve@example.net"));
+    service.stop();
+    site.assert_clean();
+}
+
+#[test]
+fn mbox_lists_and_the_windows_mail_root_come_in_without_a_service() {
+    let site = Site::new();
+    site.add_mailbox(BOB);
+    let mbox = site.dir().join("mbox");
+    put(
+        &mbox,
+        "From a@b Thu Jan  1 00:00:00 2026\nX-UIDL: u1\nSubject: one\n\none\n\nFrom a@b Thu Jan  1 00:00:01 2026\nX: y\n\n",
+    );
+    let done = site.succeed(&["import", "mbox", &mbox.to_string_lossy(), BOB]);
+    assert!(done.starts_with("1 mailbox, 2 messages ("), "{done}");
+    assert!(
+        done.contains("1 with the id that mail programs know, 1 with a new one, 0 there already"),
+        "{done}"
+    );
+
+    put(&site.dir().join("loose/a.eml"), "Subject: a\r\n\r\n");
+    let list = site.dir().join("list");
+    put(&list, "loose/a.eml\tid-of-a\nloose/missing.eml\tid-of-b\nno tab\n");
+    let done = site.run(&["import", "list", &list.to_string_lossy(), BOB]);
+    assert!(done.exit_code == 1 && done.output.matches("Passed over:").count() == 2, "{done:?}");
+
+    let windows = site.dir().join("mailbox");
+    put(&windows.join("example.org/P3_ann.mbx/P3A.eml"), "Subject: w\r\n\r\n");
+    let refused = site.run(&["import", "windows", &windows.to_string_lossy()]);
+    assert!(refused.errors.contains("there is no domain example.org"), "{refused:?}");
+    let done = site.succeed(&["import", "windows", &windows.to_string_lossy(), "--make", "--uidl", "%b"]);
+    assert!(done.contains("1 message (") && done.contains("1 with the id"), "{done}");
+    let list = site.winpop(&["list", "/all"]);
+    assert!(list.contains("ann@example.org"), "{list}");
+    site.assert_clean();
+}
