@@ -84,6 +84,10 @@ pub async fn deliver(
     }
     let octets = text.octets;
     let origin = known_as(&text.origin);
+    let text = match store.room_for(&text).await {
+        Some(room) => smol::unblock(move || room.place(text)).await,
+        None => text,
+    };
     let seconds = UnixTime(now.unix_timestamp().max(0) as u64);
     let stored = match scope {
         Scope::Each => store.write(move |tx| tx.deliver(&text, &letters, seconds)).await?,

@@ -7,7 +7,7 @@
 //! | state | row now | row at the last checkpoint | in the log | may be written |
 //! | --- | --- | --- | --- | --- |
 //! | free | − | − | − | + |
-//! | draft: taken and written by the transaction under way | − | − | − | + |
+//! | draft: taken and written by the transaction under way, or for one to come | − | − | − | + |
 //! | logged, short | + | − | rows, text | − |
 //! | logged, long: durable in its place | + | − | rows | − |
 //! | stored | + | + | − | − |

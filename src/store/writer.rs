@@ -3,7 +3,8 @@
 //! It takes all that has queued, applies it in one transaction, makes that durable by one record of the log, and answers
 //! everyone. A checkpoint makes the index itself durable, and the log begins anew. Invariants:
 //!
-//! - Nobody is answered, and no reader sees a change, before its record is durable. Long texts are durable before the record.
+//! - Nobody is answered, and no reader sees a change, before its record is durable. Long texts are durable before the record:
+//!   other threads have written them into room that was kept for them (`mail/placing.rs`), else it is done here.
 //! - A commit is a checkpoint itself where its record has no place in the log, or where the disk has no room left for all
 //!   that a later checkpoint would have to write: then it may fail, and is undone. Other checkpoints come after the answers.
 //! - A fault in a batch undoes the whole batch; then each of its jobs is tried alone, so that one cannot spoil another.
@@ -22,10 +23,10 @@ use crate::store::index::rows::StoreRow;
 use crate::store::index::tables::Tables;
 use crate::store::index::types::MailboxId;
 use crate::store::index::{Beginning, Fault, RecentTexts, Tx};
-use crate::store::open::queue::{Job, Order};
+use crate::store::open::queue::{Job, Order, Reserved, TextToCome};
 use crate::store::open::recovery::open_index;
 use crate::store::open::window::{Time, Window};
-use crate::store::open::{OpenIndex, Shared, Trust};
+use crate::store::open::{OpenIndex, Shared, Trust, Visit};
 use smol::channel::Receiver;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,7 +64,7 @@ pub const PACE: Pace = if cfg!(test) {
         checkpoint_after: Some(Duration::from_secs(1)),
         retired_max: 64 << 20,
         log_octets: 4 << 20,
-        for_copies: Some(128 << 20),
+        for_copies: Some(512 << 20),
     }
 };
 
@@ -167,6 +168,7 @@ impl Writer {
             while let Some(order) = next {
                 match order {
                     Order::Change(job) => batch.push(job),
+                    Order::Reserve(text, then) => then(self.keep_room(text)),
                     // Both are seen to below, whatever else there is to do.
                     Order::Mend | Order::Tick => {}
                     Order::Checkpoint(then) => checkpoints.push(then),
@@ -210,6 +212,15 @@ impl Writer {
                 batch.into_iter().for_each(|job| job.answer(Err(fault.clone())));
             }
         }
+    }
+
+    /// Room for a text that another thread writes into it; none where there is none just now.
+    fn keep_room(&mut self, text: TextToCome) -> Option<Reserved> {
+        let open = self.sound_index().ok()?;
+        open.container.fill_reserve(self.log.used()).ok()?;
+        let draft = self.space.take_draft(text.wire_octets, &open.container).ok()?;
+        let visit = Visit { shared: self.shared.clone(), open: Some(open) };
+        Some(Reserved { draft, known: self.recent.find(&text.hash), visit })
     }
 
     /// Whether it is time for a checkpoint that nobody waits for.

@@ -10,6 +10,7 @@ mod clients {
     mod foreign;
     mod logins;
     mod machine;
+    mod moving;
     mod pop3;
     mod postfix;
     mod readme;

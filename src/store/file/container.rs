@@ -404,6 +404,12 @@ impl Container {
         self.disk.write_at(at, octets)
     }
 
+    /// See [`Disk::write_beside`].
+    pub fn write_text_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        debug_assert!(at >= Extent::FIRST.at());
+        self.disk.write_beside(at, octets)
+    }
+
     /// Overwrites octets that are free with zeros: long runs by giving whole pages back, which then read as zeros.
     pub fn erase_blob(&self, at: u64, len: u64) {
         const ZEROS: [u8; 16 << 10] = [0; 16 << 10];

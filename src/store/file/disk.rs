@@ -8,6 +8,7 @@
 //! - The exclusive lock on the data file is taken when it is opened and lives as long as the `DataFile`: it is
 //!   the only judge of "a service is running".
 
+use super::beside::{Beside, write_durable};
 use super::mapping::Mapping;
 use rustix::fs::FallocateFlags;
 use std::fmt;
@@ -36,6 +37,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()>;
     /// Writes octets into a part of the file that was written before, and returns when these are durable. Others need not be.
     fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()>;
+    /// The same for any part of the file, on a thread that is not the writer's: its wait is nobody else's, and no error of
+    /// another thread's writes is told here instead of there. Not every file can be written so.
+    fn write_beside(&self, _at: u64, _octets: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Returns when all writes before the call are durable.
     fn sync(&self) -> io::Result<()>;
     /// A view of octets that nobody will change while it is held (the caller's pin sees to that).
@@ -135,6 +141,7 @@ pub enum FileError {
 #[derive(Debug)]
 pub struct DataFile {
     file: File,
+    beside: Beside,
     mapping: Arc<Mapping>,
 }
 
@@ -180,7 +187,7 @@ impl DataFile {
             Err(TryLockError::Error(e)) => return Err(FileError::Io(e)),
         }
         let mapping = Arc::new(Mapping::new(&file).map_err(FileError::Io)?);
-        Ok(Self { file, mapping })
+        Ok(Self { file, beside: Beside::default(), mapping })
     }
 
     /// Where the file system does not know the call, zeros are written instead.
@@ -237,27 +244,13 @@ impl Disk for DataFile {
         self.allocate_or_write_zeros(FallocateFlags::empty(), at, len)
     }
 
-    fn write_durable(&self, mut at: u64, mut octets: &[u8]) -> io::Result<()> {
-        while !octets.is_empty() {
-            let slices = [io::IoSlice::new(octets)];
-            let written = rustix::io::retry_on_intr(|| {
-                rustix::io::pwritev2(&self.file, &slices, at, rustix::io::ReadWriteFlags::DSYNC)
-            });
-            match written {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => {
-                    at += count as u64;
-                    octets = &octets[count..];
-                }
-                // Linux before 4.7, and file systems that do not know the flag.
-                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
-                    self.file.write_all_at(octets, at)?;
-                    return self.file.sync_data();
-                }
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(())
+    fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        write_durable(&self.file, at, octets)
+    }
+
+    fn write_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        let file = self.beside.of(&self.file).ok_or(io::ErrorKind::Unsupported)?;
+        write_durable(file, at, octets)
     }
 
     fn sync(&self) -> io::Result<()> {

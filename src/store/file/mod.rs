@@ -2,6 +2,7 @@
 //!
 //! This room knows neither table nor row.
 
+mod beside;
 pub mod container;
 pub mod damaged_page;
 pub mod disk;

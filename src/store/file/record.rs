@@ -4,6 +4,10 @@
 
 use super::format::{CHANGE_PUT, CHANGE_REMOVED, CHANGE_TEXT};
 
+/// A text of up to so many octets goes into the log with its row, and is durable with it. A longer one is made durable
+/// where it lies, before the record.
+pub const SHORT_TEXT_OCTETS_MAX: u64 = 64 << 10;
+
 /// One change of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<'a> {

@@ -8,7 +8,7 @@
 
 use super::disk::{Disk, DiskUsage, Identity, View};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 /// What is written again at a time.
 const PIECE: u64 = 256 << 10;
@@ -17,6 +17,8 @@ const PIECE: u64 = 256 << 10;
 pub struct Resync {
     disk: Arc<dyn Disk>,
     unsynced: Mutex<Unsynced>,
+    /// Held for writing while octets are read and written again, so that none are lost that another thread writes between.
+    rewriting: RwLock<()>,
 }
 
 #[derive(Debug, Default)]
@@ -30,10 +32,11 @@ struct Unsynced {
 
 impl Resync {
     pub fn new(disk: Arc<dyn Disk>) -> Self {
-        Self { disk, unsynced: Mutex::default() }
+        Self { disk, unsynced: Mutex::default(), rewriting: RwLock::default() }
     }
 
     fn write_again(&self, ranges: &[(u64, u64)]) -> io::Result<()> {
+        let _alone = self.rewriting.write().expect("no holder of this lock panics");
         let mut piece = vec![0; PIECE as usize];
         for &(at, len) in ranges {
             for from in (at..at + len).step_by(PIECE as usize) {
@@ -100,6 +103,12 @@ impl Disk for Resync {
             unsynced.ranges.push((at, octets.len() as u64));
         }
         outcome
+    }
+
+    /// What this writes is durable, or given up by whoever wanted it.
+    fn write_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        let _not_alone = self.rewriting.read().expect("no holder of this lock panics");
+        self.disk.write_beside(at, octets)
     }
 
     fn sync(&self) -> io::Result<()> {

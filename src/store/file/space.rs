@@ -9,11 +9,15 @@
 //!   the commit that retired it.
 //! - Nothing is settled before [`Space::committed`]; [`Space::aborted`] takes everything back.
 
+mod drafts;
+
 use super::container::Container;
 use super::format::{BLOB_ALIGN, EXTENT, Extent, PAGE};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
+
+pub use drafts::Draft;
 
 /// Free runs of this length and more are given back to the file system, in whole pages.
 const PUNCH_OCTETS_MIN: u64 = 64 << 10;
@@ -65,6 +69,10 @@ pub struct Space {
     to_erase: BTreeSet<u64>,
     /// Taken by the transaction under way.
     taken: Vec<Run>,
+    /// Taken by nobody's transaction yet, by their offsets.
+    drafts: BTreeMap<u64, Draft>,
+    /// Those that the transaction under way makes texts.
+    claimed: Vec<Draft>,
     /// Offsets whose rows in the table of free runs may be out of date.
     touched: BTreeSet<u64>,
     /// Extents that the table of blob extents does not have yet.
@@ -246,7 +254,7 @@ impl Space {
             return false;
         }
         let len = footprint(wire_octets);
-        !self.free.overlaps(at, len) && !overlaps(&self.retired, at, len)
+        !self.free.overlaps(at, len) && !overlaps(&self.retired, at, len) && !self.overlaps_draft(at, len)
     }
 
     /// Whether a range of octets lies in blob extents altogether.
@@ -258,9 +266,7 @@ impl Space {
 
     /// What the table of free runs has to say of the offsets that changed: a length, or that no run begins there.
     pub fn changed_runs(&self) -> impl Iterator<Item = (u64, Option<u64>)> + '_ {
-        self.touched
-            .iter()
-            .map(|at| (*at, self.free.length_at(*at).or_else(|| self.retired.get(at).copied())))
+        self.touched.iter().map(|at| (*at, self.free.length_at(*at).or_else(|| self.length_in_use_at(*at))))
     }
 
     /// The extents that have become blobs', or are no more.
@@ -272,6 +278,7 @@ impl Space {
     /// The transaction is durable.
     pub fn committed(&mut self) {
         self.taken.clear();
+        self.claimed.clear();
         self.touched.clear();
         self.new_extents.clear();
         let moment = self.pins.advance();
@@ -318,6 +325,7 @@ impl Space {
         for Run { at, len } in std::mem::take(&mut self.taken) {
             self.touched.extend(self.free.add(at, len));
         }
+        self.give_claimed_back();
         for extent in std::mem::take(&mut self.given_up) {
             self.touched.extend(self.free.add(extent.at(), EXTENT));
             self.blob_extents.insert(extent);
@@ -339,6 +347,9 @@ impl Space {
             _ => oldest,
         };
         let mut released = Runs::default();
+        for Run { at, len } in self.take_abandoned() {
+            released.add(at, len);
+        }
         while let Some(&(moment, at)) = self.waiting.front()
             && moment < oldest
         {

@@ -1,5 +1,6 @@
 //! The octets of a text on their way into the store: in memory while they are few, otherwise in a file without a name.
 
+use super::placing::Placed;
 use crate::wire::Text;
 use rustix::fs::{Mode, OFlags};
 use std::fs::{File, OpenOptions};
@@ -20,6 +21,8 @@ pub type Incoming = Text<Body>;
 pub enum Body {
     Octets(Vec<u8>),
     File(Arc<Spool>),
+    /// It lies in the data file already.
+    Placed(Arc<Placed>),
 }
 
 /// A file that nobody else sees and that is gone when it is dropped, after a crash too. Its octets were only written, not
@@ -35,6 +38,7 @@ impl Body {
         match self {
             Self::Octets(octets) => octets.len() as u64,
             Self::File(spool) => spool.octets,
+            Self::Placed(placed) => placed.body.len(),
         }
     }
 
@@ -46,6 +50,7 @@ impl Body {
         let spool = match self {
             Self::Octets(octets) => return take(0, octets),
             Self::File(spool) => spool,
+            Self::Placed(placed) => return placed.body.for_each_piece(take),
         };
         let mut piece = vec![0; PIECE_OCTETS];
         let mut at = 0;

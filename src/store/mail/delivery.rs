@@ -1,9 +1,10 @@
 //! Storing and deleting messages: rows, references to texts, and the texts' place in the file.
 
 use super::body::{Body, Incoming};
+use super::placing;
 use super::quota;
 use crate::address::Address;
-use crate::store::file::record;
+use crate::store::file::record::{self, SHORT_TEXT_OCTETS_MAX};
 use crate::store::index::rows::{DomainRow, MailboxRow, MessageRow, Row, TextRow};
 use crate::store::index::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, miscounted};
@@ -15,11 +16,6 @@ use std::io;
 
 /// More Received fields than this mean a loop (RFC 5321 section 6.3 asks for a bound of 100 at least).
 const RECEIVED_FIELDS_MAX: u32 = 100;
-/// A text of up to so many octets goes into the log with its row, and is durable with it. A longer one is made durable
-/// where it lies, before the record.
-const SHORT_TEXT_OCTETS_MAX: u64 = 64 << 10;
-/// Octets of a stored text that are read at a time to compare them.
-const COMPARED_OCTETS: usize = 64 << 10;
 /// Messages removed at a time when a mailbox goes: bounds the memory that takes.
 const REMOVED_AT_A_TIME: usize = 4096;
 
@@ -210,10 +206,11 @@ impl Tx<'_, '_> {
             self.room_was_missing = true;
             return Ok(None);
         }
+        let wire = self.wire_of(text);
         let hash = *text.hash.as_bytes();
         let (id, row) = match self.stored_lately(&hash)? {
-            Some((id, known)) if self.holds(&known, &text.wire) => {
-                if !self.write_text_at(known.at, &text.wire)? {
+            Some((id, known)) if self.holds(&known, wire) => {
+                if !self.write_text_at(known.at, wire)? {
                     return Ok(None);
                 }
                 let references = known.references.checked_add(references).ok_or_else(miscounted)?;
@@ -222,8 +219,8 @@ impl Tx<'_, '_> {
             known => {
                 // Where a text of this hash lies there but is not whole any more, this one takes its place, and the
                 // messages that shared it are mended.
-                let Some(at) = self.write_text(&text.wire)? else { return Ok(None) };
-                let wire_octets = text.wire.len();
+                let Some(at) = self.write_text(wire)? else { return Ok(None) };
+                let wire_octets = wire.len();
                 let mut references = references;
                 let id = match known {
                     Some((id, known)) => {
@@ -240,7 +237,7 @@ impl Tx<'_, '_> {
                 };
                 self.count_text_octets(|sum| sum.checked_add(wire_octets))?;
                 let row = TextRow { hash, at, wire_octets, references };
-                if !self.holds(&row, &text.wire) {
+                if !self.holds(&row, wire) {
                     return Err(Fault::Io("a text does not read back as it was written".to_owned()));
                 }
                 (id, row)
@@ -249,6 +246,15 @@ impl Tx<'_, '_> {
         self.tables.texts.insert(id, &row.to_row()[..])?;
         self.recent.note(&hash, id);
         Ok(Some(id))
+    }
+
+    /// The text as it is to be stored: if it lies in the file already it lies there in vain when the index was opened anew
+    /// since, or when it has been stored before.
+    fn wire_of<'t>(&self, text: &'t Incoming) -> &'t Body {
+        match &text.wire {
+            Body::Placed(placed) if !self.space.keeps(&placed.draft) => &placed.body,
+            wire => wire,
+        }
     }
 
     /// The text with this hash, if it is one of the latest and still there.
@@ -265,6 +271,10 @@ impl Tx<'_, '_> {
 
     /// Writes the octets into free space; none where there is no room.
     fn write_text(&mut self, wire: &Body) -> Result<Option<u64>, Fault> {
+        if let Body::Placed(placed) = wire {
+            self.space.claim(&placed.draft);
+            return Ok(Some(placed.draft.at()));
+        }
         let at = match self.space.take(wire.len(), self.container) {
             Ok(at) => at,
             Err(e) => return self.note_full(e.into()).map(|_| None),
@@ -276,8 +286,12 @@ impl Tx<'_, '_> {
         Ok(Some(at))
     }
 
-    /// Writes a text to its place, and into the record if it is short; false where the disk is full.
+    /// Writes a text to its place, and into the record if it is short; false where the disk is full. For a text that another
+    /// thread has written somewhere that is done.
     fn write_text_at(&mut self, at: u64, wire: &Body) -> Result<bool, Fault> {
+        if matches!(wire, Body::Placed(_)) {
+            return Ok(true);
+        }
         if let Err(e) = wire.for_each_piece(|offset, piece| self.container.write_blob(at + offset, piece)) {
             return self.note_full(e.into());
         }
@@ -309,22 +323,8 @@ impl Tx<'_, '_> {
         if row.wire_octets != wire.len() {
             return false;
         }
-        let mut stored = Vec::new();
-        let compared = wire.for_each_piece(|offset, piece| {
-            for (part, index) in piece.chunks(COMPARED_OCTETS).zip(0..) {
-                stored.resize(part.len(), 0);
-                let at = row
-                    .at
-                    .checked_add(offset + index * COMPARED_OCTETS as u64)
-                    .ok_or(io::ErrorKind::UnexpectedEof)?;
-                self.container.read_blob(at, &mut stored)?;
-                if stored != part {
-                    return Err(io::Error::from(io::ErrorKind::InvalidData));
-                }
-            }
-            Ok(())
-        });
-        compared.is_ok()
+        let looked_at = if let Body::Placed(placed) = wire { placed.lies_at(row.at) } else { None };
+        looked_at.unwrap_or_else(|| placing::holds(self.container, row.at, wire))
     }
 
     /// Deletes messages of a mailbox: at a time from when on they are kept for a while, if the setting `undelete` says so, or,

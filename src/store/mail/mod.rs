@@ -7,6 +7,7 @@ mod delivery;
 mod directory;
 mod import;
 mod maildrop;
+pub mod placing;
 pub mod quota;
 mod refused;
 mod undelete;

@@ -1,7 +1,6 @@
 //! The handle on an open store.
 
-use super::queue::Extents;
-use super::queue::{Order, Pending};
+use super::queue::{Extents, Order, Pending, Reserved, TextToCome};
 use super::window::CopyWindow;
 use super::{Shared, Snapshot};
 use crate::store::file::disk::DiskUsage;
@@ -74,6 +73,12 @@ impl Store {
     pub(in crate::store) fn tighten(&self) -> Pending<Extents> {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
         Pending::of_extents(queue)
+    }
+
+    /// Has the writer keep room for a text; none where there is no room.
+    pub(in crate::store) fn keep_room(&self, text: TextToCome) -> Pending<Option<Reserved>> {
+        let queue = self.0.queue.clone().expect("it is there until the store is closed");
+        Pending::of_room(queue, text)
     }
 
     /// How long a plain copy of the data file may take, and what that costs.

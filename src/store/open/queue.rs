@@ -1,6 +1,9 @@
 //! The queue of the writer: what it may be told, and the answers to come.
 
+use super::Visit;
 use crate::store::file::format::Extent;
+use crate::store::file::space::Draft;
+use crate::store::index::types::TextId;
 use crate::store::index::{Fault, Tx};
 use smol::channel::Sender;
 use std::pin::Pin;
@@ -25,6 +28,8 @@ pub enum Order {
     Tick,
     /// Give up what is free, and call this.
     Tighten(Box<dyn FnOnce(Result<Extents, Fault>) + Send>),
+    /// Keep room for a text, and call this; with none where there is no room.
+    Reserve(TextToCome, Box<dyn FnOnce(Option<Reserved>) + Send>),
     /// Make a checkpoint, and call this before anything else is changed.
     Checkpoint(Box<dyn FnOnce(Result<(), Fault>) + Send>),
 }
@@ -39,6 +44,22 @@ pub struct Extents {
     pub free_octets: u64,
     /// The end of the last that is in use.
     pub end: Extent,
+}
+
+/// A text that is to be stored soon.
+#[derive(Clone, Copy)]
+pub struct TextToCome {
+    pub wire_octets: u64,
+    pub hash: [u8; 32],
+}
+
+/// Room for a text that is written before a transaction stores it.
+pub struct Reserved {
+    pub draft: Draft,
+    /// The text that may be the same.
+    pub known: Option<TextId>,
+    /// While somebody writes into the room the index is not opened anew, after which the room might be another's.
+    pub visit: Visit,
 }
 
 impl Order {
@@ -130,6 +151,23 @@ impl Pending<Extents> {
             queue.send(Order::Tighten(Box::new(then))).await.map_err(|_| Fault::Closed)?;
             drop(queue);
             answer.recv().await.unwrap_or(Err(Fault::Closed))
+        });
+        Self { sent }
+    }
+}
+
+impl Pending<Option<Reserved>> {
+    /// Has room kept for a text.
+    pub fn of_room(queue: Sender<Order>, text: TextToCome) -> Self {
+        let sent = Box::pin(async move {
+            let (reply, answer) = smol::channel::bounded(1);
+            let then = move |reserved| {
+                // Whoever asked may have gone away; then the room is free again.
+                let _ = reply.try_send(reserved);
+            };
+            queue.send(Order::Reserve(text, Box::new(then))).await.map_err(|_| Fault::Closed)?;
+            drop(queue);
+            answer.recv().await.map_err(|_| Fault::Closed)
         });
         Self { sent }
     }

@@ -14,6 +14,7 @@ mod import;
 mod log;
 mod log_faults;
 mod model;
+mod placing;
 mod quota;
 mod recovery;
 mod salvage;
@@ -102,6 +103,15 @@ fn try_deliver(store: &Store, recipients: &[&str], content: &[u8]) -> Result<Vec
     let text = text(content);
     let letters: Vec<Letter> = recipients.iter().map(|recipient| letter(recipient, 7)).collect();
     store.write(move |tx| tx.deliver(&text, &letters, UnixTime(1))).wait()
+}
+
+/// The text as delivery brings it: a long one lies in the file already.
+fn placed(store: &Store, content: &[u8]) -> Incoming {
+    let text = text(content);
+    match smol::block_on(store.room_for(&text)) {
+        Some(room) => room.place(text),
+        None => text,
+    }
 }
 
 fn open_maildrop(store: &Store, mailbox: &str) -> Maildrop {

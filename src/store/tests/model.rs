@@ -298,7 +298,7 @@ pub fn prefix_of(number: u64) -> Vec<u8> {
 fn wire_of(number: u64) -> Vec<u8> {
     match text(&content_of(number)).wire {
         Body::Octets(wire) => wire,
-        Body::File(_) => unreachable!("these texts are kept in memory"),
+        Body::File(_) | Body::Placed(_) => unreachable!("these texts are kept in memory"),
     }
 }
 

@@ -94,7 +94,10 @@ impl Workload {
             };
             let letters: Vec<Letter> =
                 mailboxes.iter().map(|m| numbered_letter(MAILBOXES[*m], body)).collect();
-            let text = text(&body_of(body));
+            let text = match rng.bool() {
+                true => placed(self.store(), &body_of(body)),
+                false => text(&body_of(body)),
+            };
             let stored = self.store().write(move |tx| tx.deliver(&text, &letters, UnixTime(1)));
             pending.push(Box::pin(async {
                 stored.await.is_ok_and(|verdicts| verdicts.iter().all(|verdict| *verdict == Delivery::Stored))
