@@ -19,6 +19,7 @@ use std::ops::{Deref, Range};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 /// Positions and lengths are in octets from the start of the data file.
@@ -143,6 +144,8 @@ pub struct DataFile {
     file: File,
     beside: Beside,
     mapping: Arc<Mapping>,
+    /// The file was seen to be at least so long, and has not been made shorter here since.
+    known_len: AtomicU64,
 }
 
 impl DataFile {
@@ -187,7 +190,7 @@ impl DataFile {
             Err(TryLockError::Error(e)) => return Err(FileError::Io(e)),
         }
         let mapping = Arc::new(Mapping::new(&file).map_err(FileError::Io)?);
-        Ok(Self { file, beside: Beside::default(), mapping })
+        Ok(Self { file, beside: Beside::default(), mapping, known_len: AtomicU64::new(0) })
     }
 
     /// Where the file system does not know the call, zeros are written instead.
@@ -219,7 +222,11 @@ impl Disk for DataFile {
                 "the data file has reached the size that can be mapped",
             ));
         }
-        self.file.set_len(len)
+        // Before, so that no view is made of what goes, and after, for a look at the length that came between.
+        self.known_len.fetch_min(len, Ordering::Relaxed);
+        let outcome = self.file.set_len(len);
+        self.known_len.fetch_min(len, Ordering::Relaxed);
+        outcome
     }
 
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
@@ -258,13 +265,16 @@ impl Disk for DataFile {
     }
 
     fn view(&self, at: u64, len: usize) -> io::Result<View> {
-        // Past the end of the file a mapping ends in a signal, so the bounds are checked here, each time.
-        match at.checked_add(len as u64) {
-            Some(end) if end <= self.len()? => {
-                Ok(View::Mapped { mapping: self.mapping.clone(), at: at as usize, len })
+        // Past the end of the file a mapping ends in a signal, so the bounds are checked here.
+        let end = at.checked_add(len as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+        if end > self.known_len.load(Ordering::Relaxed) {
+            let file_len = self.len()?;
+            if end > file_len {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+            self.known_len.store(file_len, Ordering::Relaxed);
         }
+        Ok(View::Mapped { mapping: self.mapping.clone(), at: at as usize, len })
     }
 
     fn usage(&self) -> io::Result<DiskUsage> {

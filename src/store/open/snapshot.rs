@@ -20,9 +20,12 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        let _current = self.shared.lock();
+        let current = self.shared.lock();
         self.open = None;
-        self.shared.visitor_left.notify_all();
+        // Whoever waits for the last reader has taken it down first; waking nobody costs a system call all the same.
+        if current.is_none() {
+            self.shared.visitor_left.notify_all();
+        }
     }
 }
 
