@@ -77,6 +77,8 @@ fn run(program: &str, words: &[&str], accepted: &[i32]) {
 fn cp_tar_and_rsync_of_a_service_under_load_make_good_copies() {
     let mut site = Site::new();
     [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
+    // What is deleted leaves space at once.
+    site.winpop(&["set", "undelete", "0"]);
     let service = site.start();
     let rsync_is_there = is_installed("rsync");
     let (file, dir) = (site.data_file(), site.dir().join("copies"));
@@ -119,6 +121,8 @@ fn cp_tar_and_rsync_of_a_service_under_load_make_good_copies() {
 fn a_slow_copy_is_good_and_can_be_written_over_the_file_that_it_was_made_of() {
     let mut site = Site::new();
     [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
+    // What is deleted leaves space at once.
+    site.winpop(&["set", "undelete", "0"]);
     let service = site.start();
     let copy = site.dir().join("slow");
     let before = under_load(&service, |acknowledged| {
@@ -192,6 +196,8 @@ fn a_copy_says_that_it_is_one_and_a_bad_one_is_not_served() {
 fn space_is_given_back_while_the_service_is_under_load_and_while_it_is_stopped() {
     let mut site = Site::new();
     [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
+    // What is deleted leaves space at once.
+    site.winpop(&["set", "undelete", "0"]);
     let service = site.start();
     // As much as is worth the while, and then most of it is deleted.
     let large = "of which much is needed ".repeat(20_000);
