@@ -37,8 +37,8 @@ impl Request {
             Self::Compact => "pop3svc compact".to_owned(),
             Self::RotateKey { discard: false } => "pop3svc key --rotate".to_owned(),
             Self::RotateKey { discard: true } => "pop3svc key --rotate --discard".to_owned(),
-            // A delivery has a line of its own, and so has an import, once it is over.
-            Self::Import(_) => return None,
+            // A delivery has a line of its own, and so have an import and an export, once they are over.
+            Self::Import(_) | Self::Export { .. } => return None,
             Self::Check | Self::Health | Self::Key | Self::Deliver(_) => return None,
         };
         Some(words)

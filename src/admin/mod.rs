@@ -16,6 +16,7 @@ pub mod audit;
 mod bulk;
 mod configure;
 mod directory;
+mod export;
 mod import;
 mod key;
 mod ownership;
@@ -36,6 +37,7 @@ pub mod table;
 pub use bulk::{ENTRIES_MAX, Entry};
 pub use commands::Op;
 pub use directory::Target;
+pub use export::{ExportedMessage, next_exported};
 pub use import::{Announced, BATCH_MESSAGES_MAX, BATCH_OCTETS_MAX, Batch, MESSAGE_OCTETS_MAX};
 pub use relocate::{Present, set_mailroot};
 pub use reply::{Refusal, Reply};
@@ -115,6 +117,10 @@ pub enum Request {
         /// Even where some cannot be, because the key that they are sealed under is not there.
         discard: bool,
     },
+    /// Write the messages of a mailbox into the file that comes with the request.
+    Export {
+        mailbox: String,
+    },
     /// Take in messages of another server, whose texts are in the file that comes with the request.
     Import(Batch),
     /// Deliver a message, whose content comes behind the request.
@@ -145,6 +151,7 @@ impl Request {
             Self::Health => statistics::health(store, context),
             Self::Key => key::show(store, context),
             Self::RotateKey { discard } => key::rotate(store, context, *discard),
+            Self::Export { mailbox } => export::export(mailbox, store, file),
             Self::Import(batch) => import::import(batch, store, context, file),
             Self::Deliver(_) => Err(Refusal::new(reply::Code::Usage, "there is no message to deliver")),
         }

@@ -11,9 +11,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::reply::{
-    AddOutcome, Added, Changed, Checked, Connections, Delivered, DomainLine, ImportSummary, KeyState, Lock,
-    LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal, Removed, Reply, Server, ServiceState,
-    SettingLine, SkippedFile,
+    AddOutcome, Added, Changed, Checked, Connections, Delivered, DomainLine, ExportSummary, ImportSummary,
+    KeyState, Lock, LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal, Removed, Reply, Server,
+    ServiceState, SettingLine, SkippedFile,
 };
 use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
@@ -49,6 +49,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         Reply::Checked(checked) => checked_text(checked, paint),
         Reply::Key(state) => key_text(state, paint),
         Reply::Delivered { recipients } => delivered_text(recipients),
+        Reply::Exported(summary) => exported_text(summary, paint),
         Reply::Imported(summary) => imported_text(summary, paint),
         Reply::AddedMany { entries } => added_text(entries, paint),
     }
@@ -161,6 +162,20 @@ fn delivered_text(recipients: &[Delivered]) -> String {
             Outcome::Withheld => "not delivered, because another recipient cannot take it",
         };
         let _ = writeln!(text, "{recipient}: {told}");
+    }
+    text
+}
+
+fn exported_text(summary: &ExportSummary, paint: Paint) -> String {
+    let mut text = format!(
+        "{}, {} ({}) written\n",
+        count(summary.mailboxes, "mailbox", "mailboxes"),
+        count(summary.messages, "message", "messages"),
+        Octets(summary.octets)
+    );
+    if summary.damaged > 0 {
+        let damaged = count(summary.damaged, "message", "messages");
+        let _ = writeln!(text, "{} {damaged} with damaged texts: run pop3svc check", paint.word("Left out:"));
     }
     text
 }

@@ -56,6 +56,7 @@ pub enum Reply {
         recipients: Vec<Delivered>,
     },
     Imported(ImportSummary),
+    Exported(ExportSummary),
     /// Of `add /file`, in the order of the list.
     AddedMany {
         entries: Vec<Added>,
@@ -78,6 +79,16 @@ pub struct ImportSummary {
     pub there_already: u64,
     /// What was passed over.
     pub skipped: Vec<SkippedFile>,
+}
+
+/// What an export wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct ExportSummary {
+    pub mailboxes: u64,
+    pub messages: u64,
+    pub octets: u64,
+    /// Messages that were left out, since their texts are damaged.
+    pub damaged: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
@@ -422,6 +433,7 @@ impl Reply {
         match self {
             Self::Checked(found) => found.findings_total == 0 && found.lost.is_empty(),
             Self::Imported(summary) => summary.skipped.is_empty(),
+            Self::Exported(summary) => summary.damaged == 0,
             Self::AddedMany { entries } => {
                 entries.iter().all(|entry| matches!(entry.outcome, AddOutcome::Added | AddOutcome::Exists))
             }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub type Shape = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// What each command answers. All have the field `ok` in front, which is true.
-pub const REPLIES: [Shape; 16] = [
+pub const REPLIES: [Shape; 17] = [
     (
         "a change",
         &[
@@ -66,6 +66,10 @@ pub const REPLIES: [Shape; 16] = [
     ),
     ("deliver", &[("recipients", "[RECIPIENT]")]),
     ("add /file", &[("entries", "[ENTRY]")]),
+    (
+        "export",
+        &[("mailboxes", "number"), ("messages", "number"), ("octets", "number"), ("damaged", "number")],
+    ),
     (
         "import",
         &[
@@ -376,6 +380,7 @@ mod tests {
             ),
             ("key", key(None)),
             ("key", key(Some("a"))),
+            ("export", Reply::Exported(ExportSummary::default())),
             (
                 "import",
                 Reply::Imported(ImportSummary {

@@ -19,6 +19,7 @@ pub enum Command {
     Health(Health),
     Deliver(Deliver),
     Import(Import),
+    Export(Export),
     Backup(Backup),
     Restore(Restore),
     Check(Check),
@@ -135,6 +136,30 @@ pub struct Import {
     /// only say what would be taken in
     #[argh(switch)]
     pub dry_run: bool,
+}
+
+/// Writes mailboxes as another mail server reads them, with their unique ids.
+#[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "export",
+    note = "Each mailbox gets a directory of its own, DIR/DOMAIN/USER, which appears whole or not at all; nothing that is \
+            there is replaced. The service may run.",
+    note = "The formats are maildir, with a dovecot-uidlist that gives a Dovecot the same unique ids, and eml, with a list \
+            that import reads.",
+    example = "pop3svc export maildir /srv/export",
+    example = "pop3svc export eml /srv/export bob@example.com"
+)]
+pub struct Export {
+    /// maildir or eml
+    #[argh(positional, arg_name = "FORMAT")]
+    pub format: String,
+    /// the directory to write to
+    #[argh(positional, arg_name = "DIR")]
+    pub directory: String,
+    /// one mailbox, or those of a domain (default: all)
+    #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
+    pub name: Option<String>,
 }
 
 /// Copies the whole mail store, also while it is served.

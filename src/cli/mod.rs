@@ -9,6 +9,7 @@ mod commands;
 mod completions;
 mod confinement;
 mod deliver;
+mod export;
 mod first_start;
 mod health;
 mod help;
@@ -130,6 +131,11 @@ fn run(command: Command, common: &Common) -> ExitCode {
             .map(|()| String::new()),
         Command::Serve(_) => mailroot(common).and_then(serve::serve).map(|()| String::new()),
         Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),
+        Command::Export(typed) => {
+            let answer = export::export(&typed, || mailroot(common));
+            leave_trail(&format!("pop3svc export {} {}", typed.format, typed.directory), &answer);
+            return look_after(answer, common);
+        }
         Command::Import(typed) => {
             let answer = import::import(&typed, || mailroot(common));
             if !typed.dry_run {

@@ -5,6 +5,7 @@
 mod body;
 mod delivery;
 mod directory;
+mod export;
 mod import;
 mod maildrop;
 pub mod placing;

@@ -77,6 +77,11 @@ impl Dovecot {
             let name = format!("{}.M{number}P1.host", 1_600_000_000 + number * 7919 % 5000);
             fs::write(maildir.join("new").join(name), text).expect("it can be written");
         }
+        self.own_mail();
+    }
+
+    /// Its processes run as another user.
+    fn own_mail(&self) {
         let owned = Command::new("chown").args(["-R", "mail:mail"]).arg(&self.mail).status();
         assert!(owned.is_ok_and(|status| status.success()));
     }
@@ -150,6 +155,14 @@ fn nothing_of_a_dovecot_is_fetched_twice_after_the_import() {
         // 1: there is nothing new.
         assert_eq!(poll(&scratch, port, 1), fetched, "{uidl_format}");
         drop(dovecot);
+
+        // And back, into a Dovecot that is new: the same list again.
+        let back = Dovecot::start(&scratch.path("back"), "%08Xu%08Xv");
+        let directory = back.mail.to_string_lossy().into_owned();
+        scratch.run("pop3svc", &["export", "maildir", &directory], b"");
+        back.own_mail();
+        assert_eq!(lists(back.port), before, "{uidl_format}");
+        assert_eq!(poll(&scratch, back.port, 1), fetched, "{uidl_format}");
         service.end();
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::harness::Site;
+use super::harness::{Service, Site};
 
 const BOB: &str = "bob@example.com";
 
@@ -113,4 +113,47 @@ fn mbox_lists_and_the_windows_mail_root_come_in_without_a_service() {
     let list = site.winpop(&["list", "/all"]);
     assert!(list.contains("ann@example.org"), "{list}");
     site.assert_clean();
+}
+
+/// Out in each format and in again elsewhere: the list that a client sees is the same.
+#[test]
+fn what_is_exported_comes_back_under_the_same_ids() {
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let service = site.start();
+    let mut lmtp = service.lmtp();
+    for number in 0..30usize {
+        let text = format!("Subject: {number}\r\n\r\n.\r\n..a\r\n{}\r\n", "x".repeat(number * 911));
+        lmtp.store(BOB, text.as_bytes());
+    }
+    let list = |service: &Service| {
+        let mut client = service.log_in(BOB);
+        let list = (client.uids().unwrap(), client.octets().unwrap(), client.lines("RETR 7").unwrap());
+        client.quit().unwrap();
+        list
+    };
+    let before = list(&service);
+    // A session on the mailbox is nothing to an export.
+    let session = service.log_in(BOB);
+    let mut sources = Vec::new();
+    for format in ["maildir", "eml"] {
+        let directory = site.dir().join(format).to_string_lossy().into_owned();
+        let done = site.succeed(&["export", format, &directory]);
+        assert!(done.starts_with("1 mailbox, 30 messages ("), "{done}");
+        let again = site.run(&["export", format, &directory, BOB]);
+        assert!(again.exit_code == 1 && again.errors.contains("is there already"), "{again:?}");
+        sources.push(format!("{directory}/example.com/bob"));
+    }
+    drop(session);
+    service.stop();
+    for (format, source) in [("maildir", sources[0].clone()), ("list", format!("{}/list", sources[1]))] {
+        let mut other = Site::new();
+        other.add_mailbox(BOB);
+        let done = other.succeed(&["import", format, &source, BOB]);
+        assert!(done.contains("30 with the id that mail programs know, 0 with"), "{done}");
+        let service = other.start();
+        assert_eq!(list(&service), before, "{format}");
+        service.stop();
+        other.assert_clean();
+    }
 }
