@@ -25,6 +25,10 @@ use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Messages that are deleted in one transaction. What a transaction changes of the index lies in memory until a checkpoint,
+/// and no other mail is stored meanwhile: both are bounded by this.
+const DELETED_AT_A_TIME: usize = if cfg!(test) { 64 } else { 4096 };
+
 /// An open maildrop.
 pub struct Maildrop {
     store: Store,
@@ -201,8 +205,9 @@ impl Maildrop {
         }))
     }
 
-    /// Deletes messages, all or none; with the setting `undelete` they can come back for a while. False: none, because the
-    /// mailbox has been locked or deleted.
+    /// Deletes messages, some thousands in one transaction: a fault or a crash may leave the later ones, in the order given.
+    /// With the setting `undelete` they can come back for a while. False: those that are left stay, because the mailbox has
+    /// been locked or deleted.
     pub fn delete(&self, uids: &[Uid]) -> Pending<bool> {
         self.delete_at(uids, Some(UnixTime::now()))
     }
@@ -213,9 +218,15 @@ impl Maildrop {
     }
 
     fn delete_at(&self, uids: &[Uid], deleted: Option<UnixTime>) -> Pending<bool> {
-        let (address, mailbox) = (self.address.clone(), self.mailbox);
-        let sequences: Vec<u64> = uids.iter().map(|uid| uid.seq).collect();
-        self.store.write(move |tx| tx.delete_messages(&address, mailbox, &sequences, deleted))
+        let delete = |uids: &[Uid]| {
+            let (address, mailbox) = (self.address.clone(), self.mailbox);
+            let sequences: Vec<u64> = uids.iter().map(|uid| uid.seq).collect();
+            self.store.write(move |tx| tx.delete_messages(&address, mailbox, &sequences, deleted))
+        };
+        if uids.len() <= DELETED_AT_A_TIME {
+            return delete(uids);
+        }
+        Pending::in_turn(uids.chunks(DELETED_AT_A_TIME).map(delete).collect())
     }
 
     /// Notes the login, if it is the first of its day: so it costs one change a day. Nobody waits for it, and where the

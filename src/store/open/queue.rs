@@ -139,6 +139,21 @@ impl<T: Send + 'static> Pending<T> {
     }
 }
 
+impl Pending<bool> {
+    /// One after the other, until one is refused or fails.
+    pub fn in_turn(all: Vec<Self>) -> Self {
+        let sent = Box::pin(async move {
+            for one in all {
+                if !one.await? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        });
+        Self { sent }
+    }
+}
+
 impl Pending<Extents> {
     /// Has free extents given up.
     pub fn of_extents(queue: Sender<Order>) -> Self {

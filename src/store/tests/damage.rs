@@ -39,7 +39,7 @@ fn text_id(content: &[u8]) -> TextId {
 }
 
 /// Changes the tables as only damage can.
-fn damage(disk: &Arc<SimulatedDisk>, change: impl FnOnce(&mut Tables<'_>, &Container)) {
+pub fn damage(disk: &Arc<SimulatedDisk>, change: impl FnOnce(&mut Tables<'_>, &Container)) {
     let container = Container::open(disk.clone()).unwrap();
     let database = open_database(&container, false).unwrap();
     let mut transaction = database.begin_write().unwrap();

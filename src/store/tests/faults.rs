@@ -86,3 +86,28 @@ fn a_disk_that_fails_and_comes_back_costs_only_what_was_refused() {
     assert_eq!(open_maildrop(&store, ANN).list().unwrap().len() as u64, stored);
     assert_clean(&store);
 }
+
+/// Each of the transactions deletes the next ones in order, and all of its own or none.
+#[test]
+fn many_deletions_that_meet_a_fault_leave_the_later_messages() {
+    const MESSAGES: usize = 200;
+    let mut partial = 0;
+    for operations in 0..12 {
+        let disk = Arc::new(SimulatedDisk::default());
+        let store = store_with(&[ANN], disk.clone());
+        deliver(&store, &[ANN; MESSAGES], b"one text");
+        let maildrop = open_maildrop(&store, ANN);
+        let uids: Vec<_> = maildrop.list().unwrap().iter().map(|entry| entry.uid).collect();
+        disk.fail_after(Some(operations));
+        let outcome = maildrop.delete(&uids).wait();
+        disk.fail_after(None);
+        drop(maildrop);
+        store.write(|_| Ok(())).wait().unwrap();
+        let left: Vec<_> = open_maildrop(&store, ANN).list().unwrap().iter().map(|entry| entry.uid).collect();
+        assert!(uids.ends_with(&left) && (left.is_empty() || (MESSAGES - left.len()).is_multiple_of(64)));
+        assert!(outcome.is_err() || left.is_empty(), "{} are left", left.len());
+        partial += usize::from(!left.is_empty() && left.len() < MESSAGES);
+        assert_clean(&store);
+    }
+    assert!(partial > 0);
+}

@@ -1,6 +1,7 @@
 //! Mail of another server: its unique ids and order are kept, and nothing is imported twice.
 
 use super::*;
+use crate::store::index::rows::MessageRow;
 
 const ANN: &str = "ann@example.com";
 
@@ -107,4 +108,46 @@ fn only_the_first_login_of_a_day_is_noted() {
     assert_eq!(log_in(3 * day + 6), Some(UnixTime(3 * day + 5)));
     assert_eq!(log_in(4 * day), Some(UnixTime(4 * day)));
     assert_eq!(log_in(day), Some(UnixTime(4 * day)), "a clock that was put back changes nothing");
+}
+
+type Damage = fn(&mut Tables<'_>, MailboxId);
+
+#[test]
+fn ids_that_lead_astray_are_found_and_mended() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    let messages = [import("one", Some("a"), 0), import("two", Some("b"), 0), import("three", Some("c"), 0)];
+    keep_deleted(&store, "7");
+    assert_eq!(take_in(&store, &messages), [Imported::Stored; 3]);
+    // What was deleted can come back, and keeps its id.
+    let maildrop = open_maildrop(&store, ANN);
+    assert!(maildrop.delete(&[maildrop.list().unwrap()[2].uid]).wait().unwrap());
+    drop(maildrop);
+    let mailbox = store.read().unwrap().mailbox(&address(ANN)).unwrap().unwrap().id;
+    assert_clean(&store);
+    drop(store);
+    let damages: [(&str, Damage); 5] = [
+        ("an id is not listed", |t, of| drop(t.foreign_ids.remove((of, "a")).unwrap())),
+        ("nor is one of a deleted message", |t, of| drop(t.foreign_ids.remove((of, "c")).unwrap())),
+        ("an id is nobody's", |t, of| drop(t.foreign_ids.insert((of, "x"), 1).unwrap())),
+        ("an id leads to another message", |t, of| drop(t.foreign_ids.insert((of, "b"), 1).unwrap())),
+        ("two messages have one id", |t, of| {
+            let row = t.messages.get((of, 2)).unwrap().unwrap().value().to_vec();
+            let row = MessageRow { foreign_id: Some("a".into()), ..MessageRow::from_row(&row).unwrap() };
+            t.messages.insert((of, 2), &row.to_row()[..]).unwrap();
+        }),
+    ];
+    for (what, change) in damages {
+        let disk = Arc::new(disk.copy());
+        super::damage::damage(&disk, |tables, _| change(tables, mailbox));
+        let report = Store::open_on(disk.clone()).unwrap().check(&Progress::default()).unwrap();
+        assert!(!report.is_clean(), "{what}");
+        let repaired = Store::repair_on(disk.clone(), UnixTime(1)).unwrap();
+        assert!(repaired.mended_total > 0 && repaired.lost.is_empty(), "{what}: {repaired:?}");
+        let store = Store::open_on(disk).unwrap();
+        assert_clean(&store);
+        let ids = unique_ids(&store);
+        assert!(ids[0] == "a" && (ids[1] == "b" || what.starts_with("two")), "{what}: {ids:?}");
+        assert_eq!(take_in(&store, &messages[..1]), [Imported::AlreadyThere], "{what}");
+    }
 }

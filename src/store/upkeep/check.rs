@@ -142,6 +142,7 @@ impl<'a> Check<'a> {
         check.counts()?;
         check.quotas()?;
         check.space()?;
+        super::foreign_ids::check(snapshot, |what| check.report.find(what))?;
         check.other_tables()?;
         Ok(check.report)
     }

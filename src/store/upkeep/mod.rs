@@ -5,6 +5,7 @@ pub mod check;
 pub mod compact;
 mod copied;
 mod deleted;
+mod foreign_ids;
 pub mod progress;
 mod reading;
 pub mod repair;

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
-use super::harness::{Service, Site};
+use super::harness::{PROGRAM, Service, Site, eventually};
 
 const BOB: &str = "bob@example.com";
 
@@ -156,4 +157,34 @@ fn what_is_exported_comes_back_under_the_same_ids() {
         service.stop();
         other.assert_clean();
     }
+}
+
+#[test]
+fn an_import_during_which_the_service_is_killed_goes_on_and_doubles_nothing() {
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let root = site.dir().join("vmail");
+    let expected = maildirs(&root);
+    let maildir = root.join("example.com/bob/Maildir").to_string_lossy().into_owned();
+    let service = site.start();
+    let mut import = site.program(Path::new(PROGRAM));
+    let import =
+        import.args(["import", "maildir", &maildir, BOB]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut import = import.spawn().expect("it can be run");
+    eventually("something is imported", || !site.winpop(&["stat"]).contains("Messages   0\n"));
+    service.kill();
+    import.wait().expect("it ends");
+    let service = site.start();
+    let done = site.run(&["import", "maildir", &maildir, BOB]);
+    assert!(
+        done.output.starts_with("Passed over: ") && !done.output.contains(" 0 there already"),
+        "{done:?}"
+    );
+    let mut client = service.log_in(BOB);
+    let ids: Vec<String> = expected.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(client.uids().unwrap()[..1000], ids);
+    assert_eq!(client.count().unwrap(), 1001);
+    client.quit().unwrap();
+    service.stop();
+    site.assert_clean();
 }

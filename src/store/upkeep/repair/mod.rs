@@ -28,6 +28,7 @@ use crate::store::open::recovery::LogFound;
 use crate::store::open::{OpenError, OpenErrorKind, Store, Trust, open_database};
 use crate::store::start::lock_file;
 use crate::store::upkeep::HAVE_RULES;
+use crate::store::upkeep::foreign_ids;
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::writer::PACE;
 use redb::ReadableTable;
@@ -178,6 +179,7 @@ impl Repair<'_, '_> {
         let mut texts = self.texts()?;
         self.messages(&mut owners, &mut texts)?;
         self.deleted_messages(&mut texts)?;
+        foreign_ids::repair(&mut self.tables, |what| self.report.mend(what))?;
         let text_octets = self.references(&texts)?;
         self.counts(&domains, &owners, text_octets)?;
         self.quotas(&owners)?;

@@ -1,0 +1,123 @@
+//! Check and repair of the unique ids that messages brought from other servers: each leads to its message, and to no other.
+
+use crate::store::index::Fault;
+use crate::store::index::rows::{DeletedRow, MessageHead, MessageRow, Row};
+use crate::store::index::tables::{DELETED, FOREIGN_IDS, MESSAGES, Tables};
+use crate::store::index::types::{Day, MailboxId};
+use crate::store::open::Snapshot;
+use redb::ReadableTable;
+use std::collections::HashMap;
+
+/// The unique ids of the messages that have one: of a mailbox, with the sequence of the message.
+type Holders = HashMap<(MailboxId, Box<str>), u64>;
+
+/// Tells `find` of ids that lead to no message, or not to the one that has them. Messages whose rows cannot be read are
+/// told elsewhere. In memory are the ids.
+pub fn check(snapshot: &Snapshot, mut find: impl FnMut(String)) -> Result<(), Fault> {
+    let mut holders = Holders::new();
+    let mut note = |mailbox, sequence, id: Option<Box<str>>| {
+        if let Some(id) = id
+            && let Some(other) = holders.insert((mailbox, id), sequence)
+        {
+            find(format!("messages {other} and {sequence} of mailbox id {mailbox} have one unique id"));
+        }
+    };
+    for row in snapshot.table(MESSAGES)?.iter()? {
+        let (key, row) = row?;
+        let (mailbox, sequence) = key.value();
+        note(mailbox, sequence, MessageHead::from_row(row.value()).ok().and_then(|head| head.foreign_id));
+    }
+    for row in snapshot.table(DELETED)?.iter()? {
+        let (key, row) = row?;
+        let (_, mailbox, sequence) = key.value();
+        note(mailbox, sequence, deleted_message(row.value()).and_then(|message| message.foreign_id));
+    }
+    for row in snapshot.table(FOREIGN_IDS)?.iter()? {
+        let (key, sequence) = row?;
+        let ((mailbox, id), sequence) = (key.value(), sequence.value());
+        match holders.remove(&(mailbox, id.into())) {
+            Some(holder) if holder == sequence => {}
+            Some(holder) => find(format!(
+                "unique id \"{id}\" of mailbox id {mailbox} leads to message {sequence}, and is that of {holder}"
+            )),
+            None => {
+                find(format!("unique id \"{id}\" of mailbox id {mailbox} is listed, and no message has it"))
+            }
+        }
+    }
+    for ((mailbox, id), sequence) in holders {
+        find(format!("unique id \"{id}\" of message {sequence} of mailbox id {mailbox} is not listed"));
+    }
+    Ok(())
+}
+
+/// Lists the ids anew where the list is wrong. Of two messages with one id the later one loses it, and has an id made of its
+/// number. Tells `mend` what was done.
+pub fn repair(tables: &mut Tables<'_>, mut mend: impl FnMut(String)) -> Result<(), Fault> {
+    let mut holders = Holders::new();
+    let (mut losing, mut losing_deleted) = (Vec::new(), Vec::new());
+    for row in tables.messages.iter()? {
+        let (key, row) = row?;
+        let (mailbox, sequence) = key.value();
+        let id = MessageHead::from_row(row.value()).ok().and_then(|head| head.foreign_id);
+        if is_taken(&mut holders, mailbox, sequence, id) {
+            losing.push(((mailbox, sequence), MessageRow::from_row(row.value())?));
+        }
+    }
+    for row in tables.deleted.iter()? {
+        let (key, row) = row?;
+        let (day, mailbox, sequence): (Day, MailboxId, u64) = key.value();
+        let Some(message) = deleted_message(row.value()) else { continue };
+        if is_taken(&mut holders, mailbox, sequence, message.foreign_id.clone()) {
+            losing_deleted.push((
+                (day, mailbox, sequence),
+                DeletedRow::from_row(row.value())?.deleted,
+                message,
+            ));
+        }
+    }
+    let mut wrong = Vec::new();
+    let mut listed = 0;
+    for row in tables.foreign_ids.iter()? {
+        let (key, sequence) = row?;
+        let (mailbox, id) = key.value();
+        let key = (mailbox, Box::from(id));
+        match holders.get(&key) == Some(&sequence.value()) {
+            true => listed += 1,
+            false => wrong.push(key),
+        }
+    }
+    if !wrong.is_empty() || listed < holders.len() {
+        mend(format!("the list of {} unique ids of other servers was made anew", holders.len()));
+    }
+    for (mailbox, id) in &wrong {
+        tables.foreign_ids.remove((*mailbox, &**id))?;
+    }
+    if !wrong.is_empty() || listed < holders.len() {
+        for ((mailbox, id), sequence) in &holders {
+            tables.foreign_ids.insert((*mailbox, &**id), *sequence)?;
+        }
+    }
+    for (key, message) in losing {
+        mend(format!("message {} of mailbox id {} has a new unique id: another had the same", key.1, key.0));
+        let message = MessageRow { foreign_id: None, ..message };
+        tables.messages.insert(key, &message.to_row()[..])?;
+    }
+    for (key, deleted, message) in losing_deleted {
+        mend(format!("deleted message {} of mailbox id {} has a new unique id", key.2, key.1));
+        let message = MessageRow { foreign_id: None, ..message }.to_row();
+        tables.deleted.insert(key, &DeletedRow { deleted, message }.to_row()[..])?;
+    }
+    Ok(())
+}
+
+/// Whether another message of the mailbox has the id already; notes it where not.
+fn is_taken(holders: &mut Holders, mailbox: MailboxId, sequence: u64, id: Option<Box<str>>) -> bool {
+    let Some(id) = id else { return false };
+    let holder = holders.entry((mailbox, id)).or_insert(sequence);
+    *holder != sequence
+}
+
+fn deleted_message(row: &[u8]) -> Option<MessageRow> {
+    MessageRow::from_row(&DeletedRow::from_row(row).ok()?.message).ok()
+}
