@@ -1,4 +1,5 @@
-//! Reads many texts, and compares each with its hash: in the order of their places, on all processors, at low priority.
+//! Reads many texts, and compares each with its hash: in the order of their places, on all processors. The threads have the
+//! priority of the one that has them begun ([`at_low_priority`]).
 //!
 //! Whoever lists the texts does so on the calling thread, in the order of the table, while other threads read what was listed
 //! before. Few texts are read on the calling thread alone. What lies together is read at once.
@@ -93,7 +94,6 @@ impl Reading<'_> {
                 if !std::mem::replace(&mut are_running, true) {
                     for _ in 0..threads {
                         scope.spawn(|| {
-                            lower_priority();
                             while let Ok(batch) = receiver.recv_blocking() {
                                 self.read_batch(batch, &outcome);
                             }
@@ -271,13 +271,7 @@ pub fn on_all_processors<T: Send, E: Send>(
         return work();
     }
     let outcomes: Vec<Result<Vec<T>, E>> = thread::scope(|scope| {
-        let begin = |_| {
-            scope.spawn(|| {
-                lower_priority();
-                work()
-            })
-        };
-        let running: Vec<_> = (0..threads).map(begin).collect();
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
     outcomes.into_iter().try_fold(Vec::new(), |mut all, outcome| {
