@@ -124,12 +124,17 @@ impl Directory for ActiveDirectory {
             };
             let began = Instant::now();
             let outcome = self.pool.bind(&account.dn, password).await?;
-            let mut takes = self.bind_takes.lock().expect("no holder of this lock panics");
-            *takes = match takes.is_zero() {
-                true => began.elapsed(),
-                false => (*takes * (BINDS_REMEMBERED - 1) + began.elapsed()) / BINDS_REMEMBERED,
-            };
-            Ok(verdict::of_bind(&outcome, account.addresses()))
+            {
+                let mut takes = self.bind_takes.lock().expect("no holder of this lock panics");
+                *takes = match takes.is_zero() {
+                    true => began.elapsed(),
+                    false => (*takes * (BINDS_REMEMBERED - 1) + began.elapsed()) / BINDS_REMEMBERED,
+                };
+            }
+            match verdict::of_bind(&outcome, account.addresses()) {
+                Verdict::Right(addresses) => self.owned_by(&account, addresses).await.map(Verdict::Right),
+                verdict => Ok(verdict),
+            }
         })
     }
 
@@ -219,6 +224,18 @@ impl ActiveDirectory {
                 "several accounts of the directory claim the address {address}"
             ))),
         }
+    }
+
+    /// Those of the addresses whose mailbox is this account's: another account's principal name may stand in its `mail`.
+    async fn owned_by(&self, account: &Account, addresses: Vec<Address>) -> Result<Vec<Address>, Failure> {
+        let mut owned = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            match self.of_address(&address.to_string()).await? {
+                Named::One(owner) if owner.dn == account.dn => owned.push(address),
+                Named::One(_) | Named::Nobody | Named::Several => {}
+            }
+        }
+        Ok(owned)
     }
 
     async fn named(&self, typed: &str) -> Result<Named, Failure> {

@@ -222,6 +222,10 @@ impl Accounts {
     /// Opens the maildrop of an account whose password was proven, unless it is another one by now.
     pub fn open(&self, name: &str, version: u64) -> Result<Login<Maildrop>, Fault> {
         let Ok(address) = Address::from_login(name) else { return Ok(Login::WrongCredentials) };
+        // A login that began before the directory came into force ends here.
+        if !self.verifiers_available() {
+            return Ok(Login::WrongCredentials);
+        }
         match self.credential(Some(&address))? {
             Some(credential) if credential.version == version => self.store.open_maildrop(&address),
             _ => Ok(Login::WrongCredentials),

@@ -3,6 +3,7 @@
 use super::Service;
 use super::connection::Connection;
 use super::crowd::Stranger;
+use super::limits::Rarely;
 use super::stream::Stream;
 use super::tally::{End, Tally};
 use super::tls::Protocol;
@@ -391,8 +392,18 @@ async fn apart<T: std::marker::Send + 'static>(
     .await
 }
 
+/// While a directory is down every login meets that; once in this time it is told.
+static DIRECTORY_DOWN: Rarely = Rarely::new(Duration::from_secs(10));
+
 fn unavailable(fault: Fault) -> Event<'static> {
-    log::error!("{fault}");
+    match &fault {
+        Fault::Elsewhere(why) => match DIRECTORY_DOWN.happened(Instant::now()) {
+            None => {}
+            Some(1) => log::error!("{why}"),
+            Some(logins) => log::error!("{logins} logins could not be checked; the last one: {why}"),
+        },
+        fault => log::error!("{fault}"),
+    }
     answer_to(&fault)
 }
 
