@@ -118,7 +118,9 @@ fn one_mailbox(
 /// Writes a message, and returns its line in the index.
 fn put(draft: &Path, format: Format, number: u64, message: &ExportedMessage) -> io::Result<String> {
     let ExportedMessage { unique_id, received_unix_seconds, content } = message;
-    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(*received_unix_seconds);
+    // One that the clock does not know is written as the time now.
+    let received = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(*received_unix_seconds));
+    let time = received.unwrap_or_else(SystemTime::now);
     match format {
         Format::Maildir => {
             let base = format!("{received_unix_seconds}.M{number}P0.pop3svc");

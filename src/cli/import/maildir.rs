@@ -11,6 +11,8 @@ use crate::admin::reply::Refusal;
 
 /// Dovecot's default for `pop3_uidl_format`.
 const DOVECOT_FORMAT: &str = "%08Xu%08Xv";
+/// The end of the year 9999, in Unix time.
+const SECONDS_MAX: u64 = 253_402_300_799;
 
 /// The messages of `cur` and `new`, in the order in which POP3 showed them.
 pub fn items(directory: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal> {
@@ -27,7 +29,8 @@ pub fn items(directory: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal>
     let mut ordered: Vec<((u64, u64, String), Item)> = Vec::new();
     let dovecot = text("dovecot-uidlist")?.map(|text| Dovecot::read(&text));
     let courier = text("courierpop3dsizelist")?.map(|text| courier_ids(&text));
-    for (file, time, name) in files {
+    // A name that begins with a dot is no message's (maildir(5)).
+    for (file, time, name) in files.into_iter().filter(|(_, _, name)| !name.starts_with('.')) {
         let base = base_name(&name).to_owned();
         let received_unix_seconds = time_in_name(&base).unwrap_or(time);
         let (place, unique_id) = match (&dovecot, &courier) {
@@ -52,9 +55,9 @@ fn base_name(name: &str) -> &str {
     name.split(':').next().unwrap_or(name)
 }
 
-/// The seconds with which a name begins.
+/// The seconds with which a name begins, where they are a time that can be.
 fn time_in_name(base: &str) -> Option<u64> {
-    base.split('.').next()?.parse().ok()
+    base.split('.').next()?.parse().ok().filter(|seconds| *seconds <= SECONDS_MAX)
 }
 
 /// What `dovecot-uidlist` says, version 3: `3 V<uidvalidity> N<next> …`, then `<uid> [<key><value> …] :<file name>`.
@@ -156,12 +159,22 @@ mod tests {
     }
 
     #[test]
+    fn a_time_in_a_name_is_one_that_can_be() {
+        assert_eq!(time_in_name("1800000000.M1P2.host"), Some(1_800_000_000));
+        assert_eq!(time_in_name("18446744073709551615.a"), None);
+    }
+
+    #[test]
     fn ids_and_order_are_those_of_each_server() {
         let directory = std::env::temp_dir().join(format!("pop3svc-maildir-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
-        for (name, text) in
-            [("cur/30.a:2,S", "a"), ("new/20.b", "b"), ("cur/10.c:2,", "c"), ("new/40.d", "d")]
-        {
+        for (name, text) in [
+            ("cur/30.a:2,S", "a"),
+            ("new/20.b", "b"),
+            ("cur/10.c:2,", "c"),
+            ("new/40.d", "d"),
+            ("new/.nfs1", "e"),
+        ] {
             put(&directory, name, text);
         }
         fs::create_dir_all(directory.join("tmp")).unwrap();

@@ -38,13 +38,9 @@ pub fn items(path: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal> {
     let mut items = Vec::new();
     let mut finish = |noted: Option<Noted>, end: u64, uidvalidity: Option<u32>| -> Result<(), Refusal> {
         let Some(noted) = noted.filter(|noted| !noted.is_pseudo) else { return Ok(()) };
-        let made = match &noted.own_id {
-            Some(id) => Some(id.clone()),
-            None => unique_id(
-                uidl.unwrap_or(DEFAULT_FORMAT),
-                &Facts { uid: noted.uid, uidvalidity, ..Facts::default() },
-            )?,
-        };
+        // Dovecot and UW IMAP show an `X-UIDL` only where they have no numbers of their own.
+        let facts = Facts { uid: noted.uid, uidvalidity, ..Facts::default() };
+        let made = unique_id(uidl.unwrap_or(DEFAULT_FORMAT), &facts)?.or_else(|| noted.own_id.clone());
         items.push(Item {
             file: path.to_owned(),
             part: Some((noted.begin, end.saturating_sub(noted.begin))),
@@ -73,13 +69,22 @@ pub fn items(path: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal> {
     }
 }
 
-/// `From sender Thu Jan  1 00:00:00 2026`: with a time of day, since a text may have lines that begin so too.
+/// `From sender Thu Jan  1 00:00:00 2026`: with weekday, month, day and time, since a text may have lines that begin so too.
 fn is_separator(line: &[u8]) -> bool {
+    const WEEKDAYS: [&[u8]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
+    const MONTHS: [&[u8]; 12] =
+        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+    let is_day = |word: &[u8]| word.len() <= 2 && word.iter().all(u8::is_ascii_digit);
     let is_time = |word: &[u8]| {
         let parts: Vec<&[u8]> = word.split(|octet| *octet == b':').collect();
         parts.len() >= 2 && parts.iter().all(|part| part.len() <= 2 && part.iter().all(u8::is_ascii_digit))
     };
-    line.starts_with(b"From ") && line.trim_ascii_end().split(|octet| *octet == b' ').any(is_time)
+    let words: Vec<&[u8]> =
+        line.trim_ascii_end().split(|octet| *octet == b' ').filter(|word| !word.is_empty()).collect();
+    let is_date = |words: &[&[u8]]| {
+        WEEKDAYS.contains(&words[0]) && MONTHS.contains(&words[1]) && is_day(words[2]) && is_time(words[3])
+    };
+    line.starts_with(b"From ") && words.windows(4).any(is_date)
 }
 
 fn note(line: &[u8], noted: &mut Noted, uidvalidity: &mut Option<u32>) {
@@ -128,7 +133,7 @@ mod tests {
     #[test]
     fn messages_are_parted_where_a_from_line_follows_an_empty_one() {
         let path = std::env::temp_dir().join(format!("pop3svc-mbox-{}", std::process::id()));
-        let text = "From a Thu Jan  1 00:00:00 2026\nX-IMAPbase: 255 2\nX-UID: 1\nSubject: one\n\nFrom here on\n\n\
+        let text = "From a Thu Jan  1 00:00:00 2026\nX-IMAPbase: 255 2\nX-UID: 1\nSubject: one\nX-UIDL: other\n\nFrom here on\n\nFrom now on it is at 10:30 daily\n\n\
                     From b Thu Jan  1 00:00:00 2026\nSubject: two\nX-UIDL: own\nStatus: RO\n\n>From x\nFrom y\n\nFrom c x Thu Jan  1 00:00 2026\nA: b\n";
         std::fs::write(&path, text).unwrap();
         let items = items(&path, None).unwrap();
@@ -142,7 +147,11 @@ mod tests {
             .collect();
         assert_eq!(
             texts,
-            ["Subject: one\n\nFrom here on\n", "Subject: two\nX-UIDL: own\n\n>From x\nFrom y\n", "A: b\n"]
+            [
+                "Subject: one\nX-UIDL: other\n\nFrom here on\n\nFrom now on it is at 10:30 daily\n",
+                "Subject: two\nX-UIDL: own\n\n>From x\nFrom y\n",
+                "A: b\n"
+            ]
         );
         let ids: Vec<Option<&str>> = items.iter().map(|item| item.unique_id.as_deref()).collect();
         assert_eq!(ids, [Some("00000001000000ff"), Some("own"), None]);

@@ -28,9 +28,12 @@ use crate::mailroot::MailRoot;
 use crate::message::is_unique_id;
 
 /// Files of Maildirs that other programs must open first, by their first octets.
-const WRAPPED: [(&[u8], &str); 3] = [
+const WRAPPED: [(&[u8], &str); 6] = [
     (b"\x1f\x8b", "it is compressed (gzip)"),
     (b"\x28\xb5\x2f\xfd", "it is compressed (zstd)"),
+    (b"BZh", "it is compressed (bzip2)"),
+    (b"\xfd7zXZ\x00", "it is compressed (xz)"),
+    (b"\x04\x22\x4d\x18", "it is compressed (LZ4)"),
     (b"CRYPTED", "it is encrypted"),
 ];
 

@@ -34,7 +34,9 @@ fn maildirs(root: &Path) -> Vec<(String, Vec<u8>)> {
     }
     put(&root.join("example.com/bob/Maildir/dovecot-uidlist"), uidlist);
     put(&root.join("example.com/bob/Maildir/cur/1.zip.host:2,"), b"\x1f\x8b\x08");
-    put(&root.join("example.com/bob/Maildir/new/.keep"), "Subject: no id\n\n");
+    put(&root.join("example.com/bob/Maildir/new/2.unseen.host"), "Subject: no id\n\n");
+    // No message, by its name.
+    put(&root.join("example.com/bob/Maildir/new/.nfs1"), "Subject: none\n\n");
     put(&root.join("example.net/eve/Maildir/new/1.a.host"), "Subject: eve's\n\n");
     fs::create_dir_all(root.join("example.net/eve/Maildir/cur")).expect("it can be made");
     expected
