@@ -57,8 +57,10 @@ mod ldap;
 mod log;
 mod mailroot;
 mod message;
+mod moving;
 mod nearest;
 mod pop3;
+mod pop3_client;
 mod random;
 mod replace;
 mod serve;
@@ -67,6 +69,7 @@ mod smtp;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod units;
 mod user;
 mod verdict;

@@ -99,7 +99,7 @@ pub fn import(batch: &Batch, store: &Store, context: &Context, file: Option<File
 }
 
 /// A password that nobody has.
-fn nobodys() -> Credential {
+pub fn nobodys() -> Credential {
     Credential { version: 0, verifier: Verifier::of_nobody([0; SALT_OCTETS]), sealed: None }
 }
 

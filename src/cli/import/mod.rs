@@ -7,6 +7,7 @@
 //! - What cannot be taken in is passed over and told by name.
 
 mod ids;
+mod live;
 mod maildir;
 mod mbox;
 mod places;
@@ -58,20 +59,30 @@ enum Format {
 
 /// Carries the import out.
 pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
-    let (format, path) = match typed.format.to_ascii_lowercase().as_str() {
-        "maildir" => (Format::Maildir, typed.path.clone()),
-        "mbox" => (Format::Mbox, typed.path.clone()),
-        "eml" => (Format::Eml, typed.path.clone()),
-        "list" => (Format::List, typed.path.clone()),
-        "windows" => {
-            (Format::Eml, format!("{}/{{domain}}/P3_{{user}}.mbx", typed.path.trim_end_matches('/')))
+    if let Some(from) = &typed.from {
+        return live::import(typed, from, mailroot);
+    }
+    let (format, path, mailbox) = match &typed.words[..] {
+        [format, path] => (format, path, None),
+        [format, path, mailbox] => (format, path, Some(mailbox.as_str())),
+        [_, _, _, surplus, ..] => {
+            return Err(Refusal::new(Code::Usage, format!("\"{surplus}\" is too much")));
         }
+        [] => return Err(Refusal::new(Code::Usage, "FORMAT and PATH are missing, or --from")),
+        [_] => return Err(Refusal::new(Code::Usage, "PATH is missing")),
+    };
+    let (format, path) = match format.to_ascii_lowercase().as_str() {
+        "maildir" => (Format::Maildir, path.clone()),
+        "mbox" => (Format::Mbox, path.clone()),
+        "eml" => (Format::Eml, path.clone()),
+        "list" => (Format::List, path.clone()),
+        "windows" => (Format::Eml, format!("{}/{{domain}}/P3_{{user}}.mbx", path.trim_end_matches('/'))),
         other => {
             return Err(Refusal::new(Code::Usage, format!("there is no format \"{other}\""))
                 .with_hint("The formats are maildir, mbox, eml, list and windows"));
         }
     };
-    let mailboxes = places::find(&path, typed.mailbox.as_deref())?;
+    let mailboxes = places::find(&path, mailbox)?;
     let mailroot = mailroot()?;
     let mut summary = ImportSummary { dry_run: typed.dry_run, ..ImportSummary::default() };
     for (address, path) in mailboxes {
@@ -82,7 +93,16 @@ pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
             Format::List => list(&path, &mut summary.skipped)?,
         };
         summary.mailboxes += 1;
+        let mailbox = address.to_string();
+        let ask = |request| super::carry_out::carry_out(&request, Enclosed::Nothing, &mailroot).map(drop);
+        // In between nobody is let in, also where the import is cut short.
+        if !typed.dry_run {
+            ask(Request::BeginImport { mailbox: mailbox.clone(), makes: typed.make })?;
+        }
         take_in(&address, &items, format, typed, &mailroot, &mut summary)?;
+        if !typed.dry_run {
+            ask(Request::EndImport { mailbox })?;
+        }
     }
     Ok(Reply::Imported(summary))
 }

@@ -378,7 +378,7 @@ impl Tx<'_, '_> {
             self.put_back(place, None, message)?;
         }
         self.tables.removed_mailboxes.remove(key)?;
-        self.forget_counts(key.1)?;
+        self.forget_mailbox(key.1)?;
         Ok(restored)
     }
 
@@ -420,7 +420,7 @@ impl Tx<'_, '_> {
             done += purged;
             if purged < left {
                 self.tables.removed_mailboxes.remove(key)?;
-                self.forget_counts(key.1)?;
+                self.forget_mailbox(key.1)?;
                 done += 1;
             }
         }

@@ -128,6 +128,7 @@ fn login_name<T>(login: &Login<T>) -> &'static str {
         Login::Barred(_) => "barred",
         Login::Locked => "locked",
         Login::InUse => "in use",
+        Login::Incomplete => "incomplete",
         Login::TooSoon => "too soon",
     }
 }
