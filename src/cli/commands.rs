@@ -120,7 +120,6 @@ pub struct Deliver {
     note = "The list of --users has a line for each mailbox: USER@DOMAIN, a tab and the password; and another tab and the login \
             name, where that is another one. With --master it has no passwords.",
     example = "pop3svc import --from pop3s://old.example.com --users users.txt --make",
-    example = "pop3svc import --from pop3s://old.example.com --master admin --password-file admin.txt bob@example.com",
     example = "pop3svc import maildir /home/bob/Maildir bob@example.com --dry-run",
     example = "pop3svc import windows /srv/mailbox --make --uidl %b",
     example = "pop3svc import mbox /var/mail/bob bob@example.com"

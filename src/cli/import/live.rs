@@ -63,7 +63,7 @@ pub fn import(typed: &Import, from: &str, mailroot: impl Fn() -> Result<MailRoot
         tls,
         makes: typed.make,
         dry_run: typed.dry_run,
-        left: Mutex::new(users.into()),
+        left: Mutex::new(users),
         summary: Mutex::new(ImportSummary { dry_run: typed.dry_run, ..ImportSummary::default() }),
         line: Mutex::new((Line::new(), 0, 0, Instant::now())),
     };
