@@ -30,13 +30,6 @@ pub fn write_past_the_runner(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Whether Python has this module.
-pub fn have_module(module: &str) -> bool {
-    let imported = Command::new("python3").args(["-c", &format!("import {module}")]).output();
-    let is_there = imported.is_ok_and(|output| output.status.success());
-    passed_over(if is_there { "" } else { module })
-}
-
 /// The directories in which programs are looked for.
 pub fn path_of_programs() -> OsString {
     env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
