@@ -184,8 +184,8 @@ mod tests {
 
     #[test]
     fn ids_and_order_are_those_of_each_server() {
-        let directory = std::env::temp_dir().join(format!("pop3svc-maildir-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&directory);
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("Maildir");
         for (name, text) in [
             ("cur/30.a:2,S", "a"),
             ("new/20.b", "b"),
@@ -218,6 +218,5 @@ mod tests {
         assert_eq!(ids(&directory, None)[0], some("c", "10.c"));
         assert_eq!(courier_ids("20.b+' 1\n")["20.b+'"], "20.b+2B+27");
         fs::remove_file(courier).unwrap();
-        fs::remove_dir_all(directory).unwrap();
     }
 }

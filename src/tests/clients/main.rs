@@ -2,6 +2,9 @@
 //!
 //! A test whose programs are not installed says so and is passed over; where the variable CI is set, it fails.
 
+#[path = "../world_readable.rs"]
+mod world_readable;
+
 mod container;
 mod fail2ban;
 mod fetchers;

@@ -4,6 +4,8 @@
 mod receiving_transcript;
 #[path = "../transcript.rs"]
 mod transcript;
+#[path = "../world_readable.rs"]
+mod world_readable;
 
 mod backup;
 mod bare_root;
