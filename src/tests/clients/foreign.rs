@@ -3,7 +3,6 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::process::Command;
 
 /// Whether all of these programs are installed. Where one is not, the test that asks is to return: it is passed over,
 /// with a line that says so. Panics instead where the variable CI is set.

@@ -310,13 +310,12 @@ fn template() -> &'static Path {
 
 /// Has the directory, and those of the controllers, removed when this process is no more.
 fn remove_at_the_end(dir: &Path) {
-    static LIFE: OnceLock<ChildStdin> = OnceLock::new();
+    static SHELL: OnceLock<Child> = OnceLock::new();
     // Samba needs a moment to end.
     let script = "trap '' INT TERM; read -r _; for _ in 1 2 3; do sleep 2; rm -rf \"$0\" \"$0\".*; done";
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(dir).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut shell = command.spawn().expect("a shell can be run");
-    LIFE.get_or_init(|| shell.stdin.take().expect("it is piped"));
+    SHELL.get_or_init(|| command.spawn().expect("a shell can be run"));
 }
 
 /// Lets a password be changed at once, and again.
