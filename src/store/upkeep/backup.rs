@@ -92,7 +92,8 @@ impl Store {
         let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
         let of_copy = |e: FileError| BackupError::Copy(OpenErrorKind::from(e).to_string());
         let file = DataFile::empty(file).map_err(of_copy)?;
-        at_low_priority(|| copy_to(&snapshot, file, progress))
+        let copy = || copy_to(&snapshot, file, progress);
+        at_low_priority(|| snapshot.container().reading_index_ahead(copy))
     }
 }
 
