@@ -18,7 +18,7 @@ use smol::Timer;
 use zeroize::Zeroizing;
 
 use crate::address::Address;
-use crate::admin::reply::{ImportSummary, SkippedFile};
+use crate::admin::reply::{Code, ImportSummary, SkippedFile};
 use crate::admin::{
     Announced, BATCH_MESSAGES_MAX, BATCH_OCTETS_MAX, Batch, MESSAGE_OCTETS_MAX, Refusal, Reply,
 };
@@ -272,7 +272,11 @@ impl Moving<'_> {
             // Messages without an id come again with each pass.
             done.there_already = 0;
         }
-        self.summary.add(&done);
+        let stopped = done.stopped.take();
+        self.summary.add(done);
+        if let Some(why) = stopped {
+            return Err(Failure::Here(Refusal::new(Code::Busy, why)));
+        }
         self.known.extend(ids);
         Ok(())
     }

@@ -154,7 +154,7 @@ fn users(typed: &Import, server: &Server) -> Result<VecDeque<User>, Refusal> {
 
 fn read(file: &str) -> Result<Zeroizing<String>, Refusal> {
     let path = PathBuf::from(file);
-    fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| super::not_read(&path, &error))
+    fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| super::files::not_read(&path, &error))
 }
 
 fn first_line(file: &str) -> Result<Zeroizing<String>, Refusal> {
@@ -219,7 +219,18 @@ impl Work {
             let Some(user) = user else { return Ok(()) };
             let why = match self.fetch(&user).await {
                 Ok(()) => continue,
-                Err(Failure::Here(refusal)) => return Err(refusal),
+                Err(Failure::Here(refusal)) if refusal.code != Code::NotFound => {
+                    self.left.lock().expect("no holder of this lock panics").clear();
+                    let mut summary = self.summary.lock().expect("no holder of this lock panics");
+                    return match summary.mailboxes == 0 && summary.messages == 0 {
+                        true => Err(refusal),
+                        false => {
+                            summary.stopped = Some(super::in_one_line(refusal));
+                            Ok(())
+                        }
+                    };
+                }
+                Err(Failure::Here(refusal)) => super::in_one_line(refusal),
                 Err(Failure::Refused(said)) => {
                     format!("the old server refuses the login of {}: {said}", user.login)
                 }
@@ -270,8 +281,10 @@ impl Work {
         self.ask(Request::EndImport { mailbox: mailbox.to_string() }).await?;
         let mut summary = self.summary.lock().expect("no holder of this lock panics");
         summary.mailboxes += 1;
-        summary.add(&brought);
-        summary.skipped.extend(brought.skipped);
+        summary.skipped.extend_from_slice(&brought.skipped);
+        let stopped = summary.stopped.take();
+        summary.add(brought);
+        summary.stopped = stopped;
         Ok(())
     }
 
