@@ -61,6 +61,11 @@ pub enum Reply {
     AddedMany {
         entries: Vec<Added>,
     },
+    /// It can be done, but with an account of this machine, which takes root: the process of the administrator does that, and
+    /// sends what is left of the command. So it is not shown.
+    Yours {
+        command: String,
+    },
 }
 
 /// What an import took in, or would.
