@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_costs_the_same_work_as_a_wrong_password() {
-        let bench = Bench::new("accounts-work");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         let work_of = |name: &str| {
             work::take();
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn an_unknown_account_looks_like_a_known_one_and_the_same_each_time() {
-        let bench = Bench::new("accounts-unknown");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         let (known, _) = accounts.find("ann@example.com").unwrap();
         let (unknown, _) = accounts.find("bob@example.com").unwrap();
@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     fn the_salt_of_an_unknown_name_outlives_restarts_and_changes_of_the_key() {
-        let bench = Bench::new("accounts-salt");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         let salt = |accounts: &Accounts| accounts.find("bob@example.com").unwrap().0.verifier.salt;
         let before = salt(&accounts);
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_login_seals_the_password_under_the_present_key() {
-        let bench = Bench::new("accounts-heal");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         let recovered = |accounts: &Accounts| accounts.find("ann@example.com").unwrap().0.password;
         let lost = Credential { sealed: None, ..credential(&accounts) };
@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_login_derives_an_old_verifier_anew_with_todays_rounds() {
-        let bench = Bench::new("accounts-weak");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         let weak = Credential { verifier: Verifier::new("secret", [1; 16], 10_000), ..credential(&accounts) };
         put(&bench.store, weak.clone());
@@ -443,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_damaged_count_of_rounds_is_told_and_not_computed() {
-        let bench = Bench::new("accounts-damage");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         for iterations in [0, u32::MAX] {
             let mut damaged = credential(&accounts);
@@ -465,7 +465,7 @@ mod tests {
 
     #[test]
     fn octets_that_are_no_text_open_nothing() {
-        let bench = Bench::new("accounts-octets");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         // As an earlier version let it be set.
         put(
@@ -482,7 +482,7 @@ mod tests {
 
     #[test]
     fn a_password_that_was_right_is_not_derived_again_until_it_changes() {
-        let bench = Bench::new("accounts-cache");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         assert!(log_in(&accounts, "ann@example.com", "secret"));
         work::take();

@@ -166,8 +166,8 @@ mod tests {
 
     #[test]
     fn ids_and_order_are_those_of_each_server() {
-        let directory = std::env::temp_dir().join(format!("pop3svc-maildir-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&directory);
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("Maildir");
         for (name, text) in [
             ("cur/30.a:2,S", "a"),
             ("new/20.b", "b"),
@@ -191,6 +191,5 @@ mod tests {
         );
         assert_eq!(ids(&directory, Some("%v.%u"))[1], some("c", "1.1"));
         fs::remove_file(courier).unwrap();
-        fs::remove_dir_all(directory).unwrap();
     }
 }

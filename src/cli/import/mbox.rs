@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn messages_are_parted_where_a_from_line_follows_an_empty_one() {
-        let path = std::env::temp_dir().join(format!("pop3svc-mbox-{}", std::process::id()));
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("mbox");
         let text = "From a Thu Jan  1 00:00:00 2026\nX-IMAPbase: 255 2\nX-UID: 1\nSubject: one\nX-UIDL: other\n\nFrom here on\n\nFrom now on it is at 10:30 daily\n\n\
                     From b Thu Jan  1 00:00:00 2026\nSubject: two\nX-UIDL: own\nStatus: RO\n\n>From x\nFrom y\n\nFrom c x Thu Jan  1 00:00 2026\nA: b\n";
         std::fs::write(&path, text).unwrap();
@@ -155,6 +156,5 @@ mod tests {
         );
         let ids: Vec<Option<&str>> = items.iter().map(|item| item.unique_id.as_deref()).collect();
         assert_eq!(ids, [Some("00000001000000ff"), Some("own"), None]);
-        std::fs::remove_file(path).unwrap();
     }
 }

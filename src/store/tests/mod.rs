@@ -170,27 +170,3 @@ fn assert_clean(store: &Store) {
     let report = store.check(&Progress::default()).unwrap();
     assert!(report.is_clean(), "{:#?}", report.findings);
 }
-
-/// A directory of its own for a test, removed when the test is over.
-struct Directory(std::path::PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("pop3svc-store-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What is left behind in the temporary directory is no failure of the test.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}

@@ -10,6 +10,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::world_readable;
 
 use super::foreign::path_of_programs;
 
@@ -26,22 +29,21 @@ pub const READY: &str = "Ctrl-C ends the service.\n";
 
 /// A directory that is its own small machine: a home, the program under its three names, a mail store.
 pub struct Scratch {
-    dir: PathBuf,
+    dir: TempDir,
 }
 
 impl Scratch {
-    pub fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("pop3svc-clients-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(dir.join(PROGRAMS)).expect("the temporary directory can be written");
+    pub fn new() -> Self {
+        let dir = world_readable::directory();
+        fs::create_dir_all(dir.path().join(PROGRAMS)).expect("it is writable");
         for name in NAMES {
-            symlink(PROGRAM, dir.join(PROGRAMS).join(name)).expect("a link can be made");
+            symlink(PROGRAM, dir.path().join(PROGRAMS).join(name)).expect("a link can be made");
         }
         Self { dir }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+        self.dir.path().join(name)
     }
 
     /// A program that finds ours, and nothing of whoever runs the tests.
@@ -50,8 +52,8 @@ impl Scratch {
         path.push(":");
         path.push(path_of_programs());
         let mut command = Command::new(program);
-        command.env_clear().env("PATH", path).env("HOME", &self.dir).env("LC_ALL", "C.UTF-8");
-        command.env("WINPOP_MAILROOT", self.path(STORE)).current_dir(&self.dir);
+        command.env_clear().env("PATH", path).env("HOME", self.dir.path()).env("LC_ALL", "C.UTF-8");
+        command.env("WINPOP_MAILROOT", self.path(STORE)).current_dir(self.dir.path());
         command
     }
 
@@ -103,12 +105,6 @@ impl Scratch {
     pub fn serve(&self) -> Service<'_> {
         self.make_store();
         Service::quickstart(self, &[])
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
