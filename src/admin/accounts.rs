@@ -123,13 +123,13 @@ pub fn add_mailbox(
 fn refuse_namesakes(found: Vec<Address>) -> Result<(), Refusal> {
     let Some(other) = found.first() else { return Ok(()) };
     Err(Refusal::new(
-        Code::Exists,
+        Code::AccountTaken,
         format!("there is {other}, and with local accounts a mailbox's name is unique over all domains"),
     ))
 }
 
 fn account_exists(address: &Address, name: &str, place: Place) -> Refusal {
-    Refusal::new(Code::Exists, format!("{address} has an account {} already, {name}", place.words()))
+    Refusal::new(Code::AccountTaken, format!("{address} has an account {} already, {name}", place.words()))
         .with_hint(format!("To use it: winpop add {address}"))
 }
 

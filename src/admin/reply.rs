@@ -425,6 +425,8 @@ pub enum Code {
     /// A value that the setting does not take.
     Value,
     Exists,
+    /// The account is there already, or another mailbox has it.
+    AccountTaken,
     NotFound,
     /// Not while the domain is locked.
     Locked,

@@ -1,3 +1,5 @@
+use tempfile::TempDir;
+
 use super::*;
 
 /// Of "secret".
@@ -10,16 +12,17 @@ const HASHES: [&str; 5] = [
 ];
 
 /// Files of accounts in a directory of their own, which goes with it.
-struct Etc(PathBuf);
+struct Etc(TempDir);
 
 impl Etc {
-    fn new(name: &str, accounts: &[(&str, u32, &str)]) -> Self {
-        let dir = std::env::temp_dir().join(format!("pop3svc-etc-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        let etc = Self(dir);
+    fn new(accounts: &[(&str, u32, &str)]) -> Self {
+        let etc = Self(tempfile::tempdir().unwrap());
         etc.write(accounts);
         etc
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
     }
 
     fn write(&self, accounts: &[(&str, u32, &str)]) {
@@ -30,15 +33,9 @@ impl Etc {
         let shadow = of(&|name, _, shadow| format!("{name}:{shadow}\n"));
         for (name, text) in [("passwd", passwd), ("shadow", shadow)] {
             // As the system's tools do it.
-            fs::write(self.0.join("new"), text).unwrap();
-            fs::rename(self.0.join("new"), self.0.join(name)).unwrap();
+            fs::write(self.path().join("new"), text).unwrap();
+            fs::rename(self.path().join("new"), self.path().join(name)).unwrap();
         }
-    }
-}
-
-impl Drop for Etc {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -57,8 +54,8 @@ fn the_password_of_an_account_opens_its_mailbox_whatever_the_hash() {
         .map(|(uid, hash)| (format!("u{uid}"), uid, format!("{hash}:19000:0:99999:7:::")))
         .collect();
     let accounts: Vec<(&str, u32, &str)> = lines.iter().map(|(n, u, s)| (&**n, *u, &**s)).collect();
-    let etc = Etc::new("hashes", &accounts);
-    let local = LocalAccounts::of(&etc.0);
+    let etc = Etc::new(&accounts);
+    let local = LocalAccounts::of(etc.path());
     assert_eq!(local.reach(), Ok(()));
     for (name, ..) in accounts {
         assert_eq!(local.verify(&format!("{name}@example.com"), "secret"), Ok(right(name)));
@@ -81,20 +78,17 @@ fn an_account_that_may_not_log_in_says_why_once_the_password_is_right() {
     let expired = format!("{hash}:19000:0:99999:7::{today}:");
     let must_change = format!("{hash}:0:0:99999:7:::");
     let too_old = format!("{hash}:{}:0:10:7:::", today - 11);
-    let etc = Etc::new(
-        "barred",
-        &[
-            ("locked", 1000, &locked),
-            ("starred", 1001, "*:19000:0:99999:7:::"),
-            ("open", 1002, ":19000:0:99999:7:::"),
-            ("expired", 1003, &expired),
-            ("changing", 1004, &must_change),
-            ("old", 1005, &too_old),
-            ("des", 1006, "abJnggxhB/yWI:19000:0:99999:7:::"),
-            ("daemon", 1, &format!("{hash}:19000:0:99999:7:::")),
-        ],
-    );
-    let local = LocalAccounts::of(&etc.0);
+    let etc = Etc::new(&[
+        ("locked", 1000, &locked),
+        ("starred", 1001, "*:19000:0:99999:7:::"),
+        ("open", 1002, ":19000:0:99999:7:::"),
+        ("expired", 1003, &expired),
+        ("changing", 1004, &must_change),
+        ("old", 1005, &too_old),
+        ("des", 1006, "abJnggxhB/yWI:19000:0:99999:7:::"),
+        ("daemon", 1, &format!("{hash}:19000:0:99999:7:::")),
+    ]);
+    let local = LocalAccounts::of(etc.path());
     let verdict =
         |name: &str, password: &str| local.verify(&format!("{name}@example.com"), password).unwrap();
     for (name, why) in [
@@ -125,9 +119,8 @@ fn an_account_that_may_not_log_in_says_why_once_the_password_is_right() {
 fn an_unknown_name_costs_what_a_wrong_password_does() {
     use crate::auth::hash::work;
     let hash = format!("{}:19000:0:99999:7:::", HASHES[1]);
-    let etc =
-        Etc::new("work", &[("ann", 1000, &hash), ("daemon", 1, "*:1::::::"), ("none", 1001, "!:1::::::")]);
-    let local = LocalAccounts::of(&etc.0);
+    let etc = Etc::new(&[("ann", 1000, &hash), ("daemon", 1, "*:1::::::"), ("none", 1001, "!:1::::::")]);
+    let local = LocalAccounts::of(etc.path());
     for name in ["ann@example.com", "bob@example.com", "daemon@example.com", "none@example.com", "", "bob"] {
         work::take();
         assert!(!matches!(local.verify(name, "wrong"), Ok(Verdict::Right(_))));
@@ -142,8 +135,8 @@ fn an_unknown_name_costs_what_a_wrong_password_does() {
 
 #[test]
 fn what_changes_in_the_files_counts_at_once() {
-    let etc = Etc::new("changes", &[]);
-    let local = LocalAccounts::of(&etc.0);
+    let etc = Etc::new(&[]);
+    let local = LocalAccounts::of(etc.path());
     let ann: Address = "ann@example.com".parse().unwrap();
     assert_eq!(local.account_of(&ann), Ok(None));
     let of_hash = |hash: &str| format!("{hash}:19000:0:99999:7:::");
@@ -152,7 +145,7 @@ fn what_changes_in_the_files_counts_at_once() {
     assert_eq!(local.verify("ann@example.com", "secret"), Ok(right("ann")));
     etc.write(&[("ann", 1000, &of_hash(&format!("!{}", HASHES[1])))]);
     assert_eq!(local.verify("ann@example.com", "secret"), Ok(barred("is locked", true)));
-    fs::write(etc.0.join("login.defs"), "UID_MIN 2000\n").unwrap();
+    fs::write(etc.path().join("login.defs"), "UID_MIN 2000\n").unwrap();
     assert_eq!(local.account_of(&ann), Ok(None));
     etc.write(&[]);
     assert_eq!(local.verify("ann@example.com", "secret"), Ok(Verdict::Wrong));
@@ -160,9 +153,9 @@ fn what_changes_in_the_files_counts_at_once() {
 
 #[test]
 fn files_that_cannot_be_read_are_no_verdict() {
-    let etc = Etc::new("missing", &[("ann", 1000, "x")]);
-    let local = LocalAccounts::of(&etc.0);
-    fs::remove_file(etc.0.join("shadow")).unwrap();
+    let etc = Etc::new(&[("ann", 1000, "x")]);
+    let local = LocalAccounts::of(etc.path());
+    fs::remove_file(etc.path().join("shadow")).unwrap();
     let Err(Unavailable(why)) = local.reach() else { panic!() };
     assert!(why.contains("shadow cannot be read"), "{why}");
     assert!(local.verify("ann@example.com", "secret").is_err());

@@ -1,5 +1,7 @@
 //! Tests that drive the program from outside, as its users do.
 
+#[path = "../private_etc.rs"]
+mod private_etc;
 #[path = "../receiving_transcript.rs"]
 mod receiving_transcript;
 #[path = "../transcript.rs"]
