@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::auth::{ChannelBinding, ntlm};
 use crate::log::Quoted;
 use crate::message::Uid;
-use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
+use crate::pop3::{Channel, Credentials, Ending, Event, Next, Policy, Session, TERMINATOR, Transmission};
 use crate::random;
 use crate::store::{Fault, Maildrop, Revocation, StoredMessage, UnixTime};
 use crate::verdict::Login;
@@ -49,17 +49,13 @@ pub async fn serve(
         stranger,
         maildrop: None,
         revocation: None,
-        uids: Vec::new(),
     };
     connection.set_deadline(Some(Instant::now() + LOGIN_MAX));
     let mut next = driver.session.handle(Event::Connected, &mut connection.out);
-    loop {
+    let ending = loop {
         match driver.run(next, &mut connection).await {
             Ok(Ended::ForTls) => {}
-            Ok(Ended::Closed(end)) => {
-                driver.tally.end(end);
-                break;
-            }
+            Ok(Ended::Closed(ending)) => break ending,
             Err(e) => {
                 driver.tally.end(End::of(&e, false));
                 return Err(e);
@@ -70,10 +66,14 @@ pub async fn serve(
         driver.tls = connection.stream().tls_version();
         let secured = policy(&driver.service, connection.stream(), peer);
         next = driver.session.handle(Event::Secured(secured), &mut connection.out);
-    }
+    };
+    driver.tally.end(End::Session(ending));
     // The maildrop is free before the client hears that its session is over: it may log in again at once.
     drop(driver);
-    connection.hang_up().await
+    match ending {
+        Ending::Quit | Ending::NotCommitted => connection.hang_up().await,
+        _ => connection.dismiss().await,
+    }
 }
 
 /// What holds for a session over this connection.
@@ -105,7 +105,7 @@ fn policy(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
 /// Why a session does not go on over the connection as it is.
 enum Ended {
     ForTls,
-    Closed(End),
+    Closed(Ending),
 }
 
 struct Driver {
@@ -124,28 +124,23 @@ struct Driver {
     /// Once somebody has logged in.
     maildrop: Option<Arc<Maildrop>>,
     revocation: Option<Revocation>,
-    /// The list's, in its order.
-    uids: Vec<Uid>,
 }
 
 impl Driver {
     async fn run(&mut self, mut next: Next, connection: &mut Connection) -> io::Result<Ended> {
         loop {
             let event = match next {
-                Next::ReadLine { octets_max } => match self.read_line(connection, octets_max).await? {
-                    Some(step) => {
-                        next = step;
-                        continue;
-                    }
-                    None => return Ok(Ended::Closed(End::Revoked)),
-                },
+                Next::ReadLine { octets_max } => {
+                    next = self.read_line(connection, octets_max).await?;
+                    continue;
+                }
                 Next::Login(credentials) => self.log_in(credentials).await,
                 Next::Account { name } => self.find(name).await,
                 Next::Open { name } => self.open(&name).await,
                 Next::Deny { .. } => self.welcome(Ok(Login::WrongCredentials)),
                 Next::StartTls => return Ok(Ended::ForTls),
                 Next::List => self.list().await,
-                Next::Send(send) => self.send(connection, send).await?,
+                Next::Send(transmission) => self.send(connection, transmission).await?,
                 Next::Flush => {
                     connection.flush().await?;
                     Event::Flushed
@@ -155,8 +150,7 @@ impl Driver {
                     connection.flush().await?;
                     self.commit(&deleted).await
                 }
-                Next::Close if self.session.has_quit() => return Ok(Ended::Closed(End::Quit)),
-                Next::Close => return Ok(Ended::Closed(End::TooManyErrors)),
+                Next::Close(ending) => return Ok(Ended::Closed(ending)),
             };
             if let Event::LoggedIn(Login::Welcome(_)) = event {
                 connection.set_deadline(None);
@@ -165,28 +159,32 @@ impl Driver {
         }
     }
 
-    /// The step after the client's next line; none where the session is ended under it, because its mailbox was
-    /// locked or deleted.
-    async fn read_line(
-        &mut self,
-        connection: &mut Connection,
-        octets_max: usize,
-    ) -> io::Result<Option<Next>> {
+    /// The step after the client's next line, or after the end of its wait: the mailbox was locked or deleted, the client
+    /// is silent for too long, or the service stops before a login.
+    async fn read_line(&mut self, connection: &mut Connection, octets_max: usize) -> io::Result<Next> {
         let session = &mut self.session;
         let line = connection.line(octets_max, |line, out| match line {
             Line::Whole(line) | Line::BareLf(line) => session.handle(Event::Line(line), out),
             Line::TooLong => session.handle(Event::LineTooLong, out),
         });
-        let Some(revocation) = &mut self.revocation else { return line.await.map(Some) };
-        let revoked = async {
-            revocation.happened().await;
-            Ok(None)
+        let interrupted = async {
+            match &mut self.revocation {
+                Some(revocation) => {
+                    revocation.happened().await;
+                    Event::Revoked
+                }
+                None => {
+                    let _ = self.service.ending.recv().await;
+                    Event::ShuttingDown
+                }
+            }
         };
-        let outcome = revoked.or(async { line.await.map(Some) }).await;
-        if let Ok(None) = outcome {
-            connection.out.extend_from_slice(b"-ERR [SYS/PERM] the mailbox was locked or deleted\r\n");
-        }
-        outcome
+        let event = match async { Err(interrupted.await) }.or(async { Ok(line.await) }).await {
+            Ok(Err(e)) if e.kind() == io::ErrorKind::TimedOut && connection.is_sent() => Event::TimedOut,
+            Ok(outcome) => return outcome,
+            Err(event) => event,
+        };
+        Ok(self.session.handle(event, &mut connection.out))
     }
 
     /// Whoever got a password wrong before waits before the next attempt.
@@ -323,16 +321,17 @@ impl Driver {
     async fn list(&mut self) -> Event<'static> {
         let maildrop = self.maildrop().clone();
         match smol::unblock(move || maildrop.list()).await {
-            Ok(entries) => {
-                self.uids = entries.iter().map(|entry| entry.uid).collect();
-                Event::Listed(entries)
-            }
+            Ok(entries) => Event::Listed(entries),
             Err(fault) => unavailable(fault),
         }
     }
 
-    async fn send(&mut self, connection: &mut Connection, send: Send) -> io::Result<Event<'static>> {
-        let uid = self.uids[send.index];
+    async fn send(
+        &mut self,
+        connection: &mut Connection,
+        transmission: Transmission,
+    ) -> io::Result<Event<'static>> {
+        let Transmission { uid, body_lines, status } = transmission;
         let mut message = match self.maildrop().message(uid) {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(Event::Gone),
@@ -347,11 +346,11 @@ impl Driver {
                 return Ok(self.cannot_send(uid, fault));
             }
         }
-        let end = match send.body_lines {
+        let end = match body_lines {
             None => message.text.len(),
             Some(lines) => wire::top_end(&message.text, lines),
         };
-        let (mut status, mut prefix) = (send.status.as_bytes(), std::mem::take(&mut message.prefix));
+        let (mut status, mut prefix) = (status.as_bytes(), std::mem::take(&mut message.prefix));
         let (mut header_end, mut octets) = (0, 0);
         if message.needs_surrogate {
             header_end = wire::body_start(&message.text);
@@ -386,11 +385,10 @@ impl Driver {
         answer_to(&fault)
     }
 
-    async fn commit(&mut self, deleted: &[usize]) -> Event<'static> {
-        let uids: Vec<Uid> = deleted.iter().map(|index| self.uids[*index]).collect();
-        match self.maildrop().delete(&uids).await {
+    async fn commit(&mut self, deleted: &[Uid]) -> Event<'static> {
+        match self.maildrop().delete(deleted).await {
             Ok(true) => {
-                self.tally.deleted(uids.len());
+                self.tally.deleted(deleted.len());
                 Event::Committed
             }
             Ok(false) => Event::Unavailable,
@@ -400,9 +398,9 @@ impl Driver {
 }
 
 /// Does what takes long away from the executor.
-async fn apart<T: std::marker::Send + 'static>(
+async fn apart<T: Send + 'static>(
     message: StoredMessage,
-    work: impl FnOnce(&StoredMessage) -> T + std::marker::Send + 'static,
+    work: impl FnOnce(&StoredMessage) -> T + Send + 'static,
 ) -> (StoredMessage, T) {
     smol::unblock(move || {
         let outcome = work(&message);
