@@ -122,6 +122,7 @@ impl Delete {
                     move |tx| tx.remove_domain(&deleted, now),
                     |why| refusal_of_domain(why, &domain),
                 )?;
+                purge_unkept(store);
                 let message = format!(
                     "Domain {domain} deleted with {} and {} ({})",
                     count(removed.mailboxes, "mailbox", "mailboxes"),
@@ -156,6 +157,7 @@ impl Delete {
                         Refusal { message: format!("{}; {account}", refusal.message), ..refusal }
                     }
                 })?;
+                purge_unkept(store);
                 let message = format!(
                     "Mailbox {address} deleted with {} ({})",
                     count(removed.messages, "message", "messages"),
@@ -269,6 +271,13 @@ pub fn changed<T: Send + 'static>(
     refusal: impl FnOnce(Refused) -> Refusal,
 ) -> Result<T, Refusal> {
     store.write(work).wait().map_err(Refusal::fault)?.map_err(refusal)
+}
+
+/// What was deleted is gone for everyone by now; a service sees to the rest, if this meets a fault.
+fn purge_unkept(store: &Store) {
+    if let Err(fault) = store.purge_unkept() {
+        log::warn!("deleted mail could not be removed for good yet: {fault}");
+    }
 }
 
 impl Target {

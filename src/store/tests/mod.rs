@@ -17,6 +17,7 @@ mod model;
 mod placing;
 mod quota;
 mod recovery;
+mod removal;
 mod salvage;
 mod undelete;
 mod workload;
