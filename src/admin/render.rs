@@ -11,9 +11,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::reply::{
-    AddOutcome, Added, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine, ExportSummary,
-    ImportSummary, KeyState, Lock, LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal, Removed, Reply,
-    Server, ServiceState, SettingLine, SkippedFile,
+    AddOutcome, Added, AdoptionLine, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine,
+    ExportSummary, ImportSummary, KeyState, Lock, LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal,
+    Removed, Reply, Server, ServiceState, SettingLine, SkippedFile,
 };
 use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
@@ -268,6 +268,7 @@ fn mailbox_table(mailboxes: &[MailboxLine], paint: Paint) -> Option<String> {
             Octets(line.octets).to_string(),
             match line.lock.0 {
                 Some(LockedBy::Domain) => "domain locked".to_owned(),
+                None if !line.is_whole => "incomplete".to_owned(),
                 Some(LockedBy::Mailbox) | None => status(line.lock).to_owned(),
             },
             line.last_login_unix_seconds.and_then(day_text).unwrap_or_default(),
@@ -326,6 +327,13 @@ fn server_text(server: &Server, domains: &[DomainLine], paint: Paint) -> String 
     }
     if let Some(directory) = &server.directory {
         text += &directory_text(directory);
+    }
+    if let Some(AdoptionLine { moved, incomplete, not_moved }) = server.adoption {
+        let _ = writeln!(
+            text,
+            "Adoption   {} moved here, {not_moved} not yet, {incomplete} incomplete",
+            count(moved, "mailbox has", "mailboxes have")
+        );
     }
     text + &format!(
         "Disk       {}\n{}{}\n{}\nDomains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\n",

@@ -285,6 +285,10 @@ pub struct MailboxLine {
     pub last_login_unix_seconds: Option<u64>,
     /// None where the mailbox counts against none.
     pub quota: Option<QuotaLine>,
+    /// Without one, nobody can log in, unless a directory holds the accounts or the user is adopted.
+    pub has_password: bool,
+    /// Whether no mail is still to come from another server.
+    pub is_whole: bool,
 }
 
 /// The quota that a mailbox counts against, which others may count against too.
@@ -352,6 +356,19 @@ pub struct Server {
     pub certificate: Option<CertificateLine>,
     /// None where the data file holds the accounts, or no service runs.
     pub directory: Option<DirectoryLine>,
+    /// Who has moved here; none where the setting adopt names no old server, and no import was cut short.
+    pub adoption: Option<AdoptionLine>,
+}
+
+/// How many mailboxes have moved here from an old server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct AdoptionLine {
+    /// Those that have a password and all of their mail.
+    pub moved: u64,
+    /// Those whose mail is not all here: an import or a first login brings it, or was cut short.
+    pub incomplete: u64,
+    /// Those without a password: their users have not logged in here yet.
+    pub not_moved: u64,
 }
 
 /// The directory of accounts, as the running service knows it.

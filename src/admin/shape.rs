@@ -91,7 +91,7 @@ pub const REPLIES: [Shape; 17] = [
 pub const ERROR: Shape = ("error", &[("code", "text"), ("message", "text"), ("hint", "text?")]);
 
 /// The objects in the replies.
-pub const OBJECTS: [Shape; 14] = [
+pub const OBJECTS: [Shape; 15] = [
     ("REMOVED", &[("mailboxes", "number"), ("messages", "number"), ("octets", "number")]),
     (
         "DOMAIN",
@@ -116,6 +116,8 @@ pub const OBJECTS: [Shape; 14] = [
             ("octets", "number"),
             ("last_login_unix_seconds", "number?"),
             ("quota", "QUOTA?"),
+            ("has_password", "true/false"),
+            ("is_whole", "true/false"),
         ],
     ),
     ("QUOTA", &[("account", "text"), ("used_octets", "number"), ("limit_octets", "number?")]),
@@ -135,8 +137,10 @@ pub const OBJECTS: [Shape; 14] = [
             ("connections", "CONNECTIONS?"),
             ("certificate", "CERTIFICATE?"),
             ("directory", "DIRECTORY?"),
+            ("adoption", "ADOPTION?"),
         ],
     ),
+    ("ADOPTION", &[("moved", "number"), ("incomplete", "number"), ("not_moved", "number")]),
     (
         "DIRECTORY",
         &[
@@ -275,6 +279,8 @@ mod tests {
             octets: 2,
             last_login_unix_seconds: Some(3),
             quota,
+            has_password: true,
+            is_whole: false,
         };
         vec![
             mailbox(None, None),
@@ -304,6 +310,7 @@ mod tests {
             copy_kept_octets: 8,
             connections: is_served.then_some(connections),
             certificate: is_served.then_some(certificate),
+            adoption: is_served.then(AdoptionLine::default),
             directory: is_served.then(|| DirectoryLine {
                 method: "a".into(),
                 last_contact_unix_seconds: Some(1),

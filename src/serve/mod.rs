@@ -57,6 +57,7 @@
 
 mod accept;
 mod accounts;
+mod adoption;
 mod connection;
 mod control;
 mod crowd;
@@ -91,6 +92,7 @@ use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::store::{Read, Store};
 use accounts::Accounts;
+use adoption::Adoptions;
 use async_io::Timer;
 use async_signal::{Signal, Signals};
 use crowd::Crowd;
@@ -128,6 +130,7 @@ pub struct Service {
     store: Store,
     mailroot: MailRoot,
     accounts: Accounts,
+    adoptions: Adoptions,
     guard: Guard,
     /// In effect now. They differ from the stored ones where this run was given other ports.
     settings: Mutex<Arc<Settings>>,
@@ -200,6 +203,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     let (going_on, ending) = smol::channel::bounded(1);
     let service = Arc::new(Service {
         accounts,
+        adoptions: Adoptions::default(),
         guard: Guard::default(),
         tls,
         store,

@@ -9,10 +9,12 @@
 //! - `Settings` that came out of [`Settings::with`] keep the relations between settings too;
 //! - what is stored reads back as what was set.
 
+mod adoption;
 mod directory;
 mod networks;
 mod values;
 
+pub use adoption::OldServers;
 pub use directory::{BindName, DirectoryServers, DistinguishedName, SealedPassword};
 pub use networks::{Listen, Networks, Plaintext};
 pub use values::{
@@ -195,6 +197,10 @@ settings! {
         "Password of adbinduser; it is kept sealed and never shown";
     adca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
         "PEM file with the authority that vouches for the servers of Active Directory";
+    adopt: OldServers = OldServers::default(), "none", AtOnce,
+        "POP3 server at which users without a password here are looked for, and their mail fetched, at their first login";
+    adoptca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
+        "PEM file with the authority that vouches for the servers of adopt";
     sparequired: Whole<0, 1> = Whole::new(0), "0", AtOnce,
         "1 refuses every login that sends the password itself";
     tlscert: FilePath = FilePath::none(), "one of our own", AtOnce,
@@ -336,6 +342,9 @@ impl Settings {
                 let file = typed.get(1).map_or(DEFAULT, String::as_str);
                 settings.read_typed(find("tlskey").expect("it is a key"), file)?;
             }
+            Place::Store if key.name == "adopt" && !typed[0].contains([' ', '=']) => {
+                settings.adopt = self.adopting(key, typed)?;
+            }
             Place::Store => settings.read_typed(key, &typed.join(" "))?,
             Place::Sockets => {
                 let defaults = [DEFAULT; 4].map(str::to_owned);
@@ -353,6 +362,18 @@ impl Settings {
         }
         settings.check()?;
         Ok(settings)
+    }
+
+    /// `adopt SERVER`, `adopt SERVER DOMAIN` and `adopt default DOMAIN` change one of several, `adopt default` all.
+    fn adopting(&self, key: &Key, typed: &[String]) -> Result<OldServers, Refused> {
+        let is_default = typed[0].eq_ignore_ascii_case(DEFAULT);
+        let changed = match typed {
+            [_] if is_default => Ok(OldServers::default()),
+            [server] => self.adopt.with_one_for_all(server),
+            [server, domain] => self.adopt.with(domain, (!is_default).then_some(server)),
+            _ => Err("adopt takes a server and a domain".to_owned()),
+        };
+        changed.map_err(|why| refused(&why, &format!("Allowed for {}: {}", key.name, (key.allowed)())))
     }
 
     fn read_typed(&mut self, key: &Key, typed: &str) -> Result<(), Refused> {
@@ -399,6 +420,12 @@ impl Settings {
             ));
         }
         self.check_authentication()?;
+        if !self.adopt.is_empty() && self.sparequired.get() == 1 {
+            return Err(refused(
+                "sparequired leaves no way to adopt users, whose passwords the old server must be given",
+                "Set sparequired to 0, or adopt to default",
+            ));
+        }
         if self.lmtpport.get() == 25 {
             return Err(refused(
                 "LMTP must not be spoken on port 25 (RFC 2033 section 5): mail servers would speak SMTP to it",

@@ -55,11 +55,11 @@ pub use index::{Fault, Read, Tx};
 #[cfg(test)]
 pub use mail::Kept;
 pub use mail::quota::of_mailbox as quota_of_mailbox;
+pub use mail::{Adoption, Import, Imported, Mover, mover_of};
 pub use mail::{
     Body, Incoming, Letter, LockChange, Maildrop, Refused, Removed, Restored, Revocation, Spool,
     StoredMessage, Wanted,
 };
-pub use mail::{Import, Imported, Mover};
 pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};
 pub use upkeep::check::CheckReport;

@@ -19,7 +19,7 @@ pub use delivery::Letter;
 pub use directory::{LockChange, Removed};
 pub use import::{Import, Imported};
 pub use maildrop::{Maildrop, Revocation, StoredMessage};
-pub use moving::Mover;
+pub use moving::{Adoption, Mover, mover_of};
 pub use refused::Refused;
 #[cfg(test)]
 pub use undelete::Kept;
