@@ -38,7 +38,7 @@ pub mod table;
 pub use bulk::{ENTRIES_MAX, Entry};
 pub use commands::Op;
 pub use directory::Target;
-pub use export::{ExportedMessage, next_exported};
+pub use export::{ExportedMessage, ListedMessage, next_exported};
 pub use import::{Announced, BATCH_MESSAGES_MAX, BATCH_OCTETS_MAX, Batch, MESSAGE_OCTETS_MAX};
 pub use relocate::{Present, set_mailroot};
 pub use reply::{Refusal, Reply};
@@ -125,6 +125,14 @@ pub enum Request {
     Export {
         mailbox: String,
     },
+    /// Write the ids, octets and hashes of the messages of a mailbox into the file that comes with the request.
+    Ids {
+        mailbox: String,
+    },
+    /// Write the accounts of a domain, of one mailbox or of all into the file that comes with the request.
+    ExportAccounts {
+        name: Option<String>,
+    },
     /// Take in messages of another server, whose texts are in the file that comes with the request.
     Import(Batch),
     /// Deliver a message, whose content comes behind the request.
@@ -134,7 +142,10 @@ pub enum Request {
 impl Request {
     /// Whether it reads, or copies, all mail, and tells how far it is.
     pub fn is_long(&self) -> bool {
-        matches!(self, Self::Backup { .. } | Self::Check | Self::Compact)
+        matches!(
+            self,
+            Self::Backup { .. } | Self::Check | Self::Compact | Self::Export { .. } | Self::Ids { .. }
+        )
     }
 
     /// Carries the request out with the file that came with it; `Deliver` is carried out by [`deliver`], for it has a
@@ -155,7 +166,9 @@ impl Request {
             Self::Health => statistics::health(store, context),
             Self::Key => key::show(store, context),
             Self::RotateKey { discard } => key::rotate(store, context, *discard),
-            Self::Export { mailbox } => export::export(mailbox, store, file),
+            Self::Export { mailbox } => export::export(mailbox, store, file, progress),
+            Self::Ids { mailbox } => export::ids(mailbox, store, file),
+            Self::ExportAccounts { name } => export::accounts(name.as_deref(), store, file),
             Self::Import(batch) => import::import(batch, store, context, file),
             Self::Deliver(_) => Err(Refusal::new(reply::Code::Usage, "there is no message to deliver")),
         }

@@ -59,12 +59,12 @@ pub use mail::{
     Body, Incoming, Letter, LockChange, Maildrop, Refused, Removed, Restored, Revocation, Spool,
     StoredMessage, Wanted,
 };
-pub use mail::{Import, Imported};
+pub use mail::{Import, Imported, Listed};
 pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};
 pub use upkeep::check::CheckReport;
 pub use upkeep::compact::CompactReport;
-pub use upkeep::progress::{Progress, Reached};
+pub use upkeep::progress::{Progress, Reached, Stage};
 pub use upkeep::repair::{LostMessage, RepairReport};
 #[cfg(any(test, fuzzing))]
 pub use upkeep::salvage::fuzz_tree;

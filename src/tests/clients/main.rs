@@ -6,6 +6,7 @@
 mod world_readable;
 
 mod container;
+mod dovecot;
 mod fail2ban;
 mod fetchers;
 mod first_minute;
@@ -13,6 +14,7 @@ mod foreign;
 mod logins;
 mod machine;
 mod moving;
+mod pollers;
 mod pop3;
 mod postfix;
 mod readme;
