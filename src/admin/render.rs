@@ -53,6 +53,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         Reply::Verified(verified) => verified_text(verified, paint),
         Reply::Imported(summary) => imported_text(summary, paint),
         Reply::AddedMany { entries } => added_text(entries, paint),
+        Reply::Yours { command } => format!("{command}: not done, for it takes root\n"),
     }
 }
 

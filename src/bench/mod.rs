@@ -1,6 +1,7 @@
 //! Measurements on the real thing: a data file on the disk of `$TMPDIR`, every commit durable. They print figures and
 //! demand nothing. `cargo bench --features bench --bench store`
 
+mod space;
 mod upkeep;
 
 use crate::address::Address;
@@ -26,7 +27,8 @@ pub fn store() {
         Some((what, typed)) => match (what.as_str(), upkeep::arguments(typed)) {
             ("upkeep", Some((file, messages))) => upkeep::run(&file, messages),
             ("fill", Some((file, messages))) => upkeep::fill(&file, messages),
-            _ => eprintln!("upkeep FILE MESSAGES, fill FILE MESSAGES, or nothing"),
+            ("space", Some((file, messages))) => space::run(&file, messages),
+            _ => eprintln!("upkeep FILE MESSAGES, fill FILE MESSAGES, space FILE MESSAGES, or nothing"),
         },
     }
 }

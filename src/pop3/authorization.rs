@@ -6,8 +6,9 @@ use super::mechanism::{
     self, Claim, Hindrance, Kind, Mechanism, Step, password_hindrance, secrets_hindrance,
 };
 use super::reply::{LOG_IN_FIRST, WRONG_CREDENTIALS, ok, refuse, refuse_way, reply, report_totals, text_of};
-use super::session::{READ_COMMAND, READ_RESPONSE, Session, State, View, choose_language};
-use super::{Channel, Credentials, Next, REFUSED_LOGINS_MAX};
+use super::session::{READ_COMMAND, READ_RESPONSE, Session, State, choose_language};
+use super::transaction::View;
+use super::{Channel, Credentials, Ending, Next, REFUSED_LOGINS_MAX};
 use crate::auth::{Account, Refusal, digest};
 use crate::message::Totals;
 use crate::verdict::Login;
@@ -186,7 +187,7 @@ impl Session {
                 report_totals(totals, out);
                 self.transaction(View::Totals(totals))
             }
-            Login::WrongCredentials | Login::Barred(_) => self.refuse_login(WRONG_CREDENTIALS, out),
+            Login::WrongCredentials | Login::Barred { .. } => self.refuse_login(WRONG_CREDENTIALS, out),
             Login::Locked => self.refuse_login("[SYS/PERM] the mailbox is locked", out),
             Login::InUse => self.refuse_login("[IN-USE] another session holds the maildrop", out),
             Login::TooSoon => self.refuse_login("[LOGIN-DELAY] the last login was too short a time ago", out),
@@ -197,7 +198,7 @@ impl Session {
         refuse(out, why);
         self.refused_logins += 1;
         if self.refused_logins >= REFUSED_LOGINS_MAX {
-            return Next::Close;
+            return Next::Close(Ending::TooManyErrors);
         }
         self.authorization(None)
     }

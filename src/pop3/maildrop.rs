@@ -1,7 +1,7 @@
 //! A maildrop as one session sees it: numbered messages, some of them marked as deleted.
 
 use super::command::Number;
-use crate::message::{Entry, Totals};
+use crate::message::{Entry, Totals, Uid};
 
 /// The list as it was read, which never changes, and the marks, which QUIT makes true and RSET takes off.
 #[derive(Debug)]
@@ -62,16 +62,16 @@ impl Maildrop {
         self.remaining.messages < self.entries.len() as u64
     }
 
-    /// The positions that are marked, ascending.
-    pub fn marked(&self) -> Vec<usize> {
-        (0..self.entries.len()).filter(|&index| self.deleted[index]).collect()
+    /// The messages that are marked, in the order of the list.
+    pub fn marked(&self) -> Vec<Uid> {
+        let messages = self.entries.iter().zip(&self.deleted);
+        messages.filter(|(_, is_marked)| **is_marked).map(|(entry, _)| entry.uid).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Uid;
 
     fn maildrop(octets: &[u64]) -> Maildrop {
         let entry = |(seq, &octets)| Entry { octets, uid: Uid { seq: seq as u64, tag: 0 }, foreign_id: None };
@@ -95,7 +95,7 @@ mod tests {
         let mut maildrop = maildrop(&[10, 20, 30]);
         maildrop.mark(1);
         assert_eq!(maildrop.remaining(), Totals { messages: 2, octets: 40 });
-        assert_eq!(maildrop.marked(), [1]);
+        assert_eq!(maildrop.marked(), [Uid { seq: 1, tag: 0 }]);
         assert_eq!(maildrop.listed_from(1), Some(2));
         maildrop.unmark_all();
         assert_eq!(maildrop.remaining(), Totals { messages: 3, octets: 60 });

@@ -1,7 +1,7 @@
 //! An owner of sessions whose mailbox is in memory and whose connection is a function call. Tests and fuzz
 //! targets hold their conversations with it.
 
-use super::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
+use super::{Channel, Credentials, Event, Next, Policy, Session, TERMINATOR, Transmission};
 use crate::auth::{Account, ChannelBinding, testing};
 use crate::message::{Entry, Totals, Uid};
 use crate::verdict::Login;
@@ -152,7 +152,7 @@ impl Conversation {
                     Event::LoggedIn(Login::WrongCredentials)
                 }
                 Next::StartTls => return self.stage = Stage::Handshake,
-                Next::Close => return self.stage = Stage::Closed,
+                Next::Close(_) => return self.stage = Stage::Closed,
                 Next::Login(credentials) => self.log_in(&credentials),
                 Next::Account { .. } if self.mailbox.fault == Some(Fault::Login) => self.mailbox.trouble(),
                 Next::Account { name } => Event::Account(self.mailbox.account(&name)),
@@ -162,14 +162,13 @@ impl Conversation {
                 }
                 Next::List if self.mailbox.fault == Some(Fault::List) => self.mailbox.trouble(),
                 Next::List => Event::Listed(self.mailbox.entries(self.session.takes_utf8())),
-                Next::Send(send) => self.send(&send),
+                Next::Send(transmission) => self.send(&transmission),
                 Next::Flush => Event::Flushed,
                 Next::Commit { .. } if self.mailbox.fault == Some(Fault::Commit) => self.mailbox.trouble(),
                 Next::Commit { deleted } => {
-                    for &index in deleted.iter().rev() {
-                        self.mailbox.messages.remove(index);
-                    }
-                    self.deleted = deleted;
+                    let index_of = |uid: &Uid| self.mailbox.index_of(*uid);
+                    self.deleted = deleted.iter().map(index_of).collect();
+                    self.mailbox.messages.retain(|message| !deleted.contains(&message.uid));
                     Event::Committed
                 }
             };
@@ -196,17 +195,18 @@ impl Conversation {
         })
     }
 
-    fn send(&mut self, send: &Send) -> Event<'static> {
+    fn send(&mut self, transmission: &Transmission) -> Event<'static> {
         if self.mailbox.fault == Some(Fault::Text) {
             return self.mailbox.trouble();
         }
-        if self.mailbox.gone.contains(&send.index) {
+        let index = self.mailbox.index_of(transmission.uid);
+        if self.mailbox.gone.contains(&index) {
             return Event::Gone;
         }
-        let text = &self.mailbox.messages[send.index].text;
+        let text = &self.mailbox.messages[index].text;
         let text = &self.mailbox.given(text, self.session.takes_utf8());
-        self.out.extend_from_slice(send.status.as_bytes());
-        match send.body_lines {
+        self.out.extend_from_slice(transmission.status.as_bytes());
+        match transmission.body_lines {
             None => self.out.extend_from_slice(text),
             Some(lines) => self.out.extend_from_slice(top_of(text, lines)),
         }
@@ -216,6 +216,10 @@ impl Conversation {
 }
 
 impl Mailbox {
+    fn index_of(&self, uid: Uid) -> usize {
+        self.messages.iter().position(|message| message.uid == uid).expect("it was listed")
+    }
+
     /// A text as a client gets it.
     fn given(&self, text: &[u8], utf8: bool) -> Vec<u8> {
         let (header, body) = text.split_at(wire::body_start(text));

@@ -31,14 +31,16 @@ mod mechanism;
 pub mod memory;
 mod reply;
 mod session;
+mod transaction;
 
 use std::fmt;
 
 use crate::auth::{Account, ChannelBinding, ntlm};
-use crate::message::{Entry, Totals};
+use crate::message::{Entry, Totals, Uid};
 use crate::verdict;
 use zeroize::Zeroizing;
 
+pub use reply::turn_away;
 pub use session::Session;
 
 /// Longest command line with its line end (RFC 2449 section 4).
@@ -111,7 +113,7 @@ pub enum Event<'a> {
     Listed(Vec<Entry>),
     /// Status line, text and terminator went out.
     Sent,
-    /// The message is not there any more. Nothing was written of the [`Send`].
+    /// The message is not there any more. Nothing was written of the [`Transmission`].
     Gone,
     /// `out` is empty again.
     Flushed,
@@ -121,6 +123,37 @@ pub enum Event<'a> {
     Unavailable,
     /// What was asked for is damaged on the disk. May answer whatever `Unavailable` may.
     Damaged,
+    /// The mailbox was locked or deleted. This and the two below may come in place of any answer, and end the session.
+    Revoked,
+    /// The client was silent for too long.
+    TimedOut,
+    ShuttingDown,
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Quit,
+    /// QUIT could not delete what was marked.
+    NotCommitted,
+    /// Too many refused logins, or lines that are not commands.
+    TooManyErrors,
+    Revoked,
+    TimedOut,
+    ShuttingDown,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ending::Quit => "QUIT",
+            Ending::NotCommitted => "the deletions could not be written",
+            Ending::TooManyErrors => "too many errors",
+            Ending::Revoked => "the mailbox was locked or deleted",
+            Ending::TimedOut => "timed out",
+            Ending::ShuttingDown => "the service is shutting down",
+        })
+    }
 }
 
 /// What the session wants. Replies in `out` go out before the client can see that it is waited for.
@@ -145,16 +178,16 @@ pub enum Next {
     /// Read the list of messages: `Listed` or `Unavailable`.
     List,
     /// Send a message: `Sent`, `Gone` or `Unavailable`.
-    Send(Send),
+    Send(Transmission),
     /// Write `out` and empty it: `Flushed`.
     Flush,
-    /// Delete these positions of the list, all or none: `Committed` or `Unavailable`.
+    /// Delete these messages, all or none: `Committed` or `Unavailable`.
     Commit {
-        /// Ascending, never empty.
-        deleted: Vec<usize>,
+        /// In the order of the list, never empty.
+        deleted: Vec<Uid>,
     },
     /// Write `out` and hang up.
-    Close,
+    Close(Ending),
 }
 
 /// A message to send: after `out` the status line, the text in wire form, [`TERMINATOR`].
@@ -163,9 +196,8 @@ pub enum Next {
 /// drops the line and answers `Gone` or `Unavailable`, and the client sees an `-ERR` where the `+OK` would
 /// have been. After a fault in the middle of a text only hanging up is left.
 #[derive(Debug, PartialEq)]
-pub struct Send {
-    /// Position in the list, from 0.
-    pub index: usize,
+pub struct Transmission {
+    pub uid: Uid,
     /// `None` for the whole text (RETR). Otherwise header, empty line and so many lines of the body, or as many
     /// as there are (TOP, RFC 1939 section 7).
     pub body_lines: Option<u64>,

@@ -11,7 +11,14 @@ pub const NO_SUCH_MESSAGE: &str = "no such message";
 pub const LOG_IN_FIRST: &str = "log in first";
 pub const LOGGED_IN_ALREADY: &str = "only before the login";
 pub const WRONG_CREDENTIALS: &str = "[AUTH] wrong name or password";
+pub const MAILBOX_REVOKED: &str = "[SYS/PERM] the mailbox was locked or deleted";
+pub const SHUTTING_DOWN: &str = "[SYS/TEMP] the service is shutting down, try again later";
 pub const BAD_RESPONSE: &str = "the response to AUTH is malformed";
+
+/// What a connection gets in place of a session. `why` is a clause.
+pub fn turn_away(why: &str) -> String {
+    format!("-ERR [SYS/TEMP] {why}, try again later\r\n")
+}
 
 pub fn ok(out: &mut Vec<u8>, text: Arguments<'_>) {
     reply(out, format_args!("+OK {text}"));

@@ -57,14 +57,7 @@ pub fn purge(store: &Store, days: u32, now: UnixTime) -> Result<u64, Fault> {
         0 => Day::LAST,
         days => now.less_days(days).day(),
     };
-    let mut count = 0;
-    loop {
-        let purged = store.write(move |tx| tx.purge(before, MESSAGES_A_TRANSACTION)).wait()?;
-        count += purged as u64;
-        if purged < MESSAGES_A_TRANSACTION {
-            return Ok(count);
-        }
-    }
+    store.purge(before)
 }
 
 /// Removes for good what was deleted first, until no more octets of deleted mail are kept than these; 0 is any number. Returns

@@ -20,4 +20,5 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+pub use reply::turn_away;
 pub use session::{Dialect, Event, Next, Policy, Session, Tls};

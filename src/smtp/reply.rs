@@ -76,6 +76,12 @@ pub const SHUTTING_DOWN: Reply = reply(421, "4.3.2", "The service ends; closing"
 /// The text after DATA is awaited (RFC 5321 section 4.1.1.4). Without an enhanced code, as a 3yz reply has none.
 pub const SEND_DATA: &[u8] = b"354 End the message with a dot on a line of its own\r\n";
 
+/// What a connection gets in place of a session. `why` is a clause.
+pub fn turn_away(why: &str) -> String {
+    let Reply { code, enhanced, .. } = SHUTTING_DOWN;
+    format!("{code} {enhanced} {why}, try again later\r\n")
+}
+
 impl Reply {
     pub fn write(self, out: &mut Vec<u8>) {
         let Reply { code, enhanced, text } = self;

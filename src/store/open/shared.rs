@@ -133,5 +133,6 @@ pub fn open_database(container: &Arc<Container>, verify: bool) -> Result<redb::D
     let mut builder = redb::Database::builder();
     builder.set_cache_size(CACHE_OCTETS);
     builder.set_check_integrity_on_open(verify);
-    Ok(builder.create_with_backend(IndexBackend(container.clone()))?)
+    let open = || builder.create_with_backend(IndexBackend(container.clone()));
+    Ok(if verify { container.reading_index_ahead(open)? } else { open()? })
 }

@@ -17,6 +17,7 @@ mod model;
 mod placing;
 mod quota;
 mod recovery;
+mod removal;
 mod salvage;
 mod undelete;
 mod workload;
@@ -125,7 +126,7 @@ fn login_name<T>(login: &Login<T>) -> &'static str {
     match login {
         Login::Welcome(_) => "welcome",
         Login::WrongCredentials => "wrong credentials",
-        Login::Barred(_) => "barred",
+        Login::Barred { .. } => "barred",
         Login::Locked => "locked",
         Login::InUse => "in use",
         Login::TooSoon => "too soon",

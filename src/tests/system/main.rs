@@ -1,5 +1,9 @@
 //! Tests that drive the program from outside, as its users do.
 
+#[path = "../clients/foreign.rs"]
+mod foreign;
+#[path = "../private_etc.rs"]
+mod private_etc;
 #[path = "../receiving_transcript.rs"]
 mod receiving_transcript;
 #[path = "../transcript.rs"]
@@ -7,6 +11,7 @@ mod transcript;
 #[path = "../world_readable.rs"]
 mod world_readable;
 
+mod active_directory;
 mod backup;
 mod bare_root;
 mod client;
