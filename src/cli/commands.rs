@@ -121,7 +121,7 @@ pub struct Deliver {
     example = "pop3svc import maildir /home/bob/Maildir bob@example.com --dry-run",
     example = "pop3svc import windows /srv/mailbox --make --uidl %b",
     example = "pop3svc import mbox /var/mail/bob bob@example.com",
-    example = "pop3svc import windows /srv/mailbox bob@example.com --seen /home/bob/.fetchids --verify"
+    example = "pop3svc import windows /srv/mailbox bob@example.com --seen .fetchids"
 )]
 pub struct Import {
     /// how the mail lies there: maildir, mbox, eml, list or windows

@@ -38,7 +38,7 @@ pub fn likeliest_uidl(format: Format, path: &Path, seen: &Seen) -> Result<Option
     for candidate in candidates {
         let items = format.items(path, Some(candidate), &mut Vec::new())?;
         let ids = items.iter().filter_map(|item| item.unique_id.as_ref());
-        let known = ids.filter(|id| seen.contains(*id)).count();
+        let known = ids.filter(|id| seen.contains(id)).count();
         if best.is_none_or(|(most, _)| known > most) {
             best = Some((known, *candidate));
         }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     fn outcome(before: &[Before], here: &[ListedMessage], seen: Option<&[&str]>) -> [u64; 6] {
-        let seen = seen.map(|ids| Seen::of(ids));
+        let seen = seen.map(Seen::of);
         let of = compare(&"bob@example.com".parse().unwrap(), before, here, seen.as_ref());
         [of.known, of.again, of.new, of.missing, of.sizes_differ, of.in_order.into()]
     }
