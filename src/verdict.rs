@@ -20,6 +20,8 @@ pub enum Login<T> {
     Locked,
     /// Another session holds the maildrop.
     InUse,
+    /// A part of its mail is still on its way from another server.
+    Incomplete,
     /// The last login was less than the time of LOGIN-DELAY ago (RFC 2449 section 8.1.1).
     TooSoon,
 }

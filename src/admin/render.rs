@@ -51,6 +51,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         Reply::Delivered { recipients } => delivered_text(recipients),
         Reply::Exported(summary) => exported_text(summary, paint),
         Reply::Verified(verified) => verified_text(verified, paint),
+        Reply::ImportBegun { .. } => String::new(),
         Reply::Imported(summary) => imported_text(summary, paint),
         Reply::AddedMany { entries } => added_text(entries, paint),
         Reply::Yours { command } => format!("{command}: not done, for it takes root\n"),

@@ -17,6 +17,7 @@ mod local_accounts;
 mod logins;
 mod machine;
 mod moving;
+mod moving_live;
 mod pollers;
 mod pop3;
 mod postfix;

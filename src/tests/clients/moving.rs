@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::dovecot::{Dovecot, Kind, MAILBOX, PASSWORD, Session, is_there, lists, unique_ids};
+use super::dovecot::{Dovecot, Kind, MAILBOX, PASSWORD, Session, have_dovecot_and, lists, unique_ids};
 use super::pollers::{Fetched, PROGRAMS, move_on, mpop_configuration, notes, poll, write_secret};
 use super::scratch::{Scratch, Service};
 
@@ -59,13 +59,13 @@ fn port(service: &Service) -> u16 {
 }
 
 fn maildir_moves_there_and_back(uidl_format: &str) {
-    if !is_there(&PROGRAMS) {
+    if !have_dovecot_and(&PROGRAMS) {
         return;
     }
     let scratch = Scratch::new();
-    let dovecot = Dovecot::start(&scratch.path(""), &Kind { uidl_format, ..Kind::default() });
+    let dovecot = Dovecot::start_as(&scratch.path(""), &Kind { uidl_format, ..Kind::default() });
     fill_maildir(&dovecot);
-    let before = lists(dovecot.port);
+    let before = lists(dovecot.port, MAILBOX);
     assert_eq!(before.len(), 2 * MESSAGES);
     assert!(poll(&scratch, dovecot.port, true).iter().all(|octets| *octets > TEXTS_OCTETS_MIN));
 
@@ -73,7 +73,7 @@ fn maildir_moves_there_and_back(uidl_format: &str) {
     let template = format!("{}/{{domain}}/{{user}}", dovecot.mail.display());
     import(&scratch, &["maildir", &template, "--uidl", uidl_format]);
     scratch.winpop(&format!("changepwd {MAILBOX} {PASSWORD}"));
-    assert_eq!(lists(port(&service)), before);
+    assert_eq!(lists(port(&service), MAILBOX), before);
     // By what each of the mail programs has noted, the ids are found to be made the way they are.
     let maildir = dovecot.mailbox().to_string_lossy().into_owned();
     for noted in notes(dovecot.port) {
@@ -90,13 +90,13 @@ fn maildir_moves_there_and_back(uidl_format: &str) {
     let accounts = scratch.path("accounts");
     scratch.run("pop3svc", &["export", "accounts", "accounts"], b"");
     let kind = Kind { accounts: Some(&accounts), ..Kind::default() };
-    let back = Dovecot::start(&scratch.path("back"), &kind);
+    let back = Dovecot::start_as(&scratch.path("back"), &kind);
     scratch.run("chgrp", &["dovecot", "accounts"], b"");
     scratch.run("chmod", &["640", "accounts"], b"");
     let directory = back.mail.to_string_lossy().into_owned();
     scratch.run("pop3svc", &["export", "maildir", &directory], b"");
     back.own_mail();
-    assert_eq!(lists(back.port), before);
+    assert_eq!(lists(back.port, MAILBOX), before);
     move_on(&scratch, port(&service), back.port);
     assert_eq!(poll(&scratch, back.port, false), NOTHING);
     // The password is right by SCRAM too, and no other one is.
@@ -125,29 +125,29 @@ fn a_maildir_whose_ids_are_names_moves_unnoticed() {
 
 #[test]
 fn an_mbox_moves_unnoticed() {
-    if !is_there(&PROGRAMS) {
+    if !have_dovecot_and(&PROGRAMS) {
         return;
     }
     let scratch = Scratch::new();
-    let dovecot = Dovecot::start(&scratch.path(""), &Kind { store: "mbox", ..Kind::default() });
+    let dovecot = Dovecot::start_as(&scratch.path(""), &Kind { store: "mbox", ..Kind::default() });
     fs::create_dir_all(dovecot.mailbox().parent().expect("a domain")).expect("it can be made");
     let message = |number| format!("From x@y Thu Jan  1 00:00:{:02} 2026\n{}\n", number % 60, text(number));
     fs::write(dovecot.mailbox(), (1..=MESSAGES).map(message).collect::<String>()).expect("it can be written");
     dovecot.own_mail();
-    let before = lists(dovecot.port);
+    let before = lists(dovecot.port, MAILBOX);
     assert_eq!(before.len(), 2 * MESSAGES);
     assert!(poll(&scratch, dovecot.port, true).iter().all(|octets| *octets > TEXTS_OCTETS_MIN));
     let service = scratch.serve();
     // Dovecot writes its numbers into the file when somebody deletes something, or it has nothing else to do.
     import(&scratch, &["mbox", &dovecot.mailbox().to_string_lossy(), MAILBOX]);
     scratch.winpop(&format!("changepwd {MAILBOX} {PASSWORD}"));
-    assert_eq!(lists(port(&service)), before);
+    assert_eq!(lists(port(&service), MAILBOX), before);
     move_on(&scratch, dovecot.port, port(&service));
     assert_eq!(poll(&scratch, port(&service), false), NOTHING);
     drop(dovecot);
 
     // In an mbox the ids are fields of the header, so they change the sizes; no mail program minds.
-    let back = Dovecot::start(&scratch.path("back"), &Kind { store: "mbox", ..Kind::default() });
+    let back = Dovecot::start_as(&scratch.path("back"), &Kind { store: "mbox", ..Kind::default() });
     let directory = back.mail.to_string_lossy().into_owned();
     scratch.run("pop3svc", &["export", "mbox", &directory], b"");
     back.own_mail();
@@ -160,11 +160,11 @@ fn an_mbox_moves_unnoticed() {
 /// For a server whose files nobody reads: what a client sees, written into files one by one.
 #[test]
 fn files_with_the_ids_in_a_list_or_as_their_names_move_unnoticed() {
-    if !is_there(&PROGRAMS) {
+    if !have_dovecot_and(&PROGRAMS) {
         return;
     }
     let scratch = Scratch::new();
-    let dovecot = Dovecot::start(&scratch.path(""), &Kind::default());
+    let dovecot = Dovecot::start_as(&scratch.path(""), &Kind::default());
     let maildir = dovecot.mailbox();
     for part in ["cur", "new", "tmp"] {
         fs::create_dir_all(maildir.join(part)).expect("it can be made");
@@ -173,7 +173,7 @@ fn files_with_the_ids_in_a_list_or_as_their_names_move_unnoticed() {
         fs::write(maildir.join(format!("new/{number}.host")), text(number)).expect("it can be written");
     }
     dovecot.own_mail();
-    let before = lists(dovecot.port);
+    let before = lists(dovecot.port, MAILBOX);
     assert!(poll(&scratch, dovecot.port, true).iter().all(|octets| *octets > TEXTS_OCTETS_MIN));
     let directory = scratch.path("P3_bob.mbx");
     write_as_files(dovecot.port, &directory);
@@ -190,7 +190,7 @@ fn files_with_the_ids_in_a_list_or_as_their_names_move_unnoticed() {
     ] {
         import(&scratch, words);
         scratch.winpop(&format!("changepwd {MAILBOX} {PASSWORD}"));
-        assert_eq!(lists(port(&service)), before, "{words:?}");
+        assert_eq!(lists(port(&service), MAILBOX), before, "{words:?}");
         if port_before != port(&service) {
             move_on(&scratch, port_before, port(&service));
         }
@@ -219,15 +219,15 @@ fn write_as_files(port: u16, directory: &Path) {
 /// A way of making ids that is not the other server's is found out before a mail program is.
 #[test]
 fn a_wrong_choice_of_ids_is_told_by_its_number() {
-    if !is_there(&PROGRAMS) {
+    if !have_dovecot_and(&PROGRAMS) {
         return;
     }
     let scratch = Scratch::new();
-    let dovecot = Dovecot::start(&scratch.path(""), &Kind::default());
+    let dovecot = Dovecot::start_as(&scratch.path(""), &Kind::default());
     fill_maildir(&dovecot);
     let maildir = dovecot.mailbox().to_string_lossy().into_owned();
     // Dovecot takes its list over.
-    assert_eq!(lists(dovecot.port).len(), 2 * MESSAGES);
+    assert_eq!(lists(dovecot.port, MAILBOX).len(), 2 * MESSAGES);
     let service = scratch.serve();
     scratch.run("pop3svc", &["import", "maildir", &maildir, MAILBOX, "--make", "--uidl", "%f"], b"");
     let verified = scratch.outcome("pop3svc", &["import", "maildir", &maildir, MAILBOX, "--verify"], b"");

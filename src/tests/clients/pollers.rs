@@ -36,6 +36,12 @@ pub fn poll(scratch: &Scratch, port: u16, has_new: bool) -> Fetched {
     [octets(scratch, "inbox") - before[0], octets(scratch, "mpop-inbox") - before[1], of_getmail]
 }
 
+/// Lets fetchmail alone poll, and returns how much it has fetched so far.
+pub fn fetchmail_has(scratch: &Scratch, port: u16, has_new: bool) -> u64 {
+    fetchmail(scratch, port, has_new);
+    octets(scratch, "inbox")
+}
+
 fn fetchmail(scratch: &Scratch, port: u16, has_new: bool) {
     let configuration = format!(
         "set no syslog\nset invisible\nset pidfile \"{pid}\"\nset idfile \"{ids}\"\n\
