@@ -102,7 +102,7 @@ fn take_in(listener: &TcpListener) -> io::Result<u64> {
     let mut octets = 0;
     stream.write_all(b"220 here\r\n")?;
     while let Some(line) = lines.next().transpose()? {
-        stream.write_all(match line.to_ascii_uppercase().trim_ascii() {
+        let reply: &[u8] = match line.to_ascii_uppercase().trim_ascii() {
             b"DATA" => {
                 stream.write_all(b"354 go on\r\n")?;
                 while let Some(line) = lines.next().transpose()?.filter(|line| line != b".\r") {
@@ -112,7 +112,8 @@ fn take_in(listener: &TcpListener) -> io::Result<u64> {
             }
             b"QUIT" => b"221 bye\r\n",
             _ => b"250 yes\r\n",
-        })?;
+        };
+        stream.write_all(reply)?;
     }
     Ok(octets)
 }
