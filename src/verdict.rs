@@ -20,6 +20,8 @@ pub enum Login<T> {
     Locked,
     /// Another session holds the maildrop.
     InUse,
+    /// Some of its mail is still being fetched from another server.
+    Incomplete,
     /// The last login was less than LOGIN-DELAY ago (RFC 2449 section 8.1.1).
     TooSoon,
 }
