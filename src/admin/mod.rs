@@ -21,6 +21,7 @@ mod export;
 mod import;
 mod key;
 mod lookup;
+mod moving;
 mod ownership;
 mod quota;
 mod relocate;
@@ -129,6 +130,15 @@ pub enum Request {
     Export {
         mailbox: String,
     },
+    /// Let nobody into a mailbox until its import is over.
+    BeginImport {
+        mailbox: String,
+        /// Make the domain and the mailbox where they are not there.
+        makes: bool,
+    },
+    EndImport {
+        mailbox: String,
+    },
     /// Take in messages of another server, whose texts are in the file that comes with the request.
     Import(Batch),
     /// Deliver a message, whose content comes behind the request.
@@ -166,6 +176,8 @@ impl Request {
             Self::Key => key::show(store, context),
             Self::RotateKey { discard } => key::rotate(store, context, *discard),
             Self::Export { mailbox } => export::export(mailbox, store, file),
+            Self::BeginImport { mailbox, makes } => moving::begin(mailbox, *makes, store, context),
+            Self::EndImport { mailbox } => moving::end(mailbox, store),
             Self::Import(batch) => import::import(batch, store, context, file),
             Self::Deliver(_) => Err(Refusal::new(reply::Code::Usage, "there is no message to deliver")),
         }

@@ -50,6 +50,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         Reply::Key(state) => key_text(state, paint),
         Reply::Delivered { recipients } => delivered_text(recipients),
         Reply::Exported(summary) => exported_text(summary, paint),
+        Reply::ImportBegun { .. } => String::new(),
         Reply::Imported(summary) => imported_text(summary, paint),
         Reply::AddedMany { entries } => added_text(entries, paint),
         Reply::Yours { command } => format!("{command}: not done, for it takes root\n"),

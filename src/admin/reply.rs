@@ -57,6 +57,10 @@ pub enum Reply {
         recipients: Vec<Delivered>,
     },
     Imported(ImportSummary),
+    /// With the unique ids of the messages that were imported before; it is not shown.
+    ImportBegun {
+        unique_ids: Vec<String>,
+    },
     Exported(ExportSummary),
     /// Of `add /file`, in the order of the list.
     AddedMany {

@@ -114,20 +114,40 @@ pub struct Deliver {
             by. Given again, the command goes on, and takes in nothing twice. The service may run.",
     note = "--uidl says how the other server made its ids, as pop3_uidl_format of Dovecot does: of %u and %v (UID and \
             UIDVALIDITY; %08Xu in hexadecimal), %f and %b (file name, and without its extension), %g (GUID), %Mf (MD5).",
+    note = "--from fetches from a running POP3 server: pop3s://HOST begins with TLS, pop3://HOST needs STLS, pop3+clear://HOST has \
+            neither. Where login names there are not whole addresses, their form stands before the host, of the words user and \
+            domain in braces and an @ behind it. Nothing is deleted there. Nobody is let into a mailbox here before all of its \
+            mail is.",
+    note = "The list of --users has a line for each mailbox: USER@DOMAIN, a tab and the password; and another tab and the login \
+            name, where that is another one. With --master it has no passwords.",
+    example = "pop3svc import --from pop3s://old.example.com --users users.txt --make",
     example = "pop3svc import maildir /home/bob/Maildir bob@example.com --dry-run",
     example = "pop3svc import windows /srv/mailbox --make --uidl %b",
     example = "pop3svc import mbox /var/mail/bob bob@example.com"
 )]
 pub struct Import {
-    /// how the mail lies there: maildir, mbox, eml, list or windows
-    #[argh(positional, arg_name = "FORMAT")]
-    pub format: String,
-    /// the directory or file
-    #[argh(positional, arg_name = "PATH")]
-    pub path: String,
-    /// the mailbox that the mail comes into
-    #[argh(positional, arg_name = "USER@DOMAIN")]
-    pub mailbox: Option<String>,
+    /// how the mail lies there (maildir, mbox, eml, list or windows), the directory or file, and the mailbox that the mail
+    /// comes into; with --from only the mailbox
+    #[argh(positional, arg_name = "FORMAT PATH USER@DOMAIN")]
+    pub words: Vec<String>,
+    /// fetch the mail from this POP3 server
+    #[argh(option, arg_name = "URL")]
+    pub from: Option<String>,
+    /// the list of mailboxes to fetch, with their passwords
+    #[argh(option, arg_name = "FILE")]
+    pub users: Option<String>,
+    /// the master user of a Dovecot, who may open every mailbox
+    #[argh(option, arg_name = "NAME")]
+    pub master: Option<String>,
+    /// the file whose first line is the password of the mailbox or of the master user
+    #[argh(option, arg_name = "FILE")]
+    pub password_file: Option<String>,
+    /// PEM file with the authority that vouches for the server (default: the system's)
+    #[argh(option, arg_name = "FILE")]
+    pub ca: Option<String>,
+    /// mailboxes to fetch at a time (default: 4)
+    #[argh(option, arg_name = "NUMBER")]
+    pub parallel: Option<String>,
     /// how the other server made its unique ids
     #[argh(option, arg_name = "IDS")]
     pub uidl: Option<String>,

@@ -140,7 +140,9 @@ fn run(command: Command, common: &Common) -> ExitCode {
         Command::Import(typed) => {
             let answer = import::import(&typed, || mailroot(common));
             if !typed.dry_run {
-                leave_trail(&format!("pop3svc import {} {}", typed.format, typed.path), &answer);
+                let from = typed.from.as_ref().map(|from| format!("--from {from}"));
+                let words: Vec<&str> = from.iter().chain(&typed.words).map(String::as_str).collect();
+                leave_trail(&format!("pop3svc import {}", words.join(" ")), &answer);
             }
             return look_after(answer, common);
         }

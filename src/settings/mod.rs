@@ -31,6 +31,9 @@ const RFC_MESSAGE_OCTETS_MIN: u64 = 64 << 10;
 /// A row beside the settings that the program keeps for itself: the secret from which the salts of unknown names are
 /// derived, in hexadecimal digits. It stays for as long as the store, so that those salts do.
 pub const DECOY_SECRET: &str = "decoysecret";
+/// Rows beside the settings, one for each mailbox that waits for the rest of its mail from another server: this, and its id in
+/// hexadecimal digits.
+pub const INCOMPLETE: &str = "incomplete/";
 /// The setting whose value is sealed before it is stored, and not shown.
 pub const BIND_PASSWORD: &str = "adbindpassword";
 /// What is shown of it.
@@ -292,7 +295,7 @@ impl Settings {
         let mut complaints = Vec::new();
         for (name, text) in rows {
             match STORED.iter().find(|key| key.name == name) {
-                None if name == DECOY_SECRET => {}
+                None if name == DECOY_SECRET || name.starts_with(INCOMPLETE) => {}
                 None => complaints
                     .push(format!("the store holds a setting {name}, which this version does not know")),
                 Some(key) => {

@@ -8,6 +8,7 @@
 
 mod files;
 mod ids;
+mod live;
 mod maildir;
 mod mbox;
 mod places;
@@ -54,12 +55,13 @@ impl Format {
 
     fn mailboxes(
         self,
-        typed: &Import,
+        path: &str,
+        mailbox: Option<&str>,
         skipped: &mut Vec<SkippedFile>,
     ) -> Result<Vec<(Address, PathBuf)>, Refusal> {
         match self {
-            Self::Windows => places::find_of_windows(&typed.path, typed.mailbox.as_deref(), skipped),
-            _ => places::find(&typed.path, typed.mailbox.as_deref(), skipped),
+            Self::Windows => places::find_of_windows(path, mailbox, skipped),
+            _ => places::find(path, mailbox, skipped),
         }
     }
 
@@ -81,12 +83,24 @@ impl Format {
 
 /// Carries the import out.
 pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
-    let format = Format::read(&typed.format)?;
+    if let Some(from) = &typed.from {
+        return live::import(typed, from, mailroot);
+    }
+    let (format, path, mailbox) = match &typed.words[..] {
+        [format, path] => (format, path, None),
+        [format, path, mailbox] => (format, path, Some(mailbox.as_str())),
+        [_, _, _, surplus, ..] => {
+            return Err(Refusal::new(Code::Usage, format!("\"{surplus}\" is too much")));
+        }
+        [] => return Err(Refusal::new(Code::Usage, "FORMAT and PATH are missing, or --from")),
+        [_] => return Err(Refusal::new(Code::Usage, "PATH is missing")),
+    };
+    let format = Format::read(format)?;
     if let Some(uidl) = &typed.uidl {
         ids::unique_id(uidl, &ids::Facts::default())?;
     }
     let mut summary = ImportSummary { dry_run: typed.dry_run, ..ImportSummary::default() };
-    let mailboxes = format.mailboxes(typed, &mut summary.skipped)?;
+    let mailboxes = format.mailboxes(path, mailbox, &mut summary.skipped)?;
     let mailroot = mailroot()?;
     let untouched = summary.clone();
     let mut importing = Importing { typed, mailroot: &mailroot, shown: Shown::begin(&mailboxes), summary };
@@ -121,6 +135,12 @@ impl Importing<'_> {
             self.look_at(&items);
             return Ok(());
         }
+        // From here to the end nobody is let in, also where the import is cut short.
+        let mailbox = address.to_string();
+        let begin = Request::BeginImport { mailbox: mailbox.clone(), makes: self.typed.make };
+        if self.ask(&begin, Enclosed::Nothing)?.is_none() {
+            return Ok(());
+        }
         let mut repeats: HashMap<blake3::Hash, u32> = HashMap::new();
         let mut batch = Texts::begin()?;
         for item in &items {
@@ -135,9 +155,11 @@ impl Importing<'_> {
             batch.push(item, &text, *repeat).map_err(Refusal::fault)?;
             *repeat += 1;
         }
-        // An empty mailbox is to be there too.
-        if !batch.messages.is_empty() || items.is_empty() {
+        if !batch.messages.is_empty() {
             self.send(address, batch)?;
+        }
+        if self.summary.stopped.is_none() {
+            self.ask(&Request::EndImport { mailbox }, Enclosed::Nothing)?;
         }
         Ok(())
     }
@@ -183,14 +205,25 @@ impl Importing<'_> {
 
     fn send(&mut self, address: &Address, batch: Texts) -> Result<(), Refusal> {
         let Texts { file, messages, .. } = batch;
-        let batch = Batch { mailbox: address.to_string(), makes: self.typed.make, messages };
-        match super::carry_out::carry_out(&Request::Import(batch), Enclosed::File(&file), self.mailroot) {
-            Ok(Reply::Imported(done)) => self.summary.add(done),
-            Ok(_) => panic!("an import is answered by its summary"),
-            Err(refusal) if refusal.code == Code::NotFound => return Err(refusal),
-            Err(refusal) => self.summary.stopped = Some(in_one_line(refusal)),
+        let batch = Batch { mailbox: address.to_string(), makes: false, messages };
+        match self.ask(&Request::Import(batch), Enclosed::File(&file))? {
+            Some(Reply::Imported(done)) => self.summary.add(done),
+            Some(_) => panic!("an import is answered by its summary"),
+            None => {}
         }
         Ok(())
+    }
+
+    /// None where it is refused for a reason that concerns all other mailboxes too: that ends the import.
+    fn ask(&mut self, request: &Request, enclosed: Enclosed) -> Result<Option<Reply>, Refusal> {
+        match super::carry_out::carry_out(request, enclosed, self.mailroot) {
+            Ok(reply) => Ok(Some(reply)),
+            Err(refusal) if refusal.code == Code::NotFound => Err(refusal),
+            Err(refusal) => {
+                self.summary.stopped = Some(in_one_line(refusal));
+                Ok(None)
+            }
+        }
     }
 }
 
