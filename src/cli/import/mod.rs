@@ -88,12 +88,6 @@ impl Format {
 /// Carries the import out.
 pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     if let Some(from) = &typed.from {
-        if typed.verify || typed.seen.is_some() {
-            return Err(Refusal::new(
-                Code::Usage,
-                "--verify and --seen are for mail in files, not for --from",
-            ));
-        }
         return live::import(typed, from, mailroot);
     }
     let (format, path, mailbox) = match &typed.words[..] {
