@@ -317,6 +317,8 @@ mod tests {
             uidl: None,
             make: false,
             dry_run: false,
+            seen: None,
+            verify: false,
             from: None,
             users: users.map(|path| path.to_string_lossy().into_owned()),
             master: None,
