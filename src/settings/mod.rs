@@ -231,6 +231,8 @@ settings! {
         "Days after which mail is deleted, fetched or not; 0 is never";
     undelete: Whole<0, 3650> = Whole::new(7), "7", AtOnce,
         "Days for which deleted mail and mailboxes can be brought back; 0 is not at all";
+    undeletesize: Size<0, { 1 << 60 }> = Size::new(10 << 30), "10 GiB", AtOnce,
+        "Most deleted mail that is kept to be brought back, the oldest going first; 0 is any amount";
     erase: Whole<0, 1> = Whole::new(1), "1", AtOnce,
         "1: the texts of a mailbox that goes for good are overwritten with zeros; 0: they are only marked free";
     logindelay: Span<0, 86400> = Span::new(0), "0", AtOnce,

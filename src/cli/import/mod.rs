@@ -12,6 +12,10 @@ mod live;
 mod maildir;
 mod mbox;
 mod places;
+mod seen;
+mod verify;
+
+pub use mbox::{FIELDS_OF_EXPORT, SENDER_OF_EXPORT};
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -102,8 +106,18 @@ pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     let mut summary = ImportSummary { dry_run: typed.dry_run, ..ImportSummary::default() };
     let mailboxes = format.mailboxes(path, mailbox, &mut summary.skipped)?;
     let mailroot = mailroot()?;
+    let uidl = match (&typed.uidl, &typed.seen) {
+        (None, Some(seen)) => uidl_of_seen(format, Path::new(seen), &mailboxes)?,
+        (uidl, _) => uidl.clone(),
+    };
+    if typed.verify {
+        return verify::verify(typed, format, uidl.as_deref(), &mailboxes, summary.skipped, &mailroot);
+    }
+    summary.uidl.clone_from(&uidl);
     let untouched = summary.clone();
-    let mut importing = Importing { typed, mailroot: &mailroot, shown: Shown::begin(&mailboxes), summary };
+    let uidl = uidl.as_deref();
+    let mut importing =
+        Importing { typed, uidl, mailroot: &mailroot, shown: Shown::begin(&mailboxes), summary };
     let is_only_one = mailboxes.len() == 1;
     for (address, path) in mailboxes {
         match importing.take_in(&address, &path, format) {
@@ -120,8 +134,31 @@ pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     Ok(Reply::Imported(importing.summary))
 }
 
+/// How the ids were made, by what a mail program has seen of them.
+fn uidl_of_seen(
+    format: Format,
+    seen: &Path,
+    mailboxes: &[(Address, PathBuf)],
+) -> Result<Option<String>, Refusal> {
+    let [(address, path)] = mailboxes else {
+        return Err(Refusal::new(Code::Usage, "--seen is about one mailbox: name it"));
+    };
+    if format == Format::List {
+        return Ok(None);
+    }
+    let uidl = verify::likeliest_uidl(format, path, &seen::read(seen, address)?)?;
+    uidl.map(|uidl| Some(uidl.to_owned())).ok_or_else(|| {
+        Refusal::new(
+            Code::NotFound,
+            format!("no id in {} can be made of the messages of {address}", seen.display()),
+        )
+        .with_hint("Where you know how the other server made its ids, say so by --uidl")
+    })
+}
+
 struct Importing<'a> {
     typed: &'a Import,
+    uidl: Option<&'a str>,
     mailroot: &'a MailRoot,
     shown: Shown,
     summary: ImportSummary,
@@ -130,7 +167,7 @@ struct Importing<'a> {
 impl Importing<'_> {
     /// A mailbox as a whole. A refusal is about this mailbox alone; what concerns all others too ends the import.
     fn take_in(&mut self, address: &Address, path: &Path, format: Format) -> Result<(), Refusal> {
-        let items = format.items(path, self.typed.uidl.as_deref(), &mut self.summary.skipped)?;
+        let items = format.items(path, self.uidl, &mut self.summary.skipped)?;
         if self.typed.dry_run {
             self.look_at(&items);
             return Ok(());
@@ -256,6 +293,11 @@ impl Shown {
     }
 }
 
+fn memory_file() -> Result<File, Refusal> {
+    let file = memfd_create("pop3svc import", MemfdFlags::CLOEXEC);
+    Ok(file.map_err(|error| Refusal::fault(io::Error::from(error)))?.into())
+}
+
 /// A batch on its way: the texts lie in a file in memory.
 struct Texts {
     file: File,
@@ -265,9 +307,7 @@ struct Texts {
 
 impl Texts {
     fn begin() -> Result<Self, Refusal> {
-        let file = memfd_create("pop3svc import", MemfdFlags::CLOEXEC)
-            .map_err(|error| Refusal::fault(io::Error::from(error)))?;
-        Ok(Self { file: file.into(), octets: 0, messages: Vec::new() })
+        Ok(Self { file: memory_file()?, octets: 0, messages: Vec::new() })
     }
 
     fn is_full_with(&self, octets: usize) -> bool {

@@ -34,7 +34,7 @@ const DELETED_AT_A_TIME: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// Messages that are listed by one thread, and the parts in which a list is read at once.
 const LISTED_IN_A_PART: u64 = if cfg!(test) { 16 } else { 4096 };
-const PARTS_MAX: u64 = 16;
+const PARTS_MAX: u64 = 8;
 
 /// An open maildrop.
 pub struct Maildrop {

@@ -17,6 +17,7 @@ mod undelete;
 pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
 pub use directory::{LockChange, Removed};
+pub use export::Listed;
 pub use import::{Import, Imported};
 pub use maildrop::{Maildrop, Revocation, StoredMessage};
 pub use moving::{Adoption, Mover, mover_of};

@@ -19,6 +19,7 @@ mod logins;
 mod machine;
 mod moving;
 mod moving_live;
+mod pollers;
 mod pop3;
 mod postfix;
 mod readme;

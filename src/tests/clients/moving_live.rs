@@ -8,10 +8,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::dovecot::{Dovecot, MASTER, MASTER_PASSWORD, PASSWORD, have_dovecot_and};
-use super::moving::{FORMATS, MAILBOX, lists, poll};
+use super::dovecot::{Dovecot, MAILBOX, MASTER, MASTER_PASSWORD, PASSWORD, have_dovecot_and, lists};
+use super::pollers::fetchmail_has;
 use super::scratch::{READY, Scratch, Service};
 
+/// Its `pop3_uidl_format`, and how many messages lie in the mailbox: one time many.
+const FORMATS: [(&str, usize); 3] = [("%08Xu%08Xv", 1000), ("%v.%u", 40), ("%f", 40)];
 /// What a client is told before the mail of its mailbox is all here.
 pub const LATER: &str = "-ERR [SYS/TEMP] the mail of this mailbox is still being moved here";
 /// Longest wait for what another program does.
@@ -29,7 +31,7 @@ fn nothing_of_a_running_dovecot_is_fetched_twice_after_the_import() {
         dovecot.own_mail();
         let before = lists(dovecot.port, MAILBOX);
         assert_eq!(before.len(), 2 * messages, "{uidl_format}");
-        let fetched = poll(&scratch, dovecot.port, 0);
+        let fetched = fetchmail_has(&scratch, dovecot.port, true);
 
         let service = scratch.serve();
         service.add_mailbox(MAILBOX);
@@ -45,11 +47,16 @@ fn nothing_of_a_running_dovecot_is_fetched_twice_after_the_import() {
         assert!(done.contains(&kept), "{done}");
         let again = scratch.run("pop3svc", &import, b"");
         assert!(again.contains(&format!("{messages} there already")), "{again}");
+        let verified = scratch.run("pop3svc", &[&import[..], &["--verify"]].concat(), b"");
+        let expected = format!(
+            "{messages} there, {messages} here: {messages} known, 0 fetched again, 0 new, 0 missing\n"
+        );
+        assert!(verified.contains(&expected), "{verified}");
 
         let port = service.port("POP3").parse().expect("a port");
         assert_eq!(lists(port, MAILBOX), before, "{uidl_format}");
         // 1: there is nothing new.
-        assert_eq!(poll(&scratch, port, 1), fetched, "{uidl_format}");
+        assert_eq!(fetchmail_has(&scratch, port, false), fetched, "{uidl_format}");
         assert_eq!(lists(dovecot.port, MAILBOX), before, "nothing was deleted there");
         service.end();
     }
