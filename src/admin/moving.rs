@@ -1,11 +1,25 @@
 //! The begin and the end of an import: in between nobody is let into the mailbox, also where the import was cut short.
 
+use bincode::{Decode, Encode};
+use serde::Serialize;
+
 use super::Context;
 use super::directory::refusal_of_mailbox;
 use super::import::nobodys;
 use super::reply::{ImportSummary, Refusal, Reply};
 use crate::address::Address;
 use crate::store::{Mover, Read as _, Store};
+
+/// How many mailboxes have moved here from an old server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct AdoptionLine {
+    /// Those that have a password and all of their mail.
+    pub moved: u64,
+    /// Those whose mail is not all here: an import or a first login brings it, or was cut short.
+    pub incomplete: u64,
+    /// Those without a password: their users have not logged in here yet.
+    pub not_moved: u64,
+}
 
 /// Closes the mailbox until its import is over, and tells the unique ids of the messages that were imported before. With `makes`
 /// the domain and the mailbox are made where they are not there.

@@ -10,6 +10,7 @@ use std::path::Path;
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
+pub use super::moving::AdoptionLine;
 use crate::address::Malformed;
 use crate::mailroot::Unusable;
 use crate::store::{OpenError, OpenErrorKind};
@@ -57,7 +58,6 @@ pub enum Reply {
         recipients: Vec<Delivered>,
     },
     Imported(ImportSummary),
-    /// With the unique ids of the messages that were imported before; it is not shown.
     ImportBegun {
         unique_ids: Vec<String>,
     },
@@ -321,7 +321,7 @@ pub struct MailboxLine {
     pub last_login_unix_seconds: Option<u64>,
     /// None where the mailbox counts against none.
     pub quota: Option<QuotaLine>,
-    /// Without one, nobody can log in, unless a directory holds the accounts or the user is adopted.
+    /// Whether there is one here.
     pub has_password: bool,
     /// Whether no mail is still to come from another server.
     pub is_whole: bool,
@@ -394,17 +394,6 @@ pub struct Server {
     pub directory: Option<DirectoryLine>,
     /// Who has moved here; none where the setting adopt names no old server, and no import was cut short.
     pub adoption: Option<AdoptionLine>,
-}
-
-/// How many mailboxes have moved here from an old server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
-pub struct AdoptionLine {
-    /// Those that have a password and all of their mail.
-    pub moved: u64,
-    /// Those whose mail is not all here: an import or a first login brings it, or was cut short.
-    pub incomplete: u64,
-    /// Those without a password: their users have not logged in here yet.
-    pub not_moved: u64,
 }
 
 /// The directory of accounts, as the running service knows it.

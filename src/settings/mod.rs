@@ -344,7 +344,7 @@ impl Settings {
                 let file = typed.get(1).map_or(DEFAULT, String::as_str);
                 settings.read_typed(find("tlskey").expect("it is a key"), file)?;
             }
-            Place::Store if key.name == "adopt" && !typed[0].contains([' ', '=']) => {
+            Place::Store if key.name == "adopt" && !typed.iter().any(|word| word.contains([' ', '='])) => {
                 settings.adopt = self.adopting(key, typed)?;
             }
             Place::Store => settings.read_typed(key, &typed.join(" "))?,
