@@ -8,7 +8,6 @@ use crate::message::{Uid, is_unique_id};
 use crate::store::index::rows::MessageRow;
 use crate::store::index::types::{MailboxId, UnixTime};
 use crate::store::index::{Fault, Read, Tx};
-use redb::ReadableTable;
 
 /// A message of another server.
 #[derive(Clone, Debug)]

@@ -11,7 +11,6 @@ use crate::store::upkeep::deleted::{Deleted, repair_deleted};
 use crate::store::upkeep::progress::Stage;
 use crate::store::upkeep::reading::{self, Listed, Reading};
 use crate::wire::{self, Receiver};
-use redb::ReadableTable;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Messages looked at in one go: bounds the memory for their rows.
@@ -178,7 +177,7 @@ impl Repair<'_, '_> {
     pub fn references(&mut self, texts: &Texts) -> Result<u64, Fault> {
         let mut kept: BTreeMap<TextId, TextRow> = referred_to(texts).collect();
         let text_octets = kept.values().map(|row| row.wire_octets).sum();
-        for (id, row) in rows_of(&*self.tables.texts, |id| id)? {
+        for (id, row) in rows_of(self.tables.texts.open()?, |id| id)? {
             match kept.remove(&id) {
                 Some(right) if right.to_row() == row => {}
                 Some(right) => {
