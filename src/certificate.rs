@@ -306,8 +306,8 @@ mod tests {
 
     #[test]
     fn only_a_certificate_with_its_own_key_is_taken() {
-        let dir = std::env::temp_dir().join(format!("pop3svc-certificate-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
         let (one, other) =
             (make("a.example", OffsetDateTime::now_utc()), make("b.example", OffsetDateTime::now_utc()));
         let (one, other) = (one.unwrap(), other.unwrap());
@@ -322,12 +322,11 @@ mod tests {
         assert!(from_files(&certificate, &certificate).unwrap_err().contains("no private key"));
         assert!(from_files(&key, &key).unwrap_err().contains("no certificate"));
         assert!(from_files(&dir.join("absent"), &key).unwrap_err().contains("not there"));
-        fs::remove_dir_all(&dir).unwrap();
     }
 
-    /// A mail store, its key, and the settings of a host of this name.
-    fn with_store(name: &str) -> (Bench, Keyring, Settings) {
-        let bench = Bench::new(name);
+    /// A mail store, its key, and the settings of a host named mail.example.com.
+    fn with_store() -> (Bench, Keyring, Settings) {
+        let bench = Bench::new();
         let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         let key = crate::settings::find("hostname").ok().unwrap();
         let settings = Settings::default().with(key, &["mail.example.com".to_owned()]).ok().unwrap();
@@ -340,7 +339,7 @@ mod tests {
 
     #[test]
     fn the_private_key_is_in_the_data_file_sealed_alone() {
-        let (bench, keyring, settings) = with_store("certificate-sealed");
+        let (bench, keyring, settings) = with_store();
         let shown = in_effect(&bench.store, &keyring, &settings).unwrap();
         let row = stored(&bench);
         assert!(row.certificate == *shown.cert[0] && matches!(row.key, PrivateKey::Sealed(_)));
@@ -358,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_private_key_that_an_earlier_version_stored_in_clear_is_sealed() {
-        let (bench, keyring, settings) = with_store("certificate-clear");
+        let (bench, keyring, settings) = with_store();
         let (certificate, private) = make("mail.example.com", OffsetDateTime::now_utc()).unwrap();
         let row = CertificateRow {
             certificate: certificate.clone(),
@@ -373,7 +372,7 @@ mod tests {
 
     #[test]
     fn without_the_key_file_another_certificate_is_shown_until_it_is_back() {
-        let (bench, keyring, settings) = with_store("certificate-lost");
+        let (bench, keyring, settings) = with_store();
         let first = in_effect(&bench.store, &keyring, &settings).unwrap();
         let (file, aside) = (bench.mailroot.key_file(), bench.home.join("aside"));
         fs::rename(&file, &aside).unwrap();
@@ -395,7 +394,7 @@ mod tests {
 
     #[test]
     fn files_that_cannot_be_used_leave_the_service_with_a_certificate_of_its_own() {
-        let (bench, keyring, settings) = with_store("certificate-start");
+        let (bench, keyring, settings) = with_store();
         let file = bench.home.join("cert.pem");
         let key = crate::settings::find("tlscert").ok().unwrap();
         let named = settings.with(key, &[file.display().to_string()]).ok().unwrap();
@@ -415,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_certificate_that_has_ended_is_shown_all_the_same() {
-        let (bench, keyring, settings) = with_store("certificate-ended");
+        let (bench, keyring, settings) = with_store();
         let file = bench.home.join("cert.pem");
         let (certificate, private) = make("a.example", OffsetDateTime::now_utc() - 2 * OWN_VALIDITY).unwrap();
         fs::write(&file, pem("CERTIFICATE", &certificate) + &pem("PRIVATE KEY", &private)).unwrap();

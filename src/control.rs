@@ -37,7 +37,7 @@ use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request, Working};
 
 /// Grows whenever the types in the frames change.
-pub const PROTOCOL: u32 = 9;
+pub const PROTOCOL: u32 = 10;
 /// The length that stands in front of a frame.
 pub const LENGTH_OCTETS: usize = 4;
 /// What the service sends before it carries a request out.
@@ -481,8 +481,8 @@ mod tests {
 
     #[test]
     fn a_service_that_ends_before_it_answers_is_not_taken_for_one_that_never_ran() {
-        let socket = std::env::temp_dir().join(format!("winpop-control-{}.sock", std::process::id()));
-        let _ = std::fs::remove_file(&socket);
+        let scratch = tempfile::tempdir().unwrap();
+        let socket = scratch.path().join("socket");
         let mut told = Vec::new();
         assert!(matches!(
             call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE, &mut |working| told.push(working)),
@@ -526,13 +526,12 @@ mod tests {
             call(&socket, &requests()[0], Enclosed::Nothing, PATIENCE, &mut |working| told.push(working)),
             Err(CallError::NotTaken(_))
         ));
-        std::fs::remove_file(&socket).unwrap();
     }
 
     #[test]
     fn a_service_that_hangs_is_given_up_and_carries_nothing_out_later() {
-        let socket = std::env::temp_dir().join(format!("winpop-hangs-{}.sock", std::process::id()));
-        let _ = std::fs::remove_file(&socket);
+        let scratch = tempfile::tempdir().unwrap();
+        let socket = scratch.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
         let patience = Duration::from_millis(50);
         let content = vec![b'x'; 4 << 20];
@@ -543,13 +542,12 @@ mod tests {
         let mut request = vec![0; encode_request(&requests()[0]).unwrap().len()];
         stream.read_exact(&mut request).unwrap();
         assert_eq!(stream.write_all(&[TAKEN]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        std::fs::remove_file(&socket).unwrap();
     }
 
     #[test]
     fn nobody_waits_for_room_to_connect() {
-        let socket = std::env::temp_dir().join(format!("winpop-full-{}.sock", std::process::id()));
-        let _ = std::fs::remove_file(&socket);
+        let scratch = tempfile::tempdir().unwrap();
+        let socket = scratch.path().join("socket");
         let flags = SocketFlags::CLOEXEC;
         let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
         rustix::net::bind(&listener, &SocketAddrUnix::new(&socket).unwrap()).unwrap();
@@ -562,6 +560,5 @@ mod tests {
             }
         };
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
-        std::fs::remove_file(&socket).unwrap();
     }
 }

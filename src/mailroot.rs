@@ -267,17 +267,11 @@ mod tests {
         Environment { user: 1000, home: Some(home.into()), ..Environment::default() }
     }
 
-    fn scratch(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("winpop-mailroot-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
     #[test]
     fn the_command_line_goes_before_the_variable_and_that_before_the_pointer() {
-        let home = scratch("order");
-        let mut environment = user(&home);
+        let scratch = tempfile::tempdir().unwrap();
+        let home = scratch.path();
+        let mut environment = user(home);
         let found = MailRoot::find(None, &environment).unwrap();
         assert_eq!((found.dir, found.named_by), (home.join(".local/share/winpop"), NamedBy::Default));
 
@@ -298,7 +292,6 @@ mod tests {
 
         environment.winpop_mailroot = Some("".into());
         assert_eq!(MailRoot::find(None, &environment).unwrap().named_by, NamedBy::Pointer);
-        fs::remove_dir_all(home).unwrap();
     }
 
     #[test]
@@ -314,8 +307,9 @@ mod tests {
     /// Root, who administers, and the user of the service must not mean two stores.
     #[test]
     fn root_and_the_owner_of_the_machines_store_mean_the_same_one() {
-        let home = scratch("machine");
-        let owner = fs::metadata(&home).unwrap().uid();
+        let scratch = tempfile::tempdir().unwrap();
+        let home = scratch.path();
+        let owner = fs::metadata(home).unwrap().uid();
         let (pointer, default_dir, other) =
             (home.join("etc/mailroot"), home.join("default"), home.join("other"));
         [&default_dir, &other].iter().for_each(|dir| fs::create_dir(dir).unwrap());
@@ -324,7 +318,7 @@ mod tests {
             let environment = Environment {
                 user,
                 machine: machine.clone(),
-                home: Some(home.clone().into()),
+                home: Some(home.into()),
                 ..Environment::default()
             };
             MailRoot::find(None, &environment).unwrap()
@@ -341,7 +335,6 @@ mod tests {
         assert_eq!(private.of_machine, Some(other.clone()));
         fs::remove_dir(&other).unwrap();
         assert_eq!(found(owner + 1000).of_machine, None);
-        fs::remove_dir_all(home).unwrap();
     }
 
     #[test]
@@ -356,13 +349,13 @@ mod tests {
 
     #[test]
     fn a_pointer_file_that_names_no_directory_is_told_and_not_passed_over() {
-        let home = scratch("bad-pointer");
+        let scratch = tempfile::tempdir().unwrap();
+        let home = scratch.path();
         fs::create_dir_all(home.join(".config/winpop")).unwrap();
         for text in ["", "srv/mail\n", "/srv\n/mail\n"] {
             fs::write(home.join(".config/winpop/mailroot"), text).unwrap();
-            assert!(MailRoot::find(None, &user(&home)).is_err(), "{text:?}");
+            assert!(MailRoot::find(None, &user(home)).is_err(), "{text:?}");
         }
-        fs::remove_dir_all(home).unwrap();
     }
 
     #[test]
@@ -383,33 +376,33 @@ mod tests {
 
     #[test]
     fn a_directory_that_others_may_write_to_is_refused() {
-        let home = scratch("writable");
+        let scratch = tempfile::tempdir().unwrap();
+        let home = scratch.path();
         for (mode, who) in [(0o777, "every user"), (0o1777, "every user"), (0o770, "the users of its group")]
         {
-            fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
-            let unusable = check(&home).unwrap_err();
+            fs::set_permissions(home, fs::Permissions::from_mode(mode)).unwrap();
+            let unusable = check(home).unwrap_err();
             assert!(
                 unusable.why.starts_with(&format!("{who} may write to {}", home.display())),
                 "{unusable:?}"
             );
         }
         for mode in [0o700, 0o755, 0o750] {
-            fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(check(&home), Ok(()));
+            fs::set_permissions(home, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check(home), Ok(()));
         }
         assert_eq!(check(&home.join("absent")), Ok(()));
-        fs::remove_dir_all(home).unwrap();
     }
 
     #[test]
     fn the_directory_is_made_for_its_owner_only() {
-        let home = scratch("mode");
+        let scratch = tempfile::tempdir().unwrap();
+        let home = scratch.path();
         create(&home.join("a/b")).unwrap();
         let mode = |dir: &str| fs::metadata(home.join(dir)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode("a/b"), 0o700);
         create(&home.join("a/b")).unwrap();
         fs::write(home.join("file"), "").unwrap();
         assert!(create(&home.join("file")).is_err());
-        fs::remove_dir_all(home).unwrap();
     }
 }

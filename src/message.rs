@@ -22,6 +22,11 @@ pub fn is_unique_id(id: &str) -> bool {
     (1..=UNIQUE_ID_OCTETS_MAX).contains(&id.len()) && id.bytes().all(|octet| octet.is_ascii_graphic())
 }
 
+/// Whether a unique id is longer than the 70 octets that RFC 1939 allows.
+pub fn is_long_for_clients(id: &str) -> bool {
+    id.len() > 70
+}
+
 /// A message as LIST and UIDL show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

@@ -154,13 +154,6 @@ mod tests {
 
     use super::*;
 
-    fn scratch(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("pop3svc-replace-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
     fn replace(target: &Path, text: &str) {
         let replacement = Replacement::begin(target, 0o600).unwrap();
         replacement.file().write_all(text.as_bytes()).unwrap();
@@ -178,15 +171,14 @@ mod tests {
 
     #[test]
     fn a_replaced_file_keeps_its_mode_and_a_new_one_gets_what_is_asked_for() {
-        let dir = scratch("mode");
-        let target = dir.join("file");
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("file");
         replace(&target, "one");
         assert_eq!(mode(&target), 0o600);
         fs::set_permissions(&target, fs::Permissions::from_mode(0o640)).unwrap();
         replace(&target, "two");
         assert_eq!((fs::read_to_string(&target).unwrap().as_str(), mode(&target)), ("two", 0o640));
-        assert_eq!(names(&dir), ["file"]);
-        fs::remove_dir_all(dir).unwrap();
+        assert_eq!(names(dir.path()), ["file"]);
     }
 
     #[test]
@@ -195,8 +187,8 @@ mod tests {
             eprintln!("passed over: it takes root to give a file to another user");
             return;
         }
-        let dir = scratch("owner");
-        let target = dir.join("file");
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("file");
         replace(&target, "one");
         std::os::unix::fs::chown(&target, Some(12345), Some(54321)).unwrap();
         replace(&target, "two");
@@ -206,50 +198,49 @@ mod tests {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777)).unwrap();
         replace(&target, "three");
         assert_eq!((fs::metadata(&target).unwrap().uid(), mode(&target)), (0, 0o600));
-        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
     fn what_a_killed_process_left_is_removed_and_what_is_under_way_is_not() {
-        let dir = scratch("left");
-        let target = dir.join("file");
-        fs::write(dir.join(".file.1.0.unfinished"), "left").unwrap();
-        fs::write(dir.join(".other.1.0.unfinished"), "of another file").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("file");
+        fs::write(dir.path().join(".file.1.0.unfinished"), "left").unwrap();
+        fs::write(dir.path().join(".other.1.0.unfinished"), "of another file").unwrap();
         let under_way = Replacement::begin(&target, 0o600).unwrap();
         let draft = under_way.draft.clone();
-        assert!(!dir.join(".file.1.0.unfinished").exists() && dir.join(".other.1.0.unfinished").exists());
+        assert!(
+            !dir.path().join(".file.1.0.unfinished").exists()
+                && dir.path().join(".other.1.0.unfinished").exists()
+        );
         replace(&target, "by another");
         assert!(draft.exists());
         under_way.finish().unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "");
         assert!(!draft.exists());
-        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
     fn a_draft_that_is_given_up_changes_nothing() {
-        let dir = scratch("dropped");
-        let target = dir.join("file");
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("file");
         replace(&target, "one");
         drop(Replacement::begin(&target, 0o600).unwrap());
-        assert_eq!((fs::read_to_string(&target).unwrap().as_str(), names(&dir).len()), ("one", 1));
+        assert_eq!((fs::read_to_string(&target).unwrap().as_str(), names(dir.path()).len()), ("one", 1));
         assert_eq!(
-            Replacement::begin(&dir.join("no/file"), 0o600).unwrap_err().kind(),
+            Replacement::begin(&dir.path().join("no/file"), 0o600).unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
         assert!(Replacement::begin(Path::new("/"), 0o600).is_err());
-        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
     fn a_link_goes_on_leading_to_the_file() {
-        let dir = scratch("link");
-        fs::create_dir(dir.join("below")).unwrap();
-        let (link, target) = (dir.join("link"), dir.join("below/file"));
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("below")).unwrap();
+        let (link, target) = (dir.path().join("link"), dir.path().join("below/file"));
         replace(&target, "one");
         std::os::unix::fs::symlink(&target, &link).unwrap();
         replace(&link, "two");
         assert!(link.is_symlink() && fs::read_to_string(&target).unwrap() == "two");
-        fs::remove_dir_all(dir).unwrap();
     }
 }

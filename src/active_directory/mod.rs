@@ -30,7 +30,7 @@ use account::{ATTRIBUTES, Account, account_names, attributes_of_new, container, 
 use verdict::Barred;
 
 use crate::address::Address;
-use crate::auth::directory::{Change, Creation, Directory, Removal, State, Unavailable, Verdict};
+use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
 use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
 
 /// How long a call may take.
@@ -96,6 +96,10 @@ impl ActiveDirectory {
 }
 
 impl Directory for ActiveDirectory {
+    fn place(&self) -> Place {
+        Place::Network
+    }
+
     fn state(&self) -> State {
         let crate::ldap::State { last_contact, last_error } = self.pool.state();
         State { last_contact, last_error }
@@ -117,7 +121,7 @@ impl Directory for ActiveDirectory {
                     let takes = *self.bind_takes.lock().expect("no holder of this lock panics");
                     Timer::after(takes).await;
                     return Ok(match named {
-                        Named::Several => Verdict::Barred(Barred::Ambiguous.to_string()),
+                        Named::Several => Barred::Ambiguous.verdict(),
                         _ => Verdict::Wrong,
                     });
                 }

@@ -11,6 +11,7 @@ use super::directory::refusal_of_mailbox;
 use super::reply::{Code, ImportSummary, Refusal, Reply};
 use crate::address::Address;
 use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
+use crate::message::is_long_for_clients;
 use crate::random;
 use crate::store::{Body, Import, Imported, Incoming, Spool, Store, UnixTime};
 use crate::wire::Receiver;
@@ -22,6 +23,10 @@ pub const BATCH_OCTETS_MAX: u64 = 8 << 20;
 pub const MESSAGE_OCTETS_MAX: u64 = 1 << 30;
 /// What is read of a text at a time, and kept of it in memory before it goes to a file.
 const PIECE_OCTETS: usize = 128 << 10;
+
+/// Said of an import for which the disk is too small.
+const NO_ROOM: &str = "there is no room on the disk for more mail. What was taken in stays; run the same command again when \
+                       there is room";
 
 /// Messages of one mailbox, in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -54,8 +59,15 @@ pub fn import(batch: &Batch, store: &Store, context: &Context, file: Option<File
         if announced.octets > MESSAGE_OCTETS_MAX {
             return Err(Refusal::new(Code::Malformed, "a message is longer than 1 GiB"));
         }
+        let text = text(&file, at, announced.octets, context)?;
+        // Long texts are copied beside the writer, so that mail that comes in meanwhile does not wait for them.
+        let is_new = announced.unique_id.as_deref().is_none_or(|id| !has_id(store, &address, id));
+        let room = if is_new { smol::block_on(store.room_for(&text)) } else { None };
         messages.push(Import {
-            text: text(&file, at, announced.octets, context)?,
+            text: match room {
+                Some(room) => room.place(text),
+                None => text,
+            },
             received: UnixTime(announced.received_unix_seconds),
             unique_id: announced.unique_id.clone(),
             repeat: announced.repeat,
@@ -79,23 +91,33 @@ pub fn import(batch: &Batch, store: &Store, context: &Context, file: Option<File
             .with_hint(format!("Add {address} first, or have what is missing made: --make"))
     })?;
     let mut summary = ImportSummary::default();
-    for (outcome, octets) in outcomes.iter().zip(octets) {
+    for ((outcome, octets), announced) in outcomes.iter().zip(octets).zip(&batch.messages) {
         match outcome {
-            Imported::Stored => summary.ids_kept += 1,
+            Imported::Stored => {
+                summary.ids_kept += 1;
+                summary.ids_long +=
+                    u64::from(announced.unique_id.as_deref().is_some_and(is_long_for_clients));
+            }
             Imported::Renamed => summary.ids_new += 1,
             Imported::AlreadyThere => {
                 summary.there_already += 1;
                 continue;
             }
             Imported::DiskFull => {
-                return Err(Refusal::new(Code::Busy, "there is no room on the disk for more mail")
-                    .with_hint("What is there stays; run the same command again when there is room"));
+                summary.stopped = Some(NO_ROOM.to_owned());
+                break;
             }
         }
         summary.messages += 1;
         summary.octets += octets;
     }
     Ok(Reply::Imported(summary))
+}
+
+/// Whether the mailbox has a message with this id of another server.
+fn has_id(store: &Store, address: &Address, id: &str) -> bool {
+    // A fault shows again when the message is stored.
+    store.has_foreign_id(address, id).unwrap_or(false)
 }
 
 /// A password that nobody has.

@@ -77,17 +77,16 @@ mod tests {
             eprintln!("skipped: it takes root to give a file to another user");
             return;
         }
-        let dir = std::env::temp_dir().join(format!("pop3svc-ownership-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
         for name in ["winpop.db", "winpop.key", ".winpop.db.1.0.unfinished", "letters"] {
             fs::write(dir.join(name), "").unwrap();
         }
-        give(&dir, &User::of_id(12_345, 54_321)).unwrap();
+        give(dir, &User::of_id(12_345, 54_321)).unwrap();
         let owner = |path: &Path| (fs::metadata(path).unwrap().uid(), fs::metadata(path).unwrap().gid());
         for name in ["", "winpop.db", "winpop.key", ".winpop.db.1.0.unfinished"] {
             assert_eq!(owner(&dir.join(name)), (12_345, 54_321), "{name}");
         }
         assert_eq!(owner(&dir.join("letters")), (0, 0));
-        fs::remove_dir_all(&dir).unwrap();
     }
 }

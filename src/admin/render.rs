@@ -52,6 +52,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         Reply::Exported(summary) => exported_text(summary, paint),
         Reply::Imported(summary) => imported_text(summary, paint),
         Reply::AddedMany { entries } => added_text(entries, paint),
+        Reply::Yours { command } => format!("{command}: not done, for it takes root\n"),
     }
 }
 
@@ -201,6 +202,25 @@ fn imported_text(summary: &ImportSummary, paint: Paint) -> String {
         summary.there_already,
         summary.skipped.len()
     );
+    if summary.ids_new > 0 {
+        let _ = writeln!(
+            text,
+            "{} mail programs that leave their mail on the server fetch {} again",
+            paint.word("Note:"),
+            count(summary.ids_new, "message", "messages")
+        );
+    }
+    if summary.ids_long > 0 {
+        let _ = writeln!(
+            text,
+            "{} {} longer than the 70 octets that RFC 1939 allows; mail programs know them so, and get them so",
+            paint.word("Note:"),
+            count(summary.ids_long, "id is", "ids are")
+        );
+    }
+    if let Some(why) = &summary.stopped {
+        let _ = writeln!(text, "{} {why}", paint.word("Ended early:"));
+    }
     text
 }
 

@@ -5,6 +5,7 @@
 //! has its unit in its name.
 
 use std::fmt;
+use std::path::Path;
 
 use bincode::{Decode, Encode};
 use serde::Serialize;
@@ -61,6 +62,11 @@ pub enum Reply {
     AddedMany {
         entries: Vec<Added>,
     },
+    /// It can be done, but with an account of this machine, which takes root: the process of the administrator does that, and
+    /// sends what is left of the command. So it is not shown.
+    Yours {
+        command: String,
+    },
 }
 
 /// What an import took in, or would.
@@ -75,10 +81,14 @@ pub struct ImportSummary {
     pub ids_kept: u64,
     /// The others: a mail program that leaves its mail on the server fetches them again.
     pub ids_new: u64,
+    /// Of those that were kept, ids that are longer than the 70 octets of RFC 1939, which some programs may not take.
+    pub ids_long: u64,
     /// Messages that were there from an import before.
     pub there_already: u64,
-    /// What was passed over.
+    /// What was passed over: messages, and mailboxes that are not counted above.
     pub skipped: Vec<SkippedFile>,
+    /// Why the import ended before its end: a sentence without its full stop.
+    pub stopped: Option<String>,
 }
 
 /// What an export wrote.
@@ -97,14 +107,22 @@ pub struct SkippedFile {
     pub why: String,
 }
 
+impl SkippedFile {
+    pub fn new(file: &Path, why: String) -> Self {
+        Self { file: file.display().to_string(), why }
+    }
+}
+
 impl ImportSummary {
     /// Counts what a batch did.
-    pub fn add(&mut self, batch: &Self) {
+    pub fn add(&mut self, batch: Self) {
         self.messages += batch.messages;
         self.octets += batch.octets;
         self.ids_kept += batch.ids_kept;
         self.ids_new += batch.ids_new;
+        self.ids_long += batch.ids_long;
         self.there_already += batch.there_already;
+        self.stopped = batch.stopped;
     }
 }
 
@@ -420,6 +438,8 @@ pub enum Code {
     /// A value that the setting does not take.
     Value,
     Exists,
+    /// The account is there already, or another mailbox has it.
+    AccountTaken,
     NotFound,
     /// Not while the domain is locked.
     Locked,
@@ -446,7 +466,7 @@ impl Reply {
     pub fn is_success(&self) -> bool {
         match self {
             Self::Checked(found) => found.findings_total == 0 && found.lost.is_empty(),
-            Self::Imported(summary) => summary.skipped.is_empty(),
+            Self::Imported(summary) => summary.skipped.is_empty() && summary.stopped.is_none(),
             Self::Exported(summary) => summary.damaged == 0,
             Self::AddedMany { entries } => {
                 entries.iter().all(|entry| matches!(entry.outcome, AddOutcome::Added | AddOutcome::Exists))

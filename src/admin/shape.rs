@@ -79,8 +79,10 @@ pub const REPLIES: [Shape; 17] = [
             ("octets", "number"),
             ("ids_kept", "number"),
             ("ids_new", "number"),
+            ("ids_long", "number"),
             ("there_already", "number"),
             ("skipped", "[SKIPPED]"),
+            ("stopped", "text?"),
         ],
     ),
 ];

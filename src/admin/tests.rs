@@ -80,7 +80,7 @@ impl Service for Listening<'_> {
 
 #[test]
 fn a_setting_is_in_effect_before_it_is_stored() {
-    let bench = Bench::new("apply");
+    let bench = Bench::new();
     let service = Listening::default();
     bench.set("port", "1110", Some(&service)).unwrap();
     assert_eq!(*service.applied.borrow(), [(110, 1110)]);
@@ -89,7 +89,7 @@ fn a_setting_is_in_effect_before_it_is_stored() {
 
 #[test]
 fn what_the_service_cannot_do_is_not_stored() {
-    let bench = Bench::new("taken");
+    let bench = Bench::new();
     let service = Listening { taken: 1110, ..Listening::default() };
     let refusal = bench.set("port", "1110", Some(&service)).unwrap_err();
     assert_eq!(refusal.to_string(), "port 1110 is taken by another program");
@@ -98,7 +98,7 @@ fn what_the_service_cannot_do_is_not_stored() {
 
 #[test]
 fn of_two_administrators_at_once_one_is_refused_and_the_service_is_as_before() {
-    let bench = Bench::new("two");
+    let bench = Bench::new();
     let service = Listening { meanwhile: Some(&bench.store), ..Listening::default() };
     assert_eq!(bench.set("port", "1110", Some(&service)).unwrap_err().code, Code::Busy);
     assert_eq!(*service.applied.borrow(), [(110, 1110), (1110, 110)]);
@@ -107,7 +107,7 @@ fn of_two_administrators_at_once_one_is_refused_and_the_service_is_as_before() {
 
 #[test]
 fn a_new_mail_root_gets_a_store_with_the_settings_of_today() {
-    let bench = Bench::new("found");
+    let bench = Bench::new();
     bench.set("port", "1110", None).unwrap();
     let new = bench.home.join("elsewhere/mail");
     let changed = bench.set("mailroot", new.to_str().unwrap(), None).unwrap();
@@ -122,8 +122,8 @@ fn a_new_mail_root_gets_a_store_with_the_settings_of_today() {
 
 #[test]
 fn a_store_that_is_in_the_new_mail_root_keeps_its_settings() {
-    let bench = Bench::new("present");
-    let other = Bench::new("present-other");
+    let bench = Bench::new();
+    let other = Bench::new();
     other.set("port", "2110", None).unwrap();
     bench.set("mailroot", other.mailroot.dir.to_str().unwrap(), None).unwrap();
     assert_eq!(other.get("port"), "2110");
@@ -131,7 +131,7 @@ fn a_store_that_is_in_the_new_mail_root_keeps_its_settings() {
 
 #[test]
 fn mail_moves_only_when_told_to_and_only_while_stopped() {
-    let bench = Bench::new("move");
+    let bench = Bench::new();
     let new = bench.home.join("moved");
     let move_there = set("mailroot", new.to_str().unwrap(), true);
     assert_eq!(bench.set_while_served(&move_there).unwrap_err().code, Code::Busy);
@@ -141,7 +141,7 @@ fn mail_moves_only_when_told_to_and_only_while_stopped() {
     assert!(!bench.mailroot.data_file().exists() && data_file(&new).exists());
     assert_eq!(bench.get("mailroot"), new.to_str().unwrap());
 
-    let full = Bench::new("move-full");
+    let full = Bench::new();
     let onto = set("mailroot", new.to_str().unwrap(), true);
     assert_eq!(full.run(&onto, None).unwrap_err().code, Code::Exists);
     assert!(full.mailroot.data_file().exists());
@@ -149,7 +149,7 @@ fn mail_moves_only_when_told_to_and_only_while_stopped() {
 
 #[test]
 fn a_mail_root_that_cannot_be_one_changes_nothing() {
-    let bench = Bench::new("bad-root");
+    let bench = Bench::new();
     for bad in ["relative", "//server/share", "\\\\server\\share", "/proc/nowhere", "/dev/null"] {
         assert!(bench.set("mailroot", bad, None).is_err(), "{bad}");
     }
@@ -158,7 +158,7 @@ fn a_mail_root_that_cannot_be_one_changes_nothing() {
 
 #[test]
 fn a_running_service_says_which_store_is_looked_into_from_now_on() {
-    let bench = Bench::new("note");
+    let bench = Bench::new();
     bench.set("port", "1110", None).unwrap();
     bench.set("quotalimit", "1GiB", None).unwrap();
     let new = bench.home.join("new");
@@ -182,7 +182,7 @@ fn a_running_service_says_which_store_is_looked_into_from_now_on() {
 
 #[test]
 fn a_service_that_is_told_its_mail_root_by_its_unit_is_not_split_from_its_administrators() {
-    let mut bench = Bench::new("split");
+    let mut bench = Bench::new();
     bench.mailroot.named_by = crate::mailroot::NamedBy::Variable;
     let refusal = bench.set_while_served(&set("mailroot", "/nowhere/new", false)).unwrap_err();
     assert_eq!(
@@ -200,7 +200,7 @@ fn a_new_mail_root_belongs_to_the_owner_of_the_old_one() {
         eprintln!("passed over: it takes root to give files to another user");
         return;
     }
-    let bench = Bench::new("owner");
+    let bench = Bench::new();
     chown(&bench.mailroot.dir, Some(12345), Some(54321)).unwrap();
     let new = bench.home.join("new");
     bench.set("mailroot", new.to_str().unwrap(), None).unwrap();
@@ -235,7 +235,7 @@ fn a_path_is_seen_from_where_it_was_typed() {
 
 #[test]
 fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
-    let bench = Bench::new("repair");
+    let bench = Bench::new();
     let mailbox: crate::address::Address = "ann@example.com".parse().unwrap();
     let delivered = bench.store.write(move |tx| {
         let credential = crate::auth::password::Credential {

@@ -50,7 +50,26 @@ pub fn run(path: &Path, messages: u64) {
         Store::repair(&copy, UnixTime(1), &Progress::default())
     });
     println!("  {} mended", report.unwrap_or_else(|e| panic!("{e}")).mended_total);
+    delete_some(&copy);
+    forget_pages(&copy);
+    let store = Store::open(&copy).unwrap_or_else(|e| panic!("{e}"));
+    let report = time("compact, of the copy", messages, || store.compact(&Progress::default()));
+    println!("  {:?}", report.expect("it can be written"));
+    drop(store);
     std::fs::remove_file(copy).expect("what was made can be removed");
+}
+
+/// Deletes every tenth message for good, so that there are holes all over the file.
+fn delete_some(path: &Path) {
+    let store = Store::open(path).unwrap_or_else(|e| panic!("{e}"));
+    time("delete every tenth message", 1, || {
+        for number in 0..MAILBOXES {
+            let maildrop = open(&store, &format!("user{number}@example.com"));
+            let entries = maildrop.list().expect("it can be read");
+            let uids: Vec<_> = entries.iter().step_by(10).map(|entry| entry.uid).collect();
+            maildrop.delete_for_good(&uids).wait().expect("it can be written");
+        }
+    });
 }
 
 /// Lets another process make the store, and kills it while it takes mail.
@@ -109,7 +128,7 @@ pub fn fill(path: &Path, messages: u64) {
     });
     println!("{FILLED}");
     for round in 1.. {
-        one_by_one(&store, &mailboxes[0], messages * (round + 1));
+        one_by_one(&store, &mailboxes[0], messages * (round + 1), messages);
     }
 }
 

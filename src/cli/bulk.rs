@@ -295,8 +295,8 @@ mod tests {
 
     #[test]
     fn a_list_goes_in_thousands_and_a_fault_loses_no_line() {
-        let dir = std::env::temp_dir().join(format!("pop3svc-bulk-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
         let (list, made) = (dir.join("list"), dir.join("made"));
         let names = (1..=2500).map(|n| if n == 2 { "x@b\n".to_owned() } else { format!("u{n}@b\n") });
         fs::write(&list, names.collect::<String>()).unwrap();
@@ -314,7 +314,6 @@ mod tests {
         assert_eq!(passwords.lines().count(), 2499);
         assert!(!passwords.contains("x@b,") && passwords.starts_with("u1@b,"));
         assert_eq!(fs::metadata(&made).unwrap().mode() & 0o777, 0o600);
-        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

@@ -108,11 +108,12 @@ pub struct Deliver {
     name = "import",
     note = "The formats are maildir (of Dovecot, Courier and others), mbox, eml (a directory of .eml files), list (lines of \
             FILE, a tab and the unique id) and windows (the mail root of the Windows service).",
-    note = "For the mailboxes of many users, the path has the words domain and user in it, each in braces.",
+    note = "For the mailboxes of many users, the path has the words domain and user in it, each in braces. The path of \
+            windows may be the whole mail root, the directory of a domain, or that of a mailbox.",
     note = "Messages keep their texts, their order and, where that is known, the unique ids that mail programs know them \
             by. Given again, the command goes on, and takes in nothing twice. The service may run.",
     note = "--uidl says how the other server made its ids, as pop3_uidl_format of Dovecot does: of %u and %v (UID and \
-            UIDVALIDITY; %08Xu in hexadecimal), %f and %b (file name, and without its extension), %g (GUID).",
+            UIDVALIDITY; %08Xu in hexadecimal), %f and %b (file name, and without its extension), %g (GUID), %Mf (MD5).",
     example = "pop3svc import maildir /home/bob/Maildir bob@example.com --dry-run",
     example = "pop3svc import windows /srv/mailbox --make --uidl %b",
     example = "pop3svc import mbox /var/mail/bob bob@example.com"

@@ -133,18 +133,13 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    fn scratch(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("pop3svc-confinement-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
     /// In a thread of its own, which alone is confined.
     #[test]
     fn a_confined_thread_writes_in_its_directory_alone_and_executes_nothing() {
-        let (inside, outside) = (scratch("inside"), scratch("outside"));
-        let (readable, directory, elsewhere) = (outside.join("readable"), inside.clone(), outside.clone());
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (inside, outside) = (inside.path(), outside.path());
+        let (readable, directory, elsewhere) =
+            (outside.join("readable"), inside.to_owned(), outside.to_owned());
         fs::write(&readable, "x").unwrap();
         let status = std::thread::spawn(move || {
             let status = confine_files(std::slice::from_ref(&directory)).unwrap();
@@ -169,6 +164,5 @@ mod tests {
             eprintln!("skipped: the kernel has no Landlock");
         }
         fs::write(outside.join("file"), "other threads are not confined").unwrap();
-        [inside, outside].iter().for_each(|dir| fs::remove_dir_all(dir).unwrap());
     }
 }

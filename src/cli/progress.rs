@@ -34,6 +34,10 @@ impl Line {
         Self { is_shown, begun: Instant::now(), stage: None, is_there: false }
     }
 
+    pub fn is_shown(&self) -> bool {
+        self.is_shown
+    }
+
     /// Writes the line anew.
     pub fn show(&mut self, working: &Working) {
         let now = Instant::now();

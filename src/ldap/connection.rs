@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
-use futures_rustls::rustls::ClientConfig;
 use futures_rustls::rustls::pki_types::ServerName;
+use futures_rustls::rustls::{self, ClientConfig};
 use smol::Timer;
 use smol::future::{FutureExt as _, poll_once};
 use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -101,7 +101,30 @@ async fn open(server: &Server, tls: &Arc<ClientConfig>) -> io::Result<TlsStream<
         }
         stream = dialogue.stream;
     }
-    TlsConnector::from(tls.clone()).connect(name, stream).await
+    TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(told)
+}
+
+/// Says of a certificate that is refused what the administrator can do something about.
+fn told(error: io::Error) -> io::Error {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        UnknownIssuer,
+    };
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    let Some(rustls::Error::InvalidCertificate(why)) = inner else { return error };
+    io::Error::other(match why {
+        Expired | ExpiredContext { .. } => "its certificate has expired",
+        NotValidYet | NotValidYetContext { .. } => {
+            "its certificate is not valid yet: see the clock of either machine"
+        }
+        NotValidForName | NotValidForNameContext { .. } => {
+            "its certificate is not for this name: name the server in adserver as its certificate does"
+        }
+        UnknownIssuer => {
+            "no authority that is trusted vouches for its certificate: name the file of the right one in adca"
+        }
+        _ => return error,
+    })
 }
 
 /// Questions and answers over a stream.

@@ -109,13 +109,13 @@ mod tests {
         const LINES: usize = 3000;
         let queue = Arc::new(Queue::default());
         let (read, written) = mpsc::sync_channel(0);
+        for number in 0..LINES {
+            queue.push(format!("{number} {}", "x".repeat(1000)));
+        }
         let draining = queue.clone();
         thread::spawn(move || {
             draining.drain(|line| read.send(line.to_owned()).unwrap(), |count| format!("{count} dropped"))
         });
-        for number in 0..LINES {
-            queue.push(format!("{number} {}", "x".repeat(1000)));
-        }
         let mut kept = 0;
         let dropped = loop {
             let line: String = written.recv().unwrap();

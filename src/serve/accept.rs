@@ -14,7 +14,7 @@ use super::tally::{End, Tally};
 use super::tls::Protocol;
 use super::{Service, pop3, proxy, receiving};
 use crate::envelope::Peer;
-use crate::smtp::Dialect;
+use crate::smtp::{self, Dialect};
 use async_io::{Async, Timer};
 use smol::channel::Receiver;
 use smol::future::FutureExt;
@@ -331,9 +331,9 @@ async fn wait_for(turn: Receiver<Slot>, stream: &Async<TcpStream>) -> io::Result
 /// Says why and closes. Under POP3S nothing is said: words in clear make no sense to who waits for a handshake.
 async fn refuse(socket: &mut Socket, door: Door, why: &str) -> io::Result<()> {
     let words = match door {
-        Door::Pop3 => format!("-ERR [SYS/TEMP] {why}, try again later\r\n"),
+        Door::Pop3 => crate::pop3::turn_away(why),
         Door::Pop3s => return Ok(()),
-        Door::Smtp | Door::Lmtp => format!("421 4.3.2 {why}, try again later\r\n"),
+        Door::Smtp | Door::Lmtp => smtp::turn_away(why),
     };
     let said = async {
         socket.write_all(words.as_bytes()).await?;

@@ -10,7 +10,7 @@
 use super::limits::Remembered;
 use crate::address::Address;
 use crate::auth::Account;
-use crate::auth::directory::{self as of_accounts, Directory, Verdict};
+use crate::auth::directory::{self as of_accounts, Directory, Place, Verdict};
 use crate::auth::password::{Credential, Fresh, ITERATIONS, SALT_OCTETS, Verifier};
 use crate::directory;
 use crate::keyring::Keyring;
@@ -46,8 +46,17 @@ type InForce = Result<Option<Arc<dyn Directory>>, String>;
 impl Accounts {
     pub fn new(store: Store, keyring: Keyring, settings: &Settings) -> Result<Self, Fault> {
         let directory = directory::in_force(settings, &keyring);
-        if let Err(why) = &directory {
-            log::error!("nobody can log in, for the directory of accounts cannot be asked: {why}");
+        match &directory {
+            Ok(Some(directory)) if directory.place() == Place::ThisMachine => {
+                if let Err(of_accounts::Unavailable(why)) = directory.reach() {
+                    log::error!("nobody can log in: {why}");
+                }
+            }
+            // One over the network may be there by the time that it is needed.
+            Ok(_) => {}
+            Err(why) => {
+                log::error!("nobody can log in, for the directory of accounts cannot be asked: {why}")
+            }
         }
         let hash_key = random::octets()?;
         let decoy: Address = DECOY.parse().expect("it is an address");
@@ -75,9 +84,28 @@ impl Accounts {
         !self.is_directory_asked()
     }
 
-    /// Whether somebody else checks passwords.
+    /// Whether somebody else knows the passwords.
     pub fn is_directory_asked(&self) -> bool {
         !matches!(*self.directory.read().expect("no holder of this lock panics"), Ok(None))
+    }
+
+    /// Whether checking a password is waiting for an answer over the network, and takes none of our processors.
+    pub fn is_network_asked(&self) -> bool {
+        match &*self.directory.read().expect("no holder of this lock panics") {
+            Ok(directory) => directory.as_ref().is_some_and(|directory| directory.place() == Place::Network),
+            Err(_) => true,
+        }
+    }
+
+    /// What guesses at a login name that is no address are counted under: the address of the mailbox that it means, so that
+    /// another spelling brings no more guesses. None for a name that can reach no account.
+    pub fn guarded_name(&self, typed: &str) -> Result<Option<String>, Fault> {
+        if !self.is_directory_asked() {
+            return Ok(None);
+        }
+        let mailbox = directory::mailbox_meant(&*self.store.read()?, typed)?;
+        // A directory may know an account whose mailbox has another name.
+        Ok(Some(mailbox.map_or_else(|| typed.to_lowercase(), |mailbox| mailbox.to_string())))
     }
 
     /// The directory of accounts under these settings. An error is a sentence.
@@ -150,11 +178,18 @@ impl Accounts {
         let Ok(password) = std::str::from_utf8(credentials.password.as_bytes()) else {
             return Ok(Login::WrongCredentials);
         };
-        let verdict = directory.verify(&credentials.name, password);
+        let name = match directory.place() {
+            Place::Network => credentials.name.clone(),
+            // Without a mailbox, that of nobody: it takes as long.
+            Place::ThisMachine => self
+                .mailbox_of_local_account(&credentials.name)?
+                .map_or_else(String::new, |mailbox| mailbox.to_string()),
+        };
+        let verdict = directory.verify(&name, password);
         let addresses = match verdict.map_err(|unavailable| Fault::Elsewhere(unavailable.to_string()))? {
             Verdict::Right(addresses) => addresses,
             Verdict::Wrong => return Ok(Login::WrongCredentials),
-            Verdict::Barred(why) => return Ok(Login::Barred(why)),
+            Verdict::Barred { why, is_proven } => return Ok(Login::Barred { why, is_proven }),
         };
         let typed = Address::from_login(&credentials.name).ok().filter(|typed| addresses.contains(typed));
         for address in typed.iter().chain(&addresses) {
@@ -163,7 +198,17 @@ impl Accounts {
                 login => return Ok(login),
             }
         }
-        Ok(Login::Barred("has an account in the directory, but no mailbox here".to_owned()))
+        let why = "has an account in the directory, but no mailbox here".to_owned();
+        Ok(Login::Barred { why, is_proven: true })
+    }
+
+    /// The mailbox whose account a login name means. An account belongs to one mailbox, so that mailboxes of the same name, as
+    /// the password file may have had them, have none; nor is the password of an account asked for that has no mailbox.
+    fn mailbox_of_local_account(&self, typed: &str) -> Result<Option<Address>, Fault> {
+        let view = self.store.read()?;
+        let Some(mailbox) = directory::mailbox_meant(&*view, typed)? else { return Ok(None) };
+        let is_alone = directory::namesakes(&*view, &mailbox.local)?.len() == 1;
+        Ok(Some(mailbox).filter(|_| is_alone))
     }
 
     /// Brings what is stored of a password up to date, now that it is here. The version stays: it is the same password.
@@ -315,7 +360,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_costs_the_same_work_as_a_wrong_password() {
-        let bench = Bench::new("accounts-work");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         let work_of = |name: &str| {
             work::take();
@@ -331,7 +376,7 @@ mod tests {
 
     #[test]
     fn an_unknown_account_looks_like_a_known_one_and_the_same_each_time() {
-        let bench = Bench::new("accounts-unknown");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         let (known, _) = accounts.find("ann@example.com").unwrap();
         let (unknown, _) = accounts.find("bob@example.com").unwrap();
@@ -355,7 +400,7 @@ mod tests {
 
     #[test]
     fn the_salt_of_an_unknown_name_outlives_restarts_and_changes_of_the_key() {
-        let bench = Bench::new("accounts-salt");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         let salt = |accounts: &Accounts| accounts.find("bob@example.com").unwrap().0.verifier.salt;
         let before = salt(&accounts);
@@ -371,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_login_seals_the_password_under_the_present_key() {
-        let bench = Bench::new("accounts-heal");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         let recovered = |accounts: &Accounts| accounts.find("ann@example.com").unwrap().0.password;
         let lost = Credential { sealed: None, ..credential(&accounts) };
@@ -386,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_login_derives_an_old_verifier_anew_with_todays_rounds() {
-        let bench = Bench::new("accounts-weak");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         let weak = Credential { verifier: Verifier::new("secret", [1; 16], 10_000), ..credential(&accounts) };
         put(&bench.store, weak.clone());
@@ -398,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_damaged_count_of_rounds_is_told_and_not_computed() {
-        let bench = Bench::new("accounts-damage");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         for iterations in [0, u32::MAX] {
             let mut damaged = credential(&accounts);
@@ -420,7 +465,7 @@ mod tests {
 
     #[test]
     fn octets_that_are_no_text_open_nothing() {
-        let bench = Bench::new("accounts-octets");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         // As an earlier version let it be set.
         put(
@@ -437,7 +482,7 @@ mod tests {
 
     #[test]
     fn a_password_that_was_right_is_not_derived_again_until_it_changes() {
-        let bench = Bench::new("accounts-cache");
+        let bench = Bench::new();
         let accounts = accounts(&bench);
         assert!(log_in(&accounts, "ann@example.com", "secret"));
         work::take();

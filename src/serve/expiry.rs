@@ -41,14 +41,7 @@ pub fn purge(store: &Store, days: u32, now: UnixTime) -> Result<u64, Fault> {
         0 => Day::LAST,
         days => now.less_days(days).day(),
     };
-    let mut count = 0;
-    loop {
-        let purged = store.write(move |tx| tx.purge(before, MESSAGES_A_TRANSACTION)).wait()?;
-        count += purged as u64;
-        if purged < MESSAGES_A_TRANSACTION {
-            return Ok(count);
-        }
-    }
+    store.purge(before)
 }
 
 /// Deletes what was received before this time, and returns how many messages that was. Mailboxes that are locked, or

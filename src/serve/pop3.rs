@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::auth::{ChannelBinding, ntlm};
 use crate::log::Quoted;
 use crate::message::Uid;
-use crate::pop3::{Channel, Credentials, Event, Next, Policy, Send, Session, TERMINATOR};
+use crate::pop3::{Channel, Credentials, Ending, Event, Next, Policy, Session, TERMINATOR, Transmission};
 use crate::random;
 use crate::store::{Fault, Maildrop, Revocation, StoredMessage, UnixTime};
 use crate::verdict::Login;
@@ -44,21 +44,18 @@ pub async fn serve(
         peer,
         tally,
         name: String::new(),
+        account: None,
         version: 0,
         stranger,
         maildrop: None,
         revocation: None,
-        uids: Vec::new(),
     };
     connection.set_deadline(Some(Instant::now() + LOGIN_MAX));
     let mut next = driver.session.handle(Event::Connected, &mut connection.out);
-    loop {
+    let ending = loop {
         match driver.run(next, &mut connection).await {
             Ok(Ended::ForTls) => {}
-            Ok(Ended::Closed(end)) => {
-                driver.tally.end(end);
-                break;
-            }
+            Ok(Ended::Closed(ending)) => break ending,
             Err(e) => {
                 driver.tally.end(End::of(&e, false));
                 return Err(e);
@@ -69,10 +66,14 @@ pub async fn serve(
         driver.tls = connection.stream().tls_version();
         let secured = policy(&driver.service, connection.stream(), peer);
         next = driver.session.handle(Event::Secured(secured), &mut connection.out);
-    }
+    };
+    driver.tally.end(End::Session(ending));
     // The maildrop is free before the client hears that its session is over: it may log in again at once.
     drop(driver);
-    connection.hang_up().await
+    match ending {
+        Ending::Quit | Ending::NotCommitted => connection.hang_up().await,
+        _ => connection.dismiss().await,
+    }
 }
 
 /// What holds for a session over this connection.
@@ -104,7 +105,7 @@ fn policy(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
 /// Why a session does not go on over the connection as it is.
 enum Ended {
     ForTls,
-    Closed(End),
+    Closed(Ending),
 }
 
 struct Driver {
@@ -114,36 +115,32 @@ struct Driver {
     tally: Tally,
     /// Its version, if the client speaks TLS.
     tls: Option<&'static str>,
-    /// The last name under which somebody wanted to log in.
+    /// The last name under which somebody wanted to log in, and what guesses at it count under.
     name: String,
+    account: Option<String>,
     /// The version of the credential that was last handed out for a proof.
     version: u64,
     stranger: Arc<Stranger>,
     /// Once somebody has logged in.
     maildrop: Option<Arc<Maildrop>>,
     revocation: Option<Revocation>,
-    /// The list's, in its order.
-    uids: Vec<Uid>,
 }
 
 impl Driver {
     async fn run(&mut self, mut next: Next, connection: &mut Connection) -> io::Result<Ended> {
         loop {
             let event = match next {
-                Next::ReadLine { octets_max } => match self.read_line(connection, octets_max).await? {
-                    Some(step) => {
-                        next = step;
-                        continue;
-                    }
-                    None => return Ok(Ended::Closed(End::Revoked)),
-                },
+                Next::ReadLine { octets_max } => {
+                    next = self.read_line(connection, octets_max).await?;
+                    continue;
+                }
                 Next::Login(credentials) => self.log_in(credentials).await,
                 Next::Account { name } => self.find(name).await,
                 Next::Open { name } => self.open(&name).await,
                 Next::Deny { .. } => self.welcome(Ok(Login::WrongCredentials)),
                 Next::StartTls => return Ok(Ended::ForTls),
                 Next::List => self.list().await,
-                Next::Send(send) => self.send(connection, send).await?,
+                Next::Send(transmission) => self.send(connection, transmission).await?,
                 Next::Flush => {
                     connection.flush().await?;
                     Event::Flushed
@@ -153,8 +150,7 @@ impl Driver {
                     connection.flush().await?;
                     self.commit(&deleted).await
                 }
-                Next::Close if self.session.has_quit() => return Ok(Ended::Closed(End::Quit)),
-                Next::Close => return Ok(Ended::Closed(End::TooManyErrors)),
+                Next::Close(ending) => return Ok(Ended::Closed(ending)),
             };
             if let Event::LoggedIn(Login::Welcome(_)) = event {
                 connection.set_deadline(None);
@@ -163,48 +159,63 @@ impl Driver {
         }
     }
 
-    /// The step after the client's next line; none where the session is ended under it, because its mailbox was
-    /// locked or deleted.
-    async fn read_line(
-        &mut self,
-        connection: &mut Connection,
-        octets_max: usize,
-    ) -> io::Result<Option<Next>> {
+    /// The step after the client's next line, or after the end of its wait: the mailbox was locked or deleted, the client
+    /// is silent for too long, or the service stops before a login.
+    async fn read_line(&mut self, connection: &mut Connection, octets_max: usize) -> io::Result<Next> {
         let session = &mut self.session;
         let line = connection.line(octets_max, |line, out| match line {
             Line::Whole(line) | Line::BareLf(line) => session.handle(Event::Line(line), out),
             Line::TooLong => session.handle(Event::LineTooLong, out),
         });
-        let Some(revocation) = &mut self.revocation else { return line.await.map(Some) };
-        let revoked = async {
-            revocation.happened().await;
-            Ok(None)
+        let interrupted = async {
+            match &mut self.revocation {
+                Some(revocation) => {
+                    revocation.happened().await;
+                    Event::Revoked
+                }
+                None => {
+                    let _ = self.service.ending.recv().await;
+                    Event::ShuttingDown
+                }
+            }
         };
-        let outcome = revoked.or(async { line.await.map(Some) }).await;
-        if let Ok(None) = outcome {
-            connection.out.extend_from_slice(b"-ERR [SYS/PERM] the mailbox was locked or deleted\r\n");
-        }
-        outcome
+        let event = match async { Err(interrupted.await) }.or(async { Ok(line.await) }).await {
+            Ok(Err(e)) if e.kind() == io::ErrorKind::TimedOut && connection.is_sent() => Event::TimedOut,
+            Ok(outcome) => return outcome,
+            Err(event) => event,
+        };
+        Ok(self.session.handle(event, &mut connection.out))
     }
 
     /// Whoever got a password wrong before waits before the next attempt.
-    async fn wait_as_guesser(&mut self, name: String) {
-        let wait = self.service.guard.wait(self.peer, &name, Instant::now());
+    async fn wait_as_guesser(&mut self, name: String) -> Result<(), Fault> {
+        self.account = match Address::from_login(&name) {
+            Ok(address) => Some(address.to_string()),
+            // A look through the domains.
+            Err(_) => {
+                let (service, name) = (self.service.clone(), name.clone());
+                smol::unblock(move || service.accounts.guarded_name(&name)).await?
+            }
+        };
         self.name = name;
+        let wait = self.service.guard.wait(self.peer, self.account.as_deref(), Instant::now());
         if !wait.is_zero() {
             Timer::after(wait).await;
         }
+        Ok(())
     }
 
     async fn log_in(&mut self, credentials: Credentials) -> Event<'static> {
-        self.wait_as_guesser(credentials.name.clone()).await;
+        if let Err(fault) = self.wait_as_guesser(credentials.name.clone()).await {
+            return unavailable(fault);
+        }
         let service = self.service.clone();
         // Another thread would cost more than recalling does, and nobody who has logged in lately is to stand in line with
         // those who guess.
         if let Some(outcome) = service.accounts.recall(&credentials).transpose() {
             return self.welcome(outcome);
         }
-        let waiting = match service.accounts.is_directory_asked() {
+        let waiting = match service.accounts.is_network_asked() {
             // It takes no processor, but may take its time: whoever waits for it must not stand in the way of the others.
             true => service.directory_questions.acquire(),
             false => service.password_checks.acquire(),
@@ -216,7 +227,9 @@ impl Driver {
     }
 
     async fn find(&mut self, name: String) -> Event<'static> {
-        self.wait_as_guesser(name.clone()).await;
+        if let Err(fault) = self.wait_as_guesser(name.clone()).await {
+            return unavailable(fault);
+        }
         let service = self.service.clone();
         match smol::unblock(move || service.accounts.find(&name)).await {
             Ok((account, version)) => {
@@ -259,7 +272,7 @@ impl Driver {
                 );
                 self.tally.logged_in(maildrop.address(), totals.messages);
                 maildrop.note_login(UnixTime::now());
-                self.service.guard.succeeded(self.peer, &self.name, Instant::now());
+                self.service.guard.succeeded(self.peer, self.account.as_deref(), Instant::now());
                 self.stranger.leave_crowd();
                 self.revocation = Some(maildrop.revocation());
                 self.maildrop = Some(Arc::new(maildrop));
@@ -271,13 +284,17 @@ impl Driver {
                     "session {number}: login refused: wrong name or password for {name} from {}",
                     self.peer
                 );
-                self.service.guard.failed(self.peer, &self.name, Instant::now());
+                self.service.guard.failed(self.peer, self.account.as_deref(), Instant::now());
                 Event::LoggedIn(Login::WrongCredentials)
             }
-            Ok(Login::Barred(why)) => {
+            Ok(Login::Barred { why, is_proven }) => {
                 refused(&why);
-                self.service.guard.failed(self.peer, &self.name, Instant::now());
-                Event::LoggedIn(Login::Barred(why))
+                let (guard, account) = (&self.service.guard, self.account.as_deref());
+                match is_proven {
+                    true => guard.barred(self.peer, account, Instant::now()),
+                    false => guard.failed(self.peer, account, Instant::now()),
+                }
+                Event::LoggedIn(Login::Barred { why, is_proven })
             }
             Ok(Login::Locked) => {
                 refused("is locked");
@@ -304,16 +321,17 @@ impl Driver {
     async fn list(&mut self) -> Event<'static> {
         let maildrop = self.maildrop().clone();
         match smol::unblock(move || maildrop.list()).await {
-            Ok(entries) => {
-                self.uids = entries.iter().map(|entry| entry.uid).collect();
-                Event::Listed(entries)
-            }
+            Ok(entries) => Event::Listed(entries),
             Err(fault) => unavailable(fault),
         }
     }
 
-    async fn send(&mut self, connection: &mut Connection, send: Send) -> io::Result<Event<'static>> {
-        let uid = self.uids[send.index];
+    async fn send(
+        &mut self,
+        connection: &mut Connection,
+        transmission: Transmission,
+    ) -> io::Result<Event<'static>> {
+        let Transmission { uid, body_lines, status } = transmission;
         let mut message = match self.maildrop().message(uid) {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(Event::Gone),
@@ -328,11 +346,11 @@ impl Driver {
                 return Ok(self.cannot_send(uid, fault));
             }
         }
-        let end = match send.body_lines {
+        let end = match body_lines {
             None => message.text.len(),
             Some(lines) => wire::top_end(&message.text, lines),
         };
-        let (mut status, mut prefix) = (send.status.as_bytes(), std::mem::take(&mut message.prefix));
+        let (mut status, mut prefix) = (status.as_bytes(), std::mem::take(&mut message.prefix));
         let (mut header_end, mut octets) = (0, 0);
         if message.needs_surrogate {
             header_end = wire::body_start(&message.text);
@@ -367,11 +385,10 @@ impl Driver {
         answer_to(&fault)
     }
 
-    async fn commit(&mut self, deleted: &[usize]) -> Event<'static> {
-        let uids: Vec<Uid> = deleted.iter().map(|index| self.uids[*index]).collect();
-        match self.maildrop().delete(&uids).await {
+    async fn commit(&mut self, deleted: &[Uid]) -> Event<'static> {
+        match self.maildrop().delete(deleted).await {
             Ok(true) => {
-                self.tally.deleted(uids.len());
+                self.tally.deleted(deleted.len());
                 Event::Committed
             }
             Ok(false) => Event::Unavailable,
@@ -381,9 +398,9 @@ impl Driver {
 }
 
 /// Does what takes long away from the executor.
-async fn apart<T: std::marker::Send + 'static>(
+async fn apart<T: Send + 'static>(
     message: StoredMessage,
-    work: impl FnOnce(&StoredMessage) -> T + std::marker::Send + 'static,
+    work: impl FnOnce(&StoredMessage) -> T + Send + 'static,
 ) -> (StoredMessage, T) {
     smol::unblock(move || {
         let outcome = work(&message);

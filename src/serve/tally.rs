@@ -1,6 +1,7 @@
 //! What a POP3 session has done, for the one line that the log gets when it ends.
 
 use crate::address::Address;
+use crate::pop3::Ending;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -26,13 +27,8 @@ pub struct Tally {
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    Quit,
-    /// Too many refused logins, or lines that are no commands.
-    TooManyErrors,
-    /// The mailbox was locked or deleted.
-    Revoked,
-    /// The client was silent, or did not read, for too long.
-    TimedOut,
+    /// The session itself came to its end.
+    Session(Ending),
     Vanished,
     TlsFailed,
     /// A text turned out to be damaged after its first part had been sent.
@@ -45,7 +41,7 @@ impl End {
     /// Of an error that ended the connection.
     pub fn of(error: &io::Error, in_handshake: bool) -> Self {
         match error.kind() {
-            io::ErrorKind::TimedOut => End::TimedOut,
+            io::ErrorKind::TimedOut => End::Session(Ending::TimedOut),
             io::ErrorKind::InvalidData if !in_handshake => End::Damaged,
             _ if in_handshake => End::TlsFailed,
             _ => End::Vanished,
@@ -56,10 +52,7 @@ impl End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            End::Quit => "QUIT",
-            End::TooManyErrors => "too many errors",
-            End::Revoked => "the mailbox was locked or deleted",
-            End::TimedOut => "timed out",
+            End::Session(ending) => return ending.fmt(f),
             End::Vanished => "the client vanished",
             End::TlsFailed => "TLS failed",
             End::Damaged => "a damaged message",
@@ -141,7 +134,7 @@ mod tests {
         tally.sent(1200);
         tally.sent(34);
         tally.deleted(2);
-        tally.end(End::Quit);
+        tally.end(End::Session(Ending::Quit));
         let line = "ann@example.com from 192.0.2.1 ended: QUIT; messages sent 2, octets sent 1234, deleted 2, left 3";
         assert_eq!(tally.to_string(), format!("session {number}: {line}"));
     }
@@ -151,8 +144,8 @@ mod tests {
         for (kind, in_handshake, end) in [
             (io::ErrorKind::UnexpectedEof, false, End::Vanished),
             (io::ErrorKind::BrokenPipe, false, End::Vanished),
-            (io::ErrorKind::TimedOut, false, End::TimedOut),
-            (io::ErrorKind::TimedOut, true, End::TimedOut),
+            (io::ErrorKind::TimedOut, false, End::Session(Ending::TimedOut)),
+            (io::ErrorKind::TimedOut, true, End::Session(Ending::TimedOut)),
             (io::ErrorKind::InvalidData, false, End::Damaged),
             (io::ErrorKind::InvalidData, true, End::TlsFailed),
             (io::ErrorKind::UnexpectedEof, true, End::TlsFailed),

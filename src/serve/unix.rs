@@ -40,9 +40,8 @@ mod tests {
 
     #[test]
     fn a_stale_socket_is_replaced_and_nothing_else_is() {
-        let directory = std::env::temp_dir().join(format!("pop3svc-unix-{}", std::process::id()));
-        fs::create_dir(&directory).unwrap();
-        let path = directory.join("lmtp");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lmtp");
         let listener = bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
         assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
@@ -52,6 +51,5 @@ mod tests {
         fs::write(&path, b"precious").unwrap();
         assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"precious");
-        fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -33,14 +33,14 @@ impl Bench {
 
 #[test]
 fn a_store_with_a_key_is_clean() {
-    let bench = Bench::new("clean");
+    let bench = Bench::new();
     bench.add("bob@example.com", "secret");
     assert_eq!(bench.store.check(&Progress::default()).unwrap().findings, Vec::<String>::new());
 }
 
 #[test]
 fn a_store_gets_its_key_once_and_nobody_else_can_read_it() {
-    let bench = Bench::new("once");
+    let bench = Bench::new();
     let id = bench.keyring().key().unwrap().id();
     assert_eq!(bench.keyring().key().unwrap().id(), id);
     let mode = fs::metadata(bench.mailroot.key_file()).unwrap().permissions().mode();
@@ -49,14 +49,14 @@ fn a_store_gets_its_key_once_and_nobody_else_can_read_it() {
 
 #[test]
 fn a_missing_or_wrong_key_is_told_and_not_replaced() {
-    let bench = Bench::new("missing");
+    let bench = Bench::new();
     bench.add("ann@example.com", "secret");
     let file = bench.mailroot.key_file();
     let right = fs::read(&file).unwrap();
     fs::remove_file(&file).unwrap();
     assert!(bench.keyring().key().unwrap_err().to_string().contains("missing"));
     assert!(!file.exists());
-    let other = Bench::new("other");
+    let other = Bench::new();
     other.keyring();
     fs::copy(other.mailroot.key_file(), &file).unwrap();
     assert!(bench.keyring().key().unwrap_err().to_string().contains("not that of this mail store"));
@@ -69,7 +69,7 @@ fn a_missing_or_wrong_key_is_told_and_not_replaced() {
 
 #[test]
 fn changing_the_key_keeps_every_password() {
-    let bench = Bench::new("rotate");
+    let bench = Bench::new();
     bench.add("ann@example.com", "one");
     bench.add("bob@example.com", "two");
     let before = bench.keyring().key().unwrap().id();
@@ -83,7 +83,7 @@ fn changing_the_key_keeps_every_password() {
 
 #[test]
 fn with_the_key_lost_a_new_one_serves_the_passwords_to_come() {
-    let bench = Bench::new("lost");
+    let bench = Bench::new();
     bench.add("ann@example.com", "one");
     fs::remove_file(bench.mailroot.key_file()).unwrap();
     let refused = bench.keyring().rotate(&bench.store, false).unwrap_err();
@@ -96,7 +96,7 @@ fn with_the_key_lost_a_new_one_serves_the_passwords_to_come() {
 
 #[test]
 fn the_key_is_not_changed_while_passwords_are_sealed_under_one_that_is_gone() {
-    let bench = Bench::new("gone");
+    let bench = Bench::new();
     bench.add("ann@example.com", "one");
     let (file, old) = (bench.mailroot.key_file(), bench.mailroot.dir.join("winpop.key.old"));
     let first = fs::read(&file).unwrap();
@@ -116,7 +116,7 @@ fn the_key_is_not_changed_while_passwords_are_sealed_under_one_that_is_gone() {
 
 #[test]
 fn a_changed_key_keeps_its_owner_and_mode_and_the_old_one_stays_beside_it() {
-    let bench = Bench::new("owner");
+    let bench = Bench::new();
     bench.add("ann@example.com", "one");
     let (file, old) = (bench.mailroot.key_file(), bench.mailroot.dir.join("winpop.key.old"));
     let text = fs::read(&file).unwrap();
@@ -139,7 +139,7 @@ fn a_new_key_belongs_to_the_owner_of_the_mail_store() {
         eprintln!("skipped: it takes root to give a directory to another user");
         return;
     }
-    let bench = Bench::new("given");
+    let bench = Bench::new();
     std::os::unix::fs::chown(&bench.mailroot.dir, Some(12_345), Some(54_321)).unwrap();
     bench.keyring().key().unwrap();
     let metadata = fs::metadata(bench.mailroot.key_file()).unwrap();
@@ -148,7 +148,7 @@ fn a_new_key_belongs_to_the_owner_of_the_mail_store() {
 
 #[test]
 fn a_key_that_other_users_may_read_is_not_used() {
-    let bench = Bench::new("exposed");
+    let bench = Bench::new();
     bench.add("ann@example.com", "one");
     let file = bench.mailroot.key_file();
     for mode in [0o644, 0o640, 0o604, 0o666] {
@@ -165,12 +165,12 @@ fn a_key_that_other_users_may_read_is_not_used() {
 /// The two moments at which a change of key can be cut short: before and after the store has the new one.
 #[test]
 fn a_change_of_key_that_was_cut_short_is_completed_or_undone() {
-    let bench = Bench::new("cut");
+    let bench = Bench::new();
     bench.add("ann@example.com", "one");
     let file = bench.mailroot.key_file();
     let next = file.with_file_name("winpop.key.next");
     let old = fs::read(&file).unwrap();
-    let other = Bench::new("cut-other");
+    let other = Bench::new();
     other.keyring();
     fs::copy(other.mailroot.key_file(), &next).unwrap();
     assert_eq!(bench.recovered("ann@example.com").as_deref(), Some("one"));

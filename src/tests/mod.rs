@@ -1,4 +1,4 @@
-//! Tests that are about more than one file. (`system.rs` beside them is a test target of its own.)
+//! Tests that span several parts of the library. `system` and `clients` are test targets that run the program from outside.
 
 pub mod bench;
 mod keyring;

@@ -4,7 +4,7 @@ use super::pop3_transcripts::{policy, transcripts};
 use super::transcript::{Action, Setup};
 use crate::fuzz;
 use crate::message::{Entry, Totals, Uid};
-use crate::pop3::{Event, Next, SLICE_OCTETS, Session, memory::connected};
+use crate::pop3::{Ending, Event, Next, SLICE_OCTETS, Session, Transmission, memory::connected};
 use crate::verdict::Login;
 
 /// Commands that a session in TRANSACTION knows, with numbers in and out of the list, and some others.
@@ -121,7 +121,10 @@ fn the_list_is_read_when_first_needed_and_once() {
         let next = session.handle(Event::Line(line.as_bytes()), &mut out);
         assert!(matches!(next, Next::ReadLine { .. }), "{line} has the list");
     }
-    assert_eq!(session.handle(Event::Line(b"QUIT"), &mut out), Next::Commit { deleted: vec![0] });
+    assert_eq!(
+        session.handle(Event::Line(b"QUIT"), &mut out),
+        Next::Commit { deleted: vec![entries(2)[0].uid] }
+    );
 }
 
 #[test]
@@ -133,7 +136,7 @@ fn quit_is_answered_after_the_commit_and_not_before() {
     out.clear();
     session.handle(Event::Line(b"QUIT"), &mut out);
     assert_eq!(out, b"");
-    assert_eq!(session.handle(Event::Committed, &mut out), Next::Close);
+    assert_eq!(session.handle(Event::Committed, &mut out), Next::Close(Ending::Quit));
     assert!(out.starts_with(b"+OK"));
 }
 
@@ -144,11 +147,30 @@ fn no_ok_is_written_for_a_text_that_is_not_there_yet() {
     session.handle(Event::Line(b"LIST 1"), &mut out);
     session.handle(Event::Listed(entries(1)), &mut out);
     out.clear();
-    let Next::Send(send) = session.handle(Event::Line(b"RETR 1"), &mut out) else {
+    let Next::Send(transmission) = session.handle(Event::Line(b"RETR 1"), &mut out) else {
         panic!("RETR asks for the text");
     };
-    assert_eq!((send.index, send.body_lines, send.status.as_str()), (0, None, "+OK 1000 octets\r\n"));
+    let Transmission { uid, body_lines, status } = transmission;
+    assert_eq!((uid, body_lines, status.as_str()), (entries(1)[0].uid, None, "+OK 1000 octets\r\n"));
     assert_eq!(out, b"");
     session.handle(Event::Gone, &mut out);
     assert!(out.starts_with(b"-ERR"));
+}
+
+#[test]
+fn what_ends_a_session_from_outside_gets_a_last_word_but_silence_does_not() {
+    for (event, ending, word) in [
+        (Event::Revoked, Ending::Revoked, "-ERR [SYS/PERM] "),
+        (Event::ShuttingDown, Ending::ShuttingDown, "-ERR [SYS/TEMP] "),
+        (Event::TimedOut, Ending::TimedOut, ""),
+    ] {
+        let mut session = logged_in(1);
+        let mut out = Vec::new();
+        session.handle(Event::Line(b"DELE 1"), &mut out);
+        session.handle(Event::Listed(entries(1)), &mut out);
+        out.clear();
+        assert_eq!(session.handle(event, &mut out), Next::Close(ending));
+        let said = String::from_utf8(out).unwrap();
+        assert!(said.starts_with(word) && said.is_empty() == word.is_empty(), "{said:?}");
+    }
 }

@@ -126,7 +126,8 @@ fn target_info(challenge: &[u8]) -> Vec<u8> {
     challenge[at..at + length].to_vec()
 }
 
-/// MsvAvChannelBindings of a certificate with this hash.
+/// MsvAvChannelBindings for a certificate with this hash.
+#[cfg(test)]
 pub fn channel_hash(endpoint: &[u8]) -> [u8; 16] {
     super::channel_hash(&crate::auth::ChannelBinding { exporter: None, endpoint: endpoint.to_vec() })
 }

@@ -1,8 +1,11 @@
 //! Unique ids as other servers made them, by a format such as Dovecot's `pop3_uidl_format`.
 
-use std::fmt::Write as _;
+use md5::{Digest as _, Md5};
 
 use crate::admin::reply::{Code, Refusal};
+
+/// No id is longer.
+const WIDTH_MAX: usize = 255;
 
 /// What an id can be made of.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,51 +22,72 @@ pub struct Facts<'a> {
 ///
 /// | in the format | is |
 /// | --- | --- |
-/// | `%u`, `%v` | UID and UIDVALIDITY, decimal |
-/// | `%08Xu`, `%08Xv` | the same with eight hexadecimal digits, as Dovecot writes them: in lower case |
+/// | `%u`, `%v` | UID and UIDVALIDITY |
 /// | `%f`, `%b` | the name of the file, and without its last extension |
 /// | `%g` | the GUID |
 /// | `%%` | a percent sign |
+///
+/// Between the percent sign and the letter may stand, as in Dovecot's variables: a width, to which a number is cut or, where
+/// the width begins with 0, filled with zeros; then `X` for hexadecimal digits, `L` and `U` for letters of one case, `M` for
+/// the MD5 of it, `R` for its reverse.
 pub fn unique_id(format: &str, facts: &Facts) -> Result<Option<String>, Refusal> {
     let mut id = String::new();
     let mut rest = format;
+    let mut is_known = true;
     while let Some((before, after)) = rest.split_once('%') {
         id += before;
-        let (number, letters) =
-            after.split_at(after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len()));
-        let is_hexadecimal = letters.starts_with(['X', 'x']);
-        let letters = if is_hexadecimal { &letters[1..] } else { letters };
-        let width = number.parse::<usize>().unwrap_or(0).min(16);
-        let Some(letter) = letters.chars().next() else { return Err(no_format(format)) };
-        rest = &letters[letter.len_utf8()..];
-        let known = match letter {
-            'u' | 'v' => {
-                let value = if letter == 'u' { facts.uid } else { facts.uidvalidity };
-                value.map(|value| match is_hexadecimal {
-                    true => write!(id, "{value:0width$x}"),
-                    false => write!(id, "{value:0width$}"),
-                })
-            }
-            'f' => Some(write!(id, "{}", facts.name)),
-            'b' => {
-                let stem = facts.name.rsplit_once('.').map_or(facts.name, |(stem, _)| stem);
-                Some(write!(id, "{stem}"))
-            }
-            'g' => facts.guid.map(|guid| write!(id, "{guid}")),
-            '%' => Some(write!(id, "%")),
+        let (width, after) = after.split_at(after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len()));
+        let (modifiers, after) =
+            after.split_at(after.find(|c| !MODIFIERS.contains(&c)).unwrap_or(after.len()));
+        let mut letters = after.chars();
+        let value = match letters.next() {
+            Some('u') => facts.uid.map(|uid| uid.to_string()),
+            Some('v') => facts.uidvalidity.map(|uidvalidity| uidvalidity.to_string()),
+            Some('f') => Some(facts.name.to_owned()),
+            Some('b') => Some(facts.name.rsplit_once('.').map_or(facts.name, |(stem, _)| stem).to_owned()),
+            Some('g') => facts.guid.map(str::to_owned),
+            Some('%') => Some("%".to_owned()),
             _ => return Err(no_format(format)),
         };
-        if known.is_none() {
-            return Ok(None);
+        rest = letters.as_str();
+        match value {
+            Some(value) => id += &in_width(modifiers.chars().fold(value, modified), width),
+            // The rest is read all the same, for mistakes in it.
+            None => is_known = false,
         }
     }
     id += rest;
-    Ok(Some(id))
+    Ok(is_known.then_some(id))
+}
+
+const MODIFIERS: [char; 5] = ['X', 'L', 'U', 'M', 'R'];
+
+fn modified(value: String, modifier: char) -> String {
+    match modifier {
+        'X' => value.parse::<u64>().map_or(value, |number| format!("{number:x}")),
+        'L' => value.to_ascii_lowercase(),
+        'U' => value.to_ascii_uppercase(),
+        'R' => value.chars().rev().collect(),
+        _ => hexadecimal(&Md5::digest(value)),
+    }
+}
+
+fn in_width(value: String, width: &str) -> String {
+    let octets = width.parse().unwrap_or(usize::MAX).min(WIDTH_MAX);
+    match width.starts_with('0') {
+        true => format!("{value:0>octets$}"),
+        false if width.is_empty() => value,
+        false => value.chars().take(octets).collect(),
+    }
+}
+
+fn hexadecimal(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn no_format(format: &str) -> Refusal {
     Refusal::new(Code::Usage, format!("\"{format}\" is not a format of unique ids"))
-        .with_hint("It is made of %u, %v, %08Xu, %08Xv, %f, %b, %g and other characters")
+        .with_hint("It is made of %u, %v, %08Xu, %08Xv, %f, %Mf, %b, %g and other characters")
 }
 
 #[cfg(test)]
@@ -80,10 +104,20 @@ mod tests {
             ("%f", "P3A.eml"),
             ("%b", "P3A"),
             ("%g%%", "g1%"),
+            // As Dovecot 2.3 was seen to make them.
+            ("%05u", "00026"),
+            ("%5u", "26"),
+            ("%1u", "2"),
+            ("%Xu", "1a"),
+            ("%Uf", "P3A.EML"),
+            ("%Rf", "lme.A3P"),
+            ("%Mf", "cea4a53cd99da19b9b3ca1ee3a527b74"),
         ] {
             assert_eq!(unique_id(format, &facts).unwrap().unwrap(), expected, "{format}");
         }
         assert_eq!(unique_id("%u", &Facts::default()).unwrap(), None);
-        assert!(unique_id("%q", &facts).is_err() && unique_id("%", &facts).is_err());
+        for bad in ["%q", "%", "%u%q", "%08Nf"] {
+            assert!(unique_id(bad, &Facts::default()).is_err(), "{bad}");
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::files::{Item, files_in, not_read};
 use super::ids::{Facts, unique_id};
-use super::{Item, files_in, not_read};
 use crate::admin::reply::Refusal;
 
 /// Dovecot's default for `pop3_uidl_format`.
@@ -60,7 +60,8 @@ fn time_in_name(base: &str) -> Option<u64> {
     base.split('.').next()?.parse().ok().filter(|seconds| *seconds <= SECONDS_MAX)
 }
 
-/// What `dovecot-uidlist` says, version 3: `3 V<uidvalidity> N<next> …`, then `<uid> [<key><value> …] :<file name>`.
+/// What `dovecot-uidlist` says. Version 3: `3 V<uidvalidity> N<next> …`, then `<uid> [<key><value> …] :<file name>`; version 1:
+/// `1 <uidvalidity> <next>`, then `<uid> <file name>`.
 #[derive(Default)]
 struct Dovecot {
     uidvalidity: Option<u32>,
@@ -82,9 +83,14 @@ impl Dovecot {
         let mut lines = text.lines();
         let mut read = Self::default();
         let head = lines.next().unwrap_or_default();
-        read.uidvalidity = head.split(' ').find_map(|word| word.strip_prefix('V')?.parse().ok());
+        let is_of_version_1 = head.starts_with("1 ");
+        read.uidvalidity = match is_of_version_1 {
+            true => head.split(' ').nth(1).and_then(|word| word.parse().ok()),
+            false => head.split(' ').find_map(|word| word.strip_prefix('V')?.parse().ok()),
+        };
         for line in lines {
-            let Some((before, name)) = line.split_once(" :") else { continue };
+            let parts = line.split_once(if is_of_version_1 { " " } else { " :" });
+            let Some((before, name)) = parts else { continue };
             let mut words = before.split(' ');
             let Some(uid) = words.next().and_then(|uid| uid.parse().ok()) else { continue };
             let mut listed = Listed { uid, ..Listed::default() };
@@ -121,12 +127,15 @@ impl Dovecot {
     }
 }
 
-/// What `courierpop3dsizelist` says: `/2 <next> <uidvalidity>` or `/1 <next>`, then `<file> <size> <n>:<uidvalidity>`.
+/// What `courierpop3dsizelist` says: `/2 <next> <uidvalidity>` or `/1 <next>`, then `<file> <size> <n>:<uidvalidity>`; without
+/// a first line of that kind `<file> <size>`, and the id is the name.
 fn courier_ids(text: &str) -> HashMap<String, String> {
     let mut ids = HashMap::new();
     for line in text.lines().filter(|line| !line.starts_with('/')) {
         let mut words = line.split(' ');
-        let (Some(name), Some(_size), Some(number)) = (words.next(), words.next(), words.next()) else {
+        let (Some(name), Some(_size)) = (words.next(), words.next()) else { continue };
+        let Some(number) = words.next() else {
+            ids.insert(base_name(name).to_owned(), name_as_id(base_name(name)));
             continue;
         };
         let mut parts = number.split(':');
@@ -138,6 +147,15 @@ fn courier_ids(text: &str) -> HashMap<String, String> {
         ids.insert(base_name(name).to_owned(), id);
     }
     ids
+}
+
+fn name_as_id(name: &str) -> String {
+    let octet = |octet: u8| match octet {
+        b'\'' | b'"' | b'+' => format!("+{octet:02X}"),
+        0x21..=0x7e => char::from(octet).to_string(),
+        _ => format!("+{octet:02X}"),
+    };
+    name.bytes().map(octet).collect()
 }
 
 #[cfg(test)]
@@ -166,8 +184,8 @@ mod tests {
 
     #[test]
     fn ids_and_order_are_those_of_each_server() {
-        let directory = std::env::temp_dir().join(format!("pop3svc-maildir-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&directory);
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("Maildir");
         for (name, text) in [
             ("cur/30.a:2,S", "a"),
             ("new/20.b", "b"),
@@ -190,7 +208,15 @@ mod tests {
             [some("a", "own-id"), some("c", "0000000100000001"), some("b", "20.b"), ("d".to_owned(), None)]
         );
         assert_eq!(ids(&directory, Some("%v.%u"))[1], some("c", "1.1"));
+        put(&directory, "dovecot-uidlist", "1 171 9\n1 10.c:2,S\n3 20.b\n");
+        assert_eq!(
+            ids(&directory, None)[..2],
+            [some("c", "00000001000000ab"), some("b", "00000003000000ab")]
+        );
+        fs::remove_file(directory.join("dovecot-uidlist")).unwrap();
+        put(&directory, "courierpop3dsizelist", "10.c 1\n20.b+' 1\n");
+        assert_eq!(ids(&directory, None)[0], some("c", "10.c"));
+        assert_eq!(courier_ids("20.b+' 1\n")["20.b+'"], "20.b+2B+27");
         fs::remove_file(courier).unwrap();
-        fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -3,90 +3,250 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::not_read;
+use super::files::not_read;
 use crate::address::Address;
-use crate::admin::reply::{Code, Refusal};
+use crate::admin::reply::{Code, Refusal, SkippedFile};
 
 const DOMAIN: &str = "{domain}";
 const USER: &str = "{user}";
+/// Directories of the Windows service: of a mailbox, by what they begin and end with.
+const WINDOWS_MAILBOX: (&str, &str) = ("P3_", ".mbx");
 
-/// The mailboxes and their paths, in the order of their names.
-pub fn find(path: &str, mailbox: Option<&str>) -> Result<Vec<(Address, PathBuf)>, Refusal> {
-    let is_template = path.contains(USER);
-    match (is_template, mailbox) {
-        (false, Some(mailbox)) => Ok(vec![(mailbox.parse()?, path.into())]),
-        (false, None) => Err(Refusal::new(Code::Usage, "USER@DOMAIN is missing")
-            .with_hint("For the mailboxes of many users, write {domain} and {user} into the path")),
-        (true, Some(only)) if path.contains(DOMAIN) => {
-            let only: Address = only.parse()?;
-            let path = path.replace(DOMAIN, only.domain.as_str()).replace(USER, only.local.as_str());
-            Ok(vec![(only, path.into())])
-        }
-        (true, _) => {
-            let mut found = Vec::new();
-            let begin = if path.starts_with('/') { PathBuf::from("/") } else { PathBuf::from(".") };
-            let components: Vec<&str> = path.split('/').filter(|component| !component.is_empty()).collect();
-            descend(&begin, &components, None, None, &mut found)?;
-            let domain = mailbox.map(str::to_owned);
-            let mut mailboxes = Vec::new();
-            for Found { domain: of, user, path } in found {
-                let Some(of) = of.or_else(|| domain.clone()) else {
-                    return Err(Refusal::new(Code::Usage, "the path has {user} and no {domain}"));
-                };
-                mailboxes.push((format!("{user}@{of}").parse()?, path));
+/// The mailboxes and their paths, in the order of their names. `typed` is the mailbox, or for a template without a domain
+/// may be the domain, that was typed. What cannot be looked into, or is named as no mailbox can be, comes to `skipped`.
+pub fn find(
+    path: &str,
+    typed: Option<&str>,
+    skipped: &mut Vec<SkippedFile>,
+) -> Result<Vec<(Address, PathBuf)>, Refusal> {
+    if !path.contains(USER) {
+        return match typed {
+            Some(mailbox) => Ok(vec![(mailbox.parse()?, path.into())]),
+            None => Err(Refusal::new(Code::Usage, "USER@DOMAIN is missing")
+                .with_hint("For the mailboxes of many users, write {domain} and {user} into the path")),
+        };
+    }
+    let only: Option<Address> = typed.filter(|typed| typed.contains('@')).map(str::parse).transpose()?;
+    let domain = match (&only, typed) {
+        (Some(only), _) => Some(only.domain.as_str()),
+        (None, typed) => typed,
+    };
+    if domain.is_none() && !path.contains(DOMAIN) {
+        return Err(Refusal::new(Code::Usage, "the path has {user} and no {domain}")
+            .with_hint("Name the domain behind it"));
+    }
+    let mut found = Vec::new();
+    let begin = if path.starts_with('/') { "/" } else { "." };
+    let components: Vec<&str> = path.split('/').filter(|component| !component.is_empty()).collect();
+    descend(Path::new(begin), &components, &Named::default(), &mut found, skipped)?;
+    let mut mailboxes = Vec::new();
+    for (named, path) in found {
+        let (Some(user), Some(domain)) = (named.user, named.domain.as_deref().or(domain)) else { continue };
+        let address: Address = match format!("{user}@{domain}").parse() {
+            Ok(address) => address,
+            Err(malformed) => {
+                skipped.push(SkippedFile::new(&path, Refusal::from(malformed).message));
+                continue;
             }
-            if mailboxes.is_empty() {
-                return Err(Refusal::new(Code::NotFound, format!("there is no mailbox at {path}")));
-            }
-            mailboxes.sort_by_key(|(address, _): &(Address, PathBuf)| address.to_string());
-            Ok(mailboxes)
+        };
+        let is_wanted = match &only {
+            Some(only) => address == *only,
+            None => typed.is_none_or(|typed| address.domain.as_str().eq_ignore_ascii_case(typed)),
+        };
+        if is_wanted {
+            mailboxes.push((address, path));
         }
     }
+    if mailboxes.is_empty() {
+        if let Some(SkippedFile { file, why }) = skipped.first() {
+            return Err(Refusal::new(Code::NotFound, format!("there is no mailbox: {file}: {why}")));
+        }
+        let of = typed.map_or(String::new(), |typed| format!(" of {typed}"));
+        return Err(Refusal::new(Code::NotFound, format!("there is no mailbox{of} at {path}")));
+    }
+    mailboxes.sort_by_key(|(address, _)| address.to_string());
+    Ok(mailboxes)
 }
 
-struct Found {
+/// The same in the mail root of the Windows service, in the directory of one of its domains, or in that of one mailbox.
+pub fn find_of_windows(
+    path: &str,
+    typed: Option<&str>,
+    skipped: &mut Vec<SkippedFile>,
+) -> Result<Vec<(Address, PathBuf)>, Refusal> {
+    let (before, after) = WINDOWS_MAILBOX;
+    let directory = fs::canonicalize(path).map_err(|error| not_read(Path::new(path), &error))?;
+    let name_of = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name_of(&directory).unwrap_or_default();
+    let domain = match typed.map(|typed| typed.split_once('@').map_or(typed, |(_, domain)| domain)) {
+        Some(domain) => Some(domain.to_owned()),
+        None => directory.parent().and_then(name_of),
+    };
+    if let (Some(user), Some(domain)) = (between(&name, before, after), domain) {
+        let mailbox = match typed.filter(|typed| typed.contains('@')) {
+            Some(mailbox) => mailbox.parse()?,
+            None => format!("{user}@{domain}").parse()?,
+        };
+        return Ok(vec![(mailbox, directory)]);
+    }
+    let entries = fs::read_dir(&directory).map_err(|error| not_read(&directory, &error))?;
+    let mut names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let is_domain = names.any(|name| between(&name, before, after).is_some());
+    let template = format!("{}/", directory.display()) + if is_domain { "" } else { "{domain}/" };
+    let typed = typed.or(is_domain.then_some(name.as_str()));
+    find(&format!("{template}{before}{{user}}{after}"), typed, skipped)
+}
+
+/// What the names of directories and files have said so far.
+#[derive(Clone, Default)]
+struct Named {
     domain: Option<String>,
-    user: String,
-    path: PathBuf,
+    user: Option<String>,
 }
 
 fn descend(
     at: &Path,
     components: &[&str],
-    domain: Option<&str>,
-    user: Option<&str>,
-    found: &mut Vec<Found>,
+    named: &Named,
+    found: &mut Vec<(Named, PathBuf)>,
+    skipped: &mut Vec<SkippedFile>,
 ) -> Result<(), Refusal> {
     let Some((component, rest)) = components.split_first() else {
-        if let (Some(user), true) = (user, at.exists()) {
-            let domain = domain.map(str::to_owned);
-            found.push(Found { domain, user: user.to_owned(), path: at.to_owned() });
+        if at.exists() {
+            found.push((named.clone(), at.to_owned()));
         }
         return Ok(());
     };
-    let Some((mark, (before, after))) =
-        [DOMAIN, USER].into_iter().find_map(|mark| component.split_once(mark).map(|around| (mark, around)))
-    else {
-        return descend(&at.join(component), rest, domain, user, found);
-    };
+    if !component.contains(USER) && !component.contains(DOMAIN) {
+        return descend(&at.join(component), rest, named, found, skipped);
+    }
     let entries = match fs::read_dir(at) {
         Ok(entries) => entries,
-        Err(error) => return Err(not_read(at, &error)),
+        Err(error) => {
+            skipped.push(SkippedFile::new(at, error.to_string()));
+            return Ok(());
+        }
     };
-    for entry in entries {
-        let entry = entry.map_err(|error| not_read(at, &error))?;
+    for entry in entries.flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
-        // Names of the Windows service are of any case.
-        let folded = name.to_ascii_lowercase();
-        let fits = folded.starts_with(&before.to_ascii_lowercase())
-            && folded.ends_with(&after.to_ascii_lowercase())
-            && name.len() > before.len() + after.len();
-        if !fits || name.starts_with('.') || (!rest.is_empty() && !entry.path().is_dir()) {
+        if name.starts_with('.') || (!rest.is_empty() && !entry.path().is_dir()) {
             continue;
         }
-        let value = &name[before.len()..name.len() - after.len()];
-        let (domain, user) = if mark == DOMAIN { (Some(value), user) } else { (domain, Some(value)) };
-        descend(&entry.path(), rest, domain, user, found)?;
+        if let Some(named) = read_name(&name, component, named)? {
+            descend(&entry.path(), rest, &named, found, skipped)?;
+        }
     }
     Ok(())
+}
+
+/// What a name says by a component of the template; none where it does not fit.
+fn read_name(name: &str, component: &str, named: &Named) -> Result<Option<Named>, Refusal> {
+    let one = |mark: &str| {
+        component.split_once(mark).and_then(|(before, after)| between(name, before, after)).map(str::to_owned)
+    };
+    let (user, domain) = match (component.find(USER), component.find(DOMAIN)) {
+        (Some(user), Some(domain)) => {
+            let (first, second) = if user < domain { (USER, DOMAIN) } else { (DOMAIN, USER) };
+            let (before, rest) = component.split_once(first).unwrap_or_default();
+            let (middle, after) = rest.split_once(second).unwrap_or_default();
+            if middle.is_empty() {
+                return Err(Refusal::new(Code::Usage, "nothing parts {user} and {domain} in the path"));
+            }
+            let Some(both) = between(name, before, after) else { return Ok(None) };
+            // The name of a user may have what parts the two in it; that of a domain hardly.
+            let parts = if user < domain { both.rsplit_once(middle) } else { both.split_once(middle) };
+            let Some((first, second)) = parts else { return Ok(None) };
+            let (user, domain) = if user < domain { (first, second) } else { (second, first) };
+            if user.is_empty() || domain.is_empty() {
+                return Ok(None);
+            }
+            (Some(user.to_owned()), Some(domain.to_owned()))
+        }
+        (Some(_), None) => (one(USER), None),
+        _ => (None, one(DOMAIN)),
+    };
+    if user.is_none() && domain.is_none() {
+        return Ok(None);
+    }
+    let agrees = |said: &Option<String>, before: &Option<String>| match (said, before) {
+        (Some(said), Some(before)) => said.eq_ignore_ascii_case(before),
+        _ => true,
+    };
+    let is_one = agrees(&user, &named.user) && agrees(&domain, &named.domain);
+    Ok(is_one.then(|| Named {
+        domain: domain.or_else(|| named.domain.clone()),
+        user: user.or_else(|| named.user.clone()),
+    }))
+}
+
+/// What stands between the two in a name, whose letters are of any case, as those of the Windows service are.
+fn between<'a>(name: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let end = name.len().checked_sub(after.len()).filter(|end| *end > before.len())?;
+    let fits =
+        |part: Option<&str>, expected: &str| part.is_some_and(|part| part.eq_ignore_ascii_case(expected));
+    let is_between = fits(name.get(..before.len()), before) && fits(name.get(end..), after);
+    if is_between { name.get(before.len()..end) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(root: &Path, template: &str, typed: Option<&str>) -> Vec<String> {
+        let mut skipped = Vec::new();
+        let found = find(&format!("{}/{template}", root.display()), typed, &mut skipped).unwrap();
+        assert!(skipped.iter().all(|skipped| skipped.file.contains("x@y")), "{skipped:?}");
+        let line = |(address, path): &(Address, PathBuf)| {
+            format!("{address} {}", path.strip_prefix(root).unwrap().display())
+        };
+        found.iter().map(line).collect()
+    }
+
+    #[test]
+    fn users_and_domains_are_read_from_names_of_any_shape() {
+        let root = std::env::temp_dir().join(format!("pop3svc-places-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        for path in
+            ["flat/bob@a.org/in", "flat/x@y@b.org/in", "deep/A.org/Bob", "deep/b.org/eve", "users/a.org_bob"]
+        {
+            fs::create_dir_all(root.join(path)).unwrap();
+        }
+        assert_eq!(found(&root, "flat/{user}@{domain}/in", None), ["bob@a.org flat/bob@a.org/in"]);
+        assert_eq!(
+            found(&root, "flat/{user}@{domain}/in", Some("bob@A.org")),
+            ["bob@a.org flat/bob@a.org/in"]
+        );
+        assert_eq!(found(&root, "users/{domain}_{user}", None), ["bob@a.org users/a.org_bob"]);
+        assert_eq!(
+            found(&root, "deep/{domain}/{user}", None),
+            ["bob@a.org deep/A.org/Bob", "eve@b.org deep/b.org/eve"]
+        );
+        assert_eq!(found(&root, "deep/{domain}/{user}", Some("BOB@A.ORG")), ["bob@a.org deep/A.org/Bob"]);
+        assert_eq!(found(&root, "deep/b.org/{user}", Some("c.org")), ["eve@c.org deep/b.org/eve"]);
+        let refused = |template: &str, typed| {
+            find(&format!("{}/{template}", root.display()), typed, &mut Vec::new()).is_err()
+        };
+        assert!(refused("users/{domain}{user}", None) && refused("deep/b.org/{user}", None));
+        assert!(refused("deep/{domain}/{user}", Some("nobody@a.org")));
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_part_of_the_windows_mail_root_is_one_too() {
+        let root = std::env::temp_dir().join(format!("pop3svc-windows-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(root.join("Example.org/p3_Ann.MBX")).unwrap();
+        fs::create_dir_all(root.join("example.net/P3_eve.mbx")).unwrap();
+        let of = |below: &str, typed| {
+            let found = find_of_windows(&root.join(below).to_string_lossy(), typed, &mut Vec::new()).unwrap();
+            found.into_iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("", None), ["ann@example.org", "eve@example.net"]);
+        assert_eq!(of("", Some("example.ORG")), ["ann@example.org"]);
+        assert_eq!(of("Example.org", None), ["ann@example.org"]);
+        assert_eq!(of("Example.org", Some("ANN@example.org")), ["ann@example.org"]);
+        assert_eq!(of("Example.org/p3_Ann.MBX", None), ["ann@example.org"]);
+        assert_eq!(of("Example.org/p3_Ann.MBX", Some("bob@b.org")), ["bob@b.org"]);
+        fs::remove_dir_all(root).unwrap();
+    }
 }

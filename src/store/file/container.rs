@@ -39,6 +39,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::thread;
 use sums::Sums;
 
 /// Longer runs are not written but punched.
@@ -435,6 +436,17 @@ impl Container {
         self.disk.read_at(at, out)
     }
 
+    /// Does work that reads most of the index in the order of its keys, while the index is read ahead in the order of the file:
+    /// page by page a disk takes ten times as long.
+    pub fn reading_index_ahead<T>(&self, work: impl FnOnce() -> T) -> T {
+        let mut extents = self.index_extents();
+        extents.sort_unstable();
+        thread::scope(|scope| {
+            scope.spawn(move || extents.iter().for_each(|extent| self.disk.will_read(extent.at(), EXTENT)));
+            work()
+        })
+    }
+
     /// See [`Disk::will_read`].
     pub fn will_read_blobs(&self, at: u64, len: u64) {
         self.disk.will_read(at, len);
@@ -453,12 +465,6 @@ impl Container {
 
     pub fn usage(&self) -> io::Result<DiskUsage> {
         self.disk.usage()
-    }
-
-    /// How many the index has, or are kept aside for it.
-    pub fn extents_for_the_index(&self) -> usize {
-        let space = self.lock();
-        space.block.map.iter().flatten().count() + space.reserve.len()
     }
 
     /// The extents that the superblock lists as the index's.

@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn neighbours_share_a_question_and_what_is_not_in_the_file_is_not_in_memory() {
-        let path = std::env::temp_dir().join(format!("pop3svc-mapping-{}", std::process::id()));
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
         std::fs::write(&path, vec![1; 2 * STRETCH + PAGE]).unwrap();
         let mapping = Mapping::new(&File::options().read(true).write(true).open(&path).unwrap()).unwrap();
         mapping.fetch(0, 2 * STRETCH + PAGE).unwrap();
@@ -133,6 +134,5 @@ mod tests {
         assert_eq!(asked, 2, "each stretch once, and none for a long text");
         // The last stretch is not whole.
         assert!(mapping.is_resident(2 * STRETCH, PAGE) && !mapping.is_resident(2 * STRETCH + PAGE, 1));
-        std::fs::remove_file(&path).unwrap();
     }
 }

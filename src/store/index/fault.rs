@@ -1,7 +1,6 @@
 //! What can go wrong with disk and data file, as every caller of the store is told.
 
 use super::rows::BadRow;
-use crate::store::file::damaged_page::DamagedPage;
 use std::fmt;
 use std::io;
 
@@ -41,10 +40,11 @@ impl std::error::Error for Fault {}
 
 impl From<io::Error> for Fault {
     fn from(e: io::Error) -> Self {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
         match e.kind() {
             StorageFull | QuotaExceeded | FileTooLarge => Fault::DiskFull(e.to_string()),
-            _ if e.get_ref().is_some_and(|e| e.is::<DamagedPage>()) => Fault::Damaged(e.to_string()),
+            // A damaged page (`damaged_page.rs`), what redb does not know, and a place past the end of the file. No disk says so.
+            InvalidData | UnexpectedEof => Fault::Damaged(e.to_string()),
             _ => Fault::Io(e.to_string()),
         }
     }
@@ -54,8 +54,11 @@ impl From<redb::Error> for Fault {
     fn from(e: redb::Error) -> Self {
         match e {
             redb::Error::Io(e) => e.into(),
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::LockPoisoned(_) => {
+                Fault::Io(e.to_string())
+            }
             redb::Error::Corrupted(what) => Fault::Damaged(what),
-            e => Fault::Io(e.to_string()),
+            e => Fault::damaged(format!("its index makes no sense ({e})")),
         }
     }
 }
@@ -72,6 +75,7 @@ faults_of_redb!(
     redb::TableError,
     redb::TransactionError,
     redb::CommitError,
+    redb::CursorError,
     redb::DatabaseError
 );
 

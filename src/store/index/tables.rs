@@ -34,7 +34,9 @@ use crate::store::file::record::{self, Change};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use std::borrow::Borrow;
 use std::cell::OnceCell;
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::panic::resume_unwind;
+use std::thread;
 
 /// A table of a transaction. It is opened by the first who uses it: most transactions need a few of all tables, and one that is
 /// open costs something at the commit too.
@@ -121,6 +123,19 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
         Ok(self.open_mut()?.remove(key.borrow())?)
     }
 
+    /// Adds rows behind all others, in the order of their keys, so that leaves are full; in a transaction that is not logged.
+    pub fn append<'r>(
+        &mut self,
+        rows: impl IntoIterator<Item = (K::SelfType<'r>, V::SelfType<'r>)>,
+    ) -> Result<(), Fault> {
+        assert!(self.changes.is_none(), "so many changes are not for the log");
+        let mut end = Leaky::new(self.open_mut()?.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded)?);
+        for (key, value) in rows {
+            end.insert_before(key, value)?;
+        }
+        Ok(end.into_inner().close()?)
+    }
+
     /// Removes every row, in a transaction that is not logged.
     pub fn clear(&mut self) -> Result<(), Fault> {
         assert!(self.changes.is_none(), "so many changes are not for the log");
@@ -137,6 +152,7 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
         Ok(())
     }
 
+    /// Fills the table, which is empty, so that its leaves are full.
     fn copy_from(
         &mut self,
         source: &Snapshot,
@@ -144,11 +160,30 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
     ) -> Result<(), Fault> {
         let source = source.table(definition)?;
         let mut rows = contained::read(|| Ok(source.iter()?))?;
-        let table = self.open_mut()?;
+        let mut end = Leaky::new(self.open_mut()?.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded)?);
         while let Some((key, value)) = contained::read(|| Ok(rows.next().transpose()?))? {
-            table.insert(key.value(), value.value())?;
+            end.insert_before(key.value(), value.value())?;
         }
-        Ok(())
+        Ok(end.into_inner().close()?)
+    }
+}
+
+impl Table<'_, (MailboxId, u64), &'static [u8]> {
+    /// Writes the rows of a range once more, in one go, so that their leaves are full. Rows that come one at a time between
+    /// others leave half of each leaf empty, because redb divides a full one in the middle. Nothing is noted: no row changes.
+    pub fn pack(&mut self, mailbox: MailboxId, sequences: RangeInclusive<u64>) -> Result<(), Fault> {
+        let (first, last) = ((mailbox, *sequences.start()), (mailbox, *sequences.end()));
+        let mut rows = Vec::new();
+        for row in self.range(first..=last)? {
+            let (key, row) = row?;
+            rows.push((key.value(), row.value().to_vec()));
+        }
+        self.open_mut()?.retain_in(first..=last, |_, _| false)?;
+        let mut gap = Leaky::new(self.open_mut()?.upper_bound_mut(Bound::Excluded(first))?);
+        for (key, row) in &rows {
+            gap.insert_before(*key, &row[..])?;
+        }
+        Ok(gap.into_inner().close()?)
     }
 }
 
@@ -300,10 +335,22 @@ macro_rules! tables {
                 Ok(all)
             }
 
-            /// Copies the rows of a snapshot, of the tables that are the same in a copy of the store.
-            pub fn copy_from(&mut self, source: &Snapshot) -> Result<(), Fault> {
-                $(tables!(@copy $holds self.$field, source, $constant);)*
-                Ok(())
+            /// Copies the rows of a snapshot, of the tables that are the same in a copy of the store, on a thread of its own,
+            /// while `copy_texts` fills that of the texts.
+            pub fn copy_from<E: From<Fault>>(
+                &mut self,
+                source: &Snapshot,
+                copy_texts: impl FnOnce(&mut Table<'txn, TextId, &'static [u8]>) -> Result<(), E>,
+            ) -> Result<(), E> {
+                thread::scope(|scope| {
+                    let contents = scope.spawn(|| -> Result<(), Fault> {
+                        $(tables!(@copy $holds self.$field, source, $constant);)*
+                        Ok(())
+                    });
+                    let texts = copy_texts(&mut self.texts);
+                    let contents = contents.join().unwrap_or_else(|panic| resume_unwind(panic));
+                    texts.and(contents.map_err(E::from))
+                })
             }
         }
     };

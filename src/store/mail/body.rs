@@ -119,13 +119,13 @@ mod tests {
 
     #[test]
     fn a_spooled_text_is_read_as_it_was_written_and_leaves_nothing_in_its_directory() {
-        let directory = std::env::temp_dir().join(format!("pop3svc-spool-{}", std::process::id()));
-        std::fs::create_dir(&directory).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path();
         let written: Vec<u8> = (0..2 * PIECE_OCTETS + 77).map(|at| at as u8).collect();
-        for file in [Spool::create(&directory).unwrap().file, nameless(&directory).unwrap()] {
+        for file in [Spool::create(directory).unwrap().file, nameless(directory).unwrap()] {
             let mut spool = Spool { file, octets: 0 };
             written.chunks(100_000).for_each(|piece| spool.append(piece).unwrap());
-            assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+            assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0);
             let body = Body::File(spool.into());
             assert_eq!(body.len(), written.len() as u64);
             let mut read = Vec::new();
@@ -136,6 +136,5 @@ mod tests {
             });
             assert!(taken.is_ok() && read == written);
         }
-        std::fs::remove_dir(&directory).unwrap();
     }
 }

@@ -3,6 +3,7 @@
 //! What the administrator may be refused is a value ([`Refused`]); only a fault of the disk is an error.
 
 use super::Refused;
+use super::delivery::REMOVED_AT_A_TIME;
 use crate::address::{Address, Domain};
 use crate::auth::password::Credential;
 use crate::store::index::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
@@ -82,17 +83,19 @@ impl Tx<'_, '_> {
         now: UnixTime,
     ) -> Result<Result<Removed, Refused>, Fault> {
         let Some(row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let is_kept = self.keeps_deleted()?;
+        let (with, mut may_go) = (is_kept.then_some(row.id), REMOVED_AT_A_TIME);
         let mut removed = Removed::default();
         for (local, _) in self.mailboxes(domain)? {
             let address = Address { local, domain: domain.clone() };
-            if let Ok(one) = self.remove_mailbox_with(&address, Some(row.id), now)? {
+            if let Ok(one) = self.remove_mailbox_with(&address, with, now, &mut may_go)? {
                 removed.mailboxes += one.mailboxes;
                 // A damaged count is no reason to keep a domain; deleting its messages says where it is wrong.
                 removed.messages = removed.messages.saturating_add(one.messages);
                 removed.octets = removed.octets.saturating_add(one.octets);
             }
         }
-        if self.keeps_deleted()? {
+        if is_kept {
             self.keep_domain(domain, &row, now)?;
         }
         self.tables.domains.remove(domain.as_str())?;
@@ -104,28 +107,29 @@ impl Tx<'_, '_> {
 
     /// Removes the mailbox and its mail; a session on it ends. With the setting `undelete` it can come back for a while.
     /// When it goes for good, texts that nobody else has are overwritten, unless the setting `erase` says otherwise, once
-    /// that is durable and nobody reads them any more.
+    /// that is durable and nobody reads them any more. More than some thousand messages go later: `Store::purge_unkept`
+    /// is to follow.
     pub fn remove_mailbox(
         &mut self,
         address: &Address,
         now: UnixTime,
     ) -> Result<Result<Removed, Refused>, Fault> {
-        self.remove_mailbox_with(address, None, now)
+        self.remove_mailbox_with(address, None, now, &mut REMOVED_AT_A_TIME.clone())
     }
 
-    /// `with` is its domain, if that is removed too.
+    /// `with` is its domain, if that can come back too. As many messages as `may_go` says may go for good in this transaction.
     fn remove_mailbox_with(
         &mut self,
         address: &Address,
         with: Option<DomainId>,
         now: UnixTime,
+        may_go: &mut u64,
     ) -> Result<Result<Removed, Refused>, Fault> {
         let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
         let Some(row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
         let counts = self.counts(row.id)?;
-        if self.keeps_deleted()? {
-            self.keep_mailbox(address, &row, domain.id, with, now)?;
-        } else {
+        if let (false, Some(left)) = (self.keeps_deleted()?, may_go.checked_sub(counts.messages)) {
+            *may_go = left;
             let erases = self.erases()?;
             self.space.set_erasing(erases);
             self.delete_all_messages(&domain, row.clone())?;
@@ -136,6 +140,8 @@ impl Tx<'_, '_> {
             of_domain.mailboxes = less_one(of_domain.mailboxes)?;
             let totals = self.totals_mut();
             totals.mailboxes = less_one(totals.mailboxes)?;
+        } else {
+            self.keep_mailbox(address, &row, domain.id, with, now)?;
         }
         self.tables.mailboxes.remove((address.domain.as_str(), address.local.as_str()))?;
         self.revoked.push(row.id);

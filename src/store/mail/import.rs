@@ -6,8 +6,10 @@ use super::delivery::Place;
 use crate::address::Address;
 use crate::message::{Uid, is_unique_id};
 use crate::store::index::rows::MessageRow;
+use crate::store::index::tables::FOREIGN_IDS;
 use crate::store::index::types::{MailboxId, UnixTime};
-use crate::store::index::{Fault, Read, Tx};
+use crate::store::index::{Fault, Read, Tx, contained};
+use crate::store::open::Store;
 
 /// A message of another server.
 #[derive(Clone, Debug)]
@@ -35,6 +37,15 @@ pub enum Imported {
     /// It was imported before, or is one of ours that came back. Nothing was done.
     AlreadyThere,
     DiskFull,
+}
+
+impl Store {
+    /// Whether a message of the mailbox, or one that was deleted there a short while ago, has this id of another server.
+    pub fn has_foreign_id(&self, address: &Address, id: &str) -> Result<bool, Fault> {
+        let snapshot = self.read()?;
+        let Some(mailbox) = snapshot.mailbox(address)? else { return Ok(false) };
+        contained::read(|| Ok(snapshot.table(FOREIGN_IDS)?.get((mailbox.id, id))?.is_some()))
+    }
 }
 
 impl Tx<'_, '_> {

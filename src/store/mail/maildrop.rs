@@ -17,17 +17,23 @@ use crate::store::index::{Fault, Read};
 use crate::store::open::claims::Claim;
 use crate::store::open::queue::Pending;
 use crate::store::open::verified::{self, Proof};
-use crate::store::open::{Shared, Store};
+use crate::store::open::{Shared, Snapshot, Store};
 use crate::verdict;
 use smol::channel::Receiver;
 use smol::stream::StreamExt as _;
 use std::convert::Infallible;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 /// Messages that are deleted in one transaction. What a transaction changes of the index lies in memory until a checkpoint,
 /// and no other mail is stored meanwhile: both are bounded by this.
 const DELETED_AT_A_TIME: usize = if cfg!(test) { 64 } else { 4096 };
+
+/// Messages that are listed by one thread, and the parts in which a list is read at once.
+const LISTED_IN_A_PART: u64 = if cfg!(test) { 16 } else { 4096 };
+const PARTS_MAX: u64 = 16;
 
 /// An open maildrop.
 pub struct Maildrop {
@@ -146,14 +152,58 @@ impl Maildrop {
         if self.gives_surrogates { self.totals_of_surrogates } else { self.totals }
     }
 
-    /// The messages as of the login, oldest first. Takes time in proportion to their number.
+    /// The messages as of the login, oldest first. Takes time in proportion to their number. A long list is read in several
+    /// parts at once, since most of that time is the disk's when the pages of the index are not in memory; of several long
+    /// ones only the first.
     pub fn list(&self) -> Result<Vec<Entry>, Fault> {
         let snapshot = self.store.read()?;
+        let first = contained::read(|| {
+            let first =
+                snapshot.table(MESSAGES)?.range((self.mailbox, 0)..(self.mailbox, self.below))?.next();
+            Ok(first.transpose()?.map_or(self.below, |(key, _)| key.value().1))
+        })?;
+        let parts = (self.totals.messages / LISTED_IN_A_PART).min(PARTS_MAX);
+        let turn = if parts > 1 { self.store.0.shared.long_lists.try_lock().ok() } else { None };
+        if turn.is_none() {
+            return self.list_part(&snapshot, first..self.below);
+        }
+        let length = (self.below - first).div_ceil(parts);
+        let numbers = (0..parts).map(|part| {
+            let from = first.saturating_add(part * length).min(self.below);
+            from..from.saturating_add(length).min(self.below)
+        });
+        thread::scope(|scope| {
+            let (this, snapshot) = (self, &snapshot);
+            let reading: Vec<_> = numbers
+                .map(|numbers| {
+                    let list = {
+                        let numbers = numbers.clone();
+                        move || this.list_part(snapshot, numbers)
+                    };
+                    thread::Builder::new().spawn_scoped(scope, list).map_err(|_| numbers)
+                })
+                .collect();
+            let mut entries = Vec::new();
+            for part in reading {
+                let part = match part {
+                    Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                    // The system has no thread to spare.
+                    Err(numbers) => self.list_part(snapshot, numbers),
+                };
+                entries.append(&mut part?);
+            }
+            Ok(entries)
+        })
+    }
+
+    /// The messages with these numbers.
+    fn list_part(&self, snapshot: &Snapshot, numbers: Range<u64>) -> Result<Vec<Entry>, Fault> {
         contained::read(|| {
             let table = snapshot.table(MESSAGES)?;
             // A damaged count must not ask for more memory than there is.
-            let mut entries = Vec::with_capacity(self.totals.messages.min(1 << 20) as usize);
-            for row in table.range((self.mailbox, 0)..(self.mailbox, self.below))? {
+            let expected = self.totals.messages.min(numbers.end - numbers.start).min(1 << 20);
+            let mut entries = Vec::with_capacity(expected as usize);
+            for row in table.range((self.mailbox, numbers.start)..(self.mailbox, numbers.end))? {
                 let (key, row) = row?;
                 let head = MessageHead::from_row(row.value())?;
                 let surrogate = head.surrogate_octets.filter(|_| self.gives_surrogates);

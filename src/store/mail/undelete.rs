@@ -24,6 +24,8 @@ use redb::ReadableTable;
 
 /// The setting for how many days deleted mail is kept; 0: not at all.
 const UNDELETE_SETTING: &str = "undelete";
+/// Messages and mailboxes that go for good in one transaction.
+const PURGED_AT_A_TIME: usize = if cfg!(test) { 16 } else { 1000 };
 /// Before every other id.
 const NO_MAILBOX: MailboxId = MailboxId(OwnerId(0));
 
@@ -83,6 +85,26 @@ impl Store {
             kept.octets += counts.octets;
         }
         Ok(kept)
+    }
+
+    /// Deletes for good what was deleted before this day, piece by piece, and returns how many messages and mailboxes that was.
+    /// Not for the executor.
+    pub fn purge(&self, before: Day) -> Result<u64, Fault> {
+        let mut count = 0;
+        loop {
+            let purged = self.write(move |tx| tx.purge(before, PURGED_AT_A_TIME)).wait()?;
+            count += purged as u64;
+            if purged < PURGED_AT_A_TIME {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Deletes for good what was deleted, if the setting `undelete` says that nothing is kept. What a fault or a crash leaves
+    /// of that goes when a service next looks for it.
+    pub fn purge_unkept(&self) -> Result<u64, Fault> {
+        let keeps = self.read()?.setting(UNDELETE_SETTING)?.is_none_or(|days| days != "0");
+        if keeps { Ok(0) } else { self.purge(Day::LAST) }
     }
 
     /// Keeps sessions away from a mailbox while the claim is held; none where one is open.
@@ -294,6 +316,10 @@ impl Tx<'_, '_> {
     }
 
     fn newest_removed(&self, address: &Address) -> Result<Option<RemovedMailbox>, Fault> {
+        // What is left then is going for good, and not whole any more.
+        if !self.keeps_deleted()? {
+            return Ok(None);
+        }
         let mut newest: Option<RemovedMailbox> = None;
         for row in self.tables.removed_mailboxes.iter()? {
             let (key, row) = row?;

@@ -39,9 +39,10 @@ pub enum OpenErrorKind {
 }
 
 impl OpenErrorKind {
-    /// Whether the file is a store whose index redb cannot make sense of.
+    /// Whether the file is a store whose octets make no sense. A disk that fails or is full says nothing of that.
     pub(in crate::store) fn is_of_damage(&self) -> bool {
-        matches!(self, OpenErrorKind::Damaged(_) | OpenErrorKind::BadCopy(_) | OpenErrorKind::Fault(_))
+        use OpenErrorKind::{BadCopy, Damaged};
+        matches!(self, Damaged(_) | BadCopy(_) | OpenErrorKind::Fault(Fault::Damaged(_)))
     }
 
     pub(in crate::store) fn at(self, path: &Path) -> OpenError {

@@ -26,6 +26,8 @@ pub struct Shared {
     pub mending_was_asked: AtomicBool,
     /// As the writer last saw it.
     pub copy_window: Mutex<CopyWindow>,
+    /// Held by who reads a long list with several threads: there are not many times as many.
+    pub long_lists: Mutex<()>,
 }
 
 /// The container and the index in it, open.
@@ -133,5 +135,6 @@ pub fn open_database(container: &Arc<Container>, verify: bool) -> Result<redb::D
     let mut builder = redb::Database::builder();
     builder.set_cache_size(CACHE_OCTETS);
     builder.set_check_integrity_on_open(verify);
-    Ok(builder.create_with_backend(IndexBackend(container.clone()))?)
+    let open = || builder.create_with_backend(IndexBackend(container.clone()));
+    Ok(if verify { container.reading_index_ahead(open)? } else { open()? })
 }

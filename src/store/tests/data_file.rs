@@ -17,8 +17,8 @@ fn kind_of(outcome: Result<Store, OpenError>) -> OpenErrorKind {
 
 #[test]
 fn a_store_is_made_once_locked_while_open_and_private() {
-    let directory = Directory::new();
-    let path = directory.path("winpop.db");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("winpop.db");
     assert!(matches!(kind_of(Store::open(&path)), OpenErrorKind::Missing));
     assert!(!path.exists());
     let store = Store::create(&path).unwrap();
@@ -42,8 +42,8 @@ fn a_store_is_made_once_locked_while_open_and_private() {
 /// Where others may have laid a link, root would otherwise read, write or make a file of their choice.
 #[test]
 fn a_symbolic_link_is_not_followed() {
-    let directory = Directory::new();
-    let (path, target) = (directory.path("winpop.db"), directory.path("elsewhere"));
+    let directory = tempfile::tempdir().unwrap();
+    let (path, target) = (directory.path().join("winpop.db"), directory.path().join("elsewhere"));
     std::os::unix::fs::symlink(&target, &path).unwrap();
     let refused = |outcome| match kind_of(outcome) {
         OpenErrorKind::Io(error) => assert!(error.to_string().contains("symbolic link"), "{error}"),
@@ -61,8 +61,8 @@ fn a_symbolic_link_is_not_followed() {
 
 #[test]
 fn a_lock_of_another_process_holds() {
-    let directory = Directory::new();
-    let path = directory.path("winpop.db");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("winpop.db");
     drop(Store::create(&path).unwrap());
     // It says a word when it has the lock, and ends when it is told to.
     let mut other = Command::new("flock")
@@ -82,8 +82,8 @@ fn a_lock_of_another_process_holds() {
 
 #[test]
 fn what_is_not_a_store_is_named_and_left_alone() {
-    let directory = Directory::new();
-    let path = directory.path("other");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("other");
     for (content, is_right) in [
         (vec![], (|kind| matches!(kind, OpenErrorKind::Missing)) as fn(&OpenErrorKind) -> bool),
         (b"From ann Thu Jan  1 00:00:00 1970\n".repeat(100), |kind| matches!(kind, OpenErrorKind::NotAStore)),
@@ -170,18 +170,18 @@ fn a_forged_superblock_makes_no_file_grow() {
 
 #[test]
 fn a_check_changes_no_octet_of_the_file() {
-    let directory = Directory::new();
-    let path = directory.path("winpop.db");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();
     add_mailbox(&store, ANN);
     deliver(&store, &[ANN], b"text");
     // As after a crash: redb has to set it right, and may do so in memory only.
-    fs::copy(&path, directory.path("unclean.db")).unwrap();
+    fs::copy(&path, directory.path().join("unclean.db")).unwrap();
     drop(store);
-    fs::copy(&path, directory.path("read only.db")).unwrap();
-    fs::set_permissions(directory.path("read only.db"), fs::Permissions::from_mode(0o400)).unwrap();
+    fs::copy(&path, directory.path().join("read only.db")).unwrap();
+    fs::set_permissions(directory.path().join("read only.db"), fs::Permissions::from_mode(0o400)).unwrap();
     for name in ["winpop.db", "unclean.db", "read only.db"] {
-        let path = directory.path(name);
+        let path = directory.path().join(name);
         let (before, modified) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap());
         assert!(Store::check_file(&path, &Progress::default()).unwrap().is_clean(), "{name}");
         assert!(fs::read(&path).unwrap() == before, "{name}");
@@ -191,8 +191,8 @@ fn a_check_changes_no_octet_of_the_file() {
 
 #[test]
 fn a_file_cut_short_does_not_open_as_if_it_were_whole() {
-    let directory = Directory::new();
-    let path = directory.path("winpop.db");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();
     add_mailbox(&store, ANN);
     for number in 0..30 {
@@ -213,8 +213,9 @@ fn a_file_cut_short_does_not_open_as_if_it_were_whole() {
 
 #[test]
 fn a_view_has_bounds_and_is_fetched() {
-    let directory = Directory::new();
-    let file = DataFile::open(&directory.path("file"), true).unwrap_or_else(|_| panic!("it can be made"));
+    let directory = tempfile::tempdir().unwrap();
+    let file =
+        DataFile::open(&directory.path().join("file"), true).unwrap_or_else(|_| panic!("it can be made"));
     file.set_len(1 << 20).unwrap();
     file.write_at(5000, b"octets").unwrap();
     assert_eq!(&file.view(5000, 6).unwrap()[..], b"octets");
@@ -229,8 +230,8 @@ fn a_view_has_bounds_and_is_fetched() {
 
 #[test]
 fn a_hole_gives_its_blocks_back_and_a_reserve_takes_them() {
-    let directory = Directory::new();
-    let path = directory.path("file");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
     let file = DataFile::open(&path, true).unwrap_or_else(|_| panic!("it can be made"));
     let blocks = || fs::metadata(&path).unwrap().blocks() * 512;
     file.set_len(8 << 20).unwrap();
@@ -251,8 +252,8 @@ fn a_hole_gives_its_blocks_back_and_a_reserve_takes_them() {
 
 #[test]
 fn the_room_of_deleted_mail_goes_back_to_the_file_system() {
-    let directory = Directory::new();
-    let path = directory.path("winpop.db");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();
     keep_deleted(&store, "0");
     add_mailbox(&store, ANN);
@@ -275,8 +276,8 @@ fn the_room_of_deleted_mail_goes_back_to_the_file_system() {
 
 #[test]
 fn a_backup_may_replace_a_backup_and_nothing_else() {
-    let directory = Directory::new();
-    let (path, copy) = (directory.path("winpop.db"), directory.path("copy.db"));
+    let directory = tempfile::tempdir().unwrap();
+    let (path, copy) = (directory.path().join("winpop.db"), directory.path().join("copy.db"));
     let store = Store::create(&path).unwrap();
     add_mailbox(&store, ANN);
     deliver(&store, &[ANN], b"first");
@@ -286,19 +287,19 @@ fn a_backup_may_replace_a_backup_and_nothing_else() {
     assert!(Store::check_file(&copy, &Progress::default()).unwrap().is_clean());
     assert!(may_replace(&copy).is_ok());
 
-    let foreign = directory.path("letter.txt");
+    let foreign = directory.path().join("letter.txt");
     fs::write(&foreign, "Dear Ann").unwrap();
     assert!(matches!(may_replace(&foreign), Err(NotReplaced::Foreign)));
-    assert!(matches!(may_replace(&directory.0), Err(NotReplaced::Foreign)));
+    assert!(matches!(may_replace(directory.path()), Err(NotReplaced::Foreign)));
     // The store itself, and any other that is in use.
     assert!(matches!(may_replace(&path), Err(NotReplaced::InUse)));
 }
 
 #[test]
 fn a_backup_goes_into_an_empty_file_only() {
-    let directory = Directory::new();
-    let store = Store::create(&directory.path("winpop.db")).unwrap();
-    let foreign = directory.path("letter.txt");
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::create(&directory.path().join("winpop.db")).unwrap();
+    let foreign = directory.path().join("letter.txt");
     fs::write(&foreign, "Dear Ann").unwrap();
     let open = |options: &mut fs::OpenOptions| options.open(&foreign).unwrap();
     assert!(matches!(

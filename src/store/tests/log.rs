@@ -187,6 +187,16 @@ fn a_log_that_was_full_is_longer_after_the_next_checkpoint_and_after_opening() {
     let found = Store::open_on(killed(&disk)).unwrap();
     assert_eq!(contents(&found, ANN).len(), 35);
     assert_clean(&found);
+    // When little has come for long it is as short as at first, also after a kill.
+    for number in 0..8 {
+        deliver(&store, &[ANN], format!("then {number}").as_bytes());
+        checkpoint(&store);
+    }
+    assert_eq!(octets(&store), PACE.log_octets);
+    deliver(&store, &[ANN], b"last");
+    let found = Store::open_on(killed(&disk)).unwrap();
+    assert_eq!(contents(&found, ANN).len(), 44);
+    assert_clean(&found);
 }
 
 /// Whoever sends a text must not learn from the time it takes whether it is stored already.

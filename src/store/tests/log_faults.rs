@@ -102,6 +102,34 @@ fn a_fault_while_the_log_is_replayed_is_told_and_the_next_opening_has_everything
     assert_eq!(count(&Store::open_on(unreadable).unwrap()), 6);
 }
 
+/// Only damage leads to a salvage, or to advice about damage.
+#[test]
+fn a_fault_during_a_repair_or_a_check_is_told_as_one_of_the_disk() {
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    checkpoint(&store);
+    (1..7).for_each(|number| assert!(try_one(&store, number)));
+    let mut failed = 0;
+    for operations in 0..2 * OPERATIONS {
+        let found = Arc::new(disk.copy());
+        found.fail_after(Some(operations));
+        if let Err(e) = Store::repair_on(found.clone(), UnixTime(1)) {
+            assert!(is_of_disk(&e) && !e.is_of_damage(), "{operations} operations: {e}");
+            failed += 1;
+        }
+        found.fail_after(None);
+        assert_eq!(Store::repair_on(found.clone(), UnixTime(1)).unwrap().lost, []);
+        assert_eq!(count(&Store::open_on(found).unwrap()), 6, "{operations} operations");
+    }
+    assert!(failed > 4, "only {failed} repairs failed");
+    let full = Arc::new(disk.copy());
+    full.set_room(Some(0));
+    assert!(Store::repair_on(full, UnixTime(1)).err().is_none_or(|e| !e.is_of_damage()));
+    let unreadable = Arc::new(disk.copy());
+    unreadable.fail_altogether();
+    assert!(Store::check_disk(unreadable, &Progress::default()).is_err_and(|e| is_of_disk(&e)));
+}
+
 /// A full disk refuses mail, and what was taken before can be made part of the index, at a checkpoint and after a kill.
 #[test]
 fn a_full_disk_stands_in_the_way_of_no_checkpoint_and_no_replay() {
@@ -177,5 +205,6 @@ fn what_a_delivery_costs_the_device_is_the_same_however_much_is_stored() {
         checkpoint(&store);
         costs.push(disk.work_since(begin).1 / 40);
     }
+    println!("octets of a delivery: {costs:?}");
     assert!(costs[1] <= costs[0] * 3 / 2 && costs[1] <= 16 << 10, "octets of a delivery: {costs:?}");
 }

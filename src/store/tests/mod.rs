@@ -17,6 +17,7 @@ mod model;
 mod placing;
 mod quota;
 mod recovery;
+mod removal;
 mod salvage;
 mod undelete;
 mod workload;
@@ -125,7 +126,7 @@ fn login_name<T>(login: &Login<T>) -> &'static str {
     match login {
         Login::Welcome(_) => "welcome",
         Login::WrongCredentials => "wrong credentials",
-        Login::Barred(_) => "barred",
+        Login::Barred { .. } => "barred",
         Login::Locked => "locked",
         Login::InUse => "in use",
         Login::TooSoon => "too soon",
@@ -169,28 +170,4 @@ fn back_up(store: &Store, path: &Path) {
 fn assert_clean(store: &Store) {
     let report = store.check(&Progress::default()).unwrap();
     assert!(report.is_clean(), "{:#?}", report.findings);
-}
-
-/// A directory of its own for a test, removed when the test is over.
-struct Directory(std::path::PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("pop3svc-store-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What is left behind in the temporary directory is no failure of the test.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -142,8 +142,8 @@ fn where_the_disk_is_full_or_fails_the_writer_finds_out() {
 /// The data file itself can be opened twice.
 #[test]
 fn a_long_text_is_written_beside_the_writer_on_a_real_file() {
-    let directory = Directory::new();
-    let path = directory.path("winpop.db");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();
     add_mailbox(&store, ANN);
     let placed = placed(&store, &vec![b'x'; 3 << 20]);

@@ -108,11 +108,11 @@ fn quotas_are_in_the_backup() {
     let store = store_with(&[ANN], memory());
     set_quota(&store, ANN, ANN, Some(1000));
     deliver(&store, &[ANN], b"some mail");
-    let file = std::env::temp_dir().join(format!("pop3svc-quota-{}.db", std::process::id()));
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("copy.db");
     back_up(&store, &file);
     let copy = Store::open(&file).unwrap();
     assert_eq!(used(&copy, ANN), used(&store, ANN));
     assert_clean(&copy);
     drop(copy);
-    std::fs::remove_file(&file).unwrap();
 }

@@ -184,9 +184,9 @@ fn a_backup_has_what_can_come_back() {
     deliver(&store, &[ANN], b"one");
     deliver(&store, &[ANN], b"two");
     delete(&store, 0);
-    let directory = Directory::new();
-    back_up(&store, &directory.path("copy.db"));
-    let copy = Store::open(&directory.path("copy.db")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    back_up(&store, &directory.path().join("copy.db"));
+    let copy = Store::open(&directory.path().join("copy.db")).unwrap();
     assert_clean(&copy);
     assert_eq!(undelete(&copy, Wanted::Last, false).unwrap().messages, 1);
     assert_eq!(contents(&copy, ANN).len(), 2);

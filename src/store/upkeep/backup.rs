@@ -10,7 +10,8 @@ use crate::store::file::log_zone;
 use crate::store::file::space::{Pins, Space};
 use crate::store::index::contained;
 use crate::store::index::rows::{Row, TextRow};
-use crate::store::index::tables::{MESSAGES, TEXTS, Tables};
+use crate::store::index::tables::{MESSAGES, TEXTS, Table, Tables};
+use crate::store::index::types::TextId;
 use crate::store::index::{Beginning, Fault, Read, RecentTexts, Snapshot as IndexSnapshot, Tx};
 use crate::store::open::{OpenErrorKind, Snapshot, Store, open_database};
 use crate::store::upkeep::progress::{Progress, Stage};
@@ -91,7 +92,8 @@ impl Store {
         let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
         let of_copy = |e: FileError| BackupError::Copy(OpenErrorKind::from(e).to_string());
         let file = DataFile::empty(file).map_err(of_copy)?;
-        at_low_priority(|| copy_to(&snapshot, file, progress))
+        let copy = || copy_to(&snapshot, file, progress);
+        at_low_priority(|| snapshot.container().reading_index_ahead(copy))
     }
 }
 
@@ -132,10 +134,13 @@ fn copy_to(source: &Snapshot, file: DataFile, progress: &Progress) -> Result<Bac
         let mut recent = RecentTexts::default();
         let mut tx = Tx::begin(tables, &mut space, &mut recent, &container, true).map_err(fault_of_copy)?;
         let totals = source.totals()?;
-        progress.begin(Stage::CopyingMessages, 0);
-        tx.tables.copy_from(source).map_err(BackupError::Source)?;
         progress.begin(Stage::CopyingTexts, totals.text_octets);
-        copy_texts(source, &mut tx, progress)?;
+        let (space, container) = (&mut *tx.space, tx.container);
+        tx.tables.copy_from(source, |table| {
+            copy_texts(source, container, space, table, progress)?;
+            progress.begin(Stage::CopyingMessages, 0);
+            Ok::<_, BackupError>(())
+        })?;
         progress.begin(Stage::Finishing, 0);
         *tx.totals_mut() = totals;
         let epoch = log_zone::new_epoch().map_err(|e| of_copy(e.to_string()))?;
@@ -154,11 +159,17 @@ fn copy_to(source: &Snapshot, file: DataFile, progress: &Progress) -> Result<Bac
 
 /// Copies the texts in the order of their places, some ten thousands at a time, and compares each with its hash. Their
 /// places in the copy are given out here, and their rows written, while other threads copy them.
-fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>, progress: &Progress) -> Result<(), BackupError> {
+fn copy_texts(
+    source: &Snapshot,
+    copy: &Container,
+    space: &mut Space,
+    copied: &mut Table<'_, TextId, &'static [u8]>,
+    progress: &Progress,
+) -> Result<(), BackupError> {
     let table = source.table(TEXTS)?;
     let mut rows = contained::read(|| Ok(table.iter()?))?;
-    let reading = Reading { source: source.container(), copy: Some(tx.container), progress };
-    let list = |copy: &mut dyn FnMut(Listed) -> Result<(), BackupError>| {
+    let reading = Reading { source: source.container(), copy: Some(copy), progress };
+    let list = |read: &mut dyn FnMut(Listed) -> Result<(), BackupError>| {
         loop {
             let mut texts = contained::read(|| {
                 let mut texts = Vec::new();
@@ -174,14 +185,13 @@ fn copy_texts(source: &Snapshot, tx: &mut Tx<'_, '_>, progress: &Progress) -> Re
             texts.sort_unstable_by_key(|(_, row)| row.at);
             for (_, row) in &mut texts {
                 let (at, wire_octets) = (row.at, row.wire_octets);
-                row.at = tx.space.take(wire_octets, tx.container).map_err(NotCopied)?;
-                copy(Listed { index: 0, hash: row.hash, at, wire_octets, to: Some(row.at) })?;
+                row.at = space.take(wire_octets, copy).map_err(NotCopied)?;
+                read(Listed { index: 0, hash: row.hash, at, wire_octets, to: Some(row.at) })?;
             }
             // In the order of the table, which is the fastest.
             texts.sort_unstable_by_key(|(id, _)| *id);
-            for (id, row) in texts {
-                tx.tables.texts.insert(id, &row.to_row()[..])?;
-            }
+            let rows: Vec<_> = texts.iter().map(|(id, row)| (*id, row.to_row())).collect();
+            copied.append(rows.iter().map(|(id, row)| (*id, &row[..])))?;
         }
     };
     let mut damaged = None;

@@ -3,7 +3,10 @@
 //! It works on one snapshot, so a store can be checked while it is being served. Texts and messages are gone through once
 //! each, by several threads. In memory is what is known of each text, about a hundred octets.
 
+mod messages;
+
 use super::deleted;
+use super::foreign_ids::ForeignId;
 use crate::address::{Address, Domain};
 use crate::store::file::disk::{DataFile, Disk};
 use crate::store::file::format::BLOB_ALIGN;
@@ -12,30 +15,22 @@ use crate::store::index::contained;
 use crate::store::index::rows::{
     Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
 };
-use crate::store::index::tables::{
-    self, BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, MESSAGES, QUOTAS, TEXTS,
-};
-use crate::store::index::types::{DomainId, MailboxId, OwnerId, TextId};
+use crate::store::index::tables::{self, BLOB_EXTENTS, COUNTS, DOMAINS, FREE, MAILBOXES, QUOTAS, TEXTS};
+use crate::store::index::types::{DomainId, OwnerId, TextId};
 use crate::store::index::{Fault, Read};
 use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store, Trust};
 use crate::store::upkeep::progress::{Progress, Stage};
-use crate::store::upkeep::reading::{Found, Listed, Reading, at_low_priority, on_all_processors};
+use crate::store::upkeep::reading::{Found, Listed, Reading, at_low_priority};
 use redb::ReadableTable;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 
 /// Findings that are kept; more are counted.
 const FINDINGS_MAX: usize = 200;
 /// Room is made in advance for as many texts as the index says, but not for more than this.
 const TEXTS_EXPECTED_MAX: u64 = 16 << 20;
-/// About so many messages a thread goes through at a time.
-const STRETCH_MESSAGES: u64 = 100_000;
-const STRETCHES_OF_ONE_MAX: u64 = 1000;
-/// Messages that are looked at before it is told.
-const MESSAGES_UNTOLD: u64 = 1000;
 
 /// What a check saw and found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,7 +90,8 @@ impl Store {
     /// index's own pages are compared by [`Store::check_file`].
     pub fn check(&self, progress: &Progress) -> Result<CheckReport, Fault> {
         let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
-        at_low_priority(|| contained::read(|| Check::of(&snapshot, progress)))
+        let check = || contained::read(|| Check::of(&snapshot, progress));
+        at_low_priority(|| snapshot.container().reading_index_ahead(check))
     }
 }
 
@@ -109,6 +105,8 @@ struct Check<'a> {
     owners: BTreeMap<OwnerId, Owner>,
     /// All whose rows can be read, once they were read.
     texts: Vec<SeenText>,
+    /// Those of the messages.
+    foreign_ids: Vec<ForeignId>,
 }
 
 struct Owner {
@@ -133,6 +131,7 @@ impl<'a> Check<'a> {
             report: CheckReport::default(),
             owners: BTreeMap::new(),
             texts: Vec::new(),
+            foreign_ids: Vec::new(),
         };
         if stored.is_none() {
             check.report.find("the row that counts the whole store is missing, or cannot be read".to_owned());
@@ -142,7 +141,8 @@ impl<'a> Check<'a> {
         check.counts()?;
         check.quotas()?;
         check.space()?;
-        super::foreign_ids::check(snapshot, |what| check.report.find(what))?;
+        let foreign_ids = std::mem::take(&mut check.foreign_ids);
+        super::foreign_ids::check(snapshot, foreign_ids, |what| check.report.find(what))?;
         check.other_tables()?;
         Ok(check.report)
     }
@@ -306,72 +306,6 @@ impl<'a> Check<'a> {
         Ok(texts)
     }
 
-    /// Goes through the messages on several threads, a stretch of mailboxes each.
-    fn messages(&mut self, texts: &[SeenText], seen: &[AtomicU32]) -> Result<(), Fault> {
-        self.progress.begin(Stage::ReadingMessages, self.stored.messages);
-        let stretches = self.stretches();
-        let count = stretches.len();
-        let stretches = Mutex::new(stretches.into_iter().enumerate());
-        let next = || stretches.lock().expect("no holder of this lock panics").next();
-        let (owners, snapshot, progress) = (&self.owners, self.snapshot, self.progress);
-        let work = || {
-            let mut done = Vec::new();
-            while let Some((nth, range)) = next() {
-                let mut part =
-                    Part { owners, texts, seen, report: CheckReport::default(), counts: BTreeMap::new() };
-                contained::read(|| part.messages(snapshot, range, progress))?;
-                done.push((nth, part.report, part.counts));
-            }
-            Ok::<_, Fault>(done)
-        };
-        let mut parts = on_all_processors(count, &work)?;
-        parts.sort_unstable_by_key(|(nth, _, _)| *nth);
-        for (_, report, counts) in parts {
-            self.report.messages += report.messages;
-            let kept = report.findings.len() as u64;
-            report.findings.into_iter().for_each(|what| self.report.find(what));
-            self.report.findings_total += report.findings_total - kept;
-            for (mailbox, counts) in counts {
-                let seen = &mut self.owners.get_mut(&mailbox.into()).expect("only its mail is counted").seen;
-                seen.messages += counts.messages;
-                seen.octets = seen.octets.saturating_add(counts.octets);
-                seen.octets_without_utf8 =
-                    seen.octets_without_utf8.saturating_add(counts.octets_without_utf8);
-            }
-        }
-        Ok(())
-    }
-
-    /// Ranges of messages' keys that hold about as many messages each, and all of them together.
-    fn stretches(&self) -> Vec<RangeInclusive<(MailboxId, u64)>> {
-        let mut ends = Vec::new();
-        let mut messages = 0;
-        for (id, owner) in &self.owners {
-            let Some(counts) = owner.stored.filter(|_| owner.domain.is_some()) else { continue };
-            // A large mailbox is cut by numbers; those of deleted messages are numbers too.
-            let cuts = (counts.messages / STRETCH_MESSAGES).min(STRETCHES_OF_ONE_MAX);
-            ends.extend((1..=cuts).map(|cut| (*id, counts.next_sequence / (cuts + 1) * cut)));
-            messages += counts.messages % STRETCH_MESSAGES;
-            if messages >= STRETCH_MESSAGES {
-                ends.push((*id, u64::MAX));
-                messages = 0;
-            }
-        }
-        let mut from = (OwnerId(0), 0);
-        let mut stretches = Vec::new();
-        for end in ends.into_iter().chain([(OwnerId(u32::MAX), u64::MAX)]) {
-            if end >= from {
-                let key = |(id, sequence)| (MailboxId(id), sequence);
-                stretches.push(key(from)..=key(end));
-                from = match end.1 {
-                    u64::MAX => (end.0.next().unwrap_or(end.0), 0),
-                    sequence => (end.0, sequence + 1),
-                };
-            }
-        }
-        stretches
-    }
-
     fn counts(&mut self) -> Result<(), Fault> {
         let mut expected: BTreeMap<OwnerId, Counts> = BTreeMap::new();
         let mut whole = StoreRow { domains: self.report.domains, ..StoreRow::default() };
@@ -527,73 +461,4 @@ impl SeenText {
 /// Counts one message more. More than can be counted is not what the text's row says either.
 fn count_reference(seen: &AtomicU32) {
     let _ = seen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| seen.checked_add(1));
-}
-
-/// What one thread finds in a stretch of messages.
-struct Part<'a> {
-    owners: &'a BTreeMap<OwnerId, Owner>,
-    texts: &'a [SeenText],
-    /// How many messages have each text.
-    seen: &'a [AtomicU32],
-    report: CheckReport,
-    counts: BTreeMap<MailboxId, Counts>,
-}
-
-impl Part<'_> {
-    fn messages(
-        &mut self,
-        snapshot: &Snapshot,
-        range: RangeInclusive<(MailboxId, u64)>,
-        progress: &Progress,
-    ) -> Result<(), Fault> {
-        let mut untold = 0;
-        for row in snapshot.table(MESSAGES)?.range(range)? {
-            let (key, row) = row?;
-            let (mailbox, sequence) = key.value();
-            match MessageRow::from_row(row.value()) {
-                Ok(row) => self.message(mailbox, sequence, &row),
-                Err(_) => self
-                    .report
-                    .find(format!("the row of message {sequence} of mailbox id {mailbox} cannot be read")),
-            }
-            untold += 1;
-            if untold == MESSAGES_UNTOLD {
-                progress.add(std::mem::take(&mut untold));
-            }
-        }
-        progress.add(untold);
-        Ok(())
-    }
-
-    fn message(&mut self, mailbox: MailboxId, sequence: u64, row: &MessageRow) {
-        self.count(mailbox, sequence, row);
-        let Ok(index) = self.texts.binary_search_by_key(&row.text, |text| text.id) else {
-            self.report.find(format!("message {sequence} of {} has no text", self.name_of(mailbox)));
-            return;
-        };
-        count_reference(&self.seen[index]);
-        if self.texts[index].is_of_another_length(row) {
-            self.report.find(format!("the size of message {sequence} of {} is wrong", self.name_of(mailbox)));
-        }
-    }
-
-    fn count(&mut self, mailbox: MailboxId, sequence: u64, row: &MessageRow) {
-        self.report.messages += 1;
-        let Some(owner) = self.owners.get(&mailbox.into()).filter(|owner| owner.domain.is_some()) else {
-            self.report.find(format!("message {sequence} belongs to no mailbox (id {mailbox})"));
-            return;
-        };
-        let counts = self.counts.entry(mailbox).or_default();
-        counts.messages += 1;
-        counts.octets = counts.octets.saturating_add(row.octets);
-        counts.octets_without_utf8 = counts.octets_without_utf8.saturating_add(row.octets_without_utf8());
-        if owner.stored.is_some_and(|stored| sequence >= stored.next_sequence) {
-            self.report
-                .find(format!("message {sequence} of {} has a number that was never given out", owner.name));
-        }
-    }
-
-    fn name_of(&self, mailbox: MailboxId) -> &str {
-        self.owners.get(&mailbox.into()).map_or("a mailbox that does not exist", |owner| &owner.name)
-    }
 }

@@ -1,8 +1,8 @@
 //! Check and repair of the unique ids that messages brought from other servers: each leads to its message, and to no other.
 
 use crate::store::index::Fault;
-use crate::store::index::rows::{DeletedRow, MessageHead, MessageRow, Row};
-use crate::store::index::tables::{DELETED, FOREIGN_IDS, MESSAGES, Tables};
+use crate::store::index::rows::{DeletedRow, MessageRow, Row};
+use crate::store::index::tables::{DELETED, FOREIGN_IDS, Tables};
 use crate::store::index::types::{Day, MailboxId};
 use crate::store::open::Snapshot;
 use redb::ReadableTable;
@@ -11,26 +11,32 @@ use std::collections::HashMap;
 /// The unique ids of the messages that have one: of a mailbox, with the sequence of the message.
 type Holders = HashMap<(MailboxId, Box<str>), u64>;
 
-/// Tells `find` of ids that lead to no message, or not to the one that has them. Messages whose rows cannot be read are
-/// told elsewhere. In memory are the ids.
-pub fn check(snapshot: &Snapshot, mut find: impl FnMut(String)) -> Result<(), Fault> {
+/// The unique id of a message in its mailbox.
+pub struct ForeignId {
+    pub mailbox: MailboxId,
+    pub sequence: u64,
+    pub id: Box<str>,
+}
+
+/// Tells `find` of ids that lead to no message, or not to the one that has them. `of_messages` are those of all messages that
+/// are not deleted.
+pub fn check(
+    snapshot: &Snapshot,
+    of_messages: Vec<ForeignId>,
+    mut find: impl FnMut(String),
+) -> Result<(), Fault> {
     let mut holders = Holders::new();
-    let mut note = |mailbox, sequence, id: Option<Box<str>>| {
-        if let Some(id) = id
-            && let Some(other) = holders.insert((mailbox, id), sequence)
-        {
+    let mut note = |ForeignId { mailbox, sequence, id }| {
+        if let Some(other) = holders.insert((mailbox, id), sequence) {
             find(format!("messages {other} and {sequence} of mailbox id {mailbox} have one unique id"));
         }
     };
-    for row in snapshot.table(MESSAGES)?.iter()? {
-        let (key, row) = row?;
-        let (mailbox, sequence) = key.value();
-        note(mailbox, sequence, MessageHead::from_row(row.value()).ok().and_then(|head| head.foreign_id));
-    }
+    of_messages.into_iter().for_each(&mut note);
     for row in snapshot.table(DELETED)?.iter()? {
         let (key, row) = row?;
         let (_, mailbox, sequence) = key.value();
-        note(mailbox, sequence, deleted_message(row.value()).and_then(|message| message.foreign_id));
+        let id = deleted_message(row.value()).and_then(|message| message.foreign_id);
+        id.into_iter().for_each(|id| note(ForeignId { mailbox, sequence, id }));
     }
     for row in snapshot.table(FOREIGN_IDS)?.iter()? {
         let (key, sequence) = row?;
@@ -52,15 +58,19 @@ pub fn check(snapshot: &Snapshot, mut find: impl FnMut(String)) -> Result<(), Fa
 }
 
 /// Lists the ids anew where the list is wrong. Of two messages with one id the later one loses it, and has an id made of its
-/// number. Tells `mend` what was done.
-pub fn repair(tables: &mut Tables<'_>, mut mend: impl FnMut(String)) -> Result<(), Fault> {
+/// number. Tells `mend` what was done. `of_messages` are those of all messages that are kept, in their
+/// order.
+pub fn repair(
+    tables: &mut Tables<'_>,
+    of_messages: Vec<ForeignId>,
+    mut mend: impl FnMut(String),
+) -> Result<(), Fault> {
     let mut holders = Holders::new();
     let (mut losing, mut losing_deleted) = (Vec::new(), Vec::new());
-    for row in tables.messages.iter()? {
-        let (key, row) = row?;
-        let (mailbox, sequence) = key.value();
-        let id = MessageHead::from_row(row.value()).ok().and_then(|head| head.foreign_id);
-        if is_taken(&mut holders, mailbox, sequence, id) {
+    for ForeignId { mailbox, sequence, id } in of_messages {
+        if is_taken(&mut holders, mailbox, sequence, Some(id))
+            && let Some(row) = tables.messages.get((mailbox, sequence))?
+        {
             losing.push(((mailbox, sequence), MessageRow::from_row(row.value())?));
         }
     }

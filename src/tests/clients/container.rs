@@ -96,7 +96,7 @@ fn a_container_on_an_empty_volume_makes_what_its_variables_name_and_keeps_it() {
         return write_past_the_runner("passed over, because namespaces cannot be made here");
     }
     let image = image();
-    let scratch = Scratch::new("container");
+    let scratch = Scratch::new();
     let root = scratch.path("root");
     let password_file = root.join(&image.password_file[1..]);
     fs::create_dir_all(password_file.parent().expect("a directory")).expect("it can be made");

@@ -9,7 +9,7 @@ fn fail2ban_finds_the_address_of_each_failed_login() {
     if !have(&["fail2ban-regex", "fail2ban-client", "curl"]) {
         return;
     }
-    let Some(machine) = installed("fail2ban") else { return };
+    let Some(machine) = installed() else { return };
     let block = |words: &str| {
         let blocks = blocks();
         blocks.iter().find(|block| block.text.contains(words)).expect("it is in the README").text.clone()

@@ -13,7 +13,7 @@ fn fetchmail_fetches_everything_and_deletes_it() {
     if !have(&["fetchmail"]) {
         return;
     }
-    let scratch = Scratch::new("fetchmail");
+    let scratch = Scratch::new();
     let service = scratch.serve();
     let messages = deliver_some(&scratch, &service);
     let configuration = format!(
@@ -47,7 +47,7 @@ fn fetchmail_takes_a_text_without_a_header() {
     if !have(&["fetchmail"]) {
         return;
     }
-    let scratch = Scratch::new("fetchmail-no-header");
+    let scratch = Scratch::new();
     let service = scratch.serve();
     service.add_mailbox(MAILBOX);
     let text = "The backup failed on host7\n\nsee the log\n";
@@ -79,7 +79,7 @@ fn mpop_fetches_everything_and_deletes_it() {
     if !have(&["mpop"]) {
         return;
     }
-    let scratch = Scratch::new("mpop");
+    let scratch = Scratch::new();
     let service = scratch.serve();
     let messages = deliver_some(&scratch, &service);
     let inbox = scratch.path("inbox");

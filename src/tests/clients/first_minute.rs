@@ -20,7 +20,7 @@ fn the_line_that_quickstart_prints_shows_the_welcome_message() {
         return;
     }
     let _ports = PORTS.lock();
-    let scratch = Scratch::new("first");
+    let scratch = Scratch::new();
     let service = Service::quickstart(&scratch, &[]);
     shows_welcome(&scratch, &service, "user@example.com");
     service.end();
@@ -37,7 +37,7 @@ fn the_line_that_quickstart_prints_shows_the_welcome_message() {
 #[test]
 fn quickstart_serves_this_machine_alone_unless_it_is_asked() {
     let _ports = PORTS.lock();
-    let scratch = Scratch::new("loopback");
+    let scratch = Scratch::new();
     scratch.make_store();
     let listens = |words: &[&str]| {
         let service = Service::quickstart(&scratch, words);
@@ -64,7 +64,7 @@ fn quickstart_takes_another_port_where_that_of_pop3_is_taken() {
     let _ports = PORTS.lock();
     // Where this fails, somebody else has the port, or it needs a right that we do not have: all the same here.
     let _taken = TcpListener::bind(("0.0.0.0", 110));
-    let scratch = Scratch::new("taken");
+    let scratch = Scratch::new();
     let service = Service::quickstart(&scratch, &["Ann@Mail.Example.org"]);
     let port: u16 = service.port("POP3").parse().expect("a port");
     assert!((11110..11120).contains(&port), "{}", service.told);
@@ -80,7 +80,7 @@ fn quickstart_needs_no_root_and_keeps_to_the_home_of_its_user() {
         return;
     }
     let _ports = PORTS.lock();
-    let scratch = Scratch::new("user");
+    let scratch = Scratch::new();
     // The directory of the build may be closed to others.
     let program = scratch.path("pop3svc");
     fs::copy(PROGRAM, &program).expect("it can be copied");

@@ -3,7 +3,6 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::process::Command;
 
 /// Whether all of these programs are installed. Where one is not, the test that asks is to return: it is passed over,
 /// with a line that says so. Panics instead where the variable CI is set.
@@ -28,13 +27,6 @@ pub fn passed_over(missing: &str) -> bool {
 /// Says something that the test runner does not keep to itself, as it does with what tests that pass print.
 pub fn write_past_the_runner(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// Whether Python has this module.
-pub fn have_module(module: &str) -> bool {
-    let imported = Command::new("python3").args(["-c", &format!("import {module}")]).output();
-    let is_there = imported.is_ok_and(|output| output.status.success());
-    passed_over(if is_there { "" } else { module })
 }
 
 /// The directories in which programs are looked for.

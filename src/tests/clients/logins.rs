@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
-use super::foreign::{have, have_module};
+use super::foreign::{have, passed_over};
 use super::scratch::{Scratch, Service};
 
 const MAILBOX: &str = "bob@example.com";
@@ -38,7 +39,7 @@ fn curl_logs_in_by_every_mechanism_in_clear_by_stls_and_by_pop3s() {
     if !have(&["curl"]) {
         return;
     }
-    let scratch = Scratch::new("logins-curl");
+    let scratch = Scratch::new();
     let service = served(&scratch);
     let (port, tls_port) = (service.port("POP3"), service.port("POP3S"));
     // For a name curl asks for STLS here, for an address it does not.
@@ -65,7 +66,7 @@ fn only_proofs_are_taken_when_spa_is_required() {
     if !have(&["curl"]) {
         return;
     }
-    let scratch = Scratch::new("logins-spa");
+    let scratch = Scratch::new();
     let service = served(&scratch);
     scratch.winpop("set sparequired 1");
     let url = format!("pop3s://127.0.0.1:{}/1", service.port("POP3S"));
@@ -83,7 +84,7 @@ fn without_the_key_file_passwords_and_scram_go_on() {
     if !have(&["curl", "mpop"]) {
         return;
     }
-    let scratch = Scratch::new("logins-key");
+    let scratch = Scratch::new();
     served(&scratch).end();
     fs::remove_file(scratch.path("var/lib/winpop/winpop.key")).expect("it is there");
     let service = Service::quickstart(&scratch, &[MAILBOX]);
@@ -120,7 +121,7 @@ fn mpop_logs_in_by_each_of_its_mechanisms() {
     if !have(&["mpop"]) {
         return;
     }
-    let scratch = Scratch::new("logins-mpop");
+    let scratch = Scratch::new();
     let service = served(&scratch);
     for mechanism in ["user", "plain", "login", "cram-md5", "apop", "scram-sha-256"] {
         assert!(mpop(&scratch, &service, mechanism, PASSWORD), "{mechanism}");
@@ -139,7 +140,7 @@ fn fetchmail_logs_in_by_its_mechanisms() {
     if !have(&["fetchmail"]) {
         return;
     }
-    let scratch = Scratch::new("logins-fetchmail");
+    let scratch = Scratch::new();
     let service = served(&scratch);
     // Its NTLM is of the older kinds.
     scratch.winpop("set ntlmlevel 0");
@@ -169,10 +170,17 @@ fn poplib_logs_in_by_password_and_apop_in_clear_and_under_tls() {
     if !have(&["python3"]) {
         return;
     }
-    let scratch = Scratch::new("logins-poplib");
+    let scratch = Scratch::new();
     let service = served(&scratch);
     scratch.python("logins.py", &[&service.port("POP3"), &service.port("POP3S"), MAILBOX, PASSWORD]);
     service.end();
+}
+
+/// Whether Python has this module.
+fn have_module(module: &str) -> bool {
+    let imported = Command::new("python3").args(["-c", &format!("import {module}")]).output();
+    let is_there = imported.is_ok_and(|output| output.status.success());
+    passed_over(if is_there { "" } else { module })
 }
 
 #[test]
@@ -180,7 +188,7 @@ fn pyspnego_logs_in_by_ntlm_with_integrity_code_and_channel_binding() {
     if !have(&["python3"]) || !have_module("spnego") {
         return;
     }
-    let scratch = Scratch::new("logins-spnego");
+    let scratch = Scratch::new();
     let service = served(&scratch);
     scratch.python("ntlm.py", &[&service.port("POP3"), &service.port("POP3S"), MAILBOX, PASSWORD]);
     service.end();
@@ -191,7 +199,7 @@ fn neomutt_logs_in_by_scram() {
     if !have(&["neomutt", "python3"]) {
         return;
     }
-    let scratch = Scratch::new("logins-neomutt");
+    let scratch = Scratch::new();
     let service = served(&scratch);
     scratch.winpop("set sparequired 1");
     scratch.winpop("set logging 3");

@@ -5,11 +5,14 @@
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::world_readable;
 
 use super::foreign::{have, write_past_the_runner};
 use super::scratch::PROGRAM;
@@ -29,14 +32,14 @@ pub const BUILT: &str = "/usr/local/lib/pop3svc";
 
 /// Ends with everything in it when dropped.
 pub struct Machine {
-    dir: PathBuf,
+    dir: TempDir,
     child: Child,
 }
 
 impl Machine {
     /// Boots one, with our program at [`BUILT`] and nothing of ours installed. None, with a line that says so, where
     /// this machine does not allow it; panics where CI is set and just a program is missing.
-    pub fn boot(name: &str) -> Option<Self> {
+    pub fn boot() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             write_past_the_runner("passed over, because it needs root");
             return None;
@@ -49,14 +52,13 @@ impl Machine {
             write_past_the_runner("passed over, because namespaces cannot be made here");
             return None;
         }
-        let dir = std::env::temp_dir().join(format!("pop3svc-machine-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(dir.join("host")).expect("the temporary directory can be written");
-        let ready = UnixDatagram::bind(dir.join("host/notify")).expect("a socket can be made");
-        let log = fs::File::create(dir.join("log")).expect("a file can be made");
+        let dir = world_readable::directory();
+        fs::create_dir(dir.path().join("host")).expect("it is writable");
+        let ready = UnixDatagram::bind(dir.path().join("host/notify")).expect("a socket can be made");
+        let log = fs::File::create(dir.path().join("log")).expect("a file can be made");
         let mut command = Command::new("setpriv");
         // It goes with the thread that runs the test.
-        command.args(["--pdeathsig", "KILL"]).args(script(&dir, "start")).arg(PROGRAM);
+        command.args(["--pdeathsig", "KILL"]).args(script(dir.path(), "start")).arg(PROGRAM);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file can be shared")).stderr(log);
         let child = command.spawn().expect("setpriv can be run");
         let mut machine = Self { dir, child };
@@ -92,7 +94,7 @@ impl Machine {
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// Runs a shell script there as root, to its end.
@@ -127,7 +129,7 @@ impl Machine {
 
     /// Writes a file there, and the directory for it.
     pub fn write(&self, path: &str, text: &str) {
-        let passed_on = self.dir.join("host/file");
+        let passed_on = self.dir.path().join("host/file");
         fs::write(passed_on, text).expect("it can be written");
         self.run(&format!("install -D -m 644 /run/host/file '{path}'"));
     }
@@ -141,9 +143,8 @@ impl Drop for Machine {
             None => drop(self.child.kill()),
         }
         let _ = self.child.wait();
-        let [unshare, words @ ..] = script(&self.dir, "clean");
+        let [unshare, words @ ..] = script(self.dir.path(), "clean");
         let cleaned = Command::new(unshare).args(words).output();
-        let _ = fs::remove_dir_all(&self.dir);
         if !std::thread::panicking() {
             assert!(cleaned.is_ok_and(|output| output.status.success()), "its cgroups cannot be removed");
         }

@@ -133,8 +133,8 @@ fn nothing_of_a_dovecot_is_fetched_twice_after_the_import() {
         write_past_the_runner("passed over: it takes root to run Dovecot");
         return;
     }
-    for (nth, (uidl_format, messages)) in FORMATS.into_iter().enumerate() {
-        let scratch = Scratch::new(&format!("moving-{nth}"));
+    for (uidl_format, messages) in FORMATS {
+        let scratch = Scratch::new();
         let dovecot = Dovecot::start(&scratch.path(""), uidl_format);
         dovecot.bring(messages);
         let before = lists(dovecot.port);

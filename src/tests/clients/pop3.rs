@@ -5,20 +5,20 @@ use super::scratch::Scratch;
 
 #[test]
 fn poplib_lists_fetches_deletes_and_resets() {
-    on_four_messages("session", "session.py", 2);
+    on_four_messages("session.py", 2);
 }
 
 #[test]
 fn commands_sent_together_and_octet_by_octet_are_answered_alike() {
-    on_four_messages("pipelining", "pipelining.py", 4);
+    on_four_messages("pipelining.py", 4);
 }
 
 /// Runs a script on a mailbox with four messages, and holds how many are left of them.
-fn on_four_messages(name: &str, script: &str, left: u64) {
+fn on_four_messages(script: &str, left: u64) {
     if !have(&["python3"]) {
         return;
     }
-    let scratch = Scratch::new(name);
+    let scratch = Scratch::new();
     let service = scratch.serve();
     service.add_mailbox("bob@example.com");
     for number in 1..=4 {

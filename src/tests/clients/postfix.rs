@@ -31,11 +31,11 @@ with smtplib.SMTP('127.0.0.1', 25, timeout=50) as smtp:
 ";
 
 /// A machine with our service, its port 25 left to a Postfix with these lines of the README.
-fn with_postfix(name: &str, of_main: &str) -> Option<Machine> {
+fn with_postfix(of_main: &str) -> Option<Machine> {
     if !have(&["postfix", "curl", "python3"]) {
         return None;
     }
-    let machine = installed(name)?;
+    let machine = installed()?;
     machine.run("winpop set smtpport 0");
     for mailbox in ["bob", "ann", "carol"] {
         machine.run(&format!("winpop add {mailbox}@example.com /createuser secret"));
@@ -83,7 +83,7 @@ fn take(machine: &Machine, name: &str) -> Vec<String> {
 
 #[test]
 fn postfix_bounces_only_what_the_pipe_did_not_deliver() {
-    let Some(machine) = with_postfix("postfix-pipe", "winpop_destination_recipient_limit") else { return };
+    let Some(machine) = with_postfix("winpop_destination_recipient_limit") else { return };
     let all = "bob@example.com nobody@example.com ann@example.com";
     assert_eq!(send(&machine, "carol@example.com", all), "250 250 250");
     assert_eq!((take(&machine, "bob").len(), take(&machine, "ann").len()), (1, 1));
@@ -104,7 +104,7 @@ fn postfix_bounces_only_what_the_pipe_did_not_deliver() {
 
 #[test]
 fn postfix_refuses_at_once_whom_lmtp_does_not_know_and_forgets_it_soon() {
-    let Some(machine) = with_postfix("postfix-lmtp", "lmtp:inet:") else { return };
+    let Some(machine) = with_postfix("lmtp:inet:") else { return };
     // The test comes from a stranger's network, and does not wait for the minute of the README.
     let soon = "postconf -h address_verify_negative_expire_time | grep -qx 1m";
     let soon = format!("{soon} && postconf mynetworks=192.0.2.0/24 address_verify_negative_expire_time=1s");

@@ -75,8 +75,8 @@ fn moved(text: &str, scratch: &Scratch) -> String {
 }
 
 /// A machine on which nothing is installed yet, with mail in a file and in the store of a Windows service.
-fn machine(name: &str) -> Scratch {
-    let scratch = Scratch::new(name);
+fn machine() -> Scratch {
+    let scratch = Scratch::new();
     fs::remove_dir_all(scratch.path(PROGRAMS)).expect("it can be removed");
     let windows = "srv/mailbox/example.net/P3_ann.mbx";
     let built = Path::new(BUILT).parent().and_then(Path::to_str).expect("a directory");
@@ -92,7 +92,7 @@ fn machine(name: &str) -> Scratch {
 
 #[test]
 fn the_commands_of_the_readme_do_what_they_should() {
-    let scratch = machine("readme");
+    let scratch = machine();
     let mut run = 0;
     for Block { mark, text } in blocks() {
         if mark != "sh" {
@@ -134,7 +134,7 @@ fn the_first_minute_goes_as_the_readme_shows_it() {
     let blocks = blocks();
     let first = blocks.iter().position(|block| block.text.starts_with("cargo run ")).expect("it is there");
     assert_eq!(blocks[first].text, "cargo run --release -- quickstart\n");
-    let scratch = Scratch::new("readme-first");
+    let scratch = Scratch::new();
     scratch.make_store();
     let service = Service::quickstart(&scratch, &[]);
     assert_eq!(outline(&service.told), outline(&blocks[first + 1].text));
@@ -162,7 +162,7 @@ fn outline(told: &str) -> String {
 fn serve_runs_as_the_readme_has_it_typed_and_as_its_unit_of_systemd_starts_it() {
     let unit = line_of_a_file("ExecStart=");
     for start in ["pop3svc serve", unit.strip_prefix("ExecStart=").expect("a command")] {
-        let scratch = Scratch::new("readme-serve");
+        let scratch = Scratch::new();
         scratch.make_store();
         scratch.winpop("set logging 3");
         let words = moved(start, &scratch);
@@ -175,7 +175,7 @@ fn serve_runs_as_the_readme_has_it_typed_and_as_its_unit_of_systemd_starts_it() 
 fn postfix_can_pipe_as_the_readme_configures_it() {
     let line = line_of_a_file("argv=");
     let words = line.split_once("argv=").expect("it is there").1;
-    let scratch = Scratch::new("readme-postfix");
+    let scratch = Scratch::new();
     scratch.winpop("add example.com");
     scratch.winpop("add bob@example.com /createuser:secret");
     // A bounce has no sender.
@@ -195,7 +195,7 @@ fn postfix_can_pipe_as_the_readme_configures_it() {
 #[test]
 fn every_command_of_the_help_is_in_the_readme() {
     let readme = fs::read_to_string(repository().join("README.md")).expect("it is there");
-    let scratch = Scratch::new("readme-help");
+    let scratch = Scratch::new();
     let help = scratch.run("pop3svc", &["help"], b"");
     let commands: Vec<&str> = help
         .lines()

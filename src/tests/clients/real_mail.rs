@@ -34,7 +34,7 @@ fn mail_with_nul_is_refused_by_smtp() {
     if !have(&["python3"]) {
         return;
     }
-    let scratch = Scratch::new("smtp-nul");
+    let scratch = Scratch::new();
     let service = scratch.serve();
     service.add_mailbox("smtp@example.com");
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/mail/nul.eml");
@@ -59,7 +59,7 @@ fn comes_back(name: &str, sent: impl Fn(&Service, &Scratch, &[Sample])) {
     if !have(&["curl", "python3"]) {
         return;
     }
-    let scratch = Scratch::new(name);
+    let scratch = Scratch::new();
     let service = scratch.serve();
     let mailbox = format!("{name}@example.com");
     service.add_mailbox(&mailbox);

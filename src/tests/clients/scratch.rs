@@ -10,6 +10,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::private_etc::PrivateEtc;
+use crate::world_readable;
 
 use super::foreign::path_of_programs;
 
@@ -26,22 +30,31 @@ pub const READY: &str = "Ctrl-C ends the service.\n";
 
 /// A directory that is its own small machine: a home, the program under its three names, a mail store.
 pub struct Scratch {
-    dir: PathBuf,
+    dir: TempDir,
+    etc: Option<PrivateEtc>,
 }
 
 impl Scratch {
-    pub fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("pop3svc-clients-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(dir.join(PROGRAMS)).expect("the temporary directory can be written");
+    pub fn new() -> Self {
+        let dir = world_readable::directory();
+        fs::create_dir_all(dir.path().join(PROGRAMS)).expect("it is writable");
         for name in NAMES {
-            symlink(PROGRAM, dir.join(PROGRAMS).join(name)).expect("a link can be made");
+            symlink(PROGRAM, dir.path().join(PROGRAMS).join(name)).expect("a link can be made");
         }
-        Self { dir }
+        Self { dir, etc: None }
+    }
+
+    /// One whose programs see accounts of their own.
+    pub fn with_accounts(etc: PrivateEtc) -> Self {
+        Self { etc: Some(etc), ..Self::new() }
+    }
+
+    pub fn etc(&self) -> &PrivateEtc {
+        self.etc.as_ref().expect("it was made with accounts")
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+        self.dir.path().join(name)
     }
 
     /// A program that finds ours, and nothing of whoever runs the tests.
@@ -49,9 +62,12 @@ impl Scratch {
         let mut path = OsString::from(self.path(PROGRAMS));
         path.push(":");
         path.push(path_of_programs());
-        let mut command = Command::new(program);
-        command.env_clear().env("PATH", path).env("HOME", &self.dir).env("LC_ALL", "C.UTF-8");
-        command.env("WINPOP_MAILROOT", self.path(STORE)).current_dir(&self.dir);
+        let mut command = match &self.etc {
+            None => Command::new(program),
+            Some(etc) => etc.command(program),
+        };
+        command.env_clear().env("PATH", path).env("HOME", self.dir.path()).env("LC_ALL", "C.UTF-8");
+        command.env("WINPOP_MAILROOT", self.path(STORE)).current_dir(self.dir.path());
         command
     }
 
@@ -103,12 +119,6 @@ impl Scratch {
     pub fn serve(&self) -> Service<'_> {
         self.make_store();
         Service::quickstart(self, &[])
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -198,12 +208,18 @@ impl<'a> Service<'a> {
     }
 
     /// Ends the service as systemd does.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        drop(self.log());
+    }
+
+    /// Ends the service as systemd does; what it has logged until then.
+    pub fn log(mut self) -> String {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
         let mut log = String::new();
         self.output.read_to_string(&mut log).expect("it prints UTF-8");
         let status = self.child.wait().expect("it ends");
         assert!(status.success(), "{status}: {log}");
+        log
     }
 }
 

@@ -15,7 +15,7 @@ fn swaks_sends_by_smtp_and_lmtp_and_is_refused_what_is_not_served() {
     if !have(&["swaks", "curl"]) {
         return;
     }
-    let scratch = Scratch::new("swaks");
+    let scratch = Scratch::new();
     let service = serve_bob(&scratch);
     for (protocol, door, pipelined) in [
         ("SMTP", "SMTP", false),
@@ -57,7 +57,7 @@ fn msmtp_sends_by_smtp_and_lmtp() {
     if !have(&["msmtp", "curl"]) {
         return;
     }
-    let scratch = Scratch::new("msmtp");
+    let scratch = Scratch::new();
     let service = serve_bob(&scratch);
     for protocol in ["smtp", "lmtp"] {
         let port = format!("--port={}", service.port(&protocol.to_uppercase()));
@@ -76,7 +76,7 @@ fn curl_sends_by_smtp() {
     if !have(&["curl"]) {
         return;
     }
-    let scratch = Scratch::new("curl-smtp");
+    let scratch = Scratch::new();
     let service = serve_bob(&scratch);
     fs::write(scratch.path("message"), CONTENT).expect("it can be written");
     let url = format!("smtp://127.0.0.1:{}/client.example.org", service.port("SMTP"));
@@ -98,7 +98,7 @@ fn the_name_sendmail_delivers_to_the_recipients_of_the_header() {
     if !have(&["curl"]) {
         return;
     }
-    let scratch = Scratch::new("sendmail");
+    let scratch = Scratch::new();
     let service = serve_bob(&scratch);
     service.add_mailbox("ann@example.com");
     let message = "To: bob@example.com\nBcc: ann@example.com\nSubject: sent\n\nText.\n";

@@ -14,8 +14,8 @@ const PREPARE: &str = "
     cp /root/message.eml /srv/mailbox/example.net/P3_ann.mbx/P3A.eml";
 
 /// A machine on which the README's chapters on installing and running have been followed.
-pub fn installed(name: &str) -> Option<Machine> {
-    let machine = Machine::boot(name)?;
+pub fn installed() -> Option<Machine> {
+    let machine = Machine::boot()?;
     machine.run(&PREPARE.replace("BUILT", BUILT));
     let blocks = blocks();
     let install = blocks.iter().find(|block| block.text.starts_with("install ")).expect("it is there");
@@ -42,7 +42,7 @@ fn type_as_root(machine: &Machine, text: &str) -> String {
 
 #[test]
 fn the_chapters_of_the_readme_hold_under_its_unit() {
-    let Some(machine) = installed("chapters") else { return };
+    let Some(machine) = installed() else { return };
     let started = machine.run("systemctl show --property=MainPID pop3svc");
     for Block { mark, text } in blocks() {
         let is_of_the_service =
@@ -75,7 +75,7 @@ fn the_chapters_of_the_readme_hold_under_its_unit() {
 
 #[test]
 fn the_mail_store_moves_as_the_readme_says_and_root_and_service_mean_the_same_one() {
-    let Some(machine) = installed("mailroot") else { return };
+    let Some(machine) = installed() else { return };
     machine.run(
         "winpop add bob@example.com /createuser:secret && pop3svc deliver bob@example.com </root/message.eml",
     );
@@ -100,7 +100,7 @@ fn the_mail_store_moves_as_the_readme_says_and_root_and_service_mean_the_same_on
 
 #[test]
 fn a_backup_lies_where_the_administrator_says_whatever_the_unit_may_write_to() {
-    let Some(machine) = installed("backup") else { return };
+    let Some(machine) = installed() else { return };
     for directory in ["/tmp", "/root", "/etc", "/var/lib/winpop"] {
         let file = format!("{directory}/copy.db");
         machine.run(&format!("pop3svc backup {file} && pop3svc check {file} && test -O {file}"));
@@ -109,7 +109,7 @@ fn a_backup_lies_where_the_administrator_says_whatever_the_unit_may_write_to() {
 
 #[test]
 fn the_unit_comes_back_after_a_crash_and_once_its_port_is_free() {
-    let Some(machine) = installed("restarts") else { return };
+    let Some(machine) = installed() else { return };
     let started = journal(&machine, "--unit=pop3svc --priority=notice");
     let ports = "POP3 110, POP3S 995, SMTP 25, LMTP 127.0.0.1:24, LMTP [::1]:24";
     let expected = format!(
@@ -153,7 +153,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 
 #[test]
 fn certbots_certificate_is_copied_for_the_service_and_shown() {
-    let Some(machine) = installed("certbot") else { return };
+    let Some(machine) = installed() else { return };
     let (lineage, hook) =
         ("/etc/letsencrypt/live/mail.example.com", "/etc/letsencrypt/renewal-hooks/deploy/pop3svc");
     // Only root may enter certbot's directories.
@@ -208,7 +208,7 @@ fn wait_until_active(machine: &Machine) {
 fn the_unit_gives_the_service_little_to_do_harm_with() {
     /// What `systemd-analyze security` says of it in tenths; 10.0 is a unit without any restriction.
     const EXPOSURE_MAX: u32 = 14;
-    let Some(machine) = installed("exposure") else { return };
+    let Some(machine) = installed() else { return };
     machine.run(&format!(
         "systemd-analyze --offline=true --threshold={EXPOSURE_MAX} security /etc/systemd/system/pop3svc.service"
     ));
@@ -219,7 +219,7 @@ fn the_unit_gives_the_service_little_to_do_harm_with() {
 
 #[test]
 fn the_journal_tells_who_did_what_with_and_without_the_service() {
-    let Some(machine) = installed("audit") else { return };
+    let Some(machine) = installed() else { return };
     machine.run(
         "winpop set logging 3
         winpop add eve@example.com /createuser s3cret
@@ -260,7 +260,7 @@ assert list(refused) == [\"nobody@example.com\"]'
 
 #[test]
 fn a_new_key_is_the_services_whoever_makes_it() {
-    let Some(machine) = installed("key") else { return };
+    let Some(machine) = installed() else { return };
     machine.run("winpop add eve@example.com /createuser secret");
     // APOP needs the password itself, which the key unseals.
     let apop = "curl --silent --show-error --user eve@example.com:secret --login-options AUTH=+APOP pop3://127.0.0.1/";
@@ -276,7 +276,7 @@ fn a_new_key_is_the_services_whoever_makes_it() {
 
 #[test]
 fn systemd_waits_as_long_as_sessions_may_take_to_end() {
-    let Some(machine) = installed("grace") else { return };
+    let Some(machine) = installed() else { return };
     machine.write("/etc/systemd/system/pop3svc.service.d/stop.conf", "[Service]\nTimeoutStopSec=1\n");
     machine.run(
         "systemctl daemon-reload

@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+
 use super::harness::PATIENCE;
 use super::tls;
 
@@ -27,7 +29,18 @@ impl Client {
     }
 
     pub fn connect_to(ip: IpAddr, port: u16) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&SocketAddr::new(ip, port), PATIENCE)?;
+        Self::connected(TcpStream::connect_timeout(&SocketAddr::new(ip, port), PATIENCE)?)
+    }
+
+    /// From an address of loopback.
+    pub fn connect_from(ip: Ipv4Addr, port: u16) -> io::Result<Self> {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        bind(&socket, &SocketAddr::new(ip.into(), 0))?;
+        connect(&socket, &SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))?;
+        Self::connected(socket.into())
+    }
+
+    fn connected(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;

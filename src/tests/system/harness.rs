@@ -12,12 +12,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::private_etc::PrivateEtc;
+use crate::world_readable;
 
 use super::client::{Client, Lmtp, Pop3};
 
@@ -39,10 +42,11 @@ pub struct Ports {
     pub lmtp: u16,
 }
 
-/// A directory with a mail root in it; removed when dropped.
+/// A directory with a mail root in it.
 pub struct Site {
-    dir: PathBuf,
+    dir: TempDir,
     ports: Ports,
+    etc: Option<PrivateEtc>,
 }
 
 /// What a command printed, and how it exited.
@@ -61,13 +65,17 @@ impl Site {
         site
     }
 
+    /// With an empty store, and accounts of the operating system that are nobody else's.
+    pub fn with_accounts(etc: PrivateEtc) -> Self {
+        let site = Self { etc: Some(etc), ..Self::without_store() };
+        site.configure();
+        site
+    }
+
     pub fn without_store() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("pop3svc-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let dir = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(dir.join("bin")).expect("the temporary directory can be written");
-        Self { dir, ports: Ports::free() }
+        let dir = world_readable::directory();
+        fs::create_dir(dir.path().join("bin")).expect("it is writable");
+        Self { dir, ports: Ports::free(), etc: None }
     }
 
     /// Has the service listen on ports of this test, on loopback, say when it does, and end without waiting for sessions
@@ -84,11 +92,11 @@ impl Site {
     }
 
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.dir.path()
     }
 
     pub fn mailroot(&self) -> PathBuf {
-        self.dir.join("mail")
+        self.dir().join("mail")
     }
 
     pub fn data_file(&self) -> PathBuf {
@@ -101,12 +109,15 @@ impl Site {
 
     /// The program by one of its names: a command that has the mail root and everything else in this directory.
     pub fn program(&self, path: &Path) -> Command {
-        let mut command = Command::new(path);
+        let mut command = match &self.etc {
+            None => Command::new(path),
+            Some(etc) => etc.command(path),
+        };
         command
             .env("WINPOP_MAILROOT", self.mailroot())
-            .env("HOME", &self.dir)
-            .env("XDG_CONFIG_HOME", self.dir.join("config"))
-            .env("XDG_DATA_HOME", self.dir.join("data"))
+            .env("HOME", self.dir())
+            .env("XDG_CONFIG_HOME", self.dir().join("config"))
+            .env("XDG_DATA_HOME", self.dir().join("data"))
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -176,12 +187,6 @@ impl Site {
             self.configure();
         }
         panic!("{STARTS_MAX} times another program took one of the ports");
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 

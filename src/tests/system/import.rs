@@ -23,6 +23,8 @@ fn maildirs(root: &Path) -> Vec<(String, Vec<u8>)> {
         let name = format!("{}.M{number}.host", 1_600_000_000 + (number * 7919) % 1000);
         put(&root.join(format!("example.com/bob/Maildir/cur/{name}:2,S")), &content);
         let id = match number % 3 {
+            // Longer than RFC 1939 allows.
+            0 if number == 3 => "x".repeat(255),
             0 => format!("own!{number}~"),
             _ => format!("{number:08x}{:08x}", 1_700_000_000),
         };
@@ -58,7 +60,10 @@ fn maildirs_of_many_users_come_in_while_the_service_runs_and_only_once() {
     // What is compressed is passed over, and that is no success.
     assert_eq!(done.exit_code, 1, "{done:?}");
     assert!(done.output.contains("1.zip.host:2,\",\"why\":\"it is compressed (gzip)\""), "{done:?}");
-    assert!(done.output.contains("\"ids_kept\":1001,\"ids_new\":1,\"there_already\":0,"), "{done:?}");
+    assert!(
+        done.output.contains("\"ids_kept\":1001,\"ids_new\":1,\"ids_long\":1,\"there_already\":0,"),
+        "{done:?}"
+    );
     let again = site.run(&words);
     assert!(
         again.output.contains("\"messages\":0,") && again.output.contains("\"there_already\":1002,"),
@@ -110,11 +115,66 @@ fn mbox_lists_and_the_windows_mail_root_come_in_without_a_service() {
     let windows = site.dir().join("mailbox");
     put(&windows.join("example.org/P3_ann.mbx/P3A.eml"), "Subject: w\r\n\r\n");
     let refused = site.run(&["import", "windows", &windows.to_string_lossy()]);
-    assert!(refused.errors.contains("there is no domain example.org"), "{refused:?}");
+    assert!(
+        refused.exit_code == 1 && refused.errors.contains("there is no domain example.org"),
+        "{refused:?}"
+    );
     let done = site.succeed(&["import", "windows", &windows.to_string_lossy(), "--make", "--uidl", "%b"]);
     assert!(done.contains("1 message (") && done.contains("1 with the id"), "{done}");
     let list = site.winpop(&["list", "/all"]);
     assert!(list.contains("ann@example.org"), "{list}");
+    site.assert_clean();
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_ends_nothing() {
+    let site = Site::new();
+    site.add_mailbox(BOB);
+    let root = site.dir().join("vmail");
+    put(&root.join("example.com/bob/new/1.a"), "Subject: a\n\n");
+    fs::create_dir_all(root.join("example.com/bob/cur")).expect("it can be made");
+    put(&root.join("example.com/eve/new/1.b"), "Subject: no cur\n\n");
+    put(&root.join("example.net/ann/new/1.c"), "Subject: no such domain\n\n");
+    fs::create_dir_all(root.join("example.net/ann/cur")).expect("it can be made");
+    fs::create_dir_all(root.join("example.com/b b/cur")).expect("it can be made");
+    let template = format!("{}/{{domain}}/{{user}}", root.display());
+    let done = site.run(&["import", "maildir", &template]);
+    assert_eq!(done.exit_code, 1, "{done:?}");
+    for why in ["eve: ", "ann: there is no domain example.net", "b b: "] {
+        assert!(done.output.contains(why), "{done:?}");
+    }
+    assert!(
+        done.output.contains("\n1 mailbox, 1 message (") && done.output.contains(", 3 passed over"),
+        "{done:?}"
+    );
+
+    let mbox = site.dir().join("mbox");
+    put(&mbox, "Subject: no mbox\n\n");
+    let refused = site.run(&["import", "mbox", &mbox.to_string_lossy(), BOB]);
+    assert!(refused.exit_code == 1 && refused.errors.contains("is no mbox file"), "{refused:?}");
+    let refused = site.run(&["import", "maildir", &template, "--uidl", "%q"]);
+    assert_eq!(refused.exit_code, 2, "{refused:?}");
+
+    // The first of two with one id keeps it, in a dry run too.
+    for (file, text) in
+        [("a.eml", "Subject: a\n\n"), ("b.eml", "Subject: b\n\n"), ("c.eml", "Subject: a\n\n")]
+    {
+        put(&site.dir().join(file), text);
+    }
+    let list = site.dir().join("list");
+    put(&list, "a.eml\tone\nb.eml\tone\nc.eml\tone\n");
+    let list = list.to_string_lossy().into_owned();
+    for words in [&["import", "list", &list, BOB, "--dry-run"][..], &["import", "list", &list, BOB]] {
+        let done = site.succeed(words);
+        assert!(
+            done.contains("1 with the id that mail programs know, 1 with a new one, 1 there already"),
+            "{done}"
+        );
+        assert!(
+            done.contains("Note: mail programs that leave their mail on the server fetch 1 message again"),
+            "{done}"
+        );
+    }
     site.assert_clean();
 }
 

@@ -45,6 +45,8 @@ fn what_is_under_way_may_end_and_nobody_else_comes_in() {
     let ports = service.ports();
     let mut idle = Client::connect(ports.smtp).unwrap();
     idle.line().unwrap();
+    let mut stranger = Client::connect(ports.pop3).unwrap();
+    stranger.line().unwrap();
     let mut sending = Client::connect(ports.lmtp).unwrap();
     sending.line().unwrap();
     sending.send(b"LHLO test.example\r\nMAIL FROM:<>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n").unwrap();
@@ -54,7 +56,8 @@ fn what_is_under_way_may_end_and_nobody_else_comes_in() {
     [ports.pop3, ports.pop3s, ports.smtp, ports.lmtp].into_iter().for_each(wait_until_refused);
     // Who brings nothing is told to go; a message that has begun is taken, and is the last.
     assert!(idle.read_to_end().unwrap().starts_with("421 "));
-    drop(idle);
+    assert!(stranger.read_to_end().unwrap().starts_with("-ERR [SYS/TEMP] "));
+    drop((idle, stranger));
     sending.send(b"Subject: third\r\n.\r\n").unwrap();
     assert!(sending.line().unwrap().starts_with("250 "));
     assert!(sending.read_to_end().unwrap().starts_with("421 "));
@@ -94,6 +97,7 @@ fn an_idle_session_is_ended_after_the_grace_and_has_deleted_nothing() {
     let (status, log) = service.wait();
     assert!(status.success(), "{log}");
     assert!(session.client.line().is_err(), "its connection has ended");
+    assert!(without_login.client.line().unwrap().starts_with("-ERR [SYS/TEMP] "));
     assert!(without_login.client.line().is_err(), "its connection has ended");
     assert!(!site.mailroot().join("winpop.sock").exists());
     site.assert_clean();

@@ -85,16 +85,27 @@ impl Repair<'_, '_> {
 
     /// The ids of mailboxes that have messages and no row, with the names that the messages know.
     fn orphans(&self, owners: &Owners) -> Result<BTreeMap<MailboxId, Option<Address>>, Fault> {
-        let mut orphans: BTreeMap<MailboxId, Option<Address>> = BTreeMap::new();
-        for row in self.tables.messages.iter()? {
-            let (key, row) = row?;
-            let mailbox = key.value().0;
+        let mut orphans = BTreeMap::new();
+        let mut from = MailboxId(OwnerId(0));
+        while let Some(first) = self.tables.messages.range((from, 0)..)?.next() {
+            let mailbox = first?.0.value().0;
             if !owners.contains_key(&mailbox) {
-                let name = orphans.entry(mailbox).or_default();
-                *name = name.take().or_else(|| delivered_to(&MessageRow::from_row(row.value()).ok()?));
+                orphans.insert(mailbox, self.name_in_messages(mailbox)?);
             }
+            let Some(next) = OwnerId::from(mailbox).next() else { break };
+            from = MailboxId(next);
         }
         Ok(orphans)
+    }
+
+    fn name_in_messages(&self, mailbox: MailboxId) -> Result<Option<Address>, Fault> {
+        for row in self.tables.messages.range((mailbox, 0)..=(mailbox, u64::MAX))? {
+            let message = MessageRow::from_row(row?.1.value());
+            if let Some(name) = message.ok().and_then(|message| delivered_to(&message)) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// A domain's id leads to nothing but its counts, so where it is not the domain's alone it gets another.

@@ -11,6 +11,7 @@
 //! - Sizes, references, counts, ids to be given out, and the lists of free space are computed.
 
 mod directory;
+mod messages;
 mod texts;
 
 use crate::address::Address;
@@ -129,13 +130,17 @@ impl Store {
                 // Which changes of the log the index lacks is not known; the row is made anew below.
                 (_, Err(_)) => {}
             }
+            let before = Snapshot::begin(&database)?;
             let mut transaction = Leaky::new(database.begin_write().map_err(Fault::from)?);
             transaction.set_quick_repair(true);
             let report = {
                 let tables = Tables::open_unlogged(&transaction)?;
                 let (space, ids) = (Space::empty(Pins::default()), BTreeSet::new());
-                Repair { tables, container: &container, space, ids, now, report, progress }.run()?
+                let container = &*container;
+                let repair = Repair { before: &before, tables, container, space, ids, now, report, progress };
+                container.reading_index_ahead(|| repair.run())?
             };
+            drop(before);
             transaction.into_inner().commit().map_err(Fault::from)?;
             if container.is_copy() {
                 container.adopt_identity().map_err(OpenErrorKind::Io)?;
@@ -148,6 +153,8 @@ impl Store {
 }
 
 struct Repair<'a, 'txn> {
+    /// What is to be repaired, for several threads to read.
+    before: &'a Snapshot,
     tables: Tables<'txn>,
     container: &'a Container,
     /// Gives out nothing but new extents.
@@ -177,9 +184,9 @@ impl Repair<'_, '_> {
     fn run(mut self) -> Result<RepairReport, Fault> {
         let (domains, mut owners) = self.directory()?;
         let mut texts = self.texts()?;
-        self.messages(&mut owners, &mut texts)?;
+        let foreign_ids = self.messages(&mut owners, &mut texts)?;
         self.deleted_messages(&mut texts)?;
-        foreign_ids::repair(&mut self.tables, |what| self.report.mend(what))?;
+        foreign_ids::repair(&mut self.tables, foreign_ids, |what| self.report.mend(what))?;
         let text_octets = self.references(&texts)?;
         self.counts(&domains, &owners, text_octets)?;
         self.quotas(&owners)?;

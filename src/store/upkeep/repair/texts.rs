@@ -1,34 +1,69 @@
-//! Repair: texts, the messages that have them, and the space in which they lie.
+//! Repair: texts, and the space in which they lie.
 
-use super::{LostMessage, Owners, Repair, rows_of};
+use super::Repair;
 use crate::store::file::format::BLOB_ALIGN;
 use crate::store::file::format::Extent;
 use crate::store::file::space::{Run, footprint};
 use crate::store::index::Fault;
 use crate::store::index::rows::{MessageRow, Row, TextRow};
-use crate::store::index::types::{MailboxId, OwnerId, TextId};
-use crate::store::upkeep::deleted::{Deleted, repair_deleted};
+use crate::store::index::types::TextId;
 use crate::store::upkeep::progress::Stage;
-use crate::store::upkeep::reading::{self, Listed, Reading};
+use crate::store::upkeep::reading::{Found, Listed, Reading};
 use crate::wire::{self, Receiver};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-
-/// Messages looked at in one go: bounds the memory for their rows.
-const MESSAGES_AT_A_TIME: usize = 4096;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A text that is kept.
 pub struct Kept {
-    /// The references are those counted so far.
+    id: TextId,
     row: TextRow,
     content_octets: u64,
     /// It is not what was stored.
     has_changed: bool,
+    /// How many messages have it, as far as they were counted.
+    references: AtomicU64,
 }
 
-pub type Texts = HashMap<TextId, Kept>;
+impl Kept {
+    fn new(id: TextId, row: TextRow, content_octets: u64, has_changed: bool) -> Self {
+        Self { id, row, content_octets, has_changed, references: AtomicU64::new(0) }
+    }
 
-/// Runs of octets that are in use: offset → length.
-type Occupied = BTreeMap<u64, u64>;
+    /// One message more has it.
+    pub fn refer(&self) {
+        self.references.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The size of a message with this row.
+    pub fn octets_of(&self, row: &MessageRow) -> u64 {
+        self.content_octets + row.prefix.len() as u64
+    }
+
+    /// Whether the row says of its text what is so.
+    pub fn suits(&self, row: &MessageRow) -> bool {
+        self.octets_of(row) == row.octets && !(self.has_changed && row.surrogate_octets.is_some())
+    }
+
+    /// Its row, if a message has it.
+    fn right_row(&self) -> Option<TextRow> {
+        let references = self.references.load(Ordering::Relaxed);
+        (references > 0).then_some(TextRow { references, ..self.row })
+    }
+
+    fn run(&self) -> Run {
+        Run { at: self.row.at, len: footprint(self.row.wire_octets) }
+    }
+}
+
+/// The texts that are kept, in the order of their ids.
+pub struct Texts(Vec<Kept>);
+
+impl Texts {
+    pub fn get(&self, id: TextId) -> Option<&Kept> {
+        let nth = self.0.binary_search_by_key(&id, |text| text.id).ok()?;
+        Some(&self.0[nth])
+    }
+}
 
 impl Repair<'_, '_> {
     /// Reads every text. What has changed is looked at when it is known where whole texts lie.
@@ -42,32 +77,30 @@ impl Repair<'_, '_> {
             rows.extend(row.map(|row| (id.value(), row)));
         }
         self.progress.begin(Stage::ReadingTexts, rows.iter().map(|(_, row)| row.wire_octets).sum());
-        let mut read = vec![None; rows.len()];
         let reading = Reading { source: self.container, copy: None, progress: self.progress };
         let list = |read: &mut dyn FnMut(Listed) -> Result<(), Fault>| {
             rows.iter().enumerate().try_for_each(|(index, (_, row))| {
                 read(Listed { index, hash: row.hash, at: row.at, wire_octets: row.wire_octets, to: None })
             })
         };
-        reading.run(list, |text, found| read[text.index] = Some(found))?;
-        let (mut texts, mut changed, mut occupied) = (Texts::new(), Vec::new(), Occupied::new());
-        for ((id, row), read) in rows.into_iter().zip(read) {
-            match read {
-                Some(reading::Found::Changed) => changed.push((id, row)),
-                Some(reading::Found::Whole { content_octets }) if !is_occupied(&occupied, &row) => {
-                    occupied.insert(row.at, footprint(row.wire_octets));
-                    let row = TextRow { references: 0, ..row };
-                    texts.insert(id, Kept { row, content_octets, has_changed: false });
-                }
-                _ => {}
-            }
+        let (mut whole, mut changed) = (Vec::with_capacity(rows.len()), Vec::new());
+        reading.run(list, |text, found| match found {
+            Found::Whole { content_octets } => whole.push((text.index, content_octets)),
+            Found::Changed => changed.push(text.index),
+            Found::Unreadable(_) => {}
+        })?;
+        whole.sort_unstable();
+        let kept = |(index, octets): (usize, u64)| Kept::new(rows[index].0, rows[index].1, octets, false);
+        let mut texts = without_overlaps(whole.into_iter().map(kept).collect());
+        let occupied = occupied(&texts);
+        changed.sort_unstable();
+        changed.retain(|index| !is_occupied(&occupied, &rows[*index].1));
+        for index in changed {
+            let (id, row) = rows[index];
+            texts.extend(self.changed_text(id, &row)?);
         }
-        for (id, row) in changed {
-            if !is_occupied(&occupied, &row) {
-                self.keep_changed(id, &row, &mut texts)?;
-            }
-        }
-        Ok(texts)
+        texts.sort_unstable_by_key(|text| text.id);
+        Ok(Texts(texts))
     }
 
     fn can_be_a_text(&self, row: &TextRow, index_extents: &BTreeSet<Extent>) -> bool {
@@ -86,116 +119,43 @@ impl Repair<'_, '_> {
     }
 
     /// Stores a changed text anew, brought into wire form: what has changed may be a line end, or what follows one.
-    fn keep_changed(&mut self, id: TextId, row: &TextRow, texts: &mut Texts) -> Result<(), Fault> {
-        let Some(wire) = self.read(row) else { return Ok(()) };
+    fn changed_text(&mut self, id: TextId, row: &TextRow) -> Result<Option<Kept>, Fault> {
+        let Some(wire) = self.read(row) else { return Ok(None) };
         let mut receiver = Receiver::verbatim();
         receiver.push(&wire::unstuff(&wire));
-        let Ok(text) = receiver.finish() else { return Ok(()) };
+        let Ok(text) = receiver.finish() else { return Ok(None) };
         self.report.mend(format!("text {id} has changed since it was stored, and is kept as it is now"));
         let wire_octets = text.wire.len() as u64;
         let at = self.space.take(wire_octets, self.container)?;
         self.container.write_blob(at, &text.wire)?;
         let row = TextRow { hash: *text.hash.as_bytes(), at, wire_octets, references: 0 };
-        texts.insert(id, Kept { row, content_octets: text.octets, has_changed: true });
-        Ok(())
-    }
-
-    /// Goes through the messages: each has its text afterwards, or is lost.
-    pub fn messages(&mut self, owners: &mut Owners, texts: &mut Texts) -> Result<(), Fault> {
-        self.progress.begin(Stage::ReadingMessages, self.stored_totals()?.messages);
-        let mut from = (MailboxId(OwnerId(0)), 0);
-        loop {
-            let mut rows = Vec::new();
-            for row in self.tables.messages.range(from..)?.take(MESSAGES_AT_A_TIME) {
-                let (key, row) = row?;
-                rows.push((key.value(), MessageRow::from_row(row.value()).ok()));
-            }
-            self.progress.add(rows.len() as u64);
-            for (key, row) in &rows {
-                self.message(*key, row.as_ref(), owners, texts)?;
-            }
-            match rows.last() {
-                Some(((mailbox, sequence), _)) if *sequence < u64::MAX => from = (*mailbox, sequence + 1),
-                Some(((mailbox, _), _)) => match OwnerId::from(*mailbox).next() {
-                    Some(next) => from = (MailboxId(next), 0),
-                    None => return Ok(()),
-                },
-                None => return Ok(()),
-            }
-        }
-    }
-
-    fn message(
-        &mut self,
-        key: (MailboxId, u64),
-        row: Option<&MessageRow>,
-        owners: &mut Owners,
-        texts: &mut Texts,
-    ) -> Result<(), Fault> {
-        let owner = owners.get_mut(&key.0).expect("whoever has messages was found or made");
-        owner.counts.next_sequence = owner.counts.next_sequence.max(key.1.saturating_add(1));
-        let Some((row, text)) = row.and_then(|row| Some((row, texts.get_mut(&row.text)?))) else {
-            let (mailbox, sequence) = (owner.address.to_string(), key.1);
-            let received_octets = row.map(|row| (row.received, row.octets));
-            self.report.lost.push(LostMessage { mailbox, sequence, received_octets });
-            self.tables.messages.remove(key)?;
-            return Ok(());
-        };
-        text.row.references += 1;
-        let octets = text.content_octets + row.prefix.len() as u64;
-        owner.counts.messages += 1;
-        owner.counts.octets += octets;
-        let mut row = row.clone();
-        if octets != row.octets || text.has_changed && row.surrogate_octets.is_some() {
-            self.report.mend(format!("message {} of {} has {octets} octets", key.1, owner.address));
-            // Whatever its header is now, it is given as it is.
-            row = MessageRow { octets, surrogate_octets: None, ..row };
-            self.tables.messages.insert(key, &row.to_row()[..])?;
-        }
-        owner.counts.octets_without_utf8 += row.octets_without_utf8();
-        Ok(())
-    }
-
-    /// The same for deleted messages that can come back.
-    pub fn deleted_messages(&mut self, texts: &mut Texts) -> Result<(), Fault> {
-        let gone = repair_deleted(&mut self.tables, |row| {
-            let Some(text) = texts.get_mut(&row.text) else { return Deleted::Lost };
-            text.row.references += 1;
-            let octets = text.content_octets + row.prefix.len() as u64;
-            match octets != row.octets || text.has_changed && row.surrogate_octets.is_some() {
-                true => Deleted::Changed(MessageRow { octets, surrogate_octets: None, ..row.clone() }),
-                false => Deleted::Kept,
-            }
-        })?;
-        if gone > 0 {
-            self.report.mend(format!("{gone} deleted messages cannot be brought back any more"));
-        }
-        Ok(())
+        Ok(Some(Kept::new(id, row, text.octets, true)))
     }
 
     /// Writes the rows of the texts that messages have, and removes all others. Returns the sum of their lengths.
     pub fn references(&mut self, texts: &Texts) -> Result<u64, Fault> {
-        let mut kept: BTreeMap<TextId, TextRow> = referred_to(texts).collect();
-        let text_octets = kept.values().map(|row| row.wire_octets).sum();
-        for (id, row) in rows_of(self.tables.texts.open()?, |id| id)? {
-            match kept.remove(&id) {
-                Some(right) if right.to_row() == row => {}
-                Some(right) => {
-                    self.report
-                        .mend(format!("text {id} is counted as that of {} messages", right.references));
-                    self.tables.texts.insert(id, &right.to_row()[..])?;
-                }
-                None => {
-                    self.report
-                        .mend(format!("text {id} is not there, or no message has it: its row was removed"));
-                    self.tables.texts.remove(id)?;
-                }
+        let mut kept = texts.0.iter().peekable();
+        let (mut right, mut gone) = (Vec::new(), Vec::new());
+        // Every row that is kept was found in the table.
+        for row in self.tables.texts.iter()? {
+            let (id, row) = row?;
+            let id = id.value();
+            let text = kept.next_if(|text| text.id == id).and_then(Kept::right_row);
+            match text.map(|text| (text.references, text.to_row())) {
+                Some((_, text)) if text == row.value() => {}
+                Some((references, text)) => right.push((id, references, text)),
+                None => gone.push(id),
             }
         }
-        for (id, row) in kept {
-            self.tables.texts.insert(id, &row.to_row()[..])?;
+        for (id, references, row) in right {
+            self.report.mend(format!("text {id} is counted as that of {references} messages"));
+            self.tables.texts.insert(id, &row[..])?;
         }
-        Ok(text_octets)
+        for id in gone {
+            self.report.mend(format!("text {id} is not there, or no message has it: its row was removed"));
+            self.tables.texts.remove(id)?;
+        }
+        Ok(texts.0.iter().filter_map(Kept::right_row).map(|row| row.wire_octets).sum())
     }
 
     /// Every octet of a text's extent that is no text's is free.
@@ -208,12 +168,11 @@ impl Repair<'_, '_> {
         let can_be = |extent: &Extent| *extent < self.container.end() && !index_extents.contains(extent);
         let mut extents: BTreeSet<Extent> = listed.iter().copied().filter(can_be).collect();
         extents.extend(self.space.changed_extents().map(|(extent, _)| extent));
-        let mut occupied = Occupied::new();
-        for (_, row) in referred_to(texts) {
-            extents.extend(extents_of(&row));
-            occupied.insert(row.at, footprint(row.wire_octets));
+        let in_use: Vec<&Kept> = texts.0.iter().filter(|text| text.right_row().is_some()).collect();
+        for text in &in_use {
+            extents.extend(extents_of(&text.row));
         }
-        let free = gaps(&extents, &occupied);
+        let free = gaps(&extents, &occupied(in_use));
         let mut free_before = Vec::new();
         for row in self.tables.free.iter()? {
             let (at, len) = row?;
@@ -234,13 +193,30 @@ impl Repair<'_, '_> {
     }
 }
 
-fn referred_to(texts: &Texts) -> impl Iterator<Item = (TextId, TextRow)> {
-    texts.iter().filter(|(_, text)| text.row.references > 0).map(|(id, text)| (*id, text.row))
+/// Of texts that lie over each other the one stored first is kept.
+fn without_overlaps(mut texts: Vec<Kept>) -> Vec<Kept> {
+    texts.sort_unstable_by_key(|text| (text.row.at, text.id));
+    texts.dedup_by(|next, kept| {
+        let overlaps = kept.run().end().is_none_or(|end| end > next.row.at);
+        if overlaps && next.id < kept.id {
+            std::mem::swap(next, kept);
+        }
+        overlaps
+    });
+    texts
 }
 
-fn is_occupied(occupied: &Occupied, row: &TextRow) -> bool {
+/// Where texts lie, in the order of their places.
+fn occupied<'a>(texts: impl IntoIterator<Item = &'a Kept>) -> Vec<Run> {
+    let mut occupied: Vec<Run> = texts.into_iter().map(Kept::run).collect();
+    occupied.sort_unstable();
+    occupied
+}
+
+fn is_occupied(occupied: &[Run], row: &TextRow) -> bool {
     let end = row.at + footprint(row.wire_octets);
-    occupied.range(..end).next_back().is_some_and(|(at, len)| at + len > row.at)
+    let before = occupied.partition_point(|run| run.at < end);
+    before.checked_sub(1).is_some_and(|last| occupied[last].at + occupied[last].len > row.at)
 }
 
 fn extents_of(row: &TextRow) -> impl Iterator<Item = Extent> {
@@ -249,8 +225,9 @@ fn extents_of(row: &TextRow) -> impl Iterator<Item = Extent> {
 }
 
 /// What of the extents is not occupied, as runs that do not touch.
-fn gaps(extents: &BTreeSet<Extent>, occupied: &Occupied) -> Vec<Run> {
+fn gaps(extents: &BTreeSet<Extent>, occupied: &[Run]) -> Vec<Run> {
     let mut gaps = Vec::new();
+    let mut occupied = occupied.iter().peekable();
     let mut free_from = 0;
     for extent in extents {
         let (begin, end) = (extent.at(), extent.plus(1).at());
@@ -259,11 +236,11 @@ fn gaps(extents: &BTreeSet<Extent>, occupied: &Occupied) -> Vec<Run> {
         if free_from >= end {
             continue;
         }
-        for (at, len) in occupied.range(free_from..end) {
+        while let Some(Run { at, len }) = occupied.next_if(|run| run.at < end) {
             if *at > free_from {
                 gaps.push(Run { at: free_from, len: at - free_from });
             }
-            free_from = at + len;
+            free_from = free_from.max(at + len);
         }
         if free_from < end {
             gaps.push(Run { at: free_from, len: end - free_from });
@@ -292,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_text_that_covers_whole_extents_leaves_no_gap_in_them() {
-        let occupied = Occupied::from([(Extent::FIRST.at() + 64, 3 * EXTENT)]);
+        let occupied = [Run { at: Extent::FIRST.at() + 64, len: 3 * EXTENT }];
         let (first, last) = (Extent(0).at(), Extent(3).at() + 64);
         let expected = [Run { at: first, len: 64 }, Run { at: last, len: EXTENT - 64 }];
         assert_eq!(gaps(&(0..4).map(Extent).collect(), &occupied), expected);

@@ -1,0 +1,83 @@
+//! Deleting more mail at once than one transaction takes, when nothing deleted is kept.
+
+use super::*;
+
+const ANN: &str = "ann@example.com";
+const BOB: &str = "bob@example.com";
+const EVE: &str = "eve@example.net";
+const MESSAGES: usize = 200;
+
+/// ANN and BOB have more mail than goes at once, EVE one message.
+fn filled(disk: Arc<SimulatedDisk>) -> Store {
+    let store = store_with(&[ANN, BOB, EVE], disk);
+    for number in 0..MESSAGES / 20 {
+        for mailbox in [ANN, BOB] {
+            deliver(&store, &[mailbox; 20], format!("number {number}").as_bytes());
+        }
+    }
+    deliver(&store, &[EVE], b"stays");
+    checkpoint(&store);
+    store
+}
+
+fn remove(store: &Store, mailbox: &str) -> Removed {
+    let mailbox = address(mailbox);
+    store.write(move |tx| tx.remove_mailbox(&mailbox, UnixTime(1))).wait().unwrap().unwrap()
+}
+
+/// After a cut at each moment the mailbox is there with all that it had, or gone for everyone; and what is left of it
+/// goes when the store is used again.
+#[test]
+fn a_large_mailbox_goes_piece_by_piece_and_no_cut_leaves_half_of_it() {
+    let disk = Arc::new(SimulatedDisk::recording());
+    let store = filled(disk.clone());
+    let begin = disk.events();
+    assert_eq!(remove(&store, ANN).messages, MESSAGES as u64);
+    let purged = store.purge_unkept().unwrap();
+    assert_eq!(purged, MESSAGES as u64 + 1, "the mailbox counts too");
+    drop(store);
+    let mut rng = fastrand::Rng::with_seed(20260404);
+    let mut replay = disk.replay();
+    let (mut whole, mut partial, mut gone) = (0, 0, 0);
+    for cut in begin..=disk.events() {
+        let found = Arc::new(replay.crash(cut, rng.f64(), &mut rng));
+        let store = Store::open_on(found).unwrap_or_else(|e| panic!("cut {cut}: {e}"));
+        assert_clean(&store);
+        if store.read().unwrap().mailbox(&address(ANN)).unwrap().is_some() {
+            whole += 1;
+            assert_eq!(open_maildrop(&store, ANN).list().unwrap().len(), MESSAGES, "cut {cut}");
+            continue;
+        }
+        let left = store.kept().unwrap().messages as usize;
+        *(if left > 0 && left < MESSAGES { &mut partial } else { &mut gone }) += 1;
+        let undeleted = store.undelete_mailbox(&address(ANN), Wanted::All, false).unwrap();
+        assert_eq!(undeleted, Err(Refused::NoSuchMailbox), "cut {cut}");
+        store.purge_unkept().unwrap();
+        assert_eq!(store.kept().unwrap(), Kept::default(), "cut {cut}");
+        assert_eq!(contents(&store, BOB).len(), MESSAGES, "cut {cut}");
+        assert_clean(&store);
+    }
+    assert!(whole > 0 && partial > 10 && gone > 0, "{whole} whole, {partial} partly gone, {gone} gone");
+}
+
+#[test]
+fn a_domain_with_large_mailboxes_goes_at_once_and_its_mail_piece_by_piece() {
+    let disk = Arc::new(SimulatedDisk::recording());
+    let store = filled(disk.clone());
+    let domain: Domain = "example.com".parse().unwrap();
+    let (begin, name) = (disk.events(), domain.clone());
+    let removed = store.write(move |tx| tx.remove_domain(&name, UnixTime(1))).wait().unwrap().unwrap();
+    assert_eq!((removed.mailboxes, removed.messages), (2, 2 * MESSAGES as u64));
+    let (_, at_once) = disk.work_since(begin);
+    assert!(at_once < 16 << 10, "{at_once} octets were written by the one transaction");
+    assert_eq!(deliver(&store, &[ANN], b"x"), [Delivery::NoSuchMailbox]);
+    // The name is free again, and whoever gets it has nothing of the old mail.
+    add_mailbox(&store, ANN);
+    assert_clean(&store);
+    let purged = store.purge_unkept().unwrap();
+    assert_eq!((purged, store.kept().unwrap()), (2 * MESSAGES as u64 + 2, Kept::default()));
+    assert_eq!((contents(&store, ANN).len(), contents(&store, EVE).len()), (0, 1));
+    let undeleted = store.write(move |tx| tx.undelete_domain(&domain)).wait().unwrap();
+    assert_eq!(undeleted, Err(Refused::NothingDeleted));
+    assert_clean(&store);
+}

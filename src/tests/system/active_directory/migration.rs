@@ -1,0 +1,156 @@
+//! The way from the password file into the directory, and back.
+
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::super::harness::{PROGRAM, Site, eventually};
+use super::controller::{ADMINISTRATOR_PASSWORD, Controller, PASSWORD};
+use super::logins::log_in;
+
+/// A mail store whose accounts are in the password file, with so many mailboxes `user0@DOMAIN`, and the directory described.
+fn site(controller: &Controller, domain: &str, mailboxes: usize) -> Site {
+    let site = Site::new();
+    controller.describe_to(&site);
+    site.winpop(&["add", domain]);
+    let list: String = (0..mailboxes).map(|user| format!("user{user}@{domain},{PASSWORD}{user}\n")).collect();
+    let file = site.dir().join("list.csv");
+    fs::write(&file, list).expect("it can be written");
+    site.winpop(&["add", "/file", file.to_str().expect("a path in UTF-8")]);
+    site
+}
+
+/// Users of this domain in the directory.
+fn users(controller: &Controller, domain: &str) -> usize {
+    controller.found(&format!("(mail=*@{domain})")).lines().filter(|line| line.starts_with("dn:")).count()
+}
+
+#[test]
+fn a_domain_moves_into_the_directory_and_its_users_notice_nothing() {
+    let Some(controller) = Controller::shared() else { return };
+    let mut site = site(controller, "moved.test", 10);
+    let service = site.start();
+    let users_log_in = |by: &str| {
+        for user in 0..10 {
+            let reply = log_in(&service, &format!("user{user}@moved.test"), &format!("{PASSWORD}{user}"));
+            assert!(reply.starts_with("+OK"), "user{user} by {by}: {reply}");
+        }
+    };
+    let left_out = site.run(&["winpop", "set", "authentication", "1"]);
+    assert_eq!(left_out.exit_code, 1);
+    assert!(
+        left_out.errors.contains("10 mailboxes could not log in any more: user0@moved.test, user1"),
+        "{left_out:?}"
+    );
+    assert!(left_out.errors.contains("winpop migrateToAD DOMAIN"), "{left_out:?}");
+    users_log_in("the password file");
+
+    // One of them, and then all.
+    let told = site.winpop(&["migrateToAD", "user3@moved.test"]);
+    assert!(told.contains("user3@moved.test has its account in Active Directory now"), "{told}");
+    let left_out = site.run(&["winpop", "set", "authentication", "1"]);
+    assert!(left_out.errors.contains("9 mailboxes") && !left_out.errors.contains("user3@"), "{left_out:?}");
+    for _ in 0..2 {
+        let told = site.winpop(&["migrateToAD", "moved.test"]);
+        assert!(
+            told.starts_with("10 of 10 mailboxes of moved.test have their account in Active Directory"),
+            "{told}"
+        );
+        assert_eq!(users(controller, "moved.test"), 10);
+    }
+
+    site.winpop(&["set", "authentication", "1"]);
+    users_log_in("the directory");
+    let wrong = log_in(&service, "user0@moved.test", &format!("{PASSWORD}1"));
+    assert!(wrong.starts_with("-ERR [AUTH]"), "{wrong}");
+    let again = site.run(&["winpop", "migrateToAD", "moved.test"]);
+    assert!(again.errors.contains("there is nothing to migrate"), "{again:?}");
+
+    // A password changed there must not leave the old one good here.
+    site.winpop(&["changepwd", "user0@moved.test", "Another-1-password"]);
+    site.winpop(&["add", "new@moved.test", "/createuser", PASSWORD]);
+    let left_out = site.run(&["winpop", "set", "authentication", "3"]);
+    assert!(left_out.errors.contains("1 mailbox could not log in any more: new@moved.test"), "{left_out:?}");
+    site.winpop(&["set", "authentication", "3", "/force"]);
+    assert!(log_in(&service, "new@moved.test", PASSWORD).starts_with("-ERR [AUTH]"));
+    assert!(log_in(&service, "user0@moved.test", &format!("{PASSWORD}0")).starts_with("-ERR [AUTH]"));
+    assert!(log_in(&service, "user0@moved.test", "Another-1-password").starts_with("+OK"));
+    site.winpop(&["changepwd", "user0@moved.test", &format!("{PASSWORD}0")]);
+    users_log_in("the password file again");
+    service.stop();
+    site.assert_clean();
+}
+
+#[test]
+fn a_migration_that_is_cut_short_goes_on_where_it_was() {
+    let Some(controller) = Controller::shared() else { return };
+    const ALL: usize = 40;
+    let mut site = site(controller, "cut.test", ALL);
+    let service = site.start();
+    let mut command = site.program(PROGRAM.as_ref());
+    let mut migrating = command.args(["winpop", "migrateToAD", "cut.test"]).spawn().expect("it can be run");
+    eventually("some are migrated", || users(controller, "cut.test") > 2);
+    // It may have been faster.
+    let _ = kill_process(Pid::from_child(&migrating), Signal::KILL);
+    let was_cut = !migrating.wait().expect("it ends").success();
+    let before = users(controller, "cut.test");
+    assert!(was_cut && before < ALL, "{before} of {ALL}");
+    let left_out = site.run(&["winpop", "set", "authentication", "1"]).errors;
+    assert!(left_out.contains("could not log in any more"), "{left_out}");
+    let told = site.winpop(&["migrateToAD", "cut.test"]);
+    assert!(told.starts_with(&format!("{ALL} of {ALL} mailboxes")), "{told}");
+    assert_eq!(users(controller, "cut.test"), ALL);
+    site.winpop(&["set", "authentication", "1"]);
+    for user in 0..ALL {
+        let reply = log_in(&service, &format!("user{user}@cut.test"), &format!("{PASSWORD}{user}"));
+        assert!(reply.starts_with("+OK"), "user{user}: {reply}");
+    }
+    service.stop();
+}
+
+#[test]
+fn what_stands_in_the_way_of_each_mailbox_is_told() {
+    let Some(controller) = Controller::shared() else { return };
+    let mut site = site(controller, "ways.test", 1);
+    for (name, password) in
+        [("short", "x"), ("same", PASSWORD), ("other", "Other-1-password"), ("barred", PASSWORD)]
+    {
+        site.winpop(&["add", &format!("{name}@ways.test"), "/createuser", password]);
+    }
+    for name in ["same", "other", "barred"] {
+        controller.add_user(&format!("{name}.ways"), &format!("{name}@ways.test"), &[]);
+    }
+    controller.replace("barred.ways", "userAccountControl: 514");
+    let service = site.start();
+    let done = site.run(&["winpop", "migrateToAD", "ways.test"]);
+    let told = &done.errors;
+    assert_eq!(done.exit_code, 1, "{told}");
+    assert!(
+        told.contains("2 of 5 mailboxes of ways.test have their account in Active Directory; not so "),
+        "{told}"
+    );
+    for (name, why) in [
+        ("short", "password policy does not take this password"),
+        ("other", "has an account in Active Directory already, other.ways, with another password"),
+        ("barred", "the account of barred@ways.test in Active Directory, barred.ways, is disabled"),
+    ] {
+        assert!(told.contains(&format!("{name}@ways.test: ")) && told.contains(why), "{told}");
+        let alone = site.run(&["winpop", "migrateToAD", &format!("{name}@ways.test")]);
+        assert!(alone.exit_code == 1 && alone.errors.contains(why), "{alone:?}");
+    }
+    assert!(site.winpop(&["migrateToAD", "same@ways.test"]).contains("already, with this password"));
+    // Those that were there are as they were, and what was refused is not there.
+    assert!(controller.lets_in("other@ways.test", PASSWORD));
+    assert!(!controller.found("(userPrincipalName=short@ways.test)").contains("dn: CN="));
+
+    // Without the key that passwords are sealed under none can be recovered.
+    site.winpop(&["add", "sealed@ways.test", "/createuser", PASSWORD]);
+    service.stop();
+    fs::remove_file(site.mailroot().join("winpop.key")).expect("it is there");
+    site.succeed(&["key", "--rotate", "--discard"]);
+    site.winpop(&["set", "adbindpassword", ADMINISTRATOR_PASSWORD]);
+    let sealed = site.run(&["winpop", "migrateToAD", "sealed@ways.test"]);
+    assert!(sealed.errors.contains("the password of sealed@ways.test cannot be recovered"), "{sealed:?}");
+    assert!(sealed.errors.contains("winpop changepwd sealed@ways.test -"), "{sealed:?}");
+    site.assert_clean();
+}

@@ -1,0 +1,7 @@
+//! Accounts in Active Directory, held against a real domain controller.
+
+mod accounts;
+mod controller;
+mod logins;
+mod migration;
+mod outage;

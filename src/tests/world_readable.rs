@@ -1,0 +1,14 @@
+//! Directories for tests that also run programs as another user.
+//!
+//! This file uses nothing of the program, so that tests outside the library can read it too.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
+use tempfile::{Builder, TempDir};
+
+/// An empty directory that every user may read, removed when dropped.
+pub fn directory() -> TempDir {
+    let made = Builder::new().prefix("pop3svc-").permissions(Permissions::from_mode(0o755)).tempdir();
+    made.expect("the temporary directory can be written")
+}
