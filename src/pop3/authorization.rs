@@ -190,6 +190,9 @@ impl Session {
             Login::WrongCredentials | Login::Barred { .. } => self.refuse_login(WRONG_CREDENTIALS, out),
             Login::Locked => self.refuse_login("[SYS/PERM] the mailbox is locked", out),
             Login::InUse => self.refuse_login("[IN-USE] another session holds the maildrop", out),
+            Login::Incomplete => {
+                self.refuse_login("[SYS/TEMP] the mail of this mailbox is still being moved here", out)
+            }
             Login::TooSoon => self.refuse_login("[LOGIN-DELAY] the last login was too short a time ago", out),
         }
     }

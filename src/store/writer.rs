@@ -69,7 +69,7 @@ pub const PACE: Pace = if cfg!(test) {
         checkpoint_after: Some(Duration::from_secs(1)),
         retired_max: 64 << 20,
         log_octets: 4 << 20,
-        for_copies: Some(128 << 20),
+        for_copies: Some(64 << 20),
     }
 };
 

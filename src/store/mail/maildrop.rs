@@ -5,6 +5,7 @@
 //! - A claim ends when its holder drops it, or is revoked when the mailbox is locked or deleted. A deletion looks at
 //!   lock and mailbox again in its own transaction, so a revoked session deletes nothing.
 
+use super::moving::mover_of;
 use crate::address::Address;
 use crate::message::{Entry, Totals, Uid};
 use crate::store::file::disk::View;
@@ -33,7 +34,7 @@ const DELETED_AT_A_TIME: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// Messages that are listed by one thread, and the parts in which a list is read at once.
 const LISTED_IN_A_PART: u64 = if cfg!(test) { 16 } else { 4096 };
-const PARTS_MAX: u64 = 16;
+const PARTS_MAX: u64 = 8;
 
 /// An open maildrop.
 pub struct Maildrop {
@@ -118,6 +119,9 @@ impl Store {
         };
         if domain.locked || mailbox.locked {
             return Ok(verdict::Login::Locked);
+        }
+        if mover_of(&*snapshot, mailbox.id)?.is_some() {
+            return Ok(verdict::Login::Incomplete);
         }
         let Some(claim) = claim.filter(|claim| claim.mailbox == mailbox.id) else {
             return Ok(verdict::Login::InUse);

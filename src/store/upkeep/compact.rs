@@ -63,7 +63,7 @@ impl Store {
     fn texts_behind(&self, end: Extent) -> Result<Vec<Listed>, Fault> {
         let snapshot = self.read()?;
         let table = snapshot.table(TEXTS)?;
-        contained::read(|| {
+        let list = || {
             let mut listed = Vec::new();
             for row in table.iter()? {
                 let (name, row) = row?;
@@ -76,7 +76,8 @@ impl Store {
                 }
             }
             Ok(listed)
-        })
+        };
+        snapshot.container().reading_index_ahead(|| contained::read(list))
     }
 
     fn move_before(&self, end: Extent, mut texts: Vec<Listed>, progress: &Progress) -> Result<u64, Fault> {
