@@ -15,8 +15,9 @@ use zeroize::Zeroizing;
 use super::super::carry_out::carry_out;
 use super::super::commands::Import;
 use super::super::progress::Line;
+use super::verify;
 use crate::address::Address;
-use crate::admin::reply::{Code, ImportSummary, Refusal, Reply, SkippedFile};
+use crate::admin::reply::{Code, ImportSummary, Refusal, Reply, SkippedFile, Verified};
 use crate::admin::{Batch, Request, Working};
 use crate::control::{Answer, Enclosed};
 use crate::mailroot::MailRoot;
@@ -40,8 +41,8 @@ struct User {
 /// Fetches what the command line names.
 pub fn import(typed: &Import, from: &str, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     let usage = |why: &str| Refusal::new(Code::Usage, why);
-    if typed.words.len() > 1 || typed.uidl.is_some() {
-        return Err(usage("--from takes no format, no path and no --uidl: the server tells the unique ids"));
+    if typed.words.len() > 1 || typed.uidl.is_some() || typed.seen.is_some() {
+        return Err(usage("--from takes no format, path, --uidl or --seen: the server tells the unique ids"));
     }
     let server: Server = from.parse().map_err(|why: String| usage(&why))?;
     let parallel = match typed.parallel.as_deref().map(str::parse) {
@@ -63,12 +64,18 @@ pub fn import(typed: &Import, from: &str, mailroot: impl Fn() -> Result<MailRoot
         tls,
         makes: typed.make,
         dry_run: typed.dry_run,
+        verified: typed.verify.then(Mutex::default),
         left: Mutex::new(users),
         summary: Mutex::new(ImportSummary { dry_run: typed.dry_run, ..ImportSummary::default() }),
         line: Mutex::new((Line::new(), 0, 0, Instant::now())),
     };
     smol::block_on(work.run_in_parallel(parallel))?;
-    Ok(Reply::Imported(work.summary.into_inner().expect("no holder of this lock panics")))
+    let summary = work.summary.into_inner().expect("no holder of this lock panics");
+    let Some(verified) = work.verified else { return Ok(Reply::Imported(summary)) };
+    let mut verified = verified.into_inner().expect("no holder of this lock panics");
+    verified.mailboxes.sort_by(|one, other| one.mailbox.cmp(&other.mailbox));
+    verified.skipped = summary.skipped;
+    Ok(Reply::Verified(verified))
 }
 
 fn users(typed: &Import, server: &Server) -> Result<VecDeque<User>, Refusal> {
@@ -192,6 +199,8 @@ struct Work {
     tls: Option<Arc<ClientConfig>>,
     makes: bool,
     dry_run: bool,
+    /// Where mailboxes are compared only.
+    verified: Option<Mutex<Verified>>,
     left: Mutex<VecDeque<User>>,
     summary: Mutex<ImportSummary>,
     /// With the messages and octets so far, and when it was last shown.
@@ -251,6 +260,18 @@ impl Work {
         };
         // Before anything changes here: a wrong password is no reason to close a mailbox.
         let mut session = source.open().await?;
+        if let Some(verified) = &self.verified {
+            let listed = session.list().await?;
+            session.quit().await;
+            let (store, mailbox) = (self.store.clone(), mailbox.clone());
+            let compared = smol::unblock(move || {
+                let _turn = store.turn.lock().expect("no holder of this lock panics");
+                verify::compare_with_server(&mailbox, listed, &store.mailroot)
+            });
+            let compared = compared.await.map_err(Failure::Here)?;
+            verified.lock().expect("no holder of this lock panics").mailboxes.push(compared);
+            return Ok(());
+        }
         if self.dry_run {
             let listed = session.list().await?;
             session.quit().await;

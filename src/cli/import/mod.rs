@@ -88,12 +88,6 @@ impl Format {
 /// Carries the import out.
 pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     if let Some(from) = &typed.from {
-        if typed.verify || typed.seen.is_some() {
-            return Err(Refusal::new(
-                Code::Usage,
-                "--verify and --seen are for mail in files, not for --from",
-            ));
-        }
         return live::import(typed, from, mailroot);
     }
     let (format, path, mailbox) = match &typed.words[..] {
@@ -127,7 +121,7 @@ pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     let is_only_one = mailboxes.len() == 1;
     for (address, path) in mailboxes {
         match importing.take_in(&address, &path, format) {
-            Ok(()) => importing.summary.mailboxes += 1,
+            Ok(()) => importing.summary.mailboxes += u64::from(importing.summary.stopped.is_none()),
             Err(refusal) if is_only_one && importing.summary == untouched => {
                 return Err(refusal);
             }

@@ -19,6 +19,7 @@ use crate::cli::commands::Import;
 use crate::control::{Answer, Enclosed};
 use crate::mailroot::MailRoot;
 use crate::message::is_unique_id;
+use crate::pop3_client::Listed as OnServer;
 use crate::wire::Receiver;
 
 /// How other servers make their ids, the most frequent first.
@@ -80,11 +81,25 @@ pub fn verify(
     Ok(Reply::Verified(verified))
 }
 
+/// Compares a mailbox with what the other server lists now, whose texts are not fetched for it: a message that is here under
+/// another id counts as missing.
+pub fn compare_with_server(
+    address: &Address,
+    there: Vec<OnServer>,
+    mailroot: &MailRoot,
+) -> Result<VerifiedMailbox, Refusal> {
+    let before =
+        |message: OnServer| Before { id: message.unique_id, octets: message.octets, text_hash: None };
+    let before: Vec<Before> = there.into_iter().map(before).collect();
+    Ok(compare(address, &before, &listed(address, mailroot)?, None))
+}
+
 /// A message as its server showed it.
 struct Before {
     id: Option<String>,
     octets: u64,
-    text_hash: [u8; 32],
+    /// None where the text is not at hand.
+    text_hash: Option<[u8; 32]>,
 }
 
 impl Before {
@@ -94,7 +109,7 @@ impl Before {
         receiver.push(&text);
         let received = receiver.finish().expect("nothing is refused of a text that is taken as it is");
         let id = item.unique_id.clone().filter(|id| is_unique_id(id));
-        Ok(Self { id, octets: octets_shown(&text), text_hash: *received.hash.as_bytes() })
+        Ok(Self { id, octets: octets_shown(&text), text_hash: Some(*received.hash.as_bytes()) })
     }
 }
 
@@ -124,7 +139,7 @@ fn compare(
     seen: Option<&Seen>,
 ) -> VerifiedMailbox {
     let ids_before: HashSet<&str> = before.iter().filter_map(|message| message.id.as_deref()).collect();
-    let texts_before: HashSet<[u8; 32]> = before.iter().map(|message| message.text_hash).collect();
+    let texts_before: HashSet<[u8; 32]> = before.iter().filter_map(|message| message.text_hash).collect();
     let ids_here: HashMap<&str, &ListedMessage> =
         here.iter().map(|message| (message.unique_id.as_str(), message)).collect();
     let texts_here: HashSet<[u8; 32]> = here.iter().map(|message| message.text_hash).collect();
@@ -150,7 +165,10 @@ fn compare(
     for message in before {
         match message.id.as_deref().and_then(|id| ids_here.get(id)) {
             Some(here) => mailbox.sizes_differ += u64::from(here.octets != message.octets),
-            None => mailbox.missing += u64::from(!texts_here.contains(&message.text_hash)),
+            None => {
+                let is_here = message.text_hash.is_some_and(|hash| texts_here.contains(&hash));
+                mailbox.missing += u64::from(!is_here);
+            }
         }
     }
     let common_before = before.iter().filter_map(|message| message.id.as_deref());
@@ -166,7 +184,7 @@ mod tests {
     use super::*;
 
     fn before(id: &str, text: u8, octets: u64) -> Before {
-        Before { id: Some(id.to_owned()), octets, text_hash: [text; 32] }
+        Before { id: Some(id.to_owned()), octets, text_hash: Some([text; 32]) }
     }
 
     fn here(id: &str, text: u8, octets: u64) -> ListedMessage {

@@ -47,6 +47,11 @@ fn nothing_of_a_running_dovecot_is_fetched_twice_after_the_import() {
         assert!(done.contains(&kept), "{done}");
         let again = scratch.run("pop3svc", &import, b"");
         assert!(again.contains(&format!("{messages} there already")), "{again}");
+        let verified = scratch.run("pop3svc", &[&import[..], &["--verify"]].concat(), b"");
+        let expected = format!(
+            "{messages} there, {messages} here: {messages} known, 0 fetched again, 0 new, 0 missing\n"
+        );
+        assert!(verified.contains(&expected), "{verified}");
 
         let port = service.port("POP3").parse().expect("a port");
         assert_eq!(lists(port, MAILBOX), before, "{uidl_format}");
