@@ -53,6 +53,7 @@ pub enum Reply {
     Compacted(Compacted),
     Checked(Checked),
     Key(KeyState),
+    Tested(Tested),
     Delivered {
         recipients: Vec<Delivered>,
     },
@@ -73,6 +74,24 @@ pub enum Reply {
     Yours {
         command: String,
     },
+}
+
+/// Whether a user can log in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Tested {
+    pub mailbox: String,
+    /// The method in force.
+    pub authentication: String,
+    pub can_log_in: bool,
+    /// In the order of a login.
+    pub steps: Vec<TestedStep>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct TestedStep {
+    pub step: String,
+    pub passed: bool,
+    pub finding: String,
 }
 
 /// What an import took in, or would.
@@ -512,6 +531,7 @@ impl Reply {
                 let is_moved = |mailbox: &VerifiedMailbox| mailbox.again == 0 && mailbox.missing == 0;
                 verified.mailboxes.iter().all(is_moved) && verified.skipped.is_empty()
             }
+            Self::Tested(tested) => tested.can_log_in,
             Self::AddedMany { entries } => {
                 entries.iter().all(|entry| matches!(entry.outcome, AddOutcome::Added | AddOutcome::Exists))
             }
