@@ -13,7 +13,8 @@ use time::format_description::well_known::Rfc3339;
 use super::reply::{
     AddOutcome, Added, AdoptionLine, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine,
     ExportSummary, ImportSummary, KeyState, Lock, LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal,
-    Removed, Reply, Server, ServiceState, SettingLine, SkippedFile, Verified, VerifiedMailbox,
+    Removed, Reply, Server, ServiceState, SettingLine, SkippedFile, Tested, TestedStep, Verified,
+    VerifiedMailbox,
 };
 use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
@@ -48,6 +49,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         ),
         Reply::Checked(checked) => checked_text(checked, paint),
         Reply::Key(state) => key_text(state, paint),
+        Reply::Tested(tested) => tested_text(tested),
         Reply::Delivered { recipients } => delivered_text(recipients),
         Reply::Exported(summary) => exported_text(summary, paint),
         Reply::Verified(verified) => verified_text(verified, paint),
@@ -102,6 +104,16 @@ fn key_text(state: &KeyState, paint: Paint) -> String {
     for told in state.trouble.iter().chain([&state.advice]) {
         let _ = writeln!(text, "{} {told}", paint.word("Note:"));
     }
+    text
+}
+
+fn tested_text(tested: &Tested) -> String {
+    let mut text = format!("Authentication  {}\n", tested.authentication);
+    for TestedStep { step, passed, finding } in &tested.steps {
+        let _ = writeln!(text, "{:<4}  {step:<8}  {finding}", if *passed { "ok" } else { "FAIL" });
+    }
+    let verdict = if tested.can_log_in { "can log in" } else { "cannot log in" };
+    let _ = writeln!(text, "{} {verdict}", tested.mailbox);
     text
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
-pub use super::moving::AdoptionLine;
+pub use super::moving::{AdoptionLine, ImportSummary};
 use crate::address::Malformed;
 use crate::mailroot::Unusable;
 use crate::store::{OpenError, OpenErrorKind};
@@ -54,6 +54,7 @@ pub enum Reply {
     Compacted(Compacted),
     Checked(Checked),
     Key(KeyState),
+    Tested(Tested),
     Delivered {
         recipients: Vec<Delivered>,
     },
@@ -75,28 +76,22 @@ pub enum Reply {
     },
 }
 
-/// What an import took in, or would.
+/// Whether a user can log in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
-pub struct ImportSummary {
-    pub dry_run: bool,
-    /// How the other server made its ids, where that was given or found.
-    pub uidl: Option<String>,
-    pub mailboxes: u64,
-    /// Messages that were taken in, and their octets.
-    pub messages: u64,
-    pub octets: u64,
-    /// Of them, those whose unique id is the one that mail programs know.
-    pub ids_kept: u64,
-    /// The others: a mail program that leaves its mail on the server fetches them again.
-    pub ids_new: u64,
-    /// Of those that were kept, ids that are longer than the 70 octets of RFC 1939, which some programs may not take.
-    pub ids_long: u64,
-    /// Messages that were there from an import before.
-    pub there_already: u64,
-    /// What was passed over: messages, and mailboxes that are not counted above.
-    pub skipped: Vec<SkippedFile>,
-    /// Why the import ended before its end: a sentence without its full stop.
-    pub stopped: Option<String>,
+pub struct Tested {
+    pub mailbox: String,
+    /// The method in force.
+    pub authentication: String,
+    pub can_log_in: bool,
+    /// In the order of a login.
+    pub steps: Vec<TestedStep>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct TestedStep {
+    pub step: String,
+    pub passed: bool,
+    pub finding: String,
 }
 
 /// What an export wrote.
@@ -150,19 +145,6 @@ pub struct SkippedFile {
 impl SkippedFile {
     pub fn new(file: &Path, why: String) -> Self {
         Self { file: file.display().to_string(), why }
-    }
-}
-
-impl ImportSummary {
-    /// Counts what a batch did.
-    pub fn add(&mut self, batch: Self) {
-        self.messages += batch.messages;
-        self.octets += batch.octets;
-        self.ids_kept += batch.ids_kept;
-        self.ids_new += batch.ids_new;
-        self.ids_long += batch.ids_long;
-        self.there_already += batch.there_already;
-        self.stopped = batch.stopped;
     }
 }
 
@@ -518,6 +500,7 @@ impl Reply {
                 let is_moved = |mailbox: &VerifiedMailbox| mailbox.again == 0 && mailbox.missing == 0;
                 verified.mailboxes.iter().all(is_moved) && verified.skipped.is_empty()
             }
+            Self::Tested(tested) => tested.can_log_in,
             Self::AddedMany { entries } => {
                 entries.iter().all(|entry| matches!(entry.outcome, AddOutcome::Added | AddOutcome::Exists))
             }

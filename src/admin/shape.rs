@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub type Shape = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// What each command answers. All have the field `ok` in front, which is true.
-pub const REPLIES: [Shape; 18] = [
+pub const REPLIES: [Shape; 19] = [
     (
         "a change",
         &[
@@ -64,6 +64,10 @@ pub const REPLIES: [Shape; 18] = [
             ("advice", "text"),
         ],
     ),
+    (
+        "test",
+        &[("mailbox", "text"), ("authentication", "text"), ("can_log_in", "true/false"), ("steps", "[STEP]")],
+    ),
     ("deliver", &[("recipients", "[RECIPIENT]")]),
     ("add /file", &[("entries", "[ENTRY]")]),
     (
@@ -99,7 +103,7 @@ pub const REPLIES: [Shape; 18] = [
 pub const ERROR: Shape = ("error", &[("code", "text"), ("message", "text"), ("hint", "text?")]);
 
 /// The objects in the replies.
-pub const OBJECTS: [Shape; 16] = [
+pub const OBJECTS: [Shape; 17] = [
     ("REMOVED", &[("mailboxes", "number"), ("messages", "number"), ("octets", "number")]),
     (
         "DOMAIN",
@@ -217,6 +221,7 @@ pub const OBJECTS: [Shape; 16] = [
             ("in_order", "true/false"),
         ],
     ),
+    ("STEP", &[("step", "text"), ("passed", "true/false"), ("finding", "text")]),
     ("ENTRY", &[("line", "number"), ("name", "text"), ("outcome", "text"), ("why", "text?")]),
 ];
 

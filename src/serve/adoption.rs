@@ -217,7 +217,7 @@ fn begin(
     }
     let (held, over) = bounded(1);
     let work = run(service.clone(), address, source, session, held);
-    service.executor.spawn(work).detach();
+    service.workers.first().spawn(work).detach();
     Some(over)
 }
 

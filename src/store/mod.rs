@@ -54,7 +54,7 @@ pub use index::types::{Day, UnixTime};
 pub use index::{Fault, Read, Tx};
 #[cfg(test)]
 pub use mail::Kept;
-pub use mail::quota::of_mailbox as quota_of_mailbox;
+pub use mail::quota::{Quota, of_mailbox as quota_of_mailbox};
 pub use mail::{Adoption, Import, Imported, Listed, Mover, mover_of};
 pub use mail::{
     Body, Incoming, Letter, LockChange, Maildrop, Refused, Removed, Restored, Revocation, Spool,

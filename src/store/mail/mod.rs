@@ -8,7 +8,7 @@ mod directory;
 mod export;
 mod import;
 mod maildrop;
-mod moving;
+pub mod moving;
 pub mod placing;
 pub mod quota;
 mod refused;
