@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::dovecot::{Dovecot, PASSWORD, have_dovecot_and};
-use super::moving::{FORMATS, MAILBOX, lists, poll};
+use super::dovecot::{Dovecot, MAILBOX, PASSWORD, have_dovecot_and, lists};
 use super::moving_live::{Gate, LATER, wait_for};
+use super::pollers::fetchmail_has;
 use super::scratch::{READY, Scratch, Service};
 
 /// Longest wait for an answer.
@@ -21,6 +21,7 @@ const POLLS_MAX: usize = 200;
 const USERS: usize = 100;
 const CLIENTS: usize = 8;
 
+const UIDL_FORMAT: &str = "%08Xu%08Xv";
 const WRONG: &str = "-ERR [AUTH]";
 
 /// What the login is answered with; none where nobody answers.
@@ -41,11 +42,11 @@ fn a_user_moves_at_the_first_poll_and_is_ours_from_then_on() {
         return;
     }
     let scratch = Scratch::new();
-    let mut dovecot = Dovecot::start(&scratch.path(""), FORMATS[0].0);
+    let mut dovecot = Dovecot::start(&scratch.path(""), UIDL_FORMAT);
     dovecot.bring("bob", 300);
     dovecot.own_mail();
     let before = lists(dovecot.port, MAILBOX);
-    let fetched = poll(&scratch, dovecot.port, 0);
+    let fetched = fetchmail_has(&scratch, dovecot.port, true);
 
     let service = scratch.serve();
     let port = service.port("POP3").parse().expect("a port");
@@ -64,8 +65,7 @@ fn a_user_moves_at_the_first_poll_and_is_ours_from_then_on() {
     assert!(!scratch.winpop("list example.com").contains(MAILBOX));
 
     dovecot.start_again();
-    // 1: there is nothing new.
-    assert_eq!(poll(&scratch, port, 1), fetched);
+    assert_eq!(fetchmail_has(&scratch, port, false), fetched);
     dovecot.stop();
     assert_eq!(lists(port, MAILBOX), before);
     let answer = log_in(port, MAILBOX, "wrong").expect("an answer");
@@ -87,7 +87,7 @@ fn an_adoption_that_was_killed_goes_on_at_the_next_login() {
         return;
     }
     let scratch = Scratch::new();
-    let dovecot = Dovecot::start(&scratch.path(""), FORMATS[0].0);
+    let dovecot = Dovecot::start(&scratch.path(""), UIDL_FORMAT);
     dovecot.bring("bob", 500);
     dovecot.own_mail();
     scratch.make_store();
@@ -118,7 +118,7 @@ fn a_hundred_users_move_by_their_first_logins_while_servers_are_killed() {
         return;
     }
     let scratch = Scratch::new();
-    let mut dovecot = Dovecot::start(&scratch.path(""), FORMATS[0].0);
+    let mut dovecot = Dovecot::start(&scratch.path(""), UIDL_FORMAT);
     let users: Vec<String> = (1..=USERS).map(|number| format!("user{number}@example.com")).collect();
     for (number, user) in users.iter().enumerate() {
         dovecot.bring(user.split('@').next().expect("a name"), number % 20);
