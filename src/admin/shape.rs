@@ -443,6 +443,13 @@ mod tests {
                 }),
             ),
             (
+                "test",
+                Reply::Tested(Tested {
+                    steps: vec![TestedStep { step: "lock".into(), passed: true, finding: "none".into() }],
+                    ..Tested::default()
+                }),
+            ),
+            (
                 "import",
                 Reply::Imported(ImportSummary {
                     skipped: vec![SkippedFile { file: "a".into(), why: "b".into() }],
