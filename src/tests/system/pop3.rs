@@ -17,7 +17,7 @@ use crate::transcript::{Action, Setup, Step, Transcript, Values, matches};
 /// How many files are held at least. More of them, less of what is passed over: then this number goes up.
 const HELD_MIN: usize = 35;
 /// What a file's setup may ask for and does not get.
-const BEYOND: [&str; 5] = ["fault", "gone", "seed", "secrets", "unrecoverable"];
+const BEYOND: [&str; 7] = ["fault", "gone", "incomplete", "passwords", "seed", "secrets", "unrecoverable"];
 /// What a file's setup may ask for that is a setting of the service.
 const POLICY: [&str; 2] = ["expire", "logindelay"];
 
