@@ -236,6 +236,21 @@ impl MigrateToAd {
     }
 }
 
+/// Whether winbind's helpers answer where they are named, if they are.
+pub fn check_ntlm(after: &Settings, context: &Context) -> Result<(), Refusal> {
+    if after.adntlm.get().is_none() {
+        return Ok(());
+    }
+    let directory = {
+        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        directory::active_directory(after, &keyring).map_err(unusable)?
+    };
+    directory.try_ntlm().map_err(|Unavailable(why)| {
+        Refusal::new(Code::Value, format!("NTLM cannot be checked: {why}"))
+            .with_hint("It takes a machine that is joined to the domain, and ntlm_auth behind this socket")
+    })
+}
+
 /// Refuses a change of the method while mailboxes could not log in afterwards, unless it is forced.
 pub fn refuse_to_leave_out(
     after: &Settings,

@@ -90,6 +90,8 @@ pub enum Step {
     Check(Credentials),
     /// What there is to know of the account that the claim names.
     Find(Claim),
+    /// Whether the directory takes the proof.
+    Prove(ntlm::Claim),
     /// The proof is right.
     Open(String),
 }
@@ -130,6 +132,7 @@ impl Kind {
             Kind::Scram | Kind::ScramPlus if !policy.verifiers_available => Some(Hindrance::NoVerifiers),
             Kind::ScramPlus => policy.channel.binding().is_none().then_some(Hindrance::NotTls),
             Kind::Scram => None,
+            Kind::Ntlm if policy.ntlm_domain.is_some() => None,
             Kind::Ntlm | Kind::CramMd5 => secrets_hindrance(policy),
             Kind::Plain | Kind::Login => password_hindrance(policy),
         }
@@ -212,12 +215,21 @@ impl Mechanism {
             Mechanism::ScramEnd { .. } => Err(Refusal::Malformed),
             Mechanism::NtlmNegotiate { nonce, connected } => {
                 let challenge = *nonce.first_chunk().expect("a nonce is longer than a challenge of NTLM");
-                let exchange = ntlm::Exchange::begin(response, &policy.hostname, challenge, connected)?;
+                let exchange = ntlm::Exchange::begin(
+                    response,
+                    &policy.hostname,
+                    policy.ntlm_domain.as_deref(),
+                    challenge,
+                    connected,
+                )?;
                 Ok(Step::Ask(Mechanism::NtlmAuthenticate(exchange)))
             }
             Mechanism::NtlmAuthenticate(exchange) => {
                 let claim = exchange.authenticate(response, policy.ntlm_level, policy.channel.binding())?;
-                Ok(Step::Find(Claim::Ntlm(claim)))
+                Ok(match policy.ntlm_domain {
+                    Some(_) => Step::Prove(claim),
+                    None => Step::Find(Claim::Ntlm(claim)),
+                })
             }
         }
     }

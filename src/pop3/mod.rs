@@ -70,6 +70,8 @@ pub struct Policy {
     pub secrets_available: bool,
     /// Whether there are verifiers of passwords, which SCRAM needs.
     pub verifiers_available: bool,
+    /// The NetBIOS name of the domain of Active Directory that checks NTLM in our place, where one does.
+    pub ntlm_domain: Option<String>,
     pub ntlm_level: ntlm::Level,
     /// Days that mail is kept; `None`: for ever (EXPIRE, RFC 2449 section 6.7).
     pub expire_days: Option<u32>,
@@ -169,6 +171,8 @@ pub enum Next {
     /// The client proved that it knows the password of the account that was last found, which is of this name: lock
     /// the maildrop. `LoggedIn` or `Unavailable`.
     Open { name: String },
+    /// Ask the directory whether this proves a password, and lock the maildrop: `LoggedIn` or `Unavailable`.
+    Prove(ntlm::Claim),
     /// The client failed to prove it for this name: note that down, and let it wait for the answer as long as the guess
     /// was bad. `LoggedIn(WrongCredentials)`.
     Deny { name: String },

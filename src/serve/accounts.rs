@@ -11,6 +11,7 @@ use super::limits::Remembered;
 use crate::address::Address;
 use crate::auth::Account;
 use crate::auth::directory::{self as of_accounts, Directory, Verdict};
+use crate::auth::ntlm;
 use crate::auth::password::{Credential, Fresh, ITERATIONS, SALT_OCTETS, Verifier};
 use crate::directory;
 use crate::keyring::Keyring;
@@ -140,8 +141,34 @@ impl Accounts {
         self.store.open_maildrop(&address)
     }
 
-    /// Has a directory check the password, and opens the maildrop of the account: that of the address that was typed, or of
-    /// the first of the account's addresses that is a mailbox here.
+    /// The domain whose users can prove their passwords by NTLM now, if the directory in force checks that.
+    pub fn ntlm_domain(&self) -> Option<String> {
+        match &*self.directory.read().expect("no holder of this lock panics") {
+            Ok(directory) => directory.as_ref()?.ntlm_domain(),
+            Err(_) => None,
+        }
+    }
+
+    /// Finds out whether the directory in force can check NTLM.
+    pub fn try_ntlm(&self) -> Result<(), of_accounts::Unavailable> {
+        let in_force = self.directory.read().expect("no holder of this lock panics").clone();
+        match in_force {
+            Ok(Some(directory)) => directory.try_ntlm(),
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Has the directory check what was sent to prove a password, and opens the maildrop.
+    pub fn prove(&self, claim: &ntlm::Claim) -> Result<Login<Maildrop>, Fault> {
+        let in_force = self.directory.read().expect("no holder of this lock panics").clone();
+        match in_force.map_err(Fault::Elsewhere)? {
+            Some(directory) => self.admit(directory.prove(claim), &claim.user),
+            // A login that began before the password file came into force ends here.
+            None => Ok(Login::WrongCredentials),
+        }
+    }
+
+    /// Has a directory check the password, and opens the maildrop.
     fn log_in_by(
         &self,
         directory: &dyn Directory,
@@ -150,13 +177,22 @@ impl Accounts {
         let Ok(password) = std::str::from_utf8(credentials.password.as_bytes()) else {
             return Ok(Login::WrongCredentials);
         };
-        let verdict = directory.verify(&credentials.name, password);
+        self.admit(directory.verify(&credentials.name, password), &credentials.name)
+    }
+
+    /// Opens the maildrop of an account that a directory lets in: that of the address that was typed, or of the first of the
+    /// account's addresses that is a mailbox here.
+    fn admit(
+        &self,
+        verdict: Result<Verdict, of_accounts::Unavailable>,
+        typed: &str,
+    ) -> Result<Login<Maildrop>, Fault> {
         let addresses = match verdict.map_err(|unavailable| Fault::Elsewhere(unavailable.to_string()))? {
             Verdict::Right(addresses) => addresses,
             Verdict::Wrong => return Ok(Login::WrongCredentials),
             Verdict::Barred(why) => return Ok(Login::Barred(why)),
         };
-        let typed = Address::from_login(&credentials.name).ok().filter(|typed| addresses.contains(typed));
+        let typed = Address::from_login(typed).ok().filter(|typed| addresses.contains(typed));
         for address in typed.iter().chain(&addresses) {
             match self.store.open_maildrop(address)? {
                 Login::WrongCredentials => {}

@@ -66,6 +66,7 @@ mod guard;
 mod harvest;
 mod limits;
 mod listeners;
+mod ntlm;
 mod pop3;
 mod proxy;
 mod receiving;
@@ -236,6 +237,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     let tasks = vec![
         service.executor.spawn(control::listen(service.clone(), control_listener)),
         service.executor.spawn(expiry::run(service.clone())),
+        service.executor.spawn(ntlm::watch(service.clone())),
     ];
     Ok(Running { service, tasks, signals: Some(signals), going_on: Some(going_on) })
 }

@@ -192,6 +192,8 @@ settings! {
         "Password of adbinduser; it is kept sealed and never shown";
     adca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
         "PEM file with the authority that vouches for the servers of Active Directory";
+    adntlm: FilePath = FilePath::none(), "none", AtOnce,
+        "Socket behind which winbind's ntlm_auth checks NTLM (SPA) for accounts in Active Directory";
     sparequired: Whole<0, 1> = Whole::new(0), "0", AtOnce,
         "1 refuses every login that sends the password itself";
     tlscert: FilePath = FilePath::none(), "one of our own", AtOnce,
@@ -453,9 +455,10 @@ impl Settings {
                 &format!("To set it: winpop set {missing} VALUE"),
             ));
         }
-        if self.sparequired.get() == 1 {
+        if self.sparequired.get() == 1 && self.adntlm.get().is_none() {
             return Err(refused(
-                "sparequired leaves no way to log in with Active Directory, which is given the password itself",
+                "sparequired leaves no way to log in with Active Directory, which is given the password itself unless adntlm is \
+                 set",
                 "Set sparequired to 0",
             ));
         }

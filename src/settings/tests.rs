@@ -36,6 +36,7 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("adbinduser", &["CORP\\svc", "svc@corp.example", ""], &["a\nb"]),
         ("adbindpassword", &["c2VhbGVk", ""], &["a b"]),
         ("adca", &["/etc/ssl/ad.pem", ""], &["ad.pem"]),
+        ("adntlm", &["/run/pop3svc-ntlm.sock", ""], &["ntlm.sock"]),
         ("domainrole", &["standalone", "Member", "DC"], &["pdc", ""]),
         ("maxmessagesize", &["64KB", "1GiB", "65536"], &["65535", "1073741825", "much"]),
         ("quotalimit", &["0", "50MB", "1024 TB"], &["-1", "much", "2000000 TB"]),

@@ -4,4 +4,5 @@ mod accounts;
 mod controller;
 mod logins;
 mod migration;
+mod ntlm;
 mod outage;
