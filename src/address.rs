@@ -250,6 +250,25 @@ mod tests {
     }
 
     #[test]
+    fn every_spelling_of_a_login_name_is_one_address() {
+        for typed in [
+            "ann@xn--bcher-kva.example",
+            "ANN@B\u{dc}CHER.example",
+            "ann@bu\u{308}cher.example.",
+            "ann%b\u{fc}cher.example",
+            "Ann#xn--BCHER-kva.example",
+            // Full-width letters and full stop.
+            "ann@b\u{fc}ch\u{ff45}r\u{ff0e}\u{ff45}xample",
+        ] {
+            assert_eq!(
+                Address::from_login(typed).unwrap().to_string(),
+                "ann@xn--bcher-kva.example",
+                "{typed}"
+            );
+        }
+    }
+
+    #[test]
     fn detail_is_cut_at_the_first_plus() {
         let detail = |s: &str| s.parse::<Address>().unwrap().without_detail().to_string();
         assert_eq!(detail("bob+lists+x@example.com"), "bob@example.com");

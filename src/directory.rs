@@ -1,19 +1,22 @@
-//! The directory of accounts that the settings name.
+//! The directory of accounts that the settings name, and the mailboxes that a name without a domain means.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::active_directory::{ActiveDirectory, Configuration};
+use crate::address::{Address, LocalPart};
 use crate::auth::directory::Directory;
 use crate::keyring::Keyring;
+use crate::local_accounts::{ETC, LocalAccounts};
 use crate::settings::{Method, Settings};
+use crate::store::{Fault, Read};
 
 /// The directory in force; none where the data file itself holds the accounts. An error is a sentence.
 pub fn in_force(settings: &Settings, keyring: &Keyring) -> Result<Option<Arc<dyn Directory>>, String> {
     match settings.authentication {
         Method::PasswordFile => Ok(None),
         Method::ActiveDirectory => active_directory(settings, keyring).map(Some),
-        Method::LocalAccounts => Err("local accounts are not available in this version".to_owned()),
+        Method::LocalAccounts => Ok(Some(Arc::new(LocalAccounts::of(Path::new(ETC))))),
     }
 }
 
@@ -38,4 +41,28 @@ pub fn is_another(before: &Settings, after: &Settings) -> bool {
         (authentication, adserver, adbasedn, adbinduser, adbindpassword, adca, adntlm)
     };
     of(before) != of(after)
+}
+
+/// The mailboxes of this name in all domains.
+pub fn namesakes(view: &impl Read, name: &LocalPart) -> Result<Vec<Address>, Fault> {
+    let mut found = Vec::new();
+    for (domain, _) in view.domains()? {
+        let address = Address { local: name.clone(), domain };
+        if view.mailbox(&address)?.is_some() {
+            found.push(address);
+        }
+    }
+    Ok(found)
+}
+
+/// The mailbox meant by a login name: an address, or, bare or behind `DOMAIN\`, the name of an account. Of a name that several
+/// mailboxes have it is none.
+pub fn mailbox_meant(view: &impl Read, typed: &str) -> Result<Option<Address>, Fault> {
+    if let Ok(address) = Address::from_login(typed) {
+        return Ok(view.mailbox(&address)?.map(|_| address));
+    }
+    let (_, name) = typed.split_once('\\').unwrap_or(("", typed));
+    let Ok(name) = name.parse() else { return Ok(None) };
+    let mut found = namesakes(view, &name)?;
+    Ok(found.pop().filter(|_| found.is_empty()))
 }

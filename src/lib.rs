@@ -54,6 +54,7 @@ pub mod fuzz;
 mod intake;
 mod keyring;
 mod ldap;
+mod local_accounts;
 mod log;
 mod mailroot;
 mod message;

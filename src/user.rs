@@ -65,6 +65,16 @@ impl User {
     }
 }
 
+/// The name of a group.
+pub fn group_name(gid: u32) -> Option<String> {
+    read("/etc/group").lines().find_map(|line| {
+        // name:password:GID:member,member
+        let mut fields = line.split(':');
+        let (name, id) = (fields.next()?, fields.nth(1)?);
+        (id.parse() == Ok(gid)).then(|| name.to_owned())
+    })
+}
+
 /// A file that is not there names nobody.
 fn read(path: &str) -> String {
     fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()

@@ -9,9 +9,13 @@ pub enum Login<T> {
     Welcome(T),
     /// Wrong name or wrong password: told apart by nobody.
     WrongCredentials,
-    /// The directory does not let the account in, whatever the password: why, for the log alone. The client is told what it is
-    /// told of a wrong password.
-    Barred(String),
+    /// The directory does not let the account in, whatever the password. The client is told what it is told of a wrong password.
+    Barred {
+        /// For the log alone.
+        why: String,
+        /// Whether the password was right.
+        is_proven: bool,
+    },
     /// The mailbox or its domain is locked. Said only after a correct password.
     Locked,
     /// Another session holds the maildrop.

@@ -32,7 +32,7 @@ use verdict::Barred;
 use winbind::{Answer, Winbind};
 
 use crate::address::Address;
-use crate::auth::directory::{Change, Creation, Directory, Removal, State, Unavailable, Verdict};
+use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
 use crate::auth::ntlm::{self, Question};
 use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
 
@@ -103,6 +103,10 @@ impl ActiveDirectory {
 }
 
 impl Directory for ActiveDirectory {
+    fn place(&self) -> Place {
+        Place::Network
+    }
+
     fn state(&self) -> State {
         let crate::ldap::State { last_contact, last_error } = self.pool.state();
         State { last_contact, last_error }
@@ -124,7 +128,7 @@ impl Directory for ActiveDirectory {
                     let takes = *self.bind_takes.lock().expect("no holder of this lock panics");
                     Timer::after(takes).await;
                     return Ok(match named {
-                        Named::Several => Verdict::Barred(Barred::Ambiguous.to_string()),
+                        Named::Several => Barred::Ambiguous.verdict(),
                         _ => Verdict::Wrong,
                     });
                 }
@@ -213,15 +217,15 @@ impl Directory for ActiveDirectory {
             match self.ask_winbind(&claim.user, &claim.domain, &claim.question()).await? {
                 Answer::Right(key) if claim.is_intact(key.clone()) => {}
                 Answer::Right(_) | Answer::Wrong => return Ok(Verdict::Wrong),
-                Answer::Barred(why) => return Ok(Verdict::Barred(why.to_string())),
+                Answer::Barred(why) => return Ok(why.verdict()),
             }
             match self.of_ntlm_user(&claim.user).await? {
                 Named::One(account) => {
                     let addresses = account.addresses();
                     self.owned_by(&account, addresses).await.map(Verdict::Right)
                 }
-                Named::Nobody => Ok(Verdict::Barred(Barred::OutsideBase.to_string())),
-                Named::Several => Ok(Verdict::Barred(Barred::Ambiguous.to_string())),
+                Named::Nobody => Ok(Barred::OutsideBase.verdict()),
+                Named::Several => Ok(Barred::Ambiguous.verdict()),
             }
         })
     }

@@ -29,10 +29,13 @@ pub fn of_bind(outcome: &Outcome, addresses: Vec<Address>) -> Verdict {
     match outcome.code {
         Outcome::SUCCESS => Verdict::Right(addresses),
         Outcome::INVALID_CREDENTIALS => match barred(&outcome.message) {
-            Some(why) => Verdict::Barred(why.to_string()),
+            Some(why) => why.verdict(),
             None => Verdict::Wrong,
         },
-        _ => Verdict::Barred(format!("is refused by the directory: {outcome}")),
+        _ => {
+            let why = format!("is refused by the directory: {outcome}");
+            Verdict::Barred { why, is_proven: false }
+        }
     }
 }
 
@@ -67,6 +70,14 @@ pub fn refusal(outcome: &Outcome) -> String {
         Outcome::INSUFFICIENT_ACCESS => format!("adbinduser may not do that in the directory ({outcome})"),
         Outcome::NO_SUCH_OBJECT => format!("the directory has no such place ({outcome})"),
         _ => format!("the directory refuses it ({outcome})"),
+    }
+}
+
+impl Barred {
+    /// A directory compares the password before it says more than that it is wrong, but for an account that is locked out.
+    pub fn verdict(self) -> Verdict {
+        let is_proven = !matches!(self, Self::LockedOut | Self::Ambiguous);
+        Verdict::Barred { why: self.to_string(), is_proven }
     }
 }
 
@@ -118,10 +129,10 @@ mod tests {
             ("773", Barred::PasswordMustChange),
             ("775", Barred::LockedOut),
         ] {
-            assert_eq!(refused(data), Verdict::Barred(reason.to_string()));
+            assert_eq!(refused(data), reason.verdict());
         }
         assert_eq!(bind(49, "no data at all"), Verdict::Wrong);
-        assert!(matches!(bind(53, "unwilling"), Verdict::Barred(_)));
+        assert!(matches!(bind(53, "unwilling"), Verdict::Barred { .. }));
     }
 
     #[test]

@@ -2,20 +2,25 @@
 //!
 //! The directory is asked first: as long as it has not said yes, nothing has changed here. An account that was made for a
 //! mailbox which is then refused is deleted again.
+//!
+//! Accounts of this machine take root to change, which a service is not. Of a command that changes one, all that can be
+//! refused is refused here, and the rest left to the process of the administrator ([`Reply::Yours`]).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Context;
 use super::commands::MigrateToAd;
 use super::configure::settings_of;
 use super::directory::{changed, no_such_domain, refusal_of_mailbox};
 use super::reply::{Changed, Code, Refusal, Reply};
-use crate::address::Address;
-use crate::auth::directory::{Change, Creation, Directory, Removal, Unavailable, Verdict};
+use super::{Context, lookup, ownership};
+use crate::address::{Address, LocalPart};
+use crate::auth::directory::{Change, Creation, Directory, Place, Removal, Unavailable, Verdict};
 use crate::auth::password::Credential;
 use crate::directory;
+use crate::local_accounts;
 use crate::settings::{Method, Settings};
-use crate::store::{Read as _, Refused, Store};
+use crate::store::{Progress, Read as _, Refused, Stage, Store};
 
 /// Most mailboxes that a refusal names.
 const NAMED_MAX: usize = 20;
@@ -43,6 +48,7 @@ pub fn add_mailbox(
     store: &Store,
     context: &Context,
 ) -> Result<Reply, Refusal> {
+    let place = directory.place();
     {
         let view = store.read().map_err(Refusal::fault)?;
         if view.domain(&address.domain).map_err(Refusal::fault)?.is_none() {
@@ -52,22 +58,33 @@ pub fn add_mailbox(
         if view.mailbox(&address).map_err(Refusal::fault)?.is_some() {
             return Err(refusal_of_mailbox(Refused::MailboxExists, &address));
         }
+        if place == Place::ThisMachine {
+            refuse_namesakes(directory::namesakes(&*view, &address.local).map_err(Refusal::fault)?)?;
+            local_accounts::has_length_of_name(&address.local)
+                .map_err(|why| Refusal::new(Code::Value, why))?;
+        }
     }
-    let (name, is_new) = match password {
-        Some(password) => (create(&address, password, directory)?, true),
+    let account = match password {
+        Some(_) if place == Place::ThisMachine => {
+            return match directory.account_of(&address).map_err(unavailable)? {
+                Some(name) => Err(account_exists(&address, &name, place)),
+                None => Ok(Reply::Yours { command: format!("add {address}") }),
+            };
+        }
+        Some(password) => Some(create_account(&address, password, directory)?),
         None => match directory.account_of(&address).map_err(unavailable)? {
-            Some(name) => (name, false),
+            Some(_) => None,
             None => {
                 return Err(Refusal::new(
                     Code::NotFound,
-                    format!("{address} has no account in the directory"),
+                    format!("{address} has no account {}", place.words()),
                 )
                 .with_hint(format!("To make it too: winpop add {address} /createuser PASSWORD")));
             }
         },
     };
     let mut notes = Vec::new();
-    if is_new && name != address.local.as_str() {
+    if let Some(name) = account.as_ref().filter(|name| **name != address.local.as_str()) {
         notes.push(format!(
             "the account name {} is taken or cannot be one, so the account is called {name}; the mailbox keeps its own name",
             address.local
@@ -76,21 +93,48 @@ pub fn add_mailbox(
     let (added, credential, now) = (address.clone(), Credential::of_nobody(context.fresh), context.now);
     let outcome = changed(
         store,
-        move |tx| match tx.add_mailbox(&added, credential.clone(), now)? {
-            // The quota is made by itself, as by the original.
-            Ok(()) => Ok(tx.set_quota(&added, &added, None)?.map(drop)),
-            Err(why) => Ok(Err(why)),
+        move |tx| {
+            // Somebody else may have been faster.
+            let taken = match place {
+                Place::ThisMachine => directory::namesakes(tx, &added.local)?,
+                Place::Network => Vec::new(),
+            };
+            if taken.iter().any(|other| *other != added) {
+                return Ok(Ok(taken));
+            }
+            match tx.add_mailbox(&added, credential.clone(), now)? {
+                // The quota is made by itself, as by the original.
+                Ok(()) => Ok(tx.set_quota(&added, &added, None)?.map(|_| Vec::new())),
+                Err(why) => Ok(Err(why)),
+            }
         },
         |why| refusal_of_mailbox(why, &address),
     );
-    if let Err(refusal) = outcome {
-        return Err(if is_new { undone(refusal, &address, &name, directory) } else { refusal });
+    if let Err(refusal) = outcome.and_then(refuse_namesakes) {
+        return Err(match account {
+            Some(name) => undone(refusal, &address, &name, directory),
+            None => refusal,
+        });
     }
     Ok(Changed { notes, ..Changed::new("add", &address, format!("Mailbox {address} added")) }.into())
 }
 
+/// A local account belongs to one mailbox.
+fn refuse_namesakes(found: Vec<Address>) -> Result<(), Refusal> {
+    let Some(other) = found.first() else { return Ok(()) };
+    Err(Refusal::new(
+        Code::AccountTaken,
+        format!("there is {other}, and with local accounts a mailbox's name is unique over all domains"),
+    ))
+}
+
+fn account_exists(address: &Address, name: &str, place: Place) -> Refusal {
+    Refusal::new(Code::AccountTaken, format!("{address} has an account {} already, {name}", place.words()))
+        .with_hint(format!("To use it: winpop add {address}"))
+}
+
 /// Takes back the account that was made for a mailbox.
-fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn Directory) -> Refusal {
+pub fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn Directory) -> Refusal {
     match directory.remove(address) {
         Ok(Removal::Removed { .. } | Removal::NoSuchAccount) => refusal,
         Ok(Removal::Refused(why)) | Err(Unavailable(why)) => Refusal {
@@ -103,23 +147,21 @@ fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn Direc
     }
 }
 
-fn create(address: &Address, password: &str, directory: &dyn Directory) -> Result<String, Refusal> {
+/// Makes the account of a mailbox; its name.
+pub fn create_account(
+    address: &Address,
+    password: &str,
+    directory: &dyn Directory,
+) -> Result<String, Refusal> {
     match directory.create(address, password).map_err(unavailable)? {
         Creation::Created { name } => Ok(name),
-        Creation::Exists { name } => Err(Refusal::new(
-            Code::Exists,
-            format!("{address} has an account in the directory already, {name}"),
-        )
-        .with_hint(format!("To use it: winpop add {address}"))),
+        Creation::Exists { name } => Err(account_exists(address, &name, directory.place())),
         Creation::Refused(why) => Err(Refusal::new(Code::Value, format!("the account was not made: {why}"))),
     }
 }
 
 /// Deletes the account of a mailbox that is about to be deleted; what is to be said of it.
-pub fn delete(address: &Address, directory: &dyn Directory, store: &Store) -> Result<String, Refusal> {
-    if store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?.is_none() {
-        return Err(refusal_of_mailbox(Refused::NoSuchMailbox, address));
-    }
+pub fn delete(address: &Address, directory: &dyn Directory) -> Result<String, Refusal> {
     match directory.remove(address).map_err(unavailable)? {
         Removal::Removed { name } => Ok(format!("its account {name} was deleted from the directory")),
         Removal::NoSuchAccount => Ok("it had no account in the directory".to_owned()),
@@ -130,37 +172,38 @@ pub fn delete(address: &Address, directory: &dyn Directory, store: &Store) -> Re
     }
 }
 
-/// Sets the password of a mailbox's account, and where the data file still has a password of it, that one too: the old one
-/// must not be right again after a way back to the password file.
-pub fn change_password(
-    address: &Address,
-    password: &str,
-    renewed: impl FnOnce() -> Credential,
-    directory: &dyn Directory,
-    store: &Store,
-) -> Result<(), Refusal> {
-    let stored = stored(address, store)?;
+/// Sets the password of a mailbox's account.
+pub fn change_password(address: &Address, password: &str, directory: &dyn Directory) -> Result<(), Refusal> {
     match directory.change_password(address, password).map_err(unavailable)? {
-        Change::Changed => {}
+        Change::Changed => Ok(()),
         Change::NoSuchAccount => {
-            return Err(Refusal::new(Code::NotFound, format!("{address} has no account in the directory")));
+            let place = directory.place().words();
+            Err(Refusal::new(Code::NotFound, format!("{address} has no account {place}")))
         }
         Change::Refused(why) => {
-            return Err(Refusal::new(Code::Value, format!("the password was not changed: {why}")));
+            Err(Refusal::new(Code::Value, format!("the password was not changed: {why}")))
         }
     }
-    if !stored.is_of_nobody() {
-        let (address, credential) = (address.clone(), renewed());
-        changed(
-            store,
-            {
-                let address = address.clone();
-                move |tx| tx.set_credential(&address, credential.clone())
-            },
-            |why| refusal_of_mailbox(why, &address),
-        )?;
+}
+
+/// Where the data file has a password of a mailbox, sets that one too: the old one must not be right again after a way back
+/// to the password file.
+pub fn renew(address: &Address, renewed: impl FnOnce() -> Credential, store: &Store) -> Result<(), Refusal> {
+    if stored(address, store)?.is_of_nobody() {
+        return Ok(());
     }
-    Ok(())
+    let (address, credential) = (address.clone(), renewed());
+    let of = address.clone();
+    changed(
+        store,
+        move |tx| tx.set_credential(&address, credential.clone()),
+        |why| refusal_of_mailbox(why, &of),
+    )
+}
+
+/// Refuses where there is no such mailbox.
+pub fn is_there(address: &Address, store: &Store) -> Result<(), Refusal> {
+    stored(address, store).map(drop)
 }
 
 /// What the data file has of a mailbox's password.
@@ -218,7 +261,7 @@ impl MigrateToAd {
                     )
                     .with_hint("It was left as it is; its user logs in with the password that it has there"));
                 }
-                Ok(Verdict::Barred(why)) => {
+                Ok(Verdict::Barred { why, .. }) => {
                     let message = format!("the account of {address} in Active Directory, {name}, {why}");
                     return Err(Refusal::new(Code::Exists, message).with_hint("It was left as it is"));
                 }
@@ -257,6 +300,7 @@ pub fn refuse_to_leave_out(
     is_forced: bool,
     store: &Store,
     context: &Context,
+    progress: &Progress,
 ) -> Result<(), Refusal> {
     let directory = {
         let keyring = context.keyring.read().expect("no holder of this lock panics");
@@ -268,39 +312,75 @@ pub fn refuse_to_leave_out(
     if let Some(directory) = &directory {
         directory.reach().map_err(unavailable)?;
     }
-    let view = store.read().map_err(Refusal::fault)?;
-    let (mut left_out, mut count) = (Vec::new(), 0);
-    for (domain, _) in view.domains().map_err(Refusal::fault)? {
-        for (local, row) in view.mailboxes(&domain).map_err(Refusal::fault)? {
-            let address = Address { local, domain: domain.clone() };
-            let has_account = match &directory {
-                Some(directory) => directory.account_of(&address).map_err(unavailable)?.is_some(),
-                None => !row.credential.is_of_nobody(),
-            };
-            if !has_account {
-                count += 1;
-                if left_out.len() < NAMED_MAX {
-                    left_out.push(address.to_string());
-                }
-            }
-        }
-    }
-    if count == 0 {
+    let left_out = left_out(directory.as_deref(), store, progress)?;
+    if left_out.is_empty() {
         return Ok(());
     }
-    let more = count - left_out.len();
+    let more = left_out.len().saturating_sub(NAMED_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let named: Vec<String> = left_out.iter().take(NAMED_MAX).map(Address::to_string).collect();
     let hint = match after.authentication {
         Method::ActiveDirectory => {
             "Make their accounts: winpop migrateToAD DOMAIN; or leave them out with /force"
         }
-        _ => "Give them a password: winpop changepwd USER@DOMAIN -, after the change with /force",
+        Method::LocalAccounts => {
+            "Each needs an account of its name (useradd, chpasswd), and no mailbox of another domain may have the same name; or \
+             leave them out with /force"
+        }
+        Method::PasswordFile => {
+            "Give them a password: winpop changepwd USER@DOMAIN -, after the change with /force"
+        }
     };
     Err(Refusal::new(
         Code::NotFound,
-        format!("{} could not log in any more: {}{more}", mailboxes(count), left_out.join(", ")),
+        format!("{} could not log in any more: {}{more}", mailboxes(left_out.len()), named.join(", ")),
     )
     .with_hint(hint))
+}
+
+/// The mailboxes without an account in this directory, or, where there is none, without a password in the data file.
+fn left_out(
+    directory: Option<&dyn Directory>,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Vec<Address>, Refusal> {
+    let (mut of_nobody, mut all) = (Vec::new(), Vec::new());
+    {
+        let view = store.read().map_err(Refusal::fault)?;
+        for (domain, _) in view.domains().map_err(Refusal::fault)? {
+            for (local, row) in view.mailboxes(&domain).map_err(Refusal::fault)? {
+                let address = Address { local, domain: domain.clone() };
+                if row.credential.is_of_nobody() {
+                    of_nobody.push(address.clone());
+                }
+                all.push(address);
+            }
+        }
+    }
+    let Some(directory) = directory else { return Ok(of_nobody) };
+    let mut bearers: HashMap<&LocalPart, usize> = HashMap::new();
+    if directory.place() == Place::ThisMachine {
+        all.iter().for_each(|address| *bearers.entry(&address.local).or_default() += 1);
+    }
+    progress.begin(Stage::LookingForAccounts, all.len() as u64);
+    let accounts = lookup::accounts_of(&all, directory, || progress.add(1)).map_err(unavailable)?;
+    let left_out = all.iter().zip(accounts).filter(|(address, account)| {
+        account.is_none() || bearers.get(&address.local).is_some_and(|bearers| *bearers > 1)
+    });
+    Ok(left_out.map(|(address, _)| address.clone()).collect())
+}
+
+/// What the service needs to check the passwords of local accounts, if it is not here to say so itself.
+pub fn note_of_rights(after: &Settings, context: &Context) -> Option<String> {
+    if after.authentication != Method::LocalAccounts || context.service.is_some() {
+        return None;
+    }
+    let user = ownership::owner(context.mailroot).filter(|user| user.uid != 0)?;
+    Some(format!(
+        "the service runs as the user {user}, who has to be able to read /etc/shadow: by SupplementaryGroups=shadow in its unit, \
+         or usermod -aG shadow {}",
+        user.typed()
+    ))
 }
 
 fn mailboxes(count: usize) -> String {

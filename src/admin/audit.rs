@@ -32,6 +32,7 @@ impl Request {
     pub fn trail(&self) -> Option<String> {
         let words = match self {
             Self::Command(op) => format!("winpop {}", op.trail()?),
+            Self::PasswordChanged(change) => format!("winpop {}", Op::ChangePwd(change.clone()).trail()?),
             Self::AddMany(entries) => format!("winpop add /file with {} lines", entries.len()),
             Self::Backup { file } => format!("pop3svc backup {file}"),
             Self::Compact => "pop3svc compact".to_owned(),
@@ -87,6 +88,10 @@ impl Op {
 /// Writes the line. For a command that only looks, `trail` is none, and so is the line.
 pub fn record(trail: Option<&str>, who: Who, outcome: Result<&Reply, &Refusal>) {
     let Some(trail) = trail else { return };
+    // Nothing was done yet.
+    if let Ok(Reply::Yours { .. }) = outcome {
+        return;
+    }
     log::warn!(target: crate::log::NOTICE, "{}", line(trail, who, outcome));
 }
 

@@ -15,6 +15,7 @@ use super::directory::{Target, no_such_domain};
 use super::reply::{AddOutcome, Added, Code, Refusal, Reply};
 use super::secret::Secret;
 use super::{Context, accounts};
+use crate::auth::directory::Place;
 use crate::auth::password::{Credential, Fresh};
 use crate::store::{Read as _, Refused, Store};
 
@@ -45,8 +46,11 @@ pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<R
         let message = format!("a request adds at most {ENTRIES_MAX} domains and mailboxes");
         return Err(Refusal::new(Code::Usage, message));
     }
-    if accounts::in_force(store, context)?.is_some() {
-        return Ok(one_by_one(entries, store, context));
+    if let Some(directory) = accounts::in_force(store, context)? {
+        return Ok(match directory.place() {
+            Place::ThisMachine => Reply::Yours { command: "add /file".to_owned() },
+            Place::Network => one_by_one(entries, |add| add.run(store, context)),
+        });
     }
     let steps = prepared(entries, store, context)?;
     let now = context.now;
@@ -73,8 +77,8 @@ pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<R
     Ok(Reply::AddedMany { entries: lines.collect() })
 }
 
-/// With accounts in a directory, which has no transaction over several.
-fn one_by_one(entries: &[Entry], store: &Store, context: &Context) -> Reply {
+/// With accounts in a directory, which has no transaction over several. A fault is told with each entry that met it.
+pub fn one_by_one(entries: &[Entry], carry_out: impl Fn(Add) -> Result<Reply, Refusal>) -> Reply {
     let added = |entry: &Entry| {
         let add = Add {
             name: Some(entry.name.clone()),
@@ -82,7 +86,7 @@ fn one_by_one(entries: &[Entry], store: &Store, context: &Context) -> Reply {
             file: None,
             passwords: None,
         };
-        let (outcome, why) = match add.run(store, context) {
+        let (outcome, why) = match carry_out(add) {
             Ok(_) => (AddOutcome::Added, None),
             Err(refusal) => match refusal.code {
                 Code::Exists => (AddOutcome::Exists, Some(refusal.message)),

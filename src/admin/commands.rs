@@ -49,7 +49,8 @@ pub const ALIASES: [(&str, &str); 1] = [("del", "delete")];
     note = "A domain comes before its mailboxes. Its name should be fully qualified, such as example.com. \
             Names are kept in lower case; internationalised names as A-labels.",
     note = "A mailbox name has 1 to 64 characters. The account of a mailbox is made together with it, which \
-            takes /createuser and a password of 1 to 128 octets.",
+            takes /createuser and a password of 1 to 128 octets. With local accounts and Active Directory one that is \
+            there is used without /createuser; the name of a local account has at most 20 characters.",
     note = "A password given as - is read from standard input; on a terminal it is asked for twice and not \
             shown.",
     example = "winpop add example.com",

@@ -8,7 +8,7 @@ use super::{Context, accounts, ownership, relocate};
 use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
 use crate::settings::{self, BIND_PASSWORD, Effect, Key, Kind, Place, Settings};
-use crate::store::{Read, Store};
+use crate::store::{Progress, Read, Store};
 use crate::units;
 
 /// Says for `mailroot` too that it shall be the default again.
@@ -19,7 +19,7 @@ const BY_COMMAND_LINE: &str = "named by --mailroot";
 const BY_VARIABLE: &str = "named by WINPOP_MAILROOT";
 
 impl Set {
-    pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+    pub fn run(&self, store: &Store, context: &Context, progress: &Progress) -> Result<Reply, Refusal> {
         let key = find(&self.key)?;
         if self.values.is_empty() {
             return Err(Refusal::new(Code::Usage, format!("the value for {} is missing", key.name))
@@ -31,7 +31,7 @@ impl Set {
         match key.place {
             Place::Pointer => relocate::set_mailroot(self, &relocate::Present::of(store)?, context.mailroot),
             Place::Owner => ownership::set_user(self, context),
-            Place::Store | Place::Sockets => self.set_stored(key, store, context),
+            Place::Store | Place::Sockets => self.set_stored(key, store, context, progress),
         }
     }
 
@@ -89,7 +89,18 @@ impl Set {
         settings::find(&self.key).is_ok_and(|key| key.name == BIND_PASSWORD)
     }
 
-    fn set_stored(&self, key: &'static Key, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+    /// Whether it is about the method of authentication, for which each mailbox is looked at.
+    pub fn is_of_authentication(&self) -> bool {
+        settings::find(&self.key).is_ok_and(|key| key.name == "authentication")
+    }
+
+    fn set_stored(
+        &self,
+        key: &'static Key,
+        store: &Store,
+        context: &Context,
+        progress: &Progress,
+    ) -> Result<Reply, Refusal> {
         let rows = stored_rows(store)?;
         let before = from_rows(&rows);
         let after = match key.name {
@@ -97,7 +108,7 @@ impl Set {
             _ => before.with(key, &self.values)?,
         };
         if after.authentication != before.authentication {
-            accounts::refuse_to_leave_out(&after, self.force, store, context)?;
+            accounts::refuse_to_leave_out(&after, self.force, store, context, progress)?;
         } else if self.force {
             return Err(Refusal::new(Code::Usage, "/force goes with a change of authentication only"));
         }
@@ -133,6 +144,9 @@ impl Set {
         stored?;
 
         let mut notes: Vec<String> = after.advice(key).into_iter().collect();
+        if after.authentication != before.authentication {
+            notes.extend(accounts::note_of_rights(&after, context));
+        }
         if key.kind == Kind::Octets {
             notes.extend(units::taken_as_binary(&self.values.join(" ")));
         }

@@ -6,6 +6,7 @@ use super::commands::{Add, ChangePwd, Delete, Lock, Unlock};
 use super::reply::{Changed, Code, Refusal, Removed, Reply};
 use super::{Context, accounts};
 use crate::address::{Address, Domain, Malformed};
+use crate::auth::directory::Place;
 use crate::auth::password::Credential;
 use crate::store::{Fault, LockChange, Read, Refused, Store, Tx, UnixTime};
 use crate::units::Octets;
@@ -27,26 +28,29 @@ impl FromStr for Target {
 
 impl Add {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
-        let in_force = accounts::in_force(store, context)?;
-        match (self.target()?, &self.createuser) {
-            (Target::Domain(domain), None) => add_domain(domain, store, context.now),
+        let address = match (self.target()?, &self.createuser) {
+            (Target::Domain(domain), None) => return add_domain(domain, store, context.now),
             (Target::Domain(_), Some(_)) => {
-                Err(Refusal::new(Code::Usage, "a domain has no account; /createuser is for mailboxes"))
+                return Err(Refusal::new(
+                    Code::Usage,
+                    "a domain has no account; /createuser is for mailboxes",
+                ));
             }
-            (Target::Mailbox(address), password) if let Some(directory) = &in_force => {
-                let password = password.as_ref().map(|password| password.password()).transpose()?;
-                accounts::add_mailbox(address, password, &**directory, store, context)
-            }
-            (Target::Mailbox(address), Some(password)) => {
-                let (credential, notes) = credential(password.password()?, &address, context);
-                add_mailbox(address, credential, notes, store, context.now)
-            }
-            (Target::Mailbox(address), None) => Err(Refusal::new(
+            (Target::Mailbox(address), _) => address,
+        };
+        let password = self.createuser.as_ref().map(|password| password.password()).transpose()?;
+        if let Some(directory) = accounts::in_force(store, context)? {
+            return accounts::add_mailbox(address, password, &*directory, store, context);
+        }
+        let Some(password) = password else {
+            return Err(Refusal::new(
                 Code::NotFound,
                 format!("{address} has no account yet, and with the password file a mailbox is made with its account"),
             )
-            .with_hint(format!("Make both: winpop add {address} /createuser PASSWORD"))),
-        }
+            .with_hint(format!("Make both: winpop add {address} /createuser PASSWORD")));
+        };
+        let (credential, notes) = credential(password, &address, context);
+        add_mailbox(address, credential, notes, store, context.now)
     }
 
     /// The one domain or mailbox to add.
@@ -131,14 +135,28 @@ impl Delete {
             Target::Mailbox(address) => {
                 // Under the password file the account goes with the mailbox.
                 let directory = if self.deleteuser { accounts::in_force(store, context)? } else { None };
-                let account =
-                    directory.map(|directory| accounts::delete(&address, &*directory, store)).transpose()?;
+                let account = match directory {
+                    None => None,
+                    Some(directory) => {
+                        accounts::is_there(&address, store)?;
+                        if directory.place() == Place::ThisMachine {
+                            return Ok(Reply::Yours { command: format!("delete {address}") });
+                        }
+                        Some(accounts::delete(&address, &*directory)?)
+                    }
+                };
                 let deleted = address.clone();
                 let removed = changed(
                     store,
                     move |tx| tx.remove_mailbox(&deleted, now),
                     |why| refusal_of_mailbox(why, &address),
-                )?;
+                )
+                .map_err(|refusal| match &account {
+                    None => refusal,
+                    Some(account) => {
+                        Refusal { message: format!("{}; {account}", refusal.message), ..refusal }
+                    }
+                })?;
                 purge_unkept(store);
                 let message = format!(
                     "Mailbox {address} deleted with {} ({})",
@@ -204,8 +222,12 @@ impl ChangePwd {
         let message = format!("Password of {address} changed");
         if let Some(directory) = accounts::in_force(store, context)? {
             let password = password.password()?;
-            let renewed = || credential(password, &address, context).0;
-            accounts::change_password(&address, password, renewed, &*directory, store)?;
+            accounts::is_there(&address, store)?;
+            if directory.place() == Place::ThisMachine {
+                return Ok(Reply::Yours { command: format!("changepwd {address}") });
+            }
+            accounts::change_password(&address, password, &*directory)?;
+            accounts::renew(&address, || credential(password, &address, context).0, store)?;
             return Ok(Changed::new("changepwd", &address, message).into());
         }
         let (credential, notes) = credential(password.password()?, &address, context);
@@ -216,6 +238,18 @@ impl ChangePwd {
             |why| refusal_of_mailbox(why, &address),
         )?;
         Ok(Changed { notes, ..Changed::new("changepwd", &address, message) }.into())
+    }
+}
+
+impl ChangePwd {
+    /// What is left once the account on this machine has the new password.
+    pub fn run_after(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+        let address: Address = self.name.parse()?;
+        if let Some(password) = &self.password {
+            let password = password.password()?;
+            accounts::renew(&address, || credential(password, &address, context).0, store)?;
+        }
+        Ok(Changed::new("changepwd", &address, format!("Password of {address} changed")).into())
     }
 }
 

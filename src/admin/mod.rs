@@ -20,6 +20,7 @@ mod directory;
 mod export;
 mod import;
 mod key;
+mod lookup;
 mod ownership;
 mod quota;
 mod relocate;
@@ -35,8 +36,9 @@ pub mod secret;
 pub mod shape;
 pub mod table;
 
-pub use bulk::{ENTRIES_MAX, Entry};
-pub use commands::Op;
+pub use accounts::{change_password, create_account, undone};
+pub use bulk::{ENTRIES_MAX, Entry, one_by_one};
+pub use commands::{ChangePwd, Op};
 pub use directory::Target;
 pub use export::{ExportedMessage, next_exported};
 pub use import::{Announced, BATCH_MESSAGES_MAX, BATCH_OCTETS_MAX, Batch, MESSAGE_OCTETS_MAX};
@@ -101,6 +103,8 @@ pub trait Service {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     Command(Op),
+    /// Keep the new password of an account of this machine, which was changed there, where an old one was kept.
+    PasswordChanged(ChangePwd),
     /// Add domains and mailboxes.
     AddMany(Vec<Entry>),
     /// Copy the whole store into the file that comes with the request, which the administrator has opened. The name
@@ -132,9 +136,13 @@ pub enum Request {
 }
 
 impl Request {
-    /// Whether it reads, or copies, all mail, and tells how far it is.
+    /// Whether it goes through all mail or all mailboxes, and tells how far it is.
     pub fn is_long(&self) -> bool {
-        matches!(self, Self::Backup { .. } | Self::Check | Self::Compact)
+        match self {
+            Self::Backup { .. } | Self::Check | Self::Compact => true,
+            Self::Command(Op::Set(set)) => set.is_of_authentication(),
+            _ => false,
+        }
     }
 
     /// Carries the request out with the file that came with it; `Deliver` is carried out by [`deliver`], for it has a
@@ -147,7 +155,9 @@ impl Request {
         progress: &Progress,
     ) -> Result<Reply, Refusal> {
         match self {
+            Self::Command(Op::Set(set)) => set.run(store, context, progress),
             Self::Command(op) => op.run(store, context),
+            Self::PasswordChanged(change) => change.run_after(store, context),
             Self::AddMany(entries) => bulk::add_many(entries, store, context),
             Self::Backup { file: name } => upkeep::back_up(store, file, name, progress),
             Self::Check => upkeep::check(store, progress),
@@ -177,7 +187,7 @@ impl Op {
             Self::Undelete(undelete) => undelete.run(store, context),
             Self::CreateQuotaFile(create) => create.run(store),
             Self::DeleteQuotaFile(delete) => delete.run(store),
-            Self::Set(set) => set.run(store, context),
+            Self::Set(set) => set.run(store, context, &Progress::default()),
             Self::Get(get) => get.run(store, context),
         }
     }

@@ -1,9 +1,12 @@
 //! Quota files, as the original calls the rule that a mailbox's mail counts against the quota of an account.
 
 use super::commands::{CreateQuotaFile, DeleteQuotaFile};
+use super::configure::settings_of;
 use super::directory::{changed, refusal_of_mailbox};
 use super::reply::{Changed, Code, Refusal, Reply};
 use crate::address::Address;
+use crate::directory;
+use crate::settings::Method;
 use crate::store::{Refused, Store};
 use crate::units::{self, Octets};
 
@@ -11,7 +14,7 @@ impl CreateQuotaFile {
     pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
         let mailbox: Address = self.name.parse()?;
         let account: Address = match &self.user {
-            Some(typed) => account(typed)?,
+            Some(typed) => account(typed, store)?,
             None => mailbox.clone(),
         };
         let limit = self.limit.as_deref().map(limit).transpose()?;
@@ -58,16 +61,23 @@ impl DeleteQuotaFile {
     }
 }
 
-/// The account that was named. With the password file the accounts are the mailboxes.
-fn account(typed: &str) -> Result<Address, Refusal> {
-    if !typed.contains('@') {
-        return Err(Refusal::new(
-            Code::NotFound,
-            format!("\"{typed}\" is no account: with the password file an account is a mailbox"),
-        )
-        .with_hint("Name it as /user:USER@DOMAIN"));
+/// The account that was named, by its mailbox. With the password file the accounts are the mailboxes.
+fn account(typed: &str, store: &Store) -> Result<Address, Refusal> {
+    if typed.contains('@') {
+        return Ok(typed.parse()?);
     }
-    Ok(typed.parse()?)
+    let why = match settings_of(store)?.authentication {
+        Method::PasswordFile => "with the password file an account is a mailbox",
+        Method::LocalAccounts | Method::ActiveDirectory => {
+            let view = store.read().map_err(Refusal::fault)?;
+            if let Some(mailbox) = directory::mailbox_meant(&*view, typed).map_err(Refusal::fault)? {
+                return Ok(mailbox);
+            }
+            "no mailbox has that name, or several have"
+        }
+    };
+    Err(Refusal::new(Code::NotFound, format!("\"{typed}\" is no account: {why}"))
+        .with_hint("Name it as /user:USER@DOMAIN"))
 }
 
 fn limit(typed: &str) -> Result<u64, Refusal> {

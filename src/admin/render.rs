@@ -52,6 +52,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         Reply::Exported(summary) => exported_text(summary, paint),
         Reply::Imported(summary) => imported_text(summary, paint),
         Reply::AddedMany { entries } => added_text(entries, paint),
+        Reply::Yours { command } => format!("{command}: not done, for it takes root\n"),
     }
 }
 

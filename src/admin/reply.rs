@@ -62,6 +62,11 @@ pub enum Reply {
     AddedMany {
         entries: Vec<Added>,
     },
+    /// It can be done, but with an account of this machine, which takes root: the process of the administrator does that, and
+    /// sends what is left of the command. So it is not shown.
+    Yours {
+        command: String,
+    },
 }
 
 /// What an import took in, or would.
@@ -433,6 +438,8 @@ pub enum Code {
     /// A value that the setting does not take.
     Value,
     Exists,
+    /// The account is there already, or another mailbox has it.
+    AccountTaken,
     NotFound,
     /// Not while the domain is locked.
     Locked,

@@ -14,7 +14,10 @@ use crate::address::Address;
 
 /// What every directory of accounts can do.
 pub trait Directory: Send + Sync {
-    /// Checks a password for a login name in any of its forms. An empty password is wrong.
+    fn place(&self) -> Place;
+
+    /// Checks a password for a login name in any of its forms; on this machine, which knows no domains, for the address of a
+    /// mailbox. An empty password is wrong.
     fn verify(&self, typed: &str, password: &str) -> Result<Verdict, Unavailable>;
 
     /// Whether the service itself is let in, and finds what it is to look for.
@@ -48,6 +51,26 @@ pub trait Directory: Send + Sync {
     }
 }
 
+/// Where the accounts of a directory are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Among those of the system. A mailbox's account has its name, so that the names are unique over all domains; checking
+    /// a password takes our processors; and changes take root, which the service is not.
+    ThisMachine,
+    /// At a server, which is asked for everything.
+    Network,
+}
+
+impl Place {
+    /// Words for where an account is.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::ThisMachine => "on this machine",
+            Self::Network => "in the directory",
+        }
+    }
+}
+
 /// What became of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -55,8 +78,13 @@ pub enum Verdict {
     Right(Vec<Address>),
     /// No such account, or not its password.
     Wrong,
-    /// The account may not log in, whatever the password: why, in words that go on from its name.
-    Barred(String),
+    /// The account may not log in, whatever the password.
+    Barred {
+        /// In words that go on from its name.
+        why: String,
+        /// Whether the password was the right one. Where that was not found out, it may have been a guess.
+        is_proven: bool,
+    },
 }
 
 /// What became of making an account.

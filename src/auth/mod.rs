@@ -10,6 +10,7 @@
 //! - What a client could guess at is compared in constant time.
 //! - Passwords, and keys that do for one, are wiped when they are dropped.
 
+pub mod crypt;
 pub mod digest;
 pub mod directory;
 pub mod hash;

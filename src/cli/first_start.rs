@@ -12,6 +12,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use super::accounts;
 use super::carry_out::carry_out;
 use super::serve::open;
 use crate::admin::commands::Add;
@@ -81,7 +82,10 @@ fn add(name: &str, password: Option<&str>, mailroot: &MailRoot) -> Result<(), Re
     }
     let createuser = password.map(|password| password.to_owned().into());
     let add = Add { name: Some(name.to_owned()), createuser, file: None, passwords: None };
-    carry_out(&Request::Command(Op::Add(add)), Enclosed::Nothing, mailroot).map(drop)
+    accounts::carry_out(Request::Command(Op::Add(add)), &|request| {
+        carry_out(&request, Enclosed::Nothing, mailroot)
+    })
+    .map(drop)
 }
 
 fn is_there(name: &str, mailroot: &MailRoot) -> Result<bool, Refusal> {

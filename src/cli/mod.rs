@@ -3,6 +3,7 @@
 //! The binary goes by three names: `pop3svc`, `winpop` for administration alone, and `sendmail` for programs
 //! that send mail. [`main`] is the one place where a command is handed on.
 
+mod accounts;
 mod bulk;
 mod carry_out;
 mod commands;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use argh::FromArgs as _;
 
+use super::accounts;
 use super::bulk;
 use super::carry_out;
 use super::help::Program;
@@ -162,7 +163,7 @@ fn confirm(delete: &Delete, mailroot: &MailRoot) -> Result<(), Refusal> {
 }
 
 fn run(request: Request, mailroot: &MailRoot) -> Answer {
-    carry_out::carry_out(&request, Enclosed::Nothing, mailroot)
+    accounts::carry_out(request, &|request| carry_out::carry_out(&request, Enclosed::Nothing, mailroot))
 }
 
 fn is_in_use(mailroot: &MailRoot) -> bool {

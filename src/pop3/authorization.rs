@@ -191,7 +191,7 @@ impl Session {
                 report_totals(totals, out);
                 self.transaction(View::Totals(totals))
             }
-            Login::WrongCredentials | Login::Barred(_) => self.refuse_login(WRONG_CREDENTIALS, out),
+            Login::WrongCredentials | Login::Barred { .. } => self.refuse_login(WRONG_CREDENTIALS, out),
             Login::Locked => self.refuse_login("[SYS/PERM] the mailbox is locked", out),
             Login::InUse => self.refuse_login("[IN-USE] another session holds the maildrop", out),
             Login::TooSoon => self.refuse_login("[LOGIN-DELAY] the last login was too short a time ago", out),

@@ -10,7 +10,7 @@
 use super::limits::Remembered;
 use crate::address::Address;
 use crate::auth::Account;
-use crate::auth::directory::{self as of_accounts, Directory, Verdict};
+use crate::auth::directory::{self as of_accounts, Directory, Place, Verdict};
 use crate::auth::ntlm;
 use crate::auth::password::{Credential, Fresh, ITERATIONS, SALT_OCTETS, Verifier};
 use crate::directory;
@@ -47,8 +47,17 @@ type InForce = Result<Option<Arc<dyn Directory>>, String>;
 impl Accounts {
     pub fn new(store: Store, keyring: Keyring, settings: &Settings) -> Result<Self, Fault> {
         let directory = directory::in_force(settings, &keyring);
-        if let Err(why) = &directory {
-            log::error!("nobody can log in, for the directory of accounts cannot be asked: {why}");
+        match &directory {
+            Ok(Some(directory)) if directory.place() == Place::ThisMachine => {
+                if let Err(of_accounts::Unavailable(why)) = directory.reach() {
+                    log::error!("nobody can log in: {why}");
+                }
+            }
+            // One over the network may be there by the time that it is needed.
+            Ok(_) => {}
+            Err(why) => {
+                log::error!("nobody can log in, for the directory of accounts cannot be asked: {why}")
+            }
         }
         let hash_key = random::octets()?;
         let decoy: Address = DECOY.parse().expect("it is an address");
@@ -76,9 +85,28 @@ impl Accounts {
         !self.is_directory_asked()
     }
 
-    /// Whether somebody else checks passwords.
+    /// Whether somebody else knows the passwords.
     pub fn is_directory_asked(&self) -> bool {
         !matches!(*self.directory.read().expect("no holder of this lock panics"), Ok(None))
+    }
+
+    /// Whether checking a password is waiting for an answer over the network, and takes none of our processors.
+    pub fn is_network_asked(&self) -> bool {
+        match &*self.directory.read().expect("no holder of this lock panics") {
+            Ok(directory) => directory.as_ref().is_some_and(|directory| directory.place() == Place::Network),
+            Err(_) => true,
+        }
+    }
+
+    /// What guesses at a login name that is no address are counted under: the address of the mailbox that it means, so that
+    /// another spelling brings no more guesses. None for a name that can reach no account.
+    pub fn guarded_name(&self, typed: &str) -> Result<Option<String>, Fault> {
+        if !self.is_directory_asked() {
+            return Ok(None);
+        }
+        let mailbox = directory::mailbox_meant(&*self.store.read()?, typed)?;
+        // A directory may know an account whose mailbox has another name.
+        Ok(Some(mailbox.map_or_else(|| typed.to_lowercase(), |mailbox| mailbox.to_string())))
     }
 
     /// The directory of accounts under these settings. An error is a sentence.
@@ -177,7 +205,14 @@ impl Accounts {
         let Ok(password) = std::str::from_utf8(credentials.password.as_bytes()) else {
             return Ok(Login::WrongCredentials);
         };
-        self.admit(directory.verify(&credentials.name, password), &credentials.name)
+        let name = match directory.place() {
+            Place::Network => credentials.name.clone(),
+            // Without a mailbox, that of nobody: it takes as long.
+            Place::ThisMachine => self
+                .mailbox_of_local_account(&credentials.name)?
+                .map_or_else(String::new, |mailbox| mailbox.to_string()),
+        };
+        self.admit(directory.verify(&name, password), &credentials.name)
     }
 
     /// Opens the maildrop of an account that a directory lets in: that of the address that was typed, or of the first of the
@@ -190,7 +225,7 @@ impl Accounts {
         let addresses = match verdict.map_err(|unavailable| Fault::Elsewhere(unavailable.to_string()))? {
             Verdict::Right(addresses) => addresses,
             Verdict::Wrong => return Ok(Login::WrongCredentials),
-            Verdict::Barred(why) => return Ok(Login::Barred(why)),
+            Verdict::Barred { why, is_proven } => return Ok(Login::Barred { why, is_proven }),
         };
         let typed = Address::from_login(typed).ok().filter(|typed| addresses.contains(typed));
         for address in typed.iter().chain(&addresses) {
@@ -199,7 +234,17 @@ impl Accounts {
                 login => return Ok(login),
             }
         }
-        Ok(Login::Barred("has an account in the directory, but no mailbox here".to_owned()))
+        let why = "has an account in the directory, but no mailbox here".to_owned();
+        Ok(Login::Barred { why, is_proven: true })
+    }
+
+    /// The mailbox whose account a login name means. An account belongs to one mailbox, so that mailboxes of the same name, as
+    /// the password file may have had them, have none; nor is the password of an account asked for that has no mailbox.
+    fn mailbox_of_local_account(&self, typed: &str) -> Result<Option<Address>, Fault> {
+        let view = self.store.read()?;
+        let Some(mailbox) = directory::mailbox_meant(&*view, typed)? else { return Ok(None) };
+        let is_alone = directory::namesakes(&*view, &mailbox.local)?.len() == 1;
+        Ok(Some(mailbox).filter(|_| is_alone))
     }
 
     /// Brings what is stored of a password up to date, now that it is here. The version stays: it is the same password.

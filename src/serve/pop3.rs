@@ -44,6 +44,7 @@ pub async fn serve(
         peer,
         tally,
         name: String::new(),
+        account: None,
         version: 0,
         stranger,
         maildrop: None,
@@ -115,8 +116,9 @@ struct Driver {
     tally: Tally,
     /// Its version, if the client speaks TLS.
     tls: Option<&'static str>,
-    /// The last name under which somebody wanted to log in.
+    /// The last name under which somebody wanted to log in, and what guesses at it count under.
     name: String,
+    account: Option<String>,
     /// The version of the credential that was last handed out for a proof.
     version: u64,
     stranger: Arc<Stranger>,
@@ -188,23 +190,34 @@ impl Driver {
     }
 
     /// Whoever got a password wrong before waits before the next attempt.
-    async fn wait_as_guesser(&mut self, name: String) {
-        let wait = self.service.guard.wait(self.peer, &name, Instant::now());
+    async fn wait_as_guesser(&mut self, name: String) -> Result<(), Fault> {
+        self.account = match Address::from_login(&name) {
+            Ok(address) => Some(address.to_string()),
+            // A look through the domains.
+            Err(_) => {
+                let (service, name) = (self.service.clone(), name.clone());
+                smol::unblock(move || service.accounts.guarded_name(&name)).await?
+            }
+        };
         self.name = name;
+        let wait = self.service.guard.wait(self.peer, self.account.as_deref(), Instant::now());
         if !wait.is_zero() {
             Timer::after(wait).await;
         }
+        Ok(())
     }
 
     async fn log_in(&mut self, credentials: Credentials) -> Event<'static> {
-        self.wait_as_guesser(credentials.name.clone()).await;
+        if let Err(fault) = self.wait_as_guesser(credentials.name.clone()).await {
+            return unavailable(fault);
+        }
         let service = self.service.clone();
         // Another thread would cost more than recalling does, and nobody who has logged in lately is to stand in line with
         // those who guess.
         if let Some(outcome) = service.accounts.recall(&credentials).transpose() {
             return self.welcome(outcome);
         }
-        let waiting = match service.accounts.is_directory_asked() {
+        let waiting = match service.accounts.is_network_asked() {
             // It takes no processor, but may take its time: whoever waits for it must not stand in the way of the others.
             true => service.directory_questions.acquire(),
             false => service.password_checks.acquire(),
@@ -216,7 +229,9 @@ impl Driver {
     }
 
     async fn prove(&mut self, claim: ntlm::Claim) -> Event<'static> {
-        self.wait_as_guesser(claim.logon_name()).await;
+        if let Err(fault) = self.wait_as_guesser(claim.logon_name()).await {
+            return unavailable(fault);
+        }
         let service = self.service.clone();
         let _turn = service.directory_questions.acquire().await;
         let proving = service.clone();
@@ -225,7 +240,9 @@ impl Driver {
     }
 
     async fn find(&mut self, name: String) -> Event<'static> {
-        self.wait_as_guesser(name.clone()).await;
+        if let Err(fault) = self.wait_as_guesser(name.clone()).await {
+            return unavailable(fault);
+        }
         let service = self.service.clone();
         match smol::unblock(move || service.accounts.find(&name)).await {
             Ok((account, version)) => {
@@ -268,7 +285,7 @@ impl Driver {
                 );
                 self.tally.logged_in(maildrop.address(), totals.messages);
                 maildrop.note_login(UnixTime::now());
-                self.service.guard.succeeded(self.peer, &self.name, Instant::now());
+                self.service.guard.succeeded(self.peer, self.account.as_deref(), Instant::now());
                 self.stranger.leave_crowd();
                 self.revocation = Some(maildrop.revocation());
                 self.maildrop = Some(Arc::new(maildrop));
@@ -280,13 +297,17 @@ impl Driver {
                     "session {number}: login refused: wrong name or password for {name} from {}",
                     self.peer
                 );
-                self.service.guard.failed(self.peer, &self.name, Instant::now());
+                self.service.guard.failed(self.peer, self.account.as_deref(), Instant::now());
                 Event::LoggedIn(Login::WrongCredentials)
             }
-            Ok(Login::Barred(why)) => {
+            Ok(Login::Barred { why, is_proven }) => {
                 refused(&why);
-                self.service.guard.failed(self.peer, &self.name, Instant::now());
-                Event::LoggedIn(Login::Barred(why))
+                let (guard, account) = (&self.service.guard, self.account.as_deref());
+                match is_proven {
+                    true => guard.barred(self.peer, account, Instant::now()),
+                    false => guard.failed(self.peer, account, Instant::now()),
+                }
+                Event::LoggedIn(Login::Barred { why, is_proven })
             }
             Ok(Login::Locked) => {
                 refused("is locked");

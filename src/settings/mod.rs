@@ -370,20 +370,12 @@ impl Settings {
     fn method_numbered(&self, typed: &str) -> Result<Method, Refused> {
         let methods = self.domainrole.methods();
         let method = typed.parse::<usize>().ok().and_then(|number| methods.get(number.wrapping_sub(1)));
-        match method {
-            Some(Method::LocalAccounts) => Err(refused(
-                &format!(
-                    "authentication by {} is not available in this version",
-                    Method::LocalAccounts.name()
-                ),
-                &format!("The methods are: {}", numbered(methods)),
-            )),
-            Some(method) => Ok(*method),
-            None => Err(refused(
+        method.copied().ok_or_else(|| {
+            refused(
                 &format!("\"{typed}\" is no authentication method of a {} machine", self.domainrole),
                 &format!("The methods are: {}", numbered(methods)),
-            )),
-        }
+            )
+        })
     }
 
     /// None where the role has no such method, which [`Settings::check`] does not let pass.
@@ -441,6 +433,23 @@ impl Settings {
                 "Set domainrole to member or dc, or authentication to the password file first",
             ));
         }
+        let has_proofs = match self.authentication {
+            Method::PasswordFile => true,
+            Method::ActiveDirectory => self.adntlm.get().is_some(),
+            Method::LocalAccounts => false,
+        };
+        if self.sparequired.get() == 1 && !has_proofs {
+            return Err(refused(
+                &format!(
+                    "sparequired leaves no way to log in with {}, for which the password itself has to be sent",
+                    self.authentication.name()
+                ),
+                match self.authentication {
+                    Method::ActiveDirectory => "Set sparequired to 0, or adntlm to a socket of ntlm_auth",
+                    _ => "Set sparequired to 0",
+                },
+            ));
+        }
         if self.authentication != Method::ActiveDirectory {
             return Ok(());
         }
@@ -453,13 +462,6 @@ impl Settings {
             return Err(refused(
                 &format!("authentication by Active Directory needs {missing}"),
                 &format!("To set it: winpop set {missing} VALUE"),
-            ));
-        }
-        if self.sparequired.get() == 1 && self.adntlm.get().is_none() {
-            return Err(refused(
-                "sparequired leaves no way to log in with Active Directory, which is given the password itself unless adntlm is \
-                 set",
-                "Set sparequired to 0",
             ));
         }
         Ok(())

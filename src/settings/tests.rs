@@ -26,7 +26,7 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("socketthreshold", &["1", "39"], &["0", "40", "101"]),
         ("sparequired", &["0", "1"], &["2", "-1"]),
         ("ntlmlevel", &["0", "1", "2"], &["3", "-1"]),
-        ("authentication", &["2"], &["0", "1", "3", "passwordfile"]),
+        ("authentication", &["1", "2"], &["0", "3", "passwordfile"]),
         (
             "adserver",
             &["dc1.example.com", "ldap://dc1.example.com ldaps://dc2:1636", ""],
@@ -120,7 +120,7 @@ fn two_protocols_cannot_share_a_port_but_may_both_be_off() {
 fn the_role_numbers_the_methods() {
     let auth = find("AUTH").unwrap();
     for (role, number, others) in
-        [("standalone", "2", &["1", "3"][..]), ("member", "3", &["1", "2", "4"]), ("dc", "2", &["1", "3"])]
+        [("standalone", "2", &["0", "3"][..]), ("member", "3", &["1", "4"]), ("dc", "2", &["1", "3"])]
     {
         let settings = set(&Settings::default(), "domainrole", role).unwrap();
         assert_eq!(settings.text(auth), number, "{role}");
@@ -130,8 +130,15 @@ fn the_role_numbers_the_methods() {
             assert!(set(&settings, "auth", other).is_err(), "{role} {other}");
         }
     }
-    let refused = set(&Settings::default(), "auth", "1").unwrap_err();
-    assert_eq!(refused.why, "authentication by local accounts is not available in this version");
+    let member = set(&Settings::default(), "domainrole", "member").unwrap();
+    for (settings, number) in [(&Settings::default(), "1"), (&member, "2")] {
+        let chosen = set(settings, "auth", number).unwrap();
+        assert_eq!((chosen.authentication, chosen.text(auth)), (Method::LocalAccounts, number.to_owned()));
+        // A machine of another role may have no such method, and local accounts have no challenge mechanism.
+        for (name, value) in [("domainrole", "dc"), ("sparequired", "1")] {
+            assert!(set(&chosen, name, value).is_err(), "{name}");
+        }
+    }
 }
 
 #[test]

@@ -222,6 +222,7 @@ impl FromStr for Method {
     fn from_str(stored: &str) -> Result<Self, String> {
         match stored {
             "passwordfile" => Ok(Self::PasswordFile),
+            "localaccounts" => Ok(Self::LocalAccounts),
             "activedirectory" => Ok(Self::ActiveDirectory),
             _ => Err(format!("\"{stored}\" is not an authentication method of this version")),
         }

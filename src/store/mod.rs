@@ -64,7 +64,7 @@ pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};
 pub use upkeep::check::CheckReport;
 pub use upkeep::compact::CompactReport;
-pub use upkeep::progress::{Progress, Reached};
+pub use upkeep::progress::{Progress, Reached, Stage};
 pub use upkeep::repair::{LostMessage, RepairReport};
 #[cfg(any(test, fuzzing))]
 pub use upkeep::salvage::fuzz_tree;

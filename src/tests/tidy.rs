@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 12] = [
     &["address", "message", "nearest", "random", "replace", "units", "user", "verdict"],
     &["envelope", "ldap", "mailroot"],
     &["auth", "settings", "wire"],
-    &["active_directory", "log", "pop3", "smtp", "store"],
+    &["active_directory", "local_accounts", "log", "pop3", "smtp", "store"],
     &["intake", "keyring"],
     &["certificate", "directory"],
     &["admin"],

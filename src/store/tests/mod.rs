@@ -126,7 +126,7 @@ fn login_name<T>(login: &Login<T>) -> &'static str {
     match login {
         Login::Welcome(_) => "welcome",
         Login::WrongCredentials => "wrong credentials",
-        Login::Barred(_) => "barred",
+        Login::Barred { .. } => "barred",
         Login::Locked => "locked",
         Login::InUse => "in use",
         Login::TooSoon => "too soon",

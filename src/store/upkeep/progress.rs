@@ -23,9 +23,11 @@ pub enum Stage {
     Finishing,
     /// Texts are moved to the front of the file; in octets.
     MovingTexts,
+    /// The accounts of mailboxes are looked for, one by one.
+    LookingForAccounts,
 }
 
-const STAGES: [Stage; 8] = [
+const STAGES: [Stage; 9] = [
     Stage::Beginning,
     Stage::VerifyingIndex,
     Stage::ReadingTexts,
@@ -34,6 +36,7 @@ const STAGES: [Stage; 8] = [
     Stage::CopyingTexts,
     Stage::Finishing,
     Stage::MovingTexts,
+    Stage::LookingForAccounts,
 ];
 
 impl Stage {
@@ -47,6 +50,7 @@ impl Stage {
             Stage::CopyingTexts => "copying texts",
             Stage::Finishing => "finishing",
             Stage::MovingTexts => "moving texts",
+            Stage::LookingForAccounts => "looking for accounts",
         }
     }
 

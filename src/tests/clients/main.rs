@@ -2,6 +2,8 @@
 //!
 //! A test whose programs are not installed says so and is passed over; where the variable CI is set, it fails.
 
+#[path = "../private_etc.rs"]
+mod private_etc;
 #[path = "../world_readable.rs"]
 mod world_readable;
 
@@ -10,6 +12,7 @@ mod fail2ban;
 mod fetchers;
 mod first_minute;
 mod foreign;
+mod local_accounts;
 mod logins;
 mod machine;
 mod moving;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::private_etc::PrivateEtc;
 use crate::world_readable;
 
 use super::foreign::path_of_programs;
@@ -30,6 +31,7 @@ pub const READY: &str = "Ctrl-C ends the service.\n";
 /// A directory that is its own small machine: a home, the program under its three names, a mail store.
 pub struct Scratch {
     dir: TempDir,
+    etc: Option<PrivateEtc>,
 }
 
 impl Scratch {
@@ -39,7 +41,16 @@ impl Scratch {
         for name in NAMES {
             symlink(PROGRAM, dir.path().join(PROGRAMS).join(name)).expect("a link can be made");
         }
-        Self { dir }
+        Self { dir, etc: None }
+    }
+
+    /// One whose programs see accounts of their own.
+    pub fn with_accounts(etc: PrivateEtc) -> Self {
+        Self { etc: Some(etc), ..Self::new() }
+    }
+
+    pub fn etc(&self) -> &PrivateEtc {
+        self.etc.as_ref().expect("it was made with accounts")
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -51,7 +62,10 @@ impl Scratch {
         let mut path = OsString::from(self.path(PROGRAMS));
         path.push(":");
         path.push(path_of_programs());
-        let mut command = Command::new(program);
+        let mut command = match &self.etc {
+            None => Command::new(program),
+            Some(etc) => etc.command(program),
+        };
         command.env_clear().env("PATH", path).env("HOME", self.dir.path()).env("LC_ALL", "C.UTF-8");
         command.env("WINPOP_MAILROOT", self.path(STORE)).current_dir(self.dir.path());
         command
@@ -194,12 +208,18 @@ impl<'a> Service<'a> {
     }
 
     /// Ends the service as systemd does.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        drop(self.log());
+    }
+
+    /// Ends the service as systemd does; what it has logged until then.
+    pub fn log(mut self) -> String {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
         let mut log = String::new();
         self.output.read_to_string(&mut log).expect("it prints UTF-8");
         let status = self.child.wait().expect("it ends");
         assert!(status.success(), "{status}: {log}");
+        log
     }
 }
 

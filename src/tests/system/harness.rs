@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::private_etc::PrivateEtc;
 use crate::world_readable;
 
 use super::client::{Client, Lmtp, Pop3};
@@ -45,6 +46,7 @@ pub struct Ports {
 pub struct Site {
     dir: TempDir,
     ports: Ports,
+    etc: Option<PrivateEtc>,
 }
 
 /// What a command printed, and how it exited.
@@ -63,10 +65,17 @@ impl Site {
         site
     }
 
+    /// With an empty store, and accounts of the operating system that are nobody else's.
+    pub fn with_accounts(etc: PrivateEtc) -> Self {
+        let site = Self { etc: Some(etc), ..Self::without_store() };
+        site.configure();
+        site
+    }
+
     pub fn without_store() -> Self {
         let dir = world_readable::directory();
         fs::create_dir(dir.path().join("bin")).expect("it is writable");
-        Self { dir, ports: Ports::free() }
+        Self { dir, ports: Ports::free(), etc: None }
     }
 
     /// Has the service listen on ports of this test, on loopback, say when it does, and end without waiting for sessions
@@ -100,7 +109,10 @@ impl Site {
 
     /// The program by one of its names: a command that has the mail root and everything else in this directory.
     pub fn program(&self, path: &Path) -> Command {
-        let mut command = Command::new(path);
+        let mut command = match &self.etc {
+            None => Command::new(path),
+            Some(etc) => etc.command(path),
+        };
         command
             .env("WINPOP_MAILROOT", self.mailroot())
             .env("HOME", self.dir())

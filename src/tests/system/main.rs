@@ -2,6 +2,8 @@
 
 #[path = "../clients/foreign.rs"]
 mod foreign;
+#[path = "../private_etc.rs"]
+mod private_etc;
 #[path = "../receiving_transcript.rs"]
 mod receiving_transcript;
 #[path = "../transcript.rs"]

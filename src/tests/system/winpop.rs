@@ -8,14 +8,27 @@
 //! ! winpop: …                  standard error
 //! ? 1                          the exit code, where it is not 0
 //! ```
+//! A line `@ local accounts` has the next command typed only where the accounts are those of the operating system; likewise
+//! `@ password file`, `@ Active Directory`, and `@ directories` for the two that are not the password file.
+//!
 //! `{mailroot}` stands for the mail store directory. An empty line ends what a command prints, unless more follows
 //! that is none of the above.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::client::Pop3;
-use super::harness::{Done, PROGRAM, Site, finish};
+use super::harness::{Done, PROGRAM, Site, finish, needs_root};
+use crate::private_etc::PrivateEtc;
+
+const PASSWORD_FILE: &str = "password file";
+const LOCAL_ACCOUNTS: &str = "local accounts";
+const ACTIVE_DIRECTORY: &str = "Active Directory";
+/// The transcript that is about choosing among them.
+const CHOOSES_METHOD: &str = "settings.txt";
+/// Not the password file.
+const DIRECTORIES: &str = "directories";
 
 /// A command of a transcript and what must come of it.
 struct Step {
@@ -23,6 +36,7 @@ struct Step {
     words: Vec<String>,
     input: String,
     done: Done,
+    is_typed: bool,
 }
 
 /// The command by one of its names, on the mail root of a test.
@@ -30,6 +44,8 @@ struct Bench<'a> {
     site: &'a Site,
     /// The program, and the words that stand before those of the transcript.
     winpop: (PathBuf, &'static [&'static str]),
+    /// Where the accounts are.
+    method: &'static str,
 }
 
 impl<'a> Bench<'a> {
@@ -37,17 +53,22 @@ impl<'a> Bench<'a> {
     fn by_link(site: &'a Site) -> Self {
         let bin = site.dir().join("bin");
         site.succeed(&["link", &bin.to_string_lossy()]);
-        Self { site, winpop: (bin.join("winpop"), &[]) }
+        Self { site, winpop: (bin.join("winpop"), &[]), method: PASSWORD_FILE }
     }
 
     fn by_subcommand(site: &'a Site) -> Self {
-        Self { site, winpop: (PROGRAM.into(), &["winpop"]) }
+        Self { site, winpop: (PROGRAM.into(), &["winpop"]), method: PASSWORD_FILE }
+    }
+
+    /// With this method in force on the site.
+    fn with_method(self, method: &'static str) -> Self {
+        Self { method, ..self }
     }
 
     /// Plays a transcript; panics at the first step that comes out otherwise.
     fn play(&self, transcript: &Path) {
         let text = fs::read_to_string(transcript).expect("the transcript can be read");
-        for step in steps(&text.replace("{mailroot}", &self.site.mailroot().to_string_lossy())) {
+        for step in steps(&text.replace("{mailroot}", &self.site.mailroot().to_string_lossy()), self.method) {
             let done = self.run(&step);
             assert_eq!(done, step.done, "{} line {}: {:?}", transcript.display(), step.line, step.words);
         }
@@ -74,19 +95,25 @@ fn transcripts_in(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-fn steps(transcript: &str) -> Vec<Step> {
+/// The steps that are typed under this method.
+fn steps(transcript: &str, method: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut input = String::new();
+    let mut is_typed = true;
     for (number, line) in transcript.lines().enumerate() {
         if line.starts_with("# ") {
             continue;
         }
-        if let Some(typed) = line.strip_prefix("< ") {
+        if let Some(of) = line.strip_prefix("@ ") {
+            assert!([PASSWORD_FILE, DIRECTORIES, LOCAL_ACCOUNTS, ACTIVE_DIRECTORY].contains(&of), "{line}");
+            is_typed = of == method || of == DIRECTORIES && method != PASSWORD_FILE;
+        } else if let Some(typed) = line.strip_prefix("< ") {
             input += &format!("{typed}\n");
         } else if let Some(command) = line.strip_prefix("$ winpop") {
             let input = std::mem::take(&mut input);
             let done = Done { output: String::new(), errors: String::new(), exit_code: 0 };
-            steps.push(Step { line: number + 1, words: split(command), input, done });
+            steps.push(Step { line: number + 1, words: split(command), input, done, is_typed });
+            is_typed = true;
         } else if let Some(step) = steps.last_mut() {
             if let Some(error) = line.strip_prefix("! ") {
                 step.done.errors += &format!("{error}\n");
@@ -97,6 +124,7 @@ fn steps(transcript: &str) -> Vec<Step> {
             }
         }
     }
+    steps.retain(|step| step.is_typed);
     for step in &mut steps {
         let printed = step.done.output.trim_end_matches('\n');
         step.done.output = if printed.is_empty() { String::new() } else { format!("{printed}\n") };
@@ -142,6 +170,35 @@ fn winpop_does_as_its_transcripts_say_with_a_service() {
         Bench::by_link(&site).play(&transcript);
         service.stop();
         site.assert_clean();
+    }
+}
+
+/// Plays the transcripts under a method, each on a site of its own with that method in force and no accounts of mailboxes:
+/// `site` makes it. False where that cannot be done here.
+fn play_under(method: &'static str, site: impl Fn() -> Option<Site>) -> bool {
+    for transcript in transcripts().iter().filter(|transcript| !transcript.ends_with(CHOOSES_METHOD)) {
+        let Some(mut site) = site() else { return false };
+        let service = site.start();
+        settings_as_they_come(&site);
+        Bench::by_link(&site).with_method(method).play(transcript);
+        service.stop();
+        site.assert_clean();
+    }
+    true
+}
+
+#[test]
+fn winpop_does_as_its_transcripts_say_with_local_accounts() {
+    if !needs_root("accounts of the operating system") {
+        return;
+    }
+    let could_be_played = play_under(LOCAL_ACCOUNTS, || {
+        let site = Site::with_accounts(PrivateEtc::new()?);
+        site.winpop(&["set", "authentication", "1"]);
+        Some(site)
+    });
+    if !could_be_played {
+        let _ = writeln!(std::io::stderr(), "skipped: mounts cannot be made here");
     }
 }
 

@@ -1,0 +1,241 @@
+//! The accounts of this machine as the place where accounts live: `/etc/passwd` and `/etc/shadow`, read by ourselves, for the
+//! C library looks accounts up through modules that a static binary cannot load.
+//!
+//! - The account of a mailbox is the one whose name is the mailbox's, whatever the domain. Accounts of the system, below
+//!   UID_MIN of login.defs(5), have no mailbox.
+//! - The files are read as they are now: `/etc/passwd` again when it has changed, `/etc/shadow` at each login, so that nothing
+//!   of it stays in memory.
+//! - An unknown name costs what a wrong password does: the hash of another account is computed in its place.
+//! - Accounts are made, changed and deleted by the tools of the system ([`tools`]). That takes root, and executing programs,
+//!   which the service gives up: so it is done by the process of the administrator who typed the command.
+
+mod account;
+mod tools;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use account::{Accounts, Barred, Named, Password};
+
+use crate::address::{Address, LocalPart};
+use crate::auth::crypt;
+use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
+use crate::user::{User, group_name};
+
+/// Longest name of an account that a mailbox can have, in characters.
+const NAME_CHARACTERS_MAX: usize = 20;
+/// Where the system has its accounts.
+pub const ETC: &str = "/etc";
+/// Computed where no account has a hash that can be: as Debian makes them.
+const EXAMPLE: &str = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$WWEmrTwTSU3WvkYjTmv5ud6tNB5iWp7r9s80SDtxrX8";
+
+pub struct LocalAccounts {
+    etc: PathBuf,
+    known: Mutex<Option<(Stamps, Arc<Accounts>)>>,
+    state: Mutex<State>,
+}
+
+/// What a file changes with, of passwd and login.defs.
+type Stamps = [Option<(u64, u64, u64, i64, i64)>; 2];
+
+impl LocalAccounts {
+    /// Those whose files lie in this directory; of the system, [`ETC`].
+    pub fn of(etc: &Path) -> Self {
+        Self { etc: etc.to_owned(), known: Mutex::default(), state: Mutex::default() }
+    }
+
+    fn accounts(&self) -> Result<Arc<Accounts>, Unavailable> {
+        let paths = ["passwd", "login.defs"].map(|name| self.etc.join(name));
+        let stamps = paths.each_ref().map(|path| {
+            let file = fs::metadata(path).ok()?;
+            Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+        });
+        let mut known = self.known.lock().expect("no holder of this lock panics");
+        if let Some((of, accounts)) = &*known
+            && *of == stamps
+        {
+            return Ok(accounts.clone());
+        }
+        let [passwd, login_defs] = &paths;
+        let defaults = fs::read(login_defs).unwrap_or_default();
+        let accounts = Accounts::read(&self.read(passwd)?, &String::from_utf8_lossy(&defaults));
+        let accounts = Arc::new(accounts);
+        *known = Some((stamps, accounts.clone()));
+        Ok(accounts)
+    }
+
+    fn shadow(&self) -> Result<String, Unavailable> {
+        self.read(&self.etc.join("shadow"))
+    }
+
+    /// Reads a file that there has to be, and notes whether that could be done.
+    fn read(&self, path: &Path) -> Result<String, Unavailable> {
+        let outcome = fs::read(path).map_err(|error| unreadable(path, &error));
+        let mut state = self.state.lock().expect("no holder of this lock panics");
+        let now = SystemTime::now();
+        match &outcome {
+            Ok(_) => state.last_contact = Some((now, path.display().to_string())),
+            Err(why) => state.last_error = Some((now, why.clone())),
+        }
+        outcome.map(|text| String::from_utf8_lossy(&text).into_owned()).map_err(Unavailable)
+    }
+}
+
+impl Directory for LocalAccounts {
+    fn place(&self) -> Place {
+        Place::ThisMachine
+    }
+
+    fn state(&self) -> State {
+        self.state.lock().expect("no holder of this lock panics").clone()
+    }
+
+    fn reach(&self) -> Result<(), Unavailable> {
+        self.accounts()?;
+        self.shadow().map(drop)
+    }
+
+    fn verify(&self, typed: &str, password: &str) -> Result<Verdict, Unavailable> {
+        let address = Address::from_login(typed).ok();
+        let (accounts, shadow) = (self.accounts()?, self.shadow()?);
+        let name = address.as_ref().map_or("", |address| address.local.as_str());
+        let (own, example) = accounts.shadow(name, &shadow);
+        // Computes a hash in the place of one that there is not.
+        let refused = |verdict| {
+            let _ = crypt::verify(password.as_bytes(), example.as_deref().unwrap_or(EXAMPLE));
+            Ok(verdict)
+        };
+        let barred = |why: &str, is_proven| Verdict::Barred { why: why.to_owned(), is_proven };
+        let own = match (accounts.named(name), own) {
+            (Named::Nobody, _) => return refused(Verdict::Wrong),
+            (Named::System, _) => {
+                return refused(barred("is an account of the system, which has no mailbox", false));
+            }
+            (Named::User(_), None) => return refused(barred("has no line in the file shadow", false)),
+            (Named::User(_), Some(own)) => own,
+        };
+        let hash = match &own.password {
+            Password::None => return refused(barred("has no password", false)),
+            Password::Locked { hash: None } => return refused(barred(Barred::Locked.words(), false)),
+            Password::Hash(hash) | Password::Locked { hash: Some(hash) } => hash,
+        };
+        match crypt::verify(password.as_bytes(), hash) {
+            Err(why) => refused(barred(&format!("has a password hash that {}", why.words()), false)),
+            Ok(false) => Ok(Verdict::Wrong),
+            Ok(true) => Ok(match own.standing(account::day_of(now_unix_seconds())) {
+                Ok(()) => Verdict::Right(address.into_iter().collect()),
+                Err(why) => barred(why.words(), true),
+            }),
+        }
+    }
+
+    fn account_of(&self, address: &Address) -> Result<Option<String>, Unavailable> {
+        let name = address.local.as_str();
+        Ok(matches!(self.accounts()?.named(name), Named::User(_)).then(|| name.to_owned()))
+    }
+
+    fn create(&self, address: &Address, password: &str) -> Result<Creation, Unavailable> {
+        let name = address.local.as_str().to_owned();
+        if let Err(why) = creatable(&address.local) {
+            return Ok(Creation::Refused(why));
+        }
+        match self.accounts()?.named(&name) {
+            Named::System => return Ok(Creation::Refused(format!("{name} is an account of the system"))),
+            Named::User(_) => return Ok(Creation::Exists { name }),
+            Named::Nobody => {}
+        }
+        Ok(match tools::create(address, password) {
+            Ok(()) => Creation::Created { name },
+            Err(why) => Creation::Refused(why),
+        })
+    }
+
+    fn remove(&self, address: &Address) -> Result<Removal, Unavailable> {
+        let name = address.local.as_str().to_owned();
+        match self.accounts()?.named(&name) {
+            Named::Nobody => return Ok(Removal::NoSuchAccount),
+            Named::System => return Ok(Removal::Refused(format!("{name} is an account of the system"))),
+            Named::User(_) => {}
+        }
+        Ok(match tools::remove(&name) {
+            Ok(()) => Removal::Removed { name },
+            Err(why) => Removal::Refused(why),
+        })
+    }
+
+    fn change_password(&self, address: &Address, password: &str) -> Result<Change, Unavailable> {
+        let name = address.local.as_str();
+        match self.accounts()?.named(name) {
+            Named::Nobody => return Ok(Change::NoSuchAccount),
+            Named::System => return Ok(Change::Refused(format!("{name} is an account of the system"))),
+            Named::User(_) => {}
+        }
+        Ok(match tools::set_password(name, password) {
+            Ok(()) => Change::Changed,
+            Err(why) => Change::Refused(why),
+        })
+    }
+}
+
+pub use tools::ready;
+
+/// Whether the name of a mailbox is short enough for an account. An error is a sentence.
+pub fn has_length_of_name(name: &LocalPart) -> Result<(), String> {
+    match name.as_str().len() <= NAME_CHARACTERS_MAX {
+        true => Ok(()),
+        false => Err(format!(
+            "{name} is longer than the {NAME_CHARACTERS_MAX} characters that the name of a local account may have"
+        )),
+    }
+}
+
+/// Whether an account of this name can be made. An error is a sentence.
+fn creatable(name: &LocalPart) -> Result<(), String> {
+    has_length_of_name(name)?;
+    let text = name.as_str();
+    let is_of_name = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    let is_name = text.bytes().all(is_of_name)
+        && text.bytes().next().is_some_and(|first| first != b'-' && first != b'.')
+        // Tools take a number for the number of an account.
+        && !text.bytes().all(|b| b.is_ascii_digit());
+    match is_name {
+        true => Ok(()),
+        false => Err(format!(
+            "{text} cannot be the name of a local account: only letters, digits, _, . and - may stand in one, and not digits alone"
+        )),
+    }
+}
+
+/// Why a file cannot be read, and what to do. A sentence.
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    let user = User::of_this_process();
+    let path_shown = path.display();
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return format!("{path_shown} cannot be read: {error}");
+    }
+    let told = format!("{path_shown} cannot be read by the user {user}");
+    match fs::metadata(path).ok().filter(|file| file.mode() & 0o040 != 0) {
+        Some(file) => {
+            let group = group_name(file.gid()).unwrap_or_else(|| file.gid().to_string());
+            format!(
+                "{told}, who has to be in the group {group}: a service that systemd starts by SupplementaryGroups={group}, \
+                 another by usermod -aG {group} {}; then restart it",
+                user.typed()
+            )
+        }
+        None => format!(
+            "{told}, nor by any group: make a group that the user is in, and let it read the file (chgrp, chmod 640)"
+        ),
+    }
+}
+
+fn now_unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Accounts of an operating system that a test may change: commands that see a copy of `/etc` in its place.
+//!
+//! Each command has mounts of its own, which takes root, and all of them the same copy. What they do to accounts is gone with
+//! it, and nobody else sees any of it.
+//!
+//! This file uses nothing of the program, so that tests outside the library can read it too.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::world_readable;
+
+/// Mounts the copy, and what stands in the place of tools; then becomes the command.
+const SCRIPT: &str = "mount --bind \"$0/etc\" /etc
+for tool in \"$0\"/instead/*; do
+    [ ! -e \"$tool\" ] || mount --bind \"$tool\" \"/usr/sbin/${tool##*/}\"
+done
+exec \"$@\"";
+pub struct PrivateEtc {
+    dir: TempDir,
+}
+
+impl PrivateEtc {
+    /// None where mounts cannot be made.
+    pub fn new() -> Option<Self> {
+        let etc = Self { dir: world_readable::directory() };
+        fs::create_dir(etc.dir.path().join("instead")).expect("it is writable");
+        let copied = Command::new("cp").args(["--archive", "/etc"]).arg(etc.path("etc")).status();
+        assert!(copied.is_ok_and(|status| status.success()), "/etc can be copied");
+        let probed = etc.command("true").output();
+        probed.is_ok_and(|output| output.status.success()).then_some(etc)
+    }
+
+    /// Below its directory, where `etc` is the copy.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A command that sees the copy. It becomes the program itself, which so has its process id.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-euc", SCRIPT]);
+        command.arg(self.dir.path()).arg(program);
+        command
+    }
+}
