@@ -27,6 +27,10 @@ const NAMED_MAX: usize = 20;
 
 /// The directory of accounts in force; none where the data file holds them.
 pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Directory>>, Refusal> {
+    // A service has its connections already, and what comes of them is to be seen in its state.
+    if let Some(service) = context.service {
+        return service.accounts().map_err(unusable);
+    }
     let keyring = context.keyring.read().expect("no holder of this lock panics");
     directory::in_force(&settings_of(store)?, &keyring).map_err(unusable)
 }

@@ -41,8 +41,9 @@ pub struct Accounts {
     directory: RwLock<InForce>,
 }
 
-/// The directory of accounts in force, none where the data file holds them; or why the one in force cannot be asked.
-type InForce = Result<Option<Arc<dyn Directory>>, String>;
+/// The directory of accounts in force, none where the data file holds them; or why the one in force cannot be asked, and
+/// since when.
+type InForce = Result<Option<Arc<dyn Directory>>, (String, SystemTime)>;
 
 impl Accounts {
     pub fn new(store: Store, keyring: Keyring, settings: &Settings) -> Result<Self, Fault> {
@@ -70,7 +71,7 @@ impl Accounts {
             store,
             hash_key,
             decoy,
-            directory: RwLock::new(directory),
+            directory: RwLock::new(directory.map_err(|why| (why, SystemTime::now()))),
         })
     }
 
@@ -115,17 +116,25 @@ impl Accounts {
     }
 
     pub fn change_directory_to(&self, directory: Option<Arc<dyn Directory>>) {
+        if let Some(directory) = &directory {
+            // What there is to say of it is said by [`super::ntlm::watch`].
+            let _ = directory.try_ntlm();
+        }
         *self.directory.write().expect("no holder of this lock panics") = Ok(directory);
+    }
+
+    /// The directory in force, none where the data file holds the accounts. An error is a sentence.
+    pub fn directory(&self) -> Result<Option<Arc<dyn Directory>>, String> {
+        self.directory.read().expect("no holder of this lock panics").clone().map_err(|(why, _)| why)
     }
 
     /// The state of the directory in force, if there is one.
     pub fn directory_state(&self) -> Option<of_accounts::State> {
         match &*self.directory.read().expect("no holder of this lock panics") {
             Ok(directory) => directory.as_ref().map(|directory| directory.state()),
-            Err(why) => Some(of_accounts::State {
-                last_error: Some((SystemTime::now(), why.clone())),
-                ..Default::default()
-            }),
+            Err((why, since)) => {
+                Some(of_accounts::State { last_error: Some((*since, why.clone())), ..Default::default() })
+            }
         }
     }
 
@@ -147,8 +156,7 @@ impl Accounts {
     /// Derives and checks the password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as for
     /// a known one with a wrong password.
     pub fn log_in(&self, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
-        let in_force = self.directory.read().expect("no holder of this lock panics").clone();
-        if let Some(directory) = in_force.map_err(Fault::Elsewhere)? {
+        if let Some(directory) = self.directory().map_err(Fault::Elsewhere)? {
             return self.log_in_by(&*directory, credentials);
         }
         let password = credentials.password.as_bytes();
@@ -171,16 +179,12 @@ impl Accounts {
 
     /// The domain whose users can prove their passwords by NTLM now, if the directory in force checks that.
     pub fn ntlm_domain(&self) -> Option<String> {
-        match &*self.directory.read().expect("no holder of this lock panics") {
-            Ok(directory) => directory.as_ref()?.ntlm_domain(),
-            Err(_) => None,
-        }
+        self.directory().ok()??.ntlm_domain()
     }
 
     /// Finds out whether the directory in force can check NTLM.
     pub fn try_ntlm(&self) -> Result<(), of_accounts::Unavailable> {
-        let in_force = self.directory.read().expect("no holder of this lock panics").clone();
-        match in_force {
+        match self.directory() {
             Ok(Some(directory)) => directory.try_ntlm(),
             Ok(None) | Err(_) => Ok(()),
         }
@@ -188,8 +192,7 @@ impl Accounts {
 
     /// Has the directory check what was sent to prove a password, and opens the maildrop.
     pub fn prove(&self, claim: &ntlm::Claim) -> Result<Login<Maildrop>, Fault> {
-        let in_force = self.directory.read().expect("no holder of this lock panics").clone();
-        match in_force.map_err(Fault::Elsewhere)? {
+        match self.directory().map_err(Fault::Elsewhere)? {
             Some(directory) => self.admit(directory.prove(claim), &claim.user),
             // A login that began before the password file came into force ends here.
             None => Ok(Login::WrongCredentials),

@@ -85,6 +85,7 @@ use crate::admin::{
     self,
     reply::{Connections, DirectoryLine, ServiceState},
 };
+use crate::auth::directory::Directory;
 use crate::directory;
 use crate::keyring::Keyring;
 use crate::log::NOTICE;
@@ -392,6 +393,10 @@ impl admin::Service for Arc<Service> {
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             since_unix_seconds: Some(self.started_unix_seconds),
         }
+    }
+
+    fn accounts(&self) -> Result<Option<Arc<dyn Directory>>, String> {
+        self.accounts.directory()
     }
 
     fn directory(&self) -> Option<DirectoryLine> {

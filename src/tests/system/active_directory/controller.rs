@@ -241,6 +241,13 @@ impl Controller {
         self.modify(&(lines.join("\n") + "\n"));
     }
 
+    /// Removes every user that has an address.
+    pub fn remove_users(&self) {
+        for dn in self.found("(mail=*)").lines().filter(|line| line.starts_with("dn:")) {
+            self.modify(&format!("{dn}\nchangetype: delete\n"));
+        }
+    }
+
     /// Replaces an attribute of a user: `attribute: value`.
     #[track_caller]
     pub fn replace(&self, name: &str, line: &str) {
