@@ -1,8 +1,7 @@
-//! The certificate that the service shows: the files that the settings name, or one of our own.
+//! The service's certificate: from the files in the settings, or self-signed.
 //!
-//! Our own is kept in the store, its private key sealed under the store's key. Where that key is missing, as after a restore of
-//! the data file alone, another certificate is made for this run and not kept: the one in the store is shown again when the
-//! key is back.
+//! The self-signed one is kept in the store with its private key encrypted. If the store's key is missing, as after
+//! restoring only the data file, a temporary certificate is used until the key is back.
 
 use std::fs;
 use std::io;
@@ -27,9 +26,9 @@ use crate::settings::Settings;
 use crate::store::{CertificateRow, PrivateKey, Read as _, Store};
 use crate::user::User;
 
-/// How long a certificate of our own is good for. Clients pin it by its fingerprint, so it should not change often.
+/// Validity of a self-signed certificate. Clients pin its fingerprint, so it should rarely change.
 const OWN_VALIDITY: Duration = Duration::days(3650);
-/// A clock that is a little behind must not find the certificate not yet valid.
+/// Backdating, so that a clock slightly behind does not reject a new certificate.
 const OWN_BACKDATED: Duration = Duration::days(1);
 
 /// Tags of DER (X.690 section 8.1.2).
@@ -40,22 +39,22 @@ const SEQUENCE: u8 = 0x30;
 /// `[0]`, the version of a certificate.
 const VERSION: u8 = 0xa0;
 
-/// What a client can compare, and an administrator read out.
+/// The details an administrator reads out and a client compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     /// The names in it (subject alternative names).
     pub names: Vec<String>,
-    /// SHA-256 of the certificate: pairs of hexadecimal digits with colons between them.
+    /// SHA-256 of the certificate: hexadecimal pairs separated by colons.
     pub fingerprint: String,
     pub is_our_own: bool,
 }
 
-/// The cryptography that TLS is built on.
+/// The cryptographic provider for TLS.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The certificate in effect under these settings. A pair of files that cannot be used is an error: a sentence.
+/// The certificate in effect under these settings. Unusable files are an error: a sentence.
 pub fn in_effect(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<CertifiedKey, String> {
     let Some(file) = settings.tlscert.get() else { return our_own(store, keyring, settings) };
     let pair = from_files(file, settings.tlskey.get().unwrap_or(file))?;
@@ -66,7 +65,7 @@ pub fn in_effect(store: &Store, keyring: &Keyring, settings: &Settings) -> Resul
     Ok(pair)
 }
 
-/// The same, but never without one: where the files cannot be used, one of our own until they can.
+/// The same, but falls back to a self-signed certificate while the files are unusable.
 pub fn at_start(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<CertifiedKey, String> {
     in_effect(store, keyring, settings).or_else(|why| match settings.tlscert.get() {
         Some(_) => {
@@ -77,7 +76,7 @@ pub fn at_start(store: &Store, keyring: &Keyring, settings: &Settings) -> Result
     })
 }
 
-/// Whether the files that the settings name can be used, if they name any.
+/// Checks the files in the settings, if any.
 pub fn check(settings: &Settings) -> Result<(), String> {
     match (settings.tlscert.get(), settings.tlskey.get()) {
         (Some(certificate), key) => from_files(certificate, key.unwrap_or(certificate)).map(drop),
@@ -86,7 +85,7 @@ pub fn check(settings: &Settings) -> Result<(), String> {
     }
 }
 
-/// The certificate in effect, in words; none where there is none yet, or none that can be used.
+/// Describes the certificate in effect; `None` if there is no usable one yet.
 pub fn describe(store: &Store, keyring: &Keyring, settings: &Settings) -> Option<Description> {
     if let Some(file) = settings.tlscert.get()
         && let Ok(pair) = from_files(file, settings.tlskey.get().unwrap_or(file))
@@ -97,8 +96,8 @@ pub fn describe(store: &Store, keyring: &Keyring, settings: &Settings) -> Option
     private_key(&row, keyring.key().ok()).map(|_| description(&row.certificate, true))
 }
 
-/// Our own certificate for this host; made where there is none yet, where the host has another name now, and where the key of
-/// the one there is cannot be opened.
+/// The self-signed certificate for this host. Creates one if there is none, if the host name has changed, or if its key
+/// cannot be decrypted.
 fn our_own(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<CertifiedKey, String> {
     let hostname = settings.hostname.as_str();
     let stored = store.read().and_then(|view| view.certificate()).map_err(|fault| fault.to_string())?;
@@ -137,7 +136,7 @@ fn sealed(certificate: Vec<u8>, private: &[u8], hostname: &str, key: &Key) -> io
     Ok(CertificateRow { certificate, key: PrivateKey::Sealed(private), hostname: hostname.to_owned() })
 }
 
-/// The private key of a stored certificate; none where it is sealed and the key that opens it is not there.
+/// The private key of a stored certificate; `None` if it cannot be decrypted.
 fn private_key(row: &CertificateRow, key: Option<&Key>) -> Option<Zeroizing<Vec<u8>>> {
     match &row.key {
         PrivateKey::Clear(private) => Some(Zeroizing::new(private.clone())),
@@ -145,8 +144,8 @@ fn private_key(row: &CertificateRow, key: Option<&Key>) -> Option<Zeroizing<Vec<
     }
 }
 
-/// A certificate for this host under its name, `localhost` and the loopback addresses, and its private key (PKCS #8). It is no
-/// authority.
+/// Creates a certificate for the host name, `localhost` and the loopback addresses, with its private key (PKCS #8). It
+/// is not a CA.
 fn make(hostname: &str, now: OffsetDateTime) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut names = vec![hostname.to_owned()];
@@ -185,7 +184,7 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// The pair, once it is certain that key and certificate belong together.
+/// The pair, after checking that key and certificate belong together.
 fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -205,8 +204,8 @@ fn description(der: &[u8], is_our_own: bool) -> Description {
     Description { names: names.unwrap_or_default(), fingerprint: pairs.join(":"), is_our_own }
 }
 
-/// What ties a login to this certificate: its hash, by the algorithm of its signature, but at least SHA-256 (RFC 5929
-/// section 4.1).
+/// The channel binding of this certificate: its hash by the signature's algorithm, at least SHA-256 (RFC 5929 section
+/// 4.1).
 pub fn endpoint_binding(der: &[u8]) -> Vec<u8> {
     match signature_algorithm(der) {
         // ecdsa-with-SHA384 and sha384WithRSAEncryption (RFC 5758 section 3.2, RFC 8017 appendix A.2.4).
@@ -219,12 +218,12 @@ pub fn endpoint_binding(der: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The first instant at which the certificate is no longer valid (`Certificate.tbsCertificate.validity.notAfter`, RFC 5280
-/// section 4.1.2.5). None if the certificate is not in the form that it prescribes.
+/// When the certificate expires (`Certificate.tbsCertificate.validity.notAfter`, RFC 5280 section 4.1.2.5). `None` if
+/// it is malformed.
 pub fn ends(der: &[u8]) -> Option<OffsetDateTime> {
     let (certificate, _) = der_element(der, SEQUENCE)?;
     let (tbs, _) = der_element(certificate, SEQUENCE)?;
-    // The version is left out of a certificate of version 1.
+    // Version 1 certificates have no version field.
     let from_serial = der_element(tbs, VERSION).map_or(tbs, |(_, rest)| rest);
     let (_, after_serial) = der_element(from_serial, INTEGER)?;
     let (_, after_algorithm) = der_element(after_serial, SEQUENCE)?;
@@ -250,7 +249,7 @@ fn signature_algorithm(der: &[u8]) -> Option<&[u8]> {
     Some(der_element(algorithm, 0x06)?.0)
 }
 
-/// The contents of the first element, which has this tag, and what follows it (X.690 section 8.1).
+/// The contents of the first element, which must have this tag, and the rest (X.690 section 8.1).
 fn der_element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&first, rest) =
         der.split_first().filter(|(first, _)| **first == tag).map(|(_, rest)| rest.split_first())??;
@@ -298,7 +297,7 @@ mod tests {
         let now = OffsetDateTime::from_unix_timestamp(1_780_000_000).unwrap();
         let (certificate, _) = make("mail.example.com", now).unwrap();
         assert_eq!(ends(&certificate), Some(now + OWN_VALIDITY));
-        // From 2050 on the time has its other form (RFC 5280 section 4.1.2.5.2).
+        // From 2050 on the time is a GeneralizedTime (RFC 5280 section 4.1.2.5.2).
         let later = OffsetDateTime::from_unix_timestamp(2_600_000_000).unwrap();
         assert_eq!(ends(&make("mail.example.com", later).unwrap().0), Some(later + OWN_VALIDITY));
         assert_eq!(ends(b"no certificate"), None);
@@ -344,11 +343,11 @@ mod tests {
         let row = stored(&bench);
         assert!(row.certificate == *shown.cert[0] && matches!(row.key, PrivateKey::Sealed(_)));
         let private = private_key(&row, keyring.key().ok()).unwrap();
-        // What is secret in a P-256 key: the 32 octets behind the header of SEC 1 in PKCS #8 (RFC 5915 section 3).
+        // The secret of a P-256 key: 32 octets after the SEC 1 header in PKCS #8 (RFC 5915 section 3).
         let secret = &private[36..68];
         let file = fs::read(bench.mailroot.data_file()).unwrap();
         assert!(memchr::memmem::find(&file, secret).is_none());
-        // It is the same after a restart, and after a change of the key.
+        // It stays the same after a restart and after a key change.
         let mut keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         assert_eq!(in_effect(&bench.store, &keyring, &settings).unwrap().cert, shown.cert);
         keyring.rotate(&bench.store, false).unwrap();
@@ -383,7 +382,7 @@ mod tests {
         fs::rename(&aside, &file).unwrap();
         let back = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         assert_eq!(in_effect(&bench.store, &back, &settings).unwrap().cert, first.cert);
-        // With the key given up, a new one is made and kept.
+        // With the key given up, a new certificate is created and kept.
         fs::remove_file(&file).unwrap();
         let mut given_up = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         given_up.rotate(&bench.store, true).unwrap();

@@ -37,7 +37,7 @@ use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request, Working};
 
 /// Grows whenever the types in the frames change.
-pub const PROTOCOL: u32 = 10;
+pub const PROTOCOL: u32 = 12;
 /// The length that stands in front of a frame.
 pub const LENGTH_OCTETS: usize = 4;
 /// What the service sends before it carries a request out.

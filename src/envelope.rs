@@ -1,4 +1,4 @@
-//! What is known of a message beside its text, and the trace fields that say it to the reader.
+//! The envelope of a message, and the trace fields made from it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,26 +8,25 @@ use time::format_description::well_known::Rfc2822;
 
 use crate::address::Address;
 
-/// Who sent a message, to whom, and how it came.
+/// Who sent a message, to whom, and how it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
     /// The sender's address as typed, without angle brackets; empty for the null reverse path
     /// (RFC 5321 section 4.5.5).
     pub reverse_path: String,
-    /// In the order in which they were named; one named twice stands here twice.
+    /// In the order given; duplicates are kept.
     pub recipients: Vec<ForwardPath>,
-    /// The name by which the client introduced itself, as typed; empty if it did not.
+    /// The name from HELO, EHLO or LHLO as typed; empty if none.
     pub helo: String,
     pub peer: Peer,
     pub protocol: Protocol,
 }
 
-/// Where mail can be addressed to.
+/// An address that mail can be sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForwardPath {
     Mailbox(Address),
-    /// `<Postmaster>` without a domain, which every server must take (RFC 5321 section 4.5.1). Whose
-    /// mailbox that is, the owner of the domains knows.
+    /// `<Postmaster>` without a domain, which every server must accept (RFC 5321 section 4.5.1).
     Postmaster,
 }
 
@@ -35,11 +34,11 @@ pub enum ForwardPath {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     Ip(IpAddr),
-    /// A process of this machine, over a pipe or a Unix socket.
+    /// A local process, over a pipe or a Unix socket.
     Local,
 }
 
-/// How a message came: the word after `with` in the Received field (RFC 3848, RFC 6531 section 4.3).
+/// The protocol: the word after `with` in Received (RFC 3848, RFC 6531 section 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Smtp,
@@ -51,21 +50,19 @@ pub enum Protocol {
     Utf8Smtps,
     Lmtp,
     Utf8Lmtp,
-    /// Handed over by a local program, with no protocol at all.
+    /// Handed over by a local program, without any protocol.
     Local,
 }
 
-/// Longest name of a client that is written down, in characters. Longer ones are cut: they are no names.
+/// Longest client name recorded, in characters. Longer ones are cut.
 const HELO_CHARACTERS_MAX: usize = 255;
-/// Longest reverse path that is written down, in octets (RFC 5321 section 4.5.3.1.3).
+/// Longest reverse path recorded, in octets (RFC 5321 section 4.5.3.1.3).
 const REVERSE_PATH_OCTETS_MAX: usize = 256;
 
 impl Envelope {
-    /// The fields in front of the text for one recipient, in wire form: Return-Path, Delivered-To, Received
-    /// (RFC 5321 section 4.4). No line is longer than 998 octets (RFC 5322 section 2.1.1), whatever the
-    /// client said; nothing it said can end a line or open a comment.
-    ///
-    /// `hostname` and `id` are ours and stand as they are.
+    /// The header fields added in front of the text for one recipient, in wire form: Return-Path, Delivered-To,
+    /// Received (RFC 5321 section 4.4). Whatever the client sent, no line exceeds 998 octets (RFC 5322 section 2.1.1),
+    /// and nothing from it can end a line or open a comment. `hostname` and `id` are ours and used as they are.
     pub fn trace_fields(&self, recipient: &Address, hostname: &str, id: &str, at: OffsetDateTime) -> Vec<u8> {
         let reverse_path = printable_path(&self.reverse_path);
         let date = at.format(&Rfc2822).expect("mail is received in the years 1900 to 9999");
@@ -85,7 +82,7 @@ impl Envelope {
     }
 }
 
-/// The name with everything replaced that can't stand in a domain name or address literal.
+/// The name with every character replaced that a domain name or address literal cannot contain.
 fn printable_helo(helo: &str) -> String {
     let printable = |c: char| if c.is_ascii_alphanumeric() || ".-_:[]".contains(c) { c } else { '?' };
     helo.chars().take(HELO_CHARACTERS_MAX).map(printable).collect()
@@ -105,7 +102,7 @@ impl fmt::Display for ForwardPath {
     }
 }
 
-/// As in the comment of a Received field: an address literal (RFC 5321 section 4.1.3), or `local`.
+/// For the comment in Received: an address literal (RFC 5321 section 4.1.3), or `local`.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,14 +1,14 @@
-//! The key file: where it lies, reading it, making it once, and changing the key.
+//! The key file: finding, reading, creating and replacing it.
 //!
-//! The store notes the id of its key, which tells a wrong key file from the right one. The key is changed in this order:
+//! The store records the id of its key, so a wrong key file is recognised. Changing the key takes three steps:
 //!
-//! 1. the new key is written to `winpop.key.next` and made durable;
-//! 2. one transaction seals every password anew and notes the new id;
-//! 3. `winpop.key` becomes `winpop.key.old`, and `winpop.key.next` becomes `winpop.key`.
+//! 1. write the new key to `winpop.key.next` and sync it;
+//! 2. in one transaction, re-encrypt every password and record the new id;
+//! 3. rename `winpop.key` to `winpop.key.old`, and `winpop.key.next` to `winpop.key`.
 //!
-//! After a crash anywhere in between, the noted id says which file is right, and the next opening completes or undoes the
-//! change. The new file gets the owner and mode of the old one, so it does not matter who changes the key. A key file that
-//! other users may read is not used.
+//! After a crash in between, the recorded id tells which file is right, and the next start completes or undoes the
+//! change. The new file keeps the owner and mode of the old one, whoever changes the key. A key file readable by other
+//! users is not used.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -26,54 +26,54 @@ use crate::settings::{BIND_PASSWORD, Settings};
 use crate::store::{CertificateRow, Fault, PrivateKey, Read as _, Store};
 use zeroize::Zeroizing;
 
-/// Where the key file may lie instead of in the mail root.
+/// Names the key file, if it is not in the mail root.
 const KEY_FILE_VARIABLE: &str = "WINPOP_KEY_FILE";
-/// Where systemd puts credentials of a unit (systemd.exec(5), LoadCredential=).
+/// Directory of a unit's credentials (systemd.exec(5), LoadCredential=).
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// Permissions to read of anyone but the owner.
+/// Read permission for anyone but the owner.
 const READABLE_BY_OTHERS: u32 = 0o077;
 
-/// The key of a store, or why there is none.
+/// The key of a store, or why it is missing.
 pub struct Keyring {
     path: PathBuf,
-    /// It was put there by somebody else, and is not ours to replace.
+    /// Managed by someone else, so we do not replace it.
     is_foreign: bool,
     key: Result<Key, Trouble>,
 }
 
-/// Why recoverable passwords cannot be recovered now.
+/// Why passwords cannot be recovered.
 #[derive(Debug)]
 pub enum Trouble {
     Missing(PathBuf),
     Unreadable(PathBuf, String),
-    /// Other users may read it, so it may not be a secret any more.
+    /// Other users can read it, so it may no longer be secret.
     Exposed(PathBuf),
-    /// The key in the file is not the one of this store.
+    /// The file holds the key of another store.
     Wrong(PathBuf),
 }
 
-/// What changing the key did.
+/// The outcome of changing the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resealed {
     pub resealed: u64,
-    /// Mailboxes whose password was not sealed, or under a key that is gone.
+    /// Mailboxes whose password was not sealed, or sealed with a lost key.
     pub left: u64,
-    /// Where the key from before is, if there was one.
+    /// Where the previous key is, if there was one.
     pub old: Option<PathBuf>,
 }
 
-/// Why the key was not changed. All is as before.
+/// Why the key was not changed. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unchanged {
-    /// Passwords are sealed under a key that is not there; with the reason, where it is the present one.
+    /// Passwords are sealed with a missing key; with the reason, if that is the current one.
     WouldGiveUp { lost: u64, trouble: Option<String> },
     /// A sentence.
     Failed(String),
 }
 
 impl Keyring {
-    /// Finds the key of the store. A store that never had one gets it here.
+    /// Finds the key of the store, or creates it for a store that never had one.
     pub fn open(store: &Store, mailroot: &MailRoot) -> Result<Self, Fault> {
         let (path, is_foreign) = place(mailroot);
         let known = store.read()?.totals()?.key;
@@ -100,7 +100,7 @@ impl Keyring {
         &self.path
     }
 
-    /// The password of a mailbox, if it is sealed and the key is there.
+    /// The password of a mailbox, if it is sealed and the key is available.
     pub fn recover(&self, credential: &Credential, address: &Address) -> Option<Zeroizing<String>> {
         let key = self.key.as_ref().ok()?;
         open(Some(key), credential, address)
@@ -114,8 +114,8 @@ impl Keyring {
             .ok_or_else(|| "adbindpassword was sealed under another key; set it anew".to_owned())
     }
 
-    /// Makes a new key and seals every password under it. Refused where that would give up sealed passwords, because the
-    /// key that they are sealed under is not there, unless they are to be discarded.
+    /// Creates a new key and re-encrypts every password with it. Refused if sealed passwords would be lost because
+    /// their key is missing, unless they are to be discarded.
     pub fn rotate(&mut self, store: &Store, discard: bool) -> Result<Resealed, Unchanged> {
         if self.is_foreign {
             let path = self.path.display();
@@ -141,7 +141,7 @@ impl Keyring {
         let (resealed, left) = match reseal(store, self.key.as_ref().ok(), &new) {
             Ok(counts) => counts,
             Err(fault) => {
-                // The old key is still the right one; a new one that stays is removed at the next opening.
+                // The old key still counts; the next start removes a leftover new one.
                 let _ = fs::remove_file(&next);
                 return Err(fault.into());
             }
@@ -152,7 +152,7 @@ impl Keyring {
     }
 }
 
-/// Where the key file is, and whether others manage it.
+/// The path of the key file, and whether someone else manages it.
 fn place(mailroot: &MailRoot) -> (PathBuf, bool) {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(path) = variable(KEY_FILE_VARIABLE) {
@@ -166,7 +166,7 @@ fn place(mailroot: &MailRoot) -> (PathBuf, bool) {
     }
 }
 
-/// The directory of the key file where that does not lie in the mail store directory and is ours to replace.
+/// The directory of the key file, if it is ours to replace and outside the mail store directory.
 pub fn directory_elsewhere(mailroot: &MailRoot) -> Option<PathBuf> {
     let (path, is_foreign) = place(mailroot);
     let directory = directory_of(&path);
@@ -176,12 +176,12 @@ pub fn directory_elsewhere(mailroot: &MailRoot) -> Option<PathBuf> {
 fn load_known(path: &Path, is_foreign: bool, id: KeyId) -> Result<Key, Trouble> {
     let next = beside(path, ".next");
     match read(&next, false) {
-        // A change of key was cut short after the store had noted the new one: it is completed.
+        // A key change was cut short after the transaction: complete it.
         Ok(key) if key.id() == id => {
             take_over(path).map_err(|e| Trouble::Unreadable(path.to_owned(), e.to_string()))?;
             return Ok(key);
         }
-        // It was cut short before that: the new key seals nothing.
+        // A key change was cut short before the transaction: the new key seals nothing.
         Ok(_) => drop(fs::remove_file(&next)),
         Err(_) => {}
     }
@@ -191,7 +191,7 @@ fn load_known(path: &Path, is_foreign: bool, id: KeyId) -> Result<Key, Trouble> 
     }
 }
 
-/// The key of a store that has noted none: the one that lies there, or a new one.
+/// The key of a store without a recorded id: the existing file, or a new one.
 fn found(path: &Path, is_foreign: bool) -> Result<Key, Trouble> {
     match read(path, is_foreign) {
         Err(Trouble::Missing(_)) => {}
@@ -205,7 +205,7 @@ fn found(path: &Path, is_foreign: bool) -> Result<Key, Trouble> {
 }
 
 fn read(path: &Path, is_foreign: bool) -> Result<Key, Trouble> {
-    // systemd lets the service in through a list of permissions, which shows as those of the group.
+    // systemd grants access by an ACL, which shows up as group permissions.
     let exposed = if is_foreign { READABLE_BY_OTHERS & 0o007 } else { READABLE_BY_OTHERS };
     let unreadable = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound => Trouble::Missing(path.to_owned()),
@@ -230,10 +230,10 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Writes a file with the owner and mode of the one whose place it will take. Where there is none, it gets the owner of the
-/// directory, and nobody else may read it.
+/// Writes a file with the owner and mode of the one it will replace. If there is none, it belongs to the owner of the
+/// directory and nobody else can read it.
 fn write_private(path: &Path, text: &str, replaces: &Path) -> io::Result<()> {
-    // A file left by an attempt that failed may have another owner and mode.
+    // A leftover file from a failed attempt may have another owner and mode.
     if let Err(e) = fs::remove_file(path)
         && e.kind() != io::ErrorKind::NotFound
     {
@@ -255,8 +255,7 @@ fn write_private(path: &Path, text: &str, replaces: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Puts `winpop.key.next` in the place of the key file, and that, if it is there, in the place of `winpop.key.old`, which is
-/// returned.
+/// Renames the key file, if any, to `winpop.key.old`, which is returned, and `winpop.key.next` to the key file.
 fn take_over(path: &Path) -> io::Result<Option<PathBuf>> {
     let old = beside(path, ".old");
     let kept = match fs::rename(path, &old) {
@@ -269,7 +268,7 @@ fn take_over(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok(kept)
 }
 
-/// Calls with every mailbox's credential.
+/// Calls `visit` with every mailbox's credential.
 fn each_credential(
     store: &Store,
     mut one: impl FnMut(Address, Credential) -> Result<(), Fault>,
@@ -291,7 +290,7 @@ fn open_setting(key: Option<&Key>, text: &str) -> Option<Zeroizing<String>> {
     key?.open_setting(&Sealed::from_text(text)?, BIND_PASSWORD).ok()
 }
 
-/// How many passwords are sealed and cannot be opened with this key.
+/// How many sealed passwords this key cannot open.
 fn lost_with(store: &Store, key: Option<&Key>) -> Result<u64, Fault> {
     let mut lost = 0;
     each_credential(store, |address, credential| {
@@ -301,11 +300,11 @@ fn lost_with(store: &Store, key: Option<&Key>) -> Result<u64, Fault> {
     Ok(lost)
 }
 
-/// Seals every password under the new key, in one transaction that also notes it: how many were, and how many mailboxes have
-/// none that could be.
+/// Re-encrypts every password with the new key in one transaction that also records its id. Returns how many were, and
+/// how many mailboxes have no password to re-encrypt.
 fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<(u64, u64), Fault> {
-    // What is sealed is opened before the transaction, and replaced in it only where it is still the same: randomness must
-    // not be drawn in a closure that may run twice.
+    // Open the seals before the transaction, and replace only those still unchanged in it: a closure that may run twice
+    // must not draw randomness.
     let mut sealed = Vec::new();
     let mut left = 0;
     each_credential(store, |address, credential| {
@@ -331,7 +330,7 @@ fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<(u64, u64), Fau
             let sealed = new.seal_private_key(&private, &row.certificate, random::octets()?);
             Some((row.clone(), CertificateRow { key: PrivateKey::Sealed(sealed), ..row }))
         }
-        // One whose key is lost is made anew when it is next needed.
+        // One whose key is lost is created anew when next needed.
         _ => None,
     };
     let bind_password = store.read()?.setting(BIND_PASSWORD)?;

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! **Files** at this level are vocabulary, which everything may know, or a single subject that several parts share
-//! (`intake`, `keyring`, `certificate`, `control`). **Folders** are parts. Who may know whom is held by `tests/tidy.rs`: arrows
+//! (`intake`, `keyring`, `certificate`, `control`, `moving`). **Folders** are parts. Who may know whom is held by `tests/tidy.rs`: arrows
 //! go downward only, among the parts and among the rooms of the store.
 //!
 //! | part | is | knows nothing of |
@@ -24,6 +24,7 @@
 //! | `serve` | listeners, slots, TLS, the drivers of sessions | how things are stored |
 //! | `pop3`, `smtp` | the protocols as pure sessions | sockets, store, clock, chance |
 //! | `auth` | mechanisms, verifiers, seals | store, protocols |
+//! | `pop3_client`, `ldap` | dialogues in which we are the client | store, our own sessions |
 //! | `wire` | lines, dot-stuffing, the head and the end of a message, surrogates | commands |
 //! | `store` | the data file; its rooms are listed at the head of `store/mod.rs` | protocols, executor |
 //!
@@ -58,8 +59,10 @@ mod local_accounts;
 mod log;
 mod mailroot;
 mod message;
+mod moving;
 mod nearest;
 mod pop3;
+mod pop3_client;
 mod random;
 mod replace;
 mod serve;
@@ -68,6 +71,7 @@ mod smtp;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod units;
 mod user;
 mod verdict;

@@ -7,11 +7,11 @@
 //! | notice | 5 | start, end, commands that change something (`warn!` with the target [`NOTICE`]); shown with the warnings |
 //! | information | 6 | logins, deliveries, sessions (`info!`) |
 //!
-//! Never the text of a message, never a password. A line is cut at [`LINE_CHARS_MAX`]; what a peer said stands in it as
-//! [`Quoted`]. Nothing waits for whoever reads the log: see [`queue`].
+//! Message texts and passwords are never logged. A line is cut at [`LINE_CHARS_MAX`], and a peer's words are
+//! [`Quoted`]. Nothing waits for the reader of the log: see [`queue`].
 //!
-//! The form of a line depends on who reads it. The journal takes the priority from the front of the line (sd-daemon(3)) and
-//! knows the time itself; a person at a terminal wants the words; a file or a container's log gets time and level.
+//! The format depends on the reader. The journal takes the priority from the front of the line (sd-daemon(3)) and adds
+//! the time; a terminal gets just the words; a file or container log gets time and level.
 
 mod syslog;
 
@@ -30,12 +30,12 @@ use time::macros::format_description;
 /// The target of a notice: `log::warn!(target: NOTICE, ...)`.
 pub const NOTICE: &str = concat!(env!("CARGO_CRATE_NAME"), "::notice");
 
-/// Names the device and inode of the journal's socket to a process whose output goes there (systemd.exec(5)).
+/// Set by systemd to the device and inode of the journal's socket, if output goes there (systemd.exec(5)).
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 
-/// The longest line, without time and level; the rest of it is not shown.
+/// Longest line without time and level; the rest is cut.
 const LINE_CHARS_MAX: usize = 1000;
-/// How much is shown of a peer's words.
+/// Most characters of a peer's words that are logged.
 const QUOTED_CHARS_MAX: usize = 80;
 
 struct StandardError {
@@ -43,8 +43,8 @@ struct StandardError {
     queue: Arc<Queue>,
 }
 
-/// A peer's words in a line of the log: in quotes, cut, and without characters that end the quotes or the line, or change the
-/// direction of writing.
+/// A peer's words in a log line: quoted, cut, and without characters that end the quotes or the line or change the
+/// writing direction.
 pub struct Quoted<'a>(pub &'a str);
 
 impl Display for Quoted<'_> {
@@ -109,12 +109,12 @@ fn priority(level: Level, target: &str) -> u8 {
     }
 }
 
-/// Our libraries' own information is about their inner life.
+/// Libraries log only warnings and worse: the rest is about their internals.
 fn is_for_administrators(record: &Record<'_>) -> bool {
     record.target().starts_with(env!("CARGO_CRATE_NAME")) || record.level() <= Level::Warn
 }
 
-/// What is said, without control characters: some lines quote what peers sent, and that must not start a new line.
+/// The message without control characters: some lines quote peers, who must not be able to start a new line.
 fn one_line(record: &Record<'_>) -> String {
     bounded(&record.args().to_string())
 }
@@ -125,7 +125,7 @@ fn bounded(said: &str) -> String {
     shown.chain(is_cut.then_some('…')).collect()
 }
 
-/// Makes the log ready for a command that is carried out without a service: it goes to the system's log.
+/// Sets up logging for a command that runs without a service: to syslog.
 pub fn begin_for_command(level: Logging) {
     if let Ok(logger) = syslog::Syslog::connect()
         && log::set_boxed_logger(Box::new(logger)).is_ok()
@@ -136,7 +136,7 @@ pub fn begin_for_command(level: Logging) {
 
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
-/// Makes the log ready, for a program that serves. A second call changes the level only.
+/// Sets up logging for the service. A second call only changes the level.
 pub fn begin(level: Logging) {
     let form = Form::of_standard_error();
     QUEUE.get_or_init(|| {
@@ -152,19 +152,19 @@ pub fn begin(level: Logging) {
             form.line(Level::Warn, "", &said, OffsetDateTime::now_utc())
         };
         let write = |line: &str| {
-            // Where the log cannot be written there is nowhere to say so.
+            // If the log cannot be written, nothing can report that.
             let _ = queue::write_to_standard_error(line);
         };
         let thread = std::thread::Builder::new().name("log".to_owned());
         thread.spawn(move || drained.drain(write, dropped)).expect("a first thread can be started");
-        // A panic is told like everything else: its own way of printing would wait for the reader.
+        // The default hook would wait for the reader.
         std::panic::set_hook(Box::new(|info| log::error!("{info}")));
         queue
     });
     set_level(level);
 }
 
-/// Waits a moment for the last lines to be written. To be called before the process ends.
+/// Waits briefly for the last lines to be written. Call it before the process exits.
 pub fn finish() {
     if let Some(queue) = QUEUE.get() {
         queue.finish();

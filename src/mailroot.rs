@@ -1,10 +1,10 @@
-//! Where the mail store is: the directory with the data file and the control socket.
+//! Finds the mail store: the directory with the data file and the control socket.
 //!
-//! In the order of who decides: `--mailroot`, `WINPOP_MAILROOT`, the pointer file that `set mailroot` writes, the default.
+//! In order of precedence: `--mailroot`, `WINPOP_MAILROOT`, the pointer file that `set mailroot` writes, the default.
 //!
-//! The machine has one mail store: `/etc/winpop/mailroot` points to it, or it is `/var/lib/winpop`. Root uses that one, and so does
-//! the user who owns its directory, which is the user of the service: so both always mean the same store. Any other user
-//! has a store of their own, with its pointer in `winpop/mailroot` of their configuration.
+//! A machine has one mail store, named by `/etc/winpop/mailroot`, by default `/var/lib/winpop`. Root uses it, and so
+//! does the owner of that directory, the service's user, so both always mean the same store. Every other user has a
+//! private store, with its pointer in `winpop/mailroot` of their configuration.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::replace::Replacement;
 
-/// Longest path of a mail store directory in characters, as in the original.
+/// Longest mail store path in characters, as in the original.
 pub const PATH_CHARACTERS_MAX: usize = 260;
 
 const POINTER_OF_MACHINE: &str = "/etc/winpop/mailroot";
@@ -24,16 +24,15 @@ const ROOT: u32 = 0;
 const DATA_FILE: &str = "winpop.db";
 pub const KEY_FILE: &str = "winpop.key";
 const SOCKET: &str = "winpop.sock";
-/// Permissions to write of anyone but the owner.
+/// Write permission for anyone but the owner.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// What of the process's surroundings has a say in where the mail store is. A variable that is empty counts
-/// as one that is not set.
+/// The parts of the environment that determine the mail store. An empty variable counts as unset.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
-    /// Whose process it is.
+    /// The user of the process.
     pub user: u32,
-    /// The pointer file and the default directory of the machine's store; empty where there shall be none.
+    /// Pointer file and default directory of the machine's store; empty for none.
     pub machine: (PathBuf, PathBuf),
     pub winpop_mailroot: Option<OsString>,
     pub xdg_config_home: Option<OsString>,
@@ -41,21 +40,21 @@ pub struct Environment {
     pub home: Option<OsString>,
 }
 
-/// The mail store directory, and how it came to be that.
+/// The mail store directory, and what determined it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailRoot {
     /// Absolute.
     pub dir: PathBuf,
     pub named_by: NamedBy,
-    /// The file in which `set mailroot` writes where the mail store is.
+    /// The pointer file that `set mailroot` writes.
     pub pointer: PathBuf,
-    /// The directory where nobody names one.
+    /// The default directory.
     pub default_dir: PathBuf,
-    /// The directory of the machine's store, where this is a user's own and the machine has one too.
+    /// The machine's store, if this one is private and the machine has one.
     pub of_machine: Option<PathBuf>,
 }
 
-/// Who said which directory it is.
+/// What determined the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NamedBy {
     CommandLine,
@@ -64,8 +63,7 @@ pub enum NamedBy {
     Default,
 }
 
-/// Why there is no saying where the mail store is, or why a directory cannot be it: what is wrong, and
-/// what to do.
+/// Why the mail store cannot be determined, or a directory cannot be it: what is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
     pub why: String,
@@ -84,7 +82,7 @@ impl Environment {
         }
     }
 
-    /// The pointer file and the default directory that hold for this user.
+    /// Pointer file and default directory for this user.
     fn places(&self) -> Result<(PathBuf, PathBuf), Unusable> {
         if self.has_the_store_of_the_machine() {
             return Ok(self.machine.clone());
@@ -99,13 +97,13 @@ impl Environment {
             || fs::metadata(self.dir_of_machine()).is_ok_and(|dir| dir.is_dir() && dir.uid() == self.user)
     }
 
-    /// The directory of the machine's store, whether or not it is there.
+    /// The directory of the machine's store, whether it exists or not.
     fn dir_of_machine(&self) -> PathBuf {
         let (pointer, default_dir) = &self.machine;
         pointed_to(pointer).ok().flatten().unwrap_or_else(|| default_dir.clone())
     }
 
-    /// A base directory of the XDG specification; a relative one is ignored, as it says.
+    /// An XDG base directory; the specification says to ignore relative ones.
     fn base(&self, variable: &Option<OsString>, below_home: &str) -> Result<PathBuf, Unusable> {
         let absolute =
             |value: &Option<OsString>| value.as_ref().map(PathBuf::from).filter(|p| p.is_absolute());
@@ -118,12 +116,12 @@ impl Environment {
 }
 
 impl MailRoot {
-    /// Finds the directory; `given` is what `--mailroot` names. The directory need not exist.
+    /// Finds the directory, which need not exist. `given` is the value of `--mailroot`.
     pub fn find(given: Option<&Path>, environment: &Environment) -> Result<Self, Unusable> {
         let variable = environment.winpop_mailroot.as_ref().filter(|value| !value.is_empty());
         if let Some(dir) = given.or(variable.map(Path::new)) {
             let named_by = if given.is_some() { NamedBy::CommandLine } else { NamedBy::Variable };
-            // Without a home there are no places of one's own; those of the machine are what is left.
+            // A user without a home uses the machine's store.
             let (pointer, default_dir) = environment.places().unwrap_or_else(|_| environment.machine.clone());
             return Ok(Self { dir: absolute(dir)?, named_by, pointer, default_dir, of_machine: None });
         }
@@ -141,7 +139,7 @@ impl MailRoot {
         data_file(&self.dir)
     }
 
-    /// Where the key file lies unless the environment says otherwise.
+    /// The default path of the key file.
     pub fn key_file(&self) -> PathBuf {
         self.dir.join(KEY_FILE)
     }
@@ -150,12 +148,12 @@ impl MailRoot {
         self.dir.join(SOCKET)
     }
 
-    /// Whether `set mailroot` is for the machine's store, and not for one of a user's own.
+    /// Whether `set mailroot` applies to the machine's store rather than a private one.
     pub fn is_of_machine(&self) -> bool {
         self.pointer == Path::new(POINTER_OF_MACHINE)
     }
 
-    /// The directory that the next start takes, as far as can be told from here.
+    /// The directory the next start will use, as far as this process can tell.
     pub fn at_next_start(&self) -> PathBuf {
         match self.named_by {
             NamedBy::CommandLine | NamedBy::Variable => self.dir.clone(),
@@ -165,7 +163,7 @@ impl MailRoot {
         }
     }
 
-    /// Writes the pointer file: it names `dir` or what it named before, never a part.
+    /// Replaces the pointer file atomically.
     pub fn point_to(&self, dir: &Path) -> io::Result<()> {
         let folder = self.pointer.parent().expect("the pointer file lies in a directory");
         fs::create_dir_all(folder)?;
@@ -180,12 +178,12 @@ pub fn data_file(dir: &Path) -> PathBuf {
     dir.join(DATA_FILE)
 }
 
-/// The files that move with a mail store; the first one is the data file.
+/// The files that move with a mail store, the data file first.
 pub fn files(dir: &Path) -> [PathBuf; 2] {
     [dir.join(DATA_FILE), dir.join(KEY_FILE)]
 }
 
-/// Makes the directory, for its owner only, where there is none.
+/// Creates the directory, accessible to its owner only, if missing.
 pub fn create(dir: &Path) -> io::Result<()> {
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent)?;
@@ -196,8 +194,8 @@ pub fn create(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether nobody but its owner, and root, can replace what lies in the directory. One that is not there yet is fine: it is
-/// made so.
+/// Checks that only its owner and root can replace files in the directory. A missing one is fine, since we create it
+/// that way.
 pub fn check(dir: &Path) -> Result<(), Unusable> {
     let Ok(metadata) = fs::metadata(dir) else { return Ok(()) };
     let mode = metadata.mode();
@@ -211,7 +209,7 @@ pub fn check(dir: &Path) -> Result<(), Unusable> {
     })
 }
 
-/// The path as typed for `set mailroot`, seen from the present directory of whoever typed it.
+/// Resolves a path typed for `set mailroot` against the current directory.
 pub fn absolute(typed: &Path) -> Result<PathBuf, Unusable> {
     let text = typed.to_string_lossy();
     let unusable = |why: &str, hint| Err(Unusable { why: format!("\"{text}\" {why}"), hint });
@@ -262,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    /// A user with an empty home of their own.
+    /// A user with an empty home.
     fn user(home: &Path) -> Environment {
         Environment { user: 1000, home: Some(home.into()), ..Environment::default() }
     }
@@ -304,7 +302,7 @@ mod tests {
         assert_eq!(environment.places().unwrap().1, Path::new("/home/bob/.local/share/winpop"));
     }
 
-    /// Root, who administers, and the user of the service must not mean two stores.
+    /// Root and the service's user must mean the same store.
     #[test]
     fn root_and_the_owner_of_the_machines_store_mean_the_same_one() {
         let scratch = tempfile::tempdir().unwrap();

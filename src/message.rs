@@ -1,28 +1,27 @@
-//! What is said of a message besides its text: the words the store and POP3 have in common.
+//! Message metadata: the vocabulary the store and POP3 share.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A message's unique id within its maildrop (RFC 1939 section 7, UIDL): 18 to 33 printable characters, of
-/// the 70 allowed. The sequence number alone tells the messages of a maildrop apart; the tag keeps the ids of
-/// a maildrop that was deleted and made anew from being taken for the old ones.
+/// A message's unique id within its maildrop (RFC 1939 section 7, UIDL): 18 to 33 printable characters of the 70
+/// allowed. The sequence number identifies the message; the tag keeps the ids of a deleted and re-created maildrop from
+/// matching the old ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid {
     pub seq: u64,
     pub tag: u64,
 }
 
-/// The longest unique id that a message brings from another server, in octets. RFC 1939 allows 70, and some servers gave
-/// longer ones.
+/// Longest unique id kept from another server, in octets. RFC 1939 allows 70, but some servers use more.
 pub const UNIQUE_ID_OCTETS_MAX: usize = 255;
 
-/// Whether UIDL can send this as a message's unique id: 1 to 255 octets from 0x21 to 0x7E (RFC 1939 section 7, but for
-/// the length).
+/// Whether UIDL can send this as a unique id: 1 to 255 octets from 0x21 to 0x7E (RFC 1939 section 7, except for the
+/// length).
 pub fn is_unique_id(id: &str) -> bool {
     (1..=UNIQUE_ID_OCTETS_MAX).contains(&id.len()) && id.bytes().all(|octet| octet.is_ascii_graphic())
 }
 
-/// Whether a unique id is longer than the 70 octets that RFC 1939 allows.
+/// Whether a unique id exceeds the 70 octets of RFC 1939.
 pub fn is_long_for_clients(id: &str) -> bool {
     id.len() > 70
 }
@@ -30,15 +29,15 @@ pub fn is_long_for_clients(id: &str) -> bool {
 /// A message as LIST and UIDL show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What RETR sends: every line with its CRLF, dot-stuffing and the terminator not counted.
+    /// The size RETR sends: lines with CRLF, without dot-stuffing and terminator.
     pub octets: u64,
     pub uid: Uid,
-    /// The unique id that the message brought from another server.
+    /// The unique id from another server, if any.
     pub foreign_id: Option<Box<str>>,
 }
 
 impl Entry {
-    /// What UIDL says.
+    /// The id UIDL reports.
     pub fn unique_id(&self) -> impl fmt::Display + '_ {
         fmt::from_fn(|f| match &self.foreign_id {
             Some(id) => f.write_str(id),

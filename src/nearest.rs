@@ -1,12 +1,12 @@
-//! The known word nearest to a mistyped one.
+//! Finds the known word closest to a mistyped one.
 
-/// More slips than this and the words have nothing to do with each other.
+/// Most typing errors between a word and a suggestion.
 const SLIPS_MAX: usize = 2;
-/// Longer words than any we know are not compared, so that a typed novel costs nothing.
+/// Longest word compared, so that a novel costs nothing.
 const WORD_OCTETS_MAX: usize = 32;
 
-/// The word of `known` that takes the fewest slips (a letter missing, added, changed, or two swapped) to
-/// become `typed`, if it is near enough to be worth proposing. Case does not count.
+/// The word of `known` with the fewest typing errors (a letter missing, added, changed, or two swapped), if few enough
+/// to suggest it. Case is ignored.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if typed.len() > WORD_OCTETS_MAX {
         return None;

@@ -1,14 +1,14 @@
-//! Randomness from the kernel, by the system call getrandom(2).
+//! Randomness from the kernel, by getrandom(2).
 //!
-//! A library that looks the call up at run time does not find it in a static binary and opens `/dev/urandom` instead, which a
-//! chroot or a bare container does not have.
+//! Libraries that look the call up at run time do not find it in a static binary and fall back to `/dev/urandom`, which
+//! a chroot or bare container lacks.
 
 use std::io;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// Fills the slice. Waits only in the first moments after boot, until the kernel has collected enough. Fails where the
-/// kernel does not have the call (before Linux 3.17) or a filter forbids it.
+/// Fills the slice. Waits only right after boot, until the kernel has gathered enough entropy. Fails if the kernel
+/// lacks the call (before Linux 3.17) or a filter forbids it.
 pub fn fill(mut octets: &mut [u8]) -> io::Result<()> {
     while !octets.is_empty() {
         let filled = rustix::io::retry_on_intr(|| getrandom(&mut *octets, GetRandomFlags::empty()))
@@ -35,7 +35,7 @@ mod tests {
     #[test]
     fn no_two_draws_are_alike_and_every_octet_is_drawn() {
         assert_ne!(octets::<32>().unwrap(), octets::<32>().unwrap());
-        // getrandom gives at most 256 octets at a time when a signal comes.
+        // A signal may cut the call short after 256 octets.
         let mut long = vec![0; 1 << 16];
         fill(&mut long).unwrap();
         assert!(long.chunks(64).all(|piece| piece.iter().any(|octet| *octet != 0)));

@@ -1,21 +1,20 @@
-//! Replacing a file: the new one appears whole or not at all, and keeps the owner and mode of the old one.
+//! Replaces a file atomically, keeping its owner and mode.
 //!
-//! The draft is written beside the file as `.NAME.PID.N.unfinished`, synced, and renamed over it. It is locked while
-//! its process lives, so the next replacement of the same file can tell what a killed process left behind, and removes it.
+//! The draft is written next to it as `.NAME.PID.N.unfinished`, synced and renamed. It is locked while its process
+//! lives, so the next replacement of the same file recognises and removes what a killed process left behind.
 //!
-//! In a directory that everybody may write to, a file that is already there may be a stranger's trap: the new one belongs
-//! to the user of this process alone.
+//! In a world-writable directory an existing file may be a trap, so there the new one belongs to our user only.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Ends the name of every draft.
+/// Suffix of every draft.
 const UNFINISHED: &str = ".unfinished";
 const WRITABLE_BY_ALL: u32 = 0o002;
 
-/// A draft that will take a file's place. Dropped without [`Replacement::finish`], it is removed.
+/// A draft that will replace a file. Removed if dropped without [`Replacement::finish`].
 #[derive(Debug)]
 pub struct Replacement {
     file: File,
@@ -25,8 +24,8 @@ pub struct Replacement {
 }
 
 impl Replacement {
-    /// Makes an empty draft. `mode` is that of a file that was not there before. Where the target is a symbolic link, the
-    /// file that it leads to is replaced.
+    /// Creates an empty draft. `mode` applies if the file does not exist yet. For a symbolic link, the file it points
+    /// to is replaced.
     pub fn begin(target: &Path, mode: u32) -> io::Result<Self> {
         let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
         let Some(name) = target.file_name() else { return Err(io::ErrorKind::IsADirectory.into()) };
@@ -44,12 +43,12 @@ impl Replacement {
         &self.file
     }
 
-    /// Gives the draft to the owner and group of a directory: for a file that was not there before.
+    /// Gives the draft the owner and group of its directory, for a file that did not exist before.
     pub fn give_to_owner_of(&self, directory: &Path) -> io::Result<()> {
         give_to(&self.file, &fs::metadata(directory)?)
     }
 
-    /// Puts the draft in the place of the file. When this returns, the new file and its name are durable.
+    /// Replaces the file. On return the new file and its name are durable.
     pub fn finish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.draft, &self.target)?;
@@ -73,18 +72,18 @@ impl Replacement {
 impl Drop for Replacement {
     fn drop(&mut self) {
         if !self.is_finished {
-            // A draft that stays is removed by the next replacement.
+            // The next replacement removes a leftover draft.
             let _ = fs::remove_file(&self.draft);
         }
     }
 }
 
-/// Gives a file or directory to the owner and group that another one has.
+/// Gives a file or directory the owner and group of another.
 pub fn give_to_owner_of(path: &Path, like: &Path) -> io::Result<()> {
     give_to(&File::open(path)?, &fs::metadata(like)?)
 }
 
-/// The same for a file that is open.
+/// The same for an open file.
 pub fn give_to(file: &File, like: &Metadata) -> io::Result<()> {
     let present = file.metadata()?;
     if (present.uid(), present.gid()) == (like.uid(), like.gid()) {
@@ -93,12 +92,12 @@ pub fn give_to(file: &File, like: &Metadata) -> io::Result<()> {
     std::os::unix::fs::fchown(file, Some(like.uid()), Some(like.gid()))
 }
 
-/// Makes what was created, renamed or removed in a file's directory durable.
+/// Syncs the directory of a file, which makes creation, renaming and removal durable.
 fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
-/// The directory that a file lies in.
+/// The directory of a file.
 pub fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -110,7 +109,7 @@ fn is_open_to_all(directory: &Path) -> io::Result<bool> {
     Ok(fs::metadata(directory)?.mode() & WRITABLE_BY_ALL != 0)
 }
 
-/// A new locked file under the first name that nobody uses.
+/// Creates and locks a file under the first free name.
 fn make_draft(directory: &Path, prefix: &str) -> io::Result<(File, PathBuf)> {
     let mut number = 0u64;
     loop {
@@ -121,14 +120,14 @@ fn make_draft(directory: &Path, prefix: &str) -> io::Result<(File, PathBuf)> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(error),
         };
-        // Before it was locked, another replacement may have taken it for a leftover.
+        // Before we locked it, another replacement may have removed it as a leftover.
         if file.try_lock().is_ok() && file.metadata()?.nlink() > 0 {
             return Ok((file, draft));
         }
     }
 }
 
-/// Removes the drafts of processes that are gone. One that cannot be removed is in nobody's way.
+/// Removes drafts of dead processes, ignoring errors: a leftover does no harm.
 fn remove_leftovers(directory: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
@@ -142,7 +141,7 @@ fn remove_leftovers(directory: &Path, prefix: &str) {
 }
 
 fn is_unlocked(path: &Path) -> bool {
-    // Without waiting, should it have become a FIFO meanwhile.
+    // Non-blocking, in case it is a FIFO by now.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
     file.is_ok_and(|file| file.try_lock().is_ok())
@@ -194,7 +193,7 @@ mod tests {
         replace(&target, "two");
         let present = fs::metadata(&target).unwrap();
         assert_eq!((present.uid(), present.gid()), (12345, 54321));
-        // Whoever may write to the directory could have laid a file of theirs in the way.
+        // Anyone who may write to the directory could have put this file here.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777)).unwrap();
         replace(&target, "three");
         assert_eq!((fs::metadata(&target).unwrap().uid(), mode(&target)), (0, 0o600));

@@ -1,15 +1,15 @@
-//! Sizes and durations as people type and read them.
+//! Sizes and durations, as people type and read them.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A number of octets. Typed as `52428800`, `50MB`, `50 MiB`, `1G`: a unit with or without `i` means powers of
-/// 1024, as file managers and the original service count. Printed with `humansize`.
+/// A number of octets, typed as `52428800`, `50MB`, `50 MiB` or `1G`. Units are powers of 1024, with or without `i`, as
+/// in file managers and the original service. Printed with `humansize`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Octets(pub u64);
 
-/// Whole seconds. Typed as `90`, `90s`, `10m`, `2h`, `1d`.
+/// Whole seconds, typed as `90`, `90s`, `10m`, `2h` or `1d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seconds(pub u64);
 
@@ -19,7 +19,7 @@ impl Octets {
     }
 }
 
-/// What to tell somebody who may have meant powers of 1000: `10MB is taken as 10 MiB`.
+/// A note for people who may mean powers of 1000: `10MB is taken as 10 MiB`.
 pub fn taken_as_binary(typed: &str) -> Option<String> {
     let octets: Octets = typed.parse().ok()?;
     let (_, unit) = split_number(typed);

@@ -1,57 +1,59 @@
-//! The outcomes that are expected: of a login, of naming a recipient, of a delivery.
+//! The expected outcomes of a login, of naming a recipient and of a delivery.
 //!
-//! A verdict is an answer, not a failure. A fault of disk or network is an `Err` beside it, and is answered
-//! with `[SYS/TEMP]` or 451.
+//! A verdict is an answer, not a failure. A disk or network fault is an `Err` instead, and gets `[SYS/TEMP]` or 451.
 
-/// What became of a login.
+/// The outcome of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login<T> {
     Welcome(T),
-    /// Wrong name or wrong password: told apart by nobody.
+    /// Wrong name or password; nothing tells which.
     WrongCredentials,
-    /// The directory does not let the account in, whatever the password. The client is told what it is told of a wrong password.
+    /// The directory does not let the account in, whatever the password. The client is told what it is told of a wrong
+    /// password.
     Barred {
         /// For the log alone.
         why: String,
         /// Whether the password was right.
         is_proven: bool,
     },
-    /// The mailbox or its domain is locked. Said only after a correct password.
+    /// The mailbox or its domain is locked. Only revealed after a correct password.
     Locked,
     /// Another session holds the maildrop.
     InUse,
-    /// The last login was less than the time of LOGIN-DELAY ago (RFC 2449 section 8.1.1).
+    /// Some of its mail is still being fetched from another server.
+    Incomplete,
+    /// The last login was less than LOGIN-DELAY ago (RFC 2449 section 8.1.1).
     TooSoon,
 }
 
-/// What is known of a recipient before the text arrives.
+/// The verdict on a recipient before the text arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
     Accepted,
-    /// A domain that is not served here.
+    /// Its domain is not served here.
     NotLocal,
     NoSuchMailbox,
     OverQuota,
 }
 
 impl Recipient {
-    /// Whether no mail for it is ever taken here. Many of them look like somebody trying out names.
+    /// Whether the recipient does not exist here. Many of those suggest someone guessing names.
     pub fn is_wrong(self) -> bool {
         matches!(self, Self::NotLocal | Self::NoSuchMailbox)
     }
 }
 
-/// What became of a message for one recipient.
+/// The outcome of a delivery for one recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// On disk: this is the only verdict that may be answered with 250.
+    /// Durable. The only verdict answered with 250.
     Stored,
     NoSuchMailbox,
     OverQuota,
-    /// Our own Delivered-To for this recipient, or more than a hundred Received fields, stand in it already.
+    /// It already carries our Delivered-To for this recipient, or more than a hundred Received fields.
     Loop,
-    /// The disk, or what is left of it, cannot take the message now.
+    /// The disk has no room for it.
     DiskFull,
-    /// Nothing stands in the way but another recipient of a message that is for all or for nobody.
+    /// Refused only because another recipient of an all-or-nothing delivery was.
     Withheld,
 }

@@ -14,15 +14,10 @@ mod account;
 mod verdict;
 mod winbind;
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use futures_rustls::rustls::pki_types::CertificateDer;
-use futures_rustls::rustls::pki_types::pem::PemObject as _;
-use futures_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use smol::Timer;
 use smol::future::{FutureExt as _, block_on};
 use zeroize::Zeroizing;
@@ -35,6 +30,7 @@ use crate::address::Address;
 use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
 use crate::auth::ntlm::{self, Question};
 use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
+use crate::trust;
 
 /// How long a call may take.
 pub const CALL_MAX: Duration = Duration::from_secs(10);
@@ -42,12 +38,6 @@ pub const CALL_MAX: Duration = Duration::from_secs(10);
 const NAMESAKES_MAX: u32 = 10;
 /// Of the time that binds take, the share that the last one makes up in what is remembered of them: 1 in so many.
 const BINDS_REMEMBERED: u32 = 8;
-/// Where systems keep the certificates of authorities that they trust: Debian, Red Hat, SUSE.
-const AUTHORITIES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/var/lib/ca-certificates/ca-bundle.pem",
-];
 
 /// Where the directory is, and how it is asked.
 pub struct Configuration {
@@ -90,7 +80,7 @@ impl ActiveDirectory {
                 "adserver is not set, and adbasedn has no DC= by which servers could be found".to_owned()
             );
         }
-        let tls = tls(authorities.as_deref())?;
+        let tls = trust::client_config(authorities.as_deref(), "adca")?;
         let binding = Binding { name: user, password };
         Ok(Self {
             pool: Pool::new(servers, domain, tls, binding),
@@ -375,33 +365,4 @@ fn within_limit<T>(call: impl Future<Output = Result<T, Failure>>) -> Result<T, 
         Err(Failure { why: "the directory did not answer in time".to_owned(), may_be_done: true })
     };
     block_on(call.or(late)).map_err(|failure| Unavailable(failure.why))
-}
-
-/// TLS that trusts these authorities, and no server that they do not vouch for.
-fn tls(authorities: Option<&Path>) -> Result<ClientConfig, String> {
-    let path = match authorities {
-        Some(path) => path,
-        None => AUTHORITIES.map(Path::new).into_iter().find(|path| path.exists()).ok_or_else(|| {
-            "adca is not set, and this system has no certificates of authorities of its own".to_owned()
-        })?,
-    };
-    let unusable = |why: String| format!("{} cannot be used: {why}", path.display());
-    let text = fs::read(path).map_err(|e| {
-        unusable(match e.kind() {
-            io::ErrorKind::NotFound => "it is not there".to_owned(),
-            _ => e.to_string(),
-        })
-    })?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|e| unusable(format!("it is not in PEM format ({e})")))?;
-        // One that rustls does not understand vouches for nobody.
-        let _ = roots.add(certificate);
-    }
-    if roots.is_empty() {
-        return Err(unusable("there is no certificate of an authority in it".to_owned()));
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
-    let config = config.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }

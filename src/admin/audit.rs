@@ -39,8 +39,9 @@ impl Request {
             Self::RotateKey { discard: false } => "pop3svc key --rotate".to_owned(),
             Self::RotateKey { discard: true } => "pop3svc key --rotate --discard".to_owned(),
             // A delivery has a line of its own, and so have an import and an export, once they are over.
-            Self::Import(_) | Self::Export { .. } => return None,
-            Self::Check | Self::Health | Self::Key | Self::Deliver(_) => return None,
+            Self::BeginImport { .. } | Self::EndImport { .. } | Self::Import(_) => return None,
+            Self::Export { .. } | Self::ExportAccounts { .. } => return None,
+            Self::Check | Self::Ids { .. } | Self::Health | Self::Key | Self::Deliver(_) => return None,
         };
         Some(words)
     }

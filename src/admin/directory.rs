@@ -202,7 +202,12 @@ impl Unlock {
             store,
             move |tx| match &unlocked {
                 Target::Domain(domain) => tx.unlock_domain(domain),
-                Target::Mailbox(address) => tx.unlock_mailbox(address),
+                Target::Mailbox(address) => {
+                    let change = tx.unlock_mailbox(address)?;
+                    // One whose import was cut short is let out of that too.
+                    let was_moving = change.is_ok() && tx.end_move(address)?;
+                    Ok(change.map(|change| if was_moving { LockChange::Changed } else { change }))
+                }
             },
             |why| target.refusal(why),
         )?;

@@ -121,7 +121,7 @@ fn has_id(store: &Store, address: &Address, id: &str) -> bool {
 }
 
 /// A password that nobody has.
-fn nobodys() -> Credential {
+pub fn nobodys() -> Credential {
     Credential { version: 0, verifier: Verifier::of_nobody([0; SALT_OCTETS]), sealed: None }
 }
 

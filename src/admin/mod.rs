@@ -21,6 +21,7 @@ mod export;
 mod import;
 mod key;
 mod lookup;
+mod moving;
 mod ownership;
 mod quota;
 mod relocate;
@@ -40,7 +41,7 @@ pub use accounts::{change_password, create_account, undone};
 pub use bulk::{ENTRIES_MAX, Entry, one_by_one};
 pub use commands::{ChangePwd, Op};
 pub use directory::Target;
-pub use export::{ExportedMessage, next_exported};
+pub use export::{ExportedMessage, ListedMessage, next_exported};
 pub use import::{Announced, BATCH_MESSAGES_MAX, BATCH_OCTETS_MAX, Batch, MESSAGE_OCTETS_MAX};
 pub use relocate::{Present, set_mailroot};
 pub use reply::{Refusal, Reply};
@@ -133,6 +134,23 @@ pub enum Request {
     Export {
         mailbox: String,
     },
+    /// Write the ids, octets and hashes of the messages of a mailbox into the file that comes with the request.
+    Ids {
+        mailbox: String,
+    },
+    /// Write the accounts of a domain, of one mailbox or of all into the file that comes with the request.
+    ExportAccounts {
+        name: Option<String>,
+    },
+    /// Let nobody into a mailbox until its import is over.
+    BeginImport {
+        mailbox: String,
+        /// Make the domain and the mailbox where they are not there.
+        makes: bool,
+    },
+    EndImport {
+        mailbox: String,
+    },
     /// Take in messages of another server, whose texts are in the file that comes with the request.
     Import(Batch),
     /// Deliver a message, whose content comes behind the request.
@@ -144,6 +162,7 @@ impl Request {
     pub fn is_long(&self) -> bool {
         match self {
             Self::Backup { .. } | Self::Check | Self::Compact => true,
+            Self::Export { .. } | Self::Ids { .. } => true,
             Self::Command(Op::Set(set)) => set.is_of_authentication(),
             _ => false,
         }
@@ -169,7 +188,11 @@ impl Request {
             Self::Health => statistics::health(store, context),
             Self::Key => key::show(store, context),
             Self::RotateKey { discard } => key::rotate(store, context, *discard),
-            Self::Export { mailbox } => export::export(mailbox, store, file),
+            Self::Export { mailbox } => export::export(mailbox, store, file, progress),
+            Self::Ids { mailbox } => export::ids(mailbox, store, file),
+            Self::ExportAccounts { name } => export::accounts(name.as_deref(), store, file),
+            Self::BeginImport { mailbox, makes } => moving::begin(mailbox, *makes, store, context),
+            Self::EndImport { mailbox } => moving::end(mailbox, store),
             Self::Import(batch) => import::import(batch, store, context, file),
             Self::Deliver(_) => Err(Refusal::new(reply::Code::Usage, "there is no message to deliver")),
         }

@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use super::reply::{
     AddOutcome, Added, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine, ExportSummary,
     ImportSummary, KeyState, Lock, LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal, Removed, Reply,
-    Server, ServiceState, SettingLine, SkippedFile,
+    Server, ServiceState, SettingLine, SkippedFile, Verified, VerifiedMailbox,
 };
 use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
@@ -50,6 +50,8 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         Reply::Key(state) => key_text(state, paint),
         Reply::Delivered { recipients } => delivered_text(recipients),
         Reply::Exported(summary) => exported_text(summary, paint),
+        Reply::Verified(verified) => verified_text(verified, paint),
+        Reply::ImportBegun { .. } => String::new(),
         Reply::Imported(summary) => imported_text(summary, paint),
         Reply::AddedMany { entries } => added_text(entries, paint),
         Reply::Yours { command } => format!("{command}: not done, for it takes root\n"),
@@ -168,8 +170,10 @@ fn delivered_text(recipients: &[Delivered]) -> String {
 }
 
 fn exported_text(summary: &ExportSummary, paint: Paint) -> String {
-    let mut text = format!(
-        "{}, {} ({}) written\n",
+    let mut text = skipped_text(&summary.skipped, paint);
+    let _ = writeln!(
+        text,
+        "{}, {} ({}) written",
         count(summary.mailboxes, "mailbox", "mailboxes"),
         count(summary.messages, "message", "messages"),
         Octets(summary.octets)
@@ -181,10 +185,47 @@ fn exported_text(summary: &ExportSummary, paint: Paint) -> String {
     text
 }
 
+fn skipped_text(skipped: &[SkippedFile], paint: Paint) -> String {
+    let line =
+        |SkippedFile { file, why }: &SkippedFile| format!("{} {file}: {why}\n", paint.word("Passed over:"));
+    skipped.iter().map(line).collect()
+}
+
+/// A line for each mailbox, and the number that is to be 0.
+fn verified_text(verified: &Verified, paint: Paint) -> String {
+    let mut text = skipped_text(&verified.skipped, paint);
+    if let Some(uidl) = &verified.uidl {
+        let _ = writeln!(text, "Ids are made as {uidl}");
+    }
+    let (mut again, mut missing) = (0, 0);
+    for mailbox in &verified.mailboxes {
+        let VerifiedMailbox { mailbox: address, before, here, known, new, sizes_differ, .. } = mailbox;
+        again += mailbox.again;
+        missing += mailbox.missing;
+        let _ = write!(
+            text,
+            "{address}: {before} there, {here} here: {known} known, {} fetched again, {new} new, {} missing",
+            mailbox.again, mailbox.missing
+        );
+        if *sizes_differ > 0 {
+            let _ = write!(text, "; {sizes_differ} of another size");
+        }
+        let _ = writeln!(text, "{}", if mailbox.in_order { "" } else { "; in another order" });
+    }
+    let _ = writeln!(
+        text,
+        "{}: mail programs that leave their mail on the server fetch {} again; {} missing",
+        count(verified.mailboxes.len() as u64, "mailbox", "mailboxes"),
+        count(again, "message", "messages"),
+        count(missing, "message is", "messages are")
+    );
+    text
+}
+
 fn imported_text(summary: &ImportSummary, paint: Paint) -> String {
-    let mut text = String::new();
-    for SkippedFile { file, why } in &summary.skipped {
-        let _ = writeln!(text, "{} {file}: {why}", paint.word("Passed over:"));
+    let mut text = skipped_text(&summary.skipped, paint);
+    if let Some(uidl) = &summary.uidl {
+        let _ = writeln!(text, "Ids are made as {uidl}");
     }
     let _ = writeln!(
         text,

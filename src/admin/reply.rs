@@ -57,7 +57,13 @@ pub enum Reply {
         recipients: Vec<Delivered>,
     },
     Imported(ImportSummary),
+    /// With the unique ids of the messages that were imported before; it is not shown.
+    ImportBegun {
+        unique_ids: Vec<String>,
+    },
     Exported(ExportSummary),
+    /// Of `import --verify`.
+    Verified(Verified),
     /// Of `add /file`, in the order of the list.
     AddedMany {
         entries: Vec<Added>,
@@ -73,6 +79,8 @@ pub enum Reply {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct ImportSummary {
     pub dry_run: bool,
+    /// How the other server made its ids, where that was given or found.
+    pub uidl: Option<String>,
     pub mailboxes: u64,
     /// Messages that were taken in, and their octets.
     pub messages: u64,
@@ -99,6 +107,38 @@ pub struct ExportSummary {
     pub octets: u64,
     /// Messages that were left out, since their texts are damaged.
     pub damaged: u64,
+    /// What was passed over.
+    pub skipped: Vec<SkippedFile>,
+}
+
+/// What became of the ids that mail programs know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Verified {
+    /// How the other server made its ids, where that was given or found.
+    pub uidl: Option<String>,
+    pub mailboxes: Vec<VerifiedMailbox>,
+    pub skipped: Vec<SkippedFile>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct VerifiedMailbox {
+    pub mailbox: String,
+    /// Messages that the other server had.
+    pub before: u64,
+    /// Messages that are here.
+    pub here: u64,
+    /// Of those here, how many a mail program knows that leaves its mail on the server.
+    pub known: u64,
+    /// How many it has fetched from the other server, and fetches again.
+    pub again: u64,
+    /// How many have come since.
+    pub new: u64,
+    /// Messages of the other server that are not here.
+    pub missing: u64,
+    /// Messages whose size is not the one that the other server told.
+    pub sizes_differ: u64,
+    /// Whether those that both have stand in the same order.
+    pub in_order: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
@@ -467,7 +507,11 @@ impl Reply {
         match self {
             Self::Checked(found) => found.findings_total == 0 && found.lost.is_empty(),
             Self::Imported(summary) => summary.skipped.is_empty() && summary.stopped.is_none(),
-            Self::Exported(summary) => summary.damaged == 0,
+            Self::Exported(summary) => summary.damaged == 0 && summary.skipped.is_empty(),
+            Self::Verified(verified) => {
+                let is_moved = |mailbox: &VerifiedMailbox| mailbox.again == 0 && mailbox.missing == 0;
+                verified.mailboxes.iter().all(is_moved) && verified.skipped.is_empty()
+            }
             Self::AddedMany { entries } => {
                 entries.iter().all(|entry| matches!(entry.outcome, AddOutcome::Added | AddOutcome::Exists))
             }

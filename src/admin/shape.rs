@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub type Shape = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// What each command answers. All have the field `ok` in front, which is true.
-pub const REPLIES: [Shape; 17] = [
+pub const REPLIES: [Shape; 18] = [
     (
         "a change",
         &[
@@ -68,12 +68,20 @@ pub const REPLIES: [Shape; 17] = [
     ("add /file", &[("entries", "[ENTRY]")]),
     (
         "export",
-        &[("mailboxes", "number"), ("messages", "number"), ("octets", "number"), ("damaged", "number")],
+        &[
+            ("mailboxes", "number"),
+            ("messages", "number"),
+            ("octets", "number"),
+            ("damaged", "number"),
+            ("skipped", "[SKIPPED]"),
+        ],
     ),
+    ("import --verify", &[("uidl", "text?"), ("mailboxes", "[VERIFIED]"), ("skipped", "[SKIPPED]")]),
     (
         "import",
         &[
             ("dry_run", "true/false"),
+            ("uidl", "text?"),
             ("mailboxes", "number"),
             ("messages", "number"),
             ("octets", "number"),
@@ -91,7 +99,7 @@ pub const REPLIES: [Shape; 17] = [
 pub const ERROR: Shape = ("error", &[("code", "text"), ("message", "text"), ("hint", "text?")]);
 
 /// The objects in the replies.
-pub const OBJECTS: [Shape; 14] = [
+pub const OBJECTS: [Shape; 15] = [
     ("REMOVED", &[("mailboxes", "number"), ("messages", "number"), ("octets", "number")]),
     (
         "DOMAIN",
@@ -191,6 +199,20 @@ pub const OBJECTS: [Shape; 14] = [
     ),
     ("RECIPIENT", &[("recipient", "text"), ("outcome", "text")]),
     ("SKIPPED", &[("file", "text"), ("why", "text")]),
+    (
+        "VERIFIED",
+        &[
+            ("mailbox", "text"),
+            ("before", "number"),
+            ("here", "number"),
+            ("known", "number"),
+            ("again", "number"),
+            ("new", "number"),
+            ("missing", "number"),
+            ("sizes_differ", "number"),
+            ("in_order", "true/false"),
+        ],
+    ),
     ("ENTRY", &[("line", "number"), ("name", "text"), ("outcome", "text"), ("why", "text?")]),
 ];
 
@@ -401,6 +423,13 @@ mod tests {
             ("key", key(None)),
             ("key", key(Some("a"))),
             ("export", Reply::Exported(ExportSummary::default())),
+            (
+                "import --verify",
+                Reply::Verified(Verified {
+                    mailboxes: vec![VerifiedMailbox::default()],
+                    ..Verified::default()
+                }),
+            ),
             (
                 "import",
                 Reply::Imported(ImportSummary {

@@ -1,5 +1,4 @@
-//! APOP (RFC 1939 section 7) and CRAM-MD5 (RFC 2195): a digest of the password and of a challenge that never
-//! comes again.
+//! APOP (RFC 1939 section 7) and CRAM-MD5 (RFC 2195): a digest of the password and a challenge that never repeats.
 
 use subtle::{Choice, ConstantTimeEq};
 
@@ -7,7 +6,7 @@ use super::hash::{hmac_md5, md5};
 use super::password::Prepared;
 use super::{Account, Refusal};
 
-/// How the digest is made.
+/// How the digest is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// MD5 of challenge and password.
@@ -16,17 +15,17 @@ pub enum Algorithm {
     CramMd5,
 }
 
-/// A name, and the digest that is to prove the right to it.
+/// A name and the digest that should prove it.
 #[derive(Debug)]
 pub struct Claim {
     pub name: String,
     algorithm: Algorithm,
     challenge: String,
-    /// As it was typed. Something else than 32 hexadecimal digits is as wrong as 32 wrong ones.
+    /// As typed. Anything but 32 hexadecimal digits is simply wrong.
     digest: Vec<u8>,
 }
 
-/// Our challenge of both mechanisms, in the shape of a message id.
+/// The challenge for both mechanisms, in the form of a message id.
 pub fn challenge(stamp: &str, hostname: &str) -> String {
     format!("<{stamp}@{hostname}>")
 }
@@ -36,7 +35,7 @@ impl Claim {
         Self::new(Algorithm::Apop, name, digest, challenge)
     }
 
-    /// `name SP digest`. The name may have spaces in it.
+    /// `name SP digest`. The name may contain spaces.
     pub fn cram_md5(response: &[u8], challenge: String) -> Result<Self, Refusal> {
         let space = response.iter().rposition(|&b| b == b' ').ok_or(Refusal::Malformed)?;
         let (name, digest) = (&response[..space], &response[space + 1..]);
@@ -51,8 +50,8 @@ impl Claim {
         Self { name, algorithm, challenge, digest: digest.to_ascii_lowercase() }
     }
 
-    /// RFC 1939 and RFC 2195 are older than SASLprep, and clients differ: the password counts as it was set and as
-    /// prepared. Both are looked at for every account, so that the time does not tell which one it has.
+    /// RFC 1939 and RFC 2195 predate SASLprep, and clients differ, so the password counts both as set and as prepared.
+    /// Both are checked for every account, so that timing reveals nothing.
     pub fn check(&self, account: &Account) -> Result<(), Refusal> {
         let raw = account.password_or_empty().as_bytes();
         let prepared = Prepared::new(raw);

@@ -1,6 +1,6 @@
-//! The hash functions that the mechanisms are made of.
+//! The hash functions the mechanisms use.
 //!
-//! In tests each call is written down, so that the work for one name can be compared with that for another.
+//! Tests record each call, to compare the work done for different names.
 
 use hmac::{Hmac, KeyInit, Mac};
 use md4::Md4;
@@ -66,7 +66,7 @@ pub mod work {
         DONE.with_borrow_mut(|done| done.push(what));
     }
 
-    /// Does what is no part of the work that is compared.
+    /// Runs `work` without recording it.
     pub fn unnoted<T>(work: impl FnOnce() -> T) -> T {
         let before = take();
         let outcome = work();
@@ -74,7 +74,7 @@ pub mod work {
         outcome
     }
 
-    /// The functions that this thread has called since this was last asked, in their order.
+    /// The functions this thread called since the last call, in order.
     pub fn take() -> Vec<&'static str> {
         DONE.take()
     }

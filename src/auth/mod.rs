@@ -1,14 +1,13 @@
-//! Credentials: what is kept of a password, and how a client proves that it knows one.
+//! Credentials: what is stored for a password, and how a client proves that it knows one.
 //!
-//! A mechanism is a value that turns the client's messages into ours and, once it is told of the account, into a
-//! verdict on the proof. None of them does I/O, knows the time or draws lots, and none knows the store: names go
-//! out, an [`Account`] comes in.
+//! A mechanism is a value that turns the client's messages into ours and, given the account, into a verdict. It does no
+//! I/O and knows neither time, randomness nor the store: a name goes out, an [`Account`] comes in.
 //!
 //! Invariants:
-//! - An unknown name takes the same steps as a known one: same challenges, same hashes, same refusal. The owner
-//!   gives a made-up [`Account`] for it, and `exists` is looked at last.
-//! - What a client could guess at is compared in constant time.
-//! - Passwords, and keys that do for one, are wiped when they are dropped.
+//! - An unknown name takes the same steps as a known one: same challenges, same hashes, same refusal. The driver
+//!   supplies a decoy [`Account`], and `exists` is checked last.
+//! - Everything a client could guess is compared in constant time.
+//! - Passwords, and keys equivalent to one, are wiped when dropped.
 
 pub mod crypt;
 pub mod digest;
@@ -27,50 +26,48 @@ use std::fmt;
 use password::Verifier;
 use zeroize::Zeroizing;
 
-/// What a mechanism needs to know of an account to check a proof.
+/// What a mechanism needs to check a proof.
 ///
-/// For a name that there is not, one whose verifier is of nobody's password, with the same salt each time the name
-/// comes and another for each name: a salt that changed, or that many names shared, would give them away. It has
-/// as many iterations as the accounts there are.
+/// For an unknown name it is a decoy that no password matches. Its salt is derived from the name, because a salt that
+/// changed, or that names shared, would give it away. It has as many iterations as real accounts.
 pub struct Account {
     pub exists: bool,
     pub verifier: Verifier,
-    /// In clear, for the mechanisms that cannot do without. `None` where it cannot be recovered: no proof of
-    /// these mechanisms is right then.
+    /// The password in clear, for mechanisms that need it. `None` if it cannot be recovered; their proofs then fail.
     pub password: Option<Zeroizing<String>>,
 }
 
-/// What ties an exchange to the TLS connection that it is held over.
+/// What ties an exchange to its TLS connection.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ChannelBinding {
-    /// `tls-exporter` (RFC 9266): keying material of the label "EXPORTER-Channel-Binding" and an empty context.
-    /// `None` where it would not be unique: TLS 1.2 without the extended master secret (section 4.2).
+    /// `tls-exporter` (RFC 9266): keying material for the label "EXPORTER-Channel-Binding" and an empty context. `None` if
+    /// not unique: TLS 1.2 without extended master secret (section 4.2).
     pub exporter: Option<[u8; 32]>,
-    /// `tls-server-end-point` (RFC 5929 section 4.1): the hash of our certificate, SHA-256 unless its signature
-    /// is made with a longer one.
+    /// `tls-server-end-point` (RFC 5929 section 4.1): the hash of our certificate, SHA-256 unless its signature uses a
+    /// longer one.
     pub endpoint: Vec<u8>,
 }
 
-/// Why a mechanism says no. Nothing here depends on whether there is such an account.
+/// Why a mechanism refuses. None of these depends on whether the account exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Not a message that could come now.
+    /// Not a valid message at this point.
     Malformed,
-    /// Wrong name or wrong proof, or somebody wants to act for somebody else.
+    /// Wrong name or proof, or an attempt to act for somebody else.
     Wrong,
-    /// The client holds another TLS connection than we do, or was kept from seeing what we offer.
+    /// The channel bindings differ, or the client did not see everything we offer: the connection may be intercepted.
     Channel,
-    /// An NTLM response of a version that is not accepted.
+    /// An NTLM version below the accepted one.
     OldNtlm,
 }
 
 impl Account {
-    /// The password, or an empty one that is hashed in its place.
+    /// The password, or an empty one to hash instead.
     fn password_or_empty(&self) -> &str {
         self.password.as_ref().map_or("", |password| password)
     }
 
-    /// The verdict on a proof that needed the password.
+    /// The verdict on a proof that needs the password.
     fn admits(&self, proof_is_right: bool) -> Result<(), Refusal> {
         if self.exists & self.password.is_some() & proof_is_right { Ok(()) } else { Err(Refusal::Wrong) }
     }

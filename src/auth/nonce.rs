@@ -1,11 +1,11 @@
-//! What a session must not be foreseen in, from one seed, so that a test can foresee it all.
+//! A session's unpredictable values, derived from one seed so that tests can reproduce them.
 
 use std::fmt::Write;
 
-/// Octets in a nonce: too many for one to come twice, and no padding in Base64.
+/// Octets per nonce: enough never to repeat, and no padding in Base64.
 pub const NONCE_OCTETS: usize = 18;
 
-/// Octets that nobody foresees who does not know the seed, none of them given out twice.
+/// Octets that cannot be predicted without the seed; none is used twice.
 #[derive(Debug)]
 pub struct Nonces(blake3::OutputReader);
 
@@ -13,7 +13,7 @@ pub struct Nonces(blake3::OutputReader);
 pub type Nonce = [u8; NONCE_OCTETS];
 
 impl Nonces {
-    /// `seed` is 32 octets of the system's chance, never used for another session.
+    /// `seed` is 32 random octets from the system, used for one session only.
     pub fn new(seed: [u8; 32]) -> Self {
         Self(blake3::Hasher::new_keyed(&seed).finalize_xof())
     }

@@ -1,9 +1,9 @@
-//! What the data file keeps of a password: a SCRAM-SHA-256 verifier (RFC 5802 section 3, RFC 7677), and the password
-//! itself, sealed.
+//! What the data file stores for a password: a SCRAM-SHA-256 verifier (RFC 5802 section 3, RFC 7677), and the password
+//! itself, encrypted.
 //!
-//! The verifier checks a password that was sent (USER/PASS, PLAIN, LOGIN) and is what SCRAM itself needs. The
-//! password cannot be had back from it. APOP, CRAM-MD5 and NTLM need the password: it comes out of the seal with a
-//! key that lies outside of the data file ([`super::seal`]).
+//! The verifier checks passwords sent in clear (USER/PASS, PLAIN, LOGIN) and serves SCRAM; the password cannot be
+//! derived from it. APOP, CRAM-MD5 and NTLM need the password, which opens with a key outside the data file
+//! ([`super::seal`]).
 
 use super::hash::{self, hmac_sha256};
 use super::seal::{Key, NONCE_OCTETS, Sealed};
@@ -14,24 +14,22 @@ use std::fmt;
 use std::io;
 use subtle::ConstantTimeEq;
 
-/// Rounds of PBKDF2 for a new password. SCRAM clients built on Cyrus SASL refuse to compute more than this, so the 600,000
-/// that OWASP recommends would lock them out. About 8 ms on a processor with SHA instructions; RFC 7677 section 4 asks for
-/// 4096 at least.
+/// PBKDF2 rounds for a new password. SCRAM clients built on Cyrus SASL refuse more, so OWASP's 600,000 would lock them
+/// out. About 8 ms on a processor with SHA instructions; RFC 7677 section 4 requires at least 4096.
 pub const ITERATIONS: u32 = 65_536;
-/// More rounds than this are damage, not a verifier: computing them would take seconds, here and at a SCRAM client.
+/// More rounds mean a damaged verifier: computing them would take seconds, here and in a SCRAM client.
 const ITERATIONS_MAX: u32 = 10_000_000;
 pub const SALT_OCTETS: usize = 16;
-/// Longest password in octets. PBKDF2 has no bound of its own; a login line is 255 octets.
+/// Longest password in octets. PBKDF2 has no limit; a login line is 255 octets.
 pub const PASSWORD_OCTETS_MAX: usize = 128;
 
 /// The credential of a mailbox.
 #[derive(Clone, PartialEq)]
 pub struct Credential {
-    /// Drawn anew with each password, so that whatever was derived from an older one is told from this one; the seal
-    /// is bound to it.
+    /// Random per password, so that anything derived from an older one is recognised; the seal is bound to it.
     pub version: u64,
     pub verifier: Verifier,
-    /// None where there was no key when the password was set.
+    /// `None` if there was no key when the password was set.
     pub sealed: Option<Sealed>,
 }
 
@@ -58,12 +56,12 @@ pub struct Verifier {
     pub server_key: [u8; 32],
 }
 
-/// Why a password cannot be taken: one sentence.
+/// Why a password is not acceptable: one sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadPassword(&'static str);
 
-/// Whether a text may become a password: 1 to 128 octets, and a stored string of SASLprep that is not empty (RFC 4013, as
-/// RFC 5802 section 2.2 asks).
+/// Checks a new password: 1 to 128 octets, and not empty after SASLprep for stored strings (RFC 4013, required by RFC
+/// 5802 section 2.2).
 pub fn acceptable(password: &str) -> Result<(), BadPassword> {
     if password.is_empty() {
         return Err(BadPassword("the password is empty"));
@@ -87,8 +85,7 @@ pub fn acceptable(password: &str) -> Result<(), BadPassword> {
 }
 
 impl Credential {
-    /// The credential of a new password. Takes milliseconds: not to be called on the executor, nor in a
-    /// transaction.
+    /// The credential for a new password. Takes milliseconds, so call it neither on the executor nor in a transaction.
     pub fn new(password: &str, address: &Address, fresh: Fresh, key: Option<&Key>) -> Self {
         Self {
             version: fresh.version,
@@ -99,7 +96,7 @@ impl Credential {
 }
 
 impl Credential {
-    /// That of a mailbox whose account lives elsewhere: no password fits it.
+    /// The credential of a mailbox whose account is kept elsewhere: no password matches it.
     pub fn of_nobody(fresh: Fresh) -> Self {
         Self { version: fresh.version, verifier: Verifier::of_nobody(fresh.salt), sealed: None }
     }
@@ -115,13 +112,13 @@ impl Verifier {
         Self { salt, iterations, stored_key: hash::sha256(&client_key), server_key }
     }
 
-    /// A verifier that no password fits, so that an unknown user takes the same path and time as a known one.
+    /// A verifier no password matches, so that an unknown user takes the same path and time as a known one.
     pub fn of_nobody(salt: [u8; SALT_OCTETS]) -> Self {
         Self { salt, iterations: ITERATIONS, stored_key: [0; 32], server_key: [0; 32] }
     }
 
-    /// Whether these octets are the password. A wrong one takes as long as making a new verifier does, even where this one
-    /// was made with fewer rounds: its time would tell the account from a name that does not exist.
+    /// Whether these octets are the password. A wrong one always costs as many rounds as a new verifier, even if this
+    /// one has fewer: otherwise the time would reveal that the account exists.
     pub fn accepts(&self, password: &[u8]) -> bool {
         let Prepared { octets, can_be_password } = Prepared::new(password);
         let (client_key, _) = keys(&octets, &self.salt, self.iterations);
@@ -134,28 +131,28 @@ impl Verifier {
         is_right
     }
 
-    /// Whether it was made with fewer rounds than a new one.
+    /// Whether it has fewer rounds than a new one.
     pub fn is_weak(&self) -> bool {
         self.iterations < ITERATIONS
     }
 
-    /// Whether it can have been made by a program like this one. Nothing is to be computed from one that is not.
+    /// Whether its fields are plausible. Compute nothing from one that is not.
     pub fn is_sound(&self) -> bool {
         (1..=ITERATIONS_MAX).contains(&self.iterations)
     }
 }
 
-/// A password as PBKDF2 takes it.
+/// A password prepared for PBKDF2.
 pub(super) struct Prepared<'a> {
     pub(super) octets: Cow<'a, [u8]>,
-    /// False for octets that are not UTF-8 and for what SASLprep maps to nothing: they are hashed, to take the same
-    /// time, and match no password.
+    /// False for octets that are not UTF-8 or that SASLprep maps to nothing: they are hashed for equal time, and never
+    /// match.
     can_be_password: bool,
 }
 
 impl<'a> Prepared<'a> {
-    /// Normalize(password) of RFC 5802 section 2.2: SASLprep. A password that it prohibits is used as typed, as clients do:
-    /// it may have been set before such passwords were refused.
+    /// Normalize(password) of RFC 5802 section 2.2: SASLprep. A prohibited password is used as typed, as clients do: it
+    /// may have been set before such passwords were refused.
     pub(super) fn new(password: &'a [u8]) -> Self {
         let octets = match std::str::from_utf8(password).map(stringprep::saslprep) {
             Ok(Ok(Cow::Owned(prepared))) => Cow::Owned(prepared.into_bytes()),

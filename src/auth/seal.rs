@@ -1,9 +1,8 @@
-//! Sealing what must be recoverable, passwords and the private key of our own certificate: XChaCha20-Poly1305 under a key
-//! that lies outside the data file.
+//! Encrypts what must be recoverable (passwords, the private key of our own certificate) with XChaCha20-Poly1305 under
+//! a key that lies outside the data file.
 //!
-//! The seal of a password is bound to the mailbox and to the version of its credential, that of a private key to its
-//! certificate, so neither opens in another place. The data file alone (a stolen backup) gives away none of them; nor does
-//! the key alone.
+//! A sealed password is bound to its mailbox and credential version, a private key to its certificate, so neither opens
+//! anywhere else. Neither the data file alone (a stolen backup) nor the key alone reveals anything.
 
 use crate::address::Address;
 use base64::Engine;
@@ -15,14 +14,14 @@ use zeroize::Zeroizing;
 
 pub const NONCE_OCTETS: usize = 24;
 pub const KEY_OCTETS: usize = 32;
-/// What stands in front of the key in its file, so that the file says what it is.
+/// Prefix of the key in its file, so that the file says what it is.
 const PREFIX: &str = "pop3svc-key-1:";
 
-/// Which key it is, without saying the key.
+/// Identifies a key without revealing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyId(pub [u8; 8]);
 
-/// The key that seals.
+/// The sealing key.
 pub struct Key {
     secret: Zeroizing<[u8; KEY_OCTETS]>,
     id: KeyId,
@@ -36,7 +35,7 @@ pub struct Sealed {
     pub ciphertext: Vec<u8>,
 }
 
-/// The seal does not open: it was made with another key, for another place, or it is damaged.
+/// The seal does not open: wrong key, wrong place, or damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
@@ -47,7 +46,7 @@ impl Key {
         Self { id: KeyId(*hash.first_chunk().expect("a hash is longer")), secret }
     }
 
-    /// As it stands in the key file; none where that is not what the text is.
+    /// Parses the text of a key file; `None` if it is not one.
     pub fn from_text(text: &str) -> Option<Self> {
         let encoded = text.trim().strip_prefix(PREFIX)?;
         let secret = Zeroizing::new(STANDARD.decode(encoded).ok()?);
@@ -62,17 +61,17 @@ impl Key {
         self.id
     }
 
-    /// A nonce must never serve twice under one key; 24 random octets do not come twice.
+    /// A nonce must never repeat under one key; 24 random octets do not.
     pub fn seal(&self, password: &str, address: &Address, version: u64, nonce: [u8; NONCE_OCTETS]) -> Sealed {
         self.seal_octets(password.as_bytes(), &of_password(address, version), nonce)
     }
 
-    /// Seals the private key of a certificate. For the nonce the same holds.
+    /// Seals the private key of a certificate. Same rule for the nonce.
     pub fn seal_private_key(&self, private: &[u8], certificate: &[u8], nonce: [u8; NONCE_OCTETS]) -> Sealed {
         self.seal_octets(private, &of_private_key(certificate), nonce)
     }
 
-    /// Seals the value of a setting. For the nonce the same holds.
+    /// Seals the value of a setting. Same rule for the nonce.
     pub fn seal_setting(&self, value: &str, setting: &str, nonce: [u8; NONCE_OCTETS]) -> Sealed {
         self.seal_octets(value.as_bytes(), &of_setting(setting), nonce)
     }
@@ -119,31 +118,31 @@ impl Key {
     }
 }
 
-/// What the seal of a password is bound to.
+/// The associated data of a sealed password.
 fn of_password(address: &Address, version: u64) -> Vec<u8> {
     let mut bound_to = version.to_le_bytes().to_vec();
     bound_to.extend_from_slice(address.to_string().as_bytes());
     bound_to
 }
 
-/// What the seal of a private key is bound to.
+/// The associated data of a sealed private key.
 fn of_private_key(certificate: &[u8]) -> Vec<u8> {
-    // The last 12 octets cannot be those of an address, so this is nothing that a password is bound to.
+    // No address ends with these 12 octets, so this never equals the data of a password.
     [certificate, b"\0private key"].concat()
 }
 
-/// What the seal of a setting is bound to. A password's ends with an address, a private key's with other words.
+/// The associated data of a sealed setting; its end differs from that of passwords and private keys.
 fn of_setting(setting: &str) -> Vec<u8> {
     [setting.as_bytes(), b"\0setting"].concat()
 }
 
 impl Sealed {
-    /// As one word: base64 of the id of the key, the nonce and the ciphertext.
+    /// One word: base64 of key id, nonce and ciphertext.
     pub fn to_text(&self) -> String {
         STANDARD.encode([&self.key.0[..], &self.nonce, &self.ciphertext].concat())
     }
 
-    /// None if that is not what the text is.
+    /// `None` if the text is not a seal.
     pub fn from_text(text: &str) -> Option<Self> {
         let octets = STANDARD.decode(text).ok()?;
         let (key, rest) = octets.split_first_chunk()?;

@@ -4,7 +4,7 @@ use super::Account;
 use super::password::Verifier;
 use zeroize::Zeroizing;
 
-/// An account with this password, its verifier made with as few rounds as make no difference.
+/// An account with this password, with few rounds to keep tests fast.
 pub fn account(password: &str) -> Account {
     Account {
         exists: true,
@@ -13,7 +13,7 @@ pub fn account(password: &str) -> Account {
     }
 }
 
-/// An account is there before anybody logs in to it, so making its verifier is no work of the login.
+/// An account exists before its login, so making the verifier is not part of the login.
 fn verifier(password: &str) -> Verifier {
     let make = || Verifier::new(password, [9; 16], 16);
     #[cfg(test)]
@@ -22,7 +22,7 @@ fn verifier(password: &str) -> Verifier {
     make()
 }
 
-/// What an owner says of a name that there is not.
+/// The decoy for an unknown name.
 pub fn nobody() -> Account {
     Account {
         exists: false,

@@ -1,6 +1,7 @@
 //! Measurements on the real thing: a data file on the disk of `$TMPDIR`, every commit durable. They print figures and
 //! demand nothing. `cargo bench --features bench --bench store`
 
+mod deliver;
 mod space;
 mod upkeep;
 
@@ -28,7 +29,8 @@ pub fn store() {
             ("upkeep", Some((file, messages))) => upkeep::run(&file, messages),
             ("fill", Some((file, messages))) => upkeep::fill(&file, messages),
             ("space", Some((file, messages))) => space::run(&file, messages),
-            _ => eprintln!("upkeep FILE MESSAGES, fill FILE MESSAGES, space FILE MESSAGES, or nothing"),
+            ("deliver", Some((file, messages))) => deliver::run(&file, messages),
+            _ => eprintln!("upkeep, fill, space or deliver, each with FILE MESSAGES; or nothing"),
         },
     }
 }
@@ -42,7 +44,7 @@ fn small_and_large() {
     for mailbox in ["small@example.com", "large@example.net", "other@example.org"] {
         add_mailbox(&store, mailbox);
     }
-    one_by_one(&store, "other@example.org", 10_000_000);
+    one_by_one(&store, "other@example.org", 10_000_000, MESSAGES_ONE_BY_ONE);
     fill(&store, "small@example.com", 0, 10);
     time("fill one mailbox", MAILBOX_LARGE, || fill(&store, "large@example.net", 10, MAILBOX_LARGE));
     for mailbox in ["small@example.com", "large@example.net"] {
@@ -59,7 +61,7 @@ fn small_and_large() {
     drop(maildrop);
     let many = STORE_LARGE;
     time("fill the store", many, || fill(&store, "other@example.org", 1_000_000, many));
-    one_by_one(&store, "small@example.com", 20_000_000);
+    one_by_one(&store, "small@example.com", 20_000_000, MESSAGES_ONE_BY_ONE);
     let domain = "example.net".parse().expect("it is a domain");
     let removed = time("delete a domain", MAILBOX_LARGE - DELETED_AT_ONCE as u64, || {
         store.write(move |tx| tx.remove_domain(&domain, UnixTime::now())).wait().expect("it can be written")
@@ -95,11 +97,11 @@ fn resident_mebibytes() -> u64 {
 }
 
 /// Messages of a kibibyte, each with a transaction of its own where nobody else waits.
-fn one_by_one(store: &Store, recipient: &str, first: u64) {
-    let end = first + MESSAGES_ONE_BY_ONE;
+fn one_by_one(store: &Store, recipient: &str, first: u64, count: u64) {
+    let end = first + count;
     let next = &Cell::new(first);
     let executor = smol::LocalExecutor::new();
-    time(&format!("deliveries, {CONCURRENT} at a time"), MESSAGES_ONE_BY_ONE, || {
+    time(&format!("deliveries, {CONCURRENT} at a time"), count, || {
         let tasks: Vec<_> = (0..CONCURRENT)
             .map(|_| {
                 executor.spawn(async move {

@@ -61,5 +61,13 @@ fn tell(when: &str, store: &Store) {
     let totals = store.read().and_then(|snapshot| snapshot.totals()).expect("it can be read");
     let usage = store.disk_usage().expect("it can be asked");
     let of_payload = usage.allocated_octets as f64 / totals.octets as f64;
-    println!("{when:<16} {of_payload:>6.3} × payload, {:>6} MiB on the disk", usage.allocated_octets >> 20);
+    let mebibytes = |octets: u64| octets >> 20;
+    let rest = usage.allocated_octets.saturating_sub(totals.text_octets + totals.log_octets);
+    println!(
+        "{when:<16} {of_payload:>6.3} × payload, in MiB {:>6}: {:>6} of texts, {:>3} of log, {:>5} of index, its reserve, holes",
+        mebibytes(usage.allocated_octets),
+        mebibytes(totals.text_octets),
+        mebibytes(totals.log_octets),
+        mebibytes(rest)
+    );
 }

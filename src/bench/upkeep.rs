@@ -128,7 +128,7 @@ pub fn fill(path: &Path, messages: u64) {
     });
     println!("{FILLED}");
     for round in 1.. {
-        one_by_one(&store, &mailboxes[0], messages * (round + 1));
+        one_by_one(&store, &mailboxes[0], messages * (round + 1), messages);
     }
 }
 

@@ -13,7 +13,7 @@ use super::progress::{Line, shown};
 use super::terminal;
 use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
-use crate::admin::{self, Context, Refusal, Request};
+use crate::admin::{self, Context, Refusal, Request, Working};
 use crate::control::{Answer, CallError, Enclosed, PATIENCE, SILENCE_MAX, call};
 use crate::keyring::Keyring;
 use crate::mailroot::{self, MailRoot};
@@ -26,16 +26,37 @@ const OTHERS_MAX: Duration = Duration::from_secs(30);
 /// Between two tries; doubles up to the second value.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(160));
 
+/// Who is told how far a long request is.
+pub enum Telling<'a> {
+    /// The terminal.
+    ByALine,
+    /// The command, which shows more than this request. It hears nothing of what is carried out here.
+    To(&'a mut dyn FnMut(&Working)),
+}
+
 /// Carries the request out, here or by the running service.
 pub fn carry_out(request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> Answer {
+    carry_out_telling(request, enclosed, mailroot, Telling::ByALine)
+}
+
+pub fn carry_out_telling(
+    request: &Request,
+    enclosed: Enclosed,
+    mailroot: &MailRoot,
+    mut telling: Telling,
+) -> Answer {
     let started = Instant::now();
     let mut pause = PAUSE.0;
     loop {
         if let Some(store) = open(request, mailroot)? {
-            return carry_out_here(&store, request, enclosed, mailroot);
+            let is_shown = matches!(telling, Telling::ByALine) && request.is_long();
+            return carry_out_here(&store, request, enclosed, mailroot, is_shown);
         }
         let mut line = Line::new();
-        match call(&mailroot.socket(), request, enclosed, PATIENCE, &mut |working| line.show(&working)) {
+        match call(&mailroot.socket(), request, enclosed, PATIENCE, &mut |working| match &mut telling {
+            Telling::ByALine => line.show(&working),
+            Telling::To(told) => told(&working),
+        }) {
             Ok(answer) => return answer,
             Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(not_ours(mailroot));
@@ -79,11 +100,17 @@ pub fn carry_out(request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> 
     }
 }
 
-fn carry_out_here(store: &Store, request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> Answer {
+fn carry_out_here(
+    store: &Store,
+    request: &Request,
+    enclosed: Enclosed,
+    mailroot: &MailRoot,
+    is_shown: bool,
+) -> Answer {
     let settings = crate::serve::settings_of(store).map_err(Refusal::fault)?;
     crate::log::begin_for_command(settings.logging);
     let (Request::Deliver(submission), Enclosed::Content(content)) = (request, enclosed) else {
-        let answer = run_here(store, request, enclosed, mailroot);
+        let answer = run_here(store, request, enclosed, mailroot, is_shown);
         audit::record(request.trail().as_deref(), Who::this_process(), answer.as_ref());
         return answer;
     };
@@ -93,14 +120,20 @@ fn carry_out_here(store: &Store, request: &Request, enclosed: Enclosed, mailroot
     smol::block_on(admin::deliver(store, &settings, submission, text))
 }
 
-fn run_here(store: &Store, request: &Request, enclosed: Enclosed, mailroot: &MailRoot) -> Answer {
+fn run_here(
+    store: &Store,
+    request: &Request,
+    enclosed: Enclosed,
+    mailroot: &MailRoot,
+    is_shown: bool,
+) -> Answer {
     let keyring = RwLock::new(Keyring::open(store, mailroot).map_err(Refusal::fault)?);
     let file = match enclosed {
         Enclosed::File(file) => Some(file.try_clone().map_err(Refusal::fault)?),
         Enclosed::Content(_) | Enclosed::Nothing => None,
     };
     let context = Context::of_now(mailroot, &keyring, None)?;
-    match request.is_long() {
+    match is_shown {
         true => shown(|progress| request.run(store, &context, file, progress)),
         false => request.run(store, &context, file, &Progress::default()),
     }

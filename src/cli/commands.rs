@@ -113,21 +113,46 @@ pub struct Deliver {
     note = "Messages keep their texts, their order and, where that is known, the unique ids that mail programs know them \
             by. Given again, the command goes on, and takes in nothing twice. The service may run.",
     note = "--uidl says how the other server made its ids, as pop3_uidl_format of Dovecot does: of %u and %v (UID and \
-            UIDVALIDITY; %08Xu in hexadecimal), %f and %b (file name, and without its extension), %g (GUID), %Mf (MD5).",
+            UIDVALIDITY; %08Xu in hexadecimal), %f and %b (file name, and without its extension), %g (GUID), %Mf (MD5). Where \
+            that is not known, --seen names what a mail program of the user has noted, and the ids that are found there are \
+            taken.",
+    note = "After the import, the same command with --verify compares ids, sizes and order before and now, and says how many \
+            messages mail programs that leave their mail on the server fetch again: exit code 1 if any. It changes nothing.",
+    note = "--from fetches from a running POP3 server: pop3s://HOST begins with TLS, pop3://HOST needs STLS, pop3+clear://HOST has \
+            neither. Where login names there are not whole addresses, their form stands before the host, of the words user and \
+            domain in braces and an @ behind it. Nothing is deleted there. Nobody is let into a mailbox here before all of its \
+            mail is.",
+    note = "The list of --users has a line for each mailbox: USER@DOMAIN, a tab and the password; and another tab and the login \
+            name, where that is another one. With --master it has no passwords.",
+    example = "pop3svc import --from pop3s://old.example.com --users users.txt --make",
     example = "pop3svc import maildir /home/bob/Maildir bob@example.com --dry-run",
     example = "pop3svc import windows /srv/mailbox --make --uidl %b",
-    example = "pop3svc import mbox /var/mail/bob bob@example.com"
+    example = "pop3svc import mbox /var/mail/bob bob@example.com",
+    example = "pop3svc import windows /srv/mailbox bob@example.com --seen .fetchids"
 )]
 pub struct Import {
-    /// how the mail lies there: maildir, mbox, eml, list or windows
-    #[argh(positional, arg_name = "FORMAT")]
-    pub format: String,
-    /// the directory or file
-    #[argh(positional, arg_name = "PATH")]
-    pub path: String,
-    /// the mailbox that the mail comes into
-    #[argh(positional, arg_name = "USER@DOMAIN")]
-    pub mailbox: Option<String>,
+    /// how the mail lies there (maildir, mbox, eml, list or windows), the directory or file, and the mailbox that the mail
+    /// comes into; with --from only the mailbox
+    #[argh(positional, arg_name = "FORMAT PATH USER@DOMAIN")]
+    pub words: Vec<String>,
+    /// fetch the mail from this POP3 server
+    #[argh(option, arg_name = "URL")]
+    pub from: Option<String>,
+    /// the list of mailboxes to fetch, with their passwords
+    #[argh(option, arg_name = "FILE")]
+    pub users: Option<String>,
+    /// the master user of a Dovecot, who may open every mailbox
+    #[argh(option, arg_name = "NAME")]
+    pub master: Option<String>,
+    /// the file whose first line is the password of the mailbox or of the master user
+    #[argh(option, arg_name = "FILE")]
+    pub password_file: Option<String>,
+    /// PEM file with the authority that vouches for the server (default: the system's)
+    #[argh(option, arg_name = "FILE")]
+    pub ca: Option<String>,
+    /// mailboxes to fetch at a time (default: 4)
+    #[argh(option, arg_name = "NUMBER")]
+    pub parallel: Option<String>,
     /// how the other server made its unique ids
     #[argh(option, arg_name = "IDS")]
     pub uidl: Option<String>,
@@ -137,27 +162,35 @@ pub struct Import {
     /// only say what would be taken in
     #[argh(switch)]
     pub dry_run: bool,
+    /// what a mail program has noted as fetched: .fetchids of fetchmail, uidls of mpop, oldmail of getmail
+    #[argh(option, arg_name = "FILE")]
+    pub seen: Option<String>,
+    /// compare with what is here, and change nothing
+    #[argh(switch)]
+    pub verify: bool,
 }
 
-/// Writes mailboxes as another mail server reads them, with their unique ids.
+/// Writes mailboxes as another mail server reads them, with their unique ids, or accounts.
 #[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "export",
-    note = "Each mailbox gets a directory of its own, DIR/DOMAIN/USER, which appears whole or not at all; nothing that is \
-            there is replaced. The service may run.",
-    note = "The formats are maildir, with a dovecot-uidlist that gives a Dovecot the same unique ids, and eml, with a list \
-            that import reads.",
+    note = "Each mailbox becomes DIR/DOMAIN/USER, which appears whole or not at all; nothing that is there is replaced, so \
+            an export that was cut short goes on where it is given again. The service may run.",
+    note = "The formats are maildir, with a dovecot-uidlist that gives a Dovecot the same unique ids; mbox, with the ids in \
+            X-UIDL fields; eml, with a list that import reads; and accounts: a passwd-file for Dovecot, with verifiers of \
+            SCRAM-SHA-256, so that passwords stay what they are.",
     example = "pop3svc export maildir /srv/export",
-    example = "pop3svc export eml /srv/export bob@example.com"
+    example = "pop3svc export eml /srv/export bob@example.com",
+    example = "pop3svc export accounts /srv/passwd example.com"
 )]
 pub struct Export {
-    /// maildir or eml
+    /// what to write: maildir, mbox, eml or accounts
     #[argh(positional, arg_name = "FORMAT")]
     pub format: String,
-    /// the directory to write to
+    /// the directory to write to; of accounts, the file
     #[argh(positional, arg_name = "DIR")]
-    pub directory: String,
+    pub target: String,
     /// one mailbox, or those of a domain (default: all)
     #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
     pub name: Option<String>,

@@ -134,13 +134,15 @@ fn run(command: Command, common: &Common) -> ExitCode {
         Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),
         Command::Export(typed) => {
             let answer = export::export(&typed, || mailroot(common));
-            leave_trail(&format!("pop3svc export {} {}", typed.format, typed.directory), &answer);
+            leave_trail(&format!("pop3svc export {} {}", typed.format, typed.target), &answer);
             return look_after(answer, common);
         }
         Command::Import(typed) => {
             let answer = import::import(&typed, || mailroot(common));
-            if !typed.dry_run {
-                leave_trail(&format!("pop3svc import {} {}", typed.format, typed.path), &answer);
+            if !typed.dry_run && !typed.verify {
+                let from = typed.from.as_ref().map(|from| format!("--from {from}"));
+                let words: Vec<&str> = from.iter().chain(&typed.words).map(String::as_str).collect();
+                leave_trail(&format!("pop3svc import {}", words.join(" ")), &answer);
             }
             return look_after(answer, common);
         }

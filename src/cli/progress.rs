@@ -10,7 +10,7 @@ use crate::store::Progress;
 use crate::units::Octets;
 
 /// How often the line is written.
-const INTERVAL: Duration = Duration::from_millis(250);
+pub const INTERVAL: Duration = Duration::from_millis(250);
 /// Work that takes no longer than this shows nothing.
 const UNSHOWN: Duration = Duration::from_millis(500);
 /// Before it has gone on for so long nobody can say how much longer a stage takes.

@@ -1,7 +1,7 @@
-//! Lines on their way to standard error. A thread writes them, so whoever logs never waits for whoever reads: with the reader
-//! gone to sleep, the queue fills and what comes then is counted and dropped.
+//! Queues lines for standard error. A thread writes them, so logging never waits for the reader: if the reader stalls,
+//! the queue fills, and further lines are dropped and counted.
 //!
-//! A line that says how many were dropped takes their place, once there is room again.
+//! Once there is room again, a line reports how many were dropped.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use async_io::Async;
 
-/// What may wait to be written.
+/// Most octets that wait to be written.
 const WAITING_OCTETS_MAX: usize = 1 << 20;
-/// How long the end of the process waits for the last lines.
+/// How long the process waits for the last lines before it exits.
 const FINISH_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
@@ -26,7 +26,7 @@ pub struct Queue {
 struct State {
     lines: VecDeque<String>,
     octets: usize,
-    /// Since the last line that was taken.
+    /// Lines dropped since the last one was taken.
     dropped: u64,
     is_writing: bool,
 }
@@ -43,7 +43,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Writes each line as it comes, with `write`, for as long as the process lives. `dropped` words the loss of so many.
+    /// Writes lines with `write` for the life of the process. `dropped` words the loss of that many lines.
     pub fn drain(&self, mut write: impl FnMut(&str), dropped: impl Fn(u64) -> String) -> ! {
         loop {
             let (line, lost) = self.next();
@@ -56,7 +56,7 @@ impl Queue {
         }
     }
 
-    /// The next line, and how many were dropped after it: with it out of the way there is room again.
+    /// The next line, and how many were dropped if it is the last.
     fn next(&self) -> (String, u64) {
         let state = self.lock();
         let mut state = self.changed.wait_while(state, |state| state.lines.is_empty()).expect("no panic");
@@ -67,7 +67,7 @@ impl Queue {
         (line, if is_last { std::mem::take(&mut state.dropped) } else { 0 })
     }
 
-    /// Waits until all is written, but not for long.
+    /// Waits until everything is written, at most [`FINISH_MAX`].
     pub fn finish(&self) {
         let state = self.lock();
         let is_busy = |state: &mut State| state.is_writing || !state.lines.is_empty();
@@ -79,7 +79,7 @@ impl Queue {
     }
 }
 
-/// Writes all of it to standard error, and waits where whoever started us made that non-blocking.
+/// Writes the whole line to standard error, and waits if our parent made that non-blocking.
 pub fn write_to_standard_error(line: &str) -> io::Result<()> {
     let mut stderr = io::stderr();
     let mut left = line.as_bytes();

@@ -1,5 +1,5 @@
-//! The system's log at `/dev/log`, for commands that are carried out without a service. Where nobody listens there, as in a
-//! container, nothing is logged.
+//! Syslog at `/dev/log`, for commands that run without a service. If nobody listens there, as in a container, nothing
+//! is logged.
 
 use super::priority;
 use log::{Log, Metadata, Record};
@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 
 const SOCKET: &str = "/dev/log";
-/// `LOG_MAIL` of syslog(3), the facility that stands in front of the priority.
+/// `LOG_MAIL` of syslog(3), the facility.
 const FACILITY_MAIL: u8 = 2 << 3;
 
 pub struct Syslog(UnixDatagram);
@@ -16,7 +16,7 @@ impl Syslog {
     pub fn connect() -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(SOCKET)?;
-        // A log that hangs must not stop an administrator.
+        // A stalled log must not block the administrator.
         socket.set_nonblocking(true)?;
         Ok(Self(socket))
     }
@@ -34,7 +34,7 @@ impl Log for Syslog {
         let priority = FACILITY_MAIL | priority(record.level(), record.target());
         let said = super::one_line(record);
         let line = format!("<{priority}>{}[{}]: {said}", env!("CARGO_PKG_NAME"), std::process::id());
-        // Where the log cannot be written there is nowhere to say so.
+        // If the log cannot be written, nothing can report that.
         let _ = self.0.send(line.as_bytes());
     }
 

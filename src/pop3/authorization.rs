@@ -1,4 +1,4 @@
-//! AUTHORIZATION: the commands before the login, and what comes of a login.
+//! AUTHORIZATION: the commands before login, and the outcome of a login.
 
 use super::capabilities::{write_capabilities, write_mechanisms};
 use super::command::Command;
@@ -55,7 +55,7 @@ impl Session {
             Command::Stls => return self.begin_tls(user, out),
             Command::Auth { mechanism, initial } => return self.authenticate(user, mechanism, initial, out),
             Command::Mechanisms => write_mechanisms(&self.policy, out),
-            // Names and passwords are taken as UTF-8 with or without it.
+            // Names and passwords are UTF-8 with or without it.
             Command::Utf8 => {
                 self.utf8 = true;
                 ok(out, format_args!("UTF-8 it is"));
@@ -81,8 +81,8 @@ impl Session {
         }
     }
 
-    /// The handshake begins immediately behind our reply (RFC 2595 section 4). What stands in the input by then came
-    /// from anybody, and the owner throws it away.
+    /// The handshake follows our reply at once (RFC 2595 section 4). Anything already in the input may come from an
+    /// attacker; the driver discards it.
     fn begin_tls(&mut self, user: Option<Vec<u8>>, out: &mut Vec<u8>) -> Next {
         match self.policy.channel {
             Channel::Clear { stls_offered: true } => {
@@ -139,7 +139,7 @@ impl Session {
         self.follow(claim.judge(account), Some(name), out)
     }
 
-    /// `name` is that of the account that was found for this exchange.
+    /// `name` is the account looked up for this exchange.
     fn follow(&mut self, step: Result<Step, Refusal>, name: Option<String>, out: &mut Vec<u8>) -> Next {
         match step {
             Ok(Step::Ask(mechanism)) => self.ask(mechanism, out),
@@ -175,7 +175,7 @@ impl Session {
         READ_RESPONSE
     }
 
-    /// A failed exchange counts as a refused login: there is no honest reason for many of them.
+    /// A broken exchange counts as a refused login: no honest client breaks many.
     pub(super) fn break_exchange(&mut self, out: &mut Vec<u8>) -> Next {
         self.refuse_login(text_of(Refusal::Malformed), out)
     }
@@ -194,6 +194,9 @@ impl Session {
             Login::WrongCredentials | Login::Barred { .. } => self.refuse_login(WRONG_CREDENTIALS, out),
             Login::Locked => self.refuse_login("[SYS/PERM] the mailbox is locked", out),
             Login::InUse => self.refuse_login("[IN-USE] another session holds the maildrop", out),
+            Login::Incomplete => {
+                self.refuse_login("[SYS/TEMP] the mail of this mailbox is still being moved here", out)
+            }
             Login::TooSoon => self.refuse_login("[LOGIN-DELAY] the last login was too short a time ago", out),
         }
     }

@@ -1,24 +1,24 @@
-//! What CAPA, bare AUTH and LANG tell.
+//! The lists that CAPA, bare AUTH and LANG give.
 
 use super::reply::{ok, reply};
 use super::{Channel, Policy, TERMINATOR, mechanism};
 
-/// The languages of our replies (RFC 6856 section 3): the tag and the language's name in itself.
-/// `i-default` (RFC 2277 section 4.5) is what everybody is presumed to read.
+/// The languages of our replies (RFC 6856 section 3): tag, and the language's own name for itself. `i-default` (RFC
+/// 2277 section 4.5) is the one everybody is presumed to read.
 const LANGUAGES: &[(&str, &str)] = &[("en", "English"), ("i-default", "English, the default")];
 
-/// The same before and after login: each capability says so of itself (RFC 2449 section 6, RFC 2595 section 4 for STLS,
-/// although the command is only for before), and a difference would look like somebody in the middle.
+/// The list is the same before and after login, as each capability's definition says (RFC 2449 section 6; RFC 2595
+/// section 4 for STLS, although the command only works before). A difference would look like an attack.
 ///
-/// Under TLS the list is another: STLS is gone, and USER and the mechanisms that send the password may have come. A client
-/// that has begun TLS asks again (RFC 2595 section 4).
+/// Under TLS it differs: STLS goes, and USER and the mechanisms that send the password may come. A client asks again
+/// after STLS (RFC 2595 section 4).
 pub fn write_capabilities(policy: &Policy, out: &mut Vec<u8>) {
     let takes_passwords = mechanism::password_hindrance(policy).is_none();
     let mut lines = vec!["TOP".to_owned()];
     if takes_passwords {
         lines.push("USER".to_owned());
     }
-    // Without TLS a directory of accounts may leave none.
+    // A directory of accounts leaves none without TLS.
     let mechanisms = mechanism::offered(policy);
     if !mechanisms.is_empty() {
         lines.push(format!("SASL {}", mechanisms.join(" ")));
@@ -44,7 +44,7 @@ pub fn write_capabilities(policy: &Policy, out: &mut Vec<u8>) {
     write_listing("capability list follows", &lines, out);
 }
 
-/// Outlook asks so, and takes a line for each.
+/// One mechanism a line, as Outlook asks for them.
 pub fn write_mechanisms(policy: &Policy, out: &mut Vec<u8>) {
     write_listing("mechanisms follow", &mechanism::offered(policy), out);
 }
@@ -54,8 +54,7 @@ pub fn write_languages(out: &mut Vec<u8>) {
     write_listing("languages follow", &lines, out);
 }
 
-/// The tag of the language that a client's range (RFC 4647 section 2.1) means: `*` is ours to choose, and
-/// `en-GB` is content with `en`.
+/// The tag for a client's language range (RFC 4647 section 2.1): `*` leaves the choice to us, and `en-GB` accepts `en`.
 pub fn language_for(range: &[u8]) -> Option<&'static str> {
     if range == b"*" {
         return Some(LANGUAGES[0].0);

@@ -1,7 +1,7 @@
 //! Command lines, parsed once.
 //!
-//! Liberal where no meaning is lost: verbs in any case, spaces doubled or left at the end. Not liberal with
-//! PASS, whose argument is everything after one space: spaces are part of passwords.
+//! Verbs are accepted in any case, and extra spaces are ignored, except by PASS: its argument is everything after one
+//! space, because passwords may contain spaces.
 
 use std::str;
 
@@ -22,7 +22,7 @@ pub enum Command<'a> {
         digest: &'a [u8],
     },
     Stls,
-    /// Bare AUTH: the mechanisms, one a line, as Outlook asks for them.
+    /// Bare AUTH: lists the mechanisms, as Outlook expects.
     Mechanisms,
     Auth {
         mechanism: &'a [u8],
@@ -44,17 +44,17 @@ pub enum ListedCommand {
     Dele(Number),
 }
 
-/// A message number as typed. What is no decimal number, or is too large to be one, is 0: no message has the
-/// number 0, and the client is told so in the same words.
+/// A message number as typed. Anything that is not a number or too large becomes 0, which no message has, so the client
+/// gets the same answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Number(pub u64);
 
-/// Why a line is no command.
+/// Why a line is not a command.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Malformed {
     Empty,
     UnknownVerb,
-    /// Wrong number of arguments. The syntax that is right.
+    /// Wrong arguments. Holds the right syntax.
     Usage(&'static str),
 }
 
@@ -126,7 +126,7 @@ impl Number {
     }
 }
 
-/// A count too large to be held is more than any message has, and as good as the largest that can.
+/// A count too large for `u64` exceeds any message, so the largest `u64` does as well.
 fn count_of_lines(typed: &[u8]) -> Option<u64> {
     typed.iter().try_fold(0u64, |count, b| {
         b.is_ascii_digit().then(|| count.saturating_mul(10).saturating_add(u64::from(b - b'0')))

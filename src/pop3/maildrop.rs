@@ -1,15 +1,15 @@
-//! A maildrop as one session sees it: numbered messages, some of them marked as deleted.
+//! The maildrop as one session sees it: numbered messages, some marked as deleted.
 
 use super::command::Number;
 use crate::message::{Entry, Totals, Uid};
 
-/// The list as it was read, which never changes, and the marks, which QUIT makes true and RSET takes off.
+/// The list as read, which never changes, and the deletion marks, which QUIT carries out and RSET removes.
 #[derive(Debug)]
 pub struct Maildrop {
     entries: Vec<Entry>,
-    /// One mark a message.
+    /// One mark per message.
     deleted: Vec<bool>,
-    /// Of the messages without a mark.
+    /// Totals of the unmarked messages.
     remaining: Totals,
 }
 
@@ -21,28 +21,28 @@ impl Maildrop {
         maildrop
     }
 
-    /// What STAT counts: messages marked as deleted are not in it (RFC 1939 section 5).
+    /// What STAT reports: unmarked messages only (RFC 1939 section 5).
     pub fn remaining(&self) -> Totals {
         self.remaining
     }
 
-    /// The position of the message with this number, if there is one and it is not marked.
+    /// The position of the message with this number, if it exists and is unmarked.
     pub fn position(&self, number: Number) -> Option<usize> {
         let index = usize::try_from(number.0.checked_sub(1)?).ok()?;
         (self.deleted.get(index) == Some(&false)).then_some(index)
     }
 
-    /// The message at a position that [`Self::position`] or [`Self::listed_from`] gave.
+    /// The message at a position from [`Self::position`] or [`Self::listed_from`].
     pub fn entry(&self, index: usize) -> &Entry {
         &self.entries[index]
     }
 
-    /// The first position from `index` on that is not marked.
+    /// The first unmarked position at or after `index`.
     pub fn listed_from(&self, index: usize) -> Option<usize> {
         (index..self.entries.len()).find(|&index| !self.deleted[index])
     }
 
-    /// Marks a message that has no mark yet.
+    /// Marks an unmarked message.
     pub fn mark(&mut self, index: usize) {
         assert!(!self.deleted[index], "a message is marked once");
         self.deleted[index] = true;
@@ -62,7 +62,7 @@ impl Maildrop {
         self.remaining.messages < self.entries.len() as u64
     }
 
-    /// The messages that are marked, in the order of the list.
+    /// The marked messages, in list order.
     pub fn marked(&self) -> Vec<Uid> {
         let messages = self.entries.iter().zip(&self.deleted);
         messages.filter(|(_, is_marked)| **is_marked).map(|(entry, _)| entry.uid).collect()

@@ -1,7 +1,7 @@
-//! The mechanisms of AUTH (RFC 5034): which there are, what each asks and what it makes of the answers.
+//! The mechanisms of AUTH (RFC 5034): their names, challenges and what they make of the responses.
 //!
-//! A mechanism that waits for the client is a [`Mechanism`], which holds what it knows so far; one that must know of
-//! the account is a [`Claim`]. A response, or the account, turns it into the next [`Step`].
+//! A mechanism that waits for the client is a [`Mechanism`]; one that waits for the account is a [`Claim`]. The
+//! response, or the account, turns it into the next [`Step`].
 
 use std::time::SystemTime;
 
@@ -14,7 +14,7 @@ use crate::address::Address;
 use crate::auth::nonce::{self, Nonce};
 use crate::auth::{Account, Refusal, digest, ntlm, scram};
 
-/// The mechanisms, in the order they are offered: what gives least away comes first.
+/// The mechanisms in the order we offer them: those that reveal least come first.
 const KINDS: &[(Kind, &str)] = &[
     (Kind::ScramPlus, "SCRAM-SHA-256-PLUS"),
     (Kind::Scram, "SCRAM-SHA-256"),
@@ -34,7 +34,7 @@ pub enum Kind {
     Login,
 }
 
-/// Why a way to log in, known as it is, cannot be gone on this connection.
+/// Why a known login method is unavailable on this connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Hindrance {
     PasswordInClear,
@@ -44,12 +44,12 @@ pub enum Hindrance {
     NotTls,
 }
 
-/// A mechanism that waits for a response of the client.
+/// A mechanism that waits for the client.
 #[derive(Debug)]
 pub enum Mechanism {
     /// RFC 4616: name and password in one message.
     Plain,
-    /// LOGIN never became an RFC; the prompts are those that clients know.
+    /// LOGIN never became an RFC; these prompts are the ones clients expect.
     LoginName,
     LoginPassword {
         name: Vec<u8>,
@@ -67,14 +67,14 @@ pub enum Mechanism {
         connected: SystemTime,
     },
     NtlmAuthenticate(ntlm::Exchange),
-    /// The proof was right, and the client wants to see ours.
+    /// The client's proof is right; now it checks ours.
     ScramEnd {
         name: String,
         server_final: String,
     },
 }
 
-/// A mechanism that waits to be told of the account.
+/// A mechanism that waits for the account.
 #[derive(Debug)]
 pub enum Claim {
     Digest(digest::Claim),
@@ -82,26 +82,26 @@ pub enum Claim {
     Ntlm(ntlm::Claim),
 }
 
-/// Where a response, or the account, led.
+/// What a response, or the account, led to.
 #[derive(Debug)]
 pub enum Step {
     Ask(Mechanism),
-    /// Whose password this is, if anybody's.
+    /// Check this name and password.
     Check(Credentials),
-    /// What there is to know of the account that the claim names.
+    /// Look up the account the claim names.
     Find(Claim),
-    /// Whether the directory takes the proof.
+    /// Ask the directory whether it takes the proof.
     Prove(ntlm::Claim),
-    /// The proof is right.
+    /// The proof is right: open the maildrop.
     Open(String),
 }
 
-/// The names that AUTH and CAPA show.
+/// The mechanism names in AUTH and CAPA.
 pub fn offered(policy: &Policy) -> Vec<&'static str> {
     KINDS.iter().filter(|(kind, _)| kind.hindrance(policy).is_none()).map(|(_, name)| *name).collect()
 }
 
-/// Why a password may not be sent as it is.
+/// Why passwords in clear are refused, if they are.
 pub fn password_hindrance(policy: &Policy) -> Option<Hindrance> {
     if policy.spa_required {
         Some(Hindrance::SpaRequired)
@@ -112,7 +112,7 @@ pub fn password_hindrance(policy: &Policy) -> Option<Hindrance> {
     }
 }
 
-/// Why nothing can be checked that needs the password in clear.
+/// Why mechanisms that need the stored password are unavailable, if they are.
 pub fn secrets_hindrance(policy: &Policy) -> Option<Hindrance> {
     (!policy.secrets_available).then_some(Hindrance::NoSecrets)
 }
@@ -138,16 +138,15 @@ impl Kind {
         }
     }
 
-    /// Whether the client's first message can only be an answer to ours, so that an initial response makes no
-    /// sense (RFC 5034 section 4).
+    /// Whether the server speaks first, so that an initial response is an error (RFC 5034 section 4).
     pub fn begins_with_challenge(self) -> bool {
         self == Kind::CramMd5
     }
 }
 
-/// What stands in an AUTH line after the mechanism, or in a line of its own: Base64 with its padding and nothing else
-/// (RFC 4648 section 4). `=` is an empty response: after AUTH because nothing at all means that the client wants to
-/// be asked (RFC 5034 section 4), and in a line of its own because curl sends it there too.
+/// Decodes a response, whether on the AUTH line or alone: Base64 with padding and nothing else (RFC 4648 section 4).
+/// `=` is an empty response: on the AUTH line because a missing one asks for the challenge (RFC 5034 section 4), and
+/// alone because curl sends it there too.
 pub fn decode(typed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     match typed {
         b"=" => Ok(Zeroizing::default()),
@@ -156,7 +155,7 @@ pub fn decode(typed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refusal> {
 }
 
 impl Mechanism {
-    /// `nonce` is for this exchange alone; `connected` is when the client came.
+    /// `nonce` is used for this exchange only; `connected` is when the client connected.
     pub fn start(kind: Kind, nonce: Nonce, connected: SystemTime, policy: &Policy) -> Self {
         match kind {
             Kind::ScramPlus => Mechanism::ScramFirst { plus: true, nonce },
@@ -171,7 +170,7 @@ impl Mechanism {
         }
     }
 
-    /// What the client is asked, in Base64.
+    /// The challenge, in Base64.
     pub fn challenge(&self) -> String {
         STANDARD.encode(match self {
             Mechanism::Plain | Mechanism::ScramFirst { .. } | Mechanism::NtlmNegotiate { .. } => &[],
@@ -184,7 +183,7 @@ impl Mechanism {
         })
     }
 
-    /// The name that the client gave, once its account was found.
+    /// The name the client gave, once its account was looked up.
     pub fn name(&self) -> Option<&str> {
         match self {
             Mechanism::ScramLast(exchange) => Some(&exchange.name),
@@ -269,8 +268,8 @@ fn plain(response: &[u8]) -> Result<Step, Refusal> {
     Ok(Step::Check(credentials))
 }
 
-/// Nobody may act for somebody else here. Some clients repeat the name as authorization identity, in another
-/// spelling at times.
+/// Nobody may act for somebody else here. Some clients repeat the name as authorization identity, sometimes spelled
+/// differently.
 fn require_oneself(identity: &str, name: &str) -> Result<(), Refusal> {
     let address = |name: &str| Address::from_login(name).ok();
     let is_oneself = identity.is_empty()

@@ -1,5 +1,4 @@
-//! An owner of sessions whose mailbox is in memory and whose connection is a function call. Tests and fuzz
-//! targets hold their conversations with it.
+//! A driver whose mailbox lives in memory and whose connection is a function call, for tests and fuzz targets.
 
 use super::{Channel, Credentials, Event, Next, Policy, Session, TERMINATOR, Transmission};
 use crate::auth::{Account, ChannelBinding, ntlm, testing};
@@ -8,31 +7,31 @@ use crate::verdict::Login;
 use crate::wire::{self, surrogate};
 use std::time::{Duration, SystemTime};
 
-/// When every conversation begins: 2003-04-24, the day our forebear was released.
+/// When every conversation begins: 2003-04-24, the release of Windows Server 2003.
 pub fn connected() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_051_142_400)
 }
 
-/// Of the TLS connections there are here.
+/// The channel binding of every TLS connection here.
 pub fn channel_binding() -> ChannelBinding {
     ChannelBinding { exporter: Some([1; 32]), endpoint: vec![2; 32] }
 }
 
-/// The one mailbox there is, and how its store behaves.
+/// The only mailbox, and how its store behaves.
 #[derive(Clone, Debug, Default)]
 pub struct Mailbox {
     pub name: String,
     pub password: String,
-    /// The password cannot be had back in clear.
+    /// The password cannot be recovered.
     pub unrecoverable: bool,
     pub messages: Vec<Message>,
     /// The answer to a login with the right name and password, if it is not `Welcome`.
     pub refusal: Option<Login<Totals>>,
-    /// What the store cannot do.
+    /// The operation that fails.
     pub fault: Option<Fault>,
-    /// Whether it never will, because it is damaged.
+    /// Whether it fails for good: the data is damaged.
     pub damaged: bool,
-    /// Positions whose texts are gone.
+    /// Positions whose texts no longer exist.
     pub gone: Vec<usize>,
 }
 
@@ -45,7 +44,7 @@ impl Mailbox {
 #[derive(Clone, Debug)]
 pub struct Message {
     pub uid: Uid,
-    /// In wire form: lines end with CRLF, and a line's first dot is doubled.
+    /// In wire form: CRLF line ends, dot-stuffed.
     pub text: Vec<u8>,
 }
 
@@ -57,22 +56,22 @@ pub enum Fault {
     Commit,
 }
 
-/// A session and its owner, from the greeting on.
+/// A session and its driver, from the greeting on.
 pub struct Conversation {
     session: Session,
-    /// What the session was opened with.
+    /// The policy at the start.
     policy: Policy,
     pub mailbox: Mailbox,
     out: Vec<u8>,
-    /// Octets received that are no whole line yet.
+    /// Received octets of an incomplete line.
     pending: Vec<u8>,
-    /// The line being received is too long; what comes of it is dropped.
+    /// The current line is too long; the rest of it is dropped.
     skipping: bool,
     pub stage: Stage,
     pub logged_in: bool,
-    /// The names that nobody proved the right to.
+    /// The names of failed proofs.
     pub denied: Vec<String>,
-    /// The positions that a commit deleted.
+    /// The positions the commit deleted.
     pub deleted: Vec<usize>,
 }
 
@@ -81,13 +80,13 @@ pub enum Stage {
     Reading {
         octets_max: usize,
     },
-    /// What comes is no handshake and is thrown away, until [`Conversation::finish_handshake`].
+    /// Input is discarded until [`Conversation::finish_handshake`].
     Handshake,
     Closed,
 }
 
 impl Conversation {
-    /// A conversation that is the same each time it is held with the same seed.
+    /// The same seed gives the same conversation.
     pub fn open(policy: Policy, seed: [u8; 32], mailbox: Mailbox) -> Self {
         let mut conversation = Self {
             session: Session::new(policy.clone(), seed, connected()),
@@ -105,7 +104,7 @@ impl Conversation {
         conversation
     }
 
-    /// Octets of the client, cut anywhere.
+    /// Octets from the client, cut anywhere.
     pub fn receive(&mut self, octets: &[u8]) {
         for &octet in octets {
             let Stage::Reading { octets_max } = self.stage else { return };
@@ -125,7 +124,7 @@ impl Conversation {
         }
     }
 
-    /// The handshake of TLS after STLS. A password may be sent as it is from then on, as services are set by default.
+    /// Completes the handshake after STLS. Passwords in clear are then allowed, as they are by default.
     pub fn finish_handshake(&mut self) {
         assert_eq!(self.stage, Stage::Handshake, "a handshake is due");
         let channel = Channel::Tls(channel_binding());
@@ -133,14 +132,14 @@ impl Conversation {
         self.go_on(Event::Secured(policy));
     }
 
-    /// What has been written since this was last asked.
+    /// Output since the last call.
     pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }
 
-    /// Does what the session wants until it wants a line.
+    /// Carries out what the session asks for, until it asks for a line.
     fn go_on(&mut self, event: Event<'_>) {
-        // The session's own buffer, as small as a listing's slice; `out` is the connection.
+        // `replies` is the session's buffer, `out` the connection.
         let mut replies = Vec::new();
         let mut next = self.session.handle(event, &mut replies);
         loop {
@@ -230,7 +229,7 @@ impl Mailbox {
         self.messages.iter().position(|message| message.uid == uid).expect("it was listed")
     }
 
-    /// A text as a client gets it.
+    /// A text as the client gets it.
     fn given(&self, text: &[u8], utf8: bool) -> Vec<u8> {
         let (header, body) = text.split_at(wire::body_start(text));
         match utf8 {
@@ -260,19 +259,19 @@ impl Mailbox {
 }
 
 impl Message {
-    /// Messages with these texts, in the order of delivery.
+    /// Messages with these texts, in order of delivery.
     pub fn sequence(texts: impl IntoIterator<Item = Vec<u8>>) -> Vec<Message> {
         (1..).zip(texts).map(|(seq, text)| Message { uid: Uid { seq, tag: 7 }, text }).collect()
     }
 }
 
-/// The length of a text in wire form without its dot-stuffing.
+/// The length of a text in wire form, without the dot-stuffing.
 fn octets_of(text: &[u8]) -> u64 {
     let stuffed = text.split_inclusive(|&b| b == b'\n').filter(|line| line.starts_with(b"."));
     (text.len() - stuffed.count()) as u64
 }
 
-/// Header, empty line and so many lines of the body.
+/// The header, the empty line and at most `lines` lines of the body.
 fn top_of(text: &[u8], lines: u64) -> &[u8] {
     let mut end = 0;
     let mut left = None;

@@ -1,19 +1,19 @@
-//! POP3 as a conversation without a connection: RFC 1939 with APOP, CAPA (2449), STLS (2595), AUTH (5034), response
+//! The POP3 session as a state machine without I/O: RFC 1939 with APOP, CAPA (2449), STLS (2595), AUTH (5034), response
 //! codes (3206), UTF8 and LANG (6856).
 //!
-//! A [`Session`] is told what happened ([`Event`]), writes its reply and names the one thing it wants next
-//! ([`Next`]). Its owner does that and tells it what came of it. The session never reads, writes, waits, asks
-//! for the time or for chance, and knows neither store nor socket.
+//! The driver tells a [`Session`] what happened ([`Event`]). The session writes its reply and names the one thing it
+//! needs next ([`Next`]); the driver does that and reports back. The session never reads, writes or waits, takes time
+//! and randomness as arguments, and knows neither store nor socket.
 //!
 //! Invariants:
-//! - Every line in is answered once, in the order of arrival: that is all that pipelining needs.
-//! - Message numbers are those of the list as it was read, and stay so until the session ends.
-//! - Deletions leave the session by [`Next::Commit`] alone, after QUIT, and `+OK` follows
-//!   [`Event::Committed`] alone. A session that is dropped at any other point has deleted nothing.
-//! - A reply line is at most 512 octets, and quotes nothing that the client sent. (The challenges of AUTH are no reply
-//!   lines: they may be longer, and SCRAM's has the client's nonce in it.)
-//! - Nothing learned before the TLS handshake outlasts it, but how often the client was refused.
-//! - Listings are written in slices: `out` grows past [`SLICE_OCTETS`] by less than one slice.
+//! - Every line is answered once, in order of arrival. Pipelining needs nothing more.
+//! - Message numbers come from the list as first read and do not change until the session ends.
+//! - Only [`Next::Commit`], after QUIT, deletes messages, and only [`Event::Committed`] is followed by `+OK`. A session
+//!   that ends anywhere else has deleted nothing.
+//! - A reply line is at most 512 octets and quotes nothing from the client. (AUTH challenges are not reply lines: they
+//!   may be longer, and SCRAM's contains the client's nonce.)
+//! - The TLS handshake wipes everything learned before it, except the count of refused logins.
+//! - Listings are written in slices: `out` exceeds [`SLICE_OCTETS`] by less than one slice.
 //!
 //! ```text
 //! Connected ─► AUTHORIZATION ─► Login, or Account ─► Open ─► TRANSACTION ─► List, Send, Flush ─► back
@@ -43,49 +43,46 @@ use zeroize::Zeroizing;
 pub use reply::turn_away;
 pub use session::Session;
 
-/// Longest command line with its line end (RFC 2449 section 4).
+/// Longest command line, line end included (RFC 2449 section 4).
 pub const COMMAND_OCTETS_MAX: usize = 255;
-/// Longest client response within AUTH with its line end (RFC 5034 section 4).
+/// Longest client response within AUTH, line end included (RFC 5034 section 4).
 pub const RESPONSE_OCTETS_MAX: usize = 12288;
-/// A listing asks for [`Next::Flush`] when `out` holds this much.
+/// A listing asks for [`Next::Flush`] once `out` holds this many octets.
 pub const SLICE_OCTETS: usize = 32 << 10;
-/// So many lines in a row that are no command end the session: the peer does not speak POP3.
+/// Consecutive lines that are not commands before the session ends: the peer does not speak POP3.
 pub const BAD_LINES_MAX: u32 = 20;
-/// So many logins refused end the session; a guesser must come back, where its address is counted.
+/// Refused logins before the session ends. A guesser then has to reconnect, and its address is counted.
 pub const REFUSED_LOGINS_MAX: u32 = 5;
-/// The line after a message's text or a listing. Whoever sends the text for [`Next::Send`] ends it with this.
+/// The line that ends a listing or a message's text. For [`Next::Send`] the driver sends it.
 pub const TERMINATOR: &[u8] = b".\r\n";
 
-/// What a session needs to know of the service and of the connection it is held over.
+/// What a session knows about the service and its connection.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Our name in the greeting: at most 255 octets.
+    /// Our name in the greeting, at most 255 octets.
     pub hostname: String,
     pub channel: Channel,
-    /// Whether a password may be sent as it is over this connection.
+    /// Whether this connection may carry a password in clear.
     pub plaintext_allowed: bool,
-    /// Whether a password may never be sent as it is, under TLS neither (`sparequired`).
+    /// Whether passwords in clear are refused even under TLS (`sparequired`).
     pub spa_required: bool,
-    /// Whether passwords can be had back in clear, which APOP, CRAM-MD5 and NTLM need.
+    /// Whether stored passwords can be recovered, which APOP, CRAM-MD5 and NTLM need.
     pub secrets_available: bool,
-    /// Whether there are verifiers of passwords, which SCRAM needs.
+    /// Whether password verifiers are stored here, which SCRAM needs.
     pub verifiers_available: bool,
     /// The NetBIOS name of the domain of Active Directory that checks NTLM in our place, where one does.
     pub ntlm_domain: Option<String>,
     pub ntlm_level: ntlm::Level,
-    /// Days that mail is kept; `None`: for ever (EXPIRE, RFC 2449 section 6.7).
+    /// Days until mail is deleted; `None` = never (EXPIRE, RFC 2449 section 6.7).
     pub expire_days: Option<u32>,
-    /// Least seconds between two logins, 0 for none (LOGIN-DELAY, RFC 2449 section 6.5).
+    /// Minimum seconds between two logins; 0 = none (LOGIN-DELAY, RFC 2449 section 6.5).
     pub login_delay_seconds: u32,
 }
 
-/// What the session is held over.
+/// What carries the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// As it comes.
-    Clear {
-        stls_offered: bool,
-    },
+    Clear { stls_offered: bool },
     Tls(ChannelBinding),
 }
 
@@ -98,34 +95,34 @@ impl Channel {
     }
 }
 
-/// What happened. `Connected` comes first; lines come when [`Next::ReadLine`] asked for one, everything else
-/// as the answer to what was asked. An answer to what was not asked is a bug of the owner, and panics.
+/// What happened. `Connected` comes first; after that each event answers the last [`Next`]. Any other event is a bug in
+/// the driver, and panics.
 pub enum Event<'a> {
     Connected,
-    /// A line without its line end.
+    /// A line, without its line end.
     Line(&'a [u8]),
-    /// A line was longer than asked for and has been skipped whole.
+    /// A line exceeded the limit and was skipped whole.
     LineTooLong,
     Account(Account),
     LoggedIn(verdict::Login<Totals>),
-    /// TLS has begun, and this holds from now on.
+    /// TLS is up; this policy now applies.
     Secured(Policy),
-    /// The messages of the maildrop as it was at login, oldest first: those that the totals of the login
-    /// counted. From here on the list is what is counted.
+    /// The messages at login, oldest first: exactly those that the login's totals counted.
     Listed(Vec<Entry>),
     /// Status line, text and terminator went out.
     Sent,
-    /// The message is not there any more. Nothing was written of the [`Transmission`].
+    /// The message no longer exists. Nothing of the [`Transmission`] was written.
     Gone,
     /// `out` is empty again.
     Flushed,
     /// The deletions are durable.
     Committed,
-    /// What was asked for cannot be had now, by a fault of store, network or directory.
+    /// The request failed for now: store, network or directory is at fault.
     Unavailable,
-    /// What was asked for is damaged on the disk. May answer whatever `Unavailable` may.
+    /// The request failed for good: the data is damaged on disk. Possible wherever `Unavailable` is.
     Damaged,
-    /// The mailbox was locked or deleted. This and the two below may come in place of any answer, and end the session.
+    /// The mailbox was locked or deleted. This event and the two below may come instead of any answer; each ends the
+    /// session.
     Revoked,
     /// The client was silent for too long.
     TimedOut,
@@ -158,26 +155,24 @@ impl fmt::Display for Ending {
     }
 }
 
-/// What the session wants. Replies in `out` go out before the client can see that it is waited for.
+/// What the session needs. Replies in `out` are sent before the driver waits for the client.
 #[derive(Debug, PartialEq)]
 pub enum Next {
-    /// A line of at most so many octets with its line end: `Line` or `LineTooLong`.
+    /// A line of at most `octets_max` octets, line end included: `Line` or `LineTooLong`.
     ReadLine { octets_max: usize },
-    /// Check these and lock the maildrop: `LoggedIn` or `Unavailable`.
+    /// Check the credentials and lock the maildrop: `LoggedIn` or `Unavailable`.
     Login(Credentials),
-    /// Find out what a mechanism must know of the account of this name, whether there is one or not: `Account` or
-    /// `Unavailable`. As to names, see [`Credentials`].
+    /// Look up what a mechanism needs of this account, whether it exists or not: `Account` or `Unavailable`. For names
+    /// see [`Credentials`].
     Account { name: String },
-    /// The client proved that it knows the password of the account that was last found, which is of this name: lock
-    /// the maildrop. `LoggedIn` or `Unavailable`.
+    /// The client proved that it knows the password of the account last looked up: lock its maildrop. `LoggedIn` or
+    /// `Unavailable`.
     Open { name: String },
     /// Ask the directory whether this proves a password, and lock the maildrop: `LoggedIn` or `Unavailable`.
     Prove(ntlm::Claim),
-    /// The client failed to prove it for this name: note that down, and let it wait for the answer as long as the guess
-    /// was bad. `LoggedIn(WrongCredentials)`.
+    /// The client's proof for this name is wrong: count the guess and answer `LoggedIn(WrongCredentials)`.
     Deny { name: String },
-    /// Write `out`, throw away what was received and not yet handed over, and do the handshake: `Secured`. After a
-    /// handshake that failed only hanging up is left.
+    /// Write `out`, discard unread input and do the handshake: `Secured`. If the handshake fails, hang up.
     StartTls,
     /// Read the list of messages: `Listed` or `Unavailable`.
     List,
@@ -194,31 +189,31 @@ pub enum Next {
     Close(Ending),
 }
 
-/// A message to send: after `out` the status line, the text in wire form, [`TERMINATOR`].
+/// A message to send: first `out`, then the status line, the text in wire form and [`TERMINATOR`].
 ///
-/// The status line is not in `out`, because it promises a text. The owner finds the text first; if it can't, it
-/// drops the line and answers `Gone` or `Unavailable`, and the client sees an `-ERR` where the `+OK` would
-/// have been. After a fault in the middle of a text only hanging up is left.
+/// The status line promises a text, so the driver finds the text before it sends the line. If it can't, it drops the
+/// line and answers `Gone` or `Unavailable`, and the client gets `-ERR` instead. If a fault comes up in the middle of a
+/// text, it hangs up.
 #[derive(Debug, PartialEq)]
 pub struct Transmission {
     pub uid: Uid,
-    /// `None` for the whole text (RETR). Otherwise header, empty line and so many lines of the body, or as many
-    /// as there are (TOP, RFC 1939 section 7).
+    /// `None` = the whole text (RETR). Otherwise the header, the empty line and at most this many lines of the body (TOP,
+    /// RFC 1939 section 7).
     pub body_lines: Option<u64>,
-    /// With its CRLF.
+    /// Ends with CRLF.
     pub status: String,
 }
 
-/// A name and a password as the client sent them: preparing them (RFC 4013) and finding the mailbox are the
-/// owner's. Where the name was not UTF-8, U+FFFD stands in it, which no mailbox's name has: so it takes the
-/// way, and the time, of any unknown name.
+/// A name and a password as the client sent them. The driver prepares them (RFC 4013) and finds the mailbox. Invalid
+/// UTF-8 in the name becomes U+FFFD, which no mailbox name contains, so such a login takes the same path and time as
+/// any unknown name.
 #[derive(Debug, PartialEq)]
 pub struct Credentials {
     pub name: String,
     pub password: Password,
 }
 
-/// A password that logs do not show, and that is wiped when it is dropped.
+/// A password. Logs never show it, and it is wiped when dropped.
 #[derive(Clone, PartialEq)]
 pub struct Password(Zeroizing<Vec<u8>>);
 

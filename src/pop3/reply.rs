@@ -1,4 +1,4 @@
-//! The lines that a session writes, and the words in more than one of them.
+//! Reply lines, and the texts that occur in several of them.
 
 use std::fmt::Arguments;
 use std::io::Write;
@@ -15,7 +15,7 @@ pub const MAILBOX_REVOKED: &str = "[SYS/PERM] the mailbox was locked or deleted"
 pub const SHUTTING_DOWN: &str = "[SYS/TEMP] the service is shutting down, try again later";
 pub const BAD_RESPONSE: &str = "the response to AUTH is malformed";
 
-/// What a connection gets in place of a session. `why` is a clause.
+/// The line for a connection that gets no session. `why` is a clause.
 pub fn turn_away(why: &str) -> String {
     format!("-ERR [SYS/TEMP] {why}, try again later\r\n")
 }
@@ -36,8 +36,8 @@ pub fn report_totals(totals: Totals, out: &mut Vec<u8>) {
     ok(out, format_args!("maildrop has {} messages ({} octets)", totals.messages, totals.octets));
 }
 
-/// RFC 3206 section 5 counts a login in violation of policy among the faults of credentials, and `[SYS/PERM]` would
-/// blame the server. Not for USER, as the same section asks.
+/// A login against policy counts as a problem with the credentials (RFC 3206 section 5); `[SYS/PERM]` would blame the
+/// server. The same section forbids the code in replies to USER.
 pub fn refuse_way(hindrance: Hindrance, out: &mut Vec<u8>) {
     let code = match hindrance {
         Hindrance::PasswordInClear | Hindrance::SpaRequired => "[AUTH]",
@@ -47,12 +47,12 @@ pub fn refuse_way(hindrance: Hindrance, out: &mut Vec<u8>) {
     reply(out, format_args!("-ERR {code} {}", hindrance.text()));
 }
 
-/// A refused exchange in words.
+/// The text for a refused exchange.
 pub fn text_of(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Malformed => BAD_RESPONSE,
         Refusal::Wrong => WRONG_CREDENTIALS,
-        Refusal::Channel => "[AUTH] somebody may stand between us: your TLS connection is not ours",
+        Refusal::Channel => "[AUTH] channel binding mismatch: this TLS connection may be intercepted",
         Refusal::OldNtlm => "[AUTH] this version of NTLM is not accepted, set the client to NTLMv2",
     }
 }
@@ -60,16 +60,18 @@ pub fn text_of(refusal: Refusal) -> &'static str {
 impl Hindrance {
     pub fn text(self) -> &'static str {
         match self {
-            Hindrance::PasswordInClear => "a password in clear is not accepted on this connection, use TLS",
-            Hindrance::SpaRequired => "a password is not accepted as it is, use a mechanism with a challenge",
-            Hindrance::NoSecrets => "passwords cannot be recovered here, which this way to log in needs",
+            Hindrance::PasswordInClear => "passwords in clear are not accepted on this connection, use TLS",
+            Hindrance::SpaRequired => {
+                "passwords in clear are not accepted, use a challenge-response mechanism"
+            }
+            Hindrance::NoSecrets => "this login method needs stored passwords, which are not available here",
             Hindrance::NoVerifiers => "passwords are checked elsewhere, use USER and PASS, PLAIN or LOGIN",
             Hindrance::NotTls => "this mechanism needs TLS",
         }
     }
 }
 
-/// The last word of a session that ends well.
+/// The reply to QUIT.
 pub fn sign_off(out: &mut Vec<u8>) {
     ok(out, format_args!("good bye"));
 }

@@ -1,4 +1,4 @@
-//! The states of a session, and what each makes of an event.
+//! The states of a session, and how each handles an event.
 
 use std::fmt::Arguments;
 use std::mem;
@@ -23,59 +23,59 @@ pub(super) const READ_RESPONSE: Next = Next::ReadLine { octets_max: RESPONSE_OCT
 pub struct Session {
     pub(super) policy: Policy,
     pub(super) state: State,
-    /// Lines in a row that were no command.
+    /// Consecutive lines that were not commands.
     pub(super) bad_lines: u32,
     pub(super) refused_logins: u32,
     pub(super) nonces: Nonces,
     pub(super) connected: SystemTime,
-    /// Whether the client said UTF8, and so takes UTF-8 in headers (RFC 6856 section 2).
+    /// Whether the client said UTF8 and so accepts UTF-8 in headers (RFC 6856 section 2).
     pub(super) utf8: bool,
-    /// By what the client wanted to log in last.
+    /// The mechanism of the last login attempt.
     pub(super) mechanism: &'static str,
-    /// What the greeting asked of APOP, if it did: `<stamp@hostname>`. Stays as it was when TLS begins.
+    /// The APOP challenge in the greeting, `<stamp@hostname>`, if any. TLS does not change it.
     pub(super) apop_challenge: Option<String>,
 }
 
-/// Where a session stands: RFC 1939's state, and what is awaited in it.
+/// The state: RFC 1939's, and what the session waits for in it.
 #[derive(Debug)]
 pub(super) enum State {
-    /// The connection.
+    /// Waits for the connection.
     New,
-    /// AUTHORIZATION: a command. The name is that of the last USER.
+    /// AUTHORIZATION: waits for a command. `user` is the name from the last USER.
     Authorization {
         user: Option<Vec<u8>>,
     },
-    /// AUTHORIZATION: the response to a mechanism's challenge.
+    /// AUTHORIZATION: waits for the response to a challenge.
     Exchange(Mechanism),
-    /// AUTHORIZATION: what is known of an account.
+    /// AUTHORIZATION: waits for the account.
     Finding(Claim),
-    /// AUTHORIZATION: the verdict on a login.
+    /// AUTHORIZATION: waits for the verdict on a login.
     Checking,
-    /// AUTHORIZATION: the end of the TLS handshake.
+    /// AUTHORIZATION: waits for the TLS handshake.
     Securing,
-    /// TRANSACTION: a command.
+    /// TRANSACTION: waits for a command.
     Transaction(View),
-    /// TRANSACTION: the list, which this command needs.
+    /// TRANSACTION: waits for the list that `command` needs.
     Opening {
         totals: Totals,
         command: ListedCommand,
     },
-    /// TRANSACTION: room for the rest of a listing, which goes on at this position.
+    /// TRANSACTION: waits for `out` to be flushed; the listing continues at `index`.
     Listing {
         maildrop: Maildrop,
         column: Column,
         index: usize,
     },
-    /// TRANSACTION: the end of a message's text.
+    /// TRANSACTION: waits for a message to be sent.
     Sending(Maildrop),
-    /// UPDATE: the deletions.
+    /// UPDATE: waits for the deletions.
     Committing,
     Ended,
 }
 
 impl Session {
-    /// `seed` is 32 octets of chance, of this session alone: challenges are drawn from it. `connected` is the time
-    /// now, which NTLM tells the client.
+    /// `seed` is 32 random octets for this session only; challenges are derived from it. `connected` is the time now,
+    /// which NTLM tells the client.
     pub fn new(policy: Policy, seed: [u8; 32], connected: SystemTime) -> Self {
         let mut nonces = Nonces::new(seed);
         let stamp = nonce::stamp(&nonces.draw());
@@ -94,21 +94,21 @@ impl Session {
         }
     }
 
-    /// Whether messages, and their octets, are given as they are. Otherwise the owner gives surrogates of those whose
-    /// header is not ASCII (RFC 6856 section 5), in totals, lists and texts alike. Settled when a login is asked for.
+    /// Whether the client gets messages as stored. If not, the driver substitutes surrogates for those with a non-ASCII
+    /// header (RFC 6856 section 5), in totals, lists and texts alike. Settled by the time of a login.
     pub fn takes_utf8(&self) -> bool {
         self.utf8
     }
 
-    /// How the client wanted to log in last, as logs name it: a mechanism of AUTH, APOP, or USER.
+    /// The mechanism of the last login attempt, for the log: an AUTH mechanism, APOP or USER.
     pub fn mechanism(&self) -> &'static str {
         self.mechanism
     }
 
-    /// Takes what happened, appends replies to `out`, and says what is wanted next.
+    /// Handles an event: appends replies to `out` and returns what the session needs next.
     ///
     /// # Panics
-    /// When the event is not an answer to what was wanted.
+    /// If the event does not answer the last [`Next`].
     pub fn handle(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Next {
         match (mem::replace(&mut self.state, State::Ended), event) {
             (State::New, Event::Connected) => self.greet(out),
@@ -184,32 +184,32 @@ impl Session {
                 refuse(out, SHUTTING_DOWN);
                 Next::Close(Ending::ShuttingDown)
             }
-            // Named without its contents: passwords and lists are among them.
-            _ => panic!("an owner answers what the session asked for, and nothing else"),
+            // The message leaves the event out: it may contain a password.
+            _ => panic!("the driver answers what the session asked for, and nothing else"),
         }
     }
 
     fn refuse_line(&mut self, state: State, malformed: Malformed, out: &mut Vec<u8>) -> Next {
         match malformed {
-            Malformed::Empty => self.refuse_bad_line(state, format_args!("an empty line is no command"), out),
-            Malformed::UnknownVerb => self.refuse_bad_line(state, format_args!("unknown command"), out),
-            Malformed::Usage(syntax) => {
-                self.refuse_bad_line(state, format_args!("write it as: {syntax}"), out)
+            Malformed::Empty => {
+                self.refuse_bad_line(state, format_args!("an empty line is not a command"), out)
             }
+            Malformed::UnknownVerb => self.refuse_bad_line(state, format_args!("unknown command"), out),
+            Malformed::Usage(syntax) => self.refuse_bad_line(state, format_args!("usage: {syntax}"), out),
         }
     }
 
-    /// Answers QUIT when there is nothing more to do.
+    /// Answers QUIT when nothing is left to do.
     pub(super) fn close(&mut self, out: &mut Vec<u8>) -> Next {
         sign_off(out);
         Next::Close(Ending::Quit)
     }
 
-    /// Answers a line that was no command, and leaves the session as it was, unless it is one too many.
+    /// Answers a line that is not a command, and closes after [`BAD_LINES_MAX`] of them.
     fn refuse_bad_line(&mut self, state: State, why: Arguments<'_>, out: &mut Vec<u8>) -> Next {
         self.bad_lines += 1;
         if self.bad_lines >= BAD_LINES_MAX {
-            refuse(out, "too many lines that are no commands, good bye");
+            refuse(out, "too many lines that are not commands, good bye");
             return Next::Close(Ending::TooManyErrors);
         }
         reply(out, format_args!("-ERR {why}"));

@@ -8,7 +8,7 @@ use super::session::{READ_COMMAND, Session, State, choose_language};
 use super::{Next, SLICE_OCTETS, TERMINATOR, Transmission};
 use crate::message::{Entry, Totals};
 
-/// What is known of the maildrop: its totals from the login on, its list once a command needed it.
+/// What the session knows of the maildrop: totals since login, the list once a command needed it.
 #[derive(Debug)]
 pub(super) enum View {
     Totals(Totals),
@@ -120,7 +120,7 @@ impl Session {
         Next::Send(transmission)
     }
 
-    /// Writes lines from this position on, at least one, until a slice is full or none is left.
+    /// Writes lines from `index` on until a slice is full or the list ends.
     pub(super) fn list(
         &mut self,
         maildrop: Maildrop,

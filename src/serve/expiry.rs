@@ -7,31 +7,47 @@ use async_io::Timer;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often old mail is looked for.
-const ROUND: Duration = Duration::from_secs(3600);
+/// How often it is looked whether more deleted mail is kept than may be.
+const ROUND: Duration = Duration::from_secs(60);
+/// How often old mail is looked for, in rounds.
+const ROUNDS_FOR_OLD_MAIL: u64 = 60;
 /// Messages that one transaction deletes.
 const MESSAGES_A_TRANSACTION: usize = 1000;
+/// The same where no more is to go than must.
+const MESSAGES_A_STEP: usize = 20;
 
 /// Looks for old mail again and again, for as long as the task lives.
 pub async fn run(service: Arc<Service>) {
-    loop {
-        let days = service.settings().expire.get();
-        if days > 0 {
-            let store = service.store.clone();
-            let before = UnixTime::now().less_days(days);
-            match smol::unblock(move || delete_before(&store, before)).await {
-                Ok(0) => {}
-                Ok(count) => log::info!("{count} messages older than {days} days were deleted"),
-                Err(fault) => log::error!("old mail could not be deleted: {fault}"),
-            }
+    for round in 0u64.. {
+        if round.is_multiple_of(ROUNDS_FOR_OLD_MAIL) {
+            look_for_old_mail(&service).await;
         }
-        let (store, days) = (service.store.clone(), service.settings().undelete.get());
-        match smol::unblock(move || purge(&store, days, UnixTime::now())).await {
-            Ok(0) => {}
-            Ok(count) => log::info!("{count} deleted messages and mailboxes are gone for good"),
-            Err(fault) => log::error!("deleted mail could not be removed for good: {fault}"),
-        }
+        let (store, octets) = (service.store.clone(), service.settings().undeletesize.octets());
+        tell_gone(smol::unblock(move || purge_above(&store, octets)).await);
         Timer::after(ROUND).await;
+    }
+}
+
+async fn look_for_old_mail(service: &Service) {
+    let days = service.settings().expire.get();
+    if days > 0 {
+        let store = service.store.clone();
+        let before = UnixTime::now().less_days(days);
+        match smol::unblock(move || delete_before(&store, before)).await {
+            Ok(0) => {}
+            Ok(count) => log::info!("{count} messages older than {days} days were deleted"),
+            Err(fault) => log::error!("old mail could not be deleted: {fault}"),
+        }
+    }
+    let (store, days) = (service.store.clone(), service.settings().undelete.get());
+    tell_gone(smol::unblock(move || purge(&store, days, UnixTime::now())).await);
+}
+
+fn tell_gone(purged: Result<u64, Fault>) {
+    match purged {
+        Ok(0) => {}
+        Ok(count) => log::info!("{count} deleted messages and mailboxes are gone for good"),
+        Err(fault) => log::error!("deleted mail could not be removed for good: {fault}"),
     }
 }
 
@@ -42,6 +58,19 @@ pub fn purge(store: &Store, days: u32, now: UnixTime) -> Result<u64, Fault> {
         days => now.less_days(days).day(),
     };
     store.purge(before)
+}
+
+/// Removes for good what was deleted first, until no more octets of deleted mail are kept than these; 0 is any number. Returns
+/// how many messages and mailboxes that was.
+fn purge_above(store: &Store, octets: u64) -> Result<u64, Fault> {
+    let mut count = 0;
+    while octets > 0 && store.kept()?.octets > octets {
+        match store.write(|tx| tx.purge_oldest(MESSAGES_A_STEP)).wait()? {
+            0 => break,
+            purged => count += purged as u64,
+        }
+    }
+    Ok(count)
 }
 
 /// Deletes what was received before this time, and returns how many messages that was. Mailboxes that are locked, or
@@ -68,5 +97,82 @@ fn delete_from_mailbox(store: &Store, address: &Address, before: UnixTime) -> Re
             return Ok(count);
         }
         count += old.len() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::password::{Credential, Verifier};
+    use crate::store::{Import, Wanted};
+    use crate::wire::Receiver;
+
+    const DAY_SECONDS: u64 = 24 * 60 * 60;
+    const MESSAGES: u64 = 90;
+
+    fn bob() -> Address {
+        "bob@example.com".parse().unwrap()
+    }
+
+    /// A store in which as many messages were deleted on each of three days.
+    fn with_deleted(directory: &tempfile::TempDir) -> Store {
+        let store = Store::create(&directory.path().join("winpop.db")).unwrap();
+        let credential = Credential { version: 0, verifier: Verifier::of_nobody([0; 16]), sealed: None };
+        let added = store.write(move |tx| {
+            let domain = tx.add_domain(&bob().domain, UnixTime(1))?;
+            assert!(domain.is_ok() && tx.add_mailbox(&bob(), credential.clone(), UnixTime(1))?.is_ok());
+            Ok(())
+        });
+        added.wait().unwrap();
+        let mailbox = store.read().unwrap().mailbox(&bob()).unwrap().unwrap().id;
+        for day in 1..=3 {
+            let messages: Vec<Import> =
+                (0..MESSAGES / 3).map(|number| message(day * 1000 + number)).collect();
+            store.write(move |tx| tx.import(&bob(), &messages)).wait().unwrap().unwrap();
+            let crate::verdict::Login::Welcome(maildrop) = store.open_maildrop(&bob()).unwrap() else {
+                panic!("nobody else reads it")
+            };
+            let numbers: Vec<u64> = maildrop.list().unwrap().iter().map(|entry| entry.uid.seq).collect();
+            drop(maildrop);
+            let at = UnixTime(day * DAY_SECONDS);
+            let deleted = store.write(move |tx| tx.delete_messages(&bob(), mailbox, &numbers, Some(at)));
+            assert!(deleted.wait().unwrap());
+        }
+        store
+    }
+
+    fn message(number: u64) -> Import {
+        let mut receiver = Receiver::verbatim();
+        receiver.push(format!("Subject: {number:06}\r\n\r\n").as_bytes());
+        let text = receiver.finish().unwrap().into();
+        let unique_id = Some(format!("id-{number}"));
+        Import { text, received: UnixTime(number), unique_id, repeat: 0, tag: number }
+    }
+
+    #[test]
+    fn what_was_deleted_goes_for_good_when_its_days_are_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = with_deleted(&directory);
+        let kept = || store.kept().unwrap().messages;
+        assert_eq!((purge(&store, 7, UnixTime(8 * DAY_SECONDS)).unwrap(), kept()), (0, MESSAGES));
+        assert_eq!(purge(&store, 7, UnixTime(9 * DAY_SECONDS)).unwrap(), MESSAGES / 3);
+        assert_eq!(purge(&store, 0, UnixTime(9 * DAY_SECONDS)).unwrap(), MESSAGES / 3 * 2);
+        assert_eq!((kept(), store.read().unwrap().totals().unwrap().text_octets), (0, 0));
+    }
+
+    #[test]
+    fn what_is_too_much_goes_for_good_the_oldest_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = with_deleted(&directory);
+        let octets = store.kept().unwrap().octets;
+        assert_eq!(purge_above(&store, 0).unwrap() + purge_above(&store, octets).unwrap(), 0);
+        let gone = purge_above(&store, octets / 2).unwrap();
+        assert!((MESSAGES / 2..MESSAGES / 2 + MESSAGES_A_STEP as u64).contains(&gone), "{gone}");
+        assert_eq!(store.kept().unwrap().messages, MESSAGES - gone);
+        // What is left is what was deleted last.
+        let back = store.undelete_mailbox(&bob(), Wanted::Since(UnixTime(3 * DAY_SECONDS)), false).unwrap();
+        assert_eq!(back.unwrap().messages, MESSAGES / 3);
+        purge_above(&store, 1).unwrap();
+        assert_eq!(store.kept().unwrap().messages, 0);
     }
 }

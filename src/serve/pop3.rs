@@ -317,6 +317,10 @@ impl Driver {
                 refused("has its maildrop open already");
                 Event::LoggedIn(Login::InUse)
             }
+            Ok(Login::Incomplete) => {
+                refused("waits for the rest of its mail");
+                Event::LoggedIn(Login::Incomplete)
+            }
             Ok(Login::TooSoon) => Event::LoggedIn(Login::TooSoon),
             Err(fault) => unavailable(fault),
         }

@@ -31,6 +31,9 @@ const RFC_MESSAGE_OCTETS_MIN: u64 = 64 << 10;
 /// A row beside the settings that the program keeps for itself: the secret from which the salts of unknown names are
 /// derived, in hexadecimal digits. It stays for as long as the store, so that those salts do.
 pub const DECOY_SECRET: &str = "decoysecret";
+/// Rows beside the settings, one for each mailbox that waits for the rest of its mail from another server: this, and its id in
+/// hexadecimal digits.
+pub const INCOMPLETE: &str = "incomplete/";
 /// The setting whose value is sealed before it is stored, and not shown.
 pub const BIND_PASSWORD: &str = "adbindpassword";
 /// What is shown of it.
@@ -224,6 +227,8 @@ settings! {
         "Days after which mail is deleted, fetched or not; 0 is never";
     undelete: Whole<0, 3650> = Whole::new(7), "7", AtOnce,
         "Days for which deleted mail and mailboxes can be brought back; 0 is not at all";
+    undeletesize: Size<0, { 1 << 60 }> = Size::new(10 << 30), "10 GiB", AtOnce,
+        "Most deleted mail that is kept to be brought back, the oldest going first; 0 is any amount";
     erase: Whole<0, 1> = Whole::new(1), "1", AtOnce,
         "1: the texts of a mailbox that goes for good are overwritten with zeros; 0: they are only marked free";
     logindelay: Span<0, 86400> = Span::new(0), "0", AtOnce,
@@ -294,7 +299,7 @@ impl Settings {
         let mut complaints = Vec::new();
         for (name, text) in rows {
             match STORED.iter().find(|key| key.name == name) {
-                None if name == DECOY_SECRET => {}
+                None if name == DECOY_SECRET || name.starts_with(INCOMPLETE) => {}
                 None => complaints
                     .push(format!("the store holds a setting {name}, which this version does not know")),
                 Some(key) => {

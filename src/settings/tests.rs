@@ -41,6 +41,7 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("maxmessagesize", &["64KB", "1GiB", "65536"], &["65535", "1073741825", "much"]),
         ("quotalimit", &["0", "50MB", "1024 TB"], &["-1", "much", "2000000 TB"]),
         ("expire", &["0", "3650"], &["3651", "-1", "never"]),
+        ("undeletesize", &["0", "1GiB"], &["-1", "all"]),
         ("undelete", &["0", "3650"], &["3651", "-1", "never"]),
         ("erase", &["0", "1"], &["2", "yes"]),
         ("logindelay", &["0", "86400", "10m"], &["86401", "-1"]),

@@ -1,12 +1,12 @@
-//! Command lines read.
+//! Parses command lines.
 //!
-//! Verbs, names and parameters are read by `smtp-proto`. Around it stands what it takes too lightly for a
-//! server that faces strangers (as of version 0.2.5):
-//! - it drops CR wherever one stands: lines with control characters do not reach it;
-//! - it counts past the end of its numbers and begins anew (`BDAT 184467440737095516155` is 5, and what
-//!   follows is taken for commands): longer numbers than it can hold do not reach it;
-//! - it unquotes paths, refuses address literals, and reads `<Postmaster>` as `<>`: paths are read by `path`;
-//! - it ignores what follows `DATA`, `RSET` and `QUIT`.
+//! `smtp-proto` parses verbs, names and parameters. Version 0.2.5 is too lenient for a server that faces strangers, so
+//! we check first what it gets wrong:
+//! - it drops CR anywhere, so lines with control characters never reach it;
+//! - its numbers overflow (`BDAT 184467440737095516155` becomes 5, and the rest of the chunk would run as commands), so
+//!   numbers that are too long never reach it;
+//! - it unquotes paths, refuses address literals and reads `<Postmaster>` as `<>`, so `path` parses paths;
+//! - it ignores anything after `DATA`, `RSET` and `QUIT`.
 
 use smtp_proto::request::parser::Rfc5321Parser;
 use smtp_proto::{Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};
@@ -23,7 +23,7 @@ pub enum Command {
     Mail {
         /// A mailbox or the null path.
         reverse_path: Path,
-        /// The size that the client announced in octets (RFC 1870), 0 if none.
+        /// The announced size in octets (RFC 1870); 0 if none.
         octets: u64,
         smtputf8: bool,
     },
@@ -35,7 +35,7 @@ pub enum Command {
         octets: u64,
         last: bool,
     },
-    /// A BDAT that can't be read: octets follow it that can't be told from commands.
+    /// A malformed BDAT. Its chunk follows and cannot be told from commands.
     BdatOfUnknownSize,
     Rset,
     Noop,
@@ -52,10 +52,10 @@ pub enum Hello {
     Lhlo,
 }
 
-/// Numbers of more digits may not fit into 64 bits.
+/// Longer numbers may overflow 64 bits.
 const DIGITS_MAX: usize = 19;
 
-/// Reads one whole line, without its line end. The error is the reply.
+/// Parses a line without its line end. The error is the reply.
 pub fn parse(line: &[u8]) -> Result<Command, Reply> {
     let verb = line.split(|&octet| octet == b' ').next().unwrap_or_default();
     if verb.eq_ignore_ascii_case(b"BDAT") {
@@ -72,7 +72,7 @@ pub fn parse(line: &[u8]) -> Result<Command, Reply> {
     }
 }
 
-/// The line as text, if no control character stands in it and no blank before the verb.
+/// The line as text, if it contains no control character and does not begin with a blank.
 fn text(line: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(line).ok()?;
     let blank = text.starts_with(' ') || text.is_empty();
@@ -148,7 +148,7 @@ fn simple(text: &str, arguments: &str) -> Result<Command, Reply> {
     }
 }
 
-/// What follows `keyword` in any case. Blanks before the path are against the grammar and common.
+/// What follows `keyword`, in any case. Blanks before the path break the grammar but are common.
 fn after_keyword<'a>(arguments: &'a str, keyword: &str) -> Option<&'a str> {
     let (typed, path) = arguments.split_at_checked(keyword.len())?;
     let path = path.trim_start();
@@ -174,7 +174,7 @@ fn numbers_fit(text: &str) -> bool {
     text.split(|c: char| !c.is_ascii_digit()).all(|digits| digits.len() <= DIGITS_MAX)
 }
 
-/// With the line end that the parser waits for.
+/// Appends the line end the parser expects.
 fn terminated(text: &str) -> Vec<u8> {
     [text.as_bytes(), b"\r\n"].concat()
 }

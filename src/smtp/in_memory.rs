@@ -1,5 +1,5 @@
-//! A session with an owner that keeps everything in memory: both ends of a connection without a socket, for
-//! transcripts, tests and fuzzing. It performs every [`Next`] as the real owner does.
+//! A driver that keeps everything in memory, for transcripts, tests and fuzzing. It carries out every [`Next`] as the
+//! real driver does.
 
 use std::mem;
 
@@ -8,7 +8,7 @@ use crate::envelope::{Envelope, ForwardPath, Peer};
 use crate::verdict::{Delivery, Recipient};
 use crate::wire::{Lines, Text};
 
-/// Most octets of a message here.
+/// Largest message, in octets.
 pub const MESSAGE_OCTETS_MAX: u64 = 200;
 /// From this announced size on, the mailbox `small` is over quota.
 pub const SMALL_OCTETS: u64 = 100;
@@ -18,12 +18,12 @@ pub struct Server {
     lines: Lines,
     next: Next,
     out: Vec<u8>,
-    /// Every message that was handed over, whatever the verdict.
+    /// Every message handed over, whatever the verdict.
     pub handed_over: Vec<(Envelope, Text)>,
 }
 
 impl Server {
-    /// A connection whose greeting waits to be read.
+    /// A connection whose greeting is ready to be read.
     pub fn connect(dialect: Dialect) -> Self {
         let policy = Policy {
             dialect,
@@ -39,7 +39,7 @@ impl Server {
         Self { session, lines: Lines::new(), next, out, handed_over: Vec::new() }
     }
 
-    /// Takes octets from the peer and does all that they allow.
+    /// Takes octets from the peer and goes as far as they allow.
     pub fn push(&mut self, octets: &[u8]) {
         self.lines.push(octets);
         while let Some(next) = self.step() {
@@ -47,21 +47,23 @@ impl Server {
         }
     }
 
-    /// What the server has said since it was last asked.
+    /// Output since the last call.
     pub fn said(&mut self) -> Vec<u8> {
         mem::take(&mut self.out)
     }
 
+    #[cfg(test)]
     pub fn is_closed(&self) -> bool {
         matches!(self.next, Next::Close)
     }
 
-    /// An event that the session takes at any time.
+    /// An event that may come at any time.
+    #[cfg(test)]
     pub fn interrupt(&mut self, event: Event<'_>) {
         self.next = self.session.handle(event, &mut self.out);
     }
 
-    /// The step after the one at hand; `None` if that needs more octets, or was the last.
+    /// The step after the current one; `None` if that needs more octets or was the last.
     fn step(&mut self) -> Option<Next> {
         let event = match &mut self.next {
             Next::ReadLine { octets_max } => Event::Line(self.lines.next(*octets_max)?),
@@ -102,7 +104,7 @@ impl Server {
                 self.handed_over.push((envelope.clone(), text.clone()));
                 verdicts.map_or(Event::Unavailable, Event::Delivered)
             }
-            // The handshake itself needs no octets here.
+            // The handshake takes no octets here.
             Next::StartTls => {
                 self.lines.clear();
                 Event::Secured
@@ -113,7 +115,7 @@ impl Server {
     }
 }
 
-/// The mailboxes of `example.com` here are named after what becomes of mail for them. `None` is a fault.
+/// The mailboxes of `example.com` are named after what happens to their mail. `None` is a fault.
 fn known(path: &ForwardPath, octets: u64) -> Option<Recipient> {
     let ForwardPath::Mailbox(address) = path else { return Some(Recipient::Accepted) };
     if address.domain.as_str() != "example.com" {

@@ -1,15 +1,15 @@
-//! Receiving mail: the server's side of SMTP (RFC 5321) and LMTP (RFC 2033), two dialects of one session.
+//! Receiving mail: the server side of SMTP (RFC 5321) and LMTP (RFC 2033), two dialects of one session.
 //!
-//! The session is pure: events come in, replies and *one next step* come out. It knows neither sockets nor
-//! the store; it asks its owner whether a recipient is acceptable, and hands the finished message over.
+//! The session does no I/O: an event goes in, replies and *one next step* come out. It knows neither sockets nor the
+//! store; it asks its driver whether a recipient is acceptable and hands it the finished message.
 //!
 //! Invariants:
-//! - 250 after the text of a message is said only for a message that the owner called stored;
-//! - what a peer sends as text or chunk is never taken for commands, whether the message is wanted or not;
-//! - after a message, taken or refused, nothing of it is left;
-//! - the output depends on the input's octets, not on how they were cut into reads.
+//! - a message gets 250 only after the driver has reported it stored;
+//! - text and chunks are never run as commands, even those of a refused message;
+//! - nothing of a message, taken or refused, outlives it;
+//! - the output depends on the octets received, not on how reads split them.
 //!
-//! Not announced and not known: AUTH, DSN, BINARYMIME.
+//! Not implemented and not announced: AUTH, DSN, BINARYMIME.
 
 mod command;
 #[cfg(any(test, fuzzing))]

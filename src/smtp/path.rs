@@ -1,19 +1,17 @@
-//! Paths: what stands between the angle brackets of MAIL and RCPT (RFC 5321 section 4.1.2).
+//! Paths: the argument in angle brackets of MAIL and RCPT (RFC 5321 section 4.1.2).
 //!
-//! Three things are taken that the grammar does not allow, since mail from programs and people in good standing has
-//! them: a path without its brackets, dots anywhere in a local part, and the empty address literal (`<#@[]>` is the
-//! sender of qmail's double bounces).
+//! Three deviations from the grammar are accepted because legitimate mail contains them: a path without brackets, dots
+//! anywhere in a local part, and the empty address literal (`<#@[]>` is the sender of qmail's double bounces).
 //!
-//! Any path that the grammar allows is a path, also where no mailbox of ours can have that name: the answer
-//! to `"john doe"@[192.0.2.1]` is that there is no such mailbox, not that it is malformed.
+//! Every path in the grammar parses, even if no mailbox of ours can have that name: `"john doe"@[192.0.2.1]` is
+//! answered with "no such mailbox", not "malformed".
 
-/// Longest path in octets, angle brackets and source route included (RFC 5321 section 4.5.3.1.3 asks for 256;
-/// routes come on top).
+/// Longest path in octets, including angle brackets (256, RFC 5321 section 4.5.3.1.3) and source route.
 const PATH_OCTETS_MAX: usize = 1024;
-/// Longest mailbox in octets: 256 less the brackets.
+/// Longest mailbox in octets: 256 minus the brackets.
 const MAILBOX_OCTETS_MAX: usize = 254;
 
-/// A path without its brackets and its source route.
+/// A path without brackets and source route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Path {
     /// `<>`
@@ -23,7 +21,7 @@ pub enum Path {
     Mailbox {
         /// As typed.
         text: String,
-        /// The local part without quotes and quoting backslashes, which are no part of the name.
+        /// The local part, unquoted.
         local: String,
         /// A domain name or an address literal, as typed.
         domain: String,
@@ -38,7 +36,7 @@ impl Path {
         }
     }
 
-    /// As typed, empty for the null path.
+    /// As typed; empty for the null path.
     pub fn into_text(self) -> String {
         match self {
             Path::Null => String::new(),
@@ -47,9 +45,9 @@ impl Path {
     }
 }
 
-/// Reads the path at the start of `typed`; what follows it is parameters. `None`: it is malformed.
+/// Parses the path at the start of `typed`, and returns the parameters after it. `None` if malformed.
 ///
-/// A source route `@a,@b:` is accepted and ignored, as section 4.1.1.3 and appendix F.2 recommend.
+/// A source route `@a,@b:` is accepted and ignored, as RFC 5321 section 4.1.1.3 and appendix F.2 recommend.
 pub fn parse(typed: &str) -> Option<(Path, &str)> {
     let Some(inside) = typed.strip_prefix('<') else { return bare(typed) };
     let inside = match inside.starts_with('@') {
@@ -65,12 +63,12 @@ pub fn parse(typed: &str) -> Option<(Path, &str)> {
     (typed.len() - rest.len() <= PATH_OCTETS_MAX).then_some((path, rest))
 }
 
-/// A path without brackets: it ends at the first blank outside quotes.
+/// A path without brackets ends at the first blank outside quotes.
 fn bare(typed: &str) -> Option<(Path, &str)> {
     mailbox(typed).filter(|(_, rest)| rest.is_empty() || rest.starts_with(' '))
 }
 
-/// The mailbox, or the name without a domain, at the start of `typed`, and what follows it.
+/// The mailbox, or name without domain, at the start of `typed`, and the rest.
 fn mailbox(typed: &str) -> Option<(Path, &str)> {
     let (local, after_local) = local_part(typed)?;
     let Some(at_domain) = after_local.strip_prefix('@') else {
@@ -88,7 +86,7 @@ fn is_route(route: &str) -> bool {
     })
 }
 
-/// The local part without its quoting, and what follows it.
+/// The unquoted local part, and the rest.
 fn local_part(typed: &str) -> Option<(String, &str)> {
     match typed.strip_prefix('"') {
         Some(quoted) => quoted_string(quoted),
@@ -100,7 +98,7 @@ fn local_part(typed: &str) -> Option<(String, &str)> {
     }
 }
 
-/// The text of a quoted string after its opening quote, and what follows the closing one.
+/// The text of a quoted string after its opening quote, and the rest.
 fn quoted_string(typed: &str) -> Option<(String, &str)> {
     let mut text = String::new();
     let mut characters = typed.chars();
@@ -113,8 +111,8 @@ fn quoted_string(typed: &str) -> Option<(String, &str)> {
     }
 }
 
-/// Length of the domain name or address literal at the start of `typed`. The characters are checked loosely:
-/// which names are domains of ours decides `Domain`.
+/// Length of the domain name or address literal at the start of `typed`. Checks characters only loosely; `Domain`
+/// decides which names can be ours.
 fn domain_length(typed: &str) -> Option<usize> {
     if typed.starts_with('[') {
         let end = typed.find(']')?;

@@ -1,4 +1,4 @@
-//! Every reply with its code, once.
+//! The table of replies.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::io::Write;
 use crate::verdict::{Delivery, Recipient};
 use crate::wire::Refusal;
 
-/// A reply of one line: the code (RFC 5321 section 4.2), the enhanced code (RFC 3463), the sentence.
+/// A one-line reply: code (RFC 5321 section 4.2), enhanced code (RFC 3463), text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub code: u16,
@@ -66,17 +66,16 @@ pub const NUL: Reply = reply(550, "5.6.0", "A message must not contain NUL");
 
 pub const BARE_LF: Reply = reply(421, "4.5.2", "A line must end with CR LF; closing");
 pub const CHUNK_SYNTAX: Reply =
-    reply(421, "4.5.4", "Write it as BDAT octets [LAST]; closing, for the size of this chunk is not known");
-pub const TOO_MANY_WRONG_RECIPIENTS: Reply =
-    reply(421, "4.7.0", "Too many recipients that do not exist; closing");
+    reply(421, "4.5.4", "Usage: BDAT octets [LAST]; closing, because the size of this chunk is unknown");
+pub const TOO_MANY_WRONG_RECIPIENTS: Reply = reply(421, "4.7.0", "Too many unknown recipients; closing");
 pub const TOO_MANY_ERRORS: Reply = reply(421, "4.7.0", "Too many errors; closing");
-pub const IDLE: Reply = reply(421, "4.4.2", "Nothing came for too long; closing");
-pub const SHUTTING_DOWN: Reply = reply(421, "4.3.2", "The service ends; closing");
+pub const IDLE: Reply = reply(421, "4.4.2", "Idle for too long; closing");
+pub const SHUTTING_DOWN: Reply = reply(421, "4.3.2", "The service is shutting down; closing");
 
-/// The text after DATA is awaited (RFC 5321 section 4.1.1.4). Without an enhanced code, as a 3yz reply has none.
+/// Asks for the text after DATA (RFC 5321 section 4.1.1.4). 3yz replies have no enhanced code.
 pub const SEND_DATA: &[u8] = b"354 End the message with a dot on a line of its own\r\n";
 
-/// What a connection gets in place of a session. `why` is a clause.
+/// The line for a connection that gets no session. `why` is a clause.
 pub fn turn_away(why: &str) -> String {
     let Reply { code, enhanced, .. } = SHUTTING_DOWN;
     format!("{code} {enhanced} {why}, try again later\r\n")

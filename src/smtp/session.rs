@@ -1,4 +1,4 @@
-//! The session: which command may follow which, and what is answered.
+//! The session: the order of commands, and their replies.
 
 use std::io::Write;
 use std::mem;
@@ -10,39 +10,39 @@ use crate::envelope::{Envelope, ForwardPath, Peer, Protocol};
 use crate::verdict::{self, Delivery};
 use crate::wire::{Line, LineEnds, Receiver, Text};
 
-/// Longest command line in octets, line end included. RFC 5321 section 4.5.3.1.4 asks for 512, and more for
+/// Longest command line in octets, line end included. RFC 5321 section 4.5.3.1.4 requires 512, plus room for
 /// parameters.
 const COMMAND_OCTETS_MAX: usize = 2048;
-/// Most recipients of a message; RFC 5321 section 4.5.3.1.8 asks for 100 at least.
+/// Most recipients per message. RFC 5321 section 4.5.3.1.8 requires at least 100.
 const RECIPIENTS_MAX: usize = 1000;
-/// After so many commands that were no commands here, the peer is told to go.
+/// Invalid commands before the session is closed.
 const ERRORS_MAX: u32 = 20;
-/// After so many wrong recipients since the last message, a client that is not trusted is told to go.
+/// Unknown recipients since the last message before an untrusted client is disconnected.
 const WRONG_RECIPIENTS_MAX: u32 = 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// One answer for all recipients; bare line ends in a message are refused.
+    /// One reply for all recipients. Bare CR or LF in a message is refused.
     Smtp,
-    /// One answer for each recipient; bare line ends are normalised, for the peer is a program of this machine.
+    /// One reply per recipient. Bare CR or LF is normalised, since the peer is a program of ours.
     Lmtp,
 }
 
-/// What holds for a session from its beginning.
+/// What a session knows from the start.
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub dialect: Dialect,
-    /// Whether the client may name as many wrong recipients as it likes: a mail server of ours that asks who is known.
+    /// Whether the client may name any number of unknown recipients: our own mail server, asking who exists.
     pub is_trusted: bool,
     /// Our name in the greeting.
     pub hostname: String,
-    /// Most octets of content a message may have.
+    /// Largest message, in octets of content.
     pub message_octets_max: u64,
-    /// Whether TLS can be begun, and whether it is on.
+    /// Whether TLS is offered, or already on.
     pub tls: Tls,
 }
 
-/// How a session stands to TLS.
+/// The state of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tls {
     NotOffered,
@@ -50,7 +50,7 @@ pub enum Tls {
     On,
 }
 
-/// What the owner tells the session. The session names in [`Next`] which one it waits for.
+/// What the driver reports. [`Next`] says which event the session waits for.
 #[derive(Debug)]
 pub enum Event<'a> {
     Connected,
@@ -64,48 +64,47 @@ pub enum Event<'a> {
     Chunk(Receiver),
     /// Answers [`Next::SkipChunk`].
     ChunkSkipped,
-    /// Answers [`Next::Deliver`]: one verdict for each recipient of the envelope, in their order.
+    /// Answers [`Next::Deliver`]: one verdict per recipient, in the order of the envelope.
     Delivered(Vec<Delivery>),
-    /// Answers [`Next::StartTls`]: the handshake is done, and nothing that came before it is left to be read.
+    /// Answers [`Next::StartTls`]: the handshake is done, and earlier input is gone.
     Secured,
-    /// Answers `Recipient` or `Deliver`: a fault kept the question from being answered.
+    /// Answers `Recipient` or `Deliver`: a fault prevented an answer.
     Unavailable,
-    /// At any time: nothing came from the peer for too long.
+    /// At any time: the peer was silent for too long.
     TimedOut,
-    /// At any time: the service ends.
+    /// At any time: the service is shutting down.
     ShuttingDown,
 }
 
-/// The one thing that the owner does next, after it has sent what was written to `out`.
+/// What the driver does next, after sending `out`.
 #[derive(Debug)]
 pub enum Next {
-    /// Read a line of at most so many octets, line end included.
+    /// Read a line of at most `octets_max` octets, line end included.
     ReadLine { octets_max: usize },
-    /// Find out whether mail can be delivered to `path`. `octets` is the size that the peer announced,
-    /// 0 if it did not.
+    /// Find out whether `path` can receive mail. `octets` is the announced size, 0 if none.
     Recipient { path: ForwardPath, octets: u64 },
-    /// Feed the receiver what the peer sends until it sees the end of data.
+    /// Feed the receiver until it sees the end of data.
     ReadData(Receiver),
-    /// Feed the receiver exactly the next `octets` octets. They can be more than a message may have: it drops
-    /// what is too much.
+    /// Feed the receiver exactly the next `octets` octets, even if that exceeds the largest message: it drops the
+    /// excess.
     ReadChunk { receiver: Receiver, octets: u64 },
-    /// Read the next `octets` octets and forget them.
+    /// Read and discard the next `octets` octets.
     SkipChunk { octets: u64 },
-    /// Deliver the text to every recipient, durably.
+    /// Deliver the text durably to every recipient.
     Deliver { envelope: Envelope, text: Text },
-    /// Do the handshake of TLS. Octets that came before it are thrown away (RFC 3207 section 4.2).
+    /// Do the TLS handshake. Discard earlier input (RFC 3207 section 4.2).
     StartTls,
     /// Close the connection.
     Close,
 }
 
-/// One connection's dialogue, from greeting to close.
+/// One session, from greeting to close.
 #[derive(Debug)]
 pub struct Session {
     policy: Policy,
     peer: Peer,
     hello: Option<Introduction>,
-    /// Begun by MAIL; away in `awaited` while an answer for it is out.
+    /// Begun by MAIL; moved into `awaited` while the driver works on it.
     transaction: Option<Transaction>,
     awaited: Awaited,
     errors: u32,
@@ -115,7 +114,7 @@ pub struct Session {
 #[derive(Debug)]
 struct Introduction {
     name: String,
-    /// By EHLO or LHLO.
+    /// Whether the client said EHLO or LHLO.
     extended: bool,
 }
 
@@ -125,11 +124,11 @@ struct Transaction {
     octets_announced: u64,
     smtputf8: bool,
     recipients: Vec<ForwardPath>,
-    /// The message so far, once BDAT has begun it.
+    /// The message so far, if it comes by BDAT.
     chunks: Option<Receiver>,
 }
 
-/// What the owner was asked for.
+/// What the driver was asked for.
 #[derive(Debug)]
 enum Awaited {
     Connection,
@@ -140,7 +139,7 @@ enum Awaited {
         transaction: Transaction,
         last: bool,
     },
-    /// The chunk is refused with this, once it is out of the way.
+    /// The reply that refuses the chunk, once it has been skipped.
     ChunkSkipped(Reply),
     Delivery {
         recipients: Vec<ForwardPath>,
@@ -162,9 +161,10 @@ impl Session {
         }
     }
 
-    /// Takes what the owner has to tell, writes replies to `out`, and names the next step.
+    /// Handles an event: appends replies to `out` and returns the next step.
     ///
-    /// Panics if the event answers another question than the one asked.
+    /// # Panics
+    /// If the event does not answer the last [`Next`].
     pub fn handle(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Next {
         match (mem::replace(&mut self.awaited, Awaited::Nothing), event) {
             (_, Event::TimedOut) => self.close(reply::IDLE, out),
@@ -185,7 +185,7 @@ impl Session {
                 self.end_of_text(transaction, receiver, out)
             }
             (Awaited::Chunk { transaction, last: false }, Event::Chunk(receiver)) => {
-                // Said now, not after the last chunk: the peer need not send the others.
+                // Refused now rather than after the last chunk, so the peer can stop sending.
                 if let Some(refusal) = receiver.refusal() {
                     return self.answer(refusal.into(), out);
                 }
@@ -213,7 +213,7 @@ impl Session {
         }
     }
 
-    /// Whether nothing of a message would be lost if the session ended now.
+    /// Whether the session could end now without losing a message.
     pub fn is_between_messages(&self) -> bool {
         self.transaction.is_none()
     }
@@ -232,7 +232,7 @@ impl Session {
         let line = match line {
             Line::Whole(line) => line,
             Line::BareLf(line) if self.policy.dialect == Dialect::Lmtp => line,
-            // Whoever relays strangers' octets to us without minding line ends may relay their commands too.
+            // A relay that passes on bare line ends may also pass on smuggled commands.
             Line::BareLf(_) => return self.close(reply::BARE_LF, out),
             Line::TooLong => return self.refuse(reply::LINE_TOO_LONG, out),
         };
@@ -383,7 +383,7 @@ impl Session {
         Next::ReadData(Receiver::data(self.line_ends(), self.policy.message_octets_max))
     }
 
-    /// RFC 3030 section 2. The octets of a chunk follow at once, wanted or not.
+    /// RFC 3030 section 2. The chunk follows at once, wanted or not.
     fn bdat(&mut self, octets: u64, last: bool) -> Next {
         let Some(mut transaction) =
             self.transaction.take_if(|transaction| !transaction.recipients.is_empty())
@@ -431,13 +431,12 @@ impl Session {
         }
     }
 
-    /// The answer to a whole message, for which there is one verdict a recipient.
+    /// Answers a whole message, given one verdict per recipient.
     ///
-    /// SMTP has one reply for all, so it says the worst: permanent before temporary before stored. A sender
-    /// that is told of a failure never believes mail delivered that was not. The price, if the recipients
-    /// differ: those who have it are reported as failed, or get it once more when the sender tries again.
-    /// A permanent refusal is said as such although others have the message, for another attempt would
-    /// meet it again and give them one more copy each time.
+    /// SMTP has one reply for all recipients, so it reports the worst verdict: permanent before temporary before
+    /// stored. That way no sender believes undelivered mail delivered. The price, if verdicts differ: recipients who
+    /// have the message are reported as failed, or get it again on a retry. A permanent failure is reported as such
+    /// even though others have the message, because every retry would fail again and give them another copy.
     fn answer_text(&mut self, recipients: &[ForwardPath], replies: &[Reply], out: &mut Vec<u8>) -> Next {
         assert_eq!(recipients.len(), replies.len(), "every recipient has a verdict");
         match self.policy.dialect {
@@ -459,7 +458,7 @@ impl Session {
         }
     }
 
-    /// Why RCPT, DATA or BDAT can't follow what came before.
+    /// Why RCPT, DATA or BDAT is out of sequence, if it is.
     fn out_of_order(&self) -> Reply {
         match &self.transaction {
             None => reply::MAIL_FIRST,
@@ -473,7 +472,7 @@ impl Session {
         self.read_line()
     }
 
-    /// Answers what no well-behaved peer sends, and counts it.
+    /// Answers and counts an error.
     fn refuse(&mut self, reply: Reply, out: &mut Vec<u8>) -> Next {
         self.errors += 1;
         if self.errors > ERRORS_MAX {
@@ -493,7 +492,7 @@ impl Session {
     }
 }
 
-/// Where a path leads. One that can't be the name of a mailbox here is answered like any that is not.
+/// The recipient a path names. A name no mailbox here can have is answered like any unknown one.
 fn forward_path(path: Path, smtputf8: bool) -> Result<ForwardPath, Reply> {
     if !smtputf8 && !path.is_ascii() {
         return Err(reply::NEEDS_SMTPUTF8);

@@ -143,7 +143,7 @@ fn a_stranger_who_tries_out_names_is_sent_away_and_a_sender_with_a_stale_list_is
     assert!(!server.is_closed(), "a message that was taken makes up for what was wrong before it");
     server.push(WRONG);
     assert!(server.is_closed());
-    assert!(said(&mut server).ends_with("421 4.7.0 Too many recipients that do not exist; closing\r\n"));
+    assert!(said(&mut server).ends_with("421 4.7.0 Too many unknown recipients; closing\r\n"));
 
     let mut server = greeted(Dialect::Lmtp);
     server.push(b"MAIL FROM:<>\r\n");

@@ -59,7 +59,7 @@ pub use mail::{
     Body, Incoming, Letter, LockChange, Maildrop, Refused, Removed, Restored, Revocation, Spool,
     StoredMessage, Wanted,
 };
-pub use mail::{Import, Imported};
+pub use mail::{Import, Imported, Listed, Mover};
 pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};
 pub use upkeep::check::CheckReport;

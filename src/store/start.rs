@@ -107,6 +107,7 @@ impl Store {
             visitor_left: Condvar::new(),
             mending_was_asked: AtomicBool::new(false),
             copy_window: Mutex::default(),
+            long_lists: Mutex::default(),
         });
         let (queue, jobs) = smol::channel::bounded(queue::QUEUE_MAX);
         let (clock, dues) = std::sync::mpsc::sync_channel(DUES_MAX);

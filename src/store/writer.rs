@@ -40,6 +40,11 @@ const PURGES_MAX: usize = 16;
 /// Deleted messages that go for good at a time, where there is no room.
 const PURGED_AT_A_TIME: usize = 1000;
 
+/// A log is nearly empty when less than this part of it is in use.
+const QUIET_PART: u64 = 16;
+/// After as many checkpoints in a row that find it so it is made short again.
+const QUIET_CHECKPOINTS: u32 = if cfg!(test) { 4 } else { 60 };
+
 /// A tick that comes so much too late is early enough.
 const TICK_ACCURACY: Duration = Duration::from_millis(10);
 
@@ -64,7 +69,7 @@ pub const PACE: Pace = if cfg!(test) {
         checkpoint_after: Some(Duration::from_secs(1)),
         retired_max: 64 << 20,
         log_octets: 4 << 20,
-        for_copies: Some(512 << 20),
+        for_copies: Some(64 << 20),
     }
 };
 
@@ -114,6 +119,8 @@ pub struct Writer {
     first_record: Instant,
     /// Whether a record has found no place in the log: the next checkpoint makes it longer.
     log_was_full: bool,
+    /// Checkpoints in a row that found the log nearly empty.
+    quiet_checkpoints: u32,
     /// As the store counts them.
     commits: u64,
     /// The mailboxes whose sessions end when the transaction under way is durable.
@@ -149,6 +156,7 @@ impl Writer {
             is_giving_up: false,
             first_record: Instant::now(),
             log_was_full: false,
+            quiet_checkpoints: 0,
             commits: totals.commits,
             revoked: Vec::new(),
             a_sync_failed: false,
@@ -430,13 +438,23 @@ impl Writer {
         }
     }
 
-    /// How much of the zone the log may use after the next checkpoint.
+    /// How much of the zone the log may use after the next checkpoint: more after it was full, and as little as at first when
+    /// it has been nearly empty for long, or when space is given up.
     fn log_octets(&mut self, is_checkpoint: bool) -> u64 {
-        if !is_checkpoint || !std::mem::take(&mut self.log_was_full) {
-            return self.log.len();
+        let len = self.log.len();
+        if !is_checkpoint {
+            return len;
         }
-        // Where there is no room for a longer one, the one that there is does.
-        self.log.lengthen().unwrap_or(self.log.len())
+        let is_quiet = self.log.used() < len / QUIET_PART;
+        self.quiet_checkpoints = if is_quiet { self.quiet_checkpoints + 1 } else { 0 };
+        match std::mem::take(&mut self.log_was_full) {
+            _ if self.is_giving_up || self.quiet_checkpoints > QUIET_CHECKPOINTS => {
+                len.min(self.pace.log_octets)
+            }
+            // Where there is no room for a longer one, the one that there is does.
+            true => self.log.lengthen().unwrap_or(len),
+            false => len,
+        }
     }
 
     fn note_disk(&mut self, reserve: &std::io::Result<()>) {

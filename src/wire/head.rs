@@ -1,31 +1,31 @@
-//! The head of a text: what has to change on the way in so that our own fields and the text's are one header.
+//! The start of a text, changed so that our header fields and the text's own form one header:
 //!
-//! - A text whose first line is no header field gets an empty line in front: without it, that line would continue our
-//!   last field or hide behind our header. So does a text that begins with a blank.
-//! - The `From ` line of an mbox (RFC 4155 appendix A) is dropped if a field follows it. It says what the envelope says.
-//! - Return-Path fields are dropped, for final delivery puts a new one in front (RFC 5321 section 4.4).
+//! - If the first line is not a header field, or begins with a blank, an empty line goes in front. Otherwise that line
+//!   would continue our last field or look like part of our header.
+//! - An mbox `From ` line (RFC 4155 appendix A) is dropped if a field follows; it repeats the envelope.
+//! - Return-Path fields are dropped, because final delivery adds its own (RFC 5321 section 4.4).
 //!
-//! A text that has been through this comes out of it unchanged the next time.
+//! Applying this twice changes nothing more.
 
 use super::surrogate::Sizer;
 use memchr::memchr;
 
-/// Octets held back at most until it is known what a line is. Longer names are no field names, and longer `From `
-/// lines are text (RFC 5322 section 2.1.1 ends a line after 998).
+/// Most octets held back until the kind of a line is known. A longer name is not a field name, and a longer `From `
+/// line is text (RFC 5322 section 2.1.1 limits a line to 998).
 const HELD_OCTETS_MAX: usize = 1000;
 
 const RETURN_PATH: &[u8] = b"return-path";
 
-/// Takes a text in wire form, in any cut, and gives what is kept of it.
+/// Takes a text in wire form, split anywhere, and gives the part that is kept.
 #[derive(Debug)]
 pub struct Head {
     state: State,
-    /// The start of a line that may still be anything; in front of it an mbox line, if one has been seen.
+    /// The undecided start of a line, preceded by the mbox line if there was one.
     held: Vec<u8>,
     mbox_line_octets: usize,
-    /// Whether a field has been kept: from then on there is a header.
+    /// Whether a field has been kept, so the text has a header.
     has_field: bool,
-    /// Whether the current field is dropped, and its continuation lines with it.
+    /// Whether the current field, with its continuation lines, is dropped.
     dropping: bool,
     added_octets: u64,
     dropped_octets: u64,
@@ -34,16 +34,16 @@ pub struct Head {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// At the start of a line, deciding what it is.
+    /// At the start of an undecided line.
     LineStart,
-    /// In a line that is kept or dropped.
+    /// Inside a decided line.
     Line,
-    /// In a first line that may be that of an mbox.
+    /// Inside a first line that may be an mbox line.
     MboxLine,
     Body,
 }
 
-/// What a line is, as far as its first octets tell.
+/// The kind of a line, as far as its first octets tell.
 #[derive(Debug, PartialEq, Eq)]
 enum Start {
     Undecided,
@@ -68,12 +68,12 @@ impl Head {
         }
     }
 
-    /// For a text that is kept as it is.
+    /// Keeps a text as it is.
     pub fn verbatim() -> Self {
         Self { state: State::Body, ..Self::new() }
     }
 
-    /// Appends to `wire` what is kept of the octets. CRLF comes whole.
+    /// Appends to `wire` what is kept. CRLF is never split between calls.
     pub fn push(&mut self, mut octets: &[u8], wire: &mut Vec<u8>) {
         while let Some(&first) = octets.first() {
             octets = match self.state {
@@ -112,19 +112,20 @@ impl Head {
         }
     }
 
-    /// The text has ended, with a line end or without any octet.
+    /// Ends the text, which is empty or ends with a line end.
     pub fn finish(&mut self, wire: &mut Vec<u8>) {
         if !self.held.is_empty() {
             self.begin_body(wire);
         }
     }
 
-    /// The content octets of what was kept of a text of so many.
+    /// The content octets kept of a text of `octets`.
     pub fn kept_octets(&self, octets: u64) -> u64 {
         octets + self.added_octets - self.dropped_octets
     }
 
-    /// The content octets of the surrogate of a text of so many; none if it needs none. To be asked after [`Self::finish`].
+    /// The content octets of the surrogate of a text of so many; none if it needs none. To be asked after
+    /// [`Self::finish`].
     pub fn surrogate_octets(&mut self, octets: u64) -> Option<u64> {
         let difference = self.surrogate.finish()?;
         Some(self.kept_octets(octets).checked_add_signed(difference).expect("a surrogate has a length"))
@@ -146,12 +147,12 @@ impl Head {
                 self.surrogate.begin_field();
                 self.go_on(false, wire);
             }
-            // Only a Return-Path came before it, or nothing: our own header ends with this line.
+            // Nothing but a Return-Path came before: this line ends our header.
             Start::Empty if self.mbox_line_octets == 0 => {
                 wire.append(&mut self.held);
                 self.state = State::Body;
             }
-            // In the middle of a header it is for the reader to say what this is.
+            // In the middle of a header this is left to the reader.
             Start::Text if self.has_field => {
                 self.surrogate.begin_field();
                 self.go_on(false, wire);
@@ -161,7 +162,7 @@ impl Head {
         }
     }
 
-    /// The line in hand belongs to a header: what is held of it is kept or dropped, and the rest follows it.
+    /// The current line belongs to the header: keeps or drops what is held, and the rest of the line alike.
     fn go_on(&mut self, dropping: bool, wire: &mut Vec<u8>) {
         self.dropping = dropping;
         let dropped = if dropping { self.held.len() } else { self.mbox_line_octets };
@@ -173,7 +174,7 @@ impl Head {
         self.state = State::Line;
     }
 
-    /// There is no header: what is held is the beginning of the body.
+    /// The text has no header: what is held is the beginning of the body.
     fn begin_body(&mut self, wire: &mut Vec<u8>) {
         self.added_octets = 2;
         wire.extend_from_slice(b"\r\n");
@@ -182,12 +183,12 @@ impl Head {
     }
 }
 
-/// The rest of the line that `octets` begin with, line end included, and what follows.
+/// Splits `octets` after the current line and its line end.
 fn split_line(octets: &[u8]) -> (&[u8], &[u8]) {
     octets.split_at(memchr(b'\n', octets).map_or(octets.len(), |at| at + 1))
 }
 
-/// A line in front of which there is no field: it is one, is empty, or is text.
+/// A line with no field before it: a field, empty, or text.
 fn first_line(line: &[u8]) -> Start {
     match line {
         b"\r" => return Start::Undecided,
@@ -204,7 +205,7 @@ fn first_line(line: &[u8]) -> Start {
     }
 }
 
-/// A line below a field. It is looked at only as far as to know a Return-Path.
+/// A line after a field, examined only far enough to recognise Return-Path.
 fn later_line(line: &[u8]) -> Start {
     match line {
         [b' ' | b'\t', ..] => return Start::Continuation,
@@ -223,7 +224,7 @@ fn later_line(line: &[u8]) -> Start {
     }
 }
 
-/// An octet of a field's name (RFC 5322 section 3.6.8).
+/// An octet of a field name (RFC 5322 section 3.6.8).
 fn is_of_name(octet: u8) -> bool {
     octet.is_ascii_graphic() && octet != b':'
 }

@@ -1,39 +1,38 @@
-//! What the header of a text tells about the way it came.
+//! Trace information in the header of a text.
 
 use memchr::memchr;
 
-/// More `Delivered-To` fields than this are not looked at. Each hop adds its own in front, so the newest
-/// are always among the first.
+/// Most `Delivered-To` fields examined. Each hop adds its own in front, so the newest come first.
 const DELIVERED_TO_MAX: usize = 100;
-/// A longer value is no address (64 octets, `@`, 255 octets) and can't be ours.
+/// Longest value that can be an address: 64 octets, `@`, 255 octets.
 const ADDRESS_OCTETS_MAX: usize = 320;
-/// As much is kept of a field, folds and blanks included. A value that ends past it is taken for too long.
+/// Most octets kept of a field, including folds and blanks. A longer value counts as too long.
 const FIELD_OCTETS_MAX: usize = 1024;
 
-/// The trace of earlier hops (RFC 5321 section 4.4), to see loops.
+/// The trace of earlier hops (RFC 5321 section 4.4), to detect loops.
 #[derive(Debug, Default)]
 pub struct Trace {
     /// Number of `Received` fields.
     pub received_fields: u32,
-    /// Values of the first `Delivered-To` fields, unfolded and trimmed, otherwise as they stand.
+    /// Values of the first `Delivered-To` fields, unfolded and trimmed.
     pub delivered_to: Vec<String>,
     pub origin: Origin,
 }
 
-/// How others call the message, to find it in their logs.
+/// Identifiers by which other servers log this message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The value of the first `Message-ID` field.
     pub message_id: Option<String>,
-    /// What follows `id` in the first `Received` field: the queue id of whoever brought the message (RFC 5321 section 4.4).
+    /// The `id` in the first `Received` field: the queue id of the server that sent the message (RFC 5321 section 4.4).
     pub queue_id: Option<String>,
 }
 
-/// Reads the header of a text in wire form, in any cut. A dot-stuffed line is never one of the fields looked for.
+/// Reads the header of a text in wire form, split anywhere. The fields it looks for never begin with a dot.
 #[derive(Debug, Default)]
 pub struct Tracer {
     trace: Trace,
-    /// The field so far, with its line ends, up to [`FIELD_OCTETS_MAX`] and one octet more.
+    /// The field so far with its line ends, cut one octet past [`FIELD_OCTETS_MAX`].
     field: Vec<u8>,
     /// Whether the next octet begins a line after `field`.
     at_line_start: bool,
@@ -93,7 +92,7 @@ fn unfolded(value: &[u8]) -> Option<String> {
     std::str::from_utf8(value).ok().map(|value| value.replace("\r\n", ""))
 }
 
-/// The word behind `id`. Inside of a comment, `id` is no keyword.
+/// The word after `id`, which is not a keyword inside a comment.
 fn queue_id(received: &[u8]) -> Option<String> {
     let received = std::str::from_utf8(received).ok()?;
     let mut depth = 0_usize;

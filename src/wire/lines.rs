@@ -1,39 +1,38 @@
-//! Command lines out of a stream, each within a bound.
+//! Splits a stream into command lines of bounded length.
 
 use std::ops::Range;
 
 use memchr::memchr;
 use zeroize::Zeroize as _;
 
-/// What the stream holds next.
+/// The next line of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
     /// A line that ended with CRLF, without it.
     Whole(&'a [u8]),
-    /// A line that ended with LF alone, without it. RFC 5321 section 2.3.8 does not count it as a line:
-    /// the reader of the protocol decides whether it is lenient here.
+    /// A line that ended with LF alone, without it. It is not a line to RFC 5321 section 2.3.8; the protocol decides
+    /// whether to accept it.
     BareLf(&'a [u8]),
-    /// A line longer than the bound. Nothing of it is delivered, neither now nor later.
+    /// A line longer than the bound. None of it is delivered.
     TooLong,
 }
 
-/// Octets received and not yet used. Whoever reads something other than lines (the text after DATA, a TLS
-/// handshake) takes the [`rest`](Lines::rest) from here first.
+/// Octets received and not yet used. To read anything but lines (the text after DATA, a TLS handshake), take the
+/// [`rest`](Lines::rest) first.
 ///
-/// Holds at most the bound of one line plus the octets of one `push`, if every push is followed by `next`
-/// until that gives `None`.
+/// Holds at most one line plus one `push`, as long as every push is followed by `next` until that returns `None`.
 #[derive(Debug, Default)]
 pub struct Lines {
     buffer: Vec<u8>,
-    /// Everything before it has been used.
+    /// Everything before this position is used.
     start: usize,
-    /// Inside a line that was reported as too long.
+    /// Inside a line already reported as too long.
     skipping: bool,
-    /// The line that was given out last. It may be a password, so it is wiped when it has been used.
+    /// The line returned last. It may contain a password, so it is wiped after use.
     given: Range<usize>,
 }
 
-/// A larger empty buffer is given back, so that an idle connection costs little memory.
+/// A larger empty buffer is freed, so that an idle connection takes little memory.
 const IDLE_OCTETS_MAX: usize = 1024;
 
 impl Lines {
@@ -49,7 +48,7 @@ impl Lines {
         self.buffer.extend_from_slice(octets);
     }
 
-    /// The next line of at most `octets_max` octets, its line end included; `None` if its end has not come.
+    /// The next line of at most `octets_max` octets, line end included; `None` until its end arrives.
     pub fn next(&mut self, octets_max: usize) -> Option<Line<'_>> {
         self.wipe();
         if self.skipping {
@@ -83,7 +82,7 @@ impl Lines {
         self.buffer[std::mem::take(&mut self.given)].zeroize();
     }
 
-    /// What has been pushed and not used.
+    /// The unused octets.
     pub fn rest(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
@@ -97,8 +96,8 @@ impl Lines {
         }
     }
 
-    /// Forgets the rest: what a peer sent in clear before a TLS handshake must not count after it
-    /// (RFC 3207 section 4.2, RFC 2595 section 4).
+    /// Discards the rest: input sent in clear must not survive a TLS handshake (RFC 3207 section 4.2, RFC 2595 section
+    /// 4).
     pub fn clear(&mut self) {
         self.wipe();
         self.start = 0;

@@ -1,21 +1,21 @@
-//! Octets as they travel: bounded command lines, dot-stuffing, the end of a message.
+//! The octet level: bounded command lines, dot-stuffing, the end of a message.
 //!
-//! Everything here is a pure function of the octets pushed into it. It reads no socket, knows no command
-//! and allocates no more than the bounds it is given.
+//! Everything here is a pure function of the octets pushed into it: no sockets, no commands, no allocation beyond the
+//! given bounds.
 //!
-//! A message is kept in *wire form*, the form in which POP3 sends it (RFC 1939 section 3):
-//! - every line ends with CRLF, the last one too, and CR and LF stand nowhere else;
-//! - a line of the content that begins with a dot has a second dot in front (dot-stuffing);
+//! Messages are stored in *wire form*, the form POP3 sends (RFC 1939 section 3):
+//! - every line, including the last, ends with CRLF, and CR and LF occur nowhere else;
+//! - a content line that begins with a dot has a second dot in front (dot-stuffing);
 //! - the terminator `.` CRLF is not part of it; the empty message is the empty text.
 //!
-//! On its way in a text is changed in a few places, so that our own fields can stand in front of it (`head`). On its way
-//! out its header may give way to a [`surrogate`]; its body never does.
+//! On the way in, the start of a text changes so that our header fields fit in front (`head`). On the way out, a
+//! [`surrogate`] may replace the header, never the body.
 //!
 //! Invariants:
-//! - any cut of the input into pushes gives the same lines, the same text, the same end;
+//! - however the input is split, the lines, the text and its end are the same;
 //! - a line over its bound is reported once and never delivered in pieces;
-//! - a message in DATA ends at CRLF `.` CRLF and nowhere else, whatever was wrong with it before: what is
-//!   left of it would be taken for commands.
+//! - a message in DATA ends at CRLF `.` CRLF and nowhere else, even if it is already refused: otherwise the rest of it
+//!   would run as commands.
 
 mod head;
 mod header;
@@ -29,8 +29,8 @@ pub use header::Origin;
 pub use lines::{Line, Lines};
 pub use receive::{LineEnds, Receiver, Refusal, Text};
 
-/// How many octets of `wire` POP3 sends for `TOP` (RFC 1939 section 7): the header, the empty line after
-/// it, and at most `body_lines` lines of the body. A text without an empty line is all header.
+/// How many octets of `wire` POP3 sends for `TOP` (RFC 1939 section 7): header, empty line and at most `body_lines`
+/// lines of the body. A text without an empty line is all header.
 pub fn top_end(wire: &[u8], body_lines: u64) -> usize {
     let body = body_start(wire);
     let Some(last) = body_lines.checked_sub(1) else { return body };
@@ -39,7 +39,7 @@ pub fn top_end(wire: &[u8], body_lines: u64) -> usize {
     nth_line_end.map_or(wire.len(), |at| body + at + 1)
 }
 
-/// Where the body begins: after the first empty line, or at the end where there is none.
+/// Where the body begins: after the first empty line, or at the end if there is none.
 pub fn body_start(wire: &[u8]) -> usize {
     if wire.starts_with(b"\r\n") {
         return 2;
@@ -47,7 +47,7 @@ pub fn body_start(wire: &[u8]) -> usize {
     memchr::memmem::find(wire, b"\r\n\r\n").map_or(wire.len(), |at| at + 4)
 }
 
-/// Counts the octets of the content of a text in wire form, which is given in pieces: what [`unstuff`] returns is as long.
+/// Counts the content octets of a text in wire form, given in pieces: the length of what [`unstuff`] returns.
 #[derive(Clone, Copy, Debug)]
 pub struct ContentCount {
     octets: u64,
@@ -74,7 +74,7 @@ impl ContentCount {
     }
 }
 
-/// The content of a text in wire form: one dot less at the start of every line that begins with one.
+/// The content of a text in wire form: removes the dot-stuffing.
 pub fn unstuff(wire: &[u8]) -> Vec<u8> {
     let mut content = Vec::with_capacity(wire.len());
     for line in wire.split_inclusive(|&octet| octet == b'\n') {

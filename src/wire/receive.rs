@@ -1,32 +1,30 @@
-//! A message on its way in: octets as a peer sends them become a text in wire form.
+//! Receives a message: turns the octets a peer sends into a text in wire form.
 
 use memchr::memchr3;
 
 use super::head::Head;
 use super::header::{Origin, Trace, Tracer};
 
-/// How the end of the message and lines that begin with a dot are told.
+/// How the end of the message and leading dots are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
     /// The text after DATA: dot-stuffed, ended by CRLF `.` CRLF (RFC 5321 section 4.5.2).
     Stuffed,
-    /// The content as it is, its length known from elsewhere: BDAT chunks, standard input.
+    /// Plain content whose length is known otherwise: BDAT chunks, standard input.
     Plain,
 }
 
-/// What becomes of octets that have no place in a message: a CR or LF that is not part of a CRLF, and NUL
-/// (RFC 5322 section 4).
+/// What to do with octets that a message must not contain: a bare CR or LF, and NUL (RFC 5322 section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineEnds {
-    /// The message is refused (RFC 5321 section 2.3.8): programs disagree on what such octets mean, and that
-    /// is how a second message is smuggled inside a first one.
+    /// Refuse the message (RFC 5321 section 2.3.8). Programs disagree on what such octets mean, which is how SMTP
+    /// smuggling hides one message inside another.
     Strict,
-    /// A bare CR or LF becomes a CRLF of the content, and NUL is dropped. The `.` of a line made this way is content,
-    /// never the end.
+    /// Turn a bare CR or LF into CRLF and drop NUL. A `.` line made this way is content, never the end.
     Normalise,
 }
 
-/// Why nothing of a message was kept.
+/// Why a message was not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A bare CR or LF under [`LineEnds::Strict`].
@@ -35,26 +33,26 @@ pub enum Refusal {
     Nul,
     /// More octets than the limit.
     TooLarge,
-    /// The disk cannot take it now.
+    /// The disk is full.
     DiskFull,
     /// The disk failed.
     Fault,
 }
 
-/// A whole message, ready to be stored.
+/// A complete message, ready to be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text<W = Vec<u8>> {
-    /// The message in wire form, or the end of it that [`Receiver::take_held`] has not taken.
+    /// The message in wire form, or the part that [`Receiver::take_held`] has not taken.
     pub wire: W,
-    /// Length of the content in octets as it is kept, which POP3 LIST reports: that of `wire` without the stuffing dots.
+    /// Octets of the content as stored, without the stuffing dots: the size POP3 LIST reports.
     pub octets: u64,
-    /// The same of the text whose header is a [surrogate](super::surrogate); none if it needs none.
+    /// The same with a [surrogate](super::surrogate) header; `None` if the text needs no surrogate.
     pub surrogate_octets: Option<u64>,
-    /// Of the whole wire form.
+    /// Hash of the whole wire form.
     pub hash: blake3::Hash,
     /// Number of `Received` fields in the header.
     pub received_fields: u32,
-    /// Values of the `Delivered-To` fields in the header, the first hundred, not parsed.
+    /// Unparsed values of the first hundred `Delivered-To` fields.
     pub delivered_to: Vec<String>,
     pub origin: Origin,
 }
@@ -66,10 +64,10 @@ impl<W> Text<W> {
     }
 }
 
-/// Takes the octets of one message, in any cut, and gives its text.
+/// Takes the octets of one message, split anywhere, and gives its text.
 ///
-/// Memory: what the owner leaves here. An owner that calls [`Receiver::take_held`] after each push bounds it by twice the
-/// length of a push; for one that never does it is the limit, plus a third where every line is a single dot.
+/// Memory: calling [`Receiver::take_held`] after each push bounds it by twice the length of a push. Without that it
+/// grows to the message limit, plus a third if every line is a single dot.
 #[derive(Debug)]
 pub struct Receiver {
     framing: Framing,
@@ -78,58 +76,57 @@ pub struct Receiver {
     octets_max: u64,
     state: State,
     head: Head,
-    /// What has not been taken.
+    /// The text not yet taken.
     wire: Vec<u8>,
     taken: u64,
-    /// Content that came, which is what the limit is for.
+    /// Content octets received; the limit applies to these.
     octets: u64,
     tracer: Tracer,
-    /// Boxed: two kilobytes that would be moved wherever the receiver goes.
+    /// Boxed, because two kilobytes would move with the receiver.
     hasher: Box<blake3::Hasher>,
-    /// How much of `wire` the hasher has seen.
+    /// How far the hasher has read `wire`.
     hashed: usize,
     refusal: Option<Refusal>,
 }
 
-/// Where in a line the next octet stands.
+/// Position of the next octet within a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// At the start of the message or after a CRLF: transparency and the end of data apply.
+    /// At the start of the message or after CRLF: dot-stuffing and the end of data apply.
     LineStart,
-    /// After a bare CR or LF: a line starts, but a dot here is content.
+    /// After a bare CR or LF: a line begins, but a dot is content.
     BareLineStart,
-    /// After a dot at `LineStart`, which has not gone out.
+    /// After a dot at `LineStart`, not yet written.
     Dot,
-    /// After a dot at `LineStart` and a CR, neither of which has gone out.
+    /// After a dot at `LineStart` and a CR, neither yet written.
     DotCr,
     /// Inside a line.
     Line,
-    /// After a CR, which has not gone out.
+    /// After a CR, not yet written.
     Cr,
     /// After the end of data.
     End,
 }
 
-/// The hash takes the text in spans of this size: large enough for its wide instructions, small enough to
-/// be in the cache still.
+/// Hashing unit, in octets: large enough for SIMD, small enough to be still in the cache.
 const HASH_SPAN: usize = 64 << 10;
 
-/// How many octets are looked at together, in the hope that they go out as they are.
+/// Octets tested together, in the hope that they need no change.
 const ORDINARY_SPAN: usize = 512;
 
 impl Receiver {
-    /// For the text after DATA, of at most `octets_max` octets of content.
+    /// Receives the text after DATA, at most `octets_max` octets of content.
     pub fn data(line_ends: LineEnds, octets_max: u64) -> Self {
         Self::new(Framing::Stuffed, line_ends, octets_max)
     }
 
-    /// For content that is neither stuffed nor terminated, of at most `octets_max` octets, counted with the
-    /// CRLF that a last line without one gets.
+    /// Receives content without dot-stuffing or terminator, at most `octets_max` octets including the CRLF added to an
+    /// unfinished last line.
     pub fn content(line_ends: LineEnds, octets_max: u64) -> Self {
         Self::new(Framing::Plain, line_ends, octets_max)
     }
 
-    /// For content of any length of which only line ends are changed.
+    /// Receives content of any length and changes only line ends.
     pub fn verbatim() -> Self {
         Self { head: Head::verbatim(), keeps_nul: true, ..Self::content(LineEnds::Normalise, u64::MAX) }
     }
@@ -152,14 +149,14 @@ impl Receiver {
         }
     }
 
-    /// Takes the next octets. `Some(used)`: the data ended after so many of them, the others are commands.
-    /// `None`: all were used, and more belong to the message. Content has no end of its own: always `None`.
+    /// Takes the next octets. `Some(used)`: the data ended after that many; the rest are commands. `None`: all were
+    /// used and the message continues, as always for plain content.
     ///
-    /// A message that is refused already is still read to its end.
+    /// A refused message is still read to its end.
     pub fn push(&mut self, octets: &[u8]) -> Option<usize> {
-        // Octets from `run` up to `at` go out as they are.
+        // Octets from `run` to `at` are copied unchanged.
         let (mut run, mut at) = (0, 0);
-        // Up to here spans have been looked at; one in vain is not looked at again.
+        // How far spans have been tested, so that none is tested twice.
         let mut looked = 0;
         while at < octets.len() {
             let octet = octets[at];
@@ -169,7 +166,7 @@ impl Receiver {
                     at += 1;
                     run = at;
                     self.put_nul();
-                    // A dot that comes now begins the line, and is neither stuffing nor the end.
+                    // A dot here begins a line, but is neither stuffing nor the end.
                     self.state = State::BareLineStart;
                 }
                 State::LineStart | State::BareLineStart if octet != b'.' => self.state = State::Line,
@@ -192,7 +189,7 @@ impl Receiver {
                     self.state = State::DotCr;
                 }
                 State::Dot => {
-                    // The peer's stuffing ends here; a dot that is left needs ours.
+                    // Drops the peer's stuffing; a dot that remains needs ours.
                     if octet == b'.' {
                         self.put_stuffing_dot();
                         at += 1;
@@ -249,7 +246,7 @@ impl Receiver {
         None
     }
 
-    /// The text, or why there is none. Content ends here; after DATA, `push` must have seen the end.
+    /// The text, or why there is none. Plain content ends here; after DATA, `push` must have returned the end.
     pub fn finish(mut self) -> Result<Text, Refusal> {
         match self.framing {
             Framing::Stuffed => assert_eq!(self.state, State::End, "a message in DATA ends where it says so"),
@@ -275,18 +272,18 @@ impl Receiver {
         })
     }
 
-    /// What the message takes in memory so far; nothing once it is refused.
+    /// Octets of the message in memory; 0 once it is refused.
     pub fn held_octets(&self) -> u64 {
         self.wire.len() as u64
     }
 
-    /// What was taken from it so far.
+    /// Octets taken so far.
     pub fn taken_octets(&self) -> u64 {
         self.taken
     }
 
-    /// Gives the octets held so far to the owner, who keeps them and those of later calls in order: together with the
-    /// `wire` of the finished text they are the message.
+    /// Hands over the octets held so far. In order, the octets of all calls followed by `wire` of the finished text are
+    /// the message.
     pub fn take_held(&mut self) -> Vec<u8> {
         self.hasher.update(&self.wire[self.hashed..]);
         self.hashed = 0;
@@ -295,7 +292,7 @@ impl Receiver {
         std::mem::take(&mut self.wire)
     }
 
-    /// The owner cannot keep the message. The rest is still read to its end.
+    /// Refuses the message because it cannot be kept. The rest is still read to its end.
     pub fn give_up(&mut self, refusal: Refusal) {
         if self.refusal.is_none() {
             self.refuse(refusal);
@@ -314,7 +311,7 @@ impl Receiver {
         }
     }
 
-    /// The dot that transparency adds: part of the wire form, not of the content.
+    /// The stuffing dot: part of the wire form, not of the content.
     fn put_stuffing_dot(&mut self) {
         if self.refusal.is_none() {
             self.head.push(b".", &mut self.wire);
@@ -338,12 +335,12 @@ impl Receiver {
         }
     }
 
-    /// Why the message will not be kept; the rest of it is still to be read.
+    /// Why the message is refused, if it is.
     pub fn refusal(&self) -> Option<Refusal> {
         self.refusal
     }
 
-    /// The first reason stands. The memory is given back at once, however long the rest takes to come.
+    /// Refuses the message; the first reason counts. Frees its memory at once.
     fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
         self.wire = Vec::new();
@@ -358,8 +355,8 @@ impl Receiver {
     }
 }
 
-/// Whether octets inside a line go out as they are: no bare CR or LF, no NUL, no dot at the start of a line. One
-/// pass without branches, which the compiler turns into vector instructions; a CR at the end may be bare.
+/// Whether octets inside a line need no change: no bare CR or LF, no NUL, no dot at the start of a line. Without
+/// branches, so that the compiler vectorises it. A CR at the end may be bare.
 fn is_ordinary(octets: &[u8]) -> bool {
     let unusual = |before: u8, octet: u8| {
         u8::from(octet == b'\n') ^ u8::from(before == b'\r')

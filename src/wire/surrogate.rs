@@ -1,31 +1,31 @@
-//! Surrogates: the header of an internationalized message (RFC 6532) for a client that did not say UTF8.
+//! Surrogates: the header of an internationalized message (RFC 6532), rewritten for a client that did not say UTF8.
 //!
-//! RFC 6856 section 5 has a server make one of a message that such a client cannot take; RFC 6858 says how:
-//! - text of known fields, and names of people, become encoded-words (RFC 2047);
-//! - an address that is not ASCII gives way to one that nobody can answer to, and is shown as its name;
-//! - parameters of Content-Type and Content-Disposition that are not ASCII are left out, and so are all other fields.
+//! RFC 6856 section 5 requires this; RFC 6858 says how:
+//! - text in known fields, and display names, become encoded-words (RFC 2047);
+//! - a non-ASCII address is replaced by one that cannot be replied to, with the address as its display name;
+//! - non-ASCII parameters of Content-Type and Content-Disposition are dropped, as are all other non-ASCII fields.
 //!
-//! Only a message's own header is changed: its body, and the headers of the parts in it, stay as they are. A field that is not
-//! UTF-8 stays too: it is no internationalized one, and clients have always got such fields.
+//! Only the message's own header changes; its body and the headers of its parts stay. Fields that are not UTF-8 stay
+//! too: they are not internationalized, and clients have always seen such fields.
 //!
 //! Invariants:
-//! - what is ASCII comes out octet for octet;
-//! - what comes out is ASCII, or is not UTF-8, and no line of it begins with a dot that did not before.
+//! - ASCII input comes out octet for octet;
+//! - output is ASCII, or not UTF-8, and no line starts with a dot that did not before.
 //!
-//! Stores keep the size that [`Sizer`] found at delivery: a change of what comes out here makes LIST wrong for the messages
-//! that are stored already.
+//! The store keeps the size that [`Sizer`] computed at delivery. Changing the output here makes LIST wrong for messages
+//! already stored.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use mail_parser::{Addr, HeaderValue, MessageParser};
 
-/// A longer field is left out, rather than held in memory while it comes.
+/// A longer field is dropped rather than held in memory.
 const FIELD_OCTETS_MAX: usize = 64 << 10;
-/// Octets of text in one encoded-word: with the longest field name in front, a line has no more than the 76 characters of
-/// RFC 2047 section 2.
+/// Octets of text per encoded-word, so that a line with the longest field name fits the 76 characters of RFC 2047
+/// section 2.
 const WORD_OCTETS_MAX: usize = 30;
 /// A longer name is encoded, so that it can be folded.
 const PLAIN_NAME_OCTETS_MAX: usize = 60;
-/// In the place of an address that is not ASCII; `.invalid` belongs to nobody (RFC 2606 section 2).
+/// Replaces a non-ASCII address; `.invalid` belongs to nobody (RFC 2606 section 2).
 const NOBODY: &str = "<invalid@internationalized-address.invalid>";
 
 /// The surrogate of a header in wire form, with or without the empty line after it.
@@ -42,19 +42,19 @@ pub fn header(wire: &[u8]) -> Vec<u8> {
     surrogate
 }
 
-/// Finds the size of a surrogate while the header comes in.
+/// Computes the size of a surrogate while the header arrives.
 #[derive(Debug, Default)]
 pub struct Sizer {
-    /// The field at hand, up to its bound and one octet more.
+    /// The current field, cut one octet past its bound.
     field: Vec<u8>,
     field_octets: u64,
     is_ascii: bool,
-    /// The octets by which the surrogate differs from what it stands for; none so far: it does not.
+    /// By how many octets the surrogate differs in size; `None` while nothing differs.
     difference: Option<i64>,
 }
 
 impl Sizer {
-    /// A line of a header begins that continues no field.
+    /// A new field begins.
     pub fn begin_field(&mut self) {
         self.end_field();
         self.is_ascii = true;
@@ -67,7 +67,7 @@ impl Sizer {
         self.field.extend_from_slice(&wire[..wire.len().min(room)]);
     }
 
-    /// By how many octets of content the surrogate is longer; none where there is no need for one.
+    /// By how many content octets the surrogate is longer; `None` if the text needs none.
     pub fn finish(&mut self) -> Option<i64> {
         self.end_field();
         self.difference
@@ -87,7 +87,7 @@ impl Sizer {
     }
 }
 
-/// The field with its line ends, as it is given to clients of old; none: it is left out.
+/// The field as older clients get it, with line ends; `None` if dropped.
 fn field_for(field: Vec<u8>) -> Option<Vec<u8>> {
     if field.is_ascii() {
         return Some(field);
@@ -142,7 +142,7 @@ fn mailbox(parsed: &Addr<'_>) -> Option<String> {
     }
 }
 
-/// Whether an address can stand between angle brackets as it is.
+/// Whether an address can go between angle brackets unchanged.
 fn is_plain(address: &str) -> bool {
     let is_plain = |octet: u8| octet.is_ascii_graphic() && !b"()<>,;:\\\"[]".contains(&octet);
     address.len() <= 254 && address.contains('@') && address.bytes().all(is_plain)
@@ -157,7 +157,7 @@ fn phrase(name: &str) -> String {
     }
 }
 
-/// Encoded-words, one a line, which readers put together again.
+/// Encoded-words, one per line, which readers join again.
 fn encoded(text: &str) -> String {
     let mut words = Vec::new();
     let mut rest = text;
@@ -169,7 +169,7 @@ fn encoded(text: &str) -> String {
     words.join("\r\n ")
 }
 
-/// The value without the parameters that are not ASCII; none where the value itself is not.
+/// The value without its non-ASCII parameters; `None` if the value itself is not ASCII.
 fn parameters(value: &str) -> Option<String> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let parts = value.split(|c| {
@@ -192,7 +192,7 @@ fn parameters(value: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// The sizes in stores are those of these surrogates: see the head of this file before changing one.
+    /// Stored sizes depend on these surrogates: see the head of this file before changing one.
     #[test]
     fn fields_become_what_a_client_of_old_can_show() {
         for (field, surrogate) in [

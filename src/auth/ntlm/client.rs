@@ -1,5 +1,4 @@
-//! The client's side of NTLM, for tests: as much of it as can be got wrong on purpose. Nothing it does is drawn by
-//! lot.
+//! An NTLM client for tests that can make every mistake on purpose. It uses no randomness.
 
 use super::Level;
 use super::message::{AvId, Flags, write_pair};
@@ -14,20 +13,20 @@ pub struct Client {
     pub password: String,
     /// The response to send.
     pub level: Level,
-    /// What NEGOTIATE and AUTHENTICATE say.
+    /// The flags in NEGOTIATE and AUTHENTICATE.
     pub flags: Flags,
-    /// Whether the response says that there is a message integrity code.
+    /// Whether the response announces a message integrity code.
     pub states_code: bool,
-    /// Whether there is one.
+    /// Whether it contains one.
     pub has_code: bool,
     /// MsvAvChannelBindings, if any.
     pub channel_hash: Option<[u8; 16]>,
-    /// Whether a session key is sent under the one that follows from the response.
+    /// Whether a session key is sent, encrypted with the key derived from the response.
     pub exchanges_keys: bool,
 }
 
 impl Client {
-    /// One that does all that newer clients do.
+    /// A client that does everything modern clients do.
     pub fn new(user: &str, password: &str) -> Self {
         Self {
             user: user.to_owned(),
@@ -53,7 +52,7 @@ impl Client {
     /// AUTHENTICATE in answer to this CHALLENGE.
     ///
     /// # Panics
-    /// When it is none.
+    /// If it is not a CHALLENGE.
     pub fn authenticate(&self, challenge: &[u8]) -> Vec<u8> {
         let server_challenge: [u8; 8] = challenge[24..32].try_into().expect("eight octets");
         let hash = NtHash::of(&self.password);
@@ -70,7 +69,7 @@ impl Client {
                 [&key.proof(&server_challenge, &client_data)[..], &client_data].concat()
             }
         };
-        // RC4 is its own inverse, so that this is the encrypted form of some session key or other.
+        // RC4 is its own inverse, so any octets are the encrypted form of some session key.
         let encrypted_key: &[u8] = if self.exchanges_keys { &[0x55; 16] } else { &[] };
         let mut message = self.message(&lm, &nt, encrypted_key);
         if self.has_code {
@@ -126,7 +125,8 @@ fn target_info(challenge: &[u8]) -> Vec<u8> {
     challenge[at..at + length].to_vec()
 }
 
-/// MsvAvChannelBindings of a certificate with this hash.
+/// MsvAvChannelBindings for a certificate with this hash.
+#[cfg(test)]
 pub fn channel_hash(endpoint: &[u8]) -> [u8; 16] {
     super::channel_hash(&crate::auth::ChannelBinding { exporter: None, endpoint: endpoint.to_vec() })
 }

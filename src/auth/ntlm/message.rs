@@ -1,5 +1,5 @@
-//! The messages of NTLM on the wire (MS-NLMP section 2.2). All numbers are little-endian; a field is a length, a
-//! length again and an offset from the beginning of the message.
+//! NTLM messages on the wire (MS-NLMP section 2.2). Numbers are little-endian; a field is a length, the length again
+//! and an offset from the start of the message.
 
 use std::ops::Range;
 
@@ -8,10 +8,10 @@ use super::Refusal;
 const SIGNATURE: &[u8; 8] = b"NTLMSSP\0";
 /// CHALLENGE up to its payload.
 const CHALLENGE_HEADER_OCTETS: usize = 56;
-/// AUTHENTICATE up to its payload, without version and message integrity code, which older clients leave out.
+/// AUTHENTICATE up to its payload, without version and message integrity code, which older clients omit.
 const AUTHENTICATE_HEADER_OCTETS: usize = 64;
 const INTEGRITY_CODE: Range<usize> = 72..88;
-/// Product and NTLM revision in CHALLENGE: those of Windows Server 2003, since clients may draw conclusions.
+/// Product and NTLM revision in CHALLENGE: those of Windows Server 2003, in case clients care.
 const VERSION: [u8; 8] = [5, 2, 0xce, 0x0e, 0, 0, 0, 15];
 
 /// NEGOTIATE flags (MS-NLMP section 2.2.2.5).
@@ -43,7 +43,7 @@ impl Flags {
     }
 }
 
-/// What a client may choose. Keys are agreed on and then not used, but there are clients that insist.
+/// Flags a client may choose. Session keys are negotiated but never used; some clients insist on them.
 const CHOOSABLE: Flags = Flags::SIGN
     .with(Flags::SEAL)
     .with(Flags::ALWAYS_SIGN)
@@ -53,7 +53,7 @@ const CHOOSABLE: Flags = Flags::SIGN
     .with(Flags::KEY_EXCHANGE)
     .with(Flags::KEYS_OF_56);
 
-/// What CHALLENGE always says.
+/// Flags always set in CHALLENGE.
 const GIVEN: Flags =
     Flags::REQUEST_TARGET.with(Flags::NTLM).with(Flags::TARGET_TYPE_SERVER).with(Flags::TARGET_INFO);
 

@@ -1,4 +1,4 @@
-//! The client's side of SCRAM-SHA-256, for tests: as much of it as can be got wrong on purpose.
+//! A SCRAM-SHA-256 client for tests that can make every mistake on purpose.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +7,7 @@ use crate::auth::hash::{hmac_sha256, sha256};
 
 pub const NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
 
-/// What stands before client-first-message-bare, and the data of the channel binding.
+/// The part before client-first-message-bare, and the channel binding data.
 #[derive(Clone)]
 pub struct Client {
     pub name: String,
@@ -37,7 +37,7 @@ impl Client {
     /// client-final for this server-first, and the server-final to expect.
     ///
     /// # Panics
-    /// When server-first is none.
+    /// If `server-first` is malformed.
     pub fn last(&self, server_first: &str) -> (String, String) {
         let value = |key: &str| {
             server_first.split(',').find_map(|attribute| attribute.strip_prefix(key)).expect("an attribute")

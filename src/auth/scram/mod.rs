@@ -1,12 +1,12 @@
-//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), the server's side.
+//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), server side.
 //!
 //! ```text
 //! client-first ─► ClientFirst ─ the account ─► Exchange, whose challenge is server-first
 //! client-final ─► Exchange::check ─► server-final, a challenge that an empty response answers
 //! ```
 //!
-//! Strict where RFC 5802 section 7 is: attributes in their order, none twice, `m=` refused. Extensions that a
-//! client may add and a server may ignore are ignored, and are part of what is signed.
+//! As strict as RFC 5802 section 7: attributes in order, none twice, `m=` refused. Optional extensions are ignored, but
+//! signed.
 
 #[cfg(any(test, fuzzing))]
 pub mod client;
@@ -23,16 +23,16 @@ use super::nonce::Nonce;
 use super::password::Verifier;
 use super::{Account, ChannelBinding, Refusal};
 
-/// Longest nonce of a client in octets. RFC 5802 has no bound; clients send 16 to 64.
+/// Longest client nonce in octets. RFC 5802 has no limit; clients send 16 to 64.
 const CLIENT_NONCE_OCTETS_MAX: usize = 256;
 
-/// client-first: who somebody says to be, before anything is proved.
+/// client-first: the claimed name, before any proof.
 #[derive(Debug)]
 pub struct ClientFirst {
     pub name: String,
-    /// For whom the client wants to act, if it says so.
+    /// The authorization identity, if any.
     pub authorization_identity: Option<String>,
-    /// What `c=` of client-final must be: the gs2-header and the data of the channel binding.
+    /// The expected `c=` of client-final: gs2-header and channel binding data.
     binding: Vec<u8>,
     /// client-first-message-bare, which is signed.
     bare: String,
@@ -47,15 +47,14 @@ pub struct Exchange {
     /// client-first-message-bare.
     client_first: String,
     server_first: String,
-    /// The client's and ours.
+    /// The client's nonce followed by ours.
     nonce: String,
     verifier: Verifier,
     exists: bool,
 }
 
 impl ClientFirst {
-    /// `plus` tells which of the two mechanisms was chosen; `channel` is there under TLS, and then -PLUS was
-    /// offered.
+    /// `plus`: whether -PLUS was chosen. `channel` is present under TLS, where -PLUS is offered.
     pub fn parse(message: &[u8], plus: bool, channel: Option<&ChannelBinding>) -> Result<Self, Refusal> {
         let message = std::str::from_utf8(message).map_err(|_| Refusal::Malformed)?;
         let mut parts = message.splitn(3, ',');
@@ -64,8 +63,8 @@ impl ClientFirst {
         };
         let channel_data = match (flag, plus) {
             ("n", false) => &[][..],
-            // The client could bind the channel and did not see that we can: somebody took -PLUS out of our
-            // list (RFC 5802 section 6).
+            // The client supports channel binding and thinks that we don't: somebody removed -PLUS from our list (RFC
+            // 5802 section 6).
             ("y", false) if channel.is_some() => return Err(Refusal::Channel),
             ("y", false) => &[],
             (flag, true) => {
@@ -90,7 +89,7 @@ impl ClientFirst {
         Ok(Self { name, authorization_identity, binding, bare: bare.to_owned(), nonce: nonce.to_owned() })
     }
 
-    /// `nonce` is ours, and of this exchange alone.
+    /// `nonce` is ours, for this exchange only.
     pub fn with_account(self, account: Account, nonce: &Nonce) -> Exchange {
         let Account { exists, verifier, .. } = account;
         let nonce = self.nonce + &STANDARD.encode(nonce);
@@ -107,7 +106,7 @@ impl Exchange {
         &self.server_first
     }
 
-    /// Takes client-final, and gives server-final when the proof is right.
+    /// Checks client-final and returns server-final if the proof is right.
     pub fn check(&self, message: &[u8]) -> Result<String, Refusal> {
         let message = std::str::from_utf8(message).map_err(|_| Refusal::Malformed)?;
         let (signed, proof) = message.rsplit_once(",p=").ok_or(Refusal::Malformed)?;
@@ -135,8 +134,8 @@ impl Exchange {
 }
 
 impl ChannelBinding {
-    /// What a channel binding of this name binds to; `tls-unique` is not among them, because it is not unique
-    /// (RFC 9266 section 1).
+    /// The data for the channel binding of this name. `tls-unique` is unsupported because it is not unique (RFC 9266
+    /// section 1).
     fn data(&self, kind: &str) -> Option<&[u8]> {
         match kind {
             "tls-exporter" => self.exporter.as_ref().map(|material| &material[..]),
@@ -146,14 +145,13 @@ impl ChannelBinding {
     }
 }
 
-/// The value, never empty, of the attribute that must stand here.
+/// The non-empty value of the attribute expected here.
 fn attribute<'a>(found: Option<&'a str>, key: &str) -> Result<&'a str, Refusal> {
     let value = found.and_then(|found| found.strip_prefix(key)).ok_or(Refusal::Malformed)?;
     if value.is_empty() { Err(Refusal::Malformed) } else { Ok(value) }
 }
 
-/// Whether these are attributes that may be ignored: each of another name than those `taken` and than `m`, which
-/// means that it may not be ignored.
+/// Whether these attributes may be ignored: none of them is in `taken`, or `m`, which marks a mandatory extension.
 fn check_extensions<'a>(attributes: impl Iterator<Item = &'a str>, taken: &str) -> Result<(), Refusal> {
     let mut taken = format!("m{taken}");
     for found in attributes {
@@ -168,7 +166,7 @@ fn check_extensions<'a>(attributes: impl Iterator<Item = &'a str>, taken: &str) 
     Ok(())
 }
 
-/// A saslname: a comma stands in it as `=2C`, an equals sign as `=3D`.
+/// Decodes a saslname: `=2C` is a comma, `=3D` an equals sign.
 fn unescape(typed: &str) -> Result<String, Refusal> {
     let mut pieces = typed.split('=');
     let mut name = pieces.next().unwrap_or_default().to_owned();

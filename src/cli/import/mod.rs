@@ -8,9 +8,14 @@
 
 mod files;
 mod ids;
+mod live;
 mod maildir;
 mod mbox;
 mod places;
+mod seen;
+mod verify;
+
+pub use mbox::{FIELDS_OF_EXPORT, SENDER_OF_EXPORT};
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -54,12 +59,13 @@ impl Format {
 
     fn mailboxes(
         self,
-        typed: &Import,
+        path: &str,
+        mailbox: Option<&str>,
         skipped: &mut Vec<SkippedFile>,
     ) -> Result<Vec<(Address, PathBuf)>, Refusal> {
         match self {
-            Self::Windows => places::find_of_windows(&typed.path, typed.mailbox.as_deref(), skipped),
-            _ => places::find(&typed.path, typed.mailbox.as_deref(), skipped),
+            Self::Windows => places::find_of_windows(path, mailbox, skipped),
+            _ => places::find(path, mailbox, skipped),
         }
     }
 
@@ -81,15 +87,37 @@ impl Format {
 
 /// Carries the import out.
 pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
-    let format = Format::read(&typed.format)?;
+    if let Some(from) = &typed.from {
+        return live::import(typed, from, mailroot);
+    }
+    let (format, path, mailbox) = match &typed.words[..] {
+        [format, path] => (format, path, None),
+        [format, path, mailbox] => (format, path, Some(mailbox.as_str())),
+        [_, _, _, surplus, ..] => {
+            return Err(Refusal::new(Code::Usage, format!("\"{surplus}\" is too much")));
+        }
+        [] => return Err(Refusal::new(Code::Usage, "FORMAT and PATH are missing, or --from")),
+        [_] => return Err(Refusal::new(Code::Usage, "PATH is missing")),
+    };
+    let format = Format::read(format)?;
     if let Some(uidl) = &typed.uidl {
         ids::unique_id(uidl, &ids::Facts::default())?;
     }
     let mut summary = ImportSummary { dry_run: typed.dry_run, ..ImportSummary::default() };
-    let mailboxes = format.mailboxes(typed, &mut summary.skipped)?;
+    let mailboxes = format.mailboxes(path, mailbox, &mut summary.skipped)?;
     let mailroot = mailroot()?;
+    let uidl = match (&typed.uidl, &typed.seen) {
+        (None, Some(seen)) => uidl_of_seen(format, Path::new(seen), &mailboxes)?,
+        (uidl, _) => uidl.clone(),
+    };
+    if typed.verify {
+        return verify::verify(typed, format, uidl.as_deref(), &mailboxes, summary.skipped, &mailroot);
+    }
+    summary.uidl.clone_from(&uidl);
     let untouched = summary.clone();
-    let mut importing = Importing { typed, mailroot: &mailroot, shown: Shown::begin(&mailboxes), summary };
+    let uidl = uidl.as_deref();
+    let mut importing =
+        Importing { typed, uidl, mailroot: &mailroot, shown: Shown::begin(&mailboxes), summary };
     let is_only_one = mailboxes.len() == 1;
     for (address, path) in mailboxes {
         match importing.take_in(&address, &path, format) {
@@ -106,8 +134,31 @@ pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     Ok(Reply::Imported(importing.summary))
 }
 
+/// How the ids were made, by what a mail program has seen of them.
+fn uidl_of_seen(
+    format: Format,
+    seen: &Path,
+    mailboxes: &[(Address, PathBuf)],
+) -> Result<Option<String>, Refusal> {
+    let [(address, path)] = mailboxes else {
+        return Err(Refusal::new(Code::Usage, "--seen is about one mailbox: name it"));
+    };
+    if format == Format::List {
+        return Ok(None);
+    }
+    let uidl = verify::likeliest_uidl(format, path, &seen::read(seen, address)?)?;
+    uidl.map(|uidl| Some(uidl.to_owned())).ok_or_else(|| {
+        Refusal::new(
+            Code::NotFound,
+            format!("no id in {} can be made of the messages of {address}", seen.display()),
+        )
+        .with_hint("Where you know how the other server made its ids, say so by --uidl")
+    })
+}
+
 struct Importing<'a> {
     typed: &'a Import,
+    uidl: Option<&'a str>,
     mailroot: &'a MailRoot,
     shown: Shown,
     summary: ImportSummary,
@@ -116,9 +167,15 @@ struct Importing<'a> {
 impl Importing<'_> {
     /// A mailbox as a whole. A refusal is about this mailbox alone; what concerns all others too ends the import.
     fn take_in(&mut self, address: &Address, path: &Path, format: Format) -> Result<(), Refusal> {
-        let items = format.items(path, self.typed.uidl.as_deref(), &mut self.summary.skipped)?;
+        let items = format.items(path, self.uidl, &mut self.summary.skipped)?;
         if self.typed.dry_run {
             self.look_at(&items);
+            return Ok(());
+        }
+        // From here to the end nobody is let in, also where the import is cut short.
+        let mailbox = address.to_string();
+        let begin = Request::BeginImport { mailbox: mailbox.clone(), makes: self.typed.make };
+        if self.ask(&begin, Enclosed::Nothing)?.is_none() {
             return Ok(());
         }
         let mut repeats: HashMap<blake3::Hash, u32> = HashMap::new();
@@ -135,9 +192,11 @@ impl Importing<'_> {
             batch.push(item, &text, *repeat).map_err(Refusal::fault)?;
             *repeat += 1;
         }
-        // An empty mailbox is to be there too.
-        if !batch.messages.is_empty() || items.is_empty() {
+        if !batch.messages.is_empty() {
             self.send(address, batch)?;
+        }
+        if self.summary.stopped.is_none() {
+            self.ask(&Request::EndImport { mailbox }, Enclosed::Nothing)?;
         }
         Ok(())
     }
@@ -183,14 +242,25 @@ impl Importing<'_> {
 
     fn send(&mut self, address: &Address, batch: Texts) -> Result<(), Refusal> {
         let Texts { file, messages, .. } = batch;
-        let batch = Batch { mailbox: address.to_string(), makes: self.typed.make, messages };
-        match super::carry_out::carry_out(&Request::Import(batch), Enclosed::File(&file), self.mailroot) {
-            Ok(Reply::Imported(done)) => self.summary.add(done),
-            Ok(_) => panic!("an import is answered by its summary"),
-            Err(refusal) if refusal.code == Code::NotFound => return Err(refusal),
-            Err(refusal) => self.summary.stopped = Some(in_one_line(refusal)),
+        let batch = Batch { mailbox: address.to_string(), makes: false, messages };
+        match self.ask(&Request::Import(batch), Enclosed::File(&file))? {
+            Some(Reply::Imported(done)) => self.summary.add(done),
+            Some(_) => panic!("an import is answered by its summary"),
+            None => {}
         }
         Ok(())
+    }
+
+    /// None where it is refused for a reason that concerns all other mailboxes too: that ends the import.
+    fn ask(&mut self, request: &Request, enclosed: Enclosed) -> Result<Option<Reply>, Refusal> {
+        match super::carry_out::carry_out(request, enclosed, self.mailroot) {
+            Ok(reply) => Ok(Some(reply)),
+            Err(refusal) if refusal.code == Code::NotFound => Err(refusal),
+            Err(refusal) => {
+                self.summary.stopped = Some(in_one_line(refusal));
+                Ok(None)
+            }
+        }
     }
 }
 
@@ -223,6 +293,11 @@ impl Shown {
     }
 }
 
+fn memory_file() -> Result<File, Refusal> {
+    let file = memfd_create("pop3svc import", MemfdFlags::CLOEXEC);
+    Ok(file.map_err(|error| Refusal::fault(io::Error::from(error)))?.into())
+}
+
 /// A batch on its way: the texts lie in a file in memory.
 struct Texts {
     file: File,
@@ -232,9 +307,7 @@ struct Texts {
 
 impl Texts {
     fn begin() -> Result<Self, Refusal> {
-        let file = memfd_create("pop3svc import", MemfdFlags::CLOEXEC)
-            .map_err(|error| Refusal::fault(io::Error::from(error)))?;
-        Ok(Self { file: file.into(), octets: 0, messages: Vec::new() })
+        Ok(Self { file: memory_file()?, octets: 0, messages: Vec::new() })
     }
 
     fn is_full_with(&self, octets: usize) -> bool {

@@ -1,4 +1,4 @@
-//! The data file, opened a second time: for writes beside the writer's.
+//! The data file, opened more than once: for writes beside the writer's, and for reads of single pages.
 //!
 //! Linux tells an error of writing back once to each open file, whichever of its threads syncs first (fsync(2)). With an open
 //! file of their own, other threads cannot take away the error that the writer has to hear of, nor he theirs.
@@ -21,6 +21,22 @@ impl Beside {
         };
         let opened = || open().inspect_err(|e| log::debug!("the data file cannot be opened again: {e}")).ok();
         self.0.get_or_init(opened).as_ref()
+    }
+}
+
+/// Linux reads ahead in a file, or not (posix_fadvise(2)), for each time that it was opened.
+#[derive(Debug, Default)]
+pub struct Alone(OnceLock<Option<File>>);
+
+impl Alone {
+    /// The file itself where it cannot be opened again: then too much is read.
+    pub fn of<'f>(&'f self, file: &'f File) -> &'f File {
+        let open = || {
+            let again = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+            rustix::fs::fadvise(&again, 0, None, rustix::fs::Advice::Random)?;
+            Ok::<_, io::Error>(again)
+        };
+        self.0.get_or_init(|| open().ok()).as_ref().unwrap_or(file)
     }
 }
 

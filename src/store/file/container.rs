@@ -467,12 +467,6 @@ impl Container {
         self.disk.usage()
     }
 
-    /// How many the index has, or are kept aside for it.
-    pub fn extents_for_the_index(&self) -> usize {
-        let space = self.lock();
-        space.block.map.iter().flatten().count() + space.reserve.len()
-    }
-
     /// The extents that the superblock lists as the index's.
     pub fn index_extents(&self) -> Vec<Extent> {
         self.lock().block.map.iter().flatten().copied().collect()

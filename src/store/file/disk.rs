@@ -8,7 +8,7 @@
 //! - The exclusive lock on the data file is taken when it is opened and lives as long as the `DataFile`: it is
 //!   the only judge of "a service is running".
 
-use super::beside::{Beside, write_durable};
+use super::beside::{Alone, Beside, write_durable};
 use super::mapping::Mapping;
 use rustix::fs::FallocateFlags;
 use std::fmt;
@@ -28,6 +28,10 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Fails with `UnexpectedEof` where the range is not wholly inside the file.
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()>;
+    /// The same where what lies beside it is not wanted: the system reads nothing ahead.
+    fn read_alone_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.read_at(at, out)
+    }
     /// Tells that a range will be read soon. Nothing comes of it where that does not help.
     fn will_read(&self, _at: u64, _len: u64) {}
     fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()>;
@@ -143,6 +147,7 @@ pub enum FileError {
 pub struct DataFile {
     file: File,
     beside: Beside,
+    alone: Alone,
     mapping: Arc<Mapping>,
     /// The file was seen to be at least so long, and has not been made shorter here since.
     known_len: AtomicU64,
@@ -190,7 +195,13 @@ impl DataFile {
             Err(TryLockError::Error(e)) => return Err(FileError::Io(e)),
         }
         let mapping = Arc::new(Mapping::new(&file).map_err(FileError::Io)?);
-        Ok(Self { file, beside: Beside::default(), mapping, known_len: AtomicU64::new(0) })
+        Ok(Self {
+            file,
+            beside: Beside::default(),
+            alone: Alone::default(),
+            mapping,
+            known_len: AtomicU64::new(0),
+        })
     }
 
     /// Where the file system does not know the call, zeros are written instead.
@@ -231,6 +242,10 @@ impl Disk for DataFile {
 
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(out, at)
+    }
+
+    fn read_alone_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.alone.of(&self.file).read_exact_at(out, at)
     }
 
     fn will_read(&self, at: u64, len: u64) {

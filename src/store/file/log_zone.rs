@@ -59,8 +59,13 @@ impl Log {
         self.end + paged(changes) <= self.len
     }
 
-    /// After a checkpoint.
+    /// After a checkpoint. What is no longer in use of the zone goes back to the file system.
     pub fn begin(&mut self, epoch: Epoch, len: u64) {
+        if len < self.len
+            && let Err(e) = self.disk.punch(LOG_AT + len, self.len - len)
+        {
+            log::debug!("the log's room could not be given back: {e}");
+        }
         (self.epoch, self.end, self.len) = (epoch, 0, len);
     }
 

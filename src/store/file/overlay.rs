@@ -79,11 +79,16 @@ impl Disk for Overlay {
     }
 
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
-        let written = self.lock();
-        let end = at.checked_add(out.len() as u64).filter(|end| *end <= written.len);
-        let Some(end) = end else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        // Several threads read at once, so the lock is not held while the disk works.
+        let (end, pages) = {
+            let written = self.lock();
+            let end = at.checked_add(out.len() as u64).filter(|end| *end <= written.len);
+            let Some(end) = end else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+            let pages = written.pages.range(at / PAGE as u64..end.div_ceil(PAGE as u64));
+            (end, pages.map(|(number, page)| (*number, page.clone())).collect::<Vec<_>>())
+        };
         self.read_below(at, out)?;
-        for (number, page) in written.pages.range(at / PAGE as u64..end.div_ceil(PAGE as u64)) {
+        for (number, page) in pages {
             let begin = number * PAGE as u64;
             let (from, to) = (begin.max(at), (begin + PAGE as u64).min(end));
             out[(from - at) as usize..(to - at) as usize]

@@ -66,6 +66,10 @@ impl Disk for Resync {
         self.disk.read_at(at, out)
     }
 
+    fn read_alone_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read_alone_at(at, out)
+    }
+
     fn will_read(&self, at: u64, len: u64) {
         self.disk.will_read(at, len);
     }

@@ -24,6 +24,8 @@ const PUNCH_OCTETS_MIN: u64 = 64 << 10;
 /// Mail goes to the end of the blob space while the holes are less than this part of it, because appending is
 /// faster; past that into the hole that fits best, or the file would grow for ever beside its own holes.
 const HOLES_PART: u64 = 16;
+/// For holes that nothing fits into: one extent in so many, and one.
+const SLACK_PART: u64 = 64;
 /// Holes that are looked at when one of them has to lie before some place.
 const FITTING_MAX: usize = 200;
 
@@ -189,13 +191,15 @@ impl Space {
         std::mem::take(&mut self.given_up)
     }
 
-    /// Extents that have a text, a free run, or something that is not free yet.
-    pub fn extents(&self) -> u64 {
-        self.blob_extents.len() as u64
-    }
-
-    pub fn free_octets(&self) -> u64 {
-        self.free.octets
+    /// Before which extent all texts would lie if they lay together: in the extents that they have, and in free ones before
+    /// these. None where no text lies behind it.
+    pub fn end_of_texts_together(&self, free: &[Extent]) -> Option<Extent> {
+        let in_use =
+            (self.blob_extents.len() as u64 * EXTENT).saturating_sub(self.free.octets).div_ceil(EXTENT);
+        let needed = in_use + in_use / SLACK_PART + 1;
+        let usable: BTreeSet<Extent> = self.blob_extents.iter().chain(free).copied().collect();
+        let end = usable.into_iter().nth(needed as usize)?;
+        (self.blob_extents.last()? >= &end).then_some(end)
     }
 
     /// What was taken last is not needed after all.

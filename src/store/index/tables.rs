@@ -134,6 +134,9 @@ impl Table<'_, (MailboxId, u64), &'static [u8]> {
             let (key, row) = row?;
             rows.push((key.value(), row.value().to_vec()));
         }
+        if rows.len() < 2 {
+            return Ok(());
+        }
         self.table.retain_in(first..=last, |_, _| false)?;
         let mut gap = Leaky::new(self.table.upper_bound_mut(Bound::Excluded(first))?);
         for (key, row) in &rows {

@@ -135,7 +135,7 @@ impl Tx<'_, '_> {
             self.delete_all_messages(&domain, row.clone())?;
             self.space.set_erasing(false);
             self.leave_quota(&row, 0)?;
-            self.forget_counts(row.id)?;
+            self.forget_mailbox(row.id)?;
             let of_domain = self.counts_mut(domain.id)?;
             of_domain.mailboxes = less_one(of_domain.mailboxes)?;
             let totals = self.totals_mut();

@@ -5,6 +5,7 @@
 //! - A claim ends when its holder drops it, or is revoked when the mailbox is locked or deleted. A deletion looks at
 //!   lock and mailbox again in its own transaction, so a revoked session deletes nothing.
 
+use super::moving::mover_of;
 use crate::address::Address;
 use crate::message::{Entry, Totals, Uid};
 use crate::store::file::disk::View;
@@ -33,7 +34,7 @@ const DELETED_AT_A_TIME: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// Messages that are listed by one thread, and the parts in which a list is read at once.
 const LISTED_IN_A_PART: u64 = if cfg!(test) { 16 } else { 4096 };
-const PARTS_MAX: u64 = 16;
+const PARTS_MAX: u64 = 8;
 
 /// An open maildrop.
 pub struct Maildrop {
@@ -119,6 +120,9 @@ impl Store {
         if domain.locked || mailbox.locked {
             return Ok(verdict::Login::Locked);
         }
+        if mover_of(&*snapshot, mailbox.id)?.is_some() {
+            return Ok(verdict::Login::Incomplete);
+        }
         let Some(claim) = claim.filter(|claim| claim.mailbox == mailbox.id) else {
             return Ok(verdict::Login::InUse);
         };
@@ -153,7 +157,8 @@ impl Maildrop {
     }
 
     /// The messages as of the login, oldest first. Takes time in proportion to their number. A long list is read in several
-    /// parts at once, since most of that time is the disk's when the pages of the index are not in memory.
+    /// parts at once, since most of that time is the disk's when the pages of the index are not in memory; of several long
+    /// ones only the first.
     pub fn list(&self) -> Result<Vec<Entry>, Fault> {
         let snapshot = self.store.read()?;
         let first = contained::read(|| {
@@ -161,23 +166,35 @@ impl Maildrop {
                 snapshot.table(MESSAGES)?.range((self.mailbox, 0)..(self.mailbox, self.below))?.next();
             Ok(first.transpose()?.map_or(self.below, |(key, _)| key.value().1))
         })?;
-        let parts = (self.totals.messages / LISTED_IN_A_PART).clamp(1, PARTS_MAX);
-        if parts == 1 {
+        let parts = (self.totals.messages / LISTED_IN_A_PART).min(PARTS_MAX);
+        let turn = if parts > 1 { self.store.0.shared.long_lists.try_lock().ok() } else { None };
+        if turn.is_none() {
             return self.list_part(&snapshot, first..self.below);
         }
         let length = (self.below - first).div_ceil(parts);
+        let numbers = (0..parts).map(|part| {
+            let from = first.saturating_add(part * length).min(self.below);
+            from..from.saturating_add(length).min(self.below)
+        });
         thread::scope(|scope| {
-            let snapshot = &snapshot;
-            let reading: Vec<_> = (0..parts)
-                .map(|part| {
-                    let from = first.saturating_add(part * length).min(self.below);
-                    let numbers = from..from.saturating_add(length).min(self.below);
-                    scope.spawn(move || self.list_part(snapshot, numbers))
+            let (this, snapshot) = (self, &snapshot);
+            let reading: Vec<_> = numbers
+                .map(|numbers| {
+                    let list = {
+                        let numbers = numbers.clone();
+                        move || this.list_part(snapshot, numbers)
+                    };
+                    thread::Builder::new().spawn_scoped(scope, list).map_err(|_| numbers)
                 })
                 .collect();
             let mut entries = Vec::new();
             for part in reading {
-                entries.append(&mut part.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+                let part = match part {
+                    Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                    // The system has no thread to spare.
+                    Err(numbers) => self.list_part(snapshot, numbers),
+                };
+                entries.append(&mut part?);
             }
             Ok(entries)
         })

@@ -8,6 +8,7 @@ mod directory;
 mod export;
 mod import;
 mod maildrop;
+mod moving;
 pub mod placing;
 pub mod quota;
 mod refused;
@@ -16,8 +17,10 @@ mod undelete;
 pub use body::{Body, Incoming, Spool};
 pub use delivery::Letter;
 pub use directory::{LockChange, Removed};
+pub use export::Listed;
 pub use import::{Import, Imported};
 pub use maildrop::{Maildrop, Revocation, StoredMessage};
+pub use moving::Mover;
 pub use refused::Refused;
 #[cfg(test)]
 pub use undelete::Kept;

@@ -404,7 +404,7 @@ impl Tx<'_, '_> {
             self.put_back(place, None, message)?;
         }
         self.tables.removed_mailboxes.remove(key)?;
-        self.forget_counts(key.1)?;
+        self.forget_mailbox(key.1)?;
         Ok(restored)
     }
 
@@ -446,7 +446,7 @@ impl Tx<'_, '_> {
             done += purged;
             if purged < left {
                 self.tables.removed_mailboxes.remove(key)?;
-                self.forget_counts(key.1)?;
+                self.forget_mailbox(key.1)?;
                 done += 1;
             }
         }

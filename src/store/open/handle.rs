@@ -1,9 +1,10 @@
 //! The handle on an open store.
 
-use super::queue::{Extents, Order, Pending, Reserved, TextToCome};
+use super::queue::{Order, Pending, Reserved, TextToCome};
 use super::window::CopyWindow;
 use super::{Shared, Snapshot};
 use crate::store::file::disk::DiskUsage;
+use crate::store::file::format::Extent;
 use crate::store::file::space::Pin;
 use crate::store::index::{Fault, Tx};
 use smol::channel::Sender;
@@ -69,8 +70,9 @@ impl Store {
         })
     }
 
-    /// Has the writer give up what is free at the end of the file.
-    pub(in crate::store) fn tighten(&self) -> Pending<Extents> {
+    /// Has the writer give up what is free at the end of the file. Returns the place that texts could end before, if they lie
+    /// apart.
+    pub(in crate::store) fn tighten(&self) -> Pending<Option<Extent>> {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
         Pending::of_extents(queue)
     }

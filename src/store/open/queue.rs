@@ -26,24 +26,12 @@ pub enum Order {
     Mend,
     /// The time for a checkpoint has come.
     Tick,
-    /// Give up what is free, and call this.
-    Tighten(Box<dyn FnOnce(Result<Extents, Fault>) + Send>),
+    /// Give up what is free, and call this with the place that texts could end before; none: they lie together.
+    Tighten(Box<dyn FnOnce(Result<Option<Extent>, Fault>) + Send>),
     /// Keep room for a text, and call this; with none where there is no room.
     Reserve(TextToCome, Box<dyn FnOnce(Option<Reserved>) + Send>),
     /// Make a checkpoint, and call this before anything else is changed.
     Checkpoint(Box<dyn FnOnce(Result<(), Fault>) + Send>),
-}
-
-/// Extents of the file, by what they are used for.
-#[derive(Clone, Copy, Debug)]
-pub struct Extents {
-    /// Those that are kept aside for it too.
-    pub of_index: u64,
-    pub of_texts: u64,
-    /// Free octets between texts.
-    pub free_octets: u64,
-    /// The end of the last that is in use.
-    pub end: Extent,
 }
 
 /// A text that is to be stored soon.
@@ -154,7 +142,7 @@ impl Pending<bool> {
     }
 }
 
-impl Pending<Extents> {
+impl Pending<Option<Extent>> {
     /// Has free extents given up.
     pub fn of_extents(queue: Sender<Order>) -> Self {
         let sent = Box::pin(async move {

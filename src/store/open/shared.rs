@@ -26,6 +26,8 @@ pub struct Shared {
     pub mending_was_asked: AtomicBool,
     /// As the writer last saw it.
     pub copy_window: Mutex<CopyWindow>,
+    /// Held by who reads a long list with several threads: there are not many times as many.
+    pub long_lists: Mutex<()>,
 }
 
 /// The container and the index in it, open.

@@ -26,7 +26,7 @@ const SLOWNESS: u64 = 4;
 /// Checkpoints held at a time.
 const HELD_MAX: u32 = 16;
 /// What may be kept for copies, as a part of the file; at least what the store's pace says.
-const BOUND_PART: u64 = 8;
+const BOUND_PART: u64 = 40;
 
 /// What `stat` says of plain copies of the data file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

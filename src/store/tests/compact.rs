@@ -7,6 +7,12 @@ const ANN: &str = "ann@example.com";
 
 /// Mail of which nine in ten are deleted, the last not.
 fn thinned(disk: Arc<SimulatedDisk>) -> (Store, Vec<Vec<u8>>) {
+    let store = filled(disk);
+    let left = thin(&store);
+    (store, left)
+}
+
+fn filled(disk: Arc<SimulatedDisk>) -> Store {
     let store = store_with(&[ANN], disk);
     let mut rng = fastrand::Rng::with_seed(3);
     for number in 0..400 {
@@ -14,16 +20,22 @@ fn thinned(disk: Arc<SimulatedDisk>) -> (Store, Vec<Vec<u8>>) {
         deliver(&store, &[ANN], format!("Subject: {number}\n\n{}\n", "x".repeat(octets)).as_bytes());
     }
     checkpoint(&store);
-    let maildrop = open_maildrop(&store, ANN);
+    store
+}
+
+/// Deletes most messages, and returns what is left.
+fn thin(store: &Store) -> Vec<Vec<u8>> {
+    let mut rng = fastrand::Rng::with_seed(4);
+    let maildrop = open_maildrop(store, ANN);
     let uids: Vec<_> = maildrop.list().unwrap().iter().map(|entry| entry.uid).collect();
     let gone: Vec<_> = uids.iter().copied().filter(|_| rng.u8(..10) > 0).take(370).collect();
     for part in gone.chunks(20) {
         maildrop.delete(part).wait().unwrap();
     }
     drop(maildrop);
-    let left = contents(&store, ANN);
+    let left = contents(store, ANN);
     assert!(left.len() > 20);
-    (store, left)
+    left
 }
 
 #[test]
@@ -50,6 +62,21 @@ fn what_is_left_lies_together_and_the_file_ends_behind_it() {
     assert_eq!(contents(&store, ANN), left);
     deliver(&store, &[ANN], b"it goes on");
     assert_clean(&store);
+}
+
+/// In a backup the index lies behind the texts: it moves into the room that they leave.
+#[test]
+fn a_file_that_ends_with_the_index_becomes_shorter_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("copy");
+    back_up(&filled(Arc::new(SimulatedDisk::default())), &path);
+    let store = Store::open(&path).unwrap();
+    let left = thin(&store);
+    let report = store.compact(&Progress::default()).unwrap();
+    let (before, after) = (report.before.file_octets, report.after.file_octets);
+    assert!(before - after > 9 * EXTENT && report.moved_octets > 0, "{before}, then {after}");
+    assert_clean(&store);
+    assert_eq!(contents(&store, ANN), left);
 }
 
 #[test]

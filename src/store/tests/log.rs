@@ -3,6 +3,7 @@
 use super::*;
 use crate::store::file::format::LOG_AT;
 use crate::store::file::simulated::Mutant;
+use crate::store::index::tables::MESSAGES;
 
 const ANN: &str = "ann@example.com";
 
@@ -187,6 +188,16 @@ fn a_log_that_was_full_is_longer_after_the_next_checkpoint_and_after_opening() {
     let found = Store::open_on(killed(&disk)).unwrap();
     assert_eq!(contents(&found, ANN).len(), 35);
     assert_clean(&found);
+    // When little has come for long it is as short as at first, also after a kill.
+    for number in 0..8 {
+        deliver(&store, &[ANN], format!("then {number}").as_bytes());
+        checkpoint(&store);
+    }
+    assert_eq!(octets(&store), PACE.log_octets);
+    deliver(&store, &[ANN], b"last");
+    let found = Store::open_on(killed(&disk)).unwrap();
+    assert_eq!(contents(&found, ANN).len(), 44);
+    assert_clean(&found);
 }
 
 /// Whoever sends a text must not learn from the time it takes whether it is stored already.
@@ -209,4 +220,29 @@ fn a_text_that_is_stored_already_is_written_like_a_new_one() {
         assert!(new.1.abs_diff(known.1) <= 4096, "{octets}: {} octets written, then {}", new.1, known.1);
     }
     assert_clean(&store);
+}
+
+/// Each row lies between those of other mailboxes when it comes, which would leave leaves half empty.
+#[test]
+fn the_leaves_of_messages_are_full_though_mail_comes_to_many_mailboxes_in_turn() {
+    let names: Vec<String> = (0..10).map(|number| format!("user{number}@example.com")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&names, disk.clone());
+    let fields = format!("Received: {}\r\n", "x".repeat(500)).into_bytes();
+    for number in 0..100 {
+        let letters: Vec<Letter> =
+            names.iter().map(|name| Letter { prefix: fields.clone(), ..letter(name, number) }).collect();
+        let text = text(format!("number {number}").as_bytes());
+        let delivered = store.write(move |tx| tx.deliver(&text, &letters, UnixTime(1)));
+        assert_eq!(delivered.wait().unwrap(), [Delivery::Stored; 10]);
+    }
+    let table = store.read().unwrap().table(MESSAGES).unwrap();
+    let stats = redb::ReadableTableMetadata::stats(&table).unwrap();
+    let full = stats.stored_bytes() as f64 / (stats.leaf_pages() * format::PAGE) as f64;
+    assert!(full > 0.75, "leaves are full to {full}");
+    for store in [&store, &Store::open_on(killed(&disk)).unwrap()] {
+        assert!(names.iter().all(|name| contents(store, name).len() == 100));
+        assert_clean(store);
+    }
 }

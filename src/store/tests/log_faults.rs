@@ -205,5 +205,6 @@ fn what_a_delivery_costs_the_device_is_the_same_however_much_is_stored() {
         checkpoint(&store);
         costs.push(disk.work_since(begin).1 / 40);
     }
+    println!("octets of a delivery: {costs:?}");
     assert!(costs[1] <= costs[0] * 3 / 2 && costs[1] <= 16 << 10, "octets of a delivery: {costs:?}");
 }

@@ -129,6 +129,7 @@ fn login_name<T>(login: &Login<T>) -> &'static str {
         Login::Barred { .. } => "barred",
         Login::Locked => "locked",
         Login::InUse => "in use",
+        Login::Incomplete => "incomplete",
         Login::TooSoon => "too soon",
     }
 }

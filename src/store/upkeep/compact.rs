@@ -1,13 +1,13 @@
 //! Giving space back on demand, also while the store is in use.
 //!
-//! The file should end where all that is in it would end if it lay together. Extents without texts are given up, extents of
-//! the index move into them from behind, and texts from behind move into the holes before; then the end is cut off. Each
-//! part of it is a transaction or a checkpoint like any other, so a crash in between loses nothing, and no more is moved
-//! than lies behind that place. What a reader looks at meanwhile stays where it is, for the next time.
+//! Texts from behind move into the holes before them, until they lie as close as they can. Extents without texts are given
+//! up, extents of the index move into them from behind, and the end of the file is cut off. Each part of it is a transaction
+//! or a checkpoint like any other, so a crash in between loses nothing. What a reader looks at meanwhile stays where it is,
+//! for the next time.
 
 use super::progress::{Progress, Stage};
 use crate::store::file::disk::DiskUsage;
-use crate::store::file::format::{EXTENT, Extent};
+use crate::store::file::format::Extent;
 use crate::store::file::space::footprint;
 use crate::store::index::contained;
 use crate::store::index::rows::{Row, TextRow};
@@ -15,7 +15,6 @@ use crate::store::index::tables::TEXTS;
 use crate::store::index::types::TextId;
 use crate::store::index::{Fault, Tx};
 use crate::store::open::Store;
-use crate::store::open::queue::Extents;
 use redb::ReadableTable;
 
 /// As often is looked for what lies behind.
@@ -25,8 +24,6 @@ const LISTED_MAX: usize = 200_000;
 /// What is moved in one transaction: others wait for it.
 const MOVED_OCTETS: u64 = 1 << 20;
 const MOVED_TEXTS: usize = 200;
-/// For holes that nothing fits into: one extent in so many, and one.
-const SLACK_PART: u64 = 64;
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +47,7 @@ impl Store {
         let mut moved_octets = 0;
         for _ in 0..ROUNDS_MAX {
             progress.begin(Stage::Finishing, 0);
-            let end = goal(&self.tighten().wait()?);
+            let Some(end) = self.tighten().wait()? else { break };
             let texts = self.texts_behind(end)?;
             progress.begin(Stage::MovingTexts, texts.iter().map(|text| text.octets).sum());
             let moved = self.move_before(end, texts, progress)?;
@@ -66,7 +63,7 @@ impl Store {
     fn texts_behind(&self, end: Extent) -> Result<Vec<Listed>, Fault> {
         let snapshot = self.read()?;
         let table = snapshot.table(TEXTS)?;
-        contained::read(|| {
+        let list = || {
             let mut listed = Vec::new();
             for row in table.iter()? {
                 let (name, row) = row?;
@@ -79,7 +76,8 @@ impl Store {
                 }
             }
             Ok(listed)
-        })
+        };
+        snapshot.container().reading_index_ahead(|| contained::read(list))
     }
 
     fn move_before(&self, end: Extent, mut texts: Vec<Listed>, progress: &Progress) -> Result<u64, Fault> {
@@ -122,12 +120,4 @@ impl Tx<'_, '_> {
 
 fn lies_behind(row: &TextRow, end: Extent) -> bool {
     row.at + footprint(row.wire_octets) > end.at()
-}
-
-/// Where the file would end if all that is in use lay together.
-fn goal(extents: &Extents) -> Extent {
-    let in_use = (extents.of_texts * EXTENT).saturating_sub(extents.free_octets).div_ceil(EXTENT);
-    let needed = extents.of_index + in_use;
-    let with_slack = needed + needed / SLACK_PART + 1;
-    Extent(u32::try_from(with_slack).unwrap_or(u32::MAX)).min(extents.end)
 }

@@ -1,8 +1,8 @@
 //! Giving free space back: the writer's part of it. `upkeep/compact.rs` says what it is a part of.
 
 use super::Writer;
+use crate::store::file::format::Extent;
 use crate::store::index::Fault;
-use crate::store::open::queue::Extents;
 
 impl Writer {
     /// Makes free what waits, takes extents without texts out of the blob space, moves the index into those that lie before
@@ -10,7 +10,7 @@ impl Writer {
     ///
     /// Each step leaves a sound file: extents are given up by a checkpoint, before anything else may use them; those of
     /// the index are durable in their new place before a superblock says so; the end of the file is needed by nobody.
-    pub(super) fn tighten(&mut self) -> Result<Extents, Fault> {
+    pub(super) fn tighten(&mut self) -> Result<Option<Extent>, Fault> {
         // What is retired up to this checkpoint is free at the next.
         self.window.clear();
         self.checkpoint_in_any_case()?;
@@ -29,11 +29,6 @@ impl Writer {
         self.window.clear();
         self.hold_for_copies(&open, self.shared.pins.now());
         self.release(&open);
-        Ok(Extents {
-            of_index: open.container.extents_for_the_index() as u64,
-            of_texts: self.space.extents(),
-            free_octets: self.space.free_octets(),
-            end: open.container.end(),
-        })
+        Ok(self.space.end_of_texts_together(&open.container.free_extents()))
     }
 }

@@ -8,6 +8,7 @@ mod private_etc;
 mod world_readable;
 
 mod container;
+mod dovecot;
 mod fail2ban;
 mod fetchers;
 mod first_minute;
@@ -16,6 +17,8 @@ mod local_accounts;
 mod logins;
 mod machine;
 mod moving;
+mod moving_live;
+mod pollers;
 mod pop3;
 mod postfix;
 mod readme;

@@ -160,7 +160,7 @@ fn outline(told: &str) -> String {
 
 #[test]
 fn serve_runs_as_the_readme_has_it_typed_and_as_its_unit_of_systemd_starts_it() {
-    let unit = line_of_a_file("ExecStart=");
+    let unit = line_of_a_file("ExecStart=/usr/local/bin/pop3svc");
     for start in ["pop3svc serve", unit.strip_prefix("ExecStart=").expect("a command")] {
         let scratch = Scratch::new();
         scratch.make_store();

@@ -186,7 +186,9 @@ fn what_is_exported_comes_back_under_the_same_ids() {
     let service = site.start();
     let mut lmtp = service.lmtp();
     for number in 0..30usize {
-        let text = format!("Subject: {number}\r\n\r\n.\r\n..a\r\n{}\r\n", "x".repeat(number * 911));
+        let from = "From a@b Thu Jan  1 00:00:00 2026";
+        let text =
+            format!("Subject: {number}\r\n\r\n.\r\n..a\r\n\r\n{from}\r\n{}\r\n", "x".repeat(number * 911));
         lmtp.store(BOB, text.as_bytes());
     }
     let list = |service: &Service| {
@@ -199,7 +201,7 @@ fn what_is_exported_comes_back_under_the_same_ids() {
     // A session on the mailbox is nothing to an export.
     let session = service.log_in(BOB);
     let mut sources = Vec::new();
-    for format in ["maildir", "eml"] {
+    for format in ["maildir", "eml", "mbox"] {
         let directory = site.dir().join(format).to_string_lossy().into_owned();
         let done = site.succeed(&["export", format, &directory]);
         assert!(done.starts_with("1 mailbox, 30 messages ("), "{done}");
@@ -209,10 +211,11 @@ fn what_is_exported_comes_back_under_the_same_ids() {
     }
     drop(session);
     service.stop();
-    for (format, source) in [("maildir", sources[0].clone()), ("list", format!("{}/list", sources[1]))] {
+    let list_of_files = format!("{}/list", sources[1]);
+    for (format, source) in [("maildir", &sources[0]), ("list", &list_of_files), ("mbox", &sources[2])] {
         let mut other = Site::new();
         other.add_mailbox(BOB);
-        let done = other.succeed(&["import", format, &source, BOB]);
+        let done = other.succeed(&["import", format, source, BOB]);
         assert!(done.contains("30 with the id that mail programs know, 0 with"), "{done}");
         let service = other.start();
         assert_eq!(list(&service), before, "{format}");
@@ -249,4 +252,132 @@ fn an_import_during_which_the_service_is_killed_goes_on_and_doubles_nothing() {
     client.quit().unwrap();
     service.stop();
     site.assert_clean();
+}
+
+#[test]
+fn an_export_that_was_killed_goes_on_and_leaves_no_piece() {
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let root = site.dir().join("vmail");
+    maildirs(&root);
+    let template = format!("{}/{{domain}}/{{user}}/Maildir", root.display());
+    site.run(&["import", "maildir", &template, "--make"]);
+    let service = site.start();
+    let directory = site.dir().join("out");
+    let target = directory.to_string_lossy().into_owned();
+    let whole = directory.join("example.com/bob");
+    let draft = directory.join("example.com/bob.unfinished");
+    let mut export = site.program(Path::new(PROGRAM));
+    let export = export.args(["export", "maildir", &target]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut export = export.spawn().expect("it can be run");
+    eventually("something is written", || draft.exists() || whole.exists());
+    export.kill().expect("it is ours");
+    export.wait().expect("it ends");
+    // What was whole is passed over, and that is told.
+    let was_whole = whole.exists();
+    let done = site.run(&["export", "maildir", &target]);
+    assert_eq!(done.exit_code, i32::from(was_whole), "{done:?}");
+    let again = site.run(&["export", "maildir", &target]);
+    assert!(again.exit_code == 1 && again.output.matches("is there already").count() == 2, "{again:?}");
+    assert_eq!(fs::read_dir(whole.join("cur")).expect("it is there").count(), 1001);
+    for domain in ["example.com", "example.net"] {
+        let entries = fs::read_dir(directory.join(domain)).expect("it is there");
+        let names: Vec<_> = entries.map(|entry| entry.expect("it can be listed").file_name()).collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+    }
+    service.stop();
+}
+
+#[test]
+fn an_import_that_was_killed_goes_on_and_doubles_nothing() {
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    let root = site.dir().join("vmail");
+    maildirs(&root);
+    let maildir = root.join("example.com/bob/Maildir").to_string_lossy().into_owned();
+    let service = site.start();
+    let mut import = site.program(Path::new(PROGRAM));
+    let import =
+        import.args(["import", "maildir", &maildir, BOB]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut import = import.spawn().expect("it can be run");
+    eventually("something is imported", || !site.winpop(&["stat"]).contains("Messages   0\n"));
+    import.kill().expect("it is ours");
+    import.wait().expect("it ends");
+    site.run(&["import", "maildir", &maildir, BOB]);
+    assert_eq!(service.log_in(BOB).count().unwrap(), 1001);
+    service.stop();
+    site.assert_clean();
+}
+
+#[test]
+fn verify_says_what_a_mail_program_fetches_again_and_what_is_missing() {
+    let site = Site::new();
+    site.add_mailbox(BOB);
+    let list = site.dir().join("list");
+    for (file, text) in [
+        ("a.eml", "Subject: a\r\n\r\n"),
+        ("b.eml", "Subject: b\r\n\r\nno end"),
+        ("c.eml", "Subject: c\r\n\r\n\r\r\n"),
+    ] {
+        put(&site.dir().join(file), text);
+    }
+    let list_path = list.to_string_lossy().into_owned();
+    let verify = |lines: &str, more: &[&str]| {
+        put(&list, lines);
+        site.run(&[&["import", "list", &list_path, BOB, "--verify"], more].concat())
+    };
+    put(&list, "a.eml\tone\nb.eml\ttwo\n");
+    site.succeed(&["import", "list", &list_path, BOB]);
+    let done = verify("a.eml\tone\nb.eml\ttwo\n", &[]);
+    assert_eq!(
+        done.output,
+        "bob@example.com: 2 there, 2 here: 2 known, 0 fetched again, 0 new, 0 missing; 1 of another size\n\
+         1 mailbox: mail programs that leave their mail on the server fetch 0 messages again; 0 messages are missing\n"
+    );
+    assert_eq!(done.exit_code, 0);
+    let done = verify("b.eml\tTWO\na.eml\tone\nc.eml\tthree\n", &["/json"]);
+    assert_eq!(done.exit_code, 1, "{done:?}");
+    for expected in ["\"known\":1,", "\"again\":1,", "\"missing\":1,", "\"in_order\":true"] {
+        assert!(done.output.contains(expected), "{done:?}");
+    }
+    let done = verify("b.eml\ttwo\na.eml\tone\n", &[]);
+    assert!(done.exit_code == 0 && done.output.contains("in another order"), "{done:?}");
+    let seen = site.dir().join("ids");
+    put(&seen, "bob@host two\nbob@host one\nbob@host gone\n");
+    let seen = seen.to_string_lossy().into_owned();
+    assert_eq!(verify("a.eml\tone\nb.eml\ttwo\n", &["--seen", &seen]).exit_code, 0);
+    let done = site.run(&["import", "eml", &site.dir().to_string_lossy(), BOB, "--seen", &seen, "--dry-run"]);
+    assert!(done.exit_code == 1 && done.errors.contains("no id in"), "{done:?}");
+    site.assert_clean();
+}
+
+#[test]
+fn accounts_go_out_into_a_file_that_only_its_owner_reads() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut site = Site::new();
+    site.add_mailbox(BOB);
+    put(&site.dir().join("empty/cur/none"), "Subject: a\n\n");
+    fs::create_dir_all(site.dir().join("empty/new")).expect("it can be made");
+    let maildir = site.dir().join("empty").to_string_lossy().into_owned();
+    site.succeed(&["import", "maildir", &maildir, "eve@example.com", "--make"]);
+    let service = site.start();
+    let file = site.dir().join("accounts");
+    let path = file.to_string_lossy().into_owned();
+    let done = site.run(&["export", "accounts", &path, "example.com"]);
+    assert!(
+        done.exit_code == 1 && done.output.contains("eve@example.com: it has no password here"),
+        "{done:?}"
+    );
+    let text = fs::read_to_string(&file).expect("it is there");
+    let fields: Vec<&str> = text.trim_end().split(':').collect();
+    assert_eq!((fields.len(), fields[0]), (8, BOB), "{text}");
+    assert!(fields[1].starts_with("{SCRAM-SHA-256}65536,"), "{text}");
+    let mode = fs::metadata(&file).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = site.run(&["export", "accounts", &path]);
+    assert!(again.exit_code == 1 && again.errors.contains("is there already"), "{again:?}");
+    site.succeed(&["export", "accounts", &format!("{path}-of-bob"), BOB]);
+    let missing = site.run(&["export", "accounts", &format!("{path}-x"), "x@example.com"]);
+    assert!(missing.exit_code == 1 && !site.dir().join("accounts-x").exists(), "{missing:?}");
+    service.stop();
 }

@@ -19,6 +19,10 @@ impl Container {
         space.pool.sort_unstable_by_key(|extent| Reverse(*extent));
     }
 
+    pub fn free_extents(&self) -> Vec<Extent> {
+        self.lock().pool.clone()
+    }
+
     /// The extents kept aside are free; others are taken before the next change.
     pub fn give_up_reserve(&self) {
         let reserve = std::mem::take(&mut self.lock().reserve);

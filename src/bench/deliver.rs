@@ -1,0 +1,66 @@
+//! Deliveries at full speed into a store that has some mail already: what each costs of processor and device, and by how much
+//! the file grows. `cargo bench --features bench --bench store -- deliver FILE MESSAGES`
+//!
+//! The device's counters are those of the whole device: nobody else should use it meanwhile.
+
+use super::{add_mailbox, fill, one_by_one};
+use crate::store::Store;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+const MAILBOX: &str = "ann@example.com";
+const OCTETS_A_SECTOR: u64 = 512;
+/// Of the clock that proc_pid_stat(5) counts with.
+const TICKS_A_SECOND: u64 = 100;
+
+/// What has been used so far.
+struct Used {
+    cpu_ticks: u64,
+    sectors_written: u64,
+    flushes: u64,
+    file_octets: u64,
+}
+
+/// Measures; FILE is made where it is not there yet, with as many messages as are then delivered.
+pub fn run(path: &Path, messages: u64) {
+    let store = match path.exists() {
+        true => Store::open(path).unwrap_or_else(|e| panic!("{e}")),
+        false => {
+            let store = Store::create(path).unwrap_or_else(|e| panic!("{e}"));
+            add_mailbox(&store, MAILBOX);
+            fill(&store, MAILBOX, 0, messages);
+            store
+        }
+    };
+    let before = Used::by_now(path);
+    one_by_one(&store, MAILBOX, 1 << 40, messages);
+    let after = Used::by_now(path);
+    let each = |part: fn(&Used) -> u64| (part(&after) - part(&before)) as f64 / messages as f64;
+    println!(
+        "  each: {:.1} µs of processor, {:.0} octets and {:.3} flushes of the device; the file has grown by {} MiB",
+        each(|used| used.cpu_ticks * 1_000_000 / TICKS_A_SECOND),
+        each(|used| used.sectors_written * OCTETS_A_SECTOR),
+        each(|used| used.flushes),
+        (after.file_octets - before.file_octets) >> 20
+    );
+    println!("  {:?}", store.copy_window());
+}
+
+impl Used {
+    fn by_now(path: &Path) -> Self {
+        let stat = fs::read_to_string("/proc/self/stat").expect("it is there on Linux");
+        // The name, in brackets, may have spaces in it.
+        let (_, stat) = stat.rsplit_once(") ").expect("a name stands in it");
+        let metadata = fs::metadata(path).expect("it was opened");
+        let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
+        let device = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).unwrap_or_default();
+        let number = |stat: &str, nth| stat.split_whitespace().nth(nth).map_or(0, |n| n.parse().unwrap_or(0));
+        Self {
+            cpu_ticks: number(stat, 11) + number(stat, 12),
+            sectors_written: number(&device, 6),
+            flushes: number(&device, 15),
+            file_octets: metadata.blocks() * OCTETS_A_SECTOR,
+        }
+    }
+}

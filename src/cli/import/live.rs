@@ -1,0 +1,382 @@
+//! `import --from`: mailboxes fetched from a running POP3 server, several at a time.
+//!
+//! Who is fetched stands in a list, `USER@DOMAIN<TAB>PASSWORD`, and behind another tab the login name where that is not the one
+//! that the server's address gives. With a master user there is one password, and the second field is the login name.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use futures_rustls::rustls::ClientConfig;
+use zeroize::Zeroizing;
+
+use super::super::carry_out::carry_out;
+use super::super::commands::Import;
+use super::super::progress::Line;
+use super::verify;
+use crate::address::Address;
+use crate::admin::reply::{Code, ImportSummary, Refusal, Reply, SkippedFile, Verified};
+use crate::admin::{Batch, Request, Working};
+use crate::control::{Answer, Enclosed};
+use crate::mailroot::MailRoot;
+use crate::moving::{Destination, Failure, Source, bring, wanted};
+use crate::pop3_client::Server;
+use crate::trust;
+
+/// Mailboxes that are fetched at a time, unless told otherwise, and at most.
+const PARALLEL: usize = 4;
+const PARALLEL_MAX: usize = 32;
+/// Between the login name and the master user's, as Dovecot has it (`auth_master_user_separator`).
+const MASTER_SEPARATOR: char = '*';
+
+/// A mailbox to fetch.
+struct User {
+    mailbox: Address,
+    login: String,
+    password: Zeroizing<String>,
+}
+
+/// Fetches what the command line names.
+pub fn import(typed: &Import, from: &str, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
+    let usage = |why: &str| Refusal::new(Code::Usage, why);
+    if typed.words.len() > 1 || typed.uidl.is_some() || typed.seen.is_some() {
+        return Err(usage("--from takes no format, path, --uidl or --seen: the server tells the unique ids"));
+    }
+    let server: Server = from.parse().map_err(|why: String| usage(&why))?;
+    let parallel = match typed.parallel.as_deref().map(str::parse) {
+        None => PARALLEL,
+        Some(Ok(count @ 1..=PARALLEL_MAX)) => count,
+        Some(_) => return Err(usage(&format!("--parallel takes a number from 1 to {PARALLEL_MAX}"))),
+    };
+    let users = users(typed, &server)?;
+    let tls = match server.is_clear() {
+        true => None,
+        false => {
+            let config = trust::client_config(typed.ca.as_deref().map(Path::new), "--ca");
+            Some(Arc::new(config.map_err(|why| Refusal::new(Code::Usage, why))?))
+        }
+    };
+    let work = Work {
+        store: Arc::new(Here { mailroot: mailroot()?, turn: Mutex::default() }),
+        server,
+        tls,
+        makes: typed.make,
+        dry_run: typed.dry_run,
+        verified: typed.verify.then(Mutex::default),
+        left: Mutex::new(users),
+        summary: Mutex::new(ImportSummary { dry_run: typed.dry_run, ..ImportSummary::default() }),
+        line: Mutex::new((Line::new(), 0, 0, Instant::now())),
+    };
+    smol::block_on(work.run_in_parallel(parallel))?;
+    let summary = work.summary.into_inner().expect("no holder of this lock panics");
+    let Some(verified) = work.verified else { return Ok(Reply::Imported(summary)) };
+    let mut verified = verified.into_inner().expect("no holder of this lock panics");
+    verified.mailboxes.sort_by(|one, other| one.mailbox.cmp(&other.mailbox));
+    verified.skipped = summary.skipped;
+    Ok(Reply::Verified(verified))
+}
+
+fn users(typed: &Import, server: &Server) -> Result<VecDeque<User>, Refusal> {
+    let master = match (&typed.master, &typed.password_file) {
+        (Some(master), Some(file)) => Some((master.as_str(), first_line(file)?)),
+        (Some(_), None) => {
+            return Err(Refusal::new(
+                Code::Usage,
+                "--master needs --password-file, the file with the password",
+            ));
+        }
+        (None, _) => None,
+    };
+    let login_of = |mailbox: &Address, login: Option<&str>| {
+        let login = login.map_or_else(|| server.login_of(mailbox), str::to_owned);
+        match &master {
+            Some((master, _)) => format!("{login}{MASTER_SEPARATOR}{master}"),
+            None => login,
+        }
+    };
+    let only = typed.words.first();
+    match (&typed.users, only) {
+        (Some(_), Some(_)) => Err(Refusal::new(Code::Usage, "USER@DOMAIN or --users, not both")),
+        (None, None) => Err(Refusal::new(Code::Usage, "USER@DOMAIN or --users is missing")
+            .with_hint("--users names a list: USER@DOMAIN, a tab and the password in each line")),
+        (None, Some(mailbox)) => {
+            let mailbox: Address = mailbox.parse()?;
+            let password = match (&master, &typed.password_file) {
+                (Some((_, password)), _) => password.clone(),
+                (None, Some(file)) => first_line(file)?,
+                (None, None) => {
+                    return Err(Refusal::new(
+                        Code::Usage,
+                        "--password-file, the file with the password, is missing",
+                    ));
+                }
+            };
+            Ok([User { login: login_of(&mailbox, None), mailbox, password }].into())
+        }
+        (Some(list), None) => {
+            if master.is_none() && typed.password_file.is_some() {
+                return Err(Refusal::new(
+                    Code::Usage,
+                    "--password-file goes with --master: a list has a password in each line",
+                ));
+            }
+            let mut users = VecDeque::new();
+            let mut seen = HashSet::new();
+            for (number, line) in (1..).zip(read(list)?.lines()) {
+                if line.trim().is_empty() || line.starts_with('#') {
+                    continue;
+                }
+                let wrong = |why: &str| Refusal::new(Code::Malformed, format!("{list} line {number}: {why}"));
+                let mut fields = line.split('\t');
+                let mailbox: Address = fields
+                    .next()
+                    .unwrap_or_default()
+                    .trim()
+                    .parse()
+                    .map_err(|malformed: crate::address::Malformed| wrong(&malformed.to_string()))?;
+                let password = match &master {
+                    Some((_, password)) => password.clone(),
+                    None => fields
+                        .next()
+                        .filter(|password| !password.is_empty())
+                        .map(|password| Zeroizing::new(password.to_owned()))
+                        .ok_or_else(|| wrong("there is no tab and no password behind the mailbox"))?,
+                };
+                let login = fields.next().map(str::trim).filter(|login| !login.is_empty());
+                if fields.next().is_some() {
+                    return Err(wrong("there is too much in it"));
+                }
+                // Two at a time would only be in each other's way.
+                if !seen.insert(mailbox.clone()) {
+                    return Err(wrong("the mailbox is listed already"));
+                }
+                users.push_back(User { login: login_of(&mailbox, login), mailbox, password });
+            }
+            Ok(users)
+        }
+    }
+}
+
+fn read(file: &str) -> Result<Zeroizing<String>, Refusal> {
+    let path = PathBuf::from(file);
+    fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| super::files::not_read(&path, &error))
+}
+
+fn first_line(file: &str) -> Result<Zeroizing<String>, Refusal> {
+    let text = read(file)?;
+    match text.lines().next().filter(|line| !line.is_empty()) {
+        Some(line) => Ok(Zeroizing::new(line.to_owned())),
+        None => {
+            Err(Refusal::new(Code::Malformed, format!("there is no password in the first line of {file}")))
+        }
+    }
+}
+
+/// The store, through the service or, one request at a time, without it.
+struct Here {
+    mailroot: MailRoot,
+    turn: Mutex<()>,
+}
+
+impl Here {
+    fn carry_out(&self, request: &Request, enclosed: Enclosed) -> Answer {
+        let _turn = self.turn.lock().expect("no holder of this lock panics");
+        carry_out(request, enclosed, &self.mailroot)
+    }
+}
+
+impl Destination for Here {
+    fn take(&self, batch: Batch, texts: fs::File) -> Answer {
+        self.carry_out(&Request::Import(batch), Enclosed::File(&texts))
+    }
+}
+
+struct Work {
+    store: Arc<Here>,
+    server: Server,
+    tls: Option<Arc<ClientConfig>>,
+    makes: bool,
+    dry_run: bool,
+    /// Where mailboxes are compared only.
+    verified: Option<Mutex<Verified>>,
+    left: Mutex<VecDeque<User>>,
+    summary: Mutex<ImportSummary>,
+    /// With the messages and octets so far, and when it was last shown.
+    line: Mutex<(Line, u64, u64, Instant)>,
+}
+
+impl Work {
+    async fn run_in_parallel(&self, parallel: usize) -> Result<(), Refusal> {
+        let executor = smol::Executor::new();
+        let workers: Vec<_> = (0..parallel).map(|_| executor.spawn(self.run())).collect();
+        executor
+            .run(async {
+                for worker in workers {
+                    worker.await?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Fetches mailboxes until none is left. What the old server does not give is told in the summary; a trouble here ends it.
+    async fn run(&self) -> Result<(), Refusal> {
+        loop {
+            let user = self.left.lock().expect("no holder of this lock panics").pop_front();
+            let Some(user) = user else { return Ok(()) };
+            let why = match self.fetch(&user).await {
+                Ok(()) => continue,
+                Err(Failure::Here(refusal)) if refusal.code != Code::NotFound => {
+                    self.left.lock().expect("no holder of this lock panics").clear();
+                    let mut summary = self.summary.lock().expect("no holder of this lock panics");
+                    return match summary.mailboxes == 0 && summary.messages == 0 {
+                        true => Err(refusal),
+                        false => {
+                            summary.stopped = Some(super::in_one_line(refusal));
+                            Ok(())
+                        }
+                    };
+                }
+                Err(Failure::Here(refusal)) => super::in_one_line(refusal),
+                Err(Failure::Refused(said)) => {
+                    format!("the old server refuses the login of {}: {said}", user.login)
+                }
+                Err(Failure::Unavailable(why)) => why,
+            };
+            let skipped = SkippedFile { file: user.mailbox.to_string(), why };
+            self.summary.lock().expect("no holder of this lock panics").skipped.push(skipped);
+        }
+    }
+
+    async fn fetch(&self, user: &User) -> Result<(), Failure> {
+        let User { mailbox, login, password } = user;
+        let source = Source {
+            server: self.server.clone(),
+            tls: self.tls.clone(),
+            login: login.clone(),
+            password: password.clone(),
+        };
+        // Before anything changes here: a wrong password is no reason to close a mailbox.
+        let mut session = source.open().await?;
+        if let Some(verified) = &self.verified {
+            let listed = session.list().await?;
+            session.quit().await;
+            let (store, mailbox) = (self.store.clone(), mailbox.clone());
+            let compared = smol::unblock(move || {
+                let _turn = store.turn.lock().expect("no holder of this lock panics");
+                verify::compare_with_server(&mailbox, listed, &store.mailroot)
+            });
+            let compared = compared.await.map_err(Failure::Here)?;
+            verified.lock().expect("no holder of this lock panics").mailboxes.push(compared);
+            return Ok(());
+        }
+        if self.dry_run {
+            let listed = session.list().await?;
+            session.quit().await;
+            let octets = listed.iter().map(|message| message.octets).sum::<u64>();
+            let listed = wanted(listed, &HashSet::new());
+            let ids = listed.iter().filter(|message| message.unique_id.is_some()).count() as u64;
+            let mut summary = self.summary.lock().expect("no holder of this lock panics");
+            summary.mailboxes += 1;
+            summary.messages += listed.len() as u64;
+            summary.octets += octets;
+            summary.ids_kept += ids;
+            summary.ids_new += listed.len() as u64 - ids;
+            return Ok(());
+        }
+        let known =
+            match self.ask(Request::BeginImport { mailbox: mailbox.to_string(), makes: self.makes }).await? {
+                Reply::ImportBegun { unique_ids } => unique_ids.into_iter().collect(),
+                other => panic!("the begin of an import is answered by unique ids, not {other:?}"),
+            };
+        let told = |messages, octets| self.show(messages, octets);
+        let brought = bring(&source, Some(session), mailbox, known, self.store.clone(), &told).await;
+        let brought = brought.map_err(|failure| match failure {
+            Failure::Unavailable(why) => Failure::Unavailable(format!(
+                "{why}. A part of the mail is missing, so nobody is let in here; give the command again"
+            )),
+            failure => failure,
+        })?;
+        self.ask(Request::EndImport { mailbox: mailbox.to_string() }).await?;
+        let mut summary = self.summary.lock().expect("no holder of this lock panics");
+        summary.mailboxes += 1;
+        summary.skipped.extend_from_slice(&brought.skipped);
+        let stopped = summary.stopped.take();
+        summary.add(brought);
+        summary.stopped = stopped;
+        Ok(())
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply, Failure> {
+        let store = self.store.clone();
+        let asked = smol::unblock(move || store.carry_out(&request, Enclosed::Nothing)).await;
+        asked.map_err(Failure::Here)
+    }
+
+    fn show(&self, messages: u64, octets: u64) {
+        let mut line = self.line.lock().expect("no holder of this lock panics");
+        line.1 += messages;
+        line.2 += octets;
+        if line.3.elapsed() >= super::super::progress::INTERVAL {
+            line.3 = Instant::now();
+            let stage = format!("fetching, {} messages", line.1);
+            let working = Working { stage, is_in_octets: true, done: line.2, total: 0 };
+            line.0.show(&working);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(users: Option<&Path>) -> Import {
+        Import {
+            words: Vec::new(),
+            uidl: None,
+            make: false,
+            dry_run: false,
+            seen: None,
+            verify: false,
+            from: None,
+            users: users.map(|path| path.to_string_lossy().into_owned()),
+            master: None,
+            password_file: None,
+            ca: None,
+            parallel: None,
+        }
+    }
+
+    #[test]
+    fn a_list_has_mailboxes_passwords_and_login_names() {
+        let file = std::env::temp_dir().join(format!("pop3svc-live-{}", std::process::id()));
+        let server: Server = "pop3s://{user}@old".parse().unwrap();
+        let of = |list: &str, master: Option<&str>| {
+            fs::write(&file, list).unwrap();
+            let password = file.with_extension("password");
+            fs::write(&password, "of all\n").unwrap();
+            let master = master.map(str::to_owned);
+            let password_file = master.as_ref().map(|_| password.to_string_lossy().into_owned());
+            let users = users(&Import { master, password_file, ..typed(Some(&file)) }, &server);
+            fs::remove_file(&password).unwrap();
+            users.map(|users| {
+                let text = |user: User| format!("{} {} {}", user.mailbox, user.login, *user.password);
+                users.into_iter().map(text).collect::<Vec<_>>()
+            })
+        };
+        let list = "# remark\n\nBob@example.com\tse cret\nann@example.com\tx\tEX\\ann\n";
+        assert_eq!(of(list, None).unwrap(), ["bob@example.com bob se cret", "ann@example.com EX\\ann x"]);
+        let list = "bob@example.com\nann@example.com\told-ann\n";
+        assert_eq!(
+            of(list, Some("root")).unwrap(),
+            ["bob@example.com bob*root of all", "ann@example.com old-ann*root of all"]
+        );
+        for bad in ["bob\tx", "bob@example.com", "bob@example.com\t", "a@b.c\tx\ty\tz", "a@b.c\tx\na@b.c\ty"]
+        {
+            assert!(of(bad, None).is_err(), "{bad}");
+        }
+        fs::remove_file(file).unwrap();
+    }
+}

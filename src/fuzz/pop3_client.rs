@@ -1,0 +1,29 @@
+use crate::pop3_client::{Text, read_any_line};
+
+/// The octets as what a POP3 server sends: as lines, and as a text that is cut at any place.
+pub fn pop3_client(data: &[u8]) {
+    data.split(|octet| *octet == b'\n').for_each(read_any_line);
+    let whole = text(data, data.len().max(1));
+    let piece = 1 + data.first().map_or(0, |octet| usize::from(octet % 7));
+    assert_eq!(text(data, piece), whole, "it does not matter how a text is cut");
+    if let (text, Some(used)) = whole {
+        assert!(data[..used].ends_with(b".\r\n") && text.len() <= used - 3);
+        // Stuffed again it is what was sent, where the server put a dot wherever it had to.
+        assert!(text.is_empty() || text.ends_with(b"\r\n"));
+    }
+}
+
+fn text(data: &[u8], piece: usize) -> (Vec<u8>, Option<usize>) {
+    let (mut text, mut given, mut used) = (Text::default(), Vec::new(), 0);
+    for octets in data.chunks(piece) {
+        let mut sink = |octets: &[u8]| {
+            given.extend_from_slice(octets);
+            Ok(())
+        };
+        match text.push(octets, &mut sink).expect("the sink takes everything") {
+            Some(count) => return (given, Some(used + count)),
+            None => used += octets.len(),
+        }
+    }
+    (given, None)
+}

@@ -1,0 +1,159 @@
+//! Servers as they are named.
+
+use std::fmt;
+use std::str::FromStr;
+
+use futures_rustls::rustls::pki_types::ServerName;
+
+use crate::address::Address;
+
+/// The port of POP3 (RFC 1939 section 3), and the one on which TLS comes first (RFC 8314 section 7.3).
+const PORT: u16 = 110;
+const TLS_PORT: u16 = 995;
+/// What stands for the parts of an address in a login name.
+const USER: &str = "{user}";
+const DOMAIN: &str = "{domain}";
+
+/// How the connection is secured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// `pop3s`: the handshake comes first.
+    Tls,
+    /// `pop3`: by STLS (RFC 2595 section 4), and not at all without it.
+    Stls,
+    /// `pop3+clear`: not at all. Whoever is on the way reads passwords and mail.
+    Clear,
+}
+
+/// A server that mail is fetched from: `pop3s://HOST`, `pop3://HOST` or `pop3+clear://HOST`, with a port if need be, and with the
+/// form of login names in front of the host where that is not the whole address: `pop3s://{user}@HOST`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// A name or an IP address; the certificate has to be for it.
+    pub host: String,
+    pub port: u16,
+    pub security: Security,
+    login: Option<String>,
+}
+
+impl Server {
+    /// Whether nothing secures the connection, so that no authorities are needed.
+    pub fn is_clear(&self) -> bool {
+        self.security == Security::Clear
+    }
+
+    /// The name under which the server knows this mailbox.
+    pub fn login_of(&self, mailbox: &Address) -> String {
+        match &self.login {
+            None => mailbox.to_string(),
+            Some(form) => {
+                form.replace(USER, &mailbox.local.to_string()).replace(DOMAIN, mailbox.domain.as_str())
+            }
+        }
+    }
+}
+
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        let malformed = || format!("\"{typed}\" is not a POP3 server: write pop3s://old.example.com");
+        let (scheme, rest) = typed.split_once("://").ok_or_else(malformed)?;
+        let security = match scheme.to_ascii_lowercase().as_str() {
+            "pop3s" => Security::Tls,
+            "pop3" => Security::Stls,
+            "pop3+clear" => Security::Clear,
+            _ => return Err(malformed()),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (login, rest) = match rest.rsplit_once('@') {
+            Some((login, rest)) => (Some(login.to_owned()), rest),
+            None => (None, rest),
+        };
+        let is_form = |form: &String| {
+            form.contains(USER) && form.bytes().all(|b| b.is_ascii_graphic() && b != b'=' && b != b'/')
+        };
+        if login.as_ref().is_some_and(|form| !is_form(form)) {
+            return Err(format!(
+                "what stands before the host in \"{typed}\" is not the form of a login name: it needs {USER}, and may have {DOMAIN}"
+            ));
+        }
+        let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, port)) => (host, port),
+            None => rest.find(':').map_or((rest, ""), |colon| rest.split_at(colon)),
+        };
+        let port = match port.strip_prefix(':') {
+            Some(digits) => digits.parse().ok().filter(|port| *port > 0).ok_or_else(malformed)?,
+            None if !port.is_empty() => return Err(malformed()),
+            None if security == Security::Tls => TLS_PORT,
+            None => PORT,
+        };
+        let is_name =
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:".contains(&b));
+        match is_name && ServerName::try_from(host).is_ok() {
+            true => Ok(Self { host: host.to_ascii_lowercase(), port, security, login }),
+            false => Err(malformed()),
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, port) = match self.security {
+            Security::Tls => ("pop3s", TLS_PORT),
+            Security::Stls => ("pop3", PORT),
+            Security::Clear => ("pop3+clear", PORT),
+        };
+        write!(f, "{scheme}://")?;
+        if let Some(login) = &self.login {
+            write!(f, "{login}@")?;
+        }
+        match self.host.contains(':') {
+            true => write!(f, "[{}]", self.host)?,
+            false => f.write_str(&self.host)?,
+        }
+        if self.port == port { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_read_and_printed_back() {
+        for (typed, shown) in [
+            ("pop3s://Old.example.com", "pop3s://old.example.com"),
+            ("POP3S://old.example.com:995/", "pop3s://old.example.com"),
+            ("pop3://[::1]:1110", "pop3://[::1]:1110"),
+            ("pop3+clear://192.0.2.1", "pop3+clear://192.0.2.1"),
+            ("pop3s://{user}@{domain}*admin@old", "pop3s://{user}@{domain}*admin@old"),
+        ] {
+            let server: Server = typed.parse().unwrap();
+            assert_eq!(server.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(server));
+        }
+        for bad in [
+            "",
+            "old.example.com",
+            "imap://old",
+            "pop3s://",
+            "pop3s://old:0",
+            "pop3s://a b",
+            "pop3s://bob@old",
+        ] {
+            assert!(bad.parse::<Server>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mailbox_is_known_by_its_address_or_by_the_form_that_was_given() {
+        let login = |server: &str| {
+            let server: Server = server.parse().unwrap();
+            server.login_of(&"bob@example.com".parse().unwrap())
+        };
+        assert_eq!(login("pop3s://old"), "bob@example.com");
+        assert_eq!(login("pop3s://{user}@old"), "bob");
+        assert_eq!(login("pop3s://{domain}\\{user}@old"), "example.com\\bob");
+    }
+}

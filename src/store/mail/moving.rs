@@ -1,0 +1,91 @@
+//! Mailboxes whose mail is on its way here from another server. Until one is whole nobody is let in: a mail program that sees a
+//! part of its list, or none of it, forgets the rest and fetches it again later.
+//!
+//! The mark is a row among the settings, so it outlasts a crash, and an older program passes it over.
+
+use super::Refused;
+use crate::address::Address;
+use crate::settings::INCOMPLETE;
+use crate::store::index::tables::FOREIGN_IDS;
+use crate::store::index::types::MailboxId;
+use crate::store::index::{Fault, Read, Snapshot, Tx, contained};
+
+/// Who brings the mail of a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mover {
+    /// An administrator's import.
+    Import,
+    /// The service itself, since its user logged in.
+    Adoption,
+}
+
+impl Mover {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Import => "import",
+            Self::Adoption => "adoption",
+        }
+    }
+
+    fn of(word: &str) -> Self {
+        if word == Self::Adoption.word() { Self::Adoption } else { Self::Import }
+    }
+}
+
+fn key_of(mailbox: MailboxId) -> String {
+    format!("{INCOMPLETE}{:08x}", mailbox.0.0)
+}
+
+impl Tx<'_, '_> {
+    /// Nobody is let into the mailbox from here on, until [`Tx::end_move`].
+    pub fn begin_move(&mut self, address: &Address, mover: Mover) -> Result<Result<(), Refused>, Fault> {
+        if self.domain(&address.domain)?.is_none() {
+            return Ok(Err(Refused::NoSuchDomain));
+        }
+        let Some(mailbox) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        self.set_setting(&key_of(mailbox.id), Some(mover.word()))?;
+        Ok(Ok(()))
+    }
+
+    /// The mailbox is whole. Returns whether it was marked as not.
+    pub fn end_move(&mut self, address: &Address) -> Result<bool, Fault> {
+        let Some(mailbox) = self.mailbox(address)? else { return Ok(false) };
+        let is_marked = self.setting(&key_of(mailbox.id))?.is_some();
+        if is_marked {
+            self.set_setting(&key_of(mailbox.id), None)?;
+        }
+        Ok(is_marked)
+    }
+
+    /// Counts and mark of a mailbox that is gone for good.
+    pub(super) fn forget_mailbox(&mut self, mailbox: MailboxId) -> Result<(), Fault> {
+        let key = key_of(mailbox);
+        if self.setting(&key)?.is_some() {
+            self.set_setting(&key, None)?;
+        }
+        self.forget_counts(mailbox)
+    }
+}
+
+/// Who is bringing the mail of this mailbox; none: it is whole.
+pub fn mover_of(view: &impl Read, mailbox: MailboxId) -> Result<Option<Mover>, Fault> {
+    Ok(view.setting(&key_of(mailbox))?.map(|word| Mover::of(&word)))
+}
+
+impl Snapshot {
+    /// The unique ids that messages of this mailbox brought from other servers, deleted ones that can come back included.
+    pub fn foreign_ids(&self, mailbox: MailboxId) -> Result<Vec<String>, Fault> {
+        contained::read(|| {
+            let mut ids = Vec::new();
+            for row in self.table(FOREIGN_IDS)?.range((mailbox, "")..)? {
+                let (key, _) = row?;
+                let (of, id) = key.value();
+                if of != mailbox {
+                    break;
+                }
+                ids.push(id.to_owned());
+            }
+            Ok(ids)
+        })
+    }
+}
