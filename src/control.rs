@@ -37,7 +37,7 @@ use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request, Working};
 
 /// Grows whenever the types in the frames change.
-pub const PROTOCOL: u32 = 12;
+pub const PROTOCOL: u32 = 14;
 /// The length that stands in front of a frame.
 pub const LENGTH_OCTETS: usize = 4;
 /// What the service sends before it carries a request out.
@@ -388,6 +388,7 @@ mod tests {
             copy_kept_octets: 8,
             connections: Some(Connections::default()),
             certificate: None,
+            adoption: None,
             directory: None,
         });
         let mailbox = MailboxLine {
@@ -398,6 +399,8 @@ mod tests {
             octets: 4,
             last_login_unix_seconds: Some(5),
             quota: None,
+            has_password: true,
+            is_whole: true,
         };
         vec![
             Err(Refusal::new(Code::Exists, "it is there").with_hint("Delete it")),

@@ -4,7 +4,7 @@
 //! never part of it.
 
 use super::commands::{
-    Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, MigrateToAd, Set, Undelete, Unlock,
+    Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, MigrateToAd, Set, Test, Undelete, Unlock,
 };
 use super::{Op, Refusal, Reply, Request};
 
@@ -72,6 +72,7 @@ impl Op {
                 };
                 format!("createquotafile {name}{}{}", option("user", user), option("limit", limit))
             }
+            Self::Test(Test { name, .. }) => format!("test {name} {PASSWORD}"),
             Self::MigrateToAd(MigrateToAd { name }) => format!("migratetoad {name}"),
             Self::DeleteQuotaFile(DeleteQuotaFile { name }) => format!("deletequotafile {name}"),
             Self::Set(set) if set.is_secret() => format!("set {} {PASSWORD}", set.key),

@@ -32,6 +32,7 @@ pub enum Op {
     ChangePwd(ChangePwd),
     MigrateToAd(MigrateToAd),
     Undelete(Undelete),
+    Test(Test),
     CreateQuotaFile(CreateQuotaFile),
     DeleteQuotaFile(DeleteQuotaFile),
     Set(Set),
@@ -216,6 +217,26 @@ pub struct Undelete {
     /// with new ids, as new mail
     #[argh(switch)]
     pub new: bool,
+}
+
+/// Shows step by step whether a user can log in.
+#[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
+#[argh(
+    subcommand,
+    name = "test",
+    note = "Looks for the mailbox, its account and its lock under the authentication method in force, and checks the password. \
+            Nothing changes, and no login is counted here; Active Directory may count a wrong password. Exits with 1 if the \
+            login would be refused.",
+    note = "A password given as - is read from standard input; on a terminal it is asked for twice and not shown.",
+    example = "winpop test bob@example.com -"
+)]
+pub struct Test {
+    /// the mailbox
+    #[argh(positional, arg_name = "USER@DOMAIN")]
+    pub name: String,
+    /// the password to try (on a terminal it is asked for if left out)
+    #[argh(positional, arg_name = "PASSWORD")]
+    pub password: Option<Secret>,
 }
 
 /// Lets the mail in a mailbox count against a quota.

@@ -27,6 +27,7 @@ mod quota;
 mod relocate;
 mod statistics;
 mod submission;
+mod trial;
 mod undelete;
 mod upkeep;
 
@@ -212,6 +213,7 @@ impl Op {
             Self::ChangePwd(change) => change.run(store, context),
             Self::MigrateToAd(migrate) => migrate.run(store, context),
             Self::Undelete(undelete) => undelete.run(store, context),
+            Self::Test(test) => test.run(store, context),
             Self::CreateQuotaFile(create) => create.run(store),
             Self::DeleteQuotaFile(delete) => delete.run(store),
             Self::Set(set) => set.run(store, context, &Progress::default()),

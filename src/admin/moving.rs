@@ -1,11 +1,62 @@
 //! The begin and the end of an import: in between nobody is let into the mailbox, also where the import was cut short.
 
+use bincode::{Decode, Encode};
+use serde::Serialize;
+
 use super::Context;
 use super::directory::refusal_of_mailbox;
 use super::import::nobodys;
-use super::reply::{ImportSummary, Refusal, Reply};
+use super::reply::{Refusal, Reply, SkippedFile};
 use crate::address::Address;
 use crate::store::{Mover, Read as _, Store};
+
+/// What an import took in, or would.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct ImportSummary {
+    pub dry_run: bool,
+    /// How the other server made its ids, where that was given or found.
+    pub uidl: Option<String>,
+    pub mailboxes: u64,
+    /// Messages that were taken in, and their octets.
+    pub messages: u64,
+    pub octets: u64,
+    /// Of them, those whose unique id is the one that mail programs know.
+    pub ids_kept: u64,
+    /// The others: a mail program that leaves its mail on the server fetches them again.
+    pub ids_new: u64,
+    /// Of those that were kept, ids that are longer than the 70 octets of RFC 1939, which some programs may not take.
+    pub ids_long: u64,
+    /// Messages that were there from an import before.
+    pub there_already: u64,
+    /// What was passed over: messages, and mailboxes that are not counted above.
+    pub skipped: Vec<SkippedFile>,
+    /// Why the import ended before its end: a sentence without its full stop.
+    pub stopped: Option<String>,
+}
+
+impl ImportSummary {
+    /// Counts what a batch did.
+    pub fn add(&mut self, batch: Self) {
+        self.messages += batch.messages;
+        self.octets += batch.octets;
+        self.ids_kept += batch.ids_kept;
+        self.ids_new += batch.ids_new;
+        self.ids_long += batch.ids_long;
+        self.there_already += batch.there_already;
+        self.stopped = batch.stopped;
+    }
+}
+
+/// How many mailboxes have moved here from an old server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct AdoptionLine {
+    /// Those that have a password and all of their mail.
+    pub moved: u64,
+    /// Those whose mail is not all here: an import or a first login brings it, or was cut short.
+    pub incomplete: u64,
+    /// Those without a password: their users have not logged in here yet.
+    pub not_moved: u64,
+}
 
 /// Closes the mailbox until its import is over, and tells the unique ids of the messages that were imported before. With `makes`
 /// the domain and the mailbox are made where they are not there.

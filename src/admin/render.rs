@@ -11,9 +11,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::reply::{
-    AddOutcome, Added, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine, ExportSummary,
-    ImportSummary, KeyState, Lock, LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal, Removed, Reply,
-    Server, ServiceState, SettingLine, SkippedFile, Verified, VerifiedMailbox,
+    AddOutcome, Added, AdoptionLine, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine,
+    ExportSummary, ImportSummary, KeyState, Lock, LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal,
+    Removed, Reply, Server, ServiceState, SettingLine, SkippedFile, Tested, TestedStep, Verified,
+    VerifiedMailbox,
 };
 use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
@@ -48,6 +49,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         ),
         Reply::Checked(checked) => checked_text(checked, paint),
         Reply::Key(state) => key_text(state, paint),
+        Reply::Tested(tested) => tested_text(tested),
         Reply::Delivered { recipients } => delivered_text(recipients),
         Reply::Exported(summary) => exported_text(summary, paint),
         Reply::Verified(verified) => verified_text(verified, paint),
@@ -102,6 +104,16 @@ fn key_text(state: &KeyState, paint: Paint) -> String {
     for told in state.trouble.iter().chain([&state.advice]) {
         let _ = writeln!(text, "{} {told}", paint.word("Note:"));
     }
+    text
+}
+
+fn tested_text(tested: &Tested) -> String {
+    let mut text = format!("Authentication  {}\n", tested.authentication);
+    for TestedStep { step, passed, finding } in &tested.steps {
+        let _ = writeln!(text, "{:<4}  {step:<8}  {finding}", if *passed { "ok" } else { "FAIL" });
+    }
+    let verdict = if tested.can_log_in { "can log in" } else { "cannot log in" };
+    let _ = writeln!(text, "{} {verdict}", tested.mailbox);
     text
 }
 
@@ -308,6 +320,7 @@ fn mailbox_table(mailboxes: &[MailboxLine], paint: Paint) -> Option<String> {
             Octets(line.octets).to_string(),
             match line.lock.0 {
                 Some(LockedBy::Domain) => "domain locked".to_owned(),
+                None if !line.is_whole => "incomplete".to_owned(),
                 Some(LockedBy::Mailbox) | None => status(line.lock).to_owned(),
             },
             line.last_login_unix_seconds.and_then(day_text).unwrap_or_default(),
@@ -366,6 +379,13 @@ fn server_text(server: &Server, domains: &[DomainLine], paint: Paint) -> String 
     }
     if let Some(directory) = &server.directory {
         text += &directory_text(directory);
+    }
+    if let Some(AdoptionLine { moved, incomplete, not_moved }) = server.adoption {
+        let _ = writeln!(
+            text,
+            "Adoption   {} moved here, {not_moved} not yet, {incomplete} incomplete",
+            count(moved, "mailbox has", "mailboxes have")
+        );
     }
     text + &format!(
         "Disk       {}\n{}{}\n{}\nDomains    {}\nMailboxes  {}\nMessages   {}\nMail       {}\n",

@@ -10,6 +10,7 @@ use std::path::Path;
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
+pub use super::moving::{AdoptionLine, ImportSummary};
 use crate::address::Malformed;
 use crate::mailroot::Unusable;
 use crate::store::{OpenError, OpenErrorKind};
@@ -53,11 +54,11 @@ pub enum Reply {
     Compacted(Compacted),
     Checked(Checked),
     Key(KeyState),
+    Tested(Tested),
     Delivered {
         recipients: Vec<Delivered>,
     },
     Imported(ImportSummary),
-    /// With the unique ids of the messages that were imported before; it is not shown.
     ImportBegun {
         unique_ids: Vec<String>,
     },
@@ -75,28 +76,22 @@ pub enum Reply {
     },
 }
 
-/// What an import took in, or would.
+/// Whether a user can log in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
-pub struct ImportSummary {
-    pub dry_run: bool,
-    /// How the other server made its ids, where that was given or found.
-    pub uidl: Option<String>,
-    pub mailboxes: u64,
-    /// Messages that were taken in, and their octets.
-    pub messages: u64,
-    pub octets: u64,
-    /// Of them, those whose unique id is the one that mail programs know.
-    pub ids_kept: u64,
-    /// The others: a mail program that leaves its mail on the server fetches them again.
-    pub ids_new: u64,
-    /// Of those that were kept, ids that are longer than the 70 octets of RFC 1939, which some programs may not take.
-    pub ids_long: u64,
-    /// Messages that were there from an import before.
-    pub there_already: u64,
-    /// What was passed over: messages, and mailboxes that are not counted above.
-    pub skipped: Vec<SkippedFile>,
-    /// Why the import ended before its end: a sentence without its full stop.
-    pub stopped: Option<String>,
+pub struct Tested {
+    pub mailbox: String,
+    /// The method in force.
+    pub authentication: String,
+    pub can_log_in: bool,
+    /// In the order of a login.
+    pub steps: Vec<TestedStep>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct TestedStep {
+    pub step: String,
+    pub passed: bool,
+    pub finding: String,
 }
 
 /// What an export wrote.
@@ -150,19 +145,6 @@ pub struct SkippedFile {
 impl SkippedFile {
     pub fn new(file: &Path, why: String) -> Self {
         Self { file: file.display().to_string(), why }
-    }
-}
-
-impl ImportSummary {
-    /// Counts what a batch did.
-    pub fn add(&mut self, batch: Self) {
-        self.messages += batch.messages;
-        self.octets += batch.octets;
-        self.ids_kept += batch.ids_kept;
-        self.ids_new += batch.ids_new;
-        self.ids_long += batch.ids_long;
-        self.there_already += batch.there_already;
-        self.stopped = batch.stopped;
     }
 }
 
@@ -321,6 +303,10 @@ pub struct MailboxLine {
     pub last_login_unix_seconds: Option<u64>,
     /// None where the mailbox counts against none.
     pub quota: Option<QuotaLine>,
+    /// Whether there is one here.
+    pub has_password: bool,
+    /// Whether no mail is still to come from another server.
+    pub is_whole: bool,
 }
 
 /// The quota that a mailbox counts against, which others may count against too.
@@ -388,6 +374,8 @@ pub struct Server {
     pub certificate: Option<CertificateLine>,
     /// None where the data file holds the accounts, or no service runs.
     pub directory: Option<DirectoryLine>,
+    /// Who has moved here; none where the setting adopt names no old server, and no import was cut short.
+    pub adoption: Option<AdoptionLine>,
 }
 
 /// The directory of accounts, as the running service knows it.
@@ -512,6 +500,7 @@ impl Reply {
                 let is_moved = |mailbox: &VerifiedMailbox| mailbox.again == 0 && mailbox.missing == 0;
                 verified.mailboxes.iter().all(is_moved) && verified.skipped.is_empty()
             }
+            Self::Tested(tested) => tested.can_log_in,
             Self::AddedMany { entries } => {
                 entries.iter().all(|entry| matches!(entry.outcome, AddOutcome::Added | AddOutcome::Exists))
             }

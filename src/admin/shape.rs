@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub type Shape = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// What each command answers. All have the field `ok` in front, which is true.
-pub const REPLIES: [Shape; 18] = [
+pub const REPLIES: [Shape; 19] = [
     (
         "a change",
         &[
@@ -64,6 +64,10 @@ pub const REPLIES: [Shape; 18] = [
             ("advice", "text"),
         ],
     ),
+    (
+        "test",
+        &[("mailbox", "text"), ("authentication", "text"), ("can_log_in", "true/false"), ("steps", "[STEP]")],
+    ),
     ("deliver", &[("recipients", "[RECIPIENT]")]),
     ("add /file", &[("entries", "[ENTRY]")]),
     (
@@ -99,7 +103,7 @@ pub const REPLIES: [Shape; 18] = [
 pub const ERROR: Shape = ("error", &[("code", "text"), ("message", "text"), ("hint", "text?")]);
 
 /// The objects in the replies.
-pub const OBJECTS: [Shape; 15] = [
+pub const OBJECTS: [Shape; 17] = [
     ("REMOVED", &[("mailboxes", "number"), ("messages", "number"), ("octets", "number")]),
     (
         "DOMAIN",
@@ -124,6 +128,8 @@ pub const OBJECTS: [Shape; 15] = [
             ("octets", "number"),
             ("last_login_unix_seconds", "number?"),
             ("quota", "QUOTA?"),
+            ("has_password", "true/false"),
+            ("is_whole", "true/false"),
         ],
     ),
     ("QUOTA", &[("account", "text"), ("used_octets", "number"), ("limit_octets", "number?")]),
@@ -143,8 +149,10 @@ pub const OBJECTS: [Shape; 15] = [
             ("connections", "CONNECTIONS?"),
             ("certificate", "CERTIFICATE?"),
             ("directory", "DIRECTORY?"),
+            ("adoption", "ADOPTION?"),
         ],
     ),
+    ("ADOPTION", &[("moved", "number"), ("incomplete", "number"), ("not_moved", "number")]),
     (
         "DIRECTORY",
         &[
@@ -213,6 +221,7 @@ pub const OBJECTS: [Shape; 15] = [
             ("in_order", "true/false"),
         ],
     ),
+    ("STEP", &[("step", "text"), ("passed", "true/false"), ("finding", "text")]),
     ("ENTRY", &[("line", "number"), ("name", "text"), ("outcome", "text"), ("why", "text?")]),
 ];
 
@@ -297,6 +306,8 @@ mod tests {
             octets: 2,
             last_login_unix_seconds: Some(3),
             quota,
+            has_password: true,
+            is_whole: false,
         };
         vec![
             mailbox(None, None),
@@ -326,6 +337,7 @@ mod tests {
             copy_kept_octets: 8,
             connections: is_served.then_some(connections),
             certificate: is_served.then_some(certificate),
+            adoption: is_served.then(AdoptionLine::default),
             directory: is_served.then(|| DirectoryLine {
                 method: "a".into(),
                 last_contact_unix_seconds: Some(1),
@@ -428,6 +440,13 @@ mod tests {
                 Reply::Verified(Verified {
                     mailboxes: vec![VerifiedMailbox::default()],
                     ..Verified::default()
+                }),
+            ),
+            (
+                "test",
+                Reply::Tested(Tested {
+                    steps: vec![TestedStep { step: "lock".into(), passed: true, finding: "none".into() }],
+                    ..Tested::default()
                 }),
             ),
             (

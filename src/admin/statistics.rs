@@ -5,13 +5,13 @@ use super::Context;
 use super::commands::{List, Stat};
 use super::directory::no_such_domain;
 use super::reply::{
-    CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal, Removed, Reply,
-    Server, ServiceState,
+    AdoptionLine, CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal,
+    Removed, Reply, Server, ServiceState,
 };
 use crate::address::{Address, Domain};
 use crate::certificate;
 use crate::settings::Settings;
-use crate::store::{DomainRow, Fault, Read, Store, quota_of_mailbox};
+use crate::store::{DomainRow, Fault, Read, Store, mover_of, quota_of_mailbox};
 
 impl List {
     pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
@@ -57,6 +57,7 @@ impl Stat {
             copy_kept_octets: copies.kept_octets,
             connections: context.service.map(|service| service.connections()),
             directory: context.service.and_then(|service| service.directory()),
+            adoption: adoption(store).map_err(Refusal::fault)?,
             certificate: certificate(store, context, &*view).map_err(Refusal::fault)?,
         };
         Ok(Reply::Server {
@@ -89,6 +90,29 @@ fn certificate(store: &Store, context: &Context, view: &impl Read) -> Result<Opt
         fingerprint: described.fingerprint,
         self_signed: described.is_our_own,
     }))
+}
+
+/// Goes through all mailboxes, where there is anything to tell.
+fn adoption(store: &Store) -> Result<Option<AdoptionLine>, Fault> {
+    let view = store.read()?;
+    let moving = view.moving()?;
+    let rows = view.settings()?;
+    let (settings, _) = Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    if settings.adopt.is_empty() && moving.is_empty() {
+        return Ok(None);
+    }
+    let mut line = AdoptionLine::default();
+    for (domain, _) in view.domains()? {
+        for (_, mailbox) in view.mailboxes(&domain)? {
+            let of = match (moving.contains_key(&mailbox.id), mailbox.credential.is_of_nobody()) {
+                (true, _) => &mut line.incomplete,
+                (false, true) => &mut line.not_moved,
+                (false, false) => &mut line.moved,
+            };
+            *of += 1;
+        }
+    }
+    Ok(Some(line))
 }
 
 fn domains(view: &impl Read) -> Result<Vec<DomainLine>, Fault> {
@@ -143,6 +167,8 @@ fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<V
                 used_octets: quota.used,
                 limit_octets: quota.limit,
             }),
+            has_password: !row.credential.is_of_nobody(),
+            is_whole: mover_of(view, row.id)?.is_none(),
         });
     }
     Ok(lines)

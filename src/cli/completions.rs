@@ -85,7 +85,7 @@ fn bash_function(program: &Program) -> String {
 
 /// Commands after which names of the mail store may stand: of domains, and of mailboxes.
 const DOMAINS_AFTER: &str = "add delete undelete list lock unlock stat";
-const MAILBOXES_AFTER: &str = "delete undelete lock unlock changepwd createquotafile deletequotafile";
+const MAILBOXES_AFTER: &str = "delete undelete test lock unlock changepwd createquotafile deletequotafile";
 
 /// Finds program and command on the line, and offers the words of the two functions above it, and names that `winpop list`
 /// prints: the last word of each line, down to the first empty one. Bash takes an @ for the end of a word; what stands

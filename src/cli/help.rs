@@ -279,7 +279,7 @@ Examples:
         assert_eq!(
             about(&winpop(), Some("PORT")).unwrap(),
             "\
-TCP port on which POP3 clients are answered.
+TCP port for POP3.
 
 Usage: winpop set port VALUE
        winpop get port

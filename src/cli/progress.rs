@@ -11,6 +11,8 @@ use crate::units::Octets;
 
 /// How often the line is written.
 pub const INTERVAL: Duration = Duration::from_millis(250);
+/// It is not written more often, however often something is told: a terminal may be slow.
+const SHORTEST: Duration = Duration::from_millis(100);
 /// Work that takes no longer than this shows nothing.
 const UNSHOWN: Duration = Duration::from_millis(500);
 /// Before it has gone on for so long nobody can say how much longer a stage takes.
@@ -24,14 +26,15 @@ pub struct Line {
     begun: Instant,
     /// The stage that was told last, and since when.
     stage: Option<(String, Instant)>,
-    is_there: bool,
+    /// When it was last written; none: it is not there.
+    written: Option<Instant>,
 }
 
 impl Line {
     pub fn new() -> Self {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         let is_shown = io::stderr().is_terminal() && !is_dumb;
-        Self { is_shown, begun: Instant::now(), stage: None, is_there: false }
+        Self { is_shown, begun: Instant::now(), stage: None, written: None }
     }
 
     pub fn is_shown(&self) -> bool {
@@ -44,9 +47,10 @@ impl Line {
         if self.stage.as_ref().is_none_or(|(stage, _)| *stage != working.stage) {
             self.stage = Some((working.stage.clone(), now));
         }
-        if self.is_shown && self.begun.elapsed() >= UNSHOWN {
+        let is_due = self.written.is_none_or(|written| now - written >= SHORTEST);
+        if self.is_shown && is_due && self.begun.elapsed() >= UNSHOWN {
             let (_, since) = self.stage.as_ref().expect("it was just put there");
-            self.is_there = true;
+            self.written = Some(now);
             // The carriage return goes to the line's beginning, and the sequence erases what is there (ECMA-48, EL).
             self.write(&format!("\r\x1b[K{}", line(working, now - *since)));
         }
@@ -61,7 +65,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if self.is_there {
+        if self.written.is_some() {
             self.write("\r\x1b[K");
         }
     }

@@ -58,6 +58,17 @@ pub fn prepare(op: Op) -> Result<Op, Refusal> {
             };
             Ok(Op::ChangePwd(change))
         }
+        Op::Test(mut test) => {
+            test.password = match test.password {
+                Some(password) => Some(password_from_elsewhere(password)?),
+                None if terminal::is_there() => Some(terminal::read_password()?),
+                None => {
+                    return Err(Refusal::new(Code::Usage, "PASSWORD is missing")
+                        .with_hint("To have it read from standard input, type - in its place"));
+                }
+            };
+            Ok(Op::Test(test))
+        }
         Op::Set(mut set) if set.is_secret() && set.values == ["-"] => {
             set.values = vec![terminal::read_password()?.password()?.to_owned()];
             Ok(Op::Set(set))

@@ -45,6 +45,7 @@ fn policy() -> Policy {
         secrets_available: true,
         verifiers_available: true,
         ntlm_domain: None,
+        passwords_wanted: false,
         ntlm_level: Level::V1,
         expire_days: None,
         login_delay_seconds: 0,

@@ -98,7 +98,9 @@ pub enum Step {
 
 /// The mechanism names in AUTH and CAPA.
 pub fn offered(policy: &Policy) -> Vec<&'static str> {
-    KINDS.iter().filter(|(kind, _)| kind.hindrance(policy).is_none()).map(|(_, name)| *name).collect()
+    let is_wanted = |kind: &Kind| !policy.passwords_wanted || matches!(kind, Kind::Plain | Kind::Login);
+    let offered = KINDS.iter().filter(|(kind, _)| is_wanted(kind) && kind.hindrance(policy).is_none());
+    offered.map(|(_, name)| *name).collect()
 }
 
 /// Why passwords in clear are refused, if they are.

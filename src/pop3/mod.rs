@@ -72,6 +72,9 @@ pub struct Policy {
     pub verifiers_available: bool,
     /// The NetBIOS name of the domain of Active Directory that checks NTLM in our place, where one does.
     pub ntlm_domain: Option<String>,
+    /// Whether clients are to send passwords as they are where they have the choice: other ways are taken, and not offered. Users
+    /// who come from another server can log in by no other.
+    pub passwords_wanted: bool,
     pub ntlm_level: ntlm::Level,
     /// Days until mail is deleted; `None` = never (EXPIRE, RFC 2449 section 6.7).
     pub expire_days: Option<u32>,

@@ -79,7 +79,8 @@ impl Session {
     pub fn new(policy: Policy, seed: [u8; 32], connected: SystemTime) -> Self {
         let mut nonces = Nonces::new(seed);
         let stamp = nonce::stamp(&nonces.draw());
-        let apop_challenge = policy.secrets_available.then(|| digest::challenge(&stamp, &policy.hostname));
+        let apop_challenge = (policy.secrets_available && !policy.passwords_wanted)
+            .then(|| digest::challenge(&stamp, &policy.hostname));
         let state = State::New;
         Self {
             policy,

@@ -62,13 +62,13 @@ pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListen
                 if door != Door::Lmtp && service.settings().proxyfrom.contain(peer) {
                     if let Some(turn) = service.proxy_headers.try_acquire_arc() {
                         let session = behind_proxy(service.clone(), door, socket, peer, turn);
-                        service.executor.spawn(holding(descriptor, session)).detach();
+                        service.workers.serve(holding(descriptor, session));
                     }
                     continue;
                 }
                 let place = service.place(door, peer);
                 let session = serve(service.clone(), door, place, socket, peer);
-                service.executor.spawn(holding(descriptor, session)).detach();
+                service.workers.serve(holding(descriptor, session));
             }
             Err(e) => pause_after(&e).await,
         }
@@ -88,7 +88,7 @@ pub async fn accept_here(service: Arc<Service>, listener: Async<UnixListener>) {
                 note_accepted();
                 let seat = service.trusted_receiving.try_acquire_arc();
                 let session = serve_here(service.clone(), seat, stream);
-                service.executor.spawn(holding(descriptor, session)).detach();
+                service.workers.serve(holding(descriptor, session));
             }
             Err(e) => pause_after(&e).await,
         }

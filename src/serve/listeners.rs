@@ -178,10 +178,10 @@ impl Listeners {
         let (local, accepting) = match listener {
             Listener::None => return,
             Listener::Tcp(listener, local) => {
-                (At::Tcp(local), service.executor.spawn(accept(service.clone(), key.0, listener)))
+                (At::Tcp(local), service.workers.first().spawn(accept(service.clone(), key.0, listener)))
             }
             Listener::Unix(listener) => {
-                (key.1.clone(), service.executor.spawn(accept_here(service.clone(), listener)))
+                (key.1.clone(), service.workers.first().spawn(accept_here(service.clone(), listener)))
             }
         };
         log::info!("{} on {local}", key.0.protocol());

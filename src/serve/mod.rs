@@ -57,6 +57,7 @@
 
 mod accept;
 mod accounts;
+mod adoption;
 mod connection;
 mod control;
 mod crowd;
@@ -78,6 +79,7 @@ mod systemd;
 mod tally;
 mod tls;
 mod unix;
+mod workers;
 
 pub use listeners::{DOORS, Door};
 
@@ -93,6 +95,7 @@ use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::store::{Read, Store};
 use accounts::Accounts;
+use adoption::Adoptions;
 use async_io::Timer;
 use async_signal::{Signal, Signals};
 use crowd::Crowd;
@@ -113,6 +116,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use stream::Stream;
 use tls::Tls;
+use workers::Workers;
 
 /// SMTP connections of other machines. One more pushes out the oldest that brings no message, or is told to come back.
 const RECEIVING_MAX: usize = 256;
@@ -130,6 +134,7 @@ pub struct Service {
     store: Store,
     mailroot: MailRoot,
     accounts: Accounts,
+    adoptions: Adoptions,
     guard: Guard,
     /// In effect now. They differ from the stored ones where this run was given other ports.
     settings: Mutex<Arc<Settings>>,
@@ -158,7 +163,7 @@ pub struct Service {
     /// Logins that wait for a directory of accounts.
     directory_questions: Semaphore,
     listeners: Mutex<Listeners>,
-    executor: Arc<smol::Executor<'static>>,
+    workers: Arc<Workers>,
     /// Closed when the service begins to end.
     ending: Receiver<Infallible>,
     /// Held by each session; when all are dropped the service has come to rest.
@@ -202,6 +207,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     let (going_on, ending) = smol::channel::bounded(1);
     let service = Arc::new(Service {
         accounts,
+        adoptions: Adoptions::default(),
         guard: Guard::default(),
         tls,
         store,
@@ -223,7 +229,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         password_checks: Semaphore::new((settings.threadcount.get() as usize / 2).max(1)),
         directory_questions: Semaphore::new(DIRECTORY_QUESTIONS_MAX),
         listeners: Mutex::default(),
-        executor: Arc::new(smol::Executor::new()),
+        workers: Workers::new(settings.threadcount.get() as usize).into(),
         ending,
         session: Mutex::new(Some(session)),
         sessions,
@@ -236,9 +242,9 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         return Err(sentence);
     }
     let tasks = vec![
-        service.executor.spawn(control::listen(service.clone(), control_listener)),
-        service.executor.spawn(expiry::run(service.clone())),
-        service.executor.spawn(ntlm::watch(service.clone())),
+        service.workers.first().spawn(control::listen(service.clone(), control_listener)),
+        service.workers.first().spawn(expiry::run(service.clone())),
+        service.workers.first().spawn(ntlm::watch(service.clone())),
     ];
     Ok(Running { service, tasks, signals: Some(signals), going_on: Some(going_on) })
 }
@@ -263,22 +269,23 @@ impl Running {
         let signals = self.signals.take().expect("a service runs once");
         let news = signals::hear(signals, grace, socket).expect("a thread for the signals can be started");
         self.say_that_it_serves();
-        let executor = self.service.executor.clone();
-        let threads = self.service.settings().threadcount.get();
+        let workers = self.service.workers.clone();
         let (stop, stopped) = smol::channel::bounded::<Infallible>(1);
         std::thread::scope(|scope| {
-            for number in 1..threads {
-                let (executor, stopped) = (executor.clone(), stopped.clone());
+            for (number, worker) in (1..).zip(workers.rest()) {
+                let stopped = stopped.clone();
                 let thread = std::thread::Builder::new().name(format!("service {number}"));
                 let run = move || {
-                    let _ = smol::block_on(executor.run(stopped.recv()));
+                    let _ = worker.run(stopped.recv());
                 };
                 if let Err(e) = thread.spawn_scoped(scope, run) {
-                    log::warn!("only {number} of {threads} threads could be started: {e}");
+                    let wanted = 1 + workers.rest().len();
+                    log::warn!("only {number} of {wanted} threads could be started: {e}");
                     break;
                 }
+                workers.note_started();
             }
-            smol::block_on(executor.run(self.until_ended(news)));
+            workers.first().run(self.until_ended(news));
             drop(stop);
         });
         let _ = std::fs::remove_file(self.service.mailroot.socket());

@@ -1,6 +1,7 @@
 //! Drives a POP3 session: does what it asks for, on a connection and on the store.
 
 use super::Service;
+use super::adoption;
 use super::connection::Connection;
 use super::crowd::Stranger;
 use super::limits::Rarely;
@@ -92,6 +93,7 @@ fn policy(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
         spa_required: settings.sparequired.get() == 1,
         ntlm_domain: service.accounts.ntlm_domain(),
         secrets_available: service.accounts.secrets_available(),
+        passwords_wanted: adoption::is_on(&settings),
         verifiers_available: service.accounts.verifiers_available(),
         ntlm_level: match settings.ntlmlevel.get() {
             0 => ntlm::Level::V1,
@@ -214,9 +216,26 @@ impl Driver {
         let service = self.service.clone();
         // Another thread would cost more than recalling does, and nobody who has logged in lately is to stand in line with
         // those who guess.
-        if let Some(outcome) = service.accounts.recall(&credentials).transpose() {
-            return self.welcome(outcome);
-        }
+        let recalled = service.accounts.recall(&credentials).transpose();
+        let outcome = match recalled {
+            Some(outcome) => outcome,
+            None => self.check(&credentials).await,
+        };
+        let outcome = match outcome {
+            Ok(so_far @ (Login::WrongCredentials | Login::Incomplete))
+                if adoption::is_on(&service.settings()) =>
+            {
+                adoption::log_in(&service, credentials, so_far).await
+            }
+            outcome => outcome,
+        };
+        self.welcome(outcome)
+    }
+
+    async fn check(&self, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
+        let service = self.service.clone();
+        let credentials =
+            Credentials { name: credentials.name.clone(), password: credentials.password.clone() };
         let waiting = match service.accounts.is_network_asked() {
             // It takes no processor, but may take its time: whoever waits for it must not stand in the way of the others.
             true => service.directory_questions.acquire(),
@@ -224,8 +243,7 @@ impl Driver {
         };
         let _turn = waiting.await;
         let checking = service.clone();
-        let outcome = smol::unblock(move || checking.accounts.log_in(&credentials)).await;
-        self.welcome(outcome)
+        smol::unblock(move || checking.accounts.log_in(&credentials)).await
     }
 
     async fn prove(&mut self, claim: ntlm::Claim) -> Event<'static> {

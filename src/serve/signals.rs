@@ -47,7 +47,8 @@ pub fn hear(
 ) -> io::Result<Receiver<News>> {
     let (sender, receiver) = smol::channel::bounded(NEWS_MAX);
     let thread = thread::Builder::new().name("signals".to_owned());
-    thread.spawn(move || smol::block_on(tell(signals, grace, sender, socket)))?;
+    // Not `smol::block_on`, which would wait for everybody's sockets too, and hand each event over to another thread.
+    thread.spawn(move || smol::future::block_on(tell(signals, grace, sender, socket)))?;
     Ok(receiver)
 }
 

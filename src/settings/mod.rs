@@ -9,10 +9,12 @@
 //! - `Settings` that came out of [`Settings::with`] keep the relations between settings too;
 //! - what is stored reads back as what was set.
 
+mod adoption;
 mod directory;
 mod networks;
 mod values;
 
+pub use adoption::OldServers;
 pub use directory::{BindName, DirectoryServers, DistinguishedName, SealedPassword};
 pub use networks::{Listen, Networks, Plaintext};
 pub use values::{
@@ -162,83 +164,87 @@ macro_rules! settings {
 
 settings! {
     port: Whole<1, 65535> = Whole::new(110), "110", AtOnce,
-        "TCP port on which POP3 clients are answered";
+        "TCP port for POP3";
     tlsport: Whole<0, 65535> = Whole::new(995), "995", AtOnce,
-        "TCP port on which POP3 clients are answered under TLS from the start; 0 is off";
+        "TCP port for POP3 with TLS from the start (POP3S); 0 = off";
     listen: Listen = Listen::All, "*", AtOnce,
-        "IP addresses on which the service listens";
+        "IP addresses the service listens on";
     postmaster: MailboxName = MailboxName::none(), "the domain's first mailbox", AtOnce,
-        "Mailbox that takes mail for the postmaster of every domain that has no mailbox of that name";
+        "Mailbox for postmaster mail of domains without a postmaster mailbox";
     hostname: Hostname = Hostname::of_this_machine(), "the machine's", AtOnce,
-        "Name by which the service calls itself in greetings and Received fields";
+        "The service's name in greetings and Received fields";
     smtpport: Whole<0, 65535> = Whole::new(25), "25", AtOnce,
-        "TCP port on which mail is taken by SMTP; 0 is off";
+        "TCP port for incoming SMTP; 0 = off";
     lmtpport: Whole<0, 65535> = Whole::new(24), "24", AtOnce,
-        "TCP port on which this machine and lmtpfrom hand mail over by LMTP; 0 is off";
+        "TCP port for LMTP from this machine and lmtpfrom; 0 = off";
     lmtpfrom: Networks = Networks::default(), "none", AtOnce,
-        "Networks of other machines that may hand mail over by LMTP";
+        "Networks of other machines that may deliver by LMTP";
     lmtpsocket: FilePath = FilePath::none(), "none", AtOnce,
-        "Unix socket on which mail is taken by LMTP, as Postfix likes it";
+        "Unix socket for LMTP, for example from Postfix";
     logging: Logging = Logging::Warnings, "2", AtOnce,
-        "What is written to the log";
+        "How much is logged";
     domainrole: DomainRole = DomainRole::Standalone, "standalone", AtOnce,
-        "What this machine is in a domain; it numbers the authentication methods";
+        "This machine's role in a domain, which determines the numbers of the authentication methods";
     authentication | auth: Method = Method::PasswordFile, "password file", AtOnce,
-        "Where the accounts of mailboxes live";
+        "Where mailbox accounts are kept";
     adserver: DirectoryServers = DirectoryServers::default(), "found by DNS", AtOnce,
-        "Servers of Active Directory, tried in turn: a name means LDAPS, ldap://NAME StartTLS";
+        "Active Directory servers, tried in order: NAME = LDAPS, ldap://NAME = StartTLS";
     adbasedn: DistinguishedName = DistinguishedName::default(), "none", AtOnce,
-        "Distinguished name below which Active Directory holds the accounts";
+        "Distinguished name of the Active Directory subtree with the accounts";
     adbinduser: BindName = BindName::default(), "none", AtOnce,
-        "Account by which the service looks accounts up in Active Directory, and makes and changes them";
+        "Active Directory account the service uses to look up, create and change accounts";
     adbindpassword: SealedPassword = SealedPassword::default(), "none", AtOnce,
-        "Password of adbinduser; it is kept sealed and never shown";
+        "Password of adbinduser; stored encrypted and never shown";
     adca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
         "PEM file with the authority that vouches for the servers of Active Directory";
     adntlm: FilePath = FilePath::none(), "none", AtOnce,
         "Socket behind which winbind's ntlm_auth checks NTLM (SPA) for accounts in Active Directory";
+    adopt: OldServers = OldServers::default(), "none", AtOnce,
+        "POP3 server at which users without a password here are looked for, and their mail fetched, at their first login";
+    adoptca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
+        "PEM file with the authority that vouches for the servers of adopt";
     sparequired: Whole<0, 1> = Whole::new(0), "0", AtOnce,
         "1 refuses every login that sends the password itself";
-    tlscert: FilePath = FilePath::none(), "one of our own", AtOnce,
-        "PEM file with the certificate chain; the key may stand in it too, or be named as a second value";
+    tlscert: FilePath = FilePath::none(), "self-signed", AtOnce,
+        "PEM file with the certificate chain; a second value names the key file, if the key is not in the same file";
     tlskey: FilePath = FilePath::none(), "in tlscert", AtOnce,
-        "PEM file with the key of tlscert";
+        "PEM file with the private key for tlscert";
     ntlmlevel: Whole<0, 2> = Whole::new(2), "2", AtOnce,
-        "Least NTLM that is accepted: 2 only v2, 1 also NTLM2 session responses, 0 also v1";
+        "Lowest NTLM version accepted: 2 = NTLMv2 only, 1 = also NTLM2 session responses, 0 = also NTLMv1";
     proxyfrom: Networks = Networks::default(), "none", AtOnce,
-        "Networks of proxies whose connections must begin with a PROXY header; clients are judged by the address in it";
+        "Networks of proxies; their connections must begin with a PROXY header, which gives the client's address";
     plaintext: Plaintext = Plaintext::Tls, "tls", AtOnce,
-        "From where a password may come without TLS; from this machine it always may";
+        "Clients that may send passwords without TLS; this machine always may";
     threadcount: Whole<1, THREADS_MAX> = Whole::new(cpus().min(THREADS_MAX)), "the CPUs, at most 32", NextStart,
-        "Threads that the service runs";
+        "Number of service threads";
     socketmax: Whole<1, 32000> = Whole::new(50), "50", AtOnce,
-        "Most POP3 connections that are served at a time";
+        "Maximum number of concurrent POP3 connections";
     socketmin: Whole<1, 32000> = Whole::new(10), "10", AtOnce,
-        "Connection slots that are always kept ready";
+        "Connection slots always kept ready";
     socketthreshold: Whole<0, 100> = Whole::new(10), "10", AtOnce,
-        "Connection slots that are made at a time when the ready ones run out";
+        "Connection slots added at a time when the ready ones run out";
     socketbacklog: Whole<0, 100> = Whole::new(10), "10", AtOnce,
-        "Connections that wait without an answer once socketmax are served";
+        "Connections that may wait once socketmax is reached";
     maxmessagesize: Size<RFC_MESSAGE_OCTETS_MIN, { 1 << 30 }> = Size::new(50 << 20), "50 MiB", AtOnce,
-        "Largest message that is taken";
+        "Largest message accepted";
     quotalimit: Size<0, { 1 << 60 }> = Size::new(0), "0", AtOnce,
-        "Limit of quotas that have none of their own; 0 is none";
+        "Default limit for quotas without one; 0 = unlimited";
     expire: Whole<0, 3650> = Whole::new(0), "0", AtOnce,
-        "Days after which mail is deleted, fetched or not; 0 is never";
+        "Days until mail is deleted, fetched or not; 0 = never";
     undelete: Whole<0, 3650> = Whole::new(7), "7", AtOnce,
-        "Days for which deleted mail and mailboxes can be brought back; 0 is not at all";
+        "Days deleted mail and mailboxes can be restored; 0 = not at all";
     undeletesize: Size<0, { 1 << 60 }> = Size::new(10 << 30), "10 GiB", AtOnce,
         "Most deleted mail that is kept to be brought back, the oldest going first; 0 is any amount";
     erase: Whole<0, 1> = Whole::new(1), "1", AtOnce,
-        "1: the texts of a mailbox that goes for good are overwritten with zeros; 0: they are only marked free";
+        "When a mailbox is gone for good: 1 = overwrite its messages with zeros, 0 = only free the space";
     logindelay: Span<0, 86400> = Span::new(0), "0", AtOnce,
-        "Seconds that a user has to wait between two logins; 0 is none";
+        "Minimum seconds between two logins of a user; 0 = none";
     connectionsperip: Whole<0, 32000> = Whole::new(0), "0", AtOnce,
-        "Most connections from one IP address at a time; 0 is any number";
+        "Maximum number of connections per IP address; 0 = unlimited";
     idletimeout: Span<10, 86400> = Span::new(RFC_IDLE_SECONDS_MIN), "600", AtOnce,
-        "Seconds without a command after which a client is disconnected";
+        "Seconds without a command until a client is disconnected";
     shutdowngrace: Span<0, 3600> = Span::new(10), "10", AtOnce,
-        "Seconds that sessions get to end when the service stops";
+        "Seconds sessions may still take when the service stops";
 }
 
 static MAILROOT: Key = Key {
@@ -272,7 +278,7 @@ static USER: Key = Key {
     allowed: || "a user of this machine, by name or number".to_owned(),
     default: "the owner of the mail store",
     effect: Effect::NextStart,
-    help: "User that the service becomes when root starts it; setting it gives the mail store to that user",
+    help: "User the service runs as when started by root; setting it makes that user the owner of the mail store",
     kind: Kind::Text,
     place: Place::Owner,
 };
@@ -340,6 +346,9 @@ impl Settings {
                 let file = typed.get(1).map_or(DEFAULT, String::as_str);
                 settings.read_typed(find("tlskey").expect("it is a key"), file)?;
             }
+            Place::Store if key.name == "adopt" && !typed.iter().any(|word| word.contains([' ', '='])) => {
+                settings.adopt = self.adopting(key, typed)?;
+            }
             Place::Store => settings.read_typed(key, &typed.join(" "))?,
             Place::Sockets => {
                 let defaults = [DEFAULT; 4].map(str::to_owned);
@@ -357,6 +366,18 @@ impl Settings {
         }
         settings.check()?;
         Ok(settings)
+    }
+
+    /// `adopt SERVER`, `adopt SERVER DOMAIN` and `adopt default DOMAIN` change one of several, `adopt default` all.
+    fn adopting(&self, key: &Key, typed: &[String]) -> Result<OldServers, Refused> {
+        let is_default = typed[0].is_empty() || typed[0].eq_ignore_ascii_case(DEFAULT);
+        let changed = match typed {
+            [_] if is_default => Ok(OldServers::default()),
+            [server] => self.adopt.with_one_for_all(server),
+            [server, domain] => self.adopt.with(domain, (!is_default).then_some(server)),
+            _ => Err("adopt takes a server and a domain".to_owned()),
+        };
+        changed.map_err(|why| refused(&why, &format!("Allowed for {}: {}", key.name, (key.allowed)())))
     }
 
     fn read_typed(&mut self, key: &Key, typed: &str) -> Result<(), Refused> {
@@ -403,6 +424,12 @@ impl Settings {
             ));
         }
         self.check_authentication()?;
+        if !self.adopt.is_empty() && self.sparequired.get() == 1 {
+            return Err(refused(
+                "sparequired leaves no way to adopt users, whose passwords the old server must be given",
+                "Set sparequired to 0, or adopt to default",
+            ));
+        }
         if self.lmtpport.get() == 25 {
             return Err(refused(
                 "LMTP must not be spoken on port 25 (RFC 2033 section 5): mail servers would speak SMTP to it",
@@ -513,7 +540,7 @@ impl Settings {
     pub fn advice(&self, key: &Key) -> Option<String> {
         match key.name {
             "threadcount" if self.threadcount.get() > cpus() => Some(format!(
-                "{} threads are more than the {} CPUs of this machine, which brings nothing",
+                "{} threads are more than the {} CPUs of this machine, which gains nothing",
                 self.threadcount,
                 cpus()
             )),
@@ -521,7 +548,7 @@ impl Settings {
                 "RFC 1939 asks for {RFC_IDLE_SECONDS_MIN} seconds at least; slow clients may lose their connection"
             )),
             "plaintext" if self.plaintext == Plaintext::Always => {
-                Some("passwords can be read by everyone on the way between client and server".to_owned())
+                Some("anyone between client and server can read the passwords".to_owned())
             }
             "maxmessagesize" if self.maxmessagesize.octets() < Octets::mebibytes(1).0 => {
                 Some("mail with attachments will be refused".to_owned())

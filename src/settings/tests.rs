@@ -37,6 +37,12 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("adbindpassword", &["c2VhbGVk", ""], &["a b"]),
         ("adca", &["/etc/ssl/ad.pem", ""], &["ad.pem"]),
         ("adntlm", &["/run/pop3svc-ntlm.sock", ""], &["ntlm.sock"]),
+        (
+            "adopt",
+            &["pop3s://old.example.com", "pop3s://a example.org=pop3://{user}@b", ""],
+            &["old.example.com", "pop3s://bob@a", "pop3s://a pop3s://b"],
+        ),
+        ("adoptca", &["/etc/ssl/old.pem", ""], &["old.pem"]),
         ("domainrole", &["standalone", "Member", "DC"], &["pdc", ""]),
         ("maxmessagesize", &["64KB", "1GiB", "65536"], &["65535", "1073741825", "much"]),
         ("quotalimit", &["0", "50MB", "1024 TB"], &["-1", "much", "2000000 TB"]),

@@ -155,7 +155,7 @@ impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
     }
 }
 
-/// What is written to the log: each level holds those before it.
+/// How much is logged: each level holds those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Logging {
     Nothing,
@@ -196,7 +196,7 @@ impl Value for Logging {
     }
 }
 
-/// Where the accounts of mailboxes live.
+/// Where mailbox accounts are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     PasswordFile,

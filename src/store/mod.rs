@@ -54,12 +54,12 @@ pub use index::types::{Day, UnixTime};
 pub use index::{Fault, Read, Tx};
 #[cfg(test)]
 pub use mail::Kept;
-pub use mail::quota::of_mailbox as quota_of_mailbox;
+pub use mail::quota::{Quota, of_mailbox as quota_of_mailbox};
+pub use mail::{Adoption, Import, Imported, Listed, Mover, mover_of};
 pub use mail::{
     Body, Incoming, Letter, LockChange, Maildrop, Refused, Removed, Restored, Revocation, Spool,
     StoredMessage, Wanted,
 };
-pub use mail::{Import, Imported, Listed, Mover};
 pub use open::{OpenError, OpenErrorKind, Store};
 pub use upkeep::backup::{NotReplaced, may_replace};
 pub use upkeep::check::CheckReport;

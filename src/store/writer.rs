@@ -323,7 +323,7 @@ impl Writer {
         let log_octets = self.log_octets(is_checkpoint);
         let mut transaction = Leaky::new(open.database().begin_write()?);
         let settled = {
-            let tables = Tables::open(&transaction)?;
+            let tables = Tables::new(&transaction);
             let mut tx = Leaky::new(Tx::begin(
                 tables,
                 &mut self.space,

@@ -23,6 +23,8 @@ fn mailbox(name: &str, messages: u64, octets: u64, lock: Option<LockedBy>) -> Ma
         octets,
         last_login_unix_seconds: None,
         quota: None,
+        has_password: true,
+        is_whole: true,
     }
 }
 
@@ -94,7 +96,7 @@ Messages   Size  Status  Last login  Mailbox
 "
     );
     assert!(json(&reply).contains(
-        "\"octets\":2048,\"last_login_unix_seconds\":null,\"quota\":{\"account\":\"ann@example.com\",\"used_octets\":3072,\"limit_octets\":3072}}"
+        "\"octets\":2048,\"last_login_unix_seconds\":null,\"quota\":{\"account\":\"ann@example.com\",\"used_octets\":3072,\"limit_octets\":3072},\"has_password\":true,\"is_whole\":true}"
     ));
 }
 
@@ -129,6 +131,7 @@ fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals()
             fingerprint: ["AB"; 32].join(":"),
             self_signed: true,
         }),
+        adoption: None,
         directory: Some(DirectoryLine {
             method: "Active Directory".to_owned(),
             last_contact_unix_seconds: Some(1_800_000_060),

@@ -4,6 +4,7 @@
 //! cargo bench --bench servers                                   pop3svc, Dovecot where it is installed, the null responder
 //! cargo bench --bench servers -- --only sessions,drain          some of the workloads
 //! cargo bench --bench servers -- --grow 5000000                 what a change costs as the store grows
+//! cargo bench --bench servers -- --against PROGRAM              this build beside another one of pop3svc
 //! cargo bench --bench servers -- --pop3 HOST:PORT --lmtp HOST:PORT --password P     any server by its address
 //! ```
 //!
@@ -27,6 +28,7 @@ mod workloads;
 use argh::FromArgs;
 use peers::Peer;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use workloads::WORKLOADS;
 
@@ -42,6 +44,9 @@ struct Arguments {
     /// deliver this many messages into pop3svc, and print what a change costs on the way
     #[argh(option)]
     grow: Option<u64>,
+    /// another build of pop3svc, measured in turns with this one
+    #[argh(option)]
+    against: Option<PathBuf>,
     /// POP3 address of a server that runs already
     #[argh(option)]
     pop3: Option<SocketAddr>,
@@ -77,13 +82,13 @@ fn main() {
     let directory = std::env::temp_dir().join(format!("pop3svc-servers-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("the temporary directory can be written");
     if let Some(messages) = arguments.grow {
-        let peer = peers::pop3svc(&directory);
+        let peer = peers::pop3svc(&directory, None);
         growth::run(&peer, messages);
         drop(peer);
     } else {
         let peers = match named(&arguments) {
             Some(peer) => vec![peer],
-            None => peers::all(&directory),
+            None => peers::all(&directory, arguments.against.as_deref()),
         };
         compare(&peers, &arguments);
     }

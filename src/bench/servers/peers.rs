@@ -76,8 +76,9 @@ impl Peer {
 }
 
 /// Everything that can be measured here. The order is that of the rows; ratios are to the first.
-pub fn all(directory: &Path) -> Vec<Peer> {
-    let mut peers = vec![pop3svc(directory)];
+pub fn all(directory: &Path, against: Option<&Path>) -> Vec<Peer> {
+    let mut peers = vec![pop3svc(directory, None)];
+    peers.extend(against.map(|program| pop3svc(directory, Some(program))));
     match dovecot(directory) {
         Ok(peer) => peers.push(peer),
         Err(why) => eprintln!("Dovecot is left out: {why}"),
@@ -86,12 +87,13 @@ pub fn all(directory: &Path) -> Vec<Peer> {
     peers
 }
 
-/// The program of this build on a new store.
-pub fn pop3svc(directory: &Path) -> Peer {
-    const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3svc");
-    let mailroot = directory.join("mail");
+/// The program of this build, or of another one, on a new store.
+pub fn pop3svc(directory: &Path, other: Option<&Path>) -> Peer {
+    let program = other.unwrap_or(Path::new(env!("CARGO_BIN_EXE_pop3svc")));
+    let name = if other.is_none() { "pop3svc" } else { "the other build" };
+    let mailroot = directory.join(name);
     let command = |words: &[&str]| {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program);
         command.env("WINPOP_MAILROOT", &mailroot).env("HOME", directory).args(words);
         command
     };
@@ -125,7 +127,7 @@ pub fn pop3svc(directory: &Path) -> Peer {
         smtp: Some(smtp),
         data_file: Some(mailroot.join("winpop.db")),
         directory: Some(mailroot),
-        ..Peer::started("pop3svc", child)
+        ..Peer::started(name, child)
     }
 }
 

@@ -121,7 +121,7 @@ pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     let is_only_one = mailboxes.len() == 1;
     for (address, path) in mailboxes {
         match importing.take_in(&address, &path, format) {
-            Ok(()) => importing.summary.mailboxes += 1,
+            Ok(()) => importing.summary.mailboxes += u64::from(importing.summary.stopped.is_none()),
             Err(refusal) if is_only_one && importing.summary == untouched => {
                 return Err(refusal);
             }

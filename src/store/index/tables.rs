@@ -33,13 +33,17 @@ use crate::store::file::format::Extent;
 use crate::store::file::record::{self, Change};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use std::borrow::Borrow;
-use std::ops::{Bound, Deref, RangeInclusive};
+use std::cell::OnceCell;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::panic::resume_unwind;
 use std::thread;
 
-/// A table of a transaction.
+/// A table of a transaction. It is opened by the first who uses it: most transactions need a few of all tables, and one that is
+/// open costs something at the commit too.
 pub struct Table<'txn, K: redb::Key + 'static, V: redb::Value + 'static> {
-    table: redb::Table<'txn, K, V>,
+    transaction: &'txn redb::WriteTransaction,
+    definition: TableDefinition<'static, K, V>,
+    opened: OnceCell<redb::Table<'txn, K, V>>,
     /// In the log: which table it is.
     number: u8,
     /// None: nothing is noted, since the transaction is a checkpoint.
@@ -47,36 +51,76 @@ pub struct Table<'txn, K: redb::Key + 'static, V: redb::Value + 'static> {
 }
 
 impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
-    fn open(
+    fn new(
         transaction: &'txn redb::WriteTransaction,
         definition: TableDefinition<'static, K, V>,
         number: u8,
         is_logged: bool,
-    ) -> Result<Leaky<Self>, Fault> {
-        let table = transaction.open_table(definition)?;
-        Ok(Leaky::new(Self { table, number, changes: is_logged.then(Vec::new) }))
+    ) -> Self {
+        let (opened, changes) = (OnceCell::new(), is_logged.then(Vec::new));
+        Self { transaction, definition, opened, number, changes }
+    }
+
+    /// The table itself. It is made if it is not there.
+    pub fn open(&self) -> Result<&redb::Table<'txn, K, V>, Fault> {
+        if self.opened.get().is_none() {
+            let table = self.transaction.open_table(self.definition)?;
+            assert!(self.opened.set(table).is_ok(), "it was not open");
+        }
+        Ok(self.opened.get().expect("it is open"))
+    }
+
+    fn open_mut(&mut self) -> Result<&mut redb::Table<'txn, K, V>, Fault> {
+        self.open()?;
+        Ok(self.opened.get_mut().expect("it is open"))
+    }
+
+    pub fn get<'k>(
+        &self,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> Result<Option<redb::AccessGuard<'_, V>>, Fault> {
+        Ok(self.open()?.get(key)?)
+    }
+
+    pub fn range<'k, KR: Borrow<K::SelfType<'k>> + 'k>(
+        &self,
+        range: impl RangeBounds<KR> + 'k,
+    ) -> Result<redb::Range<'_, K, V>, Fault> {
+        Ok(self.open()?.range(range)?)
+    }
+
+    pub fn iter(&self) -> Result<redb::Range<'_, K, V>, Fault> {
+        Ok(self.open()?.iter()?)
+    }
+
+    pub fn first(&self) -> Result<Option<Entry<'_, K, V>>, Fault> {
+        Ok(self.open()?.first()?)
+    }
+
+    pub fn last(&self) -> Result<Option<Entry<'_, K, V>>, Fault> {
+        Ok(self.open()?.last()?)
     }
 
     pub fn insert<'k, 'v>(
         &mut self,
         key: impl Borrow<K::SelfType<'k>>,
         value: impl Borrow<V::SelfType<'v>>,
-    ) -> Result<Option<redb::AccessGuard<'_, V>>, redb::StorageError> {
+    ) -> Result<Option<redb::AccessGuard<'_, V>>, Fault> {
         if let Some(changes) = &mut self.changes {
             let (key, value) = (K::as_bytes(key.borrow()), V::as_bytes(value.borrow()));
             record::put(changes, self.number, key.as_ref(), value.as_ref());
         }
-        self.table.insert(key.borrow(), value.borrow())
+        Ok(self.open_mut()?.insert(key.borrow(), value.borrow())?)
     }
 
     pub fn remove<'k>(
         &mut self,
         key: impl Borrow<K::SelfType<'k>>,
-    ) -> Result<Option<redb::AccessGuard<'_, V>>, redb::StorageError> {
+    ) -> Result<Option<redb::AccessGuard<'_, V>>, Fault> {
         if let Some(changes) = &mut self.changes {
             record::remove(changes, self.number, K::as_bytes(key.borrow()).as_ref());
         }
-        self.table.remove(key.borrow())
+        Ok(self.open_mut()?.remove(key.borrow())?)
     }
 
     /// Adds rows behind all others, in the order of their keys, so that leaves are full; in a transaction that is not logged.
@@ -85,7 +129,7 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
         rows: impl IntoIterator<Item = (K::SelfType<'r>, V::SelfType<'r>)>,
     ) -> Result<(), Fault> {
         assert!(self.changes.is_none(), "so many changes are not for the log");
-        let mut end = Leaky::new(self.table.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded)?);
+        let mut end = Leaky::new(self.open_mut()?.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded)?);
         for (key, value) in rows {
             end.insert_before(key, value)?;
         }
@@ -95,15 +139,15 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
     /// Removes every row, in a transaction that is not logged.
     pub fn clear(&mut self) -> Result<(), Fault> {
         assert!(self.changes.is_none(), "so many changes are not for the log");
-        Ok(self.table.retain(|_, _| false)?)
+        Ok(self.open_mut()?.retain(|_, _| false)?)
     }
 
     /// Makes a change again that the log has.
     fn redo(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Fault> {
         let key = K::from_bytes(key);
         match value {
-            Some(value) => drop(self.table.insert(key, V::from_bytes(value))?),
-            None => drop(self.table.remove(key)?),
+            Some(value) => drop(self.open_mut()?.insert(key, V::from_bytes(value))?),
+            None => drop(self.open_mut()?.remove(key)?),
         }
         Ok(())
     }
@@ -116,7 +160,7 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
     ) -> Result<(), Fault> {
         let source = source.table(definition)?;
         let mut rows = contained::read(|| Ok(source.iter()?))?;
-        let mut end = Leaky::new(self.table.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded)?);
+        let mut end = Leaky::new(self.open_mut()?.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded)?);
         while let Some((key, value)) = contained::read(|| Ok(rows.next().transpose()?))? {
             end.insert_before(key.value(), value.value())?;
         }
@@ -130,15 +174,15 @@ impl Table<'_, (MailboxId, u64), &'static [u8]> {
     pub fn pack(&mut self, mailbox: MailboxId, sequences: RangeInclusive<u64>) -> Result<(), Fault> {
         let (first, last) = ((mailbox, *sequences.start()), (mailbox, *sequences.end()));
         let mut rows = Vec::new();
-        for row in self.table.range(first..=last)? {
+        for row in self.range(first..=last)? {
             let (key, row) = row?;
             rows.push((key.value(), row.value().to_vec()));
         }
         if rows.len() < 2 {
             return Ok(());
         }
-        self.table.retain_in(first..=last, |_, _| false)?;
-        let mut gap = Leaky::new(self.table.upper_bound_mut(Bound::Excluded(first))?);
+        self.open_mut()?.retain_in(first..=last, |_, _| false)?;
+        let mut gap = Leaky::new(self.open_mut()?.upper_bound_mut(Bound::Excluded(first))?);
         for (key, row) in &rows {
             gap.insert_before(*key, &row[..])?;
         }
@@ -146,13 +190,8 @@ impl Table<'_, (MailboxId, u64), &'static [u8]> {
     }
 }
 
-impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Deref for Table<'txn, K, V> {
-    type Target = redb::Table<'txn, K, V>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.table
-    }
-}
+/// A key and its row.
+type Entry<'a, K, V> = (redb::AccessGuard<'a, K>, redb::AccessGuard<'a, V>);
 
 /// What a table holds, which says what becomes of it in a copy of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,19 +286,18 @@ macro_rules! tables {
 
         impl<'txn> Tables<'txn> {
             /// For a transaction that may be logged.
-            pub fn open(transaction: &'txn redb::WriteTransaction) -> Result<Self, Fault> {
-                Self::open_as(transaction, true)
+            pub fn new(transaction: &'txn redb::WriteTransaction) -> Self {
+                $(let $field = Table::new(transaction, $constant, $number, true);)*
+                Self { $($field,)* }
             }
 
-            /// For one that is a checkpoint in any case.
+            /// For one that is a checkpoint in any case. Tables that are not there are made.
             pub fn open_unlogged(transaction: &'txn redb::WriteTransaction) -> Result<Self, Fault> {
-                Self::open_as(transaction, false)
-            }
-
-            fn open_as(transaction: &'txn redb::WriteTransaction, is_logged: bool) -> Result<Self, Fault> {
+                $(let $field = Table::new(transaction, $constant, $number, false);)*
                 // A table's destructor may panic itself when opening the next one has panicked.
-                $(let $field = Table::open(transaction, $constant, $number, is_logged)?;)*
-                Ok(Self { $($field: $field.into_inner(),)* })
+                let tables = Leaky::new(Self { $($field,)* });
+                $(tables.$field.open()?;)*
+                Ok(tables.into_inner())
             }
 
             /// What the transaction has changed so far, as the log has it.
@@ -289,7 +327,7 @@ macro_rules! tables {
                 $(if !but.contains(&$name) {
                     let is_row: fn(&[u8]) -> bool = $is_row;
                     let mut count = 0;
-                    self.$field.table.retain(|_, row| {
+                    self.$field.open_mut()?.retain(|_, row| {
                         let keep = is_row(octets::<$value>(&row).as_ref());
                         count += u64::from(!keep);
                         keep

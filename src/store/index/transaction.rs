@@ -355,15 +355,15 @@ impl Read for Tx<'_, '_> {
     }
 
     fn settings(&self) -> Result<Vec<(String, String)>, Fault> {
-        every_setting(&*self.tables.settings)
+        every_setting(self.tables.settings.open()?)
     }
 
     fn domain(&self, domain: &Domain) -> Result<Option<DomainRow>, Fault> {
-        get_row(&*self.tables.domains, domain.as_str())
+        get_row(self.tables.domains.open()?, domain.as_str())
     }
 
     fn domains(&self) -> Result<Vec<(Domain, DomainRow)>, Fault> {
-        every_domain(&*self.tables.domains)
+        every_domain(self.tables.domains.open()?)
     }
 
     fn mailbox(&self, address: &Address) -> Result<Option<MailboxRow>, Fault> {
@@ -372,7 +372,7 @@ impl Read for Tx<'_, '_> {
     }
 
     fn mailboxes(&self, domain: &Domain) -> Result<Vec<(LocalPart, MailboxRow)>, Fault> {
-        mailboxes_of(&*self.tables.mailboxes, domain)
+        mailboxes_of(self.tables.mailboxes.open()?, domain)
     }
 
     fn counts(&self, id: impl Into<OwnerId>) -> Result<Counts, Fault> {
@@ -387,7 +387,7 @@ impl Read for Tx<'_, '_> {
     fn quota(&self, account: &str) -> Result<Option<QuotaRow>, Fault> {
         match self.changed_quotas.get(account) {
             Some(quota) => Ok((quota.mailboxes > 0).then_some(*quota)),
-            None => get_row(&*self.tables.quotas, account),
+            None => get_row(self.tables.quotas.open()?, account),
         }
     }
 

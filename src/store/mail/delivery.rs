@@ -10,7 +10,6 @@ use crate::store::index::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime}
 use crate::store::index::{Fault, Read, Tx, miscounted};
 use crate::verdict;
 use crate::wire::surrogate;
-use redb::ReadableTable;
 use std::collections::HashMap;
 use std::io;
 

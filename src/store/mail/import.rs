@@ -10,7 +10,6 @@ use crate::store::index::tables::FOREIGN_IDS;
 use crate::store::index::types::{MailboxId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, contained};
 use crate::store::open::Store;
-use redb::ReadableTable;
 
 /// A message of another server.
 #[derive(Clone, Debug)]

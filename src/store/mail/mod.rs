@@ -8,7 +8,7 @@ mod directory;
 mod export;
 mod import;
 mod maildrop;
-mod moving;
+pub mod moving;
 pub mod placing;
 pub mod quota;
 mod refused;
@@ -20,7 +20,7 @@ pub use directory::{LockChange, Removed};
 pub use export::Listed;
 pub use import::{Import, Imported};
 pub use maildrop::{Maildrop, Revocation, StoredMessage};
-pub use moving::Mover;
+pub use moving::{Adoption, Mover, mover_of};
 pub use refused::Refused;
 #[cfg(test)]
 pub use undelete::Kept;

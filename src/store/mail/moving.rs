@@ -5,10 +5,12 @@
 
 use super::Refused;
 use crate::address::Address;
+use crate::auth::password::Credential;
 use crate::settings::INCOMPLETE;
-use crate::store::index::tables::FOREIGN_IDS;
-use crate::store::index::types::MailboxId;
+use crate::store::index::tables::{FOREIGN_IDS, SETTINGS};
+use crate::store::index::types::{MailboxId, OwnerId, UnixTime};
 use crate::store::index::{Fault, Read, Snapshot, Tx, contained};
+use std::collections::HashMap;
 
 /// Who brings the mail of a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,15 @@ impl Mover {
     fn of(word: &str) -> Self {
         if word == Self::Adoption.word() { Self::Adoption } else { Self::Import }
     }
+}
+
+/// What became of the wish to adopt a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// It has the password now, and its mail may come.
+    Begun,
+    /// It has a password, or may not have one: it is as it was.
+    NotAdoptable,
 }
 
 fn key_of(mailbox: MailboxId) -> String {
@@ -65,6 +76,33 @@ impl Tx<'_, '_> {
         }
         self.forget_counts(mailbox)
     }
+
+    /// Gives a mailbox that has no password this one, or makes it where its domain is here; and marks it, for its mail is still to
+    /// come.
+    pub fn begin_adoption(
+        &mut self,
+        address: &Address,
+        credential: Credential,
+        now: UnixTime,
+    ) -> Result<Adoption, Fault> {
+        let Some(domain) = self.domain(&address.domain)? else { return Ok(Adoption::NotAdoptable) };
+        match self.mailbox(address)? {
+            _ if domain.locked => return Ok(Adoption::NotAdoptable),
+            Some(mailbox) if mailbox.locked || !mailbox.credential.is_of_nobody() => {
+                return Ok(Adoption::NotAdoptable);
+            }
+            Some(mailbox) if mover_of(self, mailbox.id)? == Some(Mover::Import) => {
+                return Ok(Adoption::NotAdoptable);
+            }
+            Some(_) => drop(self.set_credential(address, credential)?),
+            // It was deleted here; undelete brings it back, and nobody else does.
+            None if self.newest_removed(address)?.is_some() => return Ok(Adoption::NotAdoptable),
+            None => drop(self.add_mailbox(address, credential, now)?),
+        }
+        let begun = self.begin_move(address, Mover::Adoption)?;
+        assert_eq!(begun, Ok(()), "the mailbox is there");
+        Ok(Adoption::Begun)
+    }
 }
 
 /// Who is bringing the mail of this mailbox; none: it is whole.
@@ -73,6 +111,21 @@ pub fn mover_of(view: &impl Read, mailbox: MailboxId) -> Result<Option<Mover>, F
 }
 
 impl Snapshot {
+    /// The mailboxes that are not whole, and who is bringing their mail.
+    pub fn moving(&self) -> Result<HashMap<MailboxId, Mover>, Fault> {
+        contained::read(|| {
+            let mut moving = HashMap::new();
+            for row in self.table(SETTINGS)?.range(INCOMPLETE..)? {
+                let (key, word) = row?;
+                let Some(id) = key.value().strip_prefix(INCOMPLETE) else { break };
+                if let Ok(id) = u32::from_str_radix(id, 16) {
+                    moving.insert(MailboxId(OwnerId(id)), Mover::of(word.value()));
+                }
+            }
+            Ok(moving)
+        })
+    }
+
     /// The unique ids that messages of this mailbox brought from other servers, deleted ones that can come back included.
     pub fn foreign_ids(&self, mailbox: MailboxId) -> Result<Vec<String>, Fault> {
         contained::read(|| {

@@ -315,7 +315,7 @@ impl Tx<'_, '_> {
         Ok(Ok(restored))
     }
 
-    fn newest_removed(&self, address: &Address) -> Result<Option<RemovedMailbox>, Fault> {
+    pub(super) fn newest_removed(&self, address: &Address) -> Result<Option<RemovedMailbox>, Fault> {
         // What is left then is going for good, and not whole any more.
         if !self.keeps_deleted()? {
             return Ok(None);

@@ -123,7 +123,7 @@ impl<T: Send + 'static> Pending<T> {
 
     /// Waits, blocking the thread.
     pub fn wait(self) -> Result<T, Fault> {
-        smol::block_on(self)
+        smol::future::block_on(self)
     }
 }
 

@@ -127,10 +127,10 @@ impl LogFound {
                     tables.redo(&change)?;
                 }
             }
-            let row = tables.store.get(()).map_err(Fault::from)?.map(|row| row.value().to_vec());
+            let row = tables.store.get(())?.map(|row| row.value().to_vec());
             let now = StoreRow::from_row(&row.ok_or_else(unreadable)?).map_err(Fault::from)?;
             let epoch = log_zone::new_epoch().map_err(OpenErrorKind::Io)?;
-            tables.store.insert((), &StoreRow { epoch, ..now }.to_row()[..]).map_err(Fault::from)?;
+            tables.store.insert((), &StoreRow { epoch, ..now }.to_row()[..])?;
         }
         transaction.into_inner().commit().map_err(Fault::from)?;
         log::info!(

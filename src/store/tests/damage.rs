@@ -4,7 +4,6 @@ use super::*;
 use crate::store::file::format::{EXTENT, Extent};
 use crate::store::index::rows::{Counts, MailboxRow, QuotaRow, StoreRow};
 use crate::store::index::rows::{MessageRow, Row, TextRow};
-use redb::ReadableTable;
 
 const ANN: &str = "ann@example.com";
 const BOB: &str = "bob@example.com";

@@ -7,6 +7,7 @@ mod private_etc;
 #[path = "../world_readable.rs"]
 mod world_readable;
 
+mod adoption;
 mod container;
 mod dovecot;
 mod fail2ban;

@@ -8,10 +8,11 @@
 //! ! winpop: …                  standard error
 //! ? 1                          the exit code, where it is not 0
 //! ```
-//! A line `@ local accounts` has the next command typed only where the accounts are those of the operating system; likewise
+//! A line `@ local accounts` has the next command typed only where the accounts are those of the operating system;
+//! likewise
 //! `@ password file`, `@ Active Directory`, and `@ directories` for the two that are not the password file.
 //!
-//! `{mailroot}` stands for the mail store directory. An empty line ends what a command prints, unless more follows
+//! `{mailroot}` stands for the mail store directory, `{method}` for the authentication method. An empty line ends what a command prints, unless more follows
 //! that is none of the above.
 
 use std::fs;
@@ -69,7 +70,13 @@ impl<'a> Bench<'a> {
     /// Plays a transcript; panics at the first step that comes out otherwise.
     fn play(&self, transcript: &Path) {
         let text = fs::read_to_string(transcript).expect("the transcript can be read");
-        for step in steps(&text.replace("{mailroot}", &self.site.mailroot().to_string_lossy()), self.method) {
+        for step in steps(
+            &text.replace("{mailroot}", &self.site.mailroot().to_string_lossy()).replace(
+                "{method}",
+                if self.method == PASSWORD_FILE { "encrypted password file" } else { self.method },
+            ),
+            self.method,
+        ) {
             let done = self.run(&step);
             assert_eq!(done, step.done, "{} line {}: {:?}", transcript.display(), step.line, step.words);
         }
@@ -174,7 +181,8 @@ fn winpop_does_as_its_transcripts_say_with_a_service() {
     }
 }
 
-/// Plays the transcripts under a method, each on a site of its own with that method in force and no accounts of mailboxes:
+/// Plays the transcripts under a method, each on a site of its own with that method in force and no accounts of
+/// mailboxes:
 /// `site` makes it. False where that cannot be done here.
 fn play_under(method: &'static str, site: impl Fn() -> Option<Site>) -> bool {
     for transcript in transcripts().iter().filter(|transcript| !transcript.ends_with(CHOOSES_METHOD)) {
@@ -230,7 +238,8 @@ fn pop3svc_winpop_is_the_same_command() {
     }
 }
 
-/// A list twice over, with a service and without: what is there is told apart, bad lines are named, made passwords work.
+/// A list twice over, with a service and without: what is there is told apart, bad lines are named, made passwords
+/// work.
 #[test]
 fn a_list_is_added_line_by_line_and_can_be_given_twice() {
     let mut site = Site::new();

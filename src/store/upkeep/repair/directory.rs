@@ -7,7 +7,6 @@ use crate::store::index::Fault;
 use crate::store::index::rows::{Counts, DomainRow, MailboxRow, MessageRow, Row};
 use crate::store::index::types::{DomainId, MailboxId, OwnerId};
 use crate::store::upkeep::deleted::{RemovedMailbox, removed_mailbox};
-use redb::ReadableTable;
 use std::collections::BTreeMap;
 
 impl Repair<'_, '_> {
@@ -45,7 +44,7 @@ impl Repair<'_, '_> {
     fn mailboxes(&mut self, owners: &mut Owners) -> Result<Vec<Address>, Fault> {
         let mut unreadable = Vec::new();
         let key_of = |(domain, local): (&str, &str)| (domain.to_owned(), local.to_owned());
-        for ((domain, local), row) in rows_of(&*self.tables.mailboxes, key_of)? {
+        for ((domain, local), row) in rows_of(self.tables.mailboxes.open()?, key_of)? {
             let address = format!("{local}@{domain}").parse::<Address>().ok();
             match (address, MailboxRow::from_row(&row)) {
                 (Some(address), Ok(row)) if !owners.contains_key(&row.id) => {
@@ -66,7 +65,7 @@ impl Repair<'_, '_> {
 
     /// The deleted mailboxes that can come back.
     fn removed_mailboxes(&mut self, owners: &mut Owners) -> Result<(), Fault> {
-        for (key, row) in rows_of(&*self.tables.removed_mailboxes, |key| key)? {
+        for (key, row) in rows_of(self.tables.removed_mailboxes.open()?, |key| key)? {
             match removed_mailbox(key, &row).filter(|mailbox| !owners.contains_key(&mailbox.id)) {
                 Some(RemovedMailbox { id, address }) => {
                     let counts = Counts::default();
@@ -112,7 +111,7 @@ impl Repair<'_, '_> {
     /// A domain's id leads to nothing but its counts, so where it is not the domain's alone it gets another.
     fn domains(&mut self) -> Result<Domains, Fault> {
         let mut domains = Domains::new();
-        for (name, row) in rows_of(&*self.tables.domains, |name| name.to_owned())? {
+        for (name, row) in rows_of(self.tables.domains.open()?, |name| name.to_owned())? {
             let Ok(domain) = name.parse::<Domain>() else {
                 self.report.mend(format!("\"{name}\" was listed as a domain, and is none any more"));
                 self.tables.domains.remove(&name[..])?;

@@ -10,7 +10,6 @@ use crate::store::upkeep::deleted::{Deleted, repair_deleted};
 use crate::store::upkeep::foreign_ids::ForeignId;
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::upkeep::stretches::{Stretch, Told, on_all_stretches, stretches};
-use redb::ReadableTable;
 use std::collections::BTreeMap;
 
 /// What one thread finds in a stretch of messages.
@@ -28,7 +27,7 @@ impl Repair<'_, '_> {
     /// from other servers.
     pub fn messages(&mut self, owners: &mut Owners, texts: &mut Texts) -> Result<Vec<ForeignId>, Fault> {
         self.progress.begin(Stage::ReadingMessages, self.stored_totals()?.messages);
-        let counted = rows_of(&*self.tables.counts, |id| id)?;
+        let counted = rows_of(self.tables.counts.open()?, |id| id)?;
         let counted = counted.iter().filter_map(|(id, row)| Some((*id, Counts::from_row(row).ok()?)));
         let is_mailbox = |id: OwnerId| owners.contains_key(&MailboxId(id));
         let stretches = stretches(counted.filter(|(id, _)| is_mailbox(*id)));

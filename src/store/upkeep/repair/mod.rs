@@ -238,7 +238,7 @@ impl Repair<'_, '_> {
                 before.map_or(1, |counts| counts.next_sequence).max(owner.counts.next_sequence);
             right.insert((*id).into(), Counts { next_sequence, ..owner.counts });
         }
-        let stored_counts = rows_of(&*self.tables.counts, |id| id)?;
+        let stored_counts = rows_of(self.tables.counts.open()?, |id| id)?;
         for (id, _) in stored_counts.iter().filter(|(id, _)| !right.contains_key(id)) {
             self.report.mend(format!("counts of an id ({id}) that does not exist were removed"));
             self.tables.counts.remove(id)?;
@@ -271,7 +271,7 @@ impl Repair<'_, '_> {
     /// What accounts have used, from what their mailboxes hold; limits stay where they can be read.
     fn quotas(&mut self, owners: &Owners) -> Result<(), Fault> {
         let stored: BTreeMap<String, Vec<u8>> =
-            rows_of(&*self.tables.quotas, |account| account.to_owned())?.into_iter().collect();
+            rows_of(self.tables.quotas.open()?, |account| account.to_owned())?.into_iter().collect();
         let mut right: BTreeMap<&str, QuotaRow> = BTreeMap::new();
         for owner in owners.values() {
             let Some(account) = &owner.quota else { continue };

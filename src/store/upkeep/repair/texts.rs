@@ -10,7 +10,6 @@ use crate::store::index::types::TextId;
 use crate::store::upkeep::progress::Stage;
 use crate::store::upkeep::reading::{Found, Listed, Reading};
 use crate::wire::{self, Receiver};
-use redb::ReadableTable;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 

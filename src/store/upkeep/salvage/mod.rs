@@ -33,7 +33,7 @@ use crate::store::upkeep::check::CheckReport;
 use crate::store::upkeep::progress::Progress;
 use crate::store::upkeep::repair::RepairReport;
 use crate::store::writer::PACE;
-use redb::{ReadableTable, TableHandle, Value};
+use redb::{TableHandle, Value};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,154 @@
+//! `test`: what a login of a mailbox's user meets, step by step.
+//!
+//! It takes the path of a login without opening the maildrop, so it disturbs no session, and no guess is counted here. A
+//! directory may count one of its own.
+
+use super::commands::Test;
+use super::configure::settings_of;
+use super::reply::{Refusal, Reply, Tested, TestedStep};
+use super::{Context, accounts};
+use crate::address::Address;
+use crate::auth::directory::{Directory, Place, Verdict};
+use crate::auth::password::Credential;
+use crate::directory;
+use crate::settings::Settings;
+use crate::store::{Fault, Mover, Quota, Read, Store, mover_of, quota_of_mailbox};
+use crate::units::Octets;
+
+impl Test {
+    pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+        let address: Address = self.name.parse()?;
+        let password = self.password.as_ref().map(|password| password.password()).transpose()?.unwrap_or("");
+        let settings = settings_of(store)?;
+        let mut trial = Trial { steps: Vec::new() };
+        trial.look(&address, password, &settings, store, context).map_err(Refusal::fault)?;
+        Ok(Reply::Tested(Tested {
+            mailbox: address.to_string(),
+            authentication: settings.authentication.name().to_owned(),
+            can_log_in: trial.steps.iter().all(|step| step.passed),
+            steps: trial.steps,
+        }))
+    }
+}
+
+struct Trial {
+    steps: Vec<TestedStep>,
+}
+
+impl Trial {
+    fn note(&mut self, step: &str, passed: bool, finding: impl Into<String>) {
+        self.steps.push(TestedStep { step: step.to_owned(), passed, finding: finding.into() });
+    }
+
+    fn look(
+        &mut self,
+        address: &Address,
+        password: &str,
+        settings: &Settings,
+        store: &Store,
+        context: &Context,
+    ) -> Result<(), Fault> {
+        let view = store.read()?;
+        let Some(domain) = view.domain(&address.domain)? else {
+            self.note("mailbox", false, format!("there is no domain {}", address.domain));
+            return Ok(());
+        };
+        let Some(mailbox) = view.mailbox(address)? else {
+            self.note("mailbox", false, format!("there is no mailbox {address}"));
+            return Ok(());
+        };
+        let messages = view.counts(mailbox.id)?.messages;
+        let namesakes = directory::namesakes(&*view, &address.local)?.len();
+        let mover = mover_of(&*view, mailbox.id)?;
+        let quota = quota_of_mailbox(&*view, &mailbox)?;
+        // A directory may take its time to answer, and nothing is held meanwhile.
+        drop(view);
+        self.note("mailbox", true, format!("found, messages {messages}"));
+
+        match accounts::in_force(store, context) {
+            Err(refusal) => self.note("account", false, refusal.message),
+            Ok(None) => self.check_stored(&mailbox.credential, password, address, context),
+            Ok(Some(directory)) => {
+                self.ask(&*directory, namesakes, address, password);
+            }
+        }
+        if settings.sparequired.get() == 1 {
+            self.note("method", true, "sparequired is 1: the client must use APOP, CRAM-MD5, NTLM or SCRAM");
+        }
+        match (domain.locked, mailbox.locked) {
+            (true, _) => self.note("lock", false, format!("the domain {} is locked", address.domain)),
+            (_, true) => self.note("lock", false, "the mailbox is locked"),
+            _ => self.note("lock", true, "not locked"),
+        }
+        match mover {
+            None => {}
+            Some(Mover::Import) => self.note("import", false, "an import into the mailbox is not complete"),
+            Some(Mover::Adoption) => self.note("import", false, "its mail is still being fetched"),
+        }
+        self.look_at_quota(quota);
+        Ok(())
+    }
+
+    /// Checks the password against the one in the data file.
+    fn check_stored(&mut self, stored: &Credential, password: &str, address: &Address, context: &Context) {
+        if stored.is_of_nobody() {
+            let hint = format!("no password is set; to set one: winpop changepwd {address}");
+            return self.note("account", false, hint);
+        }
+        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        self.note(
+            "account",
+            true,
+            match keyring.recover(stored, address) {
+                Some(_) => "has a password, for every login method",
+                None => "has a password, but not for APOP, CRAM-MD5 and NTLM until its next login in clear",
+            },
+        );
+        match stored.verifier.accepts(password.as_bytes()) {
+            true => self.note("password", true, "right"),
+            false => self.note("password", false, "wrong"),
+        }
+    }
+
+    /// Has a directory check the password. `namesakes`: mailboxes that could have the same account.
+    fn ask(&mut self, directory: &dyn Directory, namesakes: usize, address: &Address, password: &str) {
+        let place = directory.place().words();
+        if directory.place() == Place::ThisMachine && namesakes > 1 {
+            let finding =
+                format!("{namesakes} mailboxes are named {}, so none has that account", address.local);
+            return self.note("account", false, finding);
+        }
+        match directory.account_of(address) {
+            Err(unavailable) => return self.note("account", false, unavailable.to_string()),
+            Ok(None) => return self.note("account", false, format!("there is none {place}")),
+            Ok(Some(name)) => self.note("account", true, format!("{name} {place}")),
+        }
+        match directory.verify(&address.to_string(), password) {
+            Err(unavailable) => self.note("password", false, unavailable.to_string()),
+            Ok(Verdict::Right(addresses)) if addresses.contains(address) => {
+                self.note("password", true, "right");
+            }
+            Ok(Verdict::Right(_)) => {
+                self.note("password", false, "right, but the account has another address")
+            }
+            Ok(Verdict::Wrong) => self.note("password", false, "wrong"),
+            Ok(Verdict::Barred { why, .. }) => self.note("password", false, format!("the account {why}")),
+        }
+    }
+
+    /// A full mailbox can be read all the same.
+    fn look_at_quota(&mut self, quota: Option<Quota>) {
+        let finding = match quota {
+            None => "none".to_owned(),
+            Some(quota) => {
+                let used = Octets(quota.used);
+                let full = if quota.has_room_for(0) { "" } else { "; new mail is refused" };
+                match quota.limit {
+                    None => format!("{used} used, no limit"),
+                    Some(limit) => format!("{used} of {} used{full}", Octets(limit)),
+                }
+            }
+        };
+        self.note("quota", true, finding);
+    }
+}

@@ -1,0 +1,177 @@
+//! Users of a Dovecot who move here by logging in: nobody is asked for a new password, and nothing is fetched twice.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::dovecot::{Dovecot, MAILBOX, PASSWORD, have_dovecot_and, lists};
+use super::moving_live::{Gate, LATER, wait_for};
+use super::pollers::fetchmail_has;
+use super::scratch::{READY, Scratch, Service};
+
+/// Longest wait for an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// Between two polls of a client, and how many it makes until it has its mail.
+const BETWEEN_POLLS: Duration = Duration::from_secs(1);
+const POLLS_MAX: usize = 200;
+const USERS: usize = 100;
+const CLIENTS: usize = 8;
+
+const UIDL_FORMAT: &str = "%08Xu%08Xv";
+const WRONG: &str = "-ERR [AUTH]";
+
+/// What the login is answered with; none where nobody answers.
+fn log_in(port: u16, mailbox: &str, password: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(ANSWER_MAX)).expect("it is no zero");
+    stream.write_all(format!("USER {mailbox}\r\nPASS {password}\r\nQUIT\r\n").as_bytes()).ok()?;
+    BufReader::new(stream).lines().nth(2)?.ok()
+}
+
+fn adopt_from(scratch: &Scratch, port: u16) {
+    scratch.winpop(&format!("set adopt pop3+clear://127.0.0.1:{port} example.com"));
+}
+
+#[test]
+fn a_user_moves_at_the_first_poll_and_is_ours_from_then_on() {
+    if !have_dovecot_and(&["fetchmail"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut dovecot = Dovecot::start(&scratch.path(""), UIDL_FORMAT);
+    dovecot.bring("bob", 300);
+    dovecot.own_mail();
+    let before = lists(dovecot.port, MAILBOX);
+    let fetched = fetchmail_has(&scratch, dovecot.port, true);
+
+    let service = scratch.serve();
+    let port = service.port("POP3").parse().expect("a port");
+    let certificate = dovecot.certificate().display().to_string();
+    scratch.winpop(&format!("set adoptca {certificate}"));
+    scratch.winpop(&format!("set adopt pop3s://127.0.0.1:{}", dovecot.tls_port));
+    // The old server's no is ours, and makes no mailbox; nor does its silence.
+    let answer = log_in(port, MAILBOX, "wrong").expect("an answer");
+    assert!(answer.starts_with(WRONG), "{answer}");
+    dovecot.stop();
+    let answer = log_in(port, MAILBOX, PASSWORD).expect("an answer");
+    assert!(answer.starts_with("-ERR [SYS/TEMP]"), "{answer}");
+    // A domain that is not here is nobody's business there.
+    let answer = log_in(port, "bob@example.org", PASSWORD).expect("an answer");
+    assert!(answer.starts_with(WRONG), "{answer}");
+    assert!(!scratch.winpop("list example.com").contains(MAILBOX));
+
+    dovecot.start_again();
+    assert_eq!(fetchmail_has(&scratch, port, false), fetched);
+    dovecot.stop();
+    assert_eq!(lists(port, MAILBOX), before);
+    let answer = log_in(port, MAILBOX, "wrong").expect("an answer");
+    assert!(answer.starts_with(WRONG), "the old server is not asked any more: {answer}");
+    let told = scratch.winpop("stat");
+    // With the mailbox that quickstart makes.
+    assert!(told.contains("2 mailboxes have moved here, 0 not yet, 0 incomplete"), "{told}");
+    // Deleted here, it does not come back from there.
+    dovecot.start_again();
+    scratch.winpop(&format!("delete {MAILBOX} /y"));
+    let answer = log_in(port, MAILBOX, PASSWORD).expect("an answer");
+    assert!(answer.starts_with(WRONG), "{answer}");
+    service.end();
+}
+
+#[test]
+fn an_adoption_that_was_killed_goes_on_at_the_next_login() {
+    if !have_dovecot_and(&[]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let dovecot = Dovecot::start(&scratch.path(""), UIDL_FORMAT);
+    dovecot.bring("bob", 500);
+    dovecot.own_mail();
+    scratch.make_store();
+    let service = Service::quickstart(&scratch, &[]);
+    let port: u16 = service.port("POP3").parse().expect("a port");
+    // More than a batch of 200 messages, and less than all.
+    let gate = Gate::open(dovecot.port, 420 * 1024);
+    adopt_from(&scratch, gate.port);
+    let client = thread::spawn(move || log_in(port, MAILBOX, PASSWORD));
+    gate.closed.recv_timeout(ANSWER_MAX).expect("so much comes");
+    wait_for(|| service.messages_in(MAILBOX) >= 200);
+    assert_eq!(log_in(port, MAILBOX, PASSWORD).as_deref(), Some(LATER), "a second login meanwhile");
+    assert!(log_in(port, MAILBOX, "wrong").is_some_and(|answer| answer.starts_with(WRONG)));
+    drop(service);
+    assert_eq!(client.join().expect("it ends"), None);
+
+    let service = Service::start(&scratch, scratch.command("pop3svc").arg("quickstart"), READY);
+    let told = scratch.winpop("stat");
+    assert!(told.contains("1 incomplete"), "{told}");
+    adopt_from(&scratch, dovecot.port);
+    assert_eq!(lists(port, MAILBOX), lists(dovecot.port, MAILBOX));
+    service.end();
+}
+
+#[test]
+fn a_hundred_users_move_by_their_first_logins_while_servers_are_killed() {
+    if !have_dovecot_and(&[]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut dovecot = Dovecot::start(&scratch.path(""), UIDL_FORMAT);
+    let users: Vec<String> = (1..=USERS).map(|number| format!("user{number}@example.com")).collect();
+    for (number, user) in users.iter().enumerate() {
+        dovecot.bring(user.split('@').next().expect("a name"), number % 20);
+    }
+    dovecot.own_mail();
+    let before: HashMap<&str, Vec<String>> =
+        users.iter().map(|user| (user.as_str(), lists(dovecot.port, user))).collect();
+    scratch.make_store();
+    let service = Service::quickstart(&scratch, &[]);
+    let port: u16 = service.port("POP3").parse().expect("a port");
+    adopt_from(&scratch, dovecot.port);
+
+    let (left, moved) = (Mutex::new(users.iter()), AtomicUsize::new(0));
+    let service = thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                loop {
+                    let Some(user) = left.lock().expect("nobody panics with it").next() else { return };
+                    let is_in = (0..POLLS_MAX).any(|_| match log_in(port, user, PASSWORD) {
+                        Some(answer) if answer.starts_with("+OK") => true,
+                        // Nothing else may be said, or a user would be asked for a password.
+                        Some(answer) => {
+                            assert!(answer.starts_with("-ERR [SYS/TEMP]"), "{user}: {answer}");
+                            thread::sleep(BETWEEN_POLLS);
+                            false
+                        }
+                        None => {
+                            thread::sleep(BETWEEN_POLLS);
+                            false
+                        }
+                    });
+                    assert!(is_in, "{user} never gets in");
+                    moved.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let moved = || moved.load(Ordering::Relaxed);
+        wait_for(|| moved() >= USERS / 4);
+        dovecot.stop();
+        // Those who have moved are in no need of it.
+        assert!(log_in(port, &users[0], PASSWORD).is_some_and(|answer| answer.starts_with("+OK")));
+        dovecot.start_again();
+        wait_for(|| moved() >= USERS / 2);
+        // kill -9.
+        drop(service);
+        Service::start(&scratch, scratch.command("pop3svc").arg("quickstart"), READY)
+    });
+    for (user, before) in before {
+        assert_eq!(lists(port, user), before, "{user}");
+    }
+    let told = scratch.winpop("stat");
+    // With the mailbox that quickstart makes.
+    let all = format!("{} mailboxes have moved here, 0 not yet, 0 incomplete", USERS + 1);
+    assert!(told.contains(&all), "{told}");
+    service.end();
+}
