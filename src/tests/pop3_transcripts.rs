@@ -52,9 +52,11 @@ pub fn policy(setup: &Setup) -> Policy {
 }
 
 pub fn mailbox(setup: &Setup) -> Mailbox {
-    let refusal = match (setup.get("locked"), setup.get("held")) {
-        (Some("yes"), _) => Some(Login::Locked),
-        (_, Some("yes")) => Some(Login::InUse),
+    let is = |key| setup.get(key) == Some("yes");
+    let refusal = match (is("locked"), is("held"), is("incomplete")) {
+        (true, _, _) => Some(Login::Locked),
+        (_, true, _) => Some(Login::InUse),
+        (_, _, true) => Some(Login::Incomplete),
         _ => None,
     };
     let fault = setup.get("fault").map(|what| match what {
