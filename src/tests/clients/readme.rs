@@ -16,7 +16,7 @@ const PLACES: [&str; 3] = ["/usr/local/bin", "/var/lib/winpop", "/srv"];
 /// Where the README says that the build leaves the program.
 const BUILT: &str = "target/x86_64-unknown-linux-gnu/release/pop3svc";
 /// What else a block can be than `sh`: what is printed, typed by root, or written into a file.
-const NOT_RUN: [&str; 4] = ["text", "console", "ini", "dockerfile"];
+const NOT_RUN: [&str; 5] = ["text", "console", "ini", "dockerfile", "rust"];
 
 const MESSAGE: &str = "From: ann@example.org\nTo: bob@example.com\nSubject: hi\n\nText.\n";
 
