@@ -28,6 +28,7 @@ pub fn active_directory(settings: &Settings, keyring: &Keyring) -> Result<Arc<dy
         user: settings.adbinduser.get().ok_or("adbinduser is not set")?.to_owned(),
         password: keyring.bind_password(settings)?,
         authorities: settings.adca.get().map(Path::to_owned),
+        ntlm_socket: settings.adntlm.get().map(Path::to_owned),
     };
     Ok(Arc::new(ActiveDirectory::new(configuration)?))
 }
@@ -35,9 +36,9 @@ pub fn active_directory(settings: &Settings, keyring: &Keyring) -> Result<Arc<dy
 /// Whether another directory is in force under other settings, or the same one is asked in another way.
 pub fn is_another(before: &Settings, after: &Settings) -> bool {
     let of = |settings: &Settings| {
-        let Settings { authentication, adserver, adbasedn, adbinduser, adbindpassword, adca, .. } =
+        let Settings { authentication, adserver, adbasedn, adbinduser, adbindpassword, adca, adntlm, .. } =
             settings.clone();
-        (authentication, adserver, adbasedn, adbinduser, adbindpassword, adca)
+        (authentication, adserver, adbasedn, adbinduser, adbindpassword, adca, adntlm)
     };
     of(before) != of(after)
 }

@@ -12,6 +12,7 @@
 
 mod account;
 mod verdict;
+mod winbind;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
@@ -23,9 +24,11 @@ use zeroize::Zeroizing;
 
 use account::{ATTRIBUTES, Account, account_names, attributes_of_new, container, quoted};
 use verdict::Barred;
+use winbind::{Answer, Winbind};
 
 use crate::address::Address;
 use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
+use crate::auth::ntlm::{self, Question};
 use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
 use crate::trust;
 
@@ -46,6 +49,8 @@ pub struct Configuration {
     pub password: Zeroizing<String>,
     /// A PEM file with the authorities that may vouch for the servers; none: the system's.
     pub authorities: Option<PathBuf>,
+    /// Where winbind's helpers check NTLM; none: nobody does.
+    pub ntlm_socket: Option<PathBuf>,
 }
 
 pub struct ActiveDirectory {
@@ -55,6 +60,7 @@ pub struct ActiveDirectory {
     netbios: OnceLock<Option<String>>,
     /// How long a bind takes, about.
     bind_takes: Mutex<Duration>,
+    winbind: Option<Winbind>,
 }
 
 /// What a name that somebody typed stands for.
@@ -67,7 +73,7 @@ enum Named {
 impl ActiveDirectory {
     /// Reads the authorities; connects to nothing yet. An error is a sentence.
     pub fn new(configuration: Configuration) -> Result<Self, String> {
-        let Configuration { servers, base, user, password, authorities } = configuration;
+        let Configuration { servers, base, user, password, authorities, ntlm_socket } = configuration;
         let domain = domain_of(&base);
         if servers.is_empty() && domain.is_none() {
             return Err(
@@ -81,6 +87,7 @@ impl ActiveDirectory {
             base,
             netbios: OnceLock::new(),
             bind_takes: Mutex::default(),
+            winbind: ntlm_socket.map(Winbind::new),
         })
     }
 }
@@ -190,9 +197,62 @@ impl Directory for ActiveDirectory {
             })
         })
     }
+    fn ntlm_domain(&self) -> Option<String> {
+        let works = self.winbind.as_ref().is_some_and(Winbind::works);
+        self.netbios.get().cloned().flatten().filter(|_| works)
+    }
+
+    fn prove(&self, claim: &ntlm::Claim) -> Result<Verdict, Unavailable> {
+        within_limit(async {
+            match self.ask_winbind(&claim.user, &claim.domain, &claim.question()).await? {
+                Answer::Right(key) if claim.is_intact(key.clone()) => {}
+                Answer::Right(_) | Answer::Wrong => return Ok(Verdict::Wrong),
+                Answer::Barred(why) => return Ok(why.verdict()),
+            }
+            match self.of_ntlm_user(&claim.user).await? {
+                Named::One(account) => {
+                    let addresses = account.addresses();
+                    self.owned_by(&account, addresses).await.map(Verdict::Right)
+                }
+                Named::Nobody => Ok(Barred::OutsideBase.verdict()),
+                Named::Several => Ok(Barred::Ambiguous.verdict()),
+            }
+        })
+    }
+
+    fn try_ntlm(&self) -> Result<(), Unavailable> {
+        if !self.winbind.as_ref().is_some_and(Winbind::is_unsure) {
+            return Ok(());
+        }
+        // No account can be called so ([MS-SAMR] section 3.1.1.8.4).
+        const NOBODY: &str = "pop3svc?";
+        let question = Question { challenge: [0; 8], response: vec![0; 24] };
+        within_limit(async { self.ask_winbind(NOBODY, "", &question).await.map(drop) })
+    }
 }
 
 impl ActiveDirectory {
+    /// Asks winbind, as of a user of our own domain: another's may have an account of the same name.
+    async fn ask_winbind(&self, user: &str, domain: &str, question: &Question) -> Result<Answer, Failure> {
+        let winbind = self.winbind.as_ref().ok_or_else(|| Failure::before_asking("adntlm is not set"))?;
+        let netbios = self.netbios().await?;
+        let netbios = netbios.ok_or_else(|| Failure::before_asking("the domain has no NetBIOS name"))?;
+        // What is hashed into a response is the name that the client knows the domain by.
+        let is_dns_name = domain_of(&self.base).is_some_and(|name| name.eq_ignore_ascii_case(domain));
+        winbind.ask(user, if is_dns_name { domain } else { &netbios }, question).await
+    }
+
+    /// The account that a user of NTLM means: `userPrincipalName`, given or implicit, or `sAMAccountName`.
+    async fn of_ntlm_user(&self, user: &str) -> Result<Named, Failure> {
+        let Some((name, suffix)) = user.rsplit_once('@') else { return self.of_account_name(user).await };
+        let found = self.find(Filter::Equal("userPrincipalName", user.to_owned())).await?;
+        let is_implicit = domain_of(&self.base).is_some_and(|domain| domain.eq_ignore_ascii_case(suffix));
+        match found.is_empty() && is_implicit {
+            true => self.of_account_name(name).await,
+            false => Ok(only(found)),
+        }
+    }
+
     /// Whether the account of this mailbox has this name, and takes this password.
     async fn takes(&self, address: &Address, name: &str, password: &str) -> Result<bool, Failure> {
         match self.of_mailbox(address).await? {

@@ -16,8 +16,12 @@ pub enum Barred {
     AccountExpired,
     PasswordMustChange,
     LockedOut,
+    /// By a rule that the directory does not name.
+    Restricted,
     /// Several accounts claim the name.
     Ambiguous,
+    /// The password is right, but the service does not look for accounts there.
+    OutsideBase,
 }
 
 /// The verdict of a bind as an account of these addresses.
@@ -87,6 +91,8 @@ impl fmt::Display for Barred {
             Self::AccountExpired => "has expired",
             Self::PasswordMustChange => "must change the password first",
             Self::LockedOut => "is locked out",
+            Self::Restricted => "is kept out by a rule of the directory",
+            Self::OutsideBase => "has its account outside of adbasedn",
             Self::Ambiguous => "is claimed by several accounts of the directory",
         })
     }

@@ -27,6 +27,10 @@ const NAMED_MAX: usize = 20;
 
 /// The directory of accounts in force; none where the data file holds them.
 pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Directory>>, Refusal> {
+    // A service has its connections already, and what comes of them is to be seen in its state.
+    if let Some(service) = context.service {
+        return service.accounts().map_err(unusable);
+    }
     let keyring = context.keyring.read().expect("no holder of this lock panics");
     directory::in_force(&settings_of(store)?, &keyring).map_err(unusable)
 }
@@ -277,6 +281,21 @@ impl MigrateToAd {
         Ok(Changed { notes: notes.into_iter().collect(), ..Changed::new("migratetoad", &address, message) }
             .into())
     }
+}
+
+/// Whether winbind's helpers answer where they are named, if they are.
+pub fn check_ntlm(after: &Settings, context: &Context) -> Result<(), Refusal> {
+    if after.adntlm.get().is_none() {
+        return Ok(());
+    }
+    let directory = {
+        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        directory::active_directory(after, &keyring).map_err(unusable)?
+    };
+    directory.try_ntlm().map_err(|Unavailable(why)| {
+        Refusal::new(Code::Value, format!("NTLM cannot be checked: {why}"))
+            .with_hint("It takes a machine that is joined to the domain, and ntlm_auth behind this socket")
+    })
 }
 
 /// Refuses a change of the method while mailboxes could not log in afterwards, unless it is forced.

@@ -57,7 +57,7 @@ impl Set {
                     *path = mailroot::absolute(Path::new(path))?.to_string_lossy().into_owned();
                 }
             }
-            "tlscert" | "tlskey" | "adca" => {
+            "tlscert" | "tlskey" | "adca" | "adntlm" => {
                 for path in paths.filter(|path| !path.is_empty()) {
                     let absolute = std::path::absolute(&path).map_err(Refusal::fault)?;
                     *path = absolute.to_string_lossy().into_owned();
@@ -117,6 +117,9 @@ impl Set {
                 Refusal::new(Code::Value, why)
                     .with_hint("To change both files at once: winpop set tlscert CERTIFICATE KEY")
             })?;
+        }
+        if key.name == "adntlm" {
+            accounts::check_ntlm(&after, context)?;
         }
         if key.name == "postmaster"
             && let Some(address) = after.postmaster.get()

@@ -50,10 +50,11 @@ pub use submission::{Submission, deliver, receiver};
 pub use upkeep::{Working, check, check_file, repair};
 
 use std::fs::File;
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 
 use bincode::{Decode, Encode};
 
+use crate::auth::directory::Directory;
 use crate::auth::password::Fresh;
 use crate::keyring::Keyring;
 use crate::mailroot::MailRoot;
@@ -92,7 +93,10 @@ pub trait Service {
 
     fn connections(&self) -> reply::Connections;
 
-    /// The directory of accounts, if one is in force.
+    /// The directory of accounts in force, none where the data file holds them. An error is a sentence.
+    fn accounts(&self) -> Result<Option<Arc<dyn Directory>>, String>;
+
+    /// The state of the directory of accounts, if one is in force.
     fn directory(&self) -> Option<reply::DirectoryLine>;
 
     /// Makes changed settings effective, before they are stored. A refusal is one sentence that says what

@@ -62,6 +62,10 @@ impl Service for Listening<'_> {
         Connections { open: 1, waiting: 2, refused: 3, ..Connections::default() }
     }
 
+    fn accounts(&self) -> Result<Option<Arc<dyn Directory>>, String> {
+        Ok(None)
+    }
+
     fn directory(&self) -> Option<reply::DirectoryLine> {
         None
     }

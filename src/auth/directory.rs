@@ -9,6 +9,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use super::ntlm;
 use crate::address::Address;
 
 /// What every directory of accounts can do.
@@ -33,6 +34,21 @@ pub trait Directory: Send + Sync {
     fn change_password(&self, address: &Address, password: &str) -> Result<Change, Unavailable>;
 
     fn state(&self) -> State;
+
+    /// The NetBIOS name of the domain whose users can prove a password by NTLM now; none where nobody checks that.
+    fn ntlm_domain(&self) -> Option<String> {
+        None
+    }
+
+    /// Checks what a client sent to prove a password by NTLM.
+    fn prove(&self, _: &ntlm::Claim) -> Result<Verdict, Unavailable> {
+        Ok(Verdict::Wrong)
+    }
+
+    /// Finds out whether NTLM can be checked, where it was not found out lately. To be called now and then.
+    fn try_ntlm(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
 }
 
 /// Where the accounts of a directory are.

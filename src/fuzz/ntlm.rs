@@ -8,11 +8,12 @@ use crate::auth::testing::account;
 /// two name.
 pub fn ntlm(data: &[u8]) {
     let client = Client::new("bob@example.com", "secret");
-    if let Ok(exchange) = Exchange::begin(data, "mail.example.com", [7; 8], UNIX_EPOCH) {
+    if let Ok(exchange) = Exchange::begin(data, "mail.example.com", None, [7; 8], UNIX_EPOCH) {
         assert!(exchange.challenge().starts_with(b"NTLMSSP\0\x02\0\0\0") && exchange.challenge().len() < 512);
     }
     let exchange = || {
-        Exchange::begin(&client.negotiate(), "mail.example.com", [7; 8], UNIX_EPOCH).expect("a good message")
+        Exchange::begin(&client.negotiate(), "mail.example.com", None, [7; 8], UNIX_EPOCH)
+            .expect("a good message")
     };
     let is_accepted = |message: &[u8]| match exchange().authenticate(message, Level::V1, None) {
         Ok(claim) => claim.check(&account("secret")).is_ok(),

@@ -44,6 +44,7 @@ fn policy() -> Policy {
         spa_required: false,
         secrets_available: true,
         verifiers_available: true,
+        ntlm_domain: None,
         passwords_wanted: false,
         ntlm_level: Level::V1,
         expire_days: None,

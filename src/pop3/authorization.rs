@@ -145,6 +145,10 @@ impl Session {
             Ok(Step::Ask(mechanism)) => self.ask(mechanism, out),
             Ok(Step::Check(credentials)) => self.check(credentials),
             Ok(Step::Find(claim)) => self.find(claim),
+            Ok(Step::Prove(claim)) => {
+                self.state = State::Checking;
+                Next::Prove(claim)
+            }
             Ok(Step::Open(name)) => {
                 self.state = State::Checking;
                 Next::Open { name }

@@ -90,6 +90,8 @@ pub enum Step {
     Check(Credentials),
     /// Look up the account the claim names.
     Find(Claim),
+    /// Ask the directory whether it takes the proof.
+    Prove(ntlm::Claim),
     /// The proof is right: open the maildrop.
     Open(String),
 }
@@ -132,6 +134,7 @@ impl Kind {
             Kind::Scram | Kind::ScramPlus if !policy.verifiers_available => Some(Hindrance::NoVerifiers),
             Kind::ScramPlus => policy.channel.binding().is_none().then_some(Hindrance::NotTls),
             Kind::Scram => None,
+            Kind::Ntlm if policy.ntlm_domain.is_some() => None,
             Kind::Ntlm | Kind::CramMd5 => secrets_hindrance(policy),
             Kind::Plain | Kind::Login => password_hindrance(policy),
         }
@@ -213,12 +216,21 @@ impl Mechanism {
             Mechanism::ScramEnd { .. } => Err(Refusal::Malformed),
             Mechanism::NtlmNegotiate { nonce, connected } => {
                 let challenge = *nonce.first_chunk().expect("a nonce is longer than a challenge of NTLM");
-                let exchange = ntlm::Exchange::begin(response, &policy.hostname, challenge, connected)?;
+                let exchange = ntlm::Exchange::begin(
+                    response,
+                    &policy.hostname,
+                    policy.ntlm_domain.as_deref(),
+                    challenge,
+                    connected,
+                )?;
                 Ok(Step::Ask(Mechanism::NtlmAuthenticate(exchange)))
             }
             Mechanism::NtlmAuthenticate(exchange) => {
                 let claim = exchange.authenticate(response, policy.ntlm_level, policy.channel.binding())?;
-                Ok(Step::Find(Claim::Ntlm(claim)))
+                Ok(match policy.ntlm_domain {
+                    Some(_) => Step::Prove(claim),
+                    None => Step::Find(Claim::Ntlm(claim)),
+                })
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A driver whose mailbox lives in memory and whose connection is a function call, for tests and fuzz targets.
 
 use super::{Channel, Credentials, Event, Next, Policy, Session, TERMINATOR, Transmission};
-use crate::auth::{Account, ChannelBinding, testing};
+use crate::auth::{Account, ChannelBinding, ntlm, testing};
 use crate::message::{Entry, Totals, Uid};
 use crate::verdict::Login;
 use crate::wire::{self, surrogate};
@@ -155,6 +155,7 @@ impl Conversation {
                 Next::Login(credentials) => self.log_in(&credentials),
                 Next::Account { .. } if self.mailbox.fault == Some(Fault::Login) => self.mailbox.trouble(),
                 Next::Account { name } => Event::Account(self.mailbox.account(&name)),
+                Next::Prove(claim) => self.prove(&claim),
                 Next::Open { name } => {
                     assert_eq!(name, self.mailbox.name, "no proof was right but of the one account there is");
                     self.welcome()
@@ -182,6 +183,15 @@ impl Conversation {
         let known = credentials.name == self.mailbox.name
             && credentials.password.as_bytes() == self.mailbox.password.as_bytes();
         if known { self.welcome() } else { Event::LoggedIn(Login::WrongCredentials) }
+    }
+
+    /// As a directory does that knows the account by the user's name alone.
+    fn prove(&mut self, claim: &ntlm::Claim) -> Event<'static> {
+        match claim.check(&self.mailbox.account(&claim.user)) {
+            _ if self.mailbox.fault == Some(Fault::Login) => self.mailbox.trouble(),
+            Ok(()) => self.welcome(),
+            Err(_) => Event::LoggedIn(Login::WrongCredentials),
+        }
     }
 
     fn welcome(&mut self) -> Event<'static> {

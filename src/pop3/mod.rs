@@ -70,6 +70,8 @@ pub struct Policy {
     pub secrets_available: bool,
     /// Whether password verifiers are stored here, which SCRAM needs.
     pub verifiers_available: bool,
+    /// The NetBIOS name of the domain of Active Directory that checks NTLM in our place, where one does.
+    pub ntlm_domain: Option<String>,
     /// Whether clients are to send passwords as they are where they have the choice: other ways are taken, and not offered. Users
     /// who come from another server can log in by no other.
     pub passwords_wanted: bool,
@@ -169,6 +171,8 @@ pub enum Next {
     /// The client proved that it knows the password of the account last looked up: lock its maildrop. `LoggedIn` or
     /// `Unavailable`.
     Open { name: String },
+    /// Ask the directory whether this proves a password, and lock the maildrop: `LoggedIn` or `Unavailable`.
+    Prove(ntlm::Claim),
     /// The client's proof for this name is wrong: count the guess and answer `LoggedIn(WrongCredentials)`.
     Deny { name: String },
     /// Write `out`, discard unread input and do the handshake: `Secured`. If the handshake fails, hang up.

@@ -105,7 +105,7 @@ async fn serve_here(service: Arc<Service>, seat: Option<SemaphoreGuardArc>, stre
         }
     };
     if let Err(e) = outcome.await {
-        log::debug!("LMTP connection over the Unix socket ended: {e}");
+        log::info!("LMTP connection over the Unix socket ended: {e}");
     }
 }
 
@@ -229,7 +229,7 @@ async fn serve(service: Arc<Service>, door: Door, place: Place, socket: Socket, 
         }
     };
     if let Err(e) = outcome {
-        log::debug!("{} connection from {peer} ended: {e}", door.protocol());
+        log::info!("{} connection from {peer} ended: {e}", door.protocol());
     }
 }
 

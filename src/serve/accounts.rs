@@ -11,6 +11,7 @@ use super::limits::Remembered;
 use crate::address::Address;
 use crate::auth::Account;
 use crate::auth::directory::{self as of_accounts, Directory, Place, Verdict};
+use crate::auth::ntlm;
 use crate::auth::password::{Credential, Fresh, ITERATIONS, SALT_OCTETS, Verifier};
 use crate::directory;
 use crate::keyring::Keyring;
@@ -40,8 +41,9 @@ pub struct Accounts {
     directory: RwLock<InForce>,
 }
 
-/// The directory of accounts in force, none where the data file holds them; or why the one in force cannot be asked.
-type InForce = Result<Option<Arc<dyn Directory>>, String>;
+/// The directory of accounts in force, none where the data file holds them; or why the one in force cannot be asked, and
+/// since when.
+type InForce = Result<Option<Arc<dyn Directory>>, (String, SystemTime)>;
 
 impl Accounts {
     pub fn new(store: Store, keyring: Keyring, settings: &Settings) -> Result<Self, Fault> {
@@ -69,7 +71,7 @@ impl Accounts {
             store,
             hash_key,
             decoy,
-            directory: RwLock::new(directory),
+            directory: RwLock::new(directory.map_err(|why| (why, SystemTime::now()))),
         })
     }
 
@@ -114,17 +116,25 @@ impl Accounts {
     }
 
     pub fn change_directory_to(&self, directory: Option<Arc<dyn Directory>>) {
+        if let Some(directory) = &directory {
+            // What there is to say of it is said by [`super::ntlm::watch`].
+            let _ = directory.try_ntlm();
+        }
         *self.directory.write().expect("no holder of this lock panics") = Ok(directory);
+    }
+
+    /// The directory in force, none where the data file holds the accounts. An error is a sentence.
+    pub fn directory(&self) -> Result<Option<Arc<dyn Directory>>, String> {
+        self.directory.read().expect("no holder of this lock panics").clone().map_err(|(why, _)| why)
     }
 
     /// The state of the directory in force, if there is one.
     pub fn directory_state(&self) -> Option<of_accounts::State> {
         match &*self.directory.read().expect("no holder of this lock panics") {
             Ok(directory) => directory.as_ref().map(|directory| directory.state()),
-            Err(why) => Some(of_accounts::State {
-                last_error: Some((SystemTime::now(), why.clone())),
-                ..Default::default()
-            }),
+            Err((why, since)) => {
+                Some(of_accounts::State { last_error: Some((*since, why.clone())), ..Default::default() })
+            }
         }
     }
 
@@ -146,8 +156,7 @@ impl Accounts {
     /// Derives and checks the password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as for
     /// a known one with a wrong password.
     pub fn log_in(&self, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
-        let in_force = self.directory.read().expect("no holder of this lock panics").clone();
-        if let Some(directory) = in_force.map_err(Fault::Elsewhere)? {
+        if let Some(directory) = self.directory().map_err(Fault::Elsewhere)? {
             return self.log_in_by(&*directory, credentials);
         }
         let password = credentials.password.as_bytes();
@@ -168,8 +177,29 @@ impl Accounts {
         self.store.open_maildrop(&address)
     }
 
-    /// Has a directory check the password, and opens the maildrop of the account: that of the address that was typed, or of
-    /// the first of the account's addresses that is a mailbox here.
+    /// The domain whose users can prove their passwords by NTLM now, if the directory in force checks that.
+    pub fn ntlm_domain(&self) -> Option<String> {
+        self.directory().ok()??.ntlm_domain()
+    }
+
+    /// Finds out whether the directory in force can check NTLM.
+    pub fn try_ntlm(&self) -> Result<(), of_accounts::Unavailable> {
+        match self.directory() {
+            Ok(Some(directory)) => directory.try_ntlm(),
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Has the directory check what was sent to prove a password, and opens the maildrop.
+    pub fn prove(&self, claim: &ntlm::Claim) -> Result<Login<Maildrop>, Fault> {
+        match self.directory().map_err(Fault::Elsewhere)? {
+            Some(directory) => self.admit(directory.prove(claim), &claim.user),
+            // A login that began before the password file came into force ends here.
+            None => Ok(Login::WrongCredentials),
+        }
+    }
+
+    /// Has a directory check the password, and opens the maildrop.
     fn log_in_by(
         &self,
         directory: &dyn Directory,
@@ -185,13 +215,22 @@ impl Accounts {
                 .mailbox_of_local_account(&credentials.name)?
                 .map_or_else(String::new, |mailbox| mailbox.to_string()),
         };
-        let verdict = directory.verify(&name, password);
+        self.admit(directory.verify(&name, password), &credentials.name)
+    }
+
+    /// Opens the maildrop of an account that a directory lets in: that of the address that was typed, or of the first of the
+    /// account's addresses that is a mailbox here.
+    fn admit(
+        &self,
+        verdict: Result<Verdict, of_accounts::Unavailable>,
+        typed: &str,
+    ) -> Result<Login<Maildrop>, Fault> {
         let addresses = match verdict.map_err(|unavailable| Fault::Elsewhere(unavailable.to_string()))? {
             Verdict::Right(addresses) => addresses,
             Verdict::Wrong => return Ok(Login::WrongCredentials),
             Verdict::Barred { why, is_proven } => return Ok(Login::Barred { why, is_proven }),
         };
-        let typed = Address::from_login(&credentials.name).ok().filter(|typed| addresses.contains(typed));
+        let typed = Address::from_login(typed).ok().filter(|typed| addresses.contains(typed));
         for address in typed.iter().chain(&addresses) {
             match self.store.open_maildrop(address)? {
                 Login::WrongCredentials => {}

@@ -67,6 +67,7 @@ mod guard;
 mod harvest;
 mod limits;
 mod listeners;
+mod ntlm;
 mod pop3;
 mod proxy;
 mod receiving;
@@ -86,6 +87,7 @@ use crate::admin::{
     self,
     reply::{Connections, DirectoryLine, ServiceState},
 };
+use crate::auth::directory::Directory;
 use crate::directory;
 use crate::keyring::Keyring;
 use crate::log::NOTICE;
@@ -242,6 +244,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     let tasks = vec![
         service.workers.first().spawn(control::listen(service.clone(), control_listener)),
         service.workers.first().spawn(expiry::run(service.clone())),
+        service.workers.first().spawn(ntlm::watch(service.clone())),
     ];
     Ok(Running { service, tasks, signals: Some(signals), going_on: Some(going_on) })
 }
@@ -397,6 +400,10 @@ impl admin::Service for Arc<Service> {
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             since_unix_seconds: Some(self.started_unix_seconds),
         }
+    }
+
+    fn accounts(&self) -> Result<Option<Arc<dyn Directory>>, String> {
+        self.accounts.directory()
     }
 
     fn directory(&self) -> Option<DirectoryLine> {

@@ -91,6 +91,7 @@ fn policy(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
         plaintext_allowed: matches!(channel, Channel::Tls(_)) || settings.plaintext.allows(peer),
         channel,
         spa_required: settings.sparequired.get() == 1,
+        ntlm_domain: service.accounts.ntlm_domain(),
         secrets_available: service.accounts.secrets_available(),
         passwords_wanted: adoption::is_on(&settings),
         verifiers_available: service.accounts.verifiers_available(),
@@ -139,6 +140,7 @@ impl Driver {
                 Next::Login(credentials) => self.log_in(credentials).await,
                 Next::Account { name } => self.find(name).await,
                 Next::Open { name } => self.open(&name).await,
+                Next::Prove(claim) => self.prove(claim).await,
                 Next::Deny { .. } => self.welcome(Ok(Login::WrongCredentials)),
                 Next::StartTls => return Ok(Ended::ForTls),
                 Next::List => self.list().await,
@@ -242,6 +244,17 @@ impl Driver {
         let _turn = waiting.await;
         let checking = service.clone();
         smol::unblock(move || checking.accounts.log_in(&credentials)).await
+    }
+
+    async fn prove(&mut self, claim: ntlm::Claim) -> Event<'static> {
+        if let Err(fault) = self.wait_as_guesser(claim.logon_name()).await {
+            return unavailable(fault);
+        }
+        let service = self.service.clone();
+        let _turn = service.directory_questions.acquire().await;
+        let proving = service.clone();
+        let outcome = smol::unblock(move || proving.accounts.prove(&claim)).await;
+        self.welcome(outcome)
     }
 
     async fn find(&mut self, name: String) -> Event<'static> {

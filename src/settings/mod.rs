@@ -197,6 +197,8 @@ settings! {
         "Password of adbinduser; stored encrypted and never shown";
     adca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
         "PEM file with the authority that vouches for the servers of Active Directory";
+    adntlm: FilePath = FilePath::none(), "none", AtOnce,
+        "Socket behind which winbind's ntlm_auth checks NTLM (SPA) for accounts in Active Directory";
     adopt: OldServers = OldServers::default(), "none", AtOnce,
         "POP3 server at which users without a password here are looked for, and their mail fetched, at their first login";
     adoptca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
@@ -463,13 +465,21 @@ impl Settings {
                 "Set domainrole to member or dc, or authentication to the password file first",
             ));
         }
-        if self.sparequired.get() == 1 && self.authentication != Method::PasswordFile {
+        let has_proofs = match self.authentication {
+            Method::PasswordFile => true,
+            Method::ActiveDirectory => self.adntlm.get().is_some(),
+            Method::LocalAccounts => false,
+        };
+        if self.sparequired.get() == 1 && !has_proofs {
             return Err(refused(
                 &format!(
                     "sparequired leaves no way to log in with {}, for which the password itself has to be sent",
                     self.authentication.name()
                 ),
-                "Set sparequired to 0",
+                match self.authentication {
+                    Method::ActiveDirectory => "Set sparequired to 0, or adntlm to a socket of ntlm_auth",
+                    _ => "Set sparequired to 0",
+                },
             ));
         }
         if self.authentication != Method::ActiveDirectory {

@@ -36,6 +36,7 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
         ("adbinduser", &["CORP\\svc", "svc@corp.example", ""], &["a\nb"]),
         ("adbindpassword", &["c2VhbGVk", ""], &["a b"]),
         ("adca", &["/etc/ssl/ad.pem", ""], &["ad.pem"]),
+        ("adntlm", &["/run/pop3svc-ntlm.sock", ""], &["ntlm.sock"]),
         (
             "adopt",
             &["pop3s://old.example.com", "pop3s://a example.org=pop3://{user}@b", ""],

@@ -40,6 +40,7 @@ pub fn policy(setup: &Setup) -> Policy {
         secrets_available: setup.get("secrets") != Some("no"),
         passwords_wanted: setup.get("passwords") == Some("wanted"),
         verifiers_available: setup.get("verifiers") != Some("no"),
+        ntlm_domain: setup.get("ntlmdomain").map(str::to_owned),
         ntlm_level: match setup.get("ntlmlevel") {
             Some("0") => Level::V1,
             Some("1") => Level::Session,

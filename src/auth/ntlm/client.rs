@@ -2,7 +2,7 @@
 
 use super::Level;
 use super::message::{AvId, Flags, write_pair};
-use super::response::{NtHash, identity};
+use super::response::{NtHash, SessionKey, identity};
 
 const CLIENT_CHALLENGE: [u8; 8] = [0xaa; 8];
 
@@ -75,7 +75,7 @@ impl Client {
         if self.has_code {
             let proof = nt.first_chunk().expect("a response of NTLMv2 begins with its proof");
             let key = hash.v2_key(&identity(&self.user, &self.domain));
-            let key = key.exported_key(proof, encrypted_key.try_into().ok());
+            let key = SessionKey::exported(key.base_key(proof), encrypted_key.try_into().ok());
             let code = key.integrity_code(&[&self.negotiate(), challenge, &message].concat());
             message[72..88].copy_from_slice(&code);
         }

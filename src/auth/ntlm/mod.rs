@@ -21,12 +21,13 @@ mod tests;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
+use zeroize::Zeroizing;
 
 use super::hash::md5;
 use super::{Account, ChannelBinding, Refusal};
 use message::{Authenticate, AvId, AvPairs, Flags, challenge_message, negotiate_flags};
-use response::{NtHash, Response};
+use response::{NtHash, Response, SessionKey};
 
 /// MsvAvFlags: AUTHENTICATE has a message integrity code (MS-NLMP section 2.2.2.1).
 const AV_FLAG_MIC: u32 = 2;
@@ -58,19 +59,29 @@ pub struct Exchange {
 }
 
 /// A name, and the response that is to prove the right to it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Claim {
     /// The name to log in with.
     pub name: String,
+    /// As the client sent them, and as NTLMv2 hashes them.
+    pub user: String,
+    pub domain: String,
     server_challenge: [u8; 8],
     response: Response,
-    /// The user's name and domain as NTLMv2 hashes them, in UTF-16.
-    identity: Vec<u8>,
     integrity: Option<Integrity>,
 }
 
-/// A message integrity code and what it covers.
+/// What somebody who knows the password, and not we, is asked of a claim.
 #[derive(Debug)]
+pub struct Question {
+    /// What the response answers.
+    pub challenge: [u8; 8],
+    /// NtChallengeResponse (MS-NLMP section 2.2.1.3).
+    pub response: Vec<u8>,
+}
+
+/// A message integrity code and what it covers.
+#[derive(Debug, PartialEq)]
 struct Integrity {
     code: [u8; 16],
     /// The three messages, the code in the last of them set to zero.
@@ -80,16 +91,18 @@ struct Integrity {
 }
 
 impl Exchange {
-    /// Takes NEGOTIATE. `server_challenge` is for this exchange alone; `now` need not be exact.
+    /// Takes NEGOTIATE. `domain` is the NetBIOS name of the domain whose users may come, where there is one. `server_challenge`
+    /// is for this exchange alone; `now` need not be exact.
     pub fn begin(
         negotiate: &[u8],
         hostname: &str,
+        domain: Option<&str>,
         server_challenge: [u8; 8],
         now: SystemTime,
     ) -> Result<Self, Refusal> {
         let flags = negotiate_flags(negotiate)?;
-        let target_info = target_info(hostname, now);
-        let target = netbios_name(hostname);
+        let target = domain.map_or_else(|| netbios_name(hostname), str::to_owned);
+        let target_info = target_info(hostname, &target, now);
         let challenge = challenge_message(flags, &target, &server_challenge, target_info.octets());
         Ok(Self { server_challenge, target_info, negotiate: negotiate.to_vec(), challenge })
     }
@@ -124,8 +137,9 @@ impl Exchange {
         };
         Ok(Claim {
             name: login_name(&message.user, &message.domain),
+            user: message.user,
+            domain: message.domain,
             server_challenge: self.server_challenge,
-            identity: response::identity(&message.user, &message.domain),
             response,
             integrity,
         })
@@ -170,6 +184,33 @@ impl Exchange {
 }
 
 impl Claim {
+    /// The name as users of a domain know it: `CORP\user`, or what they typed where they named no domain.
+    pub fn logon_name(&self) -> String {
+        match self.domain.is_empty() {
+            true => self.user.clone(),
+            false => format!("{}\\{}", self.domain, self.user),
+        }
+    }
+
+    pub fn question(&self) -> Question {
+        let (challenge, response) = match &self.response {
+            Response::V1 { nt } => (self.server_challenge, nt.to_vec()),
+            Response::Session { nt, client_challenge } => {
+                (response::session_challenge(&self.server_challenge, client_challenge), nt.to_vec())
+            }
+            Response::V2 { proof, client_data } => {
+                (self.server_challenge, [&proof[..], client_data.octets()].concat())
+            }
+        };
+        Question { challenge, response }
+    }
+
+    /// Whether the messages came as they were sent, where the client states a code that says so. `base_key` is the
+    /// SessionBaseKey, by whoever knows the password.
+    pub fn is_intact(&self, base_key: Zeroizing<[u8; 16]>) -> bool {
+        self.integrity.as_ref().is_none_or(|integrity| integrity.is_right(base_key).into())
+    }
+
     pub fn check(&self, account: &Account) -> Result<(), Refusal> {
         let hash = NtHash::of(account.password_or_empty());
         let is_right = match &self.response {
@@ -178,18 +219,22 @@ impl Claim {
                 hash.session(&self.server_challenge, client_challenge)[..].ct_eq(nt)
             }
             Response::V2 { proof, client_data } => {
-                let key = hash.v2_key(&self.identity);
+                let key = hash.v2_key(&response::identity(&self.user, &self.domain));
                 let is_right = key.proof(&self.server_challenge, client_data.octets())[..].ct_eq(proof);
                 match &self.integrity {
                     None => is_right,
-                    Some(integrity) => {
-                        let key = key.exported_key(proof, integrity.encrypted_key.as_ref());
-                        is_right & key.integrity_code(&integrity.messages)[..].ct_eq(&integrity.code)
-                    }
+                    Some(integrity) => is_right & integrity.is_right(key.base_key(proof)),
                 }
             }
         };
         account.admits(is_right.into())
+    }
+}
+
+impl Integrity {
+    fn is_right(&self, base_key: Zeroizing<[u8; 16]>) -> Choice {
+        let key = SessionKey::exported(base_key, self.encrypted_key.as_ref());
+        key.integrity_code(&self.messages)[..].ct_eq(&self.code)
     }
 }
 
@@ -203,13 +248,13 @@ fn login_name(user: &str, domain: &str) -> String {
 }
 
 /// What CHALLENGE says of us. The time is there because clients answer it with a message integrity code.
-fn target_info(hostname: &str, now: SystemTime) -> AvPairs {
+fn target_info(hostname: &str, target: &str, now: SystemTime) -> AvPairs {
     let utf16 = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
-    let (netbios_name, dns_name) = (utf16(&netbios_name(hostname)), utf16(hostname));
+    let (target, computer, dns_name) = (utf16(target), utf16(&netbios_name(hostname)), utf16(hostname));
     let mut pairs = Vec::new();
     for (id, value) in [
-        (AvId::NetbiosDomain, &netbios_name[..]),
-        (AvId::NetbiosComputer, &netbios_name),
+        (AvId::NetbiosDomain, &target[..]),
+        (AvId::NetbiosComputer, &computer),
         (AvId::DnsDomain, &dns_name),
         (AvId::DnsComputer, &dns_name),
         (AvId::Timestamp, &filetime(now).to_le_bytes()),

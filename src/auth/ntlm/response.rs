@@ -15,7 +15,7 @@ use crate::auth::hash::{hmac_md5, md4, md5};
 const CLIENT_DATA_HEADER_OCTETS: usize = 28;
 
 /// The response of an AUTHENTICATE message. LM responses are not looked at: NT responses say all that they do.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Response {
     V1 {
         nt: [u8; 24],
@@ -92,13 +92,18 @@ impl NtHash {
 
     /// The response to both challenges together.
     pub fn session(&self, server_challenge: &[u8; 8], client_challenge: &[u8; 8]) -> [u8; 24] {
-        let both = md5(&[server_challenge, client_challenge]);
-        self.v1(both.first_chunk().expect("sixteen octets begin with eight"))
+        self.v1(&session_challenge(server_challenge, client_challenge))
     }
 
     pub fn v2_key(&self, identity: &[u8]) -> V2Key {
         V2Key(Zeroizing::new(hmac_md5(&*self.0, &[identity])))
     }
+}
+
+/// Both challenges in one.
+pub fn session_challenge(server_challenge: &[u8; 8], client_challenge: &[u8; 8]) -> [u8; 8] {
+    let both = md5(&[server_challenge, client_challenge]);
+    *both.first_chunk().expect("sixteen octets begin with eight")
 }
 
 /// The user's name in capitals and the domain as it is, in UTF-16.
@@ -127,17 +132,21 @@ impl V2Key {
         hmac_md5(&*self.0, &[server_challenge, client_data])
     }
 
-    /// The session key of a response with this proof, or the one that the client sent under it.
-    pub fn exported_key(&self, proof: &[u8; 16], encrypted_key: Option<&[u8; 16]>) -> SessionKey {
-        let base_key = Zeroizing::new(hmac_md5(&*self.0, &[proof]));
-        SessionKey(match encrypted_key {
-            Some(encrypted_key) => rc4(&base_key, encrypted_key),
-            None => base_key,
-        })
+    /// SessionBaseKey of a response with this proof.
+    pub fn base_key(&self, proof: &[u8; 16]) -> Zeroizing<[u8; 16]> {
+        Zeroizing::new(hmac_md5(&*self.0, &[proof]))
     }
 }
 
 impl SessionKey {
+    /// The base key itself, or the key that the client sent under it.
+    pub fn exported(base_key: Zeroizing<[u8; 16]>, encrypted_key: Option<&[u8; 16]>) -> Self {
+        Self(match encrypted_key {
+            Some(encrypted_key) => rc4(&base_key, encrypted_key),
+            None => base_key,
+        })
+    }
+
     pub fn integrity_code(&self, messages: &[u8]) -> [u8; 16] {
         hmac_md5(&*self.0, &[messages])
     }

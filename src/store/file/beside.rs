@@ -19,8 +19,7 @@ impl Beside {
             // The lock on the file belongs to the first one, and is not asked for here.
             OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
         };
-        let opened = || open().inspect_err(|e| log::debug!("the data file cannot be opened again: {e}")).ok();
-        self.0.get_or_init(opened).as_ref()
+        self.0.get_or_init(|| open().ok()).as_ref()
     }
 }
 

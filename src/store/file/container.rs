@@ -196,9 +196,8 @@ impl Container {
         self.is_ahead.store(true, Ordering::Relaxed);
         let mut space = self.lock();
         let end = space.end;
-        if let Err(e) = self.lengthen(&mut space, end) {
-            log::debug!("the data file could not be made longer: {e}");
-        }
+        // If the disk is full, copies are just good for a shorter time.
+        let _ = self.lengthen(&mut space, end);
     }
 
     /// From now on, and durably, this file is no copy but a store of its own.
@@ -456,11 +455,9 @@ impl Container {
         self.disk.view(at, len)
     }
 
-    /// Gives a free range back to the file system. Not being able to is no fault: the range is free either way.
+    /// Gives a free range back to the file system. Errors are ignored: the range is free either way.
     pub fn punch(&self, at: u64, len: u64) {
-        if let Err(e) = self.disk.punch(at, len) {
-            log::debug!("could not give {len} octets at {at} back to the file system: {e}");
-        }
+        let _ = self.disk.punch(at, len);
     }
 
     pub fn usage(&self) -> io::Result<DiskUsage> {

@@ -59,21 +59,17 @@ impl Log {
         self.end + paged(changes) <= self.len
     }
 
-    /// After a checkpoint. What is no longer in use of the zone goes back to the file system.
+    /// Begins the log anew after a checkpoint. The part of the zone no longer used goes back to the file system, if it can.
     pub fn begin(&mut self, epoch: Epoch, len: u64) {
-        if len < self.len
-            && let Err(e) = self.disk.punch(LOG_AT + len, self.len - len)
-        {
-            log::debug!("the log's room could not be given back: {e}");
+        if len < self.len {
+            let _ = self.disk.punch(LOG_AT + len, self.len - len);
         }
         (self.epoch, self.end, self.len) = (epoch, 0, len);
     }
 
-    /// Lets the next opening see at once that the log, which was just begun anew, is empty.
+    /// Lets the next opening see at once that the log, just begun anew, is empty. On an error it finds that out itself.
     pub fn blank(&self) {
-        if let Err(e) = self.disk.write_at(LOG_AT, &[0; PAGE as usize]) {
-            log::debug!("the log could not be blanked: {e}");
-        }
+        let _ = self.disk.write_at(LOG_AT, &[0; PAGE as usize]);
     }
 
     /// Overwrites all that is left of older records, among them texts that have been deleted. The log has just begun anew.

@@ -19,6 +19,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::active_directory::controller::{BASE, Controller};
 use super::client::Pop3;
 use super::harness::{Done, PROGRAM, Site, finish, needs_root};
 use crate::private_etc::PrivateEtc;
@@ -208,6 +209,22 @@ fn winpop_does_as_its_transcripts_say_with_local_accounts() {
     if !could_be_played {
         let _ = writeln!(std::io::stderr(), "skipped: mounts cannot be made here");
     }
+}
+
+#[test]
+fn winpop_does_as_its_transcripts_say_with_active_directory() {
+    let Some(controller) = Controller::own(4) else { return };
+    // Passwords of any kind, as in the other files.
+    controller.modify(&format!(
+        "dn: {BASE}\nchangetype: modify\nreplace: pwdProperties\npwdProperties: 0\n-\nreplace: minPwdLength\nminPwdLength: 0\n"
+    ));
+    play_under(ACTIVE_DIRECTORY, || {
+        controller.remove_users();
+        let site = Site::new();
+        controller.describe_to(&site);
+        site.winpop(&["set", "authentication", "1"]);
+        Some(site)
+    });
 }
 
 #[test]

@@ -84,9 +84,9 @@ impl Container {
         space.end = Extent(space.end.0 - count as u32);
         let len = space.end.at() + self.ahead_of(space.end);
         if len < space.len {
-            match self.disk.set_len(len) {
-                Ok(()) => space.len = len,
-                Err(e) => log::debug!("the data file could not be made shorter: {e}"),
+            // If not now, the next compaction shortens it.
+            if self.disk.set_len(len).is_ok() {
+                space.len = len;
             }
         }
     }

@@ -114,7 +114,7 @@ impl Controller {
              server role = active directory domain controller\n server services = {services}\n\
              private dir = {dir}/private\n state directory = {dir}/state\n cache directory = {dir}/cache\n\
              lock directory = {dir}\n binddns dir = {dir}/bind-dns\n pid directory = {dir}/run\n\
-             ncalrpc dir = {dir}/run/ncalrpc\n winbindd socket directory = {dir}/run/winbindd\n\
+             ncalrpc dir = {dir}/run/ncalrpc\n\
              log file = {dir}/log/%m\n interfaces = {ip}/8\n bind interfaces only = yes\n\
              tls certfile = {dir}/dc.pem\n tls keyfile = {dir}/dc.key\n tls cafile = {dir}/ca.pem\n\
              ldap server require strong auth = allow_sasl_over_tls\n old password allowed period = 0\n\
@@ -128,7 +128,10 @@ impl Controller {
         let words = format!(
             "--interactive --model=single --debug-stdout --maximum-runtime={LIFE_SECONDS_MAX} -s smb.conf"
         );
-        let mut samba = Command::new("samba")
+        // The programs that speak to winbind look for it below /run.
+        let script = "mount -t tmpfs none /run && mkdir -p /run/samba/winbindd && exec samba \"$@\"";
+        let mut samba = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", script, "samba"])
             .args(words.split(' '))
             .current_dir(&self.dir)
             .env_remove("SMB_CONF_PATH")
@@ -156,6 +159,27 @@ impl Controller {
             drop(life);
             samba.wait().expect("it is our child");
         }
+    }
+
+    /// The process in whose /run winbind has its socket.
+    pub fn id(&self) -> u32 {
+        self.running.as_ref().expect("it runs").0.id()
+    }
+
+    /// Winbind begins later than LDAP does.
+    pub fn wait_for_winbind(&self) {
+        eventually("winbind answers", || {
+            let mut command = Command::new("nsenter");
+            command.args([
+                "--mount",
+                "--target",
+                &self.id().to_string(),
+                "wbinfo",
+                "--ping-dc",
+                "--domain=CORP",
+            ]);
+            finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()), b"").exit_code == 0
+        });
     }
 
     /// Has it hang, or go on.
@@ -215,6 +239,13 @@ impl Controller {
         ];
         lines.extend(attributes.iter().map(|line| (*line).to_owned()));
         self.modify(&(lines.join("\n") + "\n"));
+    }
+
+    /// Removes every user that has an address.
+    pub fn remove_users(&self) {
+        for dn in self.found("(mail=*)").lines().filter(|line| line.starts_with("dn:")) {
+            self.modify(&format!("{dn}\nchangetype: delete\n"));
+        }
     }
 
     /// Replaces an attribute of a user: `attribute: value`.

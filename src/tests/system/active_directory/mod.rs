@@ -1,7 +1,8 @@
 //! Accounts in Active Directory, held against a real domain controller.
 
 mod accounts;
-mod controller;
+pub mod controller;
 mod logins;
 mod migration;
+mod ntlm;
 mod outage;

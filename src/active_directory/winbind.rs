@@ -1,0 +1,261 @@
+//! NTLM of the directory's users, by winbind: whether a response proves a password is known to the domain's controllers alone, and
+//! they tell it to machines that are joined to the domain.
+//!
+//! - Winbind's program `ntlm_auth` answers behind a Unix socket, in a process for each connection. Whoever holds the socket
+//!   (systemd, by the units in the README) starts them, for the service executes nothing; one that has died is made up for by
+//!   connecting again.
+//! - It speaks `ntlm-server-1` (ntlm_auth(1)), in which it is asked only whether a response answers a challenge: our own NTLM
+//!   makes the challenge and checks version, channel and integrity code as ever. With the other protocols the helper makes the
+//!   challenge, and so is held up for as long as a client takes to answer it.
+//! - Of winbind's own troubles it says "Authenticated: No" too. Only reasons that are known are refusals.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use smol::Timer;
+use smol::future::{FutureExt as _, poll_once};
+use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use smol::lock::Semaphore;
+use smol::net::unix::UnixStream;
+use zeroize::Zeroizing;
+
+use super::verdict::Barred;
+use crate::auth::ntlm::Question;
+use crate::ldap::Failure;
+
+/// Most helpers at a time, and so most questions. One answers some hundred questions a second.
+const HELPERS_MAX: usize = 8;
+/// How long a question may take, with waiting for its turn.
+const QUESTION_MAX: Duration = Duration::from_secs(5);
+/// How long it counts that a question was answered.
+const WORKS_FOR: Duration = Duration::from_secs(60);
+/// Longest answer.
+const ANSWER_OCTETS_MAX: usize = 4096;
+
+/// What the helper says of a wrong name or password: the texts of STATUS_WRONG_PASSWORD, STATUS_NO_SUCH_USER and
+/// STATUS_LOGON_FAILURE ([MS-ERREF] section 2.3.1).
+const WRONG: [&str; 3] = [
+    "When trying to update a password, this return status indicates that the value provided as the current password is not correct.",
+    "The specified account does not exist.",
+    "The attempted logon is invalid. This is either due to a bad username or authentication information.",
+];
+/// What it says of accounts that may not log in, from the same table.
+const BARRED: [(&str, Barred); 8] = [
+    ("The user account has time restrictions and", Barred::Hours),
+    ("The user account is restricted so that it cannot be used to log on from", Barred::Workstation),
+    ("The user account password has expired.", Barred::PasswordExpired),
+    ("The referenced account is currently disabled and", Barred::Disabled),
+    ("The user account has expired.", Barred::AccountExpired),
+    ("The user password must be changed before logging on", Barred::PasswordMustChange),
+    ("The user account has been automatically locked because", Barred::LockedOut),
+    ("Indicates a referenced user name and authentication information are valid, but", Barred::Restricted),
+];
+
+/// What became of a question.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The response is right. The key of the session, which the integrity code is made with.
+    Right(Zeroizing<[u8; 16]>),
+    Wrong,
+    Barred(Barred),
+}
+
+/// Helpers behind a socket.
+pub struct Winbind {
+    socket: PathBuf,
+    places: Semaphore,
+    idle: Mutex<Vec<Helper>>,
+    /// When a question was last answered; none since one was not.
+    worked: Mutex<Option<Instant>>,
+}
+
+struct Helper {
+    stream: UnixStream,
+    received: Vec<u8>,
+}
+
+impl Winbind {
+    /// Connects to nothing yet.
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket, places: Semaphore::new(HELPERS_MAX), idle: Mutex::default(), worked: Mutex::default() }
+    }
+
+    /// Whether the last question was answered.
+    pub fn works(&self) -> bool {
+        lock(&self.worked).is_some()
+    }
+
+    /// Whether it was not found out lately that it works.
+    pub fn is_unsure(&self) -> bool {
+        lock(&self.worked).is_none_or(|worked| worked.elapsed() > WORKS_FOR)
+    }
+
+    /// Whether a response of this user proves the password.
+    pub async fn ask(&self, user: &str, domain: &str, question: &Question) -> Result<Answer, Failure> {
+        let late = async {
+            Timer::after(QUESTION_MAX).await;
+            Err("it did not answer in time".to_owned())
+        };
+        let answered = async {
+            let _place = self.places.acquire().await;
+            let mut helper = match self.take_alive().await {
+                Some(helper) => helper,
+                None => Helper::connect(&self.socket).await.map_err(|error| error.to_string())?,
+            };
+            let lines =
+                helper.ask(&written(user, domain, question)).await.map_err(|error| error.to_string())?;
+            lock(&self.idle).push(helper);
+            understood(&lines)
+        };
+        let outcome = answered.or(late).await;
+        *lock(&self.worked) = outcome.is_ok().then(Instant::now);
+        outcome
+            .map_err(|why| Failure::before_asking(format!("ntlm_auth at {}: {why}", self.socket.display())))
+    }
+
+    /// The helper that was used last, if it still lives.
+    async fn take_alive(&self) -> Option<Helper> {
+        loop {
+            let mut helper = lock(&self.idle).pop()?;
+            if helper.is_alive().await {
+                return Some(helper);
+            }
+        }
+    }
+}
+
+impl Helper {
+    async fn connect(socket: &PathBuf) -> std::io::Result<Self> {
+        Ok(Self { stream: UnixStream::connect(socket).await?, received: Vec::new() })
+    }
+
+    /// Takes in what has come meanwhile, which is the end of the answer before.
+    async fn is_alive(&mut self) -> bool {
+        let mut octets = [0; 64];
+        match poll_once(self.stream.read(&mut octets)).await {
+            None => true,
+            Some(Ok(count @ 1..)) => {
+                self.received.extend_from_slice(&octets[..count]);
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// The lines of its answer.
+    async fn ask(&mut self, question: &str) -> std::io::Result<Vec<String>> {
+        self.stream.write_all(question.as_bytes()).await?;
+        let mut lines = Vec::new();
+        loop {
+            while let Some(end) = self.received.iter().position(|octet| *octet == b'\n') {
+                let line: Vec<u8> = self.received.drain(..=end).collect();
+                match String::from_utf8_lossy(&line).trim_end() {
+                    // After a refusal there are two of them.
+                    "." if lines.is_empty() => {}
+                    "." => return Ok(lines),
+                    line => lines.push(line.to_owned()),
+                }
+            }
+            let read: usize = lines.iter().map(String::len).sum::<usize>() + self.received.len();
+            let mut octets = [0; 512];
+            match self.stream.read(&mut octets).await? {
+                0 => return Err(std::io::Error::other("it closed the connection")),
+                _ if read > ANSWER_OCTETS_MAX => return Err(std::io::Error::other("it sends too much")),
+                count => self.received.extend_from_slice(&octets[..count]),
+            }
+        }
+    }
+}
+
+/// A question as the helper reads it. What a client chose is in Base64, and cannot be taken for a line of it.
+fn written(user: &str, domain: &str, question: &Question) -> String {
+    let hexadecimal = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+    format!(
+        "Username:: {}\nNT-Domain:: {}\nLANMAN-Challenge: {}\nNT-Response: {}\nRequest-User-Session-Key: Yes\n.\n",
+        STANDARD.encode(user),
+        STANDARD.encode(domain),
+        hexadecimal(&question.challenge),
+        hexadecimal(&question.response)
+    )
+}
+
+/// An error is a sentence.
+fn understood(lines: &[String]) -> Result<Answer, String> {
+    let value = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    match value("Authenticated") {
+        Some("Yes") => {
+            let key = value("User-Session-Key").and_then(session_key);
+            key.map(Answer::Right).ok_or_else(|| "it sends no session key".to_owned())
+        }
+        Some("No") => {
+            let why = value("Authentication-Error").unwrap_or("it does not say why");
+            let barred = BARRED.iter().find(|(text, _)| why.starts_with(text));
+            match barred {
+                Some((_, barred)) => Ok(Answer::Barred(*barred)),
+                None if WRONG.contains(&why) => Ok(Answer::Wrong),
+                None => Err(why.to_owned()),
+            }
+        }
+        _ => Err(lines.join("; ")),
+    }
+}
+
+fn session_key(digits: &str) -> Option<Zeroizing<[u8; 16]>> {
+    let mut key = Zeroizing::new([0; 16]);
+    if digits.len() != 32 || !digits.is_ascii() {
+        return None;
+    }
+    for (octet, at) in key.iter_mut().zip((0..).step_by(2)) {
+        *octet = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
+    }
+    Some(key)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn only_known_reasons_are_refusals() {
+        let key = Zeroizing::new(std::array::from_fn(|at| at as u8));
+        let yes = "Authenticated: Yes\nUser-Session-Key: 000102030405060708090A0B0C0D0E0F";
+        assert_eq!(understood(&lines(yes)), Ok(Answer::Right(key)));
+        let no = |why: &str| understood(&lines(&format!("Authenticated: No\nAuthentication-Error: {why}")));
+        for why in WRONG {
+            assert_eq!(no(why), Ok(Answer::Wrong));
+        }
+        assert_eq!(no("The user account has expired."), Ok(Answer::Barred(Barred::AccountExpired)));
+        for trouble in ["Reading winbind reply failed!", "No logon servers are currently available", ""] {
+            assert!(no(trouble).is_err(), "{trouble}");
+        }
+        for none in [
+            "",
+            "Authenticated: Yes",
+            "Authenticated: Yes\nUser-Session-Key: 00",
+            "Authenticated: No",
+            "Error: x",
+        ] {
+            assert!(understood(&lines(none)).is_err(), "{none}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_chose_is_one_word_of_the_question() {
+        let question = Question { challenge: [1; 8], response: vec![2; 24] };
+        let text = written("a\nUsername: b", "CORP", &question);
+        assert_eq!(text.lines().count(), 6);
+        assert!(text.starts_with("Username:: YQpVc2VybmFtZTogYg==\nNT-Domain:: Q09SUA==\n"), "{text}");
+        assert!(text.contains("\nLANMAN-Challenge: 0101010101010101\nNT-Response: 0202"), "{text}");
+    }
+}

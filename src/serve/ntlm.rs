@@ -1,0 +1,30 @@
+//! Watches whether the directory in force can check NTLM: it is offered only while it can.
+
+use super::Service;
+use crate::auth::directory::Unavailable;
+use async_io::Timer;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the directory is asked to look, which it does less often while logins show that all is well.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// For as long as the task lives.
+pub async fn watch(service: Arc<Service>) {
+    let mut is_told = false;
+    loop {
+        let accounts = service.clone();
+        match smol::unblock(move || accounts.accounts.try_ntlm()).await {
+            Ok(()) if is_told => {
+                is_told = false;
+                log::warn!("NTLM is offered again");
+            }
+            Err(Unavailable(why)) if !is_told => {
+                is_told = true;
+                log::warn!("NTLM is not offered: {why}");
+            }
+            Ok(()) | Err(_) => {}
+        }
+        Timer::after(ROUND).await;
+    }
+}
