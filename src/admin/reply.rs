@@ -303,7 +303,7 @@ pub struct MailboxLine {
     pub last_login_unix_seconds: Option<u64>,
     /// None where the mailbox counts against none.
     pub quota: Option<QuotaLine>,
-    /// Whether there is one here.
+    /// Whether there is one, here or with an account elsewhere.
     pub has_password: bool,
     /// Whether no mail is still to come from another server.
     pub is_whole: bool,

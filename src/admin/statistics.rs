@@ -146,6 +146,8 @@ fn all_mailboxes(view: &impl Read) -> Result<Vec<MailboxLine>, Fault> {
 }
 
 fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<Vec<MailboxLine>, Fault> {
+    // Not stored where the data file holds the accounts: that is the default.
+    let lives_elsewhere = view.setting("authentication")?.is_some();
     let mut lines = Vec::new();
     for (local, row) in view.mailboxes(domain)? {
         let counts = view.counts(row.id)?;
@@ -167,7 +169,7 @@ fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<V
                 used_octets: quota.used,
                 limit_octets: quota.limit,
             }),
-            has_password: !row.credential.is_of_nobody(),
+            has_password: lives_elsewhere || !row.credential.is_of_nobody(),
             is_whole: mover_of(view, row.id)?.is_none(),
         });
     }
