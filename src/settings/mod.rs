@@ -62,7 +62,7 @@ pub struct Key {
 impl Key {
     /// What 0 stands for, where it is no number like the others.
     fn zero_means(&self) -> Option<&'static str> {
-        self.help.split_once("; 0 is ").map(|(_, meaning)| meaning)
+        self.help.split_once("; 0 = ").map(|(_, meaning)| meaning)
     }
 }
 
@@ -196,15 +196,15 @@ settings! {
     adbindpassword: SealedPassword = SealedPassword::default(), "none", AtOnce,
         "Password of adbinduser; stored encrypted and never shown";
     adca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
-        "PEM file with the authority that vouches for the servers of Active Directory";
+        "PEM file with the certificate authority of the Active Directory servers";
     adntlm: FilePath = FilePath::none(), "none", AtOnce,
         "Socket behind which winbind's ntlm_auth checks NTLM (SPA) for accounts in Active Directory";
     adopt: OldServers = OldServers::default(), "none", AtOnce,
         "POP3 server at which users without a password here are looked for, and their mail fetched, at their first login";
     adoptca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
-        "PEM file with the authority that vouches for the servers of adopt";
+        "PEM file with the certificate authority of the servers in adopt";
     sparequired: Whole<0, 1> = Whole::new(0), "0", AtOnce,
-        "1 refuses every login that sends the password itself";
+        "1 = refuse logins that send the password in clear, even under TLS";
     tlscert: FilePath = FilePath::none(), "self-signed", AtOnce,
         "PEM file with the certificate chain; a second value names the key file, if the key is not in the same file";
     tlskey: FilePath = FilePath::none(), "in tlscert", AtOnce,
@@ -234,7 +234,7 @@ settings! {
     undelete: Whole<0, 3650> = Whole::new(7), "7", AtOnce,
         "Days deleted mail and mailboxes can be restored; 0 = not at all";
     undeletesize: Size<0, { 1 << 60 }> = Size::new(10 << 30), "10 GiB", AtOnce,
-        "Most deleted mail that is kept to be brought back, the oldest going first; 0 is any amount";
+        "Most deleted mail kept for undelete, the oldest goes first; 0 = unlimited";
     erase: Whole<0, 1> = Whole::new(1), "1", AtOnce,
         "When a mailbox is gone for good: 1 = overwrite its messages with zeros, 0 = only free the space";
     logindelay: Span<0, 86400> = Span::new(0), "0", AtOnce,
