@@ -14,8 +14,8 @@
 //! ```
 //!
 //! **Files** at this level are vocabulary, which everything may know, or a single subject that several parts share
-//! (`intake`, `keyring`, `certificate`, `control`, `moving`). **Folders** are parts. Who may know whom is held by `tests/tidy.rs`: arrows
-//! go downward only, among the parts and among the rooms of the store.
+//! (`intake`, `keyring`, `certificate`, `control`, `moving`). **Folders** are parts. Who may know whom is held by
+//! `tests/tidy.rs`: arrows go downward only, among the parts and among the rooms of the store.
 //!
 //! | part | is | knows nothing of |
 //! | --- | --- | --- |
@@ -28,8 +28,8 @@
 //! | `wire` | lines, dot-stuffing, the head and the end of a message, surrogates | commands |
 //! | `store` | the data file; its rooms are listed at the head of `store/mod.rs` | protocols, executor |
 //!
-//! A message's way: a client's octets ─ `wire::Receiver` ─► text in wire form ─ `smtp::Session` ─► envelope ─ `intake` ─►
-//! letters ─ `store` ─► blob and rows, one commit ─► 250. And out: `pop3::Session` asks for a message ─ `store` ─► a
+//! A message's way: a client's octets ─ `wire::Receiver` ─► text in wire form ─ `smtp::Session` ─► envelope ─ `intake`
+//! ─► letters ─ `store` ─► blob and rows, one commit ─► 250. And out: `pop3::Session` asks for a message ─ `store` ─► a
 //! view of the mapped file ─ `serve` ─► one vectored write.
 //!
 //! What holds everywhere:
