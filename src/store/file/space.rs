@@ -232,8 +232,7 @@ impl Space {
         self.blob_extents.insert(extent);
     }
 
-    /// Whether the texts that are deleted from here on are to be overwritten with zeros, once they are free. What a
-    /// crash finds undone of that stays undone.
+    /// Whether texts deleted from here on are overwritten with zeros once they are free, if no crash comes between.
     pub fn set_erasing(&mut self, erasing: bool) {
         self.erasing = erasing;
     }
@@ -297,8 +296,7 @@ impl Space {
         self.waiting_octets
     }
 
-    /// Overwrites what is to be overwritten and still waits, as far as no crash needs it any more. Nothing of it
-    /// becomes free.
+    /// Overwrites waiting runs that are to be erased, as far as no crash needs them any more. They do not become free.
     pub fn erase_now(&mut self, container: &Container) {
         let gone = self.waiting.iter().filter(|(moment, _)| *moment < self.checkpoint);
         for at in gone.map(|(_, at)| at).filter(|at| self.to_erase.remove(at)) {
