@@ -1,7 +1,20 @@
 //! From an accepted connection to a session: who gets a place, who waits, who is turned away and how.
 //!
-//! A connection from a proxy is judged once its PROXY header has come, by the address in it; any other at once, so that places
-//! are given in the order of arrival.
+//! A connection from a proxy is judged once its PROXY header has come, by the address in it; any other at once, so that
+//! places are given in the order of arrival.
+
+use std::io;
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_io::{Async, Timer};
+use smol::channel::Receiver;
+use smol::future::FutureExt;
+use smol::io::AsyncWriteExt;
+use smol::lock::SemaphoreGuardArc;
 
 use super::connection::{Connection, within};
 use super::crowd::{Among, Stranger};
@@ -15,17 +28,6 @@ use super::tls::Protocol;
 use super::{Service, pop3, proxy, receiving};
 use crate::envelope::Peer;
 use crate::smtp::{self, Dialect};
-use async_io::{Async, Timer};
-use smol::channel::Receiver;
-use smol::future::FutureExt;
-use smol::io::AsyncWriteExt;
-use smol::lock::SemaphoreGuardArc;
-use std::io;
-use std::net::{IpAddr, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 /// How long the service waits before it accepts again when it has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,13 +1,14 @@
 //! What a single address or user may ask of the service, besides the slots: connections at a time, logins in a time.
 
-use crate::address::Address;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// The network that counts as one client. IPv4: the address. IPv6: its network of 64 bits, since a host there has as many
-/// addresses as it wants.
+use crate::address::Address;
+
+/// The network that counts as one client. IPv4: the address. IPv6: its network of 64 bits, since a host there has as
+/// many addresses as it wants.
 pub fn network_of(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),

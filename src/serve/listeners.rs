@@ -2,12 +2,6 @@
 //!
 //! A change is made whole or not at all: where one address cannot be had, those of before are listened on again.
 
-use super::Service;
-use super::accept::{accept, accept_here};
-use super::unix;
-use crate::settings::{Listen, Settings, Whole};
-use async_io::Async;
-use smol::Task;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -16,6 +10,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use async_io::Async;
+use smol::Task;
+
+use super::Service;
+use super::accept::{accept, accept_here};
+use super::unix;
+use crate::settings::{Listen, Settings, Whole};
 
 /// What a client finds behind an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,5 +1,13 @@
 //! Drives a POP3 session: does what it asks for, on a connection and on the store.
 
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use async_io::Timer;
+use smol::future::FutureExt;
+
 use super::Service;
 use super::adoption;
 use super::connection::Connection;
@@ -17,12 +25,6 @@ use crate::random;
 use crate::store::{Fault, Maildrop, Revocation, StoredMessage, UnixTime};
 use crate::verdict::Login;
 use crate::wire::{self, Line, surrogate};
-use async_io::Timer;
-use smol::future::FutureExt;
-use std::io;
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 
 /// How long a client may take to log in.
 const LOGIN_MAX: Duration = Duration::from_secs(180);
@@ -163,8 +165,8 @@ impl Driver {
         }
     }
 
-    /// The step after the client's next line, or after the end of its wait: the mailbox was locked or deleted, the client
-    /// is silent for too long, or the service stops before a login.
+    /// The step after the client's next line, or after the end of its wait: the mailbox was locked or deleted, the
+    /// client is silent for too long, or the service stops before a login.
     async fn read_line(&mut self, connection: &mut Connection, octets_max: usize) -> io::Result<Next> {
         let session = &mut self.session;
         let line = connection.line(octets_max, |line, out| match line {
@@ -214,8 +216,8 @@ impl Driver {
             return unavailable(fault);
         }
         let service = self.service.clone();
-        // Another thread would cost more than recalling does, and nobody who has logged in lately is to stand in line with
-        // those who guess.
+        // Another thread would cost more than recalling does, and nobody who has logged in lately is to stand in line
+        // with those who guess.
         let recalled = service.accounts.recall(&credentials).transpose();
         let outcome = match recalled {
             Some(outcome) => outcome,
@@ -237,7 +239,8 @@ impl Driver {
         let credentials =
             Credentials { name: credentials.name.clone(), password: credentials.password.clone() };
         let waiting = match service.accounts.is_network_asked() {
-            // It takes no processor, but may take its time: whoever waits for it must not stand in the way of the others.
+            // It takes no processor, but may take its time: whoever waits for it must not stand in the way of the
+            // others.
             true => service.directory_questions.acquire(),
             false => service.password_checks.acquire(),
         };

@@ -1,5 +1,13 @@
 //! Drives an SMTP or LMTP session: does what it asks for, on a connection and on the store.
 
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use smol::future::FutureExt;
+
 use super::Service;
 use super::connection::Connection;
 use super::crowd::Stranger;
@@ -9,12 +17,6 @@ use crate::intake::{self, Scope, Spooling};
 use crate::smtp::{Dialect, Event, Next, Policy, Session, Tls};
 use crate::verdict::{Delivery, Recipient};
 use crate::wire::{Receiver, Refusal, Text};
-use async_io::Timer;
-use smol::future::FutureExt;
-use std::io;
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// The rate at which a message has to come, once `idletimeout` has gone by since the greeting or the last message.
 const LEAST_OCTETS_PER_SECOND: u64 = 1024;

@@ -1,11 +1,12 @@
 //! What a POP3 session has done, for the one line that the log gets when it ends.
 
-use crate::address::Address;
-use crate::pop3::Ending;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::address::Address;
+use crate::pop3::Ending;
 
 /// Sessions since the start.
 static SESSIONS: AtomicU64 = AtomicU64::new(0);

@@ -1,10 +1,12 @@
 //! Which mailboxes are claimed: each by one session at a time.
 
-use crate::store::index::types::MailboxId;
-use smol::channel::{Receiver, Sender};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use smol::channel::{Receiver, Sender};
+
+use crate::store::index::types::MailboxId;
 
 /// Which mailboxes are claimed.
 #[derive(Clone, Default)]
