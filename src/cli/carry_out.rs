@@ -5,7 +5,6 @@
 //! [`OTHERS_MAX`]. A service that answers to nothing is given up after [`PATIENCE`]. A request that the service has taken is never sent again.
 
 use std::io;
-use std::sync::RwLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request, Working};
 use crate::control::{Answer, CallError, Enclosed, PATIENCE, SILENCE_MAX, call};
 use crate::keyring::Keyring;
+use crate::lock::RwLock;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
 use crate::replace::give_to_owner_of;

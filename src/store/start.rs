@@ -1,5 +1,6 @@
 //! Opens and makes a store, and starts its threads.
 
+use crate::lock::Mutex;
 use crate::store::file::container::{Container, ContainerError};
 use crate::store::file::disk::{DataFile, Disk};
 use crate::store::file::log_zone;
@@ -21,7 +22,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
 /// Instants that the clock may not have looked at yet.

@@ -38,9 +38,11 @@ pub use blocks::forge_superblock;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, MutexGuard};
 use std::thread;
 use sums::Sums;
+
+use crate::lock::{Mutex, RwLock};
 
 /// Longer runs are not written but punched.
 const ERASED_BY_WRITING_MAX: u64 = 64 << 10;
@@ -470,6 +472,6 @@ impl Container {
     }
 
     fn lock(&self) -> MutexGuard<'_, IndexSpace> {
-        self.space.lock().expect("no holder of this lock panics")
+        self.space.lock()
     }
 }

@@ -13,9 +13,10 @@ mod drafts;
 
 use super::container::Container;
 use super::format::{BLOB_ALIGN, EXTENT, Extent, PAGE};
+use crate::lock::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 pub use drafts::Draft;
 
@@ -545,7 +546,7 @@ impl Pins {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, PinState> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 
