@@ -7,12 +7,13 @@
 //! - A stranger learns of it by [`Stranger::pushed_out`]. Its owner then drops the session at once, without last words: a peer
 //!   that does not read must not keep the place meanwhile.
 
-use super::limits::network_of;
+use super::network::network_of;
+use crate::lock::Mutex;
 use smol::channel::{Receiver, Sender};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 #[derive(Clone, Default)]
@@ -73,7 +74,7 @@ impl Crowd {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 
@@ -147,7 +148,7 @@ impl Stranger {
     }
 
     fn number(&self) -> MutexGuard<'_, Option<u64>> {
-        self.number.lock().expect("no holder of this lock panics")
+        self.number.lock()
     }
 }
 

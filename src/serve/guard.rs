@@ -16,12 +16,13 @@
 //!
 //! Nobody is locked out for good, and memory is bounded.
 
-use super::limits::network_of;
+use super::network::network_of;
+use crate::lock::Mutex;
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 /// The wait after the first failure; it doubles with each further one.
@@ -130,7 +131,7 @@ impl Guard {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 

@@ -6,10 +6,11 @@
 //! business ([`crate::smtp`]).
 
 use super::guard::{FIRST_WAIT, Failures, count, count_failure};
-use super::limits::network_of;
+use super::network::network_of;
+use crate::lock::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 /// Wrong recipients from one network that are answered at once.
@@ -45,7 +46,7 @@ impl Harvest {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 
