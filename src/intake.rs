@@ -6,6 +6,10 @@ mod spooling;
 use postmaster::address_of;
 pub use spooling::Spooling;
 
+use std::collections::HashMap;
+
+use time::OffsetDateTime;
+
 use crate::address::Address;
 use crate::envelope::{Envelope, ForwardPath};
 use crate::log::About;
@@ -13,8 +17,6 @@ use crate::random;
 use crate::store::{Fault, Incoming, Letter, Read, Store, UnixTime, quota_of_mailbox};
 use crate::verdict;
 use crate::wire::Origin;
-use std::collections::HashMap;
-use time::OffsetDateTime;
 
 /// Whether mail of so many octets (0: not known yet) for this path would be taken now.
 pub fn recipient(store: &Store, path: &ForwardPath, octets: u64) -> Result<verdict::Recipient, Fault> {

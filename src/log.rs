@@ -19,15 +19,17 @@ mod syslog;
 
 pub use rarely::Rarely;
 
-use crate::settings::Logging;
-use log::{Level, LevelFilter, Log, Metadata, Record};
-use queue::Queue;
-use rustix::fs::fstat;
 use std::fmt::{self, Display};
 use std::io::IsTerminal;
 use std::sync::{Arc, OnceLock};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::fs::fstat;
 use time::OffsetDateTime;
 use time::macros::format_description;
+
+use crate::settings::Logging;
+use queue::Queue;
 
 /// The target of a notice: `log::warn!(target: NOTICE, ...)`.
 pub const NOTICE: &str = concat!(env!("CARGO_CRATE_NAME"), "::notice");

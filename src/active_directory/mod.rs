@@ -1,9 +1,10 @@
 //! Active Directory as the place where accounts live, by LDAP.
 //!
-//! - The account of a mailbox is the user whose `userPrincipalName` is its address, or else the only one whose `mail` is.
-//! - A user logs in by the address, by the name of the account (`userPrincipalName`, `CORP\user`, or the bare `sAMAccountName`).
-//!   The service looks the account up as itself, and then binds as the account, by its distinguished name: so it is this
-//!   account's password that was right, whatever the name was.
+//! - The account of a mailbox is the user whose `userPrincipalName` is its address, or else the only one whose `mail`
+//!   is.
+//! - A user logs in by the address, by the name of the account (`userPrincipalName`, `CORP\user`, or the bare
+//!   `sAMAccountName`). The service looks the account up as itself, and then binds as the account, by its distinguished
+//!   name: so it is this account's password that was right, whatever the name was.
 //! - The answer to a name that there is not takes as long as one to a wrong password.
 //! - A directory that does not answer is [`Unavailable`]: no verdict, in either direction.
 //! - An account is made with its password in one operation: there is never one that is half made.
@@ -22,16 +23,15 @@ use smol::Timer;
 use smol::future::{FutureExt as _, block_on};
 use zeroize::Zeroizing;
 
-use account::{ATTRIBUTES, Account, account_names, attributes_of_new, container, quoted};
-use verdict::Barred;
-use winbind::{Answer, Winbind};
-
 use crate::address::Address;
 use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
 use crate::auth::ntlm::{self, Question};
 use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
 use crate::lock::Mutex;
 use crate::trust;
+use account::{ATTRIBUTES, Account, account_names, attributes_of_new, container, quoted};
+use verdict::Barred;
+use winbind::{Answer, Winbind};
 
 /// How long a call may take.
 pub const CALL_MAX: Duration = Duration::from_secs(10);
@@ -281,7 +281,8 @@ impl ActiveDirectory {
         }
     }
 
-    /// Those of the addresses whose mailbox is this account's: another account's principal name may stand in its `mail`.
+    /// Those of the addresses whose mailbox is this account's: another account's principal name may stand in its
+    /// `mail`.
     async fn owned_by(&self, account: &Account, addresses: Vec<Address>) -> Result<Vec<Address>, Failure> {
         let mut owned = Vec::with_capacity(addresses.len());
         for address in addresses {

@@ -1,12 +1,12 @@
-//! NTLM of the directory's users, by winbind: whether a response proves a password is known to the domain's controllers alone, and
-//! they tell it to machines that are joined to the domain.
+//! NTLM of the directory's users, by winbind: whether a response proves a password is known to the domain's controllers
+//! alone, and they tell it to machines that are joined to the domain.
 //!
-//! - Winbind's program `ntlm_auth` answers behind a Unix socket, in a process for each connection. Whoever holds the socket
-//!   (systemd, by the units in the README) starts them, for the service executes nothing; one that has died is made up for by
-//!   connecting again.
-//! - It speaks `ntlm-server-1` (ntlm_auth(1)), in which it is asked only whether a response answers a challenge: our own NTLM
-//!   makes the challenge and checks version, channel and integrity code as ever. With the other protocols the helper makes the
-//!   challenge, and so is held up for as long as a client takes to answer it.
+//! - Winbind's program `ntlm_auth` answers behind a Unix socket, in a process for each connection. Whoever holds the
+//!   socket (systemd, by the units in the README) starts them, for the service executes nothing; one that has died is
+//!   made up for by connecting again.
+//! - It speaks `ntlm-server-1` (ntlm_auth(1)), in which it is asked only whether a response answers a challenge: our
+//!   own NTLM makes the challenge and checks version, channel and integrity code as ever. With the other protocols the
+//!   helper makes the challenge, and so is held up for as long as a client takes to answer it.
 //! - Of winbind's own troubles it says "Authenticated: No" too. Only reasons that are known are refusals.
 
 use std::path::PathBuf;

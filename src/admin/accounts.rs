@@ -1,7 +1,7 @@
 //! Accounts that live in a directory: made, changed and deleted together with their mailboxes, and moved there.
 //!
-//! The directory is asked first: as long as it has not said yes, nothing has changed here. An account that was made for a
-//! mailbox which is then refused is deleted again.
+//! The directory is asked first: as long as it has not said yes, nothing has changed here. An account that was made for
+//! a mailbox which is then refused is deleted again.
 //!
 //! Accounts of this machine take root to change, which a service is not. Of a command that changes one, all that can be
 //! refused is refused here, and the rest left to the process of the administrator ([`Reply::Yours`]).
@@ -190,8 +190,8 @@ pub fn change_password(address: &Address, password: &str, directory: &dyn Direct
     }
 }
 
-/// Where the data file has a password of a mailbox, sets that one too: the old one must not be right again after a way back
-/// to the password file.
+/// Where the data file has a password of a mailbox, sets that one too: the old one must not be right again after a way
+/// back to the password file.
 pub fn renew(address: &Address, renewed: impl FnOnce() -> Credential, store: &Store) -> Result<(), Refusal> {
     if stored(address, store)?.is_of_nobody() {
         return Ok(());
@@ -217,8 +217,8 @@ fn stored(address: &Address, store: &Store) -> Result<Credential, Refusal> {
 }
 
 impl MigrateToAd {
-    /// Makes the account of one mailbox in Active Directory, with its password. A domain is done by the administrator's process,
-    /// one mailbox at a time.
+    /// Makes the account of one mailbox in Active Directory, with its password. A domain is done by the administrator's
+    /// process, one mailbox at a time.
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let address: Address = self.name.parse()?;
         let settings = settings_of(store)?;

@@ -11,8 +11,8 @@ use crate::lock::Mutex;
 /// Questions that wait for a directory at a time.
 const AT_A_TIME: usize = 8;
 
-/// The name of each mailbox's account, in their order; `looked_up` is called after each. The first question that cannot be
-/// asked ends it.
+/// The name of each mailbox's account, in their order; `looked_up` is called after each. The first question that cannot
+/// be asked ends it.
 pub fn accounts_of(
     addresses: &[Address],
     directory: &dyn Directory,

@@ -1,8 +1,8 @@
 //! What comes back from a command, as data.
 //!
 //! The serialised form is what `--json` prints. Its shape is written down in `shape.rs`, and stable: names and kinds of
-//! fields stay, new ones may come. Every field of a shape is always there, and null where there is nothing to tell. A number
-//! has its unit in its name.
+//! fields stay, new ones may come. Every field of a shape is always there, and null where there is nothing to tell. A
+//! number has its unit in its name.
 
 use std::fmt;
 use std::path::Path;
@@ -69,8 +69,8 @@ pub enum Reply {
     AddedMany {
         entries: Vec<Added>,
     },
-    /// It can be done, but with an account of this machine, which takes root: the process of the administrator does that, and
-    /// sends what is left of the command. So it is not shown.
+    /// It can be done, but with an account of this machine, which takes root: the process of the administrator does
+    /// that, and sends what is left of the command. So it is not shown.
     Yours {
         command: String,
     },

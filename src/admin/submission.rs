@@ -29,7 +29,8 @@ pub fn receiver(settings: &Settings) -> Receiver {
     Receiver::content(LineEnds::Normalise, settings.maxmessagesize.octets())
 }
 
-/// Delivers a message, and says for each recipient what became of it. `text` is what became of the content that [`receiver`] took in.
+/// Delivers a message, and says for each recipient what became of it. `text` is what became of the content that
+/// [`receiver`] took in.
 pub async fn deliver(
     store: &Store,
     settings: &Settings,

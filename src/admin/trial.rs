@@ -1,7 +1,7 @@
 //! `test`: what a login of a mailbox's user meets, step by step.
 //!
-//! It takes the path of a login without opening the maildrop, so it disturbs no session, and no guess is counted here. A
-//! directory may count one of its own.
+//! It takes the path of a login without opening the maildrop, so it disturbs no session, and no guess is counted here.
+//! A directory may count one of its own.
 
 use super::commands::Test;
 use super::configure::settings_of;

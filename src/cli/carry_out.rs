@@ -1,8 +1,9 @@
 //! Carrying out a request: on the data file if nobody has it open, otherwise by the service that has.
 //!
-//! The lock on the data file is the only judge of which it is. Where it is held but nobody answers, a service is
-//! just starting or stopping, or another administrator's command is at work: both ways are tried in turn for
-//! [`OTHERS_MAX`]. A service that answers to nothing is given up after [`PATIENCE`]. A request that the service has taken is never sent again.
+//! The lock on the data file is the only judge of which it is. Where it is held but nobody answers, a service is just
+//! starting or stopping, or another administrator's command is at work: both ways are tried in turn for [`OTHERS_MAX`].
+//! A service that answers to nothing is given up after [`PATIENCE`]. A request that the service has taken is never sent
+//! again.
 
 use std::io;
 use std::thread;

@@ -1,10 +1,11 @@
 //! Keeps a message that grows large in a file while it comes in, so that a connection's memory stays bounded.
 
+use std::io;
+use std::path::PathBuf;
+
 use crate::log::About;
 use crate::store::{Body, Incoming, Spool};
 use crate::wire::{Receiver, Rejection, Text};
-use std::io;
-use std::path::PathBuf;
 
 /// Octets of one message that stay in memory; a message that grows past this goes to a file.
 pub const HELD_OCTETS_MAX: u64 = 128 << 10;
@@ -17,14 +18,14 @@ pub struct Spooling {
 }
 
 impl Spooling {
-    /// `directory` is on the file system that the files are to lie on: the mail store's, so that its disk is the one that
-    /// fills up.
+    /// `directory` is on the file system that the files are to lie on: the mail store's, so that its disk is the one
+    /// that fills up.
     pub fn new(directory: PathBuf, about: About) -> Self {
         Self { directory, about, spool: None }
     }
 
-    /// Moves what the receiver holds to the file once that is more than [`HELD_OCTETS_MAX`]; to be called after each push. If the
-    /// disk does not take it, the receiver gives the message up.
+    /// Moves what the receiver holds to the file once that is more than [`HELD_OCTETS_MAX`]; to be called after each
+    /// push. If the disk does not take it, the receiver gives the message up.
     pub async fn relieve(&mut self, receiver: &mut Receiver) {
         if receiver.taken_octets() == 0 || receiver.rejection().is_some() {
             // Left over from a message that was refused or dropped.

@@ -155,8 +155,8 @@ impl Pool {
         }
     }
 
-    /// Asks on a connection that is kept, or on a new one. A kept one may die under a question: then it is asked once more,
-    /// unless that could make a change twice.
+    /// Asks on a connection that is kept, or on a new one. A kept one may die under a question: then it is asked once
+    /// more, unless that could make a change twice.
     async fn ask_somebody(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let is_login = matches!(request, Request::Bind { .. });
         let kept = if is_login { &self.users } else { &self.service };

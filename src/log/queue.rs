@@ -102,9 +102,10 @@ pub fn write_to_standard_error(line: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::{Arc, mpsc};
     use std::thread;
+
+    use super::*;
 
     #[test]
     fn with_nobody_reading_lines_are_dropped_and_counted_and_nobody_waits() {

@@ -1,7 +1,8 @@
 //! Thins out lines about events that may come in floods.
 
-use crate::lock::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::lock::Mutex;
 
 /// Lets one line per interval through.
 pub struct Rarely {

@@ -1,11 +1,12 @@
 //! A driver whose mailbox lives in memory and whose connection is a function call, for tests and fuzz targets.
 
+use std::time::{Duration, SystemTime};
+
 use super::{Channel, Credentials, Event, Next, Policy, Session, TERMINATOR, Transmission};
 use crate::auth::{Account, ChannelBinding, ntlm, testing};
 use crate::message::{Entry, Totals, Uid};
 use crate::verdict::Login;
 use crate::wire::{self, surrogate};
-use std::time::{Duration, SystemTime};
 
 /// When every conversation begins: 2003-04-24, the release of Windows Server 2003.
 pub fn connected() -> SystemTime {

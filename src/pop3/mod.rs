@@ -35,11 +35,12 @@ mod transaction;
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 use crate::address::LoginName;
 use crate::auth::{Account, ChannelBinding, ntlm};
 use crate::message::{Entry, Totals, Uid};
 use crate::verdict;
-use zeroize::Zeroizing;
 
 pub use reply::turn_away;
 pub use session::Session;
@@ -73,8 +74,8 @@ pub struct Policy {
     pub verifiers_available: bool,
     /// The NetBIOS name of the domain of Active Directory that checks NTLM in our place, where one does.
     pub ntlm_domain: Option<String>,
-    /// Whether clients are to send passwords as they are where they have the choice: other ways are taken, and not offered. Users
-    /// who come from another server can log in by no other.
+    /// Whether clients are to send passwords as they are where they have the choice: other ways are taken, and not
+    /// offered. Users who come from another server can log in by no other.
     pub passwords_wanted: bool,
     pub ntlm_level: ntlm::Level,
     /// Days until mail is deleted; `None` = never (EXPIRE, RFC 2449 section 6.7).
@@ -201,8 +202,8 @@ pub enum Next {
 #[derive(Debug, PartialEq)]
 pub struct Transmission {
     pub uid: Uid,
-    /// `None` = the whole text (RETR). Otherwise the header, the empty line and at most this many lines of the body (TOP,
-    /// RFC 1939 section 7).
+    /// `None` = the whole text (RETR). Otherwise the header, the empty line and at most this many lines of the body
+    /// (TOP, RFC 1939 section 7).
     pub body_lines: Option<u64>,
     /// Ends with CRLF.
     pub status: String,

@@ -20,8 +20,8 @@ pub struct ErrorReply {
 }
 
 impl ErrorReply {
-    /// Whether name and password were judged. Other things that stand in the way have response codes of their own: the maildrop
-    /// is in use, or logged in to too soon (RFC 2449 section 8.1), the system at fault (RFC 3206 section 4).
+    /// Whether name and password were judged. Other things that stand in the way have response codes of their own: the
+    /// maildrop is in use, or logged in to too soon (RFC 2449 section 8.1), the system at fault (RFC 3206 section 4).
     pub fn is_of_credentials(&self) -> bool {
         let code = self.text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(code, _)| code);
         code.is_none_or(|code| {
@@ -87,8 +87,8 @@ pub fn unique_id_listing(line: &[u8]) -> Option<(u32, Option<String>)> {
     Some((number, id.map(str::to_owned)))
 }
 
-/// A text on its way in: takes the dots away that RFC 1939 section 3 puts before lines that begin with one, and finds the end.
-/// Only CRLF ends a line, so a bare LF or CR of the message is one of its octets.
+/// A text on its way in: takes the dots away that RFC 1939 section 3 puts before lines that begin with one, and finds
+/// the end. Only CRLF ends a line, so a bare LF or CR of the message is one of its octets.
 #[derive(Debug, Default)]
 pub struct Text {
     state: State,
@@ -109,8 +109,8 @@ enum State {
 }
 
 impl Text {
-    /// Gives what is of the text to `sink`. Returns how many octets were used once the end has come, which is never in the middle
-    /// of them but at their front; none: all were, and it goes on.
+    /// Gives what is of the text to `sink`. Returns how many octets were used once the end has come, which is never in
+    /// the middle of them but at their front; none: all were, and it goes on.
     pub fn push(
         &mut self,
         octets: &[u8],

@@ -116,8 +116,8 @@ impl Session {
         Ok(listed)
     }
 
-    /// Asks for messages ahead of the time when [`Session::retrieve`] is called for them, in this order. Not all may be: how many
-    /// is returned.
+    /// Asks for messages ahead of the time when [`Session::retrieve`] is called for them, in this order. Not all may
+    /// be: how many is returned.
     pub async fn ask_ahead(&mut self, messages: &[Listed]) -> Result<usize, Trouble> {
         let free = self.ahead_max - self.asked.len().min(self.ahead_max);
         let messages = &messages[..messages.len().min(free)];
@@ -131,8 +131,8 @@ impl Session {
         Ok(messages.len())
     }
 
-    /// Gives the text of the message that was asked for first to `sink`. What the server says where it does not give it: then
-    /// there is nothing that went to `sink`.
+    /// Gives the text of the message that was asked for first to `sink`. What the server says where it does not give
+    /// it: then there is nothing that went to `sink`.
     pub async fn retrieve(
         &mut self,
         message: &Listed,

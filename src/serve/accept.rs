@@ -1,7 +1,21 @@
 //! From an accepted connection to a session: who gets a place, who waits for one, and who is turned away.
 //!
-//! A connection from a proxy is judged by the address in its PROXY header, when that has come; any other at once, so that
-//! places are given in order of arrival.
+//! A connection from a proxy is judged by the address in its PROXY header, when that has come; any other at once, so
+//! that places are given in order of arrival.
+
+use std::fmt::Display;
+use std::io;
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_io::{Async, Timer};
+use smol::channel::Receiver;
+use smol::future::FutureExt;
+use smol::io::AsyncWriteExt;
+use smol::lock::SemaphoreGuardArc;
 
 use super::connection::{Connection, within};
 use super::crowd::{Among, Stranger};
@@ -15,18 +29,6 @@ use super::{Service, pop3, proxy, receiving};
 use crate::envelope::Peer;
 use crate::log::Rarely;
 use crate::smtp::{self, Dialect};
-use async_io::{Async, Timer};
-use smol::channel::Receiver;
-use smol::future::FutureExt;
-use smol::io::AsyncWriteExt;
-use smol::lock::SemaphoreGuardArc;
-use std::fmt::Display;
-use std::io;
-use std::net::{IpAddr, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 /// How long to wait before accepting again when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,11 +1,16 @@
 //! Accounts: checking a password, and giving a mechanism what it needs to check a proof.
 //!
-//! - An unknown name takes the same steps as a known one: the same derivation, the same opening of a seal. The salt that SCRAM
-//!   shows for it stays the same for as long as the store, whatever happens to its key.
-//! - A password that was right a short while ago is not derived again. What is remembered is a keyed hash that includes the
-//!   version of the credential, so setting a new password makes it worthless. Locks and deletions are looked at each time.
-//! - A login that brings the password itself brings the credential up to date: it is sealed anew where the present key does
-//!   not open the seal (so a lost key heals by itself), and derived anew where it was made with fewer rounds than today's.
+//! - An unknown name takes the same steps as a known one: the same derivation, the same opening of a seal. The salt
+//!   that SCRAM shows for it stays the same for as long as the store, whatever happens to its key.
+//! - A password that was right a short while ago is not derived again. What is remembered is a keyed hash that includes
+//!   the version of the credential, so setting a new password makes it worthless. Locks and deletions are looked at
+//!   each time.
+//! - A login that brings the password itself brings the credential up to date: it is sealed anew where the present key
+//!   does not open the seal (so a lost key heals by itself), and derived anew where it was made with fewer rounds than
+//!   today's.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::remembered::Remembered;
 use crate::address::{Address, LoginName};
@@ -21,8 +26,6 @@ use crate::random;
 use crate::settings::{DECOY_SECRET, Settings};
 use crate::store::{Fault, Maildrop, Read, Store};
 use crate::verdict::Login;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 /// How long a password that was right need not be derived again.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
@@ -42,8 +45,8 @@ pub struct Accounts {
     directory: RwLock<InForce>,
 }
 
-/// The directory of accounts in force, none where the data file holds them; or why the one in force cannot be asked, and
-/// since when.
+/// The directory of accounts in force, none where the data file holds them; or why the one in force cannot be asked,
+/// and since when.
 type InForce = Result<Option<Arc<dyn Directory>>, (String, SystemTime)>;
 
 impl Accounts {
@@ -99,8 +102,8 @@ impl Accounts {
         }
     }
 
-    /// What guesses at a login name that is no address are counted under: the address of the mailbox that it means, so that
-    /// another spelling brings no more guesses. None for a name that can reach no account.
+    /// What guesses at a login name that is no address are counted under: the address of the mailbox that it means, so
+    /// that another spelling brings no more guesses. None for a name that can reach no account.
     pub fn guarded_name(&self, typed: &str) -> Result<Option<String>, Fault> {
         if !self.is_directory_asked() {
             return Ok(None);
@@ -138,7 +141,8 @@ impl Accounts {
         }
     }
 
-    /// Opens the maildrop if this password was right a short while ago; none if it has to be derived. Takes microseconds.
+    /// Opens the maildrop if this password was right a short while ago; none if it has to be derived. Takes
+    /// microseconds.
     pub fn recall(&self, credentials: &Credentials) -> Result<Option<Login<Maildrop>>, Fault> {
         // A directory is asked each time: an account that was locked there must not get in.
         if self.is_directory_asked() {
@@ -153,8 +157,8 @@ impl Accounts {
         }
     }
 
-    /// Derives and checks the password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as for
-    /// a known one with a wrong password.
+    /// Derives and checks the password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as
+    /// for a known one with a wrong password.
     pub fn log_in(&self, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
         if let Some(directory) = self.directory().map_err(Fault::Elsewhere)? {
             return self.log_in_by(&*directory, credentials);
@@ -218,8 +222,8 @@ impl Accounts {
         self.admit(directory.verify(&name, password), &credentials.login)
     }
 
-    /// Opens the maildrop of an account that a directory lets in: that of the address that was typed, or of the first of the
-    /// account's addresses that is a mailbox here.
+    /// Opens the maildrop of an account that a directory lets in: that of the address that was typed, or of the first
+    /// of the account's addresses that is a mailbox here.
     fn admit(
         &self,
         verdict: Result<Verdict, of_accounts::Unavailable>,
@@ -241,8 +245,9 @@ impl Accounts {
         Ok(Login::Barred { why, is_proven: true })
     }
 
-    /// The mailbox whose account a login name means. An account belongs to one mailbox, so that mailboxes of the same name, as
-    /// the password file may have had them, have none; nor is the password of an account asked for that has no mailbox.
+    /// The mailbox whose account a login name means. An account belongs to one mailbox, so that mailboxes of the same
+    /// name, as the password file may have had them, have none; nor is the password of an account asked for that has no
+    /// mailbox.
     fn mailbox_of_local_account(&self, typed: &str) -> Result<Option<Address>, Fault> {
         let view = self.store.read()?;
         let Some(mailbox) = directory::mailbox_meant(&*view, typed)? else { return Ok(None) };
@@ -283,8 +288,8 @@ impl Accounts {
     /// credential, to be named when it is opened.
     pub fn find(&self, login: &LoginName) -> Result<(Account, u64), Fault> {
         let address = login.address();
-        // What the data file has of a password is not in force under a directory. A session that began before is not let in by
-        // it.
+        // What the data file has of a password is not in force under a directory. A session that began before is not
+        // let in by it.
         let credential = match self.verifiers_available() {
             true => self.credential(address)?,
             false => None,

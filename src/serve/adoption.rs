@@ -1,12 +1,26 @@
-//! Users who come from an old server: one who has no password here logs in with the old one. It is tried there; if the old server
-//! says yes, we keep our verifier of it, make the mailbox where its domain is here, and bring the mail over with its unique ids.
-//! From then on the old server is not asked about this mailbox again.
+//! Users who come from an old server: one who has no password here logs in with the old one. It is tried there; if the
+//! old server says yes, we keep our verifier of it, make the mailbox where its domain is here, and bring the mail over
+//! with its unique ids. From then on the old server is not asked about this mailbox again.
 //!
-//! - The guard has let a guess wait before it comes here, and the old server's no counts as one. That it cannot be asked is
-//!   no verdict, in either direction.
-//! - Password and mark are durable before the first message comes, so an adoption that a crash cuts short is taken up at the next
-//!   login. Nobody is let in before all is here.
+//! - The guard has let a guess wait before it comes here, and the old server's no counts as one. That it cannot be
+//!   asked is no verdict, in either direction.
+//! - Password and mark are durable before the first message comes, so an adoption that a crash cuts short is taken up
+//!   at the next login. Nobody is let in before all is here.
 //! - A login waits for the mail for [`PATIENCE`]; then the client is told to come back, and the work goes on.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use futures_rustls::rustls::ClientConfig;
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::FutureExt as _;
+use smol::lock::Semaphore;
+use zeroize::Zeroizing;
 
 use super::Service;
 use crate::address::Address;
@@ -20,18 +34,6 @@ use crate::settings::{Method, Settings};
 use crate::store::{Adoption, Fault, Maildrop, Mover, Progress, Read as _, UnixTime, mover_of};
 use crate::trust;
 use crate::verdict::Login;
-use async_io::Timer;
-use futures_rustls::rustls::ClientConfig;
-use smol::channel::{Receiver, Sender, bounded};
-use smol::future::FutureExt as _;
-use smol::lock::Semaphore;
-use std::collections::HashSet;
-use std::convert::Infallible;
-use std::fs::File;
-use std::path::PathBuf;
-use std::sync::{Arc, MutexGuard};
-use std::time::{Duration, Instant};
-use zeroize::Zeroizing;
 
 /// How long a login waits for its mail: mail programs give up after a minute or more.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,8 +1,10 @@
 //! What the end of the service waits for, and how work learns of it.
 
-use crate::lock::Mutex;
-use smol::channel::{Receiver, Sender};
 use std::convert::Infallible;
+
+use smol::channel::{Receiver, Sender};
+
+use crate::lock::Mutex;
 
 /// Lets work in until it is closed, and tells when all of it has left.
 pub struct Gate {
@@ -57,8 +59,9 @@ impl Phase {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use smol::future::{block_on, poll_once};
+
+    use super::*;
 
     #[test]
     fn a_gate_is_empty_when_it_is_closed_and_the_last_has_left() {

@@ -2,13 +2,6 @@
 //!
 //! A change is made whole or not at all: if one address can't be bound, the old ones are bound again.
 
-use super::Service;
-use super::accept::{accept, accept_here};
-use super::door::{DOORS, Door};
-use super::unix;
-use crate::settings::{Listen, Settings};
-use async_io::Async;
-use smol::Task;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -17,6 +10,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use async_io::Async;
+use smol::Task;
+
+use super::Service;
+use super::accept::{accept, accept_here};
+use super::door::{DOORS, Door};
+use super::unix;
+use crate::settings::{Listen, Settings};
 
 impl Door {
     /// Whether the port is free now, at every address the settings ask for.
@@ -73,8 +75,8 @@ impl Listeners {
         let closed: Vec<Key> = self.open.keys().filter(|key| !wanted.contains(key)).cloned().collect();
         closed.iter().for_each(|key| self.close(key));
         let added: Vec<Key> = wanted.into_iter().filter(|key| !self.open.contains_key(key)).collect();
-        // Bind all before accepting on any. Otherwise an error would leave tasks to wait for, which nobody runs before the
-        // start.
+        // Bind all before accepting on any. Otherwise an error would leave tasks to wait for, which nobody runs before
+        // the start.
         let bound: Result<Vec<Bound>, String> = added.into_iter().map(Bound::new).collect();
         match bound {
             Ok(bound) => {

@@ -1,9 +1,10 @@
 //! When users last logged in, for the setting `logindelay` (LOGIN-DELAY, RFC 2449 section 6.5).
 
-use crate::address::Address;
-use crate::lock::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
+
+use crate::address::Address;
+use crate::lock::Mutex;
 
 /// Users remembered before those whose delay is over are forgotten.
 const REMEMBERED_MAX: usize = 10_000;

@@ -23,8 +23,8 @@
 //! | proxies in `proxyfrom` | POP3, POP3S, SMTP | to name the client they speak for |
 //! | root and the service's own user | the control socket, the data file, the key file | with everything |
 //!
-//! A *network* is an IPv4 address or an IPv6 /64 (`limits::network_of`), because a host with IPv6 can use any address of its
-//! /64. What each limit protects:
+//! A *network* is an IPv4 address or an IPv6 /64 (`limits::network_of`), because a host with IPv6 can use any address
+//! of its /64. What each limit protects:
 //!
 //! | limit | protects |
 //! | --- | --- |
@@ -41,17 +41,19 @@
 //! | `COMMANDS_MAX`, apart from `DELIVERIES_MAX` (`control`) | administrators from slow deliveries |
 //! | [`REFUSALS_MAX`], log lines for refusals at most every 10 s | us, from being busy saying no |
 //!
-//! However many strangers connect, at the default settings they cost at most 200 MiB of memory: for each of 256 senders 256 KiB of
-//! text, 64 KiB to read into, 200 KiB of recipients and 80 KiB for TLS and the session; for each of 50 POP3 slots and 10
-//! connections in the line 150 KiB; 16 MiB for the tables of `guard`, `harvest` and `limits`; and a tenth for the allocator. A
-//! system test floods the service and holds it to that.
+//! However many strangers connect, at the default settings they cost at most 200 MiB of memory: for each of 256 senders
+//! 256 KiB of text, 64 KiB to read into, 200 KiB of recipients and 80 KiB for TLS and the session; for each of 50 POP3
+//! slots and 10 connections in the line 150 KiB; 16 MiB for the tables of `guard`, `harvest` and `limits`; and a tenth
+//! for the allocator. A system test floods the service and holds it to that.
 //!
 //! What we give up:
-//! - Enough networks that bring real text at the least rate to a mailbox that exists hold every SMTP place for as long as a
-//!   message of `maxmessagesize` takes: 256 networks, or 8 with all the connections they may have. Mail then waits at its senders.
-//! - A stranger who connects faster than honest clients log in, from more networks than there are places, pushes them out
-//!   before they have logged in. Use a firewall against that.
-//! - Whoever knows an address can fill its mailbox, and without quotas the disk. Then mail is refused with 452, and readers go on.
+//! - Enough networks that bring real text at the least rate to a mailbox that exists hold every SMTP place for as long
+//!   as a message of `maxmessagesize` takes: 256 networks, or 8 with all the connections they may have. Mail then waits
+//!   at its senders.
+//! - A stranger who connects faster than honest clients log in, from more networks than there are places, pushes them
+//!   out before they have logged in. Use a firewall against that.
+//! - Whoever knows an address can fill its mailbox, and without quotas the disk. Then mail is refused with 452, and
+//!   readers go on.
 //! - A proxy in `proxyfrom` that lies about its clients defeats every limit that counts networks.
 //! - A wrong recipient is told so at once in the first few cases. That is what lets an honest sender correct a typo.
 
@@ -87,6 +89,17 @@ mod workers;
 
 pub use door::{DOORS, Door};
 
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use async_io::Timer;
+use async_signal::{Signal, Signals};
+use smol::channel::Receiver;
+use smol::future::FutureExt;
+use smol::lock::Semaphore;
+
 use crate::admin::{
     self,
     reply::{Connections, DirectoryLine, ServiceState},
@@ -101,8 +114,6 @@ use crate::settings::Settings;
 use crate::store::{Read, Store};
 use accounts::Accounts;
 use adoption::Adoptions;
-use async_io::Timer;
-use async_signal::{Signal, Signals};
 use crowd::Crowd;
 use gate::{Gate, Phase};
 use guard::Guard;
@@ -112,14 +123,7 @@ use login_delay::Logins;
 use network::PerNetwork;
 use signals::News;
 use slots::{Limits, Slots};
-use smol::channel::Receiver;
-use smol::future::FutureExt;
-use smol::lock::Semaphore;
 use socket::Socket;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, MutexGuard};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use stream::Stream;
 use tls::Tls;
 use workers::Workers;
@@ -327,8 +331,8 @@ impl Running {
             true
         };
         let is_grace_over = at_rest.or(over).await;
-        // What is left is dropped, and logs how it ended. Commands that were taken may still end; a later one waits until the
-        // data file is free.
+        // What is left is dropped, and logs how it ended. Commands that were taken may still end; a later one waits
+        // until the data file is free.
         service.grace_over.begin();
         service.commands.close();
         let left = async {

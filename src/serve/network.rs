@@ -1,9 +1,10 @@
 //! The network that counts as one client, and the connections of each.
 
-use crate::lock::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+
+use crate::lock::Mutex;
 
 /// The network of an address: for IPv4 the address itself, for IPv6 its /64, because a host there has as many addresses
 /// as it likes.

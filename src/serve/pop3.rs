@@ -1,5 +1,14 @@
 //! Drives a POP3 session: does what it asks for, on a connection and on the store.
 
+use std::io;
+use std::mem;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use async_io::Timer;
+use smol::future::FutureExt;
+
 use super::Service;
 use super::adoption;
 use super::connection::Connection;
@@ -16,13 +25,6 @@ use crate::random;
 use crate::store::{Fault, Maildrop, Revocation, StoredMessage, UnixTime};
 use crate::verdict::Login;
 use crate::wire::{self, Line, surrogate};
-use async_io::Timer;
-use smol::future::FutureExt;
-use std::io;
-use std::mem;
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 
 /// How long a client may take to log in.
 const LOGIN_MAX: Duration = Duration::from_secs(180);

@@ -1,5 +1,14 @@
 //! Drives an SMTP or LMTP session: does what it asks for, on a connection and on the store.
 
+use std::io;
+use std::net::IpAddr;
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use smol::future::FutureExt;
+
 use super::Service;
 use super::connection::Connection;
 use super::crowd::Stranger;
@@ -11,13 +20,6 @@ use crate::smtp::{Dialect, Ending, Event, Next, Policy, Session, TlsState};
 use crate::store::Fault;
 use crate::verdict::{Delivery, Recipient};
 use crate::wire::{Receiver, Rejection, Text};
-use async_io::Timer;
-use smol::future::FutureExt;
-use std::io;
-use std::net::IpAddr;
-use std::ops::ControlFlow::{self, Break, Continue};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// The least rate of a message, once `idletimeout` has passed since the greeting or the last stored message.
 const LEAST_OCTETS_PER_SECOND: u64 = 1024;

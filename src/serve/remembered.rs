@@ -1,8 +1,9 @@
 //! Remembers hashes for a while: those of passwords that were right lately, for [`super::accounts`].
 
-use crate::lock::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
+
+use crate::lock::Mutex;
 
 /// Hashes remembered at a time.
 const REMEMBERED_MAX: usize = 10_000;

@@ -1,14 +1,15 @@
 //! What a session has done, for the one line that the log gets when it ends.
 
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::address::Address;
 use crate::envelope::Peer;
 use crate::log::About;
 use crate::pop3;
 use crate::smtp::{self, Dialect};
-use std::fmt;
-use std::io;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Sessions since the start, of every protocol.
 static SESSIONS: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,5 @@
-//! The dialogues of `testdata/smtp` and `testdata/lmtp`, held with the bare session (format: [`super::receiving_transcript`]).
+//! The dialogues of `testdata/smtp` and `testdata/lmtp`, held with the bare session (format:
+//! [`super::receiving_transcript`]).
 
 use std::fs;
 use std::path::Path;

@@ -91,8 +91,8 @@ struct Integrity {
 }
 
 impl Exchange {
-    /// Takes NEGOTIATE. `domain` is the NetBIOS name of the domain whose users may come, where there is one. `server_challenge`
-    /// is for this exchange alone; `now` need not be exact.
+    /// Takes NEGOTIATE. `domain` is the NetBIOS name of the domain whose users may come, where there is one.
+    /// `server_challenge` is for this exchange alone; `now` need not be exact.
     pub fn begin(
         negotiate: &[u8],
         hostname: &str,

@@ -1,13 +1,14 @@
 //! What one durable delivery costs as the store grows: at each power of ten, a while of deliveries by one connection.
 
-use super::client::Client;
-use super::meter::{self, Figures};
-use super::peers::{Peer, USERS};
-use super::workloads::message;
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
+
+use super::client::Client;
+use super::meter::{self, Figures};
+use super::peers::{Peer, USERS};
+use super::workloads::message;
 
 const CONNECTIONS: usize = 32;
 const MEASURED_DELIVERIES: u64 = 500;

@@ -1,7 +1,8 @@
 //! `import --from`: mailboxes fetched from a running POP3 server, several at a time.
 //!
-//! Who is fetched stands in a list, `USER@DOMAIN<TAB>PASSWORD`, and behind another tab the login name where that is not the one
-//! that the server's address gives. With a master user there is one password, and the second field is the login name.
+//! Who is fetched stands in a list, `USER@DOMAIN<TAB>PASSWORD`, and behind another tab the login name where that is not
+//! the one that the server's address gives. With a master user there is one password, and the second field is the login
+//! name.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -222,7 +223,8 @@ impl Work {
             .await
     }
 
-    /// Fetches mailboxes until none is left. What the old server does not give is told in the summary; a trouble here ends it.
+    /// Fetches mailboxes until none is left. What the old server does not give is told in the summary; a trouble here
+    /// ends it.
     async fn run(&self) -> Result<(), Refusal> {
         loop {
             let user = self.left.lock().pop_front();

@@ -1,13 +1,14 @@
 //! A data file that is looked at and not changed: what is written lands in memory.
 //!
 //! redb writes to a file when it opens it, and again when it closes it; `check` must leave the file as it was, even one
-//! that it may not write. What redb writes then is little: its header, and where it has to rebuild its free lists those.
+//! that it may not write. What redb writes then is little: its header, and where it has to rebuild its free lists
+//! those.
 
-use super::disk::{Disk, DiskUsage, Identity, View};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, MutexGuard};
 
+use super::disk::{Disk, DiskUsage, Identity, View};
 use crate::lock::Mutex;
 
 const PAGE: usize = 4096;

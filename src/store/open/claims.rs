@@ -1,11 +1,13 @@
 //! Which mailboxes are claimed: each by one session at a time.
 
-use crate::lock::Mutex;
-use crate::store::index::types::MailboxId;
-use smol::channel::{Receiver, Sender};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, MutexGuard};
+
+use smol::channel::{Receiver, Sender};
+
+use crate::lock::Mutex;
+use crate::store::index::types::MailboxId;
 
 /// Which mailboxes are claimed.
 #[derive(Clone, Default)]

@@ -1,5 +1,8 @@
 //! What is open, and who may look at it.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, MutexGuard};
+
 use super::claims::Maildrops;
 use super::verified::Verified;
 use super::window::CopyWindow;
@@ -11,8 +14,6 @@ use crate::store::file::space::Pins;
 use crate::store::index::redb_header;
 use crate::store::index::rows::StoreRow;
 use crate::store::index::{Fault, Read as _, Snapshot as IndexSnapshot, contained};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, MutexGuard};
 
 /// What the handles, the readers and the writer have in common.
 pub struct Shared {

@@ -1,12 +1,13 @@
 //! Going through all messages on several threads, a stretch of the table each.
 
+use std::ops::RangeInclusive;
+
 use super::progress::Progress;
 use super::reading::on_all_processors;
 use crate::lock::Mutex;
 use crate::store::index::Fault;
 use crate::store::index::rows::Counts;
 use crate::store::index::types::{MailboxId, OwnerId};
-use std::ops::RangeInclusive;
 
 /// About so many messages a thread goes through at a time.
 const STRETCH_MESSAGES: u64 = 100_000;

@@ -6,7 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use super::machine::{BUILT, Machine};
 use super::readme::{Block, blocks, commands_of_root};
 
-/// Mail in a file and in the store of a Windows service, a place for backups, and the program where the build leaves it.
+/// Mail in a file and in the store of a Windows service, a place for backups, and the program where the build leaves
+/// it.
 const PREPARE: &str = "
     mkdir -p /root/target/x86_64-unknown-linux-gnu/release /srv/backup /srv/mailbox/example.net/P3_ann.mbx
     ln -s BUILT /root/target/x86_64-unknown-linux-gnu/release/pop3svc

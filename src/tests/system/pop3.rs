@@ -4,8 +4,8 @@
 //! A file is passed over where it asks for what cannot be brought about from outside: a fault of the store (`fault:`,
 //! `gone:`), challenges that are known beforehand (`seed:`), passwords that are sealed for good (`secrets:`,
 //! `unrecoverable:`), a service without a certificate; or, on a machine with no address but loopback's, a client from
-//! elsewhere (`plaintext: no`). The service always offers STLS: where a file's setup does not have it, the line that says so
-//! is no part of the dialogue.
+//! elsewhere (`plaintext: no`). The service always offers STLS: where a file's setup does not have it, the line that
+//! says so is no part of the dialogue.
 
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;

@@ -12,8 +12,8 @@
 //! likewise
 //! `@ password file`, `@ Active Directory`, and `@ directories` for the two that are not the password file.
 //!
-//! `{mailroot}` stands for the mail store directory, `{method}` for the authentication method. An empty line ends what a command prints, unless more follows
-//! that is none of the above.
+//! `{mailroot}` stands for the mail store directory, `{method}` for the authentication method. An empty line ends what
+//! a command prints, unless more follows that is none of the above.
 
 use std::fs;
 use std::io::Write as _;

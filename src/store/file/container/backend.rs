@@ -1,13 +1,14 @@
 //! redb's linear space: where its octets lie in the file, and what a sync of redb's makes durable.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use super::{Container, sums};
 use crate::store::file::damaged_page::damaged_page;
 use crate::store::file::format::{
     EXTENT, Extent, INDEX_EXTENT, INDEX_PAGE_0, INDEX_PAGE_0_OCTETS, MAP_EXTENTS_MAX, PAGE, SLOTS,
 };
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Where octets of redb's lie in the file that stand at `inner` in an index extent.
 fn index_at(extent: Extent, inner: u64) -> u64 {
