@@ -103,7 +103,7 @@ impl Observer {
         let said = String::from_utf8(self.server.said()).expect("replies are text");
         assert!(said.is_empty() || said.ends_with("\r\n"), "a reply is whole lines");
         observed.extend(said.split_terminator("\r\n").map(|line| Action::Server(line.to_owned())));
-        if self.server.is_closed() && !self.closed {
+        if self.server.ending().is_some() && !self.closed {
             self.closed = true;
             observed.push(Action::Other("closed".to_owned()));
         }
