@@ -1,7 +1,7 @@
-//! Deliveries at full speed into a store that has some mail already: what each costs of processor and device, and by
+//! Deliveries at full speed into a store that already holds mail: what each costs in CPU time and device writes, and
 //! how much the file grows. `cargo bench --features bench --bench store -- deliver FILE MESSAGES`
 //!
-//! The device's counters are those of the whole device: nobody else should use it meanwhile.
+//! The counters are those of the whole device, so nobody else should use it meanwhile.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,7 +15,7 @@ const OCTETS_A_SECTOR: u64 = 512;
 /// Of the clock that proc_pid_stat(5) counts with.
 const TICKS_A_SECOND: u64 = 100;
 
-/// What has been used so far.
+/// Resources used so far.
 struct Used {
     cpu_ticks: u64,
     sectors_written: u64,
@@ -23,7 +23,7 @@ struct Used {
     file_octets: u64,
 }
 
-/// Measures; FILE is made where it is not there yet, with as many messages as are then delivered.
+/// Measures. If FILE does not exist, makes it with as many messages as are then delivered.
 pub fn run(path: &Path, messages: u64) {
     let store = match path.exists() {
         true => Store::open(path).unwrap_or_else(|e| panic!("{e}")),

@@ -1,5 +1,5 @@
-//! Measurements on the real thing: a data file on the disk of `$TMPDIR`, every commit durable. They print figures and
-//! demand nothing. `cargo bench --features bench --bench store`
+//! Measures the store on a real data file on the disk of `$TMPDIR`, with every commit durable. Prints figures and
+//! asserts nothing. `cargo bench --features bench --bench store`
 
 mod deliver;
 mod space;
@@ -20,7 +20,7 @@ const MAILBOX_LARGE: u64 = 100_000;
 const STORE_LARGE: u64 = 1_000_000;
 const DELETED_AT_ONCE: usize = 10_000;
 
-/// What is measured, by the first argument; without one it is [`small_and_large`].
+/// Measures what the first argument names; without one, [`small_and_large`].
 pub fn store() {
     // Cargo adds its own.
     let typed: Vec<String> = std::env::args().skip(1).filter(|typed| typed != "--bench").collect();
@@ -90,14 +90,14 @@ fn time<T>(what: &str, count: u64, work: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// What of the process is in memory and not of a file (proc_pid_statm(5)).
+/// The process's memory that no file backs (proc_pid_statm(5)).
 fn resident_mebibytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: Vec<u64> = statm.split(' ').filter_map(|pages| pages.trim().parse().ok()).collect();
     pages.get(1).zip(pages.get(2)).map_or(0, |(resident, shared)| (resident - shared) * 4 / 1024)
 }
 
-/// Messages of a kibibyte, each with a transaction of its own where nobody else waits.
+/// Messages of 1 KiB, each in its own transaction if nobody else waits.
 fn one_by_one(store: &Store, recipient: &str, first: u64, count: u64) {
     let end = first + count;
     let next = &Cell::new(first);

@@ -1,7 +1,7 @@
-//! What the data file takes for each octet that is stored, as it is filled and after.
+//! How many octets of data file each stored octet takes, while the file fills and afterwards.
 //! `cargo bench --features bench --bench store -- space FILE MESSAGES`
 //!
-//! The payload is what LIST announces: the texts, and the header fields that each message has of its own.
+//! The payload is what LIST announces: the texts and each message's own header fields.
 
 use std::fs::File;
 use std::path::Path;

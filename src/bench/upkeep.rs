@@ -1,7 +1,7 @@
-//! A large store from its making to its care: what is opened after a kill, a long UIDL, check, backup and repair, each
-//! with nothing of the file in memory. `cargo bench --features bench --bench store -- upkeep FILE MESSAGES`
+//! The life of a large store: opening after a kill, a long UIDL, check, backup and repair, each with nothing of the
+//! file in memory. `cargo bench --features bench --bench store -- upkeep FILE MESSAGES`
 //!
-//! FILE is made where it is not there yet, by another process, which is killed while it takes mail.
+//! If FILE does not exist, another process makes it, and is killed while it accepts mail.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! The key file and the store together: made once, found again, changed, lost.
+//! The key file together with the store: created once, found again, changed, lost.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -49,7 +49,7 @@ fn a_store_gets_its_key_once_and_nobody_else_can_read_it() {
 }
 
 #[test]
-fn a_missing_or_wrong_key_is_told_and_not_replaced() {
+fn a_missing_or_wrong_key_is_reported_and_not_replaced() {
     let bench = Bench::new();
     bench.add("ann@example.com", "secret");
     let file = bench.mailroot.key_file();
@@ -83,7 +83,7 @@ fn changing_the_key_keeps_every_password() {
 }
 
 #[test]
-fn with_the_key_lost_a_new_one_serves_the_passwords_to_come() {
+fn after_the_key_is_lost_a_new_one_seals_later_passwords() {
     let bench = Bench::new();
     bench.add("ann@example.com", "one");
     fs::remove_file(bench.mailroot.key_file()).unwrap();
@@ -116,7 +116,7 @@ fn the_key_is_not_changed_while_passwords_are_sealed_under_one_that_is_gone() {
 }
 
 #[test]
-fn a_changed_key_keeps_its_owner_and_mode_and_the_old_one_stays_beside_it() {
+fn a_changed_key_keeps_owner_and_mode_and_the_old_file_stays() {
     let bench = Bench::new();
     bench.add("ann@example.com", "one");
     let (file, old) = (bench.mailroot.key_file(), bench.mailroot.dir.join("winpop.key.old"));

@@ -1,5 +1,4 @@
-//! Tests that span several parts of the library. `system` and `clients` are test targets that run the program from
-//! outside.
+//! Tests that span several parts of the library. `system` and `clients` are test programs that run ours from outside.
 
 pub mod bench;
 mod keyring;

@@ -1,5 +1,5 @@
-//! Every way to log in, held by clients that know how: with the right password and without, for a name that there is
-//! and for one that there is not.
+//! Every login mechanism, with clients that speak it: with the right password and wrong ones, for known and unknown
+//! names.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -33,7 +33,7 @@ enum Way {
 const PROOFS: [Way; 6] = [Way::Apop, Way::CramMd5, Way::Scram, Way::ScramPlus, Way::Ntlm, Way::NtlmSession];
 const SENDERS: [Way; 3] = [Way::UserPass, Way::Plain, Way::Login];
 
-/// What a client said, and what it was told, the greeting first.
+/// What both sides said, the greeting first.
 struct Dialogue {
     conversation: Conversation,
     said: Vec<String>,
@@ -156,7 +156,7 @@ fn hexadecimal(digest: [u8; 16]) -> String {
 }
 
 #[test]
-fn every_way_leads_in_with_the_right_password_and_no_other() {
+fn every_mechanism_accepts_the_right_password_and_no_other() {
     for way in PROOFS.into_iter().chain(SENDERS) {
         let mut dialogue = service(1);
         assert_eq!(dialogue.log_in(way, NAME, "two words "), WRONG, "{way:?}");
@@ -173,7 +173,7 @@ fn every_way_leads_in_with_the_right_password_and_no_other() {
 
 /// Not clocks, but what they would measure: the hashes that are computed, the lines and their lengths.
 #[test]
-fn an_unknown_name_is_as_much_work_and_talk_as_a_wrong_password() {
+fn an_unknown_name_costs_the_same_work_and_lines_as_a_wrong_password() {
     for way in PROOFS {
         let observe = |name| {
             let mut dialogue = service(1);
@@ -187,7 +187,7 @@ fn an_unknown_name_is_as_much_work_and_talk_as_a_wrong_password() {
 }
 
 #[test]
-fn what_was_said_to_one_challenge_is_no_answer_to_another() {
+fn a_response_to_one_challenge_does_not_answer_another() {
     for way in PROOFS {
         let mut seen = service(1);
         seen.log_in(way, NAME, PASSWORD);
@@ -200,7 +200,7 @@ fn what_was_said_to_one_challenge_is_no_answer_to_another() {
 }
 
 #[test]
-fn our_own_challenges_sent_back_are_no_answers() {
+fn our_own_challenges_sent_back_are_refused() {
     for mechanism in ["CRAM-MD5", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "NTLM"] {
         let mut dialogue = service(1);
         dialogue.say(&format!("AUTH {mechanism}"));
@@ -219,7 +219,7 @@ fn our_own_challenges_sent_back_are_no_answers() {
 }
 
 #[test]
-fn answers_that_are_cut_or_too_long_lead_nowhere() {
+fn responses_that_are_cut_or_too_long_are_refused() {
     for way in PROOFS {
         let mut whole = service(1);
         whole.log_in(way, NAME, PASSWORD);

@@ -1,4 +1,4 @@
-//! Random sessions against the model of `crate::fuzz`, and what a transcript is too small to show.
+//! Random sessions compared with the model of `crate::fuzz`, and properties too large for a transcript.
 
 use super::pop3_transcripts::{policy, transcripts};
 use super::transcript::{Action, Setup};
@@ -48,7 +48,7 @@ fn random_sessions_do_what_the_model_says() {
 }
 
 #[test]
-fn random_octets_between_known_lines_break_no_promise() {
+fn random_octets_between_known_lines_break_no_invariant() {
     let seeds: Vec<Vec<u8>> = transcripts()
         .iter()
         .flat_map(|transcript| &transcript.steps)
@@ -71,7 +71,7 @@ fn random_octets_between_known_lines_break_no_promise() {
     }
 }
 
-/// A session in TRANSACTION, its maildrop of so many messages not listed yet.
+/// A session in TRANSACTION whose maildrop has this many messages and is not listed yet.
 fn logged_in(messages: u64) -> Session {
     let mut session = Session::new(policy(&Setup::default()), [0; 32], connected());
     let mut out = Vec::new();

@@ -1,20 +1,26 @@
-//! The dialogues of testdata/pop3 (format: [`super::transcript`]), held with a session and a mailbox in memory.
+//! The dialogues of `testdata/pop3`, run against the bare session and a mailbox in memory (format:
+//! [`super::transcript`]).
 //!
-//! Settings: `plaintext: no`; `sparequired: 1`; `ntlmlevel: 0`; `expire: 30` days; `logindelay: 60` seconds; `stls:
-//! yes`, TLS is offered; `tls: yes`, it began with the connection; `locked: yes`, the mailbox; `held: yes`, the
-//! maildrop by another session; `secrets: no`, what opens sealed passwords is missing; `unrecoverable: yes`, it does
-//! not open this mailbox's; `seed: 7`, what the challenges are drawn from, for transcripts in which one stands, which
-//! only a session whose seed can be chosen can hold; `fault: login|list|text|commit`, what the store cannot do; `gone:
-//! 2`, a message whose text vanished after it was listed. The last two need a store that can be made to fail. The
-//! mailbox is `bob@example.com`, its password `two words`, unless `mailbox:` and `password:` say otherwise.
+//! Setup keys, beyond messages:
 //!
-//! Values: `{octets N}` and `{uid N}` are those of the Nth message of the setup, `{octets all}` is the sum of all.
-//! They are asked of the store, which may put a header in front of the contents; `S*` stands before the first header
-//! line for the same reason.
+//! | key | means |
+//! | --- | --- |
+//! | `mailbox`, `password` | default `bob@example.com` and `two words` |
+//! | `plaintext: no` | passwords in clear are refused |
+//! | `sparequired: 1`, `ntlmlevel: 0`, `expire: 30`, `logindelay: 60` | the settings of these names |
+//! | `stls: yes`, `tls: yes` | STLS is offered; the connection began with TLS |
+//! | `locked: yes`, `held: yes` | the mailbox is locked; another session holds the maildrop |
+//! | `secrets: no` | the key that opens sealed passwords is missing |
+//! | `unrecoverable: yes` | it does not open this mailbox's password |
+//! | `seed: 7` | challenges are drawn from this; only a bare session lets it be chosen |
+//! | `fault: login`, `list`, `text` or `commit` | this fails in the store |
+//! | `gone: 2` | this message's text vanishes after it is listed |
 //!
-//! Beside the dialogue: `! closed`, the server has hung up; `! hang up`, the client does; `! left 1 3`, the maildrop
-//! now holds these messages of the setup and no others; `! again`, the client connects anew; `! tls`, client and server
-//! do the handshake that STLS began.
+//! Values: `{octets N}` and `{uid N}` of the Nth message, `{octets all}` for all together, as the store has them. The
+//! store may put header fields in front of a text, so `S*` stands before the first header line.
+//!
+//! `!` lines: `left 1 3`, the maildrop now holds exactly these messages; `again`, the client connects anew; `tls`, both
+//! sides do the handshake that STLS began.
 
 use super::transcript::{Action, Setup, Step, Transcript, Values, matches};
 use crate::auth::ntlm::Level;

@@ -38,7 +38,7 @@ fn the_table_of_settings_is_that_of_the_program() {
 }
 
 #[test]
-fn the_source_it_quotes_stands_in_our_files() {
+fn the_source_it_quotes_is_in_our_files() {
     let without_indentation =
         |text: &str| text.lines().map(|line| line.trim().to_owned() + "\n").collect::<String>();
     let readme = readme();

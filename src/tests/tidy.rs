@@ -1,4 +1,4 @@
-//! Reads the source, and holds what no compiler holds: which part may know which, and the rules of the house.
+//! Reads the source and enforces what the compiler does not: who may import whom, and the house rules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ const TOP_LEVEL: [&str; 11] = [
     "src",
     "testdata",
 ];
-/// What Cargo and Git make there themselves.
+/// Made there by Cargo and Git.
 const NOT_OURS: [&str; 2] = [".git", "target"];
 
 /// A file is to be read in one sitting.
@@ -156,7 +156,7 @@ fn arrows_go_downward_only() {
         let layer = layer.unwrap_or_else(|| panic!("{part} is in no row of the layers"));
         let may_import = LAYERS[..layer].concat();
         for (number, line) in source.code() {
-            // What lies beside a part is to be named `crate::`, so that it is seen here.
+            // Other parts are named from `crate::`, so that they are seen here.
             let is_hidden = source.is_child_of(1) && line.starts_with("use super");
             assert!(!is_hidden, "{}:{number}: {line}", source.path);
             for imported in imported(line, "crate::") {
@@ -175,7 +175,7 @@ fn arrows_in_the_store_go_downward_only() {
         let storey = storey.unwrap_or_else(|| panic!("{room} is in no storey of the store"));
         let may_import = STOREYS[..storey].concat();
         for (number, line) in source.code() {
-            // The rule of the parts: what lies beside a room is named from the top.
+            // As with parts: other rooms are named from `crate::`.
             let is_hidden =
                 source.is_child_of(2) && line.starts_with("use super") || line.contains("super::super");
             assert!(!is_hidden, "{}:{number}: {line}", source.path);
@@ -188,11 +188,11 @@ fn arrows_in_the_store_go_downward_only() {
 }
 
 #[test]
-fn what_is_imported_is_found_in_a_line() {
+fn imports_are_found_in_a_line() {
     let parts = |line| imported(line, "crate::").collect::<Vec<_>>();
     assert_eq!(parts("use crate::store::{Fault, Read};"), ["store"]);
     assert_eq!(parts("fn f(a: crate::wire::Text) -> crate::log;"), ["wire", "log"]);
-    // Several parts in one line are none that there is, and so not allowed.
+    // Several parts in one line have no name, and so are not allowed.
     assert_eq!(parts("use crate::{store, wire};"), [""]);
     assert!(parts("use super::store;").is_empty());
     let rooms = |line| imported(line, "crate::store::").collect::<Vec<_>>();
@@ -201,7 +201,7 @@ fn what_is_imported_is_found_in_a_line() {
 }
 
 #[test]
-fn what_decides_knows_neither_clock_nor_chance_nor_file() {
+fn code_that_decides_uses_no_clock_randomness_or_file() {
     for source in sources("src").iter().filter(|source| DECIDE_ONLY.contains(&source.part())) {
         OF_THE_OUTSIDE.iter().for_each(|forbidden| source.is_without(forbidden));
     }
@@ -232,7 +232,7 @@ fn bincode_is_called_by_rows_and_frames_only() {
 }
 
 #[test]
-fn nothing_is_left_undone_or_too_long() {
+fn no_file_is_too_long_or_left_undone() {
     for source in sources("src").iter().chain(&sources("fuzz/fuzz_targets")) {
         let lines = source.text.lines().count();
         assert!(lines <= LINES_MAX, "{} has {lines} lines", source.path);
@@ -245,7 +245,7 @@ fn nothing_is_left_undone_or_too_long() {
 }
 
 #[test]
-fn imports_stand_in_three_groups() {
+fn imports_come_in_three_groups() {
     for source in sources("src").iter().chain(&sources("fuzz/fuzz_targets")) {
         // The group of the import above, and whether an empty line has come since.
         let mut above: Option<(usize, bool)> = None;

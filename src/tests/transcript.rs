@@ -38,7 +38,7 @@ pub struct Transcript {
     pub steps: Vec<Step>,
 }
 
-/// What stands before the first step.
+/// Everything before the first step.
 #[derive(Debug, Default)]
 pub struct Setup {
     pub settings: BTreeMap<String, String>,
@@ -61,7 +61,7 @@ pub enum Action {
     Server(String),
     /// Any number of lines.
     ServerAny,
-    /// What stands behind the exclamation mark.
+    /// The words after the exclamation mark.
     Other(String),
 }
 

@@ -1,4 +1,4 @@
-//! A POP3 or LMTP/SMTP client that does as little as it can: it reads replies, and counts the octets of messages.
+//! A minimal POP3 and LMTP/SMTP client: it reads replies and counts the octets of messages.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -90,7 +90,7 @@ impl Client {
     pub async fn text(&mut self) -> io::Result<u64> {
         const END: &[u8] = b"\r\n.\r\n";
         let mut octets = 0;
-        // What has been read of the end so far; a text that is empty begins with the dot.
+        // The part of the end marker read so far; an empty text begins with the dot.
         let mut last = b"\r\n".to_vec();
         loop {
             if self.unread.is_empty() {

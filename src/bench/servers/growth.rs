@@ -1,4 +1,4 @@
-//! What one durable delivery costs as the store grows: at each power of ten, a while of deliveries by one connection.
+//! The cost of one durable delivery as the store grows: at each power of ten, one connection delivers for a while.
 
 use std::cell::Cell;
 use std::io;

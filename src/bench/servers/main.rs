@@ -1,4 +1,4 @@
-//! Measures mail servers from outside, one beside the other, in one run.
+//! Measures several mail servers from outside in one run.
 //!
 //! ```text
 //! cargo bench --bench servers                                   pop3svc, Dovecot if installed, the null responder
@@ -8,15 +8,17 @@
 //! cargo bench --bench servers -- --pop3 HOST:PORT --lmtp HOST:PORT --password P     any server by its address
 //! ```
 //!
-//! The generator is one thread, so that it takes the same share of the machine whatever it drives. The *null responder*
-//! answers every command from memory and stores nothing: its figure is the generator's own ceiling on this machine,
-//! and a ratio to it is the most that any server could gain.
+//! The generator is one thread, so it takes the same share of the machine whatever it drives. The *null responder*
+//! answers every command from memory and stores nothing. Its figure is the generator's own ceiling on this machine; no
+//! server can gain more than its ratio to that.
 //!
-//! A server that is named by its address needs the mailboxes `user0@bench.example` to `user255@bench.example`, all
-//! with the one password. Those that are started here get them by themselves.
+//! A server named by its address needs the mailboxes `user0@bench.example` to `user255@bench.example`, all with the
+//! one password. Servers started here get them automatically.
 //!
-//! The figures are printed; nothing is asserted. Every workload ends by count or after `--seconds`.
+//! Figures are printed and nothing is asserted. Every workload ends by count or after `--seconds`.
 
+#[path = "../../tests/any_certificate.rs"]
+mod any_certificate;
 mod client;
 mod growth;
 mod meter;
@@ -34,7 +36,7 @@ use argh::FromArgs;
 use peers::Peer;
 use workloads::WORKLOADS;
 
-/// Measures mail servers from outside, one beside the other.
+/// Measures several mail servers from outside.
 #[derive(FromArgs)]
 struct Arguments {
     /// workloads to run, separated by commas (default: all)

@@ -1,4 +1,4 @@
-//! What an operation costs: time, the server's CPU, and what reaches the device.
+//! The cost of an operation: time, the server's CPU, and writes to the device.
 
 use std::fs;
 use std::os::linux::fs::MetadataExt as _;
@@ -30,7 +30,7 @@ pub fn read(pid: Option<u32>, directory: Option<&Path>) -> Reading {
     Reading { cpu: pid.map(cpu_of), device: directory.and_then(device_of) }
 }
 
-/// What a workload took.
+/// The cost of a workload.
 pub struct Figures {
     /// One an operation, in microseconds.
     pub latencies: Vec<u32>,

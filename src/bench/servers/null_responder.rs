@@ -1,4 +1,4 @@
-//! A server that answers from memory and stores nothing: one thread, no parsing worth the name.
+//! A server that answers from memory and stores nothing, in one thread and almost without parsing.
 //!
 //! It prints the ports it listens on (POP3, LMTP), and ends when its standard input does.
 

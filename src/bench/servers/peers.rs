@@ -1,5 +1,5 @@
-//! The servers that are measured: each a child process of this program on loopback ports of its own, with the mailboxes
-//! `user0@bench.example` and so on, and ended when it is dropped.
+//! The servers to measure. Each is a child process on its own loopback ports, with the mailboxes `user0@bench.example`
+//! and so on, and ends when it is dropped.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -37,7 +37,7 @@ struct Process(Child);
 impl Drop for Process {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.0);
-        // SIGTERM, so that Dovecot ends its own children; whoever has gone already needs no signal.
+        // SIGTERM, so that Dovecot ends its own children. A process that is gone needs no signal.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.0.wait();
     }

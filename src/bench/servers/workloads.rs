@@ -1,5 +1,5 @@
-//! What the servers are asked to do. A workload is a row of [`WORKLOADS`]: so many connections, each doing the same
-//! thing again and again until the time is over.
+//! The workloads. Each is a row of [`WORKLOADS`]: a number of connections that all repeat one operation until time is
+//! up.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -28,7 +28,7 @@ pub struct Workload {
     door: Door,
 }
 
-/// What one operation is.
+/// One operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Task {
     Session,
@@ -37,7 +37,7 @@ enum Task {
     FetchLarge,
     Drain,
     Deliver,
-    /// STAT and RETR; `deliveries` run beside them on connections that are not measured.
+    /// STAT and RETR, while `deliveries` run on connections that are not measured.
     Read {
         deliveries: usize,
     },
@@ -113,7 +113,7 @@ struct Run<'a> {
     octets: Cell<u64>,
 }
 
-/// None where the peer does not serve the door.
+/// None if the peer does not serve the door.
 pub async fn measure(workload: &Workload, peer: &Peer, length: Duration) -> io::Result<Option<Figures>> {
     let address = match workload.door {
         Door::Pop3 => peer.pop3,
@@ -221,7 +221,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Each task has mailboxes of its own, so that what one leaves behind does not change the next.
+    /// Each task has its own mailboxes, so that leftovers of one do not change the next.
     fn mailbox(&self, task: Task, connection: usize) -> String {
         let first = match task {
             Task::Session => 0,
@@ -371,7 +371,7 @@ impl Run<'_> {
         client.quit().await
     }
 
-    /// Delivers beside what is measured, without being measured.
+    /// Delivers in the background, unmeasured.
     async fn load(&self, number: usize) -> io::Result<()> {
         let Some(address) = self.peer.lmtp else { return Ok(()) };
         let mut client = Client::connect(address, None).await?;
@@ -383,7 +383,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Opens connections, which stay until the last has been greeted; the server's memory is told on the way.
+    /// Opens connections that stay until the last one is greeted, and reports the server's memory on the way.
     async fn hold_idle(&self, connections: usize) -> io::Result<Figures> {
         let begin = Instant::now();
         let before = meter::read(self.peer.pid, None);

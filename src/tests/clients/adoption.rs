@@ -1,4 +1,4 @@
-//! Users of a Dovecot who move here by logging in: nobody is asked for a new password, and nothing is fetched twice.
+//! Users of a Dovecot move here by logging in. Nobody needs a new password, and nothing is fetched twice.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -11,7 +11,8 @@ use std::time::Duration;
 use super::dovecot::{Dovecot, MAILBOX, PASSWORD, have_dovecot_and, lists};
 use super::moving_live::{Gate, LATER, wait_for};
 use super::pollers::fetchmail_has;
-use super::scratch::{READY, Scratch, Service};
+use super::service::{READY, Service};
+use crate::harness::site::Site;
 
 /// Longest wait for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -24,7 +25,7 @@ const CLIENTS: usize = 8;
 const UIDL_FORMAT: &str = "%08Xu%08Xv";
 const WRONG: &str = "-ERR [AUTH]";
 
-/// What the login is answered with; none where nobody answers.
+/// The reply to the login; none if nobody answers.
 fn log_in(port: u16, mailbox: &str, password: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(ANSWER_MAX)).expect("it is no zero");
@@ -32,27 +33,27 @@ fn log_in(port: u16, mailbox: &str, password: &str) -> Option<String> {
     BufReader::new(stream).lines().nth(2)?.ok()
 }
 
-fn adopt_from(scratch: &Scratch, port: u16) {
-    scratch.winpop(&format!("set adopt pop3+clear://127.0.0.1:{port} example.com"));
+fn adopt_from(site: &Site, port: u16) {
+    site.winpop(&format!("set adopt pop3+clear://127.0.0.1:{port} example.com"));
 }
 
 #[test]
-fn a_user_moves_at_the_first_poll_and_is_ours_from_then_on() {
+fn a_user_moves_at_the_first_poll_and_stays_here() {
     if !have_dovecot_and(&["fetchmail"]) {
         return;
     }
-    let scratch = Scratch::new();
-    let mut dovecot = Dovecot::start(&scratch.path(""), UIDL_FORMAT);
+    let site = Site::new();
+    let mut dovecot = Dovecot::start(site.dir(), UIDL_FORMAT);
     dovecot.bring("bob", 300);
     dovecot.own_mail();
     let before = lists(dovecot.port, MAILBOX);
-    let fetched = fetchmail_has(&scratch, dovecot.port, true);
+    let fetched = fetchmail_has(&site, dovecot.port, true);
 
-    let service = scratch.serve();
+    let service = site.serve();
     let port = service.port("POP3").parse().expect("a port");
     let certificate = dovecot.certificate().display().to_string();
-    scratch.winpop(&format!("set adoptca {certificate}"));
-    scratch.winpop(&format!("set adopt pop3s://127.0.0.1:{}", dovecot.tls_port));
+    site.winpop(&format!("set adoptca {certificate}"));
+    site.winpop(&format!("set adopt pop3s://127.0.0.1:{}", dovecot.tls_port));
     // The old server's no is ours, and makes no mailbox; nor does its silence.
     let answer = log_in(port, MAILBOX, "wrong").expect("an answer");
     assert!(answer.starts_with(WRONG), "{answer}");
@@ -62,20 +63,20 @@ fn a_user_moves_at_the_first_poll_and_is_ours_from_then_on() {
     // A domain that is not here is nobody's business there.
     let answer = log_in(port, "bob@example.org", PASSWORD).expect("an answer");
     assert!(answer.starts_with(WRONG), "{answer}");
-    assert!(!scratch.winpop("list example.com").contains(MAILBOX));
+    assert!(!site.winpop("list example.com").contains(MAILBOX));
 
     dovecot.start_again();
-    assert_eq!(fetchmail_has(&scratch, port, false), fetched);
+    assert_eq!(fetchmail_has(&site, port, false), fetched);
     dovecot.stop();
     assert_eq!(lists(port, MAILBOX), before);
     let answer = log_in(port, MAILBOX, "wrong").expect("an answer");
     assert!(answer.starts_with(WRONG), "the old server is not asked any more: {answer}");
-    let told = scratch.winpop("stat");
+    let told = site.winpop("stat");
     // With the mailbox that quickstart makes.
     assert!(told.contains("2 mailboxes have moved here, 0 not yet, 0 incomplete"), "{told}");
     // Deleted here, it does not come back from there.
     dovecot.start_again();
-    scratch.winpop(&format!("delete {MAILBOX} /y"));
+    site.winpop(&format!("delete {MAILBOX} /y"));
     let answer = log_in(port, MAILBOX, PASSWORD).expect("an answer");
     assert!(answer.starts_with(WRONG), "{answer}");
     service.end();
@@ -86,28 +87,28 @@ fn an_adoption_that_was_killed_goes_on_at_the_next_login() {
     if !have_dovecot_and(&[]) {
         return;
     }
-    let scratch = Scratch::new();
-    let dovecot = Dovecot::start(&scratch.path(""), UIDL_FORMAT);
+    let site = Site::new();
+    let dovecot = Dovecot::start(site.dir(), UIDL_FORMAT);
     dovecot.bring("bob", 500);
     dovecot.own_mail();
-    scratch.make_store();
-    let service = Service::quickstart(&scratch, &[]);
+    site.make_store();
+    let service = Service::quickstart(&site, &[]);
     let port: u16 = service.port("POP3").parse().expect("a port");
     // More than a batch of 200 messages, and less than all.
     let gate = Gate::open(dovecot.port, 420 * 1024);
-    adopt_from(&scratch, gate.port);
+    adopt_from(&site, gate.port);
     let client = thread::spawn(move || log_in(port, MAILBOX, PASSWORD));
     gate.closed.recv_timeout(ANSWER_MAX).expect("so much comes");
-    wait_for(|| service.messages_in(MAILBOX) >= 200);
+    wait_for(|| site.messages_in(MAILBOX) >= 200);
     assert_eq!(log_in(port, MAILBOX, PASSWORD).as_deref(), Some(LATER), "a second login meanwhile");
     assert!(log_in(port, MAILBOX, "wrong").is_some_and(|answer| answer.starts_with(WRONG)));
     drop(service);
     assert_eq!(client.join().expect("it ends"), None);
 
-    let service = Service::start(&scratch, scratch.command("pop3svc").arg("quickstart"), READY);
-    let told = scratch.winpop("stat");
+    let service = Service::start(&site, site.command("pop3svc").arg("quickstart"), READY);
+    let told = site.winpop("stat");
     assert!(told.contains("1 incomplete"), "{told}");
-    adopt_from(&scratch, dovecot.port);
+    adopt_from(&site, dovecot.port);
     assert_eq!(lists(port, MAILBOX), lists(dovecot.port, MAILBOX));
     service.end();
 }
@@ -117,8 +118,8 @@ fn a_hundred_users_move_by_their_first_logins_while_servers_are_killed() {
     if !have_dovecot_and(&[]) {
         return;
     }
-    let scratch = Scratch::new();
-    let mut dovecot = Dovecot::start(&scratch.path(""), UIDL_FORMAT);
+    let site = Site::new();
+    let mut dovecot = Dovecot::start(site.dir(), UIDL_FORMAT);
     let users: Vec<String> = (1..=USERS).map(|number| format!("user{number}@example.com")).collect();
     for (number, user) in users.iter().enumerate() {
         dovecot.bring(user.split('@').next().expect("a name"), number % 20);
@@ -126,10 +127,10 @@ fn a_hundred_users_move_by_their_first_logins_while_servers_are_killed() {
     dovecot.own_mail();
     let before: HashMap<&str, Vec<String>> =
         users.iter().map(|user| (user.as_str(), lists(dovecot.port, user))).collect();
-    scratch.make_store();
-    let service = Service::quickstart(&scratch, &[]);
+    site.make_store();
+    let service = Service::quickstart(&site, &[]);
     let port: u16 = service.port("POP3").parse().expect("a port");
-    adopt_from(&scratch, dovecot.port);
+    adopt_from(&site, dovecot.port);
 
     let (left, moved) = (Mutex::new(users.iter()), AtomicUsize::new(0));
     let service = thread::scope(|scope| {
@@ -164,12 +165,12 @@ fn a_hundred_users_move_by_their_first_logins_while_servers_are_killed() {
         wait_for(|| moved() >= USERS / 2);
         // kill -9.
         drop(service);
-        Service::start(&scratch, scratch.command("pop3svc").arg("quickstart"), READY)
+        Service::start(&site, site.command("pop3svc").arg("quickstart"), READY)
     });
     for (user, before) in before {
         assert_eq!(lists(port, user), before, "{user}");
     }
-    let told = scratch.winpop("stat");
+    let told = site.winpop("stat");
     // With the mailbox that quickstart makes.
     let all = format!("{} mailboxes have moved here, 0 not yet, 0 incomplete", USERS + 1);
     assert!(told.contains(&all), "{told}");

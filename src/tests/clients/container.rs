@@ -1,5 +1,4 @@
-//! The README's container: a root directory with the program and nothing else, process and network namespaces of its
-//! own.
+//! The README's container: a root directory that holds only the program, in its own process and network namespaces.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -9,13 +8,14 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::foreign::{have, write_past_the_runner};
 use super::readme::blocks;
-use super::scratch::{PROGRAM, Scratch};
+use crate::harness::PROGRAM;
+use crate::harness::site::Site;
+use crate::harness::skip::{have, needs_root, skip};
 
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What the README's Dockerfile and `docker run -d` say.
+/// The image and container that the README's Dockerfile and `docker run -d` describe.
 struct Image {
     variables: Vec<(String, String)>,
     words: Vec<String>,
@@ -29,8 +29,8 @@ fn image() -> Image {
     let blocks = blocks();
     let file = blocks.iter().find(|block| block.mark == "dockerfile").expect("it is there");
     let run = blocks.iter().find(|block| block.text.contains("docker run -d")).expect("it is there");
-    // What comes before this stage is not in the image.
-    let (_, text) = file.text.split_once("FROM scratch\n").expect("an image with nothing else in it");
+    // Earlier stages are not in the image.
+    let (_, text) = file.text.split_once("FROM site\n").expect("an image with nothing else in it");
     let instruction = |name: &str| {
         let mut lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         lines.next().unwrap_or_else(|| panic!("no {name} in the Dockerfile")).to_owned()
@@ -64,7 +64,7 @@ impl Image {
     }
 }
 
-/// What the service logs until a line has this in it.
+/// The log up to the line that contains this.
 fn log_until(child: &mut Child, words: &str) -> String {
     let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
     let mut said = String::new();
@@ -86,19 +86,16 @@ fn stop(mut child: Child) {
 
 #[test]
 fn a_container_on_an_empty_volume_makes_what_its_variables_name_and_keeps_it() {
-    if !rustix::process::geteuid().is_root() {
-        return write_past_the_runner("passed over, because it needs root");
-    }
-    if !have(&["unshare", "nsenter", "setpriv", "ip", "chroot", "curl"]) {
+    if !needs_root("namespaces") || !have(&["unshare", "nsenter", "setpriv", "ip", "chroot", "curl"]) {
         return;
     }
     let probe = Command::new("unshare").args(["--pid", "--net", "--fork", "true"]).output();
     if !probe.is_ok_and(|output| output.status.success()) {
-        return write_past_the_runner("passed over, because namespaces cannot be made here");
+        return skip("namespaces cannot be made here");
     }
     let image = image();
-    let scratch = Scratch::new();
-    let root = scratch.path("root");
+    let site = Site::new();
+    let root = site.path("root");
     let password_file = root.join(&image.password_file[1..]);
     fs::create_dir_all(password_file.parent().expect("a directory")).expect("it can be made");
     let mail = root.join("mail");
@@ -111,7 +108,7 @@ fn a_container_on_an_empty_volume_makes_what_its_variables_name_and_keeps_it() {
     let inside = |words: &[&str]| {
         let root = root.to_str().expect("UTF-8");
         let words = [&["--userspec", &image.user, root, "/pop3svc", "--mailroot", "/mail"], words].concat();
-        scratch.run("chroot", &words, b"")
+        site.output("chroot", &words, b"")
     };
 
     let mut service = image.run(&root);
@@ -123,7 +120,7 @@ fn a_container_on_an_empty_volume_makes_what_its_variables_name_and_keeps_it() {
     let fetch = |service: &Child, password: &str| {
         let (net, user) =
             (format!("--net=/proc/{}/ns/net", service.id()), format!("bob@example.com:{password}"));
-        scratch.outcome("nsenter", &[&net, "curl", "-sS", "--user", &user, "pop3://127.0.0.1/"], b"").status
+        site.outcome("nsenter", &[&net, "curl", "-sS", "--user", &user, "pop3://127.0.0.1/"], b"").status
     };
     assert!(fetch(&service, "secret").success());
     assert!(inside(&["winpop", "stat"]).contains("Mailboxes  1\n"));

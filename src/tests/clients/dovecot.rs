@@ -1,4 +1,4 @@
-//! Debian's Dovecot with a Maildir for each user: the server that mail is moved from, and back to.
+//! Debian's Dovecot with a Maildir per user: the server that mail moves from, and back to.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::foreign::{have, write_past_the_runner};
-use super::scratch::free_port;
+use crate::harness::ports::free_port;
+use crate::harness::skip::{have, needs_root};
 
 pub const MAILBOX: &str = "bob@example.com";
 /// The password of every user, and that of the user who may open all mailboxes.
@@ -26,14 +26,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// Whether Dovecot can be run, and these programs.
 pub fn have_dovecot_and(programs: &[&str]) -> bool {
-    if !have(&[&["dovecot", "openssl"], programs].concat()) {
-        return false;
-    }
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        write_past_the_runner("passed over: it takes root to run Dovecot");
-    }
-    is_root
+    have(&[&["dovecot", "openssl"], programs].concat()) && needs_root("running Dovecot")
 }
 
 /// How it keeps mail and accounts.
@@ -176,7 +169,7 @@ impl Drop for Dovecot {
     }
 }
 
-/// What a server says of a mailbox.
+/// What a server lists of a mailbox.
 pub struct Session(String);
 
 impl Session {

@@ -1,8 +1,8 @@
 //! fail2ban, configured as the README says, reads what the service logs.
 
-use super::foreign::have;
 use super::readme::blocks;
 use super::unit::installed;
+use crate::harness::skip::have;
 
 #[test]
 fn fail2ban_finds_the_address_of_each_failed_login() {
@@ -24,7 +24,7 @@ fn fail2ban_finds_the_address_of_each_failed_login() {
         assert!(configured.lines().any(is_set), "{set}: {configured}");
     }
 
-    // Whoever fails may choose the name.
+    // The guesser chooses the name.
     let fail = |name: &str| {
         let user = format!("'{name}:wrong'");
         let failed = machine.outcome(&format!("curl -s --user {user} pop3://127.0.0.1/"));

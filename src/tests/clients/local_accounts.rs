@@ -1,39 +1,39 @@
-//! Accounts of the operating system: made, used, changed and removed as an administrator and a user do it.
-//!
-//! They are those of a copy of `/etc`, so that this machine keeps its own.
+//! Accounts of the operating system: created, used, changed and deleted as administrators and users do it, in a copy of
+//! `/etc`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Output;
 
-use super::foreign::{have, write_past_the_runner};
-use super::scratch::{PROGRAM, STORE, Scratch, Service};
-use crate::private_etc::PrivateEtc;
+use super::service::Service;
+use crate::harness::PROGRAM;
+use crate::harness::etc::PrivateEtc;
+use crate::harness::site::{STORE, Site};
+use crate::harness::skip::{have, needs_root, skip};
 
-/// Programs that the tests need besides ours.
+/// Other programs that the tests need.
 const NEEDED: [&str; 8] =
     ["unshare", "mount", "useradd", "userdel", "groupadd", "usermod", "chage", "chpasswd"];
 
-/// What curl exits with when a login is denied (CURLE_LOGIN_DENIED).
+/// curl's exit code for a denied login (CURLE_LOGIN_DENIED).
 const LOGIN_DENIED: i32 = 67;
 
-/// A machine with accounts of its own, and a store; none, with a line that says so, where that cannot be had.
-fn machine() -> Option<Scratch> {
-    if !rustix::process::geteuid().is_root() {
-        write_past_the_runner("passed over, because it needs root");
-        return None;
-    }
-    if !have(&NEEDED) || !have(&["curl", "fetchmail", "setpriv"]) {
+/// A machine with its own accounts and a store. None, with a line that says so, if that is impossible here.
+fn machine() -> Option<Site> {
+    if !needs_root("accounts of the operating system")
+        || !have(&NEEDED)
+        || !have(&["curl", "fetchmail", "setpriv"])
+    {
         return None;
     }
     let Some(etc) = PrivateEtc::new() else {
-        write_past_the_runner("passed over, because mounts cannot be made here");
+        skip("mounts cannot be made here");
         return None;
     };
-    let scratch = Scratch::with_accounts(etc);
-    scratch.make_store();
-    Some(scratch)
+    let site = Site::with_accounts(etc);
+    site.make_store();
+    Some(site)
 }
 
 impl PrivateEtc {
@@ -59,7 +59,7 @@ impl PrivateEtc {
     }
 }
 
-impl Scratch {
+impl Site {
     /// A command of `winpop` that has to be refused; what it says.
     #[track_caller]
     fn refused(&self, words: &str) -> String {
@@ -88,62 +88,62 @@ impl Scratch {
     }
 
     fn deliver(&self, mailbox: &str) {
-        self.run("pop3svc", &["deliver", mailbox], b"Subject: the message\n\nText.\n");
+        self.output("pop3svc", &["deliver", mailbox], b"Subject: the message\n\nText.\n");
     }
 
     /// Runs a tool of the operating system.
     fn tool(&self, words: &str) {
         let words: Vec<&str> = words.split(' ').collect();
-        self.run(words[0], &words[1..], b"");
+        self.output(words[0], &words[1..], b"");
     }
 }
 
 #[test]
 fn an_account_is_made_used_by_curl_and_fetchmail_changed_and_removed() {
-    let Some(scratch) = machine() else { return };
-    scratch.winpop("set logging 3");
-    let service = Service::quickstart(&scratch, &[]);
+    let Some(site) = machine() else { return };
+    site.winpop("set logging 3");
+    let service = Service::quickstart(&site, &[]);
     // The mailbox that quickstart has made is of the password file.
-    scratch.winpop("delete user@example.com");
-    assert_eq!(scratch.winpop("set authentication 1"), "authentication is now 1 (local accounts)\n");
+    site.winpop("delete user@example.com");
+    assert_eq!(site.winpop("set authentication 1"), "authentication is now 1 (local accounts)\n");
     assert_eq!(
-        scratch.run("winpop", &["add", "bob@example.com", "/createuser", "-"], b"secret\n"),
+        site.output("winpop", &["add", "bob@example.com", "/createuser", "-"], b"secret\n"),
         "Mailbox bob@example.com added\n"
     );
-    let passwd = scratch.etc().line("passwd", "bob").expect("it was made");
+    let passwd = site.etc().line("passwd", "bob").expect("it was made");
     assert!(passwd.contains(":POP3 mailbox bob@example.com:/nonexistent:"), "{passwd}");
     assert!(passwd.ends_with("/nologin"), "{passwd}");
-    let group = scratch.etc().line("group", "pop3users").expect("it was made");
+    let group = site.etc().line("group", "pop3users").expect("it was made");
     assert_eq!(passwd.split(':').nth(3), group.split(':').nth(2));
     assert!(fs::read_to_string("/etc/passwd").expect("it is there").lines().all(|l| !l.starts_with("bob:")));
 
-    scratch.deliver("bob@example.com");
+    site.deliver("bob@example.com");
     for name in ["bob@example.com", "BOB@Example.com", "bob%example.com", "bob"] {
-        scratch.lets_in(&service, name, "secret");
+        site.lets_in(&service, name, "secret");
     }
     for (name, password) in
         [("bob@example.com", "wrong"), ("bob", ""), ("bob@example.net", "secret"), ("root", "secret")]
     {
-        scratch.keeps_out(&service, name, password);
+        site.keeps_out(&service, name, password);
     }
     let configuration = format!(
         "set no syslog\nset invisible\nset pidfile \"{pid}\"\npoll 127.0.0.1 service {port} protocol pop3 timeout 60\n  \
          username \"bob\" password \"secret\" sslproto '' no keep fetchall\n  mda \"cat >> {inbox}\"\n",
-        pid = scratch.path("fetchmail.pid").display(),
+        pid = site.path("fetchmail.pid").display(),
         port = service.port("POP3"),
-        inbox = scratch.path("inbox").display(),
+        inbox = site.path("inbox").display(),
     );
-    fs::write(scratch.path("fetchmailrc"), configuration).expect("it can be written");
-    fs::set_permissions(scratch.path("fetchmailrc"), fs::Permissions::from_mode(0o600)).expect("it is ours");
-    scratch.run("fetchmail", &["--fetchmailrc", "fetchmailrc"], b"");
-    let inbox = fs::read_to_string(scratch.path("inbox")).expect("fetchmail wrote it");
+    fs::write(site.path("fetchmailrc"), configuration).expect("it can be written");
+    fs::set_permissions(site.path("fetchmailrc"), fs::Permissions::from_mode(0o600)).expect("it is ours");
+    site.output("fetchmail", &["--fetchmailrc", "fetchmailrc"], b"");
+    let inbox = fs::read_to_string(site.path("inbox")).expect("fetchmail wrote it");
     assert!(inbox.contains("Subject: the message\n"), "{inbox}");
-    assert_eq!(service.messages_in("bob@example.com"), 0);
+    assert_eq!(site.messages_in("bob@example.com"), 0);
 
-    scratch.deliver("bob@example.com");
-    assert_eq!(scratch.winpop("changepwd bob@example.com n:e,w"), "Password of bob@example.com changed\n");
-    scratch.keeps_out(&service, "bob", "secret");
-    scratch.lets_in(&service, "bob", "n:e,w");
+    site.deliver("bob@example.com");
+    assert_eq!(site.winpop("changepwd bob@example.com n:e,w"), "Password of bob@example.com changed\n");
+    site.keeps_out(&service, "bob", "secret");
+    site.lets_in(&service, "bob", "n:e,w");
 
     // As an administrator of the machine locks accounts.
     for (bar, unbar) in [
@@ -152,21 +152,21 @@ fn an_account_is_made_used_by_curl_and_fetchmail_changed_and_removed() {
         ("chage --lastday 0 bob", "chage --lastday 2026-01-01 bob"),
         ("usermod --password * bob", "usermod --password $1$abcdefgh$cHJi5PXp/ki/ktXzqlk6I1 bob"),
     ] {
-        scratch.tool(bar);
-        scratch.keeps_out(&service, "bob", "n:e,w");
-        scratch.tool(unbar);
+        site.tool(bar);
+        site.keeps_out(&service, "bob", "n:e,w");
+        site.tool(unbar);
     }
-    scratch.lets_in(&service, "bob", "secret");
+    site.lets_in(&service, "bob", "secret");
 
-    let deleted = scratch.winpop("delete bob@example.com /deleteuser");
+    let deleted = site.winpop("delete bob@example.com /deleteuser");
     assert_eq!(
         deleted,
         "Mailbox bob@example.com deleted with 1 message (120 B)\nNote: its account bob was deleted from this machine\n"
             .replace("120 B", deleted.split(['(', ')']).nth(1).expect("a size"))
     );
-    assert_eq!(scratch.etc().line("passwd", "bob"), None);
-    assert_eq!(scratch.etc().line("shadow", "bob"), None);
-    scratch.keeps_out(&service, "bob", "secret");
+    assert_eq!(site.etc().line("passwd", "bob"), None);
+    assert_eq!(site.etc().line("shadow", "bob"), None);
+    site.keeps_out(&service, "bob", "secret");
     let log = service.log();
     for why in ["\"bob\" is locked", "\"bob\" has expired", "\"bob\" must change the password first"] {
         assert!(log.contains(why), "{why}: {log}");
@@ -175,103 +175,101 @@ fn an_account_is_made_used_by_curl_and_fetchmail_changed_and_removed() {
 }
 
 #[test]
-fn what_cannot_be_done_whole_is_refused_or_undone_and_told() {
-    let Some(scratch) = machine() else { return };
-    scratch.winpop("add example.net");
-    scratch.winpop("set authentication 1");
-    let service = Service::start(&scratch, scratch.command("pop3svc").arg("serve"), " serves ");
-    scratch.winpop("add bob@example.com /createuser secret");
+fn changes_that_cannot_be_completed_are_refused_or_undone_and_reported() {
+    let Some(site) = machine() else { return };
+    site.winpop("add example.net");
+    site.winpop("set authentication 1");
+    let service = Service::start(&site, site.command("pop3svc").arg("serve"), " serves ");
+    site.winpop("add bob@example.com /createuser secret");
 
     // An account belongs to one mailbox, and the system's to none.
-    assert!(scratch.refused("add bob@example.net /createuser secret").contains("there is bob@example.com"));
-    assert!(scratch.refused("add bob@example.net").contains("unique over all domains"));
-    assert!(scratch.refused("add daemon@example.com").contains("has no account on this machine"));
+    assert!(site.refused("add bob@example.net /createuser secret").contains("there is bob@example.com"));
+    assert!(site.refused("add bob@example.net").contains("unique over all domains"));
+    assert!(site.refused("add daemon@example.com").contains("has no account on this machine"));
+    assert!(site.refused("add daemon@example.com /createuser secret").contains("an account of the system"));
+    assert!(site.refused("add abcdefghijklmnopqrstu@example.com /createuser x").contains("20 characters"));
+    assert!(site.refused("add 1000@example.com /createuser secret").contains("not digits alone"));
     assert!(
-        scratch.refused("add daemon@example.com /createuser secret").contains("an account of the system")
+        site.refused("add eve@example.org /createuser secret").contains("there is no domain example.org")
     );
-    assert!(scratch.refused("add abcdefghijklmnopqrstu@example.com /createuser x").contains("20 characters"));
-    assert!(scratch.refused("add 1000@example.com /createuser secret").contains("not digits alone"));
-    assert!(
-        scratch.refused("add eve@example.org /createuser secret").contains("there is no domain example.org")
-    );
-    assert!(scratch.refused("add eve@example.com").contains("/createuser"));
-    assert!(scratch.refused("changepwd eve@example.com secret").contains("there is no mailbox"));
-    assert!(scratch.refused("delete eve@example.com /deleteuser").contains("there is no mailbox"));
-    assert_eq!(scratch.etc().line("passwd", "eve"), None);
+    assert!(site.refused("add eve@example.com").contains("/createuser"));
+    assert!(site.refused("changepwd eve@example.com secret").contains("there is no mailbox"));
+    assert!(site.refused("delete eve@example.com /deleteuser").contains("there is no mailbox"));
+    assert_eq!(site.etc().line("passwd", "eve"), None);
     // One that is there can be used.
-    scratch.tool("useradd --no-create-home eve");
+    site.tool("useradd --no-create-home eve");
     assert!(
-        scratch.refused("add eve@example.com /createuser secret").contains("has an account on this machine")
+        site.refused("add eve@example.com /createuser secret").contains("has an account on this machine")
     );
-    assert_eq!(scratch.winpop("add eve@example.com"), "Mailbox eve@example.com added\n");
-    scratch.winpop("changepwd eve@example.com secret");
-    scratch.deliver("eve@example.com");
-    assert!(scratch.winpop("stat").contains("Mailboxes  2"));
+    assert_eq!(site.winpop("add eve@example.com"), "Mailbox eve@example.com added\n");
+    site.winpop("changepwd eve@example.com secret");
+    site.deliver("eve@example.com");
+    assert!(site.winpop("stat").contains("Mailboxes  2"));
 
     // The domain goes while the account is being made.
-    let delete = format!("{PROGRAM} --mailroot {} winpop delete example.net", scratch.path(STORE).display());
-    scratch.etc().replace("useradd", &format!("\"$REAL\" \"$@\" && {delete} > /dev/null\n"));
+    let delete = format!("{PROGRAM} --mailroot {} winpop delete example.net", site.path(STORE).display());
+    site.etc().replace("useradd", &format!("\"$REAL\" \"$@\" && {delete} > /dev/null\n"));
     assert!(
-        scratch.refused("add dan@example.net /createuser secret").contains("there is no domain example.net")
+        site.refused("add dan@example.net /createuser secret").contains("there is no domain example.net")
     );
-    assert_eq!(scratch.etc().line("passwd", "dan"), None);
-    scratch.etc().put_back("useradd");
+    assert_eq!(site.etc().line("passwd", "dan"), None);
+    site.etc().put_back("useradd");
     // The password is refused.
-    scratch.etc().replace("chpasswd", "echo 'too simple' >&2\nexit 1\n");
-    assert!(scratch.refused("add dan@example.com /createuser secret").contains("too simple"));
-    assert_eq!(scratch.etc().line("passwd", "dan"), None);
-    assert!(scratch.refused("changepwd bob@example.com another").contains("too simple"));
-    scratch.etc().put_back("chpasswd");
+    site.etc().replace("chpasswd", "echo 'too simple' >&2\nexit 1\n");
+    assert!(site.refused("add dan@example.com /createuser secret").contains("too simple"));
+    assert_eq!(site.etc().line("passwd", "dan"), None);
+    assert!(site.refused("changepwd bob@example.com another").contains("too simple"));
+    site.etc().put_back("chpasswd");
     // The account is in use.
-    scratch.etc().replace("userdel", "echo 'userdel: user bob is currently used by process 1' >&2\nexit 8\n");
-    let told = scratch.refused("delete bob@example.com /deleteuser");
+    site.etc().replace("userdel", "echo 'userdel: user bob is currently used by process 1' >&2\nexit 8\n");
+    let told = site.refused("delete bob@example.com /deleteuser");
     for part in
         ["Mailbox bob@example.com deleted", "its account was not: ", "used by process 1", "userdel bob"]
     {
         assert!(told.contains(part), "{part}: {told}");
     }
-    assert!(scratch.etc().line("passwd", "bob").is_some());
-    scratch.etc().put_back("userdel");
-    assert!(scratch.winpop("undelete bob@example.com").contains("bob@example.com"));
+    assert!(site.etc().line("passwd", "bob").is_some());
+    site.etc().put_back("userdel");
+    assert!(site.winpop("undelete bob@example.com").contains("bob@example.com"));
     service.end();
 }
 
 #[test]
-fn a_list_of_mailboxes_makes_their_accounts() {
-    let Some(scratch) = machine() else { return };
-    scratch.winpop("set authentication 1");
+fn adding_a_list_of_mailboxes_creates_their_accounts() {
+    let Some(site) = machine() else { return };
+    site.winpop("set authentication 1");
     fs::write(
-        scratch.path("list"),
+        site.path("list"),
         "example.org\nann@example.org,secret\nbob@example.org,secret\nann@example.com,secret\n-x@example.org,secret\n",
     )
     .expect("it can be written");
     for (added, there) in [(3, 0), (0, 3)] {
-        let output = scratch.outcome("winpop", &["add", "/file:list"], b"");
+        let output = site.outcome("winpop", &["add", "/file:list"], b"");
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(told.ends_with(&format!("{added} added, {there} there already, 2 not added\n")), "{told}");
     }
     for name in ["ann", "bob"] {
-        assert!(scratch.etc().line("passwd", name).is_some(), "{name}");
+        assert!(site.etc().line("passwd", name).is_some(), "{name}");
     }
-    let listed = scratch.winpop("list /all");
+    let listed = site.winpop("list /all");
     assert!(listed.contains("ann@example.org") && !listed.contains("ann@example.com"), "{listed}");
 }
 
 #[test]
 fn only_root_changes_accounts_and_is_told_so_before_anything_is_done() {
-    let Some(scratch) = machine() else { return };
+    let Some(site) = machine() else { return };
     let winpop = |words: &str| {
         let user = ["--reuid=12345", "--regid=12345", "--groups=42", PROGRAM, "--mailroot", "/dev/null"];
-        let store = scratch.path("own");
+        let store = site.path("own");
         let store = store.to_str().expect("UTF-8");
         let words: Vec<&str> = words.split(' ').collect();
-        scratch.outcome("setpriv", &[&user[..5], &[store, "winpop"], &words].concat(), b"")
+        site.outcome("setpriv", &[&user[..5], &[store, "winpop"], &words].concat(), b"")
     };
-    fs::create_dir(scratch.path("own")).expect("it is writable");
-    std::os::unix::fs::chown(scratch.path("own"), Some(12345), Some(12345)).expect("root may do that");
+    fs::create_dir(site.path("own")).expect("it is writable");
+    std::os::unix::fs::chown(site.path("own"), Some(12345), Some(12345)).expect("root may do that");
     // The group of the copy's shadow file, which may read it.
-    scratch.tool("chgrp 42 /etc/shadow");
+    site.tool("chgrp 42 /etc/shadow");
     for words in ["add example.com", "set authentication 1"] {
         let output = winpop(words);
         assert!(output.status.success(), "{words}: {output:?}");
@@ -283,62 +281,61 @@ fn only_root_changes_accounts_and_is_told_so_before_anything_is_done() {
         "winpop: accounts of this machine are made, changed and deleted by root only. Nothing was changed; run the command as \
          root\n"
     );
-    assert_eq!(scratch.etc().line("passwd", "bob"), None);
+    assert_eq!(site.etc().line("passwd", "bob"), None);
 }
 
 #[test]
 fn the_method_changes_there_and_back_without_leaving_anybody_out() {
-    let Some(scratch) = machine() else { return };
-    scratch.winpop("add example.net");
-    scratch.tool("useradd --system winpop");
-    scratch.winpop("set user winpop");
-    let store = scratch.path(STORE);
+    let Some(site) = machine() else { return };
+    site.winpop("add example.net");
+    site.tool("useradd --system winpop");
+    site.winpop("set user winpop");
+    let store = site.path(STORE);
     for name in ["ann", "bob", "cid"] {
-        scratch.winpop(&format!("add {name}@example.com /createuser secret"));
+        site.winpop(&format!("add {name}@example.com /createuser secret"));
     }
-    scratch.winpop("add cid@example.net /createuser secret");
-    scratch.deliver("ann@example.com");
-    let serve = || Service::quickstart(&scratch, &["ann@example.com"]);
+    site.winpop("add cid@example.net /createuser secret");
+    site.deliver("ann@example.com");
+    let serve = || Service::quickstart(&site, &["ann@example.com"]);
 
     // As the user winpop it may not read the shadow file, and says so here and not at the first login.
     let service = serve();
-    let refused = scratch.refused("set authentication 1");
+    let refused = site.refused("set authentication 1");
     assert!(refused.contains("/etc/shadow cannot be read by the user winpop"), "{refused}");
     assert!(refused.contains("SupplementaryGroups=shadow"), "{refused}");
-    assert_eq!(scratch.winpop("get authentication"), "2 (encrypted password file)\n");
+    assert_eq!(site.winpop("get authentication"), "2 (encrypted password file)\n");
     service.stop();
-    scratch.tool("usermod --append --groups shadow winpop");
+    site.tool("usermod --append --groups shadow winpop");
 
     let service = serve();
-    let refused = scratch.refused("set authentication 1");
+    let refused = site.refused("set authentication 1");
     let named = "4 mailboxes could not log in any more: ann@example.com, bob@example.com, cid@example.com, cid@example.net";
     assert!(refused.contains(named), "{refused}");
     for name in ["ann", "bob", "cid"] {
-        scratch
-            .tool(&format!("useradd --no-create-home --password $1$abcdefgh$cHJi5PXp/ki/ktXzqlk6I1 {name}"));
+        site.tool(&format!("useradd --no-create-home --password $1$abcdefgh$cHJi5PXp/ki/ktXzqlk6I1 {name}"));
     }
-    let refused = scratch.refused("set authentication 1");
+    let refused = site.refused("set authentication 1");
     assert!(
         refused.contains("2 mailboxes could not log in any more: cid@example.com, cid@example.net"),
         "{refused}"
     );
-    scratch.winpop("set authentication 1 /force");
-    scratch.lets_in(&service, "ann@example.com", "secret");
-    scratch.lets_in(&service, "ann", "secret");
+    site.winpop("set authentication 1 /force");
+    site.lets_in(&service, "ann@example.com", "secret");
+    site.lets_in(&service, "ann", "secret");
     for name in ["cid", "cid@example.com", "cid@example.net"] {
-        scratch.keeps_out(&service, name, "secret");
+        site.keeps_out(&service, name, "secret");
     }
     // Both passwords change, so that the old one does not come back with the password file.
-    scratch.winpop("changepwd ann@example.com another");
-    scratch.winpop("add dan@example.com /createuser secret");
-    let refused = scratch.refused("set authentication 2");
+    site.winpop("changepwd ann@example.com another");
+    site.winpop("add dan@example.com /createuser secret");
+    let refused = site.refused("set authentication 2");
     assert!(refused.contains("1 mailbox could not log in any more: dan@example.com"), "{refused}");
-    scratch.lets_in(&service, "ann", "another");
-    scratch.winpop("delete dan@example.com /deleteuser");
-    scratch.winpop("set authentication 2");
-    scratch.lets_in(&service, "ann@example.com", "another");
+    site.lets_in(&service, "ann", "another");
+    site.winpop("delete dan@example.com /deleteuser");
+    site.winpop("set authentication 2");
+    site.lets_in(&service, "ann@example.com", "another");
     for (name, password) in [("ann", "another"), ("ann@example.com", "secret")] {
-        scratch.keeps_out(&service, name, password);
+        site.keeps_out(&service, name, password);
     }
     service.stop();
     assert!(store.join("winpop.db").exists());

@@ -1,6 +1,6 @@
-//! A machine that systemd runs, made of this one: the same programs, and nothing that it does is kept.
+//! A machine run by systemd, in namespaces of this one: it has the same programs, and keeps no changes.
 //!
-//! It lives in namespaces, which takes root. `testdata/clients/machine.sh` sets them up.
+//! It needs root; `testdata/clients/machine.sh` sets it up.
 
 use std::fs;
 use std::io;
@@ -12,9 +12,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::foreign::{have, write_past_the_runner};
-use super::scratch::PROGRAM;
-use crate::world_readable;
+use crate::harness::PROGRAM;
+use crate::harness::directory::directory;
+use crate::harness::skip::{have, needs_root, skip};
 
 /// Longest that a script may take, in seconds; then it hangs.
 const SCRIPT_SECONDS_MAX: &str = "60";
@@ -36,22 +36,18 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots one, with our program at [`BUILT`] and nothing of ours installed. None, with a line that says so, where
-    /// this machine does not allow it; panics where CI is set and just a program is missing.
+    /// Boots one, with our program at [`BUILT`] and nothing of ours installed. None, with a line that says so, if
+    /// this machine does not allow it; panics if CI is set and root or a program is missing.
     pub fn boot() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            write_past_the_runner("passed over, because it needs root");
-            return None;
-        }
-        if !have(&NEEDED) {
+        if !needs_root("namespaces") || !have(&NEEDED) {
             return None;
         }
         let probe = Command::new("unshare").args(NAMESPACES).args(["--fork", "true"]).output();
         if !probe.is_ok_and(|output| output.status.success()) {
-            write_past_the_runner("passed over, because namespaces cannot be made here");
+            skip("namespaces cannot be made here");
             return None;
         }
-        let dir = world_readable::directory();
+        let dir = directory();
         fs::create_dir(dir.path().join("host")).expect("it is writable");
         let ready = UnixDatagram::bind(dir.path().join("host/notify")).expect("a socket can be made");
         let log = fs::File::create(dir.path().join("log")).expect("a file can be made");
@@ -113,7 +109,7 @@ impl Machine {
             .expect("programs can be run")
     }
 
-    /// What a script prints. Panics, with what the service has logged, where it fails.
+    /// What a script prints. If it fails, panics with the service's log.
     #[track_caller]
     pub fn run(&self, script: &str) -> String {
         let output = self.outcome(script);
@@ -150,7 +146,7 @@ impl Drop for Machine {
     }
 }
 
-/// The script, with mounts of its own.
+/// The script, with its own mounts.
 fn script(dir: &Path, what: &str) -> [String; 6] {
     let script = format!("{}/testdata/clients/machine.sh", env!("CARGO_MANIFEST_DIR"));
     let dir = dir.to_string_lossy().into_owned();

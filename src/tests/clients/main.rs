@@ -1,11 +1,9 @@
-//! Tests in which programs by other people use this one, as they will.
+//! Tests in which other people's programs use this one.
 //!
-//! A test whose programs are not installed says so and is passed over; where the variable CI is set, it fails.
+//! A test whose programs are missing is skipped with a line that says so; if the variable CI is set, it fails.
 
-#[path = "../private_etc.rs"]
-mod private_etc;
-#[path = "../world_readable.rs"]
-mod world_readable;
+#[path = "../harness/mod.rs"]
+mod harness;
 
 mod adoption;
 mod container;
@@ -13,7 +11,6 @@ mod dovecot;
 mod fail2ban;
 mod fetchers;
 mod first_minute;
-mod foreign;
 mod local_accounts;
 mod logins;
 mod machine;
@@ -25,6 +22,6 @@ mod postfix;
 mod readme;
 mod real_mail;
 mod samples;
-mod scratch;
 mod senders;
+mod service;
 mod unit;

@@ -1,5 +1,5 @@
-//! Mailboxes of a Dovecot, taken in by `pop3svc import`, and given out to one by `export`: mail programs that leave
-//! their mail on the server fetch nothing twice.
+//! Mailboxes of a Dovecot, imported by `pop3svc import` and exported to one by `export`: mail programs that leave mail
+//! on the server fetch nothing twice.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use super::dovecot::{Dovecot, Kind, MAILBOX, PASSWORD, Session, have_dovecot_and, lists, unique_ids};
 use super::pollers::{Fetched, PROGRAMS, move_on, mpop_configuration, notes, poll, write_secret};
-use super::scratch::{Scratch, Service};
+use super::service::Service;
+use crate::harness::site::Site;
 
 /// Messages in the mailbox that moves.
 const MESSAGES: usize = 1000;
@@ -42,13 +43,13 @@ fn fill_maildir(dovecot: &Dovecot) {
 }
 
 /// Imports the mailbox, and again, which adds nothing; then compares it with what was there.
-fn import(scratch: &Scratch, words: &[&str]) {
+fn import(site: &Site, words: &[&str]) {
     let words = [&["import"], words, &["--make"]].concat();
-    let done = scratch.run("pop3svc", &words, b"");
+    let done = site.output("pop3svc", &words, b"");
     assert!(done.contains(&format!("{MESSAGES} with the id that mail programs know, 0 with")), "{done}");
-    let again = scratch.run("pop3svc", &words, b"");
+    let again = site.output("pop3svc", &words, b"");
     assert!(again.contains(&format!("{MESSAGES} there already")), "{again}");
-    let verified = scratch.run("pop3svc", &[&words[..], &["--verify"]].concat(), b"");
+    let verified = site.output("pop3svc", &[&words[..], &["--verify"]].concat(), b"");
     let expected =
         format!("{MESSAGES} there, {MESSAGES} here: {MESSAGES} known, 0 fetched again, 0 new, 0 missing\n");
     assert!(verified.contains(&expected), "{verified}");
@@ -62,47 +63,47 @@ fn maildir_moves_there_and_back(uidl_format: &str) {
     if !have_dovecot_and(&PROGRAMS) {
         return;
     }
-    let scratch = Scratch::new();
-    let dovecot = Dovecot::start_as(&scratch.path(""), &Kind { uidl_format, ..Kind::default() });
+    let site = Site::new();
+    let dovecot = Dovecot::start_as(site.dir(), &Kind { uidl_format, ..Kind::default() });
     fill_maildir(&dovecot);
     let before = lists(dovecot.port, MAILBOX);
     assert_eq!(before.len(), 2 * MESSAGES);
-    assert!(poll(&scratch, dovecot.port, true).iter().all(|octets| *octets > TEXTS_OCTETS_MIN));
+    assert!(poll(&site, dovecot.port, true).iter().all(|octets| *octets > TEXTS_OCTETS_MIN));
 
-    let service = scratch.serve();
+    let service = site.serve();
     let template = format!("{}/{{domain}}/{{user}}", dovecot.mail.display());
-    import(&scratch, &["maildir", &template, "--uidl", uidl_format]);
-    scratch.winpop(&format!("changepwd {MAILBOX} {PASSWORD}"));
+    import(&site, &["maildir", &template, "--uidl", uidl_format]);
+    site.winpop(&format!("changepwd {MAILBOX} {PASSWORD}"));
     assert_eq!(lists(port(&service), MAILBOX), before);
     // By what each of the mail programs has noted, the ids are found to be made the way they are.
     let maildir = dovecot.mailbox().to_string_lossy().into_owned();
     for noted in notes(dovecot.port) {
         let words = ["import", "maildir", &maildir, MAILBOX, "--verify", "--seen", &noted];
-        let verified = scratch.run("pop3svc", &words, b"");
+        let verified = site.output("pop3svc", &words, b"");
         assert!(verified.starts_with(&format!("Ids are made as {uidl_format}\n")), "{verified}");
         assert!(verified.contains(&format!("{MESSAGES} known, 0 fetched again")), "{verified}");
     }
-    move_on(&scratch, dovecot.port, port(&service));
-    assert_eq!(poll(&scratch, port(&service), false), NOTHING);
+    move_on(&site, dovecot.port, port(&service));
+    assert_eq!(poll(&site, port(&service), false), NOTHING);
     drop(dovecot);
 
     // And back, into a Dovecot that is new, with the accounts: the same list again.
-    let accounts = scratch.path("accounts");
-    scratch.run("pop3svc", &["export", "accounts", "accounts"], b"");
+    let accounts = site.path("accounts");
+    site.output("pop3svc", &["export", "accounts", "accounts"], b"");
     let kind = Kind { accounts: Some(&accounts), ..Kind::default() };
-    let back = Dovecot::start_as(&scratch.path("back"), &kind);
-    scratch.run("chgrp", &["dovecot", "accounts"], b"");
-    scratch.run("chmod", &["640", "accounts"], b"");
+    let back = Dovecot::start_as(&site.path("back"), &kind);
+    site.output("chgrp", &["dovecot", "accounts"], b"");
+    site.output("chmod", &["640", "accounts"], b"");
     let directory = back.mail.to_string_lossy().into_owned();
-    scratch.run("pop3svc", &["export", "maildir", &directory], b"");
+    site.output("pop3svc", &["export", "maildir", &directory], b"");
     back.own_mail();
     assert_eq!(lists(back.port, MAILBOX), before);
-    move_on(&scratch, port(&service), back.port);
-    assert_eq!(poll(&scratch, back.port, false), NOTHING);
+    move_on(&site, port(&service), back.port);
+    assert_eq!(poll(&site, back.port, false), NOTHING);
     // The password is right by SCRAM too, and no other one is.
     for (password, is_right) in [(PASSWORD, true), ("wrong", false)] {
-        write_secret(&scratch, "mpoprc", &mpop_configuration(&scratch, back.port, "scram-sha-256", password));
-        let outcome = scratch.outcome("mpop", &["--file=mpoprc"], b"");
+        write_secret(&site, "mpoprc", &mpop_configuration(&site, back.port, "scram-sha-256", password));
+        let outcome = site.outcome("mpop", &["--file=mpoprc"], b"");
         assert_eq!(outcome.status.success(), is_right, "{outcome:?}");
     }
     service.end();
@@ -128,32 +129,32 @@ fn an_mbox_moves_unnoticed() {
     if !have_dovecot_and(&PROGRAMS) {
         return;
     }
-    let scratch = Scratch::new();
-    let dovecot = Dovecot::start_as(&scratch.path(""), &Kind { store: "mbox", ..Kind::default() });
+    let site = Site::new();
+    let dovecot = Dovecot::start_as(site.dir(), &Kind { store: "mbox", ..Kind::default() });
     fs::create_dir_all(dovecot.mailbox().parent().expect("a domain")).expect("it can be made");
     let message = |number| format!("From x@y Thu Jan  1 00:00:{:02} 2026\n{}\n", number % 60, text(number));
     fs::write(dovecot.mailbox(), (1..=MESSAGES).map(message).collect::<String>()).expect("it can be written");
     dovecot.own_mail();
     let before = lists(dovecot.port, MAILBOX);
     assert_eq!(before.len(), 2 * MESSAGES);
-    assert!(poll(&scratch, dovecot.port, true).iter().all(|octets| *octets > TEXTS_OCTETS_MIN));
-    let service = scratch.serve();
+    assert!(poll(&site, dovecot.port, true).iter().all(|octets| *octets > TEXTS_OCTETS_MIN));
+    let service = site.serve();
     // Dovecot writes its numbers into the file when somebody deletes something, or it has nothing else to do.
-    import(&scratch, &["mbox", &dovecot.mailbox().to_string_lossy(), MAILBOX]);
-    scratch.winpop(&format!("changepwd {MAILBOX} {PASSWORD}"));
+    import(&site, &["mbox", &dovecot.mailbox().to_string_lossy(), MAILBOX]);
+    site.winpop(&format!("changepwd {MAILBOX} {PASSWORD}"));
     assert_eq!(lists(port(&service), MAILBOX), before);
-    move_on(&scratch, dovecot.port, port(&service));
-    assert_eq!(poll(&scratch, port(&service), false), NOTHING);
+    move_on(&site, dovecot.port, port(&service));
+    assert_eq!(poll(&site, port(&service), false), NOTHING);
     drop(dovecot);
 
     // In an mbox the ids are fields of the header, so they change the sizes; no mail program minds.
-    let back = Dovecot::start_as(&scratch.path("back"), &Kind { store: "mbox", ..Kind::default() });
+    let back = Dovecot::start_as(&site.path("back"), &Kind { store: "mbox", ..Kind::default() });
     let directory = back.mail.to_string_lossy().into_owned();
-    scratch.run("pop3svc", &["export", "mbox", &directory], b"");
+    site.output("pop3svc", &["export", "mbox", &directory], b"");
     back.own_mail();
     assert_eq!(unique_ids(back.port), unique_ids(port(&service)));
-    move_on(&scratch, port(&service), back.port);
-    assert_eq!(poll(&scratch, back.port, false), NOTHING);
+    move_on(&site, port(&service), back.port);
+    assert_eq!(poll(&site, back.port, false), NOTHING);
     service.end();
 }
 
@@ -163,8 +164,8 @@ fn files_with_the_ids_in_a_list_or_as_their_names_move_unnoticed() {
     if !have_dovecot_and(&PROGRAMS) {
         return;
     }
-    let scratch = Scratch::new();
-    let dovecot = Dovecot::start_as(&scratch.path(""), &Kind::default());
+    let site = Site::new();
+    let dovecot = Dovecot::start_as(site.dir(), &Kind::default());
     let maildir = dovecot.mailbox();
     for part in ["cur", "new", "tmp"] {
         fs::create_dir_all(maildir.join(part)).expect("it can be made");
@@ -174,29 +175,29 @@ fn files_with_the_ids_in_a_list_or_as_their_names_move_unnoticed() {
     }
     dovecot.own_mail();
     let before = lists(dovecot.port, MAILBOX);
-    assert!(poll(&scratch, dovecot.port, true).iter().all(|octets| *octets > TEXTS_OCTETS_MIN));
-    let directory = scratch.path("P3_bob.mbx");
+    assert!(poll(&site, dovecot.port, true).iter().all(|octets| *octets > TEXTS_OCTETS_MIN));
+    let directory = site.path("P3_bob.mbx");
     write_as_files(dovecot.port, &directory);
-    let service = scratch.serve();
+    let service = site.serve();
     let mut port_before = dovecot.port;
-    let seen = scratch.path("uidls").to_string_lossy().into_owned();
+    let seen = site.path("uidls").to_string_lossy().into_owned();
     let directory = directory.to_string_lossy().into_owned();
     let list = format!("{directory}/list");
     for words in [
         &["list", &list, MAILBOX][..],
         &["eml", &directory, MAILBOX, "--uidl", "%b"],
-        // What a mail program has noted decides between the names with and without `.eml`.
+        // A mail program's notes decide between the names with and without `.eml`.
         &["windows", &directory, MAILBOX, "--seen", &seen],
     ] {
-        import(&scratch, words);
-        scratch.winpop(&format!("changepwd {MAILBOX} {PASSWORD}"));
+        import(&site, words);
+        site.winpop(&format!("changepwd {MAILBOX} {PASSWORD}"));
         assert_eq!(lists(port(&service), MAILBOX), before, "{words:?}");
         if port_before != port(&service) {
-            move_on(&scratch, port_before, port(&service));
+            move_on(&site, port_before, port(&service));
         }
         port_before = port(&service);
-        assert_eq!(poll(&scratch, port_before, false), NOTHING, "{words:?}");
-        scratch.winpop(&format!("delete {MAILBOX} /y"));
+        assert_eq!(poll(&site, port_before, false), NOTHING, "{words:?}");
+        site.winpop(&format!("delete {MAILBOX} /y"));
     }
     service.end();
 }
@@ -218,19 +219,19 @@ fn write_as_files(port: u16, directory: &Path) {
 
 /// A way of making ids that is not the other server's is found out before a mail program is.
 #[test]
-fn a_wrong_choice_of_ids_is_told_by_its_number() {
+fn a_wrong_choice_of_ids_shows_in_the_number_fetched_again() {
     if !have_dovecot_and(&PROGRAMS) {
         return;
     }
-    let scratch = Scratch::new();
-    let dovecot = Dovecot::start_as(&scratch.path(""), &Kind::default());
+    let site = Site::new();
+    let dovecot = Dovecot::start_as(site.dir(), &Kind::default());
     fill_maildir(&dovecot);
     let maildir = dovecot.mailbox().to_string_lossy().into_owned();
     // Dovecot takes its list over.
     assert_eq!(lists(dovecot.port, MAILBOX).len(), 2 * MESSAGES);
-    let service = scratch.serve();
-    scratch.run("pop3svc", &["import", "maildir", &maildir, MAILBOX, "--make", "--uidl", "%f"], b"");
-    let verified = scratch.outcome("pop3svc", &["import", "maildir", &maildir, MAILBOX, "--verify"], b"");
+    let service = site.serve();
+    site.output("pop3svc", &["import", "maildir", &maildir, MAILBOX, "--make", "--uidl", "%f"], b"");
+    let verified = site.outcome("pop3svc", &["import", "maildir", &maildir, MAILBOX, "--verify"], b"");
     assert_eq!(verified.status.code(), Some(1), "{verified:?}");
     let (kept, lost) = (MESSAGES / 7, MESSAGES - MESSAGES / 7);
     let told = String::from_utf8(verified.stdout).expect("it is UTF-8");

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use super::dovecot::{Dovecot, MAILBOX, MASTER, MASTER_PASSWORD, PASSWORD, have_dovecot_and, lists};
 use super::pollers::fetchmail_has;
-use super::scratch::{READY, Scratch, Service};
+use super::service::{READY, Service};
+use crate::harness::site::Site;
 
 /// Its `pop3_uidl_format`, and how many messages lie in the mailbox: one time many.
 const FORMATS: [(&str, usize); 3] = [("%08Xu%08Xv", 1000), ("%v.%u", 40), ("%f", 40)];
-/// What a client is told before the mail of its mailbox is all here.
+/// The reply to a login before all mail of the mailbox is here.
 pub const LATER: &str = "-ERR [SYS/TEMP] the mail of this mailbox is still being moved here";
 /// Longest wait for what another program does.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -25,29 +26,29 @@ fn nothing_of_a_running_dovecot_is_fetched_twice_after_the_import() {
         return;
     }
     for (uidl_format, messages) in FORMATS {
-        let scratch = Scratch::new();
-        let dovecot = Dovecot::start(&scratch.path(""), uidl_format);
+        let site = Site::new();
+        let dovecot = Dovecot::start(site.dir(), uidl_format);
         dovecot.bring("bob", messages);
         dovecot.own_mail();
         let before = lists(dovecot.port, MAILBOX);
         assert_eq!(before.len(), 2 * messages, "{uidl_format}");
-        let fetched = fetchmail_has(&scratch, dovecot.port, true);
+        let fetched = fetchmail_has(&site, dovecot.port, true);
 
-        let service = scratch.serve();
-        service.add_mailbox(MAILBOX);
-        fs::write(scratch.path("users"), format!("{MAILBOX}\t{PASSWORD}\n")).expect("it can be written");
+        let service = site.serve();
+        site.add_mailbox(MAILBOX);
+        fs::write(site.path("users"), format!("{MAILBOX}\t{PASSWORD}\n")).expect("it can be written");
         let server = format!("pop3s://127.0.0.1:{}", dovecot.tls_port);
         let certificate = dovecot.certificate().to_string_lossy().into_owned();
         let import = ["import", "--from", &server, "--users", "users", "--ca", &certificate];
-        let dry = scratch.run("pop3svc", &[&import[..], &["--dry-run"]].concat(), b"");
+        let dry = site.output("pop3svc", &[&import[..], &["--dry-run"]].concat(), b"");
         let kept = format!("{messages} with the id that mail programs know, 0 with");
         assert!(dry.contains("would be taken in") && dry.contains(&kept), "{dry}");
-        assert_eq!(service.messages_in(MAILBOX), 0);
-        let done = scratch.run("pop3svc", &import, b"");
+        assert_eq!(site.messages_in(MAILBOX), 0);
+        let done = site.output("pop3svc", &import, b"");
         assert!(done.contains(&kept), "{done}");
-        let again = scratch.run("pop3svc", &import, b"");
+        let again = site.output("pop3svc", &import, b"");
         assert!(again.contains(&format!("{messages} there already")), "{again}");
-        let verified = scratch.run("pop3svc", &[&import[..], &["--verify"]].concat(), b"");
+        let verified = site.output("pop3svc", &[&import[..], &["--verify"]].concat(), b"");
         let expected = format!(
             "{messages} there, {messages} here: {messages} known, 0 fetched again, 0 new, 0 missing\n"
         );
@@ -56,51 +57,51 @@ fn nothing_of_a_running_dovecot_is_fetched_twice_after_the_import() {
         let port = service.port("POP3").parse().expect("a port");
         assert_eq!(lists(port, MAILBOX), before, "{uidl_format}");
         // 1: there is nothing new.
-        assert_eq!(fetchmail_has(&scratch, port, false), fetched, "{uidl_format}");
+        assert_eq!(fetchmail_has(&site, port, false), fetched, "{uidl_format}");
         assert_eq!(lists(dovecot.port, MAILBOX), before, "nothing was deleted there");
         service.end();
     }
 }
 
 #[test]
-fn a_master_user_opens_every_mailbox_and_what_does_not_come_is_told() {
+fn a_master_user_opens_every_mailbox_and_missing_messages_are_reported() {
     if !have_dovecot_and(&[]) {
         return;
     }
-    let scratch = Scratch::new();
-    let dovecot = Dovecot::start(&scratch.path(""), FORMATS[0].0);
+    let site = Site::new();
+    let dovecot = Dovecot::start(site.dir(), FORMATS[0].0);
     let users: Vec<String> = (1..=6).map(|number| format!("user{number}")).collect();
     for (number, user) in users.iter().enumerate() {
         dovecot.bring(user, 20 * number);
     }
     dovecot.own_mail();
-    let service = scratch.serve();
+    let service = site.serve();
     let list: String = users.iter().map(|user| format!("{user}@example.com\n")).collect();
-    fs::write(scratch.path("users"), list).expect("it can be written");
-    fs::write(scratch.path("password"), format!("{MASTER_PASSWORD}\n")).expect("it can be written");
+    fs::write(site.path("users"), list).expect("it can be written");
+    fs::write(site.path("password"), format!("{MASTER_PASSWORD}\n")).expect("it can be written");
     let certificate = dovecot.certificate().to_string_lossy().into_owned();
     let server = format!("pop3://127.0.0.1:{}", dovecot.port);
     let master = ["--master", MASTER, "--password-file", "password"];
     let import = [&["import", "--from", &server, "--users", "users", "--make"], &master[..]].concat();
     // Nobody vouches for this certificate but the file itself.
-    let unverified = scratch.outcome("pop3svc", &import, b"");
+    let unverified = site.outcome("pop3svc", &import, b"");
     let said = String::from_utf8_lossy(&unverified.stdout).into_owned();
     assert!(!unverified.status.success() && said.contains("invalid peer certificate"), "{unverified:?}");
-    let done = scratch.run("pop3svc", &[&import[..], &["--ca", &certificate]].concat(), b"");
+    let done = site.output("pop3svc", &[&import[..], &["--ca", &certificate]].concat(), b"");
     assert!(done.contains("6 mailboxes, 300 messages"), "{done}");
     // They have no password yet.
     let port = service.port("POP3").parse().expect("a port");
     assert_eq!(lists(port, "user2@example.com"), Vec::<String>::new());
     for user in &users {
         let mailbox = format!("{user}@example.com");
-        scratch.winpop(&format!("changepwd {mailbox} {PASSWORD}"));
+        site.winpop(&format!("changepwd {mailbox} {PASSWORD}"));
         assert_eq!(lists(port, &mailbox), lists(dovecot.port, &mailbox));
     }
     // A wrong password closes no mailbox.
-    fs::write(scratch.path("password"), "wrong\n").expect("it can be written");
+    fs::write(site.path("password"), "wrong\n").expect("it can be written");
     let clear = format!("pop3+clear://127.0.0.1:{}", dovecot.port);
     let refused = ["import", "--from", &clear, "user3@example.com"];
-    let refused = scratch.outcome("pop3svc", &[&refused[..], &master[..]].concat(), b"");
+    let refused = site.outcome("pop3svc", &[&refused[..], &master[..]].concat(), b"");
     let said = String::from_utf8_lossy(&refused.stdout).into_owned();
     assert!(
         !refused.status.success() && said.contains("refuses the login of user3@example.com*admin"),
@@ -115,36 +116,36 @@ fn an_import_that_was_killed_with_the_service_goes_on_where_it_was() {
     if !have_dovecot_and(&[]) {
         return;
     }
-    let scratch = Scratch::new();
-    let dovecot = Dovecot::start(&scratch.path(""), FORMATS[0].0);
+    let site = Site::new();
+    let dovecot = Dovecot::start(site.dir(), FORMATS[0].0);
     dovecot.bring("bob", 500);
     dovecot.own_mail();
-    scratch.make_store();
-    let service = Service::quickstart(&scratch, &[]);
-    service.add_mailbox(MAILBOX);
+    site.make_store();
+    let service = Service::quickstart(&site, &[]);
+    site.add_mailbox(MAILBOX);
     let port: u16 = service.port("POP3").parse().expect("a port");
-    fs::write(scratch.path("password"), format!("{PASSWORD}\n")).expect("it can be written");
+    fs::write(site.path("password"), format!("{PASSWORD}\n")).expect("it can be written");
     let import = |port: u16| {
         let server = format!("pop3+clear://127.0.0.1:{port}");
         ["import", "--from", &server, MAILBOX, "--password-file", "password"].map(str::to_owned)
     };
     // More than a batch of 200 messages, and less than all.
     let gate = Gate::open(dovecot.port, 420 * 1024);
-    let mut command = scratch.command("pop3svc");
+    let mut command = site.command("pop3svc");
     command.args(import(gate.port)).stdout(Stdio::null()).stderr(Stdio::null());
     let mut tool = command.spawn().expect("it can be run");
     gate.closed.recv_timeout(WAIT_MAX).expect("so much comes");
-    wait_for(|| service.messages_in(MAILBOX) >= 200);
+    wait_for(|| site.messages_in(MAILBOX) >= 200);
     assert_eq!(answer_to_login(port, MAILBOX), LATER, "a part of the list is not shown");
     drop(service);
     tool.kill().expect("it runs");
     tool.wait().expect("it ends");
     drop(gate);
 
-    let service = Service::start(&scratch, scratch.command("pop3svc").arg("quickstart"), READY);
+    let service = Service::start(&site, site.command("pop3svc").arg("quickstart"), READY);
     assert_eq!(answer_to_login(port, MAILBOX), LATER, "the promise outlives a crash");
     let words = import(dovecot.port);
-    let done = scratch.run("pop3svc", &words.each_ref().map(String::as_str), b"");
+    let done = site.output("pop3svc", &words.each_ref().map(String::as_str), b"");
     assert!(!done.contains(" 0 there already"), "{done}");
     assert_eq!(lists(port, MAILBOX), lists(dovecot.port, MAILBOX));
     service.end();
@@ -161,7 +162,7 @@ pub fn wait_for(mut is_so: impl FnMut() -> bool) {
     panic!("it does not come to pass");
 }
 
-/// What the login is answered with.
+/// The reply to the login.
 pub fn answer_to_login(port: u16, mailbox: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it answers");
     stream.set_read_timeout(Some(WAIT_MAX)).expect("it is no zero");
@@ -169,7 +170,7 @@ pub fn answer_to_login(port: u16, mailbox: &str) -> String {
     BufReader::new(stream).lines().nth(2).expect("an answer").expect("text")
 }
 
-/// A way to a server that lets so many octets come from it over a connection, and then no more.
+/// A proxy to a server that passes on this many octets per connection, and then no more.
 pub struct Gate {
     pub port: u16,
     /// Hears of each connection whose octets are used up.

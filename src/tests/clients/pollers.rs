@@ -1,5 +1,4 @@
-//! fetchmail, mpop and getmail as they are used by those who leave their mail on the server: each notes what it has
-//! fetched.
+//! fetchmail, mpop and getmail, set up to leave mail on the server: each notes what it has fetched.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -9,7 +8,7 @@ use std::process::Command;
 use std::thread;
 
 use super::dovecot::{MAILBOX, PASSWORD};
-use super::scratch::Scratch;
+use crate::harness::site::Site;
 
 pub const PROGRAMS: [&str; 4] = ["fetchmail", "mpop", "getmail", "setpriv"];
 
@@ -22,60 +21,60 @@ pub fn notes(port: u16) -> [String; 3] {
 }
 
 /// The server is another one from now on, under the same name and port: what getmail has noted goes by the port.
-pub fn move_on(scratch: &Scratch, from: u16, to: u16) {
+pub fn move_on(site: &Site, from: u16, to: u16) {
     let [_, _, before] = notes(from);
     let [_, _, after] = notes(to);
-    fs::rename(scratch.path(&before), scratch.path(&after)).expect("getmail has noted something");
+    fs::rename(site.path(&before), site.path(&after)).expect("getmail has noted something");
 }
 
 /// Lets all of them poll, and returns what they have fetched. `has_new`: whether there is mail that they have not.
-pub fn poll(scratch: &Scratch, port: u16, has_new: bool) -> Fetched {
-    let before = [octets(scratch, "inbox"), octets(scratch, "mpop-inbox")];
-    fetchmail(scratch, port, has_new);
-    mpop(scratch, port);
-    let of_getmail = getmail(scratch, port);
-    [octets(scratch, "inbox") - before[0], octets(scratch, "mpop-inbox") - before[1], of_getmail]
+pub fn poll(site: &Site, port: u16, has_new: bool) -> Fetched {
+    let before = [octets(site, "inbox"), octets(site, "mpop-inbox")];
+    fetchmail(site, port, has_new);
+    mpop(site, port);
+    let of_getmail = getmail(site, port);
+    [octets(site, "inbox") - before[0], octets(site, "mpop-inbox") - before[1], of_getmail]
 }
 
 /// Lets fetchmail alone poll, and returns how much it has fetched so far.
-pub fn fetchmail_has(scratch: &Scratch, port: u16, has_new: bool) -> u64 {
-    fetchmail(scratch, port, has_new);
-    octets(scratch, "inbox")
+pub fn fetchmail_has(site: &Site, port: u16, has_new: bool) -> u64 {
+    fetchmail(site, port, has_new);
+    octets(site, "inbox")
 }
 
-fn fetchmail(scratch: &Scratch, port: u16, has_new: bool) {
+fn fetchmail(site: &Site, port: u16, has_new: bool) {
     let configuration = format!(
         "set no syslog\nset invisible\nset pidfile \"{pid}\"\nset idfile \"{ids}\"\n\
          poll 127.0.0.1 service {port} protocol pop3 uidl timeout 60\n  \
          username \"{MAILBOX}\" password \"{PASSWORD}\" sslproto '' keep\n  bsmtp \"{inbox}\"\n",
-        pid = scratch.path("fetchmail.pid").display(),
-        ids = scratch.path("fetchids").display(),
-        inbox = scratch.path("inbox").display(),
+        pid = site.path("fetchmail.pid").display(),
+        ids = site.path("fetchids").display(),
+        inbox = site.path("inbox").display(),
     );
-    write_secret(scratch, "fetchmailrc", &configuration);
-    let outcome = scratch.outcome("fetchmail", &["--fetchmailrc", "fetchmailrc"], b"");
+    write_secret(site, "fetchmailrc", &configuration);
+    let outcome = site.outcome("fetchmail", &["--fetchmailrc", "fetchmailrc"], b"");
     // 1: there is nothing new.
     assert_eq!(outcome.status.code(), Some(if has_new { 0 } else { 1 }), "{outcome:?}");
 }
 
-fn mpop(scratch: &Scratch, port: u16) {
-    write_secret(scratch, "mpoprc", &mpop_configuration(scratch, port, "user", PASSWORD));
-    scratch.run("mpop", &["--file=mpoprc"], b"");
+fn mpop(site: &Site, port: u16) {
+    write_secret(site, "mpoprc", &mpop_configuration(site, port, "user", PASSWORD));
+    site.output("mpop", &["--file=mpoprc"], b"");
 }
 
-pub fn mpop_configuration(scratch: &Scratch, port: u16, mechanism: &str, password: &str) -> String {
+pub fn mpop_configuration(site: &Site, port: u16, mechanism: &str, password: &str) -> String {
     format!(
         "account default\nhost 127.0.0.1\nport {port}\nuser {MAILBOX}\npassword {password}\ntls off\nauth {mechanism}\n\
          keep on\ntimeout 60\nuidls_file {uidls}\nreceived_header off\ndelivery mbox {inbox}\n",
-        uidls = scratch.path("uidls").display(),
-        inbox = scratch.path("mpop-inbox").display(),
+        uidls = site.path("uidls").display(),
+        inbox = site.path("mpop-inbox").display(),
     )
 }
 
 /// It does not run as root, and delivers by LMTP, since in other ways it forks for each message and may miss the
 /// child's end.
-fn getmail(scratch: &Scratch, port: u16) -> u64 {
-    let directory = scratch.path("getmail");
+fn getmail(site: &Site, port: u16) -> u64 {
+    let directory = site.path("getmail");
     fs::create_dir_all(&directory).expect("it can be made");
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("there is a port");
     let configuration = format!(
@@ -84,12 +83,12 @@ fn getmail(scratch: &Scratch, port: u16) -> u64 {
          [options]\nread_all = false\ndelete = false\n",
         lmtp = listener.local_addr().expect("it is bound").port(),
     );
-    write_secret(scratch, "getmail/getmailrc", &configuration);
+    write_secret(site, "getmail/getmailrc", &configuration);
     let owned = Command::new("chown").args(["-R", "mail:mail"]).arg(&directory).status();
     assert!(owned.is_ok_and(|status| status.success()));
     let taking = thread::spawn(move || take_in(&listener));
     let getmaildir = format!("--getmaildir={}", directory.display());
-    scratch.run(
+    site.output(
         "setpriv",
         &["--reuid=mail", "--regid=mail", "--clear-groups", "getmail", "--quiet", &getmaildir],
         b"",
@@ -120,12 +119,12 @@ fn take_in(listener: &TcpListener) -> io::Result<u64> {
     Ok(octets)
 }
 
-fn octets(scratch: &Scratch, file: &str) -> u64 {
-    fs::metadata(scratch.path(file)).map_or(0, |file| file.len())
+fn octets(site: &Site, file: &str) -> u64 {
+    fs::metadata(site.path(file)).map_or(0, |file| file.len())
 }
 
 /// A file with a password in it, which these programs want nobody else to be able to read.
-pub fn write_secret(scratch: &Scratch, name: &str, text: &str) {
-    fs::write(scratch.path(name), text).expect("it can be written");
-    fs::set_permissions(scratch.path(name), fs::Permissions::from_mode(0o600)).expect("it is ours");
+pub fn write_secret(site: &Site, name: &str, text: &str) {
+    fs::write(site.path(name), text).expect("it can be written");
+    fs::set_permissions(site.path(name), fs::Permissions::from_mode(0o600)).expect("it is ours");
 }

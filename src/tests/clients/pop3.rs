@@ -1,7 +1,7 @@
-//! Sessions that fetch and delete, by clients in Python.
+//! Sessions of Python clients that fetch and delete.
 
-use super::foreign::have;
-use super::scratch::Scratch;
+use crate::harness::site::Site;
+use crate::harness::skip::have;
 
 #[test]
 fn poplib_lists_fetches_deletes_and_resets() {
@@ -18,14 +18,14 @@ fn on_four_messages(script: &str, left: u64) {
     if !have(&["python3"]) {
         return;
     }
-    let scratch = Scratch::new();
-    let service = scratch.serve();
-    service.add_mailbox("bob@example.com");
+    let site = Site::new();
+    let service = site.serve();
+    site.add_mailbox("bob@example.com");
     for number in 1..=4 {
         let message = format!("Subject: message {number}\n\nText.\n.\n..\n{}\n", "x".repeat(1 << number));
-        scratch.run("pop3svc", &["deliver", "bob@example.com"], message.as_bytes());
+        site.output("pop3svc", &["deliver", "bob@example.com"], message.as_bytes());
     }
-    scratch.python(script, &[&service.port("POP3"), "bob@example.com", "secret"]);
-    assert_eq!(service.messages_in("bob@example.com"), left);
+    site.python(script, &[&service.port("POP3"), "bob@example.com", "secret"]);
+    assert_eq!(site.messages_in("bob@example.com"), left);
     service.end();
 }

@@ -1,11 +1,11 @@
 //! Postfix in front, configured as the README says.
 
-use super::foreign::have;
 use super::machine::Machine;
 use super::readme::blocks;
 use super::unit::installed;
+use crate::harness::skip::have;
 
-/// What every Postfix has to be told; whatever comes later goes before it.
+/// What every Postfix needs; lines added later override it.
 const MAIN: &str = "
     compatibility_level = 3.6
     inet_interfaces = loopback-only
@@ -59,7 +59,7 @@ fn with_postfix(of_main: &str) -> Option<Machine> {
     Some(machine)
 }
 
-/// What the server says to each recipient, once all mail has gone where it goes.
+/// The server's reply to each recipient, once the queue is empty.
 #[track_caller]
 fn send(machine: &Machine, sender: &str, recipients: &str) -> String {
     let codes = machine.run(&format!("python3 /run/send.py {sender} {recipients}"));

@@ -1,26 +1,27 @@
-//! The commands of README.md, as they stand there.
+//! The commands of README.md, run as they stand there.
 //!
-//! A block that is marked `sh` is run, in the order of the file, on one small machine: the directories of the real one
-//! that the README names are below a directory of the test. Blocks with other marks are files, and what cannot be done
-//! here; of the files, the words that start the program are tried.
+//! Blocks marked `sh` run in the order of the file on one small machine, whose directories replace those that the
+//! README names. Other blocks are files, or cannot run here; of the files, the words that start the program are tried.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::foreign::have;
-use super::scratch::{PROGRAM, PROGRAMS, Scratch, Service};
+use super::service::Service;
+use crate::harness::PROGRAM;
+use crate::harness::site::{PROGRAMS, Site};
+use crate::harness::skip::have;
 
 /// Directories of the machine that the README names.
 const PLACES: [&str; 3] = ["/usr/local/bin", "/var/lib/winpop", "/srv"];
 /// Where the README says that the build leaves the program.
 const BUILT: &str = "target/x86_64-unknown-linux-gnu/release/pop3svc";
-/// What else a block can be than `sh`: what is printed, typed by root, or written into a file.
+/// Other marks of blocks: output, what root types, files.
 const NOT_RUN: [&str; 5] = ["text", "console", "ini", "dockerfile", "rust"];
 
 const MESSAGE: &str = "From: ann@example.org\nTo: bob@example.com\nSubject: hi\n\nText.\n";
 
-/// A block of the README: its mark and what stands in it.
+/// A block of the README: its mark and its lines.
 pub struct Block {
     pub mark: String,
     pub text: String,
@@ -50,7 +51,7 @@ pub fn blocks() -> Vec<Block> {
     blocks
 }
 
-/// What root types in the block of a terminal that has this in it.
+/// What root types in the `console` block that contains this.
 pub fn commands_of_root(blocks: &[Block], with: &str) -> String {
     let mut terminals = blocks.iter().filter(|block| block.mark == "console" && block.text.contains(with));
     let terminal = terminals.next().unwrap_or_else(|| panic!("no {with} in README.md"));
@@ -69,30 +70,30 @@ fn line_of_a_file(with: &str) -> String {
 }
 
 /// The text with the places of the machine replaced by those of the test.
-fn moved(text: &str, scratch: &Scratch) -> String {
-    let place = |text: String, place: &str| text.replace(place, &scratch.path(&place[1..]).to_string_lossy());
+fn moved(text: &str, site: &Site) -> String {
+    let place = |text: String, place: &str| text.replace(place, &site.path(&place[1..]).to_string_lossy());
     PLACES.into_iter().fold(text.to_owned(), place)
 }
 
 /// A machine on which nothing is installed yet, with mail in a file and in the store of a Windows service.
-fn machine() -> Scratch {
-    let scratch = Scratch::new();
-    fs::remove_dir_all(scratch.path(PROGRAMS)).expect("it can be removed");
+fn machine() -> Site {
+    let site = Site::new();
+    fs::remove_dir_all(site.path(PROGRAMS)).expect("it can be removed");
     let windows = "srv/mailbox/example.net/P3_ann.mbx";
     let built = Path::new(BUILT).parent().and_then(Path::to_str).expect("a directory");
     for dir in [PROGRAMS, "srv/backup", windows, built] {
-        fs::create_dir_all(scratch.path(dir)).expect("it can be made");
+        fs::create_dir_all(site.path(dir)).expect("it can be made");
     }
-    symlink(PROGRAM, scratch.path(BUILT)).expect("a link can be made");
+    symlink(PROGRAM, site.path(BUILT)).expect("a link can be made");
     for file in ["message.eml", &format!("{windows}/P3A.eml")] {
-        fs::write(scratch.path(file), MESSAGE).expect("it can be written");
+        fs::write(site.path(file), MESSAGE).expect("it can be written");
     }
-    scratch
+    site
 }
 
 #[test]
 fn the_commands_of_the_readme_do_what_they_should() {
-    let scratch = machine();
+    let site = machine();
     let mut run = 0;
     for Block { mark, text } in blocks() {
         if mark != "sh" {
@@ -104,11 +105,11 @@ fn the_commands_of_the_readme_do_what_they_should() {
         {
             continue;
         }
-        let output = scratch.outcome("sh", &["-eu", "-c", &moved(&text, &scratch)], b"");
+        let output = site.outcome("sh", &["-eu", "-c", &moved(&text, &site)], b"");
         assert!(output.status.success() && output.stderr.is_empty(), "{text}{output:?}");
     }
     assert!(run > 10, "the README has commands");
-    let stat = scratch.winpop("stat");
+    let stat = site.winpop("stat");
     assert!(stat.contains("Mailboxes  5\n") && stat.contains("Messages   3\n"), "{stat}");
 }
 
@@ -140,12 +141,12 @@ fn the_first_minute_goes_as_the_readme_shows_it() {
     let blocks = blocks();
     let first = blocks.iter().position(|block| block.text.starts_with("cargo run ")).expect("it is there");
     assert_eq!(blocks[first].text, "cargo run --release -- quickstart\n");
-    let scratch = Scratch::new();
-    scratch.make_store();
-    let service = Service::quickstart(&scratch, &[]);
+    let site = Site::new();
+    site.make_store();
+    let service = Service::quickstart(&site, &[]);
     assert_eq!(outline(&service.told), outline(&blocks[first + 1].text));
     let line = service.told.lines().find(|line| line.contains("curl")).expect("a line to type");
-    assert!(scratch.run("sh", &["-c", line], b"").contains("Subject: Welcome"));
+    assert!(site.output("sh", &["-c", line], b"").contains("Subject: Welcome"));
     service.end();
 }
 
@@ -165,15 +166,15 @@ fn outline(told: &str) -> String {
 }
 
 #[test]
-fn serve_runs_as_the_readme_has_it_typed_and_as_its_unit_of_systemd_starts_it() {
+fn serve_runs_as_the_readme_types_it_and_as_its_unit_starts_it() {
     let unit = line_of_a_file("ExecStart=/usr/local/bin/pop3svc");
     for start in ["pop3svc serve", unit.strip_prefix("ExecStart=").expect("a command")] {
-        let scratch = Scratch::new();
-        scratch.make_store();
-        scratch.winpop("set logging 3");
-        let words = moved(start, &scratch);
+        let site = Site::new();
+        site.make_store();
+        site.winpop("set logging 3");
+        let words = moved(start, &site);
         let words: Vec<&str> = words.split(' ').collect();
-        Service::start(&scratch, scratch.command(words[0]).args(&words[1..]), "POP3 on ").end();
+        Service::start(&site, site.command(words[0]).args(&words[1..]), "POP3 on ").end();
     }
 }
 
@@ -181,28 +182,28 @@ fn serve_runs_as_the_readme_has_it_typed_and_as_its_unit_of_systemd_starts_it() 
 fn postfix_can_pipe_as_the_readme_configures_it() {
     let line = line_of_a_file("argv=");
     let words = line.split_once("argv=").expect("it is there").1;
-    let scratch = Scratch::new();
-    scratch.winpop("add example.com");
-    scratch.winpop("add bob@example.com /createuser:secret");
+    let site = Site::new();
+    site.winpop("add example.com");
+    site.winpop("add bob@example.com /createuser:secret");
     // A bounce has no sender.
     for sender in ["ann@example.org", ""] {
-        let words = moved(words, &scratch);
+        let words = moved(words, &site);
         let mut words = words.split(' ').map(|word| match word {
             "${sender}" => sender,
             "${recipient}" => "bob@example.com",
             word => word,
         });
         let program = words.next().expect("a program");
-        scratch.run(program, &words.collect::<Vec<_>>(), MESSAGE.as_bytes());
+        site.output(program, &words.collect::<Vec<_>>(), MESSAGE.as_bytes());
     }
-    assert!(scratch.winpop("stat").contains("Messages   2\n"));
+    assert!(site.winpop("stat").contains("Messages   2\n"));
 }
 
 #[test]
 fn every_command_of_the_help_is_in_the_readme() {
     let readme = fs::read_to_string(repository().join("README.md")).expect("it is there");
-    let scratch = Scratch::new();
-    let help = scratch.run("pop3svc", &["help"], b"");
+    let site = Site::new();
+    let help = site.output("pop3svc", &["help"], b"");
     let commands: Vec<&str> = help
         .lines()
         .filter(|line| line.starts_with("  ") && line[2..].starts_with(|c: char| c.is_ascii_lowercase()))

@@ -1,32 +1,33 @@
-//! A folder of real mail, in by every way there is and out by two clients.
+//! A folder of real mail, in by every way and out by two clients.
 
 use std::fs;
 
-use super::foreign::have;
 use super::samples::{Sample, samples};
-use super::scratch::{Scratch, Service};
+use super::service::Service;
+use crate::harness::site::Site;
+use crate::harness::skip::have;
 
 /// The fields that delivery puts in front, in their order.
 const TRACE: [&str; 3] = ["Return-Path: <ann@example.org>\r\n", "Delivered-To: ", "Received: "];
 
 #[test]
 fn mail_piped_into_deliver_comes_back_as_it_went_in() {
-    comes_back("deliver", |_, scratch, samples| {
+    comes_back("deliver", |_, site, samples| {
         for sample in samples {
             let words = ["deliver", "-f", "ann@example.org", "deliver@example.com"];
-            assert_eq!(scratch.run("pop3svc", &words, &sample.content), "", "{}", sample.name());
+            assert_eq!(site.output("pop3svc", &words, &sample.content), "", "{}", sample.name());
         }
     });
 }
 
 #[test]
 fn mail_sent_by_lmtp_comes_back_as_it_went_in() {
-    comes_back("lmtp", |service, scratch, samples| send(scratch, "lmtp", &service.port("LMTP"), samples));
+    comes_back("lmtp", |service, site, samples| send(site, "lmtp", &service.port("LMTP"), samples));
 }
 
 #[test]
 fn mail_sent_by_smtp_comes_back_as_it_went_in() {
-    comes_back("smtp", |service, scratch, samples| send(scratch, "smtp", &service.port("SMTP"), samples));
+    comes_back("smtp", |service, site, samples| send(site, "smtp", &service.port("SMTP"), samples));
 }
 
 #[test]
@@ -34,42 +35,42 @@ fn mail_with_nul_is_refused_by_smtp() {
     if !have(&["python3"]) {
         return;
     }
-    let scratch = Scratch::new();
-    let service = scratch.serve();
-    service.add_mailbox("smtp@example.com");
+    let site = Site::new();
+    let service = site.serve();
+    site.add_mailbox("smtp@example.com");
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/mail/nul.eml");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/clients/send.py");
     let words = [script, "smtp", &service.port("SMTP"), "smtp@example.com", sample];
-    let refused = scratch.outcome("python3", &words, b"");
+    let refused = site.outcome("python3", &words, b"");
     let told = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && told.contains("550") && told.contains("NUL"), "{told}");
-    assert_eq!(service.messages_in("smtp@example.com"), 0);
+    assert_eq!(site.messages_in("smtp@example.com"), 0);
     service.end();
 }
 
-fn send(scratch: &Scratch, protocol: &str, port: &str, samples: &[Sample]) {
+fn send(site: &Site, protocol: &str, port: &str, samples: &[Sample]) {
     let recipient = format!("{protocol}@example.com");
     let files: Vec<String> = samples.iter().map(|sample| sample.name().into_owned()).collect();
     let words = [protocol, port, &recipient].into_iter().chain(files.iter().map(String::as_str));
-    scratch.python("send.py", &words.collect::<Vec<_>>());
+    site.python("send.py", &words.collect::<Vec<_>>());
 }
 
 /// Has the samples sent to the mailbox of that name, and fetches them with `poplib` and with `curl`.
-fn comes_back(name: &str, sent: impl Fn(&Service, &Scratch, &[Sample])) {
+fn comes_back(name: &str, sent: impl Fn(&Service, &Site, &[Sample])) {
     if !have(&["curl", "python3"]) {
         return;
     }
-    let scratch = Scratch::new();
-    let service = scratch.serve();
+    let site = Site::new();
+    let service = site.serve();
     let mailbox = format!("{name}@example.com");
-    service.add_mailbox(&mailbox);
-    let mut samples = samples(&scratch);
+    site.add_mailbox(&mailbox);
+    let mut samples = samples(&site);
     samples.retain(|sample| name != "smtp" || !sample.has_nul());
-    sent(&service, &scratch, &samples);
-    assert_eq!(service.messages_in(&mailbox), samples.len() as u64);
+    sent(&service, &site, &samples);
+    assert_eq!(site.messages_in(&mailbox), samples.len() as u64);
 
-    let by_poplib = fetched_by_poplib(&scratch, &service, &mailbox);
-    let by_curl = fetched_by_curl(&scratch, &service, &mailbox, samples.len());
+    let by_poplib = fetched_by_poplib(&site, &service, &mailbox);
+    let by_curl = fetched_by_curl(&site, &service, &mailbox, samples.len());
     assert_eq!(by_poplib.len(), samples.len());
     for ((sample, (octets, text)), by_curl) in samples.iter().zip(&by_poplib).zip(&by_curl) {
         assert_eq!(text.len(), *octets, "{} has the octets that LIST says", sample.name());
@@ -96,11 +97,11 @@ fn header_is_utf8(text: &[u8]) -> bool {
 }
 
 /// The octets that LIST says, and the text, of each message.
-fn fetched_by_poplib(scratch: &Scratch, service: &Service, mailbox: &str) -> Vec<(usize, Vec<u8>)> {
-    let dir = scratch.path("by poplib");
+fn fetched_by_poplib(site: &Site, service: &Service, mailbox: &str) -> Vec<(usize, Vec<u8>)> {
+    let dir = site.path("by poplib");
     fs::create_dir(&dir).expect("it can be made");
     let port = service.port("POP3");
-    let listed = scratch.python("fetch.py", &[&port, mailbox, "secret", &dir.to_string_lossy()]);
+    let listed = site.python("fetch.py", &[&port, mailbox, "secret", &dir.to_string_lossy()]);
     let message = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
         let [number, octets, _unique_id] = words[..] else { panic!("{line}") };
@@ -110,11 +111,11 @@ fn fetched_by_poplib(scratch: &Scratch, service: &Service, mailbox: &str) -> Vec
     listed.lines().map(message).collect()
 }
 
-fn fetched_by_curl(scratch: &Scratch, service: &Service, mailbox: &str, count: usize) -> Vec<Vec<u8>> {
+fn fetched_by_curl(site: &Site, service: &Service, mailbox: &str, count: usize) -> Vec<Vec<u8>> {
     let user = format!("{mailbox}:secret");
     let messages = format!("pop3://127.0.0.1:{}/[1-{count}]", service.port("POP3"));
-    scratch.run("curl", &["-sS", "--user", &user, "-o", "by curl #1", &messages], b"");
-    let text = |number| fs::read(scratch.path(&format!("by curl {number}"))).expect("curl wrote it");
+    site.output("curl", &["-sS", "--user", &user, "-o", "by curl #1", &messages], b"");
+    let text = |number| fs::read(site.path(&format!("by curl {number}"))).expect("curl wrote it");
     (1..=count).map(text).collect()
 }
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::foreign::passed_over;
-use super::scratch::Scratch;
+use crate::harness::site::Site;
+use crate::harness::skip::lacks;
 
 /// A message as somebody has it in a file.
 pub struct Sample {
@@ -14,11 +14,11 @@ pub struct Sample {
 
 /// The messages of testdata/mail, and those that Python's own tests of its mail parser come with, where they are
 /// installed; in CI they have to be.
-pub fn samples(scratch: &Scratch) -> Vec<Sample> {
+pub fn samples(site: &Site) -> Vec<Sample> {
     let mut samples = samples_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/mail"), "eml");
     let finding = "import os, test.test_email as tests; print(os.path.dirname(tests.__file__))";
-    let found = scratch.outcome("python3", &["-c", finding], b"");
-    if passed_over(if found.status.success() { "" } else { "the tests of Python's own library" }) {
+    let found = site.outcome("python3", &["-c", finding], b"");
+    if found.status.success() || lacks("the tests of Python's own library") {
         let dir = String::from_utf8(found.stdout).expect("a path in UTF-8");
         samples.extend(samples_in(&Path::new(dir.trim()).join("data"), "txt"));
     }

@@ -1,22 +1,23 @@
-//! Programs that bring mail: by SMTP, by LMTP, and through the name sendmail.
+//! Programs that deliver mail: by SMTP, by LMTP, and under the name sendmail.
 
 use std::fs;
 
-use super::foreign::have;
-use super::scratch::{Scratch, Service};
+use super::service::Service;
+use crate::harness::site::Site;
+use crate::harness::skip::have;
 
 const MESSAGE: &str = "From: ann@example.org\nTo: bob@example.com\nSubject: sent\n\nOne line.\n.\n..two\n";
-/// What the mailbox holds of it.
+/// The message as the mailbox holds it.
 const CONTENT: &str =
     "From: ann@example.org\r\nTo: bob@example.com\r\nSubject: sent\r\n\r\nOne line.\r\n.\r\n..two\r\n";
 
 #[test]
-fn swaks_sends_by_smtp_and_lmtp_and_is_refused_what_is_not_served() {
+fn swaks_sends_by_smtp_and_lmtp_and_cannot_relay() {
     if !have(&["swaks", "curl"]) {
         return;
     }
-    let scratch = Scratch::new();
-    let service = serve_bob(&scratch);
+    let site = Site::new();
+    let service = serve_bob(&site);
     for (protocol, door, pipelined) in [
         ("SMTP", "SMTP", false),
         ("ESMTP", "SMTP", false),
@@ -32,13 +33,13 @@ fn swaks_sends_by_smtp_and_lmtp_and_is_refused_what_is_not_served() {
             if pipelined {
                 words.push("--pipeline");
             }
-            // It puts a line end of its own behind the last line.
-            scratch.outcome("swaks", &words, MESSAGE.trim_end().as_bytes())
+            // It adds a line end after the last line.
+            site.outcome("swaks", &words, MESSAGE.trim_end().as_bytes())
         };
         let sent = swaks("bob@example.com,bob+detail@example.com");
         assert!(sent.status.success(), "{protocol} {pipelined}: {sent:?}");
         // Both are one mailbox, which gets one copy.
-        let text = take(&scratch, &service);
+        let text = take(&site, &service);
         assert!(text.ends_with(CONTENT), "{text}");
         assert!(text.contains(&format!("with {protocol} id ")), "{text}");
         // 24: no recipient was accepted.
@@ -48,7 +49,7 @@ fn swaks_sends_by_smtp_and_lmtp_and_is_refused_what_is_not_served() {
             assert!(String::from_utf8_lossy(&refused.stdout).contains(code), "{refused:?}");
         }
     }
-    assert_eq!(service.messages_in("bob@example.com"), 0);
+    assert_eq!(site.messages_in("bob@example.com"), 0);
     service.end();
 }
 
@@ -57,15 +58,15 @@ fn msmtp_sends_by_smtp_and_lmtp() {
     if !have(&["msmtp", "curl"]) {
         return;
     }
-    let scratch = Scratch::new();
-    let service = serve_bob(&scratch);
+    let site = Site::new();
+    let service = serve_bob(&site);
     for protocol in ["smtp", "lmtp"] {
         let port = format!("--port={}", service.port(&protocol.to_uppercase()));
         let protocol = format!("--protocol={protocol}");
         let mut words = vec!["--host=127.0.0.1", &port, &protocol, "--tls=off", "--auth=off", "--timeout=60"];
         words.extend(["--from=ann@example.org", "bob@example.com"]);
-        scratch.run("msmtp", &words, MESSAGE.as_bytes());
-        let text = take(&scratch, &service);
+        site.output("msmtp", &words, MESSAGE.as_bytes());
+        let text = take(&site, &service);
         assert!(text.ends_with(CONTENT), "{text}");
     }
     service.end();
@@ -76,20 +77,20 @@ fn curl_sends_by_smtp() {
     if !have(&["curl"]) {
         return;
     }
-    let scratch = Scratch::new();
-    let service = serve_bob(&scratch);
-    fs::write(scratch.path("message"), CONTENT).expect("it can be written");
+    let site = Site::new();
+    let service = serve_bob(&site);
+    fs::write(site.path("message"), CONTENT).expect("it can be written");
     let url = format!("smtp://127.0.0.1:{}/client.example.org", service.port("SMTP"));
     let mut words = vec!["-sS", &url, "--mail-from", "ann@example.org", "--mail-rcpt", "bob@example.com"];
     words.extend(["--upload-file", "message"]);
-    scratch.run("curl", &words, b"");
-    assert!(take(&scratch, &service).ends_with(CONTENT));
+    site.output("curl", &words, b"");
+    assert!(take(&site, &service).ends_with(CONTENT));
     // Bare line ends may hide a second message: SMTP does not take them.
-    fs::write(scratch.path("message"), MESSAGE).expect("it can be written");
-    let refused = scratch.outcome("curl", &[&["-v"], &words[..]].concat(), b"");
+    fs::write(site.path("message"), MESSAGE).expect("it can be written");
+    let refused = site.outcome("curl", &[&["-v"], &words[..]].concat(), b"");
     let told = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && told.contains("< 550 5.6.11 "), "{told}");
-    assert_eq!(service.messages_in("bob@example.com"), 0);
+    assert_eq!(site.messages_in("bob@example.com"), 0);
     service.end();
 }
 
@@ -98,34 +99,34 @@ fn the_name_sendmail_delivers_to_the_recipients_of_the_header() {
     if !have(&["curl"]) {
         return;
     }
-    let scratch = Scratch::new();
-    let service = serve_bob(&scratch);
-    service.add_mailbox("ann@example.com");
+    let site = Site::new();
+    let service = serve_bob(&site);
+    site.add_mailbox("ann@example.com");
     let message = "To: bob@example.com\nBcc: ann@example.com\nSubject: sent\n\nText.\n";
-    scratch.run("sendmail", &["-t", "-oi", "-f", "ann@example.org"], message.as_bytes());
-    let text = take(&scratch, &service);
+    site.output("sendmail", &["-t", "-oi", "-f", "ann@example.org"], message.as_bytes());
+    let text = take(&site, &service);
     assert!(
         text.starts_with("Return-Path: <ann@example.org>\r\nDelivered-To: bob@example.com\r\n"),
         "{text}"
     );
     assert!(text.ends_with("To: bob@example.com\r\nSubject: sent\r\n\r\nText.\r\n"), "{text}");
-    assert_eq!(service.messages_in("ann@example.com"), 1);
-    let refused = scratch.outcome("sendmail", &["-i", "nobody@example.com"], message.as_bytes());
+    assert_eq!(site.messages_in("ann@example.com"), 1);
+    let refused = site.outcome("sendmail", &["-i", "nobody@example.com"], message.as_bytes());
     assert_eq!(refused.status.code(), Some(67), "{refused:?}");
     service.end();
 }
 
-fn serve_bob(scratch: &Scratch) -> Service<'_> {
-    let service = scratch.serve();
-    service.add_mailbox("bob@example.com");
+fn serve_bob(site: &Site) -> Service<'_> {
+    let service = site.serve();
+    site.add_mailbox("bob@example.com");
     service
 }
 
 /// Fetches the first message of the mailbox, and deletes it there.
-fn take(scratch: &Scratch, service: &Service) -> String {
+fn take(site: &Site, service: &Service) -> String {
     let url = format!("pop3://127.0.0.1:{}/1", service.port("POP3"));
     let curl = ["-sS", "--user", "bob@example.com:secret", &url];
-    let text = scratch.run("curl", &curl, b"");
-    scratch.run("curl", &[&curl[..], &["--request", "DELE", "--head"]].concat(), b"");
+    let text = site.output("curl", &curl, b"");
+    site.output("curl", &[&curl[..], &["--request", "DELE", "--head"]].concat(), b"");
     text
 }

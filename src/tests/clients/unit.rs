@@ -1,4 +1,4 @@
-//! The README's unit, run by systemd, and its chapters typed by root while that unit serves.
+//! The README's unit, run by systemd, while root types the README's chapters.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -32,7 +32,7 @@ fn unit(blocks: &[Block]) -> String {
     unit.text.clone()
 }
 
-/// What the journal has, with what was written to it until now.
+/// The journal, up to now.
 fn journal(machine: &Machine, options: &str) -> String {
     machine.run(&format!("journalctl --sync; journalctl --output=cat {options}"))
 }
@@ -191,7 +191,7 @@ fn certbots_certificate_is_copied_for_the_service_and_shown() {
         machine.outcome(&format!("winpop set tlscert {lineage}/fullchain.pem {lineage}/privkey.pem"));
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("the user winpop may not read it"), "{said}");
-    // A key of another certificate does not keep the unit from starting, and is told.
+    // A key of another certificate is reported and does not keep the unit from starting.
     let ((one, _), (_, other)) = (certificate("one.example"), certificate("other.example"));
     machine.write("/etc/pop3svc/tls.pem", &(one.clone() + &other));
     machine.run("systemctl restart pop3svc && systemctl is-active pop3svc");
@@ -206,8 +206,8 @@ fn wait_until_active(machine: &Machine) {
 }
 
 #[test]
-fn the_unit_gives_the_service_little_to_do_harm_with() {
-    /// What `systemd-analyze security` says of it in tenths; 10.0 is a unit without any restriction.
+fn the_unit_leaves_the_service_few_ways_to_do_harm() {
+    /// The score of `systemd-analyze security`, in tenths; a unit without restrictions has 10.0.
     const EXPOSURE_MAX: u32 = 14;
     let Some(machine) = installed() else { return };
     machine.run(&format!(

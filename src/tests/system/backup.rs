@@ -1,4 +1,4 @@
-//! Copies of the store: made while it is served, put in its place, cut short.
+//! Copies of the store: made while it is served, restored, cut short.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::client::Lmtp;
-use super::harness::{PROGRAM, Service, Site, eventually, is_root};
+use super::service::{Service, eventually};
+use crate::harness::PROGRAM;
+use crate::harness::site::Site;
+use crate::harness::skip::is_root;
 
 pub const BOB: &str = "bob@example.com";
 /// Of a mebibyte each, in a store whose backup is to be met in the middle of it.
@@ -187,7 +190,7 @@ fn a_backup_whose_administrator_is_killed_leaves_the_old_one() {
     assert_eq!(contents_in(&mut restored(Path::new(&backup_file(&site)))).len(), LARGE_MESSAGES);
 }
 
-/// As a unit of systemd has it: another user, a /tmp of its own, and file systems that it may not write to.
+/// As a systemd unit runs it: another user, a private /tmp, and read-only file systems.
 #[test]
 fn a_service_that_sees_other_file_systems_backs_up_to_where_the_administrator_says() {
     const NOBODY: u32 = 65534;

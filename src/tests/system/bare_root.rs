@@ -1,5 +1,5 @@
-//! A root directory that holds the program and nothing else, as in an empty container image or a chroot: no `/dev`, no
-//! `/proc`, no `/etc`.
+//! A root directory that holds only the program, as in an empty container image or a chroot: no `/dev`, `/proc` or
+//! `/etc`.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -8,7 +8,10 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::harness::{PROGRAM, Site, finish, needs_root};
+use super::service::finish;
+use crate::harness::PROGRAM;
+use crate::harness::site::Site;
+use crate::harness::skip::needs_root;
 
 fn program_in(root: &Path, words: &[&str]) -> Command {
     let mut command = Command::new("chroot");

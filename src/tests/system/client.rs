@@ -1,5 +1,5 @@
-//! Small clients of POP3 and LMTP. What they get wrong is an error of the connection, so that a test can tell a service
-//! that was killed from one that answers badly: bad answers are for the tests to judge.
+//! Small clients of POP3 and LMTP. A protocol error is an error of the connection, so that a test can tell a killed
+//! service from a wrong answer; judging answers is left to the tests.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -9,8 +9,8 @@ use std::path::Path;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
-use super::harness::PATIENCE;
 use super::tls;
+use crate::harness::PATIENCE;
 
 /// Lines to and from a server on loopback.
 pub struct Client {
@@ -164,7 +164,7 @@ impl Pop3 {
         self.second_words("UIDL")
     }
 
-    /// What LIST says of each message.
+    /// The sizes that LIST gives.
     pub fn octets(&mut self) -> io::Result<Vec<String>> {
         self.second_words("LIST")
     }

@@ -1,4 +1,4 @@
-//! The control socket when its clients are many, clumsy, hostile or gone; and when its service is.
+//! The control socket with many, clumsy and hostile clients, and with a service that hangs or is gone.
 
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
@@ -9,7 +9,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::thread;
 
-use super::harness::{Done, Service, Site, finish};
+use super::service::{Done, Service, finish};
+use crate::harness::site::Site;
+use crate::harness::skip::is_root;
 
 const BOB: &str = "bob@example.com";
 
@@ -148,7 +150,7 @@ fn commands_wait_for_a_service_that_is_just_starting_or_ending() {
 }
 
 #[test]
-fn a_service_that_hangs_is_given_up_after_ten_seconds() {
+fn commands_give_up_on_a_hanging_service_after_ten_seconds() {
     const MESSAGE: &[u8] = b"Subject: x\n\ntext\n";
     let mut site = Site::new();
     site.add_mailbox(BOB);
@@ -170,7 +172,7 @@ fn a_service_that_hangs_is_given_up_after_ten_seconds() {
 }
 
 #[test]
-fn a_probe_of_the_socket_is_nothing_to_warn_of() {
+fn a_probe_of_the_socket_causes_no_warning() {
     let mut site = Site::new();
     let service = site.start();
     assert!(answer(&site, b"ab").is_empty());
@@ -181,11 +183,11 @@ fn a_probe_of_the_socket_is_nothing_to_warn_of() {
     assert!(status.success() && !log.contains("<4>"), "{log}");
 }
 
-/// Somebody else is told that the store is not theirs, and is not heard even if the files have been opened to all.
+/// Another user is refused, even if the files are open to all.
 #[test]
 fn another_user_is_refused() {
     const NOBODY: u32 = 65534;
-    if !rustix::process::geteuid().is_root() || !Path::new("/usr/bin/perl").exists() {
+    if !is_root() || !Path::new("/usr/bin/perl").exists() {
         eprintln!("passed over: it takes root and perl to be another user");
         return;
     }

@@ -1,4 +1,4 @@
-//! Plain copies of the data file of a service in use, by the programs that people have for it.
+//! Plain copies of the data file while the service runs, made with everyday programs.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -10,7 +10,8 @@ use std::thread;
 
 use super::backup::{BOB, contents_in, numbered, restored};
 use super::client::Lmtp;
-use super::harness::{Service, Site, eventually};
+use super::service::{Service, eventually};
+use crate::harness::site::Site;
 
 /// Her mail comes and goes, and leaves space to be used again.
 const ANN: &str = "ann@example.com";
@@ -77,7 +78,7 @@ fn run(program: &str, words: &[&str], accepted: &[i32]) {
 fn cp_tar_and_rsync_of_a_service_under_load_make_good_copies() {
     let mut site = Site::new();
     [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
-    // What is deleted leaves space at once.
+    // Deleted mail leaves its space at once.
     site.winpop(&["set", "undelete", "0"]);
     let service = site.start();
     let rsync_is_there = is_installed("rsync");
@@ -121,7 +122,7 @@ fn cp_tar_and_rsync_of_a_service_under_load_make_good_copies() {
 fn a_slow_copy_is_good_and_can_be_written_over_the_file_that_it_was_made_of() {
     let mut site = Site::new();
     [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
-    // What is deleted leaves space at once.
+    // Deleted mail leaves its space at once.
     site.winpop(&["set", "undelete", "0"]);
     let service = site.start();
     let copy = site.dir().join("slow");
@@ -158,7 +159,7 @@ fn contents_of(site: &mut Site) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_copy_says_that_it_is_one_and_a_bad_one_is_not_served() {
+fn copies_are_recognised_and_bad_ones_are_not_served() {
     let mut site = Site::new();
     site.add_mailbox(BOB);
     let service = site.start();
@@ -196,7 +197,7 @@ fn a_copy_says_that_it_is_one_and_a_bad_one_is_not_served() {
 fn space_is_given_back_while_the_service_is_under_load_and_while_it_is_stopped() {
     let mut site = Site::new();
     [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
-    // What is deleted leaves space at once.
+    // Deleted mail leaves its space at once.
     site.winpop(&["set", "undelete", "0"]);
     let service = site.start();
     // As much as is worth the while, and then most of it is deleted.

@@ -1,4 +1,4 @@
-//! kill -9 in the middle of deliveries and deletions: what was acknowledged is so, what was not is whole or not at all.
+//! kill -9 during deliveries and deletions: what was acknowledged is there, and everything else is whole or absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -6,7 +6,10 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use super::client::{Lmtp, Pop3};
-use super::harness::{PASSWORD, Ports, Service, Site};
+use super::service::Service;
+use crate::harness::PASSWORD;
+use crate::harness::ports::Ports;
+use crate::harness::site::Site;
 
 const KILLS: usize = 20;
 const MAILBOXES: [&str; 3] = ["ann@example.com", "bob@example.com", "cid@example.com"];
@@ -17,7 +20,7 @@ const DELETED_MIN: usize = 2;
 /// Most octets of a message's body, as a power of two.
 const BODY_LOG2_MAX: u32 = 16;
 
-/// What the clients know to be so.
+/// What the clients know.
 #[derive(Default)]
 struct Known {
     /// By mailbox: the contents that have to be there, by their subject.
@@ -30,7 +33,7 @@ struct Known {
     gone: BTreeSet<(&'static str, String)>,
 }
 
-/// What a client did, in the order in which it did it.
+/// A client's actions, in order.
 enum Told {
     Sending(Vec<&'static str>, String, Vec<u8>),
     Stored(String),
@@ -55,7 +58,7 @@ fn killed_twenty_times_under_load_nothing_acknowledged_is_lost() {
             was_deleted += usize::from(matches!(told, Told::Deleted(_)));
             known.learn(told);
         }
-        // Whoever comes first opens it after the crash: sometimes the check, sometimes the service.
+        // After the crash sometimes the check opens it first, sometimes the service.
         if round % 2 == 0 {
             site.assert_clean();
         }
@@ -68,7 +71,7 @@ fn killed_twenty_times_under_load_nothing_acknowledged_is_lost() {
     assert!(was_stored > 10 * KILLS && was_deleted > KILLS, "the load was one");
 }
 
-/// What clients were told before the service was killed, which is done when so many things were acknowledged.
+/// What clients were told before the service was killed, after this many acknowledgements.
 fn load_until_killed(
     service: Service,
     round: usize,

@@ -1,11 +1,13 @@
-//! Flipped bits in the data file: no altered octet goes out with `+OK`, and nothing ends the service.
+//! Flipped bits in the data file: no altered octet is sent after `+OK`, and nothing stops the service.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
 use super::client::Pop3;
-use super::harness::{PASSWORD, Service, Site};
+use super::service::Service;
+use crate::harness::PASSWORD;
+use crate::harness::site::Site;
 
 const MAILBOXES: [&str; 3] = ["ann@example.com", "bob@example.com", "cid@example.com"];
 /// Messages of each mailbox; the last one is sent in several pieces.
@@ -44,12 +46,12 @@ fn content(random: &mut fastrand::Rng, octets: usize) -> Vec<u8> {
     content
 }
 
-/// Where this text lies in the file. What the log still has of it stands before.
+/// Where this text lies in the file. A copy that is still in the log comes before it.
 fn place_of(file: &[u8], content: &[u8]) -> usize {
     memchr::memmem::rfind(file, content).expect("a text lies in one piece in the file")
 }
 
-/// What came of RETR.
+/// The outcome of RETR.
 enum Fetched {
     Whole(Vec<u8>),
     Refused(String),
@@ -65,7 +67,7 @@ fn fetch(pop3: &mut Pop3, number: usize) -> io::Result<Fetched> {
 
 /// 2,700 flips, as many as texts were served altered in before.
 #[test]
-fn no_altered_octet_is_served_with_ok() {
+fn no_altered_octet_is_sent_after_ok() {
     const ROUNDS: usize = 30;
     const FLIPS: usize = 90;
     let mut random = fastrand::Rng::with_seed(2_700);
@@ -126,7 +128,7 @@ fn no_altered_octet_is_served_with_ok() {
 /// Anything may be hit: the index, the lists of free space, superblocks. The service says in a line why it does not
 /// start, or it serves what it can, as long as it is wanted.
 #[test]
-fn flips_all_over_the_file_end_no_service() {
+fn flipped_bits_all_over_the_file_stop_no_service() {
     const ROUNDS: usize = 20;
     const FLIPS: usize = 12;
     let mut random = fastrand::Rng::with_seed(2_701);
@@ -153,7 +155,7 @@ fn flips_all_over_the_file_end_no_service() {
         }
         let (status, log) = service.wait();
         assert!(status.code().is_some() && !log.contains("panicked"), "{status}: {log}");
-        // What the service made of it aside: a repair makes a sound store of the damaged file.
+        // Whatever the service did: a repair makes a sound store of the damaged file.
         fs::write(site.data_file(), &damaged).expect("the data file can be written");
         let checked = site.run(&["check"]);
         assert!([0, 1].contains(&checked.exit_code) && !checked.errors.contains("panicked"), "{checked:?}");

@@ -1,10 +1,11 @@
-//! `deliver` and the name `sendmail`: what they bring where, and how they exit (sysexits.h).
+//! `deliver` and the name `sendmail`: where mail goes, and the exit codes (sysexits.h).
 
 use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use super::harness::{Done, Site, finish};
+use super::service::{Done, finish};
+use crate::harness::site::Site;
 
 const ANN: &str = "ann@example.com";
 const BOB: &str = "bob@example.com";
@@ -91,7 +92,7 @@ fn without_a_store_delivery_is_unavailable() {
 }
 
 #[test]
-fn while_the_store_is_busy_the_mta_is_to_try_again() {
+fn while_the_store_is_busy_the_mta_is_asked_to_try_again() {
     let site = site();
     let file = File::open(site.data_file()).unwrap();
     file.try_lock().expect("nobody has it");
@@ -103,7 +104,7 @@ fn while_the_store_is_busy_the_mta_is_to_try_again() {
 fn sendmail(site: &Site) -> PathBuf {
     let name = site.dir().join("bin/sendmail");
     if !name.exists() {
-        symlink(super::harness::PROGRAM, &name).unwrap();
+        symlink(crate::harness::PROGRAM, &name).unwrap();
     }
     name
 }

@@ -1,7 +1,6 @@
-//! A full disk: mail is refused for now, readers read and delete, and all goes on by itself when there is room again.
+//! A full disk: mail is refused for the moment, readers read and delete, and the service recovers once there is room.
 //!
-//! The mail root is a small file system of its own, which only root can mount. Where that is not possible these tests
-//! say so and pass.
+//! The mail store is a small file system that only root can mount; elsewhere these tests are skipped.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -9,7 +8,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::client::Lmtp;
-use super::harness::{PASSWORD, Service, Site};
+use super::service::Service;
+use crate::harness::PASSWORD;
+use crate::harness::site::Site;
 
 const DISK: &str = "size=24m,mode=700";
 const BOB: &str = "bob@example.com";
@@ -106,7 +107,7 @@ fn a_full_disk_refuses_mail_and_lets_readers_make_room() {
     site.assert_clean();
     assert_holds(&service, 0..stored);
 
-    // It can also be stopped and started where there is no room.
+    // It can also be stopped and started on a full disk.
     service.stop();
     let service = site.start();
     let mut lmtp = service.lmtp();

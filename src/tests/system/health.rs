@@ -1,4 +1,4 @@
-//! Whether the service runs, as `stat` and `health` tell it.
+//! Whether the service runs, as `stat` and `health` report it.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -6,7 +6,9 @@ use std::path::Path;
 use rustix::process::Pid;
 use serde_json::Value;
 
-use super::harness::{Done, PROGRAM, Site, finish};
+use super::service::{Done, finish};
+use crate::harness::PROGRAM;
+use crate::harness::site::Site;
 
 fn health(site: &Site, words: &[&str]) -> Done {
     site.run(&[&["health"], words].concat())
@@ -51,7 +53,7 @@ fn a_running_service_is_told_from_a_stopped_one() {
 }
 
 #[test]
-fn a_service_that_hangs_is_not_healthy_and_takes_nobodys_time() {
+fn a_service_that_hangs_is_reported_unhealthy_in_bounded_time() {
     let mut site = Site::new();
     let service = site.start();
     service.freeze(true);

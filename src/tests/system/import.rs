@@ -1,10 +1,12 @@
-//! Mailboxes of other servers are taken in with the ids, the order and the sizes that mail programs know.
+//! Mailboxes of other servers are imported with the ids, the order and the sizes that mail programs know.
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
-use super::harness::{PROGRAM, Service, Site, eventually};
+use super::service::{Service, eventually};
+use crate::harness::PROGRAM;
+use crate::harness::site::Site;
 
 const BOB: &str = "bob@example.com";
 
@@ -44,20 +46,41 @@ fn maildirs(root: &Path) -> Vec<(String, Vec<u8>)> {
     expected
 }
 
+/// A site with Bob's mailbox, and maildirs to take in.
+fn with_maildirs() -> (Site, Vec<(String, Vec<u8>)>) {
+    let site = Site::new();
+    site.add_mailbox(BOB);
+    let expected = maildirs(&site.path("vmail"));
+    (site, expected)
+}
+
+fn maildir(site: &Site, domain: &str, user: &str) -> String {
+    site.path("vmail").join(domain).join(user).join("Maildir").to_string_lossy().into_owned()
+}
+
+fn start(site: &Site, words: &[&str]) -> Child {
+    let mut command = site.program(Path::new(PROGRAM));
+    command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it can be run")
+}
+
+/// Starts to import Bob's maildir, and waits until something of it is here.
+fn importing(site: &Site) -> Child {
+    let import = start(site, &["import", "maildir", &maildir(site, "example.com", "bob"), BOB]);
+    eventually("something is imported", || !site.winpop(&["stat"]).contains("Messages   0\n"));
+    import
+}
+
 #[test]
 fn maildirs_of_many_users_come_in_while_the_service_runs_and_only_once() {
-    let mut site = Site::new();
-    site.add_mailbox(BOB);
-    let root = site.dir().join("vmail");
-    let expected = maildirs(&root);
+    let (mut site, expected) = with_maildirs();
     let service = site.start();
-    let template = format!("{}/{{domain}}/{{user}}/Maildir", root.display());
+    let template = maildir(&site, "{domain}", "{user}");
     let words = ["import", "maildir", &template, "--make", "/json"];
     let dry = site.run(&[&words[..], &["--dry-run"]].concat());
     assert!(dry.output.contains("\"messages\":1002,") && dry.output.contains("\"ids_new\":1,"), "{dry:?}");
     assert_eq!(service.log_in(BOB).count().unwrap(), 0);
     let done = site.run(&words);
-    // What is compressed is passed over, and that is no success.
+    // A compressed file is skipped, and that is no success.
     assert_eq!(done.exit_code, 1, "{done:?}");
     assert!(done.output.contains("1.zip.host:2,\",\"why\":\"it is compressed (gzip)\""), "{done:?}");
     assert!(
@@ -127,7 +150,7 @@ fn mbox_lists_and_the_windows_mail_root_come_in_without_a_service() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_and_ends_nothing() {
+fn unreadable_mailboxes_are_reported_and_stop_nothing() {
     let site = Site::new();
     site.add_mailbox(BOB);
     let root = site.dir().join("vmail");
@@ -180,7 +203,7 @@ fn what_cannot_be_read_is_told_and_ends_nothing() {
 
 /// Out in each format and in again elsewhere: the list that a client sees is the same.
 #[test]
-fn what_is_exported_comes_back_under_the_same_ids() {
+fn an_export_imports_under_the_same_ids() {
     let mut site = Site::new();
     site.add_mailbox(BOB);
     let service = site.start();
@@ -225,22 +248,14 @@ fn what_is_exported_comes_back_under_the_same_ids() {
 }
 
 #[test]
-fn an_import_during_which_the_service_is_killed_goes_on_and_doubles_nothing() {
-    let mut site = Site::new();
-    site.add_mailbox(BOB);
-    let root = site.dir().join("vmail");
-    let expected = maildirs(&root);
-    let maildir = root.join("example.com/bob/Maildir").to_string_lossy().into_owned();
+fn an_import_whose_service_is_killed_continues_and_duplicates_nothing() {
+    let (mut site, expected) = with_maildirs();
     let service = site.start();
-    let mut import = site.program(Path::new(PROGRAM));
-    let import =
-        import.args(["import", "maildir", &maildir, BOB]).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut import = import.spawn().expect("it can be run");
-    eventually("something is imported", || !site.winpop(&["stat"]).contains("Messages   0\n"));
+    let mut import = importing(&site);
     service.kill();
     import.wait().expect("it ends");
     let service = site.start();
-    let done = site.run(&["import", "maildir", &maildir, BOB]);
+    let done = site.run(&["import", "maildir", &maildir(&site, "example.com", "bob"), BOB]);
     assert!(
         done.output.starts_with("Passed over: ") && !done.output.contains(" 0 there already"),
         "{done:?}"
@@ -255,25 +270,19 @@ fn an_import_during_which_the_service_is_killed_goes_on_and_doubles_nothing() {
 }
 
 #[test]
-fn an_export_that_was_killed_goes_on_and_leaves_no_piece() {
-    let mut site = Site::new();
-    site.add_mailbox(BOB);
-    let root = site.dir().join("vmail");
-    maildirs(&root);
-    let template = format!("{}/{{domain}}/{{user}}/Maildir", root.display());
-    site.run(&["import", "maildir", &template, "--make"]);
+fn a_killed_export_continues_and_leaves_nothing_partial() {
+    let (mut site, _) = with_maildirs();
+    site.run(&["import", "maildir", &maildir(&site, "{domain}", "{user}"), "--make"]);
     let service = site.start();
     let directory = site.dir().join("out");
     let target = directory.to_string_lossy().into_owned();
     let whole = directory.join("example.com/bob");
     let draft = directory.join("example.com/bob.unfinished");
-    let mut export = site.program(Path::new(PROGRAM));
-    let export = export.args(["export", "maildir", &target]).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut export = export.spawn().expect("it can be run");
+    let mut export = start(&site, &["export", "maildir", &target]);
     eventually("something is written", || draft.exists() || whole.exists());
     export.kill().expect("it is ours");
     export.wait().expect("it ends");
-    // What was whole is passed over, and that is told.
+    // Mailboxes that were whole are skipped and reported.
     let was_whole = whole.exists();
     let done = site.run(&["export", "maildir", &target]);
     assert_eq!(done.exit_code, i32::from(was_whole), "{done:?}");
@@ -289,21 +298,13 @@ fn an_export_that_was_killed_goes_on_and_leaves_no_piece() {
 }
 
 #[test]
-fn an_import_that_was_killed_goes_on_and_doubles_nothing() {
-    let mut site = Site::new();
-    site.add_mailbox(BOB);
-    let root = site.dir().join("vmail");
-    maildirs(&root);
-    let maildir = root.join("example.com/bob/Maildir").to_string_lossy().into_owned();
+fn a_killed_import_continues_and_duplicates_nothing() {
+    let (mut site, _) = with_maildirs();
     let service = site.start();
-    let mut import = site.program(Path::new(PROGRAM));
-    let import =
-        import.args(["import", "maildir", &maildir, BOB]).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut import = import.spawn().expect("it can be run");
-    eventually("something is imported", || !site.winpop(&["stat"]).contains("Messages   0\n"));
+    let mut import = importing(&site);
     import.kill().expect("it is ours");
     import.wait().expect("it ends");
-    site.run(&["import", "maildir", &maildir, BOB]);
+    site.run(&["import", "maildir", &maildir(&site, "example.com", "bob"), BOB]);
     assert_eq!(service.log_in(BOB).count().unwrap(), 1001);
     service.stop();
     site.assert_clean();
@@ -352,7 +353,7 @@ fn verify_says_what_a_mail_program_fetches_again_and_what_is_missing() {
 }
 
 #[test]
-fn accounts_go_out_into_a_file_that_only_its_owner_reads() {
+fn accounts_are_exported_to_a_file_that_only_its_owner_reads() {
     use std::os::unix::fs::PermissionsExt as _;
     let mut site = Site::new();
     site.add_mailbox(BOB);

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::client::{Client, Lmtp, Pop3};
-use super::harness::{PASSWORD, Site, eventually, free_port};
+use super::service::eventually;
+use crate::harness::PASSWORD;
+use crate::harness::ports::free_port;
+use crate::harness::site::Site;
 
 const ANN: &str = "ann@example.com";
 const BOB: &str = "bob@example.com";
@@ -103,7 +106,7 @@ fn a_lock_ends_the_session_and_mail_still_comes_in() {
 }
 
 #[test]
-fn a_password_changed_holds_for_the_next_login() {
+fn a_changed_password_applies_to_the_next_login() {
     let mut site = Site::new();
     site.add_mailbox(BOB);
     let service = site.start();
@@ -118,7 +121,7 @@ fn a_password_changed_holds_for_the_next_login() {
 }
 
 #[test]
-fn a_domain_with_thousands_of_messages_goes_while_it_is_used() {
+fn a_domain_with_thousands_of_messages_is_deleted_while_in_use() {
     const MAILBOXES: usize = 10;
     const MESSAGES_EACH: usize = 300;
     let mut site = Site::new();

@@ -1,12 +1,14 @@
-//! LMTP where it is not the loopback port: on a Unix socket, and for machines that are named.
+//! LMTP beyond the loopback port: on a Unix socket, and for the machines that `lmtpfrom` names.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::client::{Client, Lmtp};
-use super::harness::{Site, eventually, is_root};
 use super::pop3::address_of_this_machine;
+use super::service::eventually;
+use crate::harness::site::Site;
+use crate::harness::skip::is_root;
 
 const ANN: &str = "ann@example.com";
 

@@ -1,10 +1,12 @@
-//! What a client may rely on from one session to the next: one session at a time, and unique ids for ever.
+//! What clients rely on across sessions: one session at a time, and unique ids that never change.
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use super::client::Pop3;
-use super::harness::{PASSWORD, Service, Site};
+use super::service::Service;
+use crate::harness::PASSWORD;
+use crate::harness::site::Site;
 
 const BOB: &str = "bob@example.com";
 
@@ -27,7 +29,7 @@ fn uids(service: &Service) -> Vec<String> {
 }
 
 #[test]
-fn a_maildrop_is_one_session_s_at_a_time() {
+fn a_maildrop_belongs_to_one_session_at_a_time() {
     let mut site = site_with_bob();
     let service = site.start();
     store(&service, &["first"]);
@@ -37,7 +39,7 @@ fn a_maildrop_is_one_session_s_at_a_time() {
     for _ in 0..3 {
         assert!(connect().log_in(BOB, PASSWORD).unwrap().starts_with("-ERR [IN-USE] "));
     }
-    // It is the maildrop of whoever has the password that is in use.
+    // Only someone with the right password learns that the maildrop is in use.
     assert!(connect().log_in(BOB, "wrong").unwrap().starts_with("-ERR [AUTH] "));
     store(&service, &["second"]);
     assert_eq!(first.count().unwrap(), 1, "messages do not change during a session");
@@ -141,7 +143,7 @@ fn no_unique_id_is_used_again() {
     service.stop();
 }
 
-/// What a client deleted, and what an administrator deleted, is there again for a client, under the ids that it knows.
+/// Mail that a client or an administrator deleted returns under the ids that clients know.
 #[test]
 fn what_was_deleted_is_undeleted_for_a_client_that_has_seen_it() {
     let mut site = Site::new();

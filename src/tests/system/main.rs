@@ -1,13 +1,11 @@
 //! Tests that drive the program from outside, as its users do.
 
-#[path = "../clients/foreign.rs"]
-mod foreign;
-#[path = "../private_etc.rs"]
-mod private_etc;
+#[path = "../any_certificate.rs"]
+mod any_certificate;
+#[path = "../harness/mod.rs"]
+mod harness;
 #[path = "../transcript.rs"]
 mod transcript;
-#[path = "../world_readable.rs"]
-mod world_readable;
 
 mod active_directory;
 mod backup;
@@ -20,7 +18,6 @@ mod damage;
 mod deliver;
 mod dialogue;
 mod full_disk;
-mod harness;
 mod health;
 mod import;
 mod live;
@@ -31,6 +28,7 @@ mod postmaster;
 mod privileges;
 mod receiving;
 mod restore;
+mod service;
 mod session_ends;
 mod shutdown;
 mod slow_link;

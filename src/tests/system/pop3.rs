@@ -1,24 +1,25 @@
-//! The dialogues of testdata/pop3, which the library's tests hold with the bare session, over a socket with the
-//! service and its store. What the words in a file mean is written in `src/tests/pop3_transcripts.rs`.
+//! The dialogues of `testdata/pop3` over a socket, with the service and its store (setup keys:
+//! `src/tests/pop3_transcripts.rs`).
 //!
-//! A file is passed over where it asks for what cannot be brought about from outside: a fault of the store (`fault:`,
-//! `gone:`), challenges that are known beforehand (`seed:`), passwords that are sealed for good (`secrets:`,
-//! `unrecoverable:`), a service without a certificate; or, on a machine with no address but loopback's, a client from
-//! elsewhere (`plaintext: no`). The service always offers STLS: where a file's setup does not have it, the line that
-//! says so is no part of the dialogue.
+//! A file is skipped if a test from outside cannot set up what it needs: a fault of the store (`fault:`, `gone:`),
+//! known challenges (`seed:`), lost keys (`secrets:`, `unrecoverable:`), a service without a certificate; or, on a
+//! machine that has only loopback addresses, a client from elsewhere (`plaintext: no`). The service always offers STLS;
+//! the line that says so is ignored if the setup does not mention it.
 
 use std::net::{IpAddr, UdpSocket};
 
 use super::client::{Client, Pop3};
 use super::dialogue::play;
-use super::harness::{PASSWORD, Service, Site, eventually};
+use super::service::{Service, eventually};
+use crate::harness::PASSWORD;
+use crate::harness::site::Site;
 use crate::transcript::{Action, Setup, Transcript, Values};
 
 /// How many files are held at least. More of them, less of what is passed over: then this number goes up.
 const HELD_MIN: usize = 35;
-/// What a file's setup may ask for and does not get.
+/// Setup keys that cannot be met here.
 const BEYOND: [&str; 7] = ["fault", "gone", "incomplete", "passwords", "seed", "secrets", "unrecoverable"];
-/// What a file's setup may ask for that is a setting of the service.
+/// Setup keys that are settings of the service.
 const POLICY: [&str; 2] = ["expire", "logindelay"];
 
 #[test]

@@ -1,11 +1,11 @@
-//! Mail for the postmaster is taken by every domain (RFC 5321 section 4.5.1), and lies where the settings say.
+//! Every domain accepts mail for its postmaster (RFC 5321 section 4.5.1) and puts it where the settings say.
 
-use super::harness::Site;
+use crate::harness::site::Site;
 
 const ANN: &str = "ann@example.com";
 
 #[test]
-fn the_postmaster_of_every_domain_is_somebody() {
+fn every_domain_has_a_postmaster() {
     let mut site = Site::new();
     let added = site.winpop(&["add", "example.com"]);
     assert!(added.contains("postmaster@example.com goes to its first mailbox"), "{added}");

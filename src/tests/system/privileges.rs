@@ -1,10 +1,14 @@
-//! What the running service may do, as the kernel tells it.
+//! The privileges of the running service, as the kernel reports them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
-use super::harness::{PASSWORD, Service, Site, free_port, needs_root};
+use super::service::Service;
+use crate::harness::PASSWORD;
+use crate::harness::ports::free_port;
+use crate::harness::site::Site;
+use crate::harness::skip::needs_root;
 
 const UID: u32 = 12_345;
 const BOB: &str = "bob@example.com";
@@ -20,7 +24,7 @@ fn site() -> Site {
     site
 }
 
-/// What `/proc` says of every thread of the service.
+/// The `/proc` status of every thread of the service.
 fn of_every_thread(service: &Service, key: &str) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", service.id())).unwrap();
     let values = tasks.map(|task| {
@@ -102,7 +106,7 @@ fn a_mail_store_of_root_is_served_by_root_without_its_privileges() {
 }
 
 #[test]
-fn a_data_file_that_the_user_may_not_open_is_told_with_what_to_do() {
+fn a_data_file_the_user_may_not_open_is_reported_with_a_hint() {
     if !needs_root("giving a directory to another user") {
         return;
     }
@@ -113,7 +117,7 @@ fn a_data_file_that_the_user_may_not_open_is_told_with_what_to_do() {
     assert_eq!(done.exit_code, 1);
 }
 
-/// What root makes in the directory of the service's user belongs to that user.
+/// Files that root makes in the directory of the service's user belong to that user.
 #[test]
 fn a_store_that_root_makes_belongs_to_the_owner_of_its_directory() {
     if !needs_root("giving a directory to another user") {

@@ -1,13 +1,13 @@
-//! The dialogues of testdata/smtp and testdata/lmtp over a socket, with the service and its store. What is handed over
-//! there has to lie in the mailboxes here.
+//! The dialogues of `testdata/smtp` and `testdata/lmtp` over a socket, with the service and its store. What they hand
+//! over must arrive in the mailboxes.
 //!
-//! A file is passed over where it speaks of what cannot be brought about from outside: mailboxes named after a
-//! fault or a full quota, and a message too large for its limit of 200 octets, which is far below what
-//! `maxmessagesize` takes.
+//! A file is skipped if a test from outside cannot set up what it needs: mailboxes named after a fault or a full quota,
+//! and a message limit of 200 octets, far below the least that `maxmessagesize` takes.
 
 use super::client::{Client, without_trace};
 use super::dialogue::play;
-use super::harness::{Service, Site};
+use super::service::Service;
+use crate::harness::site::Site;
 use crate::transcript::{Action, Step, Transcript, Values, escaped};
 
 const BEYOND: [&str; 4] = ["<late-", "<full@", "<fault@", "Message too large"];
@@ -102,7 +102,7 @@ fn hold(transcript: &Transcript, service: &Service, port: u16) {
     }
 }
 
-/// What of a message handed over one recipient gets: reverse path, protocol and text.
+/// One recipient's copies of a message handed over: reverse path, protocol and text.
 fn copies(handed_over: &str, recipient: &str) -> Vec<String> {
     // The reverse path may have spaces in it, the rest has none before the text.
     let (envelope, text) = handed_over.split_once(" \"").expect("a text in quotes");

@@ -1,10 +1,12 @@
-//! Backups that are put in the place of the data file.
+//! Backups restored over the data file.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use super::harness::{Done, Site, needs_root};
+use super::service::Done;
+use crate::harness::site::Site;
+use crate::harness::skip::needs_root;
 
 const BOB: &str = "bob@example.com";
 const NOBODY: u32 = 65534;
@@ -104,7 +106,7 @@ fn nothing_is_restored_under_a_running_service() {
 }
 
 #[test]
-fn what_is_no_whole_store_is_not_restored() {
+fn only_whole_stores_are_restored() {
     let (mut site, backup) = site_with_backup();
     deliver(&site, "second");
     let mut octets = fs::read(&backup).unwrap();
@@ -132,7 +134,7 @@ fn what_is_no_whole_store_is_not_restored() {
 }
 
 #[test]
-fn another_key_in_the_mail_root_is_told() {
+fn restoring_where_the_key_differs_says_so() {
     let (site, backup) = site_with_backup();
     site.succeed(&["key", "--rotate"]);
     let done = restore(&site, &backup);

@@ -1,7 +1,8 @@
 //! The last line that the log gets about each session: why it ended, and what it did.
 
 use super::client::Client;
-use super::harness::{Service, Site};
+use super::service::Service;
+use crate::harness::site::Site;
 
 const ANN: &str = "ann@example.com";
 

@@ -7,7 +7,9 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Client, Pop3};
-use super::harness::{PASSWORD, PROGRAM, Service, Site, eventually};
+use super::service::{Service, eventually};
+use crate::harness::site::Site;
+use crate::harness::{PASSWORD, PROGRAM};
 
 const BOB: &str = "bob@example.com";
 
@@ -37,7 +39,7 @@ fn wait_until_refused(port: u16) {
 }
 
 #[test]
-fn what_is_under_way_may_end_and_nobody_else_comes_in() {
+fn open_sessions_may_finish_and_no_new_ones_begin() {
     let mut site = site_with_two_messages("1h");
     let service = site.start();
     let mut session = service.log_in(BOB);
@@ -54,7 +56,7 @@ fn what_is_under_way_may_end_and_nobody_else_comes_in() {
 
     service.terminate();
     [ports.pop3, ports.pop3s, ports.smtp, ports.lmtp].into_iter().for_each(wait_until_refused);
-    // Who brings nothing is told to go; a message that has begun is taken, and is the last.
+    // An idle sender is told to go; a message under way is accepted, and is the last.
     assert!(idle.read_to_end().unwrap().starts_with("421 "));
     assert!(stranger.read_to_end().unwrap().starts_with("-ERR [SYS/TEMP] "));
     drop((idle, stranger));
@@ -131,7 +133,7 @@ fn a_second_signal_ends_the_service_at_once() {
 }
 
 #[test]
-fn without_sessions_the_grace_is_not_waited_for() {
+fn without_sessions_the_service_ends_at_once() {
     let mut site = site_with_two_messages("1h");
     let service = site.start();
     let session = service.log_in(BOB);
@@ -140,7 +142,7 @@ fn without_sessions_the_grace_is_not_waited_for() {
 }
 
 #[test]
-fn with_nobody_reading_the_log_the_service_serves_and_ends() {
+fn the_service_serves_and_ends_though_nobody_reads_its_log() {
     let site = site_with_two_messages("1");
     let (mut reader, writer) = io::pipe().unwrap();
     // Filled to the brim, so that not a line fits in; then blocking as usual for the service.

@@ -1,4 +1,4 @@
-//! Clients behind a narrow link: what was promised to them comes whole.
+//! Clients behind a narrow link get what they were promised, whole.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -7,9 +7,12 @@ use std::process::Command;
 use std::thread;
 
 use super::client::{Client, Pop3};
-use super::harness::{PASSWORD, Service, Site, eventually, needs_root};
+use super::service::{Service, eventually};
+use crate::harness::PASSWORD;
+use crate::harness::site::Site;
+use crate::harness::skip::needs_root;
 
-/// Set for this test where it runs in a network of its own.
+/// Set for this test when it runs in its own network namespace.
 const INSIDE: &str = "POP3SVC_NARROW_LINK";
 
 /// Fetches that go on at the same time.

@@ -1,9 +1,11 @@
-//! The connection slots as clients see them: who is greeted, who is held without a word, who is refused.
+//! Connection slots as clients see them: who is greeted, who waits without a greeting, who is refused.
 
 use std::path::Path;
 
 use super::client::{Client, Pop3};
-use super::harness::{PASSWORD, PROGRAM, Service, Site};
+use super::service::Service;
+use crate::harness::site::Site;
+use crate::harness::{PASSWORD, PROGRAM};
 
 const REFUSAL: &str = "-ERR [SYS/TEMP] too many connections, try again later\r\n";
 
@@ -60,7 +62,7 @@ fn past_socketmax_clients_are_held_in_order_and_past_the_backlog_refused() {
 }
 
 #[test]
-fn one_who_gives_up_waiting_is_passed_over() {
+fn a_client_that_gives_up_waiting_is_skipped() {
     let mut site = site("2");
     let service = site.start();
     let served = log_in(connect(&service), MAILBOXES[0]);
@@ -74,7 +76,7 @@ fn one_who_gives_up_waiting_is_passed_over() {
 }
 
 #[test]
-fn what_a_held_client_sends_is_answered_in_its_turn() {
+fn a_waiting_client_s_commands_are_answered_in_turn() {
     let mut site = site("2");
     let service = site.start();
     let served = log_in(connect(&service), MAILBOXES[0]);
@@ -88,7 +90,7 @@ fn what_a_held_client_sends_is_answered_in_its_turn() {
 }
 
 #[test]
-fn new_limits_hold_at_once_and_open_sessions_go_on() {
+fn new_limits_apply_at_once_and_open_sessions_go_on() {
     let mut site = site("1");
     let service = site.start();
     let mut served = log_in(connect(&service), MAILBOXES[0]);
@@ -115,7 +117,7 @@ fn start_with_limits(site: &mut Site, limits: &str) -> Service {
 }
 
 #[test]
-fn the_soft_limit_of_open_files_is_raised_and_socketmax_stays_within_the_hard_one() {
+fn the_soft_limit_on_open_files_is_raised_and_socketmax_stays_within_the_hard_one() {
     let mut site = Site::new();
     site.winpop(&["set", "socketmax", "100"]);
     let service = start_with_limits(&mut site, "ulimit -Sn 32 && ulimit -Hn 4096");

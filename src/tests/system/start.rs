@@ -1,10 +1,13 @@
-//! What keeps the service from starting is one clear line on standard error, and exit code 1.
+//! If the service cannot start, it prints one clear line on standard error and exits with 1.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 
-use super::harness::{Done, Ports, Site, is_root};
+use super::service::Done;
+use crate::harness::ports::Ports;
+use crate::harness::site::Site;
+use crate::harness::skip::is_root;
 
 /// The version in the header of a data file: `u32`, little endian, behind the 16 octets that name the format.
 const VERSION_AT: u64 = 16;
@@ -64,7 +67,7 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
 }
 
 #[test]
-fn a_file_in_place_of_the_directory_is_told() {
+fn a_file_in_place_of_the_directory_is_reported() {
     let site = Site::without_store();
     fs::write(site.mailroot(), "not a directory").unwrap();
     let sentence = format!(
@@ -76,7 +79,7 @@ fn a_file_in_place_of_the_directory_is_told() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_is_told() {
+fn a_directory_that_cannot_be_written_is_reported() {
     if is_root() {
         println!("passed over: root can write everywhere");
         return;
@@ -138,7 +141,7 @@ fn a_second_service_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
-fn a_data_file_that_a_command_keeps_busy_is_waited_for_and_then_told() {
+fn serve_waits_for_a_data_file_kept_busy_by_a_command_and_then_says_so() {
     let site = quiet_site();
     let file = File::open(site.data_file()).unwrap();
     // As a long command would.

@@ -1,10 +1,12 @@
-//! What strangers who only connect, stay silent or dawdle can take from everybody else.
+//! How little strangers can take from everybody else by connecting, staying silent or dawdling.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use super::client::{Client, Pop3};
-use super::harness::{PASSWORD, Service, Site, eventually};
+use super::service::{Service, eventually};
+use crate::harness::PASSWORD;
+use crate::harness::site::Site;
 
 const ANN: &str = "ann@example.com";
 const BOB: &str = "bob@example.com";
@@ -13,7 +15,7 @@ fn line(number: usize) -> String {
     format!("{number} {}\r\n", "x".repeat(70))
 }
 
-/// A message of about so many octets that no other message shares.
+/// A message of about this size that no other message equals.
 fn message(number: usize, octets: usize) -> Vec<u8> {
     let line = line(number);
     format!("Subject: {number}\r\n\r\n{}", line.repeat(octets / line.len())).into_bytes()
@@ -197,7 +199,7 @@ fn idle_senders_starve_neither_smtp_nor_lmtp() {
     for command in ["HELO test.example", "MAIL FROM:<>", &format!("RCPT TO:<{ANN}>"), "DATA"] {
         assert!(newcomer.ask(command).unwrap().starts_with(['2', '3']));
     }
-    // Whoever is sending a message is not pushed out by those who come.
+    // Newcomers do not push out a client that is sending a message.
     let more: Vec<Client> = (0..300).map(|n| proxied(port, &format!("2001:db8:1:{n:x}::1"))).collect();
     assert!(end(&mut newcomer, b"Subject: by SMTP\r\n").starts_with("250"));
     drop((idle, rest, more));
@@ -256,7 +258,7 @@ fn a_proxy_speaks_for_its_clients_and_nobody_else_does() {
 }
 
 #[test]
-fn whoever_tries_out_names_is_slowed_and_sent_away_and_postfix_is_not() {
+fn guessing_names_is_slowed_and_cut_off_and_postfix_is_not() {
     let mut site = Site::new();
     site.add_mailbox(ANN);
     let service = site.start();
@@ -317,8 +319,8 @@ fn a_sender_who_dawdles_is_sent_away_however_busy_it_looks() {
 }
 
 #[test]
-fn a_flood_of_strangers_costs_no_more_than_is_said() {
-    /// What the head of `serve` says; here of the service as a whole.
+fn a_flood_of_strangers_costs_no_more_memory_than_documented() {
+    /// The bound at the head of `serve`, here for the whole service.
     const OCTETS_MAX: u64 = 200 << 20;
     const FLOOD: usize = 5000;
     raise_descriptor_limit();

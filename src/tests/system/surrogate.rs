@@ -1,8 +1,9 @@
-//! A client that did not say UTF8 gets surrogates: in STAT, LIST, RETR and TOP alike, and only of messages that need
-//! one.
+//! A client that did not send UTF8 gets surrogates, in STAT, LIST, RETR and TOP alike, and only for messages that need
+//! them.
 
 use super::client::{Pop3, without_trace};
-use super::harness::{PASSWORD, Site};
+use crate::harness::PASSWORD;
+use crate::harness::site::Site;
 
 const ANN: &str = "ann@example.com";
 const RAW: &str = "Subject: Grüße\r\n\r\nSchöne Grüße\r\n.\r\n";
@@ -40,7 +41,7 @@ fn seen(port: u16, utf8: bool) -> (u64, Vec<(String, Option<String>, String)>) {
 }
 
 #[test]
-fn a_client_of_old_gets_surrogates_that_fit_their_counts() {
+fn a_client_without_utf8_gets_surrogates_that_fit_their_counts() {
     let mut site = Site::new();
     site.add_mailbox(ANN);
     let plain = "Subject: plain\r\n\r\nSchöne Grüße\r\n";

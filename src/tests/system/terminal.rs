@@ -1,4 +1,4 @@
-//! What is asked, and coloured, where somebody sits at a terminal.
+//! Questions and colours on a terminal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use super::harness::{Done, PROGRAM, Site};
+use super::service::Done;
+use crate::harness::PROGRAM;
+use crate::harness::site::Site;
 
 const BOB: &str = "bob@example.com";
 
@@ -32,7 +34,7 @@ fn winpop(site: &Site, words: &[&str]) -> Command {
 fn typed(site: &Site, words: &[&str], lines: &str) -> Done {
     let (mut ours, theirs) = terminal();
     let mut child = winpop(site, words).stdin(OwnedFd::from(theirs)).spawn().unwrap();
-    // What is typed before the question is thrown away where a password is asked for.
+    // Input typed before the question for a password is discarded.
     let mut first = [0];
     child.stderr.as_mut().unwrap().read_exact(&mut first).unwrap();
     ours.write_all(lines.as_bytes()).unwrap();
@@ -45,7 +47,7 @@ fn typed(site: &Site, words: &[&str], lines: &str) -> Done {
 }
 
 #[test]
-fn who_deletes_a_domain_is_told_how_much_that_is_and_asked() {
+fn deleting_a_domain_shows_how_much_it_holds_and_asks() {
     let site = Site::new();
     site.add_mailbox(BOB);
     site.run_with_input(&["deliver", BOB], b"Subject: x\n\ntext\n");
@@ -53,7 +55,7 @@ fn who_deletes_a_domain_is_told_how_much_that_is_and_asked() {
     let question = "Delete example.com with its mailboxes (1) and messages (1, ";
     assert!(done.errors.starts_with(question), "{done:?}");
     assert!(done.errors.ends_with("nothing was deleted\n") && done.exit_code == 1, "{done:?}");
-    // What is not there is not asked about.
+    // There is no question about a domain that does not exist.
     let done = typed(&site, &["delete", "example.org"], "");
     assert!(done.errors.starts_with("winpop: there is no domain example.org"), "{done:?}");
     let done = typed(&site, &["delete", "example.com"], "y\n");
@@ -73,14 +75,14 @@ fn a_new_password_is_asked_for_twice() {
         ("Password of bob@example.com changed\n", 0),
         "{done:?}"
     );
-    site.winpop(&["changepwd", BOB, super::harness::PASSWORD]);
+    site.winpop(&["changepwd", BOB, crate::harness::PASSWORD]);
     let service = site.start();
     service.log_in(BOB).quit().unwrap();
     service.stop();
 }
 
 #[test]
-fn what_should_be_seen_at_once_is_coloured_on_a_terminal_only() {
+fn important_words_are_coloured_on_a_terminal_only() {
     let site = Site::new();
     site.add_mailbox(BOB);
     site.winpop(&["lock", BOB]);

@@ -13,14 +13,16 @@
 //! ```
 
 use std::fs;
-use std::io::Write as _;
 use std::mem;
 use std::path::PathBuf;
 
 use super::active_directory::controller::{BASE, Controller};
 use super::client::Pop3;
-use super::harness::{Done, PROGRAM, Site, finish, needs_root};
-use crate::private_etc::PrivateEtc;
+use super::service::{Done, finish};
+use crate::harness::PROGRAM;
+use crate::harness::etc::PrivateEtc;
+use crate::harness::site::Site;
+use crate::harness::skip::{needs_root, skip};
 use crate::transcript::{Action, Step, Transcript};
 
 const PASSWORD_FILE: &str = "password file";
@@ -203,7 +205,7 @@ fn winpop_does_as_its_transcripts_say_with_local_accounts() {
         Some(site)
     });
     if !could_be_played {
-        let _ = writeln!(std::io::stderr(), "skipped: mounts cannot be made here");
+        skip("mounts cannot be made here");
     }
 }
 

@@ -1,10 +1,10 @@
 //! Accounts made, changed and deleted with their mailboxes.
 
-use super::super::harness::Site;
 use super::controller::{BASE, Controller, PASSWORD};
 use super::logins::log_in;
+use crate::harness::site::Site;
 
-/// What `winpop` refuses with.
+/// The line with which `winpop` refuses.
 #[track_caller]
 fn refused(site: &Site, words: &[&str]) -> String {
     let done = site.run(&[&["winpop"], words].concat());

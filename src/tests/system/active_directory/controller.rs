@@ -1,10 +1,10 @@
-//! A domain controller of Active Directory: Samba's, provisioned for these tests and run on a loopback address.
+//! A domain controller of Active Directory: Samba's, provisioned for these tests, on a loopback address.
 //!
-//! - One is made for all tests of this process, and shared; its users are told apart by their names. A test that stops
-//!   and starts one has a copy.
-//! - It ends with this process, however that ends: Samba runs for as long as its standard input stays open. A shell
-//!   that waits for the same then removes the directories.
-//! - Where Samba is not installed, or root is not there, the tests are passed over.
+//! - All tests of this process share one; they tell their users apart by name. A test that stops and starts it has a
+//!   copy.
+//! - It ends with this process, however that ends: Samba runs only while its standard input is open. A shell that waits
+//!   for the same then removes the directories.
+//! - Without Samba or root the tests are skipped.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,8 +15,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::super::foreign::have;
-use super::super::harness::{Done, Site, eventually, finish, needs_root};
+use super::super::service::{Done, eventually, finish};
+use crate::harness::site::Site;
+use crate::harness::skip::have;
+use crate::harness::skip::needs_root;
 
 const PROGRAMS: [&str; 5] = ["samba", "samba-tool", "ldapmodify", "ldapsearch", "openssl"];
 pub const BASE: &str = "DC=corp,DC=example,DC=test";
@@ -32,7 +34,7 @@ pub const PASSWORD: &str = "Right-1-password";
 /// Longest that Samba may live, and its making may take, in seconds: what hangs ends.
 const LIFE_SECONDS_MAX: &str = "1200";
 const MAKING_SECONDS_MAX: &str = "300";
-/// What Samba serves: neither files nor replication, which nobody asks for here.
+/// Samba's services, without files and replication, which nobody needs here.
 const SERVICES: &str = "ldap, dns, kdc, rpc, winbindd";
 
 /// A script that replaces an attribute: file of the database, name of the entry, attribute, value.
@@ -89,7 +91,7 @@ impl Controller {
         controller
     }
 
-    /// Shows a certificate of its own authority from the next start on, valid for so many days.
+    /// From the next start on, shows a certificate by its own authority, valid for this many days.
     pub fn certify(&self, days: i8) {
         let names = format!(
             "subjectAltName=DNS:{HOST},IP:{}\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n",
@@ -216,7 +218,7 @@ impl Controller {
         finish(command.args(["-x", "-D", name, "-w", password, "-s", "base", "-b", BASE, "dn"]), b"")
     }
 
-    /// What the directory has of the users that a filter lets through, as LDIF without folded lines.
+    /// The users that match a filter, as LDIF without folded lines.
     pub fn found(&self, filter: &str) -> String {
         let mut command = self.ldap("ldapsearch");
         command.args(["-x", "-D", ADMINISTRATOR, "-w", ADMINISTRATOR_PASSWORD, "-LLL", "-o", "ldif_wrap=no"]);

@@ -1,11 +1,12 @@
-//! Who is let in, under which names, and who is not.
+//! Who may log in, and under which names.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::super::client::{Client, Pop3};
-use super::super::harness::{PROGRAM, Service};
+use super::super::service::Service;
 use super::controller::{ADMINISTRATOR, BASE, Controller, DOMAIN, PASSWORD};
+use crate::harness::PROGRAM;
 
 /// The reply to PASS. Comes from another address each time: whoever guesses wrong waits before the next attempt.
 pub fn log_in(service: &Service, name: &str, password: &str) -> String {
@@ -54,7 +55,7 @@ fn a_user_logs_in_by_address_principal_name_and_account_name() {
 
 /// Names in which characters have a meaning in filters (RFC 4515) and distinguished names (RFC 4514).
 #[test]
-fn characters_of_filters_and_distinguished_names_are_those_of_a_name() {
+fn special_characters_of_filters_and_distinguished_names_may_be_in_names() {
     let Some(controller) = Controller::shared() else { return };
     controller.modify(&format!(
         "dn: CN=a*(b)\\\\c\\,d\\+\\\"e\\\"\\;\\<f\\>#\\=g,CN=Users,{BASE}\nchangetype: add\nobjectClass: user\n\
@@ -90,7 +91,7 @@ fn characters_of_filters_and_distinguished_names_are_those_of_a_name() {
 }
 
 #[test]
-fn who_may_not_log_in_is_refused_alike_and_the_log_says_why() {
+fn barred_accounts_are_refused_alike_and_the_log_says_why() {
     let Some(controller) = Controller::shared() else { return };
     let mut site = controller.site("barred.test");
     let users = ["disabled", "overdue", "newcomer", "stale", "guessed-at"];
@@ -162,7 +163,7 @@ fn the_servers_of_a_domain_are_found_by_dns() {
 }
 
 #[test]
-fn the_account_of_the_service_is_told_from_a_directory_that_is_down() {
+fn a_bad_service_account_is_told_apart_from_a_directory_that_is_down() {
     let Some(controller) = Controller::shared() else { return };
     let site = controller.site("service.test");
     site.winpop(&["set", "adbindpassword", "Wrong-1-password"]);

@@ -4,9 +4,11 @@ use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::super::harness::{PROGRAM, Site, eventually};
+use super::super::service::eventually;
 use super::controller::{ADMINISTRATOR_PASSWORD, Controller, PASSWORD};
 use super::logins::log_in;
+use crate::harness::PROGRAM;
+use crate::harness::site::Site;
 
 /// A mail store whose accounts are in the password file, with so many mailboxes `user0@DOMAIN`, and the directory
 /// described.
@@ -110,7 +112,7 @@ fn a_migration_that_is_cut_short_goes_on_where_it_was() {
 }
 
 #[test]
-fn what_stands_in_the_way_of_each_mailbox_is_told() {
+fn the_obstacle_of_each_mailbox_is_reported() {
     let Some(controller) = Controller::shared() else { return };
     let mut site = site(controller, "ways.test", 1);
     for (name, password) in

@@ -1,4 +1,4 @@
-//! Accounts in Active Directory, held against a real domain controller.
+//! Accounts in Active Directory, with a real domain controller.
 
 mod accounts;
 pub mod controller;

@@ -6,10 +6,10 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::client::Pop3;
-use super::super::foreign::have;
-use super::super::harness::{Service, eventually, finish};
+use super::super::service::{Service, eventually, finish};
 use super::controller::{Controller, DOMAIN, PASSWORD};
 use super::logins::log_in;
+use crate::harness::skip::have;
 
 const PROGRAMS: [&str; 4] = ["curl", "nsenter", "ntlm_auth", "systemd-socket-activate"];
 
@@ -62,7 +62,7 @@ impl Drop for Helpers {
     }
 }
 
-/// What curl exits with: 0, or 67 where a login is denied (CURLE_LOGIN_DENIED).
+/// curl's exit code: 0, or 67 for a denied login (CURLE_LOGIN_DENIED).
 fn curl(service: &Service, user: &str, password: &str) -> i32 {
     let mut command = Command::new("curl");
     command.args([

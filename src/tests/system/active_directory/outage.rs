@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::super::client::Pop3;
-use super::super::harness::{Service, eventually};
+use super::super::service::{Service, eventually};
 use super::controller::{Controller, PASSWORD};
 use super::logins::{log_in, log_in_from};
 
 const CLIENTS: usize = 6;
 
-/// What came of the logins of all clients so far.
+/// The outcomes of all clients' logins so far.
 #[derive(Default)]
 struct Outcomes {
     welcomed: AtomicUsize,
@@ -40,7 +40,7 @@ impl Outcomes {
         }
     }
 
-    /// Waits for so many more of a kind.
+    /// Waits for this many more of a kind.
     fn wait_for_more(&self, of: &AtomicUsize, what: &str, count: usize) {
         let before = of.load(Ordering::Relaxed);
         eventually(what, || {
@@ -172,7 +172,7 @@ fn relay(to: String) -> u16 {
 }
 
 #[test]
-fn a_server_that_no_authority_vouches_for_gets_no_password() {
+fn a_server_without_a_trusted_certificate_gets_no_password() {
     let Some(mut controller) = Controller::own(3) else { return };
     let mut site = controller.site("trust.test");
     site.winpop(&["add", "ann@trust.test", "/createuser", PASSWORD]);

@@ -1,6 +1,4 @@
-//! Directories for tests that also run programs as another user.
-//!
-//! This file uses nothing of the program, so that tests outside the library can read it too.
+//! The one maker of temporary directories for tests from outside. Some of them run programs as another user.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,9 +1,7 @@
-//! Accounts of an operating system that a test may change: commands that see a copy of `/etc` in its place.
+//! Accounts of an operating system that a test may change: commands that see a copy of `/etc` instead of the real one.
 //!
-//! Each command has mounts of its own, which takes root, and all of them the same copy. What they do to accounts is
-//! gone with it, and nobody else sees any of it.
-//!
-//! This file uses nothing of the program, so that tests outside the library can read it too.
+//! Each command has its own mounts, which need root; all commands of a test share one copy. It goes with the test, and
+//! nobody else sees it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,22 +10,23 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::world_readable;
+use super::directory::directory;
 
-/// Mounts the copy, and what stands in the place of tools; then becomes the command.
+/// Mounts the copy and the replaced tools; then becomes the command.
 const SCRIPT: &str = "mount --bind \"$0/etc\" /etc
 for tool in \"$0\"/instead/*; do
     [ ! -e \"$tool\" ] || mount --bind \"$tool\" \"/usr/sbin/${tool##*/}\"
 done
 exec \"$@\"";
+
 pub struct PrivateEtc {
     dir: TempDir,
 }
 
 impl PrivateEtc {
-    /// None where mounts cannot be made.
+    /// None if mounts cannot be made.
     pub fn new() -> Option<Self> {
-        let etc = Self { dir: world_readable::directory() };
+        let etc = Self { dir: directory() };
         fs::create_dir(etc.dir.path().join("instead")).expect("it is writable");
         let copied = Command::new("cp").args(["--archive", "/etc"]).arg(etc.path("etc")).status();
         assert!(copied.is_ok_and(|status| status.success()), "/etc can be copied");
