@@ -30,7 +30,7 @@ fn image() -> Image {
     let file = blocks.iter().find(|block| block.mark == "dockerfile").expect("it is there");
     let run = blocks.iter().find(|block| block.text.contains("docker run -d")).expect("it is there");
     // Earlier stages are not in the image.
-    let (_, text) = file.text.split_once("FROM site\n").expect("an image with nothing else in it");
+    let (_, text) = file.text.split_once("FROM scratch\n").expect("an image with nothing else in it");
     let instruction = |name: &str| {
         let mut lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         lines.next().unwrap_or_else(|| panic!("no {name} in the Dockerfile")).to_owned()
