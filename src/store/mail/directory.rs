@@ -4,6 +4,7 @@
 
 use super::Refused;
 use super::delivery::REMOVED_AT_A_TIME;
+use super::refused::no_such_mailbox;
 use crate::address::{Address, Domain};
 use crate::auth::password::Credential;
 use crate::store::index::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
@@ -31,7 +32,7 @@ pub enum LockChange {
 impl Tx<'_, '_> {
     pub fn add_domain(&mut self, domain: &Domain, now: UnixTime) -> Result<Result<(), Refused>, Fault> {
         if self.domain(domain)?.is_some() {
-            return Ok(Err(Refused::DomainExists));
+            return Ok(Err(Refused::DomainExists(domain.clone())));
         }
         let row = DomainRow { id: DomainId(self.new_id()?), locked: false, created: now };
         self.put_domain(domain, &row)?;
@@ -46,9 +47,11 @@ impl Tx<'_, '_> {
         credential: Credential,
         now: UnixTime,
     ) -> Result<Result<(), Refused>, Fault> {
-        let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let Some(domain) = self.domain(&address.domain)? else {
+            return Ok(Err(Refused::NoSuchDomain(address.domain.clone())));
+        };
         if self.mailbox(address)?.is_some() {
-            return Ok(Err(Refused::MailboxExists));
+            return Ok(Err(Refused::MailboxExists(address.clone())));
         }
         let row = MailboxRow {
             id: MailboxId(self.new_id()?),
@@ -82,7 +85,7 @@ impl Tx<'_, '_> {
         domain: &Domain,
         now: UnixTime,
     ) -> Result<Result<Removed, Refused>, Fault> {
-        let Some(row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let Some(row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain(domain.clone()))) };
         let is_kept = self.keeps_deleted()?;
         let (with, mut may_go) = (is_kept.then_some(row.id), REMOVED_AT_A_TIME);
         let mut removed = Removed::default();
@@ -126,8 +129,12 @@ impl Tx<'_, '_> {
         now: UnixTime,
         may_go: &mut u64,
     ) -> Result<Result<Removed, Refused>, Fault> {
-        let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
-        let Some(row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(domain) = self.domain(&address.domain)? else {
+            return Ok(Err(Refused::NoSuchDomain(address.domain.clone())));
+        };
+        let Some(row) = self.mailbox(address)? else {
+            return Ok(Err(no_such_mailbox(self, address)?));
+        };
         let counts = self.counts(row.id)?;
         if let (false, Some(left)) = (self.keeps_deleted()?, may_go.checked_sub(counts.messages)) {
             *may_go = left;
@@ -151,7 +158,9 @@ impl Tx<'_, '_> {
 
     /// Locks the domain: its mailboxes with it, though their own locks stay as they are. Open sessions end.
     pub fn lock_domain(&mut self, domain: &Domain) -> Result<Result<LockChange, Refused>, Fault> {
-        let Some(mut row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let Some(mut row) = self.domain(domain)? else {
+            return Ok(Err(Refused::NoSuchDomain(domain.clone())));
+        };
         if row.locked {
             return Ok(Ok(LockChange::AlreadySo));
         }
@@ -164,7 +173,9 @@ impl Tx<'_, '_> {
 
     /// Unlocks the domain and every mailbox in it.
     pub fn unlock_domain(&mut self, domain: &Domain) -> Result<Result<LockChange, Refused>, Fault> {
-        let Some(mut row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let Some(mut row) = self.domain(domain)? else {
+            return Ok(Err(Refused::NoSuchDomain(domain.clone())));
+        };
         let mut change = LockChange::AlreadySo;
         if row.locked {
             row.locked = false;
@@ -196,10 +207,14 @@ impl Tx<'_, '_> {
         address: &Address,
         locked: bool,
     ) -> Result<Result<LockChange, Refused>, Fault> {
-        let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
-        let Some(mut row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(domain) = self.domain(&address.domain)? else {
+            return Ok(Err(Refused::NoSuchDomain(address.domain.clone())));
+        };
+        let Some(mut row) = self.mailbox(address)? else {
+            return Ok(Err(no_such_mailbox(self, address)?));
+        };
         if !locked && domain.locked {
-            return Ok(Err(Refused::DomainLocked));
+            return Ok(Err(Refused::DomainLocked(address.clone())));
         }
         if row.locked == locked {
             return Ok(Ok(LockChange::AlreadySo));
@@ -218,10 +233,9 @@ impl Tx<'_, '_> {
         address: &Address,
         credential: Credential,
     ) -> Result<Result<(), Refused>, Fault> {
-        if self.domain(&address.domain)?.is_none() {
-            return Ok(Err(Refused::NoSuchDomain));
-        }
-        let Some(mut row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(mut row) = self.mailbox(address)? else {
+            return Ok(Err(no_such_mailbox(self, address)?));
+        };
         row.credential = credential;
         self.put_mailbox(address, &row)?;
         Ok(Ok(()))

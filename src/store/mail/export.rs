@@ -1,6 +1,7 @@
 //! Giving out a mailbox as a whole, for another server.
 
 use super::Refused;
+use super::refused::no_such_mailbox;
 use crate::address::Address;
 use crate::message::{Entry, Uid};
 use crate::store::index::contained;
@@ -61,10 +62,9 @@ impl Store {
         mut each: impl FnMut(&Snapshot, &Entry, &MessageRow, &TextRow) -> Result<(), Fault>,
     ) -> Result<Result<(), Refused>, Fault> {
         let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
-        if snapshot.domain(&address.domain)?.is_none() {
-            return Ok(Err(Refused::NoSuchDomain));
-        }
-        let Some(mailbox) = snapshot.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(mailbox) = snapshot.mailbox(address)? else {
+            return Ok(Err(no_such_mailbox(&*snapshot, address)?));
+        };
         let table = snapshot.table(MESSAGES)?;
         let mut rows = contained::read(|| Ok(table.range((mailbox.id, 0)..=(mailbox.id, u64::MAX))?))?;
         while let Some((sequence, mut row)) = contained::read(|| {

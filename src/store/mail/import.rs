@@ -3,6 +3,7 @@
 use super::Refused;
 use super::body::Incoming;
 use super::delivery::Place;
+use super::refused::no_such_mailbox;
 use crate::address::Address;
 use crate::message::{Uid, is_unique_id};
 use crate::store::index::rows::MessageRow;
@@ -58,8 +59,12 @@ impl Tx<'_, '_> {
         address: &Address,
         messages: &[Import],
     ) -> Result<Result<Vec<Imported>, Refused>, Fault> {
-        let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
-        let Some(mailbox) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(domain) = self.domain(&address.domain)? else {
+            return Ok(Err(Refused::NoSuchDomain(address.domain.clone())));
+        };
+        let Some(mailbox) = self.mailbox(address)? else {
+            return Ok(Err(no_such_mailbox(self, address)?));
+        };
         let place = Place::new(&domain, mailbox);
         let mut outcomes = Vec::with_capacity(messages.len());
         for message in messages {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::Refused;
+use super::refused::no_such_mailbox;
 use crate::address::Address;
 use crate::auth::password::Credential;
 use crate::settings::INCOMPLETE;
@@ -51,10 +52,9 @@ fn key_of(mailbox: MailboxId) -> String {
 impl Tx<'_, '_> {
     /// Nobody is let into the mailbox from here on, until [`Tx::end_move`].
     pub fn begin_move(&mut self, address: &Address, mover: Mover) -> Result<Result<(), Refused>, Fault> {
-        if self.domain(&address.domain)?.is_none() {
-            return Ok(Err(Refused::NoSuchDomain));
-        }
-        let Some(mailbox) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(mailbox) = self.mailbox(address)? else {
+            return Ok(Err(no_such_mailbox(self, address)?));
+        };
         self.set_setting(&key_of(mailbox.id), Some(mover.word()))?;
         Ok(Ok(()))
     }

@@ -4,6 +4,7 @@
 //! mail makes room at once. What counts is what LIST announces. Several mailboxes may count against one account.
 
 use super::Refused;
+use super::refused::no_such_mailbox;
 use crate::address::Address;
 use crate::store::index::rows::{MailboxRow, QuotaRow};
 use crate::store::index::{Fault, Read, Tx, miscounted};
@@ -57,12 +58,11 @@ impl Tx<'_, '_> {
         account: &Address,
         limit: Option<u64>,
     ) -> Result<Result<Quota, Refused>, Fault> {
-        if self.domain(&mailbox.domain)?.is_none() {
-            return Ok(Err(Refused::NoSuchDomain));
-        }
-        let Some(mut row) = self.mailbox(mailbox)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(mut row) = self.mailbox(mailbox)? else {
+            return Ok(Err(no_such_mailbox(self, mailbox)?));
+        };
         if self.mailbox(account)?.is_none() {
-            return Ok(Err(Refused::NoSuchAccount));
+            return Ok(Err(Refused::NoSuchAccount(account.clone())));
         }
         let name = account.to_string();
         let octets = self.counts(row.id)?.octets;
@@ -83,12 +83,11 @@ impl Tx<'_, '_> {
 
     /// Lets the mailbox's octets count against nothing. The account's own limit goes with its last mailbox.
     pub fn remove_quota(&mut self, mailbox: &Address) -> Result<Result<(), Refused>, Fault> {
-        if self.domain(&mailbox.domain)?.is_none() {
-            return Ok(Err(Refused::NoSuchDomain));
-        }
-        let Some(mut row) = self.mailbox(mailbox)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(mut row) = self.mailbox(mailbox)? else {
+            return Ok(Err(no_such_mailbox(self, mailbox)?));
+        };
         if row.quota.is_none() {
-            return Ok(Err(Refused::NoQuota));
+            return Ok(Err(Refused::NoQuota(mailbox.clone())));
         }
         let octets = self.counts(row.id)?.octets;
         self.leave_quota(&row, octets)?;

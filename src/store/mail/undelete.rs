@@ -127,7 +127,7 @@ impl Store {
             None => None,
             Some(mailbox) => match self.claim(mailbox.id) {
                 Some(claim) => Some(claim),
-                None => return Ok(Err(Refused::InUse)),
+                None => return Ok(Err(Refused::InUse(address.clone()))),
             },
         };
         let address = address.clone();
@@ -247,21 +247,21 @@ impl Tx<'_, '_> {
     ) -> Result<Result<Restored, Refused>, Fault> {
         let removed = self.newest_removed(address)?;
         let Some(domain) = self.domain(&address.domain)? else {
-            return Ok(Err(Refused::NoSuchDomain));
+            return Ok(Err(Refused::NoSuchDomain(address.domain.clone())));
         };
         let Some(mailbox) = self.mailbox(address)? else {
             return match removed {
                 Some((key, row)) if !as_new => Ok(Ok(self.restore_mailbox(domain.id, key, &row)?)),
-                Some(_) => Ok(Err(Refused::NotAsNew)),
-                None => Ok(Err(Refused::NoSuchMailbox)),
+                Some(_) => Ok(Err(Refused::NotAsNew(address.clone()))),
+                None => Ok(Err(Refused::NothingDeleted(address.clone()))),
             };
         };
         let place = Place::new(&domain, mailbox);
         let restored = self.restore_messages(&place, wanted, as_new)?;
         match removed {
             _ if restored.messages > 0 => Ok(Ok(restored)),
-            None => Ok(Err(Refused::NothingDeleted)),
-            Some(_) if !as_new => Ok(Err(Refused::MailboxReplaced)),
+            None => Ok(Err(Refused::NothingDeleted(address.clone()))),
+            Some(_) if !as_new => Ok(Err(Refused::MailboxReplaced(address.clone()))),
             Some((key, _)) => Ok(Ok(self.merge_mailbox(&place, key)?)),
         }
     }
@@ -279,9 +279,7 @@ impl Tx<'_, '_> {
             }
         }
         let Some((key, removed)) = found else {
-            let refused =
-                if self.domain(domain)?.is_some() { Refused::NothingDeleted } else { Refused::NoSuchDomain };
-            return Ok(Err(refused));
+            return Ok(Err(Refused::DomainNotDeleted(domain.clone())));
         };
         let id = match self.domain(domain)? {
             Some(row) => row.id,

@@ -113,7 +113,8 @@ fn a_mailbox_is_unlocked_alone_only_while_its_domain_is_not_locked() {
         let first = tx.lock_domain(&ann.domain)?;
         Ok((first, tx.lock_domain(&ann.domain)?, tx.unlock_mailbox(&ann)?))
     });
-    let expected = (Ok(LockChange::Changed), Ok(LockChange::AlreadySo), Err(Refused::DomainLocked));
+    let expected =
+        (Ok(LockChange::Changed), Ok(LockChange::AlreadySo), Err(Refused::DomainLocked(address(ANN))));
     assert_eq!(outcome.wait().unwrap(), expected);
 }
 

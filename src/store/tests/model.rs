@@ -71,12 +71,13 @@ pub enum Answer {
 
 impl Model {
     pub fn domain(&mut self, domain: &Domain) -> Result<&mut ModelDomain, Refused> {
-        self.domains.get_mut(domain.as_str()).ok_or(Refused::NoSuchDomain)
+        self.domains.get_mut(domain.as_str()).ok_or_else(|| Refused::NoSuchDomain(domain.clone()))
     }
 
     pub fn mailbox(&mut self, address: &Address) -> Result<&mut ModelMailbox, Refused> {
         let domain = self.domain(&address.domain)?;
-        domain.mailboxes.get_mut(address.local.as_str()).ok_or(Refused::NoSuchMailbox)
+        let mailbox = domain.mailboxes.get_mut(address.local.as_str());
+        mailbox.ok_or_else(|| Refused::NoSuchMailbox(address.clone()))
     }
 
     pub fn take(&mut self, step: &Step) -> Answer {
@@ -86,10 +87,11 @@ impl Model {
                 self.identities += 1;
                 let new = ModelDomain { identity: self.identities, ..Default::default() };
                 self.domains.entry(domain.to_string()).or_insert(new);
-                Answer::Done(if is_new { Ok(()) } else { Err(Refused::DomainExists) })
+                Answer::Done(if is_new { Ok(()) } else { Err(Refused::DomainExists(domain.clone())) })
             }
             Step::RemoveDomain(domain, at) => {
-                let removed = self.domains.remove(domain.as_str()).ok_or(Refused::NoSuchDomain);
+                let removed = self.domains.remove(domain.as_str());
+                let removed = removed.ok_or_else(|| Refused::NoSuchDomain(domain.clone()));
                 if let Ok(row) = &removed {
                     self.removed_domains.push((*at, domain.to_string(), row.identity, row.locked));
                     for (local, mailbox) in &row.mailboxes {
@@ -120,7 +122,7 @@ impl Model {
                 let new = ModelMailbox { identity: self.identities, next_sequence: 1, ..Default::default() };
                 Answer::Done(self.domain(&address.domain).and_then(|domain| {
                     match domain.mailboxes.contains_key(address.local.as_str()) {
-                        true => Err(Refused::MailboxExists),
+                        true => Err(Refused::MailboxExists(address.clone())),
                         false => {
                             domain.mailboxes.insert(address.local.to_string(), new);
                             Ok(())
@@ -130,7 +132,8 @@ impl Model {
             }
             Step::RemoveMailbox(address, at) => {
                 let removed = self.domain(&address.domain).and_then(|domain| {
-                    domain.mailboxes.remove(address.local.as_str()).ok_or(Refused::NoSuchMailbox)
+                    let mailbox = domain.mailboxes.remove(address.local.as_str());
+                    mailbox.ok_or_else(|| Refused::NoSuchMailbox(address.clone()))
                 });
                 Answer::Removed(removed.map(|mailbox| {
                     let removed = removed_with(&mailbox);
@@ -186,7 +189,7 @@ impl Model {
         let domain_is_locked = self.domain(&address.domain)?.locked;
         let mailbox = self.mailbox(address)?;
         if domain_is_locked && !locked {
-            return Err(Refused::DomainLocked);
+            return Err(Refused::DomainLocked(address.clone()));
         }
         let changed = mailbox.locked != locked;
         mailbox.locked = locked;
@@ -195,11 +198,12 @@ impl Model {
 
     fn undelete(&mut self, address: &Address, wanted: Wanted, as_new: bool) -> Result<Restored, Refused> {
         let removed = self.removed.iter().rposition(|removed| removed.address == address.to_string());
-        let domain = self.domains.get_mut(address.domain.as_str()).ok_or(Refused::NoSuchDomain)?;
+        let domain = self.domains.get_mut(address.domain.as_str());
+        let domain = domain.ok_or_else(|| Refused::NoSuchDomain(address.domain.clone()))?;
         let Some(mailbox) = domain.mailboxes.get_mut(address.local.as_str()) else {
-            let removed = removed.ok_or(Refused::NoSuchMailbox)?;
+            let removed = removed.ok_or_else(|| Refused::NothingDeleted(address.clone()))?;
             if as_new {
-                return Err(Refused::NotAsNew);
+                return Err(Refused::NotAsNew(address.clone()));
             }
             let mailbox = self.removed.remove(removed).mailbox;
             let restored = restored_with(&mailbox, 1);
@@ -219,9 +223,9 @@ impl Model {
             *at < since
         });
         if back.is_empty() {
-            let removed = removed.ok_or(Refused::NothingDeleted)?;
+            let removed = removed.ok_or_else(|| Refused::NothingDeleted(address.clone()))?;
             if !as_new {
-                return Err(Refused::MailboxReplaced);
+                return Err(Refused::MailboxReplaced(address.clone()));
             }
             back = self.removed.remove(removed).mailbox.messages;
         }
@@ -237,8 +241,7 @@ impl Model {
     fn undelete_domain(&mut self, domain: &Domain) -> Result<Restored, Refused> {
         let found = self.removed_domains.iter().rposition(|(_, name, ..)| name == domain.as_str());
         let Some(found) = found else {
-            let is_there = self.domains.contains_key(domain.as_str());
-            return Err(if is_there { Refused::NothingDeleted } else { Refused::NoSuchDomain });
+            return Err(Refused::DomainNotDeleted(domain.clone()));
         };
         let (_, name, identity, locked) = self.removed_domains.remove(found);
         let there =

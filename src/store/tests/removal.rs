@@ -51,7 +51,7 @@ fn a_large_mailbox_goes_piece_by_piece_and_no_cut_leaves_half_of_it() {
         let left = store.kept().unwrap().messages as usize;
         *(if left > 0 && left < MESSAGES { &mut partial } else { &mut gone }) += 1;
         let undeleted = store.undelete_mailbox(&address(ANN), Wanted::All, false).unwrap();
-        assert_eq!(undeleted, Err(Refused::NoSuchMailbox), "cut {cut}");
+        assert_eq!(undeleted, Err(Refused::NothingDeleted(address(ANN))), "cut {cut}");
         store.purge_unkept().unwrap();
         assert_eq!(store.kept().unwrap(), Kept::default(), "cut {cut}");
         assert_eq!(contents(&store, BOB).len(), MESSAGES, "cut {cut}");
@@ -77,7 +77,8 @@ fn a_domain_with_large_mailboxes_goes_at_once_and_its_mail_piece_by_piece() {
     let purged = store.purge_unkept().unwrap();
     assert_eq!((purged, store.kept().unwrap()), (2 * MESSAGES as u64 + 2, Kept::default()));
     assert_eq!((contents(&store, ANN).len(), contents(&store, EVE).len()), (0, 1));
-    let undeleted = store.write(move |tx| tx.undelete_domain(&domain)).wait().unwrap();
-    assert_eq!(undeleted, Err(Refused::NothingDeleted));
+    let wanted = domain.clone();
+    let undeleted = store.write(move |tx| tx.undelete_domain(&wanted)).wait().unwrap();
+    assert_eq!(undeleted, Err(Refused::DomainNotDeleted(domain)));
     assert_clean(&store);
 }
