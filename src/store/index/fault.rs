@@ -1,21 +1,21 @@
-//! What can go wrong with disk and data file, as every caller of the store is told.
+//! Faults of the disk and the data file, as callers of the store see them.
 
 use std::fmt;
 use std::io;
 
 use super::rows::BadRow;
 
-/// A fault of the disk or of the data file: never an expected outcome.
+/// A fault of the disk or the data file; never an expected outcome.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// The disk is full, or the file has reached its greatest size.
+    /// The disk is full, or the file has reached its greatest length.
     DiskFull(String),
     Io(String),
     /// The data file contradicts itself; `pop3svc check` says where.
     Damaged(String),
-    /// The store is being closed.
+    /// The store is closing.
     Closed,
-    /// The store is well, but somebody else who has to be asked is not there: a sentence.
+    /// The store is fine, but something it depends on is unavailable. The text is a sentence.
     Elsewhere(String),
 }
 
@@ -44,8 +44,8 @@ impl From<io::Error> for Fault {
         use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
         match e.kind() {
             StorageFull | QuotaExceeded | FileTooLarge => Fault::DiskFull(e.to_string()),
-            // A damaged page (`damaged_page.rs`), what redb does not know, and a place past the end of the file. No
-            // disk says so.
+            // A damaged page (`damaged_page.rs`), something unknown to redb, or an offset past the end of the
+            // file. Disks do not report these.
             InvalidData | UnexpectedEof => Fault::Damaged(e.to_string()),
             _ => Fault::Io(e.to_string()),
         }

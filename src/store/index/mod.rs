@@ -1,4 +1,4 @@
-//! The index: redb's tables, what a row holds, a consistent view of them, and the transaction that changes them.
+//! The index: redb's tables, their rows, consistent views of them, and the transaction that changes them.
 
 pub mod contained;
 mod fault;
