@@ -47,8 +47,18 @@ impl From<io::Error> for Fault {
             // A damaged page (`damaged_page.rs`), something unknown to redb, or an offset past the end of the
             // file. Disks do not report these.
             InvalidData | UnexpectedEof => Fault::Damaged(e.to_string()),
-            _ => Fault::Io(e.to_string()),
+            _ => Fault::Io(described(&e)),
         }
+    }
+}
+
+/// The error, with advice if the disk itself fails: repairing in place would read a dying disk longer than a copy does.
+pub fn described(e: &io::Error) -> String {
+    match e.raw_os_error() {
+        Some(libc::EIO) => format!(
+            "{e}; the disk is failing: copy the data file to a good disk first, then run `pop3svc check --repair` on the copy"
+        ),
+        _ => e.to_string(),
     }
 }
 
@@ -89,4 +99,18 @@ impl From<BadRow> for Fault {
 
 pub fn miscounted() -> Fault {
     Fault::damaged("a count is not that of what is there")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_disk_is_to_be_copied_before_it_is_repaired() {
+        let advice = "copy the data file to a good disk first";
+        let of = |code| io::Error::from_raw_os_error(code);
+        let met_by_redb = Fault::from(redb::StorageError::Io(of(libc::EIO)));
+        assert!(matches!(&met_by_redb, Fault::Io(_)) && met_by_redb.to_string().contains(advice));
+        assert!(!Fault::from(of(libc::EBADF)).to_string().contains(advice));
+    }
 }

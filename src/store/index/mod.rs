@@ -9,6 +9,6 @@ pub mod tables;
 mod transaction;
 pub mod types;
 
-pub use fault::{Fault, miscounted};
+pub use fault::{Fault, described, miscounted};
 pub use recent::RecentTexts;
 pub use transaction::{Beginning, Read, Snapshot, Tx};

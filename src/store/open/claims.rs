@@ -1,4 +1,4 @@
-//! Which mailboxes are claimed: each by one session at a time.
+//! Which mailboxes are claimed, each by at most one session.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -8,11 +8,11 @@ use smol::channel::{Receiver, Sender};
 
 use crate::store::index::types::MailboxId;
 
-/// Which mailboxes are claimed.
+/// The claimed mailboxes.
 #[derive(Clone, Default)]
 pub struct Maildrops(Arc<Mutex<HashMap<MailboxId, Sender<Infallible>>>>);
 
-/// A mailbox is this session's alone while it holds the claim.
+/// While a session holds this, no other session can open the mailbox.
 pub struct Claim {
     maildrops: Maildrops,
     pub mailbox: MailboxId,
@@ -30,7 +30,7 @@ impl Maildrops {
         Some(Claim { maildrops: self.clone(), mailbox, revoked })
     }
 
-    /// Ends the sessions on these mailboxes. The claims stand until the sessions have gone.
+    /// Ends the sessions on these mailboxes. Their claims last until the sessions are gone.
     pub fn revoke(&self, mailboxes: &[MailboxId]) {
         if mailboxes.is_empty() {
             return;

@@ -1,12 +1,12 @@
-//! Whether a stored text is still what was stored: no octet is sent before its text matched its blake3.
+//! Verifies stored texts: no octet is sent before its text has matched its blake3.
 //!
-//! A text is compared when it was brought in from the disk, and that is remembered, so that reading it again from
-//! memory costs nothing. When the kernel drops pages and reads them anew cannot be known for certain; so a text is
-//! compared again when a page of it is found missing from memory, and at the latest after [`EPOCH`]. What is forgotten,
-//! because another text took its slot, is compared once more.
+//! A text is verified when it is read from the disk, and the result is remembered, so that reading it again
+//! from memory costs nothing. We cannot know for certain when the kernel drops a page and reads it again. So a
+//! text is verified again if one of its pages is missing from memory, after [`EPOCH`] at the latest, and if
+//! another text has taken its slot.
 //!
-//! A long text is compared as a whole before its first octet goes out, and keeps the hashes of its pieces meanwhile
-//! (blake3 is a tree): a piece whose pages were dropped before its turn came is compared alone, with its own hash.
+//! A long text is verified as a whole before its first octet goes out. That yields the hashes of its pieces
+//! (blake3 is a tree), and a piece whose pages were dropped before its turn is verified alone.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -19,16 +19,15 @@ use blake3::hazmat::{merge_subtrees_non_root, merge_subtrees_root};
 use crate::store::file::disk::View;
 use crate::store::index::Fault;
 
-/// Longer texts are sent in pieces of this length. A power of two, as the tree wants it.
+/// Texts longer than this are sent in pieces of this length: a power of two, to match blake3's tree.
 pub const PIECE: usize = 1 << 20;
-/// Texts up to this length are compared at once where they lie in memory; longer ones, and those on the disk, elsewhere
-/// than on the executor.
+/// Texts up to this length are verified on the executor if they are in memory; others elsewhere.
 const AT_ONCE_MAX: usize = 64 << 10;
-/// Texts that can be remembered; eight octets each.
+/// Number of texts remembered, at eight octets each.
 const SLOTS: usize = 1 << 17;
 const EPOCH: Duration = Duration::from_secs(600);
 
-/// The texts that were compared lately, in a table of fixed size: a text has one slot, and shares it with others.
+/// Recently verified texts, in a table of fixed size. Several texts share a slot; the latest has it.
 pub struct Verified {
     slots: Box<[AtomicU64]>,
     began: Instant,
@@ -53,19 +52,19 @@ impl Verified {
         &self.slots[text as usize % SLOTS]
     }
 
-    /// Never 0. The low bits, which the slot stands for, hold the epoch.
+    /// Never 0. The low bits, implied by the slot, hold the epoch instead.
     fn entry(&self, text: u64) -> u64 {
         let epoch = 1 + self.began.elapsed().as_secs() / EPOCH.as_secs();
         text / SLOTS as u64 * SLOTS as u64 + epoch % SLOTS as u64
     }
 }
 
-/// A text and what it has to be.
+/// What a text must be.
 pub struct Proof {
     hash: blake3::Hash,
-    /// Tells the text, at its place, from others.
+    /// Identifies the text at its place.
     key: u64,
-    /// The hashes of its pieces, once it was compared as a whole.
+    /// Hashes of the pieces, once the whole text was verified.
     pieces: OnceLock<Vec<ChainingValue>>,
 }
 
@@ -76,7 +75,7 @@ impl Proof {
         Self { hash: hash.into(), key, pieces: OnceLock::new() }
     }
 
-    /// Whether all of the text can be sent now; does not wait.
+    /// True if the whole text can be sent now. Does not wait.
     pub fn holds_at_once(&self, text: &View, verified: &Verified) -> bool {
         if !text.is_resident() {
             return false;
@@ -91,7 +90,7 @@ impl Proof {
         holds
     }
 
-    /// Reads the text and compares it. Waits for the disk.
+    /// Reads and verifies the text. Waits for the disk.
     pub fn verify(&self, text: &View, verified: &Verified) -> Result<(), Fault> {
         if text.len() <= PIECE {
             text.fetch()?;
@@ -106,14 +105,14 @@ impl Proof {
             if root(&pieces, text.len()) != self.hash {
                 return Err(changed());
             }
-            // Whoever was first has put the same hashes there.
+            // Another thread may have been first, with the same hashes.
             let _ = self.pieces.set(pieces);
         }
         verified.remember(self.key);
         Ok(())
     }
 
-    /// Reads a piece of a long text again, and compares it. Waits for the disk.
+    /// Reads and verifies a piece of a long text again. Waits for the disk.
     pub fn verify_piece(&self, text: &View, range: Range<usize>, verified: &Verified) -> Result<(), Fault> {
         let Some(pieces) = self.pieces.get() else { return self.verify(text, verified) };
         let whole = range.start / PIECE * PIECE;
@@ -126,7 +125,7 @@ fn changed() -> Fault {
     Fault::damaged("its text is not what was stored")
 }
 
-/// The pieces of a text, front to back; an empty text is one empty piece.
+/// The pieces of a text, front to back. An empty text has one empty piece.
 pub fn pieces_of(len: usize) -> impl Iterator<Item = Range<usize>> {
     (0..len.max(1)).step_by(PIECE).map(move |from| from..(from + PIECE).min(len))
 }
