@@ -11,4 +11,4 @@ pub mod types;
 
 pub use fault::{Fault, described, miscounted};
 pub use recent::RecentTexts;
-pub use transaction::{Beginning, Read, Snapshot, Tx};
+pub use transaction::{Beginning, IndexSnapshot, Read, Tx};

@@ -36,7 +36,7 @@ use super::rows::{
     RemovedDomainRow, RemovedMailboxRow, Row, StoreRow, TextRow,
 };
 use super::types::{Day, MailboxId, OwnerId, TextId};
-use super::{Fault, Snapshot};
+use super::{Fault, IndexSnapshot};
 use crate::store::file::format::Extent;
 use crate::store::file::record::{self, Change};
 
@@ -158,7 +158,7 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
     /// Fills the table, which must be empty, with full leaves.
     fn copy_from(
         &mut self,
-        source: &Snapshot,
+        source: &IndexSnapshot,
         definition: TableDefinition<'static, K, V>,
     ) -> Result<(), Fault> {
         let source = source.table(definition)?;
@@ -209,7 +209,7 @@ pub enum Holds {
 }
 
 /// A table as upkeep sees it: rows as octets.
-pub struct Listed {
+pub struct AnyTable {
     pub number: u8,
     pub name: &'static str,
     pub holds: Holds,
@@ -245,8 +245,8 @@ macro_rules! tables {
         $(pub const $constant: TableDefinition<'static, $key, $value> = TableDefinition::new($name);)*
 
         /// Every table, in order of number.
-        pub const LIST: &[Listed] = &[
-            $(Listed {
+        pub const LIST: &[AnyTable] = &[
+            $(AnyTable {
                 number: $number,
                 name: $name,
                 holds: Holds::$holds,
@@ -256,7 +256,7 @@ macro_rules! tables {
         ];
 
         /// Counts unreadable rows by table, skipping tables that the caller examines itself.
-        pub fn unreadable(snapshot: &Snapshot, but: &[&str]) -> Result<Vec<(&'static str, u64)>, Fault> {
+        pub fn unreadable(snapshot: &IndexSnapshot, but: &[&str]) -> Result<Vec<(&'static str, u64)>, Fault> {
             let mut all = Vec::new();
             $(if !but.contains(&$name) {
                 let is_row: fn(&[u8]) -> bool = $is_row;
@@ -272,7 +272,7 @@ macro_rules! tables {
 
         /// Every row of every table: table name, key and row, as octets.
         #[cfg(test)]
-        pub fn every_row(snapshot: &Snapshot) -> Result<Vec<(&'static str, Vec<u8>, Vec<u8>)>, Fault> {
+        pub fn every_row(snapshot: &IndexSnapshot) -> Result<Vec<(&'static str, Vec<u8>, Vec<u8>)>, Fault> {
             let mut all = Vec::new();
             $(for row in snapshot.table($constant)?.iter()? {
                 let (key, row) = row?;
@@ -346,7 +346,7 @@ macro_rules! tables {
             /// `copy_texts` fills the table of texts.
             pub fn copy_from<E: From<Fault>>(
                 &mut self,
-                source: &Snapshot,
+                source: &IndexSnapshot,
                 copy_texts: impl FnOnce(&mut Table<'txn, TextId, &'static [u8]>) -> Result<(), E>,
             ) -> Result<(), E> {
                 thread::scope(|scope| {

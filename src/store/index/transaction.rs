@@ -21,7 +21,7 @@ use crate::store::file::log_zone::Epoch;
 use crate::store::file::space::Space;
 
 /// A consistent view of the index as of one commit. Keep it short: while it exists, redb cannot reuse a page.
-pub struct Snapshot {
+pub struct IndexSnapshot {
     /// `None` once it is being dropped.
     transaction: Option<redb::ReadTransaction>,
 }
@@ -91,7 +91,7 @@ fn mailboxes_of(
     Ok(all)
 }
 
-impl Snapshot {
+impl IndexSnapshot {
     pub fn begin(database: &redb::Database) -> Result<Self, Fault> {
         use redb::ReadableDatabase;
         contained::read(|| Ok(Self { transaction: Some(database.begin_read()?) }))
@@ -107,14 +107,14 @@ impl Snapshot {
     }
 }
 
-impl Drop for Snapshot {
+impl Drop for IndexSnapshot {
     fn drop(&mut self) {
         // If this panics the reader's pages stay pinned, and there is nobody to tell.
         let _ = contained::change(|| self.transaction = None);
     }
 }
 
-impl Read for Snapshot {
+impl Read for IndexSnapshot {
     fn setting(&self, key: &str) -> Result<Option<String>, Fault> {
         contained::read(|| Ok(self.table(SETTINGS)?.get(key)?.map(|value| value.value().to_owned())))
     }

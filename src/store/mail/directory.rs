@@ -1,6 +1,6 @@
 //! Domains, mailboxes, locks, credentials and settings.
 //!
-//! What the administrator may be refused is a value ([`Refused`]); only a fault of the disk is an error.
+//! A refusal to the administrator is a value ([`Refused`]); only a fault of the disk is an error.
 
 use super::Refused;
 use super::delivery::REMOVED_AT_A_TIME;
@@ -11,10 +11,10 @@ use crate::store::index::rows::{CertificateRow, Counts, DomainRow, MailboxRow, R
 use crate::store::index::types::{DomainId, MailboxId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, miscounted};
 
-/// The setting that says whether the mail of a removed mailbox is overwritten.
+/// The setting that decides whether mail of a removed mailbox is overwritten.
 const ERASE_SETTING: &str = "erase";
 
-/// What went with a domain or mailbox.
+/// Counts of what a removal took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     pub mailboxes: u64,
@@ -22,7 +22,7 @@ pub struct Removed {
     pub octets: u64,
 }
 
-/// Whether a lock was changed, or was already as wished.
+/// Whether the lock had to be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockChange {
     Changed,
@@ -68,7 +68,7 @@ impl Tx<'_, '_> {
         Ok(Ok(()))
     }
 
-    /// Notes when somebody logged in, unless the mailbox is another one by now.
+    /// Records a login, unless the mailbox has been replaced since.
     pub fn note_login(&mut self, address: &Address, id: MailboxId, now: UnixTime) -> Result<(), Fault> {
         match self.mailbox(address)? {
             Some(row) if row.id == id => {
@@ -78,8 +78,8 @@ impl Tx<'_, '_> {
         }
     }
 
-    /// Removes the domain, its mailboxes and their mail; sessions on them end. As with [`Tx::remove_mailbox`], it may
-    /// come back.
+    /// Removes the domain, its mailboxes and their mail, and ends their sessions. Like a mailbox it may be
+    /// undeleted ([`Tx::remove_mailbox`]).
     pub fn remove_domain(
         &mut self,
         domain: &Domain,
@@ -93,7 +93,7 @@ impl Tx<'_, '_> {
             let address = Address { local, domain: domain.clone() };
             if let Ok(one) = self.remove_mailbox_with(&address, with, now, &mut may_go)? {
                 removed.mailboxes += one.mailboxes;
-                // A damaged count is no reason to keep a domain; deleting its messages says where it is wrong.
+                // A damaged count is no reason to keep a domain.
                 removed.messages = removed.messages.saturating_add(one.messages);
                 removed.octets = removed.octets.saturating_add(one.octets);
             }
@@ -108,10 +108,10 @@ impl Tx<'_, '_> {
         Ok(Ok(removed))
     }
 
-    /// Removes the mailbox and its mail; a session on it ends. With the setting `undelete` it can come back for a
-    /// while. When it goes for good, texts that nobody else has are overwritten, unless the setting `erase` says
-    /// otherwise, once that is durable and nobody reads them any more. More than some thousand messages go later:
-    /// `Store::purge_unkept` is to follow.
+    /// Removes the mailbox and its mail and ends its session. With the setting `undelete` it can come back for
+    /// a while. Otherwise its mail goes for good, and unless the setting `erase` is off, texts that no other
+    /// message has are overwritten once the removal is durable and nobody reads them any more. Beyond some
+    /// thousand messages the rest is left to `Store::purge_unkept`, which the caller must run next.
     pub fn remove_mailbox(
         &mut self,
         address: &Address,
@@ -120,8 +120,8 @@ impl Tx<'_, '_> {
         self.remove_mailbox_with(address, None, now, &mut REMOVED_AT_A_TIME.clone())
     }
 
-    /// `with` is its domain, if that can come back too. As many messages as `may_go` says may go for good in this
-    /// transaction.
+    /// `with` is the mailbox's domain, if that is being removed too and can come back. `may_go` is how many
+    /// more messages this transaction may delete for good.
     fn remove_mailbox_with(
         &mut self,
         address: &Address,
@@ -156,7 +156,7 @@ impl Tx<'_, '_> {
         Ok(Ok(Removed { mailboxes: 1, messages: counts.messages, octets: counts.octets }))
     }
 
-    /// Locks the domain: its mailboxes with it, though their own locks stay as they are. Open sessions end.
+    /// Locks the domain and ends its sessions. The mailboxes' own locks stay as they are.
     pub fn lock_domain(&mut self, domain: &Domain) -> Result<Result<LockChange, Refused>, Fault> {
         let Some(mut row) = self.domain(domain)? else {
             return Ok(Err(Refused::NoSuchDomain(domain.clone())));
@@ -192,12 +192,12 @@ impl Tx<'_, '_> {
         Ok(Ok(change))
     }
 
-    /// Locks the mailbox; an open session on it ends.
+    /// Locks the mailbox and ends its session.
     pub fn lock_mailbox(&mut self, address: &Address) -> Result<Result<LockChange, Refused>, Fault> {
         self.set_mailbox_lock(address, true)
     }
 
-    /// Unlocks the mailbox, unless its whole domain is locked.
+    /// Unlocks the mailbox, unless its domain is locked.
     pub fn unlock_mailbox(&mut self, address: &Address) -> Result<Result<LockChange, Refused>, Fault> {
         self.set_mailbox_lock(address, false)
     }
@@ -241,7 +241,7 @@ impl Tx<'_, '_> {
         Ok(Ok(()))
     }
 
-    /// Stores a setting as it was typed, or, with `None`, goes back to its default.
+    /// Stores a setting as typed; `None` restores its default.
     pub fn set_setting(&mut self, key: &str, value: Option<&str>) -> Result<(), Fault> {
         match value {
             Some(value) => self.tables.settings.insert(key, value)?,
@@ -255,8 +255,7 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
-    /// Whether the mail of a mailbox that goes for good is overwritten. A value that cannot be read counts as the
-    /// default.
+    /// True if mail of a mailbox removed for good is overwritten. An unreadable value counts as the default.
     pub(super) fn erases(&self) -> Result<bool, Fault> {
         Ok(self.setting(ERASE_SETTING)?.is_none_or(|value| value != "0"))
     }

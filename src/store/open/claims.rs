@@ -10,16 +10,16 @@ use crate::store::index::types::MailboxId;
 
 /// The claimed mailboxes.
 #[derive(Clone, Default)]
-pub struct Maildrops(Arc<Mutex<HashMap<MailboxId, Sender<Infallible>>>>);
+pub struct Claims(Arc<Mutex<HashMap<MailboxId, Sender<Infallible>>>>);
 
 /// While a session holds this, no other session can open the mailbox.
 pub struct Claim {
-    maildrops: Maildrops,
+    claims: Claims,
     pub mailbox: MailboxId,
     pub revoked: Receiver<Infallible>,
 }
 
-impl Maildrops {
+impl Claims {
     pub fn claim(&self, mailbox: MailboxId) -> Option<Claim> {
         let mut claims = self.lock();
         if claims.contains_key(&mailbox) {
@@ -27,7 +27,7 @@ impl Maildrops {
         }
         let (sender, revoked) = smol::channel::bounded(1);
         claims.insert(mailbox, sender);
-        Some(Claim { maildrops: self.clone(), mailbox, revoked })
+        Some(Claim { claims: self.clone(), mailbox, revoked })
     }
 
     /// Ends the sessions on these mailboxes. Their claims last until the sessions are gone.
@@ -48,6 +48,6 @@ impl Maildrops {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.maildrops.lock().remove(&self.mailbox);
+        self.claims.lock().remove(&self.mailbox);
     }
 }

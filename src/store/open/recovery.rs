@@ -22,7 +22,7 @@ use crate::store::file::space::{Pins, Run, Space};
 use crate::store::index::contained::{self, Leaky};
 use crate::store::index::rows::{Row, StoreRow};
 use crate::store::index::tables::{self, BLOB_EXTENTS, BLOB_EXTENTS_NUMBER, FREE, Tables};
-use crate::store::index::{Fault, Snapshot};
+use crate::store::index::{Fault, IndexSnapshot};
 
 /// Opens container and index and works out which space is free. A panic of redb on damaged pages is returned as
 /// an error.
@@ -41,7 +41,7 @@ pub fn open_index(
         let open = Leaky::new(OpenIndex::new(open_database(&container, verify)?, container));
         let totals = open.totals()?;
         let logged = if log.front.is_of(totals.epoch) { &log.blob_extents } else { &BTreeSet::new() };
-        let (blob_extents, _) = blob_space(&Snapshot::begin(open.database())?)?;
+        let (blob_extents, _) = blob_space(&IndexSnapshot::begin(open.database())?)?;
         open.container.adopt_blob_extents(&blob_extents, logged)?;
         // In a copy, records past a gap were written after the copy began.
         if log.has_gap(&open.container, &totals)? && !open.container.is_copy() {
@@ -52,7 +52,7 @@ pub fn open_index(
         if open.container.is_copy() {
             open.container.adopt_identity().map_err(OpenErrorKind::Io)?;
         }
-        let (blob_extents, runs) = blob_space(&Snapshot::begin(open.database())?)?;
+        let (blob_extents, runs) = blob_space(&IndexSnapshot::begin(open.database())?)?;
         let space = Space::load(&runs, blob_extents.into_iter().collect(), pins);
         Ok((open.into_inner(), space))
     };
@@ -153,7 +153,7 @@ fn unreadable() -> OpenErrorKind {
 }
 
 /// Blob extents and free runs according to the tables.
-fn blob_space(snapshot: &Snapshot) -> Result<(Vec<Extent>, Vec<Run>), Fault> {
+fn blob_space(snapshot: &IndexSnapshot) -> Result<(Vec<Extent>, Vec<Run>), Fault> {
     contained::read(|| {
         let mut extents = Vec::new();
         for row in snapshot.table(BLOB_EXTENTS)?.iter()? {

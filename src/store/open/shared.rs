@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use super::claims::Maildrops;
+use super::claims::Claims;
 use super::verified::Verified;
 use super::window::CopyWindow;
 use super::{OpenErrorKind, Snapshot, Visit};
@@ -12,13 +12,13 @@ use crate::store::file::disk::Disk;
 use crate::store::file::space::Pins;
 use crate::store::index::redb_header;
 use crate::store::index::rows::StoreRow;
-use crate::store::index::{Fault, Read as _, Snapshot as IndexSnapshot, contained};
+use crate::store::index::{Fault, IndexSnapshot, Read as _, contained};
 
 /// Shared by handles, readers and writer.
 pub struct Shared {
     pub disk: Arc<dyn Disk>,
     pub pins: Pins,
-    pub maildrops: Maildrops,
+    pub claims: Claims,
     pub verified: Verified,
     /// `None` while the index is being reopened, and after that failed.
     pub current: Mutex<Option<Arc<OpenIndex>>>,

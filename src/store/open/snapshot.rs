@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{OpenIndex, Shared};
 use crate::store::file::container::Container;
-use crate::store::index::Snapshot as IndexSnapshot;
+use crate::store::index::IndexSnapshot;
 
 /// A reader of the index: it is not closed while this exists.
 pub struct Visit {

@@ -60,7 +60,7 @@ impl Verified {
 }
 
 /// What a text must be.
-pub struct Proof {
+pub struct Checksum {
     hash: blake3::Hash,
     /// Identifies the text at its place.
     key: u64,
@@ -68,7 +68,7 @@ pub struct Proof {
     pieces: OnceLock<Vec<ChainingValue>>,
 }
 
-impl Proof {
+impl Checksum {
     /// For the text at `at` whose wire form has this hash.
     pub fn new(hash: [u8; 32], at: u64) -> Self {
         let key = u64::from_le_bytes(hash[..8].try_into().expect("eight octets")) ^ at.rotate_left(40);
@@ -165,8 +165,8 @@ mod tests {
     fn the_pieces_of_a_text_make_its_hash() {
         for len in [PIECE + 1, 2 * PIECE, 2 * PIECE + 1, 3 * PIECE - 1, 5 * PIECE + 77] {
             let text = octets(len);
-            let proof = Proof::new(*blake3::hash(&text).as_bytes(), 0);
-            proof.verify(&View::Copied(text), &Verified::default()).unwrap();
+            let checksum = Checksum::new(*blake3::hash(&text).as_bytes(), 0);
+            checksum.verify(&View::Copied(text), &Verified::default()).unwrap();
         }
     }
 
@@ -175,11 +175,11 @@ mod tests {
         for len in [1, 1000, PIECE, PIECE + 1, 3 * PIECE + 5] {
             for at in [0, len / 2, len - 1] {
                 let mut text = octets(len);
-                let proof = Proof::new(*blake3::hash(&text).as_bytes(), 0);
+                let checksum = Checksum::new(*blake3::hash(&text).as_bytes(), 0);
                 text[at] ^= 1;
                 let (text, verified) = (View::Copied(text), Verified::default());
-                assert!(!proof.holds_at_once(&text, &verified), "{at} of {len}");
-                assert!(proof.verify(&text, &verified).is_err(), "{at} of {len}");
+                assert!(!checksum.holds_at_once(&text, &verified), "{at} of {len}");
+                assert!(checksum.verify(&text, &verified).is_err(), "{at} of {len}");
             }
         }
     }
@@ -187,13 +187,13 @@ mod tests {
     #[test]
     fn a_piece_that_changes_after_the_whole_was_compared_is_found() {
         let mut text = octets(3 * PIECE);
-        let proof = Proof::new(*blake3::hash(&text).as_bytes(), 0);
+        let checksum = Checksum::new(*blake3::hash(&text).as_bytes(), 0);
         let verified = Verified::default();
-        proof.verify(&View::Copied(text.clone()), &verified).unwrap();
+        checksum.verify(&View::Copied(text.clone()), &verified).unwrap();
         text[2 * PIECE + 9] ^= 1;
         let text = View::Copied(text);
-        proof.verify_piece(&text, PIECE..2 * PIECE, &verified).unwrap();
-        assert!(proof.verify_piece(&text, 2 * PIECE..2 * PIECE + 10, &verified).is_err());
+        checksum.verify_piece(&text, PIECE..2 * PIECE, &verified).unwrap();
+        assert!(checksum.verify_piece(&text, 2 * PIECE..2 * PIECE + 10, &verified).is_err());
     }
 
     #[test]

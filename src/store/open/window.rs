@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::shared::OpenIndex;
 use crate::store::file::format::EXTENT;
-use crate::store::index::{Fault, Snapshot};
+use crate::store::index::{Fault, IndexSnapshot};
 
 /// Lower limit of W.
 const LENGTH_MIN: Duration = Duration::from_secs(60);
@@ -89,7 +89,7 @@ struct Held {
     moment: u64,
     /// Page octets redb had written by then.
     index_octets: u64,
-    _view: Snapshot,
+    _view: IndexSnapshot,
 }
 
 impl Window {
@@ -119,7 +119,7 @@ impl Window {
             return Ok(());
         }
         let index_octets = open.container.index_octets_written();
-        let view = Snapshot::begin(open.database())?;
+        let view = IndexSnapshot::begin(open.database())?;
         self.held.push_back(Held { since, moment, index_octets, _view: view });
         Ok(())
     }

@@ -44,7 +44,7 @@ pub struct ModelMailbox {
 }
 
 #[derive(Clone, Debug)]
-pub enum Step {
+pub enum Operation {
     AddDomain(Domain),
     RemoveDomain(Domain, UnixTime),
     LockDomain(Domain, bool),
@@ -80,16 +80,16 @@ impl Model {
         mailbox.ok_or_else(|| Refused::NoSuchMailbox(address.clone()))
     }
 
-    pub fn take(&mut self, step: &Step) -> Answer {
+    pub fn take(&mut self, step: &Operation) -> Answer {
         match step {
-            Step::AddDomain(domain) => {
+            Operation::AddDomain(domain) => {
                 let is_new = !self.domains.contains_key(domain.as_str());
                 self.identities += 1;
                 let new = ModelDomain { identity: self.identities, ..Default::default() };
                 self.domains.entry(domain.to_string()).or_insert(new);
                 Answer::Done(if is_new { Ok(()) } else { Err(Refused::DomainExists(domain.clone())) })
             }
-            Step::RemoveDomain(domain, at) => {
+            Operation::RemoveDomain(domain, at) => {
                 let removed = self.domains.remove(domain.as_str());
                 let removed = removed.ok_or_else(|| Refused::NoSuchDomain(domain.clone()));
                 if let Ok(row) = &removed {
@@ -108,7 +108,7 @@ impl Model {
                     })
                 }))
             }
-            Step::LockDomain(domain, locked) => Answer::Locked(self.domain(domain).map(|domain| {
+            Operation::LockDomain(domain, locked) => Answer::Locked(self.domain(domain).map(|domain| {
                 let mut changed = domain.locked != *locked;
                 domain.locked = *locked;
                 for mailbox in domain.mailboxes.values_mut().filter(|_| !locked) {
@@ -117,7 +117,7 @@ impl Model {
                 }
                 if changed { LockChange::Changed } else { LockChange::AlreadySo }
             })),
-            Step::AddMailbox(address) => {
+            Operation::AddMailbox(address) => {
                 self.identities += 1;
                 let new = ModelMailbox { identity: self.identities, next_sequence: 1, ..Default::default() };
                 Answer::Done(self.domain(&address.domain).and_then(|domain| {
@@ -130,7 +130,7 @@ impl Model {
                     }
                 }))
             }
-            Step::RemoveMailbox(address, at) => {
+            Operation::RemoveMailbox(address, at) => {
                 let removed = self.domain(&address.domain).and_then(|domain| {
                     let mailbox = domain.mailboxes.remove(address.local.as_str());
                     mailbox.ok_or_else(|| Refused::NoSuchMailbox(address.clone()))
@@ -142,8 +142,8 @@ impl Model {
                     removed
                 }))
             }
-            Step::LockMailbox(address, locked) => Answer::Locked(self.lock_mailbox(address, *locked)),
-            Step::Deliver { recipients, text, number } => {
+            Operation::LockMailbox(address, locked) => Answer::Locked(self.lock_mailbox(address, *locked)),
+            Operation::Deliver { recipients, text, number } => {
                 let deliver = |recipient: &Address| match self.mailbox(recipient) {
                     Ok(mailbox) => {
                         let content = [prefix_of(*number), wire_of(*text)].concat();
@@ -155,11 +155,11 @@ impl Model {
                 };
                 Answer::Delivered(recipients.iter().map(deliver).collect())
             }
-            Step::Undelete { address, wanted, as_new } => {
+            Operation::Undelete { address, wanted, as_new } => {
                 Answer::Restored(self.undelete(address, *wanted, *as_new))
             }
-            Step::UndeleteDomain(domain) => Answer::Restored(self.undelete_domain(domain)),
-            Step::Purge { before } => {
+            Operation::UndeleteDomain(domain) => Answer::Restored(self.undelete_domain(domain)),
+            Operation::Purge { before } => {
                 let live = self.domains.values_mut().flat_map(|domain| domain.mailboxes.values_mut());
                 let removed = self.removed.iter_mut().map(|removed| &mut removed.mailbox);
                 for mailbox in live.chain(removed) {
@@ -169,7 +169,7 @@ impl Model {
                 self.removed_domains.retain(|(at, ..)| at.day() >= *before);
                 Answer::Purged
             }
-            Step::Delete { address, identity, sequences, at } => {
+            Operation::Delete { address, identity, sequences, at } => {
                 let domain_is_locked = self.domain(&address.domain).is_ok_and(|domain| domain.locked);
                 Answer::Deleted(match self.mailbox(address) {
                     Ok(mailbox) if mailbox.identity == *identity && !mailbox.locked && !domain_is_locked => {

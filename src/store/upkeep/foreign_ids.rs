@@ -1,5 +1,4 @@
-//! Check and repair of the unique ids that messages brought from other servers: each leads to its message, and to no
-//! other.
+//! Check and repair of unique ids from other servers: each must lead to its message and to no other.
 
 use std::collections::HashMap;
 
@@ -11,7 +10,7 @@ use crate::store::index::tables::{DELETED, FOREIGN_IDS, Tables};
 use crate::store::index::types::{Day, MailboxId};
 use crate::store::open::Snapshot;
 
-/// The unique ids of the messages that have one: of a mailbox, with the sequence of the message.
+/// For each mailbox and unique id, the sequence of the message that has it.
 type Holders = HashMap<(MailboxId, Box<str>), u64>;
 
 /// The unique id of a message in its mailbox.
@@ -21,8 +20,8 @@ pub struct ForeignId {
     pub id: Box<str>,
 }
 
-/// Tells `find` of ids that lead to no message, or not to the one that has them. `of_messages` are those of all
-/// messages that are not deleted.
+/// Reports to `find` ids that lead to no message or to the wrong one. `of_messages` are the ids of all messages
+/// that are not deleted.
 pub fn check(
     snapshot: &Snapshot,
     of_messages: Vec<ForeignId>,
@@ -60,8 +59,9 @@ pub fn check(
     Ok(())
 }
 
-/// Lists the ids anew where the list is wrong. Of two messages with one id the later one loses it, and has an id made
-/// of its number. Tells `mend` what was done. `of_messages` are those of all messages that are kept, in their order.
+/// Rebuilds the list of ids where it is wrong. If two messages have the same id, the later one gets an id made
+/// from its number instead. Reports to `mend` what was done. `of_messages` are the ids of all messages kept, in
+/// order.
 pub fn repair(
     tables: &mut Tables<'_>,
     of_messages: Vec<ForeignId>,
@@ -123,7 +123,7 @@ pub fn repair(
     Ok(())
 }
 
-/// Whether another message of the mailbox has the id already; notes it where not.
+/// True if another message of the mailbox has the id. Otherwise records this one as its holder.
 fn is_taken(holders: &mut Holders, mailbox: MailboxId, sequence: u64, id: Option<Box<str>>) -> bool {
     let Some(id) = id else { return false };
     let holder = holders.entry((mailbox, id)).or_insert(sequence);

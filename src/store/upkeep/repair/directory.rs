@@ -1,8 +1,8 @@
-//! Repair: domains and mailboxes, and mailboxes for messages that have none.
+//! Repair of domains and mailboxes, and new mailboxes for messages without one.
 
 use std::collections::BTreeMap;
 
-use super::{Domains, Owner, Owners, Repair, rows_of};
+use super::{Domains, KeptMailbox, KeptMailboxes, Repair, rows_of};
 use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
 use crate::store::index::Fault;
@@ -11,8 +11,8 @@ use crate::store::index::types::{DomainId, MailboxId, OwnerId};
 use crate::store::upkeep::deleted::{RemovedMailbox, removed_mailbox};
 
 impl Repair<'_, '_> {
-    pub fn directory(&mut self) -> Result<(Domains, Owners), Fault> {
-        let mut owners = Owners::new();
+    pub fn directory(&mut self) -> Result<(Domains, KeptMailboxes), Fault> {
+        let mut owners = KeptMailboxes::new();
         let unreadable = self.mailboxes(&mut owners)?;
         self.removed_mailboxes(&mut owners)?;
         let orphans = self.orphans(&owners)?;
@@ -41,8 +41,8 @@ impl Repair<'_, '_> {
         Ok((domains, owners))
     }
 
-    /// The mailboxes whose rows are sound; returns the names of the others, which are removed.
-    fn mailboxes(&mut self, owners: &mut Owners) -> Result<Vec<Address>, Fault> {
+    /// The mailboxes with sound rows. Returns the names of the others, which are removed.
+    fn mailboxes(&mut self, owners: &mut KeptMailboxes) -> Result<Vec<Address>, Fault> {
         let mut unreadable = Vec::new();
         let key_of = |(domain, local): (&str, &str)| (domain.to_owned(), local.to_owned());
         for ((domain, local), row) in rows_of(self.tables.mailboxes.open()?, key_of)? {
@@ -50,7 +50,7 @@ impl Repair<'_, '_> {
             match (address, MailboxRow::from_row(&row)) {
                 (Some(address), Ok(row)) if !owners.contains_key(&row.id) => {
                     let (counts, is_removed) = (Counts::default(), false);
-                    let owner = Owner { address, counts, quota: row.quota, is_removed };
+                    let owner = KeptMailbox { address, counts, quota: row.quota, is_removed };
                     owners.insert(row.id, owner);
                 }
                 (address, _) => {
@@ -65,12 +65,12 @@ impl Repair<'_, '_> {
     }
 
     /// The deleted mailboxes that can come back.
-    fn removed_mailboxes(&mut self, owners: &mut Owners) -> Result<(), Fault> {
+    fn removed_mailboxes(&mut self, owners: &mut KeptMailboxes) -> Result<(), Fault> {
         for (key, row) in rows_of(self.tables.removed_mailboxes.open()?, |key| key)? {
             match removed_mailbox(key, &row).filter(|mailbox| !owners.contains_key(&mailbox.id)) {
                 Some(RemovedMailbox { id, address }) => {
                     let counts = Counts::default();
-                    owners.insert(id, Owner { address, counts, quota: None, is_removed: true });
+                    owners.insert(id, KeptMailbox { address, counts, quota: None, is_removed: true });
                 }
                 None => {
                     self.report.mend(format!(
@@ -84,8 +84,8 @@ impl Repair<'_, '_> {
         Ok(())
     }
 
-    /// The ids of mailboxes that have messages and no row, with the names that the messages know.
-    fn orphans(&self, owners: &Owners) -> Result<BTreeMap<MailboxId, Option<Address>>, Fault> {
+    /// Ids that have messages but no mailbox row, with the names their messages know.
+    fn orphans(&self, owners: &KeptMailboxes) -> Result<BTreeMap<MailboxId, Option<Address>>, Fault> {
         let mut orphans = BTreeMap::new();
         let mut from = MailboxId(OwnerId(0));
         while let Some(first) = self.tables.messages.range((from, 0)..)?.next() {
@@ -109,7 +109,7 @@ impl Repair<'_, '_> {
         Ok(None)
     }
 
-    /// A domain's id leads to nothing but its counts, so where it is not the domain's alone it gets another.
+    /// A domain's id only leads to its counts, so a domain that shares its id gets a new one.
     fn domains(&mut self) -> Result<Domains, Fault> {
         let mut domains = Domains::new();
         for (name, row) in rows_of(self.tables.domains.open()?, |name| name.to_owned())? {
@@ -122,7 +122,7 @@ impl Repair<'_, '_> {
                 Ok(row) if self.ids.insert(row.id.into()) => row.id,
                 row => {
                     let id = DomainId(self.new_id()?);
-                    // Whether it was locked may not be known: a lock loses nothing, and can be undone.
+                    // We may not know whether it was locked. Lock it: that loses nothing and can be undone.
                     let (locked, created) = row.map_or((true, self.now), |row| (row.locked, row.created));
                     let state = if locked { ", and is locked" } else { "" };
                     self.report.mend(format!("domain {name} was made anew{state}"));
@@ -140,7 +140,12 @@ impl Repair<'_, '_> {
         Ok(())
     }
 
-    fn make_mailbox(&mut self, owners: &mut Owners, address: Address, id: MailboxId) -> Result<(), Fault> {
+    fn make_mailbox(
+        &mut self,
+        owners: &mut KeptMailboxes,
+        address: Address,
+        id: MailboxId,
+    ) -> Result<(), Fault> {
         self.report.mend(format!("mailbox {address} was made anew, and has no password"));
         let credential =
             Credential { version: 0, verifier: Verifier::of_nobody([0; SALT_OCTETS]), sealed: None };
@@ -149,11 +154,11 @@ impl Repair<'_, '_> {
         let key = (address.domain.as_str(), address.local.as_str());
         self.tables.mailboxes.insert(key, &row.to_row()[..])?;
         let counts = Counts::default();
-        owners.insert(id, Owner { address, counts, quota: None, is_removed: false });
+        owners.insert(id, KeptMailbox { address, counts, quota: None, is_removed: false });
         Ok(())
     }
 
-    /// An id that nothing has or had.
+    /// An id that nothing has or ever had.
     fn new_id(&mut self) -> Result<OwnerId, Fault> {
         let counted = self.tables.counts.last()?.map_or(OwnerId(0), |(id, _)| id.value());
         let known = self.ids.last().copied().unwrap_or_default().max(counted);
@@ -165,12 +170,12 @@ impl Repair<'_, '_> {
     }
 }
 
-/// Whether a mailbox that is not deleted has this address.
-fn is_taken(owners: &Owners, address: &Address) -> bool {
+/// True if a mailbox that is not deleted has this address.
+fn is_taken(owners: &KeptMailboxes, address: &Address) -> bool {
     owners.values().any(|owner| !owner.is_removed && owner.address == *address)
 }
 
-/// The address that our own Delivered-To field names.
+/// The address in our own Delivered-To field.
 fn delivered_to(message: &MessageRow) -> Option<Address> {
     let mut lines = message.prefix.split(|octet| *octet == b'\n');
     let field = lines.find_map(|line| line.strip_prefix(b"Delivered-To:"))?;
