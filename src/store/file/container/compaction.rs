@@ -33,7 +33,7 @@ impl Container {
     /// Moves some of the last extents of the index into free ones before them; false where there is nothing to be
     /// moved. To be called after a checkpoint, when redb has nothing to write.
     pub fn move_index_forward(&self) -> io::Result<bool> {
-        let _nobody_else = self.moving.write().expect("no holder of this lock panics");
+        let _nobody_else = self.moving.write();
         let moved = {
             let mut space = self.lock();
             let mut placed: Vec<(Extent, usize)> =
