@@ -85,6 +85,7 @@ mod intake;
 mod keyring;
 mod ldap;
 mod local_accounts;
+mod lock;
 mod log;
 mod mailroot;
 mod message;

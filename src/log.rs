@@ -13,9 +13,11 @@
 //! The format depends on the reader. The journal takes the priority from the front of the line (sd-daemon(3)) and adds
 //! the time; a terminal gets just the words; a file or container log gets time and level.
 
+mod queue;
+mod rarely;
 mod syslog;
 
-mod queue;
+pub use rarely::Rarely;
 
 use std::fmt::{self, Display};
 use std::io::IsTerminal;
@@ -54,6 +56,16 @@ impl Display for Quoted<'_> {
         let cut = self.0.char_indices().nth(QUOTED_CHARS_MAX).map(|(end, _)| &self.0[..end]);
         write!(f, "\"{}", cut.unwrap_or(self.0).escape_debug())?;
         f.write_str(if cut.is_some() { "…\"" } else { "\"" })
+    }
+}
+
+/// The front of a line about a session, `session 7: `; empty for what no session does.
+#[derive(Clone, Copy, Debug)]
+pub struct About(pub Option<u64>);
+
+impl Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |number| write!(f, "session {number}: "))
     }
 }
 

@@ -16,7 +16,7 @@ mod verdict;
 mod winbind;
 
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use smol::Timer;
@@ -27,6 +27,7 @@ use crate::address::Address;
 use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
 use crate::auth::ntlm::{self, Question};
 use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
+use crate::lock::Mutex;
 use crate::trust;
 use account::{ATTRIBUTES, Account, account_names, attributes_of_new, container, quoted};
 use verdict::Barred;
@@ -115,7 +116,7 @@ impl Directory for ActiveDirectory {
             let account = match named {
                 Named::One(account) => account,
                 Named::Nobody | Named::Several => {
-                    let takes = *self.bind_takes.lock().expect("no holder of this lock panics");
+                    let takes = *self.bind_takes.lock();
                     Timer::after(takes).await;
                     return Ok(match named {
                         Named::Several => Barred::Ambiguous.verdict(),
@@ -126,7 +127,7 @@ impl Directory for ActiveDirectory {
             let began = Instant::now();
             let outcome = self.pool.bind(&account.dn, password).await?;
             {
-                let mut takes = self.bind_takes.lock().expect("no holder of this lock panics");
+                let mut takes = self.bind_takes.lock();
                 *takes = match takes.is_zero() {
                     true => began.elapsed(),
                     false => (*takes * (BINDS_REMEMBERED - 1) + began.elapsed()) / BINDS_REMEMBERED,
@@ -202,14 +203,14 @@ impl Directory for ActiveDirectory {
         self.netbios.get().cloned().flatten().filter(|_| works)
     }
 
-    fn prove(&self, claim: &ntlm::Claim) -> Result<Verdict, Unavailable> {
+    fn prove(&self, proof: &ntlm::Proof) -> Result<Verdict, Unavailable> {
         within_limit(async {
-            match self.ask_winbind(&claim.user, &claim.domain, &claim.question()).await? {
-                Answer::Right(key) if claim.is_intact(key.clone()) => {}
+            match self.ask_winbind(&proof.user, &proof.domain, &proof.question()).await? {
+                Answer::Right(key) if proof.is_intact(key.clone()) => {}
                 Answer::Right(_) | Answer::Wrong => return Ok(Verdict::Wrong),
                 Answer::Barred(why) => return Ok(why.verdict()),
             }
-            match self.of_ntlm_user(&claim.user).await? {
+            match self.of_ntlm_user(&proof.user).await? {
                 Named::One(account) => {
                     let addresses = account.addresses();
                     self.owned_by(&account, addresses).await.map(Verdict::Right)

@@ -31,7 +31,7 @@ pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Direc
     if let Some(service) = context.service {
         return service.accounts().map_err(unusable);
     }
-    let keyring = context.keyring.read().expect("no holder of this lock panics");
+    let keyring = context.keyring.read();
     directory::in_force(&settings_of(store)?, &keyring).map_err(unusable)
 }
 
@@ -223,7 +223,7 @@ impl MigrateToAd {
         }
         let stored = stored(&address, store)?;
         let (directory, password) = {
-            let keyring = context.keyring.read().expect("no holder of this lock panics");
+            let keyring = context.keyring.read();
             let directory = directory::active_directory(&settings, &keyring).map_err(unusable)?;
             (directory, keyring.recover(&stored, &address))
         };
@@ -279,7 +279,7 @@ pub fn check_ntlm(after: &Settings, context: &Context) -> Result<(), Refusal> {
         return Ok(());
     }
     let directory = {
-        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        let keyring = context.keyring.read();
         directory::active_directory(after, &keyring).map_err(unusable)?
     };
     directory.try_ntlm().map_err(|Unavailable(why)| {
@@ -297,7 +297,7 @@ pub fn refuse_to_leave_out(
     progress: &Progress,
 ) -> Result<(), Refusal> {
     let directory = {
-        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        let keyring = context.keyring.read();
         directory::in_force(after, &keyring).map_err(unusable)?
     };
     if is_forced {

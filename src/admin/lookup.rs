@@ -1,12 +1,12 @@
 //! The accounts of many mailboxes, asked for by several at a time: a directory at the other end of a network may take
 //! milliseconds for each.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::address::Address;
 use crate::auth::directory::{Directory, Unavailable};
+use crate::lock::Mutex;
 
 /// Questions that wait for a directory at a time.
 const AT_A_TIME: usize = 8;
@@ -27,7 +27,7 @@ pub fn accounts_of(
             let account = directory.account_of(address).inspect_err(|_| {
                 next.store(addresses.len(), Ordering::Relaxed);
             })?;
-            found.lock().expect("no holder of this lock panics")[place] = account;
+            found.lock()[place] = account;
             looked_up();
         }
     };
@@ -35,7 +35,7 @@ pub fn accounts_of(
         let askers: Vec<_> = (0..addresses.len().min(AT_A_TIME)).map(|_| scope.spawn(ask)).collect();
         askers.into_iter().try_for_each(|asker| asker.join().expect("no asker panics"))
     })?;
-    Ok(found.into_inner().expect("no holder of this lock panics"))
+    Ok(found.into_inner())
 }
 
 #[cfg(test)]

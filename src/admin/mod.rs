@@ -50,13 +50,14 @@ pub use submission::{Submission, deliver, receiver};
 pub use upkeep::{Working, check, check_file, repair};
 
 use std::fs::File;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
 use crate::auth::directory::Directory;
 use crate::auth::password::Fresh;
 use crate::keyring::Keyring;
+use crate::lock::RwLock;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::store::{Progress, Store, UnixTime};

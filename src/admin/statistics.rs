@@ -80,12 +80,7 @@ fn state(context: &Context) -> ServiceState {
 fn certificate(store: &Store, context: &Context, view: &impl Read) -> Result<Option<CertificateLine>, Fault> {
     let rows = view.settings()?;
     let (settings, _) = Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-    Ok(certificate::describe(
-        store,
-        &context.keyring.read().expect("no holder of this lock panics"),
-        &settings,
-    )
-    .map(|described| CertificateLine {
+    Ok(certificate::describe(store, &context.keyring.read(), &settings).map(|described| CertificateLine {
         names: described.names,
         fingerprint: described.fingerprint,
         self_signed: described.is_our_own,

@@ -95,7 +95,7 @@ impl Trial {
             let hint = format!("no password is set; to set one: winpop changepwd {address}");
             return self.note("account", false, hint);
         }
-        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        let keyring = context.keyring.read();
         self.note(
             "account",
             true,

@@ -41,7 +41,7 @@ pub trait Directory: Send + Sync {
     }
 
     /// Checks what a client sent to prove a password by NTLM.
-    fn prove(&self, _: &ntlm::Claim) -> Result<Verdict, Unavailable> {
+    fn prove(&self, _: &ntlm::Proof) -> Result<Verdict, Unavailable> {
         Ok(Verdict::Wrong)
     }
 

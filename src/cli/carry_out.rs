@@ -6,7 +6,6 @@
 //! again.
 
 use std::io;
-use std::sync::RwLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request, Working};
 use crate::control::{Answer, CallError, Enclosed, PATIENCE, SILENCE_MAX, call};
 use crate::keyring::Keyring;
+use crate::lock::RwLock;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
 use crate::replace::give_to_owner_of;

@@ -23,6 +23,7 @@ use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request, Submission};
 use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
 use crate::intake::Spooling;
+use crate::log::About;
 use crate::store::Progress;
 
 /// How long a request may take to arrive.
@@ -100,7 +101,7 @@ async fn hear(
     }
     let request = within(REQUEST_MAX, read_request(&mut stream)).await?;
     // From here on the service waits for this command before it ends.
-    let Some(_taken) = service.command_token() else { return Ok(()) };
+    let Some(_pass) = service.commands.enter() else { return Ok(()) };
     send(&mut stream, &[control::TAKEN]).await?;
     let answer = match request {
         Ok((Request::Deliver(submission), _)) => {
@@ -185,7 +186,7 @@ async fn deliver(
 ) -> io::Result<Answer> {
     let settings = service.settings();
     let mut receiver = admin::receiver(&settings);
-    let mut spooling = Spooling::new(service.mailroot.dir.clone());
+    let mut spooling = Spooling::new(service.mailroot.dir.clone(), About(None));
     let mut content = stream.take(submission.octets);
     let mut piece = vec![0; CONTENT_READ_OCTETS];
     let mut left = submission.octets;

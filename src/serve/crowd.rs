@@ -10,12 +10,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use smol::channel::{Receiver, Sender};
 
-use super::limits::network_of;
+use super::network::network_of;
+use crate::lock::Mutex;
 
 #[derive(Clone, Default)]
 pub struct Crowd(Arc<Mutex<State>>);
@@ -75,7 +76,7 @@ impl Crowd {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 
@@ -149,7 +150,7 @@ impl Stranger {
     }
 
     fn number(&self) -> MutexGuard<'_, Option<u64>> {
-        self.number.lock().expect("no holder of this lock panics")
+        self.number.lock()
     }
 }
 

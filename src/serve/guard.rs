@@ -20,10 +20,11 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use super::limits::network_of;
+use super::network::network_of;
+use crate::lock::Mutex;
 
 /// The wait after the first failure; it doubles with each further one.
 pub const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -132,7 +133,7 @@ impl Guard {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 

@@ -7,11 +7,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::guard::{FIRST_WAIT, Failures, count, count_failure};
-use super::limits::network_of;
+use super::network::network_of;
+use crate::lock::Mutex;
 
 /// Wrong recipients from one network that are answered at once.
 const FREE: u32 = 5;
@@ -46,7 +47,7 @@ impl Harvest {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 

@@ -17,7 +17,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures_rustls::TlsAcceptor;
@@ -30,6 +30,7 @@ use super::socket::Socket;
 use super::stream::Stream;
 use crate::certificate;
 use crate::keyring::Keyring;
+use crate::lock::{Mutex, RwLock};
 use crate::settings::Settings;
 use crate::store::Store;
 
@@ -88,7 +89,7 @@ impl Tls {
     pub fn change_to(&self, store: &Store, keyring: &Keyring, settings: &Settings) -> Result<(), String> {
         let state = states(settings);
         let shown = Shown::new(certificate::in_effect(store, keyring, settings)?)?;
-        *self.shown.lock().expect("no holder of this lock panics") = Arc::new(shown);
+        *self.shown.lock() = Arc::new(shown);
         *self.lock() = Files { state, looked: Some(Instant::now()) };
         Ok(())
     }
@@ -113,7 +114,7 @@ impl Tls {
     }
 
     pub fn read_again(&self, store: &Store, keyring: &RwLock<Keyring>, settings: &Settings) {
-        let keyring = keyring.read().expect("no holder of this lock panics");
+        let keyring = keyring.read();
         match self.change_to(store, &keyring, settings) {
             Ok(()) => log::info!("the TLS certificate was read again"),
             Err(why) => log::error!("the TLS certificate from before stays in use: {why}"),
@@ -138,11 +139,11 @@ impl Tls {
     }
 
     fn shown(&self) -> Arc<Shown> {
-        self.shown.lock().expect("no holder of this lock panics").clone()
+        self.shown.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().expect("no holder of this lock panics")
+        self.files.lock()
     }
 }
 

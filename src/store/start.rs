@@ -5,11 +5,12 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
 use smol::channel::WeakSender;
 
+use crate::lock::Mutex;
 use crate::store::file::container::{Container, ContainerError};
 use crate::store::file::disk::{DataFile, Disk};
 use crate::store::file::log_zone;

@@ -39,9 +39,10 @@ pub use blocks::forge_superblock;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, MutexGuard};
 use std::thread;
 
+use crate::lock::{Mutex, RwLock};
 use sums::Sums;
 
 /// Longer runs are not written but punched.
@@ -472,6 +473,6 @@ impl Container {
     }
 
     fn lock(&self) -> MutexGuard<'_, IndexSpace> {
-        self.space.lock().expect("no holder of this lock panics")
+        self.space.lock()
     }
 }

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 
 use super::disk::{Disk, DiskUsage, Identity, View};
+use crate::lock::Mutex;
 
 const PAGE: usize = 4096;
 /// Most pages kept in memory: 256 MiB. A sound file needs a hundredth of that.
@@ -33,7 +34,7 @@ impl Overlay {
     }
 
     fn lock(&self) -> MutexGuard<'_, Written> {
-        self.written.lock().expect("no holder of this lock panics")
+        self.written.lock()
     }
 
     /// Reads the file underneath; zeros past its end.

@@ -7,9 +7,10 @@
 //! This wraps the disk and lives as long as it does, across reopenings of the index.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, MutexGuard};
 
 use super::disk::{Disk, DiskUsage, Identity, View};
+use crate::lock::{Mutex, RwLock};
 
 /// Octets rewritten at a time.
 const PIECE: u64 = 256 << 10;
@@ -38,7 +39,7 @@ impl Resync {
     }
 
     fn write_again(&self, ranges: &[(u64, u64)]) -> io::Result<()> {
-        let _alone = self.rewriting.write().expect("no holder of this lock panics");
+        let _alone = self.rewriting.write();
         let mut piece = vec![0; PIECE as usize];
         for &(at, len) in ranges {
             for from in (at..at + len).step_by(PIECE as usize) {
@@ -51,7 +52,7 @@ impl Resync {
     }
 
     fn lock(&self) -> MutexGuard<'_, Unsynced> {
-        self.unsynced.lock().expect("no holder of this lock panics")
+        self.unsynced.lock()
     }
 }
 
@@ -113,7 +114,7 @@ impl Disk for Resync {
 
     /// On return this is durable, or its caller has given up on it.
     fn write_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
-        let _not_alone = self.rewriting.read().expect("no holder of this lock panics");
+        let _not_alone = self.rewriting.read();
         self.disk.write_beside(at, octets)
     }
 

@@ -6,9 +6,10 @@
 //! and no later sync writes the others, though reads still return them.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 
 use super::disk::{Disk, DiskUsage, Identity, View};
+use crate::lock::Mutex;
 
 /// Reaches the platter whole or not at all.
 const SECTOR: usize = 512;
@@ -263,7 +264,7 @@ impl SimulatedDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of this lock panics")
+        self.state.lock()
     }
 }
 

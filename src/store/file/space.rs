@@ -13,10 +13,11 @@ mod drafts;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::container::Container;
 use super::format::{BLOB_ALIGN, EXTENT, Extent, PAGE};
+use crate::lock::Mutex;
 
 pub use drafts::Draft;
 
@@ -545,7 +546,7 @@ impl Pins {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, PinState> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 

@@ -169,7 +169,7 @@ impl Maildrop {
             Ok(first.transpose()?.map_or(self.below, |(key, _)| key.value().1))
         })?;
         let parts = (self.totals.messages / LISTED_IN_A_PART).min(PARTS_MAX);
-        let turn = if parts > 1 { self.store.0.shared.long_lists.try_lock().ok() } else { None };
+        let turn = if parts > 1 { self.store.0.shared.long_lists.try_lock() } else { None };
         if turn.is_none() {
             return self.list_part(&snapshot, first..self.below);
         }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 
 use smol::channel::{Receiver, Sender};
 
+use crate::lock::Mutex;
 use crate::store::index::types::MailboxId;
 
 /// The claimed mailboxes.
@@ -42,7 +43,7 @@ impl Claims {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<MailboxId, Sender<Infallible>>> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 

@@ -6,11 +6,11 @@
 
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::progress::Progress;
+use crate::lock::Mutex;
 use crate::store::file::container::Container;
 use crate::store::file::format::BLOB_ALIGN;
 use crate::store::index::Fault;
@@ -132,7 +132,7 @@ impl Reading<'_> {
             }
             self.progress.add(run.iter().map(|text| text.wire_octets).sum());
         }
-        let mut each = outcome.each.lock().expect("no holder of this lock panics");
+        let mut each = outcome.each.lock();
         found.into_iter().for_each(|(text, found)| each(text, found));
     }
 
@@ -211,11 +211,11 @@ struct Outcome<F> {
 impl<F> Outcome<F> {
     fn fail(&self, failure: NotCopied) {
         self.failed.store(true, Ordering::Relaxed);
-        self.failure.lock().expect("no holder of this lock panics").get_or_insert(failure);
+        self.failure.lock().get_or_insert(failure);
     }
 
     fn failure(&self) -> Option<NotCopied> {
-        self.failure.lock().expect("no holder of this lock panics").take()
+        self.failure.lock().take()
     }
 }
 

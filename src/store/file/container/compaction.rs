@@ -33,7 +33,7 @@ impl Container {
     /// Moves a few of the last index extents into free ones before them; returns false if there is nothing to
     /// move. Call it after a checkpoint, when redb has nothing to write.
     pub fn move_index_forward(&self) -> io::Result<bool> {
-        let _nobody_else = self.moving.write().expect("no holder of this lock panics");
+        let _nobody_else = self.moving.write();
         let moved = {
             let mut space = self.lock();
             let mut placed: Vec<(Extent, usize)> =
