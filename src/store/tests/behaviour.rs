@@ -1,4 +1,4 @@
-//! What the store does when nothing fails.
+//! The store's behaviour when nothing fails.
 
 use super::*;
 
@@ -74,7 +74,7 @@ fn a_maildrop_is_one_sessions_alone() {
     let store = store_with(&[ANN], memory());
     let first = open_maildrop(&store, ANN);
     assert_eq!(login_name(&store.open_maildrop(&address(ANN)).unwrap()), "in use");
-    // The refusal must not have let go of the first one's claim.
+    // The refusal must not have released the first session's claim.
     assert_eq!(login_name(&store.open_maildrop(&address(ANN)).unwrap()), "in use");
     drop(first);
     assert_eq!(login_name(&store.open_maildrop(&address(ANN)).unwrap()), "welcome");
@@ -200,7 +200,7 @@ fn a_text_that_is_being_read_is_not_overwritten() {
     };
     assert_ne!(place_of(b"one"), at);
     drop(held);
-    // Every hole is small against the space, so only the tail is used; the hole is free again all the same.
+    // Every hole is small compared with the space, so mail is appended; the hole is free again all the same.
     deliver(&store, &[ANN], b"two");
     assert_clean(&store);
 }
@@ -261,7 +261,7 @@ fn a_text_in_a_file_is_stored_like_one_in_memory_and_shares_its_place() {
     assert_clean(&store);
 }
 
-/// Whether these octets stand anywhere in the file.
+/// True if these octets are anywhere in the file.
 fn is_in_file(disk: &SimulatedDisk, octets: &[u8]) -> bool {
     memchr::memmem::find(&disk.octets(), octets).is_some()
 }
@@ -327,7 +327,7 @@ fn a_text_that_comes_again_is_stored_once_and_once_more_after_a_start() {
         assert!(maildrop.delete(&uids).wait().unwrap());
     }
     assert_eq!(texts(&store), 0);
-    // It is gone, though it is remembered.
+    // The text is gone, though it is remembered.
     deliver(&store, &[ANN], b"again");
     assert_eq!(texts(&store), 1);
     assert_clean(&store);

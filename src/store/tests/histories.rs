@@ -1,8 +1,8 @@
-//! Random histories on the store and on a plain model of it beside: after each step both are the same.
+//! Random histories on the store and on a plain model: after each operation both must be equal.
 //!
-//! Histories on a real file hold messages open while the space around them is deleted and used again; those on a
-//! simulated disk meet full disks and faults. A step that is answered with a fault has happened or not, and nothing
-//! in between.
+//! Histories on a real file hold messages open while the space around them is freed and reused. Those on a
+//! simulated disk meet full disks and faults. An operation answered with a fault has happened or it has not;
+//! nothing in between.
 
 use std::collections::BTreeMap;
 
@@ -24,10 +24,10 @@ const DOMAINS: [&str; 3] = ["example.com", "example.net", "example.org"];
 const LOCALS: [&str; 3] = ["ann", "bob", "carol"];
 const SESSIONS_MAX: usize = 4;
 const HELD_MAX: usize = 12;
-/// The time between two steps.
+/// Time between two operations.
 const A_STEP: UnixTime = UnixTime(20_000);
 
-/// What the store has, read from its tables.
+/// The store's content, read from its tables.
 fn dump(store: &Store) -> Result<Model, Fault> {
     let snapshot = store.read()?;
     let mut model = Model::default();
@@ -148,7 +148,7 @@ struct Session {
 struct History {
     store: Store,
     model: Model,
-    /// The store's ids of the mailboxes that were opened, by their identities.
+    /// The store's ids of mailboxes that were opened, by identity in the model.
     ids: BTreeMap<u64, MailboxId>,
     sessions: Vec<Session>,
     held: Vec<(StoredMessage, Vec<u8>)>,
@@ -186,7 +186,7 @@ impl History {
                     1 => Wanted::All,
                     _ => Wanted::Since(UnixTime(now.0.saturating_sub(rng.u64(..3) * A_STEP.0))),
                 };
-                // A session must not have it: see `Store::undelete_mailbox`.
+                // `Store::undelete_mailbox` requires that no session has the mailbox.
                 let identity = self.model.mailbox(&one).map(|mailbox| mailbox.identity);
                 match self.sessions.iter().any(|session| Ok(session.identity) == identity) {
                     true => Operation::AddDomain(domain),
@@ -214,18 +214,18 @@ impl History {
         })
     }
 
-    /// A few steps are a day.
+    /// A few operations make a day.
     fn now(&self) -> UnixTime {
         UnixTime(self.number * A_STEP.0)
     }
 
-    /// Takes the step on both sides. The disk works again when the two are compared.
+    /// Runs the operation on both sides, and compares them with the disk working again.
     fn step(&mut self, step: &Operation, mend: impl FnOnce()) {
         let mut after = self.model.clone();
         let expected = after.take(step);
         let answer = take(&self.store, step, &self.ids);
         mend();
-        // After a fault, this waits until the index has been opened anew.
+        // After a fault this waits until the index has been reopened.
         self.store.write(|_| Ok(())).wait().unwrap();
         let found = dump(&self.store).unwrap();
         match answer {
@@ -277,12 +277,12 @@ impl History {
         self.sessions.push(session);
     }
 
-    /// Reads a message of some session, and may go on holding it.
+    /// Reads a message in some session, and may keep holding it.
     fn read(&mut self, rng: &mut fastrand::Rng) {
         let Some(session) = self.sessions.get(rng.usize(..SESSIONS_MAX)) else { return };
         let (maildrop, address) = (&session.maildrop, session.maildrop.address().clone());
-        // A deleted mailbox that can come back has its messages, for a session that does not know yet that it has
-        // ended.
+        // A session that does not know yet that it has ended can still read a deleted mailbox, while that can
+        // come back.
         let there = self.model.mailbox(&address).ok().cloned();
         let removed = self.model.removed.iter().map(|removed| removed.mailbox.clone());
         let there = there.into_iter().chain(removed).find(|there| there.identity == session.identity);
@@ -303,7 +303,7 @@ impl History {
         }
     }
 
-    /// A job that takes space and then meets a fault.
+    /// A job that takes space and then fails.
     fn undone(&mut self, rng: &mut fastrand::Rng) {
         let content = vec![rng.u8(..); rng.usize(100_000..400_000)];
         let undone = self.store.write(move |tx| {
@@ -315,7 +315,7 @@ impl History {
         assert!(dump(&self.store).unwrap() == self.model.nameless());
     }
 
-    /// One step of any kind.
+    /// One operation of any kind.
     fn go_on(&mut self, rng: &mut fastrand::Rng) {
         match rng.u8(..10) {
             0 | 1 => {

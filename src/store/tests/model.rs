@@ -1,18 +1,18 @@
-//! A plain model of the store, and the steps that can be taken on both.
+//! A plain model of the store, and the operations that can be run on both.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// All that the store is to know.
+/// Everything the store is supposed to know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
     pub domains: BTreeMap<String, ModelDomain>,
-    /// Identities of mailboxes and domains given out.
+    /// Number of identities given to mailboxes and domains so far.
     pub identities: u64,
-    /// Deleted mailboxes that can come back, the oldest first.
+    /// Deleted mailboxes that can come back, oldest first.
     pub removed: Vec<ModelRemoved>,
-    /// Deleted domains, the oldest first: when, name, identity, whether it was locked.
+    /// Deleted domains, oldest first: when, name, identity, whether it was locked.
     pub removed_domains: Vec<(UnixTime, String, u64, bool)>,
 }
 
@@ -20,7 +20,7 @@ pub struct Model {
 pub struct ModelRemoved {
     pub at: UnixTime,
     pub address: String,
-    /// The domain that it went with.
+    /// The domain it was deleted with.
     pub with: Option<u64>,
     pub mailbox: ModelMailbox,
 }
@@ -37,9 +37,9 @@ pub struct ModelMailbox {
     pub identity: u64,
     pub locked: bool,
     pub next_sequence: u64,
-    /// By sequence number: what RETR sends.
+    /// What RETR sends, by sequence number.
     pub messages: BTreeMap<u64, Vec<u8>>,
-    /// Deleted ones that can come back, and when they were deleted.
+    /// Deleted messages that can come back, with the time of their deletion.
     pub deleted: BTreeMap<u64, (UnixTime, Vec<u8>)>,
 }
 
@@ -267,7 +267,7 @@ impl Model {
         Ok(restored)
     }
 
-    /// The same but for the identities, which the store does not show.
+    /// The model without identities, which the store does not show.
     pub fn nameless(&self) -> Model {
         let mut model = self.clone();
         model.identities = 0;
@@ -306,7 +306,7 @@ fn wire_of(number: u64) -> Vec<u8> {
     }
 }
 
-/// A few texts that come again and again, of lengths from nothing to some hundred thousand octets.
+/// One of a few recurring texts, from empty to some hundred thousand octets.
 pub fn content_of(number: u64) -> Vec<u8> {
     let len = [0, 1, 63, 900, 4000, 20_000, 70_000, 300_000][number as usize % 8];
     let mut content = format!("{number}\n.\n").into_bytes();
