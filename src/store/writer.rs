@@ -273,7 +273,7 @@ impl Writer {
                 fault
             }
         };
-        log::error!("{fault}; the data file is opened anew");
+        log::error!("{fault}; reopening the data file");
         drop(open);
         let before = self.commits;
         self.reopen().map_err(Failure::Unknown)?;
@@ -298,7 +298,7 @@ impl Writer {
                 Room::Enough => return Ok(()),
                 Room::AfterACheckpoint => self.window.give_way(),
                 Room::AfterAPurge => {
-                    log::warn!("there is no room: deleted mail goes for good before its time");
+                    log::warn!("the disk is full: deleting mail for good that could still be undeleted");
                     self.transaction(open, &mut [Box::new(Purge)], false)?;
                     self.window.give_way();
                 }
@@ -401,7 +401,7 @@ impl Writer {
     fn hold_for_copies(&mut self, open: &OpenIndex, moment: u64) {
         if let Err(fault) = self.window.checkpointed(open, moment) {
             // Copies made now will turn out damaged when they are opened.
-            log::warn!("copies of the data file made now will not be good: {fault}");
+            log::warn!("plain copies of the data file made now will not be usable: {fault}");
             self.window.give_way();
         }
     }
@@ -463,11 +463,11 @@ impl Writer {
     fn note_disk(&mut self, reserve: &std::io::Result<()>) {
         match reserve {
             Err(e) if !self.disk_was_full => {
-                log::error!("no room on the disk ({e}): mail is refused until there is");
+                log::error!("the disk is full ({e}): refusing mail until it has room");
                 self.disk_was_full = true;
             }
             Ok(()) if self.disk_was_full => {
-                log::warn!("there is room on the disk again: mail is accepted");
+                log::warn!("the disk has room again: accepting mail");
                 self.disk_was_full = false;
             }
             _ => {}
@@ -484,7 +484,7 @@ impl Writer {
         // If this fails, the next reader may ask again.
         self.shared.mending_was_asked.store(false, Ordering::Relaxed);
         let (open, mut space) = open_index(disk, self.shared.pins.clone(), trust)
-            .map_err(|e| Fault::Io(format!("opening it anew failed: {e}")))?;
+            .map_err(|e| Fault::Io(format!("reopening it failed: {e}")))?;
         let moment = self.shared.pins.now();
         space.inherit_retired(&self.space);
         // Opening found a checkpoint or made one.

@@ -24,7 +24,7 @@ pub struct DamagedPage(pub u64);
 
 impl fmt::Display for DamagedPage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the page of its index at {} does not match its sum", self.0)
+        write!(f, "its index page at octet {} fails its checksum", self.0)
     }
 }
 

@@ -107,7 +107,7 @@ impl Space {
         });
         if !is_sound {
             log::error!(
-                "the list of free space in the data file is damaged, and not used: run `pop3svc check`"
+                "the list of free space in the data file is damaged and ignored: run `pop3svc check`"
             );
             return space;
         }

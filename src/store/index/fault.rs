@@ -32,7 +32,7 @@ impl fmt::Display for Fault {
             Fault::Io(what) => write!(f, "the data file cannot be read or written: {what}"),
             Fault::Damaged(what) => write!(f, "the data file is damaged: {what}"),
             Fault::Elsewhere(why) => f.write_str(why),
-            Fault::Closed => f.write_str("the mail store is being closed"),
+            Fault::Closed => f.write_str("the mail store is closing"),
         }
     }
 }
@@ -93,12 +93,12 @@ faults_of_redb!(
 
 impl From<BadRow> for Fault {
     fn from(_: BadRow) -> Self {
-        Fault::damaged("a row of its index cannot be read, or is of a newer version")
+        Fault::damaged("a row of its index is unreadable or from a newer version")
     }
 }
 
 pub fn miscounted() -> Fault {
-    Fault::damaged("a count is not that of what is there")
+    Fault::damaged("a count in its index is wrong")
 }
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ impl Read for IndexSnapshot {
     fn totals(&self) -> Result<StoreRow, Fault> {
         contained::read(|| {
             let row = self.table(STORE)?.get(())?.map(|row| StoreRow::from_row(row.value())).transpose()?;
-            row.ok_or_else(|| Fault::damaged("the row that counts the whole store is missing"))
+            row.ok_or_else(|| Fault::damaged("the row with the counts of the whole store is missing"))
         })
     }
 }
@@ -237,9 +237,9 @@ impl<'a, 'txn> Tx<'a, 'txn> {
     /// An id that no mailbox or domain has had.
     pub fn new_id(&mut self) -> Result<OwnerId, Fault> {
         let id = self.totals.next_id;
-        self.totals.next_id = id.next().ok_or_else(|| Fault::damaged("no id is left"))?;
+        self.totals.next_id = id.next().ok_or_else(|| Fault::damaged("all ids are used up"))?;
         if self.changed_counts.contains_key(&id) || self.tables.counts.get(id)?.is_some() {
-            return Err(Fault::damaged("an id is to be given out a second time"));
+            return Err(Fault::damaged("an id would be used twice"));
         }
         Ok(id)
     }
@@ -247,9 +247,9 @@ impl<'a, 'txn> Tx<'a, 'txn> {
     /// An id that no text has had.
     pub fn new_text_id(&mut self) -> Result<TextId, Fault> {
         let id = self.totals.next_text;
-        self.totals.next_text = id.next().ok_or_else(|| Fault::damaged("no id of a text is left"))?;
+        self.totals.next_text = id.next().ok_or_else(|| Fault::damaged("all ids of texts are used up"))?;
         if self.tables.texts.get(id)?.is_some() {
-            return Err(Fault::damaged("the id of a text is to be given out a second time"));
+            return Err(Fault::damaged("the id of a text would be used twice"));
         }
         Ok(id)
     }

@@ -166,7 +166,7 @@ impl Tx<'_, '_> {
         self.change_counts(home, |count| count.checked_add(1), row, u64::checked_add)?;
         let key = (home.mailbox, sequence);
         if self.tables.messages.insert(key, &row.to_row()[..])?.is_some() {
-            return Err(Fault::damaged("a message's number is to be given out a second time"));
+            return Err(Fault::damaged("a message number would be used twice"));
         }
         if let Some(id) = row.foreign_id.as_deref() {
             self.tables.foreign_ids.insert((home.mailbox, id), sequence)?;

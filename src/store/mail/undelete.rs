@@ -419,7 +419,7 @@ impl Tx<'_, '_> {
         let replaced = self.tables.messages.insert((home.mailbox, sequence), &message.to_row()[..])?;
         match replaced {
             None => Ok(()),
-            Some(_) => Err(Fault::damaged("a message is there, and deleted, under the same number")),
+            Some(_) => Err(Fault::damaged("a message both exists and is deleted under the same number")),
         }
     }
 

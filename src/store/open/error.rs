@@ -91,7 +91,7 @@ impl fmt::Display for OpenErrorKind {
         match self {
             OpenErrorKind::Missing => f.write_str("there is no mail store in it"),
             OpenErrorKind::Locked => f.write_str("another process has it open"),
-            OpenErrorKind::AlreadyExists => f.write_str("there is a mail store in it already"),
+            OpenErrorKind::AlreadyExists => f.write_str("it already contains a mail store"),
             OpenErrorKind::NotAStore => f.write_str("it is not a mail store of this program"),
             OpenErrorKind::Newer { version } => write!(
                 f,
@@ -106,7 +106,7 @@ impl fmt::Display for OpenErrorKind {
             OpenErrorKind::Damaged(what) => write!(f, "it is damaged: {what}; restore it from a backup"),
             OpenErrorKind::BadCopy(what) => write!(
                 f,
-                "it is a copy that is not whole ({what}): copy it once more, faster; `pop3svc check --repair` saves what it has"
+                "it is an incomplete copy ({what}): copy it again, faster; `pop3svc check --repair` saves what it has"
             ),
             OpenErrorKind::Io(e) => f.write_str(&described(e)),
             OpenErrorKind::Fault(fault) => write!(f, "{fault}"),

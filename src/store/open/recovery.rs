@@ -136,10 +136,7 @@ impl LogFound {
             tables.store.insert((), &StoreRow { epoch, ..now }.to_row()[..])?;
         }
         transaction.into_inner().commit().map_err(Fault::from)?;
-        log::info!(
-            "{} changes were found in the log of the data file, and are part of its index now",
-            records.len()
-        );
+        log::info!("replayed {} changes from the log of the data file", records.len());
         Ok(())
     }
 }

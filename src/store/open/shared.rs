@@ -78,13 +78,15 @@ impl Shared {
 
     pub fn current(&self) -> Result<Arc<OpenIndex>, Fault> {
         let current = self.lock();
-        current.clone().ok_or_else(|| Fault::Io("an earlier fault of the disk is not mended".into()))
+        current
+            .clone()
+            .ok_or_else(|| Fault::Io("the store has not recovered from an earlier disk fault".into()))
     }
 
     pub fn snapshot(self: &Arc<Self>) -> Result<Snapshot, Fault> {
         let visit = Visit { shared: self.clone(), open: Some(self.current()?) };
         if visit.open().container.has_failed() {
-            return Err(Fault::Io("an earlier fault of the disk is not mended".into()));
+            return Err(Fault::Io("the store has not recovered from an earlier disk fault".into()));
         }
         let index = IndexSnapshot::begin(visit.open().database())?;
         Ok(Snapshot { index, visit })

@@ -122,7 +122,7 @@ impl Checksum {
 }
 
 fn changed() -> Fault {
-    Fault::damaged("its text is not what was stored")
+    Fault::damaged("its text has changed since it was stored")
 }
 
 /// The pieces of a text, front to back. An empty text has one empty piece.

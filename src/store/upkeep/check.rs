@@ -136,7 +136,9 @@ impl<'a> Check<'a> {
             foreign_ids: Vec::new(),
         };
         if stored.is_none() {
-            check.report.find("the row that counts the whole store is missing, or cannot be read".to_owned());
+            check
+                .report
+                .find("the row with the counts of the whole store is missing or unreadable".to_owned());
         }
         check.directory()?;
         check.messages_and_texts()?;
@@ -204,7 +206,7 @@ impl<'a> Check<'a> {
         let row = self.snapshot.table(COUNTS)?.get(id)?;
         let stored = row.and_then(|row| Counts::from_row(row.value()).ok());
         if stored.is_none() {
-            self.report.find(format!("the counts of {name} are missing, or cannot be read"));
+            self.report.find(format!("the counts of {name} are missing or unreadable"));
         }
         let owner = CheckedMailbox { name: name.clone(), domain, stored, seen: Counts::default() };
         if let Some(other) = self.owners.insert(id, owner) {
@@ -334,7 +336,7 @@ impl<'a> Check<'a> {
             let right = Counts { next_sequence: stored.next_sequence, ..expected[id] };
             if stored != right {
                 self.report.find(format!(
-                    "{} is counted as {} messages and {} octets, and has {} and {}",
+                    "{} counts {} messages and {} octets but has {} and {}",
                     owner.name, stored.messages, stored.octets, right.messages, right.octets
                 ));
             }

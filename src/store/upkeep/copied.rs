@@ -40,13 +40,13 @@ impl Store {
             Some(Err(kind)) if kind.is_of_damage() => ("perhaps a copy", Some(kind)),
             Some(opened) => return opened,
         };
-        log::warn!(target: NOTICE, "{name} is {what_it_is}: all of it is verified before it is used");
+        log::warn!(target: NOTICE, "{name} is {what_it_is}: verifying all of it before using it");
         let checked = Self::open_to_check_on(disk.clone(), Trust::Copy)
             .and_then(|store| Ok(store.check(&Progress::default())?));
         match (checked, not_opened) {
             (Ok(report), _) if report.findings_total == 0 => {
                 let store = Self::open_with(disk, Trust::Copy)?;
-                log::warn!(target: NOTICE, "{name} is whole: {} messages", report.messages);
+                log::warn!(target: NOTICE, "{name} is intact: {} messages", report.messages);
                 Ok(store)
             }
             (_, Some(kind)) => Err(kind),

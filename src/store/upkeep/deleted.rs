@@ -72,11 +72,14 @@ pub fn deleted_messages(
         let (day, counted) = (day.value(), DeletedCounts::from_row(row.value()).ok());
         let right = counts.remove(&day);
         if right != counted || right.is_none() {
-            find(format!("deleted messages of day {} are counted as {counted:?}, and are {right:?}", day.0));
+            find(format!(
+                "deleted messages of day {} are counted as {counted:?} instead of {right:?}",
+                day.0
+            ));
         }
     }
     for (day, right) in counts {
-        find(format!("deleted messages of day {} are not counted, and are {right:?}", day.0));
+        find(format!("deleted messages of day {} are not counted; they are {right:?}", day.0));
     }
     Ok(())
 }

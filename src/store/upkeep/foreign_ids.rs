@@ -30,7 +30,7 @@ pub fn check(
     let mut holders = Holders::new();
     let mut note = |ForeignId { mailbox, sequence, id }| {
         if let Some(other) = holders.insert((mailbox, id), sequence) {
-            find(format!("messages {other} and {sequence} of mailbox id {mailbox} have one unique id"));
+            find(format!("messages {other} and {sequence} of mailbox id {mailbox} have the same unique id"));
         }
     };
     of_messages.into_iter().for_each(&mut note);
@@ -49,7 +49,7 @@ pub fn check(
                 "unique id \"{id}\" of mailbox id {mailbox} leads to message {sequence}, and is that of {holder}"
             )),
             None => {
-                find(format!("unique id \"{id}\" of mailbox id {mailbox} is listed, and no message has it"))
+                find(format!("unique id \"{id}\" of mailbox id {mailbox} is listed but no message has it"))
             }
         }
     }
@@ -100,7 +100,7 @@ pub fn repair(
         }
     }
     if !wrong.is_empty() || listed < holders.len() {
-        mend(format!("the list of {} unique ids of other servers was made anew", holders.len()));
+        mend(format!("the list of {} unique ids from other servers was rebuilt", holders.len()));
     }
     for (mailbox, id) in &wrong {
         tables.foreign_ids.remove((*mailbox, &**id))?;

@@ -195,8 +195,7 @@ impl Repair<'_, '_> {
         self.quotas(&owners)?;
         self.space(&texts)?;
         for (table, count) in self.tables.remove_unreadable(&HAVE_RULES)? {
-            self.report
-                .mend(format!("{count} rows of the table \"{table}\" made no sense, and were removed"));
+            self.report.mend(format!("{count} rows of the table \"{table}\" made no sense and were removed"));
         }
         Ok(self.report)
     }
@@ -251,7 +250,7 @@ impl Repair<'_, '_> {
             let row = counts.to_row();
             if stored_counts.get(id) != Some(&row) {
                 let Counts { messages, octets, .. } = counts;
-                self.report.mend(format!("id {id} is counted as {messages} messages and {octets} octets"));
+                self.report.mend(format!("id {id} now counts {messages} messages and {octets} octets"));
                 self.tables.counts.insert(id, &row[..])?;
             }
         }
@@ -261,7 +260,7 @@ impl Repair<'_, '_> {
         whole.next_id =
             stored.next_id.max(right.keys().next_back().map_or(OwnerId(1), |id| id.next().unwrap_or(*id)));
         if whole != stored {
-            self.report.mend("the counts of the whole store were made anew".to_owned());
+            self.report.mend("the counts of the whole store were recomputed".to_owned());
         }
         whole.commits = stored.commits.saturating_add(1);
         whole.epoch = log_zone::new_epoch()?;
@@ -284,13 +283,13 @@ impl Repair<'_, '_> {
             quota.mailboxes += 1;
         }
         for account in stored.keys().filter(|account| !right.contains_key(account.as_str())) {
-            self.report.mend(format!("the quota of {account}, against which nothing counts, was removed"));
+            self.report.mend(format!("the quota of {account} was removed: no mailbox counts against it"));
             self.tables.quotas.remove(account.as_str())?;
         }
         for (account, quota) in right {
             let row = quota.to_row();
             if stored.get(account) != Some(&row) {
-                self.report.mend(format!("the quota of {account} has {} octets used", quota.used));
+                self.report.mend(format!("the quota of {account} now has {} octets used", quota.used));
                 self.tables.quotas.insert(account, &row[..])?;
             }
         }

@@ -189,7 +189,7 @@ impl Store {
                     let Ok(row) = TextRow::from_row(row) else { return };
                     match hash_of(&container, &row) {
                         Some(hash) if hash == row.hash => report.text_octets += row.wire_octets,
-                        _ => texts.push(format!("the text at {} cannot be read, or has changed", row.at)),
+                        _ => texts.push(format!("the text at {} is unreadable or has changed", row.at)),
                     }
                 }
             });
