@@ -108,7 +108,7 @@ impl Store {
             verified: Verified::default(),
             current: Mutex::new(Some(Arc::new(open))),
             visitor_left: Condvar::new(),
-            mending_was_asked: AtomicBool::new(false),
+            reopening_was_requested: AtomicBool::new(false),
             copy_window: Mutex::default(),
             long_lists: Mutex::default(),
         });

@@ -181,7 +181,7 @@ impl Writer {
                     Order::Change(job) => batch.push(job),
                     Order::Reserve(text, then) => then(self.keep_room(text)),
                     // Both are seen to below in any case.
-                    Order::Mend | Order::Tick => {}
+                    Order::Reopen | Order::Tick => {}
                     Order::Checkpoint(then) => checkpoints.push(then),
                     Order::Tighten(then) => tightenings.push(then),
                 }
@@ -482,7 +482,7 @@ impl Writer {
         self.window.give_way();
         let disk = self.shared.take_down();
         // If this fails, the next reader may ask again.
-        self.shared.mending_was_asked.store(false, Ordering::Relaxed);
+        self.shared.reopening_was_requested.store(false, Ordering::Relaxed);
         let (open, mut space) = open_index(disk, self.shared.pins.clone(), trust)
             .map_err(|e| Fault::Io(format!("reopening it failed: {e}")))?;
         let moment = self.shared.pins.now();

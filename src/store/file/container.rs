@@ -407,10 +407,10 @@ impl Container {
         self.disk.write_at(at, octets)
     }
 
-    /// See [`Disk::write_beside`].
-    pub fn write_text_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+    /// See [`Disk::write_independently`].
+    pub fn write_text_independently(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         debug_assert!(at >= Extent::FIRST.at());
-        self.disk.write_beside(at, octets)
+        self.disk.write_independently(at, octets)
     }
 
     /// Overwrites free octets with zeros. Long runs are punched instead, which reads as zeros too.

@@ -22,8 +22,8 @@ use std::time::UNIX_EPOCH;
 
 use rustix::fs::FallocateFlags;
 
-use super::beside::{Alone, Beside, write_durable};
 use super::mapping::Mapping;
+use super::open_files::{Independent, WithoutReadAhead, write_durable};
 
 /// Positions and lengths are octets from the start of the data file.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -32,7 +32,7 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Fails with `UnexpectedEof` unless the whole range is inside the file.
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()>;
     /// The same without read-ahead, for octets whose neighbours are not needed.
-    fn read_alone_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+    fn read_without_ahead_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         self.read_at(at, out)
     }
     /// Announces that a range will be read soon. Only a hint: it may do nothing.
@@ -47,7 +47,7 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()>;
     /// The same for any part of the file, from threads other than the writer: they wait for their own octets
     /// only, and cannot swallow an error that the writer must hear. Unsupported on some files.
-    fn write_beside(&self, _at: u64, _octets: &[u8]) -> io::Result<()> {
+    fn write_independently(&self, _at: u64, _octets: &[u8]) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
     /// Returns when all writes before the call are durable.
@@ -148,8 +148,8 @@ pub enum FileError {
 #[derive(Debug)]
 pub struct DataFile {
     file: File,
-    beside: Beside,
-    alone: Alone,
+    independent: Independent,
+    without_read_ahead: WithoutReadAhead,
     mapping: Arc<Mapping>,
     /// The file was at least this long when last looked at, and nothing here has shortened it since.
     known_len: AtomicU64,
@@ -199,8 +199,8 @@ impl DataFile {
         let mapping = Arc::new(Mapping::new(&file).map_err(FileError::Io)?);
         Ok(Self {
             file,
-            beside: Beside::default(),
-            alone: Alone::default(),
+            independent: Independent::default(),
+            without_read_ahead: WithoutReadAhead::default(),
             mapping,
             known_len: AtomicU64::new(0),
         })
@@ -247,8 +247,8 @@ impl Disk for DataFile {
         self.file.read_exact_at(out, at)
     }
 
-    fn read_alone_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
-        self.alone.of(&self.file).read_exact_at(out, at)
+    fn read_without_ahead_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.without_read_ahead.of(&self.file).read_exact_at(out, at)
     }
 
     fn will_read(&self, at: u64, len: u64) {
@@ -273,8 +273,8 @@ impl Disk for DataFile {
         write_durable(&self.file, at, octets)
     }
 
-    fn write_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
-        let file = self.beside.of(&self.file).ok_or(io::ErrorKind::Unsupported)?;
+    fn write_independently(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        let file = self.independent.of(&self.file).ok_or(io::ErrorKind::Unsupported)?;
         write_durable(file, at, octets)
     }
 

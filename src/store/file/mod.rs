@@ -2,13 +2,13 @@
 //!
 //! Nothing in this room knows a table or a row.
 
-mod beside;
 pub mod container;
 pub mod damaged_page;
 pub mod disk;
 pub mod format;
 pub mod log_zone;
 mod mapping;
+mod open_files;
 pub mod overlay;
 pub mod record;
 pub mod resync;

@@ -69,8 +69,8 @@ impl Disk for Resync {
         self.disk.read_at(at, out)
     }
 
-    fn read_alone_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.read_alone_at(at, out)
+    fn read_without_ahead_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read_without_ahead_at(at, out)
     }
 
     fn will_read(&self, at: u64, len: u64) {
@@ -113,9 +113,9 @@ impl Disk for Resync {
     }
 
     /// On return this is durable, or its caller has given up on it.
-    fn write_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+    fn write_independently(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         let _not_alone = self.rewriting.read();
-        self.disk.write_beside(at, octets)
+        self.disk.write_independently(at, octets)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -438,7 +438,7 @@ impl Disk for SimulatedDisk {
         self.change(if is_durable { Event::Durable { at, octets } } else { Event::Write { at, octets } })
     }
 
-    fn write_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+    fn write_independently(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         let octets = octets.into();
         let is_durable = self.lock().mutant != Mutant::LongTextsNotSynced;
         self.change(if is_durable { Event::Durable { at, octets } } else { Event::Write { at, octets } })

@@ -99,14 +99,14 @@ fn write_durable(container: &Container, at: u64, wire: &Body) -> io::Result<()> 
             gathered.extend_from_slice(now);
             piece = rest;
             if gathered.len() == WRITTEN_OCTETS {
-                container.write_text_beside(at + written, &gathered)?;
+                container.write_text_independently(at + written, &gathered)?;
                 written += gathered.len() as u64;
                 gathered.clear();
             }
         }
         Ok::<_, io::Error>(())
     })?;
-    if gathered.is_empty() { Ok(()) } else { container.write_text_beside(at + written, &gathered) }
+    if gathered.is_empty() { Ok(()) } else { container.write_text_independently(at + written, &gathered) }
 }
 
 /// True if the octets at `at` equal this text. False if they cannot be read.

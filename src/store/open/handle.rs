@@ -30,11 +30,11 @@ impl Store {
     /// A consistent view of the index. Drop it soon: see [`Snapshot`].
     pub fn read(&self) -> Result<Snapshot, Fault> {
         let outcome = self.0.shared.snapshot();
-        if outcome.is_err() && !self.0.shared.mending_was_asked.swap(true, Ordering::Relaxed) {
+        if outcome.is_err() && !self.0.shared.reopening_was_requested.swap(true, Ordering::Relaxed) {
             // A reader may have met a fault while nobody writes, so wake the writer. If the queue is full, it
             // has work enough to find the fault by itself.
             let queue = self.0.queue.as_ref().expect("it is there until the store is closed");
-            let _ = queue.try_send(Order::Mend);
+            let _ = queue.try_send(Order::Reopen);
         }
         outcome
     }

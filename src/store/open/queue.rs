@@ -25,7 +25,7 @@ pub trait Job: Send {
 pub enum Order {
     Change(Box<dyn Job>),
     /// Check whether the index must be reopened.
-    Mend,
+    Reopen,
     /// A checkpoint is due.
     Tick,
     /// Cut off free space, then call this with the extent before which all texts would fit, or `None` if no

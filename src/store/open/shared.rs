@@ -25,7 +25,7 @@ pub struct Shared {
     pub current: Mutex<Option<Arc<OpenIndex>>>,
     pub visitor_left: Condvar,
     /// True if a reader has already asked the writer to reopen the index.
-    pub mending_was_asked: AtomicBool,
+    pub reopening_was_requested: AtomicBool,
     /// As of the writer's last look.
     pub copy_window: Mutex<CopyWindow>,
     /// Held while a long list is read with several threads, to bound their number.

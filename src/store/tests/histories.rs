@@ -220,11 +220,11 @@ impl History {
     }
 
     /// Runs the operation on both sides, and compares them with the disk working again.
-    fn step(&mut self, step: &Operation, mend: impl FnOnce()) {
+    fn step(&mut self, step: &Operation, repair_disk: impl FnOnce()) {
         let mut after = self.model.clone();
         let expected = after.take(step);
         let answer = take(&self.store, step, &self.ids);
-        mend();
+        repair_disk();
         // After a fault this waits until the index has been reopened.
         self.store.write(|_| Ok(())).wait().unwrap();
         let found = dump(&self.store).unwrap();

@@ -60,12 +60,12 @@ pub fn check(
 }
 
 /// Rebuilds the list of ids where it is wrong. If two messages have the same id, the later one gets an id made
-/// from its number instead. Reports to `mend` what was done. `of_messages` are the ids of all messages kept, in
+/// from its number instead. Reports to `note` what was done. `of_messages` are the ids of all messages kept, in
 /// order.
 pub fn repair(
     tables: &mut Tables<'_>,
     of_messages: Vec<ForeignId>,
-    mut mend: impl FnMut(String),
+    mut note: impl FnMut(String),
 ) -> Result<(), Fault> {
     let mut holders = Holders::new();
     let (mut losing, mut losing_deleted) = (Vec::new(), Vec::new());
@@ -100,7 +100,7 @@ pub fn repair(
         }
     }
     if !wrong.is_empty() || listed < holders.len() {
-        mend(format!("the list of {} unique ids from other servers was rebuilt", holders.len()));
+        note(format!("the list of {} unique ids from other servers was rebuilt", holders.len()));
     }
     for (mailbox, id) in &wrong {
         tables.foreign_ids.remove((*mailbox, &**id))?;
@@ -111,12 +111,12 @@ pub fn repair(
         }
     }
     for (key, message) in losing {
-        mend(format!("message {} of mailbox id {} has a new unique id: another had the same", key.1, key.0));
+        note(format!("message {} of mailbox id {} has a new unique id: another had the same", key.1, key.0));
         let message = MessageRow { foreign_id: None, ..message };
         tables.messages.insert(key, &message.to_row()[..])?;
     }
     for (key, deleted, message) in losing_deleted {
-        mend(format!("deleted message {} of mailbox id {} has a new unique id", key.2, key.1));
+        note(format!("deleted message {} of mailbox id {} has a new unique id", key.2, key.1));
         let message = MessageRow { foreign_id: None, ..message }.to_row();
         tables.deleted.insert(key, &DeletedRow { deleted, message }.to_row()[..])?;
     }

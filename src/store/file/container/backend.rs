@@ -110,7 +110,7 @@ impl Container {
                 }
             };
             let part = &mut out[piece.range];
-            self.disk.read_alone_at(index_at(place, piece.inner), part)?;
+            self.disk.read_without_ahead_at(index_at(place, piece.inner), part)?;
             if let Some(page) = sums::first_damaged(&sums, piece.index, piece.inner, part) {
                 return Err(damaged_page(piece.index as u64 * INDEX_EXTENT + page as u64 * PAGE));
             }

@@ -32,7 +32,7 @@ impl Repair<'_, '_> {
         for owner in owners.values().filter(|owner| !owner.is_removed) {
             let domain = &owner.address.domain;
             if !domains.contains_key(domain.as_str()) {
-                self.report.mend(format!("domain {domain} was recreated for its mailboxes"));
+                self.report.note(format!("domain {domain} was recreated for its mailboxes"));
                 let id = DomainId(self.new_id()?);
                 self.put_domain(domain, &DomainRow { id, locked: false, created: self.now })?;
                 domains.insert(domain.to_string(), id);
@@ -55,7 +55,7 @@ impl Repair<'_, '_> {
                 }
                 (address, _) => {
                     self.report
-                        .mend(format!("the row of mailbox {local}@{domain} made no sense and was removed"));
+                        .note(format!("the row of mailbox {local}@{domain} made no sense and was removed"));
                     self.tables.mailboxes.remove((&domain[..], &local[..]))?;
                     unreadable.extend(address);
                 }
@@ -73,7 +73,7 @@ impl Repair<'_, '_> {
                     owners.insert(id, KeptMailbox { address, counts, quota: None, is_removed: true });
                 }
                 None => {
-                    self.report.mend(format!(
+                    self.report.note(format!(
                         "the row of deleted mailbox id {} made no sense and was removed",
                         key.1
                     ));
@@ -114,7 +114,7 @@ impl Repair<'_, '_> {
         let mut domains = Domains::new();
         for (name, row) in rows_of(self.tables.domains.open()?, |name| name.to_owned())? {
             let Ok(domain) = name.parse::<Domain>() else {
-                self.report.mend(format!(
+                self.report.note(format!(
                     "\"{name}\" was listed as a domain without being a domain name, and was removed"
                 ));
                 self.tables.domains.remove(&name[..])?;
@@ -127,7 +127,7 @@ impl Repair<'_, '_> {
                     // We may not know whether it was locked. Lock it: that loses nothing and can be undone.
                     let (locked, created) = row.map_or((true, self.now), |row| (row.locked, row.created));
                     let state = if locked { ", and is locked" } else { "" };
-                    self.report.mend(format!("domain {name} was recreated{state}"));
+                    self.report.note(format!("domain {name} was recreated{state}"));
                     self.put_domain(&domain, &DomainRow { id, locked, created })?;
                     id
                 }
@@ -148,7 +148,7 @@ impl Repair<'_, '_> {
         address: Address,
         id: MailboxId,
     ) -> Result<(), Fault> {
-        self.report.mend(format!("mailbox {address} was recreated without a password"));
+        self.report.note(format!("mailbox {address} was recreated without a password"));
         let credential =
             Credential { version: 0, verifier: Verifier::of_nobody([0; SALT_OCTETS]), sealed: None };
         let row =

@@ -83,7 +83,7 @@ impl Repair<'_, '_> {
         };
         text.refer();
         let octets = text.octets_of(row);
-        self.report.mend(format!("message {} of {} now has {octets} octets", key.1, owner.address));
+        self.report.note(format!("message {} of {} now has {octets} octets", key.1, owner.address));
         // The header may have changed, so it is sent as it is.
         let row = MessageRow { octets, surrogate_octets: None, ..row.clone() };
         owner.counts.messages += 1;
@@ -108,7 +108,7 @@ impl Repair<'_, '_> {
             }
         })?;
         if gone > 0 {
-            self.report.mend(format!("{gone} deleted messages cannot be brought back any more"));
+            self.report.note(format!("{gone} deleted messages cannot be brought back any more"));
         }
         Ok(())
     }

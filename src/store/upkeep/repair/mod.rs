@@ -64,7 +64,7 @@ pub struct LostMessage {
 }
 
 impl RepairReport {
-    pub(in crate::store) fn mend(&mut self, what: String) {
+    pub(in crate::store) fn note(&mut self, what: String) {
         self.mended_total += 1;
         if self.mended.len() < MENDED_MAX {
             self.mended.push(what);
@@ -123,13 +123,13 @@ impl Store {
             match (log, IndexSnapshot::begin(&database)?.totals()) {
                 (Ok(log), Ok(totals)) => {
                     if log.has_gap(&container, &totals)? && !container.is_copy() {
-                        report.mend(
+                        report.note(
                             "the log was damaged: the last changes, of a second or so, are lost".to_owned(),
                         );
                     }
                     log.make_part_of_the_index(&database, &container, &totals)?;
                 }
-                (Err(_), _) => report.mend("the log was damaged: what it had is lost".to_owned()),
+                (Err(_), _) => report.note("the log was damaged: what it had is lost".to_owned()),
                 // Nobody knows which logged changes the index lacks; the row is rebuilt below.
                 (_, Err(_)) => {}
             }
@@ -189,13 +189,13 @@ impl Repair<'_, '_> {
         let mut texts = self.texts()?;
         let foreign_ids = self.messages(&mut owners, &mut texts)?;
         self.deleted_messages(&mut texts)?;
-        foreign_ids::repair(&mut self.tables, foreign_ids, |what| self.report.mend(what))?;
+        foreign_ids::repair(&mut self.tables, foreign_ids, |what| self.report.note(what))?;
         let text_octets = self.references(&texts)?;
         self.counts(&domains, &owners, text_octets)?;
         self.quotas(&owners)?;
         self.space(&texts)?;
         for (table, count) in self.tables.remove_unreadable(&HAVE_RULES)? {
-            self.report.mend(format!("{count} rows of the table \"{table}\" made no sense and were removed"));
+            self.report.note(format!("{count} rows of the table \"{table}\" made no sense and were removed"));
         }
         Ok(self.report)
     }
@@ -242,7 +242,7 @@ impl Repair<'_, '_> {
         }
         let stored_counts = rows_of(self.tables.counts.open()?, |id| id)?;
         for (id, _) in stored_counts.iter().filter(|(id, _)| !right.contains_key(id)) {
-            self.report.mend(format!("counts of an id ({id}) that does not exist were removed"));
+            self.report.note(format!("counts of an id ({id}) that does not exist were removed"));
             self.tables.counts.remove(id)?;
         }
         let stored_counts: BTreeMap<OwnerId, Vec<u8>> = stored_counts.into_iter().collect();
@@ -250,7 +250,7 @@ impl Repair<'_, '_> {
             let row = counts.to_row();
             if stored_counts.get(id) != Some(&row) {
                 let Counts { messages, octets, .. } = counts;
-                self.report.mend(format!("id {id} now counts {messages} messages and {octets} octets"));
+                self.report.note(format!("id {id} now counts {messages} messages and {octets} octets"));
                 self.tables.counts.insert(id, &row[..])?;
             }
         }
@@ -260,7 +260,7 @@ impl Repair<'_, '_> {
         whole.next_id =
             stored.next_id.max(right.keys().next_back().map_or(OwnerId(1), |id| id.next().unwrap_or(*id)));
         if whole != stored {
-            self.report.mend("the counts of the whole store were recomputed".to_owned());
+            self.report.note("the counts of the whole store were recomputed".to_owned());
         }
         whole.commits = stored.commits.saturating_add(1);
         whole.epoch = log_zone::new_epoch()?;
@@ -283,13 +283,13 @@ impl Repair<'_, '_> {
             quota.mailboxes += 1;
         }
         for account in stored.keys().filter(|account| !right.contains_key(account.as_str())) {
-            self.report.mend(format!("the quota of {account} was removed: no mailbox counts against it"));
+            self.report.note(format!("the quota of {account} was removed: no mailbox counts against it"));
             self.tables.quotas.remove(account.as_str())?;
         }
         for (account, quota) in right {
             let row = quota.to_row();
             if stored.get(account) != Some(&row) {
-                self.report.mend(format!("the quota of {account} now has {} octets used", quota.used));
+                self.report.note(format!("the quota of {account} now has {} octets used", quota.used));
                 self.tables.quotas.insert(account, &row[..])?;
             }
         }

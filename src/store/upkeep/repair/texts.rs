@@ -125,7 +125,7 @@ impl Repair<'_, '_> {
         let mut receiver = Receiver::verbatim();
         receiver.push(&wire::unstuff(&wire));
         let Ok(text) = receiver.finish() else { return Ok(None) };
-        self.report.mend(format!("text {id} has changed since it was stored and is kept as it is now"));
+        self.report.note(format!("text {id} has changed since it was stored and is kept as it is now"));
         let wire_octets = text.wire.len() as u64;
         let at = self.space.take(wire_octets, self.container)?;
         self.container.write_blob(at, &text.wire)?;
@@ -149,11 +149,11 @@ impl Repair<'_, '_> {
             }
         }
         for (id, references, row) in right {
-            self.report.mend(format!("text {id} now counts {references} messages"));
+            self.report.note(format!("text {id} now counts {references} messages"));
             self.tables.texts.insert(id, &row[..])?;
         }
         for id in gone {
-            self.report.mend(format!("text {id} does not exist or no message has it: its row was removed"));
+            self.report.note(format!("text {id} does not exist or no message has it: its row was removed"));
             self.tables.texts.remove(id)?;
         }
         Ok(texts.0.iter().filter_map(Kept::right_row).map(|row| row.wire_octets).sum())
@@ -180,7 +180,7 @@ impl Repair<'_, '_> {
             free_before.push(Run { at: at.value(), len: len.value() });
         }
         if merged(free_before) != free || extents != listed {
-            self.report.mend("the lists of free space were rebuilt".to_owned());
+            self.report.note("the lists of free space were rebuilt".to_owned());
         }
         self.tables.free.clear()?;
         self.tables.blob_extents.clear()?;

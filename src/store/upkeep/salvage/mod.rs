@@ -217,10 +217,10 @@ impl Store {
         let file = draft.file().try_clone().map_err(OpenErrorKind::Io)?;
         let disk: Arc<dyn Disk> = Arc::new(DataFile::empty(file)?);
         let mut report = Self::salvage_to(damaged, disk, now, progress)?;
-        let kept = name_beside(path);
+        let kept = free_name_for(path);
         fs::hard_link(path, &kept).map_err(OpenErrorKind::Io)?;
         draft.finish().map_err(OpenErrorKind::Io)?;
-        report.mend(format!(
+        report.note(format!(
             "what could be read is in a new file; the damaged one is kept as {}",
             kept.display()
         ));
@@ -243,13 +243,13 @@ impl Store {
         };
         let sentences = contained::change(copying).unwrap_or_else(|panicked| Err(panicked.0.into()))?;
         let mut report = Self::repair_telling(disk, now, progress)?;
-        sentences.into_iter().for_each(|sentence| report.mend(sentence));
+        sentences.into_iter().for_each(|sentence| report.note(sentence));
         Ok(report)
     }
 }
 
 /// A name that is not taken.
-fn name_beside(path: &Path) -> PathBuf {
+fn free_name_for(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut names = (1u32..).map(|n| path.with_file_name(format!("{name}.damaged.{n}")));
     names

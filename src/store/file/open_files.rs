@@ -11,10 +11,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
+/// An open file for threads other than the writer.
 #[derive(Debug, Default)]
-pub struct Beside(OnceLock<Option<File>>);
+pub struct Independent(OnceLock<Option<File>>);
 
-impl Beside {
+impl Independent {
     /// `None` if the system does not let us open the file again: /proc is missing, or the file is another
     /// user's.
     pub fn of(&self, file: &File) -> Option<&File> {
@@ -28,9 +29,9 @@ impl Beside {
 
 /// An open file without read-ahead: Linux sets that per open file (posix_fadvise(2)).
 #[derive(Debug, Default)]
-pub struct Alone(OnceLock<Option<File>>);
+pub struct WithoutReadAhead(OnceLock<Option<File>>);
 
-impl Alone {
+impl WithoutReadAhead {
     /// Falls back to the file itself if it cannot be opened again; the system then reads more than it needs to.
     pub fn of<'f>(&'f self, file: &'f File) -> &'f File {
         let open = || {
