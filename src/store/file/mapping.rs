@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_share_a_question_and_what_is_not_in_the_file_is_not_in_memory() {
+    fn neighbours_share_a_question_and_nothing_past_the_file_is_resident() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("file");
         std::fs::write(&path, vec![1; 2 * STRETCH + PAGE]).unwrap();

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failing_disk_is_to_be_copied_before_it_is_repaired() {
+    fn an_eio_comes_with_the_advice_to_copy_the_file_before_repairing_it() {
         let advice = "copy the data file to a good disk first";
         let of = |code| io::Error::from_raw_os_error(code);
         let met_by_redb = Fault::from(redb::StorageError::Io(of(libc::EIO)));

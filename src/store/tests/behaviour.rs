@@ -45,7 +45,7 @@ fn one_text_is_stored_once_and_lives_as_long_as_one_of_its_messages() {
 }
 
 #[test]
-fn a_damaged_text_is_mended_by_the_next_message_that_has_it() {
+fn a_damaged_text_is_repaired_by_the_next_message_that_has_it() {
     let disk = memory();
     let store = store_with(&[ANN], disk.clone());
     deliver(&store, &[ANN], b"precious");
@@ -70,7 +70,7 @@ fn a_session_sees_its_maildrop_as_it_was_at_login() {
 }
 
 #[test]
-fn a_maildrop_is_one_sessions_alone() {
+fn only_one_session_can_have_a_maildrop() {
     let store = store_with(&[ANN], memory());
     let first = open_maildrop(&store, ANN);
     assert_eq!(login_name(&store.open_maildrop(&address(ANN)).unwrap()), "in use");
@@ -136,7 +136,7 @@ fn deleting_a_domain_takes_its_mail_and_leaves_the_others() {
 }
 
 #[test]
-fn a_mailbox_made_anew_shares_no_uid_with_the_old_one() {
+fn a_recreated_mailbox_shares_no_uid_with_the_old_one() {
     let store = store_with(&[ANN], memory());
     deliver(&store, &[ANN], b"old");
     let old = open_maildrop(&store, ANN).list().unwrap();

@@ -39,7 +39,7 @@ fn thin(store: &Store) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn what_is_left_lies_together_and_the_file_ends_behind_it() {
+fn remaining_texts_lie_together_and_the_file_ends_after_them() {
     let disk = Arc::new(SimulatedDisk::default());
     let (store, left) = thinned(disk.clone());
     let before = disk.file_len();

@@ -301,7 +301,7 @@ fn without_the_window_copies_are_bad() {
 
 /// The clock stands still, so nothing is ever kept long enough.
 #[test]
-fn what_is_kept_for_copies_has_a_bound() {
+fn space_kept_for_copies_is_bounded() {
     const BOUND: u64 = 20 << 20;
     let mut laboratory = Laboratory::new(1, Some(BOUND));
     (0..20).for_each(|_| laboratory.second());

@@ -255,7 +255,7 @@ fn power_cuts_after_faults_of_the_disk_lose_nothing_either() {
 }
 
 #[test]
-fn a_store_whose_making_was_cut_short_is_made_again_or_whole() {
+fn an_interrupted_create_leaves_a_whole_store_or_none() {
     let mut rng = fastrand::Rng::with_seed(5);
     let disk = Arc::new(SimulatedDisk::recording());
     drop(Store::create_on(disk.clone()).unwrap());

@@ -258,7 +258,7 @@ fn findings(disk: &Arc<SimulatedDisk>) -> u64 {
 }
 
 #[test]
-fn every_kind_of_damage_is_found_and_mended() {
+fn every_kind_of_damage_is_found_and_repaired() {
     let sound = sound();
     assert_eq!(findings(&Arc::new(sound.copy())), 0);
     for (what, costs, change) in DAMAGES {
@@ -318,7 +318,7 @@ fn a_text_that_has_changed_is_kept_as_it_is_now() {
 }
 
 #[test]
-fn random_damage_of_rows_is_no_panic_and_is_mended() {
+fn random_damage_to_rows_is_repaired_without_a_panic() {
     let sound = sound();
     let mut rng = fastrand::Rng::with_seed(77);
     for round in 0..150 {

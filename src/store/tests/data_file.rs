@@ -17,7 +17,7 @@ fn kind_of(outcome: Result<Store, OpenError>) -> OpenErrorKind {
 }
 
 #[test]
-fn a_store_is_made_once_locked_while_open_and_private() {
+fn a_store_is_created_once_locked_while_open_and_private() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("winpop.db");
     assert!(matches!(kind_of(Store::open(&path)), OpenErrorKind::Missing));
@@ -82,7 +82,7 @@ fn a_lock_of_another_process_holds() {
 }
 
 #[test]
-fn what_is_not_a_store_is_named_and_left_alone() {
+fn a_file_that_is_no_store_is_reported_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("other");
     for (content, is_right) in [
@@ -103,7 +103,7 @@ fn what_is_not_a_store_is_named_and_left_alone() {
 }
 
 #[test]
-fn a_newer_version_is_left_to_a_newer_program_and_one_before_the_first_is_told() {
+fn a_file_newer_than_the_program_or_older_than_the_first_release_is_refused() {
     let disk = Arc::new(SimulatedDisk::default());
     drop(store_with(&[ANN], disk.clone()));
     for header in [0, 32 << 10] {

@@ -113,7 +113,7 @@ fn only_the_first_login_of_a_day_is_noted() {
 type Damage = fn(&mut Tables<'_>, MailboxId);
 
 #[test]
-fn ids_that_lead_astray_are_found_and_mended() {
+fn wrong_ids_are_found_and_repaired() {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());
     let messages = [import("one", Some("a"), 0), import("two", Some("b"), 0), import("three", Some("c"), 0)];

@@ -36,7 +36,7 @@ fn found(disk: &SimulatedDisk) -> Store {
 }
 
 #[test]
-fn a_fault_while_a_record_is_appended_costs_what_was_refused_at_most() {
+fn a_fault_during_an_append_loses_only_what_was_refused() {
     let mut refused = 0;
     for operations in 0..OPERATIONS {
         let disk = Arc::new(SimulatedDisk::default());
@@ -105,7 +105,7 @@ fn assert_faults_are_told_and_lose_nothing(
 }
 
 #[test]
-fn a_fault_while_the_log_is_replayed_is_told_and_the_next_opening_has_everything() {
+fn a_fault_during_replay_is_reported_and_the_next_open_has_everything() {
     let disk = disk_with_six_logged();
     assert_faults_are_told_and_lose_nothing(&disk, |found| Store::open_on(found).map(drop));
     disk.fail_altogether();
@@ -116,7 +116,7 @@ fn a_fault_while_the_log_is_replayed_is_told_and_the_next_opening_has_everything
 
 /// Only damage leads to a salvage, or to advice about damage.
 #[test]
-fn a_fault_during_a_repair_or_a_check_is_told_as_one_of_the_disk() {
+fn a_disk_fault_during_repair_or_check_is_not_taken_for_damage() {
     let disk = disk_with_six_logged();
     assert_faults_are_told_and_lose_nothing(&disk, |found| {
         let repaired = Store::repair_on(found, UnixTime(1));
@@ -131,7 +131,7 @@ fn a_fault_during_a_repair_or_a_check_is_told_as_one_of_the_disk() {
 
 /// A full disk refuses mail, and what was taken before can be made part of the index, at a checkpoint and after a kill.
 #[test]
-fn a_full_disk_stands_in_the_way_of_no_checkpoint_and_no_replay() {
+fn a_full_disk_prevents_neither_checkpoint_nor_replay() {
     for extents in 2..6 {
         let disk = Arc::new(SimulatedDisk::default());
         let store = store_with(&[ANN], disk.clone());

@@ -123,7 +123,7 @@ fn a_text_whose_room_ended_with_a_fault_is_written_once_more() {
 }
 
 #[test]
-fn where_the_disk_is_full_or_fails_the_writer_finds_out() {
+fn the_writer_finds_out_if_the_disk_is_full_or_fails() {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());
     let long = text(&[b'x'; LONG]);
@@ -141,7 +141,7 @@ fn where_the_disk_is_full_or_fails_the_writer_finds_out() {
 
 /// A real data file can be opened twice.
 #[test]
-fn a_long_text_is_written_beside_the_writer_on_a_real_file() {
+fn another_thread_writes_a_long_text_on_a_real_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();
@@ -171,7 +171,7 @@ fn whole_after_a_cut(mutant: Mutant) -> bool {
 }
 
 #[test]
-fn a_long_text_that_was_written_beside_the_writer_is_durable_before_its_record() {
+fn a_long_text_written_by_another_thread_is_durable_before_its_record() {
     assert!(whole_after_a_cut(Mutant::None));
     assert!(!whole_after_a_cut(Mutant::LongTextsNotSynced), "the cut finds one that is not");
 }

@@ -78,7 +78,7 @@ fn after_a_reader_met_a_fault() -> Store {
 }
 
 #[test]
-fn a_fault_that_a_reader_met_is_mended_without_a_writer() {
+fn the_store_recovers_from_a_fault_that_a_reader_met_without_a_write() {
     let store = after_a_reader_met_a_fault();
     let deadline = Instant::now() + Duration::from_secs(20);
     while store.open_maildrop(&address(ANN)).is_err() {
@@ -88,7 +88,7 @@ fn a_fault_that_a_reader_met_is_mended_without_a_writer() {
 }
 
 #[test]
-fn mail_that_comes_after_a_fault_of_a_reader_is_taken_at_once() {
+fn mail_is_accepted_at_once_after_a_reader_met_a_fault() {
     let store = after_a_reader_met_a_fault();
     assert_eq!(deliver(&store, &[ANN], b"as if nothing had been"), [Delivery::Stored]);
 }
@@ -146,7 +146,7 @@ fn much_mail_can_be_deleted_at_once_on_a_full_disk() {
 
 /// After a failed sync Linux forgets what it had to write, and the next sync succeeds without it.
 #[test]
-fn a_failed_sync_is_made_up_for() {
+fn a_failed_sync_is_repeated() {
     for syncs in 0..8 {
         let disk = Arc::new(SimulatedDisk::recording());
         let store = store_with(&[ANN], disk.clone());
