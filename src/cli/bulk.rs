@@ -262,6 +262,8 @@ impl Passwords {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
