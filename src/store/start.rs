@@ -1,7 +1,6 @@
 //! Opens or creates a store and starts its threads.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use smol::channel::WeakSender;
 
 use crate::lock::Mutex;
+use crate::replace::sync_directory_of;
 use crate::store::file::container::{Container, ContainerError};
 use crate::store::file::disk::{DataFile, Disk};
 use crate::store::file::log_zone;
@@ -167,13 +167,4 @@ fn run_clock(dues: &Receiver<Instant>, queue: &WeakSender<Order>) {
 
 pub fn lock_file(path: &Path, create: bool) -> Result<DataFile, OpenError> {
     DataFile::open(path, create).map_err(|e| OpenErrorKind::from(e).at(path))
-}
-
-/// Makes the name of a new file durable.
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::File::open(directory)?.sync_all()
 }
