@@ -8,7 +8,7 @@
 //!   0      redb's page 0 (its header; redb writes it in place, 320 octets, switching between two commit slots)
 //!  64 KiB  superblock slot 0: which extents hold the index, and which file this is
 //! 512 KiB  superblock slot 1
-//!   1 MiB  extents of 1 MiB: each holds redb's pages (listed in the superblock), blobs (listed in a redb table), or nothing
+//!   1 MiB  extents of 1 MiB: index (listed in the superblock), blobs (listed in a redb table) or free
 //! ```
 //!
 //! The order suits a copy made front to back while the file is in use. The copy's log is older than its redb header, so
