@@ -10,9 +10,9 @@
 //!
 //! The generator is one thread, so it takes the same share of the machine whatever it drives. The *null responder*
 //! answers every command from memory and stores nothing. Its figure is the generator's own ceiling on this machine; no
-//! server can gain more than its ratio to that.
+//! server can gain more than its ratio to that. Only `read-mixed` has a second process, for its deliveries.
 //!
-//! A server named by its address needs the mailboxes `user0@bench.example` to `user255@bench.example`, all with the
+//! A server named by its address needs the mailboxes `user0@bench.example` to `user63@bench.example`, all with the
 //! one password. Servers started here get them automatically.
 //!
 //! Figures are printed and nothing is asserted. Every workload ends by count or after `--seconds`.
@@ -72,6 +72,12 @@ struct Arguments {
     /// run as the null responder (used by this program itself)
     #[argh(switch)]
     null_responder: bool,
+    /// deliver to this LMTP address without end (used by this program itself)
+    #[argh(option)]
+    load: Option<SocketAddr>,
+    /// connections of that load
+    #[argh(option, default = "32")]
+    connections: usize,
     /// passed by Cargo
     #[argh(switch)]
     #[expect(dead_code, reason = "cargo bench passes --bench to every benchmark")]
@@ -82,6 +88,11 @@ fn main() {
     let arguments: Arguments = argh::from_env();
     if arguments.null_responder {
         return null_responder::run();
+    }
+    if let Some(lmtp) = arguments.load {
+        // It ends with the server, or by a signal.
+        let _ = smol::block_on(workloads::deliver_without_end(lmtp, arguments.connections));
+        return;
     }
     let directory = std::env::temp_dir().join(format!("pop3svc-servers-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("the temporary directory can be written");

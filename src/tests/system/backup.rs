@@ -202,7 +202,7 @@ fn a_service_that_sees_other_file_systems_backs_up_to_where_the_administrator_sa
     let (private, protected) = (site.dir().join("private"), site.dir().join("protected"));
     fs::create_dir(&private).unwrap();
     fs::create_dir(&protected).unwrap();
-    let program = site.dir().join("bin/pop3svc");
+    let program = site.path("pop3svc");
     fs::copy(PROGRAM, &program).unwrap();
     for path in [site.mailroot(), site.data_file(), site.mailroot().join("winpop.key")] {
         std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();

@@ -195,7 +195,7 @@ fn another_user_is_refused() {
     site.winpop(&["add", "example.com"]);
     let service = site.start();
     // The program may lie where only root can reach it.
-    let program = site.dir().join("bin/pop3svc");
+    let program = site.path("pop3svc");
     fs::copy(env!("CARGO_BIN_EXE_pop3svc"), &program).unwrap();
     let done = finish(site.program(&program).args(["winpop", "list"]).uid(NOBODY), b"");
     assert_eq!((done.exit_code, done.output.as_str()), (1, ""), "{done:?}");

@@ -169,8 +169,8 @@ fn copies_are_recognised_and_bad_ones_are_not_served() {
     fs::copy(copied.data_file(), copied.dir().join("again")).unwrap();
     fs::rename(copied.dir().join("again"), copied.data_file()).unwrap();
     let service = copied.start();
-    service.wait_for_log("is a copy, or was restored from one: all of it is verified before it is used");
-    service.wait_for_log("is whole: 50 messages");
+    service.wait_for_log("is a copy, or was restored from one: verifying all of it before using it");
+    service.wait_for_log("is intact: 50 messages");
     service.terminate();
     service.wait();
     // Once is enough.
@@ -187,7 +187,7 @@ fn copies_are_recognised_and_bad_ones_are_not_served() {
     fs::write(bad.data_file(), &octets).unwrap();
     let done = bad.run(&["winpop", "list"]);
     assert_eq!(done.exit_code, 1, "{done:?}");
-    assert!(done.errors.contains("is a copy that is not whole (text "), "{}", done.errors);
+    assert!(done.errors.contains("is an incomplete copy (text "), "{}", done.errors);
     assert_eq!(done.errors.lines().count(), 1, "{}", done.errors);
     bad.run(&["check", "--repair"]);
     bad.succeed(&["winpop", "list"]);

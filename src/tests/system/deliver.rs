@@ -1,8 +1,6 @@
 //! `deliver` and the name `sendmail`: where mail goes, and the exit codes (sysexits.h).
 
 use std::fs::File;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 
 use super::service::{Done, finish};
 use crate::harness::site::Site;
@@ -101,21 +99,12 @@ fn while_the_store_is_busy_the_mta_is_asked_to_try_again() {
     assert_exit(&site.run_with_input(&["deliver", BOB], b"Subject: x\n"), EX_OK);
 }
 
-fn sendmail(site: &Site) -> PathBuf {
-    let name = site.dir().join("bin/sendmail");
-    if !name.exists() {
-        symlink(crate::harness::PROGRAM, &name).unwrap();
-    }
-    name
-}
-
 #[test]
 fn sendmail_takes_recipients_from_the_header_and_keeps_bcc_to_itself() {
     let message =
         b"From: me\nTo: Ann <ann@example.com>\nBcc: bob@example.com\nSubject: -t\n\nBcc: stays\n.\nend\n";
     let act = |site: &Site| {
-        let send =
-            |words: &[&str], content: &[u8]| finish(site.program(&sendmail(site)).args(words), content);
+        let send = |words: &[&str], content: &[u8]| finish(site.command("sendmail").args(words), content);
         assert_exit(&send(&["-t", "-oi", "-fsender@example.org"], message), EX_OK);
         assert_exit(&send(&["-i", BOB], b"Subject: named\n"), EX_OK);
         assert_exit(&send(&["-t"], b"Subject: nobody\n\n"), EX_DATAERR);

@@ -55,7 +55,8 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     /// By the symbolic link that the program makes itself.
     fn by_link(site: &'a Site) -> Self {
-        let bin = site.dir().join("bin");
+        let bin = site.path("bin");
+        fs::create_dir_all(&bin).expect("it is writable");
         site.succeed(&["link", &bin.to_string_lossy()]);
         Self { site, winpop: (bin.join("winpop"), &[]), method: PASSWORD_FILE }
     }
