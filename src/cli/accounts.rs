@@ -132,7 +132,8 @@ mod tests {
     fn whether_a_mailbox_was_made_is_looked_up_where_nobody_knows() {
         let ann: Address = "ann@example.com".parse().unwrap();
         let of = |answer: Answer| is_mailbox(&ann, &|_| answer.clone());
-        let nobody = Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes: vec![] };
+        let nobody =
+            Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes: vec![], accounts_error: None };
         assert_eq!(of(Ok(nobody)), Ok(false));
         assert_eq!(of(Err(Refusal::new(Code::NotFound, "there is no domain"))), Ok(false));
         assert!(of(Err(Refusal::fault("the disk is gone"))).is_err());

@@ -12,7 +12,8 @@
 //! likewise
 //! `@ password file`, `@ Active Directory`, and `@ directories` for the two that are not the password file.
 //!
-//! `{mailroot}` stands for the mail store directory, `{method}` for the authentication method. An empty line ends what a command prints, unless more follows
+//! `{mailroot}` stands for the mail store directory, `{method}` for the authentication method, `{place}` for where its
+//! accounts are. An empty line ends what a command prints, unless more follows
 //! that is none of the above.
 
 use std::fs;
@@ -71,10 +72,16 @@ impl<'a> Bench<'a> {
     fn play(&self, transcript: &Path) {
         let text = fs::read_to_string(transcript).expect("the transcript can be read");
         for step in steps(
-            &text.replace("{mailroot}", &self.site.mailroot().to_string_lossy()).replace(
-                "{method}",
-                if self.method == PASSWORD_FILE { "encrypted password file" } else { self.method },
-            ),
+            &text
+                .replace("{mailroot}", &self.site.mailroot().to_string_lossy())
+                .replace(
+                    "{method}",
+                    if self.method == PASSWORD_FILE { "encrypted password file" } else { self.method },
+                )
+                .replace(
+                    "{place}",
+                    if self.method == LOCAL_ACCOUNTS { "on this machine" } else { "in the directory" },
+                ),
             self.method,
         ) {
             let done = self.run(&step);
