@@ -145,8 +145,8 @@ impl Address {
         Address { local: self.local.without_detail(), domain: self.domain.clone() }
     }
 
-    /// The address meant by a login name: any case, and `%` or `#` for the `@`, which some clients
-    /// cannot send inside a user name.
+    /// The address a login name means: any case, and `%` or `#` for the `@`, which some clients cannot send inside a
+    /// user name.
     pub fn from_login(typed: &str) -> Result<Self, Malformed> {
         if typed.contains('@') {
             return typed.parse();
@@ -155,6 +155,48 @@ impl Address {
             Some(at) => format!("{}@{}", &typed[..at], &typed[at + 1..]).parse(),
             None => typed.parse(),
         }
+    }
+}
+
+/// A login name as typed, and the address it means if it reads as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginName {
+    typed: String,
+    address: Option<Address>,
+}
+
+impl LoginName {
+    pub fn typed(&self) -> &str {
+        &self.typed
+    }
+
+    pub fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
+    }
+
+    /// Whether both name the same account, in whatever spelling.
+    pub fn means_same_as(&self, other: &Self) -> bool {
+        self.typed == other.typed || self.address.is_some() && self.address == other.address
+    }
+}
+
+impl From<String> for LoginName {
+    fn from(typed: String) -> Self {
+        Self { address: Address::from_login(&typed).ok(), typed }
+    }
+}
+
+impl From<&str> for LoginName {
+    fn from(typed: &str) -> Self {
+        typed.to_owned().into()
+    }
+}
+
+/// Invalid UTF-8 becomes U+FFFD, which no mailbox name contains, so such a login takes the same path and time as any
+/// unknown name.
+impl From<&[u8]> for LoginName {
+    fn from(typed: &[u8]) -> Self {
+        String::from_utf8_lossy(typed).into_owned().into()
     }
 }
 

@@ -5,12 +5,13 @@
 //!          protocol u32 which version of Request and Answer follows
 //!          body         bincode: a Request, or an Answer
 //! ```
-//! In the length of an answer the highest bit is 0. Where it is 1 the frame tells how far the work is (`Working`), and others
-//! follow: the answer is the last one. Numbers are little endian. A connection carries one request and its answer; behind a request to deliver stand as many
-//! octets of content as it says. A request for a backup has the descriptor of its file with it (SCM_RIGHTS, unix(7)), sent with
-//! its first octets: the service never opens a path that an administrator typed, for it may see another file system, and
-//! may do less. In front of the answer stands one octet ([`TAKEN`]), sent as soon as the request has been
-//! understood: where it does not come, nothing is carried out, and the request may be sent again.
+//! In the length of an answer the highest bit is 0. Where it is 1 the frame tells how far the work is (`Working`), and
+//! others follow: the answer is the last one. Numbers are little endian. A connection carries one request and its
+//! answer; behind a request to deliver stand as many octets of content as it says. A request for a backup has the
+//! descriptor of its file with it (SCM_RIGHTS, unix(7)), sent with its first octets: the service never opens a path
+//! that an administrator typed, for it may see another file system, and may do less. In front of the answer stands one
+//! octet ([`TAKEN`]), sent as soon as the request has been understood: where it does not come, nothing is carried out,
+//! and the request may be sent again.
 //!
 //! Invariants:
 //! - a forged, cut or overlong frame is an error: it is never allocated for beyond the bounds below, and
@@ -52,8 +53,8 @@ const WORKING_OCTETS_MAX: usize = 1 << 10;
 const WORKING_BIT: u8 = 0x80;
 /// What decoding an answer may allocate; rows are larger in memory than in a frame.
 const ANSWER_MEMORY_MAX: usize = 2 * ANSWER_OCTETS_MAX;
-/// How long the tool waits for a service to take its request. A service takes them at once, unless many others are under
-/// way.
+/// How long the tool waits for a service to take its request. A service takes them at once, unless many others are
+/// under way.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it then waits for the next octets. Deleting a domain with very much mail is one silence.
 pub const SILENCE_MAX: Duration = Duration::from_secs(600);
@@ -77,7 +78,8 @@ pub enum CallError {
     NotTaken(io::Error),
     /// The service did not take the request in this time, and will not any more: nothing was done.
     Silent(Duration),
-    /// The connection broke, or nothing came for [`SILENCE_MAX`], after the request was taken: nobody knows whether it was carried out.
+    /// The connection broke, or nothing came for [`SILENCE_MAX`], after the request was taken: nobody knows whether it
+    /// was carried out.
     Broken(io::Error),
     BadAnswer(BadFrame),
 }

@@ -55,8 +55,8 @@ pub fn namesakes(view: &impl Read, name: &LocalPart) -> Result<Vec<Address>, Fau
     Ok(found)
 }
 
-/// The mailbox meant by a login name: an address, or, bare or behind `DOMAIN\`, the name of an account. Of a name that several
-/// mailboxes have it is none.
+/// The mailbox meant by a login name: an address, or, bare or behind `DOMAIN\`, the name of an account. Of a name that
+/// several mailboxes have it is none.
 pub fn mailbox_meant(view: &impl Read, typed: &str) -> Result<Option<Address>, Fault> {
     if let Ok(address) = Address::from_login(typed) {
         return Ok(view.mailbox(&address)?.map(|_| address));

@@ -64,7 +64,7 @@ impl Envelope {
     /// Received (RFC 5321 section 4.4). Whatever the client sent, no line exceeds 998 octets (RFC 5322 section 2.1.1),
     /// and nothing from it can end a line or open a comment. `hostname` and `id` are ours and used as they are.
     pub fn trace_fields(&self, recipient: &Address, hostname: &str, id: &str, at: OffsetDateTime) -> Vec<u8> {
-        let reverse_path = printable_path(&self.reverse_path);
+        let reverse_path = self.printable_reverse_path();
         let date = at.format(&Rfc2822).expect("mail is received in the years 1900 to 9999");
         let from = match (printable_helo(&self.helo), self.peer) {
             (helo, Peer::Local) if helo.is_empty() => String::new(),
@@ -80,17 +80,18 @@ impl Envelope {
         )
         .into_bytes()
     }
+
+    /// The reverse path without control characters, cut at 256 octets.
+    pub fn printable_reverse_path(&self) -> String {
+        let path = &self.reverse_path[..self.reverse_path.floor_char_boundary(REVERSE_PATH_OCTETS_MAX)];
+        path.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    }
 }
 
 /// The name with every character replaced that a domain name or address literal cannot contain.
 fn printable_helo(helo: &str) -> String {
     let printable = |c: char| if c.is_ascii_alphanumeric() || ".-_:[]".contains(c) { c } else { '?' };
     helo.chars().take(HELO_CHARACTERS_MAX).map(printable).collect()
-}
-
-fn printable_path(path: &str) -> String {
-    let path = &path[..path.floor_char_boundary(REVERSE_PATH_OCTETS_MAX)];
-    path.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 impl fmt::Display for ForwardPath {

@@ -6,14 +6,17 @@ mod spooling;
 use postmaster::address_of;
 pub use spooling::Spooling;
 
+use std::collections::HashMap;
+
+use time::OffsetDateTime;
+
 use crate::address::Address;
 use crate::envelope::{Envelope, ForwardPath};
+use crate::log::About;
 use crate::random;
 use crate::store::{Fault, Incoming, Letter, Read, Store, UnixTime, quota_of_mailbox};
 use crate::verdict;
 use crate::wire::Origin;
-use std::collections::HashMap;
-use time::OffsetDateTime;
 
 /// Whether mail of so many octets (0: not known yet) for this path would be taken now.
 pub fn recipient(store: &Store, path: &ForwardPath, octets: u64) -> Result<verdict::Recipient, Fault> {
@@ -56,6 +59,7 @@ pub async fn deliver(
     text: Incoming,
     hostname: &str,
     scope: Scope,
+    about: About,
 ) -> Result<Vec<verdict::Delivery>, Fault> {
     let now = OffsetDateTime::now_utc();
     let tag = random::number()?;
@@ -98,11 +102,9 @@ pub async fn deliver(
         .into_iter()
         .map(|index| index.map_or(verdict::Delivery::NoSuchMailbox, |index| stored[index]))
         .collect();
+    let sender = envelope.printable_reverse_path();
     for (path, verdict) in envelope.recipients.iter().zip(&verdicts) {
-        log::info!(
-            "message {id} from <{}> to <{path}>, {octets} octets{origin}: {verdict:?}",
-            envelope.reverse_path
-        );
+        log::info!("{about}message {id} to <{path}>: {verdict}; from <{sender}>, {octets} octets{origin}");
     }
     Ok(verdicts)
 }

@@ -16,6 +16,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::address::Address;
 use crate::auth::password::{Credential, Fresh};
 use crate::auth::seal::{Key, KeyId, Sealed};
@@ -24,7 +26,6 @@ use crate::random;
 use crate::replace::{directory_of, give_to};
 use crate::settings::{BIND_PASSWORD, Settings};
 use crate::store::{CertificateRow, Fault, PrivateKey, Read as _, Store};
-use zeroize::Zeroizing;
 
 /// Names the key file, if it is not in the mail root.
 const KEY_FILE_VARIABLE: &str = "WINPOP_KEY_FILE";

@@ -13,30 +13,59 @@
 //!                      winpop.db = redb (index) + blobs, one file, one order of syncs
 //! ```
 //!
-//! **Files** at this level are vocabulary, which everything may know, or a single subject that several parts share
-//! (`intake`, `keyring`, `certificate`, `control`, `moving`). **Folders** are parts. Who may know whom is held by `tests/tidy.rs`: arrows
-//! go downward only, among the parts and among the rooms of the store.
+//! # Parts
+//!
+//! Folders are parts. Files are vocabulary that everything may use (`address`, `message`, `units`, `verdict` and the
+//! like), or one subject that several parts share (`control`, `intake`, `keyring`, `moving` and the like). Each begins
+//! with what it is, what it never does, and its invariants.
 //!
 //! | part | is | knows nothing of |
 //! | --- | --- | --- |
-//! | `cli` | words into requests, help, manual, completions | sockets of clients |
-//! | `admin` | each command of an administrator, its reply as data | whether a service runs |
+//! | `cli` | words into requests; help, manual, completions | clients' sockets |
+//! | `admin` | every administrator's command, and its reply as data | whether a service runs |
 //! | `serve` | listeners, slots, TLS, the drivers of sessions | how things are stored |
-//! | `pop3`, `smtp` | the protocols as pure sessions | sockets, store, clock, chance |
-//! | `auth` | mechanisms, verifiers, seals | store, protocols |
+//! | `pop3`, `smtp` | the protocols as pure sessions (LMTP is a dialect of SMTP) | sockets, store, clock, randomness |
+//! | `auth` | login mechanisms, verifiers, sealed passwords | store, protocols |
+//! | `local_accounts`, `active_directory` | accounts that live outside the data file | store, protocols |
 //! | `pop3_client`, `ldap` | dialogues in which we are the client | store, our own sessions |
 //! | `wire` | lines, dot-stuffing, the head and the end of a message, surrogates | commands |
-//! | `store` | the data file; its rooms are listed at the head of `store/mod.rs` | protocols, executor |
+//! | `store` | the data file; the head of `store/mod.rs` lists its rooms | protocols, executor |
 //!
-//! A message's way: a client's octets ─ `wire::Receiver` ─► text in wire form ─ `smtp::Session` ─► envelope ─ `intake` ─►
-//! letters ─ `store` ─► blob and rows, one commit ─► 250. And out: `pop3::Session` asks for a message ─ `store` ─► a
-//! view of the mapped file ─ `serve` ─► one vectored write.
+//! # Where things go
 //!
-//! What holds everywhere:
-//! - nobody is told that something is done before it is durable;
-//! - an expected outcome is a value (`verdict`), a fault of disk or network an `Err`, a bug a panic;
-//! - every queue, list, line and wait has a named bound;
-//! - a password is in no log, no `Debug` output, and in the data file only as a verifier or sealed.
+//! **A message in**: `serve::receiving` reads octets. `smtp::Session` makes an envelope of the commands, `wire` a text
+//! in wire form of the data. `intake` makes one letter for each recipient, with its trace fields. The writer thread
+//! puts rows and text into one record of the log (`store::mail::delivery`). Once that is durable, the session says
+//! `250`.
+//!
+//! **A message out**: after RETR, `pop3::Session` returns `Next::Send`. `serve::pop3` takes a view of the mapped file
+//! from the maildrop (`store::mail::maildrop`) and sends it in one vectored write. DELE only marks; after QUIT comes
+//! `Next::Commit`, the writer deletes the rows, and once that is durable the session says `+OK`.
+//!
+//! **A lock**: `winpop lock` becomes `admin::commands::Lock`, whose `run` sets a flag in the row of the mailbox or
+//! domain. The same job revokes the claim of an open session (`store::open::claims`): its driver hears that and tells
+//! it `Event::Revoked`, and it says a last word and closes without deleting anything. At the next login `open_maildrop`
+//! finds the flag and returns `verdict::Login::Locked`, after the password was checked. Deliveries do not look at it.
+//!
+//! **A password**, set: it travels as `admin::Secret`, and never shows in `Debug` output or the log. `auth::password`
+//! makes a SCRAM verifier of it and seals the password with the key of `keyring`; both go into the mailbox's row. If
+//! accounts live elsewhere, `auth::directory` changes it there instead.
+//!
+//! **A password**, at a login: a mechanism in `pop3` asks for `Next::Login` if the client sent the password itself, and
+//! otherwise for `Next::Account`, to compare a proof. `serve::guard` makes guessers wait. `serve::accounts` derives and
+//! compares off the executor, or asks the directory; what comes back is a `verdict::Login`.
+//!
+//! # House rules
+//!
+//! - Nobody is told that something is done before it is durable.
+//! - An expected outcome is a value (`verdict`), a fault of disk, network or directory an `Err`, a bug a panic.
+//! - Code that decides does no I/O, and gets time and randomness as arguments.
+//! - Every queue, list, line and wait has a named bound.
+//! - A password is in no log and no `Debug` output, and in the data file only as a verifier or sealed.
+//! - One fact, one place: a setting, a command, a reply, a file offset is one row, from which help, manual and parsing
+//!   follow.
+//! - Arrows go downward only, between parts and between the store's rooms. `tests/tidy.rs` holds that, and with it:
+//!   unsafe code in one file, bincode in two, files of at most 600 lines, the order of imports, the width of comments.
 
 mod active_directory;
 mod address;
@@ -56,6 +85,7 @@ mod intake;
 mod keyring;
 mod ldap;
 mod local_accounts;
+mod lock;
 mod log;
 mod mailroot;
 mod message;

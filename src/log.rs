@@ -13,19 +13,23 @@
 //! The format depends on the reader. The journal takes the priority from the front of the line (sd-daemon(3)) and adds
 //! the time; a terminal gets just the words; a file or container log gets time and level.
 
+mod queue;
+mod rarely;
 mod syslog;
 
-mod queue;
+pub use rarely::Rarely;
 
-use crate::settings::Logging;
-use log::{Level, LevelFilter, Log, Metadata, Record};
-use queue::Queue;
-use rustix::fs::fstat;
 use std::fmt::{self, Display};
 use std::io::IsTerminal;
 use std::sync::{Arc, OnceLock};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::fs::fstat;
 use time::OffsetDateTime;
 use time::macros::format_description;
+
+use crate::settings::Logging;
+use queue::Queue;
 
 /// The target of a notice: `log::warn!(target: NOTICE, ...)`.
 pub const NOTICE: &str = concat!(env!("CARGO_CRATE_NAME"), "::notice");
@@ -52,6 +56,16 @@ impl Display for Quoted<'_> {
         let cut = self.0.char_indices().nth(QUOTED_CHARS_MAX).map(|(end, _)| &self.0[..end]);
         write!(f, "\"{}", cut.unwrap_or(self.0).escape_debug())?;
         f.write_str(if cut.is_some() { "…\"" } else { "\"" })
+    }
+}
+
+/// The front of a line about a session, `session 7: `; empty for what no session does.
+#[derive(Clone, Copy, Debug)]
+pub struct About(pub Option<u64>);
+
+impl Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |number| write!(f, "session {number}: "))
     }
 }
 

@@ -1,10 +1,11 @@
-//! Brings the mail of a mailbox from the POP3 server where it lay so far: for an administrator's import, and for a user whom the
-//! service adopts. Nothing is deleted there.
+//! Brings the mail of a mailbox from the POP3 server where it lay so far: for an administrator's import, and for a user
+//! whom the service adopts. Nothing is deleted there.
 //!
-//! - A message is taken with its unique id, in the order of the list. Those whose id is here already are not asked for again.
+//! - A message is taken with its unique id, in the order of the list. Those whose id is here already are not asked for
+//!   again.
 //! - A connection that breaks is made anew, and the rest fetched over it. That ends when nothing comes any more.
-//! - A message that the server does not give is looked for in a new list: where it is gone, its owner has deleted it meanwhile;
-//!   where it is still there, it is asked for once more, and then passed over by name.
+//! - A message that the server does not give is looked for in a new list: where it is gone, its owner has deleted it
+//!   meanwhile; where it is still there, it is asked for once more, and then passed over by name.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -72,8 +73,8 @@ impl From<Trouble> for Failure {
     }
 }
 
-/// Brings what is not here yet into a mailbox that is: `known` are the unique ids of what is. `session` may be one that was begun.
-/// `told` hears of messages and octets as they come.
+/// Brings what is not here yet into a mailbox that is: `known` are the unique ids of what is. `session` may be one that
+/// was begun. `told` hears of messages and octets as they come.
 pub async fn bring(
     source: &Source,
     session: Option<Session>,
@@ -199,7 +200,8 @@ impl Moving<'_> {
                     return Err(trouble.into());
                 }
             };
-            // There are servers that do not put a dot before a first line that is one: what follows would be taken for replies.
+            // There are servers that do not put a dot before a first line that is one: what follows would be taken for
+            // replies.
             if octets == 0 && message.octets > 2 {
                 let why = "the old server gives nothing of it, as some do with a first line that is a dot";
                 return Err(self.was_not_given(message, why));

@@ -1,4 +1,5 @@
-//! Whom we trust when we are the client: TLS towards a directory of accounts, or a mail server that mail is fetched from.
+//! Whom we trust when we are the client: TLS towards a directory of accounts, or a mail server that mail is fetched
+//! from.
 
 use std::fs;
 use std::io;
@@ -16,8 +17,8 @@ const AUTHORITIES: [&str; 3] = [
     "/var/lib/ca-certificates/ca-bundle.pem",
 ];
 
-/// TLS that trusts the authorities in this PEM file, or else those of the system, and no server that they do not vouch for.
-/// `named_by` is what the file could be named by. An error is a sentence.
+/// TLS that trusts the authorities in this PEM file, or else those of the system, and no server that they do not vouch
+/// for. `named_by` is what the file could be named by. An error is a sentence.
 pub fn client_config(authorities: Option<&Path>, named_by: &str) -> Result<ClientConfig, String> {
     let path = match authorities {
         Some(path) => path,

@@ -1,7 +1,7 @@
 //! Users of this machine, as `/etc/passwd` and `/etc/group` have them.
 //!
-//! The C library looks users up through modules that a static binary cannot load, so the files are read here. A user whom
-//! another directory knows is known by number alone.
+//! The C library looks users up through modules that a static binary cannot load, so the files are read here. A user
+//! whom another directory knows is known by number alone.
 
 use std::fmt;
 use std::fs;

@@ -2,6 +2,8 @@
 //!
 //! A verdict is an answer, not a failure. A disk or network fault is an `Err` instead, and gets `[SYS/TEMP]` or 451.
 
+use std::fmt;
+
 /// The outcome of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login<T> {
@@ -24,6 +26,20 @@ pub enum Login<T> {
     Incomplete,
     /// The last login was less than LOGIN-DELAY ago (RFC 2449 section 8.1.1).
     TooSoon,
+}
+
+impl<T> Login<T> {
+    pub fn map<U>(self, welcome: impl FnOnce(T) -> U) -> Login<U> {
+        match self {
+            Self::Welcome(value) => Login::Welcome(welcome(value)),
+            Self::WrongCredentials => Login::WrongCredentials,
+            Self::Barred { why, is_proven } => Login::Barred { why, is_proven },
+            Self::Locked => Login::Locked,
+            Self::InUse => Login::InUse,
+            Self::Incomplete => Login::Incomplete,
+            Self::TooSoon => Login::TooSoon,
+        }
+    }
 }
 
 /// The verdict on a recipient before the text arrives.
@@ -56,4 +72,18 @@ pub enum Delivery {
     DiskFull,
     /// Refused only because another recipient of an all-or-nothing delivery was.
     Withheld,
+}
+
+/// As the log words it.
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stored => "stored",
+            Self::NoSuchMailbox => "no such mailbox",
+            Self::OverQuota => "over quota",
+            Self::Loop => "mail loop",
+            Self::DiskFull => "no room on the disk",
+            Self::Withheld => "withheld, because another recipient was refused",
+        })
+    }
 }

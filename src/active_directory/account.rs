@@ -97,7 +97,8 @@ pub fn attributes_of_new(address: &Address, name: &str, password: &str) -> (Stri
     (common_name, attributes)
 }
 
-/// A password as `unicodePwd` takes it: in quotation marks, as UTF-16, least octet first ([MS-ADTS] section 3.1.1.3.1.5).
+/// A password as `unicodePwd` takes it: in quotation marks, as UTF-16, least octet first ([MS-ADTS] section
+/// 3.1.1.3.1.5).
 pub fn quoted(password: &str) -> Zeroizing<Vec<u8>> {
     let units = std::iter::once(u16::from(b'"')).chain(password.encode_utf16()).chain([u16::from(b'"')]);
     let mut octets = Zeroizing::new(Vec::with_capacity(2 * (password.len() + 2)));

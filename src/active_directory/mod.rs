@@ -1,9 +1,10 @@
 //! Active Directory as the place where accounts live, by LDAP.
 //!
-//! - The account of a mailbox is the user whose `userPrincipalName` is its address, or else the only one whose `mail` is.
-//! - A user logs in by the address, by the name of the account (`userPrincipalName`, `CORP\user`, or the bare `sAMAccountName`).
-//!   The service looks the account up as itself, and then binds as the account, by its distinguished name: so it is this
-//!   account's password that was right, whatever the name was.
+//! - The account of a mailbox is the user whose `userPrincipalName` is its address, or else the only one whose `mail`
+//!   is.
+//! - A user logs in by the address, by the name of the account (`userPrincipalName`, `CORP\user`, or the bare
+//!   `sAMAccountName`). The service looks the account up as itself, and then binds as the account, by its distinguished
+//!   name: so it is this account's password that was right, whatever the name was.
 //! - The answer to a name that there is not takes as long as one to a wrong password.
 //! - A directory that does not answer is [`Unavailable`]: no verdict, in either direction.
 //! - An account is made with its password in one operation: there is never one that is half made.
@@ -15,16 +16,12 @@ mod verdict;
 mod winbind;
 
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use smol::Timer;
 use smol::future::{FutureExt as _, block_on};
 use zeroize::Zeroizing;
-
-use account::{ATTRIBUTES, Account, account_names, attributes_of_new, container, quoted};
-use verdict::Barred;
-use winbind::{Answer, Winbind};
 
 use crate::address::Address;
 use crate::auth::directory::{
@@ -32,14 +29,18 @@ use crate::auth::directory::{
 };
 use crate::auth::ntlm::{self, Question};
 use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
+use crate::lock::Mutex;
 use crate::trust;
+use account::{ATTRIBUTES, Account, account_names, attributes_of_new, container, quoted};
+use verdict::Barred;
+use winbind::{Answer, Winbind};
 
 /// How long a call may take.
 pub const CALL_MAX: Duration = Duration::from_secs(10);
 /// Most accounts of one name that are looked at.
 const NAMESAKES_MAX: u32 = 10;
-/// Mailboxes whose accounts one search looks for: with [`NAMESAKES_MAX`] entries each, a search stays below the thousand
-/// entries that Active Directory answers with.
+/// Mailboxes whose accounts one search looks for: with [`NAMESAKES_MAX`] entries each, a search stays below the
+/// thousand entries that Active Directory answers with.
 const ADDRESSES_PER_SEARCH: usize = 50;
 /// Of the time that binds take, the share that the last one makes up in what is remembered of them: 1 in so many.
 const BINDS_REMEMBERED: u32 = 8;
@@ -120,7 +121,7 @@ impl Directory for ActiveDirectory {
             let account = match named {
                 Named::One(account) => account,
                 Named::Nobody | Named::Several => {
-                    let takes = *self.bind_takes.lock().expect("no holder of this lock panics");
+                    let takes = *self.bind_takes.lock();
                     Timer::after(takes).await;
                     return Ok(match named {
                         Named::Several => Barred::Ambiguous.verdict(),
@@ -131,7 +132,7 @@ impl Directory for ActiveDirectory {
             let began = Instant::now();
             let outcome = self.pool.bind(&account.dn, password).await?;
             {
-                let mut takes = self.bind_takes.lock().expect("no holder of this lock panics");
+                let mut takes = self.bind_takes.lock();
                 *takes = match takes.is_zero() {
                     true => began.elapsed(),
                     false => (*takes * (BINDS_REMEMBERED - 1) + began.elapsed()) / BINDS_REMEMBERED,
@@ -239,14 +240,14 @@ impl Directory for ActiveDirectory {
         self.netbios.get().cloned().flatten().filter(|_| works)
     }
 
-    fn prove(&self, claim: &ntlm::Claim) -> Result<Verdict, Unavailable> {
+    fn prove(&self, proof: &ntlm::Proof) -> Result<Verdict, Unavailable> {
         within_limit(async {
-            match self.ask_winbind(&claim.user, &claim.domain, &claim.question()).await? {
-                Answer::Right(key) if claim.is_intact(key.clone()) => {}
+            match self.ask_winbind(&proof.user, &proof.domain, &proof.question()).await? {
+                Answer::Right(key) if proof.is_intact(key.clone()) => {}
                 Answer::Right(_) | Answer::Wrong => return Ok(Verdict::Wrong),
                 Answer::Barred(why) => return Ok(why.verdict()),
             }
-            match self.of_ntlm_user(&claim.user).await? {
+            match self.of_ntlm_user(&proof.user).await? {
                 Named::One(account) => {
                     let addresses = account.addresses();
                     self.owned_by(&account, addresses).await.map(Verdict::Right)
@@ -315,7 +316,8 @@ impl ActiveDirectory {
         }
     }
 
-    /// Those of the addresses whose mailbox is this account's: another account's principal name may stand in its `mail`.
+    /// Those of the addresses whose mailbox is this account's: another account's principal name may stand in its
+    /// `mail`.
     async fn owned_by(&self, account: &Account, addresses: Vec<Address>) -> Result<Vec<Address>, Failure> {
         let mut owned = Vec::with_capacity(addresses.len());
         for address in addresses {

@@ -39,8 +39,8 @@ pub fn of_bind(outcome: &Outcome, addresses: Vec<Address>) -> Verdict {
     }
 }
 
-/// Why a bind was refused, if not for a wrong name or password: the code behind `data`, which is that of a Windows logon
-/// ([MS-ERREF] section 2.2; for example 0x533, ERROR_ACCOUNT_DISABLED).
+/// Why a bind was refused, if not for a wrong name or password: the code behind `data`, which is that of a Windows
+/// logon ([MS-ERREF] section 2.2; for example 0x533, ERROR_ACCOUNT_DISABLED).
 fn barred(message: &str) -> Option<Barred> {
     let (_, rest) = message.split_once("data ")?;
     let digits = rest.split(|c: char| !c.is_ascii_hexdigit()).next().unwrap_or_default();
@@ -74,7 +74,8 @@ pub fn refusal(outcome: &Outcome) -> String {
 }
 
 impl Barred {
-    /// A directory compares the password before it says more than that it is wrong, but for an account that is locked out.
+    /// A directory compares the password before it says more than that it is wrong, but for an account that is locked
+    /// out.
     pub fn verdict(self) -> Verdict {
         let is_proven = !matches!(self, Self::LockedOut | Self::Ambiguous);
         Verdict::Barred { why: self.to_string(), is_proven }

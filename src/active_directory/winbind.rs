@@ -1,16 +1,15 @@
-//! NTLM of the directory's users, by winbind: whether a response proves a password is known to the domain's controllers alone, and
-//! they tell it to machines that are joined to the domain.
+//! NTLM of the directory's users, by winbind: whether a response proves a password is known to the domain's controllers
+//! alone, and they tell it to machines that are joined to the domain.
 //!
-//! - Winbind's program `ntlm_auth` answers behind a Unix socket, in a process for each connection. Whoever holds the socket
-//!   (systemd, by the units in the README) starts them, for the service executes nothing; one that has died is made up for by
-//!   connecting again.
-//! - It speaks `ntlm-server-1` (ntlm_auth(1)), in which it is asked only whether a response answers a challenge: our own NTLM
-//!   makes the challenge and checks version, channel and integrity code as ever. With the other protocols the helper makes the
-//!   challenge, and so is held up for as long as a client takes to answer it.
+//! - Winbind's program `ntlm_auth` answers behind a Unix socket, in a process for each connection. Whoever holds the
+//!   socket (systemd, by the units in the README) starts them, for the service executes nothing; one that has died is
+//!   made up for by connecting again.
+//! - It speaks `ntlm-server-1` (ntlm_auth(1)), in which it is asked only whether a response answers a challenge: our
+//!   own NTLM makes the challenge and checks version, channel and integrity code as ever. With the other protocols the
+//!   helper makes the challenge, and so is held up for as long as a client takes to answer it.
 //! - Of winbind's own troubles it says "Authenticated: No" too. Only reasons that are known are refusals.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -25,6 +24,7 @@ use zeroize::Zeroizing;
 use super::verdict::Barred;
 use crate::auth::ntlm::Question;
 use crate::ldap::Failure;
+use crate::lock::Mutex;
 
 /// Most helpers at a time, and so most questions. One answers some hundred questions a second.
 const HELPERS_MAX: usize = 8;
@@ -85,12 +85,12 @@ impl Winbind {
 
     /// Whether the last question was answered.
     pub fn works(&self) -> bool {
-        lock(&self.worked).is_some()
+        self.worked.lock().is_some()
     }
 
     /// Whether it was not found out lately that it works.
     pub fn is_unsure(&self) -> bool {
-        lock(&self.worked).is_none_or(|worked| worked.elapsed() > WORKS_FOR)
+        self.worked.lock().is_none_or(|worked| worked.elapsed() > WORKS_FOR)
     }
 
     /// Whether a response of this user proves the password.
@@ -107,11 +107,11 @@ impl Winbind {
             };
             let lines =
                 helper.ask(&written(user, domain, question)).await.map_err(|error| error.to_string())?;
-            lock(&self.idle).push(helper);
+            self.idle.lock().push(helper);
             understood(&lines)
         };
         let outcome = answered.or(late).await;
-        *lock(&self.worked) = outcome.is_ok().then(Instant::now);
+        *self.worked.lock() = outcome.is_ok().then(Instant::now);
         outcome
             .map_err(|why| Failure::before_asking(format!("ntlm_auth at {}: {why}", self.socket.display())))
     }
@@ -119,7 +119,7 @@ impl Winbind {
     /// The helper that was used last, if it still lives.
     async fn take_alive(&self) -> Option<Helper> {
         loop {
-            let mut helper = lock(&self.idle).pop()?;
+            let mut helper = self.idle.lock().pop()?;
             if helper.is_alive().await {
                 return Some(helper);
             }
@@ -212,10 +212,6 @@ fn session_key(digits: &str) -> Option<Zeroizing<[u8; 16]>> {
         *octet = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
     }
     Some(key)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Accounts that live in a directory: made, changed and deleted together with their mailboxes, and moved there.
 //!
-//! The directory is asked first: as long as it has not said yes, nothing has changed here. An account that was made for a
-//! mailbox which is then refused is deleted again.
+//! The directory is asked first: as long as it has not said yes, nothing has changed here. An account that was made for
+//! a mailbox which is then refused is deleted again.
 //!
 //! Accounts of this machine take root to change, which a service is not. Of a command that changes one, all that can be
 //! refused is refused here, and the rest left to the process of the administrator ([`Reply::Yours`]).
@@ -66,7 +66,7 @@ pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Direc
     if let Some(service) = context.service {
         return service.accounts().map_err(unusable);
     }
-    let keyring = context.keyring.read().expect("no holder of this lock panics");
+    let keyring = context.keyring.read();
     directory::in_force(&settings_of(store)?, &keyring).map_err(unusable)
 }
 
@@ -186,7 +186,8 @@ pub fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn D
     }
 }
 
-/// The account of each mailbox, for a list of them; all `None` where the data file holds the accounts. An error is a sentence.
+/// The account of each mailbox, for a list of them; all `None` where the data file holds the accounts. An error is a
+/// sentence.
 pub fn shown(addresses: &[Address], store: &Store, context: &Context) -> Result<Vec<Option<String>>, String> {
     let Some(directory) = in_force(store, context).map_err(|refusal| refusal.message)? else {
         return Ok(vec![None; addresses.len()]);
@@ -268,8 +269,8 @@ pub fn change_password(address: &Address, password: &str, directory: &dyn Direct
     }
 }
 
-/// Where the data file has a password of a mailbox, sets that one too: the old one must not be right again after a way back
-/// to the password file.
+/// Where the data file has a password of a mailbox, sets that one too: the old one must not be right again after a way
+/// back to the password file.
 pub fn renew(address: &Address, renewed: impl FnOnce() -> Credential, store: &Store) -> Result<(), Refusal> {
     if stored(address, store)?.is_of_nobody() {
         return Ok(());
@@ -295,8 +296,8 @@ fn stored(address: &Address, store: &Store) -> Result<Credential, Refusal> {
 }
 
 impl MigrateToAd {
-    /// Makes the account of one mailbox in Active Directory, with its password. A domain is done by the administrator's process,
-    /// one mailbox at a time.
+    /// Makes the account of one mailbox in Active Directory, with its password. A domain is done by the administrator's
+    /// process, one mailbox at a time.
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let address: Address = self.name.parse()?;
         let settings = settings_of(store)?;
@@ -311,7 +312,7 @@ impl MigrateToAd {
         }
         let stored = stored(&address, store)?;
         let (directory, password) = {
-            let keyring = context.keyring.read().expect("no holder of this lock panics");
+            let keyring = context.keyring.read();
             let directory = directory::active_directory(&settings, &keyring).map_err(unusable)?;
             (directory, keyring.recover(&stored, &address))
         };
@@ -367,7 +368,7 @@ pub fn check_ntlm(after: &Settings, context: &Context) -> Result<(), Refusal> {
         return Ok(());
     }
     let directory = {
-        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        let keyring = context.keyring.read();
         directory::active_directory(after, &keyring).map_err(unusable)?
     };
     directory.try_ntlm().map_err(|Unavailable(why)| {
@@ -385,7 +386,7 @@ pub fn refuse_to_leave_out(
     progress: &Progress,
 ) -> Result<(), Refusal> {
     let directory = {
-        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        let keyring = context.keyring.read();
         directory::in_force(after, &keyring).map_err(unusable)?
     };
     if is_forced {

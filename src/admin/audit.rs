@@ -1,7 +1,7 @@
 //! The trail of administration: one line for each command that changes something, or takes a copy of all mail.
 //!
-//! A line says who, what and with which outcome, for example `winpop set port 110, by user 0, process 4711: done`. A password is
-//! never part of it.
+//! A line says who, what and with which outcome, for example `winpop set port 110, by user 0, process 4711: done`. A
+//! password is never part of it.
 
 use super::commands::{
     Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, MigrateToAd, Set, Test, Undelete, Unlock,

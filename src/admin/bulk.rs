@@ -4,7 +4,6 @@
 //! together. What is there already is told apart from what is refused, so a list can be given twice.
 
 use std::num::NonZero;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -17,6 +16,7 @@ use super::secret::Secret;
 use super::{Context, accounts};
 use crate::auth::directory::Place;
 use crate::auth::password::{Credential, Fresh};
+use crate::lock::Mutex;
 use crate::store::{Read as _, Refused, Store};
 
 /// Entries in one request, and so in one transaction.
@@ -111,7 +111,7 @@ fn outcome(added: Result<(), Refused>, domain: &crate::address::Domain) -> (AddO
 /// Reads the entries, and derives the credentials of those that are new, on all processors: one takes milliseconds.
 fn prepared(entries: &[Entry], store: &Store, context: &Context) -> Result<Vec<Step>, Refusal> {
     let view = store.read().map_err(Refusal::fault)?;
-    let keyring = context.keyring.read().expect("no holder of this lock panics");
+    let keyring = context.keyring.read();
     let key = keyring.key().ok();
     let step_of = |entry: &Entry| -> Result<Step, Refusal> {
         let refused = |why: String| Ok(Step::Decided(AddOutcome::Refused, why));
@@ -143,12 +143,12 @@ fn prepared(entries: &[Entry], store: &Store, context: &Context) -> Result<Vec<S
                     entries.get(at).map(|entry| (at, entry))
                 } {
                     let step = step_of(entry);
-                    steps.lock().expect("no holder of this lock panics").push((at, step));
+                    steps.lock().push((at, step));
                 }
             });
         }
     });
-    let mut steps = steps.into_inner().expect("no holder of this lock panics");
+    let mut steps = steps.into_inner();
     steps.sort_unstable_by_key(|(at, _)| *at);
     steps.into_iter().map(|(_, step)| step).collect()
 }

@@ -77,7 +77,7 @@ impl Set {
             [typed] => typed,
             _ => return Err(Refusal::new(Code::Usage, format!("{BIND_PASSWORD} takes one value"))),
         };
-        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        let keyring = context.keyring.read();
         let key = keyring
             .key()
             .map_err(|trouble| Refusal::fault(format!("the password cannot be sealed: {trouble}")))?;

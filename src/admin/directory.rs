@@ -260,7 +260,7 @@ impl ChangePwd {
 
 /// The credential of a new password, and what has to be said of it.
 fn credential(password: &str, address: &Address, context: &Context) -> (Credential, Vec<String>) {
-    let keyring = context.keyring.read().expect("no holder of this lock panics");
+    let keyring = context.keyring.read();
     let credential = Credential::new(password, address, context.fresh, keyring.key().ok());
     let notes = keyring
         .key()

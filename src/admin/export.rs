@@ -1,9 +1,11 @@
 //! `export`: the messages of a mailbox, its ids, or accounts, written into the file that the tool sends.
 //!
 //! ```text
-//! a message   octets of the content u64, received (Unix seconds) u64, octets of the unique id u16, all little endian; id, content
+//! a message   octets of the content u64, received (Unix seconds) u64, octets of the unique id u16, all little endian;
+//!             id, content
 //! an id       a line: octets, hash of the text, unique id
-//! an account  a line of a passwd-file as Dovecot reads it: ADDRESS:{SCRAM-SHA-256}ITERATIONS,SALT,STOREDKEY,SERVERKEY::::::
+//! an account  a line of a passwd-file as Dovecot reads it:
+//!             ADDRESS:{SCRAM-SHA-256}ITERATIONS,SALT,STOREDKEY,SERVERKEY::::::
 //! ```
 
 use std::fmt;

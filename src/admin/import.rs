@@ -1,5 +1,5 @@
-//! `import`: messages of another mail server, a batch of one mailbox in each request. Their texts come in the file that the
-//! tool sends with it, one behind the other.
+//! `import`: messages of another mail server, a batch of one mailbox in each request. Their texts come in the file that
+//! the tool sends with it, one behind the other.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

@@ -9,7 +9,7 @@ const KEEP: &str = "keep this file with your backups, but not in the same place:
                     password away";
 
 pub fn show(store: &Store, context: &Context) -> Result<Reply, Refusal> {
-    let keyring = context.keyring.read().expect("no holder of this lock panics");
+    let keyring = context.keyring.read();
     let (mut sealed, mut unsealed) = (0, 0);
     count(store, |is_sealed| *(if is_sealed { &mut sealed } else { &mut unsealed }) += 1)
         .map_err(Refusal::fault)?;
@@ -38,7 +38,7 @@ fn count(store: &Store, mut one: impl FnMut(bool)) -> Result<(), Fault> {
 }
 
 pub fn rotate(store: &Store, context: &Context, discard: bool) -> Result<Reply, Refusal> {
-    let mut keyring = context.keyring.write().expect("no holder of this lock panics");
+    let mut keyring = context.keyring.write();
     let resealed = keyring.rotate(store, discard).map_err(|unchanged| {
         let refusal = Refusal::new(Code::Fault, unchanged.to_string());
         match unchanged {

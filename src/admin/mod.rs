@@ -1,9 +1,9 @@
 //! What an administrator can do to a mail store: the same with a service running and without.
 //!
-//! An [`Op`] is a command of `winpop` as it was typed and understood, a [`Request`] that or one of the other things that
-//! are asked of a store. It is carried out by [`Request::run`] on an open store, by the tool itself or, sent over the
-//! control socket, by the service. What comes back is data: a [`Reply`],
-//! or a [`Refusal`]. Neither knows how it will be shown; [`render`] does that where the administrator sits.
+//! An [`Op`] is a command of `winpop` as it was typed and understood, a [`Request`] that or one of the other things
+//! that are asked of a store. It is carried out by [`Request::run`] on an open store, by the tool itself or, sent over
+//! the control socket, by the service. What comes back is data: a [`Reply`], or a [`Refusal`]. Neither knows how it
+//! will be shown; [`render`] does that where the administrator sits.
 //!
 //! Invariants:
 //! - a refused command changes nothing;
@@ -49,13 +49,14 @@ pub use submission::{Submission, deliver, receiver};
 pub use upkeep::{Working, check, check_file, repair};
 
 use std::fs::File;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
 use crate::auth::directory::Directory;
 use crate::auth::password::Fresh;
 use crate::keyring::Keyring;
+use crate::lock::RwLock;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::store::{Progress, Store, UnixTime};

@@ -58,8 +58,8 @@ pub struct AdoptionLine {
     pub not_moved: u64,
 }
 
-/// Closes the mailbox until its import is over, and tells the unique ids of the messages that were imported before. With `makes`
-/// the domain and the mailbox are made where they are not there.
+/// Closes the mailbox until its import is over, and tells the unique ids of the messages that were imported before.
+/// With `makes` the domain and the mailbox are made where they are not there.
 pub fn begin(mailbox: &str, makes: bool, store: &Store, context: &Context) -> Result<Reply, Refusal> {
     let address: Address = mailbox.parse()?;
     let (name, now) = (address.clone(), context.now);

@@ -29,8 +29,8 @@ impl Present {
         Ok(Self { settings: stored_rows(store)?, has_domains: totals.domains > 0, is_served: false })
     }
 
-    /// What a service has told: all its settings, and whether there are domains. Refused where it takes its directory from
-    /// elsewhere, for then it would go on with that one.
+    /// What a service has told: all its settings, and whether there are domains. Refused where it takes its directory
+    /// from elsewhere, for then it would go on with that one.
     pub fn told(settings: &[SettingLine], has_domains: bool) -> Result<Self, Refusal> {
         let line = |name: &str| settings.iter().find(|line| line.setting == name);
         if let Some(named) = line("mailroot").and_then(|line| line.meaning.as_ref()) {

@@ -1,8 +1,8 @@
 //! What comes back from a command, as data.
 //!
 //! The serialised form is what `--json` prints. Its shape is written down in `shape.rs`, and stable: names and kinds of
-//! fields stay, new ones may come. Every field of a shape is always there, and null where there is nothing to tell. A number
-//! has its unit in its name.
+//! fields stay, new ones may come. Every field of a shape is always there, and null where there is nothing to tell. A
+//! number has its unit in its name.
 
 use std::fmt;
 use std::path::Path;
@@ -74,8 +74,8 @@ pub enum Reply {
     AddedMany {
         entries: Vec<Added>,
     },
-    /// It can be done, but with an account of this machine, which takes root: the process of the administrator does that, and
-    /// sends what is left of the command. So it is not shown.
+    /// It can be done, but with an account of this machine, which takes root: the process of the administrator does
+    /// that, and sends what is left of the command. So it is not shown.
     Yours {
         command: String,
     },
@@ -312,8 +312,8 @@ pub struct MailboxLine {
     pub has_password: bool,
     /// Whether no mail is still to come from another server.
     pub is_whole: bool,
-    /// The name of the account elsewhere. `None` where the data file holds the accounts, where this mailbox has none, and where
-    /// that could not be found out.
+    /// The name of the account elsewhere. `None` where the data file holds the accounts, where this mailbox has none,
+    /// and where that could not be found out.
     pub account: Option<String>,
 }
 

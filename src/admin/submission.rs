@@ -5,10 +5,11 @@ use bincode::{Decode, Encode};
 use super::reply::{Code, Delivered, Outcome, Refusal, Reply};
 use crate::envelope::{Envelope, ForwardPath, Peer, Protocol};
 use crate::intake::{self, Scope};
+use crate::log::About;
 use crate::settings::Settings;
 use crate::store::{Incoming, Store};
 use crate::verdict;
-use crate::wire::{LineEnds, Receiver, Refusal as TextRefusal};
+use crate::wire::{LineEnds, Receiver, Rejection};
 
 /// Who sends a message to whom.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -28,23 +29,24 @@ pub fn receiver(settings: &Settings) -> Receiver {
     Receiver::content(LineEnds::Normalise, settings.maxmessagesize.octets())
 }
 
-/// Delivers a message, and says for each recipient what became of it. `text` is what became of the content that [`receiver`] took in.
+/// Delivers a message, and says for each recipient what became of it. `text` is what became of the content that
+/// [`receiver`] took in.
 pub async fn deliver(
     store: &Store,
     settings: &Settings,
     submission: &Submission,
-    text: Result<Incoming, TextRefusal>,
+    text: Result<Incoming, Rejection>,
 ) -> Result<Reply, Refusal> {
     let text = text.map_err(|refusal| match refusal {
-        TextRefusal::TooLarge => {
+        Rejection::TooLarge => {
             Refusal::new(Code::Malformed, format!("the message is larger than {}", settings.maxmessagesize))
                 .with_hint("To allow more: winpop set maxmessagesize SIZE")
         }
-        TextRefusal::BareLineEnd | TextRefusal::Nul => {
+        Rejection::BareLineEnd | Rejection::Nul => {
             Refusal::new(Code::Malformed, "the message has octets that no message may have")
         }
-        TextRefusal::DiskFull => Refusal::new(Code::Busy, "there is no room on the disk for the message now"),
-        TextRefusal::Fault => Refusal::fault("the message could not be written to the disk"),
+        Rejection::DiskFull => Refusal::new(Code::Busy, "there is no room on the disk for the message now"),
+        Rejection::Fault => Refusal::fault("the message could not be written to the disk"),
     })?;
     // Who cannot be a mailbox is none.
     let (mut recipients, mut outcomes) = (Vec::new(), Vec::new());
@@ -68,7 +70,9 @@ pub async fn deliver(
     let scope = if submission.to_each { Scope::Each } else { Scope::AllOrNone };
     let mut verdicts = match scope == Scope::AllOrNone && outcomes.iter().any(Option::is_some) {
         true => vec![verdict::Delivery::Withheld; envelope.recipients.len()],
-        false => intake::deliver(store, &envelope, text, hostname, scope).await.map_err(Refusal::fault)?,
+        false => intake::deliver(store, &envelope, text, hostname, scope, About(None))
+            .await
+            .map_err(Refusal::fault)?,
     }
     .into_iter();
     let recipients = submission.recipients.iter().zip(outcomes).map(|(typed, outcome)| {

@@ -26,8 +26,8 @@ impl Paint {
     }
 }
 
-/// Columns as wide as they must be, two spaces apart; the first `numbers` of them to the right. A column without anything in
-/// it is left out.
+/// Columns as wide as they must be, two spaces apart; the first `numbers` of them to the right. A column without
+/// anything in it is left out.
 pub fn table(head: &[&str], numbers: usize, rows: impl Iterator<Item = Vec<String>>, paint: Paint) -> String {
     let rows: Vec<Vec<String>> = rows.collect();
     let is_shown: Vec<bool> = (0..head.len()).map(|at| rows.iter().any(|row| !row[at].is_empty())).collect();

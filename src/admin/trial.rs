@@ -1,7 +1,7 @@
 //! `test`: tries a login, and says what each step of it found.
 //!
-//! It takes the path of a login without opening the maildrop, so it disturbs no session and counts no guess. Active Directory
-//! counts a wrong password as it always does.
+//! It takes the path of a login without opening the maildrop, so it disturbs no session and counts no guess. Active
+//! Directory counts a wrong password as it always does.
 
 use std::sync::Arc;
 
@@ -53,8 +53,8 @@ impl Trial {
         self.steps.push(TestedStep { step: step.to_owned(), passed, finding: finding.into() });
     }
 
-    /// The mailbox that a login name means. An address means itself, even if there is no such mailbox. `None`: a step says why
-    /// the name means no mailbox.
+    /// The mailbox that a login name means. An address means itself, even if there is no such mailbox. `None`: a step
+    /// says why the name means no mailbox.
     fn resolve(
         &mut self,
         typed: &str,
@@ -160,7 +160,7 @@ impl Trial {
             let hint = format!("no password is set; to set one: winpop changepwd {address}");
             return self.note("account", false, hint);
         }
-        let keyring = context.keyring.read().expect("no holder of this lock panics");
+        let keyring = context.keyring.read();
         self.note(
             "account",
             true,

@@ -17,7 +17,7 @@ pub enum Algorithm {
 
 /// A name and the digest that should prove it.
 #[derive(Debug)]
-pub struct Claim {
+pub struct Proof {
     pub name: String,
     algorithm: Algorithm,
     challenge: String,
@@ -30,7 +30,7 @@ pub fn challenge(stamp: &str, hostname: &str) -> String {
     format!("<{stamp}@{hostname}>")
 }
 
-impl Claim {
+impl Proof {
     pub fn apop(name: &[u8], digest: &[u8], challenge: String) -> Self {
         Self::new(Algorithm::Apop, name, digest, challenge)
     }
@@ -86,27 +86,27 @@ mod tests {
     const APOP_CHALLENGE: &str = "<1896.697170952@dbc.mtview.ca.us>";
     const CRAM_CHALLENGE: &str = "<1896.697170952@postoffice.reston.mci.net>";
 
-    fn apop(digest: &[u8]) -> Claim {
-        Claim::apop(b"mrose", digest, APOP_CHALLENGE.to_owned())
+    fn apop(digest: &[u8]) -> Proof {
+        Proof::apop(b"mrose", digest, APOP_CHALLENGE.to_owned())
     }
 
-    fn cram_md5(response: &[u8]) -> Claim {
-        Claim::cram_md5(response, CRAM_CHALLENGE.to_owned()).unwrap()
+    fn cram_md5(response: &[u8]) -> Proof {
+        Proof::cram_md5(response, CRAM_CHALLENGE.to_owned()).unwrap()
     }
 
     #[test]
     fn apop_is_that_of_rfc_1939() {
-        let claim = apop(b"c4c9334bac560ecc979e58001b3e22fb");
-        assert_eq!((claim.name.as_str(), claim.check(&account("tanstaaf"))), ("mrose", Ok(())));
-        assert_eq!(claim.check(&account("tanstaa")), Err(Refusal::Wrong));
+        let proof = apop(b"c4c9334bac560ecc979e58001b3e22fb");
+        assert_eq!((proof.name.as_str(), proof.check(&account("tanstaaf"))), ("mrose", Ok(())));
+        assert_eq!(proof.check(&account("tanstaa")), Err(Refusal::Wrong));
         assert_eq!(apop(b"C4C9334BAC560ECC979E58001B3E22FB").check(&account("tanstaaf")), Ok(()));
     }
 
     #[test]
     fn cram_md5_is_that_of_rfc_2195() {
-        let claim = cram_md5(b"tim b913a602c7eda7a495b4e6e7334d3890");
-        assert_eq!((claim.name.as_str(), claim.check(&account("tanstaaftanstaaf"))), ("tim", Ok(())));
-        assert_eq!(claim.check(&account("tanstaaf")), Err(Refusal::Wrong));
+        let proof = cram_md5(b"tim b913a602c7eda7a495b4e6e7334d3890");
+        assert_eq!((proof.name.as_str(), proof.check(&account("tanstaaftanstaaf"))), ("tim", Ok(())));
+        assert_eq!(proof.check(&account("tanstaaf")), Err(Refusal::Wrong));
     }
 
     #[test]
@@ -125,9 +125,9 @@ mod tests {
         }
         // The digest of another challenge, and that of the other mechanism.
         let digest = b"c4c9334bac560ecc979e58001b3e22fb";
-        let replayed = Claim::apop(b"mrose", digest, CRAM_CHALLENGE.to_owned());
+        let replayed = Proof::apop(b"mrose", digest, CRAM_CHALLENGE.to_owned());
         assert_eq!(replayed.check(&account("tanstaaf")), Err(Refusal::Wrong));
-        let swapped = Claim::cram_md5(&[b"mrose ", &digest[..]].concat(), APOP_CHALLENGE.to_owned()).unwrap();
+        let swapped = Proof::cram_md5(&[b"mrose ", &digest[..]].concat(), APOP_CHALLENGE.to_owned()).unwrap();
         assert_eq!(swapped.check(&account("tanstaaf")), Err(Refusal::Wrong));
     }
 
@@ -153,7 +153,7 @@ mod tests {
     fn a_response_has_a_name_and_a_digest() {
         for bad in ["", "tim", " b913a602c7eda7a495b4e6e7334d3890", CRAM_CHALLENGE] {
             assert_eq!(
-                Claim::cram_md5(bad.as_bytes(), CRAM_CHALLENGE.to_owned()).err(),
+                Proof::cram_md5(bad.as_bytes(), CRAM_CHALLENGE.to_owned()).err(),
                 Some(Refusal::Malformed),
                 "{bad}"
             );
@@ -165,15 +165,15 @@ mod tests {
     fn nobody_gets_in_with_an_empty_password_and_the_work_is_the_same() {
         let digest = hexadecimal(md5(&[APOP_CHALLENGE.as_bytes()]));
         let response = hexadecimal(hmac_md5(b"", &[CRAM_CHALLENGE.as_bytes()]));
-        for claim in [apop(&digest), cram_md5(&[b"tim ", &response[..]].concat())] {
+        for proof in [apop(&digest), cram_md5(&[b"tim ", &response[..]].concat())] {
             let work_for = |account: Account| {
                 work::take();
-                assert_eq!(claim.check(&account), Err(Refusal::Wrong));
+                assert_eq!(proof.check(&account), Err(Refusal::Wrong));
                 work::take()
             };
             assert_eq!(work_for(account("secret")), work_for(nobody()));
             let sealed_for_ever = Account { password: None, ..account("secret") };
-            assert_eq!(claim.check(&sealed_for_ever), Err(Refusal::Wrong));
+            assert_eq!(proof.check(&sealed_for_ever), Err(Refusal::Wrong));
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Directories of accounts: where the accounts of mailboxes live when not in the data file.
 //!
-//! A directory checks passwords that are sent to it as they are, so USER/PASS, PLAIN and LOGIN work with it; it gives no password
-//! and no verifier away, so SCRAM, APOP and CRAM-MD5 do not.
+//! A directory checks passwords that are sent to it as they are, so USER/PASS, PLAIN and LOGIN work with it; it gives
+//! no password and no verifier away, so SCRAM, APOP and CRAM-MD5 do not.
 //!
-//! Calls wait for somebody else, for a bounded time: not to be made on an executor, nor with a lock held. An outcome is a value; that
-//! the directory cannot be asked is an [`Unavailable`], which is no verdict in either direction.
+//! Calls wait for somebody else, for a bounded time: not to be made on an executor, nor with a lock held. An outcome is
+//! a value; that the directory cannot be asked is an [`Unavailable`], which is no verdict in either direction.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -16,8 +16,8 @@ use crate::address::Address;
 pub trait Directory: Send + Sync {
     fn place(&self) -> Place;
 
-    /// Checks a password for a login name in any of its forms; on this machine, which knows no domains, for the address of a
-    /// mailbox. An empty password is wrong.
+    /// Checks a password for a login name in any of its forms; on this machine, which knows no domains, for the address
+    /// of a mailbox. An empty password is wrong.
     fn verify(&self, typed: &str, password: &str) -> Result<Verdict, Unavailable>;
 
     /// Whether the service itself is let in, and finds what it is to look for.
@@ -53,7 +53,7 @@ pub trait Directory: Send + Sync {
     }
 
     /// Checks what a client sent to prove a password by NTLM.
-    fn prove(&self, _: &ntlm::Claim) -> Result<Verdict, Unavailable> {
+    fn prove(&self, _: &ntlm::Proof) -> Result<Verdict, Unavailable> {
         Ok(Verdict::Wrong)
     }
 
@@ -66,8 +66,8 @@ pub trait Directory: Send + Sync {
 /// Where the accounts of a directory are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Among those of the system. A mailbox's account has its name, so that the names are unique over all domains; checking
-    /// a password takes our processors; and changes take root, which the service is not.
+    /// Among those of the system. A mailbox's account has its name, so that the names are unique over all domains;
+    /// checking a password takes our processors; and changes take root, which the service is not.
     ThisMachine,
     /// At a server, which is asked for everything.
     Network,

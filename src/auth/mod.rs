@@ -23,8 +23,9 @@ pub mod testing;
 
 use std::fmt;
 
-use password::Verifier;
 use zeroize::Zeroizing;
+
+use password::Verifier;
 
 /// What a mechanism needs to check a proof.
 ///
@@ -40,8 +41,8 @@ pub struct Account {
 /// What ties an exchange to its TLS connection.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ChannelBinding {
-    /// `tls-exporter` (RFC 9266): keying material for the label "EXPORTER-Channel-Binding" and an empty context. `None` if
-    /// not unique: TLS 1.2 without extended master secret (section 4.2).
+    /// `tls-exporter` (RFC 9266): keying material for the label "EXPORTER-Channel-Binding" and an empty context. `None`
+    /// if not unique: TLS 1.2 without extended master secret (section 4.2).
     pub exporter: Option<[u8; 32]>,
     /// `tls-server-end-point` (RFC 5929 section 4.1): the hash of our certificate, SHA-256 unless its signature uses a
     /// longer one.

@@ -5,14 +5,16 @@
 //! derived from it. APOP, CRAM-MD5 and NTLM need the password, which opens with a key outside the data file
 //! ([`super::seal`]).
 
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+
+use subtle::ConstantTimeEq;
+
 use super::hash::{self, hmac_sha256};
 use super::seal::{Key, NONCE_OCTETS, Sealed};
 use crate::address::Address;
 use crate::random;
-use std::borrow::Cow;
-use std::fmt;
-use std::io;
-use subtle::ConstantTimeEq;
 
 /// PBKDF2 rounds for a new password. SCRAM clients built on Cyrus SASL refuse more, so OWASP's 600,000 would lock them
 /// out. About 8 ms on a processor with SHA instructions; RFC 7677 section 4 requires at least 4096.
@@ -189,9 +191,10 @@ impl fmt::Display for BadPassword {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
 
     /// The exchange of RFC 7677 section 3: user "user", password "pencil".
     #[test]

@@ -4,13 +4,15 @@
 //! A sealed password is bound to its mailbox and credential version, a private key to its certificate, so neither opens
 //! anywhere else. Neither the data file alone (a stolen backup) nor the key alone reveals anything.
 
-use crate::address::Address;
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
-use std::fmt;
 use zeroize::Zeroizing;
+
+use crate::address::Address;
 
 pub const NONCE_OCTETS: usize = 24;
 pub const KEY_OCTETS: usize = 32;

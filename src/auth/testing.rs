@@ -1,8 +1,9 @@
 //! Accounts for tests.
 
+use zeroize::Zeroizing;
+
 use super::Account;
 use super::password::Verifier;
-use zeroize::Zeroizing;
 
 /// An account with this password, with few rounds to keep tests fast.
 pub fn account(password: &str) -> Account {

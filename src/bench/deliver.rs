@@ -1,13 +1,14 @@
-//! Deliveries at full speed into a store that has some mail already: what each costs of processor and device, and by how much
-//! the file grows. `cargo bench --features bench --bench store -- deliver FILE MESSAGES`
+//! Deliveries at full speed into a store that has some mail already: what each costs of processor and device, and by
+//! how much the file grows. `cargo bench --features bench --bench store -- deliver FILE MESSAGES`
 //!
 //! The device's counters are those of the whole device: nobody else should use it meanwhile.
 
-use super::{add_mailbox, fill, one_by_one};
-use crate::store::Store;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+use super::{add_mailbox, fill, one_by_one};
+use crate::store::Store;
 
 const MAILBOX: &str = "ann@example.com";
 const OCTETS_A_SECTOR: u64 = 512;

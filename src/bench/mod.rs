@@ -5,13 +5,14 @@ mod deliver;
 mod space;
 mod upkeep;
 
+use std::cell::Cell;
+use std::time::Instant;
+
 use crate::address::Address;
 use crate::auth::password::{Credential, Verifier};
 use crate::store::{Incoming, Letter, Maildrop, Progress, Store, UnixTime};
 use crate::verdict::Login;
 use crate::wire::{LineEnds, Receiver};
-use std::cell::Cell;
-use std::time::Instant;
 
 const CONCURRENT: usize = 64;
 const MESSAGES_ONE_BY_ONE: u64 = 20_000;

@@ -3,10 +3,11 @@
 //!
 //! The payload is what LIST announces: the texts, and the header fields that each message has of its own.
 
-use super::{add_mailbox, letter, text, time};
-use crate::store::{Progress, Read, Store, UnixTime};
 use std::fs::File;
 use std::path::Path;
+
+use super::{add_mailbox, letter, text, time};
+use crate::store::{Progress, Read, Store, UnixTime};
 
 const MAILBOXES: u64 = 100;
 const MESSAGES_A_TRANSACTION: u64 = 64;

@@ -1,14 +1,15 @@
-//! A large store from its making to its care: what is opened after a kill, a long UIDL, check, backup and repair, each with
-//! nothing of the file in memory. `cargo bench --features bench --bench store -- upkeep FILE MESSAGES`
+//! A large store from its making to its care: what is opened after a kill, a long UIDL, check, backup and repair, each
+//! with nothing of the file in memory. `cargo bench --features bench --bench store -- upkeep FILE MESSAGES`
 //!
 //! FILE is made where it is not there yet, by another process, which is killed while it takes mail.
 
-use super::{add_mailbox, letter, one_by_one, open, text, time};
-use crate::store::{Progress, Store, UnixTime};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use super::{add_mailbox, letter, one_by_one, open, text, time};
+use crate::store::{Progress, Store, UnixTime};
 
 const OCTETS: usize = 1000;
 const MAILBOXES: u64 = 100;

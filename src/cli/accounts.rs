@@ -1,9 +1,10 @@
-//! Commands that change accounts of this machine. That takes root, so it is done here, by the process of the administrator; what
-//! the data file has of it is done by whoever has that open.
+//! Commands that change accounts of this machine. That takes root, so it is done here, by the process of the
+//! administrator; what the data file has of it is done by whoever has that open.
 //!
-//! - Whatever can be refused is refused before anything is done, by whoever has the data file open ([`Reply::Yours`] is a yes).
-//! - An account is made before its mailbox, and taken back where that is refused. A mailbox is deleted before its account, for
-//!   it can be brought back. What stays half done all the same is told.
+//! - Whatever can be refused is refused before anything is done, by whoever has the data file open ([`Reply::Yours`] is
+//!   a yes).
+//! - An account is made before its mailbox, and taken back where that is refused. A mailbox is deleted before its
+//!   account, for it can be brought back. What stays half done all the same is told.
 
 use std::cell::Cell;
 use std::path::Path;

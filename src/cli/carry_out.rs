@@ -1,11 +1,11 @@
 //! Carrying out a request: on the data file if nobody has it open, otherwise by the service that has.
 //!
-//! The lock on the data file is the only judge of which it is. Where it is held but nobody answers, a service is
-//! just starting or stopping, or another administrator's command is at work: both ways are tried in turn for
-//! [`OTHERS_MAX`]. A service that answers to nothing is given up after [`PATIENCE`]. A request that the service has taken is never sent again.
+//! The lock on the data file is the only judge of which it is. Where it is held but nobody answers, a service is just
+//! starting or stopping, or another administrator's command is at work: both ways are tried in turn for [`OTHERS_MAX`].
+//! A service that answers to nothing is given up after [`PATIENCE`]. A request that the service has taken is never sent
+//! again.
 
 use std::io;
-use std::sync::RwLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request, Working};
 use crate::control::{Answer, CallError, Enclosed, PATIENCE, SILENCE_MAX, call};
 use crate::keyring::Keyring;
+use crate::lock::RwLock;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
 use crate::replace::give_to_owner_of;

@@ -131,8 +131,8 @@ pub struct Deliver {
     example = "pop3svc import windows /srv/mailbox bob@example.com --seen .fetchids"
 )]
 pub struct Import {
-    /// how the mail lies there (maildir, mbox, eml, list or windows), the directory or file, and the mailbox that the mail
-    /// comes into; with --from only the mailbox
+    /// how the mail lies there (maildir, mbox, eml, list or windows), the directory or file, and the mailbox that the
+    /// mail comes into; with --from only the mailbox
     #[argh(positional, arg_name = "FORMAT PATH USER@DOMAIN")]
     pub words: Vec<String>,
     /// fetch the mail from this POP3 server

@@ -87,9 +87,9 @@ fn bash_function(program: &Program) -> String {
 const DOMAINS_AFTER: &str = "add delete undelete list lock unlock stat";
 const MAILBOXES_AFTER: &str = "delete undelete test lock unlock changepwd createquotafile deletequotafile";
 
-/// Finds program and command on the line, and offers the words of the two functions above it, and names that `winpop list`
-/// prints: the last word of each line, down to the first empty one. Bash takes an @ for the end of a word; what stands
-/// before it is then left out of what is offered.
+/// Finds program and command on the line, and offers the words of the two functions above it, and names that `winpop
+/// list` prints: the last word of each line, down to the first empty one. Bash takes an @ for the end of a word; what
+/// stands before it is then left out of what is offered.
 const BASH: &str = r#"_pop3svc_names() {
     "${COMP_WORDS[@]:0:$at}" list "$@" 2> /dev/null < /dev/null | awk '!NF { exit } NR > 1 { print $NF }'
 }

@@ -1,15 +1,16 @@
 //! Least privilege: what the service gives up before it opens the mail store and starts its first thread.
 //!
-//! - Started by root, it becomes the owner of the mail store directory: user, group, and the further groups of that user.
-//! - Of the capabilities it keeps CAP_NET_BIND_SERVICE, if it has it, so that `winpop set port` can take a port below 1024
-//!   while it runs. It cannot be passed on to another program.
-//! - It gains no privileges by executing a program, and it is not dumpable: it leaves no core file, and no other process of
-//!   the same user can look into its memory.
-//! - Landlock, where the kernel has it, lets it write to files and make them below the mail store directory alone (and where
-//!   its key file lies, if that is named elsewhere), and execute nothing. Elsewhere it may make a socket and remove a file, as
-//!   far as permissions let it: `lmtpsocket` may name any place, and Landlock does not tell the removal of a socket from that
-//!   of another file. Reading is left to permissions too: certificates may lie anywhere. What an administrator has a backup
-//!   written to comes as an open file, which this does not concern.
+//! - Started by root, it becomes the owner of the mail store directory: user, group, and the further groups of that
+//!   user.
+//! - Of the capabilities it keeps CAP_NET_BIND_SERVICE, if it has it, so that `winpop set port` can take a port below
+//!   1024 while it runs. It cannot be passed on to another program.
+//! - It gains no privileges by executing a program, and it is not dumpable: it leaves no core file, and no other
+//!   process of the same user can look into its memory.
+//! - Landlock, where the kernel has it, lets it write to files and make them below the mail store directory alone (and
+//!   where its key file lies, if that is named elsewhere), and execute nothing. Elsewhere it may make a socket and
+//!   remove a file, as far as permissions let it: `lmtpsocket` may name any place, and Landlock does not tell the
+//!   removal of a socket from that of another file. Reading is left to permissions too: certificates may lie anywhere.
+//!   What an administrator has a backup written to comes as an open file, which this does not concern.
 //!
 //! All of this belongs to threads: one that is already running would keep what it has.
 
@@ -70,7 +71,8 @@ pub fn confine(mailroot: &MailRoot) -> Result<Vec<String>, Refusal> {
     Ok(notes)
 }
 
-/// Makes this thread one of that user. It keeps the capabilities that it may use, for [`give_up_capabilities`] to choose from.
+/// Makes this thread one of that user. It keeps the capabilities that it may use, for [`give_up_capabilities`] to
+/// choose from.
 fn become_user(user: &User) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     let groups: Vec<Gid> = user.groups.iter().map(|id| Gid::from_raw(*id)).collect();
@@ -130,8 +132,9 @@ fn confine_files(writable: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::process::Command;
+
+    use super::*;
 
     /// In a thread of its own, which alone is confined.
     #[test]

@@ -74,10 +74,10 @@ fn reverse_path(typed: &str) -> String {
     typed.trim().trim_start_matches('<').trim_end_matches('>').to_owned()
 }
 
-/// One code for all recipients. A mail server that hears another one than 0 reports the message as lost to all of them, or
-/// comes again with all of them; so nobody has it then, unless the caller wanted it delivered to each. Where something
-/// may go better later, the caller is told to try again: a message that comes twice to some is better than one that does
-/// not come to others.
+/// One code for all recipients. A mail server that hears another one than 0 reports the message as lost to all of them,
+/// or comes again with all of them; so nobody has it then, unless the caller wanted it delivered to each. Where
+/// something may go better later, the caller is told to try again: a message that comes twice to some is better than
+/// one that does not come to others.
 fn exit_code(reply: &Reply) -> u8 {
     let Reply::Delivered { recipients } = reply else { return EX_UNAVAILABLE };
     let code = |outcome: Outcome| match outcome {

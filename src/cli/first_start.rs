@@ -1,4 +1,5 @@
-//! What `serve` makes before it serves, in a container whose volume is empty: a domain and a mailbox that variables name.
+//! What `serve` makes before it serves, in a container whose volume is empty: a domain and a mailbox that variables
+//! name.
 //!
 //! | variable | names |
 //! | --- | --- |
@@ -6,8 +7,8 @@
 //! | `WINPOP_USER` | a mailbox: `USER@DOMAIN`, or `USER` in `WINPOP_DOMAIN` |
 //! | `WINPOP_PASSWORD_FILE` | the file whose first line is the password of that mailbox |
 //!
-//! What is there already stays as it is, its password too, so the container can be started again with the same variables. The
-//! password is not itself a variable: everything that can look at the container could read it.
+//! What is there already stays as it is, its password too, so the container can be started again with the same
+//! variables. The password is not itself a variable: everything that can look at the container could read it.
 
 use std::fs;
 use std::path::PathBuf;

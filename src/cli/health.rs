@@ -1,7 +1,7 @@
 //! `health`: whether the service answers, for containers and monitors.
 //!
-//! That a process is there says little, so it is made to answer: over the control socket, which also has it look into its
-//! index, or by its greeting to a POP3 client, which takes no rights.
+//! That a process is there says little, so it is made to answer: over the control socket, which also has it look into
+//! its index, or by its greeting to a POP3 client, which takes no rights.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

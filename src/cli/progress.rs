@@ -1,4 +1,5 @@
-//! Shows on a terminal how far a long work has come: one line on standard error, written again and again, gone at the end.
+//! Shows on a terminal how far a long work has come: one line on standard error, written again and again, gone at the
+//! end.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::mpsc::{RecvTimeoutError, channel};

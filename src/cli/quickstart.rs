@@ -64,8 +64,8 @@ pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal>
     Ok(())
 }
 
-/// How the administration tool is called: by the name under which this program was just called. The name `winpop` may not
-/// have been made yet.
+/// How the administration tool is called: by the name under which this program was just called. The name `winpop` may
+/// not have been made yet.
 fn winpop() -> String {
     let program = std::env::args().next().unwrap_or_else(|| "pop3svc".to_owned());
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);

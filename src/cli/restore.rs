@@ -1,8 +1,8 @@
 //! `restore`: a backup takes the place of the data file.
 //!
 //! The backup is copied beside the data file and the copy is verified, so the backup itself is only read. Meanwhile the
-//! data file is locked, so neither a service nor another command can open it. Then the old file gets a second name, and the
-//! copy its first one: at every instant there is a whole data file.
+//! data file is locked, so neither a service nor another command can open it. Then the old file gets a second name, and
+//! the copy its first one: at every instant there is a whole data file.
 
 use std::fs::{self, File, TryLockError};
 use std::io;

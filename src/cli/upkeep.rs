@@ -15,8 +15,8 @@ use crate::mailroot::{self, MailRoot};
 use crate::replace::Replacement;
 use crate::store::{NotReplaced, OpenError, OpenErrorKind, may_replace};
 
-/// Has the store copied into a file beside the target, which takes the target's place once it is whole. The file is made
-/// here and not by the service: that may run as another user, and see another file system.
+/// Has the store copied into a file beside the target, which takes the target's place once it is whole. The file is
+/// made here and not by the service: that may run as another user, and see another file system.
 pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     let target = std::path::absolute(&typed.file)
         .map_err(|error| Refusal::new(Code::Malformed, format!("\"{}\": {error}", typed.file)))?;
@@ -87,8 +87,8 @@ pub fn compact(mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     carry_out(&Request::Compact, Enclosed::Nothing, &mailroot()?)
 }
 
-/// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open. It is read here: a
-/// path that was typed is the administrator's, and a service may see another file system. Where it is opened
+/// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open. It is read
+/// here: a path that was typed is the administrator's, and a service may see another file system. Where it is opened
 /// here, the checksums of its index are compared too.
 pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     let mailroot = mailroot()?;

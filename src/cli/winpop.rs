@@ -115,8 +115,8 @@ pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
     }
 }
 
-/// Migrates the mailboxes of a domain one after the other, so that an end at any time leaves none half done. What fails for
-/// one is told, and the others go on; a directory that cannot be asked ends it.
+/// Migrates the mailboxes of a domain one after the other, so that an end at any time leaves none half done. What fails
+/// for one is told, and the others go on; a directory that cannot be asked ends it.
 fn migrate_domain(domain: &Domain, send: impl Fn(Op) -> Answer) -> Answer {
     let list = Op::List(List { domain: Some(domain.to_string()), all: false });
     let Reply::Mailboxes { mailboxes, .. } = send(list)? else {

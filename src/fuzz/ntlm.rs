@@ -16,7 +16,7 @@ pub fn ntlm(data: &[u8]) {
             .expect("a good message")
     };
     let is_accepted = |message: &[u8]| match exchange().authenticate(message, Level::V1, None) {
-        Ok(claim) => claim.check(&account("secret")).is_ok(),
+        Ok(proof) => proof.check(&account("secret")).is_ok(),
         Err(_) => false,
     };
     assert!(!is_accepted(data), "nobody finds a response by chance");

@@ -1,4 +1,4 @@
-use crate::wire::{LineEnds, Lines, Receiver, Refusal, Text, top_end, unstuff};
+use crate::wire::{LineEnds, Lines, Receiver, Rejection, Text, top_end, unstuff};
 
 /// The first octets choose limits, mode and cut; the others are a message and lines.
 pub fn wire(data: &[u8]) {
@@ -20,7 +20,7 @@ pub fn wire(data: &[u8]) {
     assert_eq!(lines(sent, line_octets_max, cut), lines(sent, line_octets_max, 0));
 }
 
-fn data_text(mut receiver: Receiver, sent: &[u8], cut: usize) -> (Result<Text, Refusal>, usize) {
+fn data_text(mut receiver: Receiver, sent: &[u8], cut: usize) -> (Result<Text, Rejection>, usize) {
     let used = match receiver.push(&sent[..cut]) {
         Some(used) => used,
         None => cut + receiver.push(&sent[cut..]).expect("the end of data stands at the end"),
@@ -29,18 +29,18 @@ fn data_text(mut receiver: Receiver, sent: &[u8], cut: usize) -> (Result<Text, R
     (receiver.finish(), used)
 }
 
-fn content_text(mut receiver: Receiver, sent: &[u8], cut: usize) -> Result<Text, Refusal> {
+fn content_text(mut receiver: Receiver, sent: &[u8], cut: usize) -> Result<Text, Rejection> {
     assert_eq!((receiver.push(&sent[..cut]), receiver.push(&sent[cut..])), (None, None));
     receiver.finish()
 }
 
 /// A text is in wire form, and its numbers are those of its octets.
-fn check(result: &Result<Text, Refusal>, line_ends: LineEnds, octets_max: u64) {
+fn check(result: &Result<Text, Rejection>, line_ends: LineEnds, octets_max: u64) {
     let text = match result {
         Ok(text) => text,
-        Err(Refusal::BareLineEnd | Refusal::Nul) => return assert_eq!(line_ends, LineEnds::Strict),
-        Err(Refusal::TooLarge) => return assert!(octets_max < u64::MAX),
-        Err(Refusal::DiskFull | Refusal::Fault) => panic!("the owner did not give up"),
+        Err(Rejection::BareLineEnd | Rejection::Nul) => return assert_eq!(line_ends, LineEnds::Strict),
+        Err(Rejection::TooLarge) => return assert!(octets_max < u64::MAX),
+        Err(Rejection::DiskFull | Rejection::Fault) => panic!("the owner did not give up"),
     };
     let content = unstuff(&text.wire);
     assert_eq!(text.octets, content.len() as u64);

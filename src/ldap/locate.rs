@@ -26,8 +26,8 @@ const ANSWER_OCTETS_MAX: u16 = 1232;
 /// Most servers that are tried.
 const SERVERS_MAX: usize = 5;
 
-/// The servers of Active Directory that DNS names for a domain, best first; they are asked for TLS by StartTLS. An error is a
-/// sentence.
+/// The servers of Active Directory that DNS names for a domain, best first; they are asked for TLS by StartTLS. An
+/// error is a sentence.
 pub async fn servers_of(domain: &str) -> Result<Vec<Server>, String> {
     let trouble = |why: String| format!("the directory servers of {domain} cannot be found: {why}");
     let resolv_conf = fs::read_to_string(RESOLV_CONF).map_err(|e| trouble(format!("{RESOLV_CONF}: {e}")))?;
@@ -93,8 +93,8 @@ fn question(domain: &str, id: u16) -> io::Result<Vec<u8>> {
     Ok(builder.finish())
 }
 
-/// The servers in an answer, in the order of their priority and, within it, of their weight; none where it is the answer to
-/// another question. What did not fit into the answer is left out: a domain has more servers than are tried.
+/// The servers in an answer, in the order of their priority and, within it, of their weight; none where it is the
+/// answer to another question. What did not fit into the answer is left out: a domain has more servers than are tried.
 fn servers_in(answer: &[u8], id: u16) -> io::Result<Option<Vec<Server>>> {
     let malformed = |_| io::Error::other("its answer is malformed");
     let Ok(message) = Message::from_octets(answer) else { return Ok(None) };

@@ -1,8 +1,8 @@
 //! Connections to the servers of one directory: kept, made anew, bounded.
 
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_rustls::rustls::ClientConfig;
@@ -15,6 +15,7 @@ use super::connection::{Answer, Connection, Failure};
 use super::locate;
 use super::message::{Attribute, Entry, Filter, Outcome, Request};
 use super::server::Server;
+use crate::lock::Mutex;
 
 /// Most connections at a time, and so most questions.
 const CONNECTIONS_MAX: usize = 16;
@@ -89,7 +90,7 @@ impl Pool {
     }
 
     pub fn state(&self) -> State {
-        lock(&self.state).clone()
+        self.state.lock().clone()
     }
 
     /// The entries below `base` that the filter lets through, `entries_max` at most.
@@ -154,8 +155,8 @@ impl Pool {
         }
     }
 
-    /// Asks on a connection that is kept, or on a new one. A kept one may die under a question: then it is asked once more,
-    /// unless that could make a change twice.
+    /// Asks on a connection that is kept, or on a new one. A kept one may die under a question: then it is asked once
+    /// more, unless that could make a change twice.
     async fn ask_somebody(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let is_login = matches!(request, Request::Bind { .. });
         let kept = if is_login { &self.users } else { &self.service };
@@ -193,7 +194,7 @@ impl Pool {
 
     /// Connects to the first server that can be reached, beginning with the one that answered last.
     async fn open(&self) -> Result<Connection, String> {
-        if let Some((until, why)) = &*lock(&self.resting)
+        if let Some((until, why)) = &*self.resting.lock()
             && Instant::now() < *until
         {
             return Err(why.clone());
@@ -206,7 +207,7 @@ impl Pool {
             match Connection::open(&servers[place], &self.tls).await {
                 Ok(connection) => {
                     self.preferred.store(place, Ordering::Relaxed);
-                    *lock(&self.resting) = None;
+                    *self.resting.lock() = None;
                     return Ok(connection);
                 }
                 Err(why) => troubles.push(why),
@@ -214,18 +215,18 @@ impl Pool {
         }
         self.servers.forget();
         let why = troubles.join("; ");
-        *lock(&self.resting) = Some((Instant::now() + REST_AFTER_FAILURE, why.clone()));
+        *self.resting.lock() = Some((Instant::now() + REST_AFTER_FAILURE, why.clone()));
         Err(why)
     }
 
     fn answered(&self, connection: Connection, kept: &Mutex<Vec<Kept>>, answer: Answer) -> Answer {
-        lock(&self.state).last_contact = Some((SystemTime::now(), connection.server.to_string()));
-        lock(kept).push(Kept { connection, since: Instant::now() });
+        self.state.lock().last_contact = Some((SystemTime::now(), connection.server.to_string()));
+        kept.lock().push(Kept { connection, since: Instant::now() });
         answer
     }
 
     fn failed(&self, failure: Failure) -> Failure {
-        lock(&self.state).last_error = Some((SystemTime::now(), failure.why.clone()));
+        self.state.lock().last_error = Some((SystemTime::now(), failure.why.clone()));
         failure
     }
 }
@@ -236,20 +237,20 @@ impl Servers {
             Self::Named(servers) => return Ok(servers.clone()),
             Self::OfDomain(domain, located) => (domain, located),
         };
-        if let Some((since, servers)) = &*lock(located)
+        if let Some((since, servers)) = &*located.lock()
             && since.elapsed() < LOCATED_FOR
         {
             return Ok(servers.clone());
         }
         let servers = locate::servers_of(domain).await?;
-        *lock(located) = Some((Instant::now(), servers.clone()));
+        *located.lock() = Some((Instant::now(), servers.clone()));
         Ok(servers)
     }
 
     /// None of them could be reached: DNS may know others by now.
     fn forget(&self) {
         if let Self::OfDomain(_, located) = self {
-            *lock(located) = None;
+            *located.lock() = None;
         }
     }
 }
@@ -257,18 +258,14 @@ impl Servers {
 /// The connection that was used last, if it is still good. Those that are not are closed.
 async fn take_alive(kept: &Mutex<Vec<Kept>>) -> Option<Connection> {
     loop {
-        let Kept { mut connection, since } = lock(kept).pop()?;
+        let Kept { mut connection, since } = kept.lock().pop()?;
         if since.elapsed() >= IDLE_MAX {
             // Those below it have waited for longer.
-            drop(mem::take(&mut *lock(kept)));
+            drop(mem::take(&mut *kept.lock()));
             return None;
         }
         if connection.is_alive().await {
             return Some(connection);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
 }

@@ -19,7 +19,8 @@ pub enum Security {
     StartTls,
 }
 
-/// A directory server: `dc1.example.com`, which means LDAPS, `ldaps://HOST:PORT` or `ldap://HOST:PORT`, which means StartTLS.
+/// A directory server: `dc1.example.com`, which means LDAPS, `ldaps://HOST:PORT` or `ldap://HOST:PORT`, which means
+/// StartTLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// A name or an IP address; the certificate has to be for it.

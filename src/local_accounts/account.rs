@@ -56,8 +56,8 @@ impl Accounts {
         }
     }
 
-    /// The line of shadow(5) for a user; and one of any other user whose hash can be computed, in whose stead nobody knows
-    /// what is typed.
+    /// The line of shadow(5) for a user; and one of any other user whose hash can be computed, in whose stead nobody
+    /// knows what is typed.
     pub fn shadow(&self, name: &str, shadow: &str) -> (Option<Shadow>, Option<String>) {
         let own = match self.named(name) {
             Named::User(User { hash: Some(hash), .. }) => Some(Shadow::without_dates(hash)),
@@ -128,8 +128,8 @@ impl Shadow {
         Self { password, last_change: None, days_max: None, days_inactive: None, expires: None }
     }
 
-    /// Whether the account may log in on this day. A mail program cannot ask for a new password, so an old one that login(1)
-    /// would take for the last time is refused too.
+    /// Whether the account may log in on this day. A mail program cannot ask for a new password, so an old one that
+    /// login(1) would take for the last time is refused too.
     pub fn standing(&self, today: u64) -> Result<(), Barred> {
         if matches!(self.password, Password::Locked { .. }) {
             return Err(Barred::Locked);

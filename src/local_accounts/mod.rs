@@ -1,13 +1,13 @@
-//! The accounts of this machine as the place where accounts live: `/etc/passwd` and `/etc/shadow`, read by ourselves, for the
-//! C library looks accounts up through modules that a static binary cannot load.
+//! The accounts of this machine as the place where accounts live: `/etc/passwd` and `/etc/shadow`, read by ourselves,
+//! for the C library looks accounts up through modules that a static binary cannot load.
 //!
-//! - The account of a mailbox is the one whose name is the mailbox's, whatever the domain. Accounts of the system, below
-//!   UID_MIN of login.defs(5), have no mailbox.
-//! - The files are read as they are now: `/etc/passwd` again when it has changed, `/etc/shadow` at each login, so that nothing
-//!   of it stays in memory.
+//! - The account of a mailbox is the one whose name is the mailbox's, whatever the domain. Accounts of the system,
+//!   below UID_MIN of login.defs(5), have no mailbox.
+//! - The files are read as they are now: `/etc/passwd` again when it has changed, `/etc/shadow` at each login, so that
+//!   nothing of it stays in memory.
 //! - An unknown name costs what a wrong password does: the hash of another account is computed in its place.
-//! - Accounts are made, changed and deleted by the tools of the system ([`tools`]). That takes root, and executing programs,
-//!   which the service gives up: so it is done by the process of the administrator who typed the command.
+//! - Accounts are made, changed and deleted by the tools of the system ([`tools`]). That takes root, and executing
+//!   programs, which the service gives up: so it is done by the process of the administrator who typed the command.
 
 mod account;
 mod tools;
@@ -16,15 +16,15 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use account::{Accounts, Barred, Named, Password};
 
 use crate::address::{Address, LocalPart};
 use crate::auth::crypt;
 use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
+use crate::lock::Mutex;
 use crate::user::{User, group_name};
+use account::{Accounts, Barred, Named, Password};
 
 /// Longest name of an account that a mailbox can have, in characters.
 const NAME_CHARACTERS_MAX: usize = 20;
@@ -54,7 +54,7 @@ impl LocalAccounts {
             let file = fs::metadata(path).ok()?;
             Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
         });
-        let mut known = self.known.lock().expect("no holder of this lock panics");
+        let mut known = self.known.lock();
         if let Some((of, accounts)) = &*known
             && *of == stamps
         {
@@ -75,7 +75,7 @@ impl LocalAccounts {
     /// Reads a file that there has to be, and notes whether that could be done.
     fn read(&self, path: &Path) -> Result<String, Unavailable> {
         let outcome = fs::read(path).map_err(|error| unreadable(path, &error));
-        let mut state = self.state.lock().expect("no holder of this lock panics");
+        let mut state = self.state.lock();
         let now = SystemTime::now();
         match &outcome {
             Ok(_) => state.last_contact = Some((now, path.display().to_string())),
@@ -91,7 +91,7 @@ impl Directory for LocalAccounts {
     }
 
     fn state(&self) -> State {
-        self.state.lock().expect("no holder of this lock panics").clone()
+        self.state.lock().clone()
     }
 
     fn reach(&self) -> Result<(), Unavailable> {

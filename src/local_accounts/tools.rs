@@ -1,7 +1,7 @@
 //! The system's own tools for accounts, of the shadow suite: useradd(8), userdel(8), chpasswd(8) and groupadd(8).
 //!
-//! They are called by their whole path, with nothing of our environment, and a password goes to their standard input, where
-//! no list of processes shows it. A tool that does not end in [`TOOL_MAX`] is killed.
+//! They are called by their whole path, with nothing of our environment, and a password goes to their standard input,
+//! where no list of processes shows it. A tool that does not end in [`TOOL_MAX`] is killed.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -6,10 +6,12 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, MutexGuard};
 use std::time::Duration;
 
 use async_io::Async;
+
+use crate::lock::{Mutex, NO_PANIC};
 
 /// Most octets that wait to be written.
 const WAITING_OCTETS_MAX: usize = 1 << 20;
@@ -59,7 +61,7 @@ impl Queue {
     /// The next line, and how many were dropped if it is the last.
     fn next(&self) -> (String, u64) {
         let state = self.lock();
-        let mut state = self.changed.wait_while(state, |state| state.lines.is_empty()).expect("no panic");
+        let mut state = self.changed.wait_while(state, |state| state.lines.is_empty()).expect(NO_PANIC);
         let line = state.lines.pop_front().expect("there is one");
         state.octets -= line.len();
         state.is_writing = true;
@@ -75,7 +77,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of this lock panics")
+        self.state.lock()
     }
 }
 
@@ -100,9 +102,10 @@ pub fn write_to_standard_error(line: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::{Arc, mpsc};
     use std::thread;
+
+    use super::*;
 
     #[test]
     fn with_nobody_reading_lines_are_dropped_and_counted_and_nobody_waits() {

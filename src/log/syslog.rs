@@ -1,10 +1,12 @@
 //! Syslog at `/dev/log`, for commands that run without a service. If nobody listens there, as in a container, nothing
 //! is logged.
 
-use super::priority;
-use log::{Log, Metadata, Record};
 use std::io;
 use std::os::unix::net::UnixDatagram;
+
+use log::{Log, Metadata, Record};
+
+use super::priority;
 
 const SOCKET: &str = "/dev/log";
 /// `LOG_MAIL` of syslog(3), the facility.

@@ -3,11 +3,11 @@
 use super::capabilities::{write_capabilities, write_mechanisms};
 use super::command::Command;
 use super::mechanism::{
-    self, Claim, Hindrance, Kind, Mechanism, Step, password_hindrance, secrets_hindrance,
+    self, Hindrance, Kind, Mechanism, Outcome, Proof, password_hindrance, secrets_hindrance,
 };
 use super::reply::{LOG_IN_FIRST, WRONG_CREDENTIALS, ok, refuse, refuse_way, reply, report_totals, text_of};
 use super::session::{READ_COMMAND, READ_RESPONSE, Session, State, choose_language};
-use super::transaction::View;
+use super::transaction::Messages;
 use super::{Channel, Credentials, Ending, Next, REFUSED_LOGINS_MAX};
 use crate::auth::{Account, Refusal, digest};
 use crate::message::Totals;
@@ -47,7 +47,8 @@ impl Session {
                 (Some(hindrance), _) => refuse_way(hindrance, out),
                 (None, Some(name)) => {
                     self.mechanism = "USER";
-                    return self.check(Credentials::new(name, password));
+                    self.state = State::Checking;
+                    return Next::Login(Credentials::new(name, password));
                 }
                 (None, None) => refuse(out, "USER comes before PASS"),
             },
@@ -71,8 +72,8 @@ impl Session {
         match (&self.apop_challenge, secrets_hindrance(&self.policy)) {
             (Some(challenge), None) => {
                 self.mechanism = "APOP";
-                let claim = digest::Claim::apop(name, digest, challenge.clone());
-                self.find(Claim::Digest(claim))
+                let proof = digest::Proof::apop(name, digest, challenge.clone());
+                self.find(Proof::Digest(proof))
             }
             _ => {
                 refuse_way(Hindrance::NoSecrets, out);
@@ -129,44 +130,35 @@ impl Session {
     }
 
     fn respond(&mut self, mechanism: Mechanism, typed: &[u8], out: &mut Vec<u8>) -> Next {
-        let name = mechanism.name().map(str::to_owned);
-        let step = mechanism::decode(typed).and_then(|response| mechanism.respond(&response, &self.policy));
-        self.follow(step, name, out)
+        let has_account = mechanism.has_account();
+        let outcome =
+            mechanism::decode(typed).and_then(|response| mechanism.respond(&response, &self.policy));
+        self.follow(outcome, has_account, out)
     }
 
-    pub(super) fn judge(&mut self, claim: Claim, account: Account, out: &mut Vec<u8>) -> Next {
-        let name = claim.name().to_owned();
-        self.follow(claim.judge(account), Some(name), out)
+    pub(super) fn judge(&mut self, proof: Proof, account: Account, out: &mut Vec<u8>) -> Next {
+        self.follow(proof.judge(account), true, out)
     }
 
-    /// `name` is the account looked up for this exchange.
-    fn follow(&mut self, step: Result<Step, Refusal>, name: Option<String>, out: &mut Vec<u8>) -> Next {
-        match step {
-            Ok(Step::Ask(mechanism)) => self.ask(mechanism, out),
-            Ok(Step::Check(credentials)) => self.check(credentials),
-            Ok(Step::Find(claim)) => self.find(claim),
-            Ok(Step::Prove(claim)) => {
-                self.state = State::Checking;
-                Next::Prove(claim)
-            }
-            Ok(Step::Open(name)) => {
-                self.state = State::Checking;
-                Next::Open { name }
-            }
-            Err(refusal) => match (refusal, name) {
-                (Refusal::Wrong, Some(name)) => {
-                    self.state = State::Checking;
-                    Next::Deny { name }
-                }
-                _ => self.refuse_login(text_of(refusal), out),
-            },
-        }
+    /// `has_account`: the driver has looked up the account of this exchange.
+    fn follow(&mut self, outcome: Result<Outcome, Refusal>, has_account: bool, out: &mut Vec<u8>) -> Next {
+        let next = match outcome {
+            Ok(Outcome::Ask(mechanism)) => return self.ask(mechanism, out),
+            Ok(Outcome::Find(proof)) => return self.find(proof),
+            Ok(Outcome::Check(credentials)) => Next::Login(credentials),
+            Ok(Outcome::Prove(proof)) => Next::Prove(proof),
+            Ok(Outcome::Open) => Next::Open,
+            Err(Refusal::Wrong) if has_account => Next::Deny,
+            Err(refusal) => return self.refuse_login(text_of(refusal), out),
+        };
+        self.state = State::Checking;
+        next
     }
 
-    fn find(&mut self, claim: Claim) -> Next {
-        let name = claim.name().to_owned();
-        self.state = State::Finding(claim);
-        Next::Account { name }
+    fn find(&mut self, proof: Proof) -> Next {
+        let login = proof.name().into();
+        self.state = State::Finding(proof);
+        Next::Account { login }
     }
 
     fn ask(&mut self, mechanism: Mechanism, out: &mut Vec<u8>) -> Next {
@@ -180,16 +172,11 @@ impl Session {
         self.refuse_login(text_of(Refusal::Malformed), out)
     }
 
-    fn check(&mut self, credentials: Credentials) -> Next {
-        self.state = State::Checking;
-        Next::Login(credentials)
-    }
-
     pub(super) fn log_in(&mut self, verdict: Login<Totals>, out: &mut Vec<u8>) -> Next {
         match verdict {
             Login::Welcome(totals) => {
                 report_totals(totals, out);
-                self.transaction(View::Totals(totals))
+                self.transaction(Messages::Totals(totals))
             }
             Login::WrongCredentials | Login::Barred { .. } => self.refuse_login(WRONG_CREDENTIALS, out),
             Login::Locked => self.refuse_login("[SYS/PERM] the mailbox is locked", out),

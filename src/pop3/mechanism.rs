@@ -1,7 +1,7 @@
 //! The mechanisms of AUTH (RFC 5034): their names, challenges and what they make of the responses.
 //!
-//! A mechanism that waits for the client is a [`Mechanism`]; one that waits for the account is a [`Claim`]. The
-//! response, or the account, turns it into the next [`Step`].
+//! A mechanism that waits for the client is a [`Mechanism`]; one that waits for the account is a [`Proof`]. The
+//! response, or the account, leads to an [`Outcome`].
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::{Credentials, Password, Policy};
-use crate::address::Address;
+use crate::address::LoginName;
 use crate::auth::nonce::{self, Nonce};
 use crate::auth::{Account, Refusal, digest, ntlm, scram};
 
@@ -69,31 +69,30 @@ pub enum Mechanism {
     NtlmAuthenticate(ntlm::Exchange),
     /// The client's proof is right; now it checks ours.
     ScramEnd {
-        name: String,
         server_final: String,
     },
 }
 
-/// A mechanism that waits for the account.
+/// A client's proof, which waits for the account.
 #[derive(Debug)]
-pub enum Claim {
-    Digest(digest::Claim),
+pub enum Proof {
+    Digest(digest::Proof),
     Scram { first: scram::ClientFirst, nonce: Nonce },
-    Ntlm(ntlm::Claim),
+    Ntlm(ntlm::Proof),
 }
 
 /// What a response, or the account, led to.
 #[derive(Debug)]
-pub enum Step {
+pub enum Outcome {
     Ask(Mechanism),
     /// Check this name and password.
     Check(Credentials),
-    /// Look up the account the claim names.
-    Find(Claim),
+    /// Look up the account the proof names.
+    Find(Proof),
     /// Ask the directory whether it takes the proof.
-    Prove(ntlm::Claim),
+    Prove(ntlm::Proof),
     /// The proof is right: open the maildrop.
-    Open(String),
+    Open,
 }
 
 /// The mechanism names in AUTH and CAPA.
@@ -180,39 +179,38 @@ impl Mechanism {
             Mechanism::LoginPassword { .. } => b"Password:",
             Mechanism::CramMd5 { challenge } => challenge.as_bytes(),
             Mechanism::ScramLast(exchange) => exchange.challenge().as_bytes(),
-            Mechanism::ScramEnd { server_final, .. } => server_final.as_bytes(),
+            Mechanism::ScramEnd { server_final } => server_final.as_bytes(),
             Mechanism::NtlmAuthenticate(exchange) => exchange.challenge(),
         })
     }
 
-    /// The name the client gave, once its account was looked up.
-    pub fn name(&self) -> Option<&str> {
-        match self {
-            Mechanism::ScramLast(exchange) => Some(&exchange.name),
-            Mechanism::ScramEnd { name, .. } => Some(name),
-            _ => None,
-        }
+    /// Whether the account has been looked up.
+    pub fn has_account(&self) -> bool {
+        matches!(self, Mechanism::ScramLast(_) | Mechanism::ScramEnd { .. })
     }
 
-    pub fn respond(self, response: &[u8], policy: &Policy) -> Result<Step, Refusal> {
+    pub fn respond(self, response: &[u8], policy: &Policy) -> Result<Outcome, Refusal> {
         match self {
             Mechanism::Plain => plain(response),
             Mechanism::LoginName if response.is_empty() => Err(Refusal::Malformed),
-            Mechanism::LoginName => Ok(Step::Ask(Mechanism::LoginPassword { name: response.to_vec() })),
-            Mechanism::LoginPassword { name } => Ok(Step::Check(Credentials::new(&name, response))),
+            Mechanism::LoginName => Ok(Outcome::Ask(Mechanism::LoginPassword { name: response.to_vec() })),
+            Mechanism::LoginPassword { name } => Ok(Outcome::Check(Credentials::new(&name, response))),
             Mechanism::CramMd5 { challenge } => {
-                Ok(Step::Find(Claim::Digest(digest::Claim::cram_md5(response, challenge)?)))
+                Ok(Outcome::Find(Proof::Digest(digest::Proof::cram_md5(response, challenge)?)))
             }
             Mechanism::ScramFirst { plus, nonce } => {
                 let first = scram::ClientFirst::parse(response, plus, policy.channel.binding())?;
-                require_oneself(first.authorization_identity.as_deref().unwrap_or_default(), &first.name)?;
-                Ok(Step::Find(Claim::Scram { first, nonce }))
+                require_oneself(
+                    first.authorization_identity.as_deref().unwrap_or_default().into(),
+                    &first.name.as_str().into(),
+                )?;
+                Ok(Outcome::Find(Proof::Scram { first, nonce }))
             }
             Mechanism::ScramLast(exchange) => {
                 let server_final = exchange.check(response)?;
-                Ok(Step::Ask(Mechanism::ScramEnd { name: exchange.name, server_final }))
+                Ok(Outcome::Ask(Mechanism::ScramEnd { server_final }))
             }
-            Mechanism::ScramEnd { name, .. } if response.is_empty() => Ok(Step::Open(name)),
+            Mechanism::ScramEnd { .. } if response.is_empty() => Ok(Outcome::Open),
             Mechanism::ScramEnd { .. } => Err(Refusal::Malformed),
             Mechanism::NtlmNegotiate { nonce, connected } => {
                 let challenge = *nonce.first_chunk().expect("a nonce is longer than a challenge of NTLM");
@@ -223,41 +221,41 @@ impl Mechanism {
                     challenge,
                     connected,
                 )?;
-                Ok(Step::Ask(Mechanism::NtlmAuthenticate(exchange)))
+                Ok(Outcome::Ask(Mechanism::NtlmAuthenticate(exchange)))
             }
             Mechanism::NtlmAuthenticate(exchange) => {
-                let claim = exchange.authenticate(response, policy.ntlm_level, policy.channel.binding())?;
+                let proof = exchange.authenticate(response, policy.ntlm_level, policy.channel.binding())?;
                 Ok(match policy.ntlm_domain {
-                    Some(_) => Step::Prove(claim),
-                    None => Step::Find(Claim::Ntlm(claim)),
+                    Some(_) => Outcome::Prove(proof),
+                    None => Outcome::Find(Proof::Ntlm(proof)),
                 })
             }
         }
     }
 }
 
-impl Claim {
+impl Proof {
     pub fn name(&self) -> &str {
         match self {
-            Claim::Digest(claim) => &claim.name,
-            Claim::Scram { first, .. } => &first.name,
-            Claim::Ntlm(claim) => &claim.name,
+            Proof::Digest(proof) => &proof.name,
+            Proof::Scram { first, .. } => &first.name,
+            Proof::Ntlm(proof) => &proof.name,
         }
     }
 
-    pub fn judge(self, account: Account) -> Result<Step, Refusal> {
+    pub fn judge(self, account: Account) -> Result<Outcome, Refusal> {
         match self {
-            Claim::Digest(claim) => claim.check(&account).map(|()| Step::Open(claim.name)),
-            Claim::Ntlm(claim) => claim.check(&account).map(|()| Step::Open(claim.name)),
-            Claim::Scram { first, nonce } => {
-                Ok(Step::Ask(Mechanism::ScramLast(first.with_account(account, &nonce))))
+            Proof::Digest(proof) => proof.check(&account).map(|()| Outcome::Open),
+            Proof::Ntlm(proof) => proof.check(&account).map(|()| Outcome::Open),
+            Proof::Scram { first, nonce } => {
+                Ok(Outcome::Ask(Mechanism::ScramLast(first.with_account(account, &nonce))))
             }
         }
     }
 }
 
 /// `authorization identity NUL name NUL password` (RFC 4616 section 2).
-fn plain(response: &[u8]) -> Result<Step, Refusal> {
+fn plain(response: &[u8]) -> Result<Outcome, Refusal> {
     let parts: Vec<&[u8]> = response.split(|&b| b == 0).collect();
     let [identity, name, password] = parts[..] else {
         return Err(Refusal::Malformed);
@@ -266,23 +264,20 @@ fn plain(response: &[u8]) -> Result<Step, Refusal> {
         return Err(Refusal::Malformed);
     }
     let credentials = Credentials::new(name, password);
-    require_oneself(&String::from_utf8_lossy(identity), &credentials.name)?;
-    Ok(Step::Check(credentials))
+    require_oneself(identity.into(), &credentials.login)?;
+    Ok(Outcome::Check(credentials))
 }
 
 /// Nobody may act for somebody else here. Some clients repeat the name as authorization identity, sometimes spelled
 /// differently.
-fn require_oneself(identity: &str, name: &str) -> Result<(), Refusal> {
-    let address = |name: &str| Address::from_login(name).ok();
-    let is_oneself = identity.is_empty()
-        || identity == name
-        || address(identity).is_some_and(|identity| Some(identity) == address(name));
+fn require_oneself(identity: LoginName, login: &LoginName) -> Result<(), Refusal> {
+    let is_oneself = identity.typed().is_empty() || identity.means_same_as(login);
     if is_oneself { Ok(()) } else { Err(Refusal::Wrong) }
 }
 
 impl Credentials {
     pub(super) fn new(name: &[u8], password: &[u8]) -> Self {
-        Self { name: String::from_utf8_lossy(name).into_owned(), password: Password::from(password) }
+        Self { login: name.into(), password: Password::from(password) }
     }
 }
 
@@ -306,7 +301,7 @@ mod tests {
         for bad in ["", "bob", "\0bob", "\0\0secret", "\0bob\0sec\0ret"] {
             assert!(plain(bad.as_bytes()).is_err(), "{bad:?}");
         }
-        let Ok(Step::Check(credentials)) = plain(b"\0bob\0") else { panic!("an empty password is one") };
+        let Ok(Outcome::Check(credentials)) = plain(b"\0bob\0") else { panic!("an empty password is one") };
         assert_eq!(credentials, Credentials::new(b"bob", b""));
     }
 
@@ -314,7 +309,7 @@ mod tests {
     fn an_authorization_identity_must_be_ones_own() {
         for own in ["bob@example.com", "BOB%example.com"] {
             let response = format!("{own}\0bob@example.com\0secret");
-            assert!(matches!(plain(response.as_bytes()), Ok(Step::Check(_))), "{own}");
+            assert!(matches!(plain(response.as_bytes()), Ok(Outcome::Check(_))), "{own}");
         }
         assert_eq!(plain(b"eve\0bob\0secret").err(), Some(Refusal::Wrong));
     }

@@ -1,11 +1,12 @@
 //! A driver whose mailbox lives in memory and whose connection is a function call, for tests and fuzz targets.
 
+use std::time::{Duration, SystemTime};
+
 use super::{Channel, Credentials, Event, Next, Policy, Session, TERMINATOR, Transmission};
 use crate::auth::{Account, ChannelBinding, ntlm, testing};
 use crate::message::{Entry, Totals, Uid};
 use crate::verdict::Login;
 use crate::wire::{self, surrogate};
-use std::time::{Duration, SystemTime};
 
 /// When every conversation begins: 2003-04-24, the release of Windows Server 2003.
 pub fn connected() -> SystemTime {
@@ -69,6 +70,8 @@ pub struct Conversation {
     skipping: bool,
     pub stage: Stage,
     pub logged_in: bool,
+    /// The name of the account last looked up.
+    asked: String,
     /// The names of failed proofs.
     pub denied: Vec<String>,
     /// The positions the commit deleted.
@@ -97,6 +100,7 @@ impl Conversation {
             skipping: false,
             stage: Stage::Closed,
             logged_in: false,
+            asked: String::new(),
             denied: Vec::new(),
             deleted: Vec::new(),
         };
@@ -146,18 +150,21 @@ impl Conversation {
             self.out.append(&mut replies);
             let answer = match next {
                 Next::ReadLine { octets_max } => return self.stage = Stage::Reading { octets_max },
-                Next::Deny { name } => {
-                    self.denied.push(name);
+                Next::Deny => {
+                    self.denied.push(self.asked.clone());
                     Event::LoggedIn(Login::WrongCredentials)
                 }
                 Next::StartTls => return self.stage = Stage::Handshake,
                 Next::Close(_) => return self.stage = Stage::Closed,
                 Next::Login(credentials) => self.log_in(&credentials),
                 Next::Account { .. } if self.mailbox.fault == Some(Fault::Login) => self.mailbox.trouble(),
-                Next::Account { name } => Event::Account(self.mailbox.account(&name)),
-                Next::Prove(claim) => self.prove(&claim),
-                Next::Open { name } => {
-                    assert_eq!(name, self.mailbox.name, "no proof was right but of the one account there is");
+                Next::Account { login } => {
+                    self.asked = login.typed().to_owned();
+                    Event::Account(self.mailbox.account(&self.asked))
+                }
+                Next::Prove(proof) => self.prove(&proof),
+                Next::Open => {
+                    assert_eq!(self.asked, self.mailbox.name, "only one account exists");
                     self.welcome()
                 }
                 Next::List if self.mailbox.fault == Some(Fault::List) => self.mailbox.trouble(),
@@ -180,14 +187,14 @@ impl Conversation {
         if self.mailbox.fault == Some(Fault::Login) {
             return self.mailbox.trouble();
         }
-        let known = credentials.name == self.mailbox.name
+        let known = credentials.login.typed() == self.mailbox.name
             && credentials.password.as_bytes() == self.mailbox.password.as_bytes();
         if known { self.welcome() } else { Event::LoggedIn(Login::WrongCredentials) }
     }
 
     /// As a directory does that knows the account by the user's name alone.
-    fn prove(&mut self, claim: &ntlm::Claim) -> Event<'static> {
-        match claim.check(&self.mailbox.account(&claim.user)) {
+    fn prove(&mut self, proof: &ntlm::Proof) -> Event<'static> {
+        match proof.check(&self.mailbox.account(&proof.user)) {
             _ if self.mailbox.fault == Some(Fault::Login) => self.mailbox.trouble(),
             Ok(()) => self.welcome(),
             Err(_) => Event::LoggedIn(Login::WrongCredentials),

@@ -25,20 +25,22 @@
 mod authorization;
 mod capabilities;
 mod command;
-mod maildrop;
 mod mechanism;
 #[cfg(any(test, fuzzing))]
 pub mod memory;
+mod message_list;
 mod reply;
 mod session;
 mod transaction;
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
+use crate::address::LoginName;
 use crate::auth::{Account, ChannelBinding, ntlm};
 use crate::message::{Entry, Totals, Uid};
 use crate::verdict;
-use zeroize::Zeroizing;
 
 pub use reply::turn_away;
 pub use session::Session;
@@ -72,8 +74,8 @@ pub struct Policy {
     pub verifiers_available: bool,
     /// The NetBIOS name of the domain of Active Directory that checks NTLM in our place, where one does.
     pub ntlm_domain: Option<String>,
-    /// Whether clients are to send passwords as they are where they have the choice: other ways are taken, and not offered. Users
-    /// who come from another server can log in by no other.
+    /// Whether clients are to send passwords as they are where they have the choice: other ways are taken, and not
+    /// offered. Users who come from another server can log in by no other.
     pub passwords_wanted: bool,
     pub ntlm_level: ntlm::Level,
     /// Days until mail is deleted; `None` = never (EXPIRE, RFC 2449 section 6.7).
@@ -165,16 +167,16 @@ pub enum Next {
     ReadLine { octets_max: usize },
     /// Check the credentials and lock the maildrop: `LoggedIn` or `Unavailable`.
     Login(Credentials),
-    /// Look up what a mechanism needs of this account, whether it exists or not: `Account` or `Unavailable`. For names
-    /// see [`Credentials`].
-    Account { name: String },
+    /// Look up what a mechanism needs of this account, whether it exists or not: `Account` or `Unavailable`.
+    Account { login: LoginName },
     /// The client proved that it knows the password of the account last looked up: lock its maildrop. `LoggedIn` or
     /// `Unavailable`.
-    Open { name: String },
+    Open,
+    /// The client's proof for the account last looked up is wrong: count the guess and answer
+    /// `LoggedIn(WrongCredentials)`.
+    Deny,
     /// Ask the directory whether this proves a password, and lock the maildrop: `LoggedIn` or `Unavailable`.
-    Prove(ntlm::Claim),
-    /// The client's proof for this name is wrong: count the guess and answer `LoggedIn(WrongCredentials)`.
-    Deny { name: String },
+    Prove(ntlm::Proof),
     /// Write `out`, discard unread input and do the handshake: `Secured`. If the handshake fails, hang up.
     StartTls,
     /// Read the list of messages: `Listed` or `Unavailable`.
@@ -200,19 +202,17 @@ pub enum Next {
 #[derive(Debug, PartialEq)]
 pub struct Transmission {
     pub uid: Uid,
-    /// `None` = the whole text (RETR). Otherwise the header, the empty line and at most this many lines of the body (TOP,
-    /// RFC 1939 section 7).
+    /// `None` = the whole text (RETR). Otherwise the header, the empty line and at most this many lines of the body
+    /// (TOP, RFC 1939 section 7).
     pub body_lines: Option<u64>,
     /// Ends with CRLF.
     pub status: String,
 }
 
-/// A name and a password as the client sent them. The driver prepares them (RFC 4013) and finds the mailbox. Invalid
-/// UTF-8 in the name becomes U+FFFD, which no mailbox name contains, so such a login takes the same path and time as
-/// any unknown name.
-#[derive(Debug, PartialEq)]
+/// A name and a password as the client sent them. The driver prepares them (RFC 4013) and finds the mailbox.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Credentials {
-    pub name: String,
+    pub login: LoginName,
     pub password: Password,
 }
 

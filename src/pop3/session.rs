@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use super::capabilities::{language_for, write_languages};
 use super::command::{Command, ListedCommand, Malformed};
-use super::maildrop::Maildrop;
-use super::mechanism::{Claim, Mechanism};
+use super::mechanism::{Mechanism, Proof};
+use super::message_list::MessageList;
 use super::reply::{MAILBOX_REVOKED, SHUTTING_DOWN, ok, refuse, reply, sign_off};
-use super::transaction::{Column, View};
+use super::transaction::{Column, Messages};
 use super::{BAD_LINES_MAX, COMMAND_OCTETS_MAX, Ending, Event, Next, Policy, RESPONSE_OCTETS_MAX};
 use crate::auth::digest;
 use crate::auth::nonce::{self, Nonces};
@@ -48,13 +48,13 @@ pub(super) enum State {
     /// AUTHORIZATION: waits for the response to a challenge.
     Exchange(Mechanism),
     /// AUTHORIZATION: waits for the account.
-    Finding(Claim),
+    Finding(Proof),
     /// AUTHORIZATION: waits for the verdict on a login.
     Checking,
     /// AUTHORIZATION: waits for the TLS handshake.
     Securing,
     /// TRANSACTION: waits for a command.
-    Transaction(View),
+    Transaction(Messages),
     /// TRANSACTION: waits for the list that `command` needs.
     Opening {
         totals: Totals,
@@ -62,12 +62,12 @@ pub(super) enum State {
     },
     /// TRANSACTION: waits for `out` to be flushed; the listing continues at `index`.
     Listing {
-        maildrop: Maildrop,
+        list: MessageList,
         column: Column,
         index: usize,
     },
     /// TRANSACTION: waits for a message to be sent.
-    Sending(Maildrop),
+    Sending(MessageList),
     /// UPDATE: waits for the deletions.
     Committing,
     Ended,
@@ -119,7 +119,7 @@ impl Session {
             },
             (State::Exchange(mechanism), Event::Line(line)) => self.exchange(mechanism, line, out),
             (State::Exchange(_), Event::LineTooLong) => self.break_exchange(out),
-            (State::Finding(claim), Event::Account(account)) => self.judge(claim, account, out),
+            (State::Finding(proof), Event::Account(account)) => self.judge(proof, account, out),
             (State::Checking, Event::LoggedIn(verdict)) => self.log_in(verdict, out),
             (State::Finding(_) | State::Checking, Event::Unavailable) => {
                 self.refuse_login("[SYS/TEMP] logins cannot be checked now, try again later", out)
@@ -131,40 +131,38 @@ impl Session {
                 self.policy = policy;
                 self.authorization(None)
             }
-            (State::Transaction(view), Event::Line(line)) => match Command::parse(line) {
-                Ok(command) => self.transact(view, command, out),
-                Err(malformed) => self.refuse_line(State::Transaction(view), malformed, out),
+            (State::Transaction(messages), Event::Line(line)) => match Command::parse(line) {
+                Ok(command) => self.transact(messages, command, out),
+                Err(malformed) => self.refuse_line(State::Transaction(messages), malformed, out),
             },
             (state @ (State::Authorization { .. } | State::Transaction(_)), Event::LineTooLong) => {
                 let too_long = format_args!("a command line has at most {COMMAND_OCTETS_MAX} octets");
                 self.refuse_bad_line(state, too_long, out)
             }
             (State::Opening { command, .. }, Event::Listed(entries)) => {
-                self.carry_out(Maildrop::new(entries), command, out)
+                self.carry_out(MessageList::new(entries), command, out)
             }
             (State::Opening { totals, .. }, Event::Unavailable) => {
                 refuse(out, "[SYS/TEMP] the maildrop cannot be read now, try again later");
-                self.transaction(View::Totals(totals))
+                self.transaction(Messages::Totals(totals))
             }
             (State::Opening { totals, .. }, Event::Damaged) => {
                 refuse(out, "[SYS/PERM] the maildrop cannot be read: the mail store is damaged");
-                self.transaction(View::Totals(totals))
+                self.transaction(Messages::Totals(totals))
             }
-            (State::Listing { maildrop, column, index }, Event::Flushed) => {
-                self.list(maildrop, column, index, out)
-            }
-            (State::Sending(maildrop), Event::Sent) => self.transaction(View::List(maildrop)),
-            (State::Sending(maildrop), Event::Gone) => {
+            (State::Listing { list, column, index }, Event::Flushed) => self.list(list, column, index, out),
+            (State::Sending(list), Event::Sent) => self.transaction(Messages::List(list)),
+            (State::Sending(list), Event::Gone) => {
                 refuse(out, "the message is not there any more");
-                self.transaction(View::List(maildrop))
+                self.transaction(Messages::List(list))
             }
-            (State::Sending(maildrop), Event::Unavailable) => {
+            (State::Sending(list), Event::Unavailable) => {
                 refuse(out, "[SYS/TEMP] the message cannot be read now, try again later");
-                self.transaction(View::List(maildrop))
+                self.transaction(Messages::List(list))
             }
-            (State::Sending(maildrop), Event::Damaged) => {
+            (State::Sending(list), Event::Damaged) => {
                 refuse(out, "[SYS/PERM] the message is damaged and cannot be read");
-                self.transaction(View::List(maildrop))
+                self.transaction(Messages::List(list))
             }
             (State::Committing, Event::Committed) => self.close(out),
             (State::Committing, Event::Unavailable) => {

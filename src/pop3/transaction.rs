@@ -1,8 +1,8 @@
-//! TRANSACTION: the commands on the maildrop, and QUIT, which leads to UPDATE.
+//! TRANSACTION: the commands on the list, and QUIT, which leads to UPDATE.
 
 use super::capabilities::write_capabilities;
 use super::command::{Command, ListedCommand, Number};
-use super::maildrop::Maildrop;
+use super::message_list::MessageList;
 use super::reply::{LOGGED_IN_ALREADY, NO_SUCH_MESSAGE, ok, refuse, reply, report_totals};
 use super::session::{READ_COMMAND, Session, State, choose_language};
 use super::{Next, SLICE_OCTETS, TERMINATOR, Transmission};
@@ -10,9 +10,9 @@ use crate::message::{Entry, Totals};
 
 /// What the session knows of the maildrop: totals since login, the list once a command needed it.
 #[derive(Debug)]
-pub(super) enum View {
+pub(super) enum Messages {
     Totals(Totals),
-    List(Maildrop),
+    List(MessageList),
 }
 
 /// What a listing shows of each message.
@@ -23,24 +23,24 @@ pub(super) enum Column {
 }
 
 impl Session {
-    pub(super) fn transact(&mut self, view: View, command: Command<'_>, out: &mut Vec<u8>) -> Next {
+    pub(super) fn transact(&mut self, messages: Messages, command: Command<'_>, out: &mut Vec<u8>) -> Next {
         self.bad_lines = 0;
         match command {
-            Command::Quit => return self.update(&view, out),
+            Command::Quit => return self.update(&messages, out),
             Command::Listed(command) => {
-                return match view {
-                    View::List(maildrop) => self.carry_out(maildrop, command, out),
-                    View::Totals(totals) => {
+                return match messages {
+                    Messages::List(list) => self.carry_out(list, command, out),
+                    Messages::Totals(totals) => {
                         self.state = State::Opening { totals, command };
                         Next::List
                     }
                 };
             }
             Command::Stat => {
-                let Totals { messages, octets } = view.remaining();
+                let Totals { messages, octets } = messages.remaining();
                 ok(out, format_args!("{messages} {octets}"));
             }
-            Command::Rset => return self.reset(view, out),
+            Command::Rset => return self.reset(messages, out),
             Command::Noop => ok(out, format_args!("still here")),
             Command::Capa => write_capabilities(&self.policy, out),
             Command::Lang(range) => choose_language(range, out),
@@ -52,32 +52,32 @@ impl Session {
             | Command::Mechanisms
             | Command::Utf8 => refuse(out, LOGGED_IN_ALREADY),
         }
-        self.transaction(view)
+        self.transaction(messages)
     }
 
-    fn reset(&mut self, mut view: View, out: &mut Vec<u8>) -> Next {
-        if let View::List(maildrop) = &mut view {
-            maildrop.unmark_all();
+    fn reset(&mut self, mut messages: Messages, out: &mut Vec<u8>) -> Next {
+        if let Messages::List(list) = &mut messages {
+            list.unmark_all();
         }
-        report_totals(view.remaining(), out);
-        self.transaction(view)
+        report_totals(messages.remaining(), out);
+        self.transaction(messages)
     }
 
     pub(super) fn carry_out(
         &mut self,
-        mut maildrop: Maildrop,
+        mut list: MessageList,
         command: ListedCommand,
         out: &mut Vec<u8>,
     ) -> Next {
         let number = match command {
             ListedCommand::List(None) => {
-                let Totals { messages, octets } = maildrop.remaining();
+                let Totals { messages, octets } = list.remaining();
                 ok(out, format_args!("{messages} messages ({octets} octets)"));
-                return self.list(maildrop, Column::Octets, 0, out);
+                return self.list(list, Column::Octets, 0, out);
             }
             ListedCommand::Uidl(None) => {
                 ok(out, format_args!("unique ids follow"));
-                return self.list(maildrop, Column::Uid, 0, out);
+                return self.list(list, Column::Uid, 0, out);
             }
             ListedCommand::List(Some(number))
             | ListedCommand::Uidl(Some(number))
@@ -85,86 +85,86 @@ impl Session {
             | ListedCommand::Top { number, .. }
             | ListedCommand::Dele(number) => number,
         };
-        let Some(index) = maildrop.position(number) else {
+        let Some(index) = list.position(number) else {
             refuse(out, NO_SUCH_MESSAGE);
-            return self.transaction(View::List(maildrop));
+            return self.transaction(Messages::List(list));
         };
         match command {
             ListedCommand::Retr(_) => {
-                let &Entry { octets, uid, .. } = maildrop.entry(index);
+                let &Entry { octets, uid, .. } = list.entry(index);
                 let status = format!("+OK {octets} octets\r\n");
-                return self.send(maildrop, Transmission { uid, body_lines: None, status });
+                return self.send(list, Transmission { uid, body_lines: None, status });
             }
             ListedCommand::Top { body_lines, .. } => {
                 let status = "+OK the top of the message follows\r\n".to_owned();
-                let uid = maildrop.entry(index).uid;
-                return self.send(maildrop, Transmission { uid, body_lines: Some(body_lines), status });
+                let uid = list.entry(index).uid;
+                return self.send(list, Transmission { uid, body_lines: Some(body_lines), status });
             }
             ListedCommand::List(_) => {
-                let Entry { octets, .. } = maildrop.entry(index);
+                let Entry { octets, .. } = list.entry(index);
                 ok(out, format_args!("{} {octets}", number.0));
             }
             ListedCommand::Uidl(_) => {
-                ok(out, format_args!("{} {}", number.0, maildrop.entry(index).unique_id()));
+                ok(out, format_args!("{} {}", number.0, list.entry(index).unique_id()));
             }
             ListedCommand::Dele(Number(number)) => {
-                maildrop.mark(index);
+                list.mark(index);
                 ok(out, format_args!("message {number} is deleted when you QUIT"));
             }
         }
-        self.transaction(View::List(maildrop))
+        self.transaction(Messages::List(list))
     }
 
-    fn send(&mut self, maildrop: Maildrop, transmission: Transmission) -> Next {
-        self.state = State::Sending(maildrop);
+    fn send(&mut self, list: MessageList, transmission: Transmission) -> Next {
+        self.state = State::Sending(list);
         Next::Send(transmission)
     }
 
     /// Writes lines from `index` on until a slice is full or the list ends.
     pub(super) fn list(
         &mut self,
-        maildrop: Maildrop,
+        list: MessageList,
         column: Column,
         mut index: usize,
         out: &mut Vec<u8>,
     ) -> Next {
-        while let Some(listed) = maildrop.listed_from(index) {
-            let entry = maildrop.entry(listed);
+        while let Some(listed) = list.listed_from(index) {
+            let entry = list.entry(listed);
             index = listed + 1;
             match column {
                 Column::Octets => reply(out, format_args!("{index} {}", entry.octets)),
                 Column::Uid => reply(out, format_args!("{index} {}", entry.unique_id())),
             }
             if out.len() >= SLICE_OCTETS {
-                self.state = State::Listing { maildrop, column, index };
+                self.state = State::Listing { list, column, index };
                 return Next::Flush;
             }
         }
         out.extend_from_slice(TERMINATOR);
-        self.transaction(View::List(maildrop))
+        self.transaction(Messages::List(list))
     }
 
-    fn update(&mut self, view: &View, out: &mut Vec<u8>) -> Next {
-        match view {
-            View::List(maildrop) if maildrop.has_marks() => {
+    fn update(&mut self, messages: &Messages, out: &mut Vec<u8>) -> Next {
+        match messages {
+            Messages::List(list) if list.has_marks() => {
                 self.state = State::Committing;
-                Next::Commit { deleted: maildrop.marked() }
+                Next::Commit { deleted: list.marked() }
             }
-            View::List(_) | View::Totals(_) => self.close(out),
+            Messages::List(_) | Messages::Totals(_) => self.close(out),
         }
     }
 
-    pub(super) fn transaction(&mut self, view: View) -> Next {
-        self.state = State::Transaction(view);
+    pub(super) fn transaction(&mut self, messages: Messages) -> Next {
+        self.state = State::Transaction(messages);
         READ_COMMAND
     }
 }
 
-impl View {
+impl Messages {
     fn remaining(&self) -> Totals {
         match self {
-            View::Totals(totals) => *totals,
-            View::List(maildrop) => maildrop.remaining(),
+            Messages::Totals(totals) => *totals,
+            Messages::List(list) => list.remaining(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! POP3 (RFC 1939), the client's side, on smol: what it takes to fetch the mail of a mailbox from the server where it lay so far.
+//! POP3 (RFC 1939), the client's side, on smol: what it takes to fetch the mail of a mailbox from the server where it
+//! lay so far.
 //!
 //! - `server` says where that is, how TLS begins, and under which name a mailbox is known there.
 //! - `reply` reads what a server says, without I/O.

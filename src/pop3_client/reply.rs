@@ -8,20 +8,20 @@ use crate::message::is_unique_id;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
     Ok,
-    Refused(Refusal),
+    Refused(ErrorReply),
     /// `+ ` and a challenge of AUTH (RFC 5034 section 4).
     Continue,
 }
 
 /// `-ERR` with its text, as it may be shown to an administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ErrorReply {
     pub text: String,
 }
 
-impl Refusal {
-    /// Whether name and password were judged. Other things that stand in the way have response codes of their own: the maildrop
-    /// is in use, or logged in to too soon (RFC 2449 section 8.1), the system at fault (RFC 3206 section 4).
+impl ErrorReply {
+    /// Whether name and password were judged. Other things that stand in the way have response codes of their own: the
+    /// maildrop is in use, or logged in to too soon (RFC 2449 section 8.1), the system at fault (RFC 3206 section 4).
     pub fn is_of_credentials(&self) -> bool {
         let code = self.text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(code, _)| code);
         code.is_none_or(|code| {
@@ -46,7 +46,7 @@ pub fn status(line: &[u8]) -> Option<Status> {
     }
     let text = String::from_utf8_lossy(has_word(b"-ERR")?);
     let text = text.trim().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    Some(Status::Refused(Refusal { text }))
+    Some(Status::Refused(ErrorReply { text }))
 }
 
 /// What CAPA says (RFC 2449), as far as it matters here.
@@ -87,8 +87,8 @@ pub fn unique_id_listing(line: &[u8]) -> Option<(u32, Option<String>)> {
     Some((number, id.map(str::to_owned)))
 }
 
-/// A text on its way in: takes the dots away that RFC 1939 section 3 puts before lines that begin with one, and finds the end.
-/// Only CRLF ends a line, so a bare LF or CR of the message is one of its octets.
+/// A text on its way in: takes the dots away that RFC 1939 section 3 puts before lines that begin with one, and finds
+/// the end. Only CRLF ends a line, so a bare LF or CR of the message is one of its octets.
 #[derive(Debug, Default)]
 pub struct Text {
     state: State,
@@ -109,8 +109,8 @@ enum State {
 }
 
 impl Text {
-    /// Gives what is of the text to `sink`. Returns how many octets were used once the end has come, which is never in the middle
-    /// of them but at their front; none: all were, and it goes on.
+    /// Gives what is of the text to `sink`. Returns how many octets were used once the end has come, which is never in
+    /// the middle of them but at their front; none: all were, and it goes on.
     pub fn push(
         &mut self,
         octets: &[u8],
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> Status {
-        Status::Refused(Refusal { text: text.to_owned() })
+        Status::Refused(ErrorReply { text: text.to_owned() })
     }
 
     #[test]
@@ -182,10 +182,10 @@ mod tests {
     #[test]
     fn a_refusal_of_credentials_is_told_from_what_stands_in_the_way() {
         for text in ["", "no such user", "[AUTH] wrong", "[UNKNOWN-TODAY] no"] {
-            assert!(Refusal { text: text.to_owned() }.is_of_credentials(), "{text}");
+            assert!(ErrorReply { text: text.to_owned() }.is_of_credentials(), "{text}");
         }
         for text in ["[IN-USE] locked", "[login-delay] later", "[SYS/TEMP] fault", "[SYS/PERM] disabled"] {
-            assert!(!Refusal { text: text.to_owned() }.is_of_credentials(), "{text}");
+            assert!(!ErrorReply { text: text.to_owned() }.is_of_credentials(), "{text}");
         }
     }
 

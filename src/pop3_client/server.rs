@@ -25,8 +25,8 @@ pub enum Security {
     Clear,
 }
 
-/// A server that mail is fetched from: `pop3s://HOST`, `pop3://HOST` or `pop3+clear://HOST`, with a port if need be, and with the
-/// form of login names in front of the host where that is not the whole address: `pop3s://{user}@HOST`.
+/// A server that mail is fetched from: `pop3s://HOST`, `pop3://HOST` or `pop3+clear://HOST`, with a port if need be,
+/// and with the form of login names in front of the host where that is not the whole address: `pop3s://{user}@HOST`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// A name or an IP address; the certificate has to be for it.

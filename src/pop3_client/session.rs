@@ -12,7 +12,7 @@ use futures_rustls::rustls::ClientConfig;
 use zeroize::Zeroizing;
 
 use super::connection::Connection;
-use super::reply::{Capabilities, Refusal, Status, scan_listing, status, unique_id_listing};
+use super::reply::{Capabilities, ErrorReply, Status, scan_listing, status, unique_id_listing};
 use super::server::{Security, Server};
 
 /// How long a reply may take. Servers let a wrong password wait, and read a long list from their disks.
@@ -116,8 +116,8 @@ impl Session {
         Ok(listed)
     }
 
-    /// Asks for messages ahead of the time when [`Session::retrieve`] is called for them, in this order. Not all may be: how many
-    /// is returned.
+    /// Asks for messages ahead of the time when [`Session::retrieve`] is called for them, in this order. Not all may
+    /// be: how many is returned.
     pub async fn ask_ahead(&mut self, messages: &[Listed]) -> Result<usize, Trouble> {
         let free = self.ahead_max - self.asked.len().min(self.ahead_max);
         let messages = &messages[..messages.len().min(free)];
@@ -131,8 +131,8 @@ impl Session {
         Ok(messages.len())
     }
 
-    /// Gives the text of the message that was asked for first to `sink`. What the server says where it does not give it: then
-    /// there is nothing that went to `sink`.
+    /// Gives the text of the message that was asked for first to `sink`. What the server says where it does not give
+    /// it: then there is nothing that went to `sink`.
     pub async fn retrieve(
         &mut self,
         message: &Listed,
@@ -181,7 +181,7 @@ impl Session {
         &mut self,
         command: &str,
         mut take: impl FnMut(&[u8]) -> Option<()>,
-    ) -> Result<Result<(), Refusal>, Trouble> {
+    ) -> Result<Result<(), ErrorReply>, Trouble> {
         let listed = listing(&mut self.connection, command, &mut take).await;
         listed.map_err(|error| self.broken(error))
     }
@@ -269,7 +269,7 @@ impl Opening<'_> {
         }
     }
 
-    fn refused(&self, refusal: Refusal) -> Trouble {
+    fn refused(&self, refusal: ErrorReply) -> Trouble {
         match refusal.is_of_credentials() {
             true => Trouble::Refused(refusal.text),
             false => Trouble::Unavailable(format!("{}: {}", self.server, refusal.text)),
@@ -285,7 +285,7 @@ async fn listing(
     connection: &mut Connection,
     command: &str,
     take: &mut impl FnMut(&[u8]) -> Option<()>,
-) -> io::Result<Result<(), Refusal>> {
+) -> io::Result<Result<(), ErrorReply>> {
     let mut deadline = Instant::now() + REPLY_MAX;
     connection.send(format!("{command}\r\n").as_bytes(), deadline).await?;
     let line = connection.line(deadline).await?;

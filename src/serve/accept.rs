@@ -1,25 +1,9 @@
-//! From an accepted connection to a session: who gets a place, who waits, who is turned away and how.
+//! From an accepted connection to a session: who gets a place, who waits for one, and who is turned away.
 //!
-//! A connection from a proxy is judged once its PROXY header has come, by the address in it; any other at once, so that places
-//! are given in the order of arrival.
+//! A connection from a proxy is judged by the address in its PROXY header, when that has come; any other at once, so
+//! that places are given in order of arrival.
 
-use super::connection::{Connection, within};
-use super::crowd::{Among, Stranger};
-use super::limits::{Counted, Rarely};
-use super::listeners::Door;
-use super::slots::{Admission, Buffers, Slot};
-use super::socket::Socket;
-use super::stream::Stream;
-use super::tally::{End, Tally};
-use super::tls::Protocol;
-use super::{Service, pop3, proxy, receiving};
-use crate::envelope::Peer;
-use crate::smtp::{self, Dialect};
-use async_io::{Async, Timer};
-use smol::channel::Receiver;
-use smol::future::FutureExt;
-use smol::io::AsyncWriteExt;
-use smol::lock::SemaphoreGuardArc;
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -27,28 +11,47 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the service waits before it accepts again when it has run out of file descriptors.
+use async_io::{Async, Timer};
+use smol::channel::Receiver;
+use smol::future::FutureExt;
+use smol::io::AsyncWriteExt;
+use smol::lock::SemaphoreGuardArc;
+
+use super::connection::{Connection, within};
+use super::crowd::{Among, Stranger};
+use super::door::Door;
+use super::network::Counted;
+use super::slots::{Admission, Buffers, Slot};
+use super::socket::Socket;
+use super::stream::Stream;
+use super::tally::{End, Fetching, Receiving, Tally};
+use super::{Service, pop3, proxy, receiving};
+use crate::envelope::Peer;
+use crate::log::Rarely;
+use crate::smtp::{self, Dialect};
+
+/// How long to wait before accepting again when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// POP3 connections of one network on which nobody has logged in yet; programs of this machine may have any number.
+/// POP3 connections per network on which nobody has logged in; programs of this machine may have any number.
 const NOT_LOGGED_IN_MAX: u32 = 20;
-/// SMTP connections of one network.
+/// SMTP connections per network.
 const SENDERS_PER_NETWORK_MAX: u32 = 32;
-/// How long a client is held before a connection makes place for it on which nobody has logged in for as long.
+/// How long a client is held before it pushes out a connection on which nobody has logged in for as long.
 const HELD_MAX: Duration = Duration::from_secs(2);
-/// How long a sender waits for the one that makes place for it to go.
+/// How long a sender waits for the connection it pushed out to go.
 const PLACE_MAX: Duration = Duration::from_secs(5);
-/// How long a PROXY header may take to come.
+/// How long a PROXY header may take to arrive.
 const PROXY_HEADER_MAX: Duration = Duration::from_secs(5);
-/// How long a refusal may take to be sent.
+/// How long a client may take to read its refusal.
 const REFUSAL_MAX: Duration = Duration::from_secs(5);
 const TOO_MANY: &str = "too many connections";
-/// A flood of refused connections is one line of the log in this time.
+const TOO_MANY_OF_NETWORK: &str = "too many connections from your address";
 static REFUSED: Rarely = Rarely::new(Duration::from_secs(10));
 
-/// Takes connections for as long as the task lives.
+/// Accepts connections for as long as the task lives.
 pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListener>) {
     loop {
-        // Before, so that connections wait in the kernel, and administration has descriptors left.
+        // Taken first: connections then wait in the kernel, and administration keeps its descriptors.
         let descriptor = service.descriptors.acquire_arc().await;
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -66,8 +69,8 @@ pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListen
                     }
                     continue;
                 }
-                let place = service.place(door, peer);
-                let session = serve(service.clone(), door, place, socket, peer);
+                let reception = service.receive(door, peer);
+                let session = serve(service.clone(), door, reception, socket, peer);
                 service.workers.serve(holding(descriptor, session));
             }
             Err(e) => pause_after(&e).await,
@@ -96,17 +99,18 @@ pub async fn accept_here(service: Arc<Service>, listener: Async<UnixListener>) {
 }
 
 async fn serve_here(service: Arc<Service>, seat: Option<SemaphoreGuardArc>, stream: Async<UnixStream>) {
-    let Some(_token) = service.session_token() else { return };
-    let outcome = async {
-        let mut socket = Socket::of_unix(stream)?;
+    let Some(_pass) = service.sessions.enter() else { return };
+    let socket = match Socket::of_unix(stream) {
+        Ok(socket) => socket,
+        Err(e) => return log::error!("LMTP over the Unix socket: {e}"),
+    };
+    let served = async {
         match seat {
-            Some(_seat) => receive(&service, Door::Lmtp, socket, Peer::Local, None).await,
-            None => refuse(&mut socket, Door::Lmtp, TOO_MANY).await,
+            Some(_seat) => receive(&service, Dialect::Lmtp, socket, Peer::Local, None).await,
+            None => service.refuse(socket, Door::Lmtp, "this machine", TOO_MANY).await,
         }
     };
-    if let Err(e) = outcome.await {
-        log::info!("LMTP connection over the Unix socket ended: {e}");
-    }
+    served.or(service.grace_over.begun()).await;
 }
 
 async fn behind_proxy(
@@ -121,17 +125,17 @@ async fn behind_proxy(
     match header {
         Ok(client) => {
             let peer = client.unwrap_or(proxy);
-            let place = service.place(door, peer);
-            serve(service, door, place, socket, peer).await;
+            let reception = service.receive(door, peer);
+            serve(service, door, reception, socket, peer).await;
         }
         Err(e) => note_refusal(proxy, &format!("its network is in proxyfrom, but {e}")),
     }
 }
 
-/// True from the first accept that failed for want of something to the next that went well.
+/// True from an accept that failed for lack of something until the next that succeeded.
 static IN_WANT: AtomicBool = AtomicBool::new(false);
 
-/// A failed accept is the client's fault, or something has run out: trying again at once would spin.
+/// After a failed accept. Unless it is the client's fault something has run out, and trying again at once would spin.
 pub async fn pause_after(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
         if !IN_WANT.swap(true, Ordering::Relaxed) {
@@ -147,60 +151,77 @@ pub fn note_accepted() {
     }
 }
 
-/// What a connection gets before a word is said on it.
-enum Place {
-    Pop3 { admission: Admission, counted: Counted, stranger: Stranger },
-    Sender { seat: Option<SemaphoreGuardArc>, counted: [Counted; 2], stranger: Stranger },
-    TrustedSender(SemaphoreGuardArc),
-    TooMany,
-    TooManyOfAddress,
+/// How a connection is received. Decided when it is accepted, before anything is sent.
+enum Reception {
+    Pop3 {
+        admission: Admission,
+        counted: Counted,
+        stranger: Stranger,
+    },
+    Sender {
+        /// `None` until the connection that was pushed out for it has gone.
+        seat: Option<SemaphoreGuardArc>,
+        counted: [Counted; 2],
+        stranger: Stranger,
+    },
+    TrustedSender(Dialect, SemaphoreGuardArc),
+    /// With the reason.
+    Refused(&'static str),
 }
 
 impl Service {
-    fn place(&self, door: Door, peer: IpAddr) -> Place {
-        let is_here = peer.is_loopback();
-        if door == Door::Lmtp || door == Door::Smtp && is_here {
-            return self.trusted_receiving.try_acquire_arc().map_or(Place::TooMany, Place::TrustedSender);
-        }
-        let Some(counted) = self.per_address.count(peer, self.settings().connectionsperip.get()) else {
-            return Place::TooManyOfAddress;
-        };
+    fn receive(&self, door: Door, peer: IpAddr) -> Reception {
         match door {
-            Door::Pop3 | Door::Pop3s => {
-                let most = if is_here { 0 } else { NOT_LOGGED_IN_MAX };
-                let Some(stranger) = self.not_logged_in.enter(peer, most) else {
-                    return Place::TooManyOfAddress;
-                };
-                let make_room = || self.not_logged_in.push_out(Among::All, Some(peer));
-                Place::Pop3 { admission: self.slots.admit(make_room), counted, stranger }
-            }
-            Door::Smtp | Door::Lmtp => {
-                let of_senders = self.senders_per_address.count(peer, SENDERS_PER_NETWORK_MAX);
-                let (Some(of_senders), Some(stranger)) = (of_senders, self.idle_senders.enter(peer, 0))
-                else {
-                    return Place::TooManyOfAddress;
-                };
-                let seat = self.receiving.try_acquire_arc();
-                if seat.is_none() && !self.idle_senders.push_out(Among::SeatedBy(Instant::now()), Some(peer))
-                {
-                    return Place::TooMany;
-                }
-                Place::Sender { seat, counted: [counted, of_senders], stranger }
-            }
+            Door::Lmtp => self.receive_trusted(Dialect::Lmtp),
+            Door::Smtp if peer.is_loopback() => self.receive_trusted(Dialect::Smtp),
+            Door::Smtp => self.receive_sender(peer),
+            Door::Pop3 | Door::Pop3s => self.receive_pop3(peer),
         }
     }
 
-    /// Says why, if not too many are told already, and closes.
-    async fn refuse(&self, mut socket: Socket, door: Door, peer: IpAddr, why: &str) -> io::Result<()> {
+    fn receive_trusted(&self, dialect: Dialect) -> Reception {
+        match self.trusted_receiving.try_acquire_arc() {
+            Some(seat) => Reception::TrustedSender(dialect, seat),
+            None => Reception::Refused(TOO_MANY),
+        }
+    }
+
+    fn receive_pop3(&self, peer: IpAddr) -> Reception {
+        let most = if peer.is_loopback() { 0 } else { NOT_LOGGED_IN_MAX };
+        let counted = self.per_network.count(peer, self.settings().connectionsperip.get());
+        let (Some(counted), Some(stranger)) = (counted, self.not_logged_in.enter(peer, most)) else {
+            return Reception::Refused(TOO_MANY_OF_NETWORK);
+        };
+        let make_room = || self.not_logged_in.push_out(Among::All, Some(peer));
+        Reception::Pop3 { admission: self.slots.admit(make_room), counted, stranger }
+    }
+
+    fn receive_sender(&self, peer: IpAddr) -> Reception {
+        let counted = self.per_network.count(peer, self.settings().connectionsperip.get());
+        let of_senders = self.senders_per_network.count(peer, SENDERS_PER_NETWORK_MAX);
+        let (Some(counted), Some(of_senders), Some(stranger)) =
+            (counted, of_senders, self.idle_senders.enter(peer, 0))
+        else {
+            return Reception::Refused(TOO_MANY_OF_NETWORK);
+        };
+        let seat = self.receiving.try_acquire_arc();
+        if seat.is_none() && !self.idle_senders.push_out(Among::SeatedBy(Instant::now()), Some(peer)) {
+            return Reception::Refused(TOO_MANY);
+        }
+        Reception::Sender { seat, counted: [counted, of_senders], stranger }
+    }
+
+    /// Tells the client why and closes; without a word if too many are being told already.
+    async fn refuse(&self, mut socket: Socket, door: Door, peer: impl Display, why: &str) {
         note_refusal(peer, why);
-        match self.refusals.try_acquire() {
-            Some(_turn) => refuse(&mut socket, door, why).await,
-            None => Ok(()),
+        if let Some(_turn) = self.refusals.try_acquire() {
+            // The client may have gone already.
+            let _ = refuse(&mut socket, door, why).await;
         }
     }
 }
 
-fn note_refusal(peer: IpAddr, why: &str) {
+fn note_refusal(peer: impl Display, why: &str) {
     match REFUSED.happened(Instant::now()) {
         None => {}
         Some(1) => log::warn!("connection from {peer} refused: {why}"),
@@ -208,70 +229,71 @@ fn note_refusal(peer: IpAddr, why: &str) {
     }
 }
 
-async fn serve(service: Arc<Service>, door: Door, place: Place, socket: Socket, peer: IpAddr) {
-    let Some(_token) = service.session_token() else { return };
-    // Replies are written whole, so there is nothing to wait for before they are sent.
+async fn serve(service: Arc<Service>, door: Door, reception: Reception, socket: Socket, peer: IpAddr) {
+    let Some(_pass) = service.sessions.enter() else { return };
+    // Replies are written whole, so delaying them gains nothing.
     let _ = socket.stream().get_ref().set_nodelay(true);
-    let outcome = match place {
-        Place::Pop3 { admission, counted: _counted, stranger } => {
-            let stranger = Arc::new(stranger);
-            serve_pop3(service, door, admission, socket, peer, stranger.clone())
-                .or(pushed_out(&stranger))
-                .await
-        }
-        Place::Sender { seat, counted: _counted, stranger } => {
-            serve_sender(&service, seat, socket, peer, &stranger).or(pushed_out(&stranger)).await
-        }
-        Place::TrustedSender(_seat) => receive(&service, door, socket, Peer::Ip(peer), None).await,
-        Place::TooMany => service.refuse(socket, door, peer, TOO_MANY).await,
-        Place::TooManyOfAddress => {
-            service.refuse(socket, door, peer, "too many connections from your address").await
+    let served = async {
+        match reception {
+            Reception::Pop3 { admission, counted: _counted, stranger } => {
+                serve_pop3(&service, door, admission, socket, peer, &stranger).await;
+            }
+            Reception::Sender { seat, counted: _counted, stranger } => {
+                serve_sender(&service, seat, socket, peer, &stranger).await;
+            }
+            Reception::TrustedSender(dialect, _seat) => {
+                receive(&service, dialect, socket, Peer::Ip(peer), None).await;
+            }
+            Reception::Refused(why) => service.refuse(socket, door, peer, why).await,
         }
     };
-    if let Err(e) = outcome {
-        log::info!("{} connection from {peer} ended: {e}", door.protocol());
-    }
+    served.or(service.grace_over.begun()).await;
 }
 
-async fn pushed_out(stranger: &Stranger) -> io::Result<()> {
-    stranger.pushed_out().await;
-    Err(io::Error::other("it made place for another one"))
+/// Does the work; `None` if the stranger is pushed out first.
+async fn unless_pushed_out<T>(stranger: &Stranger, work: impl Future<Output = T>) -> Option<T> {
+    let pushed_out = async {
+        stranger.pushed_out().await;
+        None
+    };
+    async { Some(work.await) }.or(pushed_out).await
 }
 
 async fn serve_pop3(
-    service: Arc<Service>,
+    service: &Arc<Service>,
     door: Door,
     admission: Admission,
     socket: Socket,
     peer: IpAddr,
-    stranger: Arc<Stranger>,
-) -> io::Result<()> {
-    let mut slot = match admission {
-        Admission::Slot(slot) => slot,
+    stranger: &Stranger,
+) {
+    let slot = match admission {
+        Admission::Slot(slot) => Some(slot),
         Admission::Wait(turn) => {
-            let too_long = async {
-                loop {
-                    let since = Instant::now();
-                    Timer::after(HELD_MAX).await;
-                    service.not_logged_in.push_out(Among::SeatedBy(since), None);
-                }
-            };
-            match wait_for(turn, socket.stream()).or(too_long).await? {
-                Some(slot) => slot,
-                None => return Ok(()),
-            }
+            let waiting = wait_for(turn, socket.stream()).or(pushing_out(service));
+            unless_pushed_out(stranger, waiting).await.flatten()
         }
         Admission::Refused => return service.refuse(socket, door, peer, TOO_MANY).await,
     };
+    let Some(mut slot) = slot else { return };
     stranger.seat();
     let idle_max = service.settings().idletimeout.duration();
-    let mut connection = Connection::new(Stream::Clear(socket), slot.take_buffers(), idle_max);
-    let mut tally = Tally::new(peer);
-    if door == Door::Pop3s {
-        let begun = connection.start_tls(&service, Protocol::Pop3).await;
-        connection = begun.inspect_err(|e| tally.end(End::of(e, true)))?;
+    let connection = Connection::new(Stream::Clear(socket), slot.take_buffers(), idle_max);
+    let mut tally = Tally::new(Fetching::new(peer));
+    let tls_first = door == Door::Pop3s;
+    let session = pop3::serve(service.clone(), connection, tls_first, stranger, &mut tally);
+    if unless_pushed_out(stranger, session).await.is_none() {
+        tally.end(End::PushedOut);
     }
-    pop3::serve(service, connection, peer, stranger, tally).await
+}
+
+/// While a client is held, pushes out those on which nobody logs in.
+async fn pushing_out<T>(service: &Service) -> T {
+    loop {
+        let since = Instant::now();
+        Timer::after(HELD_MAX).await;
+        service.not_logged_in.push_out(Among::SeatedBy(since), None);
+    }
 }
 
 async fn serve_sender(
@@ -280,55 +302,60 @@ async fn serve_sender(
     socket: Socket,
     peer: IpAddr,
     stranger: &Stranger,
-) -> io::Result<()> {
-    let _seat = match seat {
-        Some(seat) => seat,
+) {
+    let seat = match seat {
+        Some(seat) => Some(seat),
         None => {
             let too_long = async {
                 Timer::after(PLACE_MAX).await;
                 None
             };
-            let seat = async { Some(service.receiving.acquire_arc().await) };
-            match seat.or(too_long).await {
-                Some(seat) => seat,
-                None => return service.refuse(socket, Door::Smtp, peer, TOO_MANY).await,
-            }
+            async { Some(service.receiving.acquire_arc().await) }.or(too_long).await
         }
     };
+    let Some(_seat) = seat else {
+        return service.refuse(socket, Door::Smtp, peer, TOO_MANY).await;
+    };
     stranger.seat();
-    receive(service, Door::Smtp, socket, Peer::Ip(peer), Some((peer, stranger))).await
+    receive(service, Dialect::Smtp, socket, Peer::Ip(peer), Some((peer, stranger))).await;
 }
 
+/// `stranger` is `None` for a trusted client.
 async fn receive(
     service: &Arc<Service>,
-    door: Door,
+    dialect: Dialect,
     socket: Socket,
     peer: Peer,
     stranger: Option<(IpAddr, &Stranger)>,
-) -> io::Result<()> {
-    let dialect = if door == Door::Lmtp { Dialect::Lmtp } else { Dialect::Smtp };
+) {
     let idle_max = service.settings().idletimeout.duration();
     let connection = Connection::new(Stream::Clear(socket), Buffers::new(), idle_max);
-    receiving::serve(service.clone(), connection, dialect, peer, stranger).await
+    let mut tally = Tally::new(Receiving::new(dialect, peer));
+    let session = receiving::serve(service.clone(), connection, stranger, &mut tally);
+    match stranger {
+        None => session.await,
+        Some((_, stranger)) => {
+            if unless_pushed_out(stranger, session).await.is_none() {
+                tally.end(End::PushedOut);
+            }
+        }
+    }
 }
 
-/// Holds a connection, without a word, until a slot is free; none where the client has gone meanwhile.
-async fn wait_for(turn: Receiver<Slot>, stream: &Async<TcpStream>) -> io::Result<Option<Slot>> {
-    let slot = async { Ok(turn.recv().await.ok()) };
+/// Holds a connection without a word until a slot is free; `None` if the client goes first.
+async fn wait_for(turn: Receiver<Slot>, stream: &Async<TcpStream>) -> Option<Slot> {
     let gone = async {
-        stream.readable().await?;
-        let mut octet = [0];
-        match stream.get_ref().peek(&mut octet) {
-            Ok(0) => Ok(None),
-            // A client that speaks before it is greeted waits all the same.
-            Ok(_) => std::future::pending().await,
-            Err(e) => Err(e),
+        stream.readable().await.ok()?;
+        match stream.get_ref().peek(&mut [0]) {
+            // A client that speaks before the greeting waits all the same.
+            Ok(1..) => std::future::pending().await,
+            Ok(0) | Err(_) => None,
         }
     };
-    slot.or(gone).await
+    async { turn.recv().await.ok() }.or(gone).await
 }
 
-/// Says why and closes. Under POP3S nothing is said: words in clear make no sense to who waits for a handshake.
+/// Under POP3S nothing is said: the client waits for a handshake.
 async fn refuse(socket: &mut Socket, door: Door, why: &str) -> io::Result<()> {
     let words = match door {
         Door::Pop3 => crate::pop3::turn_away(why),

@@ -1,27 +1,31 @@
 //! Accounts: checking a password, and giving a mechanism what it needs to check a proof.
 //!
-//! - An unknown name takes the same steps as a known one: the same derivation, the same opening of a seal. The salt that SCRAM
-//!   shows for it stays the same for as long as the store, whatever happens to its key.
-//! - A password that was right a short while ago is not derived again. What is remembered is a keyed hash that includes the
-//!   version of the credential, so setting a new password makes it worthless. Locks and deletions are looked at each time.
-//! - A login that brings the password itself brings the credential up to date: it is sealed anew where the present key does
-//!   not open the seal (so a lost key heals by itself), and derived anew where it was made with fewer rounds than today's.
+//! - An unknown name takes the same steps as a known one: the same derivation, the same opening of a seal. The salt
+//!   that SCRAM shows for it stays the same for as long as the store, whatever happens to its key.
+//! - A password that was right a short while ago is not derived again. What is remembered is a keyed hash that includes
+//!   the version of the credential, so setting a new password makes it worthless. Locks and deletions are looked at
+//!   each time.
+//! - A login that brings the password itself brings the credential up to date: it is sealed anew where the present key
+//!   does not open the seal (so a lost key heals by itself), and derived anew where it was made with fewer rounds than
+//!   today's.
 
-use super::limits::Remembered;
-use crate::address::Address;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::remembered::Remembered;
+use crate::address::{Address, LoginName};
 use crate::auth::Account;
 use crate::auth::directory::{self as of_accounts, Directory, Place, Verdict};
 use crate::auth::ntlm;
 use crate::auth::password::{Credential, Fresh, ITERATIONS, SALT_OCTETS, Verifier};
 use crate::directory;
 use crate::keyring::Keyring;
+use crate::lock::RwLock;
 use crate::pop3::Credentials;
 use crate::random;
 use crate::settings::{DECOY_SECRET, Settings};
 use crate::store::{Fault, Maildrop, Read, Store};
 use crate::verdict::Login;
-use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime};
 
 /// How long a password that was right need not be derived again.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
@@ -41,8 +45,8 @@ pub struct Accounts {
     directory: RwLock<InForce>,
 }
 
-/// The directory of accounts in force, none where the data file holds them; or why the one in force cannot be asked, and
-/// since when.
+/// The directory of accounts in force, none where the data file holds them; or why the one in force cannot be asked,
+/// and since when.
 type InForce = Result<Option<Arc<dyn Directory>>, (String, SystemTime)>;
 
 impl Accounts {
@@ -77,8 +81,7 @@ impl Accounts {
 
     /// Whether passwords can be recovered, as APOP, CRAM-MD5 and NTLM need.
     pub fn secrets_available(&self) -> bool {
-        self.verifiers_available()
-            && self.keyring.read().expect("no holder of this lock panics").key().is_ok()
+        self.verifiers_available() && self.keyring.read().key().is_ok()
     }
 
     /// Whether the data file holds verifiers of the passwords in force.
@@ -88,19 +91,19 @@ impl Accounts {
 
     /// Whether somebody else knows the passwords.
     pub fn is_directory_asked(&self) -> bool {
-        !matches!(*self.directory.read().expect("no holder of this lock panics"), Ok(None))
+        !matches!(*self.directory.read(), Ok(None))
     }
 
     /// Whether checking a password is waiting for an answer over the network, and takes none of our processors.
     pub fn is_network_asked(&self) -> bool {
-        match &*self.directory.read().expect("no holder of this lock panics") {
+        match &*self.directory.read() {
             Ok(directory) => directory.as_ref().is_some_and(|directory| directory.place() == Place::Network),
             Err(_) => true,
         }
     }
 
-    /// What guesses at a login name that is no address are counted under: the address of the mailbox that it means, so that
-    /// another spelling brings no more guesses. None for a name that can reach no account.
+    /// What guesses at a login name that is no address are counted under: the address of the mailbox that it means, so
+    /// that another spelling brings no more guesses. None for a name that can reach no account.
     pub fn guarded_name(&self, typed: &str) -> Result<Option<String>, Fault> {
         if !self.is_directory_asked() {
             return Ok(None);
@@ -112,7 +115,7 @@ impl Accounts {
 
     /// The directory of accounts under these settings. An error is a sentence.
     pub fn directory_of(&self, settings: &Settings) -> Result<Option<Arc<dyn Directory>>, String> {
-        directory::in_force(settings, &self.keyring.read().expect("no holder of this lock panics"))
+        directory::in_force(settings, &self.keyring.read())
     }
 
     pub fn change_directory_to(&self, directory: Option<Arc<dyn Directory>>) {
@@ -120,17 +123,17 @@ impl Accounts {
             // What there is to say of it is said by [`super::ntlm::watch`].
             let _ = directory.try_ntlm();
         }
-        *self.directory.write().expect("no holder of this lock panics") = Ok(directory);
+        *self.directory.write() = Ok(directory);
     }
 
     /// The directory in force, none where the data file holds the accounts. An error is a sentence.
     pub fn directory(&self) -> Result<Option<Arc<dyn Directory>>, String> {
-        self.directory.read().expect("no holder of this lock panics").clone().map_err(|(why, _)| why)
+        self.directory.read().clone().map_err(|(why, _)| why)
     }
 
     /// The state of the directory in force, if there is one.
     pub fn directory_state(&self) -> Option<of_accounts::State> {
-        match &*self.directory.read().expect("no holder of this lock panics") {
+        match &*self.directory.read() {
             Ok(directory) => directory.as_ref().map(|directory| directory.state()),
             Err((why, since)) => {
                 Some(of_accounts::State { last_error: Some((*since, why.clone())), ..Default::default() })
@@ -138,43 +141,44 @@ impl Accounts {
         }
     }
 
-    /// Opens the maildrop if this password was right a short while ago; none if it has to be derived. Takes microseconds.
+    /// Opens the maildrop if this password was right a short while ago; none if it has to be derived. Takes
+    /// microseconds.
     pub fn recall(&self, credentials: &Credentials) -> Result<Option<Login<Maildrop>>, Fault> {
         // A directory is asked each time: an account that was locked there must not get in.
         if self.is_directory_asked() {
             return Ok(None);
         }
-        let Ok(address) = Address::from_login(&credentials.name) else { return Ok(None) };
-        let version = self.credential(Some(&address))?.map(|credential| credential.version);
-        let name = self.name_of(&address, version.unwrap_or_default(), credentials.password.as_bytes());
+        let Some(address) = credentials.login.address() else { return Ok(None) };
+        let version = self.credential(Some(address))?.map(|credential| credential.version);
+        let name = self.name_of(address, version.unwrap_or_default(), credentials.password.as_bytes());
         match version.is_some() & self.verified.holds(&name) {
-            true => self.store.open_maildrop(&address).map(Some),
+            true => self.store.open_maildrop(address).map(Some),
             false => Ok(None),
         }
     }
 
-    /// Derives and checks the password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as for
-    /// a known one with a wrong password.
+    /// Derives and checks the password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as
+    /// for a known one with a wrong password.
     pub fn log_in(&self, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
         if let Some(directory) = self.directory().map_err(Fault::Elsewhere)? {
             return self.log_in_by(&*directory, credentials);
         }
         let password = credentials.password.as_bytes();
-        let address = Address::from_login(&credentials.name).ok();
-        let credential = self.credential(address.as_ref())?;
+        let address = credentials.login.address();
+        let credential = self.credential(address)?;
         let (Some(credential), Some(address)) = (credential, address) else {
-            Verifier::of_nobody(self.salt_of(&credentials.name)).accepts(password);
+            Verifier::of_nobody(self.salt_of(&credentials.login)).accepts(password);
             return Ok(Login::WrongCredentials);
         };
         if !credential.verifier.accepts(password) {
             return Ok(Login::WrongCredentials);
         }
-        self.verified.remember(self.name_of(&address, credential.version, password));
-        if let Err(fault) = self.renew(&address, &credential, password) {
+        self.verified.remember(self.name_of(address, credential.version, password));
+        if let Err(fault) = self.renew(address, &credential, password) {
             // The login itself is none the worse for it, and the next one tries again.
             log::warn!("the stored password of {address} could not be renewed: {fault}");
         }
-        self.store.open_maildrop(&address)
+        self.store.open_maildrop(address)
     }
 
     /// The domain whose users can prove their passwords by NTLM now, if the directory in force checks that.
@@ -191,9 +195,9 @@ impl Accounts {
     }
 
     /// Has the directory check what was sent to prove a password, and opens the maildrop.
-    pub fn prove(&self, claim: &ntlm::Claim) -> Result<Login<Maildrop>, Fault> {
+    pub fn prove(&self, proof: &ntlm::Proof) -> Result<Login<Maildrop>, Fault> {
         match self.directory().map_err(Fault::Elsewhere)? {
-            Some(directory) => self.admit(directory.prove(claim), &claim.user),
+            Some(directory) => self.admit(directory.prove(proof), &proof.user.as_str().into()),
             // A login that began before the password file came into force ends here.
             None => Ok(Login::WrongCredentials),
         }
@@ -209,29 +213,29 @@ impl Accounts {
             return Ok(Login::WrongCredentials);
         };
         let name = match directory.place() {
-            Place::Network => credentials.name.clone(),
+            Place::Network => credentials.login.typed().to_owned(),
             // Without a mailbox, that of nobody: it takes as long.
             Place::ThisMachine => self
-                .mailbox_of_local_account(&credentials.name)?
+                .mailbox_of_local_account(credentials.login.typed())?
                 .map_or_else(String::new, |mailbox| mailbox.to_string()),
         };
-        self.admit(directory.verify(&name, password), &credentials.name)
+        self.admit(directory.verify(&name, password), &credentials.login)
     }
 
-    /// Opens the maildrop of an account that a directory lets in: that of the address that was typed, or of the first of the
-    /// account's addresses that is a mailbox here.
+    /// Opens the maildrop of an account that a directory lets in: that of the address that was typed, or of the first
+    /// of the account's addresses that is a mailbox here.
     fn admit(
         &self,
         verdict: Result<Verdict, of_accounts::Unavailable>,
-        typed: &str,
+        login: &LoginName,
     ) -> Result<Login<Maildrop>, Fault> {
         let addresses = match verdict.map_err(|unavailable| Fault::Elsewhere(unavailable.to_string()))? {
             Verdict::Right(addresses) => addresses,
             Verdict::Wrong => return Ok(Login::WrongCredentials),
             Verdict::Barred { why, is_proven } => return Ok(Login::Barred { why, is_proven }),
         };
-        let typed = Address::from_login(typed).ok().filter(|typed| addresses.contains(typed));
-        for address in typed.iter().chain(&addresses) {
+        let typed = login.address().filter(|typed| addresses.contains(typed));
+        for address in typed.into_iter().chain(&addresses) {
             match self.store.open_maildrop(address)? {
                 Login::WrongCredentials => {}
                 login => return Ok(login),
@@ -241,8 +245,9 @@ impl Accounts {
         Ok(Login::Barred { why, is_proven: true })
     }
 
-    /// The mailbox whose account a login name means. An account belongs to one mailbox, so that mailboxes of the same name, as
-    /// the password file may have had them, have none; nor is the password of an account asked for that has no mailbox.
+    /// The mailbox whose account a login name means. An account belongs to one mailbox, so that mailboxes of the same
+    /// name, as the password file may have had them, have none; nor is the password of an account asked for that has no
+    /// mailbox.
     fn mailbox_of_local_account(&self, typed: &str) -> Result<Option<Address>, Fault> {
         let view = self.store.read()?;
         let Some(mailbox) = directory::mailbox_meant(&*view, typed)? else { return Ok(None) };
@@ -256,7 +261,7 @@ impl Accounts {
         let fresh = Fresh::draw()?;
         let mut renewed = stored.clone();
         {
-            let keyring = self.keyring.read().expect("no holder of this lock panics");
+            let keyring = self.keyring.read();
             if let (Ok(key), None) = (keyring.key(), keyring.recover(stored, address)) {
                 renewed.sealed = Some(key.seal(password, address, stored.version, fresh.nonce));
             }
@@ -281,21 +286,21 @@ impl Accounts {
 
     /// What a mechanism has to know of the account of this name, whether there is one or not; and the version of its
     /// credential, to be named when it is opened.
-    pub fn find(&self, name: &str) -> Result<(Account, u64), Fault> {
-        let address = Address::from_login(name).ok();
-        // What the data file has of a password is not in force under a directory. A session that began before is not let in by
-        // it.
+    pub fn find(&self, login: &LoginName) -> Result<(Account, u64), Fault> {
+        let address = login.address();
+        // What the data file has of a password is not in force under a directory. A session that began before is not
+        // let in by it.
         let credential = match self.verifiers_available() {
-            true => self.credential(address.as_ref())?,
+            true => self.credential(address)?,
             false => None,
         };
         let exists = credential.is_some();
         let verifier = match &credential {
             Some(credential) => credential.verifier.clone(),
-            None => Verifier::of_nobody(self.salt_of(name)),
+            None => Verifier::of_nobody(self.salt_of(login)),
         };
-        let keyring = self.keyring.read().expect("no holder of this lock panics");
-        let password = match (&credential, &address) {
+        let keyring = self.keyring.read();
+        let password = match (&credential, address) {
             (Some(credential), Some(address)) => keyring.recover(credential, address),
             _ => keyring.recover(&self.decoy_credential, &self.decoy),
         };
@@ -304,14 +309,14 @@ impl Accounts {
     }
 
     /// Opens the maildrop of an account whose password was proven, unless it is another one by now.
-    pub fn open(&self, name: &str, version: u64) -> Result<Login<Maildrop>, Fault> {
-        let Ok(address) = Address::from_login(name) else { return Ok(Login::WrongCredentials) };
+    pub fn open(&self, login: &LoginName, version: u64) -> Result<Login<Maildrop>, Fault> {
+        let Some(address) = login.address() else { return Ok(Login::WrongCredentials) };
         // A login that began before the directory came into force ends here.
         if !self.verifiers_available() {
             return Ok(Login::WrongCredentials);
         }
-        match self.credential(Some(&address))? {
-            Some(credential) if credential.version == version => self.store.open_maildrop(&address),
+        match self.credential(Some(address))? {
+            Some(credential) if credential.version == version => self.store.open_maildrop(address),
             _ => Ok(Login::WrongCredentials),
         }
     }
@@ -338,9 +343,8 @@ impl Accounts {
     }
 
     /// Of an unknown name: the same each time, and another for another name (RFC 5802 section 9).
-    fn salt_of(&self, name: &str) -> [u8; SALT_OCTETS] {
-        let folded =
-            Address::from_login(name).map_or_else(|_| name.to_owned(), |address| address.to_string());
+    fn salt_of(&self, login: &LoginName) -> [u8; SALT_OCTETS] {
+        let folded = login.address().map_or_else(|| login.typed().to_owned(), Address::to_string);
         let hash = blake3::keyed_hash(&self.salt_key, folded.as_bytes());
         *hash.as_bytes().first_chunk().expect("a hash is longer than a salt")
     }
@@ -387,8 +391,7 @@ mod tests {
     }
 
     fn log_in(accounts: &Accounts, name: &str, password: &str) -> bool {
-        let credentials =
-            Credentials { name: name.to_owned(), password: Password::from(password.as_bytes()) };
+        let credentials = Credentials { login: name.into(), password: Password::from(password.as_bytes()) };
         // As a session does.
         let outcome = match accounts.recall(&credentials).unwrap() {
             Some(outcome) => outcome,
@@ -417,12 +420,12 @@ mod tests {
     fn an_unknown_account_looks_like_a_known_one_and_the_same_each_time() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
-        let (known, _) = accounts.find("ann@example.com").unwrap();
-        let (unknown, _) = accounts.find("bob@example.com").unwrap();
+        let (known, _) = accounts.find(&"ann@example.com".into()).unwrap();
+        let (unknown, _) = accounts.find(&"bob@example.com".into()).unwrap();
         assert!(known.exists && !unknown.exists);
         assert!(known.password.is_some() && unknown.password.is_some());
         assert_eq!(known.verifier.iterations, unknown.verifier.iterations);
-        let salt = |name: &str| accounts.find(name).unwrap().0.verifier.salt;
+        let salt = |name: &str| accounts.find(&name.into()).unwrap().0.verifier.salt;
         assert_eq!(salt("bob@example.com"), salt("BOB%example.com"));
         assert_ne!(salt("bob@example.com"), salt("eve@example.com"));
     }
@@ -441,9 +444,9 @@ mod tests {
     fn the_salt_of_an_unknown_name_outlives_restarts_and_changes_of_the_key() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
-        let salt = |accounts: &Accounts| accounts.find("bob@example.com").unwrap().0.verifier.salt;
+        let salt = |accounts: &Accounts| accounts.find(&"bob@example.com".into()).unwrap().0.verifier.salt;
         let before = salt(&accounts);
-        accounts.keyring.write().unwrap().rotate(&bench.store, false).unwrap();
+        accounts.keyring.write().rotate(&bench.store, false).unwrap();
         assert_eq!(salt(&accounts), before);
         let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         assert_eq!(salt(&Accounts::new(bench.store.clone(), keyring, &Settings::default()).unwrap()), before);
@@ -457,7 +460,7 @@ mod tests {
     fn a_login_seals_the_password_under_the_present_key() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
-        let recovered = |accounts: &Accounts| accounts.find("ann@example.com").unwrap().0.password;
+        let recovered = |accounts: &Accounts| accounts.find(&"ann@example.com".into()).unwrap().0.password;
         let lost = Credential { sealed: None, ..credential(&accounts) };
         put(&bench.store, lost.clone());
         assert!(recovered(&accounts).is_none());
@@ -490,11 +493,11 @@ mod tests {
             let sound = credential(&accounts);
             put(&bench.store, damaged);
             let credentials =
-                Credentials { name: "ann@example.com".to_owned(), password: Password::from(&b"secret"[..]) };
+                Credentials { login: "ann@example.com".into(), password: Password::from(&b"secret"[..]) };
             for outcome in [
                 accounts.log_in(&credentials).err(),
                 accounts.recall(&credentials).err(),
-                accounts.find("ann@example.com").err(),
+                accounts.find(&"ann@example.com".into()).err(),
             ] {
                 assert!(matches!(outcome, Some(Fault::Damaged(_))), "{iterations}: {outcome:?}");
             }
@@ -513,7 +516,7 @@ mod tests {
         );
         for password in [&b""[..], b"\xff", b"\xc3(", "\u{ad}".as_bytes()] {
             let credentials =
-                Credentials { name: "ann@example.com".to_owned(), password: Password::from(password) };
+                Credentials { login: "ann@example.com".into(), password: Password::from(password) };
             let outcome = accounts.log_in(&credentials).unwrap();
             assert!(matches!(outcome, Login::WrongCredentials), "{password:?}");
         }
@@ -527,11 +530,11 @@ mod tests {
         work::take();
         assert!(log_in(&accounts, "ANN@example.com", "secret"));
         assert!(!work::take().contains(&"pbkdf2-sha256"));
-        let (_, version) = accounts.find("ann@example.com").unwrap();
-        set_password(&accounts.store, &accounts.keyring.read().unwrap(), "another");
+        let (_, version) = accounts.find(&"ann@example.com".into()).unwrap();
+        set_password(&accounts.store, &accounts.keyring.read(), "another");
         assert!(!log_in(&accounts, "ann@example.com", "secret"));
         assert!(log_in(&accounts, "ann@example.com", "another"));
-        let stale = accounts.open("ann@example.com", version).unwrap();
+        let stale = accounts.open(&"ann@example.com".into(), version).unwrap();
         assert!(matches!(stale, Login::WrongCredentials), "a proof of the old password opens nothing");
     }
 }

@@ -1,17 +1,32 @@
-//! Users who come from an old server: one who has no password here logs in with the old one. It is tried there; if the old server
-//! says yes, we keep our verifier of it, make the mailbox where its domain is here, and bring the mail over with its unique ids.
-//! From then on the old server is not asked about this mailbox again.
+//! Users who come from an old server: one who has no password here logs in with the old one. It is tried there; if the
+//! old server says yes, we keep our verifier of it, make the mailbox where its domain is here, and bring the mail over
+//! with its unique ids. From then on the old server is not asked about this mailbox again.
 //!
-//! - The guard has let a guess wait before it comes here, and the old server's no counts as one. That it cannot be asked is
-//!   no verdict, in either direction.
-//! - Password and mark are durable before the first message comes, so an adoption that a crash cuts short is taken up at the next
-//!   login. Nobody is let in before all is here.
+//! - The guard has let a guess wait before it comes here, and the old server's no counts as one. That it cannot be
+//!   asked is no verdict, in either direction.
+//! - Password and mark are durable before the first message comes, so an adoption that a crash cuts short is taken up
+//!   at the next login. Nobody is let in before all is here.
 //! - A login waits for the mail for [`PATIENCE`]; then the client is told to come back, and the work goes on.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use futures_rustls::rustls::ClientConfig;
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::FutureExt as _;
+use smol::lock::Semaphore;
+use zeroize::Zeroizing;
 
 use super::Service;
 use crate::address::Address;
 use crate::admin::{Batch, Context, Refusal, Reply, Request};
 use crate::auth::password::{Credential, Fresh, acceptable};
+use crate::lock::Mutex;
 use crate::moving::{Destination, Failure, Source, bring};
 use crate::pop3::Credentials;
 use crate::pop3_client::{Server, Session, Trouble};
@@ -19,18 +34,6 @@ use crate::settings::{Method, Settings};
 use crate::store::{Adoption, Fault, Maildrop, Mover, Progress, Read as _, UnixTime, mover_of};
 use crate::trust;
 use crate::verdict::Login;
-use async_io::Timer;
-use futures_rustls::rustls::ClientConfig;
-use smol::channel::{Receiver, Sender, bounded};
-use smol::future::FutureExt as _;
-use smol::lock::Semaphore;
-use std::collections::HashSet;
-use std::convert::Infallible;
-use std::fs::File;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
-use zeroize::Zeroizing;
 
 /// How long a login waits for its mail: mail programs give up after a minute or more.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,7 +82,7 @@ pub async fn log_in(
     so_far: Login<Maildrop>,
 ) -> Result<Login<Maildrop>, Fault> {
     let settings = service.settings();
-    let Ok(address) = Address::from_login(&credentials.name) else { return Ok(so_far) };
+    let Some(address) = credentials.login.address().cloned() else { return Ok(so_far) };
     let Some(server) = settings.adopt.of(&address.domain).cloned() else { return Ok(so_far) };
     // One that could not be kept is not asked about.
     let password = match std::str::from_utf8(credentials.password.as_bytes()) {
@@ -196,7 +199,7 @@ async fn adopt(service: &Arc<Service>, address: &Address, password: &str) -> Res
     smol::unblock(move || {
         let fresh = Fresh::draw()?;
         let credential = {
-            let keyring = service.accounts.keyring.read().expect("no holder of this lock panics");
+            let keyring = service.accounts.keyring.read();
             Credential::new(&password, &address, fresh, keyring.key().ok())
         };
         let now = UnixTime::now();
@@ -229,9 +232,9 @@ async fn run(
     held: Sender<Infallible>,
 ) {
     // The service waits for it as for a session; it ends at the first sign.
-    if let Some(_token) = service.session_token() {
+    if let Some(_pass) = service.sessions.enter() {
         let ending = async {
-            let _ = service.ending.recv().await;
+            service.ending.begun().await;
             Ok(None)
         };
         let brought = ending.or(async { fetch(&service, &address, &source, session).await.map(Some) }).await;
@@ -304,12 +307,12 @@ impl Destination for Here {
 
 impl Adoptions {
     fn running(&self) -> MutexGuard<'_, HashSet<Address>> {
-        self.running.lock().expect("no holder of this lock panics")
+        self.running.lock()
     }
 
     /// An error is a sentence.
     fn tls(&self, file: Option<PathBuf>) -> Result<Arc<ClientConfig>, String> {
-        let mut held = self.tls.lock().expect("no holder of this lock panics");
+        let mut held = self.tls.lock();
         if let Some(held) = &*held
             && held.file == file
             && held.read.elapsed() < AUTHORITIES_FOR

@@ -4,20 +4,22 @@
 //!   [`FAREWELL_MAX`].
 //! - Nothing is awaited from the client while the server still holds octets for it. Under TLS that takes a flush:
 //!   `write` reports octets as written while their ciphertext waits in the TLS layer for the socket.
-//! - A connection that is dropped with octets unsent is reset (see [`super::socket`]), so that half a message never looks
-//!   like a whole one.
+//! - A connection that is dropped with octets unsent is reset (see [`super::socket`]), so that half a message never
+//!   looks like a whole one.
+
+use std::io::{self, IoSlice};
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use smol::future::FutureExt;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use zeroize::Zeroize;
 
 use super::Service;
 use super::slots::Buffers;
 use super::stream::Stream;
 use super::tls::{HANDSHAKE_MAX, Protocol};
 use crate::wire::{Line, Lines};
-use async_io::Timer;
-use smol::future::FutureExt;
-use smol::io::{AsyncReadExt, AsyncWriteExt};
-use std::io::{self, IoSlice};
-use std::time::{Duration, Instant};
-use zeroize::Zeroize;
 
 /// Replies and short texts are gathered up to this length before they are written, so that pipelined commands
 /// share writes.
@@ -27,7 +29,8 @@ const MESSAGE_READ_OCTETS: usize = 64 << 10;
 /// What is still read from a client that was told to go: octets left unread would make the kernel send a reset, which
 /// can destroy our last words.
 const FAREWELL_OCTETS_MAX: usize = 64 << 10;
-/// How long a client that is told to go may take to read our last words, and for how long we then read what it still sends.
+/// How long a client that is told to go may take to read our last words, and for how long we then read what it still
+/// sends.
 pub const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
 pub struct Connection {
@@ -55,9 +58,9 @@ impl Connection {
         }
     }
 
-    /// Waits until a whole line is here, or one that is too long, for `use_line` to take: that is called exactly once, with
-    /// the line and the buffer for replies. Replies are written before the wait. An error of kind `UnexpectedEof` is
-    /// the client hanging up, one of kind `TimedOut` its silence.
+    /// Waits until a whole line is here, or one that is too long, for `use_line` to take: that is called exactly once,
+    /// with the line and the buffer for replies. Replies are written before the wait. An error of kind `UnexpectedEof`
+    /// is the client hanging up, one of kind `TimedOut` its silence.
     pub async fn line<T>(
         &mut self,
         octets_max: usize,
@@ -163,8 +166,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Begins TLS, after what is waiting to be written. What the client has sent before the handshake is thrown away: it
-    /// may be a stranger's (RFC 2595 section 4, RFC 3207 section 4.2).
+    /// Begins TLS, after what is waiting to be written. What the client has sent before the handshake is thrown away:
+    /// it may be a stranger's (RFC 2595 section 4, RFC 3207 section 4.2).
     pub async fn start_tls(mut self, service: &Service, protocol: Protocol) -> io::Result<Self> {
         self.flush().await?;
         let Stream::Clear(socket) = self.stream else {
@@ -190,7 +193,8 @@ impl Connection {
         self.out.is_empty() && !self.stream.owes()
     }
 
-    /// Closes after the client's own good-bye. What was promised, and TLS's close_notify, go out within the usual limits.
+    /// Closes after the client's own good-bye. What was promised, and TLS's close_notify, go out within the usual
+    /// limits.
     pub async fn hang_up(mut self) -> io::Result<()> {
         self.flush().await?;
         let wait_max = wait_max(self.idle_max, self.deadline);
@@ -230,9 +234,9 @@ fn wait_max(idle_max: Duration, deadline: Option<Instant>) -> Duration {
     deadline.map_or(idle_max, |deadline| idle_max.min(deadline.saturating_duration_since(Instant::now())))
 }
 
-/// Bounds the waits of a connection with one timer. The timer is armed by the first operation that has to wait, and when
-/// it fires early it is armed again for what is left: setting it for each operation would wake the reactor
-/// several times a session.
+/// Bounds the waits of a connection with one timer. The timer is armed by the first operation that has to wait, and
+/// when it fires early it is armed again for what is left: setting it for each operation would wake the reactor several
+/// times a session.
 struct Patience {
     timer: Timer,
     /// When the timer fires, if it is armed.

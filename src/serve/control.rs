@@ -2,19 +2,6 @@
 //!
 //! Only the service's own user and root are heard, whatever the mode of the socket's file has become.
 
-use super::Service;
-use super::connection::within;
-use crate::admin::audit::{self, Who};
-use crate::admin::reply::Code;
-use crate::admin::{self, Context, Refusal, Request, Submission};
-use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
-use crate::intake::Spooling;
-use crate::store::Progress;
-use async_io::Async;
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
-use smol::io::{AsyncReadExt, AsyncWriteExt};
-use smol::lock::{Semaphore, SemaphoreGuardArc};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -22,6 +9,22 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use async_io::Async;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::lock::{Semaphore, SemaphoreGuardArc};
+
+use super::Service;
+use super::connection::within;
+use crate::admin::audit::{self, Who};
+use crate::admin::reply::Code;
+use crate::admin::{self, Context, Refusal, Request, Submission};
+use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
+use crate::intake::Spooling;
+use crate::log::About;
+use crate::store::Progress;
 
 /// How long a request may take to arrive.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
@@ -33,13 +36,14 @@ const TELLING_INTERVAL: Duration = Duration::from_millis(250);
 const CONTENT_READ_OCTETS: usize = 64 << 10;
 /// Commands carried out at a time; more wait.
 const COMMANDS_MAX: usize = 8;
-/// Messages taken in at a time by `deliver`, apart from other commands: a slow one must not keep an administrator waiting.
+/// Messages taken in at a time by `deliver`, apart from other commands: a slow one must not keep an administrator
+/// waiting.
 const DELIVERIES_MAX: usize = 64;
 /// Messages that may wait for that; one more is refused.
 const DELIVERIES_WAITING_MAX: usize = 1024;
 
-/// The control socket, with a name in the file system. A file that a crash left there is replaced: whoever holds the lock
-/// on the data file is the only service.
+/// The control socket, with a name in the file system. A file that a crash left there is replaced: whoever holds the
+/// lock on the data file is the only service.
 pub fn bind(path: &Path) -> io::Result<Async<UnixListener>> {
     match fs::remove_file(path) {
         Ok(()) => {}
@@ -97,7 +101,7 @@ async fn hear(
     }
     let request = within(REQUEST_MAX, read_request(&mut stream)).await?;
     // From here on the service waits for this command before it ends.
-    let Some(_taken) = service.command_token() else { return Ok(()) };
+    let Some(_pass) = service.commands.enter() else { return Ok(()) };
     send(&mut stream, &[control::TAKEN]).await?;
     let answer = match request {
         Ok((Request::Deliver(submission), _)) => {
@@ -133,8 +137,8 @@ async fn send(stream: &mut Async<UnixStream>, octets: &[u8]) -> io::Result<()> {
     within(ANSWER_MAX, stream.write_all(octets)).await
 }
 
-/// Waits for the work, and tells the tool how far it is, for as long as anybody listens there. What was begun is done in any
-/// case.
+/// Waits for the work, and tells the tool how far it is, for as long as anybody listens there. What was begun is done
+/// in any case.
 async fn tell(stream: &mut Async<UnixStream>, progress: &Progress, mut work: smol::Task<Answer>) -> Answer {
     let mut is_heard = true;
     loop {
@@ -182,7 +186,7 @@ async fn deliver(
 ) -> io::Result<Answer> {
     let settings = service.settings();
     let mut receiver = admin::receiver(&settings);
-    let mut spooling = Spooling::new(service.mailroot.dir.clone());
+    let mut spooling = Spooling::new(service.mailroot.dir.clone(), About(None));
     let mut content = stream.take(submission.octets);
     let mut piece = vec![0; CONTENT_READ_OCTETS];
     let mut left = submission.octets;

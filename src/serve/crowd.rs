@@ -1,19 +1,22 @@
 //! Strangers: connections on which nobody has logged in yet, or that bring no message at the moment. Anyone can open
 //! them, so a network may have a certain number, and when places run out one of them has to go.
 //!
-//! - The one to go is the oldest of the largest group; a group is a network ([`network_of`]). So a crowd from one network
-//!   pushes out itself, and a single client is safe until as many others came after it as there are places.
+//! - The one to go is the oldest of the largest group; a group is a network ([`network_of`]). So a crowd from one
+//!   network pushes out itself, and a single client is safe until as many others came after it as there are places.
 //! - A connection that is no stranger is never pushed out.
-//! - A stranger learns of it by [`Stranger::pushed_out`]. Its owner then drops the session at once, without last words: a peer
-//!   that does not read must not keep the place meanwhile.
+//! - A stranger learns of it by [`Stranger::pushed_out`]. Its owner then drops the session at once, without last words:
+//!   a peer that does not read must not keep the place meanwhile.
 
-use super::limits::network_of;
-use smol::channel::{Receiver, Sender};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
+
+use smol::channel::{Receiver, Sender};
+
+use super::network::network_of;
+use crate::lock::Mutex;
 
 #[derive(Clone, Default)]
 pub struct Crowd(Arc<Mutex<State>>);
@@ -73,7 +76,7 @@ impl Crowd {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 
@@ -147,7 +150,7 @@ impl Stranger {
     }
 
     fn number(&self) -> MutexGuard<'_, Option<u64>> {
-        self.number.lock().expect("no holder of this lock panics")
+        self.number.lock()
     }
 }
 

@@ -1,8 +1,9 @@
 //! File descriptors: each connection takes one, and a message on its way may take a second.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::{PROXY_HEADERS_MAX, RECEIVING_MAX, REFUSALS_MAX, TRUSTED_RECEIVING_MAX};
 use crate::settings::Settings;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Kept for what no client of POP3, SMTP or LMTP takes: the data file, listeners, the control socket with its commands,
 /// `deliver`, backup and check.
@@ -10,7 +11,8 @@ const RESERVE: u64 = 256;
 /// What connections other than POP3's may take.
 const OTHERS: u64 = (2 * RECEIVING_MAX + 2 * TRUSTED_RECEIVING_MAX + PROXY_HEADERS_MAX + REFUSALS_MAX) as u64;
 
-/// Raises the soft limit of this process to the hard one. The soft one is low for the sake of programs that use select(2).
+/// Raises the soft limit of this process to the hard one. The soft one is low for the sake of programs that use
+/// select(2).
 pub fn raise() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {

@@ -1,11 +1,14 @@
-//! Deletes mail that is older than the setting `expire` allows, and for good what was deleted before the days of `undelete`.
+//! Deletes mail that is older than the setting `expire` allows, and for good what was deleted before the days of
+//! `undelete`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_io::Timer;
 
 use super::Service;
 use crate::address::Address;
 use crate::store::{Day, Fault, Read, Store, UnixTime};
-use async_io::Timer;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// How often it is looked whether more deleted mail is kept than may be.
 const ROUND: Duration = Duration::from_secs(60);
@@ -60,8 +63,8 @@ pub fn purge(store: &Store, days: u32, now: UnixTime) -> Result<u64, Fault> {
     store.purge(before)
 }
 
-/// Removes for good what was deleted first, until no more octets of deleted mail are kept than these; 0 is any number. Returns
-/// how many messages and mailboxes that was.
+/// Removes for good what was deleted first, until no more octets of deleted mail are kept than these; 0 is any number.
+/// Returns how many messages and mailboxes that was.
 fn purge_above(store: &Store, octets: u64) -> Result<u64, Fault> {
     let mut count = 0;
     while octets > 0 && store.kept()?.octets > octets {

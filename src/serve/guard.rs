@@ -1,28 +1,30 @@
 //! Slows down guessing: after a wrong password the next attempt waits, longer each time.
 //!
-//! Failures are counted three ways: by network (IPv4 by address; IPv6 by /64, because a host there has as many addresses
-//! as it likes), by account, and by account and network together. An attempt waits for whichever applies:
+//! Failures are counted three ways: by network (IPv4 by address; IPv6 by /64, because a host there has as many
+//! addresses as it likes), by account, and by account and network together. An attempt waits for whichever applies:
 //!
-//! - at an account that has lately been logged in to from this network: for the failures at this account from this network.
-//!   So neither a stranger elsewhere nor a neighbour behind the same router can shut a user out;
+//! - at an account that has lately been logged in to from this network: for the failures at this account from this
+//!   network. So neither a stranger elsewhere nor a neighbour behind the same router can shut a user out;
 //! - otherwise: for all failures of the network, and for the account's failures from anywhere.
 //!
 //! A successful login clears the failures at that account from that network and nothing else: logging in to one's own
-//! mailbox does not buy guesses at others. Accounts are keyed by a name that is the same for every spelling of a login name
-//! that reaches them; a name that cannot be an account counts against the network alone.
+//! mailbox does not buy guesses at others. Accounts are keyed by a name that is the same for every spelling of a login
+//! name that reaches them; a name that cannot be an account counts against the network alone.
 //!
-//! The right password of an account that may not log in was no guess: a mail program that goes on trying it slows that account
-//! down, as a wrong one would, and nobody else in its network.
+//! The right password of an account that may not log in was no guess: a mail program that goes on trying it slows that
+//! account down, as a wrong one would, and nobody else in its network.
 //!
 //! Nobody is locked out for good, and memory is bounded.
 
-use super::limits::network_of;
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
+
+use super::network::network_of;
+use crate::lock::Mutex;
 
 /// The wait after the first failure; it doubles with each further one.
 pub const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -59,7 +61,8 @@ pub struct Failures {
 }
 
 impl Guard {
-    /// How long an attempt to log in from this address has to wait now; `account` is none for a name that can be no account.
+    /// How long an attempt to log in from this address has to wait now; `account` is none for a name that can be no
+    /// account.
     pub fn wait(&self, peer: IpAddr, account: Option<&str>, now: Instant) -> Duration {
         let state = self.lock();
         let network = network_of(peer);
@@ -130,7 +133,7 @@ impl Guard {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 

@@ -2,15 +2,17 @@
 //! later, for the whole network that he comes from.
 //!
 //! Only the answer to a wrong recipient waits, so nobody's mail for a mailbox that exists is slowed, and a sender with
-//! a typo or a stale address list notices nothing. Memory is bounded. How many wrong recipients end a session is the session's
-//! business ([`crate::smtp`]).
+//! a typo or a stale address list notices nothing. Memory is bounded. How many wrong recipients end a session is the
+//! session's business ([`crate::smtp`]).
 
-use super::guard::{FIRST_WAIT, Failures, count, count_failure};
-use super::limits::network_of;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
+
+use super::guard::{FIRST_WAIT, Failures, count, count_failure};
+use super::network::network_of;
+use crate::lock::Mutex;
 
 /// Wrong recipients from one network that are answered at once.
 const FREE: u32 = 5;
@@ -45,7 +47,7 @@ impl Harvest {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 

@@ -1,13 +1,7 @@
-//! The sockets on which the service listens: which ones the settings ask for, and changing them while it runs.
+//! The sockets the service listens on: which ones the settings ask for, and how they change while it runs.
 //!
-//! A change is made whole or not at all: where one address cannot be had, those of before are listened on again.
+//! A change is made whole or not at all: if one address can't be bound, the old ones are bound again.
 
-use super::Service;
-use super::accept::{accept, accept_here};
-use super::unix;
-use crate::settings::{Listen, Settings, Whole};
-use async_io::Async;
-use smol::Task;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -17,57 +11,17 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What a client finds behind an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Door {
-    Pop3,
-    /// POP3 under TLS from the start (RFC 8314 section 3.3).
-    Pop3s,
-    Smtp,
-    Lmtp,
-}
+use async_io::Async;
+use smol::Task;
+
+use super::Service;
+use super::accept::{accept, accept_here};
+use super::door::{DOORS, Door};
+use super::unix;
+use crate::settings::{Listen, Settings};
 
 impl Door {
-    pub fn protocol(self) -> &'static str {
-        match self {
-            Door::Pop3 => "POP3",
-            Door::Pop3s => "POP3S",
-            Door::Smtp => "SMTP",
-            Door::Lmtp => "LMTP",
-        }
-    }
-
-    /// The setting that names its port.
-    pub fn key(self) -> &'static str {
-        match self {
-            Door::Pop3 => "port",
-            Door::Pop3s => "tlsport",
-            Door::Smtp => "smtpport",
-            Door::Lmtp => "lmtpport",
-        }
-    }
-
-    /// 0: not served.
-    pub fn port(self, settings: &Settings) -> u16 {
-        let port = match self {
-            Door::Pop3 => settings.port.get(),
-            Door::Pop3s => settings.tlsport.get(),
-            Door::Smtp => settings.smtpport.get(),
-            Door::Lmtp => settings.lmtpport.get(),
-        };
-        u16::try_from(port).expect("the settings bound it")
-    }
-
-    pub fn set_port(self, settings: &mut Settings, port: u16) {
-        match self {
-            Door::Pop3 => settings.port = Whole::new(port.into()),
-            Door::Pop3s => settings.tlsport = Whole::new(port.into()),
-            Door::Smtp => settings.smtpport = Whole::new(port.into()),
-            Door::Lmtp => settings.lmtpport = Whole::new(port.into()),
-        }
-    }
-
-    /// Whether the port could be listened on now, at every address that the settings ask for.
+    /// Whether the port is free now, at every address the settings ask for.
     pub fn is_free(self, settings: &Settings) -> bool {
         let port = self.port(settings);
         self.addresses(settings).into_iter().all(|ip| bind(self, SocketAddr::new(ip, port)).is_ok())
@@ -75,7 +29,7 @@ impl Door {
 
     fn addresses(self, settings: &Settings) -> Vec<IpAddr> {
         match (self, &settings.listen) {
-            // LMTP trusts its client, so other machines reach it only where they are named.
+            // LMTP trusts its clients, so other machines reach it only if `lmtpfrom` names them.
             (Door::Lmtp, _) if settings.lmtpfrom.is_empty() => HERE.to_vec(),
             (_, Listen::All) => vec![Ipv6Addr::UNSPECIFIED.into()],
             (Door::Lmtp, Listen::Only(addresses)) => addresses
@@ -88,43 +42,41 @@ impl Door {
     }
 }
 
+/// Loopback.
 const HERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-pub const DOORS: [Door; 4] = [Door::Pop3, Door::Pop3s, Door::Smtp, Door::Lmtp];
-
-/// Where a door is.
+/// Where a door opens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum At {
     Tcp(SocketAddr),
-    /// For LMTP alone.
+    /// LMTP only.
     Unix(PathBuf),
 }
 
 type Key = (Door, At);
 
-/// What is listened on now. Dropping a task closes its socket.
+/// The open sockets. Dropping a task closes its socket.
 #[derive(Default)]
 pub struct Listeners {
     open: BTreeMap<Key, Open>,
 }
 
 struct Open {
-    /// As clients see it.
+    /// The address clients connect to.
     local: At,
     accepting: Task<()>,
 }
 
 impl Listeners {
-    /// Listens where these settings say. On an error everything is as before; the error is a sentence that names the
-    /// setting to change.
+    /// Listens where these settings say. An error changes nothing; it is a sentence that names the setting to change.
     pub fn change_to(&mut self, service: &Arc<Service>, settings: &Settings) -> Result<(), String> {
         let wanted = wanted(settings);
-        // First what is not wanted any more is closed: the same port on another address may be in the way.
+        // Close first: the same port at another address may be in the way.
         let closed: Vec<Key> = self.open.keys().filter(|key| !wanted.contains(key)).cloned().collect();
         closed.iter().for_each(|key| self.close(key));
         let added: Vec<Key> = wanted.into_iter().filter(|key| !self.open.contains_key(key)).collect();
-        // All are bound before one is accepted on, so that on an error there is no task to wait for: at the start
-        // nobody would run it.
+        // Bind all before accepting on any. Otherwise an error would leave tasks to wait for, which nobody runs before
+        // the start.
         let bound: Result<Vec<Bound>, String> = added.into_iter().map(Bound::new).collect();
         match bound {
             Ok(bound) => {
@@ -135,7 +87,7 @@ impl Listeners {
                 for key in closed {
                     match Bound::new(key) {
                         Ok(bound) => self.accept(service, bound),
-                        Err(e) => log::error!("listening again as before failed: {e}"),
+                        Err(e) => log::error!("listening again on the old address failed: {e}"),
                     }
                 }
                 Err(sentence)
@@ -143,7 +95,7 @@ impl Listeners {
         }
     }
 
-    /// The tasks that accept. With each of them cancelled no more connections are taken.
+    /// Hands over the accepting tasks. Cancelling them stops the service from taking connections.
     pub fn take_all(&mut self) -> Vec<Task<()>> {
         let accepting = |open: Open| {
             if let At::Unix(path) = &open.local {
@@ -154,7 +106,7 @@ impl Listeners {
         mem::take(&mut self.open).into_values().map(accepting).collect()
     }
 
-    /// The addresses that clients of this protocol can connect to.
+    /// The TCP addresses of this door.
     pub fn addresses(&self, door: Door) -> Vec<SocketAddr> {
         let of_door = self.open.iter().filter(|((of, _), _)| *of == door);
         let tcp = |(_, open): (&Key, &Open)| match open.local {
@@ -164,7 +116,7 @@ impl Listeners {
         of_door.filter_map(tcp).collect()
     }
 
-    /// What is listened on, in words: `POP3 110, LMTP 127.0.0.1:24`. A port alone is open on every address.
+    /// The open doors in words: `POP3 110, LMTP 127.0.0.1:24`. A port alone is open at every address.
     pub fn doors(&self) -> String {
         let words = self.open.iter().map(|((door, _), open)| match &open.local {
             At::Tcp(local) if local.ip().is_unspecified() => format!("{} {}", door.protocol(), local.port()),
@@ -190,7 +142,7 @@ impl Listeners {
 
     fn close(&mut self, key: &Key) {
         if let Some(open) = self.open.remove(key) {
-            // Waited for, because the port is free only when the task has let go of the socket.
+            // The port is free only when the task has dropped the socket.
             smol::block_on(open.accepting.cancel());
             if let At::Unix(path) = &open.local {
                 unix::remove(path);
@@ -199,17 +151,17 @@ impl Listeners {
     }
 }
 
-/// A socket that listens, with nobody to accept yet.
+/// A listening socket that nobody accepts on yet.
 struct Bound {
     key: Key,
     listener: Listener,
 }
 
 enum Listener {
-    /// With the address that clients connect to.
+    /// With the address clients connect to.
     Tcp(Async<TcpListener>, SocketAddr),
     Unix(Async<UnixListener>),
-    /// The machine cannot have it and need not.
+    /// This machine lacks the address, and can do without.
     None,
 }
 
@@ -255,7 +207,7 @@ impl fmt::Display for At {
     }
 }
 
-/// A listening socket. None where the machine has no IPv6 and the same is listened on by IPv4.
+/// A listening socket. `None` for LMTP's IPv6 loopback on a machine without IPv6, which has IPv4's.
 fn bind(door: Door, address: SocketAddr) -> io::Result<Option<Async<TcpListener>>> {
     let without_ipv6 = |e: &io::Error| {
         matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) && address.is_ipv6()
@@ -299,8 +251,8 @@ fn unix_sentence(path: &Path, error: &io::Error) -> String {
             format!("{path} is a file, which is left alone. Choose another path: winpop set lmtpsocket PATH")
         }
         _ => format!(
-            "LMTP cannot listen on {path}: {error}. The service's user needs to be able to write in its directory; for \
-             no socket: winpop set lmtpsocket default"
+            "LMTP cannot listen on {path}: {error}. The service's user must be able to write to its directory. To do \
+             without the socket: winpop set lmtpsocket default"
         ),
     }
 }

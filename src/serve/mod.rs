@@ -23,8 +23,8 @@
 //! | proxies in `proxyfrom` | POP3, POP3S, SMTP | to name the client they speak for |
 //! | root and the service's own user | the control socket, the data file, the key file | with everything |
 //!
-//! A *network* is an IPv4 address or an IPv6 /64 (`limits::network_of`), because a host with IPv6 can use any address of its
-//! /64. What each limit protects:
+//! A *network* is an IPv4 address or an IPv6 /64 (`limits::network_of`), because a host with IPv6 can use any address
+//! of its /64. What each limit protects:
 //!
 //! | limit | protects |
 //! | --- | --- |
@@ -41,17 +41,19 @@
 //! | `COMMANDS_MAX`, apart from `DELIVERIES_MAX` (`control`) | administrators from slow deliveries |
 //! | [`REFUSALS_MAX`], log lines for refusals at most every 10 s | us, from being busy saying no |
 //!
-//! However many strangers connect, at the default settings they cost at most 200 MiB of memory: for each of 256 senders 256 KiB of
-//! text, 64 KiB to read into, 200 KiB of recipients and 80 KiB for TLS and the session; for each of 50 POP3 slots and 10
-//! connections in the line 150 KiB; 16 MiB for the tables of `guard`, `harvest` and `limits`; and a tenth for the allocator. A
-//! system test floods the service and holds it to that.
+//! However many strangers connect, at the default settings they cost at most 200 MiB of memory: for each of 256 senders
+//! 256 KiB of text, 64 KiB to read into, 200 KiB of recipients and 80 KiB for TLS and the session; for each of 50 POP3
+//! slots and 10 connections in the line 150 KiB; 16 MiB for the tables of `guard`, `harvest` and `limits`; and a tenth
+//! for the allocator. A system test floods the service and holds it to that.
 //!
 //! What we give up:
-//! - Enough networks that bring real text at the least rate to a mailbox that exists hold every SMTP place for as long as a
-//!   message of `maxmessagesize` takes: 256 networks, or 8 with all the connections they may have. Mail then waits at its senders.
-//! - A stranger who connects faster than honest clients log in, from more networks than there are places, pushes them out
-//!   before they have logged in. Use a firewall against that.
-//! - Whoever knows an address can fill its mailbox, and without quotas the disk. Then mail is refused with 452, and readers go on.
+//! - Enough networks that bring real text at the least rate to a mailbox that exists hold every SMTP place for as long
+//!   as a message of `maxmessagesize` takes: 256 networks, or 8 with all the connections they may have. Mail then waits
+//!   at its senders.
+//! - A stranger who connects faster than honest clients log in, from more networks than there are places, pushes them
+//!   out before they have logged in. Use a firewall against that.
+//! - Whoever knows an address can fill its mailbox, and without quotas the disk. Then mail is refused with 452, and
+//!   readers go on.
 //! - A proxy in `proxyfrom` that lies about its clients defeats every limit that counts networks.
 //! - A wrong recipient is told so at once in the first few cases. That is what lets an honest sender correct a typo.
 
@@ -62,15 +64,19 @@ mod connection;
 mod control;
 mod crowd;
 mod descriptors;
+mod door;
 mod expiry;
+mod gate;
 mod guard;
 mod harvest;
-mod limits;
 mod listeners;
+mod login_delay;
+mod network;
 mod ntlm;
 mod pop3;
 mod proxy;
 mod receiving;
+mod remembered;
 mod signals;
 mod slots;
 mod socket;
@@ -81,7 +87,18 @@ mod tls;
 mod unix;
 mod workers;
 
-pub use listeners::{DOORS, Door};
+pub use door::{DOORS, Door};
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use async_io::Timer;
+use async_signal::{Signal, Signals};
+use smol::channel::Receiver;
+use smol::future::FutureExt;
+use smol::lock::Semaphore;
 
 use crate::admin::{
     self,
@@ -90,30 +107,23 @@ use crate::admin::{
 use crate::auth::directory::Directory;
 use crate::directory;
 use crate::keyring::Keyring;
+use crate::lock::Mutex;
 use crate::log::NOTICE;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::store::{Read, Store};
 use accounts::Accounts;
 use adoption::Adoptions;
-use async_io::Timer;
-use async_signal::{Signal, Signals};
 use crowd::Crowd;
+use gate::{Gate, Phase};
 use guard::Guard;
 use harvest::Harvest;
-use limits::{Logins, PerAddress};
 use listeners::Listeners;
+use login_delay::Logins;
+use network::PerNetwork;
 use signals::News;
 use slots::{Limits, Slots};
-use smol::channel::{Receiver, Sender};
-use smol::future::FutureExt;
-use smol::lock::Semaphore;
 use socket::Socket;
-use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use stream::Stream;
 use tls::Tls;
 use workers::Workers;
@@ -142,11 +152,11 @@ pub struct Service {
     /// When it began to serve.
     started_unix_seconds: u64,
     slots: Slots,
-    per_address: PerAddress,
+    per_network: PerNetwork,
     /// POP3 connections on which nobody has logged in.
     not_logged_in: Crowd,
     /// SMTP connections of other machines, by network.
-    senders_per_address: PerAddress,
+    senders_per_network: PerNetwork,
     /// Those of them that are not sending a message just now.
     idle_senders: Crowd,
     harvest: Harvest,
@@ -165,13 +175,12 @@ pub struct Service {
     listeners: Mutex<Listeners>,
     workers: Arc<Workers>,
     /// Closed when the service begins to end.
-    ending: Receiver<Infallible>,
-    /// Held by each session; when all are dropped the service has come to rest.
-    session: Mutex<Option<Sender<Infallible>>>,
-    sessions: Receiver<Infallible>,
-    /// The same for administrators' commands, which are heard until all sessions have ended.
-    command: Mutex<Option<Sender<Infallible>>>,
-    commands: Receiver<Infallible>,
+    sessions: Gate,
+    /// Closed when the sessions are over or cut off: until then administrators are heard.
+    commands: Gate,
+    ending: Phase,
+    /// Cuts off what is left of the sessions.
+    grace_over: Phase,
 }
 
 /// A service that listens.
@@ -181,8 +190,6 @@ pub struct Running {
     tasks: Vec<smol::Task<()>>,
     /// Heard by a thread of their own once the service runs.
     signals: Option<Signals>,
-    /// Dropped when the service begins to end.
-    going_on: Option<Sender<Infallible>>,
 }
 
 /// Begins to serve a store. The error is a sentence with a hint.
@@ -198,13 +205,10 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
     }
     let accounts = Accounts::new(store.clone(), keyring, &settings).map_err(|e| e.to_string())?;
-    let tls = Tls::new(&store, &accounts.keyring.read().expect("no holder of this lock panics"), &settings)?;
+    let tls = Tls::new(&store, &accounts.keyring.read(), &settings)?;
     let socket = mailroot.socket();
     let control_listener = control::bind(&socket)
         .map_err(|e| format!("the control socket {} cannot be made: {e}", socket.display()))?;
-    let (session, sessions) = smol::channel::bounded(1);
-    let (command, commands) = smol::channel::bounded(1);
-    let (going_on, ending) = smol::channel::bounded(1);
     let service = Arc::new(Service {
         accounts,
         adoptions: Adoptions::default(),
@@ -215,9 +219,9 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         started_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         slots: Slots::new(limits(&settings)),
         settings: Mutex::new(Arc::new(settings.clone())),
-        per_address: PerAddress::default(),
+        per_network: PerNetwork::default(),
         not_logged_in: Crowd::default(),
-        senders_per_address: PerAddress::default(),
+        senders_per_network: PerNetwork::default(),
         idle_senders: Crowd::default(),
         harvest: Harvest::default(),
         logins: Logins::default(),
@@ -230,11 +234,10 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         directory_questions: Semaphore::new(DIRECTORY_QUESTIONS_MAX),
         listeners: Mutex::default(),
         workers: Workers::new(settings.threadcount.get() as usize).into(),
-        ending,
-        session: Mutex::new(Some(session)),
-        sessions,
-        command: Mutex::new(Some(command)),
-        commands,
+        sessions: Gate::new(),
+        commands: Gate::new(),
+        ending: Phase::new(),
+        grace_over: Phase::new(),
     });
     if let Err(sentence) = service.listeners().change_to(&service, &settings) {
         // Nobody was told of this socket yet; what is left of it would only mislead.
@@ -246,7 +249,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         service.workers.first().spawn(expiry::run(service.clone())),
         service.workers.first().spawn(ntlm::watch(service.clone())),
     ];
-    Ok(Running { service, tasks, signals: Some(signals), going_on: Some(going_on) })
+    Ok(Running { service, tasks, signals: Some(signals) })
 }
 
 impl Running {
@@ -270,13 +273,12 @@ impl Running {
         let news = signals::hear(signals, grace, socket).expect("a thread for the signals can be started");
         self.say_that_it_serves();
         let workers = self.service.workers.clone();
-        let (stop, stopped) = smol::channel::bounded::<Infallible>(1);
+        let stop = &Phase::new();
         std::thread::scope(|scope| {
             for (number, worker) in (1..).zip(workers.rest()) {
-                let stopped = stopped.clone();
                 let thread = std::thread::Builder::new().name(format!("service {number}"));
                 let run = move || {
-                    let _ = worker.run(stopped.recv());
+                    worker.run(stop.begun());
                 };
                 if let Err(e) = thread.spawn_scoped(scope, run) {
                     let wanted = 1 + workers.rest().len();
@@ -286,7 +288,7 @@ impl Running {
                 workers.note_started();
             }
             workers.first().run(self.until_ended(news));
-            drop(stop);
+            stop.begin();
         });
         let _ = std::fs::remove_file(self.service.mailroot.socket());
     }
@@ -318,11 +320,10 @@ impl Running {
         for task in listening {
             task.cancel().await;
         }
-        service.session.lock().expect("no holder of this lock panics").take();
-        self.going_on = None;
+        service.sessions.close();
+        service.ending.begin();
         let at_rest = async {
-            // Nothing is ever sent: this returns when the last session has gone.
-            let _ = service.sessions.recv().await;
+            service.sessions.emptied().await;
             false
         };
         let over = async {
@@ -330,11 +331,13 @@ impl Running {
             true
         };
         let is_grace_over = at_rest.or(over).await;
-        // Until here administrators were heard. What was taken may still end; whoever comes later waits until the data
-        // file is free.
-        service.command.lock().expect("no holder of this lock panics").take();
-        let commands = async {
-            let _ = service.commands.recv().await;
+        // What is left is dropped, and logs how it ended. Commands that were taken may still end; a later one waits
+        // until the data file is free.
+        service.grace_over.begin();
+        service.commands.close();
+        let left = async {
+            service.sessions.emptied().await;
+            service.commands.emptied().await;
         };
         let too_long = async {
             if !is_grace_over {
@@ -343,7 +346,7 @@ impl Running {
             Timer::after(signals::COMMANDS_MAX).await;
             log::warn!("commands that were still being carried out are broken off");
         };
-        commands.or(too_long).await;
+        left.or(too_long).await;
         for task in self.tasks.drain(..) {
             task.cancel().await;
         }
@@ -353,7 +356,7 @@ impl Running {
 
 impl Service {
     fn settings(&self) -> Arc<Settings> {
-        self.settings.lock().expect("no holder of this lock panics").clone()
+        self.settings.lock().clone()
     }
 
     /// Waits for these news. What else is heard meanwhile is done.
@@ -372,23 +375,13 @@ impl Service {
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
-        self.listeners.lock().expect("no holder of this lock panics")
+        self.listeners.lock()
     }
 
     /// Does the handshake with the certificate as it is now.
     async fn accept_tls(&self, socket: Socket, protocol: tls::Protocol) -> io::Result<Stream> {
         self.tls.look_at_files(&self.store, &self.accounts.keyring, &self.settings(), Instant::now());
         self.tls.accept(socket, protocol).await
-    }
-
-    /// Held by a command while it is carried out; none when the service takes no more.
-    fn command_token(&self) -> Option<Sender<Infallible>> {
-        self.command.lock().expect("no holder of this lock panics").clone()
-    }
-
-    /// Held by a session for as long as it lasts; none when the service is ending.
-    fn session_token(&self) -> Option<Sender<Infallible>> {
-        self.session.lock().expect("no holder of this lock panics").clone()
     }
 }
 
@@ -443,7 +436,7 @@ impl admin::Service for Arc<Service> {
         };
         // Only then: files that have gone bad meanwhile must not stand in the way of other changes.
         if names_certificate(before) != names_certificate(after) {
-            let keyring = self.accounts.keyring.read().expect("no holder of this lock panics");
+            let keyring = self.accounts.keyring.read();
             self.tls.change_to(&self.store, &keyring, &effective)?;
         }
         let another_directory = match directory::is_another(before, after) {
@@ -463,7 +456,7 @@ impl admin::Service for Arc<Service> {
         systemd::status(&self.listeners().doors());
         self.slots.set_limits(limits(&effective));
         crate::log::set_level(effective.logging);
-        *self.settings.lock().expect("no holder of this lock panics") = Arc::new(effective);
+        *self.settings.lock() = Arc::new(effective);
         Ok(())
     }
 }

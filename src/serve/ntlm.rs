@@ -1,10 +1,12 @@
 //! Watches whether the directory in force can check NTLM: it is offered only while it can.
 
-use super::Service;
-use crate::auth::directory::Unavailable;
-use async_io::Timer;
 use std::sync::Arc;
 use std::time::Duration;
+
+use async_io::Timer;
+
+use super::Service;
+use crate::auth::directory::Unavailable;
 
 /// How often the directory is asked to look, which it does less often while logins show that all is well.
 const ROUND: Duration = Duration::from_secs(5);

@@ -1,75 +1,87 @@
 //! Drives a POP3 session: does what it asks for, on a connection and on the store.
 
+use std::io;
+use std::mem;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use async_io::Timer;
+use smol::future::FutureExt;
+
 use super::Service;
 use super::adoption;
 use super::connection::Connection;
 use super::crowd::Stranger;
-use super::limits::Rarely;
 use super::stream::Stream;
-use super::tally::{End, Tally};
+use super::tally::{End, Fetching, Tally};
 use super::tls::Protocol;
-use crate::address::Address;
+use crate::address::{Address, LoginName};
 use crate::auth::{ChannelBinding, ntlm};
-use crate::log::Quoted;
-use crate::message::Uid;
+use crate::log::{Quoted, Rarely};
+use crate::message::{Totals, Uid};
 use crate::pop3::{Channel, Credentials, Ending, Event, Next, Policy, Session, TERMINATOR, Transmission};
 use crate::random;
 use crate::store::{Fault, Maildrop, Revocation, StoredMessage, UnixTime};
 use crate::verdict::Login;
 use crate::wire::{self, Line, surrogate};
-use async_io::Timer;
-use smol::future::FutureExt;
-use std::io;
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 
 /// How long a client may take to log in.
 const LOGIN_MAX: Duration = Duration::from_secs(180);
+/// While the directory is down, every login fails for the same reason; the log gets one line per interval.
+static DIRECTORY_DOWN: Rarely = Rarely::new(Duration::from_secs(10));
 
-/// Serves one client to its end. An error is the client's going without a word, or its silence. `stranger` is
-/// what the connection counts as until somebody has logged in on it.
+/// Serves one client to the end, and notes in the tally how the session ended. With `tls_first` the handshake comes
+/// before the greeting (POP3S). The client is the stranger until it logs in.
 pub async fn serve(
     service: Arc<Service>,
+    connection: Connection,
+    tls_first: bool,
+    stranger: &Stranger,
+    tally: &mut Tally<Fetching>,
+) {
+    if let Err(e) = talk(service, connection, tls_first, stranger, tally).await {
+        tally.broken(&e);
+    }
+}
+
+async fn talk(
+    service: Arc<Service>,
     mut connection: Connection,
-    peer: IpAddr,
-    stranger: Arc<Stranger>,
-    tally: Tally,
+    tls_first: bool,
+    stranger: &Stranger,
+    tally: &mut Tally<Fetching>,
 ) -> io::Result<()> {
+    if tls_first {
+        let secured = connection.start_tls(&service, Protocol::Pop3).await;
+        connection = secured.inspect_err(|e| tally.tls_failed(e))?;
+    }
+    let peer = tally.work.peer;
     let at_first = policy(&service, connection.stream(), peer);
-    let seed = random::octets()?;
     let mut driver = Driver {
-        session: Session::new(at_first, seed, SystemTime::now()),
+        session: Session::new(at_first, random::octets()?, SystemTime::now()),
         tls: connection.stream().tls_version(),
         service,
         peer,
-        tally,
-        name: String::new(),
-        account: None,
-        version: 0,
         stranger,
-        maildrop: None,
-        revocation: None,
+        tally,
+        stage: Stage::LoggedOut,
     };
     connection.set_deadline(Some(Instant::now() + LOGIN_MAX));
     let mut next = driver.session.handle(Event::Connected, &mut connection.out);
     let ending = loop {
-        match driver.run(next, &mut connection).await {
-            Ok(Ended::ForTls) => {}
-            Ok(Ended::Closed(ending)) => break ending,
-            Err(e) => {
-                driver.tally.end(End::of(&e, false));
-                return Err(e);
-            }
+        match driver.run(next, &mut connection).await? {
+            Pause::ForTls => {}
+            Pause::Over(ending) => break ending,
         }
-        let begun = connection.start_tls(&driver.service, Protocol::Pop3).await;
-        connection = begun.inspect_err(|e| driver.tally.end(End::of(e, true)))?;
+        let secured = connection.start_tls(&driver.service, Protocol::Pop3).await;
+        connection = secured.inspect_err(|e| driver.tally.tls_failed(e))?;
         driver.tls = connection.stream().tls_version();
-        let secured = policy(&driver.service, connection.stream(), peer);
-        next = driver.session.handle(Event::Secured(secured), &mut connection.out);
+        let policy = policy(&driver.service, connection.stream(), peer);
+        next = driver.session.handle(Event::Secured(policy), &mut connection.out);
     };
-    driver.tally.end(End::Session(ending));
-    // The maildrop is free before the client hears that its session is over: it may log in again at once.
+    driver.tally.end(End::Pop3(ending));
+    // Release the maildrop before the client hears that its session is over: it may log in again at once.
     drop(driver);
     match ending {
         Ending::Quit | Ending::NotCommitted => connection.hang_up().await,
@@ -77,7 +89,7 @@ pub async fn serve(
     }
 }
 
-/// What holds for a session over this connection.
+/// The policy for a session over this stream.
 fn policy(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
     let settings = service.settings();
     let channel = match stream {
@@ -105,32 +117,47 @@ fn policy(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
     }
 }
 
-/// Why a session does not go on over the connection as it is.
-enum Ended {
+/// Why the session does not go on over this connection as it is.
+enum Pause {
     ForTls,
-    Closed(Ending),
+    Over(Ending),
 }
 
-struct Driver {
+struct Driver<'a> {
     service: Arc<Service>,
     session: Session,
     peer: IpAddr,
-    tally: Tally,
-    /// Its version, if the client speaks TLS.
+    stranger: &'a Stranger,
+    tally: &'a mut Tally<Fetching>,
+    /// The TLS version, if TLS is on.
     tls: Option<&'static str>,
-    /// The last name under which somebody wanted to log in, and what guesses at it count under.
-    name: String,
-    account: Option<String>,
-    /// The version of the credential that was last handed out for a proof.
-    version: u64,
-    stranger: Arc<Stranger>,
-    /// Once somebody has logged in.
-    maildrop: Option<Arc<Maildrop>>,
-    revocation: Option<Revocation>,
+    stage: Stage,
 }
 
-impl Driver {
-    async fn run(&mut self, mut next: Next, connection: &mut Connection) -> io::Result<Ended> {
+/// How far the client has come.
+enum Stage {
+    LoggedOut,
+    /// The session checks a proof for the account it has looked up.
+    Proving {
+        attempt: Attempt,
+        /// The version of the credential the proof is checked against.
+        version: u64,
+    },
+    LoggedIn {
+        maildrop: Arc<Maildrop>,
+        revocation: Revocation,
+    },
+}
+
+/// An attempt to log in.
+struct Attempt {
+    login: LoginName,
+    /// What failures count under: the same for every spelling of the name, `None` for a name that can't be an account.
+    account: Option<String>,
+}
+
+impl Driver<'_> {
+    async fn run(&mut self, mut next: Next, connection: &mut Connection) -> io::Result<Pause> {
         loop {
             let event = match next {
                 Next::ReadLine { octets_max } => {
@@ -138,24 +165,28 @@ impl Driver {
                     continue;
                 }
                 Next::Login(credentials) => self.log_in(credentials).await,
-                Next::Account { name } => self.find(name).await,
-                Next::Open { name } => self.open(&name).await,
-                Next::Prove(claim) => self.prove(claim).await,
-                Next::Deny { .. } => self.welcome(Ok(Login::WrongCredentials)),
-                Next::StartTls => return Ok(Ended::ForTls),
+                Next::Account { login } => self.find(login).await,
+                Next::Open => self.open().await,
+                Next::Prove(proof) => self.prove(proof).await,
+                Next::Deny => {
+                    let (attempt, _) = self.proven();
+                    Ok(self.conclude(&attempt, Login::WrongCredentials))
+                }
+                Next::StartTls => return Ok(Pause::ForTls),
                 Next::List => self.list().await,
-                Next::Send(transmission) => self.send(connection, transmission).await?,
+                Next::Send(transmission) => Ok(self.send(connection, transmission).await?),
                 Next::Flush => {
                     connection.flush().await?;
-                    Event::Flushed
+                    Ok(Event::Flushed)
                 }
                 Next::Commit { deleted } => {
-                    // A client that pipelines its commands gets its messages before they go.
+                    // A client that pipelines gets its messages before they go.
                     connection.flush().await?;
                     self.commit(&deleted).await
                 }
-                Next::Close(ending) => return Ok(Ended::Closed(ending)),
+                Next::Close(ending) => return Ok(Pause::Over(ending)),
             };
+            let event = event.unwrap_or_else(|fault| self.unavailable(&fault));
             if let Event::LoggedIn(Login::Welcome(_)) = event {
                 connection.set_deadline(None);
             }
@@ -163,8 +194,8 @@ impl Driver {
         }
     }
 
-    /// The step after the client's next line, or after the end of its wait: the mailbox was locked or deleted, the client
-    /// is silent for too long, or the service stops before a login.
+    /// Waits for the client's next line, or for what ends the session instead: a lock or deletion of the mailbox, the
+    /// client's silence, the end of the service before a login.
     async fn read_line(&mut self, connection: &mut Connection, octets_max: usize) -> io::Result<Next> {
         let session = &mut self.session;
         let line = connection.line(octets_max, |line, out| match line {
@@ -172,13 +203,13 @@ impl Driver {
             Line::TooLong => session.handle(Event::LineTooLong, out),
         });
         let interrupted = async {
-            match &mut self.revocation {
-                Some(revocation) => {
+            match &mut self.stage {
+                Stage::LoggedIn { revocation, .. } => {
                     revocation.happened().await;
                     Event::Revoked
                 }
-                None => {
-                    let _ = self.service.ending.recv().await;
+                Stage::LoggedOut | Stage::Proving { .. } => {
+                    self.service.ending.begun().await;
                     Event::ShuttingDown
                 }
             }
@@ -191,157 +222,111 @@ impl Driver {
         Ok(self.session.handle(event, &mut connection.out))
     }
 
-    /// Whoever got a password wrong before waits before the next attempt.
-    async fn wait_as_guesser(&mut self, name: String) -> Result<(), Fault> {
-        self.account = match Address::from_login(&name) {
-            Ok(address) => Some(address.to_string()),
-            // A look through the domains.
-            Err(_) => {
-                let (service, name) = (self.service.clone(), name.clone());
-                smol::unblock(move || service.accounts.guarded_name(&name)).await?
+    /// Begins an attempt to log in, after the wait that earlier wrong passwords have earned.
+    async fn attempt(&self, login: LoginName) -> Result<Attempt, Fault> {
+        let account = match login.address() {
+            Some(address) => Some(address.to_string()),
+            // Looks through the domains.
+            None => {
+                let (service, login) = (self.service.clone(), login.clone());
+                smol::unblock(move || service.accounts.guarded_name(login.typed())).await?
             }
         };
-        self.name = name;
-        let wait = self.service.guard.wait(self.peer, self.account.as_deref(), Instant::now());
+        let wait = self.service.guard.wait(self.peer, account.as_deref(), Instant::now());
         if !wait.is_zero() {
             Timer::after(wait).await;
         }
-        Ok(())
+        Ok(Attempt { login, account })
     }
 
-    async fn log_in(&mut self, credentials: Credentials) -> Event<'static> {
-        if let Err(fault) = self.wait_as_guesser(credentials.name.clone()).await {
-            return unavailable(fault);
-        }
-        let service = self.service.clone();
-        // Another thread would cost more than recalling does, and nobody who has logged in lately is to stand in line with
-        // those who guess.
-        let recalled = service.accounts.recall(&credentials).transpose();
-        let outcome = match recalled {
-            Some(outcome) => outcome,
-            None => self.check(&credentials).await,
+    async fn log_in(&mut self, credentials: Credentials) -> Result<Event<'static>, Fault> {
+        let attempt = self.attempt(credentials.login.clone()).await?;
+        let service = &self.service;
+        // On this thread: handing it over would cost more than recalling does, and a user who has logged in lately must
+        // not queue with guessers.
+        let so_far = match service.accounts.recall(&credentials)? {
+            Some(recalled) => recalled,
+            None => self.check(credentials.clone()).await?,
         };
-        let outcome = match outcome {
-            Ok(so_far @ (Login::WrongCredentials | Login::Incomplete))
-                if adoption::is_on(&service.settings()) =>
-            {
-                adoption::log_in(&service, credentials, so_far).await
-            }
-            outcome => outcome,
+        let may_be_elsewhere = matches!(so_far, Login::WrongCredentials | Login::Incomplete);
+        let outcome = match may_be_elsewhere && adoption::is_on(&service.settings()) {
+            true => adoption::log_in(service, credentials, so_far).await?,
+            false => so_far,
         };
-        self.welcome(outcome)
+        Ok(self.conclude(&attempt, outcome))
     }
 
-    async fn check(&self, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
-        let service = self.service.clone();
-        let credentials =
-            Credentials { name: credentials.name.clone(), password: credentials.password.clone() };
-        let waiting = match service.accounts.is_network_asked() {
-            // It takes no processor, but may take its time: whoever waits for it must not stand in the way of the others.
-            true => service.directory_questions.acquire(),
-            false => service.password_checks.acquire(),
+    async fn check(&self, credentials: Credentials) -> Result<Login<Maildrop>, Fault> {
+        let service = &self.service;
+        let turns = match service.accounts.is_network_asked() {
+            // Slow, but no work for our processors: it must not hold up logins that are.
+            true => &service.directory_questions,
+            false => &service.password_checks,
         };
-        let _turn = waiting.await;
-        let checking = service.clone();
-        smol::unblock(move || checking.accounts.log_in(&credentials)).await
+        let _turn = turns.acquire().await;
+        let service = service.clone();
+        smol::unblock(move || service.accounts.log_in(&credentials)).await
     }
 
-    async fn prove(&mut self, claim: ntlm::Claim) -> Event<'static> {
-        if let Err(fault) = self.wait_as_guesser(claim.logon_name()).await {
-            return unavailable(fault);
-        }
+    async fn prove(&mut self, proof: ntlm::Proof) -> Result<Event<'static>, Fault> {
+        let attempt = self.attempt(proof.logon_name().into()).await?;
         let service = self.service.clone();
         let _turn = service.directory_questions.acquire().await;
         let proving = service.clone();
-        let outcome = smol::unblock(move || proving.accounts.prove(&claim)).await;
-        self.welcome(outcome)
+        let outcome = smol::unblock(move || proving.accounts.prove(&proof)).await?;
+        Ok(self.conclude(&attempt, outcome))
     }
 
-    async fn find(&mut self, name: String) -> Event<'static> {
-        if let Err(fault) = self.wait_as_guesser(name.clone()).await {
-            return unavailable(fault);
-        }
+    async fn find(&mut self, login: LoginName) -> Result<Event<'static>, Fault> {
+        let attempt = self.attempt(login.clone()).await?;
         let service = self.service.clone();
-        match smol::unblock(move || service.accounts.find(&name)).await {
-            Ok((account, version)) => {
-                self.version = version;
-                Event::Account(account)
-            }
-            Err(fault) => unavailable(fault),
+        let (account, version) = smol::unblock(move || service.accounts.find(&login)).await?;
+        self.stage = Stage::Proving { attempt, version };
+        Ok(Event::Account(account))
+    }
+
+    async fn open(&mut self) -> Result<Event<'static>, Fault> {
+        let (attempt, version) = self.proven();
+        let (service, login) = (self.service.clone(), attempt.login.clone());
+        let outcome = smol::unblock(move || service.accounts.open(&login, version)).await?;
+        Ok(self.conclude(&attempt, outcome))
+    }
+
+    fn proven(&mut self) -> (Attempt, u64) {
+        match mem::replace(&mut self.stage, Stage::LoggedOut) {
+            Stage::Proving { attempt, version } => (attempt, version),
+            _ => panic!("the session looks an account up before it judges a proof"),
         }
     }
 
-    async fn open(&mut self, name: &str) -> Event<'static> {
-        let (service, name, version) = (self.service.clone(), name.to_owned(), self.version);
-        let outcome = smol::unblock(move || service.accounts.open(&name, version)).await;
-        self.welcome(outcome)
-    }
-
-    fn welcome(&mut self, outcome: Result<Login<Maildrop>, Fault>) -> Event<'static> {
-        let number = self.tally.number;
-        let refused = |why: &str| {
-            log::warn!("session {number}: login refused: {} {why}, from {}", Quoted(&self.name), self.peer);
+    /// Logs the outcome, tells the guard, and opens the maildrop to the session.
+    fn conclude(&mut self, attempt: &Attempt, outcome: Login<Maildrop>) -> Event<'static> {
+        let outcome = match outcome {
+            Login::Welcome(maildrop) if !self.may_log_in(maildrop.address()) => Login::TooSoon,
+            outcome => outcome,
         };
-        match outcome {
-            Ok(Login::Welcome(maildrop)) if !self.may_log_in(maildrop.address()) => {
-                refused("comes too soon after the last time");
-                Event::LoggedIn(Login::TooSoon)
+        let (about, peer, name) = (self.tally.about(), self.peer, Quoted(attempt.login.typed()));
+        let (guard, account, now) = (&self.service.guard, attempt.account.as_deref(), Instant::now());
+        let refused = |why: &str| log::warn!("{about}login refused: {name} {why}, from {peer}");
+        match &outcome {
+            Login::Welcome(_) => guard.succeeded(peer, account, now),
+            Login::WrongCredentials => {
+                log::warn!("{about}login refused: wrong name or password for {name} from {peer}");
+                guard.failed(peer, account, now);
             }
-            Ok(Login::Welcome(maildrop)) => {
-                let maildrop = match self.session.takes_utf8() {
-                    true => maildrop,
-                    false => maildrop.with_surrogates(),
-                };
-                let totals = maildrop.totals();
-                log::info!(
-                    "session {number}: {} logged in from {} by {} over {}: {} messages",
-                    maildrop.address(),
-                    self.peer,
-                    self.session.mechanism(),
-                    self.tls.unwrap_or("TCP"),
-                    totals.messages
-                );
-                self.tally.logged_in(maildrop.address(), totals.messages);
-                maildrop.note_login(UnixTime::now());
-                self.service.guard.succeeded(self.peer, self.account.as_deref(), Instant::now());
-                self.stranger.leave_crowd();
-                self.revocation = Some(maildrop.revocation());
-                self.maildrop = Some(Arc::new(maildrop));
-                Event::LoggedIn(Login::Welcome(totals))
-            }
-            Ok(Login::WrongCredentials) => {
-                let name = Quoted(&self.name);
-                log::warn!(
-                    "session {number}: login refused: wrong name or password for {name} from {}",
-                    self.peer
-                );
-                self.service.guard.failed(self.peer, self.account.as_deref(), Instant::now());
-                Event::LoggedIn(Login::WrongCredentials)
-            }
-            Ok(Login::Barred { why, is_proven }) => {
-                refused(&why);
-                let (guard, account) = (&self.service.guard, self.account.as_deref());
+            Login::Barred { why, is_proven } => {
+                refused(why);
                 match is_proven {
-                    true => guard.barred(self.peer, account, Instant::now()),
-                    false => guard.failed(self.peer, account, Instant::now()),
+                    true => guard.barred(peer, account, now),
+                    false => guard.failed(peer, account, now),
                 }
-                Event::LoggedIn(Login::Barred { why, is_proven })
             }
-            Ok(Login::Locked) => {
-                refused("is locked");
-                Event::LoggedIn(Login::Locked)
-            }
-            Ok(Login::InUse) => {
-                refused("has its maildrop open already");
-                Event::LoggedIn(Login::InUse)
-            }
-            Ok(Login::Incomplete) => {
-                refused("waits for the rest of its mail");
-                Event::LoggedIn(Login::Incomplete)
-            }
-            Ok(Login::TooSoon) => Event::LoggedIn(Login::TooSoon),
-            Err(fault) => unavailable(fault),
+            Login::Locked => refused("is locked"),
+            Login::InUse => refused("has its maildrop open already"),
+            Login::Incomplete => refused("waits for the rest of its mail"),
+            Login::TooSoon => refused("comes too soon after the last time"),
         }
+        Event::LoggedIn(outcome.map(|maildrop| self.welcome(maildrop)))
     }
 
     fn may_log_in(&self, user: &Address) -> bool {
@@ -349,16 +334,38 @@ impl Driver {
         self.service.logins.may_log_in(user, delay, Instant::now())
     }
 
-    fn maildrop(&self) -> &Arc<Maildrop> {
-        self.maildrop.as_ref().expect("the session asks for messages only after a login")
+    fn welcome(&mut self, maildrop: Maildrop) -> Totals {
+        let maildrop = match self.session.takes_utf8() {
+            true => maildrop,
+            false => maildrop.with_surrogates(),
+        };
+        let (totals, user) = (maildrop.totals(), maildrop.address());
+        log::info!(
+            "{}{user} logged in from {} by {} over {}: {} messages",
+            self.tally.about(),
+            self.peer,
+            self.session.mechanism(),
+            self.tls.unwrap_or("TCP"),
+            totals.messages
+        );
+        self.tally.work.user = Some(user.clone());
+        self.tally.work.messages = totals.messages;
+        maildrop.note_login(UnixTime::now());
+        self.stranger.leave_crowd();
+        self.stage = Stage::LoggedIn { revocation: maildrop.revocation(), maildrop: Arc::new(maildrop) };
+        totals
     }
 
-    async fn list(&mut self) -> Event<'static> {
-        let maildrop = self.maildrop().clone();
-        match smol::unblock(move || maildrop.list()).await {
-            Ok(entries) => Event::Listed(entries),
-            Err(fault) => unavailable(fault),
+    fn maildrop(&self) -> &Arc<Maildrop> {
+        match &self.stage {
+            Stage::LoggedIn { maildrop, .. } => maildrop,
+            _ => panic!("the session asks for messages only after a login"),
         }
+    }
+
+    async fn list(&mut self) -> Result<Event<'static>, Fault> {
+        let maildrop = self.maildrop().clone();
+        Ok(Event::Listed(smol::unblock(move || maildrop.list()).await?))
     }
 
     async fn send(
@@ -370,36 +377,36 @@ impl Driver {
         let mut message = match self.maildrop().message(uid) {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(Event::Gone),
-            Err(fault) => return Ok(self.cannot_send(uid, fault)),
+            Err(fault) => return Ok(self.cannot_send(uid, &fault)),
         };
-        // A page that is not in memory would stop every session of this thread until the disk has brought it; so would
-        // the hash of a long text.
+        // Reading a page from disk, or hashing a long text, would stop every session of this thread.
         if !message.is_ready() {
             let verified;
             (message, verified) = apart(message, StoredMessage::verify).await;
             if let Err(fault) = verified {
-                return Ok(self.cannot_send(uid, fault));
+                return Ok(self.cannot_send(uid, &fault));
             }
         }
         let end = match body_lines {
             None => message.text.len(),
             Some(lines) => wire::top_end(&message.text, lines),
         };
-        let (mut status, mut prefix) = (status.as_bytes(), std::mem::take(&mut message.prefix));
+        let (mut status, mut prefix) = (status.as_bytes(), mem::take(&mut message.prefix));
         let (mut header_end, mut octets) = (0, 0);
         if message.needs_surrogate {
             header_end = wire::body_start(&message.text);
             prefix = [surrogate::header(&prefix), surrogate::header(&message.text[..header_end])].concat();
         }
         for piece in message.pieces(end) {
-            // Only a long text takes so long that its pages may be gone when their turn comes.
+            // A long text may take so long that pages are gone again by their turn.
             if piece.start > 0 && !message.is_piece_ready(piece.clone()) {
                 let verified;
                 let again = piece.clone();
                 (message, verified) = apart(message, |message| message.verify_piece(again)).await;
                 if let Err(fault) = verified {
-                    // The client has +OK already: cut off in the middle, it knows that this is not the message.
-                    self.cannot_send(uid, fault);
+                    // The client has +OK already. Cut off in the middle, it knows that this is not the message.
+                    self.cannot_send(uid, &fault);
+                    self.tally.end(End::Damaged);
                     return Err(io::ErrorKind::InvalidData.into());
                 }
             }
@@ -410,29 +417,44 @@ impl Driver {
             status = b"";
             prefix.clear();
         }
-        self.tally.sent(octets);
+        self.tally.work.sent += 1;
+        self.tally.work.octets += octets as u64;
         Ok(Event::Sent)
     }
 
-    fn cannot_send(&self, uid: Uid, fault: Fault) -> Event<'static> {
-        let (number, address) = (self.tally.number, self.maildrop().address());
-        log::error!("session {number}: message {} of {address} cannot be sent: {fault}", uid.seq);
-        answer_to(&fault)
+    fn cannot_send(&self, uid: Uid, fault: &Fault) -> Event<'static> {
+        let (about, address) = (self.tally.about(), self.maildrop().address());
+        log::error!("{about}message {} of {address} cannot be sent: {fault}", uid.seq);
+        answer_to(fault)
     }
 
-    async fn commit(&mut self, deleted: &[Uid]) -> Event<'static> {
-        match self.maildrop().delete(deleted).await {
-            Ok(true) => {
-                self.tally.deleted(deleted.len());
-                Event::Committed
+    async fn commit(&mut self, deleted: &[Uid]) -> Result<Event<'static>, Fault> {
+        match self.maildrop().delete(deleted).await? {
+            true => {
+                self.tally.work.deleted += deleted.len() as u64;
+                Ok(Event::Committed)
             }
-            Ok(false) => Event::Unavailable,
-            Err(fault) => unavailable(fault),
+            false => Ok(Event::Unavailable),
         }
+    }
+
+    fn unavailable(&self, fault: &Fault) -> Event<'static> {
+        let about = self.tally.about();
+        match fault {
+            Fault::Elsewhere(why) => match DIRECTORY_DOWN.happened(Instant::now()) {
+                None => {}
+                Some(1) => log::error!("{about}{why}"),
+                Some(logins) => {
+                    log::error!("{about}{logins} logins could not be checked; the last one: {why}")
+                }
+            },
+            fault => log::error!("{about}{fault}"),
+        }
+        answer_to(fault)
     }
 }
 
-/// Does what takes long away from the executor.
+/// Does slow work on a message off the executor.
 async fn apart<T: Send + 'static>(
     message: StoredMessage,
     work: impl FnOnce(&StoredMessage) -> T + Send + 'static,
@@ -442,21 +464,6 @@ async fn apart<T: Send + 'static>(
         (message, outcome)
     })
     .await
-}
-
-/// While a directory is down every login meets that; once in this time it is told.
-static DIRECTORY_DOWN: Rarely = Rarely::new(Duration::from_secs(10));
-
-fn unavailable(fault: Fault) -> Event<'static> {
-    match &fault {
-        Fault::Elsewhere(why) => match DIRECTORY_DOWN.happened(Instant::now()) {
-            None => {}
-            Some(1) => log::error!("{why}"),
-            Some(logins) => log::error!("{logins} logins could not be checked; the last one: {why}"),
-        },
-        fault => log::error!("{fault}"),
-    }
-    answer_to(&fault)
 }
 
 fn answer_to(fault: &Fault) -> Event<'static> {

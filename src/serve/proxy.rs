@@ -4,13 +4,14 @@
 //! It is read before anything else, so before TLS too, and not one octet past its end. Who may bring one is for the
 //! setting `proxyfrom` to say.
 
-use proxy_header::{ParseConfig, Protocol, ProxyHeader};
-use smol::io::{AsyncRead, AsyncReadExt};
 use std::io;
 use std::net::IpAddr;
 
-/// A longer header is refused. Version 1 is at most 107 octets long; version 2 may bring fields that we skip, of which the
-/// longest known are certificates' names.
+use proxy_header::{ParseConfig, Protocol, ProxyHeader};
+use smol::io::{AsyncRead, AsyncReadExt};
+
+/// A longer header is refused. Version 1 is at most 107 octets long; version 2 may bring fields that we skip, of which
+/// the longest known are certificates' names.
 const OCTETS_MAX: usize = 2048;
 /// The shortest header of version 1, `PROXY UNKNOWN` CRLF.
 const FIRST_READ: usize = 15;

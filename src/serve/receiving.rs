@@ -1,86 +1,99 @@
 //! Drives an SMTP or LMTP session: does what it asks for, on a connection and on the store.
 
-use super::Service;
-use super::connection::Connection;
-use super::crowd::Stranger;
-use super::tls::Protocol;
-use crate::envelope::{Envelope, ForwardPath, Peer};
-use crate::intake::{self, Scope, Spooling};
-use crate::smtp::{Dialect, Event, Next, Policy, Session, Tls};
-use crate::verdict::{Delivery, Recipient};
-use crate::wire::{Receiver, Refusal, Text};
-use async_io::Timer;
-use smol::future::FutureExt;
 use std::io;
 use std::net::IpAddr;
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The rate at which a message has to come, once `idletimeout` has gone by since the greeting or the last message.
-const LEAST_OCTETS_PER_SECOND: u64 = 1024;
+use async_io::Timer;
+use smol::future::FutureExt;
 
-/// Serves one client to its end, which comes between two messages when the service ends. An error is the client's going
-/// without a word. `stranger` is what the client at this address counts as while it sends no text; none if
-/// it is trusted.
+use super::Service;
+use super::connection::Connection;
+use super::crowd::Stranger;
+use super::tally::{End, Receiving, Tally};
+use super::tls::Protocol;
+use crate::envelope::{Envelope, ForwardPath};
+use crate::intake::{self, Scope, Spooling};
+use crate::smtp::{Dialect, Ending, Event, Next, Policy, Session, TlsState};
+use crate::store::Fault;
+use crate::verdict::{Delivery, Recipient};
+use crate::wire::{Receiver, Rejection, Text};
+
+/// The least rate of a message, once `idletimeout` has passed since the greeting or the last stored message.
+const LEAST_OCTETS_PER_SECOND: u64 = 1024;
+/// Refused recipients that get a line in the log, per session; the others only count.
+const REFUSED_LOGGED_MAX: u64 = 20;
+
+/// Serves one client to the end, and notes in the tally how the session ended. When the service ends, the session ends
+/// after the message under way. `stranger` is the client while it sends no message, with its address; `None` for a
+/// trusted client.
 pub async fn serve(
     service: Arc<Service>,
-    mut connection: Connection,
-    dialect: Dialect,
-    peer: Peer,
+    connection: Connection,
     stranger: Option<(IpAddr, &Stranger)>,
+    tally: &mut Tally<Receiving>,
+) {
+    if let Err(e) = talk(service, connection, stranger, tally).await {
+        tally.broken(&e);
+    }
+}
+
+async fn talk(
+    service: Arc<Service>,
+    mut connection: Connection,
+    stranger: Option<(IpAddr, &Stranger)>,
+    tally: &mut Tally<Receiving>,
 ) -> io::Result<()> {
     let settings = service.settings();
+    let Receiving { dialect, peer, .. } = tally.work;
     let policy = Policy {
         dialect,
         is_trusted: stranger.is_none(),
         hostname: settings.hostname.as_str().to_owned(),
         message_octets_max: settings.maxmessagesize.octets(),
-        tls: if dialect == Dialect::Smtp { Tls::Offered } else { Tls::NotOffered },
+        tls: if dialect == Dialect::Smtp { TlsState::Offered } else { TlsState::NotOffered },
     };
     let mut session = Session::new(policy, peer);
     let mut driver = Driver {
-        spooling: Spooling::new(service.mailroot.dir.clone()),
+        spooling: Spooling::new(service.mailroot.dir.clone(), tally.about()),
         pace: Pace::new(Instant::now(), settings.idletimeout.duration()),
         service,
-        peer,
         stranger,
         hostname: settings.hostname.as_str(),
+        tally,
     };
     let mut next = session.handle(Event::Connected, &mut connection.out);
-    loop {
-        match driver.run(&mut session, next, &mut connection).await {
-            Ok(Ended::ForTls) => {
-                connection = connection.start_tls(&driver.service, Protocol::Smtp).await?;
-                next = session.handle(Event::Secured, &mut connection.out);
-                continue;
-            }
-            Ok(Ended::Closed) => return connection.hang_up().await,
-            Err(e) if e.kind() == io::ErrorKind::TimedOut && connection.is_sent() => {
-                session.handle(Event::TimedOut, &mut connection.out);
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
-                session.handle(Event::ShuttingDown, &mut connection.out);
-            }
-            Err(e) => return Err(e),
+    let ending = loop {
+        match driver.run(&mut session, next, &mut connection).await? {
+            Pause::ForTls => {}
+            Pause::Over(ending) => break ending,
         }
-        return connection.dismiss().await;
+        let secured = connection.start_tls(&driver.service, Protocol::Smtp).await;
+        connection = secured.inspect_err(|e| driver.tally.tls_failed(e))?;
+        next = session.handle(Event::Secured, &mut connection.out);
+    };
+    driver.tally.end(End::Smtp(ending));
+    match ending {
+        Ending::TimedOut | Ending::ShuttingDown => connection.dismiss().await,
+        _ => connection.hang_up().await,
     }
 }
 
-/// Why a session does not go on over the connection as it is.
-enum Ended {
+/// Why the session does not go on over this connection as it is.
+enum Pause {
     ForTls,
-    Closed,
+    Over(Ending),
 }
 
 struct Driver<'a> {
     service: Arc<Service>,
-    peer: Peer,
-    /// With its address; none where the client is trusted.
     stranger: Option<(IpAddr, &'a Stranger)>,
     hostname: &'a str,
     spooling: Spooling,
     pace: Pace,
+    tally: &'a mut Tally<Receiving>,
 }
 
 impl Driver<'_> {
@@ -89,37 +102,48 @@ impl Driver<'_> {
         session: &mut Session,
         mut next: Next,
         connection: &mut Connection,
-    ) -> io::Result<Ended> {
+    ) -> io::Result<Pause> {
         loop {
             connection.set_deadline(Some(self.pace.deadline()));
-            next = match next {
-                Next::ReadLine { octets_max } => self.read_line(session, connection, octets_max).await?,
-                Next::Recipient { path, octets } => {
-                    let event = self.recipient(&path, octets).await;
-                    session.handle(event, &mut connection.out)
+            next = match self.carry_out(session, next, connection).await {
+                Ok(Continue(next)) => next,
+                Ok(Break(pause)) => return Ok(pause),
+                Err(e) if e.kind() == io::ErrorKind::TimedOut && connection.is_sent() => {
+                    session.handle(Event::TimedOut, &mut connection.out)
                 }
-                Next::ReadData(receiver) => {
-                    let receiver = self.read_text(connection, receiver, None).await?;
-                    session.handle(Event::Data(receiver), &mut connection.out)
-                }
-                Next::ReadChunk { receiver, octets } => {
-                    let receiver = self.read_text(connection, receiver, Some(octets)).await?;
-                    session.handle(Event::Chunk(receiver), &mut connection.out)
-                }
-                Next::SkipChunk { octets } => {
-                    skip(connection, octets).await?;
-                    session.handle(Event::ChunkSkipped, &mut connection.out)
-                }
-                Next::Deliver { envelope, text } => {
-                    let event = self.deliver(&envelope, text).await;
-                    session.handle(event, &mut connection.out)
-                }
-                Next::StartTls => return Ok(Ended::ForTls),
-                Next::Close => return Ok(Ended::Closed),
-            }
+                Err(e) => return Err(e),
+            };
+            self.tally.work.counts = session.counts();
         }
     }
 
+    async fn carry_out(
+        &mut self,
+        session: &mut Session,
+        next: Next,
+        connection: &mut Connection,
+    ) -> io::Result<ControlFlow<Pause, Next>> {
+        let event = match next {
+            Next::ReadLine { octets_max } => {
+                return self.read_line(session, connection, octets_max).await.map(Continue);
+            }
+            Next::Recipient { path, octets } => self.recipient(&path, octets).await,
+            Next::ReadData(receiver) => Event::Data(self.read_text(connection, receiver, None).await?),
+            Next::ReadChunk { receiver, octets } => {
+                Event::Chunk(self.read_text(connection, receiver, Some(octets)).await?)
+            }
+            Next::SkipChunk { octets } => {
+                skip(connection, octets).await?;
+                Event::ChunkSkipped
+            }
+            Next::Deliver { envelope, text } => self.deliver(&envelope, text).await,
+            Next::StartTls => return Ok(Break(Pause::ForTls)),
+            Next::Close(ending) => return Ok(Break(Pause::Over(ending))),
+        };
+        Ok(Continue(session.handle(event, &mut connection.out)))
+    }
+
+    /// Waits for the client's next line or, between messages, for the end of the service.
     async fn read_line(
         &mut self,
         session: &mut Session,
@@ -137,26 +161,23 @@ impl Driver<'_> {
             if !is_idle {
                 return std::future::pending().await;
             }
-            let _ = self.service.ending.recv().await;
-            Err(io::ErrorKind::Interrupted.into())
+            self.service.ending.begun().await;
+            None
         };
-        line.or(ending).await
+        let outcome = async { Some(line.await) }.or(ending).await;
+        outcome.unwrap_or_else(|| Ok(session.handle(Event::ShuttingDown, &mut connection.out)))
     }
 
     async fn recipient(&self, path: &ForwardPath, octets: u64) -> Event<'static> {
         let verdict = match intake::recipient(&self.service.store, path, octets) {
             Ok(verdict) => verdict,
-            Err(fault) => return unavailable(fault),
-        };
-        let refused = |why| match self.peer {
-            Peer::Ip(ip) => log::info!("recipient <{path}> refused: {why}, from {ip}"),
-            Peer::Local => log::info!("recipient <{path}> refused: {why}, from this machine"),
+            Err(fault) => return self.unavailable(&fault),
         };
         match verdict {
             Recipient::Accepted => {}
-            Recipient::NotLocal => refused("its domain is not served here"),
-            Recipient::NoSuchMailbox => refused("no such mailbox"),
-            Recipient::OverQuota => refused("over quota"),
+            Recipient::NotLocal => self.note_refused(path, "its domain is not served here"),
+            Recipient::NoSuchMailbox => self.note_refused(path, "no such mailbox"),
+            Recipient::OverQuota => self.note_refused(path, "over quota"),
         }
         if let Some((peer, _)) = self.stranger
             && verdict.is_wrong()
@@ -169,26 +190,35 @@ impl Driver<'_> {
         Event::Recipient(verdict)
     }
 
+    fn note_refused(&self, path: &ForwardPath, why: &str) {
+        let Tally { work, .. } = &*self.tally;
+        if work.counts.recipients_refused < REFUSED_LOGGED_MAX {
+            log::info!("{}recipient <{path}> refused: {why}, from {}", self.tally.about(), work.peer());
+        }
+    }
+
     async fn deliver(&mut self, envelope: &Envelope, text: Text) -> Event<'static> {
         let text = match self.spooling.finish(text).await {
             Ok(text) => text,
-            Err(Refusal::DiskFull) => {
+            Err(Rejection::DiskFull) => {
                 return Event::Delivered(vec![Delivery::DiskFull; envelope.recipients.len()]);
             }
+            // Logged where it happened.
             Err(_) => return Event::Unavailable,
         };
-        match intake::deliver(&self.service.store, envelope, text, self.hostname, Scope::Each).await {
+        let (store, about) = (&self.service.store, self.tally.about());
+        match intake::deliver(store, envelope, text, self.hostname, Scope::Each, about).await {
             Ok(verdicts) => {
                 if verdicts.contains(&Delivery::Stored) {
                     self.pace = Pace::new(Instant::now(), self.pace.grace);
                 }
                 Event::Delivered(verdicts)
             }
-            Err(fault) => unavailable(fault),
+            Err(fault) => self.unavailable(&fault),
         }
     }
 
-    /// Reads a text to its end (`octets` none) or a chunk of it.
+    /// Reads a chunk of this many octets, or with `None` a text to its end.
     async fn read_text(
         &mut self,
         connection: &mut Connection,
@@ -211,6 +241,7 @@ impl Driver<'_> {
                     ended = end.is_some() || left == Some(0);
                     let used = end.unwrap_or(within);
                     self.pace.octets += used as u64;
+                    self.tally.work.octets += used as u64;
                     Some(used)
                 })
                 .await?;
@@ -219,14 +250,19 @@ impl Driver<'_> {
         }
         Ok(receiver)
     }
+
+    fn unavailable(&self, fault: &Fault) -> Event<'static> {
+        log::error!("{}{fault}", self.tally.about());
+        Event::Unavailable
+    }
 }
 
-/// By when a client has to have brought a message: so that one who dawdles does not keep a place for ever.
+/// Keeps a slow client from holding a place for ever: by when it must have brought a message.
 struct Pace {
-    /// The greeting, or the answer to the last message that was stored.
+    /// The greeting, or the answer to the last stored message.
     since: Instant,
     grace: Duration,
-    /// Octets of texts that have come since.
+    /// Octets of messages received since.
     octets: u64,
 }
 
@@ -252,9 +288,4 @@ async fn skip(connection: &mut Connection, octets: u64) -> io::Result<()> {
             .await?;
     }
     Ok(())
-}
-
-fn unavailable(fault: crate::store::Fault) -> Event<'static> {
-    log::error!("{fault}");
-    Event::Unavailable
 }

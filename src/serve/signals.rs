@@ -10,17 +10,18 @@
 //! A thread of its own hears them: it needs neither the executor nor the pool of blocking threads, which may be what
 //! hangs. To exit at any moment is safe, because what was acknowledged is durable.
 
-use async_io::Timer;
-use async_signal::{Signal, Signals};
-use smol::channel::{Receiver, Sender};
-use smol::future::FutureExt as _;
-use smol::stream::StreamExt as _;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process;
 use std::thread;
 use std::time::Duration;
+
+use async_io::Timer;
+use async_signal::{Signal, Signals};
+use smol::channel::{Receiver, Sender};
+use smol::future::FutureExt as _;
+use smol::stream::StreamExt as _;
 
 /// How long commands of administrators that were taken may go on after the grace.
 pub const COMMANDS_MAX: Duration = Duration::from_secs(5);

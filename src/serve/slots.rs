@@ -5,9 +5,12 @@
 //! back when it becomes idle. With all in use, up to `socketbacklog` connections wait, in order of arrival, without a
 //! greeting; one more is refused.
 
-use smol::channel::{Receiver, Sender};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
+
+use smol::channel::{Receiver, Sender};
+
+use crate::lock::Mutex;
 
 /// What is read at a time while commands are awaited.
 const READ_OCTETS: usize = 4096;
@@ -72,8 +75,8 @@ impl Slots {
         Self(Arc::new(Mutex::new(State { limits, ready, in_use: 0, waiting: VecDeque::new(), refused: 0 })))
     }
 
-    /// `make_room` is asked when the line is full; if it says true, a connection that has a slot or stands in the line is
-    /// about to go, so one more may stand in it.
+    /// `make_room` is asked when the line is full; if it says true, a connection that has a slot or stands in the line
+    /// is about to go, so one more may stand in it.
     pub fn admit(&self, make_room: impl FnOnce() -> bool) -> Admission {
         let mut state = self.lock();
         state.waiting.retain(|waiting| !waiting.is_closed());
@@ -141,7 +144,7 @@ impl Slots {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 

@@ -1,13 +1,10 @@
 //! A TCP connection that ends in one of two ways, and the client can tell which.
 //!
-//! - `close` sends a FIN: nothing more comes. (The `close` of `Async` only flushes, so a client that waits for the end of
-//!   the connection after its QUIT would wait until we drop it.)
+//! - `close` sends a FIN: nothing more comes. (The `close` of `Async` only flushes, so a client that waits for the end
+//!   of the connection after its QUIT would wait until we drop it.)
 //! - A socket dropped while it still owes the client octets sends a RST, so that a program that takes the end of the
 //!   connection for the end of a message (curl does) reports an error.
 
-use async_io::Async;
-use rustix::net::sockopt::set_socket_linger;
-use smol::io::{AsyncRead, AsyncWrite};
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
@@ -15,6 +12,10 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+use async_io::Async;
+use rustix::net::sockopt::set_socket_linger;
+use smol::io::{AsyncRead, AsyncWrite};
 
 pub struct Socket {
     stream: Async<TcpStream>,
@@ -26,7 +27,8 @@ impl Socket {
         Self { stream, owes: false }
     }
 
-    /// A Unix socket. Reading, writing and shutting down are the same system calls as for TCP, and nothing else is asked of it.
+    /// A Unix socket. Reading, writing and shutting down are the same system calls as for TCP, and nothing else is
+    /// asked of it.
     pub fn of_unix(stream: Async<UnixStream>) -> io::Result<Self> {
         let descriptor = OwnedFd::from(stream.into_inner()?);
         Async::new(TcpStream::from(descriptor)).map(Self::new)
@@ -98,10 +100,12 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use std::io::Read as _;
     use std::net::{Ipv4Addr, TcpListener};
+
+    use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
 
     fn pair() -> (Socket, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -1,12 +1,14 @@
 //! A client's byte stream: in clear or under TLS.
 
-use super::socket::Socket;
-use futures_rustls::rustls::ProtocolVersion;
-use futures_rustls::server::TlsStream;
-use smol::io::{AsyncRead, AsyncWrite};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+
+use futures_rustls::rustls::ProtocolVersion;
+use futures_rustls::server::TlsStream;
+use smol::io::{AsyncRead, AsyncWrite};
+
+use super::socket::Socket;
 
 pub enum Stream {
     Clear(Socket),

@@ -1,7 +1,8 @@
 //! Tells systemd how the service is doing (sd_notify(3)). Started by anything else, the service tells nobody.
 
-use sd_notify::NotifyState;
 use std::time::Duration;
+
+use sd_notify::NotifyState;
 
 /// How much longer than its sessions the service may take to end: commands that were taken are still carried out.
 const MARGIN: Duration = Duration::from_secs(30);

@@ -1,34 +1,38 @@
 //! TLS for connections: the certificate that is shown, and when it is read again.
 //!
-//! Files are looked at once a second at most, when a client comes, and read again when they have changed; SIGHUP reads them at
-//! once. A pair that cannot be used is complained of, and the one before stays in use.
+//! Files are looked at once a second at most, when a client comes, and read again when they have changed; SIGHUP reads
+//! them at once. A pair that cannot be used is complained of, and the one before stays in use.
 //!
-//! POP3 clients come back every few minutes, so they get tickets to resume a session with (RFC 8446 section 2.2, RFC 5077).
-//! The state is in the ticket, sealed under a key that this process alone has and changes every few hours: resumption
-//! costs no memory. A new certificate brings new keys, so no session outlives the certificate it was begun with, and the
-//! channel binding of a resumed session is right. SMTP clients get no tickets: Microsoft's senders have failed on them.
+//! POP3 clients come back every few minutes, so they get tickets to resume a session with (RFC 8446 section 2.2, RFC
+//! 5077). The state is in the ticket, sealed under a key that this process alone has and changes every few hours:
+//! resumption costs no memory. A new certificate brings new keys, so no session outlives the certificate it was begun
+//! with, and the channel binding of a resumed session is right. SMTP clients get no tickets: Microsoft's senders have
+//! failed on them.
 //!
-//! POP3 is named in the handshake (ALPN `pop3`, RFC 7301). A client that offers names but not that one is refused with the alert
-//! `no_application_protocol`, as section 3.2 asks and nginx does: a browser that was led here must not
-//! get an answer (ALPACA). A client that offers none, like most, is welcome. SMTP has no name that could be chosen.
+//! POP3 is named in the handshake (ALPN `pop3`, RFC 7301). A client that offers names but not that one is refused with
+//! the alert `no_application_protocol`, as section 3.2 asks and nginx does: a browser that was led here must not get an
+//! answer (ALPACA). A client that offers none, like most, is welcome. SMTP has no name that could be chosen.
 
-use super::socket::Socket;
-use super::stream::Stream;
-use crate::certificate;
-use crate::keyring::Keyring;
-use crate::settings::Settings;
-use crate::store::Store;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
 use futures_rustls::TlsAcceptor;
 use futures_rustls::rustls::crypto::ring::Ticketer;
 use futures_rustls::rustls::server::NoServerSessionStorage;
 use futures_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use futures_rustls::rustls::{self, ServerConfig};
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::{Duration, Instant};
+
+use super::socket::Socket;
+use super::stream::Stream;
+use crate::certificate;
+use crate::keyring::Keyring;
+use crate::lock::{Mutex, RwLock};
+use crate::settings::Settings;
+use crate::store::Store;
 
 /// How long a handshake may take.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
@@ -85,7 +89,7 @@ impl Tls {
     pub fn change_to(&self, store: &Store, keyring: &Keyring, settings: &Settings) -> Result<(), String> {
         let state = states(settings);
         let shown = Shown::new(certificate::in_effect(store, keyring, settings)?)?;
-        *self.shown.lock().expect("no holder of this lock panics") = Arc::new(shown);
+        *self.shown.lock() = Arc::new(shown);
         *self.lock() = Files { state, looked: Some(Instant::now()) };
         Ok(())
     }
@@ -110,7 +114,7 @@ impl Tls {
     }
 
     pub fn read_again(&self, store: &Store, keyring: &RwLock<Keyring>, settings: &Settings) {
-        let keyring = keyring.read().expect("no holder of this lock panics");
+        let keyring = keyring.read();
         match self.change_to(store, &keyring, settings) {
             Ok(()) => log::info!("the TLS certificate was read again"),
             Err(why) => log::error!("the TLS certificate from before stays in use: {why}"),
@@ -135,11 +139,11 @@ impl Tls {
     }
 
     fn shown(&self) -> Arc<Shown> {
-        self.shown.lock().expect("no holder of this lock panics").clone()
+        self.shown.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().expect("no holder of this lock panics")
+        self.files.lock()
     }
 }
 

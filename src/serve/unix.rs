@@ -1,19 +1,20 @@
 //! The Unix socket for LMTP (setting `lmtpsocket`): Postfix's natural way, without a port.
 //!
-//! Its mode is 0660, so whoever is in the socket's group can deliver. In a directory with the set-group-ID bit it gets the group
-//! of the directory, which is how an administrator says who that is.
+//! Its mode is 0660, so whoever is in the socket's group can deliver. In a directory with the set-group-ID bit it gets
+//! the group of the directory, which is how an administrator says who that is.
 
-use async_io::Async;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
+use async_io::Async;
+
 const MODE: u32 = 0o660;
 
-/// Listens at this path. A socket that a crash has left there is replaced; one that somebody answers on, and any other file,
-/// stays: then the error is of kind `AddrInUse` or `AlreadyExists`.
+/// Listens at this path. A socket that a crash has left there is replaced; one that somebody answers on, and any other
+/// file, stays: then the error is of kind `AddrInUse` or `AlreadyExists`.
 pub fn bind(path: &Path) -> io::Result<Async<UnixListener>> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),

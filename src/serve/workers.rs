@@ -1,12 +1,13 @@
-//! The threads of the service, each with an executor of its own. A connection is given to the thread that has the fewest, and
-//! stays there.
+//! The threads of the service, each with an executor of its own. A connection is given to the thread that has the
+//! fewest, and stays there.
 //!
-//! One executor for all threads would wake a second one each time that the first finds something to do, and hand each event
-//! from the thread that waits for it to another: for a single delivery that doubles the system calls.
+//! One executor for all threads would wake a second one each time that the first finds something to do, and hand each
+//! event from the thread that waits for it to another: for a single delivery that doubles the system calls.
 
-use smol::{Executor, Task};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use smol::{Executor, Task};
 
 pub struct Workers {
     all: Vec<Worker>,
@@ -69,8 +70,9 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::future::pending;
+
+    use super::*;
 
     fn connections(workers: &Workers) -> Vec<usize> {
         workers.all.iter().map(|worker| Arc::strong_count(&worker.connections) - 1).collect()

@@ -33,8 +33,8 @@ const RFC_MESSAGE_OCTETS_MIN: u64 = 64 << 10;
 /// A row beside the settings that the program keeps for itself: the secret from which the salts of unknown names are
 /// derived, in hexadecimal digits. It stays for as long as the store, so that those salts do.
 pub const DECOY_SECRET: &str = "decoysecret";
-/// Rows beside the settings, one for each mailbox that waits for the rest of its mail from another server: this, and its id in
-/// hexadecimal digits.
+/// Rows beside the settings, one for each mailbox that waits for the rest of its mail from another server: this, and
+/// its id in hexadecimal digits.
 pub const INCOMPLETE: &str = "incomplete/";
 /// The setting whose value is sealed before it is stored, and not shown.
 pub const BIND_PASSWORD: &str = "adbindpassword";

@@ -1,5 +1,5 @@
-//! The settings that are lists of addresses: where the service listens, from where a password may come in clear, and who
-//! is trusted to speak for others.
+//! The settings that are lists of addresses: where the service listens, from where a password may come in clear, and
+//! who is trusted to speak for others.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -3,7 +3,7 @@
 
 use std::mem;
 
-use super::{Dialect, Event, Next, Policy, Session, Tls};
+use super::{Dialect, Ending, Event, Next, Policy, Session, TlsState};
 use crate::envelope::{Envelope, ForwardPath, Peer};
 use crate::verdict::{Delivery, Recipient};
 use crate::wire::{Lines, Text};
@@ -12,6 +12,9 @@ use crate::wire::{Lines, Text};
 pub const MESSAGE_OCTETS_MAX: u64 = 200;
 /// From this announced size on, the mailbox `small` is over quota.
 pub const SMALL_OCTETS: u64 = 100;
+
+/// Takes the place of a step whose contents move on.
+const DONE: Next = Next::Close(Ending::Quit);
 
 pub struct Server {
     session: Session,
@@ -30,7 +33,7 @@ impl Server {
             is_trusted: dialect == Dialect::Lmtp,
             hostname: "mail.example.com".to_owned(),
             message_octets_max: MESSAGE_OCTETS_MAX,
-            tls: if dialect == Dialect::Smtp { Tls::Offered } else { Tls::NotOffered },
+            tls: if dialect == Dialect::Smtp { TlsState::Offered } else { TlsState::NotOffered },
         };
         let peer = Peer::Ip([192, 0, 2, 7].into());
         let mut session = Session::new(policy, peer);
@@ -52,9 +55,18 @@ impl Server {
         mem::take(&mut self.out)
     }
 
+    /// Why the session is over, if it is.
     #[cfg(test)]
-    pub fn is_closed(&self) -> bool {
-        matches!(self.next, Next::Close)
+    pub fn ending(&self) -> Option<Ending> {
+        match self.next {
+            Next::Close(ending) => Some(ending),
+            _ => None,
+        }
+    }
+
+    #[cfg(test)]
+    pub fn counts(&self) -> super::Counts {
+        self.session.counts()
     }
 
     /// An event that may come at any time.
@@ -71,7 +83,7 @@ impl Server {
                 let end = receiver.push(self.lines.rest());
                 self.lines.consume(end.unwrap_or(self.lines.rest().len()));
                 end?;
-                let Next::ReadData(receiver) = mem::replace(&mut self.next, Next::Close) else { return None };
+                let Next::ReadData(receiver) = mem::replace(&mut self.next, DONE) else { return None };
                 Event::Data(receiver)
             }
             Next::ReadChunk { receiver, octets } => {
@@ -82,7 +94,7 @@ impl Server {
                 if *octets > 0 {
                     return None;
                 }
-                let Next::ReadChunk { receiver, .. } = mem::replace(&mut self.next, Next::Close) else {
+                let Next::ReadChunk { receiver, .. } = mem::replace(&mut self.next, DONE) else {
                     return None;
                 };
                 Event::Chunk(receiver)
@@ -109,7 +121,7 @@ impl Server {
                 self.lines.clear();
                 Event::Secured
             }
-            Next::Close => return None,
+            Next::Close(_) => return None,
         };
         Some(self.session.handle(event, &mut self.out))
     }

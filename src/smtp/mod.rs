@@ -21,4 +21,4 @@ mod session;
 mod tests;
 
 pub use reply::turn_away;
-pub use session::{Dialect, Event, Next, Policy, Session, Tls};
+pub use session::{Counts, Dialect, Ending, Event, Next, Policy, Session, TlsState};

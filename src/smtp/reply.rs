@@ -3,8 +3,9 @@
 use std::fmt::Display;
 use std::io::Write;
 
+use super::Ending;
 use crate::verdict::{Delivery, Recipient};
-use crate::wire::Refusal;
+use crate::wire::Rejection;
 
 /// A one-line reply: code (RFC 5321 section 4.2), enhanced code (RFC 3463), text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,21 @@ impl Reply {
     }
 }
 
+/// The last reply of a session.
+impl From<Ending> for Reply {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Quit => BYE,
+            Ending::TooManyErrors => TOO_MANY_ERRORS,
+            Ending::TooManyWrongRecipients => TOO_MANY_WRONG_RECIPIENTS,
+            Ending::BareLf => BARE_LF,
+            Ending::ChunkSyntax => CHUNK_SYNTAX,
+            Ending::TimedOut => IDLE,
+            Ending::ShuttingDown => SHUTTING_DOWN,
+        }
+    }
+}
+
 impl From<Recipient> for Reply {
     fn from(verdict: Recipient) -> Self {
         match verdict {
@@ -118,14 +134,14 @@ impl From<Delivery> for Reply {
     }
 }
 
-impl From<Refusal> for Reply {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::BareLineEnd => BARE_LINE_END,
-            Refusal::Nul => NUL,
-            Refusal::TooLarge => TOO_LARGE,
-            Refusal::DiskFull => DISK_FULL,
-            Refusal::Fault => FAULT,
+impl From<Rejection> for Reply {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::BareLineEnd => BARE_LINE_END,
+            Rejection::Nul => NUL,
+            Rejection::TooLarge => TOO_LARGE,
+            Rejection::DiskFull => DISK_FULL,
+            Rejection::Fault => FAULT,
         }
     }
 }

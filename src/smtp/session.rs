@@ -1,5 +1,6 @@
 //! The session: the order of commands, and their replies.
 
+use std::fmt;
 use std::io::Write;
 use std::mem;
 
@@ -39,12 +40,12 @@ pub struct Policy {
     /// Largest message, in octets of content.
     pub message_octets_max: u64,
     /// Whether TLS is offered, or already on.
-    pub tls: Tls,
+    pub tls: TlsState,
 }
 
 /// The state of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tls {
+pub enum TlsState {
     NotOffered,
     Offered,
     On,
@@ -95,7 +96,46 @@ pub enum Next {
     /// Do the TLS handshake. Discard earlier input (RFC 3207 section 4.2).
     StartTls,
     /// Close the connection.
-    Close,
+    Close(Ending),
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Quit,
+    TooManyErrors,
+    TooManyWrongRecipients,
+    /// A command line ended with LF alone (SMTP only).
+    BareLf,
+    /// BDAT without a size: where the chunk ends is unknown.
+    ChunkSyntax,
+    TimedOut,
+    ShuttingDown,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ending::Quit => "QUIT",
+            Ending::TooManyErrors => "too many errors",
+            Ending::TooManyWrongRecipients => "too many unknown recipients",
+            Ending::BareLf => "a command line without CR",
+            Ending::ChunkSyntax => "BDAT without a size",
+            Ending::TimedOut => "timed out",
+            Ending::ShuttingDown => "the service is shutting down",
+        })
+    }
+}
+
+/// What a session has answered so far, for the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages stored for at least one recipient.
+    pub messages_accepted: u64,
+    /// Messages whose text, or a first part of it, came, and that nobody got.
+    pub messages_refused: u64,
+    /// RCPT commands with a well-formed address that were not answered with 250.
+    pub recipients_refused: u64,
 }
 
 /// One session, from greeting to close.
@@ -108,7 +148,9 @@ pub struct Session {
     transaction: Option<Transaction>,
     awaited: Awaited,
     errors: u32,
+    /// Since the last message that was stored.
     wrong_recipients: u32,
+    counts: Counts,
 }
 
 #[derive(Debug)]
@@ -158,6 +200,7 @@ impl Session {
             awaited: Awaited::Connection,
             errors: 0,
             wrong_recipients: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -167,8 +210,8 @@ impl Session {
     /// If the event does not answer the last [`Next`].
     pub fn handle(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Next {
         match (mem::replace(&mut self.awaited, Awaited::Nothing), event) {
-            (_, Event::TimedOut) => self.close(reply::IDLE, out),
-            (_, Event::ShuttingDown) => self.close(reply::SHUTTING_DOWN, out),
+            (_, Event::TimedOut) => self.close(Ending::TimedOut, out),
+            (_, Event::ShuttingDown) => self.close(Ending::ShuttingDown, out),
             (Awaited::Connection, Event::Connected) => self.greet(out),
             (Awaited::Line, Event::Line(line)) => self.line(line, out),
             (Awaited::Recipient(transaction, path), Event::Recipient(verdict)) => {
@@ -176,6 +219,7 @@ impl Session {
             }
             (Awaited::Recipient(transaction, _), Event::Unavailable) => {
                 self.transaction = Some(transaction);
+                self.counts.recipients_refused += 1;
                 self.answer(reply::FAULT, out)
             }
             (Awaited::Data(transaction), Event::Data(receiver)) => {
@@ -186,8 +230,9 @@ impl Session {
             }
             (Awaited::Chunk { transaction, last: false }, Event::Chunk(receiver)) => {
                 // Refused now rather than after the last chunk, so the peer can stop sending.
-                if let Some(refusal) = receiver.refusal() {
-                    return self.answer(refusal.into(), out);
+                if let Some(rejection) = receiver.rejection() {
+                    self.counts.messages_refused += 1;
+                    return self.answer(rejection.into(), out);
                 }
                 self.transaction = Some(Transaction { chunks: Some(receiver), ..transaction });
                 self.answer(reply::CHUNK_OK, out)
@@ -204,7 +249,7 @@ impl Session {
                 self.answer_text(&recipients, &vec![reply::FAULT; recipients.len()], out)
             }
             (Awaited::Handshake, Event::Secured) => {
-                self.policy.tls = Tls::On;
+                self.policy.tls = TlsState::On;
                 self.hello = None;
                 self.transaction = None;
                 self.read_line()
@@ -216,6 +261,10 @@ impl Session {
     /// Whether the session could end now without losing a message.
     pub fn is_between_messages(&self) -> bool {
         self.transaction.is_none()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     fn greet(&mut self, out: &mut Vec<u8>) -> Next {
@@ -233,7 +282,7 @@ impl Session {
             Line::Whole(line) => line,
             Line::BareLf(line) if self.policy.dialect == Dialect::Lmtp => line,
             // A relay that passes on bare line ends may also pass on smuggled commands.
-            Line::BareLf(_) => return self.close(reply::BARE_LF, out),
+            Line::BareLf(_) => return self.close(Ending::BareLf, out),
             Line::TooLong => return self.refuse(reply::LINE_TOO_LONG, out),
         };
         match command::parse(line) {
@@ -251,7 +300,7 @@ impl Session {
             Command::Rcpt { forward_path } => self.rcpt(forward_path, out),
             Command::Data => self.data(out),
             Command::Bdat { octets, last } => self.bdat(octets, last),
-            Command::BdatOfUnknownSize => self.close(reply::CHUNK_SYNTAX, out),
+            Command::BdatOfUnknownSize => self.close(Ending::ChunkSyntax, out),
             Command::Rset => {
                 self.transaction = None;
                 self.answer(reply::DONE, out)
@@ -260,7 +309,7 @@ impl Session {
             Command::Vrfy => self.answer(reply::NOT_VERIFIED, out),
             Command::Help => self.answer(reply::HELP, out),
             Command::StartTls => self.start_tls(out),
-            Command::Quit => self.close(reply::BYE, out),
+            Command::Quit => self.close(Ending::Quit, out),
         }
     }
 
@@ -273,7 +322,7 @@ impl Session {
             }
         };
         let Policy { hostname, message_octets_max, tls, .. } = &self.policy;
-        let starttls = if *tls == Tls::Offered { "250-STARTTLS\r\n" } else { "" };
+        let starttls = if *tls == TlsState::Offered { "250-STARTTLS\r\n" } else { "" };
         if extended {
             print(
                 out,
@@ -292,9 +341,9 @@ impl Session {
 
     fn start_tls(&mut self, out: &mut Vec<u8>) -> Next {
         match self.policy.tls {
-            Tls::NotOffered => self.refuse(reply::NOT_IMPLEMENTED, out),
-            Tls::On => self.refuse(reply::TLS_ALREADY, out),
-            Tls::Offered => {
+            TlsState::NotOffered => self.refuse(reply::NOT_IMPLEMENTED, out),
+            TlsState::On => self.refuse(reply::TLS_ALREADY, out),
+            TlsState::Offered => {
                 reply::BEGIN_TLS.write(out);
                 self.awaited = Awaited::Handshake;
                 Next::StartTls
@@ -338,6 +387,7 @@ impl Session {
             }
             Err(reply) => {
                 self.transaction = Some(transaction);
+                self.counts.recipients_refused += 1;
                 match reply {
                     reply::NOT_LOCAL | reply::NO_SUCH_MAILBOX => self.refuse_recipient(reply, out),
                     _ => self.answer(reply, out),
@@ -353,8 +403,9 @@ impl Session {
         verdict: verdict::Recipient,
         out: &mut Vec<u8>,
     ) -> Next {
-        if verdict == verdict::Recipient::Accepted {
-            transaction.recipients.push(path);
+        match verdict {
+            verdict::Recipient::Accepted => transaction.recipients.push(path),
+            _ => self.counts.recipients_refused += 1,
         }
         self.transaction = Some(transaction);
         if verdict.is_wrong() {
@@ -366,7 +417,7 @@ impl Session {
     fn refuse_recipient(&mut self, reply: Reply, out: &mut Vec<u8>) -> Next {
         self.wrong_recipients += 1;
         if self.wrong_recipients > WRONG_RECIPIENTS_MAX && !self.policy.is_trusted {
-            return self.close(reply::TOO_MANY_WRONG_RECIPIENTS, out);
+            return self.close(Ending::TooManyWrongRecipients, out);
         }
         self.answer(reply, out)
     }
@@ -401,8 +452,8 @@ impl Session {
     fn end_of_text(&mut self, transaction: Transaction, receiver: Receiver, out: &mut Vec<u8>) -> Next {
         let text = match receiver.finish() {
             Ok(text) => text,
-            Err(refusal) => {
-                let replies = vec![refusal.into(); transaction.recipients.len()];
+            Err(rejection) => {
+                let replies = vec![rejection.into(); transaction.recipients.len()];
                 return self.answer_text(&transaction.recipients, &replies, out);
             }
         };
@@ -412,7 +463,7 @@ impl Session {
 
     fn envelope(&self, transaction: Transaction) -> Envelope {
         let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
-        let secure = self.policy.tls == Tls::On;
+        let secure = self.policy.tls == TlsState::On;
         let protocol = match (self.policy.dialect, transaction.smtputf8) {
             (Dialect::Smtp, true) if secure => Protocol::Utf8Smtps,
             (Dialect::Smtp, true) => Protocol::Utf8Smtp,
@@ -439,6 +490,10 @@ impl Session {
     /// even though others have the message, because every retry would fail again and give them another copy.
     fn answer_text(&mut self, recipients: &[ForwardPath], replies: &[Reply], out: &mut Vec<u8>) -> Next {
         assert_eq!(recipients.len(), replies.len(), "every recipient has a verdict");
+        match replies.contains(&reply::STORED) {
+            true => self.counts.messages_accepted += 1,
+            false => self.counts.messages_refused += 1,
+        }
         match self.policy.dialect {
             Dialect::Lmtp => {
                 recipients.iter().zip(replies).for_each(|(recipient, reply)| reply.write_for(recipient, out))
@@ -476,7 +531,7 @@ impl Session {
     fn refuse(&mut self, reply: Reply, out: &mut Vec<u8>) -> Next {
         self.errors += 1;
         if self.errors > ERRORS_MAX {
-            return self.close(reply::TOO_MANY_ERRORS, out);
+            return self.close(Ending::TooManyErrors, out);
         }
         self.answer(reply, out)
     }
@@ -486,9 +541,9 @@ impl Session {
         Next::ReadLine { octets_max: COMMAND_OCTETS_MAX }
     }
 
-    fn close(&mut self, reply: Reply, out: &mut Vec<u8>) -> Next {
-        reply.write(out);
-        Next::Close
+    fn close(&mut self, ending: Ending, out: &mut Vec<u8>) -> Next {
+        Reply::from(ending).write(out);
+        Next::Close(ending)
     }
 }
 

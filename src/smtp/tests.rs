@@ -42,11 +42,11 @@ fn a_peer_that_makes_no_sense_is_told_to_go() {
     let mut server = greeted(Dialect::Smtp);
     server.push(&b"GET / HTTP/1.1\r\n".repeat(20));
     assert_eq!(codes_said(&mut server).0, [500; 20]);
-    assert!(!server.is_closed());
+    assert_eq!(server.ending(), None);
     server.push(b"Host: mail.example.com\r\nNOOP\r\n");
     let (codes, last) = codes_said(&mut server);
     assert_eq!(codes, [421], "{last}");
-    assert!(server.is_closed());
+    assert_eq!(server.ending(), Some(Ending::TooManyErrors));
 }
 
 #[test]
@@ -60,13 +60,16 @@ fn a_line_too_long_is_refused_once_and_none_of_it_executed() {
 
 #[test]
 fn idleness_and_the_end_of_the_service_are_said_at_any_time() {
-    for (event, reply) in [(Event::TimedOut, "421 4.4.2 "), (Event::ShuttingDown, "421 4.3.2 ")] {
+    for (event, reply, ending) in [
+        (Event::TimedOut, "421 4.4.2 ", Ending::TimedOut),
+        (Event::ShuttingDown, "421 4.3.2 ", Ending::ShuttingDown),
+    ] {
         let mut server = greeted(Dialect::Lmtp);
         server.push(b"MAIL FROM:<>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\nhalf a mess");
         server.said();
         server.interrupt(event);
         assert!(said(&mut server).starts_with(reply));
-        assert!(server.is_closed());
+        assert_eq!(server.ending(), Some(ending));
         assert_eq!(server.handed_over, []);
     }
 }
@@ -85,7 +88,7 @@ fn a_chunk_of_any_size_is_skipped_octet_for_octet() {
     server.push(b"BDAT 9999999999999999999 LAST\r\nQUIT\r\n");
     server.push(&b"QUIT\r\n".repeat(1000));
     assert_eq!(said(&mut server), "");
-    assert!(!server.is_closed());
+    assert_eq!(server.ending(), None);
 }
 
 #[test]
@@ -140,13 +143,49 @@ fn a_stranger_who_tries_out_names_is_sent_away_and_a_sender_with_a_stale_list_is
     server.push(b"RCPT TO:<ann@example.com>\r\nDATA\r\nx\r\n.\r\nMAIL FROM:<>\r\n");
     assert_eq!(server.handed_over.len(), 1);
     (0..6).for_each(|_| server.push(WRONG));
-    assert!(!server.is_closed(), "a message that was taken makes up for what was wrong before it");
+    assert_eq!(server.ending(), None, "a message that was taken makes up for what was wrong before it");
     server.push(WRONG);
-    assert!(server.is_closed());
+    assert_eq!(server.ending(), Some(Ending::TooManyWrongRecipients));
     assert!(said(&mut server).ends_with("421 4.7.0 Too many unknown recipients; closing\r\n"));
 
     let mut server = greeted(Dialect::Lmtp);
     server.push(b"MAIL FROM:<>\r\n");
     (0..1000).for_each(|_| server.push(WRONG));
-    assert!(!server.is_closed(), "a mail server of ours may ask for as many as it likes");
+    assert_eq!(server.ending(), None, "a mail server of ours may ask for as many as it likes");
+}
+
+#[test]
+fn a_session_tells_why_it_ended_and_says_it_to_the_client() {
+    for (sent, ending, reply) in [
+        (&b"QUIT\r\n"[..], Ending::Quit, "221 2.0.0 "),
+        (b"NOOP\n", Ending::BareLf, "421 4.5.2 "),
+        (b"BDAT many\r\n", Ending::ChunkSyntax, "421 4.5.4 "),
+    ] {
+        let mut server = greeted(Dialect::Smtp);
+        server.push(sent);
+        assert_eq!(server.ending(), Some(ending));
+        let said = said(&mut server);
+        assert!(said.starts_with(reply), "{said}");
+    }
+}
+
+#[test]
+fn a_session_counts_what_it_took_and_what_it_refused() {
+    let mut server = greeted(Dialect::Smtp);
+    // Of three recipients one is unknown, one elsewhere, and one over quota.
+    server.push(
+        b"MAIL FROM:<>\r\nRCPT TO:<nobody@example.com>\r\nRCPT TO:<bob@example.net>\r\n\
+          RCPT TO:<full@example.com>\r\nRCPT TO:<fault@example.com>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\nx\r\n.\r\n",
+    );
+    // Refused as a whole: for its octets, for want of a mailbox, and at its first chunk.
+    server.push(b"MAIL FROM:<>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\nbare\nLF\r\n.\r\n");
+    server.push(b"MAIL FROM:<>\r\nRCPT TO:<late-gone@example.com>\r\nDATA\r\nx\r\n.\r\n");
+    server.push(b"MAIL FROM:<>\r\nRCPT TO:<bob@example.com>\r\nBDAT 2\r\n\0\0BDAT 0 LAST\r\n");
+    let expected = Counts { messages_accepted: 1, messages_refused: 3, recipients_refused: 4 };
+    assert_eq!(server.counts(), expected);
+    // Where each recipient has a reply, one that takes the message is enough.
+    let mut server = greeted(Dialect::Lmtp);
+    server.push(b"MAIL FROM:<>\r\nRCPT TO:<bob@example.com>\r\nRCPT TO:<late-gone@example.com>\r\n");
+    server.push(b"DATA\r\nx\r\n.\r\n");
+    assert_eq!(server.counts(), Counts { messages_accepted: 1, ..Counts::default() });
 }

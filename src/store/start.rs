@@ -1,5 +1,16 @@
 //! Opens and makes a store, and starts its threads.
 
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Condvar};
+use std::time::{Duration, Instant};
+
+use smol::channel::WeakSender;
+
+use crate::lock::Mutex;
 use crate::store::file::container::{Container, ContainerError};
 use crate::store::file::disk::{DataFile, Disk};
 use crate::store::file::log_zone;
@@ -15,14 +26,6 @@ use crate::store::open::verified::Verified;
 use crate::store::open::window::Time;
 use crate::store::open::{Inner, OpenError, OpenErrorKind, OpenIndex, Shared, Store, Trust, open_database};
 use crate::store::writer::{PACE, Pace, Writer};
-use smol::channel::WeakSender;
-use std::collections::BTreeSet;
-use std::io;
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
 
 /// Instants that the clock may not have looked at yet.
 const DUES_MAX: usize = 16;

@@ -1,12 +1,14 @@
 //! The writer thread: one queue, one transaction at a time, group commit.
 //!
-//! It takes all that has queued, applies it in one transaction, makes that durable by one record of the log, and answers
-//! everyone. A checkpoint makes the index itself durable, and the log begins anew. Invariants:
+//! It takes all that has queued, applies it in one transaction, makes that durable by one record of the log, and
+//! answers everyone. A checkpoint makes the index itself durable, and the log begins anew. Invariants:
 //!
-//! - Nobody is answered, and no reader sees a change, before its record is durable. Long texts are durable before the record:
-//!   other threads have written them into room that was kept for them (`mail/placing.rs`), else it is done here.
-//! - A commit is a checkpoint itself where its record has no place in the log, or where the disk has no room left for all
-//!   that a later checkpoint would have to write: then it may fail, and is undone. Other checkpoints come after the answers.
+//! - Nobody is answered, and no reader sees a change, before its record is durable. Long texts are durable before the
+//!   record: other threads have written them into room that was kept for them (`mail/placing.rs`), else it is done
+//!   here.
+//! - A commit is a checkpoint itself where its record has no place in the log, or where the disk has no room left for
+//!   all that a later checkpoint would have to write: then it may fail, and is undone. Other checkpoints come after the
+//!   answers.
 //! - A fault in a batch undoes the whole batch; then each of its jobs is tried alone, so that one cannot spoil another.
 //! - When redb has met an I/O error it refuses everything after; then the index is opened anew from the disk. Whether
 //!   the commit that failed got through is read from the store's own count of commits, never guessed. Only where the
@@ -15,6 +17,13 @@
 //!   is leaked (`contained.rs`): one message that meets a bug does not end the service.
 
 mod tighten;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use smol::channel::Receiver;
 
 use crate::store::file::log_zone::{self, Log};
 use crate::store::file::space::Space;
@@ -27,11 +36,6 @@ use crate::store::open::queue::{Job, Order, Reserved, TextToCome};
 use crate::store::open::recovery::open_index;
 use crate::store::open::window::{Time, Window};
 use crate::store::open::{OpenIndex, Shared, Trust, Visit};
-use smol::channel::Receiver;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::SyncSender;
-use std::time::{Duration, Instant};
 
 /// Jobs in one transaction.
 const BATCH_MAX: usize = 512;
@@ -125,8 +129,8 @@ pub struct Writer {
     commits: u64,
     /// The mailboxes whose sessions end when the transaction under way is durable.
     revoked: Vec<MailboxId>,
-    /// Whether a sync has failed since the index was opened. What that has lost the page cache may have lost too (on btrfs it
-    /// has), so redb's pages are not taken then for what was written.
+    /// Whether a sync has failed since the index was opened. What that has lost the page cache may have lost too (on
+    /// btrfs it has), so redb's pages are not taken then for what was written.
     a_sync_failed: bool,
     /// Whether the disk was full the last time mail was to be stored; said once, not for every message.
     disk_was_full: bool,
@@ -438,8 +442,8 @@ impl Writer {
         }
     }
 
-    /// How much of the zone the log may use after the next checkpoint: more after it was full, and as little as at first when
-    /// it has been nearly empty for long, or when space is given up.
+    /// How much of the zone the log may use after the next checkpoint: more after it was full, and as little as at
+    /// first when it has been nearly empty for long, or when space is given up.
     fn log_octets(&mut self, is_checkpoint: bool) -> u64 {
         let len = self.log.len();
         if !is_checkpoint {

@@ -1,9 +1,11 @@
 //! A mail root with an empty store in a temporary directory, for tests inside the library.
 
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
 use crate::mailroot::{self, Environment, MailRoot};
 use crate::store::Store;
-use std::path::PathBuf;
-use tempfile::TempDir;
 
 pub struct Bench {
     pub home: PathBuf,

@@ -1,12 +1,13 @@
 //! The key file and the store together: made once, found again, changed, lost.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
 use crate::address::Address;
 use crate::auth::password::{Credential, Fresh};
 use crate::keyring::{Keyring, Resealed, Unchanged};
 use crate::store::{Progress, Read as _, UnixTime};
 use crate::tests::bench::Bench;
-use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 impl Bench {
     fn keyring(&self) -> Keyring {

@@ -1,4 +1,5 @@
-//! Tests that span several parts of the library. `system` and `clients` are test targets that run the program from outside.
+//! Tests that span several parts of the library. `system` and `clients` are test targets that run the program from
+//! outside.
 
 pub mod bench;
 mod keyring;

@@ -1,12 +1,12 @@
 //! The dialogues of testdata/pop3 (format: [`super::transcript`]), held with a session and a mailbox in memory.
 //!
-//! Settings: `plaintext: no`; `sparequired: 1`; `ntlmlevel: 0`; `expire: 30` days; `logindelay: 60` seconds; `stls: yes`,
-//! TLS is offered; `tls: yes`, it began with the connection; `locked: yes`, the mailbox; `held: yes`, the maildrop by
-//! another session; `secrets: no`, what opens sealed passwords is missing; `unrecoverable: yes`, it does not open this
-//! mailbox's; `seed: 7`, what the challenges are drawn from, for transcripts in which one stands, which only a
-//! session whose seed can be chosen can hold; `fault: login|list|text|commit`, what the store cannot do; `gone: 2`, a message
-//! whose text vanished after it was listed. The last two need a store that can be made to fail. The mailbox is
-//! `bob@example.com`, its password `two words`, unless `mailbox:` and `password:` say otherwise.
+//! Settings: `plaintext: no`; `sparequired: 1`; `ntlmlevel: 0`; `expire: 30` days; `logindelay: 60` seconds; `stls:
+//! yes`, TLS is offered; `tls: yes`, it began with the connection; `locked: yes`, the mailbox; `held: yes`, the
+//! maildrop by another session; `secrets: no`, what opens sealed passwords is missing; `unrecoverable: yes`, it does
+//! not open this mailbox's; `seed: 7`, what the challenges are drawn from, for transcripts in which one stands, which
+//! only a session whose seed can be chosen can hold; `fault: login|list|text|commit`, what the store cannot do; `gone:
+//! 2`, a message whose text vanished after it was listed. The last two need a store that can be made to fail. The
+//! mailbox is `bob@example.com`, its password `two words`, unless `mailbox:` and `password:` say otherwise.
 //!
 //! Values: `{octets N}` and `{uid N}` are those of the Nth message of the setup, `{octets all}` is the sum of all.
 //! They are asked of the store, which may put a header in front of the contents; `S*` stands before the first header

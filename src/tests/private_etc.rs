@@ -1,7 +1,7 @@
 //! Accounts of an operating system that a test may change: commands that see a copy of `/etc` in its place.
 //!
-//! Each command has mounts of its own, which takes root, and all of them the same copy. What they do to accounts is gone with
-//! it, and nobody else sees any of it.
+//! Each command has mounts of its own, which takes root, and all of them the same copy. What they do to accounts is
+//! gone with it, and nobody else sees any of it.
 //!
 //! This file uses nothing of the program, so that tests outside the library can read it too.
 

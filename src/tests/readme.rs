@@ -1,5 +1,5 @@
-//! The tables of README.md are those of the program. (That its commands can be typed as they stand there is held by
-//! `clients/readme.rs`.)
+//! The tables of README.md are those of the program, and the source it quotes is ours. (`clients/readme.rs` runs its
+//! commands.)
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -35,6 +35,23 @@ fn the_table_of_settings_is_that_of_the_program() {
         );
     }
     assert_holds(&table);
+}
+
+#[test]
+fn the_source_it_quotes_stands_in_our_files() {
+    let without_indentation =
+        |text: &str| text.lines().map(|line| line.trim().to_owned() + "\n").collect::<String>();
+    let readme = readme();
+    let quotes: Vec<&str> =
+        readme.split("\n```rust\n").skip(1).map(|rest| rest.split("```").next().expect("a piece")).collect();
+    let sources = [include_str!("../settings/mod.rs"), include_str!("../admin/commands.rs")];
+    assert_eq!(quotes.len(), sources.len());
+    for (quote, source) in quotes.into_iter().zip(sources) {
+        assert!(
+            without_indentation(source).contains(&without_indentation(quote)),
+            "README.md quotes:\n\n{quote}"
+        );
+    }
 }
 
 #[test]

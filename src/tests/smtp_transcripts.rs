@@ -1,4 +1,5 @@
-//! The dialogues of `testdata/smtp` and `testdata/lmtp`, held with the bare session (format: [`super::receiving_transcript`]).
+//! The dialogues of `testdata/smtp` and `testdata/lmtp`, held with the bare session (format:
+//! [`super::receiving_transcript`]).
 
 use std::fs;
 use std::path::Path;
@@ -78,7 +79,7 @@ impl Observer {
         let said = String::from_utf8(self.server.said()).expect("replies are text");
         assert!(said.is_empty() || said.ends_with("\r\n"), "a reply is whole lines");
         lines.extend(said.split_terminator("\r\n").map(|line| format!("S: {line}")));
-        if self.server.is_closed() && !self.closed {
+        if self.server.ending().is_some() && !self.closed {
             self.closed = true;
             lines.push("X:".to_owned());
         }

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The parts, from the bottom up: each may import those of the rows above it here, and nothing else. The first two rows are
-/// the vocabulary. So `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and `admin`
-/// does not know whether a service runs.
+/// The parts, from the bottom up: each may import those of the rows above it here, and nothing else. The first two rows
+/// are the vocabulary. So `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and
+/// `admin` does not know whether a service runs.
 const LAYERS: [&[&str]; 12] = [
-    &["address", "message", "nearest", "random", "replace", "trust", "units", "user", "verdict"],
+    &["address", "lock", "message", "nearest", "random", "replace", "trust", "units", "user", "verdict"],
     &["envelope", "ldap", "mailroot", "pop3_client"],
     &["auth", "settings", "wire"],
     &["active_directory", "local_accounts", "log", "pop3", "smtp", "store"],
@@ -61,6 +61,8 @@ const NOT_OURS: [&str; 2] = [".git", "target"];
 
 /// A file is to be read in one sitting.
 const LINES_MAX: usize = 600;
+/// Characters of a line of comment, its indentation included. Code is rustfmt's.
+const COMMENT_WIDTH_MAX: usize = 120;
 
 /// A file of Rust: its path from the top of the repository, and its text.
 struct Source {
@@ -90,6 +92,17 @@ impl Source {
     /// Lines without those that are comments, and their numbers.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         (1..).zip(self.text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+
+    /// The group in which an import of this belongs: the standard library's, those of crates, our own.
+    fn group(&self, root: &str) -> usize {
+        let is_module_here = || self.text.lines().any(|line| line.ends_with(&format!("mod {root};")));
+        match root {
+            "std" => 0,
+            "crate" | "super" | "self" => 2,
+            _ if is_module_here() => 2,
+            _ => 1,
+        }
     }
 
     /// Panics where a line of code has this in it.
@@ -227,6 +240,46 @@ fn nothing_is_left_undone_or_too_long() {
             ["todo!", "unimplemented!", "#[ignore", "allow(dead_code", "log::debug!", "log::trace!"]
         {
             source.is_without(forbidden);
+        }
+    }
+}
+
+#[test]
+fn imports_stand_in_three_groups() {
+    for source in sources("src").iter().chain(&sources("fuzz/fuzz_targets")) {
+        // The group of the import above, and whether an empty line has come since.
+        let mut above: Option<(usize, bool)> = None;
+        let mut lines = source.code();
+        while let Some((number, line)) = lines.next() {
+            above = match (line.trim_start().strip_prefix("use "), above) {
+                (Some(path), _) => {
+                    let root = path.split([':', ';', ' ']).next().expect("a piece");
+                    let group = source.group(root);
+                    if let Some((before, is_apart)) = above {
+                        let in_order = if is_apart { before < group } else { before == group };
+                        assert!(in_order, "{}:{number}: {line}", source.path);
+                    }
+                    let _ = line.ends_with(';') || lines.any(|(_, line)| line.ends_with("};"));
+                    Some((group, false))
+                }
+                (None, Some((group, _))) if line.is_empty() => Some((group, true)),
+                (None, _) => None,
+            };
+        }
+    }
+}
+
+#[test]
+fn comments_are_no_wider_than_a_screen() {
+    for source in sources("src").iter().chain(&sources("fuzz/fuzz_targets")) {
+        for (number, line) in (1..).zip(source.text.lines()) {
+            let is_table = line.trim_start_matches([' ', '/', '!']).starts_with('|');
+            let is_too_wide = line.trim_start().starts_with("//") && line.chars().count() > COMMENT_WIDTH_MAX;
+            assert!(
+                is_table || !is_too_wide,
+                "{}:{number} is wider than {COMMENT_WIDTH_MAX}: {line}",
+                source.path
+            );
         }
     }
 }

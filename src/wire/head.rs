@@ -7,8 +7,9 @@
 //!
 //! Applying this twice changes nothing more.
 
-use super::surrogate::Sizer;
 use memchr::memchr;
+
+use super::surrogate::Sizer;
 
 /// Most octets held back until the kind of a line is known. A longer name is not a field name, and a longer `From `
 /// line is text (RFC 5322 section 2.1.1 limits a line to 998).

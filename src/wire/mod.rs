@@ -27,7 +27,7 @@ mod tests;
 
 pub use header::Origin;
 pub use lines::{Line, Lines};
-pub use receive::{LineEnds, Receiver, Refusal, Text};
+pub use receive::{LineEnds, Receiver, Rejection, Text};
 
 /// How many octets of `wire` POP3 sends for `TOP` (RFC 1939 section 7): header, empty line and at most `body_lines`
 /// lines of the body. A text without an empty line is all header.

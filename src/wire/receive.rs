@@ -26,7 +26,7 @@ pub enum LineEnds {
 
 /// Why a message was not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Rejection {
     /// A bare CR or LF under [`LineEnds::Strict`].
     BareLineEnd,
     /// NUL under [`LineEnds::Strict`].
@@ -86,7 +86,7 @@ pub struct Receiver {
     hasher: Box<blake3::Hasher>,
     /// How far the hasher has read `wire`.
     hashed: usize,
-    refusal: Option<Refusal>,
+    rejection: Option<Rejection>,
 }
 
 /// Position of the next octet within a line.
@@ -145,7 +145,7 @@ impl Receiver {
             tracer: Tracer::default(),
             hasher: Box::default(),
             hashed: 0,
-            refusal: None,
+            rejection: None,
         }
     }
 
@@ -247,15 +247,15 @@ impl Receiver {
     }
 
     /// The text, or why there is none. Plain content ends here; after DATA, `push` must have returned the end.
-    pub fn finish(mut self) -> Result<Text, Refusal> {
+    pub fn finish(mut self) -> Result<Text, Rejection> {
         match self.framing {
             Framing::Stuffed => assert_eq!(self.state, State::End, "a message in DATA ends where it says so"),
             Framing::Plain if self.state == State::Cr => self.put_bare_line_end(),
             Framing::Plain if self.state == State::Line => self.put(b"\r\n"),
             Framing::Plain => {}
         }
-        if let Some(refusal) = self.refusal {
-            return Err(refusal);
+        if let Some(rejection) = self.rejection {
+            return Err(rejection);
         }
         self.head.finish(&mut self.wire);
         self.hasher.update(&self.wire[self.hashed..]);
@@ -293,19 +293,19 @@ impl Receiver {
     }
 
     /// Refuses the message because it cannot be kept. The rest is still read to its end.
-    pub fn give_up(&mut self, refusal: Refusal) {
-        if self.refusal.is_none() {
-            self.refuse(refusal);
+    pub fn give_up(&mut self, rejection: Rejection) {
+        if self.rejection.is_none() {
+            self.refuse(rejection);
         }
     }
 
     fn put(&mut self, content: &[u8]) {
-        if self.refusal.is_some() {
+        if self.rejection.is_some() {
             return;
         }
         self.octets += content.len() as u64;
         if self.octets > self.octets_max {
-            self.refuse(Refusal::TooLarge);
+            self.refuse(Rejection::TooLarge);
         } else {
             self.head.push(content, &mut self.wire);
         }
@@ -313,7 +313,7 @@ impl Receiver {
 
     /// The stuffing dot: part of the wire form, not of the content.
     fn put_stuffing_dot(&mut self) {
-        if self.refusal.is_none() {
+        if self.rejection.is_none() {
             self.head.push(b".", &mut self.wire);
         }
     }
@@ -321,7 +321,7 @@ impl Receiver {
     fn put_bare_line_end(&mut self) {
         match self.line_ends {
             LineEnds::Normalise => self.put(b"\r\n"),
-            LineEnds::Strict if self.refusal.is_none() => self.refuse(Refusal::BareLineEnd),
+            LineEnds::Strict if self.rejection.is_none() => self.refuse(Rejection::BareLineEnd),
             LineEnds::Strict => {}
         }
         self.state = State::BareLineStart;
@@ -330,19 +330,19 @@ impl Receiver {
     fn put_nul(&mut self) {
         match self.line_ends {
             _ if self.keeps_nul => self.put(&[0]),
-            LineEnds::Strict if self.refusal.is_none() => self.refuse(Refusal::Nul),
+            LineEnds::Strict if self.rejection.is_none() => self.refuse(Rejection::Nul),
             LineEnds::Strict | LineEnds::Normalise => {}
         }
     }
 
     /// Why the message is refused, if it is.
-    pub fn refusal(&self) -> Option<Refusal> {
-        self.refusal
+    pub fn rejection(&self) -> Option<Rejection> {
+        self.rejection
     }
 
     /// Refuses the message; the first reason counts. Frees its memory at once.
-    fn refuse(&mut self, refusal: Refusal) {
-        self.refusal = Some(refusal);
+    fn refuse(&mut self, rejection: Rejection) {
+        self.rejection = Some(rejection);
         self.wire = Vec::new();
         self.hashed = 0;
     }

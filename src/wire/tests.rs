@@ -52,7 +52,12 @@ fn settled(content: &[u8]) -> Vec<u8> {
 }
 
 /// Pushes `sent` cut at `cuts` into a receiver of DATA; the result and the number of octets used.
-fn receive_cut(line_ends: LineEnds, max: u64, sent: &[u8], cuts: &[usize]) -> (Result<Text, Refusal>, usize) {
+fn receive_cut(
+    line_ends: LineEnds,
+    max: u64,
+    sent: &[u8],
+    cuts: &[usize],
+) -> (Result<Text, Rejection>, usize) {
     let mut receiver = Receiver::data(line_ends, max);
     let mut from = 0;
     for &to in cuts.iter().chain([&sent.len()]) {
@@ -64,11 +69,11 @@ fn receive_cut(line_ends: LineEnds, max: u64, sent: &[u8], cuts: &[usize]) -> (R
     panic!("no end of data in {:?}", String::from_utf8_lossy(sent));
 }
 
-fn receive(line_ends: LineEnds, sent: &[u8]) -> Result<Text, Refusal> {
+fn receive(line_ends: LineEnds, sent: &[u8]) -> Result<Text, Rejection> {
     receive_cut(line_ends, u64::MAX, sent, &[]).0
 }
 
-fn content(line_ends: LineEnds, content: &[u8]) -> Result<Text, Refusal> {
+fn content(line_ends: LineEnds, content: &[u8]) -> Result<Text, Rejection> {
     let mut receiver = Receiver::content(line_ends, u64::MAX);
     assert_eq!(receiver.push(content), None);
     receiver.finish()
@@ -132,7 +137,7 @@ fn bare_line_ends_neither_end_strict_data_nor_leave_anything_of_it() {
     ] {
         let sent = [smuggled, b"RCPT TO:<evil>\r\n.\r\nNOOP\r\n"].concat();
         let (result, used) = receive_cut(LineEnds::Strict, u64::MAX, &sent, &[]);
-        assert_eq!(result, Err(Refusal::BareLineEnd), "{}", String::from_utf8_lossy(smuggled));
+        assert_eq!(result, Err(Rejection::BareLineEnd), "{}", String::from_utf8_lossy(smuggled));
         assert_eq!(&sent[used..], b"NOOP\r\n");
     }
 }
@@ -186,7 +191,7 @@ fn content_gets_its_dots_stuffed_and_its_last_line_ended() {
         );
     }
     for bare in [&b"a\n"[..], b"a\r", b"\r\r\n", b"a\rb\r\n"] {
-        assert_eq!(content(LineEnds::Strict, bare), Err(Refusal::BareLineEnd));
+        assert_eq!(content(LineEnds::Strict, bare), Err(Rejection::BareLineEnd));
     }
 }
 
@@ -204,7 +209,7 @@ fn nul_is_refused_or_dropped_and_ends_no_data() {
         assert_eq!(text.unwrap().wire, wire, "{}", String::from_utf8_lossy(sent));
         assert_eq!(used, sent.len());
         let (refused, used) = receive_cut(LineEnds::Strict, u64::MAX, sent, &[]);
-        assert!(matches!(refused, Err(Refusal::Nul | Refusal::BareLineEnd)), "{refused:?}");
+        assert!(matches!(refused, Err(Rejection::Nul | Rejection::BareLineEnd)), "{refused:?}");
         assert_eq!(used, sent.len());
         for cuts in all_cuts(sent.len()) {
             let text = receive_cut(LineEnds::Normalise, u64::MAX, sent, &cuts).0.unwrap();
@@ -212,7 +217,7 @@ fn nul_is_refused_or_dropped_and_ends_no_data() {
         }
     }
     let long = [&b"A: "[..], &[b'x'; 5000], &[0], &[b'y'; 5000], b"\r\n"].concat();
-    assert_eq!(content(LineEnds::Strict, &long), Err(Refusal::Nul));
+    assert_eq!(content(LineEnds::Strict, &long), Err(Rejection::Nul));
     assert_eq!(content(LineEnds::Normalise, &long).unwrap().octets, 10_005);
 }
 
@@ -285,7 +290,7 @@ fn random_heads_are_kept_as_the_model_says_in_any_cut() {
 fn the_limit_counts_content_and_what_is_over_it_is_read_to_its_end() {
     let sent = b"..:3\r\n78\r\n.\r\nNOOP\r\n";
     assert_eq!(receive_cut(LineEnds::Strict, 9, sent, &[]).0.unwrap().octets, 9);
-    assert_eq!(receive_cut(LineEnds::Strict, 8, sent, &[]), (Err(Refusal::TooLarge), sent.len() - 6));
+    assert_eq!(receive_cut(LineEnds::Strict, 8, sent, &[]), (Err(Rejection::TooLarge), sent.len() - 6));
 }
 
 #[test]
@@ -354,7 +359,7 @@ fn the_unusual_is_seen_wherever_it_stands_in_a_long_text() {
 }
 
 /// The rules of `Receiver::data`, an octet at a time and after the fact.
-fn receive_slowly(line_ends: LineEnds, sent: &[u8]) -> (Result<Vec<u8>, Refusal>, usize) {
+fn receive_slowly(line_ends: LineEnds, sent: &[u8]) -> (Result<Vec<u8>, Rejection>, usize) {
     let end = match sent.starts_with(b".\r\n") {
         true => 0,
         false => sent.windows(5).position(|octets| octets == b"\r\n.\r\n").unwrap() + 2,
@@ -378,7 +383,7 @@ fn receive_slowly(line_ends: LineEnds, sent: &[u8]) -> (Result<Vec<u8>, Refusal>
         }
     }
     let refused = bare && line_ends == LineEnds::Strict;
-    (if refused { Err(Refusal::BareLineEnd) } else { Ok(stuffed(&settled(&content))) }, end + 3)
+    (if refused { Err(Rejection::BareLineEnd) } else { Ok(stuffed(&settled(&content))) }, end + 3)
 }
 
 #[test]
@@ -529,9 +534,9 @@ fn a_message_that_its_owner_cannot_keep_is_read_to_its_end() {
     let mut receiver = Receiver::data(LineEnds::Strict, u64::MAX);
     receiver.push(b"a\r\n");
     receiver.take_held();
-    receiver.give_up(Refusal::DiskFull);
+    receiver.give_up(Rejection::DiskFull);
     assert_eq!(receiver.push(b"b\n\r\n.\r\nNOOP\r\n"), Some(7));
-    assert_eq!(receiver.finish(), Err(Refusal::DiskFull));
+    assert_eq!(receiver.finish(), Err(Rejection::DiskFull));
 }
 
 #[test]

@@ -81,7 +81,8 @@ pub fn verify(password: &[u8], hash: &str) -> Result<bool, Unusable> {
     Ok(is_right && !password.is_empty())
 }
 
-/// `$y$settings$salt$hash`. The crate takes a hash of any length for right that is as short as what it is compared with.
+/// `$y$settings$salt$hash`. The crate takes a hash of any length for right that is as short as what it is compared
+/// with.
 fn check_yescrypt(fields: &[&str], settings: &str) -> Result<(), Unusable> {
     let [_, _, _, salt, hash] = fields else { return Err(Unusable::Malformed) };
     let params: Params = settings.parse().map_err(|_| Unusable::Malformed)?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! NEGOTIATE    ─► Exchange, whose challenge is CHALLENGE
-//! AUTHENTICATE ─► Exchange::authenticate ─► Claim ─ the account ─► Claim::check
+//! AUTHENTICATE ─► Exchange::authenticate ─► Proof ─ the account ─► Proof::check
 //! ```
 //!
 //! Neither signing nor sealing follows, so that session keys serve the message integrity code alone.
@@ -60,7 +60,7 @@ pub struct Exchange {
 
 /// A name, and the response that is to prove the right to it.
 #[derive(Debug, PartialEq)]
-pub struct Claim {
+pub struct Proof {
     /// The name to log in with.
     pub name: String,
     /// As the client sent them, and as NTLMv2 hashes them.
@@ -71,7 +71,7 @@ pub struct Claim {
     integrity: Option<Integrity>,
 }
 
-/// What somebody who knows the password, and not we, is asked of a claim.
+/// What somebody who knows the password, and not we, is asked of a proof.
 #[derive(Debug)]
 pub struct Question {
     /// What the response answers.
@@ -91,8 +91,8 @@ struct Integrity {
 }
 
 impl Exchange {
-    /// Takes NEGOTIATE. `domain` is the NetBIOS name of the domain whose users may come, where there is one. `server_challenge`
-    /// is for this exchange alone; `now` need not be exact.
+    /// Takes NEGOTIATE. `domain` is the NetBIOS name of the domain whose users may come, where there is one.
+    /// `server_challenge` is for this exchange alone; `now` need not be exact.
     pub fn begin(
         negotiate: &[u8],
         hostname: &str,
@@ -118,7 +118,7 @@ impl Exchange {
         authenticate: &[u8],
         level: Level,
         channel: Option<&ChannelBinding>,
-    ) -> Result<Claim, Refusal> {
+    ) -> Result<Proof, Refusal> {
         let message = Authenticate::parse(authenticate)?;
         // An anonymous login, which we have no use for (MS-NLMP section 3.2.5.1.2).
         if message.user.is_empty() {
@@ -135,7 +135,7 @@ impl Exchange {
             }
             Response::V1 { .. } | Response::Session { .. } => None,
         };
-        Ok(Claim {
+        Ok(Proof {
             name: login_name(&message.user, &message.domain),
             user: message.user,
             domain: message.domain,
@@ -183,7 +183,7 @@ impl Exchange {
     }
 }
 
-impl Claim {
+impl Proof {
     /// The name as users of a domain know it: `CORP\user`, or what they typed where they named no domain.
     pub fn logon_name(&self) -> String {
         match self.domain.is_empty() {

@@ -95,16 +95,16 @@ fn the_exchanges_of_ms_pop3_end_as_they_do_there() {
     assert_eq!(ours[24..40], challenge[24..40]);
     assert_eq!(ours[48..76], challenge[48..76]);
 
-    let claim = |server_challenge, message: &str, level| {
+    let proof = |server_challenge, message: &str, level| {
         exchange(server_challenge).authenticate(&STANDARD.decode(message).unwrap(), level, None)
     };
     let first = challenge[24..32].try_into().unwrap();
-    let welcome = claim(first, accepted, Level::Session).unwrap();
+    let welcome = proof(first, accepted, Level::Session).unwrap();
     assert_eq!((welcome.name.as_str(), welcome.check(&account("password"))), ("user", Ok(())));
     assert_eq!(welcome.check(&account("Password")), Err(Refusal::Wrong));
-    assert_eq!(claim(first, accepted, Level::V2).err(), Some(Refusal::OldNtlm));
+    assert_eq!(proof(first, accepted, Level::V2).err(), Some(Refusal::OldNtlm));
     let second = octets("7945 9de4 44b8 062d").try_into().unwrap();
-    let unwelcome = claim(second, refused, Level::V1).unwrap();
+    let unwelcome = proof(second, refused, Level::V1).unwrap();
     assert_eq!(unwelcome.check(&account("password")), Err(Refusal::Wrong));
 }
 
@@ -164,9 +164,9 @@ fn a_name_is_made_of_user_and_domain() {
     ] {
         let client = Client { user: user.to_owned(), domain: domain.to_owned(), ..bob() };
         let message = client.authenticate(begin(&client).challenge());
-        let claim = begin(&client).authenticate(&message, Level::V2, None).unwrap();
-        assert_eq!(claim.name, name);
-        assert_eq!(claim.check(&account("pässword")), Ok(()));
+        let proof = begin(&client).authenticate(&message, Level::V2, None).unwrap();
+        assert_eq!(proof.name, name);
+        assert_eq!(proof.check(&account("pässword")), Ok(()));
     }
 }
 
@@ -197,8 +197,8 @@ fn a_message_integrity_code_is_checked_where_it_is_stated() {
     let downgraded = Client { flags: Flags(bob().flags.0 & !Flags::SIGN.0), ..bob() };
     let exchange = begin(&downgraded);
     let message = bob().authenticate(exchange.challenge());
-    let claim = exchange.authenticate(&message, Level::V2, None).unwrap();
-    assert_eq!(claim.check(&account("pässword")), Err(Refusal::Wrong));
+    let proof = exchange.authenticate(&message, Level::V2, None).unwrap();
+    assert_eq!(proof.check(&account("pässword")), Err(Refusal::Wrong));
 }
 
 #[test]
@@ -206,8 +206,8 @@ fn a_response_is_good_for_its_challenge_alone() {
     for client in [bob(), session_bob(), Client { level: Level::V1, ..session_bob() }] {
         let seen = client.authenticate(begin(&client).challenge());
         let other = Exchange::begin(&client.negotiate(), "mail.example.com", None, [7; 8], now()).unwrap();
-        let claim = other.authenticate(&seen, Level::V1, None).unwrap();
-        assert_eq!(claim.check(&account("pässword")), Err(Refusal::Wrong));
+        let proof = other.authenticate(&seen, Level::V1, None).unwrap();
+        assert_eq!(proof.check(&account("pässword")), Err(Refusal::Wrong));
     }
 }
 
@@ -335,10 +335,10 @@ fn a_wrong_password_and_an_unknown_name_are_the_same_work() {
     let without_code = Client { states_code: false, has_code: false, ..bob() };
     for client in [wrong(bob()), wrong(without_code), wrong(session_bob())] {
         let message = client.authenticate(begin(&client).challenge());
-        let claim = begin(&client).authenticate(&message, Level::V1, None).unwrap();
+        let proof = begin(&client).authenticate(&message, Level::V1, None).unwrap();
         let work_for = |account: Account| {
             work::take();
-            assert_eq!(claim.check(&account), Err(Refusal::Wrong));
+            assert_eq!(proof.check(&account), Err(Refusal::Wrong));
             work::take()
         };
         assert_eq!(work_for(account("pässword")), work_for(nobody()));

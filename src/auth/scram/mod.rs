@@ -42,7 +42,6 @@ pub struct ClientFirst {
 /// Waits for client-final.
 #[derive(Debug)]
 pub struct Exchange {
-    pub name: String,
     binding: Vec<u8>,
     /// client-first-message-bare.
     client_first: String,
@@ -95,8 +94,8 @@ impl ClientFirst {
         let nonce = self.nonce + &STANDARD.encode(nonce);
         let salt = STANDARD.encode(verifier.salt);
         let server_first = format!("r={nonce},s={salt},i={}", verifier.iterations);
-        let Self { name, binding, bare: client_first, .. } = self;
-        Exchange { name, binding, client_first, server_first, nonce, verifier, exists }
+        let Self { binding, bare: client_first, .. } = self;
+        Exchange { binding, client_first, server_first, nonce, verifier, exists }
     }
 }
 

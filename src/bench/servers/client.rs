@@ -1,11 +1,13 @@
 //! A POP3 or LMTP/SMTP client that does as little as it can: it reads replies, and counts the octets of messages.
 
-use super::tls;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+
 use async_io::Async;
 use futures_rustls::client::TlsStream;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use std::io;
-use std::net::{SocketAddr, TcpStream};
+
+use super::tls;
 
 const READ_OCTETS: usize = 64 << 10;
 

@@ -1,10 +1,10 @@
 //! Measures mail servers from outside, one beside the other, in one run.
 //!
 //! ```text
-//! cargo bench --bench servers                                   pop3svc, Dovecot where it is installed, the null responder
+//! cargo bench --bench servers                                   pop3svc, Dovecot if installed, the null responder
 //! cargo bench --bench servers -- --only sessions,drain          some of the workloads
 //! cargo bench --bench servers -- --grow 5000000                 what a change costs as the store grows
-//! cargo bench --bench servers -- --against PROGRAM              this build beside another one of pop3svc
+//! cargo bench --bench servers -- --against PROGRAM              this build and another one of pop3svc
 //! cargo bench --bench servers -- --pop3 HOST:PORT --lmtp HOST:PORT --password P     any server by its address
 //! ```
 //!
@@ -25,11 +25,13 @@ mod peers;
 mod tls;
 mod workloads;
 
-use argh::FromArgs;
-use peers::Peer;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use argh::FromArgs;
+
+use peers::Peer;
 use workloads::WORKLOADS;
 
 /// Measures mail servers from outside, one beside the other.

@@ -2,11 +2,12 @@
 //!
 //! It prints the ports it listens on (POP3, LMTP), and ends when its standard input does.
 
-use async_io::Async;
-use smol::io::{AsyncReadExt, AsyncWriteExt};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::rc::Rc;
+
+use async_io::Async;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 
 const READ_OCTETS: usize = 64 << 10;
 

@@ -1,5 +1,9 @@
 //! The client's end of TLS, towards a server whose certificate nobody has signed.
 
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+
 use async_io::Async;
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
@@ -10,9 +14,6 @@ use futures_rustls::rustls::client::danger::{
 use futures_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use futures_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use futures_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use std::io;
-use std::net::TcpStream;
-use std::sync::Arc;
 
 pub struct Connector(TlsConnector);
 

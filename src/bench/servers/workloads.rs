@@ -1,14 +1,15 @@
 //! What the servers are asked to do. A workload is a row of [`WORKLOADS`]: so many connections, each doing the same
 //! thing again and again until the time is over.
 
-use super::client::Client;
-use super::meter::{self, Figures};
-use super::peers::{Peer, USERS};
-use super::tls::Connector;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::meter::{self, Figures};
+use super::peers::{Peer, USERS};
+use super::tls::Connector;
 
 pub const SMALL_OCTETS: usize = 4 << 10;
 pub const LARGE_OCTETS: usize = 10 << 20;

@@ -1,6 +1,6 @@
 //! `export`: mailboxes as another server reads them, with their unique ids, and accounts. A mailbox appears whole, and
-//! durable, or not at all, and nothing that is there is replaced. The files are made here, by the administrator's process, and
-//! are the administrator's alone.
+//! durable, or not at all, and nothing that is there is replaced. The files are made here, by the administrator's
+//! process, and are the administrator's alone.
 
 mod mailbox;
 

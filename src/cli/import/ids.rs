@@ -27,9 +27,9 @@ pub struct Facts<'a> {
 /// | `%g` | the GUID |
 /// | `%%` | a percent sign |
 ///
-/// Between the percent sign and the letter may stand, as in Dovecot's variables: a width, to which a number is cut or, where
-/// the width begins with 0, filled with zeros; then `X` for hexadecimal digits, `L` and `U` for letters of one case, `M` for
-/// the MD5 of it, `R` for its reverse.
+/// Between the percent sign and the letter may stand, as in Dovecot's variables: a width, to which a number is cut or,
+/// where the width begins with 0, filled with zeros; then `X` for hexadecimal digits, `L` and `U` for letters of one
+/// case, `M` for the MD5 of it, `R` for its reverse.
 pub fn unique_id(format: &str, facts: &Facts) -> Result<Option<String>, Refusal> {
     let mut id = String::new();
     let mut rest = format;

@@ -1,12 +1,13 @@
 //! `import --from`: mailboxes fetched from a running POP3 server, several at a time.
 //!
-//! Who is fetched stands in a list, `USER@DOMAIN<TAB>PASSWORD`, and behind another tab the login name where that is not the one
-//! that the server's address gives. With a master user there is one password, and the second field is the login name.
+//! Who is fetched stands in a list, `USER@DOMAIN<TAB>PASSWORD`, and behind another tab the login name where that is not
+//! the one that the server's address gives. With a master user there is one password, and the second field is the login
+//! name.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_rustls::rustls::ClientConfig;
@@ -20,6 +21,7 @@ use crate::address::Address;
 use crate::admin::reply::{Code, ImportSummary, Refusal, Reply, SkippedFile, Verified};
 use crate::admin::{Batch, Request, Working};
 use crate::control::{Answer, Enclosed};
+use crate::lock::Mutex;
 use crate::mailroot::MailRoot;
 use crate::moving::{Destination, Failure, Source, bring, wanted};
 use crate::pop3_client::Server;
@@ -70,9 +72,9 @@ pub fn import(typed: &Import, from: &str, mailroot: impl Fn() -> Result<MailRoot
         line: Mutex::new((Line::new(), 0, 0, Instant::now())),
     };
     smol::block_on(work.run_in_parallel(parallel))?;
-    let summary = work.summary.into_inner().expect("no holder of this lock panics");
+    let summary = work.summary.into_inner();
     let Some(verified) = work.verified else { return Ok(Reply::Imported(summary)) };
-    let mut verified = verified.into_inner().expect("no holder of this lock panics");
+    let mut verified = verified.into_inner();
     verified.mailboxes.sort_by(|one, other| one.mailbox.cmp(&other.mailbox));
     verified.skipped = summary.skipped;
     Ok(Reply::Verified(verified))
@@ -182,7 +184,7 @@ struct Here {
 
 impl Here {
     fn carry_out(&self, request: &Request, enclosed: Enclosed) -> Answer {
-        let _turn = self.turn.lock().expect("no holder of this lock panics");
+        let _turn = self.turn.lock();
         carry_out(request, enclosed, &self.mailroot)
     }
 }
@@ -221,16 +223,17 @@ impl Work {
             .await
     }
 
-    /// Fetches mailboxes until none is left. What the old server does not give is told in the summary; a trouble here ends it.
+    /// Fetches mailboxes until none is left. What the old server does not give is told in the summary; a trouble here
+    /// ends it.
     async fn run(&self) -> Result<(), Refusal> {
         loop {
-            let user = self.left.lock().expect("no holder of this lock panics").pop_front();
+            let user = self.left.lock().pop_front();
             let Some(user) = user else { return Ok(()) };
             let why = match self.fetch(&user).await {
                 Ok(()) => continue,
                 Err(Failure::Here(refusal)) if refusal.code != Code::NotFound => {
-                    self.left.lock().expect("no holder of this lock panics").clear();
-                    let mut summary = self.summary.lock().expect("no holder of this lock panics");
+                    self.left.lock().clear();
+                    let mut summary = self.summary.lock();
                     return match summary.mailboxes == 0 && summary.messages == 0 {
                         true => Err(refusal),
                         false => {
@@ -246,7 +249,7 @@ impl Work {
                 Err(Failure::Unavailable(why)) => why,
             };
             let skipped = SkippedFile { file: user.mailbox.to_string(), why };
-            self.summary.lock().expect("no holder of this lock panics").skipped.push(skipped);
+            self.summary.lock().skipped.push(skipped);
         }
     }
 
@@ -265,11 +268,11 @@ impl Work {
             session.quit().await;
             let (store, mailbox) = (self.store.clone(), mailbox.clone());
             let compared = smol::unblock(move || {
-                let _turn = store.turn.lock().expect("no holder of this lock panics");
+                let _turn = store.turn.lock();
                 verify::compare_with_server(&mailbox, listed, &store.mailroot)
             });
             let compared = compared.await.map_err(Failure::Here)?;
-            verified.lock().expect("no holder of this lock panics").mailboxes.push(compared);
+            verified.lock().mailboxes.push(compared);
             return Ok(());
         }
         if self.dry_run {
@@ -278,7 +281,7 @@ impl Work {
             let octets = listed.iter().map(|message| message.octets).sum::<u64>();
             let listed = wanted(listed, &HashSet::new());
             let ids = listed.iter().filter(|message| message.unique_id.is_some()).count() as u64;
-            let mut summary = self.summary.lock().expect("no holder of this lock panics");
+            let mut summary = self.summary.lock();
             summary.mailboxes += 1;
             summary.messages += listed.len() as u64;
             summary.octets += octets;
@@ -300,7 +303,7 @@ impl Work {
             failure => failure,
         })?;
         self.ask(Request::EndImport { mailbox: mailbox.to_string() }).await?;
-        let mut summary = self.summary.lock().expect("no holder of this lock panics");
+        let mut summary = self.summary.lock();
         summary.mailboxes += 1;
         summary.skipped.extend_from_slice(&brought.skipped);
         let stopped = summary.stopped.take();
@@ -316,7 +319,7 @@ impl Work {
     }
 
     fn show(&self, messages: u64, octets: u64) {
-        let mut line = self.line.lock().expect("no holder of this lock panics");
+        let mut line = self.line.lock();
         line.1 += messages;
         line.2 += octets;
         if line.3.elapsed() >= super::super::progress::INTERVAL {

@@ -60,8 +60,8 @@ fn time_in_name(base: &str) -> Option<u64> {
     base.split('.').next()?.parse().ok().filter(|seconds| *seconds <= SECONDS_MAX)
 }
 
-/// What `dovecot-uidlist` says. Version 3: `3 V<uidvalidity> N<next> …`, then `<uid> [<key><value> …] :<file name>`; version 1:
-/// `1 <uidvalidity> <next>`, then `<uid> <file name>`.
+/// What `dovecot-uidlist` says. Version 3: `3 V<uidvalidity> N<next> …`, then `<uid> [<key><value> …] :<file name>`;
+/// version 1: `1 <uidvalidity> <next>`, then `<uid> <file name>`.
 #[derive(Default)]
 struct Dovecot {
     uidvalidity: Option<u32>,
@@ -127,8 +127,8 @@ impl Dovecot {
     }
 }
 
-/// What `courierpop3dsizelist` says: `/2 <next> <uidvalidity>` or `/1 <next>`, then `<file> <size> <n>:<uidvalidity>`; without
-/// a first line of that kind `<file> <size>`, and the id is the name.
+/// What `courierpop3dsizelist` says: `/2 <next> <uidvalidity>` or `/1 <next>`, then `<file> <size> <n>:<uidvalidity>`;
+/// without a first line of that kind `<file> <size>`, and the id is the name.
 fn courier_ids(text: &str) -> HashMap<String, String> {
     let mut ids = HashMap::new();
     for line in text.lines().filter(|line| !line.starts_with('/')) {
@@ -160,8 +160,9 @@ fn name_as_id(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::path::PathBuf;
+
+    use super::*;
 
     fn put(directory: &Path, name: &str, text: &str) -> PathBuf {
         let path = directory.join(name);

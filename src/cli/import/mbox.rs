@@ -19,7 +19,8 @@ const OWN_FIELDS: [&str; 7] =
 /// The subject of the first message of UW IMAP, which is none.
 const PSEUDO_SUBJECT: &str = "DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA";
 
-/// Whose the From lines of an export are. Behind them stand the fields of [`FIELDS_OF_EXPORT`], and then the text as it is.
+/// Whose the From lines of an export are. Behind them stand the fields of [`FIELDS_OF_EXPORT`], and then the text as it
+/// is.
 pub const SENDER_OF_EXPORT: &str = "pop3svc";
 pub const FIELDS_OF_EXPORT: [&str; 2] = ["X-UIDL", "Content-Length"];
 /// Longest From line behind a message whose length is known.
@@ -134,7 +135,8 @@ struct FromDate<'a> {
     rest: Vec<&'a [u8]>,
 }
 
-/// `From sender Thu Jan  1 00:00:00 2026`: with weekday, month, day and time, since a text may have lines that begin so too.
+/// `From sender Thu Jan  1 00:00:00 2026`: with weekday, month, day and time, since a text may have lines that begin so
+/// too.
 fn date_of_separator(line: &[u8]) -> Option<FromDate<'_>> {
     const WEEKDAYS: [&[u8]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
     const MONTHS: [&[u8]; 12] =

@@ -1,9 +1,10 @@
-//! `import`: mailboxes of other mail servers, read from their files here, by the administrator's process, and handed to the
-//! store in batches, also while it is served.
+//! `import`: mailboxes of other mail servers, read from their files here, by the administrator's process, and handed to
+//! the store in batches, also while it is served.
 //!
-//! - A text is taken as it is there, save for its line ends, so its size stays the one that mail programs know; so do its
-//!   unique id and its place.
-//! - A batch that was stored is there: an import that was cut short goes on where it is given again, and doubles nothing.
+//! - A text is taken as it is there, save for its line ends, so its size stays the one that mail programs know; so do
+//!   its unique id and its place.
+//! - A batch that was stored is there: an import that was cut short goes on where it is given again, and doubles
+//!   nothing.
 //! - What cannot be taken in, a message or a mailbox, is passed over and told by name.
 
 mod files;

@@ -12,8 +12,9 @@ const USER: &str = "{user}";
 /// Directories of the Windows service: of a mailbox, by what they begin and end with.
 const WINDOWS_MAILBOX: (&str, &str) = ("P3_", ".mbx");
 
-/// The mailboxes and their paths, in the order of their names. `typed` is the mailbox, or for a template without a domain
-/// may be the domain, that was typed. What cannot be looked into, or is named as no mailbox can be, comes to `skipped`.
+/// The mailboxes and their paths, in the order of their names. `typed` is the mailbox, or for a template without a
+/// domain may be the domain, that was typed. What cannot be looked into, or is named as no mailbox can be, comes to
+/// `skipped`.
 pub fn find(
     path: &str,
     typed: Option<&str>,

@@ -1,5 +1,5 @@
-//! What mail programs have noted of the messages that they have fetched: the files of fetchmail, mpop and getmail, or one
-//! unique id a line.
+//! What mail programs have noted of the messages that they have fetched: the files of fetchmail, mpop and getmail, or
+//! one unique id a line.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;

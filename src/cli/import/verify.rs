@@ -1,8 +1,8 @@
-//! `import … --verify`: compares what POP3 showed of each mailbox before with what it shows here, as a mail program sees it.
-//! Nothing is changed.
+//! `import … --verify`: compares what POP3 showed of each mailbox before with what it shows here, as a mail program
+//! sees it. Nothing is changed.
 //!
-//! A message is found here by its unique id, or else by its text. One that is here under another id than the mail program
-//! knows is fetched again; one that is found by neither is missing.
+//! A message is found here by its unique id, or else by its text. One that is here under another id than the mail
+//! program knows is fetched again; one that is found by neither is missing.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead as _, BufReader, Seek as _};
@@ -81,8 +81,8 @@ pub fn verify(
     Ok(Reply::Verified(verified))
 }
 
-/// Compares a mailbox with what the other server lists now, whose texts are not fetched for it: a message that is here under
-/// another id counts as missing.
+/// Compares a mailbox with what the other server lists now, whose texts are not fetched for it: a message that is here
+/// under another id counts as missing.
 pub fn compare_with_server(
     address: &Address,
     there: Vec<OnServer>,

@@ -1,16 +1,18 @@
 //! Connections to clients that read late, or never. Their socket buffers are made small, so that little fills them.
 
-use super::super::socket::Socket;
-use super::super::tls::Protocol;
-use super::super::tls::tests as handshake;
-use super::*;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+
 use futures_rustls::rustls::version::{TLS12, TLS13};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use rustix::net::{AddressFamily, SocketType};
 use smol::Async;
 use smol::io::AsyncRead;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::Arc;
+
+use super::super::socket::Socket;
+use super::super::tls::Protocol;
+use super::super::tls::tests as handshake;
+use super::*;
 
 /// More than the sockets take, and less than the TLS layer does (64 KiB).
 const TEXT_OCTETS: usize = 60_000;

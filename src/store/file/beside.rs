@@ -1,7 +1,7 @@
 //! The data file, opened more than once: for writes beside the writer's, and for reads of single pages.
 //!
-//! Linux tells an error of writing back once to each open file, whichever of its threads syncs first (fsync(2)). With an open
-//! file of their own, other threads cannot take away the error that the writer has to hear of, nor he theirs.
+//! Linux tells an error of writing back once to each open file, whichever of its threads syncs first (fsync(2)). With
+//! an open file of their own, other threads cannot take away the error that the writer has to hear of, nor he theirs.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -2,8 +2,9 @@
 //!
 //! What lies where: `format.rs`.
 //!
-//! redb sees a linear space of `index_len` octets whose octets from 4096 on are scattered over extents, 255 pages in each
-//! behind a page of their sums (`container/sums.rs`); the map from its extents to the file's is the superblock. Invariants:
+//! redb sees a linear space of `index_len` octets whose octets from 4096 on are scattered over extents, 255 pages in
+//! each behind a page of their sums (`container/sums.rs`); the map from its extents to the file's is the superblock.
+//! Invariants:
 //!
 //! 1. A superblock is written to the older slot, before the sync that makes a commit durable, and only when it changed.
 //! 2. Between two syncs the map only gains extents that no durable commit needs yet, and loses extents that no durable
@@ -13,11 +14,11 @@
 //! 3. An extent that redb gave up is used again only after a superblock without it is durable (`dropped` until then).
 //! 4. redb's header stands before the superblocks, so that a copy made front to back never holds a map that is older
 //!    than the header it has to serve.
-//! 5. Extents are kept aside, taken from the file system in advance, for all pages that a checkpoint has to write: redb holds
-//!    no more than half its cache unwritten. Mail is accepted only while they are there. Without them each commit is
-//!    a checkpoint, which may fail and is undone then; what is in the log can always be made part of the index.
-//! 6. The superblock that was found is written once more before the first commit is durable: a sync that failed before the
-//!    file was opened, in a process that is gone, may have lost it.
+//! 5. Extents are kept aside, taken from the file system in advance, for all pages that a checkpoint has to write: redb
+//!    holds no more than half its cache unwritten. Mail is accepted only while they are there. Without them each commit
+//!    is a checkpoint, which may fail and is undone then; what is in the log can always be made part of the index.
+//! 6. The superblock that was found is written once more before the first commit is durable: a sync that failed before
+//!    the file was opened, in a process that is gone, may have lost it.
 //!
 //! This file knows redb's space only as octets; what is in it is `index`'s business.
 
@@ -38,8 +39,10 @@ pub use blocks::forge_superblock;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, MutexGuard};
 use std::thread;
+
+use crate::lock::{Mutex, RwLock};
 use sums::Sums;
 
 /// Longer runs are not written but punched.
@@ -89,8 +92,8 @@ struct IndexSpace {
     reserve: Vec<Extent>,
     /// Given up by redb, still in a durable superblock.
     dropped: Vec<Extent>,
-    /// The superblock that was found, where it lies, until it is known to be durable: a sync that failed before the file was
-    /// opened may have lost it, while it is read from the page cache as if nothing had been.
+    /// The superblock that was found, where it lies, until it is known to be durable: a sync that failed before the
+    /// file was opened may have lost it, while it is read from the page cache as if nothing had been.
     unsure: Option<(u64, Vec<u8>)>,
     /// Counts the changes that a superblock has to carry; and those that a durable one carries.
     changes: u64,
@@ -190,8 +193,8 @@ impl Container {
         Ok(changed)
     }
 
-    /// From now on the file is lengthened before it has to be, so that a copy as long as it was at first has what its front
-    /// leads to.
+    /// From now on the file is lengthened before it has to be, so that a copy as long as it was at first has what its
+    /// front leads to.
     pub fn keep_ahead(&self) {
         self.is_ahead.store(true, Ordering::Relaxed);
         let mut space = self.lock();
@@ -265,8 +268,8 @@ impl Container {
         self.sync_failed.load(Ordering::Acquire)
     }
 
-    /// Told which extents the log names as blobs', before the index is opened, which may take some. A crash may have lost
-    /// the length that the file had with them.
+    /// Told which extents the log names as blobs', before the index is opened, which may take some. A crash may have
+    /// lost the length that the file had with them.
     pub fn expect_blob_extents(&self, logged: &BTreeSet<Extent>) -> io::Result<()> {
         let mut space = self.lock();
         if let Some(last) = logged.last() {
@@ -306,8 +309,8 @@ impl Container {
         Ok(())
     }
 
-    /// Fills the reserve, for a checkpoint with so many octets in the log. Fails where the disk has no room for it: then
-    /// no mail is accepted.
+    /// Fills the reserve, for a checkpoint with so many octets in the log. Fails where the disk has no room for it:
+    /// then no mail is accepted.
     pub fn fill_reserve(&self, logged: u64) -> io::Result<()> {
         let mut space = self.lock();
         let in_use = space.block.map.iter().flatten().count();
@@ -326,7 +329,8 @@ impl Container {
     }
 
     fn add_to_reserve(&self, space: &mut IndexSpace) -> io::Result<()> {
-        // On a full disk some of them may have room still, because they were in the reserve when the index was last open.
+        // On a full disk some of them may have room still, because they were in the reserve when the index was last
+        // open.
         for (nth, extent) in space.pool.iter().enumerate().rev() {
             if self.disk.reserve_zeroed(extent.at(), EXTENT).is_ok() {
                 let extent = space.pool.remove(nth);
@@ -363,8 +367,8 @@ impl Container {
         }
     }
 
-    /// Sees to it that the file has so many extents, and that it is ahead of them; on a disk that has no length to spare it
-    /// has them and no more.
+    /// Sees to it that the file has so many extents, and that it is ahead of them; on a disk that has no length to
+    /// spare it has them and no more.
     fn lengthen(&self, space: &mut IndexSpace, end: Extent) -> io::Result<()> {
         let needed = end.at();
         let ahead = self.ahead_of(end);
@@ -435,8 +439,8 @@ impl Container {
         self.disk.read_at(at, out)
     }
 
-    /// Does work that reads most of the index in the order of its keys, while the index is read ahead in the order of the file:
-    /// page by page a disk takes ten times as long.
+    /// Does work that reads most of the index in the order of its keys, while the index is read ahead in the order of
+    /// the file: page by page a disk takes ten times as long.
     pub fn reading_index_ahead<T>(&self, work: impl FnOnce() -> T) -> T {
         let mut extents = self.index_extents();
         extents.sort_unstable();
@@ -470,6 +474,6 @@ impl Container {
     }
 
     fn lock(&self) -> MutexGuard<'_, IndexSpace> {
-        self.space.lock().expect("no holder of this lock panics")
+        self.space.lock()
     }
 }

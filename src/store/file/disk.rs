@@ -8,9 +8,6 @@
 //! - The exclusive lock on the data file is taken when it is opened and lives as long as the `DataFile`: it is
 //!   the only judge of "a service is running".
 
-use super::beside::{Alone, Beside, write_durable};
-use super::mapping::Mapping;
-use rustix::fs::FallocateFlags;
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -21,6 +18,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
+
+use rustix::fs::FallocateFlags;
+
+use super::beside::{Alone, Beside, write_durable};
+use super::mapping::Mapping;
 
 /// Positions and lengths are in octets from the start of the data file.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -40,10 +42,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes the range read as zeros and takes the room for it now, so that later writes into it do not fail
     /// for want of space.
     fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()>;
-    /// Writes octets into a part of the file that was written before, and returns when these are durable. Others need not be.
+    /// Writes octets into a part of the file that was written before, and returns when these are durable. Others need
+    /// not be.
     fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()>;
-    /// The same for any part of the file, on a thread that is not the writer's: its wait is nobody else's, and no error of
-    /// another thread's writes is told here instead of there. Not every file can be written so.
+    /// The same for any part of the file, on a thread that is not the writer's: its wait is nobody else's, and no error
+    /// of another thread's writes is told here instead of there. Not every file can be written so.
     fn write_beside(&self, _at: u64, _octets: &[u8]) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -11,8 +11,8 @@
 //!   1 MiB  extents of 1 MiB: each is redb's (listed in the superblock), blobs' (listed in a table of redb), or free
 //! ```
 //!
-//! The order is that of a copy made front to back while the file is in use. Its log is older than its redb header, so what
-//! the log had before the copy began is either in the index that the header leads to, or in that index's own log;
+//! The order is that of a copy made front to back while the file is in use. Its log is older than its redb header, so
+//! what the log had before the copy began is either in the index that the header leads to, or in that index's own log;
 //! the map is not older than the header that it has to serve; and what the header leads to is kept as it is for the
 //! time that a copy may take (`open/window.rs`).
 //!
@@ -32,12 +32,12 @@
 //! **Frozen from version 2 on.** A newer program opens every file of version 2 and later, and has all that is in it;
 //! `tests/golden.rs` holds that, with the octets of every row and a file as it was made by version 2. So:
 //!
-//! - Nothing here moves, and no row changes in place. A row type gets a new version beside the old one (`index/rows.rs`),
-//!   and both have their line in `testdata/store/rows.txt`.
-//! - A table that is new gets a number of its own; a file that lacks it gets it when it is opened. Numbers 30 (mail that is to
-//!   be sent on) and 31 (aliases) are kept for what is planned.
-//! - Whoever adds a table, or a version of a row, counts [`VERSION`] up, and has it written into both headers of an older file
-//!   before the first such row: an older program must not open it any more.
+//! - Nothing here moves, and no row changes in place. A row type gets a new version beside the old one
+//!   (`index/rows.rs`), and both have their line in `testdata/store/rows.txt`.
+//! - A table that is new gets a number of its own; a file that lacks it gets it when it is opened. Numbers 30 (mail
+//!   that is to be sent on) and 31 (aliases) are kept for what is planned.
+//! - Whoever adds a table, or a version of a row, counts [`VERSION`] up, and has it written into both headers of an
+//!   older file before the first such row: an older program must not open it any more.
 
 use std::ops::Range;
 
@@ -83,8 +83,9 @@ pub const CHANGE_REMOVED: u8 = 1;
 pub const CHANGE_TEXT: u8 = 2;
 
 const EXTENTS_AT: u64 = INDEX_PAGE_0 + (1 << 20);
-/// The file is at least so much longer than what is in use of it, and by an eighth of that up to the greatest: a program that
-/// asks for the length first, and copies so much and no more, still gets all that the front of its copy leads to.
+/// The file is at least so much longer than what is in use of it, and by an eighth of that up to the greatest: a
+/// program that asks for the length first, and copies so much and no more, still gets all that the front of its copy
+/// leads to.
 pub const AHEAD_MIN: u64 = 32 << 20;
 pub const AHEAD_MAX: u64 = 256 << 20;
 /// Pages in an extent of the index that hold redb's octets; the page before them holds their sums.

@@ -1,19 +1,21 @@
 //! The log: one write makes a transaction durable.
 //!
-//! The log zone of the file holds the records of the transactions since the last checkpoint, from its beginning, each at
-//! the beginning of a page (`format.rs` has its parts):
+//! The log zone of the file holds the records of the transactions since the last checkpoint, from its beginning, each
+//! at the beginning of a page (`format.rs` has its parts):
 //!
-//! - Each checkpoint begins a new epoch, drawn at random, and the log again at its beginning: what is left of older records
-//!   is not of this epoch. Nobody can send mail whose octets, lying in the log, pass for a record of an epoch to come.
+//! - Each checkpoint begins a new epoch, drawn at random, and the log again at its beginning: what is left of older
+//!   records is not of this epoch. Nobody can send mail whose octets, lying in the log, pass for a record of an epoch
+//!   to come.
 //! - Numbers are the store's count of commits. Record n+1 is written when n is durable, so the first page that is not a
 //!   record's beginning is the log's end; a record of the epoch behind it means that the log is damaged.
 //! - The zone has been written before in full, so that the file system has nothing of its own to make durable.
 
-use super::disk::Disk;
-use super::format::{LOG_AT, LOG_OCTETS_MAX, PAGE, RECORD_HASH, RECORD_HEAD, RECORD_MAGIC};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+
+use super::disk::Disk;
+use super::format::{LOG_AT, LOG_OCTETS_MAX, PAGE, RECORD_HASH, RECORD_HEAD, RECORD_MAGIC};
 
 /// The random name of the time since a checkpoint.
 pub type Epoch = u128;
@@ -59,7 +61,8 @@ impl Log {
         self.end + paged(changes) <= self.len
     }
 
-    /// Begins the log anew after a checkpoint. The part of the zone no longer used goes back to the file system, if it can.
+    /// Begins the log anew after a checkpoint. The part of the zone no longer used goes back to the file system, if it
+    /// can.
     pub fn begin(&mut self, epoch: Epoch, len: u64) {
         if len < self.len {
             let _ = self.disk.punch(LOG_AT + len, self.len - len);
@@ -72,7 +75,8 @@ impl Log {
         let _ = self.disk.write_at(LOG_AT, &[0; PAGE as usize]);
     }
 
-    /// Overwrites all that is left of older records, among them texts that have been deleted. The log has just begun anew.
+    /// Overwrites all that is left of older records, among them texts that have been deleted. The log has just begun
+    /// anew.
     pub fn erase(&self) {
         if let Err(e) = write_zeros(&*self.disk, 0..self.len) {
             log::warn!("copies of deleted mail in the log could not be overwritten: {e}");
@@ -157,8 +161,8 @@ pub fn read_front(disk: &dyn Disk) -> io::Result<Front> {
 }
 
 impl Front {
-    /// Whether these are records of an epoch. If not, they are of an older one, and of ours there is none yet; or this is
-    /// a copy made while the store was in use, and its front is older than its log: the index is whole without it.
+    /// Whether these are records of an epoch. If not, they are of an older one, and of ours there is none yet; or this
+    /// is a copy made while the store was in use, and its front is older than its log: the index is whole without it.
     pub fn is_of(&self, epoch: Epoch) -> bool {
         self.records.first().is_none_or(|first| first.epoch == epoch)
     }

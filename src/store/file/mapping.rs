@@ -4,11 +4,12 @@
 //! mapped again: pages show through as it grows. Reading past the end of the file raises SIGBUS, so a view is
 //! made only by `DataFile::view`, which checks the bounds.
 
-use memmap2::{Advice, Mmap, MmapOptions};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use memmap2::{Advice, Mmap, MmapOptions};
 
 /// Address space to reserve: 1 TiB, and with it the greatest length of a data file. Less is taken where a
 /// limit on address space (RLIMIT_AS) stands in the way.

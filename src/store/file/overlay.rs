@@ -1,12 +1,15 @@
 //! A data file that is looked at and not changed: what is written lands in memory.
 //!
 //! redb writes to a file when it opens it, and again when it closes it; `check` must leave the file as it was, even one
-//! that it may not write. What redb writes then is little: its header, and where it has to rebuild its free lists those.
+//! that it may not write. What redb writes then is little: its header, and where it has to rebuild its free lists
+//! those.
 
-use super::disk::{Disk, DiskUsage, Identity, View};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
+
+use super::disk::{Disk, DiskUsage, Identity, View};
+use crate::lock::Mutex;
 
 const PAGE: usize = 4096;
 /// Pages that may be kept in memory: 256 MiB. A sound file takes a hundredth of it.
@@ -31,7 +34,7 @@ impl Overlay {
     }
 
     fn lock(&self) -> MutexGuard<'_, Written> {
-        self.written.lock().expect("no holder of this lock panics")
+        self.written.lock()
     }
 
     /// What lies below; zeros past its end.

@@ -2,13 +2,16 @@
 //!
 //! When Linux cannot write a page back it says so once, to one `fsync`, and takes the page for clean from then on: the
 //! next `fsync` succeeds and says nothing of what was lost. So what was written since the last sync that succeeded is
-//! remembered, and after a failure it is written once more, as the page cache still has it, before the next sync counts.
+//! remembered, and after a failure it is written once more, as the page cache still has it, before the next sync
+//! counts.
 //!
 //! This stands between the store and its disk, and lives as long as the disk: opening the index anew does not end it.
 
-use super::disk::{Disk, DiskUsage, Identity, View};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, MutexGuard};
+
+use super::disk::{Disk, DiskUsage, Identity, View};
+use crate::lock::{Mutex, RwLock};
 
 /// What is written again at a time.
 const PIECE: u64 = 256 << 10;
@@ -17,7 +20,8 @@ const PIECE: u64 = 256 << 10;
 pub struct Resync {
     disk: Arc<dyn Disk>,
     unsynced: Mutex<Unsynced>,
-    /// Held for writing while octets are read and written again, so that none are lost that another thread writes between.
+    /// Held for writing while octets are read and written again, so that none are lost that another thread writes
+    /// between.
     rewriting: RwLock<()>,
 }
 
@@ -36,7 +40,7 @@ impl Resync {
     }
 
     fn write_again(&self, ranges: &[(u64, u64)]) -> io::Result<()> {
-        let _alone = self.rewriting.write().expect("no holder of this lock panics");
+        let _alone = self.rewriting.write();
         let mut piece = vec![0; PIECE as usize];
         for &(at, len) in ranges {
             for from in (at..at + len).step_by(PIECE as usize) {
@@ -49,7 +53,7 @@ impl Resync {
     }
 
     fn lock(&self) -> MutexGuard<'_, Unsynced> {
-        self.unsynced.lock().expect("no holder of this lock panics")
+        self.unsynced.lock()
     }
 }
 
@@ -93,8 +97,8 @@ impl Disk for Resync {
         self.disk.reserve_zeroed(at, len)
     }
 
-    /// Linux tells an error of writing back to whoever syncs next, whatever range that is. So a failure here counts like
-    /// that of a whole sync, and after one a whole sync has to make good what was lost.
+    /// Linux tells an error of writing back to whoever syncs next, whatever range that is. So a failure here counts
+    /// like that of a whole sync, and after one a whole sync has to make good what was lost.
     fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         if self.lock().failed {
             self.write_at(at, octets)?;
@@ -111,7 +115,7 @@ impl Disk for Resync {
 
     /// What this writes is durable, or given up by whoever wanted it.
     fn write_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
-        let _not_alone = self.rewriting.read().expect("no holder of this lock panics");
+        let _not_alone = self.rewriting.read();
         self.disk.write_beside(at, octets)
     }
 

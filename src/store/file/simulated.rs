@@ -1,13 +1,15 @@
 //! A disk that loses what was not synced: for the crash tests.
 //!
-//! It records every write, length change and sync. [`Replay::crash`] then makes the disk that could be found after a power
-//! cut at a given event: what was synced before is there; of everything since, an arbitrary subset of sectors. A sync
-//! that fails does what Linux does: of what was to be written some sectors have got through, and no later sync writes the
-//! others, though reads still return them.
+//! It records every write, length change and sync. [`Replay::crash`] then makes the disk that could be found after a
+//! power cut at a given event: what was synced before is there; of everything since, an arbitrary subset of sectors. A
+//! sync that fails does what Linux does: of what was to be written some sectors have got through, and no later sync
+//! writes the others, though reads still return them.
+
+use std::io;
+use std::sync::{Arc, MutexGuard};
 
 use super::disk::{Disk, DiskUsage, Identity, View};
-use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use crate::lock::Mutex;
 
 /// What reaches the platter whole or not at all.
 const SECTOR: usize = 512;
@@ -262,7 +264,7 @@ impl SimulatedDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of this lock panics")
+        self.state.lock()
     }
 }
 
@@ -277,8 +279,8 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// The disk as found after a power cut just before event `at`, which may not be before an earlier cut. Of what was not
-    /// synced, each sector survives with the probability `survival`, each change of length too.
+    /// The disk as found after a power cut just before event `at`, which may not be before an earlier cut. Of what was
+    /// not synced, each sector survives with the probability `survival`, each change of length too.
     pub fn crash(&mut self, at: usize, survival: f64, rng: &mut fastrand::Rng) -> SimulatedDisk {
         for event in &self.events[self.played.min(at)..at] {
             match event {

@@ -11,11 +11,13 @@
 
 mod drafts;
 
-use super::container::Container;
-use super::format::{BLOB_ALIGN, EXTENT, Extent, PAGE};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use super::container::Container;
+use super::format::{BLOB_ALIGN, EXTENT, Extent, PAGE};
+use crate::lock::Mutex;
 
 pub use drafts::Draft;
 
@@ -191,8 +193,8 @@ impl Space {
         std::mem::take(&mut self.given_up)
     }
 
-    /// Before which extent all texts would lie if they lay together: in the extents that they have, and in free ones before
-    /// these. None where no text lies behind it.
+    /// Before which extent all texts would lie if they lay together: in the extents that they have, and in free ones
+    /// before these. None where no text lies behind it.
     pub fn end_of_texts_together(&self, free: &[Extent]) -> Option<Extent> {
         let in_use =
             (self.blob_extents.len() as u64 * EXTENT).saturating_sub(self.free.octets).div_ceil(EXTENT);
@@ -231,8 +233,7 @@ impl Space {
         self.blob_extents.insert(extent);
     }
 
-    /// Whether the texts that are deleted from here on are to be overwritten with zeros, once they are free. What a crash
-    /// finds undone of that stays undone.
+    /// Whether texts deleted from here on are overwritten with zeros once they are free, if no crash comes between.
     pub fn set_erasing(&mut self, erasing: bool) {
         self.erasing = erasing;
     }
@@ -296,7 +297,7 @@ impl Space {
         self.waiting_octets
     }
 
-    /// Overwrites what is to be overwritten and still waits, as far as no crash needs it any more. Nothing of it becomes free.
+    /// Overwrites waiting runs that are to be erased, as far as no crash needs them any more. They do not become free.
     pub fn erase_now(&mut self, container: &Container) {
         let gone = self.waiting.iter().filter(|(moment, _)| *moment < self.checkpoint);
         for at in gone.map(|(_, at)| at).filter(|at| self.to_erase.remove(at)) {
@@ -341,8 +342,8 @@ impl Space {
         }
     }
 
-    /// Makes free what no pin holds any more and what was retired before `horizon`, and gives long runs back to the file
-    /// system.
+    /// Makes free what no pin holds any more and what was retired before `horizon`, and gives long runs back to the
+    /// file system.
     pub fn release(&mut self, container: &Container, horizon: u64) {
         let oldest = self.pins.oldest().min(self.checkpoint).min(horizon);
         #[cfg(test)]
@@ -545,7 +546,7 @@ impl Pins {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, PinState> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 

@@ -1,20 +1,21 @@
 //! The boundary at which the store enters redb: no damaged page ends the process.
 //!
-//! A page that does not match its sum is found by the container before redb sees it (`container/sums.rs`). A reader that
-//! meets one is unwound to here: no lock of redb is held while it reads a page, so the others read on. The writer gets
-//! an I/O error instead, after which redb refuses everything and the index is opened anew.
+//! A page that does not match its sum is found by the container before redb sees it (`container/sums.rs`). A reader
+//! that meets one is unwound to here: no lock of redb is held while it reads a page, so the others read on. The writer
+//! gets an I/O error instead, after which redb refuses everything and the index is opened anew.
 //!
 //! What gets past the sums, for instance in a file that was forged, may make redb panic. That is caught here too.
 //! What redb was doing then is not known, so its handles are leaked: a destructor that panics while another panic is
 //! under way would abort the process.
 
-use super::Fault;
-use crate::store::file::damaged_page::{DamagedPage, INSIDE, Inside};
 use std::any::Any;
 use std::ops::{Deref, DerefMut};
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::thread;
+
+use super::Fault;
+use crate::store::file::damaged_page::{DamagedPage, INSIDE, Inside};
 
 /// Runs what only reads.
 pub fn read<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
@@ -82,7 +83,8 @@ fn fault_of(payload: Box<dyn Any + Send>) -> Fault {
     Fault::damaged(format!("its index makes no sense ({said})"))
 }
 
-/// A panic that is caught here is told by whoever gets the fault, in a sentence; the backtrace would say nothing to them.
+/// A panic that is caught here is told by whoever gets the fault, in a sentence; the backtrace would say nothing to
+/// them.
 fn keep_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,8 +1,9 @@
 //! What can go wrong with disk and data file, as every caller of the store is told.
 
-use super::rows::BadRow;
 use std::fmt;
 use std::io;
+
+use super::rows::BadRow;
 
 /// A fault of the disk or of the data file: never an expected outcome.
 #[derive(Clone, Debug)]
@@ -43,7 +44,8 @@ impl From<io::Error> for Fault {
         use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
         match e.kind() {
             StorageFull | QuotaExceeded | FileTooLarge => Fault::DiskFull(e.to_string()),
-            // A damaged page (`damaged_page.rs`), what redb does not know, and a place past the end of the file. No disk says so.
+            // A damaged page (`damaged_page.rs`), what redb does not know, and a place past the end of the file. No
+            // disk says so.
             InvalidData | UnexpectedEof => Fault::Damaged(e.to_string()),
             _ => Fault::Io(e.to_string()),
         }

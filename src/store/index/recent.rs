@@ -3,8 +3,9 @@
 //! It is a hint, kept in memory and empty after a start. What it names may be gone, or have been undone with its
 //! transaction; so whoever is led to a text looks whether the row there has the hash.
 
-use super::types::TextId;
 use std::collections::{HashMap, VecDeque};
+
+use super::types::TextId;
 
 /// How many are known at most; some 3 MiB of memory.
 const TEXTS_MAX: usize = 1 << 16;

@@ -17,8 +17,8 @@ const HAS_SYSTEM_ROOT: usize = 2;
 const SYSTEM_ROOT: std::ops::Range<usize> = 40..72;
 const CHECKSUM: usize = SLOT_OCTETS - 16;
 
-/// Takes redb's own tables out of the slot that counts, which are lists of free pages and nothing else. redb uses their pages
-/// again at once, so a copy made while the store was in use has them in no order. Without them redb compares
+/// Takes redb's own tables out of the slot that counts, which are lists of free pages and nothing else. redb uses their
+/// pages again at once, so a copy made while the store was in use has them in no order. Without them redb compares
 /// every page with its checksum when it is opened, and makes the lists anew. False where this is no header of redb's,
 /// or its slot does not match its checksum; then nothing is changed.
 pub fn forget_free_lists(header: &mut [u8; HEADER_OCTETS]) -> bool {

@@ -1,16 +1,17 @@
 //! The rows of the index: their types, their versions and their encoding, and nothing else.
 //!
 //! This is one of the two places that know `bincode` (the other is the control socket's frames). Every row is encoded
-//! as an enum of its versions, so its first octet is the version; a reader of this version refuses a newer one. Decoding
-//! is always limited in what it may allocate, and what is left over after a row is an error.
+//! as an enum of its versions, so its first octet is the version; a reader of this version refuses a newer one.
+//! Decoding is always limited in what it may allocate, and what is left over after a row is an error.
 //!
 //! A row type changes by getting a new version beside the old one, and a conversion; never in place.
+
+use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
+use bincode::{Decode, Encode};
 
 use super::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime};
 use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
 use crate::auth::seal::{KeyId, NONCE_OCTETS, Sealed};
-use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
-use bincode::{Decode, Encode};
 
 /// The longest row, in octets. A header prefix is bounded well below it.
 const ROW_OCTETS_MAX: usize = 64 << 10;

@@ -22,6 +22,14 @@
 //! A [`Table`] notes each row that it puts or removes: with that the log makes the transaction durable. The order of a
 //! table's changes is kept; between tables it does not matter.
 
+use std::borrow::Borrow;
+use std::cell::OnceCell;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::panic::resume_unwind;
+use std::thread;
+
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+
 use super::contained::{self, Leaky};
 use super::rows::{
     CertificateRow, Counts, DeletedCounts, DeletedRow, DomainRow, MailboxRow, MessageRow, QuotaRow,
@@ -31,15 +39,9 @@ use super::types::{Day, MailboxId, OwnerId, TextId};
 use super::{Fault, Snapshot};
 use crate::store::file::format::Extent;
 use crate::store::file::record::{self, Change};
-use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
-use std::borrow::Borrow;
-use std::cell::OnceCell;
-use std::ops::{Bound, RangeBounds, RangeInclusive};
-use std::panic::resume_unwind;
-use std::thread;
 
-/// A table of a transaction. It is opened by the first who uses it: most transactions need a few of all tables, and one that is
-/// open costs something at the commit too.
+/// A table of a transaction. It is opened by the first who uses it: most transactions need a few of all tables, and one
+/// that is open costs something at the commit too.
 pub struct Table<'txn, K: redb::Key + 'static, V: redb::Value + 'static> {
     transaction: &'txn redb::WriteTransaction,
     definition: TableDefinition<'static, K, V>,
@@ -123,7 +125,8 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
         Ok(self.open_mut()?.remove(key.borrow())?)
     }
 
-    /// Adds rows behind all others, in the order of their keys, so that leaves are full; in a transaction that is not logged.
+    /// Adds rows behind all others, in the order of their keys, so that leaves are full; in a transaction that is not
+    /// logged.
     pub fn append<'r>(
         &mut self,
         rows: impl IntoIterator<Item = (K::SelfType<'r>, V::SelfType<'r>)>,
@@ -169,8 +172,9 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
 }
 
 impl Table<'_, (MailboxId, u64), &'static [u8]> {
-    /// Writes the rows of a range once more, in one go, so that their leaves are full. Rows that come one at a time between
-    /// others leave half of each leaf empty, because redb divides a full one in the middle. Nothing is noted: no row changes.
+    /// Writes the rows of a range once more, in one go, so that their leaves are full. Rows that come one at a time
+    /// between others leave half of each leaf empty, because redb divides a full one in the middle. Nothing is noted:
+    /// no row changes.
     pub fn pack(&mut self, mailbox: MailboxId, sequences: RangeInclusive<u64>) -> Result<(), Fault> {
         let (first, last) = ((mailbox, *sequences.start()), (mailbox, *sequences.end()));
         let mut rows = Vec::new();
@@ -320,8 +324,8 @@ macro_rules! tables {
                 }
             }
 
-            /// Removes the rows that cannot be read, and tells how many those were, table by table: of all tables but those
-            /// that the caller goes through himself.
+            /// Removes the rows that cannot be read, and tells how many those were, table by table: of all tables but
+            /// those that the caller goes through himself.
             pub fn remove_unreadable(&mut self, but: &[&str]) -> Result<Vec<(&'static str, u64)>, Fault> {
                 let mut all = Vec::new();
                 $(if !but.contains(&$name) {
@@ -338,8 +342,8 @@ macro_rules! tables {
                 Ok(all)
             }
 
-            /// Copies the rows of a snapshot, of the tables that are the same in a copy of the store, on a thread of its own,
-            /// while `copy_texts` fills that of the texts.
+            /// Copies the rows of a snapshot, of the tables that are the same in a copy of the store, on a thread of
+            /// its own, while `copy_texts` fills that of the texts.
             pub fn copy_from<E: From<Fault>>(
                 &mut self,
                 source: &Snapshot,
@@ -359,8 +363,9 @@ macro_rules! tables {
     };
 }
 
-// The numbers stand in logs: they are never given to another table. A table that is added later gets the next one; a file
-// that lacks it gets it when it is opened ([`make_missing`]). 30 is kept for mail that is to be sent on, 31 for aliases.
+// The numbers stand in logs: they are never given to another table. A table that is added later gets the next one; a
+// file that lacks it gets it when it is opened ([`make_missing`]). 30 is kept for mail that is to be sent on, 31 for
+// aliases.
 tables! {
     0 Content settings SETTINGS "settings": &'static str => &'static str, is_text;
     1 Content domains DOMAINS "domains": &'static str => &'static [u8], DomainRow::is_row;

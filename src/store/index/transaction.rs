@@ -2,6 +2,10 @@
 //!
 //! Counts are part of the transaction of what they count: there is no moment, and no crash, after which they differ.
 
+use std::collections::HashMap;
+
+use redb::{ReadableTable, TableDefinition};
+
 use super::contained;
 use super::rows::{
     CertificateRow, Counts, DomainRow, MailboxRow, MessageRow, QuotaRow, Row, StoreRow, TextRow,
@@ -15,8 +19,6 @@ use crate::address::{Address, Domain, LocalPart};
 use crate::store::file::container::Container;
 use crate::store::file::log_zone::Epoch;
 use crate::store::file::space::Space;
-use redb::{ReadableTable, TableDefinition};
-use std::collections::HashMap;
 
 /// A consistent view of the index as of one commit. Short-lived: while it is held, redb cannot reuse a page.
 pub struct Snapshot {

@@ -1,10 +1,12 @@
 //! What the numbers of the index are numbers of.
 
-use crate::store::file::format::Extent;
-use bincode::{Decode, Encode};
 use std::cmp::Ordering;
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use bincode::{Decode, Encode};
+
+use crate::store::file::format::Extent;
 
 /// A domain or a mailbox: what counts belong to. Given out once in the life of a store, so that whoever is made anew
 /// under an old name is somebody else.

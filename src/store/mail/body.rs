@@ -1,13 +1,15 @@
 //! The octets of a text on their way into the store: in memory while they are few, otherwise in a file without a name.
 
-use super::placing::Placed;
-use crate::wire::Text;
-use rustix::fs::{Mode, OFlags};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::placing::Placed;
+use crate::wire::Text;
 
 /// A spooled text is read in pieces of this size.
 const PIECE_OCTETS: usize = 256 << 10;
@@ -25,8 +27,8 @@ pub enum Body {
     Placed(Arc<Placed>),
 }
 
-/// A file that nobody else sees and that is gone when it is dropped, after a crash too. Its octets were only written, not
-/// synced: the store copies them before it says that they are durable.
+/// A file that nobody else sees and that is gone when it is dropped, after a crash too. Its octets were only written,
+/// not synced: the store copies them before it says that they are durable.
 #[derive(Debug)]
 pub struct Spool {
     file: File,

@@ -1,5 +1,8 @@
 //! Storing and deleting messages: rows, references to texts, and the texts' place in the file.
 
+use std::collections::HashMap;
+use std::io;
+
 use super::body::{Body, Incoming};
 use super::placing;
 use super::quota;
@@ -10,13 +13,11 @@ use crate::store::index::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime}
 use crate::store::index::{Fault, Read, Tx, miscounted};
 use crate::verdict;
 use crate::wire::surrogate;
-use std::collections::HashMap;
-use std::io;
 
 /// More Received fields than this mean a loop (RFC 5321 section 6.3 asks for a bound of 100 at least).
 const RECEIVED_FIELDS_MAX: u32 = 100;
-/// So many messages of a mailbox are packed when the last of them has come. More would leave fewer leaves half empty, and
-/// have more pages written for each message.
+/// So many messages of a mailbox are packed when the last of them has come. More would leave fewer leaves half empty,
+/// and have more pages written for each message.
 const PACKED_TOGETHER: u64 = if cfg!(test) { 8 } else { 32 };
 /// Messages that one transaction deletes when a mailbox or domain goes: bounds what a checkpoint has to write.
 pub(super) const REMOVED_AT_A_TIME: u64 = if cfg!(test) { 64 } else { 4096 };
@@ -204,8 +205,8 @@ impl Tx<'_, '_> {
 
     /// Stores the text, or, where it was stored lately, counts the new references; none where the disk is full.
     ///
-    /// A sender must not learn from the time of our answer whether somebody has got exactly this text before. So a text that
-    /// is stored already is written, logged and synced once more, over itself; and each is read back once.
+    /// A sender must not learn from the time of our answer whether somebody has got exactly this text before. So a text
+    /// that is stored already is written, logged and synced once more, over itself; and each is read back once.
     pub fn store_text(&mut self, text: &Incoming, references: u64) -> Result<Option<TextId>, Fault> {
         if !self.reserve_is_whole {
             self.room_was_missing = true;
@@ -253,8 +254,8 @@ impl Tx<'_, '_> {
         Ok(Some(id))
     }
 
-    /// The text as it is to be stored: if it lies in the file already it lies there in vain when the index was opened anew
-    /// since, or when it has been stored before.
+    /// The text as it is to be stored: if it lies in the file already it lies there in vain when the index was opened
+    /// anew since, or when it has been stored before.
     fn wire_of<'t>(&self, text: &'t Incoming) -> &'t Body {
         match &text.wire {
             Body::Placed(placed) if !self.space.keeps(&placed.draft) => &placed.body,
@@ -291,8 +292,8 @@ impl Tx<'_, '_> {
         Ok(Some(at))
     }
 
-    /// Writes a text to its place, and into the record if it is short; false where the disk is full. For a text that another
-    /// thread has written somewhere that is done.
+    /// Writes a text to its place, and into the record if it is short; false where the disk is full. For a text that
+    /// another thread has written somewhere that is done.
     fn write_text_at(&mut self, at: u64, wire: &Body) -> Result<bool, Fault> {
         if matches!(wire, Body::Placed(_)) {
             return Ok(true);
@@ -332,9 +333,9 @@ impl Tx<'_, '_> {
         looked_at.unwrap_or_else(|| placing::holds(self.container, row.at, wire))
     }
 
-    /// Deletes messages of a mailbox: at a time from when on they are kept for a while, if the setting `undelete` says so, or,
-    /// without a time, for good. False, and nothing is deleted, where the mailbox has been deleted or locked meanwhile:
-    /// a session that was ended by that deletes nothing.
+    /// Deletes messages of a mailbox: at a time from when on they are kept for a while, if the setting `undelete` says
+    /// so, or, without a time, for good. False, and nothing is deleted, where the mailbox has been deleted or locked
+    /// meanwhile: a session that was ended by that deletes nothing.
     pub fn delete_messages(
         &mut self,
         address: &Address,

@@ -75,8 +75,8 @@ impl Tx<'_, '_> {
         }
     }
 
-    /// Removes the domain, its mailboxes and their mail; sessions on them end. As with [`Tx::remove_mailbox`], it may come
-    /// back.
+    /// Removes the domain, its mailboxes and their mail; sessions on them end. As with [`Tx::remove_mailbox`], it may
+    /// come back.
     pub fn remove_domain(
         &mut self,
         domain: &Domain,
@@ -105,10 +105,10 @@ impl Tx<'_, '_> {
         Ok(Ok(removed))
     }
 
-    /// Removes the mailbox and its mail; a session on it ends. With the setting `undelete` it can come back for a while.
-    /// When it goes for good, texts that nobody else has are overwritten, unless the setting `erase` says otherwise, once
-    /// that is durable and nobody reads them any more. More than some thousand messages go later: `Store::purge_unkept`
-    /// is to follow.
+    /// Removes the mailbox and its mail; a session on it ends. With the setting `undelete` it can come back for a
+    /// while. When it goes for good, texts that nobody else has are overwritten, unless the setting `erase` says
+    /// otherwise, once that is durable and nobody reads them any more. More than some thousand messages go later:
+    /// `Store::purge_unkept` is to follow.
     pub fn remove_mailbox(
         &mut self,
         address: &Address,
@@ -117,7 +117,8 @@ impl Tx<'_, '_> {
         self.remove_mailbox_with(address, None, now, &mut REMOVED_AT_A_TIME.clone())
     }
 
-    /// `with` is its domain, if that can come back too. As many messages as `may_go` says may go for good in this transaction.
+    /// `with` is its domain, if that can come back too. As many messages as `may_go` says may go for good in this
+    /// transaction.
     fn remove_mailbox_with(
         &mut self,
         address: &Address,
@@ -240,7 +241,8 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
-    /// Whether the mail of a mailbox that goes for good is overwritten. A value that cannot be read counts as the default.
+    /// Whether the mail of a mailbox that goes for good is overwritten. A value that cannot be read counts as the
+    /// default.
     pub(super) fn erases(&self) -> Result<bool, Fault> {
         Ok(self.setting(ERASE_SETTING)?.is_none_or(|value| value != "0"))
     }

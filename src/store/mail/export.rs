@@ -27,8 +27,8 @@ pub struct Listed {
 }
 
 impl Store {
-    /// Gives the messages of a mailbox, as of now and oldest first, to `each`, until that fails. A session on the mailbox, or
-    /// a lock, is nothing to it. Takes as long as reading them; not for the executor.
+    /// Gives the messages of a mailbox, as of now and oldest first, to `each`, until that fails. A session on the
+    /// mailbox, or a lock, is nothing to it. Takes as long as reading them; not for the executor.
     pub fn export(
         &self,
         address: &Address,

@@ -31,8 +31,8 @@ pub struct Import {
 pub enum Imported {
     /// Its unique id is the one it had.
     Stored,
-    /// It has a new unique id, since the one it had cannot be sent or is another message's: a client that leaves its mail
-    /// on the server fetches it again.
+    /// It has a new unique id, since the one it had cannot be sent or is another message's: a client that leaves its
+    /// mail on the server fetches it again.
     Renamed,
     /// It was imported before, or is one of ours that came back. Nothing was done.
     AlreadyThere,
@@ -40,7 +40,8 @@ pub enum Imported {
 }
 
 impl Store {
-    /// Whether a message of the mailbox, or one that was deleted there a short while ago, has this id of another server.
+    /// Whether a message of the mailbox, or one that was deleted there a short while ago, has this id of another
+    /// server.
     pub fn has_foreign_id(&self, address: &Address, id: &str) -> Result<bool, Fault> {
         let snapshot = self.read()?;
         let Some(mailbox) = snapshot.mailbox(address)? else { return Ok(false) };
@@ -49,9 +50,9 @@ impl Store {
 }
 
 impl Tx<'_, '_> {
-    /// Adds messages at the end of a mailbox, in their order. The limit of a quota does not stop them, though they count
-    /// against it. Where the disk is full the rest is not tried: the answer is shorter than the question, and its last one is
-    /// [`Imported::DiskFull`].
+    /// Adds messages at the end of a mailbox, in their order. The limit of a quota does not stop them, though they
+    /// count against it. Where the disk is full the rest is not tried: the answer is shorter than the question, and its
+    /// last one is [`Imported::DiskFull`].
     pub fn import(
         &mut self,
         address: &Address,

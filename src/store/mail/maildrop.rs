@@ -5,6 +5,15 @@
 //! - A claim ends when its holder drops it, or is revoked when the mailbox is locked or deleted. A deletion looks at
 //!   lock and mailbox again in its own transaction, so a revoked session deletes nothing.
 
+use std::convert::Infallible;
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::thread;
+
+use smol::channel::Receiver;
+use smol::stream::StreamExt as _;
+
 use super::moving::mover_of;
 use crate::address::Address;
 use crate::message::{Entry, Totals, Uid};
@@ -20,16 +29,9 @@ use crate::store::open::queue::Pending;
 use crate::store::open::verified::{self, Proof};
 use crate::store::open::{Shared, Snapshot, Store};
 use crate::verdict;
-use smol::channel::Receiver;
-use smol::stream::StreamExt as _;
-use std::convert::Infallible;
-use std::ops::Range;
-use std::panic::resume_unwind;
-use std::sync::Arc;
-use std::thread;
 
-/// Messages that are deleted in one transaction. What a transaction changes of the index lies in memory until a checkpoint,
-/// and no other mail is stored meanwhile: both are bounded by this.
+/// Messages that are deleted in one transaction. What a transaction changes of the index lies in memory until a
+/// checkpoint, and no other mail is stored meanwhile: both are bounded by this.
 const DELETED_AT_A_TIME: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// Messages that are listed by one thread, and the parts in which a list is read at once.
@@ -50,8 +52,8 @@ pub struct Maildrop {
     claim: Claim,
 }
 
-/// The end of a claim from outside. It keeps its place in the queue of listeners between waits, since a session waits for
-/// it with every line it reads.
+/// The end of a claim from outside. It keeps its place in the queue of listeners between waits, since a session waits
+/// for it with every line it reads.
 pub struct Revocation(std::pin::Pin<Box<Receiver<Infallible>>>);
 
 impl Revocation {
@@ -156,9 +158,9 @@ impl Maildrop {
         if self.gives_surrogates { self.totals_of_surrogates } else { self.totals }
     }
 
-    /// The messages as of the login, oldest first. Takes time in proportion to their number. A long list is read in several
-    /// parts at once, since most of that time is the disk's when the pages of the index are not in memory; of several long
-    /// ones only the first.
+    /// The messages as of the login, oldest first. Takes time in proportion to their number. A long list is read in
+    /// several parts at once, since most of that time is the disk's when the pages of the index are not in memory; of
+    /// several long ones only the first.
     pub fn list(&self) -> Result<Vec<Entry>, Fault> {
         let snapshot = self.store.read()?;
         let first = contained::read(|| {
@@ -167,7 +169,7 @@ impl Maildrop {
             Ok(first.transpose()?.map_or(self.below, |(key, _)| key.value().1))
         })?;
         let parts = (self.totals.messages / LISTED_IN_A_PART).min(PARTS_MAX);
-        let turn = if parts > 1 { self.store.0.shared.long_lists.try_lock().ok() } else { None };
+        let turn = if parts > 1 { self.store.0.shared.long_lists.try_lock() } else { None };
         if turn.is_none() {
             return self.list_part(&snapshot, first..self.below);
         }
@@ -259,9 +261,9 @@ impl Maildrop {
         }))
     }
 
-    /// Deletes messages, some thousands in one transaction: a fault or a crash may leave the later ones, in the order given.
-    /// With the setting `undelete` they can come back for a while. False: those that are left stay, because the mailbox has
-    /// been locked or deleted.
+    /// Deletes messages, some thousands in one transaction: a fault or a crash may leave the later ones, in the order
+    /// given. With the setting `undelete` they can come back for a while. False: those that are left stay, because the
+    /// mailbox has been locked or deleted.
     pub fn delete(&self, uids: &[Uid]) -> Pending<bool> {
         self.delete_at(uids, Some(UnixTime::now()))
     }

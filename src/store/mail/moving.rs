@@ -1,7 +1,9 @@
-//! Mailboxes whose mail is on its way here from another server. Until one is whole nobody is let in: a mail program that sees a
-//! part of its list, or none of it, forgets the rest and fetches it again later.
+//! Mailboxes whose mail is on its way here from another server. Until one is whole nobody is let in: a mail program
+//! that sees a part of its list, or none of it, forgets the rest and fetches it again later.
 //!
 //! The mark is a row among the settings, so it outlasts a crash, and an older program passes it over.
+
+use std::collections::HashMap;
 
 use super::Refused;
 use crate::address::Address;
@@ -10,7 +12,6 @@ use crate::settings::INCOMPLETE;
 use crate::store::index::tables::{FOREIGN_IDS, SETTINGS};
 use crate::store::index::types::{MailboxId, OwnerId, UnixTime};
 use crate::store::index::{Fault, Read, Snapshot, Tx, contained};
-use std::collections::HashMap;
 
 /// Who brings the mail of a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +78,8 @@ impl Tx<'_, '_> {
         self.forget_counts(mailbox)
     }
 
-    /// Gives a mailbox that has no password this one, or makes it where its domain is here; and marks it, for its mail is still to
-    /// come.
+    /// Gives a mailbox that has no password this one, or makes it where its domain is here; and marks it, for its mail
+    /// is still to come.
     pub fn begin_adoption(
         &mut self,
         address: &Address,
@@ -126,7 +127,8 @@ impl Snapshot {
         })
     }
 
-    /// The unique ids that messages of this mailbox brought from other servers, deleted ones that can come back included.
+    /// The unique ids that messages of this mailbox brought from other servers, deleted ones that can come back
+    /// included.
     pub fn foreign_ids(&self, mailbox: MailboxId) -> Result<Vec<String>, Fault> {
         contained::read(|| {
             let mut ids = Vec::new();

@@ -1,5 +1,7 @@
-//! Long texts are copied into the data file, read back and made durable before a transaction is asked to store them, on the
-//! thread of whoever brings them: the transaction only names the place, and no other message waits for the copying.
+//! Long texts are copied into the data file, read back and made durable before a transaction is asked to store them, on
+//! the thread of whoever brings them: the transaction only names the place, and no other message waits for the copying.
+
+use std::io;
 
 use super::body::{Body, Incoming};
 use crate::store::file::container::Container;
@@ -9,7 +11,6 @@ use crate::store::index::rows::TextRow;
 use crate::store::index::{Fault, Read, Snapshot};
 use crate::store::open::Store;
 use crate::store::open::queue::{Reserved, TextToCome};
-use std::io;
 
 /// Octets that are written and made durable at a time: so much of it stands before another message's record at most.
 const WRITTEN_OCTETS: usize = 1 << 20;
@@ -39,8 +40,8 @@ impl Placed {
 }
 
 impl Store {
-    /// Room for the text, where it is long enough that others would wait while the writer copies it. Without one the writer
-    /// does that.
+    /// Room for the text, where it is long enough that others would wait while the writer copies it. Without one the
+    /// writer does that.
     pub async fn room_for(&self, text: &Incoming) -> Option<Room> {
         let wire_octets = text.wire.len();
         if wire_octets <= SHORT_TEXT_OCTETS_MAX {
@@ -53,7 +54,8 @@ impl Store {
 }
 
 impl Room {
-    /// Puts the text there; returns when it is durable. Blocks. If it fails, the text is as it was, and the room free again.
+    /// Puts the text there; returns when it is durable. Blocks. If it fails, the text is as it was, and the room free
+    /// again.
     pub fn place(self, text: Incoming) -> Incoming {
         match self.copy(&text) {
             Ok(known) => {

@@ -1,7 +1,7 @@
 //! Quotas: whose octets count against which account, and whether a message still fits.
 //!
-//! The usage of an account is kept in the transaction of what is counted, so it is right after a crash, and deleting mail
-//! makes room at once. What counts is what LIST announces. Several mailboxes may count against one account.
+//! The usage of an account is kept in the transaction of what is counted, so it is right after a crash, and deleting
+//! mail makes room at once. What counts is what LIST announces. Several mailboxes may count against one account.
 
 use super::Refused;
 use crate::address::Address;

@@ -1,12 +1,15 @@
 //! What was deleted, and comes back on demand for as long as the setting `undelete` says.
 //!
 //! - A deleted message is a row under the day of its deletion, outside of every count and quota; its text keeps the
-//!   reference. Days make both ways short: the oldest stand in front, and the rows of one mailbox together within a day.
-//! - A deleted mailbox is its row in another table. Its messages and its counts stay where they are, under its id, which
-//!   nobody else ever gets. So deleting and bringing back take the same time for ten messages and a million.
+//!   reference. Days make both ways short: the oldest stand in front, and the rows of one mailbox together within a
+//!   day.
+//! - A deleted mailbox is its row in another table. Its messages and its counts stay where they are, under its id,
+//!   which nobody else ever gets. So deleting and bringing back take the same time for ten messages and a million.
 //! - The id that a message brought from another server stays its own until it goes for good.
 //! - What is too old goes for good from the oldest day on, piece by piece ([`Tx::purge`]). A full disk takes from here
 //!   before mail is refused.
+
+use redb::ReadableTable;
 
 use super::Refused;
 use super::delivery::Place;
@@ -20,7 +23,6 @@ use crate::store::index::types::{Day, DomainId, MailboxId, OwnerId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, contained, miscounted};
 use crate::store::open::Store;
 use crate::store::open::claims::Claim;
-use redb::ReadableTable;
 
 /// The setting for how many days deleted mail is kept; 0: not at all.
 const UNDELETE_SETTING: &str = "undelete";
@@ -87,8 +89,8 @@ impl Store {
         Ok(kept)
     }
 
-    /// Deletes for good what was deleted before this day, piece by piece, and returns how many messages and mailboxes that was.
-    /// Not for the executor.
+    /// Deletes for good what was deleted before this day, piece by piece, and returns how many messages and mailboxes
+    /// that was. Not for the executor.
     pub fn purge(&self, before: Day) -> Result<u64, Fault> {
         let mut count = 0;
         loop {
@@ -100,8 +102,8 @@ impl Store {
         }
     }
 
-    /// Deletes for good what was deleted, if the setting `undelete` says that nothing is kept. What a fault or a crash leaves
-    /// of that goes when a service next looks for it.
+    /// Deletes for good what was deleted, if the setting `undelete` says that nothing is kept. What a fault or a crash
+    /// leaves of that goes when a service next looks for it.
     pub fn purge_unkept(&self) -> Result<u64, Fault> {
         let keeps = self.read()?.setting(UNDELETE_SETTING)?.is_none_or(|days| days != "0");
         if keeps { Ok(0) } else { self.purge(Day::LAST) }
@@ -112,8 +114,8 @@ impl Store {
         self.0.shared.maildrops.claim(mailbox)
     }
 
-    /// Brings messages of a mailbox back, or the mailbox itself where it was deleted. With `as_new` messages get new ids,
-    /// and those of a deleted mailbox come into the one that has its name now. Not for the executor.
+    /// Brings messages of a mailbox back, or the mailbox itself where it was deleted. With `as_new` messages get new
+    /// ids, and those of a deleted mailbox come into the one that has its name now. Not for the executor.
     pub fn undelete_mailbox(
         &self,
         address: &Address,
@@ -264,8 +266,8 @@ impl Tx<'_, '_> {
         }
     }
 
-    /// Brings a deleted domain back with the mailboxes that were deleted with it, into the one that has its name now, if
-    /// there is one.
+    /// Brings a deleted domain back with the mailboxes that were deleted with it, into the one that has its name now,
+    /// if there is one.
     pub fn undelete_domain(&mut self, domain: &Domain) -> Result<Result<Restored, Refused>, Fault> {
         let mut found: Option<((Day, OwnerId), RemovedDomainRow)> = None;
         for row in self.tables.removed_domains.iter()? {
@@ -408,7 +410,8 @@ impl Tx<'_, '_> {
         Ok(restored)
     }
 
-    /// A message is in the mailbox again: under its number, and with the id that it brought from elsewhere, or as a new one.
+    /// A message is in the mailbox again: under its number, and with the id that it brought from elsewhere, or as a new
+    /// one.
     fn put_back(&mut self, place: &Place, sequence: Option<u64>, message: MessageRow) -> Result<(), Fault> {
         let mut message = message;
         let Some(sequence) = sequence else {
@@ -423,8 +426,8 @@ impl Tx<'_, '_> {
         }
     }
 
-    /// Deletes for good what was deleted before this day: at most so many messages and mailboxes, the oldest first. Returns
-    /// how many; fewer than `most`: all is done.
+    /// Deletes for good what was deleted before this day: at most so many messages and mailboxes, the oldest first.
+    /// Returns how many; fewer than `most`: all is done.
     pub fn purge(&mut self, before: Day, most: usize) -> Result<usize, Fault> {
         let mut gone = Vec::new();
         for row in self.tables.deleted.range(..(before, NO_MAILBOX, 0))?.take(most) {

@@ -1,10 +1,13 @@
 //! Which mailboxes are claimed: each by one session at a time.
 
-use crate::store::index::types::MailboxId;
-use smol::channel::{Receiver, Sender};
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
+
+use smol::channel::{Receiver, Sender};
+
+use crate::lock::Mutex;
+use crate::store::index::types::MailboxId;
 
 /// Which mailboxes are claimed.
 #[derive(Clone, Default)]
@@ -40,7 +43,7 @@ impl Maildrops {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<MailboxId, Sender<Infallible>>> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 }
 

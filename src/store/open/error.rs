@@ -1,12 +1,13 @@
 //! Why a store could not be opened or made.
 
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
 use crate::store::file::container::ContainerError;
 use crate::store::file::disk::FileError;
 use crate::store::file::format;
 use crate::store::index::Fault;
-use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
 
 /// Prints as one line with the mend.
 #[derive(Debug)]

@@ -1,5 +1,11 @@
 //! The handle on an open store.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use smol::channel::Sender;
+
 use super::queue::{Order, Pending, Reserved, TextToCome};
 use super::window::CopyWindow;
 use super::{Shared, Snapshot};
@@ -7,10 +13,6 @@ use crate::store::file::disk::DiskUsage;
 use crate::store::file::format::Extent;
 use crate::store::file::space::Pin;
 use crate::store::index::{Fault, Tx};
-use smol::channel::Sender;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
 /// An open mail store. Clones are handles on the same one; the last of them closes it.
 #[derive(Clone)]
@@ -58,8 +60,8 @@ impl Store {
         let _ = queue.try_send(Order::unattended(work));
     }
 
-    /// A view of the index and a pin on the texts, of the moment of a checkpoint: while it is held, redb still uses pages
-    /// again that it made since. For what takes long.
+    /// A view of the index and a pin on the texts, of the moment of a checkpoint: while it is held, redb still uses
+    /// pages again that it made since. For what takes long.
     pub(in crate::store) fn read_at_checkpoint(&self) -> Pending<(Pin, Snapshot)> {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
         let shared = self.0.shared.clone();
@@ -70,8 +72,8 @@ impl Store {
         })
     }
 
-    /// Has the writer give up what is free at the end of the file. Returns the place that texts could end before, if they lie
-    /// apart.
+    /// Has the writer give up what is free at the end of the file. Returns the place that texts could end before, if
+    /// they lie apart.
     pub(in crate::store) fn tighten(&self) -> Pending<Option<Extent>> {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
         Pending::of_extents(queue)
@@ -85,7 +87,7 @@ impl Store {
 
     /// How long a plain copy of the data file may take, and what that costs.
     pub fn copy_window(&self) -> CopyWindow {
-        *self.0.shared.copy_window.lock().expect("no holder of this lock panics")
+        *self.0.shared.copy_window.lock()
     }
 
     /// What the data file takes on the disk.

@@ -1,13 +1,15 @@
 //! The queue of the writer: what it may be told, and the answers to come.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use smol::channel::Sender;
+
 use super::Visit;
 use crate::store::file::format::Extent;
 use crate::store::file::space::Draft;
 use crate::store::index::types::TextId;
 use crate::store::index::{Fault, Tx};
-use smol::channel::Sender;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 /// Jobs that may wait; whoever brings one more waits for a place.
 pub const QUEUE_MAX: usize = 1024;

@@ -6,6 +6,11 @@
 //! - Extents that the log gave to texts are known before the index is opened, which may take some.
 //! - If it is cut short, nothing has happened: the log is as it was.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use redb::ReadableTable;
+
 use super::{OpenErrorKind, OpenIndex, Trust, open_database};
 use crate::store::file::container::Container;
 use crate::store::file::disk::Disk;
@@ -17,9 +22,6 @@ use crate::store::index::contained::{self, Leaky};
 use crate::store::index::rows::{Row, StoreRow};
 use crate::store::index::tables::{self, BLOB_EXTENTS, BLOB_EXTENTS_NUMBER, FREE, Tables};
 use crate::store::index::{Fault, Snapshot};
-use redb::ReadableTable;
-use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// Opens container and index, and puts together which space is free. redb may panic on pages that are damaged, which is
 /// an error like any other here.

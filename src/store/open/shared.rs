@@ -1,17 +1,19 @@
 //! What is open, and who may look at it.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, MutexGuard};
+
 use super::claims::Maildrops;
 use super::verified::Verified;
 use super::window::CopyWindow;
 use super::{OpenErrorKind, Snapshot, Visit};
+use crate::lock::{Mutex, NO_PANIC};
 use crate::store::file::container::{CACHE_OCTETS, Container, IndexBackend};
 use crate::store::file::disk::Disk;
 use crate::store::file::space::Pins;
 use crate::store::index::redb_header;
 use crate::store::index::rows::StoreRow;
 use crate::store::index::{Fault, Read as _, Snapshot as IndexSnapshot, contained};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// What the handles, the readers and the writer have in common.
 pub struct Shared {
@@ -71,7 +73,7 @@ impl Drop for OpenIndex {
 
 impl Shared {
     pub fn note_copy_window(&self, window: CopyWindow) {
-        *self.copy_window.lock().expect("no holder of this lock panics") = window;
+        *self.copy_window.lock() = window;
     }
 
     pub fn current(&self) -> Result<Arc<OpenIndex>, Fault> {
@@ -93,7 +95,7 @@ impl Shared {
         let mut current = self.lock();
         if let Some(open) = current.take() {
             while Arc::strong_count(&open) > 1 {
-                current = self.visitor_left.wait(current).expect("no holder of this lock panics");
+                current = self.visitor_left.wait(current).expect(NO_PANIC);
             }
         }
         self.disk.clone()
@@ -112,7 +114,7 @@ impl Shared {
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Option<Arc<OpenIndex>>> {
-        self.current.lock().expect("no holder of this lock panics")
+        self.current.lock()
     }
 }
 

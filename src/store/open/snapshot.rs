@@ -1,10 +1,11 @@
 //! A consistent view of the index, which is not closed under it.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use super::{OpenIndex, Shared};
 use crate::store::file::container::Container;
 use crate::store::index::Snapshot as IndexSnapshot;
-use std::ops::Deref;
-use std::sync::Arc;
 
 /// Somebody reads the index: it is not closed under them.
 pub struct Visit {

@@ -1,21 +1,23 @@
 //! Whether a stored text is still what was stored: no octet is sent before its text matched its blake3.
 //!
-//! A text is compared when it was brought in from the disk, and that is remembered, so that reading it again from memory
-//! costs nothing. When the kernel drops pages and reads them anew cannot be known for certain; so a text is compared
-//! again when a page of it is found missing from memory, and at the latest after [`EPOCH`]. What is forgotten, because
-//! another text took its slot, is compared once more.
+//! A text is compared when it was brought in from the disk, and that is remembered, so that reading it again from
+//! memory costs nothing. When the kernel drops pages and reads them anew cannot be known for certain; so a text is
+//! compared again when a page of it is found missing from memory, and at the latest after [`EPOCH`]. What is forgotten,
+//! because another text took its slot, is compared once more.
 //!
 //! A long text is compared as a whole before its first octet goes out, and keeps the hashes of its pieces meanwhile
 //! (blake3 is a tree): a piece whose pages were dropped before its turn came is compared alone, with its own hash.
 
-use crate::store::file::disk::View;
-use crate::store::index::Fault;
-use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len};
-use blake3::hazmat::{merge_subtrees_non_root, merge_subtrees_root};
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len};
+use blake3::hazmat::{merge_subtrees_non_root, merge_subtrees_root};
+
+use crate::store::file::disk::View;
+use crate::store::index::Fault;
 
 /// Longer texts are sent in pieces of this length. A power of two, as the tree wants it.
 pub const PIECE: usize = 1 << 20;

@@ -1,9 +1,9 @@
 //! The copy window: a plain copy of the data file, made front to back while the store is in use, is good.
 //!
-//! Such a copy has read redb's header at some instant, and the rest of the file later. So what the last checkpoint of that
-//! instant leads to stays as it is for a time W after the next one: pages of the index by a view that is held of a checkpoint,
-//! texts because their space is not given out. Then a copy that takes less than three quarters of W is good (the rest
-//! is for the time between two checkpoints).
+//! Such a copy has read redb's header at some instant, and the rest of the file later. So what the last checkpoint of
+//! that instant leads to stays as it is for a time W after the next one: pages of the index by a view that is held of a
+//! checkpoint, texts because their space is not given out. Then a copy that takes less than three quarters of W is good
+//! (the rest is for the time between two checkpoints).
 //!
 //! - A view that is held keeps all that was set free after its checkpoint. So of the checkpoints of the last W few are
 //!   held, and the oldest of them counts.
@@ -12,11 +12,12 @@
 //!   `stat` tells how long it has been of late.
 //! - It begins anew when the store is opened.
 
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
 use super::shared::OpenIndex;
 use crate::store::file::format::EXTENT;
 use crate::store::index::{Fault, Snapshot};
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
 
 /// The least W.
 const LENGTH_MIN: Duration = Duration::from_secs(60);
@@ -133,8 +134,8 @@ impl Window {
         self.held.front().map_or(u64::MAX, |first| first.moment)
     }
 
-    /// Gives way by one checkpoint if too much is kept, and says whether it has: `retired` octets of texts, and pages of
-    /// which redb has written so many octets by now.
+    /// Gives way by one checkpoint if too much is kept, and says whether it has: `retired` octets of texts, and pages
+    /// of which redb has written so many octets by now.
     pub fn shorten(&mut self, retired: u64, index_octets: u64) -> bool {
         if self.kept_octets(retired, index_octets) <= self.bound() {
             return false;

@@ -1,18 +1,19 @@
-//! Plain copies of the file of a store in use: front to back, page by page, between the writes of deliveries, deletions and
-//! checkpoints, on a clock that the test turns. A copy that takes less than the window must open, be clean, and have
-//! what was acknowledged before it began.
+//! Plain copies of the file of a store in use: front to back, page by page, between the writes of deliveries, deletions
+//! and checkpoints, on a clock that the test turns. A copy that takes less than the window must open, be clean, and
+//! have what was acknowledged before it began.
 //!
 //! That this can fail is a test of its own: with nothing kept for copies, most of them are bad.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::store::file::disk::{DiskUsage, Identity, View};
 use crate::store::file::format::PAGE;
 use crate::store::open::window::Time;
 use crate::store::writer::Pace;
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
 
 const MAILBOXES: [&str; 3] = ["ann@example.com", "bob@example.com", "carol@example.net"];
 /// Three quarters of the least window, in seconds.
@@ -330,7 +331,8 @@ fn what_is_kept_for_copies_has_a_bound() {
 #[test]
 fn on_a_full_disk_mail_comes_before_copies() {
     let disk = Arc::new(SimulatedDisk::default());
-    // On this disk what is given back between other octets makes no room elsewhere, so the index has to have its own first.
+    // On this disk what is given back between other octets makes no room elsewhere, so the index has to have its own
+    // first.
     disk.set_room(Some(format::Extent::FIRST.plus(26).at()));
     let mut laboratory = Laboratory::on(disk, 2, ENOUGH);
     (0..15).for_each(|_| laboratory.second());

@@ -4,14 +4,16 @@
 //! and an arbitrary subset of the sectors and length changes since. Each such disk must open, be clean, hold what was
 //! acknowledged before the cut, and take more mail.
 //!
-//! That these tests can fail is shown by mutants of the store, three of them for good (`Mutant`; one is tried in `log.rs`). Found at once when they were
-//! tried: a one-phase commit, texts written after the commit, a superblock left out or written after the sync, runs used
-//! again in the transaction that retired them, a hole punched a page too wide, and failed syncs not made up for.
+//! That these tests can fail is shown by mutants of the store, three of them for good (`Mutant`; one is tried in
+//! `log.rs`). Found at once when they were tried: a one-phase commit, texts written after the commit, a superblock left
+//! out or written after the sync, runs used again in the transaction that retired them, a hole punched a page too wide,
+//! and failed syncs not made up for.
+
+use std::collections::BTreeSet;
 
 use super::workload::{MAILBOXES, Workload, body_number};
 use super::*;
 use crate::store::file::simulated::Mutant;
-use std::collections::BTreeSet;
 
 /// How often the power is cut at each of the two syncs that follow a superblock.
 const CUTS_AT_A_SUPERBLOCK: usize = 8;
@@ -21,7 +23,8 @@ fn cut_the_power(workload: &Workload, begin: usize, cuts: usize, rng: &mut fastr
     let disk = &workload.disk;
     let end = disk.events();
     let syncs: Vec<usize> = (begin..end).filter(|event| disk.is_sync(*event)).collect();
-    // A third of the moments are anywhere, another just before a sync, and the last in what is written for a checkpoint.
+    // A third of the moments are anywhere, another just before a sync, and the last in what is written for a
+    // checkpoint.
     let mut moments: Vec<usize> = (0..cuts)
         .map(|_| {
             let nth = rng.usize(..syncs.len());

@@ -1,10 +1,11 @@
 //! The real file: its lock, its bounds, its holes, and what is not a store.
 
-use super::*;
-use crate::store::upkeep::backup::BackupError;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};
+
+use super::*;
+use crate::store::upkeep::backup::BackupError;
 
 const ANN: &str = "ann@example.com";
 

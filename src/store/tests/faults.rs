@@ -52,8 +52,8 @@ fn the_index_may_use_the_reserve_when_the_disk_is_full() {
     assert_clean(&store);
 }
 
-/// Lets the disk fail after every number of operations in turn. What is answered with a verdict is there; what is answered
-/// with a fault is there only if the disk could not even be read again by then.
+/// Lets the disk fail after every number of operations in turn. What is answered with a verdict is there; what is
+/// answered with a fault is there only if the disk could not even be read again by then.
 #[test]
 fn a_disk_that_fails_and_comes_back_costs_only_what_was_refused() {
     let disk = Arc::new(SimulatedDisk::default());

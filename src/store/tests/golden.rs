@@ -1,5 +1,5 @@
-//! The format, pinned: what a row, a record, a header and a whole data file are as octets. From version 2 on none of this
-//! changes; a row type gets a new version beside the old one, and a line of its own in `testdata/store/rows.txt`.
+//! The format, pinned: what a row, a record, a header and a whole data file are as octets. From version 2 on none of
+//! this changes; a row type gets a new version beside the old one, and a line of its own in `testdata/store/rows.txt`.
 
 use super::*;
 use crate::auth::seal::{KeyId, Sealed};
@@ -182,7 +182,8 @@ fn changes_in_the_log_are_written_as_they_always_were() {
     assert_eq!(golden, Some(hex(&changes)));
 }
 
-/// Pages of a data file that are not all zeros: number of the page (4), length without the zeros at its end (2), octets.
+/// Pages of a data file that are not all zeros: number of the page (4), length without the zeros at its end (2),
+/// octets.
 const PAGE: usize = 4096;
 
 fn packed(disk: &SimulatedDisk) -> Vec<u8> {

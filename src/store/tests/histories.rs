@@ -4,6 +4,10 @@
 //! simulated disk meet full disks and faults. A step that is answered with a fault has happened or not, and nothing
 //! in between.
 
+use std::collections::BTreeMap;
+
+use redb::ReadableTable;
+
 use super::model::{
     Answer, Model, ModelDomain, ModelMailbox, ModelRemoved, Step, content_of, prefix_of, removed_with,
 };
@@ -15,8 +19,6 @@ use crate::store::index::rows::{
 };
 use crate::store::index::tables::{DELETED, REMOVED_DOMAINS, REMOVED_MAILBOXES};
 use crate::store::open::Snapshot;
-use redb::ReadableTable;
-use std::collections::BTreeMap;
 
 const DOMAINS: [&str; 3] = ["example.com", "example.net", "example.org"];
 const LOCALS: [&str; 3] = ["ann", "bob", "carol"];
@@ -277,7 +279,8 @@ impl History {
     fn read(&mut self, rng: &mut fastrand::Rng) {
         let Some(session) = self.sessions.get(rng.usize(..SESSIONS_MAX)) else { return };
         let (maildrop, address) = (&session.maildrop, session.maildrop.address().clone());
-        // A deleted mailbox that can come back has its messages, for a session that does not know yet that it has ended.
+        // A deleted mailbox that can come back has its messages, for a session that does not know yet that it has
+        // ended.
         let there = self.model.mailbox(&address).ok().cloned();
         let removed = self.model.removed.iter().map(|removed| removed.mailbox.clone());
         let there = there.into_iter().chain(removed).find(|there| there.identity == session.identity);

@@ -1,5 +1,5 @@
-//! Faults and full disks while a record is appended, a checkpoint is made, and the log is made part of the index after a
-//! kill: the error is told, nothing that was acknowledged is lost, and the store goes on when the disk does.
+//! Faults and full disks while a record is appended, a checkpoint is made, and the log is made part of the index after
+//! a kill: the error is told, nothing that was acknowledged is lost, and the store goes on when the disk does.
 
 use super::*;
 

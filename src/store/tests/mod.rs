@@ -22,6 +22,12 @@ mod salvage;
 mod undelete;
 mod workload;
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use redb::ReadableTable;
+
 use super::file::container::{self, Container};
 use super::file::disk::{DataFile, Disk};
 use super::file::format;
@@ -39,10 +45,6 @@ use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, Verifier};
 use crate::verdict::{Delivery, Login};
 use crate::wire::Receiver;
-use redb::ReadableTable;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 fn address(typed: &str) -> Address {
     typed.parse().unwrap()

@@ -1,7 +1,8 @@
 //! A plain model of the store, and the steps that can be taken on both.
 
-use super::*;
 use std::collections::BTreeMap;
+
+use super::*;
 
 /// All that the store is to know.
 #[derive(Clone, Debug, Default, PartialEq)]

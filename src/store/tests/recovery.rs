@@ -1,7 +1,8 @@
 //! What else has to be right when the index is opened anew after a fault: holds on texts, ends of sessions, readers.
 
-use super::*;
 use std::time::{Duration, Instant};
+
+use super::*;
 
 const ANN: &str = "ann@example.com";
 const BOB: &str = "bob@example.com";

@@ -1,5 +1,5 @@
-//! Deleted mail and mailboxes: kept out of every count, brought back as they were, and gone when their time is over or room
-//! is needed.
+//! Deleted mail and mailboxes: kept out of every count, brought back as they were, and gone when their time is over or
+//! room is needed.
 
 use super::*;
 use crate::store::UnixTime;

@@ -1,10 +1,12 @@
 //! Deliveries and deletions of every kind on a recording disk, and what was acknowledged when.
 
+use std::collections::BTreeSet;
+
+use redb::ReadableTable;
+
 use super::*;
 use crate::store::index::rows::{DeletedRow, MessageRow, Row};
 use crate::store::index::tables::DELETED;
-use redb::ReadableTable;
-use std::collections::BTreeSet;
 
 pub const MAILBOXES: [&str; 5] =
     ["ann@example.com", "bob@example.com", "carol@example.net", "dave@example.net", "erin@example.org"];

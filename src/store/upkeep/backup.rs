@@ -1,8 +1,16 @@
 //! A copy of the whole store, made while it is being served.
 //!
-//! A snapshot and a pin hold still what is copied; mail goes on coming and going beside. The copy is a store of its own,
-//! without the holes of the original, and is verified and durable when [`Store::backup`] returns. The file is the
+//! A snapshot and a pin hold still what is copied; mail goes on coming and going beside. The copy is a store of its
+//! own, without the holes of the original, and is verified and durable when [`Store::backup`] returns. The file is the
 //! caller's: an administrator's own process makes it, and gives it its name once it is whole.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::ReadableTable;
 
 use crate::store::file::container::Container;
 use crate::store::file::disk::{DataFile, Disk, FileError};
@@ -17,12 +25,6 @@ use crate::store::open::{OpenErrorKind, Snapshot, Store, open_database};
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::upkeep::reading::{Found, Listed, NotCopied, Reading, at_low_priority};
 use crate::store::writer::PACE;
-use redb::ReadableTable;
-use std::fmt;
-use std::fs::{self, File};
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
 
 /// Texts that are sorted by their place at a time, so that they are read and written in order.
 const TEXTS_SORTED: usize = 100_000;

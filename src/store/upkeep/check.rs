@@ -1,9 +1,16 @@
 //! Verifying a store: every row, every text, every count, and that every octet has one owner.
 //!
-//! It works on one snapshot, so a store can be checked while it is being served. Texts and messages are gone through once
-//! each, by several threads. In memory is what is known of each text, about a hundred octets.
+//! It works on one snapshot, so a store can be checked while it is being served. Texts and messages are gone through
+//! once each, by several threads. In memory is what is known of each text, about a hundred octets.
 
 mod messages;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use redb::ReadableTable;
 
 use super::deleted;
 use super::foreign_ids::ForeignId;
@@ -21,11 +28,6 @@ use crate::store::index::{Fault, Read};
 use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store, Trust};
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::upkeep::reading::{Found, Listed, Reading, at_low_priority};
-use redb::ReadableTable;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Findings that are kept; more are counted.
 const FINDINGS_MAX: usize = 200;
@@ -61,8 +63,8 @@ impl CheckReport {
 }
 
 impl Store {
-    /// Checks a store that nobody serves. What can be read is checked even where the store does not open. The file is not
-    /// changed.
+    /// Checks a store that nobody serves. What can be read is checked even where the store does not open. The file is
+    /// not changed.
     pub fn check_file(path: &Path, progress: &Progress) -> Result<CheckReport, OpenError> {
         let disk = DataFile::open_to_read(path).map_err(|e| OpenErrorKind::from(e).at(path))?;
         Self::check_disk(Arc::new(disk), progress).map_err(|kind| kind.at(path))

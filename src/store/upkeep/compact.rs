@@ -1,9 +1,11 @@
 //! Giving space back on demand, also while the store is in use.
 //!
-//! Texts from behind move into the holes before them, until they lie as close as they can. Extents without texts are given
-//! up, extents of the index move into them from behind, and the end of the file is cut off. Each part of it is a transaction
-//! or a checkpoint like any other, so a crash in between loses nothing. What a reader looks at meanwhile stays where it is,
-//! for the next time.
+//! Texts from behind move into the holes before them, until they lie as close as they can. Extents without texts are
+//! given up, extents of the index move into them from behind, and the end of the file is cut off. Each part of it is a
+//! transaction or a checkpoint like any other, so a crash in between loses nothing. What a reader looks at meanwhile
+//! stays where it is, for the next time.
+
+use redb::ReadableTable;
 
 use super::progress::{Progress, Stage};
 use crate::store::file::disk::DiskUsage;
@@ -15,7 +17,6 @@ use crate::store::index::tables::TEXTS;
 use crate::store::index::types::TextId;
 use crate::store::index::{Fault, Tx};
 use crate::store::open::Store;
-use redb::ReadableTable;
 
 /// As often is looked for what lies behind.
 const ROUNDS_MAX: usize = 8;
@@ -41,7 +42,8 @@ struct Listed {
 }
 
 impl Store {
-    /// Makes the file as short as can be without moving what lies in front. Copies of it that are being made are not good.
+    /// Makes the file as short as can be without moving what lies in front. Copies of it that are being made are not
+    /// good.
     pub fn compact(&self, progress: &Progress) -> Result<CompactReport, Fault> {
         let before = self.disk_usage()?;
         let mut moved_octets = 0;

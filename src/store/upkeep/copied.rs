@@ -1,24 +1,25 @@
 //! Opening a data file that may be a copy.
 //!
-//! A file that somebody has copied or restored says so: its superblock names another file (inode and time of birth). It is
-//! verified as `check` does before it is used, since a copy of a store in use is good only if it was made fast enough
-//! (`open/window.rs`). So is a file that cannot be opened as it is: a copy that was written over the file that it was made of
-//! has that file's identity.
+//! A file that somebody has copied or restored says so: its superblock names another file (inode and time of birth). It
+//! is verified as `check` does before it is used, since a copy of a store in use is good only if it was made fast
+//! enough (`open/window.rs`). So is a file that cannot be opened as it is: a copy that was written over the file that
+//! it was made of has that file's identity.
+
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::store::file::container::Container;
 use crate::store::file::disk::{DataFile, Disk};
 use crate::store::open::{OpenError, OpenErrorKind, Store, Trust};
 use crate::store::start::lock_file;
 use crate::store::upkeep::progress::Progress;
-use std::path::Path;
-use std::sync::Arc;
 
 /// What an administrator is told although nothing is wrong (`log.rs`).
 const NOTICE: &str = concat!(env!("CARGO_CRATE_NAME"), "::notice");
 
 impl Store {
-    /// Whether the file says that it is a copy, so that opening it takes as long as reading all of it. False where nothing can
-    /// be told, as while another process has it open.
+    /// Whether the file says that it is a copy, so that opening it takes as long as reading all of it. False where
+    /// nothing can be told, as while another process has it open.
     pub fn is_copy(path: &Path) -> bool {
         let Ok(disk) = DataFile::open_to_read(path) else { return false };
         Container::open(Arc::new(disk)).is_ok_and(|container| container.is_copy())

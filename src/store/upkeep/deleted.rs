@@ -1,14 +1,16 @@
 //! Check and repair of what was deleted and can come back: deleted messages have their texts, deleted mailboxes their
 //! messages, and each day its count.
 
+use std::collections::BTreeMap;
+
+use redb::ReadableTable;
+
 use crate::address::Address;
 use crate::store::index::rows::{DeletedCounts, DeletedRow, MailboxRow, MessageRow, RemovedMailboxRow, Row};
 use crate::store::index::tables::{DELETED, DELETED_COUNTS, REMOVED_MAILBOXES, Tables};
 use crate::store::index::types::{Day, MailboxId};
 use crate::store::index::{Fault, Read};
 use crate::store::open::Snapshot;
-use redb::ReadableTable;
-use std::collections::BTreeMap;
 
 /// A deleted mailbox, as its row has it.
 pub struct RemovedMailbox {
@@ -41,8 +43,8 @@ pub fn removed_mailboxes(
     Ok(mailboxes)
 }
 
-/// Gives every deleted message of a snapshot to `each`, with words that name it, and tells `find` of rows that make no sense
-/// and of days that are counted wrong.
+/// Gives every deleted message of a snapshot to `each`, with words that name it, and tells `find` of rows that make no
+/// sense and of days that are counted wrong.
 pub fn deleted_messages(
     snapshot: &Snapshot,
     mut each: impl FnMut(&MessageRow, &str),
@@ -92,8 +94,8 @@ pub enum Deleted {
     Lost,
 }
 
-/// Goes through the deleted messages in a repair: `each` says what becomes of one. Returns how many went, and writes the
-/// counts of the days.
+/// Goes through the deleted messages in a repair: `each` says what becomes of one. Returns how many went, and writes
+/// the counts of the days.
 pub fn repair_deleted(
     tables: &mut Tables<'_>,
     mut each: impl FnMut(&MessageRow) -> Deleted,

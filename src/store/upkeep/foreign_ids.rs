@@ -1,12 +1,15 @@
-//! Check and repair of the unique ids that messages brought from other servers: each leads to its message, and to no other.
+//! Check and repair of the unique ids that messages brought from other servers: each leads to its message, and to no
+//! other.
+
+use std::collections::HashMap;
+
+use redb::ReadableTable;
 
 use crate::store::index::Fault;
 use crate::store::index::rows::{DeletedRow, MessageRow, Row};
 use crate::store::index::tables::{DELETED, FOREIGN_IDS, Tables};
 use crate::store::index::types::{Day, MailboxId};
 use crate::store::open::Snapshot;
-use redb::ReadableTable;
-use std::collections::HashMap;
 
 /// The unique ids of the messages that have one: of a mailbox, with the sequence of the message.
 type Holders = HashMap<(MailboxId, Box<str>), u64>;
@@ -18,8 +21,8 @@ pub struct ForeignId {
     pub id: Box<str>,
 }
 
-/// Tells `find` of ids that lead to no message, or not to the one that has them. `of_messages` are those of all messages that
-/// are not deleted.
+/// Tells `find` of ids that lead to no message, or not to the one that has them. `of_messages` are those of all
+/// messages that are not deleted.
 pub fn check(
     snapshot: &Snapshot,
     of_messages: Vec<ForeignId>,
@@ -57,9 +60,8 @@ pub fn check(
     Ok(())
 }
 
-/// Lists the ids anew where the list is wrong. Of two messages with one id the later one loses it, and has an id made of its
-/// number. Tells `mend` what was done. `of_messages` are those of all messages that are kept, in their
-/// order.
+/// Lists the ids anew where the list is wrong. Of two messages with one id the later one loses it, and has an id made
+/// of its number. Tells `mend` what was done. `of_messages` are those of all messages that are kept, in their order.
 pub fn repair(
     tables: &mut Tables<'_>,
     of_messages: Vec<ForeignId>,

@@ -12,8 +12,8 @@ pub mod repair;
 pub mod salvage;
 mod stretches;
 
-/// The tables whose rows have rules of their own, by which they are checked and mended one by one. Of every other table,
-/// those to come included, each row is to be one that can be read.
+/// The tables whose rows have rules of their own, by which they are checked and mended one by one. Of every other
+/// table, those to come included, each row is to be one that can be read.
 const HAVE_RULES: [&str; 12] = [
     "domains",
     "mailboxes",

@@ -1,19 +1,20 @@
-//! Reads many texts, and compares each with its hash: in the order of their places, on all processors. The threads have the
-//! priority of the one that has them begun ([`at_low_priority`]).
+//! Reads many texts, and compares each with its hash: in the order of their places, on all processors. The threads have
+//! the priority of the one that has them begun ([`at_low_priority`]).
 //!
-//! Whoever lists the texts does so on the calling thread, in the order of the table, while other threads read what was listed
-//! before. Few texts are read on the calling thread alone. What lies together is read at once.
+//! Whoever lists the texts does so on the calling thread, in the order of the table, while other threads read what was
+//! listed before. Few texts are read on the calling thread alone. What lies together is read at once.
+
+use std::io;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use super::progress::Progress;
+use crate::lock::Mutex;
 use crate::store::file::container::Container;
 use crate::store::file::format::BLOB_ALIGN;
 use crate::store::index::Fault;
 use crate::wire::ContentCount;
-use std::io;
-use std::panic::resume_unwind;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 /// Texts, and their octets, that a thread takes at a time.
 const BATCH_TEXTS: usize = 16 << 10;
@@ -69,8 +70,8 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads what `list` gives to its argument, which fails when there is no use in going on. `each` is told of the texts in
-    /// any order.
+    /// Reads what `list` gives to its argument, which fails when there is no use in going on. `each` is told of the
+    /// texts in any order.
     pub fn run<E: From<NotCopied>>(
         &self,
         list: impl FnOnce(&mut dyn FnMut(Listed) -> Result<(), E>) -> Result<(), E>,
@@ -131,7 +132,7 @@ impl Reading<'_> {
             }
             self.progress.add(run.iter().map(|text| text.wire_octets).sum());
         }
-        let mut each = outcome.each.lock().expect("no holder of this lock panics");
+        let mut each = outcome.each.lock();
         found.into_iter().for_each(|(text, found)| each(text, found));
     }
 
@@ -178,8 +179,8 @@ impl Reading<'_> {
         Ok(verdict(text, &hasher.finalize(), &count))
     }
 
-    /// Writes the texts of a run, those at once that lie in the copy as they do here. What is between two of them is no text,
-    /// and does not come along.
+    /// Writes the texts of a run, those at once that lie in the copy as they do here. What is between two of them is no
+    /// text, and does not come along.
     fn copy_run(&self, run: &[Listed], buffer: &mut [u8]) -> Result<(), NotCopied> {
         let Some(copy) = self.copy else { return Ok(()) };
         let begin = run[0].at;
@@ -210,11 +211,11 @@ struct Outcome<F> {
 impl<F> Outcome<F> {
     fn fail(&self, failure: NotCopied) {
         self.failed.store(true, Ordering::Relaxed);
-        self.failure.lock().expect("no holder of this lock panics").get_or_insert(failure);
+        self.failure.lock().get_or_insert(failure);
     }
 
     fn failure(&self) -> Option<NotCopied> {
-        self.failure.lock().expect("no holder of this lock panics").take()
+        self.failure.lock().take()
     }
 }
 
@@ -260,8 +261,8 @@ fn lower_priority() {
     let _ = rustix::process::nice(NICENESS);
 }
 
-/// Has several threads do work that is cut into `parts`, each as often as there is a part left to take, and gathers what they
-/// did. One part is done on the calling thread.
+/// Has several threads do work that is cut into `parts`, each as often as there is a part left to take, and gathers
+/// what they did. One part is done on the calling thread.
 pub fn on_all_processors<T: Send, E: Send>(
     parts: usize,
     work: &(impl Fn() -> Result<Vec<T>, E> + Sync),

@@ -1,12 +1,13 @@
 //! Going through all messages on several threads, a stretch of the table each.
 
+use std::ops::RangeInclusive;
+
 use super::progress::Progress;
 use super::reading::on_all_processors;
+use crate::lock::Mutex;
 use crate::store::index::Fault;
 use crate::store::index::rows::Counts;
 use crate::store::index::types::{MailboxId, OwnerId};
-use std::ops::RangeInclusive;
-use std::sync::Mutex;
 
 /// About so many messages a thread goes through at a time.
 const STRETCH_MESSAGES: u64 = 100_000;
@@ -53,7 +54,7 @@ pub fn on_all_stretches<T: Send>(
 ) -> Result<Vec<T>, Fault> {
     let count = stretches.len();
     let left = Mutex::new(stretches.into_iter().enumerate());
-    let next = || left.lock().expect("no holder of this lock panics").next();
+    let next = || left.lock().next();
     let some = || {
         let mut done = Vec::new();
         while let Some((nth, stretch)) = next() {

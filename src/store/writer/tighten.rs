@@ -5,8 +5,9 @@ use crate::store::file::format::Extent;
 use crate::store::index::Fault;
 
 impl Writer {
-    /// Makes free what waits, takes extents without texts out of the blob space, moves the index into those that lie before
-    /// it, and cuts the file behind the last that is in use. Copies of the file under way are not good after this.
+    /// Makes free what waits, takes extents without texts out of the blob space, moves the index into those that lie
+    /// before it, and cuts the file behind the last that is in use. Copies of the file under way are not good after
+    /// this.
     ///
     /// Each step leaves a sound file: extents are given up by a checkpoint, before anything else may use them; those of
     /// the index are durable in their new place before a superblock says so; the end of the file is needed by nobody.

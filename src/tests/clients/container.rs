@@ -1,4 +1,5 @@
-//! The README's container: a root directory with the program and nothing else, process and network namespaces of its own.
+//! The README's container: a root directory with the program and nothing else, process and network namespaces of its
+//! own.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

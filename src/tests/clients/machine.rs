@@ -12,10 +12,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::world_readable;
-
 use super::foreign::{have, write_past_the_runner};
 use super::scratch::PROGRAM;
+use crate::world_readable;
 
 /// Longest that a script may take, in seconds; then it hangs.
 const SCRIPT_SECONDS_MAX: &str = "60";

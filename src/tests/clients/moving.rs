@@ -1,5 +1,5 @@
-//! Mailboxes of a Dovecot, taken in by `pop3svc import`, and given out to one by `export`: mail programs that leave their mail
-//! on the server fetch nothing twice.
+//! Mailboxes of a Dovecot, taken in by `pop3svc import`, and given out to one by `export`: mail programs that leave
+//! their mail on the server fetch nothing twice.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! fetchmail, mpop and getmail as they are used by those who leave their mail on the server: each notes what it has fetched.
+//! fetchmail, mpop and getmail as they are used by those who leave their mail on the server: each notes what it has
+//! fetched.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -71,7 +72,8 @@ pub fn mpop_configuration(scratch: &Scratch, port: u16, mechanism: &str, passwor
     )
 }
 
-/// It does not run as root, and delivers by LMTP, since in other ways it forks for each message and may miss the child's end.
+/// It does not run as root, and delivers by LMTP, since in other ways it forks for each message and may miss the
+/// child's end.
 fn getmail(scratch: &Scratch, port: u16) -> u64 {
     let directory = scratch.path("getmail");
     fs::create_dir_all(&directory).expect("it can be made");

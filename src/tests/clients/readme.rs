@@ -112,10 +112,16 @@ fn the_commands_of_the_readme_do_what_they_should() {
     assert!(stat.contains("Mailboxes  5\n") && stat.contains("Messages   3\n"), "{stat}");
 }
 
-/// Commands that build and test: what they name is there.
+/// Commands that build and test: what they name exists.
 fn is_for_developers(line: &str) -> bool {
-    match line.split(' ').collect::<Vec<_>>()[..] {
-        ["cargo", "build", "--release"] | ["cargo", "test"] => true,
+    let (command, _comment) = line.split_once('#').unwrap_or((line, ""));
+    let is_suite = |name: &str| repository().join(format!("src/tests/{name}/main.rs")).is_file();
+    match command.split_whitespace().collect::<Vec<_>>()[..] {
+        ["cargo", "build", "--release"] | ["cargo", "test"] | ["cargo", "test", "--lib"] => true,
+        ["cargo", "test", "--test", suite] => is_suite(suite),
+        ["cargo", "test", "--test", suite, "--", file] => {
+            is_suite(suite) && repository().join(format!("src/tests/{suite}/{file}.rs")).is_file()
+        }
         ["cargo", "install", "cargo-fuzz", "--locked"] => true,
         ["RUSTC_BOOTSTRAP=1", "cargo", "fuzz", "run", target] => {
             let targets = fs::read_to_string(repository().join("fuzz/Cargo.toml")).expect("it is there");

@@ -45,9 +45,9 @@ impl Sample {
         self.content.contains(&0)
     }
 
-    /// The content as a maildrop holds it: every CRLF, CR and LF is a line end, written CRLF, and the last line has one.
-    /// NUL is dropped, and so are the line of an mbox and Return-Path fields. An empty line stands where a header is
-    /// missing.
+    /// The content as a maildrop holds it: every CRLF, CR and LF is a line end, written CRLF, and the last line has
+    /// one. NUL is dropped, and so are the line of an mbox and Return-Path fields. An empty line stands where a header
+    /// is missing.
     pub fn normalised(&self) -> Vec<u8> {
         let mut normalised = Vec::with_capacity(self.content.len() + 2);
         let mut octets = self.content.iter().copied().peekable();

@@ -12,10 +12,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::foreign::path_of_programs;
 use crate::private_etc::PrivateEtc;
 use crate::world_readable;
-
-use super::foreign::path_of_programs;
 
 /// Longest that a program may take, in seconds; then it hangs.
 const PROGRAM_SECONDS_MAX: &str = "120";

@@ -123,8 +123,8 @@ fn no_altered_octet_is_served_with_ok() {
     assert!(refused > 10 * ROUNDS && whole > 10 * ROUNDS, "{refused} refused, {whole} whole");
 }
 
-/// Anything may be hit: the index, the lists of free space, superblocks. The service says in a line why it does not start, or
-/// it serves what it can, as long as it is wanted.
+/// Anything may be hit: the index, the lists of free space, superblocks. The service says in a line why it does not
+/// start, or it serves what it can, as long as it is wanted.
 #[test]
 fn flips_all_over_the_file_end_no_service() {
     const ROUNDS: usize = 20;

@@ -19,10 +19,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::client::{Client, Lmtp, Pop3};
 use crate::private_etc::PrivateEtc;
 use crate::world_readable;
-
-use super::client::{Client, Lmtp, Pop3};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3svc");
 /// The password of every mailbox that [`Site::add_mailbox`] makes.
@@ -78,8 +77,8 @@ impl Site {
         Self { dir, ports: Ports::free(), etc: None }
     }
 
-    /// Has the service listen on ports of this test, on loopback, say when it does, and end without waiting for sessions
-    /// that a test has left open. Makes the store where there is none.
+    /// Has the service listen on ports of this test, on loopback, say when it does, and end without waiting for
+    /// sessions that a test has left open. Makes the store where there is none.
     pub fn configure(&self) {
         let Ports { pop3, pop3s, smtp, lmtp } = self.ports;
         self.winpop(&["set", "logging", "3"]);
@@ -304,8 +303,8 @@ impl Service {
         Lmtp::connect(self.ports.lmtp).expect("the service greets")
     }
 
-    /// Waits for a session of before to let go of the maildrop: its end is seen by the service a moment after the client
-    /// has hung up.
+    /// Waits for a session of before to let go of the maildrop: its end is seen by the service a moment after the
+    /// client has hung up.
     #[track_caller]
     pub fn log_in(&self, address: &str) -> Pop3 {
         let mut session = None;
@@ -435,8 +434,8 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whether this is root, which the test needs for `what`. If not the test is to return: it is skipped with a line that says
-/// so. Panics instead where the variable CI is set.
+/// Whether this is root, which the test needs for `what`. If not the test is to return: it is skipped with a line that
+/// says so. Panics instead where the variable CI is set.
 pub fn needs_root(what: &str) -> bool {
     if is_root() {
         return true;

@@ -32,6 +32,7 @@ mod postmaster;
 mod privileges;
 mod receiving;
 mod restore;
+mod session_ends;
 mod shutdown;
 mod slow_link;
 mod sockets;

@@ -96,6 +96,13 @@ fn an_idle_session_is_ended_after_the_grace_and_has_deleted_nothing() {
     service.terminate();
     let (status, log) = service.wait();
     assert!(status.success(), "{log}");
+    for end in [
+        "bob@example.com from 127.0.0.1 ended: cut off by the end of the service; messages sent 0, octets sent 0, \
+         deleted 0, left 2",
+        "POP3 from 127.0.0.1 ended: the service is shutting down; nobody logged in",
+    ] {
+        assert!(log.contains(end), "{end} in {log}");
+    }
     assert!(session.client.line().is_err(), "its connection has ended");
     assert!(without_login.client.line().unwrap().starts_with("-ERR [SYS/TEMP] "));
     assert!(without_login.client.line().is_err(), "its connection has ended");

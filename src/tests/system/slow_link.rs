@@ -42,7 +42,8 @@ fn message(kilobytes: usize) -> Vec<u8> {
     format!("Subject: {kilobytes}\r\n\r\n{}", line.repeat(kilobytes * 1000 / line.len())).into_bytes()
 }
 
-/// From 1 to 2,000 kilobytes: every one to 4, and dense where a socket's buffer and the TLS layer's fill for the first time.
+/// From 1 to 2,000 kilobytes: every one to 4, and dense where a socket's buffer and the TLS layer's fill for the first
+/// time.
 fn sizes() -> Vec<usize> {
     let steps = [(1..=4, 1), (8..=300, 6), (325..=600, 25), (700..=2000, 100)];
     steps.into_iter().flat_map(|(range, step)| range.step_by(step)).collect()

@@ -1,8 +1,9 @@
 //! The connection slots as clients see them: who is greeted, who is held without a word, who is refused.
 
+use std::path::Path;
+
 use super::client::{Client, Pop3};
 use super::harness::{PASSWORD, PROGRAM, Service, Site};
-use std::path::Path;
 
 const REFUSAL: &str = "-ERR [SYS/TEMP] too many connections, try again later\r\n";
 
@@ -16,7 +17,8 @@ fn assert_refused(service: &Service) {
 
 const MAILBOXES: [&str; 2] = ["ann@example.com", "bob@example.com"];
 
-/// With one slot and a line of so many, and mailboxes to log in to: whoever is logged in does not make place for those held.
+/// With one slot and a line of so many, and mailboxes to log in to: whoever is logged in does not make place for those
+/// held.
 fn site(backlog: &str) -> Site {
     let site = Site::new();
     site.winpop(&["set", "socket", backlog, "1", "1", "0"]);

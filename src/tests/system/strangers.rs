@@ -191,6 +191,7 @@ fn idle_senders_starve_neither_smtp_nor_lmtp() {
     let mut newcomer = proxied(port, "192.0.2.99");
     assert!(newcomer.line().unwrap().starts_with("220"), "the oldest of the largest group makes place");
     assert!(idle[0].line().is_err());
+    service.wait_for_log("SMTP from 192.0.2.1 ended: made room for another connection; messages accepted 0");
     assert!(idle[31].ask("NOOP").unwrap().starts_with("250"));
     service.lmtp().store(ANN, b"Subject: by LMTP\r\n\r\n");
     for command in ["HELO test.example", "MAIL FROM:<>", &format!("RCPT TO:<{ANN}>"), "DATA"] {
@@ -309,6 +310,9 @@ fn a_sender_who_dawdles_is_sent_away_however_busy_it_looks() {
     assert!(said.is_none_or(|said| said.starts_with("421 4.4.2")));
     let said = dripper.line().unwrap();
     assert!(said.starts_with("421 4.4.2"), "{said}");
+    service.wait_for_log(
+        "SMTP from 127.0.0.1 ended: timed out; messages accepted 0, refused 0, octets received 0",
+    );
     service.stop();
 }
 

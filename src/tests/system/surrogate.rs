@@ -1,4 +1,5 @@
-//! A client that did not say UTF8 gets surrogates: in STAT, LIST, RETR and TOP alike, and only of messages that need one.
+//! A client that did not say UTF8 gets surrogates: in STAT, LIST, RETR and TOP alike, and only of messages that need
+//! one.
 
 use super::client::{Pop3, without_trace};
 use super::harness::{PASSWORD, Site};

@@ -1,13 +1,14 @@
 //! redb's linear space: where its octets lie in the file, and what a sync of redb's makes durable.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use super::{Container, sums};
 use crate::store::file::damaged_page::damaged_page;
 use crate::store::file::format::{
     EXTENT, Extent, INDEX_EXTENT, INDEX_PAGE_0, INDEX_PAGE_0_OCTETS, MAP_EXTENTS_MAX, PAGE, SLOTS,
 };
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Where octets of redb's lie in the file that stand at `inner` in an index extent.
 fn index_at(extent: Extent, inner: u64) -> u64 {
@@ -93,7 +94,7 @@ impl Container {
             assert!(offset + out.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
             return self.disk.read_at(INDEX_PAGE_0 + offset, out);
         }
-        let _unmoved = self.moving.read().expect("no holder of this lock panics");
+        let _unmoved = self.moving.read();
         for piece in pieces(offset, out.len()) {
             let (place, sums) = {
                 let mut space = self.lock();
@@ -122,7 +123,7 @@ impl Container {
             assert!(offset + data.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
             return self.disk.write_at(INDEX_PAGE_0 + offset, data);
         }
-        let _unmoved = self.moving.read().expect("no holder of this lock panics");
+        let _unmoved = self.moving.read();
         self.index_octets_written.fetch_add(data.len() as u64, Ordering::Relaxed);
         for piece in pieces(offset, data.len()) {
             let place = self.back_index_extent(piece.index)?;

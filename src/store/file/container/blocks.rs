@@ -1,11 +1,12 @@
 //! Header and superblocks as octets, and how they are told from anything else.
 
+use std::io;
+
 use crate::store::file::disk::{Disk, Identity};
 use crate::store::file::format::{
     EXTENT, Extent, HASH_OCTETS, HEADER_MAGIC, HEADER_OCTETS, HEADERS, MAP_EXTENTS_MAX, SLOTS,
     SUPERBLOCK_HEAD, SUPERBLOCK_MAGIC, UNFINISHED_MAGIC, VERSION, VERSION_FIRST,
 };
-use std::io;
 
 /// Why a file is not a container that this program can open.
 #[derive(Debug)]
@@ -38,8 +39,8 @@ pub struct Superblock {
     pub index_len: u64,
     /// The file that this was written for; in a copy it says another one.
     pub identity: Identity,
-    /// Where extent `i` of redb lies; none: it was never written, and reads as zeros. In the file 0 is for none, and the
-    /// number of an extent is one more.
+    /// Where extent `i` of redb lies; none: it was never written, and reads as zeros. In the file 0 is for none, and
+    /// the number of an extent is one more.
     pub map: Vec<Option<Extent>>,
 }
 

@@ -1,9 +1,10 @@
 //! Making the file shorter: extents of the index move to the front, and the end is cut off.
 
-use super::Container;
-use crate::store::file::format::{EXTENT, Extent};
 use std::cmp::Reverse;
 use std::io;
+
+use super::Container;
+use crate::store::file::format::{EXTENT, Extent};
 
 /// Extents that are moved at a time; readers of the index wait meanwhile.
 const MOVED_AT_ONCE: usize = 8;
@@ -29,10 +30,10 @@ impl Container {
         self.add_free_extents(reserve);
     }
 
-    /// Moves some of the last extents of the index into free ones before them; false where there is nothing to be moved. To
-    /// be called after a checkpoint, when redb has nothing to write.
+    /// Moves some of the last extents of the index into free ones before them; false where there is nothing to be
+    /// moved. To be called after a checkpoint, when redb has nothing to write.
     pub fn move_index_forward(&self) -> io::Result<bool> {
-        let _nobody_else = self.moving.write().expect("no holder of this lock panics");
+        let _nobody_else = self.moving.write();
         let moved = {
             let mut space = self.lock();
             let mut placed: Vec<(Extent, usize)> =

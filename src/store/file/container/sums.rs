@@ -1,17 +1,18 @@
 //! Sums of the index's pages: a flipped bit is noticed where the page is read, and never reaches redb.
 //!
-//! The first page of each index extent holds a 64-bit sum, little-endian, for each of the other 255 pages; 0 is for a page
-//! that was never written. A sum covers the page and its place, so a page in the wrong place does not pass either.
+//! The first page of each index extent holds a 64-bit sum, little-endian, for each of the other 255 pages; 0 is for a
+//! page that was never written. A sum covers the page and its place, so a page in the wrong place does not pass either.
 //!
 //! - A new sum is kept in memory when its page is written, and goes to the disk just before the sync that makes the
 //!   page durable. A page that a durable commit names is not written again while it is named, so its sum is the same in
 //!   the old and the new sector: a crash between the two leaves sum and page in agreement.
 //! - Sums find what a disk does by accident. They are no seal: whoever forges a page can forge its sum.
 
-use crate::store::file::disk::Disk;
-use crate::store::file::format::{Extent, INDEX_PAGES, PAGE};
 use std::io;
 use std::sync::Arc;
+
+use crate::store::file::disk::Disk;
+use crate::store::file::format::{Extent, INDEX_PAGES, PAGE};
 
 /// The sums of one extent's pages.
 pub type PageSums = Arc<[u64; INDEX_PAGES]>;
@@ -98,8 +99,8 @@ impl Sums {
     }
 }
 
-/// The first of these pages that is not what was written. `inner` is where `octets` begin, past the extent's first page;
-/// parts of pages are not compared.
+/// The first of these pages that is not what was written. `inner` is where `octets` begin, past the extent's first
+/// page; parts of pages are not compared.
 pub fn first_damaged(sums: &PageSums, index: usize, inner: u64, octets: &[u8]) -> Option<usize> {
     pages(inner, octets)
         .filter(|(_, octets)| octets.len() as u64 == PAGE)

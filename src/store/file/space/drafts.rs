@@ -1,13 +1,14 @@
 //! Drafts: runs that a thread beside the writer fills with a long text, before any transaction is asked to store it.
 //!
-//! Nobody else is given their octets, and the tables list them as free: a crash leaves nothing of them. A transaction makes one
-//! a text by claiming it. One that nobody holds any more is free again without being told so. When the index is opened anew
-//! all drafts end; what wrote them has finished by then, for it held the old one open.
+//! Nobody else is given their octets, and the tables list them as free: a crash leaves nothing of them. A transaction
+//! makes one a text by claiming it. One that nobody holds any more is free again without being told so. When the index
+//! is opened anew all drafts end; what wrote them has finished by then, for it held the old one open.
+
+use std::io;
+use std::sync::Arc;
 
 use super::{Run, Space};
 use crate::store::file::container::Container;
-use std::io;
-use std::sync::Arc;
 
 /// A run of the blob space that is kept for its holder.
 #[derive(Clone, Debug)]

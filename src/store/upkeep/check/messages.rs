@@ -1,5 +1,8 @@
 //! Check: the messages, on several threads.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
+
 use super::{Check, CheckReport, Owner, SeenText, count_reference};
 use crate::store::index::rows::{Counts, MessageHead, MessageRow, Row};
 use crate::store::index::tables::MESSAGES;
@@ -9,8 +12,6 @@ use crate::store::open::Snapshot;
 use crate::store::upkeep::foreign_ids::ForeignId;
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::upkeep::stretches::{Stretch, Told, on_all_stretches, stretches};
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU32;
 
 impl Check<'_> {
     /// Goes through the messages, and counts in `seen` how many have each text.

@@ -1,5 +1,7 @@
 //! Repair: domains and mailboxes, and mailboxes for messages that have none.
 
+use std::collections::BTreeMap;
+
 use super::{Domains, Owner, Owners, Repair, rows_of};
 use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
@@ -7,7 +9,6 @@ use crate::store::index::Fault;
 use crate::store::index::rows::{Counts, DomainRow, MailboxRow, MessageRow, Row};
 use crate::store::index::types::{DomainId, MailboxId, OwnerId};
 use crate::store::upkeep::deleted::{RemovedMailbox, removed_mailbox};
-use std::collections::BTreeMap;
 
 impl Repair<'_, '_> {
     pub fn directory(&mut self) -> Result<(Domains, Owners), Fault> {

@@ -1,5 +1,7 @@
 //! Repair: the messages. Each has its text afterwards, or is lost.
 
+use std::collections::BTreeMap;
+
 use super::texts::Texts;
 use super::{LostMessage, Owners, Repair, rows_of};
 use crate::store::index::rows::{Counts, MessageRow, Row};
@@ -10,7 +12,6 @@ use crate::store::upkeep::deleted::{Deleted, repair_deleted};
 use crate::store::upkeep::foreign_ids::ForeignId;
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::upkeep::stretches::{Stretch, Told, on_all_stretches, stretches};
-use std::collections::BTreeMap;
 
 /// What one thread finds in a stretch of messages.
 #[derive(Default)]
@@ -23,8 +24,8 @@ struct Part {
 }
 
 impl Repair<'_, '_> {
-    /// Goes through the messages on several threads, and mends those that are not right. Returns the ids that kept ones have
-    /// from other servers.
+    /// Goes through the messages on several threads, and mends those that are not right. Returns the ids that kept ones
+    /// have from other servers.
     pub fn messages(&mut self, owners: &mut Owners, texts: &mut Texts) -> Result<Vec<ForeignId>, Fault> {
         self.progress.begin(Stage::ReadingMessages, self.stored_totals()?.messages);
         let counted = rows_of(self.tables.counts.open()?, |id| id)?;

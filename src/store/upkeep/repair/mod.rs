@@ -1,18 +1,24 @@
 //! Mending a damaged store, and saying what was lost.
 //!
-//! It is done on a file that nobody serves, in one transaction: a repair that is cut short has not happened. What it can
-//! trust is what has a checksum: the index's pages (compared when the file is opened), and the texts, whose names are
-//! their hashes. Everything else follows from them:
+//! It is done on a file that nobody serves, in one transaction: a repair that is cut short has not happened. What it
+//! can trust is what has a checksum: the index's pages (compared when the file is opened), and the texts, whose names
+//! are their hashes. Everything else follows from them:
 //!
-//! - Domains and mailboxes are kept where their rows can be read; the others are made anew. Messages whose mailbox is gone
-//!   get one under the name in their Delivered-To field. No password opens it until the administrator sets one.
-//! - A message whose text is gone is lost. A text that has changed is kept as it is now, under the hash that it has now:
-//!   such a message is worth more than none. But not where its octets are another text's, or the index's.
+//! - Domains and mailboxes are kept where their rows can be read; the others are made anew. Messages whose mailbox is
+//!   gone get one under the name in their Delivered-To field. No password opens it until the administrator sets one.
+//! - A message whose text is gone is lost. A text that has changed is kept as it is now, under the hash that it has
+//!   now: such a message is worth more than none. But not where its octets are another text's, or the index's.
 //! - Sizes, references, counts, ids to be given out, and the lists of free space are computed.
 
 mod directory;
 mod messages;
 mod texts;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::ReadableTable;
 
 use crate::address::Address;
 use crate::store::file::container::Container;
@@ -32,10 +38,6 @@ use crate::store::upkeep::HAVE_RULES;
 use crate::store::upkeep::foreign_ids;
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::writer::PACE;
-use redb::ReadableTable;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::Arc;
 
 /// Sentences that are kept; more are counted.
 const MENDED_MAX: usize = 200;
@@ -70,9 +72,9 @@ impl RepairReport {
 }
 
 impl Store {
-    /// Mends the store in a data file that nobody has open. Takes as long as reading all
-    /// of it, and memory for the row of every text. Where the index cannot be read in full, what can be read is saved into
-    /// a new file, which takes the place of the damaged one.
+    /// Mends the store in a data file that nobody has open. Takes as long as reading all of it, and memory for the row
+    /// of every text. Where the index cannot be read in full, what can be read is saved into a new file, which takes
+    /// the place of the damaged one.
     pub fn repair(path: &Path, now: UnixTime, progress: &Progress) -> Result<RepairReport, OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(lock_file(path, false)?);
         let repaired = match Self::repair_telling(disk.clone(), now, progress) {

@@ -1,5 +1,8 @@
 //! Repair: texts, and the space in which they lie.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::Repair;
 use crate::store::file::format::BLOB_ALIGN;
 use crate::store::file::format::Extent;
@@ -10,8 +13,6 @@ use crate::store::index::types::TextId;
 use crate::store::upkeep::progress::Stage;
 use crate::store::upkeep::reading::{Found, Listed, Reading};
 use crate::wire::{self, Receiver};
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A text that is kept.
 pub struct Kept {

@@ -12,6 +12,13 @@ mod tree;
 #[cfg(any(test, fuzzing))]
 pub use tree::fuzz_tree;
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{TableHandle, Value};
+
 use crate::replace::Replacement;
 use crate::store::file::container::Container;
 use crate::store::file::disk::{DataFile, Disk};
@@ -33,11 +40,6 @@ use crate::store::upkeep::check::CheckReport;
 use crate::store::upkeep::progress::Progress;
 use crate::store::upkeep::repair::RepairReport;
 use crate::store::writer::PACE;
-use redb::{TableHandle, Value};
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tree::Trees;
 
 /// Texts are read and copied in pieces of this size.
@@ -140,8 +142,8 @@ impl<'a> Rows<'a> {
         Ok(rows)
     }
 
-    /// Gives every row of a table that can be read to `each`, and returns how many pages cannot; none where the table was not
-    /// found.
+    /// Gives every row of a table that can be read to `each`, and returns how many pages cannot; none where the table
+    /// was not found.
     fn each(&self, table: &Listed, each: &mut dyn FnMut(&[u8], &[u8])) -> Option<u64> {
         let Some(logged) = self.logged.get(&table.number) else { return self.trees.rows(table.name, each) };
         let pages = self.trees.rows(table.name, &mut |key, row| {
@@ -203,7 +205,8 @@ impl Store {
         Ok(report)
     }
 
-    /// Makes a new store of what can be read of a damaged one, in the place of its file. The damaged file stays beside it.
+    /// Makes a new store of what can be read of a damaged one, in the place of its file. The damaged file stays beside
+    /// it.
     pub(in crate::store) fn salvage(
         path: &Path,
         damaged: Arc<dyn Disk>,

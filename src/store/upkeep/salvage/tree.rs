@@ -1,12 +1,13 @@
 //! Reads redb's trees page by page, without redb, in a file of which some pages are damaged.
 //!
-//! Knows of redb's format (version 3, its docs/design.md) what it takes to walk from the header to every row. A page that
-//! cannot be read, or makes no sense, costs the rows under it and nothing else. Whatever the octets are, a walk ends: each
-//! page is visited once, and no page is longer than [`PAGE_ORDER_MAX`] allows.
+//! Knows of redb's format (version 3, its docs/design.md) what it takes to walk from the header to every row. A page
+//! that cannot be read, or makes no sense, costs the rows under it and nothing else. Whatever the octets are, a walk
+//! ends: each page is visited once, and no page is longer than [`PAGE_ORDER_MAX`] allows.
 
-use crate::store::index::redb_header::{GOD_BYTE, HEADER_OCTETS, MAGIC, PRIMARY_BIT, SLOTS};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
+
+use crate::store::index::redb_header::{GOD_BYTE, HEADER_OCTETS, MAGIC, PRIMARY_BIT, SLOTS};
 
 const REGION_HEADER_PAGES: usize = 16;
 const REGION_DATA_PAGES: usize = 20;
@@ -101,8 +102,8 @@ impl<'a> Trees<'a> {
         }
     }
 
-    /// Gives every row of a table that can be read to `each`, as octets and in the order of their keys. Returns the number of
-    /// pages that could not be read; none where the table was not found.
+    /// Gives every row of a table that can be read to `each`, as octets and in the order of their keys. Returns the
+    /// number of pages that could not be read; none where the table was not found.
     pub fn rows(&self, table: &str, each: &mut dyn FnMut(&[u8], &[u8])) -> Option<u64> {
         Some(self.walk(self.tables.get(table.as_bytes())?, each))
     }

@@ -1,9 +1,9 @@
 //! A domain controller of Active Directory: Samba's, provisioned for these tests and run on a loopback address.
 //!
-//! - One is made for all tests of this process, and shared; its users are told apart by their names. A test that stops and
-//!   starts one has a copy.
-//! - It ends with this process, however that ends: Samba runs for as long as its standard input stays open. A shell that
-//!   waits for the same then removes the directories.
+//! - One is made for all tests of this process, and shared; its users are told apart by their names. A test that stops
+//!   and starts one has a copy.
+//! - It ends with this process, however that ends: Samba runs for as long as its standard input stays open. A shell
+//!   that waits for the same then removes the directories.
 //! - Where Samba is not installed, or root is not there, the tests are passed over.
 
 use std::fs::{self, File};

@@ -8,7 +8,8 @@ use super::super::harness::{PROGRAM, Site, eventually};
 use super::controller::{ADMINISTRATOR_PASSWORD, Controller, PASSWORD};
 use super::logins::log_in;
 
-/// A mail store whose accounts are in the password file, with so many mailboxes `user0@DOMAIN`, and the directory described.
+/// A mail store whose accounts are in the password file, with so many mailboxes `user0@DOMAIN`, and the directory
+/// described.
 fn site(controller: &Controller, domain: &str, mailboxes: usize) -> Site {
     let site = Site::new();
     controller.describe_to(&site);

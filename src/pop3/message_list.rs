@@ -5,7 +5,7 @@ use crate::message::{Entry, Totals, Uid};
 
 /// The list as read, which never changes, and the deletion marks, which QUIT carries out and RSET removes.
 #[derive(Debug)]
-pub struct Maildrop {
+pub struct MessageList {
     entries: Vec<Entry>,
     /// One mark per message.
     deleted: Vec<bool>,
@@ -13,7 +13,7 @@ pub struct Maildrop {
     remaining: Totals,
 }
 
-impl Maildrop {
+impl MessageList {
     pub fn new(entries: Vec<Entry>) -> Self {
         let mut maildrop =
             Self { deleted: vec![false; entries.len()], entries, remaining: Totals::default() };
@@ -73,9 +73,9 @@ impl Maildrop {
 mod tests {
     use super::*;
 
-    fn maildrop(octets: &[u64]) -> Maildrop {
+    fn maildrop(octets: &[u64]) -> MessageList {
         let entry = |(seq, &octets)| Entry { octets, uid: Uid { seq: seq as u64, tag: 0 }, foreign_id: None };
-        Maildrop::new(octets.iter().enumerate().map(entry).collect())
+        MessageList::new(octets.iter().enumerate().map(entry).collect())
     }
 
     #[test]
