@@ -10,7 +10,7 @@
 //! Made passwords are in their file, and durable, before the mailboxes are there; those of mailboxes that were not
 //! added are taken out again. What the file had before stays in front.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -235,7 +235,7 @@ impl Passwords {
         file.try_lock().map_err(|_| {
             Refusal::new(Code::Busy, format!("another command is writing to {}", path.display()))
         })?;
-        fs::File::open(crate::replace::directory_of(path)).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        crate::replace::sync_directory_of(path).map_err(failed)?;
         Ok(Self { file, path: path.to_owned() })
     }
 
@@ -262,6 +262,8 @@ impl Passwords {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
