@@ -2,8 +2,8 @@
 //!
 //! An [`Op`] is a command of `winpop` as it was typed and understood, a [`Request`] that or one of the other things
 //! that are asked of a store. It is carried out by [`Request::run`] on an open store, by the tool itself or, sent over
-//! the control socket, by the service. What comes back is data: a [`Reply`], or a [`Refusal`]. Neither knows how it
-//! will be shown; [`render`] does that where the administrator sits.
+//! the control socket, by the service. What comes back is data: a [`Reply`], or a [`Refusal`]. How it
+//! is shown is decided where the administrator sits.
 //!
 //! Invariants:
 //! - a refused command changes nothing;
@@ -32,11 +32,8 @@ mod undelete;
 mod upkeep;
 
 pub mod commands;
-pub mod render;
 pub mod reply;
 pub mod secret;
-pub mod shape;
-pub mod table;
 
 pub use accounts::{change_password, create_account, undone};
 pub use bulk::{ENTRIES_MAX, Entry, one_by_one};

@@ -7,9 +7,10 @@ use mail_parser::MessageParser;
 
 use super::carry_out::carry_out;
 use super::commands::Deliver;
+use super::render;
+use super::table::Paint;
 use crate::admin::reply::{Code, Outcome};
-use crate::admin::table::Paint;
-use crate::admin::{Refusal, Reply, Request, Submission, render};
+use crate::admin::{Refusal, Reply, Request, Submission};
 use crate::control::Enclosed;
 use crate::mailroot::MailRoot;
 

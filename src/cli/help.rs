@@ -3,10 +3,10 @@
 use argh::{ArgsInfo as _, CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, PositionalInfo};
 
 use super::commands::Pop3svc;
+use super::shape;
 use super::words::{JSON, flags, unknown};
 use crate::admin::Refusal;
 use crate::admin::commands::{ALIASES, Winpop};
-use crate::admin::shape;
 use crate::settings::{self, Key};
 
 const COLUMNS: usize = 80;

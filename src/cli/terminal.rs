@@ -4,10 +4,10 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
+use super::table::Paint;
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
 use crate::admin::secret::Secret;
-use crate::admin::table::Paint;
 
 /// Longest line that is read; longer than any password.
 const LINE_OCTETS_MAX: u64 = 4096;

@@ -1,7 +1,7 @@
 //! How replies read.
 
-use super::super::reply::{CertificateLine, Code, Removed, SettingValue};
 use super::*;
+use crate::admin::reply::{CertificateLine, Code, SettingValue};
 
 fn domain(name: &str, mailboxes: u64, messages: u64, octets: u64, locked: bool) -> DomainLine {
     DomainLine {
@@ -249,4 +249,33 @@ fn changes_and_refusals_have_a_stable_json() {
          \"hint\":\"Add it\"}}\n"
     );
     assert_eq!(refusal.to_string(), "there is no \"x\". Add it");
+}
+
+#[test]
+fn every_lost_message_is_named() {
+    let lost = |received, octets| Lost {
+        mailbox: "ann@example.com".into(),
+        sequence: 3,
+        received_unix_seconds: received,
+        octets,
+    };
+    let checked = Reply::Checked(Checked {
+        domains: 1,
+        mailboxes: 1,
+        messages: 0,
+        texts: 0,
+        text_octets: 0,
+        findings: vec![],
+        findings_total: 0,
+        repaired: vec![],
+        repaired_total: 0,
+        lost: vec![lost(Some(1_800_000_000), Some(1234)), lost(None, None)],
+    });
+    let shown = text(&checked, Paint::Plain);
+    assert!(shown.contains("Lost: message 3 of ann@example.com, received 2027-01-15T08:00:00Z, "), "{shown}");
+    assert!(shown.contains("Lost: message 3 of ann@example.com\n"), "{shown}");
+    let json = json(&checked);
+    assert!(json.contains(
+        r#""lost":[{"mailbox":"ann@example.com","sequence":3,"received_unix_seconds":1800000000,"octets":1234},{"#
+    ));
 }

@@ -246,9 +246,9 @@ is always there; null, where a ? allows it, says that there is nothing.
 mod tests {
     use serde_json::Value;
 
-    use super::super::render::{json, refusal_json};
-    use super::super::reply::*;
     use super::*;
+    use crate::admin::reply::*;
+    use crate::cli::render::{json, refusal_json};
 
     /// Panics where a value is not of this kind.
     fn assert_is(value: &Value, kind: &str, place: &str) {

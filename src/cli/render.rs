@@ -10,13 +10,13 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::reply::{
+use super::table::{Paint, table};
+use crate::admin::reply::{
     AddOutcome, Added, AdoptionLine, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine,
     ExportSummary, ImportSummary, KeyState, Lock, LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal,
     Removed, Reply, Server, ServiceState, SettingLine, SkippedFile, Tested, TestedStep, Verified,
     VerifiedMailbox,
 };
-use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
 
 /// The reply as lines of text.
