@@ -7,8 +7,8 @@ use super::reply::{Changed, Code, Refusal, Reply, SettingLine, SettingValue};
 use super::{Context, accounts, ownership, relocate};
 use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
-use crate::settings::{self, BIND_PASSWORD, Effect, Key, Kind, Place, Settings};
-use crate::store::{Progress, Read, Store};
+use crate::settings::{self, BIND_PASSWORD, Effect, Key, Kind, Place, Settings, Stored};
+use crate::store::{Fault, Progress, Read, Store};
 use crate::units;
 
 /// Says for `mailroot` too that it shall be the default again.
@@ -31,7 +31,7 @@ impl Set {
         match key.place {
             Place::Pointer => relocate::set_mailroot(self, &relocate::Present::of(store)?, context.mailroot),
             Place::Owner => ownership::set_user(self, context),
-            Place::Store | Place::Sockets => self.set_stored(key, store, context, progress),
+            Place::Store(_) | Place::Sockets => self.set_stored(key, store, context, progress),
         }
     }
 
@@ -43,7 +43,7 @@ impl Set {
 
     /// Whether the setting lies in the store. Refused where there is no such setting.
     pub fn is_stored(&self) -> Result<bool, Refusal> {
-        Ok(matches!(find(&self.key)?.place, Place::Store | Place::Sockets))
+        Ok(matches!(find(&self.key)?.place, Place::Store(_) | Place::Sockets))
     }
 
     /// The command with its path as seen from the present directory of whoever typed it.
@@ -51,13 +51,13 @@ impl Set {
         let mut set = self.clone();
         let key = find(&set.key)?;
         let paths = set.values.iter_mut().filter(|value| !value.eq_ignore_ascii_case(DEFAULT));
-        match key.name {
-            "mailroot" if self.values.len() == 1 => {
+        match key.place {
+            Place::Pointer if self.values.len() == 1 => {
                 for path in paths {
                     *path = mailroot::absolute(Path::new(path))?.to_string_lossy().into_owned();
                 }
             }
-            "tlscert" | "tlskey" | "adca" | "adntlm" => {
+            Place::Store(Stored::tlscert | Stored::tlskey | Stored::adca | Stored::adntlm) => {
                 for path in paths.filter(|path| !path.is_empty()) {
                     let absolute = std::path::absolute(&path).map_err(Refusal::fault)?;
                     *path = absolute.to_string_lossy().into_owned();
@@ -86,12 +86,16 @@ impl Set {
 
     /// Whether the value is a password.
     pub fn is_secret(&self) -> bool {
-        settings::find(&self.key).is_ok_and(|key| key.name == BIND_PASSWORD)
+        self.is_of(Stored::adbindpassword)
     }
 
     /// Whether it is about the method of authentication, for which each mailbox is looked at.
     pub fn is_of_authentication(&self) -> bool {
-        settings::find(&self.key).is_ok_and(|key| key.name == "authentication")
+        self.is_of(Stored::authentication)
+    }
+
+    fn is_of(&self, which: Stored) -> bool {
+        settings::find(&self.key).is_ok_and(|key| key.place == Place::Store(which))
     }
 
     fn set_stored(
@@ -102,9 +106,9 @@ impl Set {
         progress: &Progress,
     ) -> Result<Reply, Refusal> {
         let rows = stored_rows(store)?;
-        let before = from_rows(&rows);
-        let after = match key.name {
-            BIND_PASSWORD => before.with(key, &self.sealed(context)?)?,
+        let (before, _) = from_rows(&rows);
+        let after = match key.place {
+            Place::Store(Stored::adbindpassword) => before.with(key, &self.sealed(context)?)?,
             _ => before.with(key, &self.values)?,
         };
         if after.authentication != before.authentication {
@@ -112,16 +116,16 @@ impl Set {
         } else if self.force {
             return Err(Refusal::new(Code::Usage, "/force goes with a change of authentication only"));
         }
-        if matches!(key.name, "tlscert" | "tlskey") {
+        if matches!(key.place, Place::Store(Stored::tlscert | Stored::tlskey)) {
             certificate::check(&after).map_err(|why| {
                 Refusal::new(Code::Value, why)
                     .with_hint("To change both files at once: winpop set tlscert CERTIFICATE KEY")
             })?;
         }
-        if key.name == "adntlm" {
+        if key.place == Place::Store(Stored::adntlm) {
             accounts::check_ntlm(&after, context)?;
         }
-        if key.name == "postmaster"
+        if key.place == Place::Store(Stored::postmaster)
             && let Some(address) = after.postmaster.get()
             && store
                 .read()
@@ -163,7 +167,7 @@ impl Set {
 
 impl Get {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
-        let settings = from_rows(&stored_rows(store)?);
+        let settings = settings_of(store)?;
         let lines = match &self.key {
             Some(typed) => vec![line(find(typed)?, &settings, context.mailroot)],
             None => settings::keys()
@@ -194,7 +198,7 @@ fn line(key: &Key, settings: &Settings, mailroot: &MailRoot) -> SettingLine {
             let owner = ownership::owner(mailroot).map_or_else(String::new, |owner| owner.typed());
             (owner.clone(), owner)
         }
-        Place::Store | Place::Sockets => (settings.text(key), Settings::default().text(key)),
+        Place::Store(_) | Place::Sockets => (settings.text(key), Settings::default().text(key)),
     };
     SettingLine {
         setting: key.name.to_owned(),
@@ -228,13 +232,19 @@ pub fn stored_rows(store: &Store) -> Result<Rows, Refusal> {
     store.read().and_then(|view| view.settings()).map_err(Refusal::fault)
 }
 
+/// The settings in the store. Rows that are not understood are the service's to complain about.
 pub fn settings_of(store: &Store) -> Result<Settings, Refusal> {
-    Ok(from_rows(&stored_rows(store)?))
+    let read = store.read().and_then(|view| read_settings(&*view));
+    Ok(read.map_err(Refusal::fault)?.0)
 }
 
-/// What a row that is not understood means for the service is told by the service.
-fn from_rows(rows: &Rows) -> Settings {
-    Settings::from_rows(rows.iter().map(|(key, text)| (key.as_str(), text.as_str()))).0
+/// The settings in the store, and one sentence for each row that this version does not understand.
+pub fn read_settings(view: &impl Read) -> Result<(Settings, Vec<String>), Fault> {
+    Ok(from_rows(&view.settings()?))
+}
+
+fn from_rows(rows: &Rows) -> (Settings, Vec<String>) {
+    Settings::from_rows(rows.iter().map(|(key, text)| (key.as_str(), text.as_str())))
 }
 
 /// Stores the changed settings, unless another administrator has changed some since `rows` were read: then

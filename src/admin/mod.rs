@@ -38,6 +38,7 @@ pub mod secret;
 pub use accounts::{change_password, create_account, undone};
 pub use bulk::{ENTRIES_MAX, Entry, one_by_one};
 pub use commands::{ChangePwd, Op};
+pub use configure::read_settings;
 pub use directory::Target;
 pub use export::{ExportedMessage, ListedMessage, next_exported};
 pub use import::{Announced, BATCH_MESSAGES_MAX, BATCH_OCTETS_MAX, Batch, MESSAGE_OCTETS_MAX};

@@ -3,6 +3,7 @@
 
 use super::Context;
 use super::commands::{List, Stat};
+use super::configure::read_settings;
 use super::directory::no_such_domain;
 use super::reply::{
     AdoptionLine, CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal,
@@ -10,7 +11,7 @@ use super::reply::{
 };
 use crate::address::{Address, Domain};
 use crate::certificate;
-use crate::settings::Settings;
+use crate::settings::Method;
 use crate::store::{DomainRow, Fault, Read, Store, mover_of, quota_of_mailbox};
 
 impl List {
@@ -78,8 +79,7 @@ fn state(context: &Context) -> ServiceState {
 }
 
 fn certificate(store: &Store, context: &Context, view: &impl Read) -> Result<Option<CertificateLine>, Fault> {
-    let rows = view.settings()?;
-    let (settings, _) = Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let (settings, _) = read_settings(view)?;
     Ok(certificate::describe(store, &context.keyring.read(), &settings).map(|described| CertificateLine {
         names: described.names,
         fingerprint: described.fingerprint,
@@ -91,8 +91,7 @@ fn certificate(store: &Store, context: &Context, view: &impl Read) -> Result<Opt
 fn adoption(store: &Store) -> Result<Option<AdoptionLine>, Fault> {
     let view = store.read()?;
     let moving = view.moving()?;
-    let rows = view.settings()?;
-    let (settings, _) = Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let (settings, _) = read_settings(&*view)?;
     if settings.adopt.is_empty() && moving.is_empty() {
         return Ok(None);
     }
@@ -141,8 +140,7 @@ fn all_mailboxes(view: &impl Read) -> Result<Vec<MailboxLine>, Fault> {
 }
 
 fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<Vec<MailboxLine>, Fault> {
-    // Not stored where the data file holds the accounts: that is the default.
-    let lives_elsewhere = view.setting("authentication")?.is_some();
+    let lives_elsewhere = read_settings(view)?.0.authentication != Method::PasswordFile;
     let mut lines = Vec::new();
     for (local, row) in view.mailboxes(domain)? {
         let counts = view.counts(row.id)?;

@@ -72,7 +72,7 @@ impl Trial {
                 self.ask(&*directory, namesakes, address, password);
             }
         }
-        if settings.sparequired.get() == 1 {
+        if settings.sparequired.is_on() {
             self.note("method", true, "sparequired is 1: the client must use APOP, CRAM-MD5, NTLM or SCRAM");
         }
         match (domain.locked, mailbox.locked) {

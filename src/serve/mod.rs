@@ -111,7 +111,7 @@ use crate::lock::Mutex;
 use crate::log::NOTICE;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
-use crate::store::{Read, Store};
+use crate::store::Store;
 use accounts::Accounts;
 use adoption::Adoptions;
 use crowd::Crowd;
@@ -481,9 +481,7 @@ fn limits(settings: &Settings) -> Limits {
 
 /// The settings that a store holds; what cannot be used of them goes into the log.
 pub fn settings_of(store: &Store) -> Result<Settings, crate::store::Fault> {
-    let rows = store.read()?.settings()?;
-    let (settings, complaints) =
-        Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let (settings, complaints) = crate::admin::read_settings(&*store.read()?)?;
     complaints.iter().for_each(|complaint| log::warn!("{complaint}"));
     Ok(settings)
 }

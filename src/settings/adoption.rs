@@ -9,7 +9,7 @@ use super::values::Value;
 use crate::address::Domain;
 use crate::pop3_client::Server;
 
-/// Most domains that have an old server of their own.
+/// Maximum number of domains with their own old server.
 const DOMAINS_MAX: usize = 64;
 
 /// The servers at which users are looked for: one for all domains, and those of domains that have another one, as
@@ -41,7 +41,7 @@ impl OldServers {
         }
         match changed.of_domains.len() {
             ..=DOMAINS_MAX => Ok(changed),
-            _ => Err(format!("no more than {DOMAINS_MAX} domains can have an old server of their own")),
+            _ => Err(format!("at most {DOMAINS_MAX} domains can have an old server of their own")),
         }
     }
 
@@ -63,7 +63,7 @@ impl FromStr for OldServers {
             servers = match word.split_once('=') {
                 Some((domain, server)) => servers.with(domain, Some(server))?,
                 None if servers.of_all.is_some() => {
-                    return Err("there can be one server for all domains only".to_owned());
+                    return Err("only one server can be given for all domains".to_owned());
                 }
                 None => servers.with_one_for_all(word)?,
             };
@@ -74,7 +74,7 @@ impl FromStr for OldServers {
 
 impl Value for OldServers {
     fn allowed() -> String {
-        "pop3s://HOST, pop3://HOST (STLS) or pop3+clear://HOST, and a domain behind it".to_owned()
+        "pop3s://HOST, pop3://HOST (STLS) or pop3+clear://HOST, then optionally a domain".to_owned()
     }
 }
 

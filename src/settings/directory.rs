@@ -38,14 +38,14 @@ impl FromStr for DirectoryServers {
         }
         match servers.len() {
             1..=SERVERS_MAX => Ok(Self(servers)),
-            _ => Err(format!("{} servers are more than {SERVERS_MAX}", servers.len())),
+            _ => Err(format!("at most {SERVERS_MAX} servers can be named, not {}", servers.len())),
         }
     }
 }
 
 impl Value for DirectoryServers {
     fn allowed() -> String {
-        "directory servers: dc1.example.com, ldaps://HOST:PORT, ldap://HOST:PORT".to_owned()
+        "servers: dc1.example.com, ldaps://HOST:PORT or ldap://HOST:PORT".to_owned()
     }
 }
 
@@ -120,14 +120,14 @@ impl FromStr for BindName {
     fn from_str(typed: &str) -> Result<Self, String> {
         match typed.len() <= NAME_OCTETS_MAX && !typed.chars().any(char::is_control) {
             true => Ok(Self(typed.to_owned())),
-            false => Err(format!("\"{typed}\" is not the name of an account")),
+            false => Err(format!("\"{typed}\" is not an account name")),
         }
     }
 }
 
 impl Value for BindName {
     fn allowed() -> String {
-        "an account: user@example.com, EXAMPLE\\user, or its distinguished name".to_owned()
+        "an account: user@example.com, EXAMPLE\\user or a distinguished name".to_owned()
     }
 }
 
@@ -154,14 +154,14 @@ impl FromStr for SealedPassword {
         match sealed.bytes().all(|b| b.is_ascii_graphic()) {
             true => Ok(Self(sealed.to_owned())),
             // Without the text, which may be the password itself.
-            false => Err("it is not a sealed password".to_owned()),
+            false => Err("the value is not a sealed password".to_owned()),
         }
     }
 }
 
 impl Value for SealedPassword {
     fn allowed() -> String {
-        "a password; - is read from standard input".to_owned()
+        "a password, or - to read it from standard input".to_owned()
     }
 }
 
