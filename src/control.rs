@@ -35,10 +35,10 @@ use rustix::net::{
 };
 
 use crate::admin::reply::Code;
-use crate::admin::{Refusal, Reply, Request, Working};
+use crate::admin::{Refusal, Reply, Request, Submission, Working};
 
 /// Grows whenever the types in the frames change.
-pub const PROTOCOL: u32 = 14;
+pub const PROTOCOL: u32 = 15;
 /// The length that stands in front of a frame.
 pub const LENGTH_OCTETS: usize = 4;
 /// What the service sends before it carries a request out.
@@ -58,6 +58,14 @@ const ANSWER_MEMORY_MAX: usize = 2 * ANSWER_OCTETS_MAX;
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it then waits for the next octets. Deleting a domain with very much mail is one silence.
 pub const SILENCE_MAX: Duration = Duration::from_secs(600);
+
+/// What the tool asks of the service.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Job {
+    Request(Request),
+    /// Deliver the message whose content follows.
+    Delivery(Submission),
+}
 
 /// What became of a command that a service carried out.
 pub type Answer = Result<Reply, Refusal>;
@@ -85,8 +93,8 @@ pub enum CallError {
 }
 
 /// A whole request. One that is longer than it may be is an error.
-pub fn encode_request(request: &Request) -> Result<Vec<u8>, BadFrame> {
-    frame(request, REQUEST_OCTETS_MAX)
+pub fn encode_request(job: &Job) -> Result<Vec<u8>, BadFrame> {
+    frame(job, REQUEST_OCTETS_MAX)
 }
 
 /// A whole answer. One that is too long for a frame becomes a refusal that says so.
@@ -117,7 +125,7 @@ pub fn answer_octets(length: [u8; LENGTH_OCTETS]) -> Result<usize, BadFrame> {
 }
 
 /// Reads what follows the length of a request.
-pub fn decode_request(octets: &[u8]) -> Result<Request, BadFrame> {
+pub fn decode_request(octets: &[u8]) -> Result<Job, BadFrame> {
     decode(body(octets)?, coding::<REQUEST_OCTETS_MAX>())
 }
 
@@ -140,12 +148,12 @@ pub enum Enclosed<'a> {
 /// the request after `patience` is given up. `told` hears how far a long work is, now and then.
 pub fn call(
     socket: &Path,
-    request: &Request,
+    job: &Job,
     enclosed: Enclosed,
     patience: Duration,
     told: &mut dyn FnMut(Working),
 ) -> Result<Answer, CallError> {
-    let request = encode_request(request).map_err(CallError::BadAnswer)?;
+    let request = encode_request(job).map_err(CallError::BadAnswer)?;
     let mut stream = connect(socket).map_err(CallError::NotTaken)?;
     ask(&mut stream, &request, enclosed, patience)?;
     if let Enclosed::Content(content) = enclosed {
@@ -332,7 +340,7 @@ mod tests {
     };
     use crate::admin::{Entry, Op, Submission};
 
-    fn requests() -> Vec<Request> {
+    fn requests() -> Vec<Job> {
         let ops = vec![
             Op::Add(Add {
                 name: Some("bob@example.com".into()),
@@ -363,9 +371,9 @@ mod tests {
             Request::Backup { file: "/a b".into() },
             Request::Check,
             Request::Compact,
-            Request::Deliver(submission),
         ];
-        ops.into_iter().map(Request::Command).chain(others).collect()
+        let requests = ops.into_iter().map(Request::Command).chain(others);
+        requests.map(Job::Request).chain([Job::Delivery(submission)]).collect()
     }
 
     fn answers() -> Vec<Answer> {
@@ -479,7 +487,7 @@ mod tests {
         assert_eq!(request_octets(u32::MAX.to_le_bytes()), Err(BadFrame::TooLong));
         let key = "x".repeat(REQUEST_OCTETS_MAX);
         assert_eq!(
-            encode_request(&Request::Command(Op::Get(Get { key: Some(key) }))),
+            encode_request(&Job::Request(Request::Command(Op::Get(Get { key: Some(key) })))),
             Err(BadFrame::TooLong)
         );
     }

@@ -38,10 +38,10 @@ impl Request {
             Self::Compact => "pop3svc compact".to_owned(),
             Self::RotateKey { discard: false } => "pop3svc key --rotate".to_owned(),
             Self::RotateKey { discard: true } => "pop3svc key --rotate --discard".to_owned(),
-            // A delivery has a line of its own, and so have an import and an export, once they are over.
+            // An import and an export have a line of their own, once they are over.
             Self::BeginImport { .. } | Self::EndImport { .. } | Self::Import(_) => return None,
             Self::Export { .. } | Self::ExportAccounts { .. } => return None,
-            Self::Check | Self::Ids { .. } | Self::Health | Self::Key | Self::Deliver(_) => return None,
+            Self::Check | Self::Ids { .. } | Self::Health | Self::Key => return None,
         };
         Some(words)
     }

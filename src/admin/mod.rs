@@ -153,8 +153,6 @@ pub enum Request {
     },
     /// Take in messages of another server, whose texts are in the file that comes with the request.
     Import(Batch),
-    /// Deliver a message, whose content comes behind the request.
-    Deliver(Submission),
 }
 
 impl Request {
@@ -168,8 +166,8 @@ impl Request {
         }
     }
 
-    /// Carries the request out with the file that came with it; `Deliver` is carried out by [`deliver`], for it has a
-    /// message with it. Takes milliseconds, or minutes with much mail: not to be called on an executor.
+    /// Carries the request out with the file that came with it. Takes milliseconds, or minutes with much mail: not to be
+    /// called on an executor.
     pub fn run(
         &self,
         store: &Store,
@@ -194,7 +192,6 @@ impl Request {
             Self::BeginImport { mailbox, makes } => moving::begin(mailbox, *makes, store, context),
             Self::EndImport { mailbox } => moving::end(mailbox, store),
             Self::Import(batch) => import::import(batch, store, context, file),
-            Self::Deliver(_) => Err(Refusal::new(reply::Code::Usage, "there is no message to deliver")),
         }
     }
 }

@@ -15,17 +15,15 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::passwords;
 use crate::admin::reply::{AddOutcome, Added, Code, Refusal, Reply};
 use crate::admin::{ENTRIES_MAX, Entry, Request};
 use crate::control::Answer;
-use crate::random;
 
 /// Longest list that is read.
 const LIST_OCTETS_MAX: u64 = 256 << 20;
-/// Characters of a made password, of an alphabet of 32: 100 bits.
+/// Characters of a made password: 100 bits.
 const PASSWORD_CHARACTERS: usize = 20;
-/// Without those that are taken for one another.
-const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// Bits of a file's mode that let others than its owner read it.
 const OF_OTHERS: u32 = 0o077;
 
@@ -161,7 +159,9 @@ fn entry(number: u64, line: &[u8], makes: bool) -> Result<Option<Result<Line, Ad
         return refused(name, "the name is empty");
     }
     let made = match &password {
-        None if makes && name.contains('@') => Some(make_password().map_err(Refusal::fault)?),
+        None if makes && name.contains('@') => {
+            Some(passwords::made::<PASSWORD_CHARACTERS>().map_err(Refusal::fault)?)
+        }
         None if name.contains('@') => {
             return refused(name, "no password; to have one made, name a file by /passwords");
         }
@@ -203,11 +203,6 @@ fn fields(line: &str) -> Result<Vec<String>, &'static str> {
             None => return Err("something stands behind a closing double quote"),
         }
     }
-}
-
-fn make_password() -> io::Result<String> {
-    let octets: [u8; PASSWORD_CHARACTERS] = random::octets()?;
-    Ok(octets.iter().map(|octet| ALPHABET[usize::from(octet % 32)] as char).collect())
 }
 
 /// The file of made passwords: one line `USER@DOMAIN,PASSWORD` each.

@@ -5,13 +5,12 @@ use std::process::ExitCode;
 
 use mail_parser::MessageParser;
 
-use super::carry_out::carry_out;
+use super::carry_out;
 use super::commands::Deliver;
 use super::render;
 use super::table::Paint;
 use crate::admin::reply::{Code, Outcome};
-use crate::admin::{Refusal, Reply, Request, Submission};
-use crate::control::Enclosed;
+use crate::admin::{Refusal, Reply, Submission};
 use crate::mailroot::MailRoot;
 
 /// Longest message that is read: the largest value of `maxmessagesize`.
@@ -51,8 +50,7 @@ pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCo
         to_each: deliver.each,
         octets: content.len() as u64,
     };
-    let enclosed = Enclosed::Content(&content);
-    let answer = mailroot.and_then(|mailroot| carry_out(&Request::Deliver(submission), enclosed, &mailroot));
+    let answer = mailroot.and_then(|mailroot| carry_out::deliver(submission, &content, &mailroot));
     match answer {
         Ok(reply) => {
             let code = exit_code(&reply);

@@ -84,7 +84,7 @@ fn add(name: &str, password: Option<&str>, mailroot: &MailRoot) -> Result<(), Re
     let createuser = password.map(|password| password.to_owned().into());
     let add = Add { name: Some(name.to_owned()), createuser, file: None, passwords: None };
     accounts::carry_out(Request::Command(Op::Add(add)), &|request| {
-        carry_out(&request, Enclosed::Nothing, mailroot)
+        carry_out(request, Enclosed::Nothing, mailroot)
     })
     .map(drop)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::commands::Health;
 use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request};
-use crate::control::{Answer, CallError, Enclosed, call};
+use crate::control::{Answer, CallError, Enclosed, Job, call};
 use crate::mailroot::MailRoot;
 
 /// How long a healthy service takes at most. Docker's own limit for a health check is 30 seconds.
@@ -23,7 +23,7 @@ pub fn health(typed: &Health, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
         return greeted(address);
     }
     let socket = mailroot()?.socket();
-    match call(&socket, &Request::Health, Enclosed::Nothing, PATIENCE, &mut |_| {}) {
+    match call(&socket, &Job::Request(Request::Health), Enclosed::Nothing, PATIENCE, &mut |_| {}) {
         Ok(answer) => answer,
         Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(Refusal::new(Code::NotPermitted, format!("{} belongs to another user", socket.display()))

@@ -4,7 +4,7 @@ use argh::{ArgsInfo as _, CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionali
 
 use super::commands::Pop3svc;
 use super::shape;
-use super::words::{JSON, flags, unknown};
+use super::words::{self, Dialect, JSON, flags, unknown};
 use crate::admin::Refusal;
 use crate::admin::commands::{ALIASES, Winpop};
 use crate::settings::{self, Key};
@@ -18,6 +18,7 @@ pub struct Program {
     pub name: &'static str,
     /// What stands before the name of a switch in help.
     pub switch_sign: &'static str,
+    pub dialect: &'static Dialect,
     pub tree: CommandInfoWithArgs,
     /// Commands whose help is not in the tree, each with its sentence.
     pub beside: &'static [(&'static str, &'static str)],
@@ -30,14 +31,15 @@ pub fn winpop() -> Program {
     Program {
         name: "winpop",
         switch_sign: "/",
+        dialect: &words::WINPOP,
         tree: Winpop::get_args_info(),
-        beside: &[("help", "Shows this help, or that of a command or setting.")],
+        beside: &[("help", "Shows this help, or help on a command or setting.")],
         switches: &[
-            ("/json", "print JSON, for programs; its shape: winpop help json"),
-            ("/?", "show the help of the command"),
+            ("/json", "print JSON, for programs; described by winpop help json"),
+            ("/?", "show help on the command"),
         ],
         footer: "Commands, settings and switches may be typed in any case, and a switch as /switch value, \
-                 /switch:value or --switch value. It makes no difference whether the service runs. Exit code: \
+                 /switch:value or --switch value. Commands work whether or not the service is running. Exit codes: \
                  0 done, 1 refused or failed, 2 wrong usage.",
     }
 }
@@ -46,17 +48,18 @@ pub fn pop3svc() -> Program {
     Program {
         name: "pop3svc",
         switch_sign: "--",
+        dialect: &words::POP3SVC,
         tree: Pop3svc::get_args_info(),
         beside: &[
             ("winpop", "Administers domains, mailboxes and settings: pop3svc winpop help."),
-            ("help", "Shows this help, or that of a command."),
+            ("help", "Shows this help, or help on a command."),
         ],
         switches: &[
-            ("--mailroot DIR", "before the command: the mail store directory (or WINPOP_MAILROOT)"),
-            ("--help", "show the help of the command"),
+            ("--mailroot DIR", "the mail store directory (or set WINPOP_MAILROOT); goes before the command"),
+            ("--help", "show help on the command"),
             ("--version", "show the version"),
         ],
-        footer: "A first mail in a minute: pop3svc quickstart",
+        footer: "To try it out in a minute: pop3svc quickstart",
     }
 }
 
@@ -122,7 +125,7 @@ fn on_command(program: &Program, command: &CommandInfoWithArgs) -> String {
         for key in settings::keys() {
             text += &entry(key.name, key.help);
         }
-        text += "\nMore on a setting: winpop help KEY\n";
+        text += "\nFor more on a setting: winpop help KEY\n";
     }
     if !command.examples.is_empty() {
         text += "\nExamples:\n";

@@ -7,22 +7,22 @@ use smol::block_on;
 
 use super::commands::Quickstart;
 use super::confinement::confine;
-use super::serve;
+use super::{accounts, passwords, serve};
 use crate::address::Address;
+use crate::admin::commands::Add;
 use crate::admin::reply::Code;
-use crate::admin::{self, Refusal, Submission};
-use crate::auth::password::{Credential, Fresh};
+use crate::admin::secret::Secret;
+use crate::admin::{self, Context, Op, Refusal, Request, Submission};
 use crate::keyring::Keyring;
+use crate::lock::RwLock;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
 use crate::serve::{DOORS, Door, Running};
 use crate::settings::{Listen, Settings};
-use crate::store::{OpenErrorKind, Read as _, Store, UnixTime};
+use crate::store::{OpenErrorKind, Progress, Read as _, Store};
 
 /// The mailbox that is made where none is named.
 pub const DEFAULT_ADDRESS: &str = "user@example.com";
-/// Letters and digits that are not mistaken for each other.
-const PASSWORD_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const PASSWORD_CHARACTERS: usize = 16;
 /// Ports for this run where those of the settings cannot be had, and how many after them are tried.
 const UNPRIVILEGED: [(Door, u16); 4] =
@@ -43,8 +43,7 @@ pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal>
     })?;
     let mut settings = serve::settings_with_log(&store)?;
     notes.iter().for_each(|note| log::info!("{note}"));
-    let keyring = Keyring::open(&store, &mailroot).map_err(Refusal::fault)?;
-    let password = make_mailbox(&store, &keyring, &address, &settings)?;
+    let password = make_mailbox(&store, &mailroot, &address, &settings)?;
     settings.listen = match (listen, &settings.listen) {
         (Some(asked), _) => asked,
         (None, Listen::All) => Listen::Only(vec![Ipv4Addr::LOCALHOST.into()]),
@@ -78,31 +77,29 @@ fn winpop() -> String {
 /// Makes domain and mailbox with a first message. The password, or none where the mailbox was there before.
 fn make_mailbox(
     store: &Store,
-    keyring: &Keyring,
+    mailroot: &MailRoot,
     address: &Address,
     settings: &Settings,
 ) -> Result<Option<String>, Refusal> {
     if store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?.is_some() {
         return Ok(None);
     }
-    let letters: [u8; PASSWORD_CHARACTERS] = random::octets().map_err(Refusal::fault)?;
-    // 32 letters: a division without remainder, so that each is as likely as the others.
-    let password: String =
-        letters.iter().map(|octet| char::from(PASSWORD_LETTERS[usize::from(*octet) % 32])).collect();
-    let credential =
-        Credential::new(&password, address, Fresh::draw().map_err(Refusal::fault)?, keyring.key().ok());
-    let now = time::OffsetDateTime::now_utc();
-    let (made, seconds) = (address.clone(), UnixTime(now.unix_timestamp().max(0) as u64));
-    let outcome = store.write(move |tx| {
-        // The domain may be there already; the mailbox is not, or another command has just made it.
-        let _ = tx.add_domain(&made.domain, seconds)?;
-        tx.add_mailbox(&made, credential.clone(), seconds)
-    });
-    if outcome.wait().map_err(Refusal::fault)?.is_err() {
-        return Ok(None);
+    let keyring = RwLock::new(Keyring::open(store, mailroot).map_err(Refusal::fault)?);
+    let add = |name: String, createuser: Option<Secret>| {
+        let add = Add { name: Some(name), createuser, file: None, passwords: None };
+        accounts::carry_out(Request::Command(Op::Add(add)), &|request| {
+            let context = Context::of_now(mailroot, &keyring, None)?;
+            request.run(store, &context, None, &Progress::default())
+        })
+    };
+    match add(address.domain.to_string(), None) {
+        Err(refusal) if refusal.code != Code::Exists => return Err(refusal),
+        _ => {}
     }
+    let password = passwords::made::<PASSWORD_CHARACTERS>().map_err(Refusal::fault)?;
+    add(address.to_string(), Some(password.clone().into()))?;
     let id = random::number().map_err(Refusal::fault)?;
-    let content = welcome(address, now, id);
+    let content = welcome(address, time::OffsetDateTime::now_utc(), id);
     let submission = Submission {
         reverse_path: String::new(),
         recipients: vec![address.to_string()],

@@ -228,9 +228,9 @@ pub const OBJECTS: [Shape; 17] = [
 /// The page that `winpop help json` shows.
 pub fn page() -> String {
     let mut text = "\
-/json behind a command prints one line with one object. Its field ok is true,
-or false where the command was refused; then error says why. Every field below
-is always there; null, where a ? allows it, says that there is nothing.
+With /json, a command prints one object on one line. Its field ok is true, or
+false if the command was refused or failed; the field error then says why.
+Every field listed here is always present; those marked ? may be null.
 "
     .to_owned();
     for (name, fields) in REPLIES.iter().chain([&ERROR]).chain(&OBJECTS) {

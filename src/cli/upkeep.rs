@@ -31,7 +31,7 @@ pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     may_replace(&target).map_err(|why| not_replaced(&target, why))?;
     let copy = Replacement::begin(&target, 0o600).map_err(|error| not_made(&target, &error))?;
     let request = Request::Backup { file: target.to_string_lossy().into_owned() };
-    let reply = carry_out(&request, Enclosed::File(copy.file()), &mailroot)?;
+    let reply = carry_out(request, Enclosed::File(copy.file()), &mailroot)?;
     copy.finish().map_err(|error| not_made(&target, &error))?;
     Ok(reply)
 }
@@ -79,12 +79,12 @@ pub fn key(typed: &Key, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Ans
         (false, false) => Request::Key,
         (false, true) => return Err(Refusal::new(Code::Usage, "--discard goes with --rotate only")),
     };
-    carry_out(&request, Enclosed::Nothing, &mailroot()?)
+    carry_out(request, Enclosed::Nothing, &mailroot()?)
 }
 
 /// Has the mail store made as short as can be.
 pub fn compact(mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
-    carry_out(&Request::Compact, Enclosed::Nothing, &mailroot()?)
+    carry_out(Request::Compact, Enclosed::Nothing, &mailroot()?)
 }
 
 /// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open. It is read
@@ -104,7 +104,7 @@ pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) ->
     let mut reply = match progress::shown(|progress| admin::check_file(&file, progress)) {
         Ok(reply) => reply,
         Err(OpenError { kind: OpenErrorKind::Locked | OpenErrorKind::Missing, .. }) if is_of_mailroot => {
-            carry_out(&Request::Check, Enclosed::Nothing, &mailroot)?
+            carry_out(Request::Check, Enclosed::Nothing, &mailroot)?
         }
         Err(error) => return Err(error.into()),
     };

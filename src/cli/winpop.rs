@@ -2,16 +2,12 @@
 
 use std::path::Path;
 
-use argh::FromArgs as _;
-
 use super::accounts;
 use super::bulk;
 use super::carry_out;
-use super::help::Program;
 use super::terminal;
-use super::words::{self, Common, Understood};
 use crate::address::Domain;
-use crate::admin::commands::{Add, Delete, Get, List, MigrateToAd, Stat, Winpop};
+use crate::admin::commands::{Add, Delete, Get, List, MigrateToAd, Stat};
 use crate::admin::reply::{Changed, Code};
 use crate::admin::secret::Secret;
 use crate::admin::{self, Op, Present, Refusal, Reply, Request, Target};
@@ -19,26 +15,6 @@ use crate::control::{Answer, Enclosed};
 use crate::mailroot::MailRoot;
 use crate::store::{OpenErrorKind, Store};
 use crate::units::Octets;
-
-/// What came of reading the command line.
-pub enum Read {
-    Op(Op),
-    Help(String),
-}
-
-/// Reads the words after `winpop`.
-pub fn read(program: &Program, typed: &[String], common: &mut Common) -> Result<Read, Refusal> {
-    let typed = words::take_common(typed, common)?;
-    match words::understand(&program.tree, &words::WINPOP, typed, common)? {
-        Understood::Help { about } => Ok(Read::Help(super::help::about(program, about.as_deref())?)),
-        Understood::Command { words } => {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let winpop = Winpop::from_args(&[program.name], &words)
-                .map_err(|exit| Refusal::new(Code::Usage, exit.output.trim_end()))?;
-            Ok(Read::Op(winpop.op))
-        }
-    }
-}
 
 /// Does what can only be done where the administrator sits: asks, reads passwords, makes paths absolute.
 pub fn prepare(op: Op) -> Result<Op, Refusal> {
@@ -48,25 +24,11 @@ pub fn prepare(op: Op) -> Result<Op, Refusal> {
             Ok(Op::Add(add))
         }
         Op::ChangePwd(mut change) => {
-            change.password = match change.password {
-                Some(password) => Some(password_from_elsewhere(password)?),
-                None if terminal::is_there() => Some(terminal::read_password()?),
-                None => {
-                    return Err(Refusal::new(Code::Usage, "NEWPASSWORD is missing")
-                        .with_hint("To have it read from standard input, type - in its place"));
-                }
-            };
+            change.password = Some(password_of("NEWPASSWORD", change.password)?);
             Ok(Op::ChangePwd(change))
         }
         Op::Test(mut test) => {
-            test.password = match test.password {
-                Some(password) => Some(password_from_elsewhere(password)?),
-                None if terminal::is_there() => Some(terminal::read_password()?),
-                None => {
-                    return Err(Refusal::new(Code::Usage, "PASSWORD is missing")
-                        .with_hint("To have it read from standard input, type - in its place"));
-                }
-            };
+            test.password = Some(password_of("PASSWORD", test.password)?);
             Ok(Op::Test(test))
         }
         Op::Set(mut set) if set.is_secret() && set.values == ["-"] => {
@@ -174,12 +136,22 @@ fn confirm(delete: &Delete, mailroot: &MailRoot) -> Result<(), Refusal> {
 }
 
 fn run(request: Request, mailroot: &MailRoot) -> Answer {
-    accounts::carry_out(request, &|request| carry_out::carry_out(&request, Enclosed::Nothing, mailroot))
+    accounts::carry_out(request, &|request| carry_out::carry_out(request, Enclosed::Nothing, mailroot))
 }
 
 fn is_in_use(mailroot: &MailRoot) -> bool {
     let opened = Store::open(&mailroot.data_file());
     opened.is_err_and(|error| matches!(error.kind, OpenErrorKind::Locked))
+}
+
+/// The password typed, or read from the terminal or standard input.
+fn password_of(argument: &str, typed: Option<Secret>) -> Result<Secret, Refusal> {
+    match typed {
+        Some(password) => password_from_elsewhere(password),
+        None if terminal::is_there() => terminal::read_password(),
+        None => Err(Refusal::new(Code::Usage, format!("{argument} is missing"))
+            .with_hint("To read it from standard input, type - in its place")),
+    }
 }
 
 fn password_from_elsewhere(secret: Secret) -> Result<Secret, Refusal> {

@@ -29,8 +29,8 @@ pub struct Dialect {
     pub slash_switches: bool,
 }
 
-pub const WINPOP: Dialect = Dialect { aliases: &ALIASES, slash_switches: true };
-pub const POP3SVC: Dialect = Dialect { aliases: &[], slash_switches: false };
+pub static WINPOP: Dialect = Dialect { aliases: &ALIASES, slash_switches: true };
+pub static POP3SVC: Dialect = Dialect { aliases: &[], slash_switches: false };
 
 /// A command line that was understood.
 #[derive(Debug, PartialEq, Eq)]

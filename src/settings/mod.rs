@@ -262,7 +262,7 @@ settings! {
     undeletesize: Size<0, { 1 << 60 }> = "10 GiB", AtOnce,
         "Maximum size of the deleted mail kept for undelete; the oldest goes first; 0 = unlimited";
     erase: Switch = "1", AtOnce,
-        "When deleted mail is gone for good: 1 = overwrite it with zeros, 0 = only free its space";
+        "When a deleted mailbox can no longer be restored: 1 = overwrite its messages with zeros, 0 = only free the space";
     logindelay: Span<0, 86400> = "0", AtOnce,
         "Minimum seconds between two logins of a user; 0 = none";
     connectionsperip: Whole<0, 32000> = "0", AtOnce,

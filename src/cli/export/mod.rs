@@ -66,7 +66,7 @@ fn choose(name: Option<&str>, mailroot: &MailRoot) -> Result<Vec<(Address, u64)>
         None => (None, None),
     };
     let list = List { all: domain.is_none(), domain };
-    let listed = carry_out(&Request::Command(Op::List(list)), Enclosed::Nothing, mailroot)?;
+    let listed = carry_out(Request::Command(Op::List(list)), Enclosed::Nothing, mailroot)?;
     let (Reply::Mailboxes { mailboxes, .. } | Reply::AllMailboxes { mailboxes }) = listed else {
         panic!("list is answered by mailboxes")
     };
@@ -100,7 +100,7 @@ fn one(
     let file = draft.room_for_messages().map_err(failed)?;
     let request = Request::Export { mailbox: address.to_string() };
     let reply = carry_out_telling(
-        &request,
+        request,
         Enclosed::File(&file),
         mailroot,
         Telling::To(&mut |working| shown.reading(working.done)),
@@ -122,7 +122,7 @@ fn accounts(target: &Path, name: Option<&str>, mailroot: &MailRoot) -> Answer {
     }
     let copy = Replacement::begin(target, 0o600).map_err(|error| not_written(target, &error))?;
     let request = Request::ExportAccounts { name: name.map(str::to_owned) };
-    let reply = carry_out(&request, Enclosed::File(copy.file()), mailroot)?;
+    let reply = carry_out(request, Enclosed::File(copy.file()), mailroot)?;
     copy.finish().map_err(|error| not_written(target, &error))?;
     Ok(reply)
 }

@@ -183,7 +183,7 @@ struct Here {
 }
 
 impl Here {
-    fn carry_out(&self, request: &Request, enclosed: Enclosed) -> Answer {
+    fn carry_out(&self, request: Request, enclosed: Enclosed) -> Answer {
         let _turn = self.turn.lock();
         carry_out(request, enclosed, &self.mailroot)
     }
@@ -191,7 +191,7 @@ impl Here {
 
 impl Destination for Here {
     fn take(&self, batch: Batch, texts: fs::File) -> Answer {
-        self.carry_out(&Request::Import(batch), Enclosed::File(&texts))
+        self.carry_out(Request::Import(batch), Enclosed::File(&texts))
     }
 }
 
@@ -314,7 +314,7 @@ impl Work {
 
     async fn ask(&self, request: Request) -> Result<Reply, Failure> {
         let store = self.store.clone();
-        let asked = smol::unblock(move || store.carry_out(&request, Enclosed::Nothing)).await;
+        let asked = smol::unblock(move || store.carry_out(request, Enclosed::Nothing)).await;
         asked.map_err(Failure::Here)
     }
 

@@ -176,7 +176,7 @@ impl Importing<'_> {
         // From here to the end nobody is let in, also where the import is cut short.
         let mailbox = address.to_string();
         let begin = Request::BeginImport { mailbox: mailbox.clone(), makes: self.typed.make };
-        if self.ask(&begin, Enclosed::Nothing)?.is_none() {
+        if self.ask(begin, Enclosed::Nothing)?.is_none() {
             return Ok(());
         }
         let mut repeats: HashMap<blake3::Hash, u32> = HashMap::new();
@@ -197,7 +197,7 @@ impl Importing<'_> {
             self.send(address, batch)?;
         }
         if self.summary.stopped.is_none() {
-            self.ask(&Request::EndImport { mailbox }, Enclosed::Nothing)?;
+            self.ask(Request::EndImport { mailbox }, Enclosed::Nothing)?;
         }
         Ok(())
     }
@@ -244,7 +244,7 @@ impl Importing<'_> {
     fn send(&mut self, address: &Address, batch: Texts) -> Result<(), Refusal> {
         let Texts { file, messages, .. } = batch;
         let batch = Batch { mailbox: address.to_string(), makes: false, messages };
-        match self.ask(&Request::Import(batch), Enclosed::File(&file))? {
+        match self.ask(Request::Import(batch), Enclosed::File(&file))? {
             Some(Reply::Imported(done)) => self.summary.add(done),
             Some(_) => panic!("an import is answered by its summary"),
             None => {}
@@ -253,7 +253,7 @@ impl Importing<'_> {
     }
 
     /// None where it is refused for a reason that concerns all other mailboxes too: that ends the import.
-    fn ask(&mut self, request: &Request, enclosed: Enclosed) -> Result<Option<Reply>, Refusal> {
+    fn ask(&mut self, request: Request, enclosed: Enclosed) -> Result<Option<Reply>, Refusal> {
         match super::carry_out::carry_out(request, enclosed, self.mailroot) {
             Ok(reply) => Ok(Some(reply)),
             Err(refusal) if refusal.code == Code::NotFound => Err(refusal),

@@ -123,7 +123,7 @@ fn octets_shown(text: &[u8]) -> u64 {
 fn listed(address: &Address, mailroot: &MailRoot) -> Result<Vec<ListedMessage>, Refusal> {
     let mut file = memory_file()?;
     let request = Request::Ids { mailbox: address.to_string() };
-    match carry_out(&request, Enclosed::File(&file), mailroot) {
+    match carry_out(request, Enclosed::File(&file), mailroot) {
         Err(refusal) if refusal.code == Code::NotFound => return Ok(Vec::new()),
         answer => answer?,
     };
