@@ -7,7 +7,6 @@ mod pop3_mechanisms;
 mod pop3_model;
 mod pop3_transcripts;
 mod readme;
-mod receiving_transcript;
 mod smtp_transcripts;
 mod tidy;
 mod transcript;

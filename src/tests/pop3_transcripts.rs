@@ -16,8 +16,6 @@
 //! now holds these messages of the setup and no others; `! again`, the client connects anew; `! tls`, client and server
 //! do the handshake that STLS began.
 
-use std::path::Path;
-
 use super::transcript::{Action, Setup, Step, Transcript, Values, matches};
 use crate::auth::ntlm::Level;
 use crate::pop3::memory::{Conversation, Fault, Mailbox, Message, Stage, channel_binding};
@@ -25,7 +23,7 @@ use crate::pop3::{Channel, Policy};
 use crate::verdict::Login;
 
 pub fn transcripts() -> Vec<Transcript> {
-    Transcript::all_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pop3"))
+    Transcript::all_in("testdata/pop3")
 }
 
 pub fn policy(setup: &Setup) -> Policy {

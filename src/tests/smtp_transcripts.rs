@@ -1,10 +1,11 @@
-//! The dialogues of `testdata/smtp` and `testdata/lmtp`, held with the bare session (format:
-//! [`super::receiving_transcript`]).
+//! The dialogues of `testdata/smtp` and `testdata/lmtp`, held with the bare session (format: [`super::transcript`]).
+//!
+//! Besides the dialogue: `! delivered <REVERSE-PATH> RECIPIENT,… PROTOCOL "TEXT"`, a message was handed over, its text
+//! in wire form. It stands before the replies to the same line.
 
-use std::fs;
-use std::path::Path;
+use std::collections::VecDeque;
 
-use super::receiving_transcript::{Step, escaped, read};
+use super::transcript::{Action, Step, Transcript, Values, escaped, matches};
 use crate::smtp::Dialect;
 use crate::smtp::in_memory::Server;
 
@@ -19,40 +20,62 @@ fn lmtp_transcripts_hold() {
 }
 
 fn hold_all(folder: &str, dialect: Dialect) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let mut held = 0;
-    for entry in fs::read_dir(&folder).expect("the folder of transcripts") {
-        let path = entry.expect("an entry of the folder").path();
-        let steps = read(&fs::read_to_string(&path).expect("a transcript"));
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        in_turn(&name, dialect, &steps);
-        in_cuts(&name, dialect, &steps);
-        held += 1;
+    for transcript in Transcript::all_in(folder) {
+        in_turn(&transcript, dialect);
+        in_cuts(&transcript, dialect);
     }
-    assert!(held > 0, "no transcripts in {}", folder.display());
 }
 
-/// Every step is answered as it comes, in one piece.
-fn in_turn(name: &str, dialect: Dialect, steps: &[Step]) {
+/// Each line of the client is answered before the next one comes.
+fn in_turn(transcript: &Transcript, dialect: Dialect) {
     let mut observer = Observer::new(dialect);
-    for step in steps {
-        observer.server.push(&step.sent);
-        assert_eq!(observer.observed(), step.expected, "{name}, sent in line {}", step.line);
+    let mut observed = VecDeque::from(observer.observed());
+    for Step { line_number, action } in &transcript.steps {
+        let place = format!("{}:{line_number}", transcript.name);
+        if let Action::Client(octets) = action {
+            assert!(observed.is_empty(), "{place}: there was more before it: {observed:?}");
+            observer.server.push(octets);
+            observed = observer.observed().into();
+        } else {
+            let next = observed.pop_front().unwrap_or_else(|| panic!("{place}: nothing more came"));
+            assert!(is_met(action, &next), "{place}: {next:?}");
+        }
     }
+    assert!(observed.is_empty(), "{}: there was more at the end: {observed:?}", transcript.name);
 }
 
 /// All of the client's octets, pipelined in any pieces, are answered alike.
-fn in_cuts(name: &str, dialect: Dialect, steps: &[Step]) {
-    let sent: Vec<u8> = steps.iter().flat_map(|step| step.sent.clone()).collect();
-    let expected = steps.iter().flat_map(|step| step.expected.clone());
+fn in_cuts(transcript: &Transcript, dialect: Dialect) {
+    let mut sent = Vec::new();
+    let mut expected = Vec::new();
+    for step in &transcript.steps {
+        match &step.action {
+            Action::Client(octets) => sent.extend_from_slice(octets),
+            action => expected.push(action),
+        }
+    }
     // Replies and messages are seen on two sides, each in its own order.
-    let sides = |line: &String| line.starts_with("D:");
-    let expected: (Vec<_>, Vec<_>) = expected.partition(sides);
+    let is_reply = |action: &&Action| matches!(action, Action::Server(_));
+    let expected: (Vec<&Action>, Vec<&Action>) = expected.into_iter().partition(is_reply);
     for piece in [1, 2, 3, 7, sent.len()] {
         let mut observer = Observer::new(dialect);
         sent.chunks(piece).for_each(|octets| observer.server.push(octets));
-        let observed: (Vec<_>, Vec<_>) = observer.observed().into_iter().partition(sides);
-        assert_eq!(observed, expected, "{name} in pieces of {piece}");
+        let observed = observer.observed();
+        let observed: (Vec<&Action>, Vec<&Action>) = observed.iter().partition(is_reply);
+        for (expected, observed) in [(&expected.0, observed.0), (&expected.1, observed.1)] {
+            let is_same = expected.len() == observed.len()
+                && expected.iter().zip(&observed).all(|(expected, observed)| is_met(expected, observed));
+            assert!(is_same, "{} in pieces of {piece}: {observed:?}", transcript.name);
+        }
+    }
+}
+
+fn is_met(expected: &Action, observed: &Action) -> bool {
+    match (expected, observed) {
+        (Action::Server(pattern), Action::Server(line)) => {
+            matches(pattern, line.as_bytes(), &mut Values::new())
+        }
+        (expected, observed) => expected == observed,
     }
 }
 
@@ -67,22 +90,23 @@ impl Observer {
         Self { server: Server::connect(dialect), handed_over: 0, closed: false }
     }
 
-    /// What happened since the last call, in the transcript's notation.
-    fn observed(&mut self) -> Vec<String> {
-        let mut lines = Vec::new();
+    /// What happened since the last call, as a transcript says it.
+    fn observed(&mut self) -> Vec<Action> {
+        let mut observed = Vec::new();
         for (envelope, text) in &self.server.handed_over[self.handed_over..] {
             let recipients: Vec<String> = envelope.recipients.iter().map(ToString::to_string).collect();
             let (from, to, protocol) = (&envelope.reverse_path, recipients.join(","), envelope.protocol);
-            lines.push(format!("D: <{from}> {to} {protocol} \"{}\"", escaped(&text.wire)));
+            let text = escaped(&text.wire);
+            observed.push(Action::Other(format!("delivered <{from}> {to} {protocol} \"{text}\"")));
         }
         self.handed_over = self.server.handed_over.len();
         let said = String::from_utf8(self.server.said()).expect("replies are text");
         assert!(said.is_empty() || said.ends_with("\r\n"), "a reply is whole lines");
-        lines.extend(said.split_terminator("\r\n").map(|line| format!("S: {line}")));
+        observed.extend(said.split_terminator("\r\n").map(|line| Action::Server(line.to_owned())));
         if self.server.ending().is_some() && !self.closed {
             self.closed = true;
-            lines.push("X:".to_owned());
+            observed.push(Action::Other("closed".to_owned()));
         }
-        lines
+        observed
     }
 }

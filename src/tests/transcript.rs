@@ -1,24 +1,29 @@
-//! Dialogues as data files: what a client sends, and what it must get.
+//! Dialogues as data files: what a client sends, or an administrator types, and what must come back. The files lie in
+//! `testdata/pop3`, `smtp`, `lmtp` and `winpop`; the library's tests hold the first three with a bare session, and
+//! the system tests hold all of them with the program.
 //!
-//! A file is read line by line. What a line is, its first characters say:
+//! A line is what its first characters say:
 //!
 //! ```text
-//! # Says something to the reader.
+//! # a remark
 //! key: value            the setup: settings of service, mailbox and store, before the first step
-//! message               the setup: a message in the mailbox, whose lines follow ("message x150": so many of them)
+//! message               the setup: a message in the mailbox, whose lines follow ("message x150": that many of them)
 //! | Subject: a line     a line of its text, dots not doubled; "|" alone is an empty line
-//! C: STAT               the client sends this with CRLF; C: lines in a row go out in one piece
+//! C: STAT               the client sends this with CRLF; C: lines in a row may go out in one piece
 //! C\: AB                the client sends this and no line end
 //! S: +OK 1 {octets 1}   the server sends this line
 //! S*                    the server sends any lines, up to the next S: line
-//! ! words               something besides the dialogue, which the runner knows how to do or to check
+//! ! words               anything besides the dialogue
 //! ```
 //!
-//! In all but comments `\xNN` is an octet, `\\` a backslash, `\{300 a}` the letter a 300 times. A space at the end of a
-//! line is written `\x20`, so that it can be seen.
-//! In `S:` lines a `*` at the end stands for any rest, and `{name}` for a value: the one that [`Values`] has under
-//! the name, or else any run of characters but spaces, which then is the value. `{octets 1+3}` is the sum
-//! of `{octets 1}` and `{octets 3}`.
+//! In all but comments and `!` lines `\xNN` is an octet, `\r` and `\n` are CR and LF, `\\` is a backslash, and `\{300
+//! a}` the letter a 300 times. A space at the end of a line is written `\x20`, so that it can be seen. In `S:` lines a
+//! `*` at the end stands for any rest, and `{name}` for a value: the one that [`Values`] has under the name, or else
+//! any run of characters but spaces, which becomes the value. `{octets 1+3}` is the sum of `{octets 1}` and `{octets
+//! 3}`.
+//!
+//! `!` lines of all servers: `closed`, the server has hung up; `hang up`, the client does. The others, and the keys of
+//! the setup, belong to whoever plays the files: `pop3_transcripts.rs`, `smtp_transcripts.rs`, `system/winpop.rs`.
 //!
 //! This file uses nothing of the program, so that tests outside the library can read transcripts too.
 
@@ -64,16 +69,18 @@ pub enum Action {
 pub type Values = BTreeMap<String, String>;
 
 impl Transcript {
-    /// Every `.txt` file of a directory, by name.
-    pub fn all_in(directory: &Path) -> Vec<Transcript> {
-        let files = std::fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    /// Every `.txt` file in a folder of the repository, by name; at least one.
+    pub fn all_in(folder: &str) -> Vec<Transcript> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let files = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
         paths.sort();
+        assert!(!paths.is_empty(), "no transcripts in {}", folder.display());
         paths.iter().map(|path| Transcript::read(path)).collect()
     }
 
-    pub fn read(path: &Path) -> Transcript {
+    fn read(path: &Path) -> Transcript {
         let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Transcript::parse(name, &text)
@@ -81,7 +88,7 @@ impl Transcript {
 
     /// # Panics
     /// At a line that is none of those above, with file and line number: a transcript is part of the tests.
-    pub fn parse(name: String, text: &str) -> Transcript {
+    fn parse(name: String, text: &str) -> Transcript {
         let mut transcript = Transcript { name, setup: Setup::default(), steps: Vec::new() };
         let mut copies = 1;
         for (line_number, line) in (1..).zip(text.lines()) {
@@ -150,6 +157,12 @@ fn unescape(text: &str) -> Vec<u8> {
         rest = if let Some(escape) = escape.strip_prefix('x') {
             octets.push(u8::from_str_radix(&escape[..2], 16).expect("two hexadecimal digits after \\x"));
             &escape[2..]
+        } else if let Some(after) = escape.strip_prefix('r') {
+            octets.push(b'\r');
+            after
+        } else if let Some(after) = escape.strip_prefix('n') {
+            octets.push(b'\n');
+            after
         } else if let Some(escape) = escape.strip_prefix('{') {
             let (repeat, after) = escape.split_once('}').expect("a closing brace after \\{");
             let (count, unit) = repeat.split_once(' ').expect("a count and a text within \\{}");
@@ -158,11 +171,23 @@ fn unescape(text: &str) -> Vec<u8> {
             after
         } else {
             octets.push(b'\\');
-            escape.strip_prefix('\\').expect("x, { or a backslash after a backslash")
+            escape.strip_prefix('\\').expect("x, r, n, { or a backslash after a backslash")
         };
     }
     octets.extend_from_slice(rest.as_bytes());
     octets
+}
+
+/// Octets of a message as they stand in a `! delivered` line.
+pub fn escaped(octets: &[u8]) -> String {
+    let escape = |&octet: &u8| match octet {
+        b'\r' => "\\r".to_owned(),
+        b'\n' => "\\n".to_owned(),
+        b'\\' => "\\\\".to_owned(),
+        b' '..=b'~' => char::from(octet).to_string(),
+        _ => format!("\\x{octet:02x}"),
+    };
+    octets.iter().map(escape).collect()
 }
 
 /// Whether a line that the server sent is what the pattern asks for. Placeholders that had no value get one.

@@ -10,9 +10,9 @@
 //!
 //! The generator is one thread, so that it takes the same share of the machine whatever it drives. The *null responder*
 //! answers every command from memory and stores nothing: its figure is the generator's own ceiling on this machine,
-//! and a ratio to it is the most that any server could gain.
+//! and a ratio to it is the most that any server could gain. Only `read-mixed` has a second process, for its deliveries.
 //!
-//! A server that is named by its address needs the mailboxes `user0@bench.example` to `user255@bench.example`, all
+//! A server that is named by its address needs the mailboxes `user0@bench.example` to `user63@bench.example`, all
 //! with the one password. Those that are started here get them by themselves.
 //!
 //! The figures are printed; nothing is asserted. Every workload ends by count or after `--seconds`.
@@ -70,6 +70,12 @@ struct Arguments {
     /// run as the null responder (used by this program itself)
     #[argh(switch)]
     null_responder: bool,
+    /// deliver to this LMTP address without end (used by this program itself)
+    #[argh(option)]
+    load: Option<SocketAddr>,
+    /// connections of that load
+    #[argh(option, default = "32")]
+    connections: usize,
     /// passed by Cargo
     #[argh(switch)]
     #[expect(dead_code, reason = "cargo bench passes --bench to every benchmark")]
@@ -80,6 +86,11 @@ fn main() {
     let arguments: Arguments = argh::from_env();
     if arguments.null_responder {
         return null_responder::run();
+    }
+    if let Some(lmtp) = arguments.load {
+        // It ends with the server, or by a signal.
+        let _ = smol::block_on(workloads::deliver_without_end(lmtp, arguments.connections));
+        return;
     }
     let directory = std::env::temp_dir().join(format!("pop3svc-servers-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("the temporary directory can be written");

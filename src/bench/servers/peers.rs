@@ -31,8 +31,8 @@ pub struct Peer {
     _process: Option<Process>,
 }
 
-/// A server that was started here.
-struct Process(Child);
+/// A server or a load that was started here.
+pub struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -244,6 +244,14 @@ fn null_responder() -> Peer {
         keeps_nothing: true,
         ..Peer::started("null responder", child)
     }
+}
+
+/// This program again, delivering at full speed: in another process, so that this work does not delay what is measured.
+pub fn load(lmtp: SocketAddr, connections: usize) -> Process {
+    let itself = std::env::current_exe().expect("this program has a path");
+    let (lmtp, connections) = (lmtp.to_string(), connections.to_string());
+    let words = ["--load", &lmtp, "--connections", &connections];
+    Process(Command::new(itself).args(words).stderr(Stdio::null()).spawn().expect("this program can be run"))
 }
 
 fn free_port() -> SocketAddr {

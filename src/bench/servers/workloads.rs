@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::meter::{self, Figures};
-use super::peers::{Peer, USERS};
+use super::peers::{self, Peer, USERS};
 use super::tls::Connector;
 
 pub const SMALL_OCTETS: usize = 4 << 10;
@@ -37,7 +37,7 @@ enum Task {
     FetchLarge,
     Drain,
     Deliver,
-    /// STAT and RETR; `deliveries` run beside them on connections that are not measured.
+    /// STAT and RETR, while another process delivers over that many connections.
     Read {
         deliveries: usize,
     },
@@ -138,23 +138,50 @@ pub async fn measure(workload: &Workload, peer: &Peer, length: Duration) -> io::
     if workload.task == Task::Idle {
         return run.hold_idle(workload.connections).await.map(Some);
     }
+    let _load = match (workload.task, peer.lmtp) {
+        (Task::Read { deliveries }, Some(lmtp)) if deliveries > 0 => Some(peers::load(lmtp, deliveries)),
+        _ => None,
+    };
     let begin = Instant::now();
     run.ends.set(begin + length);
     let before = meter::read(peer.pid, peer.directory.as_deref());
     let executor = smol::LocalExecutor::new();
     let measured: Vec<_> =
         (0..workload.connections).map(|number| executor.spawn(run.repeat(workload, number))).collect();
-    let deliveries = if let Task::Read { deliveries } = workload.task { deliveries } else { 0 };
-    let beside: Vec<_> = (0..deliveries).map(|number| executor.spawn(run.load(number))).collect();
     executor
         .run(async {
-            for task in measured.into_iter().chain(beside) {
+            for task in measured {
                 task.await?;
             }
             Ok::<_, io::Error>(())
         })
         .await?;
     Ok(Some(run.figures(begin.elapsed(), before)))
+}
+
+/// Delivers over that many connections until the server ends or this process is killed.
+pub async fn deliver_without_end(lmtp: SocketAddr, connections: usize) -> io::Result<()> {
+    // The texts differ from those of the measuring process too.
+    NEXT.set(u64::from(std::process::id()) << 32);
+    let executor = smol::LocalExecutor::new();
+    let tasks: Vec<_> = (0..connections).map(|number| executor.spawn(deliver_to_one(lmtp, number))).collect();
+    executor
+        .run(async {
+            for task in tasks {
+                task.await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+async fn deliver_to_one(lmtp: SocketAddr, number: usize) -> io::Result<()> {
+    let mailbox = mailbox(Task::Deliver, number);
+    let mut client = Client::connect(lmtp, None).await?;
+    client.greet("LHLO").await?;
+    loop {
+        client.deliver(&mailbox, &message(next_number(), DELIVERED_OCTETS)).await?;
+    }
 }
 
 /// A message in wire form with its final dot; `number` makes it differ from all others.
@@ -170,13 +197,26 @@ pub fn message(number: u64, octets: usize) -> Vec<u8> {
     text
 }
 
+thread_local!(static NEXT: Cell<u64> = const { Cell::new(0) });
+
 fn next_number() -> u64 {
-    thread_local!(static NEXT: Cell<u64> = const { Cell::new(0) });
-    NEXT.with(|next| next.replace(next.get() + 1))
+    NEXT.replace(NEXT.get() + 1)
 }
 
 fn user(number: usize) -> String {
     format!("user{}@bench.example", number % USERS)
+}
+
+/// Each task has mailboxes of its own, so that what one leaves behind does not change the next.
+fn mailbox(task: Task, connection: usize) -> String {
+    let first = match task {
+        Task::Session => 0,
+        Task::Fetch | Task::FetchPipelined | Task::Read { .. } => 8,
+        Task::FetchLarge => 16,
+        Task::Drain => 24,
+        Task::Deliver | Task::Idle => 32,
+    };
+    user(first + connection % (USERS - first))
 }
 
 impl Run<'_> {
@@ -214,23 +254,11 @@ impl Run<'_> {
             return Ok(());
         }
         for number in 0..workload.connections {
-            let mailbox = self.mailbox(workload.task, number);
+            let mailbox = mailbox(workload.task, number);
             let have = self.count(&mailbox).await?;
             self.fill(&mailbox, messages.saturating_sub(have), octets).await?;
         }
         Ok(())
-    }
-
-    /// Each task has mailboxes of its own, so that what one leaves behind does not change the next.
-    fn mailbox(&self, task: Task, connection: usize) -> String {
-        let first = match task {
-            Task::Session => 0,
-            Task::Fetch | Task::FetchPipelined | Task::Read { .. } => 8,
-            Task::FetchLarge => 16,
-            Task::Drain => 24,
-            Task::Deliver | Task::Idle => 32,
-        };
-        user(first + connection % (USERS - first))
     }
 
     async fn count(&self, mailbox: &str) -> io::Result<usize> {
@@ -256,7 +284,7 @@ impl Run<'_> {
     }
 
     async fn repeat(&self, workload: &Workload, number: usize) -> io::Result<()> {
-        let mailbox = self.mailbox(workload.task, number);
+        let mailbox = mailbox(workload.task, number);
         match workload.task {
             Task::Session => self.sessions(&mailbox).await,
             Task::Fetch => self.fetch(&mailbox, FETCHED_MESSAGES).await,
@@ -369,18 +397,6 @@ impl Run<'_> {
             self.time(self.retrieve(&mut client, number)).await?;
         }
         client.quit().await
-    }
-
-    /// Delivers beside what is measured, without being measured.
-    async fn load(&self, number: usize) -> io::Result<()> {
-        let Some(address) = self.peer.lmtp else { return Ok(()) };
-        let mut client = Client::connect(address, None).await?;
-        client.greet("LHLO").await?;
-        let mailbox = self.mailbox(Task::Deliver, number);
-        while !self.is_over() {
-            client.deliver(&mailbox, &message(next_number(), DELIVERED_OCTETS)).await?;
-        }
-        Ok(())
     }
 
     /// Opens connections, which stay until the last has been greeted; the server's memory is told on the way.

@@ -4,8 +4,6 @@
 mod foreign;
 #[path = "../private_etc.rs"]
 mod private_etc;
-#[path = "../receiving_transcript.rs"]
-mod receiving_transcript;
 #[path = "../transcript.rs"]
 mod transcript;
 #[path = "../world_readable.rs"]
@@ -20,6 +18,7 @@ mod copies;
 mod crash;
 mod damage;
 mod deliver;
+mod dialogue;
 mod full_disk;
 mod harness;
 mod health;

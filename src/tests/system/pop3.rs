@@ -8,11 +8,11 @@
 //! says so is no part of the dialogue.
 
 use std::net::{IpAddr, UdpSocket};
-use std::path::Path;
 
 use super::client::{Client, Pop3};
+use super::dialogue::play;
 use super::harness::{PASSWORD, Service, Site, eventually};
-use crate::transcript::{Action, Setup, Step, Transcript, Values, matches};
+use crate::transcript::{Action, Setup, Transcript, Values};
 
 /// How many files are held at least. More of them, less of what is passed over: then this number goes up.
 const HELD_MIN: usize = 35;
@@ -23,7 +23,7 @@ const POLICY: [&str; 2] = ["expire", "logindelay"];
 
 #[test]
 fn the_transcripts_hold_over_a_socket() {
-    let transcripts = Transcript::all_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pop3"));
+    let transcripts = Transcript::all_in("testdata/pop3");
     let mut site = Site::new();
     let elsewhere = address_of_this_machine();
     if let Some(ip) = elsewhere {
@@ -147,63 +147,20 @@ fn hold(transcript: &Transcript, stage: &Stage<'_>, ip: IpAddr) {
         Some("yes") => Client::connect_to(ip, ports.pop3s).unwrap().secured().unwrap(),
         _ => Client::connect_to(ip, ports.pop3).unwrap(),
     };
-    let passed_over = if setup.get("stls").is_some() { None } else { Some(&b"STLS"[..]) };
-    let mut values = stage.values.clone();
-    let mut client = Some(connect());
-    let mut any = false;
-    let mut to_send = Vec::new();
-    for Step { line_number, action } in &transcript.steps {
-        let place = format!("{}:{line_number}", transcript.name);
-        if let Action::Client(octets) = action {
-            // Lines in a row go out in one piece.
-            to_send.extend_from_slice(octets);
-            continue;
-        }
-        if !to_send.is_empty() {
-            open(&mut client, &place).send(&to_send).unwrap_or_else(|e| panic!("{place}: {e}"));
-            to_send.clear();
-        }
-        match action {
-            Action::Client(_) => {}
-            Action::ServerAny => any = true,
-            Action::Server(pattern) => {
-                let client = open(&mut client, &place);
-                loop {
-                    let line = client.octets();
-                    let line = line.unwrap_or_else(|e| panic!("{place}: expected {pattern}, got {e}"));
-                    if matches(pattern, &line, &mut values) {
-                        break;
-                    }
-                    let is_allowed = any || passed_over == Some(&line[..]);
-                    let line = String::from_utf8_lossy(&line);
-                    assert!(is_allowed, "{place}: expected {pattern}, got {line}");
-                }
-                any = false;
+    let is_extra = |line: &[u8]| line == b"STLS" && setup.get("stls").is_none();
+    play(transcript, connect(), stage.values.clone(), is_extra, |words, client, values, place| {
+        match words.split_once(' ').unwrap_or((words, "")) {
+            ("left", numbers) => {
+                let uid = |number| values[&format!("uid {number}")].clone();
+                let expected: Vec<String> = numbers.split_whitespace().map(uid).collect();
+                assert_eq!(stage.left(), expected, "{place}");
+                client
             }
-            Action::Other(words) => match words.split_once(' ').unwrap_or((words, "")) {
-                ("closed", "") => {
-                    let unread = client.take().map(|mut client| client.read_to_end().unwrap());
-                    assert_eq!(unread.as_deref(), Some(""), "{place}: the server had more to say");
-                }
-                ("hang", "up") => drop(client.take()),
-                ("left", numbers) => {
-                    let uid = |number| values[&format!("uid {number}")].clone();
-                    let expected: Vec<String> = numbers.split_whitespace().map(uid).collect();
-                    assert_eq!(stage.left(), expected, "{place}");
-                }
-                ("tls", "") => client = client.take().map(|client| client.secured().unwrap()),
-                ("again", "") => client = Some(connect()),
-                _ => panic!("{place}: no such words: {words}"),
-            },
+            ("tls", "") => client.map(|client| client.secured().unwrap()),
+            ("again", "") => Some(connect()),
+            _ => panic!("{place}: no such words: {words}"),
         }
-    }
-    assert!(to_send.is_empty(), "{}: what is sent last is never answered", transcript.name);
-    let unread = client.map(|mut client| client.rest().unwrap()).unwrap_or_default();
-    assert_eq!(unread, "", "{}: the server had more to say at the end", transcript.name);
-}
-
-fn open<'a>(client: &'a mut Option<Client>, place: &str) -> &'a mut Client {
-    client.as_mut().unwrap_or_else(|| panic!("{place}: the connection has ended"))
+    });
 }
 
 #[test]

@@ -5,12 +5,10 @@
 //! fault or a full quota, and a message too large for its limit of 200 octets, which is far below what
 //! `maxmessagesize` takes.
 
-use std::fs;
-use std::path::Path;
-
 use super::client::{Client, without_trace};
+use super::dialogue::play;
 use super::harness::{Service, Site};
-use crate::receiving_transcript::{Step, escaped, read};
+use crate::transcript::{Action, Step, Transcript, Values, escaped};
 
 const BEYOND: [&str; 4] = ["<late-", "<full@", "<fault@", "Message too large"];
 /// How many files are held at least.
@@ -52,50 +50,52 @@ fn hold_all(folder: &str, port: fn(&Service) -> u16, held_min: usize) {
     site.winpop(&["set", "maxmessagesize", "64KiB"]);
     RECIPIENTS.iter().for_each(|address| site.add_mailbox(address));
     let service = site.start();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let (mut held, mut files) = (0, 0);
-    for entry in fs::read_dir(&folder).expect("the folder of transcripts") {
-        let path = entry.expect("an entry of the folder").path();
-        let text = fs::read_to_string(&path).expect("a transcript");
-        files += 1;
-        if BEYOND.iter().any(|words| text.contains(words)) {
-            continue;
-        }
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        hold(&name, &service, port(&service), &read(&text.replace("250-SIZE 200", "250-SIZE 65536")));
+    let mut transcripts = Transcript::all_in(folder);
+    transcripts.iter_mut().flat_map(|transcript| &mut transcript.steps).for_each(at_least_size);
+    let mut held = 0;
+    for transcript in transcripts.iter().filter(|transcript| !is_beyond(transcript)) {
+        hold(transcript, &service, port(&service));
         held += 1;
     }
-    println!("{held} of {files} transcripts held");
-    assert!(held >= held_min, "only {held} of {files} transcripts can be held");
+    println!("{held} of {} transcripts held", transcripts.len());
+    assert!(held >= held_min, "only {held} of {} transcripts can be held", transcripts.len());
     service.stop();
     site.assert_clean();
 }
 
-fn hold(name: &str, service: &Service, port: u16, steps: &[Step]) {
-    let mut client = Client::connect(port).unwrap();
+/// The session in memory takes 200 octets, and the setting no less than this.
+fn at_least_size(step: &mut Step) {
+    if step.action == Action::Server("250-SIZE 200".to_owned()) {
+        step.action = Action::Server("250-SIZE 65536".to_owned());
+    }
+}
+
+fn is_beyond(transcript: &Transcript) -> bool {
+    transcript.steps.iter().any(|step| {
+        let said = match &step.action {
+            Action::Client(octets) => String::from_utf8_lossy(octets),
+            Action::Server(line) => line.into(),
+            _ => return false,
+        };
+        BEYOND.iter().any(|words| said.contains(words))
+    })
+}
+
+fn hold(transcript: &Transcript, service: &Service, port: u16) {
+    let name = &transcript.name;
+    let client = Client::connect(port).unwrap();
     let mut handed_over = Vec::new();
-    let mut is_closed = false;
-    for step in steps {
-        let place = format!("{name}, sent in line {}", step.line);
-        let sent = client.send(&step.sent);
-        assert!(sent.is_ok() || is_closed, "{place}: {sent:?}");
-        for expected in &step.expected {
-            match expected.split_at(2) {
-                ("S:", _) => {
-                    let line = client.line().unwrap_or_else(|e| panic!("{place}: {e}"));
-                    assert_eq!(format!("S: {line}"), *expected, "{place}");
-                }
-                ("X:", _) => {
-                    assert_eq!(client.read_to_end().unwrap(), "", "{place}: the server had more to say");
-                    is_closed = true;
-                }
-                _ => handed_over.push(expected.strip_prefix("D: ").expect("the last kind of line")),
-            }
-        }
-    }
-    if !is_closed {
-        assert_eq!(client.rest().unwrap(), "", "{name}: the server had more to say at the end");
-    }
+    play(
+        transcript,
+        client,
+        Values::new(),
+        |_| false,
+        |words, client, _, place| {
+            let message = words.strip_prefix("delivered ");
+            handed_over.push(message.unwrap_or_else(|| panic!("{place}: no such words: {words}")).to_owned());
+            client
+        },
+    );
     for recipient in RECIPIENTS {
         let expected: Vec<String> = handed_over.iter().flat_map(|line| copies(line, recipient)).collect();
         assert_eq!(fetch(service, recipient), expected, "{name}, mail of {recipient}");

@@ -1,40 +1,40 @@
-//! The transcripts of `winpop` in testdata: what is typed, what is printed, how it exits.
+//! The dialogues of testdata/winpop: what is typed, what is printed, how it exits (format: `src/tests/transcript.rs`).
+//!
+//! A `C:` line is a command; a word in single quotes may have spaces in it. Its `S:` lines are standard output to the
+//! letter, with `{mailroot}` for the mail store directory and `{method}` for the authentication method; patterns are
+//! not understood. Besides these:
 //!
 //! ```text
-//! # a remark
-//! < a line for standard input of the next command
-//! $ winpop add example.com     the words; '…' keeps one together
-//! Domain example.com added     standard output, as it stands
-//! ! winpop: …                  standard error
-//! ? 1                          the exit code, where it is not 0
+//! ! input a line             before the command: a line of its standard input
+//! ! under local accounts     before the command: it is typed under this method only; likewise "password file",
+//!                            "Active Directory", and "directories" for the two that are not the password file
+//! ! error winpop: …          after the command: a line of standard error
+//! ! exit 1                   after the command: the exit code, if it is not 0
 //! ```
-//! A line `@ local accounts` has the next command typed only where the accounts are those of the operating system;
-//! likewise
-//! `@ password file`, `@ Active Directory`, and `@ directories` for the two that are not the password file.
-//!
-//! `{mailroot}` stands for the mail store directory, `{method}` for the authentication method. An empty line ends what
-//! a command prints, unless more follows that is none of the above.
 
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::mem;
+use std::path::PathBuf;
 
 use super::active_directory::controller::{BASE, Controller};
 use super::client::Pop3;
 use super::harness::{Done, PROGRAM, Site, finish, needs_root};
 use crate::private_etc::PrivateEtc;
+use crate::transcript::{Action, Step, Transcript};
 
 const PASSWORD_FILE: &str = "password file";
 const LOCAL_ACCOUNTS: &str = "local accounts";
 const ACTIVE_DIRECTORY: &str = "Active Directory";
+const METHODS: [&str; 3] = [PASSWORD_FILE, LOCAL_ACCOUNTS, ACTIVE_DIRECTORY];
 /// The transcript that is about choosing among them.
 const CHOOSES_METHOD: &str = "settings.txt";
 /// Not the password file.
 const DIRECTORIES: &str = "directories";
 
 /// A command of a transcript and what must come of it.
-struct Step {
-    line: usize,
+struct Typed {
+    line_number: usize,
     words: Vec<String>,
     input: String,
     done: Done,
@@ -67,77 +67,73 @@ impl<'a> Bench<'a> {
         Self { method, ..self }
     }
 
-    /// Plays a transcript; panics at the first step that comes out otherwise.
-    fn play(&self, transcript: &Path) {
-        let text = fs::read_to_string(transcript).expect("the transcript can be read");
-        for step in steps(
-            &text.replace("{mailroot}", &self.site.mailroot().to_string_lossy()).replace(
-                "{method}",
-                if self.method == PASSWORD_FILE { "encrypted password file" } else { self.method },
-            ),
-            self.method,
-        ) {
-            let done = self.run(&step);
-            assert_eq!(done, step.done, "{} line {}: {:?}", transcript.display(), step.line, step.words);
+    /// Plays a transcript; panics at the first command that comes out otherwise.
+    fn play(&self, transcript: &Transcript) {
+        for typed in commands(transcript, self.method) {
+            let (program, words) = &self.winpop;
+            let mut command = self.site.program(program);
+            let done = finish(command.args(*words).args(&typed.words), typed.input.as_bytes());
+            let expected = Done {
+                output: self.filled_in(&typed.done.output),
+                errors: self.filled_in(&typed.done.errors),
+                ..typed.done
+            };
+            assert_eq!(done, expected, "{}:{}: {:?}", transcript.name, typed.line_number, typed.words);
         }
     }
 
-    fn run(&self, step: &Step) -> Done {
-        let (program, words) = &self.winpop;
-        finish(self.site.program(program).args(*words).args(&step.words), step.input.as_bytes())
+    fn filled_in(&self, text: &str) -> String {
+        let method = if self.method == PASSWORD_FILE { "encrypted password file" } else { self.method };
+        text.replace("{mailroot}", &self.site.mailroot().to_string_lossy()).replace("{method}", method)
     }
 }
 
-/// Transcripts that hold with a service running and without.
-fn transcripts() -> Vec<PathBuf> {
-    transcripts_in("testdata/winpop")
+/// Those that hold with a service running and without.
+fn transcripts() -> Vec<Transcript> {
+    Transcript::all_in("testdata/winpop")
 }
 
-fn transcripts_in(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let entries = fs::read_dir(folder).expect("the transcripts are there");
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("it can be listed").path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "txt"));
-    files.sort();
-    assert!(!files.is_empty());
-    files
-}
-
-/// The steps that are typed under this method.
-fn steps(transcript: &str, method: &str) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
-    let mut input = String::new();
-    let mut is_typed = true;
-    for (number, line) in transcript.lines().enumerate() {
-        if line.starts_with("# ") {
-            continue;
-        }
-        if let Some(of) = line.strip_prefix("@ ") {
-            assert!([PASSWORD_FILE, DIRECTORIES, LOCAL_ACCOUNTS, ACTIVE_DIRECTORY].contains(&of), "{line}");
-            is_typed = of == method || of == DIRECTORIES && method != PASSWORD_FILE;
-        } else if let Some(typed) = line.strip_prefix("< ") {
-            input += &format!("{typed}\n");
-        } else if let Some(command) = line.strip_prefix("$ winpop") {
-            let input = std::mem::take(&mut input);
-            let done = Done { output: String::new(), errors: String::new(), exit_code: 0 };
-            steps.push(Step { line: number + 1, words: split(command), input, done, is_typed });
-            is_typed = true;
-        } else if let Some(step) = steps.last_mut() {
-            if let Some(error) = line.strip_prefix("! ") {
-                step.done.errors += &format!("{error}\n");
-            } else if let Some(code) = line.strip_prefix("? ") {
-                step.done.exit_code = code.parse().expect("an exit code is a number");
-            } else {
-                step.done.output += &format!("{line}\n");
+/// The commands that are typed under this method.
+fn commands(transcript: &Transcript, method: &str) -> Vec<Typed> {
+    let mut commands: Vec<Typed> = Vec::new();
+    let (mut input, mut is_typed) = (String::new(), true);
+    for Step { line_number, action } in &transcript.steps {
+        let place = format!("{}:{line_number}", transcript.name);
+        match action {
+            Action::Client(line) => {
+                let line = str::from_utf8(line).expect("a transcript is UTF-8").trim_end();
+                let words = line.strip_prefix("winpop ").unwrap_or_else(|| panic!("{place}: no winpop"));
+                commands.push(Typed {
+                    line_number: *line_number,
+                    words: split(words),
+                    input: mem::take(&mut input),
+                    done: Done { output: String::new(), errors: String::new(), exit_code: 0 },
+                    is_typed: mem::replace(&mut is_typed, true),
+                });
             }
+            Action::Server(line) => last(&mut commands).output += &format!("{line}\n"),
+            Action::ServerAny => panic!("{place}: output is compared to the letter"),
+            Action::Other(words) => match words.split_once(' ') {
+                Some(("input", line)) => input += &format!("{line}\n"),
+                Some(("under", of)) => {
+                    assert!(METHODS.contains(&of) || of == DIRECTORIES, "{place}: no such method: {of}");
+                    is_typed = of == method || of == DIRECTORIES && method != PASSWORD_FILE;
+                }
+                Some(("error", line)) => last(&mut commands).errors += &format!("{line}\n"),
+                Some(("exit", code)) => {
+                    last(&mut commands).exit_code = code.parse().expect("an exit code is a number")
+                }
+                _ => panic!("{place}: no such words: {words}"),
+            },
         }
     }
-    steps.retain(|step| step.is_typed);
-    for step in &mut steps {
-        let printed = step.done.output.trim_end_matches('\n');
-        step.done.output = if printed.is_empty() { String::new() } else { format!("{printed}\n") };
-    }
-    steps
+    commands.retain(|typed| typed.is_typed);
+    commands
+}
+
+/// What must come of the command before.
+fn last(commands: &mut [Typed]) -> &mut Done {
+    &mut commands.last_mut().expect("a command stands before what comes of it").done
 }
 
 /// Words between spaces; a word in single quotes may have spaces in it, or nothing.
@@ -185,7 +181,7 @@ fn winpop_does_as_its_transcripts_say_with_a_service() {
 /// mailboxes:
 /// `site` makes it. False where that cannot be done here.
 fn play_under(method: &'static str, site: impl Fn() -> Option<Site>) -> bool {
-    for transcript in transcripts().iter().filter(|transcript| !transcript.ends_with(CHOOSES_METHOD)) {
+    for transcript in transcripts().iter().filter(|transcript| transcript.name != CHOOSES_METHOD) {
         let Some(mut site) = site() else { return false };
         let service = site.start();
         settings_as_they_come(&site);
@@ -282,7 +278,7 @@ fn a_list_is_added_line_by_line_and_can_be_given_twice() {
 
 #[test]
 fn winpop_does_as_its_transcripts_say_before_there_is_a_store() {
-    for transcript in transcripts_in("testdata/winpop/stopped") {
+    for transcript in Transcript::all_in("testdata/winpop/stopped") {
         let site = Site::without_store();
         Bench::by_link(&site).play(&transcript);
     }
