@@ -1,5 +1,4 @@
-//! The accounts of many mailboxes, asked for by several at a time: a directory at the other end of a network may take
-//! milliseconds for each.
+//! Looks up the accounts of many mailboxes, several at a time: a directory on the network may take milliseconds each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -8,11 +7,11 @@ use crate::address::Address;
 use crate::auth::directory::{Directory, Unavailable};
 use crate::lock::Mutex;
 
-/// Questions that wait for a directory at a time.
+/// Queries under way at a time.
 const AT_A_TIME: usize = 8;
 
-/// The name of each mailbox's account, in their order; `looked_up` is called after each. The first question that cannot
-/// be asked ends it.
+/// The account name of each mailbox, in the same order. Calls `looked_up` after each. The first query that fails ends
+/// it.
 pub fn accounts_of(
     addresses: &[Address],
     directory: &dyn Directory,
@@ -43,7 +42,7 @@ mod tests {
     use super::*;
     use crate::auth::directory::{Change, Creation, Place, Removal, State, Verdict};
 
-    /// In which everybody but bob has an account, and nobody can be asked for eve.
+    /// Everybody but bob has an account; the query for eve fails.
     struct Sample;
 
     impl Directory for Sample {

@@ -1,5 +1,4 @@
-//! What there is: the lists and the statistics. The counts are kept with the mail, so none of this takes
-//! longer where there is more of it.
+//! `list` and `stat`. The store keeps the counts up to date, so none of this takes longer with more mail.
 
 use super::Context;
 use super::commands::{List, Stat};
@@ -21,7 +20,7 @@ impl List {
             if self.domain.is_some() {
                 return Err(Refusal::new(
                     Code::Usage,
-                    "/all is for the mailboxes of every domain, not of one",
+                    "/all lists the mailboxes of all domains; leave out the domain or /all",
                 ));
             }
             return Ok(Reply::AllMailboxes { mailboxes: all_mailboxes(&*view).map_err(Refusal::fault)? });
@@ -68,7 +67,7 @@ impl Stat {
     }
 }
 
-/// Whether the service answers, and the index can be read.
+/// Shows that the service answers and can read its index.
 pub fn health(store: &Store, context: &Context) -> Result<Reply, Refusal> {
     store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?;
     Ok(Reply::Health { service: state(context) })
@@ -87,7 +86,7 @@ fn certificate(store: &Store, context: &Context, view: &impl Read) -> Result<Opt
     }))
 }
 
-/// Goes through all mailboxes, where there is anything to tell.
+/// Goes through all mailboxes, but only if users are moving here.
 fn adoption(store: &Store) -> Result<Option<AdoptionLine>, Fault> {
     let view = store.read()?;
     let moving = view.moving()?;

@@ -1,8 +1,8 @@
 //! Carries out a request: here if the data file is free, otherwise by the service that has it open.
 //!
 //! Only the lock on the data file decides which. If it is held but no service answers, a service is just starting or
-//! stopping, or another command is at work: both ways are tried in turn for [`OTHERS_MAX`]. A service that does not take
-//! the request is given up after [`PATIENCE`]. A request that a service has taken is never sent again.
+//! stopping, or another command is at work: both ways are tried in turn for [`OTHERS_MAX`]. A service that does not
+//! take the request is given up after [`PATIENCE`]. A request that a service has taken is never sent again.
 
 use std::io;
 use std::time::Duration;
@@ -191,11 +191,11 @@ pub fn no_store(mailroot: &MailRoot) -> Refusal {
     let refusal = Refusal::new(Code::NoStore, format!("there is no mail store in {dir} yet"));
     match &mailroot.of_machine {
         Some(of_machine) => refusal.with_hint(format!(
-            "The machine's mail store is in {}: to use it, run the command as root. To make one of your own: pop3svc \
+            "The machine's mail store is in {}: to use it, run the command as root. To create your own: pop3svc \
              quickstart, or winpop add DOMAIN",
             of_machine.display()
         )),
-        None => refusal.with_hint("To make one: pop3svc quickstart, or winpop add DOMAIN"),
+        None => refusal.with_hint("To create one: pop3svc quickstart, or winpop add DOMAIN"),
     }
 }
 

@@ -142,13 +142,13 @@ pub struct Import {
     /// the list of mailboxes to fetch, with their passwords
     #[argh(option, arg_name = "FILE")]
     pub users: Option<String>,
-    /// Dovecot's master user, who may open every mailbox
+    /// the master user of Dovecot, who may open every mailbox
     #[argh(option, arg_name = "NAME")]
     pub master: Option<String>,
     /// the file whose first line is the password of the mailbox or the master user
     #[argh(option, arg_name = "FILE")]
     pub password_file: Option<String>,
-    /// PEM file with the server's certificate authority (default: the system's)
+    /// the PEM file with the server's certificate authority (default: the system's)
     #[argh(option, arg_name = "FILE")]
     pub ca: Option<String>,
     /// number of mailboxes to fetch at a time (default: 4)

@@ -1,4 +1,4 @@
-//! The help, written from the tables of commands and settings for a terminal of 80 columns.
+//! The help, generated from the tables of commands and settings, for a terminal of 80 columns.
 
 use argh::{ArgsInfo as _, CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, PositionalInfo};
 
@@ -13,16 +13,16 @@ const COLUMNS: usize = 80;
 /// Where explanations begin.
 const EXPLANATION_COLUMN: usize = 24;
 
-/// A program with commands: this binary under one of its names.
+/// This binary under one of its names.
 pub struct Program {
     pub name: &'static str,
-    /// What stands before the name of a switch in help.
+    /// The sign before switches in help.
     pub switch_sign: &'static str,
     pub dialect: &'static Dialect,
     pub tree: CommandInfoWithArgs,
-    /// Commands whose help is not in the tree, each with its sentence.
+    /// Commands that are not in the tree, each with its description.
     pub beside: &'static [(&'static str, &'static str)],
-    /// Switches that every command takes, as they are shown, each with its explanation.
+    /// Switches of every command as shown, each with its explanation.
     pub switches: &'static [(&'static str, &'static str)],
     pub footer: &'static str,
 }
@@ -63,7 +63,7 @@ pub fn pop3svc() -> Program {
     }
 }
 
-/// Help on a command or a setting, or on all of them.
+/// Help on a command or a setting, or the overview.
 pub fn about(program: &Program, about: Option<&str>) -> Result<String, Refusal> {
     let Some(word) = about else { return Ok(overview(program)) };
     let folded = word.to_ascii_lowercase();
@@ -160,7 +160,7 @@ pub fn synopsis(program: &Program, command: &CommandInfoWithArgs) -> String {
     text
 }
 
-/// A value as the usage shows it: in brackets where it may be left out.
+/// An argument as the usage shows it: in brackets if it is optional.
 fn shown_positional(positional: &PositionalInfo) -> String {
     match positional.optionality {
         Optionality::Required => positional.name.to_owned(),
@@ -169,7 +169,7 @@ fn shown_positional(positional: &PositionalInfo) -> String {
     }
 }
 
-/// The switches that the help shows.
+/// The switches shown in help.
 pub fn shown_flags<'a>(command: &'a CommandInfoWithArgs) -> impl Iterator<Item = &'a FlagInfo<'a>> {
     flags(command).filter(|flag| !flag.hidden)
 }
@@ -186,7 +186,7 @@ pub fn switch(program: &Program, flag: &FlagInfo) -> String {
     }
 }
 
-/// All words that can follow a command: for completions.
+/// The switches of a command, for completions.
 pub fn switch_words(program: &Program, command: &CommandInfoWithArgs) -> Vec<String> {
     let mut words: Vec<String> = shown_flags(command)
         .map(|flag| match flag.short {
@@ -201,7 +201,7 @@ pub fn switch_words(program: &Program, command: &CommandInfoWithArgs) -> Vec<Str
     words
 }
 
-/// A word and its explanation, which begins on a line of its own where the word is long.
+/// A word and its explanation, which starts on a new line if the word is long.
 fn entry(word: &str, explanation: &str) -> String {
     let indented = wrap(explanation, EXPLANATION_COLUMN);
     let head = format!("  {word}");
@@ -211,7 +211,7 @@ fn entry(word: &str, explanation: &str) -> String {
     }
 }
 
-/// The text in lines that end before the last column, each indented.
+/// The text wrapped before the last column, each line indented.
 fn wrap(text: &str, indent: usize) -> String {
     let mut wrapped = String::new();
     let mut line = " ".repeat(indent);
@@ -295,7 +295,7 @@ Usage: winpop set port VALUE
     }
 
     #[test]
-    fn help_on_nothing_known_proposes_the_nearest() {
+    fn help_on_an_unknown_word_suggests_the_nearest() {
         let told = |word: &str| about(&winpop(), Some(word)).unwrap_err().to_string();
         assert_eq!(told("unlok"), "there is no command \"unlok\". Did you mean unlock?");
         assert_eq!(told("socketmx"), "there is no command \"socketmx\". Did you mean socketmax?");

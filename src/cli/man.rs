@@ -1,4 +1,4 @@
-//! The pages of the manual, in the man macros of roff, written from the tables of commands and settings.
+//! The manual pages, in roff's man macros, generated from the tables of commands and settings.
 
 use argh::CommandInfoWithArgs;
 
@@ -7,7 +7,7 @@ use crate::admin::Refusal;
 use crate::admin::reply::Code;
 use crate::settings;
 
-/// A page of the manual: `winpop` or `pop3svc`.
+/// The manual page of `winpop` or `pop3svc`.
 pub fn page(name: Option<&str>) -> Result<String, Refusal> {
     let (program, section) = match name.map(str::to_ascii_lowercase).as_deref() {
         Some("winpop") => (winpop(), 8),
@@ -118,12 +118,12 @@ fn section_of(font: &str, name: &str, entries: &[(&str, &str)]) -> String {
     text
 }
 
-/// `A POP3 mail drop.` as it stands after a dash: without its full stop.
+/// The sentence without its full stop.
 fn sentence_as_phrase(sentence: &str) -> String {
     sentence.trim_end_matches('.').to_owned()
 }
 
-/// Text as roff takes it: no request, no escape, and hyphens that can be copied.
+/// Text for roff: without requests and escapes, and with hyphens that can be copied.
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     match text.starts_with(['.', '\'']) {

@@ -1,7 +1,7 @@
-//! The command line: from the words typed to what is to be done.
+//! The command line.
 //!
-//! The binary goes by three names: `pop3svc`, `winpop` for administration alone, and `sendmail` for programs
-//! that send mail. [`main`] is the one place where a command is handed on.
+//! The binary goes by three names: `pop3svc`, `winpop` for administration alone, and `sendmail` for programs that send
+//! mail. [`main`] dispatches every command.
 
 mod accounts;
 mod bulk;
@@ -58,7 +58,7 @@ const EXIT_USAGE: u8 = 2;
 /// Wrong usage, for programs that send mail (sysexits.h).
 const EX_USAGE: u8 = 64;
 
-/// Reads the command line of this process, carries it out and says how to exit.
+/// Carries out the command line of this process and returns its exit code.
 pub fn main() -> ExitCode {
     let typed: Result<Vec<String>, _> = env::args_os().map(|word| word.into_string()).collect();
     let typed = match typed {
@@ -119,7 +119,7 @@ fn read<T: FromArgs>(program: &Program, typed: &[String], common: &mut Common) -
     }
 }
 
-/// Hands a command on to the part that carries it out.
+/// Carries a command out.
 fn run(command: Command, common: &Common) -> ExitCode {
     let mailroot = || mailroot(common);
     let answer = match command {
@@ -178,7 +178,7 @@ fn run(command: Command, common: &Common) -> ExitCode {
     conclude("pop3svc", &answer, common)
 }
 
-/// Logs a command that is carried out on the files themselves, whoever runs.
+/// Records a command that this process carried out itself in the audit trail.
 fn leave_trail(command: &str, answer: &Answer) {
     crate::log::begin_for_command(Logging::Warnings);
     audit::record(Some(command), Who::this_process(), answer.as_ref());
@@ -231,7 +231,7 @@ fn make_link(link: &Link) -> Result<String, Refusal> {
         None => program.parent().map(PathBuf::from).unwrap_or_default(),
     };
     let name = dir.join("winpop");
-    // Beside the program the link may be relative, and so survive when both are moved.
+    // In the program's own directory the link is relative, so that both can be moved.
     let is_beside = dir.canonicalize().ok().as_deref() == program.parent();
     let target = if is_beside { program.file_name().map(PathBuf::from) } else { None }.unwrap_or(program);
     if fs::read_link(&name).is_ok_and(|present| present == target) {
@@ -252,7 +252,7 @@ fn print(text: &str) -> ExitCode {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader has seen enough, as `head` has.
+        // The reader, such as `head`, has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => fail("pop3svc", &Refusal::fault(format!("the output cannot be written: {error}"))),
     }
@@ -276,7 +276,7 @@ fn fail_to_send(program: &str, refusal: &Refusal) -> ExitCode {
 }
 
 fn tell(program: &str, refusal: &Refusal) {
-    // Where standard error is closed, the exit code has to do.
+    // If standard error is closed, the exit code must do.
     let _ = writeln!(io::stderr(), "{program}: {refusal}");
 }
 

@@ -1,4 +1,4 @@
-//! `quickstart`: from nothing to a mail fetched by a client, in a minute.
+//! `quickstart`: from nothing to a running service with a first message, in a minute.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,10 +21,10 @@ use crate::serve::{DOORS, Door, Running};
 use crate::settings::{Listen, Settings};
 use crate::store::{OpenErrorKind, Progress, Read as _, Store};
 
-/// The mailbox that is made where none is named.
+/// The mailbox if none is named.
 pub const DEFAULT_ADDRESS: &str = "user@example.com";
 const PASSWORD_CHARACTERS: usize = 16;
-/// Ports for this run where those of the settings cannot be had, and how many after them are tried.
+/// Ports for this run if those in the settings are not available, and how many are tried from there on.
 const UNPRIVILEGED: [(Door, u16); 4] =
     [(Door::Pop3, 11110), (Door::Pop3s, 11995), (Door::Smtp, 11025), (Door::Lmtp, 11024)];
 const PORTS_TRIED: u16 = 10;
@@ -56,15 +56,15 @@ pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal>
     let running = serve::start(store, mailroot, settings)?;
     let told = instructions(&running, &address, password.as_deref(), &data_file.display().to_string());
     let mut output = std::io::stdout().lock();
-    // The service is up whether or not anybody reads this.
+    // The service runs whether or not anyone reads this.
     let _ = output.write_all(told.as_bytes()).and_then(|()| output.flush());
     drop(output);
     running.run();
     Ok(())
 }
 
-/// How the administration tool is called: by the name under which this program was just called. The name `winpop` may
-/// not have been made yet.
+/// How to call the administration tool: by the name this program was called by, because the link `winpop` may not exist
+/// yet.
 fn winpop() -> String {
     let program = std::env::args().next().unwrap_or_else(|| "pop3svc".to_owned());
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
@@ -74,7 +74,7 @@ fn winpop() -> String {
     }
 }
 
-/// Makes domain and mailbox with a first message. The password, or none where the mailbox was there before.
+/// Creates domain and mailbox and delivers a first message. Returns the password, or none if the mailbox existed.
 fn make_mailbox(
     store: &Store,
     mailroot: &MailRoot,
@@ -128,7 +128,7 @@ fn welcome(address: &Address, now: time::OffsetDateTime, id: u64) -> String {
     )
 }
 
-/// Keeps the port of the settings where it can be had, otherwise takes the first free one from `first` on.
+/// Keeps the port in the settings if it is available, otherwise takes the first free one from `first` on.
 fn choose_port(settings: &mut Settings, door: Door, first: u16) {
     let wanted = door.port(settings);
     if wanted == 0 || door.is_free(settings) {
@@ -140,7 +140,7 @@ fn choose_port(settings: &mut Settings, door: Door, first: u16) {
             return;
         }
     }
-    // None is free: starting the service says so, in its own words.
+    // None is free: starting the service will say so.
     door.set_port(settings, first);
 }
 
@@ -173,7 +173,7 @@ fn instructions(running: &Running, address: &Address, password: Option<&str>, da
     )
 }
 
-/// An address at which a client of this machine reaches a listener.
+/// The address at which a client on this machine reaches a listener.
 fn reachable(listening: SocketAddr) -> SocketAddr {
     match listening.ip() {
         ip if ip.is_unspecified() => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listening.port()),

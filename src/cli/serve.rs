@@ -1,4 +1,4 @@
-//! `serve`: opens the store and serves it until told to end.
+//! `serve`: opens the store and serves it until told to stop.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
             .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
     }
     let notes = confine(&mailroot)?;
-    // Only now, since it may start a thread.
+    // Only now, because it may start a thread, which would not be confined.
     crate::log::begin(crate::settings::Logging::Warnings);
     first.make(&mailroot)?;
     let store = open(&mailroot, Store::open)?;
@@ -50,7 +50,8 @@ pub fn settings_with_log(store: &Store) -> Result<Settings, Refusal> {
     Ok(settings)
 }
 
-/// Opens the store with `open`. Waits up to [`OTHERS_MAX`] if another process has it, but not for a service that answers.
+/// Opens the store with `open`. Waits up to [`OTHERS_MAX`] if another process has it, but not for a service that
+/// answers.
 pub fn open(
     mailroot: &MailRoot,
     open: impl Fn(&std::path::Path) -> Result<Store, OpenError>,

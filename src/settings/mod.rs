@@ -1,13 +1,12 @@
-//! Every setting, once.
+//! The table of settings.
 //!
-//! The table below is the source of the typed [`Settings`], of `set` and `get`, of the help, the completions,
-//! the manual page and the README's table. The store holds a setting as text, and only where it differs from
-//! the default.
+//! The typed [`Settings`], `set`, `get`, the help, completions, manual and the README's table all come from it. The
+//! store holds a setting as text, and only if it differs from the default.
 //!
 //! Invariants:
-//! - a value of a setting keeps the bounds of its type;
-//! - `Settings` that came out of [`Settings::with`] keep the relations between settings too;
-//! - what is stored reads back as what was set.
+//! - a value is within the bounds of its type;
+//! - `Settings` returned by [`Settings::with`] also satisfy the relations between settings;
+//! - a stored value reads back as it was set.
 
 mod adoption;
 mod directory;
@@ -25,29 +24,29 @@ pub use values::{
 use crate::nearest::nearest;
 use crate::units::Octets;
 
-/// Most threads that the service runs.
+/// Maximum number of service threads.
 const THREADS_MAX: u32 = 32;
 /// RFC 1939 section 3: an autologout timer is at least ten minutes.
 const RFC_IDLE_SECONDS_MIN: u64 = 600;
-/// RFC 5321 section 4.5.3.1.7: at least 64K octets of a message are taken.
+/// RFC 5321 section 4.5.3.1.7: a server accepts messages of at least 64K octets.
 const RFC_MESSAGE_OCTETS_MIN: u64 = 64 << 10;
-/// A row beside the settings that the program keeps for itself: the secret from which the salts of unknown names are
-/// derived, in hexadecimal digits. It stays for as long as the store, so that those salts do.
+/// A row of the settings table that is not a setting: the secret, in hexadecimal digits, from which the salts of
+/// unknown names are derived. It never changes, so that those salts do not either.
 pub const DECOY_SECRET: &str = "decoysecret";
-/// Rows beside the settings, one for each mailbox that waits for the rest of its mail from another server: this, and
-/// its id in hexadecimal digits.
+/// Prefix of rows that are not settings either: one for each mailbox still waiting for mail from another server,
+/// followed by its id in hexadecimal digits.
 pub const INCOMPLETE: &str = "incomplete/";
 /// The setting whose value is sealed before it is stored, and not shown.
 pub const BIND_PASSWORD: &str = Stored::adbindpassword.name();
-/// What is shown of it.
+/// Shown in place of its value.
 const SEALED: &str = "sealed";
-/// The word that brings a setting back to its default.
+/// The word that restores the default.
 const DEFAULT: &str = "default";
 
-/// What is known of one setting.
+/// A row of the table.
 pub struct Key {
     pub name: &'static str,
-    /// Other words for the name.
+    /// Other names for it.
     pub aliases: &'static [&'static str],
     /// What may be typed.
     pub allowed: fn() -> String,
@@ -55,13 +54,13 @@ pub struct Key {
     pub default: &'static str,
     pub kind: Kind,
     pub effect: Effect,
-    /// One sentence without its full stop.
+    /// One sentence without its full stop. `; 0 = MEANING` at its end says what 0 means.
     pub help: &'static str,
     pub place: Place,
 }
 
 impl Key {
-    /// What 0 stands for, where it is no number like the others.
+    /// The meaning of 0, if that is not a plain number.
     fn zero_means(&self) -> Option<&'static str> {
         self.help.split_once("; 0 = ").map(|(_, meaning)| meaning)
     }
@@ -83,15 +82,15 @@ impl Effect {
     }
 }
 
-/// Where the value of a key lies.
+/// Where the value of a setting is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Store(Stored),
-    /// `mailroot`: in the pointer file, since the store cannot say where it is.
+    /// `mailroot`: in the pointer file, because the store cannot say where it is.
     Pointer,
-    /// `user`: it is the owner of the mail store.
+    /// `user`: the owner of the mail store directory.
     Owner,
-    /// `socket`: four settings under one name.
+    /// `socket`: four settings in one.
     Sockets,
 }
 
@@ -310,7 +309,7 @@ static SOCKET: Key = Key {
     place: Place::Sockets,
 };
 
-/// The settings that `socket` sets, in the order in which they are typed.
+/// The settings that `socket` sets, in the order typed.
 const FOUR_SOCKETS: [Stored; 4] =
     [Stored::socketbacklog, Stored::socketmax, Stored::socketmin, Stored::socketthreshold];
 
@@ -325,7 +324,7 @@ static USER: Key = Key {
     place: Place::Owner,
 };
 
-/// All keys, in the order in which they are shown.
+/// All keys, in the order shown.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
     [&MAILROOT, &USER].into_iter().chain(TABLE).chain(std::iter::once(&SOCKET))
 }
@@ -340,8 +339,8 @@ pub fn find(typed: &str) -> Result<&'static Key, Unknown> {
 }
 
 impl Settings {
-    /// The settings that a store holds as pairs of key and text, and one sentence for each pair that this
-    /// version does not understand; such a setting has its default.
+    /// The settings that a store holds as pairs of key and text, and one sentence for each pair that this version does
+    /// not understand. Such a setting has its default.
     pub fn from_rows<'a>(rows: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Self, Vec<String>) {
         let mut settings = Self::default();
         let mut complaints = Vec::new();
@@ -364,11 +363,11 @@ impl Settings {
         (settings, complaints)
     }
 
-    /// The settings that [`Settings::text`] shows as pairs of key and text; what does not lie in the store is left out.
+    /// The settings from pairs of key and [`Settings::text`]. Those that are not kept in the store are ignored.
     pub fn from_shown<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Result<Self, Refused> {
         let mut settings = Self::default();
         for (name, text) in pairs {
-            // What is sealed is not shown, and its seal would not open under the key of another store.
+            // A sealed value is not shown, and another store's key could not open it.
             if let Some(which) = Stored::named(name).filter(|which| *which != Stored::adbindpassword) {
                 settings.read_typed(which, &text)?;
             }
@@ -377,8 +376,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// These settings with one of them, or the four of `socket`, changed as typed. The words of a list may be
-    /// one or several. Not for `mailroot`, which lies elsewhere.
+    /// These settings with one of them, or the four of `socket`, changed as typed. A list may be typed as one word or
+    /// several. Panics for `mailroot` and `user`, which the store does not hold.
     pub fn with(&self, key: &Key, typed: &[String]) -> Result<Self, Refused> {
         let mut settings = self.clone();
         match key.place {
@@ -410,7 +409,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// `adopt SERVER`, `adopt SERVER DOMAIN` and `adopt default DOMAIN` change one of several, `adopt default` all.
+    /// `adopt SERVER`, `adopt SERVER DOMAIN` and `adopt default DOMAIN` change one server, `adopt default` removes all.
     fn adopting(&self, typed: &[String]) -> Result<OldServers, Refused> {
         let is_default = typed[0].is_empty() || typed[0].eq_ignore_ascii_case(DEFAULT);
         let changed = match typed {
@@ -445,13 +444,13 @@ impl Settings {
         })
     }
 
-    /// None where the role has no such method, which [`Settings::check`] does not let pass.
+    /// None if the role does not have the method, which [`Settings::check`] refuses.
     fn method_number(&self) -> Option<usize> {
         let place = self.domainrole.methods().iter().position(|method| *method == self.authentication);
         place.map(|place| 1 + place)
     }
 
-    /// The relations between settings.
+    /// Checks the relations between settings.
     fn check(&self) -> Result<(), Refused> {
         let (max, min, threshold) = (self.socketmax.get(), self.socketmin.get(), self.socketthreshold.get());
         let holds = if max == min { threshold == 0 } else { threshold > 0 && max > min + threshold };
@@ -494,7 +493,7 @@ impl Settings {
         Ok(())
     }
 
-    /// That the method is one of this machine, and has what it needs.
+    /// Checks that the domain role has the method, and that the method has the settings it needs.
     fn check_authentication(&self) -> Result<(), Refused> {
         if self.method_number().is_none() {
             return Err(refused(
@@ -540,7 +539,7 @@ impl Settings {
         Ok(())
     }
 
-    /// A setting as it is shown and typed.
+    /// A setting as shown and typed.
     pub fn text(&self, key: &Key) -> String {
         match key.place {
             Place::Store(Stored::authentication) => self
@@ -553,7 +552,7 @@ impl Settings {
         }
     }
 
-    /// What the value means, where the value alone does not say it.
+    /// What the value means, if it does not say so itself.
     pub fn meaning(&self, key: &Key) -> Option<String> {
         let Place::Store(which) = key.place else { return None };
         match self.text(key).as_str() {
@@ -563,8 +562,8 @@ impl Settings {
         }
     }
 
-    /// What the store has to hold for these settings where it held `before`: a key and its text, or none for
-    /// a default.
+    /// The rows to change in a store that holds `before`: each a key and its text, or none to remove the row because
+    /// the value is the default.
     pub fn rows_changed_since(&self, before: &Self) -> Vec<(&'static str, Option<String>)> {
         let default = Self::default();
         let changed = Stored::ALL.iter().filter(|which| self.stored(**which) != before.stored(**which));
@@ -576,7 +575,7 @@ impl Settings {
             .collect()
     }
 
-    /// What should be said to someone who chose this value, although it is allowed.
+    /// A warning about a value that is allowed but unwise.
     pub fn advice(&self, key: &Key) -> Option<String> {
         let Place::Store(which) = key.place else { return None };
         match which {

@@ -1,8 +1,6 @@
-//! The values that settings take: each type holds what is allowed and nothing else. Those that are made of
-//! addresses have a file of their own.
+//! The types of settings' values, each of which can only hold allowed values.
 //!
-//! `FromStr` reads what was typed and what the store holds, `Display` prints what the store holds; the two
-//! are inverse to each other.
+//! `FromStr` reads a value as typed or stored, `Display` prints it as stored; the two are inverses of each other.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,7 +10,7 @@ use std::time::Duration;
 use crate::address::{Address, Domain};
 use crate::units::{Octets, Seconds};
 
-/// What a value is to a program that reads it.
+/// How JSON presents a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
@@ -22,14 +20,14 @@ pub enum Kind {
     Seconds,
 }
 
-/// A type of values of settings.
+/// The type of a setting's value.
 pub trait Value: FromStr<Err = String> + fmt::Display {
     const KIND: Kind = Kind::Text;
 
     /// What may be typed: `1 to 65535`.
     fn allowed() -> String;
 
-    /// What the value means where the value alone does not say it.
+    /// What the value means, if it does not say so itself.
     fn meaning(&self) -> Option<String> {
         None
     }
@@ -40,7 +38,7 @@ pub trait Value: FromStr<Err = String> + fmt::Display {
 pub struct Whole<const MIN: u32, const MAX: u32>(u32);
 
 impl<const MIN: u32, const MAX: u32> Whole<MIN, MAX> {
-    /// Panics outside of the bounds: for numbers that the program chooses.
+    /// Panics if the number is out of bounds.
     pub const fn new(number: u32) -> Self {
         assert!(MIN <= number && number <= MAX, "the number keeps the bounds of its type");
         Self(number)
@@ -273,8 +271,7 @@ impl Method {
 impl FromStr for Method {
     type Err = String;
 
-    /// Reads the word that the store holds; the number that is typed depends on the role
-    /// ([`DomainRole::methods`]).
+    /// Reads the stored word. The number typed depends on the role ([`DomainRole::methods`]).
     fn from_str(stored: &str) -> Result<Self, String> {
         match stored {
             "passwordfile" => Ok(Self::PasswordFile),
@@ -297,7 +294,7 @@ impl Value for Method {
     }
 }
 
-/// What this machine is in a domain; it decides which number means which authentication method.
+/// This machine's role in a Windows domain. It decides which number means which authentication method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DomainRole {
     Standalone,
@@ -335,7 +332,7 @@ impl Value for DomainRole {
     }
 }
 
-/// The name by which the service calls itself: in greetings, stamps and Received fields.
+/// The name the service gives itself in greetings, stamps and Received fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hostname(Domain);
 

@@ -162,8 +162,8 @@ TLS        mail.example.com, localhost, self-signed
 Accounts   Active Directory, last answered by dc1.example.com at 2027-01-15T08:01:00Z
            last failed at 2027-01-15T08:00:00Z: dc2.example.com: Connection refused
 Disk       1 MiB
-Deleted    3 messages (2 KiB) and 1 mailbox can be brought back
-Copies     good if they take less than 45 s; 3 MiB are kept for them
+Deleted    3 messages (2 KiB) and 1 mailbox can be restored
+Copies     usable if made in less than 45 s; 3 MiB kept for them
 
 Mailboxes  Messages       Size  Status  Domain
         2         5  12.06 KiB  open    example.com
