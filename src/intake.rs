@@ -1,4 +1,4 @@
-//! From an envelope and a text to letters in the store: the one way that mail comes in, whatever brought it.
+//! Incoming mail: from an envelope and a text to letters in the store. SMTP, LMTP and `deliver` all come through here.
 
 mod postmaster;
 mod spooling;
@@ -18,7 +18,7 @@ use crate::store::{Fault, Incoming, Letter, Read, Store, UnixTime, quota_of_mail
 use crate::verdict;
 use crate::wire::Origin;
 
-/// Whether mail of so many octets (0: not known yet) for this path would be taken now.
+/// Whether this path would accept a message of `octets` (0 = unknown) now.
 pub fn recipient(store: &Store, path: &ForwardPath, octets: u64) -> Result<verdict::Recipient, Fault> {
     let snapshot = store.read()?;
     let Some(address) = address_of(&*snapshot, path)? else { return Ok(verdict::Recipient::NoSuchMailbox) };
@@ -34,7 +34,7 @@ pub fn recipient(store: &Store, path: &ForwardPath, octets: u64) -> Result<verdi
     })
 }
 
-/// What others call the message, to find it in their logs.
+/// The ids by which other servers log the message.
 fn known_as(origin: &Origin) -> String {
     let said = |name: &str, value: &Option<String>| {
         value.as_ref().map_or(String::new(), |value| format!(", {name} {value}"))
@@ -42,17 +42,17 @@ fn known_as(origin: &Origin) -> String {
     said("Message-ID", &origin.message_id) + &said("queue id", &origin.queue_id)
 }
 
-/// What becomes of a message that some of its recipients cannot take.
+/// What happens to a message that some of its recipients cannot get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The others get it.
     Each,
-    /// Nobody gets it, so that one answer is true of all: for a sender that can be given only one.
+    /// Nobody gets it: for senders that take a single answer, which must then hold for all.
     AllOrNone,
 }
 
-/// Stores the text for the recipients of the envelope, and returns their verdicts in the same order when they are
-/// durable. `hostname` is ours, for the Received field.
+/// Stores the text for the recipients of the envelope and returns their verdicts in the same order, once they are
+/// durable. `hostname` is ours, for the Received field; `about` is the session, for the log.
 pub async fn deliver(
     store: &Store,
     envelope: &Envelope,
@@ -64,7 +64,7 @@ pub async fn deliver(
     let now = OffsetDateTime::now_utc();
     let tag = random::number()?;
     let id = format!("{tag:016x}");
-    // A mailbox that is named more than once, with whatever detail, gets one letter, and each naming its verdict.
+    // A mailbox named several times, whatever the detail, gets one letter; each naming gets its verdict.
     let mut letters: Vec<Letter> = Vec::with_capacity(envelope.recipients.len());
     let mut letter_of = Vec::with_capacity(envelope.recipients.len());
     {

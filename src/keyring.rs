@@ -23,7 +23,7 @@ use crate::auth::password::{Credential, Fresh};
 use crate::auth::seal::{Key, KeyId, Sealed};
 use crate::mailroot::MailRoot;
 use crate::random;
-use crate::replace::{directory_of, give_to};
+use crate::replace::{directory_of, give_to, sync_directory_of};
 use crate::settings::{BIND_PASSWORD, Settings};
 use crate::store::{CertificateRow, Fault, PrivateKey, Read as _, Store};
 
@@ -265,7 +265,7 @@ fn take_over(path: &Path) -> io::Result<Option<PathBuf>> {
         Err(e) => return Err(e),
     };
     fs::rename(beside(path, ".next"), path)?;
-    File::open(directory_of(path))?.sync_all()?;
+    sync_directory_of(path)?;
     Ok(kept)
 }
 

@@ -1,11 +1,10 @@
-//! Brings the mail of a mailbox from the POP3 server where it lay so far: for an administrator's import, and for a user
-//! whom the service adopts. Nothing is deleted there.
+//! Fetches a mailbox's mail from its old POP3 server, for an administrator's import and for users the service adopts.
+//! Deletes nothing there.
 //!
-//! - A message is taken with its unique id, in the order of the list. Those whose id is here already are not asked for
-//!   again.
-//! - A connection that breaks is made anew, and the rest fetched over it. That ends when nothing comes any more.
-//! - A message that the server does not give is looked for in a new list: where it is gone, its owner has deleted it
-//!   meanwhile; where it is still there, it is asked for once more, and then passed over by name.
+//! - Messages keep their unique ids and their order. Those whose ids are here already are not fetched again.
+//! - After a broken connection a new one fetches the rest, as long as that makes progress.
+//! - If the server fails to deliver a message, a new list is fetched. If the message is gone from it, its owner has
+//!   deleted it. Otherwise it is tried once more, and then skipped and reported.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -26,13 +25,13 @@ use crate::admin::{
 use crate::pop3_client::{Listed, Server, Session, Trouble};
 use crate::store::UnixTime;
 
-/// How often a server is tried that gives nothing, and for how long it is left alone before that, times the try.
+/// How often a server without progress is tried, and the pause before a try, multiplied by the number of tries so far.
 const TRIES_MAX: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
-/// Messages of a mailbox that a server may fail to give; with more, something else is wrong.
+/// Messages of a mailbox the server may fail to deliver. More than that means that something else is wrong.
 const NOT_GIVEN_MAX: usize = 100;
 
-/// A mailbox at the old server.
+/// A mailbox on the old server.
 pub struct Source {
     pub server: Server,
     /// Not needed with `pop3+clear`.
@@ -47,18 +46,18 @@ impl Source {
     }
 }
 
-/// Where the mail goes: the store, in the service or through it.
+/// Where the mail goes: into the store, by the service itself or through it.
 pub trait Destination: Send + Sync {
-    /// Takes a batch in, whose texts lie in the file. May take its time.
+    /// Stores a batch whose texts are in the file. Blocks.
     fn take(&self, batch: Batch, texts: File) -> Result<Reply, Refusal>;
 }
 
-/// Why not all mail came. What came is here.
+/// Why not all mail arrived. What did is stored.
 #[derive(Debug)]
 pub enum Failure {
-    /// The old server says no to name and password.
+    /// The old server refuses name and password, with these words.
     Refused(String),
-    /// The old server cannot be asked: a sentence.
+    /// The old server cannot be used: a sentence.
     Unavailable(String),
     Here(Refusal),
 }
@@ -73,8 +72,8 @@ impl From<Trouble> for Failure {
     }
 }
 
-/// Brings what is not here yet into a mailbox that is: `known` are the unique ids of what is. `session` may be one that
-/// was begun. `told` hears of messages and octets as they come.
+/// Fetches what is missing into an existing mailbox, which has the unique ids `known`. `session` is an open session to
+/// use first, if any. `told` is called with the messages and octets that have just arrived.
 pub async fn bring(
     source: &Source,
     session: Option<Session>,
@@ -117,7 +116,7 @@ pub async fn bring(
     }
 }
 
-/// The messages of a list that are to be asked for, each id once: of two with one id the first keeps it.
+/// The listed messages to fetch. If several have the same id, the first keeps it.
 pub fn wanted(listed: Vec<Listed>, known: &HashSet<String>) -> Vec<Listed> {
     let mut seen = HashSet::new();
     let mut wanted = Vec::new();
@@ -130,7 +129,7 @@ pub fn wanted(listed: Vec<Listed>, known: &HashSet<String>) -> Vec<Listed> {
     wanted
 }
 
-/// A message that is looked for in another list: by its id, or by its number where it has none.
+/// Identifies a message across lists: by its id or, without one, by its number.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Name {
     Id(String),
@@ -149,13 +148,13 @@ struct Moving<'a> {
     destination: Arc<dyn Destination>,
     told: &'a (dyn Fn(u64, u64) + Send + Sync),
     summary: ImportSummary,
-    /// How often the server did not give a message that it lists.
+    /// How often the server has failed to deliver each of these messages.
     not_given: HashMap<Name, u32>,
     passes: u32,
 }
 
 impl Moving<'_> {
-    /// Fetches all that is wanted over one session.
+    /// Fetches everything missing over one session.
     async fn pass(&mut self, mut session: Session) -> Result<(), Failure> {
         let listed = session.list().await?;
         let count = listed.len();
@@ -167,7 +166,7 @@ impl Moving<'_> {
         messages.retain(|message| self.not_given.get(&Name::of(message)).is_none_or(|times| *times < 2));
         let mut texts = Texts::begin()?;
         let fetched = self.fetch(&mut session, &messages, &mut texts).await;
-        // Whatever came to an end, the messages that came before it are whole.
+        // Even after a failure, the messages before it are whole.
         self.store(texts).await?;
         fetched?;
         session.quit().await;
@@ -180,7 +179,7 @@ impl Moving<'_> {
         messages: &[Listed],
         texts: &mut Texts,
     ) -> Result<(), Failure> {
-        // Of messages without an id the text is the only name; so they count among themselves.
+        // Messages without an id have only their text as a name, so identical ones are numbered.
         let mut repeats: HashMap<blake3::Hash, u32> = HashMap::new();
         let mut asked = 0;
         for (at, message) in messages.iter().enumerate() {
@@ -200,10 +199,9 @@ impl Moving<'_> {
                     return Err(trouble.into());
                 }
             };
-            // There are servers that do not put a dot before a first line that is one: what follows would be taken for
-            // replies.
+            // Some servers do not stuff a first line that is a dot. What follows would be taken for replies.
             if octets == 0 && message.octets > 2 {
-                let why = "the old server gives nothing of it, as some do with a first line that is a dot";
+                let why = "the old server sends it empty, as some do if the first line is a dot";
                 return Err(self.was_not_given(message, why));
             }
             if octets > MESSAGE_OCTETS_MAX {
@@ -212,7 +210,7 @@ impl Moving<'_> {
                 continue;
             }
             let repeat = match &message.unique_id {
-                // Where the id cannot be kept: the same another time, and not that of a message without one.
+                // In case the id cannot be kept: the same every time, and apart from messages without one.
                 Some(id) => {
                     1 << 31
                         | u32::from_le_bytes(
@@ -244,7 +242,7 @@ impl Moving<'_> {
         (self.told)(1, octets);
     }
 
-    /// Notes it, and ends the pass: the next list says whether the message is still there.
+    /// Notes the failure and ends the pass: the next list shows whether the message still exists.
     fn was_not_given(&mut self, message: &Listed, why: &str) -> Failure {
         let times = self.not_given.entry(Name::of(message)).or_default();
         *times += 1;
@@ -271,7 +269,7 @@ impl Moving<'_> {
         let taken = smol::unblock(move || destination.take(batch, file)).await.map_err(Failure::Here)?;
         let Reply::Imported(mut done) = taken else { panic!("an import is answered by its summary") };
         if self.passes > 1 {
-            // Messages without an id come again with each pass.
+            // Each pass fetches messages without an id again.
             done.there_already = 0;
         }
         let stopped = done.stopped.take();
@@ -284,7 +282,7 @@ impl Moving<'_> {
     }
 }
 
-/// A batch on its way: the texts lie in a file in memory.
+/// A batch being fetched. Its texts are in a memory file.
 struct Texts {
     file: File,
     octets: u64,
@@ -304,7 +302,7 @@ impl Texts {
         Ok(())
     }
 
-    /// Takes away what came of a message that is not whole: nothing may come behind it.
+    /// Removes an incomplete message, so that the next one follows the last whole one.
     fn cut(&mut self, octets: u64) -> Result<(), Failure> {
         let cut = self
             .file

@@ -92,9 +92,14 @@ pub fn give_to(file: &File, like: &Metadata) -> io::Result<()> {
     std::os::unix::fs::fchown(file, Some(like.uid()), Some(like.gid()))
 }
 
-/// Syncs the directory of a file, which makes creation, renaming and removal durable.
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    File::open(directory_of(path))?.sync_all()
+/// Syncs a directory, which makes the creation, renaming and removal of its files durable.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Syncs the directory of a file.
+pub fn sync_directory_of(path: &Path) -> io::Result<()> {
+    sync_directory(directory_of(path))
 }
 
 /// The directory of a file.

@@ -10,10 +10,9 @@ pub enum Login<T> {
     Welcome(T),
     /// Wrong name or password; nothing tells which.
     WrongCredentials,
-    /// The directory does not let the account in, whatever the password. The client is told what it is told of a wrong
-    /// password.
+    /// The directory bars the account, whatever the password. The client gets the same reply as for a wrong password.
     Barred {
-        /// For the log alone.
+        /// For the log only.
         why: String,
         /// Whether the password was right.
         is_proven: bool,

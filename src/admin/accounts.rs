@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::commands::MigrateToAd;
 use super::configure::settings_of;
-use super::directory::{changed, no_such_domain, refusal_of_mailbox};
+use super::directory::{add_first, changed};
 use super::reply::{Changed, Code, Refusal, Reply};
 use super::{Context, lookup, ownership};
 use crate::address::{Address, LocalPart};
@@ -56,11 +56,10 @@ pub fn add_mailbox(
     {
         let view = store.read().map_err(Refusal::fault)?;
         if view.domain(&address.domain).map_err(Refusal::fault)?.is_none() {
-            return Err(no_such_domain(&address.domain)
-                .with_hint(format!("Add it first: winpop add {}", address.domain)));
+            return Err(add_first(&address.domain));
         }
         if view.mailbox(&address).map_err(Refusal::fault)?.is_some() {
-            return Err(refusal_of_mailbox(Refused::MailboxExists, &address));
+            return Err(Refusal::from(Refused::MailboxExists(address.clone())));
         }
         if place == Place::ThisMachine {
             refuse_namesakes(directory::namesakes(&*view, &address.local).map_err(Refusal::fault)?)?;
@@ -95,25 +94,21 @@ pub fn add_mailbox(
         ));
     }
     let (added, credential, now) = (address.clone(), Credential::of_nobody(context.fresh), context.now);
-    let outcome = changed(
-        store,
-        move |tx| {
-            // Somebody else may have been faster.
-            let taken = match place {
-                Place::ThisMachine => directory::namesakes(tx, &added.local)?,
-                Place::Network => Vec::new(),
-            };
-            if taken.iter().any(|other| *other != added) {
-                return Ok(Ok(taken));
-            }
-            match tx.add_mailbox(&added, credential.clone(), now)? {
-                // The quota is made by itself, as by the original.
-                Ok(()) => Ok(tx.set_quota(&added, &added, None)?.map(|_| Vec::new())),
-                Err(why) => Ok(Err(why)),
-            }
-        },
-        |why| refusal_of_mailbox(why, &address),
-    );
+    let outcome = changed(store, move |tx| {
+        // Somebody else may have been faster.
+        let taken = match place {
+            Place::ThisMachine => directory::namesakes(tx, &added.local)?,
+            Place::Network => Vec::new(),
+        };
+        if taken.iter().any(|other| *other != added) {
+            return Ok(Ok(taken));
+        }
+        match tx.add_mailbox(&added, credential.clone(), now)? {
+            // The quota is made by itself, as by the original.
+            Ok(()) => Ok(tx.set_quota(&added, &added, None)?.map(|_| Vec::new())),
+            Err(why) => Ok(Err(why)),
+        }
+    });
     if let Err(refusal) = outcome.and_then(refuse_namesakes) {
         return Err(match account {
             Some(name) => undone(refusal, &address, &name, directory),
@@ -197,12 +192,7 @@ pub fn renew(address: &Address, renewed: impl FnOnce() -> Credential, store: &St
         return Ok(());
     }
     let (address, credential) = (address.clone(), renewed());
-    let of = address.clone();
-    changed(
-        store,
-        move |tx| tx.set_credential(&address, credential.clone()),
-        |why| refusal_of_mailbox(why, &of),
-    )
+    changed(store, move |tx| tx.set_credential(&address, credential.clone()))
 }
 
 /// Refuses where there is no such mailbox.
@@ -213,7 +203,7 @@ pub fn is_there(address: &Address, store: &Store) -> Result<(), Refusal> {
 /// What the data file has of a mailbox's password.
 fn stored(address: &Address, store: &Store) -> Result<Credential, Refusal> {
     let row = store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?;
-    row.map(|row| row.credential).ok_or_else(|| refusal_of_mailbox(Refused::NoSuchMailbox, address))
+    row.map(|row| row.credential).ok_or_else(|| Refusal::from(Refused::NoSuchMailbox(address.clone())))
 }
 
 impl MigrateToAd {

@@ -10,7 +10,7 @@ use std::thread;
 use bincode::{Decode, Encode};
 
 use super::commands::Add;
-use super::directory::{Target, no_such_domain};
+use super::directory::Target;
 use super::reply::{AddOutcome, Added, Code, Refusal, Reply};
 use super::secret::Secret;
 use super::{Context, accounts};
@@ -58,9 +58,9 @@ pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<R
         let mut outcomes = Vec::with_capacity(steps.len());
         for step in &steps {
             outcomes.push(match step {
-                Step::Domain(domain) => outcome(tx.add_domain(domain, now)?, domain),
+                Step::Domain(domain) => outcome(tx.add_domain(domain, now)?),
                 Step::Mailbox(address, credential) => {
-                    outcome(tx.add_mailbox(address, credential.clone(), now)?, &address.domain)
+                    outcome(tx.add_mailbox(address, credential.clone(), now)?)
                 }
                 Step::Decided(outcome, why) => (*outcome, Some(why.clone()).filter(|why| !why.is_empty())),
             });
@@ -99,12 +99,11 @@ pub fn one_by_one(entries: &[Entry], carry_out: impl Fn(Add) -> Result<Reply, Re
     Reply::AddedMany { entries: entries.iter().map(added).collect() }
 }
 
-fn outcome(added: Result<(), Refused>, domain: &crate::address::Domain) -> (AddOutcome, Option<String>) {
+fn outcome(added: Result<(), Refused>) -> (AddOutcome, Option<String>) {
     match added {
         Ok(()) => (AddOutcome::Added, None),
-        Err(Refused::DomainExists | Refused::MailboxExists) => (AddOutcome::Exists, None),
-        Err(Refused::NoSuchDomain) => (AddOutcome::Refused, Some(no_such_domain(domain).message)),
-        Err(why) => panic!("{why:?} is not said of what is added"),
+        Err(Refused::DomainExists(_) | Refused::MailboxExists(_)) => (AddOutcome::Exists, None),
+        Err(why) => (AddOutcome::Refused, Some(Refusal::from(why).message)),
     }
 }
 

@@ -16,7 +16,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::directory::{Target, no_such_domain, refusal_of_mailbox};
+use super::directory::{Target, no_such_domain};
 use super::reply::{Code, ExportSummary, Refusal, Reply, SkippedFile};
 use crate::address::{Address, Domain};
 use crate::auth::password::Credential;
@@ -67,7 +67,7 @@ pub fn export(
         };
         write().map_err(Fault::from)
     });
-    written.map_err(Refusal::fault)?.map_err(|why| refusal_of_mailbox(why, &address))?;
+    written.map_err(Refusal::fault)??;
     file.flush().map_err(Refusal::fault)?;
     Ok(Reply::Exported(summary))
 }
@@ -82,7 +82,7 @@ pub fn ids(mailbox: &str, store: &Store, file: Option<File>) -> Result<Reply, Re
         summary.octets += octets;
         writeln!(file, "{}", ListedMessage { unique_id, octets, text_hash }).map_err(Fault::from)
     });
-    written.map_err(Refusal::fault)?.map_err(|why| refusal_of_mailbox(why, &address))?;
+    written.map_err(Refusal::fault)??;
     file.flush().map_err(Refusal::fault)?;
     Ok(Reply::Exported(summary))
 }

@@ -7,7 +7,6 @@ use std::os::unix::fs::FileExt as _;
 use bincode::{Decode, Encode};
 
 use super::Context;
-use super::directory::refusal_of_mailbox;
 use super::reply::{Code, ImportSummary, Refusal, Reply};
 use crate::address::Address;
 use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
@@ -87,8 +86,7 @@ pub fn import(batch: &Batch, store: &Store, context: &Context, file: Option<File
     });
     let outcomes = importing.wait().map_err(Refusal::fault)?;
     let outcomes = outcomes.map_err(|why| {
-        refusal_of_mailbox(why, &address)
-            .with_hint(format!("Add {address} first, or create what is missing with --make"))
+        Refusal::from(why).with_hint(format!("Add {address} first, or create what is missing with --make"))
     })?;
     let mut summary = ImportSummary::default();
     for ((outcome, octets), announced) in outcomes.iter().zip(octets).zip(&batch.messages) {

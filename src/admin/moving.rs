@@ -4,7 +4,6 @@ use bincode::{Decode, Encode};
 use serde::Serialize;
 
 use super::Context;
-use super::directory::refusal_of_mailbox;
 use super::import::nobodys;
 use super::reply::{Refusal, Reply, SkippedFile};
 use crate::address::Address;
@@ -72,8 +71,7 @@ pub fn begin(mailbox: &str, makes: bool, store: &Store, context: &Context) -> Re
         tx.begin_move(&name, Mover::Import)
     });
     beginning.wait().map_err(Refusal::fault)?.map_err(|why| {
-        refusal_of_mailbox(why, &address)
-            .with_hint(format!("Add {address} first, or create what is missing with --make"))
+        Refusal::from(why).with_hint(format!("Add {address} first, or create what is missing with --make"))
     })?;
     let view = store.read().map_err(Refusal::fault)?;
     let unique_ids = match view.mailbox(&address).map_err(Refusal::fault)? {

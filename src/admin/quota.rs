@@ -2,7 +2,7 @@
 
 use super::commands::{CreateQuotaFile, DeleteQuotaFile};
 use super::configure::settings_of;
-use super::directory::{changed, refusal_of_mailbox};
+use super::directory::changed;
 use super::reply::{Changed, Code, Refusal, Reply};
 use crate::address::Address;
 use crate::directory;
@@ -19,17 +19,7 @@ impl CreateQuotaFile {
         };
         let limit = self.limit.as_deref().map(limit).transpose()?;
         let (counting, referred_to) = (mailbox.clone(), account.clone());
-        let quota = changed(
-            store,
-            move |tx| tx.set_quota(&counting, &referred_to, limit),
-            |why| match why {
-                Refused::NoSuchAccount => {
-                    Refusal::new(Code::NotFound, format!("there is no account {account}"))
-                        .with_hint(format!("To see the accounts: winpop list {}", account.domain))
-                }
-                why => refusal_of_mailbox(why, &mailbox),
-            },
-        )?;
+        let quota = changed(store, move |tx| tx.set_quota(&counting, &referred_to, limit))?;
         let limit = match quota.limit {
             Some(limit) => format!("{} of {}", Octets(quota.used), Octets(limit)),
             None => format!("{}, unlimited", Octets(quota.used)),
@@ -56,8 +46,8 @@ impl DeleteQuotaFile {
         let outcome = store.write(move |tx| tx.remove_quota(&counting)).wait().map_err(Refusal::fault)?;
         let message = match outcome {
             Ok(_) => format!("{mailbox} no longer counts against a quota"),
-            Err(Refused::NoQuota) => format!("{mailbox} does not count against a quota"),
-            Err(why) => return Err(refusal_of_mailbox(why, &mailbox)),
+            Err(Refused::NoQuota(_)) => format!("{mailbox} does not count against a quota"),
+            Err(why) => return Err(why.into()),
         };
         Ok(Changed::new("deletequotafile", &mailbox, message).into())
     }

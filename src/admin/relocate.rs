@@ -11,7 +11,7 @@ use super::commands::Set;
 use super::configure::{DEFAULT, Rows, stored_rows};
 use super::reply::{Changed, Code, Refusal, Reply, SettingLine};
 use crate::mailroot::{self, MailRoot, NamedBy};
-use crate::replace::give_to_owner_of;
+use crate::replace::{give_to_owner_of, sync_directory};
 use crate::settings::Settings;
 use crate::store::{OpenErrorKind, Read as _, Store};
 
@@ -166,7 +166,7 @@ fn move_store(from: &Path, to: &Path) -> Result<(), Refusal> {
         }
     }
     for dir in [to, from] {
-        fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        sync_directory(dir).map_err(failed)?;
     }
     Ok(())
 }

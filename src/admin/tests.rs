@@ -270,7 +270,7 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
     octets[at] = b'A';
     fs::write(&copy, &octets).unwrap();
     // A copy has to be whole before anybody serves it.
-    assert!(Store::open(&copy).err().is_some_and(|e| e.to_string().contains("a copy that is not whole")));
+    assert!(Store::open(&copy).err().is_some_and(|e| e.to_string().contains("an incomplete copy")));
     let found = upkeep::check_file(&copy, &Progress::default()).unwrap();
     let Reply::Checked(found) = found else { panic!("{found:?}") };
     assert!(

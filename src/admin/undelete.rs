@@ -5,7 +5,7 @@ use time::{Date, OffsetDateTime};
 
 use super::Context;
 use super::commands::Undelete;
-use super::directory::{Target, changed, count, refusal_of_domain, refusal_of_mailbox};
+use super::directory::{Target, changed, count};
 use super::reply::{Changed, Code, Refusal, Reply};
 use crate::store::{Refused, Restored, Store, UnixTime, Wanted};
 use crate::units::{Octets, Seconds};
@@ -27,14 +27,7 @@ impl Undelete {
             )),
             Target::Domain(domain) => {
                 let name = domain.clone();
-                let restored = changed(
-                    store,
-                    move |tx| tx.undelete_domain(&name),
-                    |why| match why {
-                        Refused::NoSuchDomain => refusal_of_domain(Refused::NothingDeleted, &domain),
-                        why => refusal_of_domain(why, &domain),
-                    },
-                )?;
+                let restored = changed(store, move |tx| tx.undelete_domain(&name))?;
                 let message = format!(
                     "Domain {domain} restored with {} and {}",
                     count(restored.mailboxes, "mailbox", "mailboxes"),
@@ -52,12 +45,11 @@ impl Undelete {
             Target::Mailbox(address) => {
                 let restored = store.undelete_mailbox(&address, wanted, self.new).map_err(Refusal::fault)?;
                 let restored = restored.map_err(|why| match why {
-                    Refused::NoSuchMailbox => refusal_of_mailbox(Refused::NothingDeleted, &address),
-                    Refused::NoSuchDomain => refusal_of_mailbox(why, &address).with_hint(format!(
-                        "If it was deleted with its mailboxes: winpop undelete {}",
-                        address.domain
-                    )),
-                    why => refusal_of_mailbox(why, &address),
+                    Refused::NoSuchDomain(ref domain) => {
+                        let hint = format!("If it was deleted with its mailboxes: winpop undelete {domain}");
+                        Refusal::from(why).with_hint(hint)
+                    }
+                    why => why.into(),
                 })?;
                 let message = match restored.mailboxes {
                     0 => format!("{} restored in {address}", amount(&restored)),

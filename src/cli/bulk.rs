@@ -10,7 +10,7 @@
 //! Generated passwords are durable in their file before the mailboxes are added; those of mailboxes that were not added
 //! are removed again. Earlier contents of the file stay.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -233,7 +233,7 @@ impl Passwords {
         file.try_lock().map_err(|_| {
             Refusal::new(Code::Busy, format!("another command is writing to {}", path.display()))
         })?;
-        fs::File::open(crate::replace::directory_of(path)).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        crate::replace::sync_directory_of(path).map_err(failed)?;
         Ok(Self { file, path: path.to_owned() })
     }
 
@@ -260,6 +260,8 @@ impl Passwords {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,15 +1,15 @@
-//! Mail for the postmaster, which every domain here must take (RFC 5321 section 4.5.1).
+//! Mail for the postmaster, which every domain must accept (RFC 5321 section 4.5.1).
 //!
 //! It goes to the first of these that exists:
 //! 1. the mailbox `postmaster` of the domain;
 //! 2. the mailbox that the setting `postmaster` names;
 //! 3. the oldest mailbox of the domain.
 //!
-//! `<Postmaster>` without a domain means the setting's mailbox, or else the postmaster of the first domain that has a
-//! mailbox of that name, or else of the first domain that has any mailbox. A domain without mailboxes has nobody who
-//! could read it, and another domain's users are none of its business: it takes no mail for the postmaster either.
+//! `<Postmaster>` without a domain means the setting's mailbox, or else the mailbox `postmaster` of the first domain
+//! that has one, or else the oldest mailbox of the first domain that has any. A domain without mailboxes accepts no
+//! mail for the postmaster: nobody could read it, and it is none of another domain's business.
 //!
-//! Quotas and locks hold as for any mail to the mailbox: a full one refuses, a locked one takes.
+//! Quotas and locks apply as to any mail: a full mailbox refuses, a locked one accepts.
 
 use crate::address::{Address, Domain, LocalPart};
 use crate::envelope::ForwardPath;
@@ -17,7 +17,7 @@ use crate::store::{Fault, Read};
 
 const SETTING: &str = "postmaster";
 
-/// The mailbox address that is meant, which may not exist; none if nobody is postmaster.
+/// The address the path means, which may not exist; `None` if nobody is postmaster.
 pub fn address_of(directory: &impl Read, path: &ForwardPath) -> Result<Option<Address>, Fault> {
     let address = match path {
         ForwardPath::Postmaster => return without_domain(directory),
@@ -27,7 +27,7 @@ pub fn address_of(directory: &impl Read, path: &ForwardPath) -> Result<Option<Ad
     if plain.local != postmaster() || directory.mailbox(&plain)?.is_some() {
         return Ok(Some(address.clone()));
     }
-    // What is not ours stays so.
+    // Not our domain: leave it to the caller to refuse.
     if directory.domain(&plain.domain)?.is_none() {
         return Ok(Some(address.clone()));
     }
@@ -56,7 +56,7 @@ fn without_domain(directory: &impl Read) -> Result<Option<Address>, Fault> {
     Ok(None)
 }
 
-/// The mailbox of the setting, if it still exists.
+/// The setting's mailbox, if it still exists.
 fn of_setting(directory: &impl Read) -> Result<Option<Address>, Fault> {
     let Some(address) = directory.setting(SETTING)?.and_then(|text| text.parse::<Address>().ok()) else {
         return Ok(None);
@@ -64,7 +64,7 @@ fn of_setting(directory: &impl Read) -> Result<Option<Address>, Fault> {
     Ok(directory.mailbox(&address)?.is_some().then_some(address))
 }
 
-/// Ids are given out in ascending order. Takes time in proportion to the number of mailboxes of the domain.
+/// The mailbox with the lowest id, since ids ascend. Takes time in proportion to the domain's mailboxes.
 fn oldest(directory: &impl Read, domain: &Domain) -> Result<Option<Address>, Fault> {
     let mailboxes = directory.mailboxes(domain)?.into_iter();
     let first = mailboxes.min_by_key(|(_, row)| row.id);

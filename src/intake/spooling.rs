@@ -1,4 +1,4 @@
-//! Keeps a message that grows large in a file while it comes in, so that a connection's memory stays bounded.
+//! Moves a large incoming message to a file, so that a connection's memory stays bounded.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use crate::log::About;
 use crate::store::{Body, Incoming, Spool};
 use crate::wire::{Receiver, Rejection, Text};
 
-/// Octets of one message that stay in memory; a message that grows past this goes to a file.
+/// Octets of a message kept in memory; a larger message goes to a file.
 pub const HELD_OCTETS_MAX: u64 = 128 << 10;
 
-/// The file of one connection's message, if that needs one.
+/// The file for a connection's current message, if it needs one.
 pub struct Spooling {
     directory: PathBuf,
     about: About,
@@ -18,17 +18,17 @@ pub struct Spooling {
 }
 
 impl Spooling {
-    /// `directory` is on the file system that the files are to lie on: the mail store's, so that its disk is the one
-    /// that fills up.
+    /// Files go to the file system of `directory`: the mail store's, so that only its disk can fill up. `about` is the
+    /// session, for the log.
     pub fn new(directory: PathBuf, about: About) -> Self {
         Self { directory, about, spool: None }
     }
 
-    /// Moves what the receiver holds to the file once that is more than [`HELD_OCTETS_MAX`]; to be called after each
-    /// push. If the disk does not take it, the receiver gives the message up.
+    /// Moves what the receiver holds to the file if that exceeds [`HELD_OCTETS_MAX`]; call it after each push. If the
+    /// disk fails, the receiver gives up the message.
     pub async fn relieve(&mut self, receiver: &mut Receiver) {
         if receiver.taken_octets() == 0 || receiver.rejection().is_some() {
-            // Left over from a message that was refused or dropped.
+            // The file belongs to an earlier message, refused or dropped.
             self.clear();
         }
         if receiver.held_octets() > HELD_OCTETS_MAX
@@ -39,7 +39,7 @@ impl Spooling {
         }
     }
 
-    /// The message as the store takes it; nothing of it is left here.
+    /// The whole message as the store takes it. Leaves nothing here.
     pub async fn finish(&mut self, text: Text) -> Result<Incoming, Rejection> {
         if self.spool.is_none() {
             return Ok(text.into());
@@ -75,7 +75,7 @@ impl Spooling {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Rejection::DiskFull,
             _ => {
-                log::error!("{}a message on its way in could not be written to a file: {error}", self.about);
+                log::error!("{}an incoming message could not be written to a file: {error}", self.about);
                 Rejection::Fault
             }
         }

@@ -105,7 +105,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Next {
         let Some(kind) = Kind::named(name) else {
-            refuse(out, "there is no such mechanism, AUTH alone lists those there are");
+            refuse(out, "unknown mechanism, AUTH alone lists the known ones");
             return self.authorization(user);
         };
         if let Some(hindrance) = kind.hindrance(&self.policy) {
@@ -184,7 +184,7 @@ impl Session {
             Login::Incomplete => {
                 self.refuse_login("[SYS/TEMP] the mail of this mailbox is still being moved here", out)
             }
-            Login::TooSoon => self.refuse_login("[LOGIN-DELAY] the last login was too short a time ago", out),
+            Login::TooSoon => self.refuse_login("[LOGIN-DELAY] too soon after the last login", out),
         }
     }
 

@@ -81,7 +81,7 @@ pub enum Proof {
     Ntlm(ntlm::Proof),
 }
 
-/// What a response, or the account, led to.
+/// What a response or the account led to.
 #[derive(Debug)]
 pub enum Outcome {
     Ask(Mechanism),

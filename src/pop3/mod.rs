@@ -72,10 +72,10 @@ pub struct Policy {
     pub secrets_available: bool,
     /// Whether password verifiers are stored here, which SCRAM needs.
     pub verifiers_available: bool,
-    /// The NetBIOS name of the domain of Active Directory that checks NTLM in our place, where one does.
+    /// NetBIOS name of the Active Directory domain that checks NTLM, if one does.
     pub ntlm_domain: Option<String>,
-    /// Whether clients are to send passwords as they are where they have the choice: other ways are taken, and not
-    /// offered. Users who come from another server can log in by no other.
+    /// Whether clients that have the choice should send plain passwords: other mechanisms work, but are not offered.
+    /// Users being adopted from another server can log in no other way.
     pub passwords_wanted: bool,
     pub ntlm_level: ntlm::Level,
     /// Days until mail is deleted; `None` = never (EXPIRE, RFC 2449 section 6.7).

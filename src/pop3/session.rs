@@ -153,7 +153,7 @@ impl Session {
             (State::Listing { list, column, index }, Event::Flushed) => self.list(list, column, index, out),
             (State::Sending(list), Event::Sent) => self.transaction(Messages::List(list)),
             (State::Sending(list), Event::Gone) => {
-                refuse(out, "the message is not there any more");
+                refuse(out, "the message no longer exists");
                 self.transaction(Messages::List(list))
             }
             (State::Sending(list), Event::Unavailable) => {
@@ -223,7 +223,7 @@ pub(super) fn choose_language(range: Option<&[u8]>, out: &mut Vec<u8>) {
         // RFC 6856 section 3: the tag comes first in the reply.
         Some(range) => match language_for(range) {
             Some(tag) => ok(out, format_args!("{tag} replies are in English")),
-            None => refuse(out, "that language is not spoken here, LANG alone lists those that are"),
+            None => refuse(out, "unknown language, LANG alone lists the known ones"),
         },
     }
 }

@@ -1,4 +1,4 @@
-//! One connection to a server: lines and texts, each awaited for a limited time.
+//! A connection to a server: lines and texts, with a limit on every wait.
 
 use std::future::Future;
 use std::io;
@@ -17,11 +17,11 @@ use smol::net::TcpStream;
 use super::reply::Text;
 use super::server::{Security, Server};
 
-/// How long a server may take to be connected to and to shake hands.
+/// How long connecting and the TLS handshake may take.
 const OPENING_MAX: Duration = Duration::from_secs(15);
-/// Longest line that is taken, with its line end; RFC 2449 section 4 allows a reply 512 octets.
+/// Longest line accepted, line end included. RFC 2449 section 4 allows replies of 512 octets.
 const LINE_OCTETS_MAX: usize = 4096;
-/// What is read at a time.
+/// Read size.
 const READ_OCTETS: usize = 64 << 10;
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -29,13 +29,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 pub struct Connection {
     stream: Box<dyn Stream>,
-    /// What has come and is not used yet: `received[used..]`.
+    /// Octets received; those from `used` on are still to be used.
     received: Vec<u8>,
     used: usize,
 }
 
 impl Connection {
-    /// Connects, and does the handshake where that comes first.
+    /// Connects, and does the handshake if TLS comes first.
     pub async fn open(server: &Server, tls: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
         let opened = async {
             let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
@@ -49,7 +49,8 @@ impl Connection {
         Ok(Self { stream, received: Vec::new(), used: 0 })
     }
 
-    /// Does the handshake behind the reply to STLS. What came in clear must not be taken for an answer under TLS.
+    /// Does the handshake after the reply to STLS. Octets already received in clear are an error: they must not pass
+    /// for an answer under TLS.
     pub async fn start_tls(self, server: &Server, tls: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
         if self.used < self.received.len() {
             return Err(io::Error::other("it sent something between STLS and the handshake"));
@@ -81,13 +82,13 @@ impl Connection {
             }
             looked_at = waiting.len();
             if looked_at > LINE_OCTETS_MAX {
-                return Err(io::Error::other("it sends a line without an end"));
+                return Err(io::Error::other("it sends an endless line"));
             }
             self.read(deadline).await?;
         }
     }
 
-    /// Gives a text to `sink` as far as its end, and returns its octets. Longer than `octets_max` it may not be.
+    /// Passes a text to `sink` up to its end and returns its octets, at most `octets_max`.
     pub async fn text(
         &mut self,
         octets_max: u64,
@@ -112,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// Waits for more to come.
+    /// Waits for more octets.
     async fn read(&mut self, deadline: Instant) -> io::Result<()> {
         self.received.drain(..self.used);
         self.used = 0;
@@ -132,7 +133,7 @@ async fn secure(
     server: &Server,
     tls: Option<&Arc<ClientConfig>>,
 ) -> io::Result<Box<dyn Stream>> {
-    let Some(tls) = tls else { return Err(io::Error::other("there are no authorities to verify it by")) };
+    let Some(tls) = tls else { return Err(io::Error::other("no certificate authorities to verify it by")) };
     let name = match server.host.parse::<IpAddr>() {
         Ok(address) => ServerName::from(address),
         Err(_) => ServerName::try_from(server.host.clone()).map_err(io::Error::other)?,

@@ -1,15 +1,14 @@
-//! POP3 (RFC 1939), the client's side, on smol: what it takes to fetch the mail of a mailbox from the server where it
-//! lay so far.
+//! A POP3 client (RFC 1939) that fetches a mailbox from its old server.
 //!
-//! - `server` says where that is, how TLS begins, and under which name a mailbox is known there.
-//! - `reply` reads what a server says, without I/O.
-//! - `connection` brings lines and texts over a socket; `session` is the dialogue: log in, list, retrieve.
+//! - `server`: the server's address, how TLS begins, and the login names it knows.
+//! - `reply`: parses what a server says, without I/O.
+//! - `connection`: lines and texts over a socket. `session`: the dialogue that logs in, lists and retrieves.
 //!
 //! Invariants:
-//! - nothing is ever deleted there: the only commands are CAPA, STLS, USER, PASS, AUTH, LIST, UIDL, RETR and QUIT;
-//! - a password goes over TLS, certificate and name verified, or where the administrator wrote `pop3+clear`;
-//! - every wait has a limit, and so have a line, a list and a text: a server that does not keep to it is left;
-//! - a text counts when its last line has come, and is what the server holds, octet for octet.
+//! - it deletes nothing: its only commands are CAPA, STLS, USER, PASS, AUTH, LIST, UIDL, RETR and QUIT;
+//! - passwords go over TLS with a verified certificate and name, unless the administrator wrote `pop3+clear`;
+//! - every wait, line, list and text has a limit, and a server that exceeds one is abandoned;
+//! - a text counts once its last line has arrived, and is what the server holds, octet for octet.
 
 mod connection;
 mod reply;

@@ -1,4 +1,4 @@
-//! What a server says, read without I/O.
+//! Parses what a server says, without I/O.
 
 use std::io;
 
@@ -9,19 +9,19 @@ use crate::message::is_unique_id;
 pub enum Status {
     Ok,
     Refused(ErrorReply),
-    /// `+ ` and a challenge of AUTH (RFC 5034 section 4).
+    /// `+ `: a challenge of AUTH (RFC 5034 section 4).
     Continue,
 }
 
-/// `-ERR` with its text, as it may be shown to an administrator.
+/// `-ERR`, with its text fit to show to an administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorReply {
     pub text: String,
 }
 
 impl ErrorReply {
-    /// Whether name and password were judged. Other things that stand in the way have response codes of their own: the
-    /// maildrop is in use, or logged in to too soon (RFC 2449 section 8.1), the system at fault (RFC 3206 section 4).
+    /// Whether the server refuses name and password. Other hindrances have response codes: maildrop in use, login too
+    /// soon (RFC 2449 section 8.1), a fault of the system (RFC 3206 section 4).
     pub fn is_of_credentials(&self) -> bool {
         let code = self.text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(code, _)| code);
         code.is_none_or(|code| {
@@ -31,7 +31,7 @@ impl ErrorReply {
     }
 }
 
-/// Reads the first line of a reply; none: it is no reply.
+/// Parses the first line of a reply; `None` if it is not one.
 pub fn status(line: &[u8]) -> Option<Status> {
     let has_word = |word: &[u8]| {
         let (first, rest) = line.split_at_checked(word.len())?;
@@ -49,7 +49,7 @@ pub fn status(line: &[u8]) -> Option<Status> {
     Some(Status::Refused(ErrorReply { text }))
 }
 
-/// What CAPA says (RFC 2449), as far as it matters here.
+/// The capabilities that matter here (CAPA, RFC 2449).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
     pub stls: bool,
@@ -79,7 +79,7 @@ pub fn scan_listing(line: &[u8]) -> Option<(u32, u64)> {
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
-/// A line of UIDL: number and unique id; no id where that is none that could be sent on.
+/// A line of UIDL: number and unique id; no id if POP3 could not send it on.
 pub fn unique_id_listing(line: &[u8]) -> Option<(u32, Option<String>)> {
     let (number, id) = line.split_at(line.iter().position(|b| *b == b' ')?);
     let number = std::str::from_utf8(number).ok()?.parse().ok()?;
@@ -87,8 +87,8 @@ pub fn unique_id_listing(line: &[u8]) -> Option<(u32, Option<String>)> {
     Some((number, id.map(str::to_owned)))
 }
 
-/// A text on its way in: takes the dots away that RFC 1939 section 3 puts before lines that begin with one, and finds
-/// the end. Only CRLF ends a line, so a bare LF or CR of the message is one of its octets.
+/// Decodes a text as it arrives: removes the dot-stuffing (RFC 1939 section 3) and finds the end. Only CRLF ends a
+/// line; a bare CR or LF is part of the message.
 #[derive(Debug, Default)]
 pub struct Text {
     state: State,
@@ -96,27 +96,27 @@ pub struct Text {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// At the beginning of a line.
+    /// At the start of a line.
     #[default]
     Line,
-    /// A dot began the line.
+    /// After a dot at the start of a line.
     Dot,
-    /// And a CR came behind it.
+    /// After such a dot and a CR.
     DotCr,
     Within,
-    /// A CR came last.
+    /// After a CR.
     Cr,
 }
 
 impl Text {
-    /// Gives what is of the text to `sink`. Returns how many octets were used once the end has come, which is never in
-    /// the middle of them but at their front; none: all were, and it goes on.
+    /// Passes the text in `octets` to `sink`. Returns how many octets it used if the text ends in them, otherwise
+    /// `None`: it has used them all.
     pub fn push(
         &mut self,
         octets: &[u8],
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<Option<usize>> {
-        // Octets from here on are of the text and not given on yet.
+        // Octets of the text from here on have not been passed on yet.
         let mut from = 0;
         for (at, octet) in octets.iter().enumerate() {
             self.state = match (self.state, octet) {
@@ -131,7 +131,7 @@ impl Text {
                 }
                 (State::DotCr, b'\n') => return Ok(Some(at + 1)),
                 (State::DotCr, octet) => {
-                    // It was a stuffed line that begins with CR.
+                    // A stuffed line that begins with CR.
                     sink(b"\r")?;
                     from = at;
                     if *octet == b'\r' { State::Cr } else { State::Within }
@@ -146,7 +146,7 @@ impl Text {
     }
 }
 
-/// Reads a line in every way that there is.
+/// Parses a line in every way.
 #[cfg(any(test, fuzzing))]
 pub fn read_any_line(line: &[u8]) {
     if let Some(Status::Refused(refusal)) = status(line) {
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(capabilities, Capabilities { stls: true, user: false, plain: true, pipelining: true });
     }
 
-    /// The text in `wire`, and what was used of it, pushed in pieces of this size.
+    /// The text in `wire`, pushed in pieces of this size, and how many octets were used.
     fn text(wire: &[u8], piece: usize) -> (Vec<u8>, Option<usize>) {
         let (mut text, mut got, mut used) = (Text::default(), Vec::new(), 0);
         for octets in wire.chunks(piece) {

@@ -1,4 +1,4 @@
-//! Servers as they are named.
+//! Servers, as administrators write them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,29 +7,29 @@ use futures_rustls::rustls::pki_types::ServerName;
 
 use crate::address::Address;
 
-/// The port of POP3 (RFC 1939 section 3), and the one on which TLS comes first (RFC 8314 section 7.3).
+/// The ports of POP3 (RFC 1939 section 3) and of POP3 under TLS (RFC 8314 section 7.3).
 const PORT: u16 = 110;
 const TLS_PORT: u16 = 995;
-/// What stands for the parts of an address in a login name.
+/// Placeholders for the parts of an address in a login name.
 const USER: &str = "{user}";
 const DOMAIN: &str = "{domain}";
 
 /// How the connection is secured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
-    /// `pop3s`: the handshake comes first.
+    /// `pop3s`: TLS from the start.
     Tls,
-    /// `pop3`: by STLS (RFC 2595 section 4), and not at all without it.
+    /// `pop3`: STLS (RFC 2595 section 4) is required.
     Stls,
-    /// `pop3+clear`: not at all. Whoever is on the way reads passwords and mail.
+    /// `pop3+clear`: no TLS. Anyone on the path can read passwords and mail.
     Clear,
 }
 
-/// A server that mail is fetched from: `pop3s://HOST`, `pop3://HOST` or `pop3+clear://HOST`, with a port if need be,
-/// and with the form of login names in front of the host where that is not the whole address: `pop3s://{user}@HOST`.
+/// A server to fetch mail from: `pop3s://HOST`, `pop3://HOST` or `pop3+clear://HOST`, optionally with a port. If login
+/// names are not whole addresses, their form precedes the host: `pop3s://{user}@HOST`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// A name or an IP address; the certificate has to be for it.
+    /// A name or an IP address, which the certificate must be for.
     pub host: String,
     pub port: u16,
     pub security: Security,
@@ -37,12 +37,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Whether nothing secures the connection, so that no authorities are needed.
+    /// Whether the connection is without TLS, and so needs no certificate authorities.
     pub fn is_clear(&self) -> bool {
         self.security == Security::Clear
     }
 
-    /// The name under which the server knows this mailbox.
+    /// The login name of this mailbox on the server.
     pub fn login_of(&self, mailbox: &Address) -> String {
         match &self.login {
             None => mailbox.to_string(),

@@ -15,49 +15,49 @@ use super::connection::Connection;
 use super::reply::{Capabilities, ErrorReply, Status, scan_listing, status, unique_id_listing};
 use super::server::{Security, Server};
 
-/// How long a reply may take. Servers let a wrong password wait, and read a long list from their disks.
+/// How long a reply may take. Servers delay the answer to a wrong password, and read long lists from disk.
 const REPLY_MAX: Duration = Duration::from_secs(60);
-/// A listing or a text may take longer, if so many octets come in a second.
+/// A listing or a text may take longer at this rate or better.
 const OCTETS_PER_SECOND_MIN: u64 = 2048;
-/// Most messages of a mailbox that are listed.
+/// Most messages per mailbox.
 const MESSAGES_MAX: usize = 1_000_000;
-/// A text may be longer than announced: there are servers that count a line end as one octet, or guess.
+/// How much longer than twice the announced size a text may be: some servers count a line end as one octet, or guess.
 const OCTETS_UNANNOUNCED_MAX: u64 = 1 << 20;
-/// Commands under way at a time with a server that lets commands be sent ahead (RFC 2449 section 6.8).
+/// Commands sent ahead to a server with PIPELINING (RFC 2449 section 6.8).
 const AHEAD_MAX: usize = 32;
 
 /// Why a server gives no mail.
 #[derive(Debug)]
 pub enum Trouble {
-    /// It says no to name and password: what it says.
+    /// It refuses name and password, with these words.
     Refused(String),
-    /// It cannot be asked, or does not keep to the protocol: a sentence that says why.
+    /// It cannot be reached or breaks the protocol: a sentence.
     Unavailable(String),
-    /// What it gave could not be kept here.
+    /// Its mail could not be stored here.
     Here(io::Error),
 }
 
-/// A message as LIST and UIDL have it.
+/// A message as LIST and UIDL show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     pub number: u32,
     pub octets: u64,
-    /// None where the server has none, or one that could not be sent on.
+    /// `None` if the server has none, or one that POP3 could not send on.
     pub unique_id: Option<String>,
 }
 
 /// A session in the TRANSACTION state.
 pub struct Session {
     connection: Connection,
-    /// As it is named in errors.
+    /// Its name in errors.
     server: String,
     ahead_max: usize,
-    /// RETR was sent for these.
+    /// Messages RETR was sent for.
     asked: VecDeque<u32>,
 }
 
 impl Session {
-    /// Connects and logs in. `tls` is needed but with `pop3+clear`.
+    /// Connects and logs in. `tls` may be `None` only with `pop3+clear`.
     pub async fn open(
         server: &Server,
         tls: Option<&Arc<ClientConfig>>,
@@ -67,7 +67,7 @@ impl Session {
         let unavailable = |error: io::Error| Trouble::Unavailable(format!("{server}: {error}"));
         let mut connection = Connection::open(server, tls).await.map_err(unavailable)?;
         let mut opening = Opening { connection: &mut connection, server };
-        opening.expect("greets with").await?;
+        opening.expect("the connection").await?;
         let mut capabilities = opening.capabilities().await?;
         if server.security == Security::Stls {
             if !capabilities.stls {
@@ -76,7 +76,7 @@ impl Session {
                 )));
             }
             opening.ask(b"STLS\r\n").await?;
-            opening.expect("answers STLS with").await?;
+            opening.expect("STLS").await?;
             connection = connection.start_tls(server, tls).await.map_err(unavailable)?;
             capabilities = Opening { connection: &mut connection, server }.capabilities().await?;
         }
@@ -85,7 +85,7 @@ impl Session {
         Ok(Self { connection, server: server.to_string(), ahead_max, asked: VecDeque::new() })
     }
 
-    /// The messages in their order. Where the server has no UIDL none of them has an id.
+    /// The messages in order. Without UIDL, none has an id.
     pub async fn list(&mut self) -> Result<Vec<Listed>, Trouble> {
         let mut listed = Vec::new();
         let count = self
@@ -96,13 +96,10 @@ impl Session {
             })
             .await?;
         if let Err(refusal) = count {
-            return Err(Trouble::Unavailable(format!(
-                "{}: it gives no list of messages: {}",
-                self.server, refusal.text
-            )));
+            return Err(Trouble::Unavailable(format!("{}: it refuses LIST: {}", self.server, refusal.text)));
         }
         let mut ids = HashMap::new();
-        // A server need not have it (RFC 1939 section 7).
+        // UIDL is optional (RFC 1939 section 7).
         let _without = self
             .listing("UIDL", |line| {
                 let (number, id) = unique_id_listing(line)?;
@@ -116,8 +113,8 @@ impl Session {
         Ok(listed)
     }
 
-    /// Asks for messages ahead of the time when [`Session::retrieve`] is called for them, in this order. Not all may
-    /// be: how many is returned.
+    /// Sends RETR for the first of these messages, before [`Session::retrieve`] is called for them in the same order.
+    /// Returns for how many.
     pub async fn ask_ahead(&mut self, messages: &[Listed]) -> Result<usize, Trouble> {
         let free = self.ahead_max - self.asked.len().min(self.ahead_max);
         let messages = &messages[..messages.len().min(free)];
@@ -131,8 +128,8 @@ impl Session {
         Ok(messages.len())
     }
 
-    /// Gives the text of the message that was asked for first to `sink`. What the server says where it does not give
-    /// it: then there is nothing that went to `sink`.
+    /// Passes the text of the message asked for first to `sink`, and returns its octets. If the server refuses, returns
+    /// what it says; nothing has then gone to `sink`.
     pub async fn retrieve(
         &mut self,
         message: &Listed,
@@ -168,7 +165,7 @@ impl Session {
         }
     }
 
-    /// Takes leave, so that the server need not wait for more. Nothing depends on it.
+    /// Says QUIT, so that the server need not wait. Nothing depends on it.
     pub async fn quit(mut self) {
         let deadline = Instant::now() + Duration::from_secs(2);
         if self.connection.send(b"QUIT\r\n", deadline).await.is_ok() {
@@ -176,7 +173,7 @@ impl Session {
         }
     }
 
-    /// A reply of many lines.
+    /// A multi-line reply.
     async fn listing(
         &mut self,
         command: &str,
@@ -213,13 +210,13 @@ impl Opening<'_> {
         match self.status().await? {
             Status::Ok => Ok(()),
             Status::Refused(refusal) => {
-                Err(Trouble::Unavailable(format!("{}: it {what} a no: {}", self.server, refusal.text)))
+                Err(Trouble::Unavailable(format!("{}: it refuses {what}: {}", self.server, refusal.text)))
             }
             Status::Continue => Err(self.broken(no_reply(b"+"))),
         }
     }
 
-    /// None where the server does not know the command.
+    /// A server that does not know CAPA counts as having USER only.
     async fn capabilities(&mut self) -> Result<Capabilities, Trouble> {
         let mut capabilities = Capabilities::default();
         let mut take = |line: &[u8]| {
@@ -233,7 +230,7 @@ impl Opening<'_> {
         Ok(capabilities)
     }
 
-    /// By USER and PASS, which every server of old has, or AUTH PLAIN where only that is offered.
+    /// Uses USER and PASS, which every old server has, or AUTH PLAIN if only that is offered.
     async fn log_in(
         &mut self,
         capabilities: Capabilities,
@@ -242,7 +239,7 @@ impl Opening<'_> {
     ) -> Result<(), Trouble> {
         let has_control = |text: &str| text.chars().any(char::is_control);
         if has_control(login) || has_control(password) {
-            return Err(Trouble::Refused("a control character cannot be sent".to_owned()));
+            return Err(Trouble::Refused("the name or the password contains a control character".to_owned()));
         }
         if capabilities.plain && !capabilities.user {
             self.ask(b"AUTH PLAIN\r\n").await?;
@@ -300,7 +297,7 @@ async fn listing(
         if line == b"." {
             return Ok(Ok(()));
         }
-        // A line that begins with a dot is stuffed, and is none of these listings.
+        // No line of these listings begins with a dot.
         lines += 1;
         octets += line.len() as u64;
         if lines > MESSAGES_MAX {
@@ -316,8 +313,8 @@ async fn listing(
     }
 }
 
-/// What a server said that is no reply to what it was asked; cut, since it is for a log.
+/// The error for something that is not a reply; cut, because it goes into the log.
 fn no_reply(line: &[u8]) -> io::Error {
     let said: String = String::from_utf8_lossy(line).chars().take(60).collect();
-    io::Error::other(format!("it says {said:?}, which is no answer"))
+    io::Error::other(format!("it says {said:?}, which is not a reply"))
 }

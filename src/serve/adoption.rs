@@ -1,12 +1,12 @@
-//! Users who come from an old server: one who has no password here logs in with the old one. It is tried there; if the
-//! old server says yes, we keep our verifier of it, make the mailbox where its domain is here, and bring the mail over
-//! with its unique ids. From then on the old server is not asked about this mailbox again.
+//! Adopts users of an old server at their first login here. A user without a password here logs in with the old one,
+//! which we try at the old server. If that accepts it, we store a verifier, create the mailbox if its domain is ours,
+//! and fetch the mail with its unique ids. After that we never ask the old server about this mailbox again.
 //!
-//! - The guard has let a guess wait before it comes here, and the old server's no counts as one. That it cannot be
-//!   asked is no verdict, in either direction.
-//! - Password and mark are durable before the first message comes, so an adoption that a crash cuts short is taken up
-//!   at the next login. Nobody is let in before all is here.
-//! - A login waits for the mail for [`PATIENCE`]; then the client is told to come back, and the work goes on.
+//! - The guard makes guesses wait before they come here, and a refusal by the old server counts as a guess. If the old
+//!   server cannot be asked, that is no verdict either way.
+//! - Password and mark are durable before the first message arrives, so the next login resumes an adoption that a crash
+//!   interrupted. Nobody gets in before all mail is here.
+//! - A login waits for the mail for [`PATIENCE`]. Then the client is told to come back later, and the work goes on.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -35,24 +35,24 @@ use crate::store::{Adoption, Fault, Maildrop, Mover, Progress, Read as _, UnixTi
 use crate::trust;
 use crate::verdict::Login;
 
-/// How long a login waits for its mail: mail programs give up after a minute or more.
+/// How long a login waits for its mail. Mail programs give up after a minute or more.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Passwords that old servers are asked about at a time.
+/// Passwords being tried at old servers at a time.
 const QUESTIONS_MAX: usize = 32;
-/// Mailboxes whose mail comes at a time. Each holds a batch in memory, which is 8 MiB or a single longer message.
+/// Mailboxes being fetched at a time. Each holds a batch in memory: 8 MiB, or a single longer message.
 const MOVING_MAX: usize = 8;
-/// How long the file with authorities is not read again.
+/// How long before the file of certificate authorities is read again.
 const AUTHORITIES_FOR: Duration = Duration::from_secs(60);
 
 pub struct Adoptions {
-    /// Whose mail is coming.
+    /// Mailboxes being fetched, or waiting for their turn.
     running: Mutex<HashSet<Address>>,
     questions: Semaphore,
     moving: Semaphore,
     tls: Mutex<Option<Authorities>>,
 }
 
-/// Whom we trust, as it was read a short while ago.
+/// The certificate authorities we trust, and when we read them.
 struct Authorities {
     read: Instant,
     file: Option<PathBuf>,
@@ -70,12 +70,12 @@ impl Default for Adoptions {
     }
 }
 
-/// Whether some users may come from an old server.
+/// Whether any users may come from an old server.
 pub fn is_on(settings: &Settings) -> bool {
     !settings.adopt.is_empty() && settings.authentication == Method::PasswordFile
 }
 
-/// What becomes of a login that was not let in so far, if its user may come from an old server.
+/// Decides a login that was refused here, if its user may come from an old server.
 pub async fn log_in(
     service: &Arc<Service>,
     credentials: Credentials,
@@ -84,14 +84,14 @@ pub async fn log_in(
     let settings = service.settings();
     let Some(address) = credentials.login.address().cloned() else { return Ok(so_far) };
     let Some(server) = settings.adopt.of(&address.domain).cloned() else { return Ok(so_far) };
-    // One that could not be kept is not asked about.
+    // A password we could not store is not tried.
     let password = match std::str::from_utf8(credentials.password.as_bytes()) {
         Ok(password) if acceptable(password).is_ok() => Zeroizing::new(password.to_owned()),
         _ => return Ok(so_far),
     };
     let until = Instant::now() + PATIENCE;
     let begun = match (state_of(service, &address).await?, &so_far) {
-        // Cut short before. The password is ours, and was right.
+        // Interrupted before. We have the password, and it was right.
         (State::Begun, Login::Incomplete) => {
             let source = source(service, &settings, server, &address, password).await?;
             begin(service, address.clone(), source, None)
@@ -104,7 +104,7 @@ pub async fn log_in(
                     Adoption::Begun => begin(service, address.clone(), source, Some(session)),
                     Adoption::NotAdoptable => {
                         session.quit().await;
-                        // Somebody else was faster, with this password or a new one.
+                        // Another login was faster, or somebody set a new password.
                         let checking = service.clone();
                         return smol::unblock(move || checking.accounts.log_in(&credentials)).await;
                     }
@@ -131,11 +131,11 @@ pub async fn log_in(
 }
 
 enum State {
-    /// There is no password here, and there may be one.
+    /// No password here, and nothing against adopting one.
     Adoptable,
-    /// An administrator brings the mail of a mailbox without a password.
+    /// An administrator's import is filling the mailbox, which has no password.
     Importing,
-    /// The password is here, and not all of the mail.
+    /// The password is here, but not all of the mail.
     Begun,
     Other,
 }
@@ -177,7 +177,7 @@ async fn source(
     Ok(Source { login: server.login_of(address), server, tls, password })
 }
 
-/// Asks the old server about a password; none: it says no.
+/// Tries the password at the old server: a session, or `None` if it is refused.
 async fn ask(service: &Service, source: &Source) -> Result<Option<Session>, Fault> {
     let _question = service.adoptions.questions.acquire().await;
     let late = async {
@@ -192,7 +192,7 @@ async fn ask(service: &Service, source: &Source) -> Result<Option<Session>, Faul
     }
 }
 
-/// Keeps a verifier of the password, and makes the mailbox if need be.
+/// Stores a verifier of the password, and creates the mailbox if needed.
 async fn adopt(service: &Arc<Service>, address: &Address, password: &str) -> Result<Adoption, Fault> {
     let (service, address, password) =
         (service.clone(), address.clone(), Zeroizing::new(password.to_owned()));
@@ -208,7 +208,8 @@ async fn adopt(service: &Arc<Service>, address: &Address, password: &str) -> Res
     .await
 }
 
-/// Has the mail brought. Returns what is closed when that is over, whole or not; none: it is under way already.
+/// Starts fetching the mail. The channel returned closes when that is over, complete or not; `None` if it is under way
+/// already.
 fn begin(
     service: &Arc<Service>,
     address: Address,
@@ -231,7 +232,7 @@ async fn run(
     session: Option<Session>,
     held: Sender<Infallible>,
 ) {
-    // The service waits for it as for a session; it ends at the first sign.
+    // The service waits for it as for a session, but it stops as soon as the service begins to end.
     if let Some(_pass) = service.sessions.enter() {
         let ending = async {
             service.ending.begun().await;
@@ -241,9 +242,11 @@ async fn run(
         let server = &source.server;
         match brought {
             Ok(Some(messages)) => log::info!("{address} has moved here from {server}: {messages} messages"),
-            Ok(None) => log::warn!("{address} has not moved here whole from {server}: the service ends"),
+            Ok(None) => {
+                log::warn!("not all mail of {address} has moved here from {server}: the service is ending")
+            }
             Err(why) => {
-                log::error!("{address} has not moved here whole: {why}; the next login goes on with it")
+                log::error!("not all mail of {address} has moved here: {why}; the next login resumes it")
             }
         }
     }
@@ -251,7 +254,7 @@ async fn run(
     drop(held);
 }
 
-/// Brings all mail, and opens the mailbox. An error is a sentence.
+/// Fetches all mail and opens the mailbox. An error is a sentence.
 async fn fetch(
     service: &Arc<Service>,
     address: &Address,
@@ -261,7 +264,7 @@ async fn fetch(
     let (_turn, session) = match service.adoptions.moving.try_acquire() {
         Some(turn) => (turn, session),
         None => {
-            // The old server is not to hold a session for somebody who waits.
+            // Don't occupy the old server while waiting for our turn.
             if let Some(session) = session {
                 session.quit().await;
             }

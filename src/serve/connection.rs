@@ -1,11 +1,10 @@
 //! A connection: lines and octets in, replies and texts out.
 //!
-//! - Every wait on the client has a limit, the last one too: the idle timeout, the deadline of the login, or
-//!   [`FAREWELL_MAX`].
-//! - Nothing is awaited from the client while the server still holds octets for it. Under TLS that takes a flush:
-//!   `write` reports octets as written while their ciphertext waits in the TLS layer for the socket.
-//! - A connection that is dropped with octets unsent is reset (see [`super::socket`]), so that half a message never
-//!   looks like a whole one.
+//! - Every wait on the client has a limit, even the last: the idle timeout, the login deadline, or [`FAREWELL_MAX`].
+//! - We read from the client only when it has been sent everything we owe it. Under TLS that takes a flush: `write`
+//!   counts octets as written while their ciphertext still waits in the TLS layer for the socket.
+//! - Dropping a connection with octets unsent resets it (see [`super::socket`]), so half a message never looks like a
+//!   whole one.
 
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
@@ -21,16 +20,14 @@ use super::stream::Stream;
 use super::tls::{HANDSHAKE_MAX, Protocol};
 use crate::wire::{Line, Lines};
 
-/// Replies and short texts are gathered up to this length before they are written, so that pipelined commands
-/// share writes.
+/// Replies and short texts are gathered up to this length, so that pipelined commands share writes.
 const GATHERED_OCTETS: usize = 16 << 10;
-/// What is read at a time while a message comes in.
+/// Read size while a message comes in.
 const MESSAGE_READ_OCTETS: usize = 64 << 10;
-/// What is still read from a client that was told to go: octets left unread would make the kernel send a reset, which
-/// can destroy our last words.
+/// Octets we still read from a client we have dismissed. Unread ones would make the kernel send a reset, which can
+/// destroy our last words.
 const FAREWELL_OCTETS_MAX: usize = 64 << 10;
-/// How long a client that is told to go may take to read our last words, and for how long we then read what it still
-/// sends.
+/// How long a dismissed client may take to read our last words, and for how long we then read what it still sends.
 pub const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
 pub struct Connection {
@@ -41,7 +38,7 @@ pub struct Connection {
     read: Box<[u8]>,
     patience: Patience,
     idle_max: Duration,
-    /// No wait goes past this moment.
+    /// No wait goes past this.
     deadline: Option<Instant>,
 }
 
@@ -58,9 +55,8 @@ impl Connection {
         }
     }
 
-    /// Waits until a whole line is here, or one that is too long, for `use_line` to take: that is called exactly once,
-    /// with the line and the buffer for replies. Replies are written before the wait. An error of kind `UnexpectedEof`
-    /// is the client hanging up, one of kind `TimedOut` its silence.
+    /// Writes the waiting replies, waits for a line, whole or too long, and calls `use_line` once with it and the
+    /// buffer for replies. Fails with `UnexpectedEof` if the client hangs up, with `TimedOut` if it stays silent.
     pub async fn line<T>(
         &mut self,
         octets_max: usize,
@@ -79,8 +75,8 @@ impl Connection {
         }
     }
 
-    /// Feeds what the client sends to `take` until that says how many octets of what it was given it used last;
-    /// what it did not use stays for the next line.
+    /// Feeds the client's octets to `take`, until it returns how many of the last ones it used. The rest belong to the
+    /// next line.
     pub async fn octets(&mut self, mut take: impl FnMut(&[u8]) -> Option<usize>) -> io::Result<()> {
         self.flush().await?;
         let mut large = Vec::new();
@@ -116,13 +112,13 @@ impl Connection {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.lines.push(&self.read[..count]);
-        // There may be a password in it, which is wiped there when it has been used, and here now.
+        // It may contain a password. `lines` wipes its copy after use; this one goes now.
         self.read[..count].zeroize();
         Ok(())
     }
 
-    /// Sends the parts after what is waiting to be written: short ones wait too, long ones go out now, without
-    /// being copied. To be cancelled only by dropping the connection.
+    /// Sends the parts behind the waiting replies: short ones wait too, long ones go out now, uncopied. Cancel it only
+    /// by dropping the connection.
     pub async fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         self.stream.set_owes(true);
         let octets: usize = parts.iter().map(|part| part.len()).sum();
@@ -147,7 +143,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes what is waiting to be written, until the kernel has it all. May be cancelled, and called again.
+    /// Hands everything that waits to the kernel. May be cancelled and called again.
     pub async fn flush(&mut self) -> io::Result<()> {
         if self.out.is_empty() && !self.stream.owes() {
             return Ok(());
@@ -166,8 +162,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Begins TLS, after what is waiting to be written. What the client has sent before the handshake is thrown away:
-    /// it may be a stranger's (RFC 2595 section 4, RFC 3207 section 4.2).
+    /// Flushes and begins TLS. Discards what the client sent before the handshake: it may be an attacker's (RFC 2595
+    /// section 4, RFC 3207 section 4.2).
     pub async fn start_tls(mut self, service: &Service, protocol: Protocol) -> io::Result<Self> {
         self.flush().await?;
         let Stream::Clear(socket) = self.stream else {
@@ -179,7 +175,7 @@ impl Connection {
         Ok(self)
     }
 
-    /// The client has to come to an end by then; none: it may go on for as long as it is not idle.
+    /// Sets when the client must be done; `None` = it may go on while it is not idle.
     pub fn set_deadline(&mut self, deadline: Option<Instant>) {
         self.deadline = deadline;
     }
@@ -188,13 +184,13 @@ impl Connection {
         &self.stream
     }
 
-    /// True if the client has been silent rather than slow to read: everything for it is on its way.
+    /// Whether the kernel has everything meant for the client. A client that timed out was then silent, not slow to
+    /// read.
     pub fn is_sent(&self) -> bool {
         self.out.is_empty() && !self.stream.owes()
     }
 
-    /// Closes after the client's own good-bye. What was promised, and TLS's close_notify, go out within the usual
-    /// limits.
+    /// Closes after the client's QUIT. Waiting replies and TLS's close_notify go out within the usual limits.
     pub async fn hang_up(mut self) -> io::Result<()> {
         self.flush().await?;
         let wait_max = wait_max(self.idle_max, self.deadline);
@@ -209,19 +205,19 @@ impl Connection {
             }
             Ok(())
         };
-        // The session is over, however the client takes it.
+        // The session is over whether or not the client closes too.
         let _ = self.patience.bound(FAREWELL_MAX, drain).await;
         Ok(())
     }
 
-    /// Closes on a client that did not ask for it. It has [`FAREWELL_MAX`] to take the last words.
+    /// Closes on a client that did not ask for it, which has [`FAREWELL_MAX`] to read the last words.
     pub async fn dismiss(mut self) -> io::Result<()> {
         self.deadline = Some(Instant::now() + FAREWELL_MAX);
         self.hang_up().await
     }
 }
 
-/// The outcome of `operation`, or `TimedOut` after `wait_max`: for a single wait, which [`Patience`] is not worth.
+/// The outcome of `operation`, or `TimedOut` after `wait_max`. For single waits; a connection has its [`Patience`].
 pub async fn within<T>(wait_max: Duration, operation: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let too_long = async {
         Timer::after(wait_max).await;
@@ -234,9 +230,8 @@ fn wait_max(idle_max: Duration, deadline: Option<Instant>) -> Duration {
     deadline.map_or(idle_max, |deadline| idle_max.min(deadline.saturating_duration_since(Instant::now())))
 }
 
-/// Bounds the waits of a connection with one timer. The timer is armed by the first operation that has to wait, and
-/// when it fires early it is armed again for what is left: setting it for each operation would wake the reactor several
-/// times a session.
+/// Bounds the waits of a connection with one timer. The first operation that has to wait arms it; if it fires early, it
+/// is armed again for the rest. Setting it for each operation would wake the reactor several times a session.
 struct Patience {
     timer: Timer,
     /// When the timer fires, if it is armed.
@@ -256,7 +251,7 @@ impl Patience {
     ) -> io::Result<T> {
         let begin = Instant::now();
         let too_long = async {
-            // Not reached where the operation is ready at once.
+            // Not reached if the operation is ready at once.
             self.until(begin + wait_max).await;
             Err(io::ErrorKind::TimedOut.into())
         };

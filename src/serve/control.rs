@@ -1,6 +1,6 @@
-//! Drives the control socket: administrators' commands, carried out by the service that has the data file open.
+//! Serves the control socket: administrators' commands, run by the service because it has the data file open.
 //!
-//! Only the service's own user and root are heard, whatever the mode of the socket's file has become.
+//! Only root and the service's own user may give commands, whatever mode the socket file has.
 
 use std::fs::{self, File};
 use std::io;
@@ -30,20 +30,20 @@ use crate::store::Progress;
 const REQUEST_MAX: Duration = Duration::from_secs(30);
 /// How long an answer may take to be read.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// How often it is told how far a long work is.
+/// How often a long command reports its progress.
 const TELLING_INTERVAL: Duration = Duration::from_millis(250);
-/// What is read at a time of a message to deliver.
+/// Read size of a message to deliver.
 const CONTENT_READ_OCTETS: usize = 64 << 10;
-/// Commands carried out at a time; more wait.
+/// Commands running at a time; more wait.
 const COMMANDS_MAX: usize = 8;
-/// Messages taken in at a time by `deliver`, apart from other commands: a slow one must not keep an administrator
-/// waiting.
+/// Messages being taken in by `deliver` at a time. Apart from other commands: a slow one must not make an administrator
+/// wait.
 const DELIVERIES_MAX: usize = 64;
-/// Messages that may wait for that; one more is refused.
+/// Messages that may wait for their turn; one more is refused.
 const DELIVERIES_WAITING_MAX: usize = 1024;
 
-/// The control socket, with a name in the file system. A file that a crash left there is replaced: whoever holds the
-/// lock on the data file is the only service.
+/// Binds the control socket. Replaces a file left by a crash: this process holds the lock on the data file, so no other
+/// service uses it.
 pub fn bind(path: &Path) -> io::Result<Async<UnixListener>> {
     match fs::remove_file(path) {
         Ok(()) => {}
@@ -55,7 +55,7 @@ pub fn bind(path: &Path) -> io::Result<Async<UnixListener>> {
     Async::new(listener)
 }
 
-/// Hears commands for as long as the task lives.
+/// Takes commands for as long as the task lives.
 pub async fn listen(service: Arc<Service>, listener: Async<UnixListener>) {
     let turns = Arc::new(Semaphore::new(COMMANDS_MAX));
     let deliveries = Arc::new(Deliveries {
@@ -69,7 +69,7 @@ pub async fn listen(service: Arc<Service>, listener: Async<UnixListener>) {
                 super::accept::note_accepted();
                 let command = hear(service.clone(), stream, turn, deliveries.clone());
                 let hearing = async move {
-                    // The other end went away: a probe, or an administrator who waits no more.
+                    // The other end has gone: a probe, or an administrator who has stopped waiting.
                     if let Err(e) = command.await {
                         log::info!("a connection to the control socket ended early: {e}");
                     }
@@ -83,7 +83,7 @@ pub async fn listen(service: Arc<Service>, listener: Async<UnixListener>) {
 
 struct Deliveries {
     turns: Semaphore,
-    /// For those that have a turn or wait for one.
+    /// Held with a turn and while waiting for one.
     places: Semaphore,
 }
 
@@ -93,14 +93,14 @@ async fn hear(
     turn: SemaphoreGuardArc,
     deliveries: Arc<Deliveries>,
 ) -> io::Result<()> {
-    // Not by rustix: a process outside of our PID namespace has the id 0 here, which its type cannot hold.
+    // Not through rustix: a process outside our PID namespace appears with id 0 here, which its type cannot hold.
     let peer = getsockopt(stream.get_ref(), PeerCredentials)?;
     if ![0, rustix::process::geteuid().as_raw()].contains(&peer.uid()) {
-        log::warn!("a command was not heard: it came from user {}, who may not", peer.uid());
+        log::warn!("refused a command from user {}, who may not give any", peer.uid());
         return Ok(());
     }
     let request = within(REQUEST_MAX, read_request(&mut stream)).await?;
-    // From here on the service waits for this command before it ends.
+    // The end of the service now waits for this command.
     let Some(_pass) = service.commands.enter() else { return Ok(()) };
     send(&mut stream, &[control::TAKEN]).await?;
     let answer = match request {
@@ -132,13 +132,12 @@ async fn hear(
     send(&mut stream, &control::encode_answer(&answer)).await
 }
 
-/// An administrator's process that was stopped must not keep a command's turn.
+/// Bounded, so that a stopped process of an administrator does not keep a command's turn.
 async fn send(stream: &mut Async<UnixStream>, octets: &[u8]) -> io::Result<()> {
     within(ANSWER_MAX, stream.write_all(octets)).await
 }
 
-/// Waits for the work, and tells the tool how far it is, for as long as anybody listens there. What was begun is done
-/// in any case.
+/// Waits for the work, and reports its progress while the tool listens. If the tool goes away, the work still finishes.
 async fn tell(stream: &mut Async<UnixStream>, progress: &Progress, mut work: smol::Task<Answer>) -> Answer {
     let mut is_heard = true;
     loop {
@@ -149,7 +148,7 @@ async fn tell(stream: &mut Async<UnixStream>, progress: &Progress, mut work: smo
         };
         match smol::future::or(done, time_to_tell).await {
             Some(answer) => return answer,
-            // A frame that was begun is sent to its end.
+            // Not raced against the work: a frame once begun must be sent whole.
             None if is_heard => {
                 let working = progress.reached().into();
                 is_heard = send(stream, &control::encode_working(&working)).await.is_ok();
@@ -159,7 +158,7 @@ async fn tell(stream: &mut Async<UnixStream>, progress: &Progress, mut work: smo
     }
 }
 
-/// A request, and the file that came with it.
+/// Reads a job and the file that came with it.
 async fn read_request(stream: &mut Async<UnixStream>) -> io::Result<Result<(Job, Option<File>), BadFrame>> {
     let mut length = [0; LENGTH_OCTETS];
     let (received, file) = stream.read_with(|stream| control::receive_with_file(stream, &mut length)).await?;
@@ -176,7 +175,7 @@ async fn read_request(stream: &mut Async<UnixStream>) -> io::Result<Result<(Job,
     Ok(control::decode_request(&request).map(|job| (job, file)))
 }
 
-/// Takes in the content behind the request, and delivers it.
+/// Reads the message behind the request and delivers it.
 async fn deliver(
     service: &Arc<Service>,
     stream: &mut Async<UnixStream>,

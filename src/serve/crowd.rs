@@ -1,11 +1,11 @@
-//! Strangers: connections on which nobody has logged in yet, or that bring no message at the moment. Anyone can open
-//! them, so a network may have a certain number, and when places run out one of them has to go.
+//! Strangers: POP3 connections without a login and SMTP connections without a message under way. Anyone can open them,
+//! so each network gets only so many, and when places run out one of them has to go.
 //!
-//! - The one to go is the oldest of the largest group; a group is a network ([`network_of`]). So a crowd from one
-//!   network pushes out itself, and a single client is safe until as many others came after it as there are places.
-//! - A connection that is no stranger is never pushed out.
-//! - A stranger learns of it by [`Stranger::pushed_out`]. Its owner then drops the session at once, without last words:
-//!   a peer that does not read must not keep the place meanwhile.
+//! - The oldest of the largest group goes; a group is a network ([`network_of`]). So a crowd from one network pushes
+//!   out its own, and a single client is safe until as many others have come after it as there are places.
+//! - A connection that is not a stranger is never pushed out.
+//! - [`Stranger::pushed_out`] tells the stranger. Its owner drops the session at once, without last words: a client
+//!   that does not read must not keep the place.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -24,21 +24,21 @@ pub struct Crowd(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     next_number: u64,
-    /// By network and age. No group is empty.
+    /// By network, then by age. No group is empty.
     groups: HashMap<IpAddr, BTreeMap<u64, Member>>,
 }
 
 struct Member {
-    /// Since when it has a place; none while it waits for one.
+    /// Since when it has a place; `None` while it waits for one.
     seated: Option<Instant>,
     push: Sender<()>,
 }
 
-/// A connection that is, or was, a stranger. It leaves the crowd when this is dropped.
+/// A connection that is or was a stranger. Dropping it leaves the crowd.
 pub struct Stranger {
     crowd: Crowd,
     network: IpAddr,
-    /// Its place in the order of age; none while it is no stranger.
+    /// Its position by age; `None` while it is not a stranger.
     number: Mutex<Option<u64>>,
     push: Sender<()>,
     pushed: Receiver<()>,
@@ -48,12 +48,12 @@ pub struct Stranger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Among {
     All,
-    /// Those that have had a place since then or longer.
+    /// Those that got their place then or earlier.
     SeatedBy(Instant),
 }
 
 impl Crowd {
-    /// Lets a connection in as a stranger without a place, unless its network has `most` already (0: any number).
+    /// Lets a connection in as a stranger without a place, unless its network has `most` already (0 = any number).
     pub fn enter(&self, peer: IpAddr, most: u32) -> Option<Stranger> {
         let network = network_of(peer);
         let (push, pushed) = smol::channel::bounded(1);
@@ -61,8 +61,8 @@ impl Crowd {
         Some(Stranger { crowd: self.clone(), network, number: Mutex::new(Some(number)), push, pushed })
     }
 
-    /// Pushes out the oldest stranger of the largest group. False if nobody is left to go, or if that one is of the
-    /// network `of_other_than`.
+    /// Pushes out the oldest stranger of the largest group. False if there is nobody, or if that one is from the
+    /// network of `of_other_than`.
     pub fn push_out(&self, among: Among, of_other_than: Option<IpAddr>) -> bool {
         let mut state = self.lock();
         let Some((network, number)) = state.next_to_go(among) else { return false };
@@ -70,7 +70,7 @@ impl Crowd {
             return false;
         }
         let member = state.remove(network, number).expect("it was just found");
-        // Full: it was told before, and is on its way.
+        // Full: it has been told already.
         let _ = member.push.try_send(());
         true
     }
@@ -101,7 +101,7 @@ impl State {
         member
     }
 
-    /// Of groups of the same size, the one whose oldest is the oldest.
+    /// Among groups of equal size, the one with the oldest member.
     fn next_to_go(&self, among: Among) -> Option<(IpAddr, u64)> {
         let may_go = |member: &Member| match among {
             Among::All => true,
@@ -118,7 +118,7 @@ impl State {
 }
 
 impl Stranger {
-    /// The connection has got its place.
+    /// The connection gets its place.
     pub fn seat(&self) {
         let number = *self.number();
         let mut state = self.crowd.lock();
@@ -128,13 +128,13 @@ impl Stranger {
         }
     }
 
-    /// The connection is no stranger any more, and is not pushed out from now on; unless it was already: then `false`.
+    /// The connection stops being a stranger and is safe from now on. False if it has been pushed out already.
     pub fn leave_crowd(&self) -> bool {
         let number = self.number().take();
         number.is_none_or(|number| self.crowd.lock().remove(self.network, number).is_some())
     }
 
-    /// The connection is a stranger again, the youngest of its network, with a place.
+    /// The connection becomes a stranger again: the youngest of its network, with a place.
     pub fn rejoin_crowd(&self) {
         let mut number = self.number();
         if number.is_none() {
@@ -145,7 +145,7 @@ impl Stranger {
 
     /// Returns when the stranger has to go.
     pub async fn pushed_out(&self) {
-        // It holds a sender itself, so this cannot fail.
+        // This cannot fail, since `self` holds a sender.
         let _ = self.pushed.recv().await;
     }
 
@@ -184,7 +184,7 @@ mod tests {
         let single = enter(&crowd, 1);
         let of_three = [enter(&crowd, 2), enter(&crowd, 2), enter(&crowd, 2)];
         let of_two = [enter(&crowd, 3), enter(&crowd, 3)];
-        // Of groups of two that with the oldest member.
+        // Of the groups of two, the one with the oldest member.
         for expected in [&of_three[0], &of_three[1], &of_two[0], &single, &of_three[2], &of_two[1]] {
             assert!(crowd.push_out(Among::All, None));
             assert!(was_pushed_out(expected));

@@ -1,18 +1,17 @@
-//! File descriptors: each connection takes one, and a message on its way may take a second.
+//! File descriptors: each connection takes one, and a large message coming in takes a second.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{PROXY_HEADERS_MAX, RECEIVING_MAX, REFUSALS_MAX, TRUSTED_RECEIVING_MAX};
 use crate::settings::Settings;
 
-/// Kept for what no client of POP3, SMTP or LMTP takes: the data file, listeners, the control socket with its commands,
-/// `deliver`, backup and check.
+/// Kept for everything but mail clients: the data file, listeners, the control socket and its commands, `deliver`,
+/// backup and check.
 const RESERVE: u64 = 256;
-/// What connections other than POP3's may take.
+/// Most descriptors of connections other than POP3's.
 const OTHERS: u64 = (2 * RECEIVING_MAX + 2 * TRUSTED_RECEIVING_MAX + PROXY_HEADERS_MAX + REFUSALS_MAX) as u64;
 
-/// Raises the soft limit of this process to the hard one. The soft one is low for the sake of programs that use
-/// select(2).
+/// Raises this process's soft limit to the hard one. The soft one is low only for programs that use select(2).
 pub fn raise() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -20,16 +19,16 @@ pub fn raise() {
     }
 }
 
-/// Connections that may be open at a time, so that the reserve and a second descriptor for each message are left.
+/// Most connections open at a time, leaving the reserve and a second descriptor per message.
 pub fn connections_max() -> usize {
     let left = current().saturating_sub(RESERVE);
     let seconds = (RECEIVING_MAX + TRUSTED_RECEIVING_MAX) as u64;
-    // With very few there is at least one for each door and as many again.
+    // However few descriptors there are, let some clients in.
     let connections = left.saturating_sub(seconds).max(left / 2).max(16);
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
-/// A sentence where these settings let in more POP3 connections than this process may have descriptors for.
+/// Fails with a sentence if these settings admit more POP3 connections than this process may have descriptors for.
 pub fn suffice_for(settings: &Settings) -> Result<(), String> {
     fits(settings, current())
 }

@@ -1,5 +1,5 @@
-//! Deletes mail that is older than the setting `expire` allows, and for good what was deleted before the days of
-//! `undelete`.
+//! Deletes mail older than the setting `expire` allows, and purges deleted mail that `undelete` and `undeletesize` no
+//! longer keep.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,23 +10,23 @@ use super::Service;
 use crate::address::Address;
 use crate::store::{Day, Fault, Read, Store, UnixTime};
 
-/// How often it is looked whether more deleted mail is kept than may be.
+/// How often the size of the deleted mail is checked.
 const ROUND: Duration = Duration::from_secs(60);
 /// How often old mail is looked for, in rounds.
 const ROUNDS_FOR_OLD_MAIL: u64 = 60;
-/// Messages that one transaction deletes.
+/// Messages deleted per transaction.
 const MESSAGES_A_TRANSACTION: usize = 1000;
-/// The same where no more is to go than must.
+/// Messages purged per transaction to get below `undeletesize`: few, so that little more goes than must.
 const MESSAGES_A_STEP: usize = 20;
 
-/// Looks for old mail again and again, for as long as the task lives.
+/// Does its rounds for as long as the task lives.
 pub async fn run(service: Arc<Service>) {
     for round in 0u64.. {
         if round.is_multiple_of(ROUNDS_FOR_OLD_MAIL) {
             look_for_old_mail(&service).await;
         }
         let (store, octets) = (service.store.clone(), service.settings().undeletesize.octets());
-        tell_gone(smol::unblock(move || purge_above(&store, octets)).await);
+        log_purged(smol::unblock(move || purge_above(&store, octets)).await);
         Timer::after(ROUND).await;
     }
 }
@@ -43,18 +43,18 @@ async fn look_for_old_mail(service: &Service) {
         }
     }
     let (store, days) = (service.store.clone(), service.settings().undelete.get());
-    tell_gone(smol::unblock(move || purge(&store, days, UnixTime::now())).await);
+    log_purged(smol::unblock(move || purge(&store, days, UnixTime::now())).await);
 }
 
-fn tell_gone(purged: Result<u64, Fault>) {
+fn log_purged(purged: Result<u64, Fault>) {
     match purged {
         Ok(0) => {}
-        Ok(count) => log::info!("{count} deleted messages and mailboxes are gone for good"),
-        Err(fault) => log::error!("deleted mail could not be removed for good: {fault}"),
+        Ok(count) => log::info!("{count} deleted messages and mailboxes were purged"),
+        Err(fault) => log::error!("deleted mail could not be purged: {fault}"),
     }
 }
 
-/// Removes for good what was deleted more than so many days ago, and returns how many messages and mailboxes that was.
+/// Purges what was deleted more than `days` ago (0 = everything). Returns how many messages and mailboxes went.
 pub fn purge(store: &Store, days: u32, now: UnixTime) -> Result<u64, Fault> {
     let before = match days {
         0 => Day::LAST,
@@ -63,8 +63,8 @@ pub fn purge(store: &Store, days: u32, now: UnixTime) -> Result<u64, Fault> {
     store.purge(before)
 }
 
-/// Removes for good what was deleted first, until no more octets of deleted mail are kept than these; 0 is any number.
-/// Returns how many messages and mailboxes that was.
+/// Purges what was deleted first until at most `octets` of deleted mail are kept (0 = no limit). Returns how many
+/// messages and mailboxes went.
 fn purge_above(store: &Store, octets: u64) -> Result<u64, Fault> {
     let mut count = 0;
     while octets > 0 && store.kept()?.octets > octets {
@@ -76,8 +76,8 @@ fn purge_above(store: &Store, octets: u64) -> Result<u64, Fault> {
     Ok(count)
 }
 
-/// Deletes what was received before this time, and returns how many messages that was. Mailboxes that are locked, or
-/// in which somebody is reading, are left for another time.
+/// Deletes mail received before this time and returns how many messages went. Skips mailboxes that are locked or being
+/// read until another time.
 pub fn delete_before(store: &Store, before: UnixTime) -> Result<u64, Fault> {
     let mut count = 0;
     let domains = store.read()?.domains()?;
@@ -92,7 +92,7 @@ pub fn delete_before(store: &Store, before: UnixTime) -> Result<u64, Fault> {
 
 fn delete_from_mailbox(store: &Store, address: &Address, before: UnixTime) -> Result<u64, Fault> {
     let mut count = 0;
-    // The claim of a maildrop keeps readers away while mail goes from under them.
+    // Holding the maildrop keeps readers away while their mail goes.
     let crate::verdict::Login::Welcome(maildrop) = store.open_maildrop(address)? else { return Ok(0) };
     loop {
         let old = maildrop.received_before(before, MESSAGES_A_TRANSACTION)?;
@@ -117,7 +117,7 @@ mod tests {
         "bob@example.com".parse().unwrap()
     }
 
-    /// A store in which as many messages were deleted on each of three days.
+    /// A store in which equally many messages were deleted on each of three days.
     fn with_deleted(directory: &tempfile::TempDir) -> Store {
         let store = Store::create(&directory.path().join("winpop.db")).unwrap();
         let credential = Credential { version: 0, verifier: Verifier::of_nobody([0; 16]), sealed: None };
@@ -172,7 +172,7 @@ mod tests {
         let gone = purge_above(&store, octets / 2).unwrap();
         assert!((MESSAGES / 2..MESSAGES / 2 + MESSAGES_A_STEP as u64).contains(&gone), "{gone}");
         assert_eq!(store.kept().unwrap().messages, MESSAGES - gone);
-        // What is left is what was deleted last.
+        // What was deleted last is left.
         let back = store.undelete_mailbox(&bob(), Wanted::Since(UnixTime(3 * DAY_SECONDS)), false).unwrap();
         assert_eq!(back.unwrap().messages, MESSAGES / 3);
         purge_above(&store, 1).unwrap();

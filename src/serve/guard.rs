@@ -1,18 +1,17 @@
 //! Slows down guessing: after a wrong password the next attempt waits, longer each time.
 //!
-//! Failures are counted three ways: by network (IPv4 by address; IPv6 by /64, because a host there has as many
-//! addresses as it likes), by account, and by account and network together. An attempt waits for whichever applies:
+//! Failures are counted by network ([`network_of`]), by account, and by both together. An attempt at an account
 //!
-//! - at an account that has lately been logged in to from this network: for the failures at this account from this
-//!   network. So neither a stranger elsewhere nor a neighbour behind the same router can shut a user out;
-//! - otherwise: for all failures of the network, and for the account's failures from anywhere.
+//! - that somebody has lately logged in to from this network waits for the failures at this account from this network.
+//!   So neither a stranger elsewhere nor a neighbour behind the same router can shut a user out;
+//! - otherwise waits for all failures of the network, and for the account's failures from anywhere.
 //!
-//! A successful login clears the failures at that account from that network and nothing else: logging in to one's own
-//! mailbox does not buy guesses at others. Accounts are keyed by a name that is the same for every spelling of a login
-//! name that reaches them; a name that cannot be an account counts against the network alone.
+//! A login clears the failures at that account from that network, and nothing else: logging in to one's own mailbox
+//! buys no guesses at others. Every spelling of a login name counts as the same account; a name that cannot be an
+//! account counts against the network only.
 //!
-//! The right password of an account that may not log in was no guess: a mail program that goes on trying it slows that
-//! account down, as a wrong one would, and nobody else in its network.
+//! The right password of a barred account is not a guess. A mail program that keeps trying it slows down that account,
+//! as a wrong password would, but nobody else in its network.
 //!
 //! Nobody is locked out for good, and memory is bounded.
 
@@ -29,13 +28,13 @@ use crate::lock::Mutex;
 /// The wait after the first failure; it doubles with each further one.
 pub const FIRST_WAIT: Duration = Duration::from_millis(250);
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// Failures at an account, from anywhere, before strangers have to wait.
+/// Failures at an account from anywhere before strangers have to wait.
 const ACCOUNT_FAILURES_FREE: u32 = 5;
-/// A failure is forgotten when none has followed it for this long.
+/// Failures are forgotten once none has followed for this long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(15 * 60);
-/// A network is usual for an account for this long after a login.
+/// How long after a login its network counts as usual for the account.
 const USUAL_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// Entries that each of the tables holds at most.
+/// Most entries per table.
 const REMEMBERED_MAX: usize = 10_000;
 
 #[derive(Default)]
@@ -45,7 +44,7 @@ pub struct Guard(Mutex<State>);
 struct State {
     networks: HashMap<IpAddr, Failures>,
     accounts: HashMap<String, Failures>,
-    /// The part of a network's failures that were at one account.
+    /// A network's failures at one account.
     pairs: HashMap<(String, IpAddr), Failures>,
     /// Right passwords of accounts that may not log in.
     barred: HashMap<(String, IpAddr), Failures>,
@@ -61,8 +60,7 @@ pub struct Failures {
 }
 
 impl Guard {
-    /// How long an attempt to log in from this address has to wait now; `account` is none for a name that can be no
-    /// account.
+    /// How long an attempt from this address must wait now. `account` is `None` for a name that cannot be an account.
     pub fn wait(&self, peer: IpAddr, account: Option<&str>, now: Instant) -> Duration {
         let state = self.lock();
         let network = network_of(peer);
@@ -126,7 +124,7 @@ impl Guard {
         state.usual.insert(pair, now);
     }
 
-    /// Failures since the start, and how long ago the last one was.
+    /// The number of failures since the start, and how long ago the last one was.
     pub fn failures(&self, now: Instant) -> (u64, Option<Duration>) {
         let state = self.lock();
         (state.total, state.last.map(|last| now.saturating_duration_since(last)))
@@ -152,7 +150,7 @@ where
     failures.get(key).filter(|failures| failures.is_fresh(now)).map_or(0, |failures| failures.count)
 }
 
-/// Counts one more. Where the table is full, the older half of it is forgotten first.
+/// Counts one more. A full table forgets its older half first.
 pub fn count_failure<K: Eq + Hash + Clone>(failures: &mut HashMap<K, Failures>, key: K, now: Instant) {
     if failures.len() >= REMEMBERED_MAX && !failures.contains_key(&key) {
         make_room(failures, |failures| failures.last);
@@ -228,7 +226,7 @@ mod tests {
             waits.push(guard.wait(ip(1), ANN, now).as_millis());
             guard.barred(ip(1), ANN, now);
         }
-        // As long as after wrong passwords, which it is not to be told from.
+        // As long as after a wrong password: a stranger must not be able to tell the two apart.
         assert_eq!(waits, [0, 250, 500, 1000]);
         assert_eq!(guard.wait(ip(1), BOB, now), Duration::ZERO);
         assert_eq!(guard.failures(now).0, 4);

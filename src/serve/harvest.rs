@@ -1,9 +1,8 @@
-//! Slows down a stranger who tries out which mailboxes exist: past a few wrong recipients each further one is answered
-//! later, for the whole network that he comes from.
+//! Slows down strangers who try out which mailboxes exist: after a few wrong recipients from a network, each further
+//! one is answered later.
 //!
-//! Only the answer to a wrong recipient waits, so nobody's mail for a mailbox that exists is slowed, and a sender with
-//! a typo or a stale address list notices nothing. Memory is bounded. How many wrong recipients end a session is the
-//! session's business ([`crate::smtp`]).
+//! Only answers to wrong recipients wait. Mail to existing mailboxes is never slowed, and a sender with a typo or a
+//! stale list notices nothing. Memory is bounded. [`crate::smtp`] decides how many wrong recipients end a session.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,9 +13,9 @@ use super::guard::{FIRST_WAIT, Failures, count, count_failure};
 use super::network::network_of;
 use crate::lock::Mutex;
 
-/// Wrong recipients from one network that are answered at once.
+/// Wrong recipients per network answered at once.
 const FREE: u32 = 5;
-/// The longest wait before the answer to a wrong recipient.
+/// Longest wait before an answer.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
@@ -29,7 +28,7 @@ struct State {
 }
 
 impl Harvest {
-    /// Counts a wrong recipient, and returns how long its answer has to wait.
+    /// Counts a wrong recipient and returns how long its answer must wait.
     pub fn wrong(&self, peer: IpAddr, now: Instant) -> Duration {
         let network = network_of(peer);
         let mut state = self.lock();

@@ -1,18 +1,17 @@
-//! The service: listens, admits, and drives sessions on connections and on the store.
+//! The service: listens, admits clients, and drives their sessions on connections and on the store.
 //!
 //! ```text
 //! listeners ─► accept ─► slots ─► connection + pop3 ──────┐
 //!                  └────────────► connection + receiving ─┼─► Store
-//! control socket ─► control ─► Op::run ───────────────────┘
+//! control socket ─► control ─► Request::run ──────────────┘
 //! ```
 //!
-//! - A changed setting takes effect here ([`Service`] is the `admin::Service` of the control socket).
-//! - Work that waits for a disk or derives keys runs off the executor (`smol::unblock`).
-//! - A session that ends without QUIT has changed nothing, so ending the service means dropping its sessions.
+//! - Changed settings take effect here ([`Service`] is the `admin::Service` of the control socket).
+//! - Work that waits for the disk or derives keys runs off the executor (`smol::unblock`).
+//! - A POP3 session without QUIT, or a message without its 250, has changed nothing: to end the service, drop its
+//!   sessions.
 //!
 //! # Threat model
-//!
-//! Who may reach what:
 //!
 //! | who | reaches | we trust them |
 //! | --- | --- | --- |
@@ -23,39 +22,38 @@
 //! | proxies in `proxyfrom` | POP3, POP3S, SMTP | to name the client they speak for |
 //! | root and the service's own user | the control socket, the data file, the key file | with everything |
 //!
-//! A *network* is an IPv4 address or an IPv6 /64 (`limits::network_of`), because a host with IPv6 can use any address
-//! of its /64. What each limit protects:
+//! A *network* is an IPv4 address or an IPv6 /64 (see [`network`]). What each limit protects:
 //!
 //! | limit | protects |
 //! | --- | --- |
 //! | `socketmax` slots, [`RECEIVING_MAX`] senders | memory and descriptors |
-//! | `NOT_LOGGED_IN_MAX` and `SENDERS_PER_NETWORK_MAX` connections per network (`accept`) | everybody else from one network |
-//! | push-out (`crowd`) | newcomers, when strangers from many networks hold all places; never a logged-in user, nor a sender in the middle of a message |
+//! | `NOT_LOGGED_IN_MAX` and `SENDERS_PER_NETWORK_MAX` connections per network (`accept`) | everybody from a single network |
+//! | push-out (`crowd`) | newcomers, when strangers from many networks hold all places; it never hits a logged-in user or a sender in the middle of a message |
 //! | [`TRUSTED_RECEIVING_MAX`] places for LMTP and loopback | our own mail server from strangers on SMTP |
-//! | `LOGIN_MAX`, `idletimeout`, handshake and PROXY header times | places, from clients that stay silent |
-//! | a least rate (`receiving::Pace`) | places, from senders that dawdle |
+//! | `LOGIN_MAX`, `idletimeout`, handshake and PROXY header times | places, from silent clients |
+//! | a least rate (`receiving::Pace`) | places, from slow senders |
 //! | 128 KiB of a message in memory, the rest in a file (`intake::Spooling`) | memory, and senders of large messages from each other |
 //! | growing waits after wrong passwords (`guard`) | passwords |
 //! | growing waits after wrong recipients, and 20 per session (`harvest`, `smtp`) | the list of our mailboxes |
 //! | half of the threads for checking passwords | everybody else from guessers |
 //! | `COMMANDS_MAX`, apart from `DELIVERIES_MAX` (`control`) | administrators from slow deliveries |
-//! | [`REFUSALS_MAX`], log lines for refusals at most every 10 s | us, from being busy saying no |
+//! | [`REFUSALS_MAX`]; a log line for refusals at most every 10 s | us, from being busy saying no |
 //!
-//! However many strangers connect, at the default settings they cost at most 200 MiB of memory: for each of 256 senders
-//! 256 KiB of text, 64 KiB to read into, 200 KiB of recipients and 80 KiB for TLS and the session; for each of 50 POP3
-//! slots and 10 connections in the line 150 KiB; 16 MiB for the tables of `guard`, `harvest` and `limits`; and a tenth
-//! for the allocator. A system test floods the service and holds it to that.
+//! At the default settings strangers cost at most 200 MiB of memory, however many connect: for each of 256 senders
+//! 256 KiB of text, 64 KiB to read into, 200 KiB of recipients and 80 KiB for TLS and the session; 150 KiB for each of
+//! 50 POP3 slots and 10 waiting connections; 16 MiB for the tables of `guard`, `harvest` and `network`; a tenth for the
+//! allocator. A system test floods the service and checks this.
 //!
 //! What we give up:
-//! - Enough networks that bring real text at the least rate to a mailbox that exists hold every SMTP place for as long
-//!   as a message of `maxmessagesize` takes: 256 networks, or 8 with all the connections they may have. Mail then waits
-//!   at its senders.
+//! - Networks that send real text at the least rate to an existing mailbox hold all SMTP places for as long as a
+//!   message of `maxmessagesize` takes: 256 networks, or 8 with all the connections they may have. Mail waits at its
+//!   senders meanwhile.
 //! - A stranger who connects faster than honest clients log in, from more networks than there are places, pushes them
 //!   out before they have logged in. Use a firewall against that.
-//! - Whoever knows an address can fill its mailbox, and without quotas the disk. Then mail is refused with 452, and
-//!   readers go on.
-//! - A proxy in `proxyfrom` that lies about its clients defeats every limit that counts networks.
-//! - A wrong recipient is told so at once in the first few cases. That is what lets an honest sender correct a typo.
+//! - Anyone who knows an address can fill its mailbox, and without quotas the disk. New mail then gets 452; readers go
+//!   on.
+//! - A proxy in `proxyfrom` that lies about its clients defeats every limit per network.
+//! - The first few wrong recipients are refused at once, so that an honest sender can correct a typo.
 
 mod accept;
 mod accounts;
@@ -128,15 +126,15 @@ use stream::Stream;
 use tls::Tls;
 use workers::Workers;
 
-/// SMTP connections of other machines. One more pushes out the oldest that brings no message, or is told to come back.
+/// SMTP connections from other machines. One more pushes out the oldest idle one, or is told to come back later.
 const RECEIVING_MAX: usize = 256;
-/// Connections that bring mail from where it is trusted: by LMTP, and by SMTP from this machine.
+/// Connections of trusted senders: LMTP, and SMTP from this machine.
 const TRUSTED_RECEIVING_MAX: usize = 256;
-/// Connections that are refused with a sentence at a time; more are closed without a word.
+/// Connections being told why they are refused; more are closed without a word.
 const REFUSALS_MAX: usize = 64;
-/// Connections of proxies whose PROXY header has not come yet; more are closed.
+/// Connections whose PROXY header has not arrived; more are closed.
 const PROXY_HEADERS_MAX: usize = 256;
-/// Logins that a directory of accounts is asked about at a time; each has a thread while it waits.
+/// Logins the directory of accounts is asked about at a time; each holds a thread while it waits.
 const DIRECTORY_QUESTIONS_MAX: usize = 32;
 
 /// What every connection of the service needs.
@@ -146,10 +144,9 @@ pub struct Service {
     accounts: Accounts,
     adoptions: Adoptions,
     guard: Guard,
-    /// In effect now. They differ from the stored ones where this run was given other ports.
+    /// In effect now. They differ from the stored ones if this run was given other ports.
     settings: Mutex<Arc<Settings>>,
     tls: Tls,
-    /// When it began to serve.
     started_unix_seconds: u64,
     slots: Slots,
     per_network: PerNetwork,
@@ -157,7 +154,7 @@ pub struct Service {
     not_logged_in: Crowd,
     /// SMTP connections of other machines, by network.
     senders_per_network: PerNetwork,
-    /// Those of them that are not sending a message just now.
+    /// Those of them that are not sending a message.
     idle_senders: Crowd,
     harvest: Harvest,
     logins: Logins,
@@ -167,10 +164,10 @@ pub struct Service {
     /// Connections of all kinds: see [`descriptors`].
     descriptors: Arc<Semaphore>,
     proxy_headers: Arc<Semaphore>,
-    /// Passwords being derived, which takes a processor for milliseconds each. Half of the threads at most, so that
-    /// strangers who guess leave the other half to everybody else.
+    /// Passwords being checked, which takes a processor for milliseconds each: half of the threads at most, so that
+    /// guessers leave the other half to everybody else.
     password_checks: Semaphore,
-    /// Logins that wait for a directory of accounts.
+    /// Logins waiting for the directory of accounts.
     directory_questions: Semaphore,
     listeners: Mutex<Listeners>,
     workers: Arc<Workers>,
@@ -186,13 +183,13 @@ pub struct Service {
 /// A service that listens.
 pub struct Running {
     service: Arc<Service>,
-    /// What goes on beside the connections.
+    /// What runs besides the connections.
     tasks: Vec<smol::Task<()>>,
-    /// Heard by a thread of their own once the service runs.
+    /// A thread takes them over once the service runs.
     signals: Option<Signals>,
 }
 
-/// Begins to serve a store. The error is a sentence with a hint.
+/// Opens the doors of a store; [`Running::run`] serves. An error is a sentence with a hint.
 pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Running, String> {
     let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])
         .map_err(|e| format!("signals cannot be waited for: {e}"))?;
@@ -240,7 +237,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         grace_over: Phase::new(),
     });
     if let Err(sentence) = service.listeners().change_to(&service, &settings) {
-        // Nobody was told of this socket yet; what is left of it would only mislead.
+        // Nobody knows of this socket yet, and a leftover would mislead.
         let _ = std::fs::remove_file(&socket);
         return Err(sentence);
     }
@@ -253,15 +250,15 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
 }
 
 impl Running {
-    /// Where clients of this protocol can connect.
+    /// The TCP addresses of this door.
     pub fn addresses(&self, door: Door) -> Vec<SocketAddr> {
         self.service.listeners().addresses(door)
     }
 
-    /// Serves until SIGTERM or SIGINT, then lets sessions end for the time of `shutdowngrace`. A second signal ends the
-    /// wait. See [`signals`] for what bounds the end.
+    /// Serves until SIGTERM or SIGINT, then gives sessions `shutdowngrace` to end; a second signal cuts that short.
+    /// [`signals`] says what bounds the end.
     pub fn run(mut self) {
-        // Its thread outlives the service, whose end closes the store.
+        // Weak: the thread outlives the service, whose end closes the store.
         let hearing = Arc::downgrade(&self.service);
         let grace = move || {
             hearing
@@ -331,7 +328,7 @@ impl Running {
             true
         };
         let is_grace_over = at_rest.or(over).await;
-        // What is left is dropped, and logs how it ended. Commands that were taken may still end; a later one waits
+        // Sessions that are left are dropped, and log how they ended. Commands under way may still end; later ones wait
         // until the data file is free.
         service.grace_over.begin();
         service.commands.close();
@@ -344,7 +341,7 @@ impl Running {
                 service.until(News::GraceOver, &news).await;
             }
             Timer::after(signals::COMMANDS_MAX).await;
-            log::warn!("commands that were still being carried out are broken off");
+            log::warn!("commands still under way are cut off");
         };
         left.or(too_long).await;
         for task in self.tasks.drain(..) {
@@ -359,7 +356,7 @@ impl Service {
         self.settings.lock().clone()
     }
 
-    /// Waits for these news. What else is heard meanwhile is done.
+    /// Waits for this news, and does what other news asks for meanwhile.
     async fn until(self: &Arc<Self>, wanted: News, news: &Receiver<News>) {
         while let Ok(heard) = news.recv().await
             && heard != wanted
@@ -378,7 +375,7 @@ impl Service {
         self.listeners.lock()
     }
 
-    /// Does the handshake with the certificate as it is now.
+    /// Does the handshake, with the certificate files as they are now.
     async fn accept_tls(&self, socket: Socket, protocol: tls::Protocol) -> io::Result<Stream> {
         self.tls.look_at_files(&self.store, &self.accounts.keyring, &self.settings(), Instant::now());
         self.tls.accept(socket, protocol).await
@@ -428,7 +425,7 @@ impl admin::Service for Arc<Service> {
 
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {
         let mut effective = after.clone();
-        // What this run was given instead of the stored value stays until the stored one changes.
+        // A value given to this run instead of the stored one stays until the stored one changes.
         let now = self.settings();
         for door in DOORS {
             if door.port(before) == door.port(after) {
@@ -438,12 +435,12 @@ impl admin::Service for Arc<Service> {
         if before.listen == after.listen {
             effective.listen = now.listen.clone();
         }
-        // The name of the host stands in our own certificate only.
+        // The host name matters to our own certificate only.
         let names_certificate = |settings: &Settings| {
             let hostname = settings.tlscert.get().is_none().then(|| settings.hostname.clone());
             (settings.tlscert.clone(), settings.tlskey.clone(), hostname)
         };
-        // Only then: files that have gone bad meanwhile must not stand in the way of other changes.
+        // Only if it changed: files that have gone bad must not block other changes.
         if names_certificate(before) != names_certificate(after) {
             let keyring = self.accounts.keyring.read();
             self.tls.change_to(&self.store, &keyring, &effective)?;
@@ -479,7 +476,7 @@ fn limits(settings: &Settings) -> Limits {
     }
 }
 
-/// The settings that a store holds; what cannot be used of them goes into the log.
+/// The stored settings. Unusable ones are logged and keep their default.
 pub fn settings_of(store: &Store) -> Result<Settings, crate::store::Fault> {
     let (settings, complaints) = crate::admin::read_settings(&*store.read()?)?;
     complaints.iter().for_each(|complaint| log::warn!("{complaint}"));

@@ -1,4 +1,4 @@
-//! Watches whether the directory in force can check NTLM: it is offered only while it can.
+//! Watches whether the directory in force can check NTLM, which is offered only while it can.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use async_io::Timer;
 use super::Service;
 use crate::auth::directory::Unavailable;
 
-/// How often the directory is asked to look, which it does less often while logins show that all is well.
+/// How often the directory is asked. It looks less often while logins show that all is well.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// For as long as the task lives.
+/// Watches for as long as the task lives.
 pub async fn watch(service: Arc<Service>) {
     let mut is_told = false;
     loop {

@@ -1,8 +1,8 @@
-//! The PROXY header, by which a proxy in front of the service says whom it speaks for: versions 1 and 2 of the PROXY
-//! protocol (haproxy.org, proxy-protocol.txt).
+//! The PROXY header, in which a proxy names the client it speaks for (PROXY protocol, versions 1 and 2; haproxy.org,
+//! proxy-protocol.txt).
 //!
-//! It is read before anything else, so before TLS too, and not one octet past its end. Who may bring one is for the
-//! setting `proxyfrom` to say.
+//! It is read before anything else, even TLS, and not one octet past its end. The setting `proxyfrom` says who may send
+//! one.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,16 +10,16 @@ use std::net::IpAddr;
 use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 use smol::io::{AsyncRead, AsyncReadExt};
 
-/// A longer header is refused. Version 1 is at most 107 octets long; version 2 may bring fields that we skip, of which
-/// the longest known are certificates' names.
+/// Longest header accepted. Version 1 has at most 107 octets; version 2 may have fields that we skip, the longest of
+/// them names from certificates.
 const OCTETS_MAX: usize = 2048;
 /// The shortest header of version 1, `PROXY UNKNOWN` CRLF.
 const FIRST_READ: usize = 15;
-/// Version 2 tells its length in the last two of its first octets.
+/// The fixed part of version 2, whose last two octets hold the length of the rest.
 const V2_FIXED: usize = 16;
 
-/// Reads the header: the address of the client for whom the proxy speaks, or none where it speaks for itself (LOCAL and
-/// UNKNOWN: a check whether we are alive). An error of kind `InvalidData` means that no valid header came.
+/// Reads the header. Returns the client's address, or `None` if the proxy speaks for itself (LOCAL and UNKNOWN: health
+/// checks). Fails with `InvalidData` if the header is not valid.
 pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     let mut header = vec![0; FIRST_READ];
     stream.read_exact(&mut header).await?;
@@ -76,7 +76,7 @@ mod tests {
         [V2_SIGNATURE, &[command, family], &length, rest].concat()
     }
 
-    /// What a header says, and how much of what follows it is left.
+    /// The outcome, and how many octets are left after it.
     fn read(sent: &[u8]) -> (io::Result<Option<IpAddr>>, usize) {
         let mut stream = sent;
         let said = smol::block_on(read_header(&mut stream));

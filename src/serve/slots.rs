@@ -1,9 +1,9 @@
-//! Connection slots: how many POP3 connections are served, how many wait, and who is turned away.
+//! Slots for POP3 connections: how many are served, how many wait, and which are refused.
 //!
-//! The socket settings of the original, as SPEC.md reads them: `socketmin` slots are made at the start and always kept;
-//! `socketthreshold` more are made at a time when they run out, up to `socketmax`; what is above the minimum is given
-//! back when it becomes idle. With all in use, up to `socketbacklog` connections wait, in order of arrival, without a
-//! greeting; one more is refused.
+//! What the original's four socket settings mean here: `socketmin` slots are made at the start and always kept. When
+//! they run out, `socketthreshold` more are made at a time, up to `socketmax`; idle ones above the minimum are freed.
+//! With all `socketmax` in use, up to `socketbacklog` connections wait without a greeting, in order of arrival. One
+//! more is refused.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard};
@@ -12,7 +12,7 @@ use smol::channel::{Receiver, Sender};
 
 use crate::lock::Mutex;
 
-/// What is read at a time while commands are awaited.
+/// Read size while waiting for commands.
 const READ_OCTETS: usize = 4096;
 
 /// The buffers of a connection, made ahead.
@@ -36,7 +36,7 @@ pub struct Limits {
     pub threshold: usize,
 }
 
-/// How the slots stand.
+/// How the slots are used now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
     pub in_use: usize,
@@ -56,7 +56,7 @@ struct State {
     refused: u64,
 }
 
-/// A place to serve a connection in; given back when it is dropped.
+/// The right to serve one connection. Dropping it gives the slot back.
 pub struct Slot {
     slots: Slots,
     buffers: Option<Buffers>,
@@ -64,7 +64,7 @@ pub struct Slot {
 
 pub enum Admission {
     Slot(Slot),
-    /// The slot comes here when it is this connection's turn. To be dropped when the client has gone.
+    /// Receives the slot when it is this connection's turn. Drop it if the client goes.
     Wait(Receiver<Slot>),
     Refused,
 }
@@ -75,8 +75,8 @@ impl Slots {
         Self(Arc::new(Mutex::new(State { limits, ready, in_use: 0, waiting: VecDeque::new(), refused: 0 })))
     }
 
-    /// `make_room` is asked when the line is full; if it says true, a connection that has a slot or stands in the line
-    /// is about to go, so one more may stand in it.
+    /// Calls `make_room` if the queue is full. True means that a connection with a slot or in the queue is about to go,
+    /// so one more may join.
     pub fn admit(&self, make_room: impl FnOnce() -> bool) -> Admission {
         let mut state = self.lock();
         state.waiting.retain(|waiting| !waiting.is_closed());
@@ -94,8 +94,8 @@ impl Slots {
         Admission::Refused
     }
 
-    /// Takes effect at once: slots are made or given back, and who waits comes in if there is room now. Connections
-    /// that are served go on.
+    /// Takes effect at once: slots are made or freed, and waiting connections come in if there is room. Open sessions
+    /// go on.
     pub fn set_limits(&self, limits: Limits) {
         {
             let mut state = self.lock();
@@ -127,7 +127,7 @@ impl Slots {
         self.serve_waiting();
     }
 
-    /// Hands slots to who waits, first come first served.
+    /// Hands free slots to waiting connections, first come, first served.
     fn serve_waiting(&self) {
         loop {
             let mut state = self.lock();
@@ -138,7 +138,7 @@ impl Slots {
             let next = state.waiting.pop_front().expect("somebody waits");
             drop(state);
             let slot = Slot { slots: self.clone(), buffers: Some(buffers) };
-            // One who has gone away drops the slot, which comes back here; the next is asked then.
+            // If the client has gone, the slot is dropped here and comes back for the next.
             let _ = next.try_send(slot);
         }
     }
@@ -153,7 +153,7 @@ impl State {
         self.ready.len() + self.in_use
     }
 
-    /// A ready slot, after making more where they have run out and may be made.
+    /// Takes a ready slot. If they have run out, makes more, up to the maximum.
     fn take(&mut self) -> Option<Buffers> {
         if self.in_use >= self.limits.max {
             return None;

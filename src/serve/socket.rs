@@ -1,9 +1,9 @@
-//! A TCP connection that ends in one of two ways, and the client can tell which.
+//! A TCP connection whose client can tell a proper end from a broken one.
 //!
-//! - `close` sends a FIN: nothing more comes. (The `close` of `Async` only flushes, so a client that waits for the end
-//!   of the connection after its QUIT would wait until we drop it.)
-//! - A socket dropped while it still owes the client octets sends a RST, so that a program that takes the end of the
-//!   connection for the end of a message (curl does) reports an error.
+//! - `close` sends a FIN. (The `close` of `Async` only flushes, so a client that waits for the end of the connection
+//!   after its QUIT would wait until we drop it.)
+//! - Dropping a socket that still owes the client octets sends a RST. Otherwise a program that takes the end of the
+//!   connection for the end of a message, as curl does, would not notice the loss.
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
@@ -27,8 +27,7 @@ impl Socket {
         Self { stream, owes: false }
     }
 
-    /// A Unix socket. Reading, writing and shutting down are the same system calls as for TCP, and nothing else is
-    /// asked of it.
+    /// Wraps a Unix socket. We only read, write and shut down, which are the same system calls as for TCP.
     pub fn of_unix(stream: Async<UnixStream>) -> io::Result<Self> {
         let descriptor = OwnedFd::from(stream.into_inner()?);
         Async::new(TcpStream::from(descriptor)).map(Self::new)
@@ -38,7 +37,7 @@ impl Socket {
         &self.stream
     }
 
-    /// True while something promised to the client has not all been handed to the kernel.
+    /// Whether the kernel still lacks part of what was promised to the client.
     pub fn owes(&self) -> bool {
         self.owes
     }
@@ -51,8 +50,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.owes {
-            // Closing with a linger time of zero drops what is unsent and resets the connection (socket(7)). If that
-            // cannot be set, a FIN is all that is left.
+            // With a linger time of zero, closing resets the connection (socket(7)). If that fails, a FIN must do.
             let _ = set_socket_linger(self.stream.get_ref(), Some(Duration::ZERO));
         }
     }
@@ -91,7 +89,7 @@ impl AsyncWrite for Socket {
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.stream.get_ref().shutdown(Shutdown::Write) {
-            // The client was faster.
+            // The client has closed already.
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             outcome => Poll::Ready(outcome),
         }

@@ -14,7 +14,7 @@ pub enum Stream {
     Clear(Socket),
     Tls {
         stream: Box<TlsStream<Socket>>,
-        /// Of the certificate that was shown: channel binding `tls-server-end-point` (RFC 5929 section 4.1).
+        /// Channel binding `tls-server-end-point` (RFC 5929 section 4.1) of the certificate shown.
         endpoint: Vec<u8>,
     },
 }
@@ -23,7 +23,7 @@ pub enum Stream {
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
 impl Stream {
-    /// Channel binding `tls-exporter`: none in clear, and none below TLS 1.3, where it need not be unique (RFC 9266
+    /// Channel binding `tls-exporter`. `None` in clear, and below TLS 1.3, where it might not be unique (RFC 9266
     /// section 4.2).
     pub fn exporter(&self) -> Option<[u8; 32]> {
         let Stream::Tls { stream, .. } = self else { return None };
@@ -34,7 +34,7 @@ impl Stream {
         connection.export_keying_material([0; 32], EXPORTER_LABEL, Some(b"")).ok()
     }
 
-    /// `TLSv1.3`, `TLSv1.2`, or none in clear: for the log.
+    /// `TLSv1.3` or `TLSv1.2`, for the log; `None` in clear.
     pub fn tls_version(&self) -> Option<&'static str> {
         let Stream::Tls { stream, .. } = self else { return None };
         match stream.get_ref().1.protocol_version() {

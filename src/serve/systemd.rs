@@ -1,13 +1,13 @@
-//! Tells systemd how the service is doing (sd_notify(3)). Started by anything else, the service tells nobody.
+//! Reports the state of the service to systemd (sd_notify(3)). Without systemd, does nothing.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// How much longer than its sessions the service may take to end: commands that were taken are still carried out.
+/// How much longer than its sessions the service may take to end: commands under way are finished.
 const MARGIN: Duration = Duration::from_secs(30);
 
-/// It listens.
+/// The service listens.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
@@ -16,7 +16,7 @@ pub fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);
 }
 
-/// It ends, and its sessions may take this long; systemd is to wait for that.
+/// The service is ending. Its sessions may take `grace`, and systemd should wait for them.
 pub fn stopping(grace: Duration) {
     let microseconds = u32::try_from((grace + MARGIN).as_micros()).unwrap_or(u32::MAX);
     let status = format!("ending; sessions may go on for {} s", grace.as_secs());
@@ -29,6 +29,6 @@ pub fn stopping(grace: Duration) {
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        log::warn!("systemd cannot be told how the service is doing: {error}");
+        log::warn!("cannot report the state of the service to systemd: {error}");
     }
 }

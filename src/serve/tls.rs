@@ -1,17 +1,16 @@
-//! TLS for connections: the certificate that is shown, and when it is read again.
+//! TLS for connections: which certificate they show, and when it is read again.
 //!
-//! Files are looked at once a second at most, when a client comes, and read again when they have changed; SIGHUP reads
-//! them at once. A pair that cannot be used is complained of, and the one before stays in use.
+//! When a client comes, and at most once a second, the certificate files are checked and reread if they have changed;
+//! SIGHUP rereads them at once. If the new ones are unusable, that is logged and the old certificate stays.
 //!
-//! POP3 clients come back every few minutes, so they get tickets to resume a session with (RFC 8446 section 2.2, RFC
-//! 5077). The state is in the ticket, sealed under a key that this process alone has and changes every few hours:
-//! resumption costs no memory. A new certificate brings new keys, so no session outlives the certificate it was begun
-//! with, and the channel binding of a resumed session is right. SMTP clients get no tickets: Microsoft's senders have
-//! failed on them.
+//! **Resumption.** POP3 clients come back every few minutes, so they get session tickets (RFC 8446 section 2.2, RFC
+//! 5077). The state is in the ticket, encrypted under a key that only this process has and changes every few hours, so
+//! resumption costs no memory. A new certificate brings new keys: no session outlives its certificate, and the channel
+//! binding of a resumed session is right. SMTP clients get no tickets, because Microsoft's senders have failed on them.
 //!
-//! POP3 is named in the handshake (ALPN `pop3`, RFC 7301). A client that offers names but not that one is refused with
-//! the alert `no_application_protocol`, as section 3.2 asks and nginx does: a browser that was led here must not get an
-//! answer (ALPACA). A client that offers none, like most, is welcome. SMTP has no name that could be chosen.
+//! **ALPN.** POP3's name is `pop3` (RFC 7301). A client that offers names, but not that one, gets the alert
+//! `no_application_protocol` (section 3.2), so that a browser tricked into connecting gets no answer (ALPACA). Most
+//! clients offer none and are welcome. SMTP has no registered name.
 
 use std::fs;
 use std::io;
@@ -36,14 +35,14 @@ use crate::store::Store;
 
 /// How long a handshake may take.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
-/// How often the files are looked at.
+/// How often the files are checked at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Tickets that a client gets in TLS 1.3, per connection: it uses one, and gets another then.
+/// Tickets per TLS 1.3 connection. A client uses one and gets the next.
 const TICKETS: usize = 1;
-/// The name of POP3 in ALPN (IANA's registry, RFC 2595).
+/// POP3's name in ALPN (IANA's registry, RFC 2595).
 const ALPN_POP3: &[u8] = b"pop3";
 
-/// What is spoken under TLS.
+/// The protocol spoken under TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Pop3,
@@ -55,37 +54,38 @@ pub struct Tls {
     files: Mutex<Files>,
 }
 
-/// The certificate that clients are shown now, and the handshakes that show it.
+/// The certificate in use, and the acceptors that show it.
 struct Shown {
     certificate: Arc<CertifiedKey>,
     pop3: TlsAcceptor,
     smtp: TlsAcceptor,
 }
 
-/// The files of the certificate as they were when it was read.
+/// The certificate's files as they were when it was read.
 #[derive(Default)]
 struct Files {
     state: Vec<FileState>,
     looked: Option<Instant>,
 }
 
-/// A file's path, and what changes when it is written or replaced, or becomes readable.
+/// A file's path, and what changes when the file is written, replaced or made readable.
 #[derive(PartialEq, Eq)]
 struct FileState {
     path: PathBuf,
-    /// Inode, and when it or its contents last changed, in seconds and nanoseconds.
+    /// Inode and time of the last change, in seconds and nanoseconds.
     changed: Option<(u64, i64, i64)>,
 }
 
 impl Tls {
-    /// With the certificate that the settings name, or one of our own where that cannot be used.
+    /// Uses the certificate in the settings, or a self-signed one if that is unusable.
     pub fn new(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Self, String> {
         let shown = Arc::new(Shown::new(certificate::at_start(store, keyring, settings)?)?);
         let files = Files { state: states(settings), looked: Some(Instant::now()) };
         Ok(Self { shown: Mutex::new(shown), files: Mutex::new(files) })
     }
 
-    /// Reads the certificate that these settings name and shows it from now on; a sentence where it cannot be used.
+    /// Reads the certificate in these settings and shows it from now on. If it is unusable, changes nothing and returns
+    /// a sentence.
     pub fn change_to(&self, store: &Store, keyring: &Keyring, settings: &Settings) -> Result<(), String> {
         let state = states(settings);
         let shown = Shown::new(certificate::in_effect(store, keyring, settings)?)?;
@@ -94,7 +94,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Reads the files again if they have changed since.
+    /// Rereads the files if they have changed.
     pub fn look_at_files(&self, store: &Store, keyring: &RwLock<Keyring>, settings: &Settings, now: Instant) {
         {
             let mut files = self.lock();
@@ -117,11 +117,11 @@ impl Tls {
         let keyring = keyring.read();
         match self.change_to(store, &keyring, settings) {
             Ok(()) => log::info!("the TLS certificate was read again"),
-            Err(why) => log::error!("the TLS certificate from before stays in use: {why}"),
+            Err(why) => log::error!("the old TLS certificate stays in use: {why}"),
         }
     }
 
-    /// When the certificate that is shown now ends.
+    /// When the certificate in use expires.
     pub fn ends(&self) -> Option<time::OffsetDateTime> {
         certificate::ends(&self.shown().certificate.cert[0])
     }
@@ -168,7 +168,7 @@ impl Shown {
     }
 }
 
-/// With this certificate and without resumption.
+/// A configuration with this certificate and without resumption.
 fn config(certificate: &Arc<CertifiedKey>) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(certificate::provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?

@@ -1,7 +1,7 @@
-//! The Unix socket for LMTP (setting `lmtpsocket`): Postfix's natural way, without a port.
+//! The Unix socket for LMTP (setting `lmtpsocket`), Postfix's natural way to deliver.
 //!
-//! Its mode is 0660, so whoever is in the socket's group can deliver. In a directory with the set-group-ID bit it gets
-//! the group of the directory, which is how an administrator says who that is.
+//! Its mode is 0660, so members of its group can deliver. In a directory with the set-group-ID bit it gets the
+//! directory's group; that is how an administrator chooses it.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -13,8 +13,8 @@ use async_io::Async;
 
 const MODE: u32 = 0o660;
 
-/// Listens at this path. A socket that a crash has left there is replaced; one that somebody answers on, and any other
-/// file, stays: then the error is of kind `AddrInUse` or `AlreadyExists`.
+/// Listens at this path, replacing a socket left by a crash. Fails with `AddrInUse` if somebody answers on the socket,
+/// with `AlreadyExists` if the file is not a socket.
 pub fn bind(path: &Path) -> io::Result<Async<UnixListener>> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),
@@ -28,7 +28,7 @@ pub fn bind(path: &Path) -> io::Result<Async<UnixListener>> {
     Async::new(listener)
 }
 
-/// Takes the name away when the socket is not listened on any more.
+/// Removes the file of a socket that is closed.
 pub fn remove(path: &Path) {
     if let Err(e) = fs::remove_file(path) {
         log::warn!("the socket {} could not be removed: {e}", path.display());

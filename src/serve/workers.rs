@@ -1,8 +1,8 @@
-//! The threads of the service, each with an executor of its own. A connection is given to the thread that has the
-//! fewest, and stays there.
+//! The threads of the service, each with its own executor. A connection goes to the thread with the fewest and stays
+//! there.
 //!
-//! One executor for all threads would wake a second one each time that the first finds something to do, and hand each
-//! event from the thread that waits for it to another: for a single delivery that doubles the system calls.
+//! A shared executor would wake a second thread whenever the first finds work, and hand each event from the thread that
+//! waits for it to another. For a single delivery that doubles the system calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,11 +11,11 @@ use smol::{Executor, Task};
 
 pub struct Workers {
     all: Vec<Worker>,
-    /// As many of them run, from the first on.
+    /// How many of them run, counted from the first.
     running: AtomicUsize,
 }
 
-/// The tasks of a thread.
+/// One thread's tasks.
 #[derive(Default)]
 pub struct Worker {
     executor: Executor<'static>,
@@ -24,27 +24,27 @@ pub struct Worker {
 }
 
 impl Workers {
-    /// One at least.
+    /// At least one.
     pub fn new(count: usize) -> Self {
         Self { all: (0..count.max(1)).map(|_| Worker::default()).collect(), running: 1.into() }
     }
 
-    /// The one that accepts, and does what is no connection's work.
+    /// The one that accepts connections and does all other work.
     pub fn first(&self) -> &Worker {
         &self.all[0]
     }
 
-    /// The others.
+    /// All but the first.
     pub fn rest(&self) -> &[Worker] {
         &self.all[1..]
     }
 
-    /// The thread of the next of the others has been started.
+    /// One more thread has started.
     pub fn note_started(&self) {
         self.running.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Serves a connection.
+    /// Serves a connection on the least busy thread.
     pub fn serve(&self, session: impl Future<Output = ()> + Send + 'static) {
         let running = self.all[..self.running.load(Ordering::Relaxed)].iter();
         let worker = running.min_by_key(|worker| Arc::strong_count(&worker.connections)).expect("one runs");

@@ -53,7 +53,7 @@ pub const MAIL_FIRST: Reply = reply(503, "5.5.1", "Begin with MAIL");
 pub const NO_RECIPIENTS: Reply = reply(503, "5.5.1", "No valid recipients");
 pub const CHUNKS_BEGUN: Reply = reply(503, "5.5.1", "After BDAT only BDAT or RSET can follow");
 pub const TOO_MANY_RECIPIENTS: Reply =
-    reply(452, "4.5.3", "Too many recipients; send the others a message of their own");
+    reply(452, "4.5.3", "Too many recipients; send the others in another message");
 
 pub const NOT_LOCAL: Reply = reply(550, "5.7.1", "This server takes no mail for that domain");
 pub const NO_SUCH_MAILBOX: Reply = reply(550, "5.1.1", "No such mailbox");

@@ -125,7 +125,7 @@ impl Head {
         octets + self.added_octets - self.dropped_octets
     }
 
-    /// The content octets of the surrogate of a text of so many; none if it needs none. To be asked after
+    /// The content octets of the surrogate of a text of `octets`; `None` if it needs no surrogate. Call it after
     /// [`Self::finish`].
     pub fn surrogate_octets(&mut self, octets: u64) -> Option<u64> {
         let difference = self.surrogate.finish()?;

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The generator is one thread, so that it takes the same share of the machine whatever it drives. The *null responder*
-//! answers every command from memory and stores nothing: its figure is the generator's own ceiling on this machine,
-//! and a ratio to it is the most that any server could gain. Only `read-mixed` has a second process, for its deliveries.
+//! answers every command from memory and stores nothing: its figure is the generator's own ceiling on this machine, and
+//! a ratio to it is the most that any server could gain. Only `read-mixed` has a second process, for its deliveries.
 //!
 //! A server that is named by its address needs the mailboxes `user0@bench.example` to `user63@bench.example`, all
 //! with the one password. Those that are started here get them by themselves.

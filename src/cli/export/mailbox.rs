@@ -12,7 +12,7 @@ use time::macros::format_description;
 use crate::admin::ExportedMessage;
 use crate::cli::import::{FIELDS_OF_EXPORT, SENDER_OF_EXPORT};
 use crate::random;
-use crate::replace::directory_of;
+use crate::replace::{directory_of, sync_directory_of};
 
 /// Suffix of an unfinished mailbox.
 const UNFINISHED: &str = ".unfinished";
@@ -142,7 +142,7 @@ impl Draft {
             rustix::fs::syncfs(File::open(&self.draft)?)?;
         }
         fs::rename(&self.draft, &self.whole)?;
-        File::open(directory_of(&self.whole))?.sync_all()
+        sync_directory_of(&self.whole)
     }
 }
 
