@@ -274,8 +274,28 @@ fn every_lost_message_is_named() {
     let shown = text(&checked, Paint::Plain);
     assert!(shown.contains("Lost: message 3 of ann@example.com, received 2027-01-15T08:00:00Z, "), "{shown}");
     assert!(shown.contains("Lost: message 3 of ann@example.com\n"), "{shown}");
+    assert!(shown.ends_with("No problems found\n"), "{shown}");
     let json = json(&checked);
     assert!(json.contains(
         r#""lost":[{"mailbox":"ann@example.com","sequence":3,"received_unix_seconds":1800000000,"octets":1234},{"#
     ));
+}
+
+#[test]
+fn findings_are_shown_and_counted() {
+    let checked = Reply::Checked(Checked {
+        domains: 1,
+        mailboxes: 1,
+        messages: 0,
+        texts: 0,
+        text_octets: 0,
+        findings: vec!["text 0 has changed since it was stored".into()],
+        findings_total: 1,
+        repaired: vec!["text 1 was dropped".into()],
+        repaired_total: 1,
+        lost: vec![],
+    });
+    let shown = text(&checked, Paint::Plain);
+    assert!(shown.contains("\nRepaired: text 1 was dropped\n"), "{shown}");
+    assert!(shown.ends_with("\nFound: text 0 has changed since it was stored\n1 finding\n"), "{shown}");
 }
