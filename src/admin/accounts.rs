@@ -6,24 +6,59 @@
 //! Accounts of this machine take root to change, which a service is not. Of a command that changes one, all that can be
 //! refused is refused here, and the rest left to the process of the administrator ([`Reply::Yours`]).
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bincode::{Decode, Encode};
+use serde::Serialize;
 
 use super::commands::MigrateToAd;
 use super::configure::settings_of;
-use super::directory::{changed, no_such_domain, refusal_of_mailbox};
+use super::directory::{add_first, changed};
 use super::reply::{Changed, Code, Refusal, Reply};
-use super::{Context, lookup, ownership};
+use super::{Context, ownership};
 use crate::address::{Address, LocalPart};
-use crate::auth::directory::{Change, Creation, Directory, Place, Removal, Unavailable, Verdict};
+use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
 use crate::auth::password::Credential;
 use crate::directory;
 use crate::local_accounts;
 use crate::settings::{Method, Settings};
-use crate::store::{Progress, Read as _, Refused, Stage, Store};
+use crate::store::{Fault, Progress, Read, Refused, Stage, Store};
 
 /// Most mailboxes that a refusal names.
 const NAMED_MAX: usize = 20;
+/// Most mailboxes whose accounts a list shows. A directory finds so many in a second.
+const SHOWN_MAX: usize = 1000;
+/// Mailboxes whose accounts are looked for between two reports of progress.
+const LOOKED_UP_AT_A_TIME: usize = 200;
+
+/// The directory of accounts: as the running service knows it, or else as it answered just now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct DirectoryLine {
+    pub method: String,
+    /// When it last answered, and by which server; none if it has not yet.
+    pub last_contact_unix_seconds: Option<u64>,
+    pub last_contact: Option<String>,
+    /// When a question last failed, and why; none if none has.
+    pub last_error_unix_seconds: Option<u64>,
+    pub last_error: Option<String>,
+}
+
+impl DirectoryLine {
+    pub fn new(method: Method, state: State) -> Self {
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let (last_contact_at, last_contact) = state.last_contact.unzip();
+        let (last_error_at, last_error) = state.last_error.unzip();
+        Self {
+            method: method.name().to_owned(),
+            last_contact_unix_seconds: last_contact_at.map(seconds),
+            last_contact,
+            last_error_unix_seconds: last_error_at.map(seconds),
+            last_error,
+        }
+    }
+}
 
 /// The directory of accounts in force; none where the data file holds them.
 pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Directory>>, Refusal> {
@@ -56,11 +91,10 @@ pub fn add_mailbox(
     {
         let view = store.read().map_err(Refusal::fault)?;
         if view.domain(&address.domain).map_err(Refusal::fault)?.is_none() {
-            return Err(no_such_domain(&address.domain)
-                .with_hint(format!("Add it first: winpop add {}", address.domain)));
+            return Err(add_first(&address.domain));
         }
         if view.mailbox(&address).map_err(Refusal::fault)?.is_some() {
-            return Err(refusal_of_mailbox(Refused::MailboxExists, &address));
+            return Err(Refusal::from(Refused::MailboxExists(address.clone())));
         }
         if place == Place::ThisMachine {
             refuse_namesakes(directory::namesakes(&*view, &address.local).map_err(Refusal::fault)?)?;
@@ -95,25 +129,21 @@ pub fn add_mailbox(
         ));
     }
     let (added, credential, now) = (address.clone(), Credential::of_nobody(context.fresh), context.now);
-    let outcome = changed(
-        store,
-        move |tx| {
-            // Somebody else may have been faster.
-            let taken = match place {
-                Place::ThisMachine => directory::namesakes(tx, &added.local)?,
-                Place::Network => Vec::new(),
-            };
-            if taken.iter().any(|other| *other != added) {
-                return Ok(Ok(taken));
-            }
-            match tx.add_mailbox(&added, credential.clone(), now)? {
-                // The quota is made by itself, as by the original.
-                Ok(()) => Ok(tx.set_quota(&added, &added, None)?.map(|_| Vec::new())),
-                Err(why) => Ok(Err(why)),
-            }
-        },
-        |why| refusal_of_mailbox(why, &address),
-    );
+    let outcome = changed(store, move |tx| {
+        // Somebody else may have been faster.
+        let taken = match place {
+            Place::ThisMachine => directory::namesakes(tx, &added.local)?,
+            Place::Network => Vec::new(),
+        };
+        if taken.iter().any(|other| *other != added) {
+            return Ok(Ok(taken));
+        }
+        match tx.add_mailbox(&added, credential.clone(), now)? {
+            // The quota is made by itself, as by the original.
+            Ok(()) => Ok(tx.set_quota(&added, &added, None)?.map(|_| Vec::new())),
+            Err(why) => Ok(Err(why)),
+        }
+    });
     if let Err(refusal) = outcome.and_then(refuse_namesakes) {
         return Err(match account {
             Some(name) => undone(refusal, &address, &name, directory),
@@ -149,6 +179,50 @@ pub fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn D
             ..refusal
         },
     }
+}
+
+/// The account of each mailbox, for a list of them; all `None` where the data file holds the accounts. An error is a
+/// sentence.
+pub fn shown(addresses: &[Address], store: &Store, context: &Context) -> Result<Vec<Option<String>>, String> {
+    let Some(directory) = in_force(store, context).map_err(|refusal| refusal.message)? else {
+        return Ok(vec![None; addresses.len()]);
+    };
+    if addresses.len() > SHOWN_MAX {
+        return Err(format!("they are looked up for {SHOWN_MAX} mailboxes at most"));
+    }
+    let shared = match directory.place() {
+        Place::ThisMachine => {
+            store.read().and_then(|view| shared_names(&*view)).map_err(|fault| fault.to_string())?
+        }
+        Place::Network => HashSet::new(),
+    };
+    names(addresses, &*directory, &shared).map_err(|unavailable| unavailable.to_string())
+}
+
+/// The account of each mailbox. Local accounts belong to one mailbox, so those that share a name have none.
+fn names(
+    addresses: &[Address],
+    directory: &dyn Directory,
+    shared: &HashSet<LocalPart>,
+) -> Result<Vec<Option<String>>, Unavailable> {
+    let mut names = directory.accounts_of(addresses)?;
+    for (name, address) in names.iter_mut().zip(addresses) {
+        name.take_if(|_| shared.contains(&address.local));
+    }
+    Ok(names)
+}
+
+/// The names that mailboxes of several domains have.
+fn shared_names(view: &impl Read) -> Result<HashSet<LocalPart>, Fault> {
+    let (mut seen, mut shared) = (HashSet::new(), HashSet::new());
+    for (domain, _) in view.domains()? {
+        for (local, _) in view.mailboxes(&domain)? {
+            if !seen.insert(local.clone()) {
+                shared.insert(local);
+            }
+        }
+    }
+    Ok(shared)
 }
 
 /// Makes the account of a mailbox; its name.
@@ -197,12 +271,7 @@ pub fn renew(address: &Address, renewed: impl FnOnce() -> Credential, store: &St
         return Ok(());
     }
     let (address, credential) = (address.clone(), renewed());
-    let of = address.clone();
-    changed(
-        store,
-        move |tx| tx.set_credential(&address, credential.clone()),
-        |why| refusal_of_mailbox(why, &of),
-    )
+    changed(store, move |tx| tx.set_credential(&address, credential.clone()))
 }
 
 /// Refuses where there is no such mailbox.
@@ -213,7 +282,7 @@ pub fn is_there(address: &Address, store: &Store) -> Result<(), Refusal> {
 /// What the data file has of a mailbox's password.
 fn stored(address: &Address, store: &Store) -> Result<Credential, Refusal> {
     let row = store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?;
-    row.map(|row| row.credential).ok_or_else(|| refusal_of_mailbox(Refused::NoSuchMailbox, address))
+    row.map(|row| row.credential).ok_or_else(|| Refusal::from(Refused::NoSuchMailbox(address.clone())))
 }
 
 impl MigrateToAd {
@@ -349,8 +418,12 @@ fn left_out(
     progress: &Progress,
 ) -> Result<Vec<Address>, Refusal> {
     let (mut of_nobody, mut all) = (Vec::new(), Vec::new());
+    let mut shared = HashSet::new();
     {
         let view = store.read().map_err(Refusal::fault)?;
+        if directory.is_some_and(|directory| directory.place() == Place::ThisMachine) {
+            shared = shared_names(&*view).map_err(Refusal::fault)?;
+        }
         for (domain, _) in view.domains().map_err(Refusal::fault)? {
             for (local, row) in view.mailboxes(&domain).map_err(Refusal::fault)? {
                 let address = Address { local, domain: domain.clone() };
@@ -362,16 +435,15 @@ fn left_out(
         }
     }
     let Some(directory) = directory else { return Ok(of_nobody) };
-    let mut bearers: HashMap<&LocalPart, usize> = HashMap::new();
-    if directory.place() == Place::ThisMachine {
-        all.iter().for_each(|address| *bearers.entry(&address.local).or_default() += 1);
-    }
     progress.begin(Stage::LookingForAccounts, all.len() as u64);
-    let accounts = lookup::accounts_of(&all, directory, || progress.add(1)).map_err(unavailable)?;
-    let left_out = all.iter().zip(accounts).filter(|(address, account)| {
-        account.is_none() || bearers.get(&address.local).is_some_and(|bearers| *bearers > 1)
-    });
-    Ok(left_out.map(|(address, _)| address.clone()).collect())
+    let mut left_out = Vec::new();
+    for addresses in all.chunks(LOOKED_UP_AT_A_TIME) {
+        let accounts = names(addresses, directory, &shared).map_err(unavailable)?;
+        let without = addresses.iter().zip(accounts).filter(|(_, account)| account.is_none());
+        left_out.extend(without.map(|(address, _)| address.clone()));
+        progress.add(addresses.len() as u64);
+    }
+    Ok(left_out)
 }
 
 /// What the service needs to check the passwords of local accounts, if it is not here to say so itself.

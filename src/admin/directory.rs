@@ -58,8 +58,9 @@ impl Add {
         match (&self.name, &self.file, &self.passwords) {
             (Some(name), None, None) => Ok(name.parse()?),
             (Some(_), ..) => Err(Refusal::new(Code::Usage, "/file and /passwords are for lists")),
-            (None, None, _) => Err(Refusal::new(Code::Usage, "DOMAIN|USER@DOMAIN is missing")
-                .with_hint("To see how it is used: add /?")),
+            (None, None, _) => {
+                Err(Refusal::new(Code::Usage, "DOMAIN|USER@DOMAIN is missing").with_hint("For help: add /?"))
+            }
             (None, Some(_), _) => Err(Refusal::new(Code::Usage, "a list is read where winpop runs")),
         }
     }
@@ -67,7 +68,7 @@ impl Add {
 
 fn add_domain(domain: Domain, store: &Store, now: UnixTime) -> Result<Reply, Refusal> {
     let added = domain.clone();
-    changed(store, move |tx| tx.add_domain(&added, now), |why| refusal_of_domain(why, &domain))?;
+    changed(store, move |tx| tx.add_domain(&added, now))?;
     let mut notes = vec![postmaster_note(&domain, store)?];
     if domain.is_single_label() {
         notes.push(format!(
@@ -95,16 +96,12 @@ fn add_mailbox(
     store: &Store,
     now: UnixTime,
 ) -> Result<Reply, Refusal> {
-    let added = address.clone();
-    changed(
-        store,
-        move |tx| tx.add_mailbox(&added, credential.clone(), now),
-        |why| match why {
-            Refused::NoSuchDomain => no_such_domain(&address.domain)
-                .with_hint(format!("Add it first: winpop add {}", address.domain)),
-            why => refusal_of_mailbox(why, &address),
-        },
-    )?;
+    let new = address.clone();
+    let added = store.write(move |tx| tx.add_mailbox(&new, credential.clone(), now)).wait();
+    added.map_err(Refusal::fault)?.map_err(|why| match why {
+        Refused::NoSuchDomain(domain) => add_first(&domain),
+        why => why.into(),
+    })?;
     Ok(Changed { notes, ..Changed::new("add", &address, format!("Mailbox {address} added")) }.into())
 }
 
@@ -117,11 +114,7 @@ impl Delete {
             }
             Target::Domain(domain) => {
                 let deleted = domain.clone();
-                let removed = changed(
-                    store,
-                    move |tx| tx.remove_domain(&deleted, now),
-                    |why| refusal_of_domain(why, &domain),
-                )?;
+                let removed = changed(store, move |tx| tx.remove_domain(&deleted, now))?;
                 purge_unkept(store);
                 let message = format!(
                     "Domain {domain} deleted with {} and {} ({})",
@@ -146,17 +139,15 @@ impl Delete {
                     }
                 };
                 let deleted = address.clone();
-                let removed = changed(
-                    store,
-                    move |tx| tx.remove_mailbox(&deleted, now),
-                    |why| refusal_of_mailbox(why, &address),
-                )
-                .map_err(|refusal| match &account {
-                    None => refusal,
-                    Some(account) => {
-                        Refusal { message: format!("{}; {account}", refusal.message), ..refusal }
-                    }
-                })?;
+                let removed =
+                    changed(store, move |tx| tx.remove_mailbox(&deleted, now)).map_err(|refusal| {
+                        match &account {
+                            None => refusal,
+                            Some(account) => {
+                                Refusal { message: format!("{}; {account}", refusal.message), ..refusal }
+                            }
+                        }
+                    })?;
                 purge_unkept(store);
                 let message = format!(
                     "Mailbox {address} deleted with {} ({})",
@@ -179,14 +170,10 @@ impl Lock {
     pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
         let target: Target = self.name.parse()?;
         let locked = target.clone();
-        let change = changed(
-            store,
-            move |tx| match &locked {
-                Target::Domain(domain) => tx.lock_domain(domain),
-                Target::Mailbox(address) => tx.lock_mailbox(address),
-            },
-            |why| target.refusal(why),
-        )?;
+        let change = changed(store, move |tx| match &locked {
+            Target::Domain(domain) => tx.lock_domain(domain),
+            Target::Mailbox(address) => tx.lock_mailbox(address),
+        })?;
         Ok(match change {
             LockChange::Changed => target.changed("lock", "locked"),
             LockChange::AlreadySo => target.changed("lock", "is locked already"),
@@ -198,19 +185,15 @@ impl Unlock {
     pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
         let target: Target = self.name.parse()?;
         let unlocked = target.clone();
-        let change = changed(
-            store,
-            move |tx| match &unlocked {
-                Target::Domain(domain) => tx.unlock_domain(domain),
-                Target::Mailbox(address) => {
-                    let change = tx.unlock_mailbox(address)?;
-                    // One whose import was cut short is let out of that too.
-                    let was_moving = change.is_ok() && tx.end_move(address)?;
-                    Ok(change.map(|change| if was_moving { LockChange::Changed } else { change }))
-                }
-            },
-            |why| target.refusal(why),
-        )?;
+        let change = changed(store, move |tx| match &unlocked {
+            Target::Domain(domain) => tx.unlock_domain(domain),
+            Target::Mailbox(address) => {
+                let change = tx.unlock_mailbox(address)?;
+                // One whose import was cut short is let out of that too.
+                let was_moving = change.is_ok() && tx.end_move(address)?;
+                Ok(change.map(|change| if was_moving { LockChange::Changed } else { change }))
+            }
+        })?;
         Ok(match change {
             LockChange::Changed => target.changed("unlock", "unlocked"),
             LockChange::AlreadySo => target.changed("unlock", "is not locked"),
@@ -237,11 +220,7 @@ impl ChangePwd {
         }
         let (credential, notes) = credential(password.password()?, &address, context);
         let changed_one = address.clone();
-        changed(
-            store,
-            move |tx| tx.set_credential(&changed_one, credential.clone()),
-            |why| refusal_of_mailbox(why, &address),
-        )?;
+        changed(store, move |tx| tx.set_credential(&changed_one, credential.clone()))?;
         Ok(Changed { notes, ..Changed::new("changepwd", &address, message) }.into())
     }
 }
@@ -273,9 +252,8 @@ fn credential(password: &str, address: &Address, context: &Context) -> (Credenti
 pub fn changed<T: Send + 'static>(
     store: &Store,
     work: impl FnMut(&mut Tx<'_, '_>) -> Result<Result<T, Refused>, Fault> + Send + 'static,
-    refusal: impl FnOnce(Refused) -> Refusal,
 ) -> Result<T, Refusal> {
-    store.write(work).wait().map_err(Refusal::fault)?.map_err(refusal)
+    Ok(store.write(work).wait().map_err(Refusal::fault)??)
 }
 
 /// What was deleted is gone for everyone by now; a service sees to the rest, if this meets a fault.
@@ -286,13 +264,6 @@ fn purge_unkept(store: &Store) {
 }
 
 impl Target {
-    fn refusal(&self, why: Refused) -> Refusal {
-        match self {
-            Self::Domain(domain) => refusal_of_domain(why, domain),
-            Self::Mailbox(address) => refusal_of_mailbox(why, address),
-        }
-    }
-
     fn changed(&self, action: &str, done: &str) -> Reply {
         match self {
             Self::Domain(domain) => Changed::new(action, domain, format!("Domain {domain} {done}")).into(),
@@ -309,54 +280,56 @@ pub fn no_such_domain(domain: &Domain) -> Refusal {
         .with_hint("To see the domains: winpop list")
 }
 
+/// There is no such domain for a new mailbox.
+pub fn add_first(domain: &Domain) -> Refusal {
+    no_such_domain(domain).with_hint(format!("Add it first: winpop add {domain}"))
+}
+
 fn nothing_deleted(of: &impl std::fmt::Display) -> Refusal {
     Refusal::new(Code::NotFound, format!("nothing of {of} was deleted that can be brought back"))
         .with_hint("How long that takes to go for good: winpop get undelete")
 }
 
-pub fn refusal_of_domain(why: Refused, domain: &Domain) -> Refusal {
-    match why {
-        Refused::DomainExists => Refusal::new(Code::Exists, format!("the domain {domain} exists already")),
-        Refused::NoSuchDomain => no_such_domain(domain),
-        Refused::NothingDeleted => nothing_deleted(domain),
-        Refused::MailboxExists
-        | Refused::NoSuchMailbox
-        | Refused::DomainLocked
-        | Refused::NoSuchAccount
-        | Refused::NoQuota
-        | Refused::InUse
-        | Refused::MailboxReplaced
-        | Refused::NotAsNew => {
-            panic!("{why:?} is said of mailboxes only")
+impl From<Refused> for Refusal {
+    fn from(why: Refused) -> Self {
+        match why {
+            Refused::DomainExists(domain) => {
+                Self::new(Code::Exists, format!("the domain {domain} exists already"))
+            }
+            Refused::NoSuchDomain(domain) => no_such_domain(&domain),
+            Refused::MailboxExists(address) => {
+                Self::new(Code::Exists, format!("the mailbox {address} exists already"))
+            }
+            Refused::NoSuchMailbox(address) => {
+                Self::new(Code::NotFound, format!("there is no mailbox {address}"))
+                    .with_hint(format!("To see the mailboxes: winpop list {}", address.domain))
+            }
+            Refused::DomainLocked(address) => {
+                Self::new(Code::Locked, format!("{address} is locked with its whole domain"))
+                    .with_hint(format!("To unlock the domain: winpop unlock {}", address.domain))
+            }
+            Refused::NoSuchAccount(account) => {
+                Self::new(Code::NotFound, format!("there is no account {account}"))
+                    .with_hint(format!("To see the accounts: winpop list {}", account.domain))
+            }
+            Refused::NoQuota(address) => {
+                Self::new(Code::NotFound, format!("{address} counts against no quota"))
+            }
+            Refused::InUse(address) => Self::new(Code::Busy, format!("a client is reading {address}"))
+                .with_hint("Try again when its session has ended, or lock the mailbox first, which ends it"),
+            Refused::NothingDeleted(address) => nothing_deleted(&address),
+            Refused::DomainNotDeleted(domain) => nothing_deleted(&domain),
+            Refused::MailboxReplaced(address) => Self::new(
+                Code::Exists,
+                format!("{address} was deleted, and there is a new mailbox of that name"),
+            )
+            .with_hint(format!("To bring the old mail into it as new mail: winpop undelete {address} /new")),
+            Refused::NotAsNew(address) => Self::new(
+                Code::Usage,
+                format!("{address} comes back as a whole, with the ids of its messages"),
+            )
+            .with_hint(format!("Leave out /new: winpop undelete {address}")),
         }
-    }
-}
-
-pub fn refusal_of_mailbox(why: Refused, address: &Address) -> Refusal {
-    match why {
-        Refused::NoSuchDomain => no_such_domain(&address.domain),
-        Refused::MailboxExists => Refusal::new(Code::Exists, format!("the mailbox {address} exists already")),
-        Refused::NoSuchMailbox => Refusal::new(Code::NotFound, format!("there is no mailbox {address}"))
-            .with_hint(format!("To see the mailboxes: winpop list {}", address.domain)),
-        Refused::DomainLocked => {
-            Refusal::new(Code::Locked, format!("{address} is locked with its whole domain"))
-                .with_hint(format!("To unlock the domain: winpop unlock {}", address.domain))
-        }
-        Refused::NoQuota => Refusal::new(Code::NotFound, format!("{address} counts against no quota")),
-        Refused::InUse => Refusal::new(Code::Busy, format!("a client is reading {address}"))
-            .with_hint("Try again when its session has ended, or lock the mailbox first, which ends it"),
-        Refused::NothingDeleted => nothing_deleted(address),
-        Refused::MailboxReplaced => Refusal::new(
-            Code::Exists,
-            format!("{address} was deleted, and there is a new mailbox of that name"),
-        )
-        .with_hint(format!("To bring the old mail into it as new mail: winpop undelete {address} /new")),
-        Refused::NotAsNew => Refusal::new(
-            Code::Usage,
-            format!("{address} comes back as a whole, with the ids of its messages"),
-        )
-        .with_hint(format!("Leave out /new: winpop undelete {address}")),
-        Refused::DomainExists | Refused::NoSuchAccount => panic!("{why:?} is not said of a mailbox"),
     }
 }
 

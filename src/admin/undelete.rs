@@ -1,11 +1,11 @@
-//! `undelete`: mail, mailboxes and domains that were deleted come back.
+//! `undelete`: restores deleted mail, mailboxes and domains.
 
 use time::format_description::well_known::{Iso8601, Rfc3339};
 use time::{Date, OffsetDateTime};
 
 use super::Context;
 use super::commands::Undelete;
-use super::directory::{Target, changed, count, refusal_of_domain, refusal_of_mailbox};
+use super::directory::{Target, changed, count};
 use super::reply::{Changed, Code, Refusal, Reply};
 use crate::store::{Refused, Restored, Store, UnixTime, Wanted};
 use crate::units::{Octets, Seconds};
@@ -14,7 +14,7 @@ impl Undelete {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let wanted = match (&self.since, self.all) {
             (Some(_), true) => {
-                return Err(Refusal::new(Code::Usage, "/since and /all exclude each other"));
+                return Err(Refusal::new(Code::Usage, "/since and /all cannot be combined"));
             }
             (Some(typed), false) => Wanted::Since(since(typed, context.now)?),
             (None, true) => Wanted::All,
@@ -23,26 +23,19 @@ impl Undelete {
         match self.name.parse()? {
             Target::Domain(_) if wanted != Wanted::Last || self.new => Err(Refusal::new(
                 Code::Usage,
-                "a domain comes back with its mailboxes; /since, /all and /new are for the mail of a mailbox",
+                "/since, /all and /new are for mailboxes; a domain is restored with all its mailboxes",
             )),
             Target::Domain(domain) => {
                 let name = domain.clone();
-                let restored = changed(
-                    store,
-                    move |tx| tx.undelete_domain(&name),
-                    |why| match why {
-                        Refused::NoSuchDomain => refusal_of_domain(Refused::NothingDeleted, &domain),
-                        why => refusal_of_domain(why, &domain),
-                    },
-                )?;
+                let restored = changed(store, move |tx| tx.undelete_domain(&name))?;
                 let message = format!(
-                    "Domain {domain} is back with {} and {}",
+                    "Domain {domain} restored with {} and {}",
                     count(restored.mailboxes, "mailbox", "mailboxes"),
                     amount(&restored)
                 );
                 let note = |address| {
                     format!(
-                        "{address} stays deleted, since there is a new mailbox of that name; its mail comes into that one \
+                        "{address} was not restored, because a new mailbox has that name. To put its mail into the new one: \
                          with winpop undelete {address} /new"
                     )
                 };
@@ -52,16 +45,15 @@ impl Undelete {
             Target::Mailbox(address) => {
                 let restored = store.undelete_mailbox(&address, wanted, self.new).map_err(Refusal::fault)?;
                 let restored = restored.map_err(|why| match why {
-                    Refused::NoSuchMailbox => refusal_of_mailbox(Refused::NothingDeleted, &address),
-                    Refused::NoSuchDomain => refusal_of_mailbox(why, &address).with_hint(format!(
-                        "If it was deleted with its mailboxes: winpop undelete {}",
-                        address.domain
-                    )),
-                    why => refusal_of_mailbox(why, &address),
+                    Refused::NoSuchDomain(ref domain) => {
+                        let hint = format!("If it was deleted with its mailboxes: winpop undelete {domain}");
+                        Refusal::from(why).with_hint(hint)
+                    }
+                    why => why.into(),
                 })?;
                 let message = match restored.mailboxes {
-                    0 => format!("{address} has {} again", amount(&restored)),
-                    _ => format!("Mailbox {address} is back with {}", amount(&restored)),
+                    0 => format!("{} restored in {address}", amount(&restored)),
+                    _ => format!("Mailbox {address} restored with {}", amount(&restored)),
                 };
                 Ok(Changed::new("undelete", &address, message).into())
             }
@@ -73,7 +65,7 @@ fn amount(restored: &Restored) -> String {
     format!("{} ({})", count(restored.messages, "message", "messages"), Octets(restored.octets))
 }
 
-/// A day, a time of UTC, or how long before now.
+/// A UTC date or time, or an age.
 fn since(typed: &str, now: UnixTime) -> Result<UnixTime, Refusal> {
     let time = OffsetDateTime::parse(typed, &Rfc3339).ok();
     let day = || Some(Date::parse(typed, &Iso8601::DATE).ok()?.midnight().assume_utc());
@@ -83,7 +75,7 @@ fn since(typed: &str, now: UnixTime) -> Result<UnixTime, Refusal> {
     match typed.parse::<Seconds>() {
         Ok(Seconds(ago)) => Ok(UnixTime(now.0.saturating_sub(ago))),
         Err(_) => Err(Refusal::new(Code::Malformed, format!("\"{typed}\" is not a time"))
-            .with_hint("Write 2026-11-26, 2026-11-26T10:00:00Z, or how long ago, such as 2h or 3d")),
+            .with_hint("Write 2026-11-26, 2026-11-26T10:00:00Z, or an age such as 2h or 3d")),
     }
 }
 

@@ -1,41 +1,44 @@
 //! The mail store: one data file with everything in it.
 //!
-//! A message is a row (mailbox, sequence) that names a text; a text is a row that says where its octets lie and how
-//! many messages have it. A change is durable when its record is in the log; the index is brought up to date without
-//! syncs, and made durable at checkpoints. The states of a run of octets in the blob space, and who knows of it:
+//! A message is a row (mailbox, sequence) that names a text. A text is a row that says where its octets are and
+//! how many messages share it. A change is durable once its record is in the log; the index follows without
+//! syncs and becomes durable at checkpoints.
+//!
+//! A run of octets in the blob space is in one of these states:
 //!
 //! | state | row now | row at the last checkpoint | in the log | may be written |
 //! | --- | --- | --- | --- | --- |
 //! | free | − | − | − | + |
-//! | draft: taken and written by the transaction under way, or for one to come | − | − | − | + |
+//! | draft: taken and written by the current transaction or for a later one | − | − | − | + |
 //! | logged, short | + | − | rows, text | − |
-//! | logged, long: durable in its place | + | − | rows | − |
+//! | logged, long: durable in place | + | − | rows | − |
 //! | stored | + | + | − | − |
 //! | retired since the checkpoint | − | + (− if stored since) | removal | − |
-//! | retired before it: a reader may still look at it | − | − | − | when no pin is left |
+//! | retired before it: readers may still see it | − | − | − | once no pin is left |
 //!
-//! - Nobody is answered before the record is durable; record n+1 is written when n is durable.
-//! - Nothing retired since the last checkpoint is given out or punched: its row may come back, and a short text that is
-//!   written once more from the log would lie over what took its place.
-//! - Long texts are durable before their record is.
-//! - A stored text is written over with its own octets only: when the same text comes again (`delivery.rs`).
+//! - Nobody is answered before the record is durable. Record n+1 is written when n is durable.
+//! - Nothing retired since the last checkpoint is reused or punched: its row may come back, and recovery may
+//!   write a short text from the log back over whatever had taken its place.
+//! - Long texts are durable before their record.
+//! - A stored text is only ever overwritten with its own octets, when the same text comes again
+//!   (`delivery.rs`).
 //!
-//! Guarantee: *after a crash at any instant, a text with a row is whole, a message with a row has its text, the counts
-//! are those of the rows, and every other octet of the blob space is free.*
+//! Guarantee: *after a crash at any instant, a text with a row is intact, a message with a row has its text,
+//! the counts match the rows, and every other octet of the blob space is free.*
 //!
-//! The rooms, from the bottom up; `src/tests/tidy.rs` holds that a room imports those below it only:
+//! The rooms from the bottom up. A room imports only rooms below it; `src/tests/tidy.rs` checks that.
 //!
-//! | room | is |
+//! | room | subject |
 //! | --- | --- |
-//! | `file` | the map of the file, redb's space and the blobs' in it, the log, the disk |
-//! | `index` | tables, rows, a view of them, the transaction that changes them, faults |
-//! | `open` | what is open, and for whom: handle, queue, snapshot, claims; how it is opened after a crash |
-//! | `mail` | delivery, the directory of mailboxes, quotas, a mailbox as a session has it |
+//! | `file` | the file's map, redb's space and the blob space, the log, the disk |
+//! | `index` | tables, rows, views of them, the transaction that changes them, faults |
+//! | `open` | the open store: handle, queue, snapshots, claims, recovery after a crash |
+//! | `mail` | delivery, mailboxes and domains, quotas, the maildrop a session sees |
 //! | `writer` | the one thread that changes anything |
-//! | `start` | a store opened or made, and its threads started |
-//! | `upkeep` | check, backup, repair, salvage |
+//! | `start` | opening or creating a store and starting its threads |
+//! | `upkeep` | check, backup, repair, salvage, compaction |
 //!
-//! The store knows no protocol and no executor; what it returns can be awaited or waited for.
+//! The store knows no protocol and no executor. Its answers can be awaited or waited for.
 
 mod file;
 mod index;

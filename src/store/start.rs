@@ -1,4 +1,4 @@
-//! Opens and makes a store, and starts its threads.
+//! Opens or creates a store and starts its threads.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::store::file::resync::Resync;
 use crate::store::file::space::{Pins, Space};
 use crate::store::index::tables::Tables;
 use crate::store::index::{Beginning, Fault, RecentTexts, Tx};
-use crate::store::open::claims::Maildrops;
+use crate::store::open::claims::Claims;
 use crate::store::open::queue::{self, Order};
 use crate::store::open::recovery::open_index;
 use crate::store::open::verified::Verified;
@@ -27,11 +27,11 @@ use crate::store::open::window::Time;
 use crate::store::open::{Inner, OpenError, OpenErrorKind, OpenIndex, Shared, Store, Trust, open_database};
 use crate::store::writer::{PACE, Pace, Writer};
 
-/// Instants that the clock may not have looked at yet.
+/// Times the clock may still have to read.
 const DUES_MAX: usize = 16;
 
 impl Store {
-    /// Opens a store to check it. What is written goes nowhere.
+    /// Opens a store for checking. Writes go nowhere.
     pub(in crate::store) fn open_to_check_on(
         disk: Arc<dyn Disk>,
         trust: Trust,
@@ -40,13 +40,13 @@ impl Store {
         Self::open_with(Arc::new(overlay), trust)
     }
 
-    /// The same for a file that is open already, for reading and writing, and has no name of its own yet.
+    /// Opens an unnamed file that is open for reading and writing, and verifies it.
     pub fn open_file_verified(file: std::fs::File) -> Result<Self, OpenErrorKind> {
         let disk = DataFile::locked(file).map_err(OpenErrorKind::from)?;
         Self::open_with(Arc::new(disk), Trust::Verified)
     }
 
-    /// Makes a store in a new data file; the file counts as a store when all of it is durable.
+    /// Creates a store in a new data file. The file counts as a store once all of it is durable.
     pub fn create(path: &Path) -> Result<Self, OpenError> {
         let disk = Arc::new(lock_file(path, true)?);
         let store = Self::create_on(disk).map_err(|e| e.at(path))?;
@@ -77,7 +77,7 @@ impl Store {
     pub(in crate::store) fn create_on(disk: Arc<dyn Disk>) -> Result<Self, OpenErrorKind> {
         if disk.len().map_err(OpenErrorKind::Io)? > 0 {
             match Container::open(disk.clone()) {
-                // Its making was cut short, so nothing was ever acknowledged in it: it is made again.
+                // Creating it was cut short, so it never held acknowledged mail. Start again.
                 Err(ContainerError::Unfinished) => {}
                 Err(e) => return Err(e.into()),
                 Ok(_) => return Err(OpenErrorKind::AlreadyExists),
@@ -104,11 +104,11 @@ impl Store {
         let shared = Arc::new(Shared {
             disk,
             pins,
-            maildrops: Maildrops::default(),
+            claims: Claims::default(),
             verified: Verified::default(),
             current: Mutex::new(Some(Arc::new(open))),
             visitor_left: Condvar::new(),
-            mending_was_asked: AtomicBool::new(false),
+            reopening_was_requested: AtomicBool::new(false),
             copy_window: Mutex::default(),
             long_lists: Mutex::default(),
         });
@@ -140,7 +140,7 @@ fn make_tables(database: &redb::Database, container: &Container) -> Result<(), O
     Ok(())
 }
 
-/// Tells the writer that it is time, at each instant that it has asked for. Ends with the store.
+/// Wakes the writer at each time it has asked for. Ends with the store.
 fn run_clock(dues: &Receiver<Instant>, queue: &WeakSender<Order>) {
     let mut waiting = BTreeSet::new();
     loop {
@@ -149,7 +149,7 @@ fn run_clock(dues: &Receiver<Instant>, queue: &WeakSender<Order>) {
             Some(Duration::ZERO) => {
                 waiting.pop_first();
                 let Some(queue) = queue.upgrade() else { return };
-                // If the queue is full, the writer looks at its own clock before long.
+                // If the queue is full, the writer will look at the clock by itself soon.
                 let _ = queue.try_send(Order::Tick);
             }
             Some(wait) => match dues.recv_timeout(wait) {

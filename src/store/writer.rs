@@ -1,20 +1,19 @@
 //! The writer thread: one queue, one transaction at a time, group commit.
 //!
-//! It takes all that has queued, applies it in one transaction, makes that durable by one record of the log, and
-//! answers everyone. A checkpoint makes the index itself durable, and the log begins anew. Invariants:
+//! It takes everything queued, applies it in one transaction, makes that durable with one log record, and
+//! answers everyone. A checkpoint makes the index itself durable and restarts the log. Invariants:
 //!
-//! - Nobody is answered, and no reader sees a change, before its record is durable. Long texts are durable before the
-//!   record: other threads have written them into room that was kept for them (`mail/placing.rs`), else it is done
-//!   here.
-//! - A commit is a checkpoint itself where its record has no place in the log, or where the disk has no room left for
-//!   all that a later checkpoint would have to write: then it may fail, and is undone. Other checkpoints come after the
+//! - Nobody is answered, and no reader sees a change, before its record is durable. Long texts are durable
+//!   before the record: other threads have placed them (`mail/placing.rs`), or else the writer does.
+//! - A commit is itself a checkpoint if its record does not fit into the log, or if the disk lacks room for
+//!   what a later checkpoint would write; it may then fail and is undone. All other checkpoints come after the
 //!   answers.
-//! - A fault in a batch undoes the whole batch; then each of its jobs is tried alone, so that one cannot spoil another.
-//! - When redb has met an I/O error it refuses everything after; then the index is opened anew from the disk. Whether
-//!   the commit that failed got through is read from the store's own count of commits, never guessed. Only where the
-//!   disk cannot even be read is it not known; then nothing is tried again, and everyone is told of the fault.
-//! - A panic, of a job or of redb, is a fault like any other, after which the index is opened anew and the old handle
-//!   is leaked (`contained.rs`): one message that meets a bug does not end the service.
+//! - A fault undoes the whole batch. Then each job is tried alone, so that one cannot spoil another.
+//! - After an I/O error redb refuses everything, so the index is reopened from the disk. Whether the failed
+//!   commit got through is read from the store's own count of commits, never guessed. Only if the disk cannot
+//!   even be read does it stay unknown; nothing is then retried, and everyone is told of the fault.
+//! - A panic of a job or of redb is handled like any other fault: the index is reopened and the old handle
+//!   leaked (`contained.rs`). One message that hits a bug does not stop the service.
 
 mod tighten;
 
@@ -37,35 +36,35 @@ use crate::store::open::recovery::open_index;
 use crate::store::open::window::{Time, Window};
 use crate::store::open::{OpenIndex, Shared, Trust, Visit};
 
-/// Jobs in one transaction.
+/// Most jobs in one transaction.
 const BATCH_MAX: usize = 512;
-/// How often one transaction is put off for want of room.
+/// How often a transaction may wait for room to be made.
 const PURGES_MAX: usize = 16;
-/// Deleted messages that go for good at a time, where there is no room.
+/// Deleted messages purged at a time to make room.
 const PURGED_AT_A_TIME: usize = 1000;
 
-/// A log is nearly empty when less than this part of it is in use.
+/// The log is nearly empty if less than this part of it is used.
 const QUIET_PART: u64 = 16;
-/// After as many checkpoints in a row that find it so it is made short again.
+/// The log is shortened after this many checkpoints in a row that found it nearly empty.
 const QUIET_CHECKPOINTS: u32 = if cfg!(test) { 4 } else { 60 };
 
-/// A tick that comes so much too late is early enough.
+/// A tick may be this late.
 const TICK_ACCURACY: Duration = Duration::from_millis(10);
 
-/// When checkpoints are made, and how long the log is at first.
+/// When to make checkpoints, and the log's initial length.
 #[derive(Clone, Copy)]
 pub struct Pace {
-    /// After the first record of a log; none: no clock runs.
+    /// Time from the first record of a log; `None`: no clock runs.
     pub checkpoint_after: Option<Duration>,
-    /// When so many octets wait for one to become free.
+    /// Octets that may wait for a checkpoint to free them.
     pub retired_max: u64,
-    /// Octets of the log zone of a new store.
+    /// Octets of the log zone in a new store.
     pub log_octets: u64,
-    /// Octets that may be kept in any case so that plain copies of the file are good; none: none are.
+    /// Octets that may always be kept for plain copies of the file; `None`: nothing is ever kept.
     pub for_copies: Option<u64>,
 }
 
-/// A test makes its checkpoints itself, or by the length of its small log, so that a run can be repeated.
+/// Tests make their own checkpoints, or get them from their small log, so that a run can be repeated.
 pub const PACE: Pace = if cfg!(test) {
     Pace { checkpoint_after: None, retired_max: 512 << 10, log_octets: 512 << 10, for_copies: None }
 } else {
@@ -82,11 +81,11 @@ enum Room {
     Enough,
     /// No, but a checkpoint makes room. Nothing was changed.
     AfterACheckpoint,
-    /// No, but deleted mail is kept that could go. Nothing was changed.
+    /// No, but deleted mail could be given up. Nothing was changed.
     AfterAPurge,
 }
 
-/// Gives up deleted mail that could have come back.
+/// Gives up deleted mail that could have been undeleted.
 struct Purge;
 
 impl Job for Purge {
@@ -97,11 +96,11 @@ impl Job for Purge {
     fn answer(self: Box<Self>, _outcome: Result<(), Fault>) {}
 }
 
-/// What became of a transaction that met a fault.
+/// The state of a transaction that met a fault.
 enum Failure {
     /// Nothing of it is in the store.
     Undone(Fault),
-    /// It may be in the store or not.
+    /// It may be in the store.
     Unknown(Fault),
 }
 
@@ -114,25 +113,25 @@ pub struct Writer {
     pace: Pace,
     /// What is kept for copies of the file.
     window: Window,
-    /// Told when there will be something to do.
+    /// Takes the times at which to wake the writer.
     clock: SyncSender<Instant>,
     next_tick: Option<Instant>,
-    /// Whether checkpoints give up extents in which no text lies.
+    /// True if checkpoints give up extents without texts.
     is_giving_up: bool,
-    /// When the first record was written since the last checkpoint.
+    /// Time of the first record since the last checkpoint.
     first_record: Instant,
-    /// Whether a record has found no place in the log: the next checkpoint makes it longer.
+    /// True if a record did not fit into the log: the next checkpoint lengthens it.
     log_was_full: bool,
     /// Checkpoints in a row that found the log nearly empty.
     quiet_checkpoints: u32,
-    /// As the store counts them.
+    /// The store's count of commits.
     commits: u64,
-    /// The mailboxes whose sessions end when the transaction under way is durable.
+    /// Mailboxes whose sessions end once the current transaction is durable.
     revoked: Vec<MailboxId>,
-    /// Whether a sync has failed since the index was opened. What that has lost the page cache may have lost too (on
-    /// btrfs it has), so redb's pages are not taken then for what was written.
+    /// True if a sync has failed since the index was opened. What it lost may be gone from the page cache too
+    /// (on btrfs it is), so redb's pages are then verified when the index is reopened.
     a_sync_failed: bool,
-    /// Whether the disk was full the last time mail was to be stored; said once, not for every message.
+    /// True if the disk was full when mail was last stored. Logged once, not for every message.
     disk_was_full: bool,
 }
 
@@ -181,15 +180,15 @@ impl Writer {
                 match order {
                     Order::Change(job) => batch.push(job),
                     Order::Reserve(text, then) => then(self.keep_room(text)),
-                    // Both are seen to below, whatever else there is to do.
-                    Order::Mend | Order::Tick => {}
+                    // Both are seen to below in any case.
+                    Order::Reopen | Order::Tick => {}
                     Order::Checkpoint(then) => checkpoints.push(then),
                     Order::Tighten(then) => tightenings.push(then),
                 }
                 next = if batch.len() < BATCH_MAX { self.queue.try_recv().ok() } else { None };
             }
             if batch.is_empty() {
-                // If it fails, whoever comes next finds out.
+                // If it fails, the next order finds out.
                 if let Ok(open) = self.sound_index() {
                     self.release(&open);
                 }
@@ -226,7 +225,7 @@ impl Writer {
         }
     }
 
-    /// Room for a text that another thread writes into it; none where there is none just now.
+    /// Reserves room for a text that another thread will write; `None` if there is none.
     fn keep_room(&mut self, text: TextToCome) -> Option<Reserved> {
         let open = self.sound_index().ok()?;
         open.container.fill_reserve(self.log.used()).ok()?;
@@ -235,7 +234,7 @@ impl Writer {
         Some(Reserved { draft, known: self.recent.find(&text.hash), visit })
     }
 
-    /// Whether it is time for a checkpoint that nobody waits for.
+    /// True if a checkpoint is due that nobody waits for.
     fn checkpoint_is_due(&self) -> bool {
         let is_time = self.pace.checkpoint_after.is_some_and(|after| self.first_record.elapsed() >= after);
         !self.log.is_empty()
@@ -245,7 +244,7 @@ impl Writer {
                 || self.space.waits_for_checkpoint() > self.pace.retired_max)
     }
 
-    /// Makes what the log has part of the index for good.
+    /// Makes everything in the log part of the durable index.
     fn checkpoint(&mut self) -> Result<(), Fault> {
         if self.log.is_empty() { Ok(()) } else { self.checkpoint_in_any_case() }
     }
@@ -257,7 +256,7 @@ impl Writer {
         }
     }
 
-    /// One transaction; without jobs it is a checkpoint.
+    /// Runs one transaction; without jobs it is a checkpoint.
     fn commit_or_recover(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Failure> {
         let open = self.sound_index().map_err(Failure::Undone)?;
         self.revoked.clear();
@@ -274,18 +273,18 @@ impl Writer {
                 fault
             }
         };
-        log::error!("{fault}; the data file is opened anew");
+        log::error!("{fault}; reopening the data file");
         drop(open);
         let before = self.commits;
         self.reopen().map_err(Failure::Unknown)?;
         if self.commits == before {
             return Err(Failure::Undone(fault));
         }
-        self.shared.maildrops.revoke(&self.revoked);
+        self.shared.claims.revoke(&self.revoked);
         Ok(())
     }
 
-    /// The index as it is open, or opened anew where it met a fault before: the disk may be back by now.
+    /// The open index, or a reopened one if it met a fault: the disk may be back.
     fn sound_index(&mut self) -> Result<Arc<OpenIndex>, Fault> {
         match self.shared.current().ok().filter(|open| !open.container.has_failed()) {
             Some(open) => Ok(open),
@@ -299,7 +298,7 @@ impl Writer {
                 Room::Enough => return Ok(()),
                 Room::AfterACheckpoint => self.window.give_way(),
                 Room::AfterAPurge => {
-                    log::warn!("there is no room: deleted mail goes for good before its time");
+                    log::warn!("the disk is full: deleting mail for good that could still be undeleted");
                     self.transaction(open, &mut [Box::new(Purge)], false)?;
                     self.window.give_way();
                 }
@@ -309,7 +308,7 @@ impl Writer {
         self.transaction(open, batch, false).map(drop)
     }
 
-    /// `may_wait`: whether it is left undone where a checkpoint or a purge makes room first.
+    /// With `may_wait`, does nothing if a checkpoint or a purge must make room first.
     fn transaction(
         &mut self,
         open: &OpenIndex,
@@ -349,7 +348,7 @@ impl Writer {
             let (log, log_was_full) = (&self.log, &mut self.log_was_full);
             tx.settle(|octets| {
                 *log_was_full |= !log.fits(octets);
-                // What is logged must be sure to find room in the index.
+                // Whatever is logged must be sure to fit into the index.
                 let logged = log.used() + octets as u64;
                 let is_logged =
                     !is_checkpoint && log.fits(octets) && open.container.fill_reserve(logged).is_ok();
@@ -360,8 +359,8 @@ impl Writer {
         self.revoked = settled.revoked;
         match settled.begins {
             Some(Beginning { epoch, log_octets }) => {
-                // Quick repair implies two-phase commit: a crash never leaves the index to be rebuilt, and never
-                // leaves a row without its blob.
+                // Quick repair implies two-phase commit: after a crash the index need not be rebuilt, and no
+                // row lacks its blob.
                 transaction.set_quick_repair(true);
                 transaction.into_inner().commit()?;
                 self.log.begin(epoch, log_octets);
@@ -394,20 +393,20 @@ impl Writer {
         }
         self.commits += 1;
         self.release(open);
-        self.shared.maildrops.revoke(&self.revoked);
+        self.shared.claims.revoke(&self.revoked);
         Ok(Room::Enough)
     }
 
-    /// Keeps the checkpoint that the index is at for copies of the file that find it there.
+    /// Preserves the present checkpoint for copies of the file that find it.
     fn hold_for_copies(&mut self, open: &OpenIndex, moment: u64) {
         if let Err(fault) = self.window.checkpointed(open, moment) {
-            // The copies of this time will be found to be damaged when they are opened.
-            log::warn!("copies of the data file made now will not be good: {fault}");
+            // Copies made now will turn out damaged when they are opened.
+            log::warn!("plain copies of the data file made now will not be usable: {fault}");
             self.window.give_way();
         }
     }
 
-    /// Makes free what nobody needs any more.
+    /// Frees what nobody needs any more.
     fn release(&mut self, open: &OpenIndex) {
         loop {
             let horizon = self.window.horizon();
@@ -425,25 +424,25 @@ impl Writer {
         }
     }
 
-    /// Whether a checkpoint would set something free.
+    /// True if a checkpoint would free something.
     fn room_can_be_made(&self, open: &OpenIndex) -> bool {
         let (retired, written) = (self.space.waiting_octets(), open.container.index_octets_written());
         self.space.waits_for_checkpoint() > 0 || self.window.keeps_something(retired, written)
     }
 
-    /// Has the clock send a tick then.
+    /// Asks the clock for a tick after this time.
     fn wake_after(&mut self, after: Duration) {
         let due = Instant::now() + after;
         let is_behind =
             self.next_tick.is_none_or(|next| due + TICK_ACCURACY < next || next <= Instant::now());
-        // If the clock is behind, the writer looks at its own before long.
+        // If the clock is behind, the writer will look at its own soon.
         if is_behind && self.clock.try_send(due).is_ok() {
             self.next_tick = Some(due);
         }
     }
 
-    /// How much of the zone the log may use after the next checkpoint: more after it was full, and as little as at
-    /// first when it has been nearly empty for long, or when space is given up.
+    /// Length of the log after the next checkpoint: longer if it was full; the initial length if it has long
+    /// been nearly empty, or if space is being given up.
     fn log_octets(&mut self, is_checkpoint: bool) -> u64 {
         let len = self.log.len();
         if !is_checkpoint {
@@ -455,7 +454,7 @@ impl Writer {
             _ if self.is_giving_up || self.quiet_checkpoints > QUIET_CHECKPOINTS => {
                 len.min(self.pace.log_octets)
             }
-            // Where there is no room for a longer one, the one that there is does.
+            // Without room for a longer log the present one will do.
             true => self.log.lengthen().unwrap_or(len),
             false => len,
         }
@@ -464,31 +463,31 @@ impl Writer {
     fn note_disk(&mut self, reserve: &std::io::Result<()>) {
         match reserve {
             Err(e) if !self.disk_was_full => {
-                log::error!("no room on the disk ({e}): mail is refused until there is");
+                log::error!("the disk is full ({e}): refusing mail until it has room");
                 self.disk_was_full = true;
             }
             Ok(()) if self.disk_was_full => {
-                log::warn!("there is room on the disk again: mail is accepted");
+                log::warn!("the disk has room again: accepting mail");
                 self.disk_was_full = false;
             }
             _ => {}
         }
     }
 
-    /// Opens the index anew from the disk, when no reader is left of the old one.
+    /// Reopens the index from the disk, once no reader of the old one is left.
     fn reopen(&mut self) -> Result<Arc<OpenIndex>, Fault> {
         self.a_sync_failed |= self.shared.current().is_ok_and(|open| open.container.a_sync_failed());
         let trust = if self.a_sync_failed { Trust::Verified } else { Trust::AsFound };
-        // What a copy under way has read may be overwritten from here on.
+        // From here on, what a copy in progress has read may be overwritten.
         self.window.give_way();
         let disk = self.shared.take_down();
-        // If this fails, the next reader may ask for another attempt.
-        self.shared.mending_was_asked.store(false, Ordering::Relaxed);
+        // If this fails, the next reader may ask again.
+        self.shared.reopening_was_requested.store(false, Ordering::Relaxed);
         let (open, mut space) = open_index(disk, self.shared.pins.clone(), trust)
-            .map_err(|e| Fault::Io(format!("opening it anew failed: {e}")))?;
+            .map_err(|e| Fault::Io(format!("reopening it failed: {e}")))?;
         let moment = self.shared.pins.now();
         space.inherit_retired(&self.space);
-        // What was found is the last checkpoint, or was made one.
+        // Opening found a checkpoint or made one.
         space.checkpointed();
         self.space = space;
         self.a_sync_failed = false;

@@ -1,26 +1,26 @@
-//! The container: one file that holds redb's linear space and the blobs, as extents.
+//! The container: one file of extents that holds redb's linear space and the blobs. `format.rs` has the layout.
 //!
-//! What lies where: `format.rs`.
+//! redb sees a linear space of `index_len` octets. From octet 4096 on, its octets are scattered over extents,
+//! 255 pages in each after a page of their sums (`container/sums.rs`). The superblock maps redb's extents to
+//! those of the file. Invariants:
 //!
-//! redb sees a linear space of `index_len` octets whose octets from 4096 on are scattered over extents, 255 pages in
-//! each behind a page of their sums (`container/sums.rs`); the map from its extents to the file's is the superblock.
-//! Invariants:
+//! 1. A superblock goes to the older slot, before the sync that makes a commit durable, and only if it changed.
+//! 2. Between two syncs the map only gains extents that no durable commit needs yet and only loses extents that
+//!    no durable commit needs any more. So either superblock serves either commit, whichever of them survive a
+//!    crash. A crash tears only the older superblock; losing the newer one (a bad sector) looks the same, so
+//!    the index is verified in full if a superblock fails its checksum, or if the file is shorter than it says.
+//! 3. An extent that redb gave up is reused only once a superblock without it is durable; until then it is in
+//!    `dropped`.
+//! 4. redb's header comes before the superblocks in the file, so a copy made front to back never has a map
+//!    older than the header it must serve.
+//! 5. A reserve of allocated extents covers every page a checkpoint may have to write: redb keeps at most half
+//!    its cache unwritten. Mail is accepted only while the reserve is full. Without it every commit is a
+//!    checkpoint, which may fail and is then undone. So whatever is in the log can always be brought into the
+//!    index.
+//! 6. The superblock found at open is rewritten before the first commit becomes durable: a sync that failed in
+//!    an earlier process may have lost it.
 //!
-//! 1. A superblock is written to the older slot, before the sync that makes a commit durable, and only when it changed.
-//! 2. Between two syncs the map only gains extents that no durable commit needs yet, and loses extents that no durable
-//!    commit needs any more. So whichever of the two superblocks survives a crash serves whichever commit survives.
-//!    A crash tears only the older of them; that the newer one is lost (a bad sector) looks just like it, and so the
-//!    index is verified in full whenever a superblock does not match its checksum, or the file is shorter than it says.
-//! 3. An extent that redb gave up is used again only after a superblock without it is durable (`dropped` until then).
-//! 4. redb's header stands before the superblocks, so that a copy made front to back never holds a map that is older
-//!    than the header it has to serve.
-//! 5. Extents are kept aside, taken from the file system in advance, for all pages that a checkpoint has to write: redb
-//!    holds no more than half its cache unwritten. Mail is accepted only while they are there. Without them each commit
-//!    is a checkpoint, which may fail and is undone then; what is in the log can always be made part of the index.
-//! 6. The superblock that was found is written once more before the first commit is durable: a sync that failed before
-//!    the file was opened, in a process that is gone, may have lost it.
-//!
-//! This file knows redb's space only as octets; what is in it is `index`'s business.
+//! To the container redb's space is just octets; their meaning is the business of `index`.
 
 mod backend;
 mod blocks;
@@ -47,68 +47,68 @@ use sums::Sums;
 
 /// Longer runs are not written but punched.
 const ERASED_BY_WRITING_MAX: u64 = 64 << 10;
-/// redb's cache, in octets. Its default is a gibibyte of heap.
+/// redb's cache, in octets. redb's default is 1 GiB of heap.
 pub const CACHE_OCTETS: usize = 64 << 20;
-/// Extents kept aside for the index beyond as many as it has: for the rows that a deletion adds, of free runs.
+/// Reserve extents beyond one per index extent: a deletion adds rows (free runs).
 const RESERVE_EXTENTS_MORE: usize = 2;
-/// As many as redb's unwritten pages fill, however large the index is.
+/// Enough for all of redb's unwritten pages, however large the index is.
 const RESERVE_EXTENTS_MAX: usize = CACHE_OCTETS / 2 / EXTENT as usize + RESERVE_EXTENTS_MORE;
 
 #[derive(Debug)]
 pub struct Container {
     disk: Arc<dyn Disk>,
     space: Mutex<IndexSpace>,
-    /// Held for writing while extents of the index are moved, and for reading by who looks for octets of them.
+    /// Held for writing while index extents move; readers hold it while they look octets up.
     moving: RwLock<()>,
-    /// Whether something that a crash can explain, and damage can too, was found when the container was opened.
+    /// True if open found something that a crash *or* damage could explain; the index is then verified in full.
     doubtful: bool,
-    /// redb has been told of an I/O error, and refuses everything from then on.
+    /// redb has seen an I/O error and will refuse everything from now on.
     failed: AtomicBool,
     sync_failed: AtomicBool,
-    /// Whether the file is a copy: its superblock was written for another one.
+    /// True if the file is a copy: its superblock was written for another file.
     is_copy: AtomicBool,
-    /// Whether the file is longer than it has to be, for copies of it.
+    /// True if the file is kept longer than needed, so that copies of it are good.
     is_ahead: AtomicBool,
-    /// Octets of pages that redb has written since the container was opened.
+    /// Page octets redb has written since the container was opened.
     index_octets_written: AtomicU64,
-    /// redb has panicked: its handle is leaked, and must not touch the disk again.
+    /// redb has panicked: its handle is leaked and must not touch the disk again.
     given_up: AtomicBool,
 }
 
-/// The superblock as it is to be written next, and what else is known of the extents.
+/// The next superblock, and what else is known about the extents.
 #[derive(Debug, Default)]
 struct IndexSpace {
     block: Superblock,
     sums: Sums,
-    /// Extents that the file had when it was opened.
+    /// Number of extents in the file when it was opened.
     found: Extent,
-    /// Extents in use, whoever owns them.
+    /// End of the extents in use, by anyone.
     end: Extent,
-    /// The length of the file, in octets.
+    /// Length of the file in octets.
     len: u64,
-    /// Free whole extents.
+    /// Free extents.
     pool: Vec<Extent>,
-    /// Zeroed extents set aside for the index.
+    /// Zeroed and allocated extents set aside for the index.
     reserve: Vec<Extent>,
-    /// Given up by redb, still in a durable superblock.
+    /// Extents redb gave up that a durable superblock still lists.
     dropped: Vec<Extent>,
-    /// The superblock that was found, where it lies, until it is known to be durable: a sync that failed before the
-    /// file was opened may have lost it, while it is read from the page cache as if nothing had been.
+    /// The superblock found at open and its offset, until it is known to be durable. A sync that failed before
+    /// we opened the file may have lost it while the page cache still shows it.
     unsure: Option<(u64, Vec<u8>)>,
-    /// Counts the changes that a superblock has to carry; and those that a durable one carries.
+    /// Number of superblock changes so far, and how many of them are durable.
     changes: u64,
     durable_changes: u64,
 }
 
 impl Container {
-    /// Lays out an empty container without its header: until [`Container::finish`] the file counts as unfinished.
+    /// Lays out an empty container without a header. It counts as unfinished until [`Container::finish`].
     pub fn create(disk: Arc<dyn Disk>) -> io::Result<Arc<Self>> {
         disk.set_len(0)?;
         disk.write_at(0, &blocks::unfinished_header())?;
         disk.sync()?;
         let len = Extent::FIRST.at();
         disk.set_len(len)?;
-        // A full disk must not stand in the way of a superblock.
+        // Writing a superblock must not fail on a full disk.
         disk.reserve_zeroed(INDEX_PAGE_0, len - INDEX_PAGE_0)?;
         let block = Superblock { sequence: 1, identity: disk.identity()?, ..Superblock::default() };
         let space = IndexSpace { block, len, ..IndexSpace::default() };
@@ -117,7 +117,7 @@ impl Container {
         Ok(Self::new(disk, space, false, false))
     }
 
-    /// Writes the headers. Everything that makes the container whole is durable before them, so one is enough.
+    /// Writes the headers. Everything else is durable before them, so finding one of them is enough.
     pub fn finish(&self) -> io::Result<()> {
         self.disk.sync()?;
         for at in HEADERS {
@@ -141,8 +141,8 @@ impl Container {
         })
     }
 
-    /// Reads header and superblocks. Which extents are blobs' is not known yet: none is given out before
-    /// [`Container::adopt_blob_extents`].
+    /// Reads header and superblocks. Until [`Container::adopt_blob_extents`] says which extents hold blobs,
+    /// none is handed out.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Arc<Self>, ContainerError> {
         let len = disk.len()?;
         blocks::find_header(&*disk, len)?;
@@ -153,8 +153,8 @@ impl Container {
         let unsure = Some((SLOTS[(block.sequence % 2) as usize], block.encode()?));
         let in_file =
             Extent::holding(len).ok_or(ContainerError::Damaged("it is longer than a store can be"))?;
-        // What a durable commit needs was in the file before the commit was durable. A crash can keep a superblock that
-        // names more, and lose the length of the file; so what it names beyond the end is not needed by anyone.
+        // Whatever a durable commit needs was in the file before that commit. A crash can keep a superblock
+        // that names more and still lose the file's new length, so nobody needs what it names past the end.
         let mut beyond = false;
         for place in block.map.iter_mut().filter(|place| place.is_some_and(|extent| extent >= in_file)) {
             *place = None;
@@ -164,7 +164,7 @@ impl Container {
             return Err(ContainerError::Damaged("its index is longer than an index can be"));
         }
         let doubtful = one_is_lost || beyond;
-        // Where one was lost, or not right, the first sync to come writes it anew.
+        // A lost or doubtful superblock is rewritten by the next sync.
         let changes = u64::from(doubtful);
         let is_copy = block.identity != disk.identity()?;
         let space =
@@ -172,17 +172,17 @@ impl Container {
         Ok(Self::new(disk, space, doubtful, is_copy))
     }
 
-    /// Whether the file is a copy, made by whatever program while the store was in use or not.
+    /// True if the file is a copy, however it was made.
     pub fn is_copy(&self) -> bool {
         self.is_copy.load(Ordering::Acquire)
     }
 
-    /// Takes the file for a copy, whatever its superblock says.
+    /// Treats the file as a copy, whatever its superblock says.
     pub fn take_for_a_copy(&self) {
         self.is_copy.store(true, Ordering::Release);
     }
 
-    /// Changes redb's header in its place, before redb has read it. False: `change` would not have it.
+    /// Edits redb's header in place, before redb reads it. Returns false if `change` declined.
     pub fn change_index_header(&self, change: impl FnOnce(&mut [u8; 320]) -> bool) -> io::Result<bool> {
         let mut header = [0; 320];
         self.disk.read_at(INDEX_PAGE_0, &mut header)?;
@@ -193,17 +193,17 @@ impl Container {
         Ok(changed)
     }
 
-    /// From now on the file is lengthened before it has to be, so that a copy as long as it was at first has what its
-    /// front leads to.
+    /// From now on the file grows early, so that a copy as long as the file was at its start has everything its
+    /// front refers to.
     pub fn keep_ahead(&self) {
         self.is_ahead.store(true, Ordering::Relaxed);
         let mut space = self.lock();
         let end = space.end;
-        // If the disk is full, copies are just good for a shorter time.
+        // On a full disk copies are good for a shorter time, nothing worse.
         let _ = self.lengthen(&mut space, end);
     }
 
-    /// From now on, and durably, this file is no copy but a store of its own.
+    /// Makes this file a store in its own right instead of a copy; durable on return.
     pub fn adopt_identity(&self) -> io::Result<()> {
         {
             let mut space = self.lock();
@@ -215,22 +215,22 @@ impl Container {
         Ok(())
     }
 
-    /// Octets of pages that redb has written since the container was opened. About as many have been set free.
+    /// Page octets redb has written since the container was opened. About as many were freed.
     pub fn index_octets_written(&self) -> u64 {
         self.index_octets_written.load(Ordering::Relaxed)
     }
 
-    /// Whether the index is to be verified in full before it is used.
+    /// True if the index must be verified in full before it is used.
     pub fn is_doubtful(&self) -> bool {
         self.doubtful
     }
 
-    /// Whether an I/O error has put an end to the index's work: it has to be opened anew.
+    /// True if an I/O error has stopped the index; it must be reopened.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Puts an end to the index's work after a panic of redb.
+    /// Stops the index after redb panicked.
     pub fn give_up(&self) {
         self.given_up.store(true, Ordering::Release);
         self.failed.store(true, Ordering::Release);
@@ -240,13 +240,13 @@ impl Container {
         self.given_up.load(Ordering::Acquire)
     }
 
-    /// The log could not be written: whether its last record is durable is to be read from the disk.
+    /// Notes that a log write failed: only the disk can tell whether the last record is durable.
     pub fn note_failed_log(&self) {
         self.failed.store(true, Ordering::Release);
         self.sync_failed.store(true, Ordering::Release);
     }
 
-    /// Returns when the texts that were written before are durable.
+    /// Returns when all texts written before are durable.
     pub fn sync_texts(&self) -> io::Result<()> {
         #[cfg(test)]
         if self.disk.mutant() == super::simulated::Mutant::LongTextsNotSynced {
@@ -263,13 +263,13 @@ impl Container {
         &self.disk
     }
 
-    /// Whether it was a sync: then what was written before may never have reached the disk.
+    /// True if a sync failed: earlier writes may never have reached the disk.
     pub fn a_sync_failed(&self) -> bool {
         self.sync_failed.load(Ordering::Acquire)
     }
 
-    /// Told which extents the log names as blobs', before the index is opened, which may take some. A crash may have
-    /// lost the length that the file had with them.
+    /// Tells the container which extents the log names as blob extents. Call it before the index is opened,
+    /// since that may take extents. A crash may have lost the file length that came with them.
     pub fn expect_blob_extents(&self, logged: &BTreeSet<Extent>) -> io::Result<()> {
         let mut space = self.lock();
         if let Some(last) = logged.last() {
@@ -281,9 +281,9 @@ impl Container {
         Ok(())
     }
 
-    /// Told which extents hold blobs, by the index as of the last checkpoint and by the log since. What nobody owns is
-    /// free. An extent with two owners, or one of the index's beyond the end of the file, is damage: what a checkpoint
-    /// names was in the file before.
+    /// Tells the container which extents hold blobs, according to the last checkpoint and the log since.
+    /// Extents without an owner are free. Two owners, or a checkpointed extent past the end of the file, mean
+    /// damage: whatever a checkpoint names was in the file before it.
     pub fn adopt_blob_extents(
         &self,
         stored: &[Extent],
@@ -303,18 +303,18 @@ impl Container {
         }
         space.reserve.clear();
         space.dropped.clear();
-        // What lies behind the last is in the file for its length alone.
+        // Past the last owned extent the file has nothing but its length.
         space.end = Extent(owned.iter().rposition(|owned| *owned).map_or(0, |last| last as u32 + 1));
         space.pool = (0..space.end.0).rev().filter(|extent| !owned[*extent as usize]).map(Extent).collect();
         Ok(())
     }
 
-    /// Fills the reserve, for a checkpoint with so many octets in the log. Fails where the disk has no room for it:
-    /// then no mail is accepted.
+    /// Fills the reserve for a checkpoint with `logged` octets in the log. Fails if the disk has no room for
+    /// it; no mail is accepted then.
     pub fn fill_reserve(&self, logged: u64) -> io::Result<()> {
         let mut space = self.lock();
         let in_use = space.block.map.iter().flatten().count();
-        // A page of the index may be half full of what the log has.
+        // An index page may be only half full of logged rows.
         let new = (2 * logged).div_ceil(EXTENT) as usize;
         let wanted = (in_use + new + RESERVE_EXTENTS_MORE).min(RESERVE_EXTENTS_MAX);
         while space.reserve.len() > RESERVE_EXTENTS_MAX {
@@ -329,8 +329,7 @@ impl Container {
     }
 
     fn add_to_reserve(&self, space: &mut IndexSpace) -> io::Result<()> {
-        // On a full disk some of them may have room still, because they were in the reserve when the index was last
-        // open.
+        // On a full disk some of these may still be allocated, from the reserve of an earlier run.
         for (nth, extent) in space.pool.iter().enumerate().rev() {
             if self.disk.reserve_zeroed(extent.at(), EXTENT).is_ok() {
                 let extent = space.pool.remove(nth);
@@ -350,7 +349,7 @@ impl Container {
         outcome
     }
 
-    /// Room for blobs: `count` extents in a row, at the end of the file. Nothing of them is on disk yet.
+    /// Room for blobs: `count` adjacent extents at the end of the file. Nothing of them is on disk yet.
     pub fn extend_for_blobs(&self, count: u32) -> io::Result<Extent> {
         let mut space = self.lock();
         let first = space.end;
@@ -359,7 +358,7 @@ impl Container {
         Ok(first)
     }
 
-    /// How much longer than that the file is to be.
+    /// How far the file should extend past `end`, in octets.
     fn ahead_of(&self, end: Extent) -> u64 {
         match self.is_ahead.load(Ordering::Relaxed) {
             true => (end.at() / 8).clamp(AHEAD_MIN, AHEAD_MAX).next_multiple_of(EXTENT),
@@ -367,15 +366,15 @@ impl Container {
         }
     }
 
-    /// Sees to it that the file has so many extents, and that it is ahead of them; on a disk that has no length to
-    /// spare it has them and no more.
+    /// Makes the file long enough for `end` plus what it should be ahead; just long enough for `end` if the
+    /// disk allows no more.
     fn lengthen(&self, space: &mut IndexSpace, end: Extent) -> io::Result<()> {
         let needed = end.at();
         let ahead = self.ahead_of(end);
         if space.len >= needed + ahead {
             return Ok(());
         }
-        // Twice as much, so that not every extent changes the length.
+        // Twice as far, so that the length does not change with every extent.
         match self.disk.set_len(needed + 2 * ahead) {
             Ok(()) => space.len = needed + 2 * ahead,
             Err(_) if space.len >= needed => {}
@@ -387,7 +386,7 @@ impl Container {
         Ok(())
     }
 
-    /// A free extent inside the file, for blobs that need no more than one.
+    /// A free extent inside the file, for blobs that fit into one.
     pub fn take_free_extent(&self) -> Option<Extent> {
         self.lock().pool.pop()
     }
@@ -398,7 +397,7 @@ impl Container {
         Some(space.pool.remove(nth))
     }
 
-    /// The end of the file, as an extent number.
+    /// End of the file, as an extent number.
     pub fn end(&self) -> Extent {
         self.lock().end
     }
@@ -408,13 +407,13 @@ impl Container {
         self.disk.write_at(at, octets)
     }
 
-    /// See [`Disk::write_beside`].
-    pub fn write_text_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+    /// See [`Disk::write_independently`].
+    pub fn write_text_independently(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         debug_assert!(at >= Extent::FIRST.at());
-        self.disk.write_beside(at, octets)
+        self.disk.write_independently(at, octets)
     }
 
-    /// Overwrites octets that are free with zeros: long runs by giving whole pages back, which then read as zeros.
+    /// Overwrites free octets with zeros. Long runs are punched instead, which reads as zeros too.
     pub fn erase_blob(&self, at: u64, len: u64) {
         const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
         let (first, last) = (at.next_multiple_of(PAGE), (at + len) / PAGE * PAGE);
@@ -439,8 +438,8 @@ impl Container {
         self.disk.read_at(at, out)
     }
 
-    /// Does work that reads most of the index in the order of its keys, while the index is read ahead in the order of
-    /// the file: page by page a disk takes ten times as long.
+    /// Runs `work`, which reads most of the index in key order, while reading the index ahead in file order.
+    /// Page by page a disk takes ten times as long.
     pub fn reading_index_ahead<T>(&self, work: impl FnOnce() -> T) -> T {
         let mut extents = self.index_extents();
         extents.sort_unstable();
@@ -459,7 +458,7 @@ impl Container {
         self.disk.view(at, len)
     }
 
-    /// Gives a free range back to the file system. Errors are ignored: the range is free either way.
+    /// Gives a free range back to the file system. Errors do not matter: the range is free either way.
     pub fn punch(&self, at: u64, len: u64) {
         let _ = self.disk.punch(at, len);
     }
@@ -468,7 +467,7 @@ impl Container {
         self.disk.usage()
     }
 
-    /// The extents that the superblock lists as the index's.
+    /// The index extents the superblock lists.
     pub fn index_extents(&self) -> Vec<Extent> {
         self.lock().block.map.iter().flatten().copied().collect()
     }

@@ -1,4 +1,4 @@
-//! How redb is told that a page which it asks for is damaged: it depends on what it was entered for.
+//! How redb learns that a page it asks for is damaged. That depends on why redb was entered.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::io;
 use std::panic::resume_unwind;
 
 thread_local! {
-    /// How this thread is inside redb; not at all as a rule.
+    /// Why this thread is inside redb; usually it is not.
     pub static INSIDE: Cell<Inside> = const { Cell::new(Inside::Neither) };
 }
 
-/// What redb is entered for.
+/// Why redb was entered.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Inside {
     Neither,
@@ -18,19 +18,19 @@ pub enum Inside {
     Change,
 }
 
-/// A page of the index does not match its sum. The number is its place in redb's space, in octets.
+/// An index page does not match its sum. The number is its offset in redb's space.
 #[derive(Debug)]
 pub struct DamagedPage(pub u64);
 
 impl fmt::Display for DamagedPage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the page of its index at {} does not match its sum", self.0)
+        write!(f, "its index page at octet {} fails its checksum", self.0)
     }
 }
 
 impl std::error::Error for DamagedPage {}
 
-/// What redb is told when it asks for a damaged page; a reader never comes back from here.
+/// What to tell redb about a damaged page. For a reader this unwinds and does not return.
 pub fn damaged_page(at: u64) -> io::Error {
     if INSIDE.get() == Inside::Read {
         resume_unwind(Box::new(DamagedPage(at)));

@@ -1,12 +1,13 @@
-//! The disk: the one boundary of I/O of the store.
+//! The disk: the store's only I/O boundary.
 //!
-//! Everything the data file is made of passes through [`Disk`]. Two things stand behind it: the real file
-//! ([`DataFile`]) and a simulated disk that loses what was not synced (`simulated.rs`, for the crash tests).
+//! Every access to the data file goes through [`Disk`], which has two implementations: the real file
+//! ([`DataFile`]) and, for the crash tests, a simulated disk that loses whatever was not synced
+//! (`simulated.rs`).
 //!
-//! - A write is durable when a `sync` that began after it has returned, not before.
+//! - A write is durable once a `sync` that began after it has returned, not before.
 //! - Between two syncs any subset of the writes may reach the platter, sector by sector, in any order.
-//! - The exclusive lock on the data file is taken when it is opened and lives as long as the `DataFile`: it is
-//!   the only judge of "a service is running".
+//! - Opening the data file takes an exclusive lock on it, held as long as the `DataFile` lives. The lock alone
+//!   decides whether a service is running.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -21,67 +22,65 @@ use std::time::UNIX_EPOCH;
 
 use rustix::fs::FallocateFlags;
 
-use super::beside::{Alone, Beside, write_durable};
 use super::mapping::Mapping;
+use super::open_files::{Independent, WithoutReadAhead, write_durable};
 
-/// Positions and lengths are in octets from the start of the data file.
+/// Positions and lengths are octets from the start of the data file.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn len(&self) -> io::Result<u64>;
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Fails with `UnexpectedEof` where the range is not wholly inside the file.
+    /// Fails with `UnexpectedEof` unless the whole range is inside the file.
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()>;
-    /// The same where what lies beside it is not wanted: the system reads nothing ahead.
-    fn read_alone_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+    /// The same without read-ahead, for octets whose neighbours are not needed.
+    fn read_without_ahead_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         self.read_at(at, out)
     }
-    /// Tells that a range will be read soon. Nothing comes of it where that does not help.
+    /// Announces that a range will be read soon. Only a hint: it may do nothing.
     fn will_read(&self, _at: u64, _len: u64) {}
     fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()>;
-    /// Gives the range back to the file system; it reads as zeros afterwards.
+    /// Gives the range back to the file system; it then reads as zeros.
     fn punch(&self, at: u64, len: u64) -> io::Result<()>;
-    /// Makes the range read as zeros and takes the room for it now, so that later writes into it do not fail
-    /// for want of space.
+    /// Zeroes the range and allocates it, so that later writes to it cannot fail for lack of space.
     fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()>;
-    /// Writes octets into a part of the file that was written before, and returns when these are durable. Others need
-    /// not be.
+    /// Writes octets to a part of the file that was written before, and returns when they are durable. Other
+    /// writes need not be.
     fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()>;
-    /// The same for any part of the file, on a thread that is not the writer's: its wait is nobody else's, and no error
-    /// of another thread's writes is told here instead of there. Not every file can be written so.
-    fn write_beside(&self, _at: u64, _octets: &[u8]) -> io::Result<()> {
+    /// The same for any part of the file, from threads other than the writer: they wait for their own octets
+    /// only, and cannot swallow an error that the writer must hear. Unsupported on some files.
+    fn write_independently(&self, _at: u64, _octets: &[u8]) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
     /// Returns when all writes before the call are durable.
     fn sync(&self) -> io::Result<()>;
-    /// A view of octets that nobody will change while it is held (the caller's pin sees to that).
+    /// A view of octets. The caller holds a pin, so nobody changes them while the view exists.
     fn view(&self, at: u64, len: usize) -> io::Result<View>;
     fn usage(&self) -> io::Result<DiskUsage>;
     fn identity(&self) -> io::Result<Identity>;
-    /// What the store is to get wrong on this disk.
+    /// The bug the store is to have on this disk.
     #[cfg(test)]
     fn mutant(&self) -> super::simulated::Mutant {
         super::simulated::Mutant::None
     }
 }
 
-/// What no copy of a file has in common with it, and what stays when it is renamed or the machine starts again (the
-/// number of a device does not always).
+/// Tells a file from its copies, and survives renaming and reboots (a device number need not).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     pub inode: u64,
-    /// Nanoseconds since 1970; where the file system keeps no time of birth, the number of the device.
+    /// Nanoseconds since 1970. On file systems without birth times, the device number.
     pub birth: u64,
 }
 
-/// What the data file takes, in octets.
+/// Size of the data file, in octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// The length of the file, holes included.
+    /// Length of the file, holes included.
     pub file_octets: u64,
-    /// What the file system has really set aside for it.
+    /// What the file system has allocated for it.
     pub allocated_octets: u64,
 }
 
-/// Octets of the data file: mapped into memory, or (on the simulated disk) copied.
+/// Octets of the data file: mapped, or copied on the simulated disk.
 pub enum View {
     Mapped {
         mapping: Arc<Mapping>,
@@ -93,7 +92,7 @@ pub enum View {
 }
 
 impl View {
-    /// A part of it; ends where the view ends.
+    /// A part of the view, cut off at its end.
     pub fn part(&self, range: Range<usize>) -> View {
         match self {
             View::Mapped { mapping, at, len } => {
@@ -106,7 +105,7 @@ impl View {
         }
     }
 
-    /// Whether reading the view will not wait for the disk.
+    /// True if reading the view will not wait for the disk.
     pub fn is_resident(&self) -> bool {
         match self {
             View::Mapped { mapping, at, len } => mapping.is_resident(*at, *len),
@@ -115,8 +114,8 @@ impl View {
         }
     }
 
-    /// Reads the view's pages into memory; waits for the disk, so not to be called on the executor. An error
-    /// of the medium comes back as an error here, instead of as a signal when the octets are read.
+    /// Reads the view's pages into memory. Waits for the disk, so keep it off the executor. A medium error is
+    /// returned here; without this call it would arrive as a signal when the octets are read.
     pub fn fetch(&self) -> io::Result<()> {
         match self {
             View::Mapped { mapping, at, len } => mapping.fetch(*at, *len),
@@ -138,7 +137,7 @@ impl Deref for View {
     }
 }
 
-/// Why the data file could not be opened as a locked file.
+/// Why the data file could not be opened and locked.
 pub enum FileError {
     Missing,
     Locked,
@@ -149,16 +148,16 @@ pub enum FileError {
 #[derive(Debug)]
 pub struct DataFile {
     file: File,
-    beside: Beside,
-    alone: Alone,
+    independent: Independent,
+    without_read_ahead: WithoutReadAhead,
     mapping: Arc<Mapping>,
-    /// The file was seen to be at least so long, and has not been made shorter here since.
+    /// The file was at least this long when last looked at, and nothing here has shortened it since.
     known_len: AtomicU64,
 }
 
 impl DataFile {
-    /// Opens the file and takes its lock; never waits for it. A file that is made here can be read by its
-    /// owner alone. A symbolic link is refused, wherever it leads: root would write where somebody else chooses.
+    /// Opens the file and takes its lock without waiting for it. A new file is readable by its owner only.
+    /// Symbolic links are refused: root would write wherever someone else points it.
     pub fn open(path: &Path, create: bool) -> Result<Self, FileError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).mode(0o600).custom_flags(libc::O_NOFOLLOW);
@@ -172,7 +171,7 @@ impl DataFile {
         }
     }
 
-    /// Opens a file that is only read. The lock is taken all the same: nobody is to change it meanwhile.
+    /// Opens a file for reading only. It is locked all the same, so that nobody changes it meanwhile.
     pub fn open_to_read(path: &Path) -> Result<Self, FileError> {
         match File::open(path) {
             Ok(file) => Self::locked(file),
@@ -181,7 +180,7 @@ impl DataFile {
         }
     }
 
-    /// Takes a file over that somebody else has made, open for reading and writing. It must hold nothing yet.
+    /// Takes over an empty file that the caller has opened for reading and writing.
     pub fn empty(file: File) -> Result<Self, FileError> {
         let metadata = file.metadata().map_err(FileError::Io)?;
         if !metadata.is_file() || metadata.len() > 0 {
@@ -190,7 +189,7 @@ impl DataFile {
         Self::locked(file)
     }
 
-    /// Takes a file over that somebody else has opened, for reading and writing.
+    /// Takes over a file that the caller has opened for reading and writing.
     pub fn locked(file: File) -> Result<Self, FileError> {
         match file.try_lock() {
             Ok(()) => {}
@@ -200,14 +199,14 @@ impl DataFile {
         let mapping = Arc::new(Mapping::new(&file).map_err(FileError::Io)?);
         Ok(Self {
             file,
-            beside: Beside::default(),
-            alone: Alone::default(),
+            independent: Independent::default(),
+            without_read_ahead: WithoutReadAhead::default(),
             mapping,
             known_len: AtomicU64::new(0),
         })
     }
 
-    /// Where the file system does not know the call, zeros are written instead.
+    /// Writes zeros instead on file systems without fallocate.
     fn allocate_or_write_zeros(&self, flags: FallocateFlags, at: u64, len: u64) -> io::Result<()> {
         match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, at, len)) {
             Ok(()) => Ok(()),
@@ -236,7 +235,8 @@ impl Disk for DataFile {
                 "the data file has reached the size that can be mapped",
             ));
         }
-        // Before, so that no view is made of what goes, and after, for a look at the length that came between.
+        // Before, so that no view is made of what is cut off; after, in case another thread looked at the
+        // length meanwhile.
         self.known_len.fetch_min(len, Ordering::Relaxed);
         let outcome = self.file.set_len(len);
         self.known_len.fetch_min(len, Ordering::Relaxed);
@@ -247,12 +247,12 @@ impl Disk for DataFile {
         self.file.read_exact_at(out, at)
     }
 
-    fn read_alone_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
-        self.alone.of(&self.file).read_exact_at(out, at)
+    fn read_without_ahead_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.without_read_ahead.of(&self.file).read_exact_at(out, at)
     }
 
     fn will_read(&self, at: u64, len: u64) {
-        // Advice that the file system does not take changes nothing.
+        // A file system may ignore the hint.
         let _ = rustix::fs::fadvise(&self.file, at, NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
     }
 
@@ -273,8 +273,8 @@ impl Disk for DataFile {
         write_durable(&self.file, at, octets)
     }
 
-    fn write_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
-        let file = self.beside.of(&self.file).ok_or(io::ErrorKind::Unsupported)?;
+    fn write_independently(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+        let file = self.independent.of(&self.file).ok_or(io::ErrorKind::Unsupported)?;
         write_durable(file, at, octets)
     }
 
@@ -283,7 +283,7 @@ impl Disk for DataFile {
     }
 
     fn view(&self, at: u64, len: usize) -> io::Result<View> {
-        // Past the end of the file a mapping ends in a signal, so the bounds are checked here.
+        // Reading a mapping past the end of the file raises SIGBUS, so check the bounds here.
         let end = at.checked_add(len as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
         if end > self.known_len.load(Ordering::Relaxed) {
             let file_len = self.len()?;
@@ -297,7 +297,7 @@ impl Disk for DataFile {
 
     fn usage(&self) -> io::Result<DiskUsage> {
         let metadata = self.file.metadata()?;
-        // st_blocks counts 512 octets, whatever the file system's block size (stat(2)).
+        // st_blocks counts units of 512 octets, whatever the block size (stat(2)).
         Ok(DiskUsage { file_octets: metadata.len(), allocated_octets: metadata.blocks() * 512 })
     }
 

@@ -1,20 +1,20 @@
-//! The map of the data file: every place, length and magic of it, and nothing else.
+//! The map of the data file: every offset, length and magic number, and nothing else.
 //!
 //! ```text
 //!      0   header: magic, format version, extent size, blake3; written last when the file is made
-//!  32 KiB  the header again: a store whose first octets are lost must not be taken for one never made
+//!  32 KiB  the header again: a store that lost its first octets must not look like one never made
 //!  64 KiB  log zone, up to 64 MiB of it in use
 //! then
 //!   0      redb's page 0 (its header; redb writes it in place, 320 octets, switching between two commit slots)
-//!  64 KiB  superblock slot 0: which extents are the index's, and which file this is
+//!  64 KiB  superblock slot 0: which extents hold the index, and which file this is
 //! 512 KiB  superblock slot 1
-//!   1 MiB  extents of 1 MiB: each is redb's (listed in the superblock), blobs' (listed in a table of redb), or free
+//!   1 MiB  extents of 1 MiB: index (listed in the superblock), blobs (listed in a redb table) or free
 //! ```
 //!
-//! The order is that of a copy made front to back while the file is in use. Its log is older than its redb header, so
-//! what the log had before the copy began is either in the index that the header leads to, or in that index's own log;
-//! the map is not older than the header that it has to serve; and what the header leads to is kept as it is for the
-//! time that a copy may take (`open/window.rs`).
+//! The order suits a copy made front to back while the file is in use. The copy's log is older than its redb header, so
+//! whatever was logged before the copy began is in the index that header leads to, or in that index's own log. The map
+//! is never older than the header it must serve. And whatever the header leads to is preserved for as long as a copy
+//! may take (`open/window.rs`).
 //!
 //! | part | octets |
 //! | --- | --- |
@@ -29,24 +29,24 @@
 //!
 //! Numbers are little-endian. The tables and their numbers: `index/tables.rs`. The rows: `index/rows.rs`.
 //!
-//! **Frozen from version 2 on.** A newer program opens every file of version 2 and later, and has all that is in it;
-//! `tests/golden.rs` holds that, with the octets of every row and a file as it was made by version 2. So:
+//! **Frozen since version 2.** A newer program opens every file of version 2 or later with everything in it.
+//! `tests/golden.rs` checks that against the octets of every row and a file made by version 2. So:
 //!
-//! - Nothing here moves, and no row changes in place. A row type gets a new version beside the old one
-//!   (`index/rows.rs`), and both have their line in `testdata/store/rows.txt`.
-//! - A table that is new gets a number of its own; a file that lacks it gets it when it is opened. Numbers 30 (mail
-//!   that is to be sent on) and 31 (aliases) are kept for what is planned.
-//! - Whoever adds a table, or a version of a row, counts [`VERSION`] up, and has it written into both headers of an
-//!   older file before the first such row: an older program must not open it any more.
+//! - Nothing here moves, and no row type changes in place: it gets a new version next to the old one
+//!   (`index/rows.rs`), and both keep their line in `testdata/store/rows.txt`.
+//! - A new table gets a new number, and files that lack it get it when they are opened. Numbers 30 (mail queued for
+//!   relay) and 31 (aliases) are reserved.
+//! - A new table or row version increments [`VERSION`]. Before writing the first such row, the program writes the new
+//!   version to both headers of an older file, so that an older program refuses to open it.
 
 use std::ops::Range;
 
-/// The version of all of it: header, superblock, log, tables, rows.
+/// The version of the whole format: header, superblock, log, tables, rows.
 pub const VERSION: u32 = 2;
-/// The oldest one that is opened: the one before it was never released.
+/// The oldest version this program opens. Version 1 was never released.
 pub const VERSION_FIRST: u32 = 2;
 
-/// The unit of everything that has sums or is given out in whole.
+/// The unit of checksums and of space handed out in whole pages.
 pub const PAGE: u64 = 4 << 10;
 pub const EXTENT: u64 = 1 << 20;
 pub const HASH_OCTETS: usize = 32;
@@ -54,70 +54,69 @@ pub const HASH_OCTETS: usize = 32;
 pub const HEADER_OCTETS: usize = 64;
 pub const HEADERS: [u64; 2] = [0, 32 << 10];
 pub const HEADER_MAGIC: &[u8; 16] = b"pop3svc winpop\x1a\n";
-/// Stands in the place of the first header until the file is whole.
+/// Takes the place of the header until the file is complete.
 pub const UNFINISHED_MAGIC: &[u8; 16] = b"pop3svc begun\x1a\r\n";
 
 pub const INDEX_PAGE_0: u64 = LOG_AT + LOG_OCTETS_MAX;
 pub const INDEX_PAGE_0_OCTETS: u64 = 4 << 10;
 
-/// Where the superblocks lie.
+/// Offsets of the two superblock slots.
 pub const SLOTS: [u64; 2] = [INDEX_PAGE_0 + (64 << 10), INDEX_PAGE_0 + (512 << 10)];
 const SLOT_OCTETS: usize = 448 << 10;
-/// Where superblocks are written.
+/// The range in which superblocks are written.
 #[cfg(test)]
 pub const SUPERBLOCKS: Range<u64> = SLOTS[0]..EXTENTS_AT;
 pub const SUPERBLOCK_MAGIC: &[u8; 4] = b"SBLK";
 pub const SUPERBLOCK_HEAD: usize = 40;
-/// How many extents redb's space can have: what fits into a slot, 112 GiB.
+/// Most extents redb's space can have: what fits into a slot, 112 GiB.
 pub const MAP_EXTENTS_MAX: usize = (SLOT_OCTETS - SUPERBLOCK_HEAD - HASH_OCTETS) / 4;
 
 pub const LOG_AT: u64 = 64 << 10;
-/// The log zone. Of a new file only the front is written, and the rest is a hole.
+/// The log zone. In a new file only its front is written; the rest is a hole.
 pub const LOG_OCTETS_MAX: u64 = 64 << 20;
 pub const RECORD_MAGIC: &[u8; 4] = b"LREC";
 pub const RECORD_HEAD: usize = 64;
-/// Where a record's hash stands in its head.
+/// Position of a record's hash in its head.
 pub const RECORD_HASH: Range<usize> = 32..64;
 pub const CHANGE_PUT: u8 = 0;
 pub const CHANGE_REMOVED: u8 = 1;
 pub const CHANGE_TEXT: u8 = 2;
 
 const EXTENTS_AT: u64 = INDEX_PAGE_0 + (1 << 20);
-/// The file is at least so much longer than what is in use of it, and by an eighth of that up to the greatest: a
-/// program that asks for the length first, and copies so much and no more, still gets all that the front of its copy
-/// leads to.
+/// The file is kept longer than its used part, by an eighth of it within these bounds. A program that asks for
+/// the length first and copies that much still gets everything the front of its copy refers to.
 pub const AHEAD_MIN: u64 = 32 << 20;
 pub const AHEAD_MAX: u64 = 256 << 20;
-/// Pages in an extent of the index that hold redb's octets; the page before them holds their sums.
+/// Pages in an index extent that hold redb's octets; the page before them holds their sums.
 pub const INDEX_PAGES: usize = 255;
-/// What an extent of the index holds of redb's space: all but the page of sums.
+/// Octets of redb's space in one index extent: all but the page of sums.
 pub const INDEX_EXTENT: u64 = INDEX_PAGES as u64 * PAGE;
-/// Texts and free runs begin at multiples of this.
+/// Texts and free runs start at multiples of this.
 pub const BLOB_ALIGN: u64 = 64;
 
-/// An extent of the file, by its number.
+/// An extent of the file, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Extent(pub u32);
 
 impl Extent {
     pub const FIRST: Self = Self(0);
 
-    /// Where it begins in the file.
+    /// Its offset in the file.
     pub const fn at(self) -> u64 {
         EXTENTS_AT + self.0 as u64 * EXTENT
     }
 
-    /// The one so many further on.
+    /// The extent `count` further on.
     pub const fn plus(self, count: u32) -> Self {
         Self(self.0 + count)
     }
 
-    /// So many, from this one on.
+    /// `count` extents, starting with this one.
     pub fn row(self, count: u32) -> impl Iterator<Item = Self> {
         (self.0..self.0 + count).map(Self)
     }
 
-    /// The one in which this octet of the file lies; none where no extent is.
+    /// The extent containing this offset; `None` before the first extent and past the last possible one.
     pub fn holding(at: u64) -> Option<Self> {
         u32::try_from(at.checked_sub(EXTENTS_AT)? / EXTENT).ok().map(Self)
     }

@@ -1,14 +1,15 @@
 //! The log: one write makes a transaction durable.
 //!
-//! The log zone of the file holds the records of the transactions since the last checkpoint, from its beginning, each
-//! at the beginning of a page (`format.rs` has its parts):
+//! From its start, the log zone holds one record per transaction since the last checkpoint, each starting at a
+//! page (`format.rs` has its parts).
 //!
-//! - Each checkpoint begins a new epoch, drawn at random, and the log again at its beginning: what is left of older
-//!   records is not of this epoch. Nobody can send mail whose octets, lying in the log, pass for a record of an epoch
-//!   to come.
-//! - Numbers are the store's count of commits. Record n+1 is written when n is durable, so the first page that is not a
-//!   record's beginning is the log's end; a record of the epoch behind it means that the log is damaged.
-//! - The zone has been written before in full, so that the file system has nothing of its own to make durable.
+//! - Each checkpoint starts a new epoch, drawn at random, and begins the log again at its start. Older records
+//!   left in the zone belong to other epochs. Since epochs cannot be guessed, nobody can send mail that would
+//!   pass for a record of a later one.
+//! - Record numbers are the store's count of commits. Record n+1 is written once n is durable, so the log ends
+//!   at the first page that does not start a record. A record of the same epoch further on means that the log
+//!   is damaged.
+//! - The whole zone has been written before, so a write to it changes no metadata of the file system.
 
 use std::io;
 use std::ops::Range;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use super::disk::Disk;
 use super::format::{LOG_AT, LOG_OCTETS_MAX, PAGE, RECORD_HASH, RECORD_HEAD, RECORD_MAGIC};
 
-/// The random name of the time since a checkpoint.
+/// Random name of the time between two checkpoints.
 pub type Epoch = u128;
 
 pub fn new_epoch() -> io::Result<Epoch> {
@@ -25,15 +26,15 @@ pub fn new_epoch() -> io::Result<Epoch> {
     Ok(Epoch::from_le_bytes(octets))
 }
 
-/// The log of an open store, as its writer appends to it.
+/// The log of an open store, as the writer appends to it.
 pub struct Log {
     disk: Arc<dyn Disk>,
     epoch: Epoch,
-    /// Where the next record goes, from the zone's beginning.
+    /// Where the next record goes, relative to the zone.
     end: u64,
-    /// How much of the zone is in use.
+    /// Octets of the zone that may be used.
     len: u64,
-    /// The record under way; kept for its memory.
+    /// The current record; kept to reuse its memory.
     record: Vec<u8>,
 }
 
@@ -56,13 +57,13 @@ impl Log {
         self.len
     }
 
-    /// Whether a record with so many octets of changes has a place.
+    /// True if a record with this many octets of changes fits.
     pub fn fits(&self, changes: usize) -> bool {
         self.end + paged(changes) <= self.len
     }
 
-    /// Begins the log anew after a checkpoint. The part of the zone no longer used goes back to the file system, if it
-    /// can.
+    /// Restarts the log after a checkpoint. The part of the zone that is no longer used goes back to the file
+    /// system if possible.
     pub fn begin(&mut self, epoch: Epoch, len: u64) {
         if len < self.len {
             let _ = self.disk.punch(LOG_AT + len, self.len - len);
@@ -70,13 +71,13 @@ impl Log {
         (self.epoch, self.end, self.len) = (epoch, 0, len);
     }
 
-    /// Lets the next opening see at once that the log, just begun anew, is empty. On an error it finds that out itself.
+    /// Lets the next open see at once that the restarted log is empty. If the write fails, that open finds out
+    /// by itself.
     pub fn blank(&self) {
         let _ = self.disk.write_at(LOG_AT, &[0; PAGE as usize]);
     }
 
-    /// Overwrites all that is left of older records, among them texts that have been deleted. The log has just begun
-    /// anew.
+    /// Overwrites older records, which may contain deleted texts. The log must just have been restarted.
     pub fn erase(&self) {
         if let Err(e) = write_zeros(&*self.disk, 0..self.len) {
             log::warn!("copies of deleted mail in the log could not be overwritten: {e}");
@@ -102,8 +103,7 @@ impl Log {
         Ok(())
     }
 
-    /// Makes the zone twice as long, up to its greatest length, and returns the new length, which holds after the next
-    /// checkpoint.
+    /// Doubles the zone, up to its maximum. Returns the new length, which applies after the next checkpoint.
     pub fn lengthen(&self) -> io::Result<u64> {
         let len = (self.len * 2).min(LOG_OCTETS_MAX);
         write_zeros(&*self.disk, self.len..len)?;
@@ -121,7 +121,7 @@ pub fn write_zeros(disk: &dyn Disk, part: Range<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// What a record with so many octets of changes takes in the zone.
+/// Octets of the zone taken by a record with this many octets of changes.
 fn paged(changes: usize) -> u64 {
     ((RECORD_HEAD + changes) as u64).next_multiple_of(PAGE)
 }
@@ -140,13 +140,13 @@ pub struct Record {
     pub changes: Vec<u8>,
 }
 
-/// The records of one epoch that stand in a row at the log's beginning.
+/// The consecutive records of one epoch at the start of the log.
 pub struct Front {
     pub records: Vec<Record>,
     end: u64,
 }
 
-/// Reads what stands at the beginning, of whatever epoch that is.
+/// Reads the records at the start of the log, of whatever epoch.
 pub fn read_front(disk: &dyn Disk) -> io::Result<Front> {
     let mut front = Front { records: Vec::new(), end: 0 };
     while let Some(record) = read_record(disk, front.end, LOG_OCTETS_MAX)? {
@@ -161,13 +161,14 @@ pub fn read_front(disk: &dyn Disk) -> io::Result<Front> {
 }
 
 impl Front {
-    /// Whether these are records of an epoch. If not, they are of an older one, and of ours there is none yet; or this
-    /// is a copy made while the store was in use, and its front is older than its log: the index is whole without it.
+    /// True if the records belong to `epoch`. If not, they are older and the current epoch has none yet; or
+    /// this is a copy of a live file, whose front is older than its log, and the index is complete without it.
     pub fn is_of(&self, epoch: Epoch) -> bool {
         self.records.first().is_none_or(|first| first.epoch == epoch)
     }
 
-    /// Whether records of the epoch stand behind the end, in a zone of this length: some before them are damaged.
+    /// True if there are records of the epoch past the end of these: some in between are damaged. `len` is the
+    /// length of the zone.
     pub fn has_gap(&self, disk: &dyn Disk, epoch: Epoch, len: u64) -> io::Result<bool> {
         let next = self.records.last().map_or(0, |last| last.number + 1);
         for at in (self.end..len).step_by(PAGE as usize) {

@@ -1,8 +1,8 @@
-//! The data file in memory, for reading. The only file of the project with `unsafe` in it.
+//! The data file mapped for reading. The only file of the project with `unsafe` in it.
 //!
-//! A stretch of address space far longer than the file is reserved once, so that the file can grow without being
-//! mapped again: pages show through as it grows. Reading past the end of the file raises SIGBUS, so a view is
-//! made only by `DataFile::view`, which checks the bounds.
+//! We reserve far more address space than the file needs, once, so that the file can grow without being mapped
+//! again: new pages show through. Reading past the end of the file raises SIGBUS, so views are made only by
+//! `DataFile::view`, which checks the bounds.
 
 use std::fs::File;
 use std::io;
@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use memmap2::{Advice, Mmap, MmapOptions};
 
-/// Address space to reserve: 1 TiB, and with it the greatest length of a data file. Less is taken where a
-/// limit on address space (RLIMIT_AS) stands in the way.
+/// Reserved address space: 1 TiB, which is also the greatest length of a data file. Less if RLIMIT_AS demands
+/// it.
 const RESERVE_OCTETS: usize = 1 << 40;
 const RESERVE_OCTETS_LEAST: usize = 1 << 32;
 const PAGE: usize = 4096;
-/// The kernel is asked about so many octets at once, so that short texts that lie side by side share the question.
+/// Unit in which we ask the kernel what is resident, so that neighbouring short texts share one call.
 const STRETCH: usize = 64 * PAGE;
-/// A stretch that was in memory is taken to be there for so long. Where it is not, a session of the same thread waits
-/// for the disk, no more.
+/// How long a stretch seen in memory is assumed to stay there. If it does not, one session's thread waits for
+/// the disk; no worse.
 const RESIDENT_FOR: Duration = Duration::from_millis(100);
 const STRETCHES_REMEMBERED: usize = 1024;
 
@@ -27,8 +27,8 @@ const STRETCHES_REMEMBERED: usize = 1024;
 pub struct Mapping {
     map: Mmap,
     begun: Instant,
-    /// Stretches that were wholly in memory when they were looked at: their number plus one above the lower 40 bits,
-    /// which are milliseconds since `begun`. Zero: none.
+    /// Stretches seen wholly in memory: number plus one in the upper 24 bits, milliseconds since `begun` in the
+    /// lower 40. Zero is an empty slot.
     resident: Box<[AtomicU64]>,
 }
 
@@ -37,8 +37,8 @@ impl Mapping {
         let mut len = RESERVE_OCTETS;
         loop {
             // SAFETY: the memory must not change under a `&[u8]` into it. The file is locked against other
-            // processes that keep to the lock, and this process writes only where no view exists: blob space
-            // is reused when no pin remains (`space.rs`), and no view is ever made of the index.
+            // processes that respect locks, and this one writes only where no view exists: blob space is reused
+            // when no pin is left (`space.rs`), and the index is never viewed.
             match unsafe { MmapOptions::new().len(len).map(file) } {
                 Ok(map) => {
                     let resident = (0..STRETCHES_REMEMBERED).map(|_| AtomicU64::new(0)).collect();
@@ -54,12 +54,12 @@ impl Mapping {
         self.map.len()
     }
 
-    /// The whole reserved stretch. Only octets inside the file may be read.
+    /// The whole reservation. Only octets inside the file may be read.
     pub fn octets(&self) -> &[u8] {
         &self.map
     }
 
-    /// Whether every page of the range is in memory, or was a moment ago.
+    /// True if every page of the range is in memory, or was a moment ago.
     pub fn is_resident(&self, at: usize, len: usize) -> bool {
         let last = at + len.max(1) - 1;
         let mut stretches = at / STRETCH..=last / STRETCH;
@@ -88,8 +88,8 @@ impl Mapping {
         while from < end {
             let mut pages = [0u8; PAGES_A_CALL];
             let count = (end - from).div_ceil(PAGE).min(PAGES_A_CALL);
-            // SAFETY: `from` is a multiple of the page size inside the mapping (which begins at a page), and
-            // `pages` has a place for each of the `count` pages asked for.
+            // SAFETY: `from` is a multiple of the page size inside the mapping (which starts at a page), and
+            // `pages` has room for the `count` pages asked about.
             let result = unsafe {
                 libc::mincore(self.map.as_ptr().add(from) as *mut _, count * PAGE, pages.as_mut_ptr())
             };
@@ -101,14 +101,14 @@ impl Mapping {
         true
     }
 
-    /// Brings the range into memory; an unreadable medium is an error.
+    /// Reads the range into memory; a medium error is returned.
     pub fn fetch(&self, at: usize, len: usize) -> io::Result<()> {
         if len == 0 {
             return Ok(());
         }
         match self.map.advise_range(Advice::PopulateRead, at, len) {
             Ok(()) => Ok(()),
-            // Linux before 5.14 does not know the advice: touch each page instead.
+            // Linux before 5.14 does not know this advice: touch every page instead.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
                 let touched = self.map[at..at + len].iter().step_by(PAGE).fold(0u8, |sum, octet| sum ^ octet);
                 std::hint::black_box(touched);
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_share_a_question_and_what_is_not_in_the_file_is_not_in_memory() {
+    fn neighbours_share_a_question_and_nothing_past_the_file_is_resident() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("file");
         std::fs::write(&path, vec![1; 2 * STRETCH + PAGE]).unwrap();
@@ -133,7 +133,7 @@ mod tests {
         assert!(mapping.is_resident(STRETCH - 1, 2) && mapping.is_resident(7, 2 * STRETCH));
         let asked = mapping.resident.iter().filter(|slot| slot.load(Ordering::Relaxed) != 0).count();
         assert_eq!(asked, 2, "each stretch once, and none for a long text");
-        // The last stretch is not whole.
+        // The last stretch is incomplete.
         assert!(mapping.is_resident(2 * STRETCH, PAGE) && !mapping.is_resident(2 * STRETCH + PAGE, 1));
     }
 }

@@ -1,14 +1,14 @@
-//! The data file as octets: its map, redb's space and the blobs' in it, the log, and the disk below.
+//! The data file as octets: its map, redb's space, the blob space, the log, and the disk underneath.
 //!
-//! This room knows neither table nor row.
+//! Nothing in this room knows a table or a row.
 
-mod beside;
 pub mod container;
 pub mod damaged_page;
 pub mod disk;
 pub mod format;
 pub mod log_zone;
 mod mapping;
+mod open_files;
 pub mod overlay;
 pub mod record;
 pub mod resync;

@@ -1,8 +1,8 @@
-//! A data file that is looked at and not changed: what is written lands in memory.
+//! A read-only view of a data file: writes go to memory.
 //!
-//! redb writes to a file when it opens it, and again when it closes it; `check` must leave the file as it was, even one
-//! that it may not write. What redb writes then is little: its header, and where it has to rebuild its free lists
-//! those.
+//! redb writes to a file when it opens and closes it, but `check` must leave the file as it was and may not
+//! even be allowed to write it. redb's writes are few: its header, and its free lists if it has to rebuild
+//! them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,7 @@ use super::disk::{Disk, DiskUsage, Identity, View};
 use crate::lock::Mutex;
 
 const PAGE: usize = 4096;
-/// Pages that may be kept in memory: 256 MiB. A sound file takes a hundredth of it.
+/// Most pages kept in memory: 256 MiB. A sound file needs a hundredth of that.
 const PAGES_MAX: usize = 64 << 10;
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Overlay {
         self.written.lock()
     }
 
-    /// What lies below; zeros past its end.
+    /// Reads the file underneath; zeros past its end.
     fn read_below(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         let inside = self.disk.len()?.saturating_sub(at).min(out.len() as u64) as usize;
         self.disk.read_at(at, &mut out[..inside])?;
@@ -82,7 +82,7 @@ impl Disk for Overlay {
     }
 
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
-        // Several threads read at once, so the lock is not held while the disk works.
+        // Several threads read at once, so don't hold the lock during disk reads.
         let (end, pages) = {
             let written = self.lock();
             let end = at.checked_add(out.len() as u64).filter(|end| *end <= written.len);
@@ -124,7 +124,7 @@ impl Disk for Overlay {
         Ok(())
     }
 
-    /// Texts are only read, so they are seen as they lie in the file.
+    /// Texts are never written, so view them in the file.
     fn view(&self, at: u64, len: usize) -> io::Result<View> {
         self.disk.view(at, len)
     }

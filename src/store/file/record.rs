@@ -1,14 +1,14 @@
-//! What a record of the log says: rows put and removed, and short texts, as octets (`format.rs` has them).
+//! Contents of a log record: rows put and removed, and short texts. `format.rs` has the octets.
 //!
-//! This file knows no table: `tables.rs` numbers them.
+//! Tables are just numbers here; `tables.rs` assigns them.
 
 use super::format::{CHANGE_PUT, CHANGE_REMOVED, CHANGE_TEXT};
 
-/// A text of up to so many octets goes into the log with its row, and is durable with it. A longer one is made durable
-/// where it lies, before the record.
+/// Texts up to this length go into the log with their row and become durable with it. Longer ones are made
+/// durable in place, before the record.
 pub const SHORT_TEXT_OCTETS_MAX: u64 = 64 << 10;
 
-/// One change of a record.
+/// One change in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
     Put { table: u8, key: &'a [u8], value: &'a [u8] },
@@ -39,7 +39,7 @@ fn counted(out: &mut Vec<u8>, octets: &[u8]) {
     out.extend_from_slice(octets);
 }
 
-/// The changes of a record, in order; none if these octets are not a record's.
+/// The changes of a record in order, or `None` if the octets are malformed.
 pub fn changes(mut octets: &[u8]) -> Option<Vec<Change<'_>>> {
     let mut changes = Vec::new();
     while let Some((kind, rest)) = octets.split_first() {

@@ -1,11 +1,10 @@
-//! Makes up for a sync that failed.
+//! Repeats writes that a failed sync may have lost.
 //!
-//! When Linux cannot write a page back it says so once, to one `fsync`, and takes the page for clean from then on: the
-//! next `fsync` succeeds and says nothing of what was lost. So what was written since the last sync that succeeded is
-//! remembered, and after a failure it is written once more, as the page cache still has it, before the next sync
-//! counts.
+//! If Linux cannot write a page back it reports that once, to one `fsync`, and then considers the page clean:
+//! the next `fsync` succeeds although data is lost. So we remember what was written since the last successful
+//! sync. After a failure those octets, still in the page cache, are written again before the next sync counts.
 //!
-//! This stands between the store and its disk, and lives as long as the disk: opening the index anew does not end it.
+//! This wraps the disk and lives as long as it does, across reopenings of the index.
 
 use std::io;
 use std::sync::{Arc, MutexGuard};
@@ -13,24 +12,24 @@ use std::sync::{Arc, MutexGuard};
 use super::disk::{Disk, DiskUsage, Identity, View};
 use crate::lock::{Mutex, RwLock};
 
-/// What is written again at a time.
+/// Octets rewritten at a time.
 const PIECE: u64 = 256 << 10;
 
 #[derive(Debug)]
 pub struct Resync {
     disk: Arc<dyn Disk>,
     unsynced: Mutex<Unsynced>,
-    /// Held for writing while octets are read and written again, so that none are lost that another thread writes
-    /// between.
+    /// Held for writing during a rewrite, so that nothing another thread writes in between is overwritten with
+    /// older octets.
     rewriting: RwLock<()>,
 }
 
 #[derive(Debug, Default)]
 struct Unsynced {
-    /// Offset and length; what was written behind the last one is part of it. As many as there are writes between two
-    /// checkpoints, which the length of the log bounds.
+    /// Offset and length of writes, adjacent ones merged. Their number is bounded by the writes between two
+    /// checkpoints, and so by the length of the log.
     ranges: Vec<(u64, u64)>,
-    /// Whether a sync has failed since the last one that succeeded.
+    /// True if a sync has failed since the last successful one.
     failed: bool,
 }
 
@@ -70,8 +69,8 @@ impl Disk for Resync {
         self.disk.read_at(at, out)
     }
 
-    fn read_alone_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.read_alone_at(at, out)
+    fn read_without_ahead_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read_without_ahead_at(at, out)
     }
 
     fn will_read(&self, at: u64, len: u64) {
@@ -97,8 +96,8 @@ impl Disk for Resync {
         self.disk.reserve_zeroed(at, len)
     }
 
-    /// Linux tells an error of writing back to whoever syncs next, whatever range that is. So a failure here counts
-    /// like that of a whole sync, and after one a whole sync has to make good what was lost.
+    /// Linux reports a write-back error to the next sync of any range, so a failure here counts like one of a
+    /// full sync and takes a full sync to repair.
     fn write_durable(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         if self.lock().failed {
             self.write_at(at, octets)?;
@@ -113,10 +112,10 @@ impl Disk for Resync {
         outcome
     }
 
-    /// What this writes is durable, or given up by whoever wanted it.
-    fn write_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+    /// On return this is durable, or its caller has given up on it.
+    fn write_independently(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         let _not_alone = self.rewriting.read();
-        self.disk.write_beside(at, octets)
+        self.disk.write_independently(at, octets)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -1,9 +1,9 @@
-//! A disk that loses what was not synced: for the crash tests.
+//! A disk that loses what was not synced, for the crash tests.
 //!
-//! It records every write, length change and sync. [`Replay::crash`] then makes the disk that could be found after a
-//! power cut at a given event: what was synced before is there; of everything since, an arbitrary subset of sectors. A
-//! sync that fails does what Linux does: of what was to be written some sectors have got through, and no later sync
-//! writes the others, though reads still return them.
+//! It records every write, length change and sync. [`Replay::crash`] then produces a disk as it may be found
+//! after a power cut at a given event: everything synced before is there, and of everything since an arbitrary
+//! subset of sectors. A failing sync behaves as on Linux: some of the pending sectors have reached the platter,
+//! and no later sync writes the others, though reads still return them.
 
 use std::io;
 use std::sync::{Arc, MutexGuard};
@@ -11,9 +11,9 @@ use std::sync::{Arc, MutexGuard};
 use super::disk::{Disk, DiskUsage, Identity, View};
 use crate::lock::Mutex;
 
-/// What reaches the platter whole or not at all.
+/// Reaches the platter whole or not at all.
 const SECTOR: usize = 512;
-/// What is shared between images of the disk until one of them changes it.
+/// Unit in which images of the disk share octets, copied on write.
 const PIECE: usize = 32 << 10;
 
 #[derive(Clone, Debug)]
@@ -29,23 +29,23 @@ enum Event {
     },
     Sync,
     FailedSync,
-    /// A write that is durable when it has returned.
+    /// A write that is durable on return.
     Durable {
         at: u64,
         octets: Arc<[u8]>,
     },
 }
 
-/// Something that the store does not do right, to show that the crash tests find it.
+/// A bug in the store, to show that the crash tests catch it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mutant {
     #[default]
     None,
-    /// A record of the log is not durable when its transaction is answered.
+    /// A transaction is answered before its log record is durable.
     LogNotSynced,
-    /// What a text leaves is used again although the log may write the text there once more.
+    /// The space of a deleted text is reused although recovery may write that text back there.
     SpaceReusedBeforeCheckpoint,
-    /// A text that is too long for the log is not durable before the record that names it.
+    /// A text too long for the log is not durable before the record that names it.
     LongTextsNotSynced,
 }
 
@@ -56,27 +56,27 @@ pub struct SimulatedDisk {
 
 #[derive(Debug, Default)]
 struct State {
-    /// As reads see it.
+    /// What reads see.
     image: Image,
-    /// As the recording began.
+    /// The image when recording began.
     initial: Image,
     /// Empty unless the disk records.
     events: Vec<Event>,
     recording: bool,
-    /// Octets that the file may have; more is "no space left".
+    /// Greatest length of the file; beyond it, "no space left".
     room: Option<u64>,
-    /// Changes and syncs still to succeed before every further one fails.
+    /// Changes and syncs that succeed before all later ones fail.
     until_failure: Option<u64>,
-    /// Syncs still to succeed before one fails.
+    /// Syncs that succeed before one fails.
     until_failed_sync: Option<u64>,
-    /// Whether one failure is all.
+    /// True if only one operation is to fail.
     once: bool,
-    /// Whether anything has failed since that was set.
+    /// True if anything has failed since a failure was ordered.
     failed: bool,
     mutant: Mutant,
-    /// Whether reads fail too while the disk fails.
+    /// True if reads fail too while the disk fails.
     unreadable: bool,
-    /// Which file this is.
+    /// Identifies the file.
     inode: u64,
 }
 
@@ -93,14 +93,14 @@ impl SimulatedDisk {
         disk
     }
 
-    /// A disk with the same octets, and a life of its own.
+    /// An independent disk with the same octets.
     pub fn copy(&self) -> Self {
         let copy = Self::with(self.lock().image.clone());
         copy.set_inode(self.lock().inode);
         copy
     }
 
-    /// The number of events so far: a moment at which a crash can be put.
+    /// Number of events so far: a moment at which to put a crash.
     pub fn events(&self) -> usize {
         self.lock().events.len()
     }
@@ -109,7 +109,7 @@ impl SimulatedDisk {
         matches!(self.lock().events.get(event), Some(Event::Sync | Event::FailedSync))
     }
 
-    /// Since an event: how often the disk was flushed, and the octets that were written.
+    /// Flushes and octets written since an event.
     pub fn work_since(&self, event: usize) -> (usize, usize) {
         let state = self.lock();
         let since = &state.events[event..];
@@ -125,7 +125,7 @@ impl SimulatedDisk {
         matches!(self.lock().events.get(event), Some(Event::Write { at, .. }) if range.contains(at))
     }
 
-    /// From now on the file can have this many octets, or as many as it wants.
+    /// Limits the file's length from now on, or lifts the limit.
     pub fn set_room(&self, room: Option<u64>) {
         self.lock().room = room;
     }
@@ -139,7 +139,7 @@ impl SimulatedDisk {
         self.lock().inode = inode;
     }
 
-    /// Pages with something in them.
+    /// Pages that are not all zeros.
     pub fn used_pages(&self) -> usize {
         const NOTHING: [u8; 4096] = [0; 4096];
         let state = self.lock();
@@ -153,7 +153,7 @@ impl SimulatedDisk {
         octets
     }
 
-    /// After so many more changes and syncs each one fails; `None` mends the disk.
+    /// Fails every change and sync after `operations` more; `None` repairs the disk.
     pub fn fail_after(&self, operations: Option<u64>) {
         let mut state = self.lock();
         state.until_failure = operations;
@@ -163,36 +163,36 @@ impl SimulatedDisk {
         state.unreadable = false;
     }
 
-    /// Whether anything has failed since the last `fail_after`.
+    /// True if anything has failed since the last `fail_after`.
     pub fn has_failed(&self) -> bool {
         self.lock().failed
     }
 
-    /// After so many more changes and syncs one fails.
+    /// Fails one change or sync after `operations` more.
     pub fn fail_once_after(&self, operations: u64) {
         self.fail_after(Some(operations));
         self.lock().once = true;
     }
 
-    /// After so many more syncs one fails.
+    /// Fails one sync after `syncs` more.
     pub fn fail_sync_after(&self, syncs: u64) {
         self.fail_after(None);
         self.lock().until_failed_sync = Some(syncs);
     }
 
-    /// From now on everything fails, reads too, until `fail_after(None)`.
+    /// Fails everything, reads too, until `fail_after(None)`.
     pub fn fail_altogether(&self) {
         let mut state = self.lock();
         state.until_failure = Some(0);
         state.unreadable = true;
     }
 
-    /// From now on the store gets this wrong on the disk, and not on what is found after a crash.
+    /// Gives the store a bug on this disk; disks made by a crash do not have it.
     pub fn set_mutant(&self, mutant: Mutant) {
         self.lock().mutant = mutant;
     }
 
-    /// Drops what was recorded, to save memory: no crash before now can be asked for.
+    /// Drops the recording to save memory. No crash before this moment can be simulated any more.
     pub fn forget_events(&self) {
         let mut state = self.lock();
         state.events.clear();
@@ -203,7 +203,7 @@ impl SimulatedDisk {
         matches!(self.lock().events.get(event), Some(Event::Durable { .. }))
     }
 
-    /// A disk with the same octets, that records from now on.
+    /// A disk with the same octets that records from now on.
     pub fn recording_copy(&self) -> Self {
         let disk = self.copy();
         let mut state = disk.lock();
@@ -213,7 +213,7 @@ impl SimulatedDisk {
         disk
     }
 
-    /// The recorded events, to be played up to one cut after another.
+    /// The recorded events, to be played from one cut to the next.
     pub fn replay(&self) -> Replay {
         let state = self.lock();
         Replay { events: state.events.clone(), synced: state.initial.clone(), pending: Vec::new(), played: 0 }
@@ -243,12 +243,12 @@ impl SimulatedDisk {
         let event = match event {
             event if !fails => Some(event),
             Event::Sync => Some(Event::FailedSync),
-            // Some of its sectors have got through, and reads return all of it.
+            // Some sectors have reached the platter, and reads return all of them.
             Event::Durable { at, octets } if is_failed_sync => Some(Event::Write { at, octets }),
             Event::Durable { at, octets } => {
                 Some(Event::Write { at, octets: octets[..octets.len() / 2].into() })
             }
-            // Half of it, as a write may end that fails.
+            // A failed write may have written half.
             Event::Write { at, octets } => {
                 Some(Event::Write { at, octets: octets[..octets.len() / 2].into() })
             }
@@ -271,16 +271,16 @@ impl SimulatedDisk {
 /// The history of a disk, played forward.
 pub struct Replay {
     events: Vec<Event>,
-    /// The disk as of the last sync that was played.
+    /// The disk as of the last sync played.
     synced: Image,
-    /// What came after it.
+    /// Events after it.
     pending: Vec<Event>,
     played: usize,
 }
 
 impl Replay {
-    /// The disk as found after a power cut just before event `at`, which may not be before an earlier cut. Of what was
-    /// not synced, each sector survives with the probability `survival`, each change of length too.
+    /// The disk as found after a power cut just before event `at`, which must not precede an earlier cut. Each
+    /// unsynced sector and length change survives with probability `survival`.
     pub fn crash(&mut self, at: usize, survival: f64, rng: &mut fastrand::Rng) -> SimulatedDisk {
         for event in &self.events[self.played.min(at)..at] {
             match event {
@@ -290,7 +290,7 @@ impl Replay {
                 }
                 Event::Durable { .. } => {
                     self.synced.apply(event);
-                    // What came before it and is lost does not come back over it.
+                    // Earlier lost writes must not come back over it.
                     self.pending.push(event.clone());
                 }
                 event => self.pending.push(event.clone()),
@@ -312,8 +312,8 @@ impl Replay {
     }
 }
 
-/// The sectors of a write that survive, each by itself. Changes of the file's length and holes are the file
-/// system's own business, and not lost by a failed write.
+/// The sectors of a write that survive, chosen one by one. Length changes and holes belong to the file system
+/// and are not lost by a failed write.
 fn survivors(event: &Event, survival: f64, rng: &mut fastrand::Rng) -> Vec<Event> {
     let Event::Write { at, octets } = event else { return vec![event.clone()] };
     if survival >= 1.0 {
@@ -332,7 +332,7 @@ fn survivors(event: &Event, survival: f64, rng: &mut fastrand::Rng) -> Vec<Event
     surviving
 }
 
-/// The octets of a disk, in pieces that copies share.
+/// The octets of a disk, in pieces shared between copies.
 #[derive(Clone, Debug, Default)]
 struct Image {
     pieces: Vec<Arc<[u8; PIECE]>>,
@@ -397,7 +397,7 @@ impl Image {
         Ok(())
     }
 
-    /// A stretch of one piece, to be changed.
+    /// Part of one piece, for changing.
     fn part(&mut self, at: usize, count: usize) -> &mut [u8] {
         &mut Arc::make_mut(&mut self.pieces[at / PIECE])[at % PIECE..][..count]
     }
@@ -438,7 +438,7 @@ impl Disk for SimulatedDisk {
         self.change(if is_durable { Event::Durable { at, octets } } else { Event::Write { at, octets } })
     }
 
-    fn write_beside(&self, at: u64, octets: &[u8]) -> io::Result<()> {
+    fn write_independently(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         let octets = octets.into();
         let is_durable = self.lock().mutant != Mutant::LongTextsNotSynced;
         self.change(if is_durable { Event::Durable { at, octets } } else { Event::Write { at, octets } })

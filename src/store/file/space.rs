@@ -1,13 +1,13 @@
-//! The blob space: which octets of the blob extents are free, and which must not be given out yet.
+//! The blob space: which octets of the blob extents are free, and which must not be handed out yet.
 //!
-//! The writer thread alone owns a [`Space`]; readers and backups hold [`Pin`]s. What a commit has to record of it
-//! goes into two tables of redb: the free runs, and the extents that are blobs'.
+//! Only the writer thread has a [`Space`]; readers and backups hold [`Pin`]s. Commits record it in two tables:
+//! the free runs, and the extents that hold blobs.
 //!
-//! - The tables list as free: every free run, and every retired one. So after a crash, when no reader is left, both
-//!   are free, and every octet of a blob extent belongs to exactly one text or one listed run.
-//! - A retired run is given out again, or punched, only after the next checkpoint, and when no pin is left from before
-//!   the commit that retired it.
-//! - Nothing is settled before [`Space::committed`]; [`Space::aborted`] takes everything back.
+//! - The tables list retired runs as free, too. After a crash no reader is left, so both really are free, and
+//!   every octet of a blob extent belongs to exactly one text or one listed run.
+//! - A retired run is reused or punched only after the next checkpoint, and once no pin is left from before the
+//!   commit that retired it.
+//! - Nothing is final before [`Space::committed`]; [`Space::aborted`] takes everything back.
 
 mod drafts;
 
@@ -21,22 +21,22 @@ use crate::lock::Mutex;
 
 pub use drafts::Draft;
 
-/// Free runs of this length and more are given back to the file system, in whole pages.
+/// Free runs of at least this length are given back to the file system, in whole pages.
 const PUNCH_OCTETS_MIN: u64 = 64 << 10;
-/// Mail goes to the end of the blob space while the holes are less than this part of it, because appending is
-/// faster; past that into the hole that fits best, or the file would grow for ever beside its own holes.
+/// While holes are less than 1/16 of the blob space, mail is appended, which is faster. Beyond that it goes
+/// into the best-fitting hole, or the file would grow for ever despite its holes.
 const HOLES_PART: u64 = 16;
-/// For holes that nothing fits into: one extent in so many, and one.
+/// Allowance for holes that nothing fits into: one extent in 64, plus one.
 const SLACK_PART: u64 = 64;
-/// Holes that are looked at when one of them has to lie before some place.
+/// How many holes to examine for one that lies before a given place.
 const FITTING_MAX: usize = 200;
 
-/// What a text of this wire length takes in the blob space.
+/// Octets that a text of this wire length occupies in the blob space.
 pub fn footprint(wire_octets: u64) -> u64 {
     wire_octets.max(1).next_multiple_of(BLOB_ALIGN)
 }
 
-/// Octets of the file in a row.
+/// Consecutive octets of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Run {
     pub at: u64,
@@ -44,7 +44,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Where it ends; none where that is past all numbers, as in a damaged row.
+    /// `None` if the end overflows, as in a damaged row.
     pub fn end(self) -> Option<u64> {
         self.at.checked_add(self.len)
     }
@@ -53,37 +53,37 @@ impl Run {
 #[derive(Default)]
 pub struct Space {
     free: Runs,
-    /// Runs of deleted texts that are not given out yet: offset → length.
+    /// Runs of deleted texts that are not handed out yet: offset → length.
     retired: BTreeMap<u64, u64>,
-    /// Those of them that the transaction under way retires.
+    /// Those retired by the current transaction.
     retiring: Vec<u64>,
-    /// The others, with the moment of their commit; oldest first.
+    /// The others as (moment of their commit, offset), oldest first.
     waiting: VecDeque<(u64, u64)>,
     waiting_octets: u64,
-    /// The moment of the last checkpoint: what was retired since is in it, and a text of the log may have to be written
-    /// there again, over whatever took its place.
+    /// Moment of the last checkpoint. Runs retired since are still in it, and recovery may write a short text
+    /// back there from the log, over whatever had taken its place.
     checkpoint: u64,
-    /// Octets retired since.
+    /// Octets retired since then.
     retired_since: u64,
-    /// Whether the log has texts that are to be overwritten.
+    /// True if the log contains texts that must be erased.
     log_is_to_be_erased: bool,
-    /// Whether what is retired now is to be overwritten when it becomes free.
+    /// True if runs retired now must be erased once they are free.
     erasing: bool,
-    /// The retired runs of which that was said.
+    /// Offsets of the retired runs that must be erased.
     to_erase: BTreeSet<u64>,
-    /// Taken by the transaction under way.
+    /// Taken by the current transaction.
     taken: Vec<Run>,
-    /// Taken by nobody's transaction yet, by their offsets.
+    /// Taken, but by no transaction yet; by offset.
     drafts: BTreeMap<u64, Draft>,
-    /// Those that the transaction under way makes texts.
+    /// Drafts that the current transaction turns into texts.
     claimed: Vec<Draft>,
     /// Offsets whose rows in the table of free runs may be out of date.
     touched: BTreeSet<u64>,
-    /// Extents that the table of blob extents does not have yet.
+    /// Extents the table of blob extents does not list yet.
     new_extents: BTreeSet<Extent>,
-    /// Extents that the transaction under way, or the last checkpoint, gave up.
+    /// Extents given up by the current transaction or the last checkpoint.
     given_up: Vec<Extent>,
-    /// All extents that are blobs', the new ones included.
+    /// All blob extents, new ones included.
     blob_extents: BTreeSet<Extent>,
     pins: Pins,
 }
@@ -94,8 +94,8 @@ impl Space {
         Space { pins, ..Space::default() }
     }
 
-    /// The space as the tables have it. Where the list of free runs cannot be right nothing of it is used, so that no
-    /// text is overwritten; `pop3svc check` finds it, and `--repair` makes it anew.
+    /// Loads the space from the tables. If the list of free runs cannot be right, none of it is used, so that
+    /// no text is overwritten; `pop3svc check` reports it and `--repair` rebuilds it.
     pub fn load(runs: &[Run], blob_extents: BTreeSet<Extent>, pins: Pins) -> Self {
         let mut space = Space { blob_extents, pins, ..Space::default() };
         let mut end = 0;
@@ -107,7 +107,7 @@ impl Space {
         });
         if !is_sound {
             log::error!(
-                "the list of free space in the data file is damaged, and not used: run `pop3svc check`"
+                "the list of free space in the data file is damaged and ignored: run `pop3svc check`"
             );
             return space;
         }
@@ -117,8 +117,8 @@ impl Space {
         space
     }
 
-    /// Keeps out of use what readers of the space before it may still look at: also what was retired by the transaction
-    /// whose commit has failed, for it may have got through. Where it did not, its texts are not free and stay so.
+    /// Carries over runs that readers of the old space may still look at, including those the failed commit was
+    /// retiring: that commit may have reached the disk. If it did not, their texts are in use and stay so.
     pub fn inherit_retired(&mut self, before: &Space) {
         let moment = self.pins.advance();
         let retiring = before.retiring.iter().map(|at| (moment, *at));
@@ -134,7 +134,7 @@ impl Space {
         }
     }
 
-    /// Room for a blob of `wire_octets`. Fails where the file cannot grow; then nothing has changed.
+    /// Takes room for a blob of `wire_octets`. Fails, changing nothing, if the file cannot grow.
     pub fn take(&mut self, wire_octets: u64, container: &Container) -> io::Result<u64> {
         let len = footprint(wire_octets);
         let holes = self.free.octets - self.free.longest();
@@ -152,7 +152,7 @@ impl Space {
         Ok(at)
     }
 
-    /// The same for a text that is to lie before `end`; none where no hole there fits, among those that fit best.
+    /// The same for a text that must lie before `end`. `None` if none of the best-fitting holes does.
     pub fn take_before(&mut self, end: Extent, wire_octets: u64, container: &Container) -> Option<u64> {
         let len = footprint(wire_octets);
         let at = match self.free.best_fit_before(end.at(), len) {
@@ -164,15 +164,15 @@ impl Space {
             }
             None => return None,
         };
-        // A whole extent may have become part of a longer run.
+        // The extent may have merged with its neighbours into a longer run.
         let run = self.free.begin_of_run_with(at);
         self.free.cut(run, len, &mut self.touched);
         self.taken.push(Run { at: run, len });
         Some(run)
     }
 
-    /// Takes all extents in which no text lies out of the blob space, in the transaction under way, which has to be a
-    /// checkpoint: only then nothing in the file names them any more.
+    /// Takes all extents without texts out of the blob space. The current transaction must be a checkpoint:
+    /// only after one does nothing in the file name them any more.
     pub fn give_up_free_extents(&mut self) {
         let whole = |(at, len): (&u64, &u64)| {
             let first = Extent::holding(at + EXTENT - 1).expect("it is a blob extent");
@@ -188,13 +188,13 @@ impl Space {
         }
     }
 
-    /// The extents that the checkpoint which was just made gave up.
+    /// The extents given up by the checkpoint just made.
     pub fn take_given_up(&mut self) -> Vec<Extent> {
         std::mem::take(&mut self.given_up)
     }
 
-    /// Before which extent all texts would lie if they lay together: in the extents that they have, and in free ones
-    /// before these. None where no text lies behind it.
+    /// The extent before which all texts would lie if packed together into their present extents and the free
+    /// ones among them. `None` if no text lies past it.
     pub fn end_of_texts_together(&self, free: &[Extent]) -> Option<Extent> {
         let in_use =
             (self.blob_extents.len() as u64 * EXTENT).saturating_sub(self.free.octets).div_ceil(EXTENT);
@@ -204,14 +204,14 @@ impl Space {
         (self.blob_extents.last()? >= &end).then_some(end)
     }
 
-    /// What was taken last is not needed after all.
+    /// Gives back what was taken last.
     pub fn give_back(&mut self, at: u64) {
         let Run { at: last, len } = self.taken.pop().expect("it was just taken");
         assert_eq!(last, at, "what was taken last is given back first");
         self.touched.extend(self.free.add(at, len));
     }
 
-    /// Adds extents until a run of `len` is free.
+    /// Adds extents until there is a free run of `len`.
     fn grow(&mut self, len: u64, container: &Container) -> io::Result<()> {
         if len <= EXTENT
             && let Some(extent) = container.take_free_extent()
@@ -219,7 +219,7 @@ impl Space {
             self.add_extent(extent);
             return Ok(());
         }
-        // A free run at the very end of the file is a beginning.
+        // A free run at the end of the file counts towards it.
         let at_end = self.free.length_of_run_ending_at(container.end().at());
         let count = (len - at_end).div_ceil(EXTENT) as u32;
         let first = container.extend_for_blobs(count)?;
@@ -233,13 +233,13 @@ impl Space {
         self.blob_extents.insert(extent);
     }
 
-    /// Whether texts deleted from here on are overwritten with zeros once they are free, if no crash comes between.
+    /// Whether texts deleted from here on are overwritten with zeros once free. A crash in between leaves them.
     pub fn set_erasing(&mut self, erasing: bool) {
         self.erasing = erasing;
     }
 
-    /// The text at `at` is deleted by the transaction under way. Where its row cannot be right the octets that it names
-    /// may be another's, so they are left alone; `pop3svc check --repair` finds out whose they are.
+    /// The current transaction deletes the text at `at`. If its row cannot be right, the octets it names may
+    /// belong to another text and are left alone; `pop3svc check --repair` sorts out whose they are.
     pub fn retire(&mut self, at: u64, wire_octets: u64) {
         if !self.may_be_a_text(at, wire_octets) {
             log::error!("a deleted text was listed at {at}, where no text can be: run `pop3svc check`");
@@ -262,19 +262,19 @@ impl Space {
         !self.free.overlaps(at, len) && !overlaps(&self.retired, at, len) && !self.overlaps_draft(at, len)
     }
 
-    /// Whether a range of octets lies in blob extents altogether.
+    /// True if the range lies wholly in blob extents.
     fn holds(&self, at: u64, len: u64) -> bool {
         let Some(last) = len.checked_sub(1).and_then(|len| at.checked_add(len)) else { return false };
         let (Some(first), Some(last)) = (Extent::holding(at), Extent::holding(last)) else { return false };
         self.blob_extents.range(first..=last).count() == (last.0 - first.0) as usize + 1
     }
 
-    /// What the table of free runs has to say of the offsets that changed: a length, or that no run begins there.
+    /// Changes to the table of free runs: a length for each changed offset, or `None` if no run starts there.
     pub fn changed_runs(&self) -> impl Iterator<Item = (u64, Option<u64>)> + '_ {
         self.touched.iter().map(|at| (*at, self.free.length_at(*at).or_else(|| self.length_in_use_at(*at))))
     }
 
-    /// The extents that have become blobs', or are no more.
+    /// Extents that became blob extents (true) or stopped being ones (false).
     pub fn changed_extents(&self) -> impl Iterator<Item = (Extent, bool)> + '_ {
         let new = self.new_extents.iter().map(|extent| (*extent, true));
         new.chain(self.given_up.iter().map(|extent| (*extent, false)))
@@ -297,7 +297,7 @@ impl Space {
         self.waiting_octets
     }
 
-    /// Overwrites waiting runs that are to be erased, as far as no crash needs them any more. They do not become free.
+    /// Erases waiting runs that no crash needs any more. They do not become free.
     pub fn erase_now(&mut self, container: &Container) {
         let gone = self.waiting.iter().filter(|(moment, _)| *moment < self.checkpoint);
         for at in gone.map(|(_, at)| at).filter(|at| self.to_erase.remove(at)) {
@@ -305,13 +305,13 @@ impl Space {
         }
     }
 
-    /// The transaction that was just committed is a checkpoint.
+    /// The transaction just committed was a checkpoint.
     pub fn checkpointed(&mut self) {
         self.checkpoint = self.pins.now();
         self.retired_since = 0;
     }
 
-    /// Whether copies of deleted texts in the log are to be overwritten, which is possible after a checkpoint.
+    /// True if the log has copies of deleted texts to erase, which can be done after a checkpoint.
     pub fn log_is_to_be_erased(&self) -> bool {
         self.log_is_to_be_erased
     }
@@ -320,12 +320,12 @@ impl Space {
         self.log_is_to_be_erased = false;
     }
 
-    /// Octets that only a checkpoint makes free.
+    /// Octets that only a checkpoint can free.
     pub fn waits_for_checkpoint(&self) -> u64 {
         self.retired_since
     }
 
-    /// The transaction has failed; nothing of it is in the tables.
+    /// The transaction failed; the tables have nothing of it.
     pub fn aborted(&mut self) {
         for Run { at, len } in std::mem::take(&mut self.taken) {
             self.touched.extend(self.free.add(at, len));
@@ -342,8 +342,8 @@ impl Space {
         }
     }
 
-    /// Makes free what no pin holds any more and what was retired before `horizon`, and gives long runs back to the
-    /// file system.
+    /// Frees runs that no pin holds any more and that were retired before `horizon`. Long free runs go back to
+    /// the file system.
     pub fn release(&mut self, container: &Container, horizon: u64) {
         let oldest = self.pins.oldest().min(self.checkpoint).min(horizon);
         #[cfg(test)]
@@ -370,11 +370,11 @@ impl Space {
         for (at, len) in released.by_place {
             let (before, after) = self.free.neighbours(at, len);
             self.touched.extend(self.free.add(at, len));
-            // A long neighbour was given back when it became long; a short one goes now with the whole.
+            // A long neighbour was punched when it became long; a short one is punched now, with the whole run.
             let from = if before >= PUNCH_OCTETS_MIN { at / PAGE * PAGE } else { at - before };
             let end = at + len;
             let to = if after >= PUNCH_OCTETS_MIN { end.next_multiple_of(PAGE) } else { end + after };
-            // The run may begin and end inside of pages that are not its alone.
+            // The run may share its first and last page.
             let from = from.max((at - before).next_multiple_of(PAGE));
             let to = to.min((end + after) / PAGE * PAGE);
             if before + len + after >= PUNCH_OCTETS_MIN && to > from {
@@ -384,12 +384,12 @@ impl Space {
     }
 }
 
-/// Whether one of these runs (offset → length, apart from each other) has octets of this one.
+/// True if one of these runs (offset → length, disjoint) overlaps this range.
 fn overlaps(runs: &BTreeMap<u64, u64>, at: u64, len: u64) -> bool {
     runs.range(..at + len).next_back().is_some_and(|(place, length)| place + length > at)
 }
 
-/// Free runs, never adjacent to each other, findable by place and by length.
+/// Free runs by place and by length. Adjacent runs are always merged.
 #[derive(Default)]
 struct Runs {
     by_place: BTreeMap<u64, u64>,
@@ -402,7 +402,7 @@ impl Runs {
         overlaps(&self.by_place, at, len)
     }
 
-    /// Adds a run, merging it with its neighbours; returns the offsets at which something changed.
+    /// Adds a run, merging it with its neighbours. Returns the offsets that changed.
     fn add(&mut self, mut at: u64, mut len: u64) -> Vec<u64> {
         assert!(!self.overlaps(at, len), "octets are freed once");
         let mut changed = vec![at];
@@ -422,7 +422,7 @@ impl Runs {
         changed
     }
 
-    /// Takes `len` octets from the front of the run at `at`.
+    /// Takes `len` octets off the front of the run at `at`.
     fn cut(&mut self, at: u64, len: u64, touched: &mut BTreeSet<u64>) {
         let length = self.remove(at);
         touched.insert(at);
@@ -432,7 +432,7 @@ impl Runs {
         }
     }
 
-    /// Takes a range out of the middle of a free run; false where it is not wholly free.
+    /// Takes a range out of a free run; false if it is not wholly free.
     fn carve(&mut self, at: u64, len: u64, touched: &mut BTreeSet<u64>) -> bool {
         let Some((&place, &length)) = self.by_place.range(..=at).next_back() else { return false };
         if place + length < at + len {
@@ -454,13 +454,13 @@ impl Runs {
         self.by_length.range((len, 0)..).next().map(|(_, at)| *at)
     }
 
-    /// Looks at some that fit, and no more.
+    /// Examines a bounded number of runs.
     fn best_fit_before(&self, end: u64, len: u64) -> Option<u64> {
         let fitting = self.by_length.range((len, 0)..).take(FITTING_MAX);
         fitting.map(|(_, at)| *at).find(|at| at + len <= end)
     }
 
-    /// Where the run begins that has this octet.
+    /// Start of the run that contains this octet.
     fn begin_of_run_with(&self, at: u64) -> u64 {
         *self.by_place.range(..=at).next_back().expect("it is free").0
     }
@@ -484,7 +484,7 @@ impl Runs {
         }
     }
 
-    /// The lengths of the runs that end where this one begins, and begin where it ends; 0 where there is none.
+    /// Lengths of the runs ending at `at` and starting at the end of this range; 0 if there is none.
     fn neighbours(&self, at: u64, len: u64) -> (u64, u64) {
         (self.length_of_run_ending_at(at), self.length_at(at + len).unwrap_or(0))
     }
@@ -503,7 +503,7 @@ impl Runs {
     }
 }
 
-/// Who may still look at what is being deleted. Moments count commits.
+/// Tracks who may still look at deleted texts. A moment is a count of commits.
 #[derive(Clone, Default)]
 pub struct Pins(Arc<Mutex<PinState>>);
 
@@ -513,9 +513,9 @@ struct PinState {
     held: BTreeMap<u64, usize>,
 }
 
-/// While a pin is held, no octet that was part of a text when the pin was taken is given out again.
+/// While a pin is held, no octet that belonged to a text when it was taken is handed out again.
 ///
-/// Take the pin first and look the text up after: the other way round it may be gone in between.
+/// Take the pin before looking up the text; otherwise the text may go in between.
 pub struct Pin {
     pins: Pins,
     moment: u64,
@@ -529,7 +529,7 @@ impl Pins {
         Pin { pins: self.clone(), moment }
     }
 
-    /// Ends the present moment and begins the next; returns the ended one.
+    /// Ends the current moment and returns it.
     fn advance(&self) -> u64 {
         let mut state = self.lock();
         state.now += 1;

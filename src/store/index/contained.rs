@@ -1,12 +1,13 @@
-//! The boundary at which the store enters redb: no damaged page ends the process.
+//! The boundary between the store and redb: no damaged page ends the process.
 //!
-//! A page that does not match its sum is found by the container before redb sees it (`container/sums.rs`). A reader
-//! that meets one is unwound to here: no lock of redb is held while it reads a page, so the others read on. The writer
-//! gets an I/O error instead, after which redb refuses everything and the index is opened anew.
+//! The container notices a page that does not match its sum before redb sees it (`container/sums.rs`). A reader
+//! that meets one is unwound to here. That is safe, because redb holds no lock while it reads a page, and the
+//! other readers go on. The writer gets an I/O error instead, after which redb refuses everything and the index
+//! is reopened.
 //!
-//! What gets past the sums, for instance in a file that was forged, may make redb panic. That is caught here too.
-//! What redb was doing then is not known, so its handles are leaked: a destructor that panics while another panic is
-//! under way would abort the process.
+//! Damage that gets past the sums, as in a forged file, may make redb panic. That panic is caught here too.
+//! Since redb may have been doing anything, its handles are leaked: a destructor that panics during another
+//! panic would abort the process.
 
 use std::any::Any;
 use std::ops::{Deref, DerefMut};
@@ -17,16 +18,16 @@ use std::thread;
 use super::Fault;
 use crate::store::file::damaged_page::{DamagedPage, INSIDE, Inside};
 
-/// Runs what only reads.
+/// Runs work that only reads.
 pub fn read<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     contain(Inside::Read, work).unwrap_or_else(|panicked| Err(panicked.0))
 }
 
-/// A panic that was caught. What it left behind is not to be used again, and not to be dropped.
+/// A panic that was caught. What it left behind must be neither used nor dropped.
 #[derive(Debug)]
 pub struct Panicked(pub Fault);
 
-/// A handle of redb's that is leaked, not dropped, while a panic is under way.
+/// A redb handle that is leaked instead of dropped during a panic.
 pub struct Leaky<T>(Option<T>);
 
 impl<T> Leaky<T> {
@@ -61,7 +62,7 @@ impl<T> Drop for Leaky<T> {
     }
 }
 
-/// Runs what changes something, or opens or closes a database.
+/// Runs work that changes something, or that opens or closes a database.
 pub fn change<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     contain(Inside::Change, work)
 }
@@ -83,8 +84,8 @@ fn fault_of(payload: Box<dyn Any + Send>) -> Fault {
     Fault::damaged(format!("its index makes no sense ({said})"))
 }
 
-/// A panic that is caught here is told by whoever gets the fault, in a sentence; the backtrace would say nothing to
-/// them.
+/// Silences panics that are caught here: the caller reports the fault in a sentence, and a backtrace would not
+/// help.
 fn keep_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

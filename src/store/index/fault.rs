@@ -1,21 +1,21 @@
-//! What can go wrong with disk and data file, as every caller of the store is told.
+//! Faults of the disk and the data file, as callers of the store see them.
 
 use std::fmt;
 use std::io;
 
 use super::rows::BadRow;
 
-/// A fault of the disk or of the data file: never an expected outcome.
+/// A fault of the disk or the data file; never an expected outcome.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// The disk is full, or the file has reached its greatest size.
+    /// The disk is full, or the file has reached its greatest length.
     DiskFull(String),
     Io(String),
     /// The data file contradicts itself; `pop3svc check` says where.
     Damaged(String),
-    /// The store is being closed.
+    /// The store is closing.
     Closed,
-    /// The store is well, but somebody else who has to be asked is not there: a sentence.
+    /// The store is fine, but something it depends on is unavailable. The text is a sentence.
     Elsewhere(String),
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Fault {
             Fault::Io(what) => write!(f, "the data file cannot be read or written: {what}"),
             Fault::Damaged(what) => write!(f, "the data file is damaged: {what}"),
             Fault::Elsewhere(why) => f.write_str(why),
-            Fault::Closed => f.write_str("the mail store is being closed"),
+            Fault::Closed => f.write_str("the mail store is closing"),
         }
     }
 }
@@ -44,11 +44,21 @@ impl From<io::Error> for Fault {
         use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
         match e.kind() {
             StorageFull | QuotaExceeded | FileTooLarge => Fault::DiskFull(e.to_string()),
-            // A damaged page (`damaged_page.rs`), what redb does not know, and a place past the end of the file. No
-            // disk says so.
+            // A damaged page (`damaged_page.rs`), something unknown to redb, or an offset past the end of the
+            // file. Disks do not report these.
             InvalidData | UnexpectedEof => Fault::Damaged(e.to_string()),
-            _ => Fault::Io(e.to_string()),
+            _ => Fault::Io(described(&e)),
         }
+    }
+}
+
+/// The error, with advice if the disk itself fails: repairing in place would read a dying disk longer than a copy does.
+pub fn described(e: &io::Error) -> String {
+    match e.raw_os_error() {
+        Some(libc::EIO) => format!(
+            "{e}; the disk is failing: copy the data file to a good disk first, then run `pop3svc check --repair` on the copy"
+        ),
+        _ => e.to_string(),
     }
 }
 
@@ -83,10 +93,24 @@ faults_of_redb!(
 
 impl From<BadRow> for Fault {
     fn from(_: BadRow) -> Self {
-        Fault::damaged("a row of its index cannot be read, or is of a newer version")
+        Fault::damaged("a row of its index is unreadable or from a newer version")
     }
 }
 
 pub fn miscounted() -> Fault {
-    Fault::damaged("a count is not that of what is there")
+    Fault::damaged("a count in its index is wrong")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_eio_comes_with_the_advice_to_copy_the_file_before_repairing_it() {
+        let advice = "copy the data file to a good disk first";
+        let of = |code| io::Error::from_raw_os_error(code);
+        let met_by_redb = Fault::from(redb::StorageError::Io(of(libc::EIO)));
+        assert!(matches!(&met_by_redb, Fault::Io(_)) && met_by_redb.to_string().contains(advice));
+        assert!(!Fault::from(of(libc::EBADF)).to_string().contains(advice));
+    }
 }

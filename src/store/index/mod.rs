@@ -1,4 +1,4 @@
-//! The index: redb's tables, what a row holds, a consistent view of them, and the transaction that changes them.
+//! The index: redb's tables, their rows, consistent views of them, and the transaction that changes them.
 
 pub mod contained;
 mod fault;
@@ -9,6 +9,6 @@ pub mod tables;
 mod transaction;
 pub mod types;
 
-pub use fault::{Fault, miscounted};
+pub use fault::{Fault, described, miscounted};
 pub use recent::RecentTexts;
-pub use transaction::{Beginning, Read, Snapshot, Tx};
+pub use transaction::{Beginning, IndexSnapshot, Read, Tx};

@@ -1,19 +1,19 @@
-//! The texts that were stored lately, by their hashes: a text that comes again is found among them.
+//! Recently stored texts by hash, to recognise a text that comes again.
 //!
-//! It is a hint, kept in memory and empty after a start. What it names may be gone, or have been undone with its
-//! transaction; so whoever is led to a text looks whether the row there has the hash.
+//! Only a hint, kept in memory and empty after a start. An entry may name a text that is gone or was rolled
+//! back, so callers compare the hash in the text's row.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::types::TextId;
 
-/// How many are known at most; some 3 MiB of memory.
+/// Most texts remembered; about 3 MiB of memory.
 const TEXTS_MAX: usize = 1 << 16;
 
 #[derive(Default)]
 pub struct RecentTexts {
     ids: HashMap<u64, TextId>,
-    /// The keys, oldest first.
+    /// Keys, oldest first.
     order: VecDeque<u64>,
 }
 
@@ -35,7 +35,7 @@ impl RecentTexts {
     }
 }
 
-/// Two texts whose hashes begin alike share a place: the older one is stored once more when it comes again.
+/// Texts whose hashes begin alike share an entry: the older one is stored again if it comes again.
 fn key(hash: &[u8; 32]) -> u64 {
     u64::from_le_bytes(*hash.first_chunk().expect("a hash is longer"))
 }
@@ -57,7 +57,7 @@ mod tests {
         assert_eq!((recent.ids.len(), recent.order.len()), (TEXTS_MAX, TEXTS_MAX));
         assert_eq!([0, 1].map(|number| recent.find(&hash(number))), [None, None]);
         assert_eq!(recent.find(&hash(2)), Some(TextId(2)));
-        // Stored anew, since the first one was deleted.
+        // Stored again after the first copy was deleted.
         recent.note(&hash(2), TextId(7));
         assert_eq!((recent.find(&hash(2)), recent.order.len()), (Some(TextId(7)), TEXTS_MAX));
     }

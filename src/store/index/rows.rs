@@ -1,10 +1,10 @@
-//! The rows of the index: their types, their versions and their encoding, and nothing else.
+//! The rows of the index: their types, versions and encoding.
 //!
-//! This is one of the two places that know `bincode` (the other is the control socket's frames). Every row is encoded
-//! as an enum of its versions, so its first octet is the version; a reader of this version refuses a newer one.
-//! Decoding is always limited in what it may allocate, and what is left over after a row is an error.
+//! Only this file and the control socket's frames use `bincode`. A row is encoded as an enum of its versions,
+//! so its first octet is the version, and a program refuses versions newer than its own. Decoding limits what
+//! it allocates and rejects octets left over after a row.
 //!
-//! A row type changes by getting a new version beside the old one, and a conversion; never in place.
+//! A row type never changes in place: it gets a new version next to the old one, and a conversion.
 
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
@@ -13,25 +13,25 @@ use super::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime};
 use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
 use crate::auth::seal::{KeyId, NONCE_OCTETS, Sealed};
 
-/// The longest row, in octets. A header prefix is bounded well below it.
+/// Longest row in octets. Header prefixes are bounded well below it.
 const ROW_OCTETS_MAX: usize = 64 << 10;
 
 fn coding() -> Configuration<LittleEndian, Fixint, Limit<ROW_OCTETS_MAX>> {
     config::standard().with_fixed_int_encoding().with_limit::<ROW_OCTETS_MAX>()
 }
 
-/// A row could not be decoded: it is damaged, or of a version that this program does not know.
+/// A row that cannot be decoded: damaged, or of a version this program does not know.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadRow;
 
-/// The versions of a row type: one so far. A type that gets a second one gets an enum of its own instead, with the old
-/// version beside the new one, and a conversion.
+/// The versions of a row type that has only one so far. A type with a second version gets an enum of its own
+/// and a conversion.
 #[derive(Encode, Decode)]
 enum Versions<T> {
     V1(T),
 }
 
-/// A type that is kept in the index.
+/// A type stored in the index.
 pub trait Row: Sized {
     fn to_row(&self) -> Vec<u8>;
     fn from_row(row: &[u8]) -> Result<Self, BadRow>;
@@ -43,7 +43,7 @@ pub trait Row: Sized {
 
 fn encode(version: impl Encode) -> Vec<u8> {
     let row = bincode::encode_to_vec(version, coding()).expect("encoding into memory does not fail");
-    // One that is longer could be written, and never be read again.
+    // A longer row could be written but never read again.
     assert!(row.len() <= ROW_OCTETS_MAX, "rows are bounded where they are made");
     row
 }
@@ -55,12 +55,12 @@ fn decode<V: Decode<()>>(row: &[u8]) -> Result<V, BadRow> {
     }
 }
 
-/// Rows that are encoded as they are, and those that hold what other parts define: these have an encoding of their own.
+/// Implements [`Row`]. Types defined by other parts are encoded through a type defined here (`as`).
 macro_rules! rows {
     ($($row:ident $(as $stored:ty)?;)*) => {
         $(rows!(@one $row $(as $stored)?);)*
 
-        /// The names of all row types.
+        /// Names of all row types.
         #[cfg(test)]
         pub const ROWS: &[&str] = &[$(stringify!($row)),*];
 
@@ -111,73 +111,72 @@ rows! {
 /// A domain. Key: its name.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct DomainRow {
-    /// Unique in the store for ever, among domains and mailboxes; the key of its counts.
+    /// Key of its counts. Ids are unique among domains and mailboxes and never reused.
     pub id: DomainId,
     pub locked: bool,
     pub created: UnixTime,
 }
 
-/// A mailbox. Key: domain name and mailbox name.
+/// A mailbox. Key: domain, name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MailboxRow {
-    /// Unique in the store for ever: a mailbox that is made anew under an old name gets a new one.
+    /// Never reused: a new mailbox under an old name gets a new id.
     pub id: MailboxId,
-    /// Of the mailbox alone; a locked domain is not written into its mailboxes.
+    /// The mailbox's own lock; a locked domain does not change it.
     pub locked: bool,
     pub created: UnixTime,
     pub credential: Credential,
-    /// The account whose quota this mailbox's octets count against; none: they count against no quota.
+    /// The account whose quota the mailbox counts against, if any.
     pub quota: Option<String>,
-    /// The first login of the last day (in UTC) that had one.
+    /// The first login on the last day (UTC) with a login.
     pub last_login: Option<UnixTime>,
 }
 
-/// What is counted of a mailbox, or of all mailboxes of a domain. Key: the id of the mailbox or domain.
+/// Counts of a mailbox, or sums over a domain. Key: id of the mailbox or domain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Counts {
     pub messages: u64,
-    /// The sum of what LIST announces for them.
+    /// Sum of the sizes LIST announces.
     pub octets: u64,
     /// The same for a client that did not say UTF8.
     pub octets_without_utf8: u64,
-    /// Mailbox: the number of the next message, never used twice. Domain: not used.
+    /// Mailbox: number of the next message, never reused. Domain: unused.
     pub next_sequence: u64,
-    /// Domain: its mailboxes. Mailbox: not used.
+    /// Domain: number of its mailboxes. Mailbox: unused.
     pub mailboxes: u64,
 }
 
-/// The quota of an account. Key: the account's name, which is the address of a mailbox. There is a row for as long as
-/// there is a mailbox that counts against it.
+/// Quota of an account. Key: the account's name, which is a mailbox address. The row exists while any mailbox
+/// counts against it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct QuotaRow {
-    /// Octets; none: the setting `quotalimit` holds.
+    /// In octets. `None`: the setting `quotalimit` applies.
     pub limit: Option<u64>,
-    /// The octets of the mailboxes that count against it.
+    /// Octets of the mailboxes that count against it.
     pub used: u64,
-    /// How many those are.
+    /// Number of those mailboxes.
     pub mailboxes: u64,
 }
 
-/// A message in a mailbox. Key: id of the mailbox, sequence number.
+/// A message. Key: mailbox id, sequence number.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct MessageRow {
-    /// What LIST announces: prefix and text, dot-stuffing not counted.
+    /// Size announced by LIST: prefix and text, without dot-stuffing.
     pub octets: u64,
-    /// The random part of the UIDL, so that the UIDLs of two histories of a store (one of them restored from a
-    /// backup) are not taken for each other.
+    /// Random part of the UIDL. It tells apart two histories of a store, one of them restored from a backup.
     pub tag: u64,
-    /// When it was accepted.
+    /// When the message was accepted.
     pub received: UnixTime,
-    /// What LIST announces of its surrogate (see `wire::surrogate`); none if it needs none.
+    /// Size of its surrogate as announced by LIST (see `wire::surrogate`); `None` if it needs none.
     pub surrogate_octets: Option<u64>,
-    /// The unique id that it brought from another server: what UIDL says instead of its number and tag.
+    /// Unique id from another server, which UIDL shows instead of sequence and tag.
     pub foreign_id: Option<Box<str>>,
     pub text: TextId,
-    /// Return-Path, Delivered-To and Received of this recipient, in wire form.
+    /// Return-Path, Delivered-To and Received for this recipient, in wire form.
     pub prefix: Vec<u8>,
 }
 
-/// The front of a message row, which is all that LIST and UIDL need of it.
+/// The front of a message row: all that LIST and UIDL need.
 #[derive(Clone, Debug, PartialEq, Eq, Decode)]
 pub struct MessageHead {
     pub octets: u64,
@@ -188,7 +187,7 @@ pub struct MessageHead {
 }
 
 impl MessageRow {
-    /// What LIST announces to a client that did not say UTF8.
+    /// Size announced by LIST to a client that did not say UTF8.
     pub fn octets_without_utf8(&self) -> u64 {
         self.surrogate_octets.unwrap_or(self.octets)
     }
@@ -206,96 +205,97 @@ impl MessageHead {
 /// A stored text. Key: its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TextRow {
-    /// blake3 of its wire form.
+    /// blake3 of the wire form.
     pub hash: [u8; 32],
-    /// Where it lies in the data file.
+    /// Offset in the data file.
     pub at: u64,
     /// Length of the wire form.
     pub wire_octets: u64,
-    /// How many messages have this text; a text without any has no row.
+    /// Number of messages with this text. The row goes with the last one.
     pub references: u64,
 }
 
-/// A deleted message that can come back. Key: the day of its deletion, id of its mailbox, sequence number.
+/// A deleted message that can be undeleted. Key: day of deletion, mailbox id, sequence number.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct DeletedRow {
     pub deleted: UnixTime,
-    /// Its [`MessageRow`], as it was.
+    /// Its unchanged [`MessageRow`].
     pub message: Vec<u8>,
 }
 
-/// What was deleted on one day and can come back, mailboxes with their messages aside. Key: the day.
+/// Counts of messages deleted on one day that can be undeleted, except those of deleted mailboxes. Key: the
+/// day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct DeletedCounts {
     pub messages: u64,
-    /// What LIST announced for them.
+    /// Sum of the sizes LIST announced.
     pub octets: u64,
 }
 
-/// A deleted mailbox that can come back; its messages and counts are where they were. Key: the day of its deletion, its
-/// id.
+/// A deleted mailbox that can be undeleted. Its messages and counts stay where they were. Key: day of deletion,
+/// mailbox id.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct RemovedMailboxRow {
     pub domain: String,
     pub local: String,
     pub removed: UnixTime,
-    /// The domain that it was deleted with; none: it was deleted alone.
+    /// The domain it was deleted with; `None` if it was deleted alone.
     pub with: Option<DomainId>,
-    /// The limit that its account had.
+    /// Its account's own quota limit.
     pub quota_limit: Option<u64>,
-    /// Its [`MailboxRow`], as it was.
+    /// Its unchanged [`MailboxRow`].
     pub mailbox: Vec<u8>,
 }
 
-/// A deleted domain that can come back. Key: the day of its deletion, its id.
+/// A deleted domain that can be undeleted. Key: day of deletion, domain id.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct RemovedDomainRow {
     pub domain: String,
     pub removed: UnixTime,
-    /// Its [`DomainRow`], as it was.
+    /// Its unchanged [`DomainRow`].
     pub row: Vec<u8>,
 }
 
-/// A certificate that was made here, with its key.
+/// The self-signed certificate and its key.
 #[derive(Clone, PartialEq)]
 pub struct CertificateRow {
     /// X.509, DER.
     pub certificate: Vec<u8>,
     pub key: PrivateKey,
-    /// The name of this host when it was made.
+    /// Host name when it was made.
     pub hostname: String,
 }
 
-/// A private key: PKCS #8, DER.
+/// A private key (PKCS #8, DER).
 #[derive(Clone, PartialEq)]
 pub enum PrivateKey {
-    /// As it is where there is no key to seal it with.
+    /// Unsealed, because there was no key to seal it with.
     Clear(Vec<u8>),
     Sealed(Sealed),
 }
 
-/// What is counted of the whole store, and the ids given out.
+/// Counts of the whole store, and the next ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreRow {
     pub domains: u64,
     pub mailboxes: u64,
     pub messages: u64,
     pub octets: u64,
-    /// The sum of the wire lengths of the texts, each counted once.
+    /// Sum of the wire lengths of all texts, each counted once.
     pub text_octets: u64,
     pub next_id: OwnerId,
     pub next_text: TextId,
-    /// Transactions committed so far; tells, after a fault, whether the last one got through.
+    /// Transactions committed so far. After a fault this tells whether the last one reached the disk.
     pub commits: u64,
-    /// The log's epoch since the last checkpoint, drawn at random.
+    /// Epoch of the log since the last checkpoint, drawn at random.
     pub epoch: u128,
     /// Octets of the log zone in use.
     pub log_octets: u64,
-    /// The key that seals passwords; none before there was one.
+    /// The key that seals passwords; `None` before there was one.
     pub key: Option<KeyId>,
 }
 
-/// [`MailboxRow`], as it is encoded.
+/// [`MailboxRow`] as encoded.
 #[derive(Encode, Decode)]
 struct StoredMailbox {
     id: MailboxId,
@@ -320,7 +320,7 @@ impl From<StoredMailbox> for MailboxRow {
     }
 }
 
-/// [`Credential`] and the [`Verifier`] in it, as they are encoded.
+/// [`Credential`] with its [`Verifier`], as encoded.
 #[derive(Encode, Decode)]
 struct StoredCredential {
     version: u64,
@@ -347,7 +347,7 @@ impl From<StoredCredential> for Credential {
     }
 }
 
-/// [`Sealed`], as it is encoded.
+/// [`Sealed`] as encoded.
 #[derive(Encode, Decode)]
 struct StoredSeal {
     key: [u8; 8],
@@ -369,7 +369,7 @@ impl From<StoredSeal> for Sealed {
     }
 }
 
-/// [`CertificateRow`], as it is encoded.
+/// [`CertificateRow`] as encoded.
 #[derive(Encode, Decode)]
 struct StoredCertificate {
     certificate: Vec<u8>,
@@ -405,7 +405,7 @@ impl From<StoredCertificate> for CertificateRow {
     }
 }
 
-/// [`StoreRow`], as it is encoded.
+/// [`StoreRow`] as encoded.
 #[derive(Encode, Decode)]
 struct StoredTotals {
     domains: u64,
@@ -463,7 +463,7 @@ impl From<StoredTotals> for StoreRow {
     }
 }
 
-/// What decodes is what encodes to the same octets.
+/// Octets that decode must encode to the same octets.
 #[cfg(any(test, fuzzing))]
 fn hold<R: Row>(octets: &[u8]) {
     if let Ok(row) = R::from_row(octets) {
@@ -471,7 +471,7 @@ fn hold<R: Row>(octets: &[u8]) {
     }
 }
 
-/// For the fuzzer: any octets as a row of every type.
+/// For the fuzzer: takes the octets for a row of every type.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz_rows(octets: &[u8]) {
     hold_all(octets);

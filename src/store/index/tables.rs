@@ -1,26 +1,26 @@
-//! The tables of the index, each listed once, and the changes that a transaction makes to them.
+//! The tables of the index, each listed once, and the changes a transaction makes to them.
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
 //! | settings | key | value as typed |
 //! | domains | name | `DomainRow` |
 //! | mailboxes | domain, name | `MailboxRow` |
-//! | counts | id of a mailbox or domain | `Counts` |
+//! | counts | mailbox or domain id | `Counts` |
 //! | quotas | account | `QuotaRow` |
-//! | messages | id of a mailbox, sequence | `MessageRow` |
-//! | foreign ids | id of a mailbox, unique id | sequence of the message that brought it |
-//! | texts | id of the text | `TextRow` |
-//! | free | offset in the file | length of the free run that begins there |
+//! | messages | mailbox id, sequence | `MessageRow` |
+//! | foreign ids | mailbox id, unique id | sequence of the message with that id |
+//! | texts | text id | `TextRow` |
+//! | free | offset in the file | length of the free run starting there |
 //! | blob extents | extent number | – |
 //! | certificate | – | `CertificateRow`: our own, until one is configured |
 //! | store | – | `StoreRow` |
-//! | deleted | day, id of a mailbox, sequence | `DeletedRow` |
+//! | deleted | day, mailbox id, sequence | `DeletedRow` |
 //! | removed mailboxes | day, id | `RemovedMailboxRow` |
 //! | removed domains | day, id | `RemovedDomainRow` |
 //! | deleted counts | day | `DeletedCounts` |
 //!
-//! A [`Table`] notes each row that it puts or removes: with that the log makes the transaction durable. The order of a
-//! table's changes is kept; between tables it does not matter.
+//! A [`Table`] records every row it puts or removes, for the log. The log keeps the order of changes within a
+//! table; between tables it does not matter.
 
 use std::borrow::Borrow;
 use std::cell::OnceCell;
@@ -36,19 +36,19 @@ use super::rows::{
     RemovedDomainRow, RemovedMailboxRow, Row, StoreRow, TextRow,
 };
 use super::types::{Day, MailboxId, OwnerId, TextId};
-use super::{Fault, Snapshot};
+use super::{Fault, IndexSnapshot};
 use crate::store::file::format::Extent;
 use crate::store::file::record::{self, Change};
 
-/// A table of a transaction. It is opened by the first who uses it: most transactions need a few of all tables, and one
-/// that is open costs something at the commit too.
+/// A table in a transaction, opened on first use: most transactions need few of the tables, and each open one
+/// slows the commit.
 pub struct Table<'txn, K: redb::Key + 'static, V: redb::Value + 'static> {
     transaction: &'txn redb::WriteTransaction,
     definition: TableDefinition<'static, K, V>,
     opened: OnceCell<redb::Table<'txn, K, V>>,
-    /// In the log: which table it is.
+    /// The table's number in the log.
     number: u8,
-    /// None: nothing is noted, since the transaction is a checkpoint.
+    /// `None` if the transaction is a checkpoint, which needs no log record.
     changes: Option<Vec<u8>>,
 }
 
@@ -63,7 +63,7 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
         Self { transaction, definition, opened, number, changes }
     }
 
-    /// The table itself. It is made if it is not there.
+    /// The redb table, created if missing.
     pub fn open(&self) -> Result<&redb::Table<'txn, K, V>, Fault> {
         if self.opened.get().is_none() {
             let table = self.transaction.open_table(self.definition)?;
@@ -125,7 +125,7 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
         Ok(self.open_mut()?.remove(key.borrow())?)
     }
 
-    /// Adds rows behind all others, in the order of their keys, so that leaves are full; in a transaction that is not
+    /// Appends rows past all others, in key order, so that leaves are full. Only in a transaction that is not
     /// logged.
     pub fn append<'r>(
         &mut self,
@@ -139,13 +139,13 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
         Ok(end.into_inner().close()?)
     }
 
-    /// Removes every row, in a transaction that is not logged.
+    /// Removes every row. Only in a transaction that is not logged.
     pub fn clear(&mut self) -> Result<(), Fault> {
         assert!(self.changes.is_none(), "so many changes are not for the log");
         Ok(self.open_mut()?.retain(|_, _| false)?)
     }
 
-    /// Makes a change again that the log has.
+    /// Repeats a change from the log.
     fn redo(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Fault> {
         let key = K::from_bytes(key);
         match value {
@@ -155,10 +155,10 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
         Ok(())
     }
 
-    /// Fills the table, which is empty, so that its leaves are full.
+    /// Fills the table, which must be empty, with full leaves.
     fn copy_from(
         &mut self,
-        source: &Snapshot,
+        source: &IndexSnapshot,
         definition: TableDefinition<'static, K, V>,
     ) -> Result<(), Fault> {
         let source = source.table(definition)?;
@@ -172,9 +172,9 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
 }
 
 impl Table<'_, (MailboxId, u64), &'static [u8]> {
-    /// Writes the rows of a range once more, in one go, so that their leaves are full. Rows that come one at a time
-    /// between others leave half of each leaf empty, because redb divides a full one in the middle. Nothing is noted:
-    /// no row changes.
+    /// Rewrites the rows of a range in one go, so that their leaves are full. redb splits a full leaf in the
+    /// middle, so rows inserted one at a time between others leave each leaf half empty. Not logged, because no
+    /// row changes.
     pub fn pack(&mut self, mailbox: MailboxId, sequences: RangeInclusive<u64>) -> Result<(), Fault> {
         let (first, last) = ((mailbox, *sequences.start()), (mailbox, *sequences.end()));
         let mut rows = Vec::new();
@@ -197,25 +197,25 @@ impl Table<'_, (MailboxId, u64), &'static [u8]> {
 /// A key and its row.
 type Entry<'a, K, V> = (redb::AccessGuard<'a, K>, redb::AccessGuard<'a, V>);
 
-/// What a table holds, which says what becomes of it in a copy of the store.
+/// What a table holds decides what a copy of the store does with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
-    /// What was put there from outside, or follows from it: the same in every copy.
+    /// Data from outside, or derived from it: the same in every copy.
     Content,
-    /// Where things lie in this file: made anew in a copy.
+    /// Places in this file: made anew in a copy.
     Places,
-    /// How far this file has come.
+    /// Progress of this file.
     State,
 }
 
-/// A table, as upkeep goes over them: rows as octets.
-pub struct Listed {
+/// A table as upkeep sees it: rows as octets.
+pub struct AnyTable {
     pub number: u8,
     pub name: &'static str,
     pub holds: Holds,
-    /// Whether redb can be given these octets as a key and a row of it.
+    /// True if redb can decode these octets as a key and value of the table.
     pub fits: fn(&[u8], &[u8]) -> bool,
-    /// Whether these octets are a row of it.
+    /// True if these octets are a row of the table.
     pub is_row: fn(&[u8]) -> bool,
 }
 
@@ -224,7 +224,7 @@ fn fits<T: redb::Value>(octets: &[u8]) -> bool {
         && (T::type_name() != <&str as redb::Value>::type_name() || is_text(octets))
 }
 
-/// A value as redb writes it.
+/// A value as redb encodes it.
 fn octets<'a, 'b: 'a, T: redb::Value + 'b>(value: &'a T::SelfType<'b>) -> impl AsRef<[u8]> + 'a {
     T::as_bytes(value)
 }
@@ -244,9 +244,9 @@ macro_rules! tables {
         $key:ty => $value:ty, $is_row:expr;)*) => {
         $(pub const $constant: TableDefinition<'static, $key, $value> = TableDefinition::new($name);)*
 
-        /// Every table, in the order of their numbers.
-        pub const LIST: &[Listed] = &[
-            $(Listed {
+        /// Every table, in order of number.
+        pub const LIST: &[AnyTable] = &[
+            $(AnyTable {
                 number: $number,
                 name: $name,
                 holds: Holds::$holds,
@@ -255,8 +255,8 @@ macro_rules! tables {
             },)*
         ];
 
-        /// How many rows cannot be read, table by table: of all tables but those that the caller goes through himself.
-        pub fn unreadable(snapshot: &Snapshot, but: &[&str]) -> Result<Vec<(&'static str, u64)>, Fault> {
+        /// Counts unreadable rows by table, skipping tables that the caller examines itself.
+        pub fn unreadable(snapshot: &IndexSnapshot, but: &[&str]) -> Result<Vec<(&'static str, u64)>, Fault> {
             let mut all = Vec::new();
             $(if !but.contains(&$name) {
                 let is_row: fn(&[u8]) -> bool = $is_row;
@@ -270,9 +270,9 @@ macro_rules! tables {
             Ok(all)
         }
 
-        /// Every row of every table: its table, key and row, as octets.
+        /// Every row of every table: table name, key and row, as octets.
         #[cfg(test)]
-        pub fn every_row(snapshot: &Snapshot) -> Result<Vec<(&'static str, Vec<u8>, Vec<u8>)>, Fault> {
+        pub fn every_row(snapshot: &IndexSnapshot) -> Result<Vec<(&'static str, Vec<u8>, Vec<u8>)>, Fault> {
             let mut all = Vec::new();
             $(for row in snapshot.table($constant)?.iter()? {
                 let (key, row) = row?;
@@ -283,7 +283,7 @@ macro_rules! tables {
             Ok(all)
         }
 
-        /// The tables of a transaction, open for its length.
+        /// The tables of a transaction.
         pub struct Tables<'txn> {
             $(pub $field: Table<'txn, $key, $value>,)*
         }
@@ -295,23 +295,23 @@ macro_rules! tables {
                 Self { $($field,)* }
             }
 
-            /// For one that is a checkpoint in any case. Tables that are not there are made.
+            /// For a transaction that is a checkpoint in any case. Creates missing tables.
             pub fn open_unlogged(transaction: &'txn redb::WriteTransaction) -> Result<Self, Fault> {
                 $(let $field = Table::new(transaction, $constant, $number, false);)*
-                // A table's destructor may panic itself when opening the next one has panicked.
+                // If opening a table panics, the destructor of the others may panic too.
                 let tables = Leaky::new(Self { $($field,)* });
                 $(tables.$field.open()?;)*
                 Ok(tables.into_inner())
             }
 
-            /// What the transaction has changed so far, as the log has it.
+            /// The transaction's changes so far, as the log encodes them.
             pub fn changes(&mut self) -> Vec<u8> {
                 let mut changes = Vec::new();
                 $(changes.extend(self.$field.changes.iter_mut().flat_map(std::mem::take));)*
                 changes
             }
 
-            /// Makes a change again that the log has. A text is no row, and left to the caller.
+            /// Repeats a change from the log. Texts are not rows; the caller writes them.
             pub fn redo(&mut self, change: &Change<'_>) -> Result<(), Fault> {
                 let (table, key, value) = match *change {
                     Change::Put { table, key, value } => (table, key, Some(value)),
@@ -324,8 +324,8 @@ macro_rules! tables {
                 }
             }
 
-            /// Removes the rows that cannot be read, and tells how many those were, table by table: of all tables but
-            /// those that the caller goes through himself.
+            /// Removes unreadable rows and counts them by table, skipping tables that the caller examines
+            /// itself.
             pub fn remove_unreadable(&mut self, but: &[&str]) -> Result<Vec<(&'static str, u64)>, Fault> {
                 let mut all = Vec::new();
                 $(if !but.contains(&$name) {
@@ -342,11 +342,11 @@ macro_rules! tables {
                 Ok(all)
             }
 
-            /// Copies the rows of a snapshot, of the tables that are the same in a copy of the store, on a thread of
-            /// its own, while `copy_texts` fills that of the texts.
+            /// Copies the tables that are the same in every copy of the store on another thread, while
+            /// `copy_texts` fills the table of texts.
             pub fn copy_from<E: From<Fault>>(
                 &mut self,
-                source: &Snapshot,
+                source: &IndexSnapshot,
                 copy_texts: impl FnOnce(&mut Table<'txn, TextId, &'static [u8]>) -> Result<(), E>,
             ) -> Result<(), E> {
                 thread::scope(|scope| {
@@ -363,9 +363,8 @@ macro_rules! tables {
     };
 }
 
-// The numbers stand in logs: they are never given to another table. A table that is added later gets the next one; a
-// file that lacks it gets it when it is opened ([`make_missing`]). 30 is kept for mail that is to be sent on, 31 for
-// aliases.
+// Logs contain these numbers, so none is ever reused. A new table gets the next one; files that lack it get it
+// when they are opened ([`make_missing`]). 30 is reserved for mail queued for relay, 31 for aliases.
 tables! {
     0 Content settings SETTINGS "settings": &'static str => &'static str, is_text;
     1 Content domains DOMAINS "domains": &'static str => &'static [u8], DomainRow::is_row;
@@ -387,7 +386,7 @@ tables! {
     15 Content foreign_ids FOREIGN_IDS "foreign ids": (MailboxId, &'static str) => u64, is_number;
 }
 
-/// Makes the tables that a file of an older program lacks.
+/// Creates the tables that a file of an older program lacks.
 pub fn make_missing(database: &redb::Database) -> Result<(), Fault> {
     let there: Vec<String> = {
         let transaction = database.begin_read()?;
@@ -402,5 +401,5 @@ pub fn make_missing(database: &redb::Database) -> Result<(), Fault> {
     Ok(transaction.into_inner().commit()?)
 }
 
-/// The blob extents' number in [`Change`]s: recovery looks for them before it changes anything.
+/// Number of the blob extents in [`Change`]s: recovery looks for them before it changes anything.
 pub const BLOB_EXTENTS_NUMBER: u8 = 8;

@@ -1,6 +1,6 @@
-//! The index: redb's tables, a consistent view of them, and the transaction that changes them.
+//! Consistent views of the index, and the transaction that changes it.
 //!
-//! Counts are part of the transaction of what they count: there is no moment, and no crash, after which they differ.
+//! Counts change in the same transaction as what they count: no moment and no crash separates them.
 
 use std::collections::HashMap;
 
@@ -20,20 +20,20 @@ use crate::store::file::container::Container;
 use crate::store::file::log_zone::Epoch;
 use crate::store::file::space::Space;
 
-/// A consistent view of the index as of one commit. Short-lived: while it is held, redb cannot reuse a page.
-pub struct Snapshot {
-    /// Taken when the snapshot is dropped.
+/// A consistent view of the index as of one commit. Keep it short: while it exists, redb cannot reuse a page.
+pub struct IndexSnapshot {
+    /// `None` once it is being dropped.
     transaction: Option<redb::ReadTransaction>,
 }
 
-/// What can be asked of a snapshot, and of a transaction, which sees its own changes.
+/// Questions to a snapshot, or to a transaction, which sees its own changes.
 pub trait Read {
     fn setting(&self, key: &str) -> Result<Option<String>, Fault>;
     fn settings(&self) -> Result<Vec<(String, String)>, Fault>;
     fn domain(&self, domain: &Domain) -> Result<Option<DomainRow>, Fault>;
     fn domains(&self) -> Result<Vec<(Domain, DomainRow)>, Fault>;
     fn mailbox(&self, address: &Address) -> Result<Option<MailboxRow>, Fault>;
-    /// The mailboxes of a domain, in the order of their names.
+    /// The mailboxes of a domain, ordered by name.
     fn mailboxes(&self, domain: &Domain) -> Result<Vec<(LocalPart, MailboxRow)>, Fault>;
     /// Counts of a mailbox or domain.
     fn counts(&self, id: impl Into<OwnerId>) -> Result<Counts, Fault>;
@@ -91,13 +91,13 @@ fn mailboxes_of(
     Ok(all)
 }
 
-impl Snapshot {
+impl IndexSnapshot {
     pub fn begin(database: &redb::Database) -> Result<Self, Fault> {
         use redb::ReadableDatabase;
         contained::read(|| Ok(Self { transaction: Some(database.begin_read()?) }))
     }
 
-    /// What is done with a table is to be done inside of [`contained::read`].
+    /// Use the table inside [`contained::read`] only.
     pub fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
         &self,
         definition: TableDefinition<K, V>,
@@ -107,14 +107,14 @@ impl Snapshot {
     }
 }
 
-impl Drop for Snapshot {
+impl Drop for IndexSnapshot {
     fn drop(&mut self) {
-        // A panic on the way out leaves this reader's pages pinned; nobody is there to be told.
+        // If this panics the reader's pages stay pinned, and there is nobody to tell.
         let _ = contained::change(|| self.transaction = None);
     }
 }
 
-impl Read for Snapshot {
+impl Read for IndexSnapshot {
     fn setting(&self, key: &str) -> Result<Option<String>, Fault> {
         contained::read(|| Ok(self.table(SETTINGS)?.get(key)?.map(|value| value.value().to_owned())))
     }
@@ -177,27 +177,28 @@ impl Read for Snapshot {
     fn totals(&self) -> Result<StoreRow, Fault> {
         contained::read(|| {
             let row = self.table(STORE)?.get(())?.map(|row| StoreRow::from_row(row.value())).transpose()?;
-            row.ok_or_else(|| Fault::damaged("the row that counts the whole store is missing"))
+            row.ok_or_else(|| Fault::damaged("the row with the counts of the whole store is missing"))
         })
     }
 }
 
-/// A transaction under way, on the writer thread. Many operations share one (group commit), so an operation looks
-/// before it changes anything: an expected refusal leaves nothing behind, a `Fault` undoes the whole transaction.
+/// The current transaction, on the writer thread. Many operations share one (group commit), so an operation
+/// looks before it changes anything: a refusal leaves nothing behind, while a `Fault` undoes the whole
+/// transaction.
 pub struct Tx<'a, 'txn> {
     pub tables: Tables<'txn>,
     pub space: &'a mut Space,
     pub recent: &'a mut RecentTexts,
     pub container: &'a Container,
-    /// Whether the reserve of the container is whole: without it no mail is accepted.
+    /// False if the container's reserve has a gap: no mail is accepted then.
     pub reserve_is_whole: bool,
     /// Mailboxes whose open sessions end when this is committed.
     pub revoked: Vec<MailboxId>,
-    /// The short texts that were written, as the log has them.
+    /// Short texts written so far, as the log encodes them.
     pub logged_texts: Vec<u8>,
-    /// Whether texts were written that are too long for the log.
+    /// True if texts too long for the log were written.
     pub has_long_texts: bool,
-    /// Whether mail was refused for want of room.
+    /// True if mail was refused for lack of room.
     pub room_was_missing: bool,
     /// Read and changed in memory, written once at the end.
     changed_counts: HashMap<OwnerId, Counts>,
@@ -236,9 +237,9 @@ impl<'a, 'txn> Tx<'a, 'txn> {
     /// An id that no mailbox or domain has had.
     pub fn new_id(&mut self) -> Result<OwnerId, Fault> {
         let id = self.totals.next_id;
-        self.totals.next_id = id.next().ok_or_else(|| Fault::damaged("no id is left"))?;
+        self.totals.next_id = id.next().ok_or_else(|| Fault::damaged("all ids are used up"))?;
         if self.changed_counts.contains_key(&id) || self.tables.counts.get(id)?.is_some() {
-            return Err(Fault::damaged("an id is to be given out a second time"));
+            return Err(Fault::damaged("an id would be used twice"));
         }
         Ok(id)
     }
@@ -246,14 +247,14 @@ impl<'a, 'txn> Tx<'a, 'txn> {
     /// An id that no text has had.
     pub fn new_text_id(&mut self) -> Result<TextId, Fault> {
         let id = self.totals.next_text;
-        self.totals.next_text = id.next().ok_or_else(|| Fault::damaged("no id of a text is left"))?;
+        self.totals.next_text = id.next().ok_or_else(|| Fault::damaged("all ids of texts are used up"))?;
         if self.tables.texts.get(id)?.is_some() {
-            return Err(Fault::damaged("the id of a text is to be given out a second time"));
+            return Err(Fault::damaged("the id of a text would be used twice"));
         }
         Ok(id)
     }
 
-    /// The counts of a mailbox or domain, to be changed.
+    /// The counts of a mailbox or domain, for changing.
     pub fn counts_mut(&mut self, id: impl Into<OwnerId>) -> Result<&mut Counts, Fault> {
         let id = id.into();
         if !self.changed_counts.contains_key(&id) {
@@ -270,7 +271,7 @@ impl<'a, 'txn> Tx<'a, 'txn> {
         Ok(())
     }
 
-    /// The quota of an account, to be changed; an account without mailboxes has no row in the end.
+    /// The quota of an account, for changing. An account left without mailboxes loses its row at the end.
     pub fn quota_mut(&mut self, account: &str) -> Result<&mut QuotaRow, Fault> {
         if !self.changed_quotas.contains_key(account) {
             let quota = self.quota(account)?.unwrap_or_default();
@@ -283,8 +284,8 @@ impl<'a, 'txn> Tx<'a, 'txn> {
         &mut self.totals
     }
 
-    /// Writes what was held back, so that the transaction can be committed. `begins` is asked, with what a record of
-    /// the transaction needs at most, whether the commit is to be a checkpoint.
+    /// Writes what was held back, so that the transaction can be committed. `begins` decides whether the commit
+    /// is a checkpoint, given the most octets a log record of the transaction can need.
     pub fn settle(
         &mut self,
         begins: impl FnOnce(usize) -> Result<Option<Beginning>, Fault>,
@@ -329,25 +330,25 @@ impl<'a, 'txn> Tx<'a, 'txn> {
     }
 }
 
-/// What the change of the store's own row takes in a record, at most.
+/// Most octets the change of the store's own row takes in a record.
 const STORE_CHANGE_MAX: usize = 512;
 
-/// The log begins anew, since the commit is a checkpoint.
+/// A checkpoint restarts the log like this.
 #[derive(Clone, Copy)]
 pub struct Beginning {
     pub epoch: Epoch,
     pub log_octets: u64,
 }
 
-/// A transaction that can be committed.
+/// A transaction ready to be committed.
 pub struct Settled {
-    /// None: the commit is not durable by itself, and `changes` go into the log before it.
+    /// `None`: the commit is not durable by itself, so `changes` go into the log first.
     pub begins: Option<Beginning>,
     pub number: u64,
     pub changes: Vec<u8>,
-    /// Whether texts have to be made durable before the record is.
+    /// True if texts must be made durable before the record.
     pub has_long_texts: bool,
-    /// Mailboxes whose sessions end when it is durable.
+    /// Mailboxes whose sessions end once it is durable.
     pub revoked: Vec<MailboxId>,
 }
 

@@ -1,4 +1,4 @@
-//! What the numbers of the index are numbers of.
+//! The ids and times of the index, as types.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,8 +8,8 @@ use bincode::{Decode, Encode};
 
 use crate::store::file::format::Extent;
 
-/// A domain or a mailbox: what counts belong to. Given out once in the life of a store, so that whoever is made anew
-/// under an old name is somebody else.
+/// A domain or a mailbox: an owner of counts. Never reused in the life of a store, so a new mailbox under an
+/// old name is a different one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct OwnerId(pub u32);
 
@@ -21,22 +21,22 @@ pub struct DomainId(pub OwnerId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct MailboxId(pub OwnerId);
 
-/// A stored text. Given out in sequence, so that new rows lie beside each other.
+/// A stored text. Given out in sequence, so that new rows lie next to each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct TextId(pub u64);
 
-/// Whole seconds since 1970 in UTC, leap seconds not counted.
+/// Whole seconds since 1970-01-01 UTC, without leap seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct UnixTime(pub u64);
 
-/// A day of UTC, counted from 1970-01-01 as 0.
+/// A UTC day; 1970-01-01 is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Day(pub u32);
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 
 impl Day {
-    /// After all others.
+    /// Later than every other day.
     pub const LAST: Self = Self(u32::MAX);
 
     pub fn next(self) -> Self {
@@ -45,7 +45,7 @@ impl Day {
 }
 
 impl OwnerId {
-    /// The one after it.
+    /// The next day.
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)
     }
@@ -64,24 +64,24 @@ impl From<MailboxId> for OwnerId {
 }
 
 impl UnixTime {
-    /// The day that it lies in; after some millions of years the last one.
+    /// The day it lies in; capped at the last one after some millions of years.
     pub fn day(self) -> Day {
         Day(u32::try_from(self.0 / DAY_SECONDS).unwrap_or(u32::MAX))
     }
 
-    /// So many days before.
+    /// This many days earlier.
     pub fn less_days(self, days: u32) -> Self {
         Self(self.0.saturating_sub(u64::from(days) * DAY_SECONDS))
     }
 
-    /// By the clock of this machine; 1970 where it stands before.
+    /// The clock of this machine; 1970 if it stands before.
     pub fn now() -> Self {
         Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
     }
 }
 
 impl TextId {
-    /// The one after it.
+    /// The next second.
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)
     }
@@ -105,7 +105,7 @@ impl fmt::Display for MailboxId {
     }
 }
 
-/// A key of redb's that is a number under a name of ours; ordered as the numbers are.
+/// A number under a type of our own as a redb key, in numeric order.
 macro_rules! keys {
     ($($name:ident is $number:ty, from $from:expr, to $to:expr;)*) => { $(
         impl redb::Value for $name {

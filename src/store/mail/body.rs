@@ -1,4 +1,4 @@
-//! The octets of a text on their way into the store: in memory while they are few, otherwise in a file without a name.
+//! The octets of a text on their way into the store: a short text in memory, a long one in an unnamed file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -11,9 +11,9 @@ use rustix::fs::{Mode, OFlags};
 use super::placing::Placed;
 use crate::wire::Text;
 
-/// A spooled text is read in pieces of this size.
+/// A spooled text is read in pieces of this length.
 const PIECE_OCTETS: usize = 256 << 10;
-/// Names tried for a file where the file system knows no file without one.
+/// Names to try where the file system has no unnamed files.
 const NAMES_MAX: usize = 8;
 
 /// A message as the store takes it in.
@@ -23,12 +23,12 @@ pub type Incoming = Text<Body>;
 pub enum Body {
     Octets(Vec<u8>),
     File(Arc<Spool>),
-    /// It lies in the data file already.
+    /// Already in the data file.
     Placed(Arc<Placed>),
 }
 
-/// A file that nobody else sees and that is gone when it is dropped, after a crash too. Its octets were only written,
-/// not synced: the store copies them before it says that they are durable.
+/// A private file that goes when it is dropped or the machine crashes. It is not synced: the store copies its
+/// octets before it calls them durable.
 #[derive(Debug)]
 pub struct Spool {
     file: File,
@@ -44,7 +44,7 @@ impl Body {
         }
     }
 
-    /// Gives the octets to `take` from front to back, each piece with its offset. Stops at the first error.
+    /// Passes the octets to `take` front to back, each piece with its offset. Stops at the first error.
     pub fn for_each_piece<E: From<io::Error>>(
         &self,
         mut take: impl FnMut(u64, &[u8]) -> Result<(), E>,
@@ -67,19 +67,19 @@ impl Body {
 }
 
 impl From<Text> for Incoming {
-    /// A text that is in memory as a whole.
+    /// A text held in memory.
     fn from(text: Text) -> Self {
         text.with_wire(Body::Octets)
     }
 }
 
 impl Spool {
-    /// A new empty file on the file system of `directory`, which can be read by its owner alone.
+    /// A new empty file on the file system of `directory`, readable by its owner only.
     pub fn create(directory: &Path) -> io::Result<Self> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = match rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
             Ok(file) => file.into(),
-            // Older kernels take the flag for O_DIRECTORY with writing.
+            // Older kernels take the flag for O_DIRECTORY combined with writing.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {
                 nameless(directory)?
             }
@@ -95,7 +95,7 @@ impl Spool {
     }
 }
 
-/// A file whose name is taken away as soon as it is open.
+/// A file that loses its name as soon as it is open.
 fn nameless(directory: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);

@@ -1,4 +1,4 @@
-//! Storing and deleting messages: rows, references to texts, and the texts' place in the file.
+//! Stores and deletes messages: their rows, the references to their texts, and the texts themselves.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,44 +14,45 @@ use crate::store::index::{Fault, Read, Tx, miscounted};
 use crate::verdict;
 use crate::wire::surrogate;
 
-/// More Received fields than this mean a loop (RFC 5321 section 6.3 asks for a bound of 100 at least).
+/// More Received fields than this mean a loop (RFC 5321 section 6.3 asks for at least 100).
 const RECEIVED_FIELDS_MAX: u32 = 100;
-/// So many messages of a mailbox are packed when the last of them has come. More would leave fewer leaves half empty,
-/// and have more pages written for each message.
+/// After this many new messages of a mailbox, their rows are packed together. A higher number would fill leaves
+/// better but write more pages per message.
 const PACKED_TOGETHER: u64 = if cfg!(test) { 8 } else { 32 };
-/// Messages that one transaction deletes when a mailbox or domain goes: bounds what a checkpoint has to write.
+/// Messages deleted in one transaction when a mailbox or domain goes. Bounds what a checkpoint has to write.
 pub(super) const REMOVED_AT_A_TIME: u64 = if cfg!(test) { 64 } else { 4096 };
 
-/// A message for one recipient, except its text.
+/// A message for one recipient, without its text.
 #[derive(Clone, Debug)]
 pub struct Letter {
     pub recipient: Address,
-    /// Header fields to stand in front of the text, in wire form; none of them begins with a dot.
+    /// Header fields to put before the text, in wire form. No line of them begins with a dot.
     pub prefix: Vec<u8>,
-    /// The random part of the UIDL.
+    /// Random part of the UIDL.
     pub tag: u64,
 }
 
-/// Where messages are: ids, and the account whose quota it counts against.
-pub(super) struct Place {
+/// The mailbox of a message, and what else the message counts towards.
+pub(super) struct Home {
     pub domain: DomainId,
     pub mailbox: MailboxId,
     quota: Option<String>,
 }
 
-impl Place {
+impl Home {
     pub fn new(domain: &DomainRow, mailbox: MailboxRow) -> Self {
         Self { domain: domain.id, mailbox: mailbox.id, quota: mailbox.quota }
     }
 }
 
 impl Letter {
-    /// What LIST will announce for it.
+    /// Size that LIST will announce.
     fn octets_with(&self, text: &Incoming) -> u64 {
         self.prefix.len() as u64 + text.octets
     }
 
-    /// The same of its surrogate, if it needs one: a sender's address that is not ASCII stands in the prefix.
+    /// The same for its surrogate. Even an ASCII text needs one if the sender's address, in the prefix, is not
+    /// ASCII.
     fn surrogate_octets_with(&self, text: &Incoming) -> Option<u64> {
         if text.surrogate_octets.is_none() && self.prefix.is_ascii() {
             return None;
@@ -62,30 +63,30 @@ impl Letter {
 }
 
 impl Tx<'_, '_> {
-    /// Stores one text for all its letters. One verdict for each letter, in order.
+    /// Stores one text for all its letters. Returns a verdict for each letter, in order.
     pub fn deliver(
         &mut self,
         text: &Incoming,
         letters: &[Letter],
         now: UnixTime,
     ) -> Result<Vec<verdict::Delivery>, Fault> {
-        let mut places = Vec::with_capacity(letters.len());
-        // Letters of one message may count against one account: what the ones before take is not in the index yet.
+        let mut homes = Vec::with_capacity(letters.len());
+        // Several letters may count against one account, and the index does not have the earlier ones yet.
         let mut taken: HashMap<String, u64> = HashMap::new();
         for letter in letters {
-            places.push(self.place_for(text, letter, &mut taken)?);
+            homes.push(self.home_of(text, letter, &mut taken)?);
         }
-        let references = places.iter().filter(|place| place.is_ok()).count() as u64;
+        let references = homes.iter().filter(|home| home.is_ok()).count() as u64;
         if references == 0 {
-            return Ok(places.into_iter().filter_map(Result::err).collect());
+            return Ok(homes.into_iter().filter_map(Result::err).collect());
         }
         let Some(id) = self.store_text(text, references)? else {
-            return Ok(places.into_iter().map(|p| p.err().unwrap_or(verdict::Delivery::DiskFull)).collect());
+            return Ok(homes.into_iter().map(|p| p.err().unwrap_or(verdict::Delivery::DiskFull)).collect());
         };
         let mut verdicts = Vec::with_capacity(letters.len());
-        for (letter, place) in letters.iter().zip(places) {
-            verdicts.push(match place {
-                Ok(place) => {
+        for (letter, home) in letters.iter().zip(homes) {
+            verdicts.push(match home {
+                Ok(home) => {
                     let row = MessageRow {
                         octets: letter.octets_with(text),
                         tag: letter.tag,
@@ -95,7 +96,7 @@ impl Tx<'_, '_> {
                         text: id,
                         prefix: letter.prefix.clone(),
                     };
-                    self.add_message(&place, &row)?;
+                    self.add_message(&home, &row)?;
                     verdict::Delivery::Stored
                 }
                 Err(verdict) => verdict,
@@ -104,7 +105,7 @@ impl Tx<'_, '_> {
         Ok(verdicts)
     }
 
-    /// The same for all letters or for none: if one of them cannot be delivered, the others are withheld.
+    /// Stores all letters or none: if one cannot be delivered, the others are withheld.
     pub fn deliver_all(
         &mut self,
         text: &Incoming,
@@ -114,8 +115,8 @@ impl Tx<'_, '_> {
         let mut taken = HashMap::new();
         let mut verdicts = Vec::with_capacity(letters.len());
         for letter in letters {
-            let place = self.place_for(text, letter, &mut taken)?;
-            verdicts.push(place.err().unwrap_or(verdict::Delivery::Withheld));
+            let home = self.home_of(text, letter, &mut taken)?;
+            verdicts.push(home.err().unwrap_or(verdict::Delivery::Withheld));
         }
         match verdicts.iter().all(|verdict| *verdict == verdict::Delivery::Withheld) {
             true => self.deliver(text, letters, now),
@@ -123,13 +124,13 @@ impl Tx<'_, '_> {
         }
     }
 
-    /// Where the letter goes, or why it goes nowhere.
-    fn place_for(
+    /// Where the letter goes, or why it cannot be delivered.
+    fn home_of(
         &self,
         text: &Incoming,
         letter: &Letter,
         taken: &mut HashMap<String, u64>,
-    ) -> Result<Result<Place, verdict::Delivery>, Fault> {
+    ) -> Result<Result<Home, verdict::Delivery>, Fault> {
         let address = letter.recipient.without_detail();
         let Some(domain) = self.domain(&address.domain)? else {
             return Ok(Err(verdict::Delivery::NoSuchMailbox));
@@ -148,10 +149,10 @@ impl Tx<'_, '_> {
             }
             *taken += octets;
         }
-        Ok(Ok(Place::new(&domain, mailbox)))
+        Ok(Ok(Home::new(&domain, mailbox)))
     }
 
-    /// The number of the mailbox's next message.
+    /// Takes the number of the mailbox's next message.
     pub(super) fn next_sequence(&mut self, mailbox: MailboxId) -> Result<u64, Fault> {
         let counts = self.counts_mut(mailbox)?;
         let sequence = counts.next_sequence;
@@ -159,41 +160,41 @@ impl Tx<'_, '_> {
         Ok(sequence)
     }
 
-    /// Adds a message whose text is stored, and returns its number.
-    pub(super) fn add_message(&mut self, place: &Place, row: &MessageRow) -> Result<u64, Fault> {
-        let sequence = self.next_sequence(place.mailbox)?;
-        self.change_counts(place, |count| count.checked_add(1), row, u64::checked_add)?;
-        let key = (place.mailbox, sequence);
+    /// Adds a message whose text is stored. Returns its number.
+    pub(super) fn add_message(&mut self, home: &Home, row: &MessageRow) -> Result<u64, Fault> {
+        let sequence = self.next_sequence(home.mailbox)?;
+        self.change_counts(home, |count| count.checked_add(1), row, u64::checked_add)?;
+        let key = (home.mailbox, sequence);
         if self.tables.messages.insert(key, &row.to_row()[..])?.is_some() {
-            return Err(Fault::damaged("a message's number is to be given out a second time"));
+            return Err(Fault::damaged("a message number would be used twice"));
         }
         if let Some(id) = row.foreign_id.as_deref() {
-            self.tables.foreign_ids.insert((place.mailbox, id), sequence)?;
+            self.tables.foreign_ids.insert((home.mailbox, id), sequence)?;
         }
         if sequence.is_multiple_of(PACKED_TOGETHER) {
-            self.tables.messages.pack(place.mailbox, sequence - (PACKED_TOGETHER - 1)..=sequence)?;
+            self.tables.messages.pack(home.mailbox, sequence - (PACKED_TOGETHER - 1)..=sequence)?;
         }
         Ok(sequence)
     }
 
-    /// Counts a message and its octets up or down for mailbox, domain, account and store. A count that cannot be right
-    /// stops the change: what it should be is for `pop3svc check --repair` to find out.
+    /// Counts a message up or down in its mailbox, domain, account and the store. An impossible count stops the
+    /// change; `pop3svc check --repair` works out the right one.
     pub(super) fn change_counts(
         &mut self,
-        place: &Place,
+        home: &Home,
         messages: impl Fn(u64) -> Option<u64>,
         row: &MessageRow,
         change: fn(u64, u64) -> Option<u64>,
     ) -> Result<(), Fault> {
         let octets = |sum| change(sum, row.octets);
-        for id in [OwnerId::from(place.mailbox), place.domain.into()] {
+        for id in [OwnerId::from(home.mailbox), home.domain.into()] {
             let counts = self.counts_mut(id)?;
             counts.messages = messages(counts.messages).ok_or_else(miscounted)?;
             counts.octets = octets(counts.octets).ok_or_else(miscounted)?;
             counts.octets_without_utf8 =
                 change(counts.octets_without_utf8, row.octets_without_utf8()).ok_or_else(miscounted)?;
         }
-        if let Some(account) = &place.quota {
+        if let Some(account) = &home.quota {
             let quota = self.quota_mut(account)?;
             quota.used = octets(quota.used).ok_or_else(miscounted)?;
         }
@@ -203,10 +204,10 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
-    /// Stores the text, or, where it was stored lately, counts the new references; none where the disk is full.
+    /// Stores the text, or adds references to it if it was stored recently. Returns `None` if the disk is full.
     ///
-    /// A sender must not learn from the time of our answer whether somebody has got exactly this text before. So a text
-    /// that is stored already is written, logged and synced once more, over itself; and each is read back once.
+    /// Our response time must not tell a sender whether somebody already received this text. So a known text is
+    /// written, logged and synced again in its place, and every text is read back once.
     pub fn store_text(&mut self, text: &Incoming, references: u64) -> Result<Option<TextId>, Fault> {
         if !self.reserve_is_whole {
             self.room_was_missing = true;
@@ -223,8 +224,8 @@ impl Tx<'_, '_> {
                 (id, TextRow { references, ..known })
             }
             known => {
-                // Where a text of this hash lies there but is not whole any more, this one takes its place, and the
-                // messages that shared it are mended.
+                // If a text with this hash exists but is damaged, this one replaces it and repairs the messages
+                // that share it.
                 let Some(at) = self.write_text(wire)? else { return Ok(None) };
                 let wire_octets = wire.len();
                 let mut references = references;
@@ -254,8 +255,8 @@ impl Tx<'_, '_> {
         Ok(Some(id))
     }
 
-    /// The text as it is to be stored: if it lies in the file already it lies there in vain when the index was opened
-    /// anew since, or when it has been stored before.
+    /// The text to store. If it was placed in the file for an index that has been reopened since, or has been
+    /// stored already, that copy is useless and the original is taken.
     fn wire_of<'t>(&self, text: &'t Incoming) -> &'t Body {
         match &text.wire {
             Body::Placed(placed) if !self.space.keeps(&placed.draft) => &placed.body,
@@ -263,7 +264,7 @@ impl Tx<'_, '_> {
         }
     }
 
-    /// The text with this hash, if it is one of the latest and still there.
+    /// The text with this hash, if it is among the latest and still exists.
     fn stored_lately(&self, hash: &[u8; 32]) -> Result<Option<(TextId, TextRow)>, Fault> {
         let Some(id) = self.recent.find(hash) else { return Ok(None) };
         Ok(self.text(id)?.filter(|row| row.hash == *hash).map(|row| (id, row)))
@@ -275,7 +276,7 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
-    /// Writes the octets into free space; none where there is no room.
+    /// Writes the octets into free space; `None` if there is no room.
     fn write_text(&mut self, wire: &Body) -> Result<Option<u64>, Fault> {
         if let Body::Placed(placed) = wire {
             self.space.claim(&placed.draft);
@@ -292,8 +293,8 @@ impl Tx<'_, '_> {
         Ok(Some(at))
     }
 
-    /// Writes a text to its place, and into the record if it is short; false where the disk is full. For a text that
-    /// another thread has written somewhere that is done.
+    /// Writes a text to its place, and into the log record if it is short; false if the disk is full. Does
+    /// nothing if another thread has already placed it.
     fn write_text_at(&mut self, at: u64, wire: &Body) -> Result<bool, Fault> {
         if matches!(wire, Body::Placed(_)) {
             return Ok(true);
@@ -313,7 +314,7 @@ impl Tx<'_, '_> {
         Ok(true)
     }
 
-    /// A full disk is an expected outcome, and noted; any other fault stays one.
+    /// Notes that the disk is full, which is an expected outcome. Other faults stay faults.
     fn note_full(&mut self, fault: Fault) -> Result<bool, Fault> {
         match fault {
             Fault::DiskFull(_) => {
@@ -324,7 +325,7 @@ impl Tx<'_, '_> {
         }
     }
 
-    /// Whether the stored text is, octet for octet, this one. A fault of reading it means that it is not.
+    /// True if the stored text equals this one, octet for octet. False if it cannot be read.
     fn holds(&self, row: &TextRow, wire: &Body) -> bool {
         if row.wire_octets != wire.len() {
             return false;
@@ -333,9 +334,9 @@ impl Tx<'_, '_> {
         looked_at.unwrap_or_else(|| placing::holds(self.container, row.at, wire))
     }
 
-    /// Deletes messages of a mailbox: at a time from when on they are kept for a while, if the setting `undelete` says
-    /// so, or, without a time, for good. False, and nothing is deleted, where the mailbox has been deleted or locked
-    /// meanwhile: a session that was ended by that deletes nothing.
+    /// Deletes messages of a mailbox. With a time, and if the setting `undelete` allows, they are kept for a
+    /// while from then on; otherwise they go for good. Returns false and deletes nothing if the mailbox has
+    /// been deleted or locked: a session ended by that deletes nothing.
     pub fn delete_messages(
         &mut self,
         address: &Address,
@@ -349,11 +350,11 @@ impl Tx<'_, '_> {
         if row.id != mailbox || row.locked || domain.locked {
             return Ok(false);
         }
-        let place = Place::new(&domain, row);
+        let home = Home::new(&domain, row);
         let kept = if self.keeps_deleted()? { deleted } else { None };
         let (mut messages, mut octets) = (0, 0u64);
         for sequence in sequences {
-            if let Some(message) = self.delete_message(&place, *sequence, kept)? {
+            if let Some(message) = self.delete_message(&home, *sequence, kept)? {
                 messages += 1;
                 octets = octets.saturating_add(message);
             }
@@ -364,41 +365,41 @@ impl Tx<'_, '_> {
         Ok(true)
     }
 
-    /// Deletes every message of a mailbox.
+    /// Deletes every message of a mailbox for good.
     pub fn delete_all_messages(&mut self, domain: &DomainRow, mailbox: MailboxRow) -> Result<(), Fault> {
-        let place = Place::new(domain, mailbox);
+        let home = Home::new(domain, mailbox);
         let mut sequences = Vec::new();
-        for row in self.tables.messages.range((place.mailbox, 0)..=(place.mailbox, u64::MAX))? {
+        for row in self.tables.messages.range((home.mailbox, 0)..=(home.mailbox, u64::MAX))? {
             sequences.push(row?.0.value().1);
         }
         for sequence in sequences {
-            self.delete_message(&place, sequence, None)?;
+            self.delete_message(&home, sequence, None)?;
         }
         Ok(())
     }
 
-    /// Deletes a message; returns its octets, or none where it is gone already, which is no fault.
+    /// Deletes a message and returns its octets, or `None` if it is already gone, which is no fault.
     fn delete_message(
         &mut self,
-        place: &Place,
+        home: &Home,
         sequence: u64,
         kept: Option<UnixTime>,
     ) -> Result<Option<u64>, Fault> {
-        let removed = self.tables.messages.remove((place.mailbox, sequence))?;
+        let removed = self.tables.messages.remove((home.mailbox, sequence))?;
         let Some(removed) = removed.map(|row| row.value().to_vec()) else { return Ok(None) };
         let row = MessageRow::from_row(&removed)?;
-        self.change_counts(place, |count| count.checked_sub(1), &row, u64::checked_sub)?;
+        self.change_counts(home, |count| count.checked_sub(1), &row, u64::checked_sub)?;
         match kept {
-            Some(deleted) => self.keep_message(place.mailbox, sequence, &removed, deleted)?,
+            Some(deleted) => self.keep_message(home.mailbox, sequence, &removed, deleted)?,
             None => {
-                self.forget_foreign_id(place.mailbox, sequence, &row)?;
+                self.forget_foreign_id(home.mailbox, sequence, &row)?;
                 self.drop_reference(row.text)?;
             }
         }
         Ok(Some(row.octets))
     }
 
-    /// The id that a message brought from elsewhere is nobody's any more.
+    /// Frees the unique id of a message that came from another server.
     pub(super) fn forget_foreign_id(
         &mut self,
         mailbox: MailboxId,
@@ -428,7 +429,7 @@ impl Tx<'_, '_> {
     }
 }
 
-/// Whether our own Delivered-To for this recipient stands in the text already.
+/// True if the text already has our own Delivered-To for this recipient.
 fn was_delivered_to(text: &Incoming, recipient: &Address) -> bool {
     text.delivered_to.iter().any(|field| field.trim().parse::<Address>().as_ref() == Ok(recipient))
 }

@@ -1,19 +1,20 @@
 //! Domains, mailboxes, locks, credentials and settings.
 //!
-//! What the administrator may be refused is a value ([`Refused`]); only a fault of the disk is an error.
+//! A refusal to the administrator is a value ([`Refused`]); only a fault of the disk is an error.
 
 use super::Refused;
 use super::delivery::REMOVED_AT_A_TIME;
+use super::refused::no_such_mailbox;
 use crate::address::{Address, Domain};
 use crate::auth::password::Credential;
 use crate::store::index::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
 use crate::store::index::types::{DomainId, MailboxId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, miscounted};
 
-/// The setting that says whether the mail of a removed mailbox is overwritten.
+/// The setting that decides whether mail of a removed mailbox is overwritten.
 const ERASE_SETTING: &str = "erase";
 
-/// What went with a domain or mailbox.
+/// Counts of what a removal took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     pub mailboxes: u64,
@@ -21,7 +22,7 @@ pub struct Removed {
     pub octets: u64,
 }
 
-/// Whether a lock was changed, or was already as wished.
+/// Whether the lock had to be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockChange {
     Changed,
@@ -31,7 +32,7 @@ pub enum LockChange {
 impl Tx<'_, '_> {
     pub fn add_domain(&mut self, domain: &Domain, now: UnixTime) -> Result<Result<(), Refused>, Fault> {
         if self.domain(domain)?.is_some() {
-            return Ok(Err(Refused::DomainExists));
+            return Ok(Err(Refused::DomainExists(domain.clone())));
         }
         let row = DomainRow { id: DomainId(self.new_id()?), locked: false, created: now };
         self.put_domain(domain, &row)?;
@@ -46,9 +47,11 @@ impl Tx<'_, '_> {
         credential: Credential,
         now: UnixTime,
     ) -> Result<Result<(), Refused>, Fault> {
-        let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let Some(domain) = self.domain(&address.domain)? else {
+            return Ok(Err(Refused::NoSuchDomain(address.domain.clone())));
+        };
         if self.mailbox(address)?.is_some() {
-            return Ok(Err(Refused::MailboxExists));
+            return Ok(Err(Refused::MailboxExists(address.clone())));
         }
         let row = MailboxRow {
             id: MailboxId(self.new_id()?),
@@ -65,7 +68,7 @@ impl Tx<'_, '_> {
         Ok(Ok(()))
     }
 
-    /// Notes when somebody logged in, unless the mailbox is another one by now.
+    /// Records a login, unless the mailbox has been replaced since.
     pub fn note_login(&mut self, address: &Address, id: MailboxId, now: UnixTime) -> Result<(), Fault> {
         match self.mailbox(address)? {
             Some(row) if row.id == id => {
@@ -75,14 +78,14 @@ impl Tx<'_, '_> {
         }
     }
 
-    /// Removes the domain, its mailboxes and their mail; sessions on them end. As with [`Tx::remove_mailbox`], it may
-    /// come back.
+    /// Removes the domain, its mailboxes and their mail, and ends their sessions. Like a mailbox it may be
+    /// undeleted ([`Tx::remove_mailbox`]).
     pub fn remove_domain(
         &mut self,
         domain: &Domain,
         now: UnixTime,
     ) -> Result<Result<Removed, Refused>, Fault> {
-        let Some(row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let Some(row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain(domain.clone()))) };
         let is_kept = self.keeps_deleted()?;
         let (with, mut may_go) = (is_kept.then_some(row.id), REMOVED_AT_A_TIME);
         let mut removed = Removed::default();
@@ -90,7 +93,7 @@ impl Tx<'_, '_> {
             let address = Address { local, domain: domain.clone() };
             if let Ok(one) = self.remove_mailbox_with(&address, with, now, &mut may_go)? {
                 removed.mailboxes += one.mailboxes;
-                // A damaged count is no reason to keep a domain; deleting its messages says where it is wrong.
+                // A damaged count is no reason to keep a domain.
                 removed.messages = removed.messages.saturating_add(one.messages);
                 removed.octets = removed.octets.saturating_add(one.octets);
             }
@@ -105,10 +108,10 @@ impl Tx<'_, '_> {
         Ok(Ok(removed))
     }
 
-    /// Removes the mailbox and its mail; a session on it ends. With the setting `undelete` it can come back for a
-    /// while. When it goes for good, texts that nobody else has are overwritten, unless the setting `erase` says
-    /// otherwise, once that is durable and nobody reads them any more. More than some thousand messages go later:
-    /// `Store::purge_unkept` is to follow.
+    /// Removes the mailbox and its mail and ends its session. With the setting `undelete` it can come back for
+    /// a while. Otherwise its mail goes for good, and unless the setting `erase` is off, texts that no other
+    /// message has are overwritten once the removal is durable and nobody reads them any more. Beyond some
+    /// thousand messages the rest is left to `Store::purge_unkept`, which the caller must run next.
     pub fn remove_mailbox(
         &mut self,
         address: &Address,
@@ -117,8 +120,8 @@ impl Tx<'_, '_> {
         self.remove_mailbox_with(address, None, now, &mut REMOVED_AT_A_TIME.clone())
     }
 
-    /// `with` is its domain, if that can come back too. As many messages as `may_go` says may go for good in this
-    /// transaction.
+    /// `with` is the mailbox's domain, if that is being removed too and can come back. `may_go` is how many
+    /// more messages this transaction may delete for good.
     fn remove_mailbox_with(
         &mut self,
         address: &Address,
@@ -126,8 +129,12 @@ impl Tx<'_, '_> {
         now: UnixTime,
         may_go: &mut u64,
     ) -> Result<Result<Removed, Refused>, Fault> {
-        let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
-        let Some(row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(domain) = self.domain(&address.domain)? else {
+            return Ok(Err(Refused::NoSuchDomain(address.domain.clone())));
+        };
+        let Some(row) = self.mailbox(address)? else {
+            return Ok(Err(no_such_mailbox(self, address)?));
+        };
         let counts = self.counts(row.id)?;
         if let (false, Some(left)) = (self.keeps_deleted()?, may_go.checked_sub(counts.messages)) {
             *may_go = left;
@@ -149,9 +156,11 @@ impl Tx<'_, '_> {
         Ok(Ok(Removed { mailboxes: 1, messages: counts.messages, octets: counts.octets }))
     }
 
-    /// Locks the domain: its mailboxes with it, though their own locks stay as they are. Open sessions end.
+    /// Locks the domain and ends its sessions. The mailboxes' own locks stay as they are.
     pub fn lock_domain(&mut self, domain: &Domain) -> Result<Result<LockChange, Refused>, Fault> {
-        let Some(mut row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let Some(mut row) = self.domain(domain)? else {
+            return Ok(Err(Refused::NoSuchDomain(domain.clone())));
+        };
         if row.locked {
             return Ok(Ok(LockChange::AlreadySo));
         }
@@ -164,7 +173,9 @@ impl Tx<'_, '_> {
 
     /// Unlocks the domain and every mailbox in it.
     pub fn unlock_domain(&mut self, domain: &Domain) -> Result<Result<LockChange, Refused>, Fault> {
-        let Some(mut row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
+        let Some(mut row) = self.domain(domain)? else {
+            return Ok(Err(Refused::NoSuchDomain(domain.clone())));
+        };
         let mut change = LockChange::AlreadySo;
         if row.locked {
             row.locked = false;
@@ -181,12 +192,12 @@ impl Tx<'_, '_> {
         Ok(Ok(change))
     }
 
-    /// Locks the mailbox; an open session on it ends.
+    /// Locks the mailbox and ends its session.
     pub fn lock_mailbox(&mut self, address: &Address) -> Result<Result<LockChange, Refused>, Fault> {
         self.set_mailbox_lock(address, true)
     }
 
-    /// Unlocks the mailbox, unless its whole domain is locked.
+    /// Unlocks the mailbox, unless its domain is locked.
     pub fn unlock_mailbox(&mut self, address: &Address) -> Result<Result<LockChange, Refused>, Fault> {
         self.set_mailbox_lock(address, false)
     }
@@ -196,10 +207,14 @@ impl Tx<'_, '_> {
         address: &Address,
         locked: bool,
     ) -> Result<Result<LockChange, Refused>, Fault> {
-        let Some(domain) = self.domain(&address.domain)? else { return Ok(Err(Refused::NoSuchDomain)) };
-        let Some(mut row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(domain) = self.domain(&address.domain)? else {
+            return Ok(Err(Refused::NoSuchDomain(address.domain.clone())));
+        };
+        let Some(mut row) = self.mailbox(address)? else {
+            return Ok(Err(no_such_mailbox(self, address)?));
+        };
         if !locked && domain.locked {
-            return Ok(Err(Refused::DomainLocked));
+            return Ok(Err(Refused::DomainLocked(address.clone())));
         }
         if row.locked == locked {
             return Ok(Ok(LockChange::AlreadySo));
@@ -218,16 +233,15 @@ impl Tx<'_, '_> {
         address: &Address,
         credential: Credential,
     ) -> Result<Result<(), Refused>, Fault> {
-        if self.domain(&address.domain)?.is_none() {
-            return Ok(Err(Refused::NoSuchDomain));
-        }
-        let Some(mut row) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(mut row) = self.mailbox(address)? else {
+            return Ok(Err(no_such_mailbox(self, address)?));
+        };
         row.credential = credential;
         self.put_mailbox(address, &row)?;
         Ok(Ok(()))
     }
 
-    /// Stores a setting as it was typed, or, with `None`, goes back to its default.
+    /// Stores a setting as typed; `None` restores its default.
     pub fn set_setting(&mut self, key: &str, value: Option<&str>) -> Result<(), Fault> {
         match value {
             Some(value) => self.tables.settings.insert(key, value)?,
@@ -241,8 +255,7 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
-    /// Whether the mail of a mailbox that goes for good is overwritten. A value that cannot be read counts as the
-    /// default.
+    /// True if mail of a mailbox removed for good is overwritten. An unreadable value counts as the default.
     pub(super) fn erases(&self) -> Result<bool, Fault> {
         Ok(self.setting(ERASE_SETTING)?.is_none_or(|value| value != "0"))
     }

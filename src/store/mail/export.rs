@@ -1,6 +1,7 @@
-//! Giving out a mailbox as a whole, for another server.
+//! Exports a whole mailbox for another server.
 
 use super::Refused;
+use super::refused::no_such_mailbox;
 use crate::address::Address;
 use crate::message::{Entry, Uid};
 use crate::store::index::contained;
@@ -10,25 +11,25 @@ use crate::store::index::types::UnixTime;
 use crate::store::index::{Fault, Read};
 use crate::store::open::{Snapshot, Store};
 
-/// A message as RETR would send it, and what UIDL says of it.
+/// A message as RETR would send it, and its UIDL.
 pub struct Exported {
     pub unique_id: String,
     pub received: UnixTime,
-    /// None where its text is damaged.
+    /// `None` if the text is damaged.
     pub content: Option<Vec<u8>>,
 }
 
-/// A message as it is compared with what another server had.
+/// What is compared with another server's message.
 pub struct Listed {
     pub unique_id: String,
     pub octets: u64,
-    /// Of the text, without what stands in front of it for one recipient.
+    /// Hash of the text without the recipient's prefix.
     pub text_hash: [u8; 32],
 }
 
 impl Store {
-    /// Gives the messages of a mailbox, as of now and oldest first, to `each`, until that fails. A session on the
-    /// mailbox, or a lock, is nothing to it. Takes as long as reading them; not for the executor.
+    /// Passes the messages of a mailbox as of now, oldest first, to `each`, until that fails. Works regardless
+    /// of locks and open sessions. Reads all of the mail, so keep it off the executor.
     pub fn export(
         &self,
         address: &Address,
@@ -61,10 +62,9 @@ impl Store {
         mut each: impl FnMut(&Snapshot, &Entry, &MessageRow, &TextRow) -> Result<(), Fault>,
     ) -> Result<Result<(), Refused>, Fault> {
         let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
-        if snapshot.domain(&address.domain)?.is_none() {
-            return Ok(Err(Refused::NoSuchDomain));
-        }
-        let Some(mailbox) = snapshot.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(mailbox) = snapshot.mailbox(address)? else {
+            return Ok(Err(no_such_mailbox(&*snapshot, address)?));
+        };
         let table = snapshot.table(MESSAGES)?;
         let mut rows = contained::read(|| Ok(table.range((mailbox.id, 0)..=(mailbox.id, u64::MAX))?))?;
         while let Some((sequence, mut row)) = contained::read(|| {

@@ -1,9 +1,9 @@
-//! A mailbox as a POP3 session has it: claimed by one session at a time, and seen as it was at login.
+//! A mailbox as a POP3 session sees it: claimed by one session at a time, and as it was at login.
 //!
-//! - Opening takes the same time for ten messages and a million: counts give STAT, and the next sequence number bounds
-//!   what the session sees. The list is read when it is first asked for.
-//! - A claim ends when its holder drops it, or is revoked when the mailbox is locked or deleted. A deletion looks at
-//!   lock and mailbox again in its own transaction, so a revoked session deletes nothing.
+//! - Opening it takes the same time for ten messages and a million: STAT comes from counts, and the next
+//!   sequence number bounds what the session sees. The list is read when first needed.
+//! - A claim ends when its holder drops it, or is revoked when the mailbox is locked or deleted. Deletions
+//!   check lock and mailbox again in their own transaction, so a revoked session deletes nothing.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -26,15 +26,15 @@ use crate::store::index::types::{MailboxId, UnixTime};
 use crate::store::index::{Fault, Read};
 use crate::store::open::claims::Claim;
 use crate::store::open::queue::Pending;
-use crate::store::open::verified::{self, Proof};
+use crate::store::open::verified::{self, Checksum};
 use crate::store::open::{Shared, Snapshot, Store};
 use crate::verdict;
 
-/// Messages that are deleted in one transaction. What a transaction changes of the index lies in memory until a
-/// checkpoint, and no other mail is stored meanwhile: both are bounded by this.
+/// Messages deleted in one transaction. Bounds what lies in memory until a checkpoint, and how long other mail
+/// waits.
 const DELETED_AT_A_TIME: usize = if cfg!(test) { 64 } else { 4096 };
 
-/// Messages that are listed by one thread, and the parts in which a list is read at once.
+/// A long list is read in up to `PARTS_MAX` parts at once, each of at least this many messages.
 const LISTED_IN_A_PART: u64 = if cfg!(test) { 16 } else { 4096 };
 const PARTS_MAX: u64 = 8;
 
@@ -46,14 +46,14 @@ pub struct Maildrop {
     totals: Totals,
     totals_of_surrogates: Totals,
     gives_surrogates: bool,
-    /// Messages with this sequence number or a higher one came after the login.
+    /// Messages from this sequence number on came after the login.
     below: u64,
     last_login: Option<UnixTime>,
     claim: Claim,
 }
 
-/// The end of a claim from outside. It keeps its place in the queue of listeners between waits, since a session waits
-/// for it with every line it reads.
+/// Tells a session that its claim was revoked. A session waits for this with every line it reads, so it keeps
+/// its place among the listeners between waits.
 pub struct Revocation(std::pin::Pin<Box<Receiver<Infallible>>>);
 
 impl Revocation {
@@ -65,33 +65,33 @@ impl Revocation {
     }
 }
 
-/// A message to be sent. While it is held, the space of its text is not used again. No octet of the text is to be sent
-/// before [`StoredMessage::is_ready`] or [`StoredMessage::verify`] said so.
+/// A message to send. While this exists, its text is not overwritten. Send no octet of the text before
+/// [`StoredMessage::is_ready`] or [`StoredMessage::verify`] has approved it.
 pub struct StoredMessage {
-    /// Header fields of this recipient, in wire form.
+    /// Header fields for this recipient, in wire form.
     pub prefix: Vec<u8>,
     /// The text in wire form.
     pub text: View,
-    /// Whether its header gives way to the surrogate.
+    /// True if the client must get the surrogate header.
     pub needs_surrogate: bool,
-    proof: Proof,
+    checksum: Checksum,
     shared: Arc<Shared>,
     _pin: Pin,
 }
 
 impl StoredMessage {
-    /// Whether the text lies in memory and is what was stored. Takes no longer than hashing 64 KiB.
+    /// True if the text is in memory and undamaged. Takes no longer than hashing 64 KiB.
     pub fn is_ready(&self) -> bool {
-        self.proof.holds_at_once(&self.text, &self.shared.verified)
+        self.checksum.holds_at_once(&self.text, &self.shared.verified)
     }
 
-    /// Brings the text into memory and compares it with its hash; not for the executor.
+    /// Reads the text into memory and verifies it; not for the executor.
     pub fn verify(&self) -> Result<(), Fault> {
-        self.proof.verify(&self.text, &self.shared.verified)
+        self.checksum.verify(&self.text, &self.shared.verified)
     }
 
-    /// The first `len` octets of the text in pieces to send. The last pages of a long text may be gone from memory when
-    /// their turn comes; then [`StoredMessage::verify_piece`] is due before they are sent.
+    /// The first `len` octets of the text as pieces to send. The kernel may drop later pages of a long text
+    /// before their turn comes; [`StoredMessage::verify_piece`] is then due before they are sent.
     pub fn pieces(&self, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         verified::pieces_of(len)
     }
@@ -100,9 +100,9 @@ impl StoredMessage {
         self.text.part(piece).is_resident()
     }
 
-    /// Brings a piece back into memory and compares it; not for the executor.
+    /// Reads a piece into memory again and verifies it; not for the executor.
     pub fn verify_piece(&self, piece: Range<usize>) -> Result<(), Fault> {
-        self.proof.verify_piece(&self.text, piece, &self.shared.verified)
+        self.checksum.verify_piece(&self.text, piece, &self.shared.verified)
     }
 }
 
@@ -112,8 +112,8 @@ impl Store {
         let Some(mailbox) = self.read()?.mailbox(address)? else {
             return Ok(verdict::Login::WrongCredentials);
         };
-        let claim = self.0.shared.maildrops.claim(mailbox.id);
-        // Read again under the claim: a lock that came before it is seen here, one that comes after revokes it.
+        let claim = self.0.shared.claims.claim(mailbox.id);
+        // Read again under the claim: an earlier lock is seen here, a later one revokes the claim.
         let snapshot = self.read()?;
         let (Some(domain), Some(mailbox)) = (snapshot.domain(&address.domain)?, snapshot.mailbox(address)?)
         else {
@@ -148,19 +148,19 @@ impl Maildrop {
         &self.address
     }
 
-    /// The maildrop as a client has it that does not take UTF-8 in headers.
+    /// The maildrop for a client that does not take UTF-8 in headers.
     pub fn with_surrogates(self) -> Self {
         Self { gives_surrogates: true, ..self }
     }
 
-    /// As of the login.
+    /// Totals as of the login.
     pub fn totals(&self) -> Totals {
         if self.gives_surrogates { self.totals_of_surrogates } else { self.totals }
     }
 
-    /// The messages as of the login, oldest first. Takes time in proportion to their number. A long list is read in
-    /// several parts at once, since most of that time is the disk's when the pages of the index are not in memory; of
-    /// several long ones only the first.
+    /// The messages as of the login, oldest first, in time proportional to their number. If the index is not in
+    /// memory, most of that time is the disk's, so a long list is read in several parts at once. Only one list
+    /// at a time is.
     pub fn list(&self) -> Result<Vec<Entry>, Fault> {
         let snapshot = self.store.read()?;
         let first = contained::read(|| {
@@ -206,7 +206,7 @@ impl Maildrop {
     fn list_part(&self, snapshot: &Snapshot, numbers: Range<u64>) -> Result<Vec<Entry>, Fault> {
         contained::read(|| {
             let table = snapshot.table(MESSAGES)?;
-            // A damaged count must not ask for more memory than there is.
+            // A damaged count must not make us ask for more memory than there is.
             let expected = self.totals.messages.min(numbers.end - numbers.start).min(1 << 20);
             let mut entries = Vec::with_capacity(expected as usize);
             for row in table.range((self.mailbox, numbers.start)..(self.mailbox, numbers.end))? {
@@ -221,7 +221,7 @@ impl Maildrop {
         })
     }
 
-    /// The oldest messages, `most` of them, as far as they were received before this time.
+    /// The oldest messages received before `time`, at most `most`.
     pub fn received_before(&self, time: UnixTime, most: usize) -> Result<Vec<Uid>, Fault> {
         let snapshot = self.store.read()?;
         contained::read(|| {
@@ -239,7 +239,7 @@ impl Maildrop {
         })
     }
 
-    /// A message of the list; none where it is gone, with its mailbox.
+    /// A message of the list; `None` if it went with its mailbox.
     pub fn message(&self, uid: Uid) -> Result<Option<StoredMessage>, Fault> {
         let pin = self.store.0.shared.pins.pin();
         let snapshot = self.store.read()?;
@@ -248,27 +248,27 @@ impl Maildrop {
             return Err(Fault::damaged("a message's text has no row"));
         };
         let view = snapshot.container().view_blob(text.at, text.wire_octets as usize)?;
-        let proof = Proof::new(text.hash, text.at);
+        let checksum = Checksum::new(text.hash, text.at);
         let shared = self.store.0.shared.clone();
         let needs_surrogate = self.gives_surrogates && message.surrogate_octets.is_some();
         Ok(Some(StoredMessage {
             prefix: message.prefix,
             text: view,
             needs_surrogate,
-            proof,
+            checksum,
             shared,
             _pin: pin,
         }))
     }
 
-    /// Deletes messages, some thousands in one transaction: a fault or a crash may leave the later ones, in the order
-    /// given. With the setting `undelete` they can come back for a while. False: those that are left stay, because the
-    /// mailbox has been locked or deleted.
+    /// Deletes messages, some thousands per transaction and in the order given, so a fault or a crash may spare
+    /// the later ones. With the setting `undelete` they can come back for a while. Returns false if the rest
+    /// stays because the mailbox has been locked or deleted.
     pub fn delete(&self, uids: &[Uid]) -> Pending<bool> {
         self.delete_at(uids, Some(UnixTime::now()))
     }
 
-    /// The same for good.
+    /// Deletes messages for good.
     pub fn delete_for_good(&self, uids: &[Uid]) -> Pending<bool> {
         self.delete_at(uids, None)
     }
@@ -285,8 +285,8 @@ impl Maildrop {
         Pending::in_turn(uids.chunks(DELETED_AT_A_TIME).map(delete).collect())
     }
 
-    /// Notes the login, if it is the first of its day: so it costs one change a day. Nobody waits for it, and where the
-    /// writer has too much to do it is left for the next login.
+    /// Records the first login of each day, which costs one change a day. Nobody waits for it; if the writer is
+    /// too busy, the next login does it.
     pub fn note_login(&self, now: UnixTime) {
         if self.last_login.is_none_or(|last| last.day() < now.day()) {
             let (address, mailbox) = (self.address.clone(), self.mailbox);
@@ -294,7 +294,7 @@ impl Maildrop {
         }
     }
 
-    /// Tells when this session has to end because its mailbox was locked or deleted.
+    /// Tells when the session must end because its mailbox was locked or deleted.
     pub fn revocation(&self) -> Revocation {
         Revocation(Box::pin(self.claim.revoked.clone()))
     }

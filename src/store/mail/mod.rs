@@ -1,6 +1,6 @@
-//! Mail and whom it is for: delivery, mailboxes and domains, quotas, and a mailbox as a session has it.
+//! Mail and its owners: delivery, mailboxes and domains, quotas, and the maildrop a session sees.
 //!
-//! Changes are methods of a transaction, for which the writer is asked; this room knows no writer.
+//! Changes are methods of a transaction, which the writer runs; this room does not know the writer.
 
 mod body;
 mod delivery;

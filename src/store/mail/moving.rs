@@ -1,24 +1,25 @@
-//! Mailboxes whose mail is on its way here from another server. Until one is whole nobody is let in: a mail program
-//! that sees a part of its list, or none of it, forgets the rest and fetches it again later.
+//! Mailboxes whose mail is still on its way from another server. Nobody may log in before a mailbox is
+//! complete: a mail program that sees only part of its list forgets the rest and fetches it again later.
 //!
-//! The mark is a row among the settings, so it outlasts a crash, and an older program passes it over.
+//! The mark is a row among the settings: it survives a crash, and older programs ignore it.
 
 use std::collections::HashMap;
 
 use super::Refused;
+use super::refused::no_such_mailbox;
 use crate::address::Address;
 use crate::auth::password::Credential;
 use crate::settings::INCOMPLETE;
 use crate::store::index::tables::{FOREIGN_IDS, SETTINGS};
 use crate::store::index::types::{MailboxId, OwnerId, UnixTime};
-use crate::store::index::{Fault, Read, Snapshot, Tx, contained};
+use crate::store::index::{Fault, IndexSnapshot, Read, Tx, contained};
 
-/// Who brings the mail of a mailbox.
+/// Who moves the mail of a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mover {
     /// An administrator's import.
     Import,
-    /// The service itself, since its user logged in.
+    /// The service itself, since the user logged in.
     Adoption,
 }
 
@@ -35,12 +36,12 @@ impl Mover {
     }
 }
 
-/// What became of the wish to adopt a mailbox.
+/// The outcome of [`Tx::begin_adoption`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adoption {
-    /// It has the password now, and its mail may come.
+    /// The mailbox has the password; its mail can come.
     Begun,
-    /// It has a password, or may not have one: it is as it was.
+    /// Unchanged: it already has a password, or may not have one.
     NotAdoptable,
 }
 
@@ -49,17 +50,16 @@ fn key_of(mailbox: MailboxId) -> String {
 }
 
 impl Tx<'_, '_> {
-    /// Nobody is let into the mailbox from here on, until [`Tx::end_move`].
+    /// Closes the mailbox to logins until [`Tx::end_move`].
     pub fn begin_move(&mut self, address: &Address, mover: Mover) -> Result<Result<(), Refused>, Fault> {
-        if self.domain(&address.domain)?.is_none() {
-            return Ok(Err(Refused::NoSuchDomain));
-        }
-        let Some(mailbox) = self.mailbox(address)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(mailbox) = self.mailbox(address)? else {
+            return Ok(Err(no_such_mailbox(self, address)?));
+        };
         self.set_setting(&key_of(mailbox.id), Some(mover.word()))?;
         Ok(Ok(()))
     }
 
-    /// The mailbox is whole. Returns whether it was marked as not.
+    /// Marks the mailbox as complete. Returns true if it was not.
     pub fn end_move(&mut self, address: &Address) -> Result<bool, Fault> {
         let Some(mailbox) = self.mailbox(address)? else { return Ok(false) };
         let is_marked = self.setting(&key_of(mailbox.id))?.is_some();
@@ -69,7 +69,7 @@ impl Tx<'_, '_> {
         Ok(is_marked)
     }
 
-    /// Counts and mark of a mailbox that is gone for good.
+    /// Removes counts and mark of a mailbox that is gone for good.
     pub(super) fn forget_mailbox(&mut self, mailbox: MailboxId) -> Result<(), Fault> {
         let key = key_of(mailbox);
         if self.setting(&key)?.is_some() {
@@ -78,8 +78,8 @@ impl Tx<'_, '_> {
         self.forget_counts(mailbox)
     }
 
-    /// Gives a mailbox that has no password this one, or makes it where its domain is here; and marks it, for its mail
-    /// is still to come.
+    /// Gives this password to a mailbox without one, or creates the mailbox if its domain is here, and marks it
+    /// as incomplete.
     pub fn begin_adoption(
         &mut self,
         address: &Address,
@@ -96,7 +96,7 @@ impl Tx<'_, '_> {
                 return Ok(Adoption::NotAdoptable);
             }
             Some(_) => drop(self.set_credential(address, credential)?),
-            // It was deleted here; undelete brings it back, and nobody else does.
+            // The mailbox was deleted here, and only undelete may bring it back.
             None if self.newest_removed(address)?.is_some() => return Ok(Adoption::NotAdoptable),
             None => drop(self.add_mailbox(address, credential, now)?),
         }
@@ -106,13 +106,13 @@ impl Tx<'_, '_> {
     }
 }
 
-/// Who is bringing the mail of this mailbox; none: it is whole.
+/// Who is moving the mail of this mailbox; `None` if it is complete.
 pub fn mover_of(view: &impl Read, mailbox: MailboxId) -> Result<Option<Mover>, Fault> {
     Ok(view.setting(&key_of(mailbox))?.map(|word| Mover::of(&word)))
 }
 
-impl Snapshot {
-    /// The mailboxes that are not whole, and who is bringing their mail.
+impl IndexSnapshot {
+    /// The incomplete mailboxes, and who is moving their mail.
     pub fn moving(&self) -> Result<HashMap<MailboxId, Mover>, Fault> {
         contained::read(|| {
             let mut moving = HashMap::new();
@@ -127,8 +127,8 @@ impl Snapshot {
         })
     }
 
-    /// The unique ids that messages of this mailbox brought from other servers, deleted ones that can come back
-    /// included.
+    /// The unique ids from other servers in this mailbox, including those of deleted messages that can come
+    /// back.
     pub fn foreign_ids(&self, mailbox: MailboxId) -> Result<Vec<String>, Fault> {
         contained::read(|| {
             let mut ids = Vec::new();

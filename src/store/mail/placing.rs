@@ -1,5 +1,6 @@
-//! Long texts are copied into the data file, read back and made durable before a transaction is asked to store them, on
-//! the thread of whoever brings them: the transaction only names the place, and no other message waits for the copying.
+//! Places long texts: the thread that brings a text writes it to the data file, reads it back and makes it
+//! durable before a transaction stores it. The transaction only names the place, so other messages do not wait
+//! for the copying.
 
 use std::io;
 
@@ -8,29 +9,29 @@ use crate::store::file::container::Container;
 use crate::store::file::record::SHORT_TEXT_OCTETS_MAX;
 use crate::store::file::space::Draft;
 use crate::store::index::rows::TextRow;
-use crate::store::index::{Fault, Read, Snapshot};
+use crate::store::index::{Fault, IndexSnapshot, Read};
 use crate::store::open::Store;
 use crate::store::open::queue::{Reserved, TextToCome};
 
-/// Octets that are written and made durable at a time: so much of it stands before another message's record at most.
+/// Octets made durable at a time, and so the most that another message's record may have to wait for.
 const WRITTEN_OCTETS: usize = 1 << 20;
-/// Octets of a stored text that are read at a time to compare them.
+/// Octets of a stored text compared at a time.
 const COMPARED_OCTETS: usize = 64 << 10;
 
-/// Room in the data file that is kept for one text.
+/// Room in the data file reserved for one text.
 pub struct Room(Reserved);
 
-/// A text that lies in the file already.
+/// A text that is already in the file.
 #[derive(Debug)]
 pub struct Placed {
     pub body: Body,
     pub draft: Draft,
-    /// Where a text with the same hash lay, and whether it was the same and whole.
+    /// Where a text with the same hash was, and whether it was equal and undamaged.
     known: Option<(u64, bool)>,
 }
 
 impl Placed {
-    /// Whether the octets there are these; none if that was not looked at.
+    /// True if the octets at `at` equal this text; `None` if nobody has looked.
     pub fn lies_at(&self, at: u64) -> Option<bool> {
         if at == self.draft.at() {
             return Some(true);
@@ -40,34 +41,34 @@ impl Placed {
 }
 
 impl Store {
-    /// Room for the text, where it is long enough that others would wait while the writer copies it. Without one the
-    /// writer does that.
+    /// Reserves room for a text so long that others would wait while the writer copies it. `None`: the writer
+    /// copies it.
     pub async fn room_for(&self, text: &Incoming) -> Option<Room> {
         let wire_octets = text.wire.len();
         if wire_octets <= SHORT_TEXT_OCTETS_MAX {
             return None;
         }
         let reserved = self.keep_room(TextToCome { wire_octets, hash: *text.hash.as_bytes() }).await;
-        // A fault shows again when the text is stored, and is told then.
+        // A fault will show again, and be reported, when the text is stored.
         reserved.ok().flatten().map(Room)
     }
 }
 
 impl Room {
-    /// Puts the text there; returns when it is durable. Blocks. If it fails, the text is as it was, and the room free
-    /// again.
+    /// Places the text; it is durable on return. Blocks. If placing fails, returns the text as it was and frees
+    /// the room.
     pub fn place(self, text: Incoming) -> Incoming {
         match self.copy(&text) {
             Ok(known) => {
                 let draft = self.0.draft.clone();
                 text.with_wire(|body| Body::Placed(Placed { body, draft, known }.into()))
             }
-            // The writer will write it, and report what fails then.
+            // The writer will try again and report what fails.
             Err(_) => text,
         }
     }
 
-    /// A sender must not learn from the time it takes whether the text is known: two texts are read in either case.
+    /// The time this takes must not tell a sender whether the text is known, so two texts are read in any case.
     fn copy(&self, text: &Incoming) -> Result<Option<(u64, bool)>, Fault> {
         let Reserved { draft, known, visit } = &self.0;
         let container = &visit.open().container;
@@ -75,10 +76,10 @@ impl Room {
         if !holds(container, draft.at(), &text.wire) {
             return Err(Fault::Io("a text does not read back as it was written".to_owned()));
         }
-        // The pin comes first: what the row names is not overwritten while it is looked at.
+        // Pin first, so that the text in the row is not overwritten while we look at it.
         let _pin = visit.shared.pins.pin();
         let row = match known {
-            Some(id) => Snapshot::begin(visit.open().database())?.text(*id)?,
+            Some(id) => IndexSnapshot::begin(visit.open().database())?.text(*id)?,
             None => None,
         };
         let is_alike =
@@ -98,17 +99,17 @@ fn write_durable(container: &Container, at: u64, wire: &Body) -> io::Result<()> 
             gathered.extend_from_slice(now);
             piece = rest;
             if gathered.len() == WRITTEN_OCTETS {
-                container.write_text_beside(at + written, &gathered)?;
+                container.write_text_independently(at + written, &gathered)?;
                 written += gathered.len() as u64;
                 gathered.clear();
             }
         }
         Ok::<_, io::Error>(())
     })?;
-    if gathered.is_empty() { Ok(()) } else { container.write_text_beside(at + written, &gathered) }
+    if gathered.is_empty() { Ok(()) } else { container.write_text_independently(at + written, &gathered) }
 }
 
-/// Whether the octets there are these. A fault of reading them means that they are not.
+/// True if the octets at `at` equal this text. False if they cannot be read.
 pub fn holds(container: &Container, at: u64, wire: &Body) -> bool {
     let mut stored = Vec::new();
     let compared = wire.for_each_piece(|offset, piece| {

@@ -1,28 +1,30 @@
-//! Quotas: whose octets count against which account, and whether a message still fits.
+//! Quotas: which mailboxes count against which account, and whether a message still fits.
 //!
-//! The usage of an account is kept in the transaction of what is counted, so it is right after a crash, and deleting
-//! mail makes room at once. What counts is what LIST announces. Several mailboxes may count against one account.
+//! An account's usage changes in the same transaction as what it counts. So it is right after a crash, and
+//! deleting mail makes room at once. Sizes are those LIST announces. Several mailboxes may count against one
+//! account.
 
 use super::Refused;
+use super::refused::no_such_mailbox;
 use crate::address::Address;
 use crate::store::index::rows::{MailboxRow, QuotaRow};
 use crate::store::index::{Fault, Read, Tx, miscounted};
 use crate::units::Octets;
 
-/// The setting that holds for accounts without a limit of their own.
+/// The limit of accounts without one of their own.
 const LIMIT_SETTING: &str = "quotalimit";
 
-/// An account's quota as it stands.
+/// Usage and limit of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quota {
     pub account: String,
-    /// Octets.
+    /// In octets.
     pub used: u64,
-    /// Octets, whether the account's own or that of the setting; none: there is no limit.
+    /// In octets: the account's own limit or that of the setting. `None` is unlimited.
     pub limit: Option<u64>,
 }
 
-/// What this mailbox counts against.
+/// The quota this mailbox counts against, if any.
 pub fn of_mailbox(view: &impl Read, mailbox: &MailboxRow) -> Result<Option<Quota>, Fault> {
     let Some(account) = &mailbox.quota else { return Ok(None) };
     let row = view.quota(account)?.ok_or_else(|| Fault::damaged("an account's quota is missing"))?;
@@ -30,7 +32,7 @@ pub fn of_mailbox(view: &impl Read, mailbox: &MailboxRow) -> Result<Option<Quota
 }
 
 impl Quota {
-    /// Whether so many octets more are within the limit; none more: whether anything is.
+    /// True if `octets` more fit; for 0, true if anything does.
     pub fn has_room_for(&self, octets: u64) -> bool {
         self.limit.is_none_or(|limit| self.used.saturating_add(octets.max(1)) <= limit)
     }
@@ -39,7 +41,7 @@ impl Quota {
 fn limit(view: &impl Read, row: &QuotaRow) -> Result<Option<u64>, Fault> {
     let limit = match row.limit {
         Some(limit) => limit,
-        // A value that cannot be read has been complained of at the start, and counts as the default.
+        // An unreadable value was reported at the start and counts as the default.
         None => {
             let text = view.setting(LIMIT_SETTING)?.unwrap_or_default();
             text.parse::<Octets>().map_or(0, |limit| limit.0)
@@ -49,20 +51,19 @@ fn limit(view: &impl Read, row: &QuotaRow) -> Result<Option<u64>, Fault> {
 }
 
 impl Tx<'_, '_> {
-    /// Lets the mailbox's octets count against the quota of `account` from now on, and sets the account's own limit if
-    /// one is given (0: no limit).
+    /// Makes the mailbox count against the quota of `account`, and sets the account's own limit if one is given
+    /// (0 is unlimited).
     pub fn set_quota(
         &mut self,
         mailbox: &Address,
         account: &Address,
         limit: Option<u64>,
     ) -> Result<Result<Quota, Refused>, Fault> {
-        if self.domain(&mailbox.domain)?.is_none() {
-            return Ok(Err(Refused::NoSuchDomain));
-        }
-        let Some(mut row) = self.mailbox(mailbox)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(mut row) = self.mailbox(mailbox)? else {
+            return Ok(Err(no_such_mailbox(self, mailbox)?));
+        };
         if self.mailbox(account)?.is_none() {
-            return Ok(Err(Refused::NoSuchAccount));
+            return Ok(Err(Refused::NoSuchAccount(account.clone())));
         }
         let name = account.to_string();
         let octets = self.counts(row.id)?.octets;
@@ -81,14 +82,13 @@ impl Tx<'_, '_> {
         Ok(Ok(quota))
     }
 
-    /// Lets the mailbox's octets count against nothing. The account's own limit goes with its last mailbox.
+    /// Makes the mailbox count against no quota. The account's own limit goes with its last mailbox.
     pub fn remove_quota(&mut self, mailbox: &Address) -> Result<Result<(), Refused>, Fault> {
-        if self.domain(&mailbox.domain)?.is_none() {
-            return Ok(Err(Refused::NoSuchDomain));
-        }
-        let Some(mut row) = self.mailbox(mailbox)? else { return Ok(Err(Refused::NoSuchMailbox)) };
+        let Some(mut row) = self.mailbox(mailbox)? else {
+            return Ok(Err(no_such_mailbox(self, mailbox)?));
+        };
         if row.quota.is_none() {
-            return Ok(Err(Refused::NoQuota));
+            return Ok(Err(Refused::NoQuota(mailbox.clone())));
         }
         let octets = self.counts(row.id)?.octets;
         self.leave_quota(&row, octets)?;
@@ -97,7 +97,7 @@ impl Tx<'_, '_> {
         Ok(Ok(()))
     }
 
-    /// The mailbox, which has so many octets, does not count against its account any more.
+    /// Takes the mailbox with its `octets` out of its account's usage.
     pub fn leave_quota(&mut self, row: &MailboxRow, octets: u64) -> Result<(), Fault> {
         if let Some(account) = &row.quota {
             let quota = self.quota_mut(account)?;

@@ -1,24 +1,38 @@
-//! What an administrator may be refused.
+//! Why the store refuses an administrator's change. Each refusal names its subject.
 
-/// What the directory may answer instead of doing as told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use crate::address::{Address, Domain};
+use crate::store::index::{Fault, Read};
+
+/// An expected outcome: nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    DomainExists,
-    NoSuchDomain,
-    MailboxExists,
-    NoSuchMailbox,
-    /// A mailbox cannot be unlocked by itself while its domain is locked.
-    DomainLocked,
-    /// The account that a quota is to refer to is no mailbox.
-    NoSuchAccount,
+    DomainExists(Domain),
+    NoSuchDomain(Domain),
+    MailboxExists(Address),
+    /// Its domain exists.
+    NoSuchMailbox(Address),
+    /// The mailbox cannot be unlocked alone while its domain is locked.
+    DomainLocked(Address),
+    /// A quota's account must be a mailbox, and this one is not.
+    NoSuchAccount(Address),
     /// The mailbox counts against no quota.
-    NoQuota,
-    /// A session is open on the mailbox.
-    InUse,
-    /// Nothing that was deleted can come back, or nothing of that time.
-    NothingDeleted,
-    /// The mailbox was deleted, and there is a new one of its name, in which nothing was deleted.
-    MailboxReplaced,
-    /// A deleted mailbox comes back with the ids of its messages.
-    NotAsNew,
+    NoQuota(Address),
+    /// A session has the mailbox open.
+    InUse(Address),
+    /// The mailbox has nothing to undelete, or nothing from the time asked for.
+    NothingDeleted(Address),
+    /// No domain of this name was deleted, or it can no longer be undeleted.
+    DomainNotDeleted(Domain),
+    /// The mailbox was deleted and another one has its name now; nothing was deleted from the new one.
+    MailboxReplaced(Address),
+    /// A deleted mailbox can only come back under the ids its messages had.
+    NotAsNew(Address),
+}
+
+/// The refusal for a mailbox that does not exist: its domain may be missing too.
+pub(super) fn no_such_mailbox(view: &impl Read, address: &Address) -> Result<Refused, Fault> {
+    Ok(match view.domain(&address.domain)? {
+        Some(_) => Refused::NoSuchMailbox(address.clone()),
+        None => Refused::NoSuchDomain(address.domain.clone()),
+    })
 }

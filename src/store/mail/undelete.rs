@@ -1,18 +1,18 @@
-//! What was deleted, and comes back on demand for as long as the setting `undelete` says.
+//! Deleted mail, and how it comes back while the setting `undelete` keeps it.
 //!
-//! - A deleted message is a row under the day of its deletion, outside of every count and quota; its text keeps the
-//!   reference. Days make both ways short: the oldest stand in front, and the rows of one mailbox together within a
-//!   day.
-//! - A deleted mailbox is its row in another table. Its messages and its counts stay where they are, under its id,
-//!   which nobody else ever gets. So deleting and bringing back take the same time for ten messages and a million.
-//! - The id that a message brought from another server stays its own until it goes for good.
-//! - What is too old goes for good from the oldest day on, piece by piece ([`Tx::purge`]). A full disk takes from here
+//! - A deleted message is a row under the day of its deletion, outside every count and quota. It still
+//!   references its text. Ordering by day keeps both ways short: the oldest rows come first, and within a day
+//!   the rows of a mailbox are together.
+//! - A deleted mailbox is a row in another table. Its messages and counts stay in place under its id, which is
+//!   never reused. So deleting and undeleting it take the same time for ten messages and a million.
+//! - A unique id from another server stays taken until its message goes for good.
+//! - Old mail goes for good from the oldest day on, piece by piece ([`Tx::purge`]). On a full disk this happens
 //!   before mail is refused.
 
 use redb::ReadableTable;
 
 use super::Refused;
-use super::delivery::Place;
+use super::delivery::Home;
 use crate::address::{Address, Domain};
 use crate::store::index::rows::{
     Counts, DeletedCounts, DeletedRow, DomainRow, MailboxRow, MessageRow, RemovedDomainRow,
@@ -24,22 +24,22 @@ use crate::store::index::{Fault, Read, Tx, contained, miscounted};
 use crate::store::open::Store;
 use crate::store::open::claims::Claim;
 
-/// The setting for how many days deleted mail is kept; 0: not at all.
+/// For how many days deleted mail is kept; 0 means not at all.
 const UNDELETE_SETTING: &str = "undelete";
 /// Messages and mailboxes that go for good in one transaction.
 const PURGED_AT_A_TIME: usize = if cfg!(test) { 16 } else { 1000 };
-/// Before every other id.
+/// Sorts before every other id.
 const NO_MAILBOX: MailboxId = MailboxId(OwnerId(0));
 
-/// The key and the row of a deleted mailbox.
+/// Key and row of a deleted mailbox.
 type RemovedMailbox = ((Day, MailboxId), RemovedMailboxRow);
 
-/// Which of a mailbox's deleted messages come back.
+/// Which of a mailbox's deleted messages to bring back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Those of the last deletion: what one session deleted at its end.
+    /// The last deletion: what one session deleted at its end.
     Last,
-    /// Those deleted at this time or later.
+    /// Everything deleted at this time or later.
     Since(UnixTime),
     All,
 }
@@ -50,21 +50,21 @@ pub struct Restored {
     pub mailboxes: u64,
     pub messages: u64,
     pub octets: u64,
-    /// Mailboxes that could not, since there is a new one of their name.
+    /// Mailboxes that stay deleted, because new ones have their names.
     pub replaced: Vec<Address>,
 }
 
-/// What is kept of deleted mail.
+/// The deleted mail that is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
     pub messages: u64,
     pub octets: u64,
-    /// Mailboxes; their messages are counted above too.
+    /// Deleted mailboxes; their messages are counted above too.
     pub mailboxes: u64,
 }
 
 impl Store {
-    /// What is kept of deleted mail, as of now. Takes time in proportion to the days and to the deleted mailboxes.
+    /// The deleted mail kept now. Takes time in proportion to the days and the deleted mailboxes.
     pub fn kept(&self) -> Result<Kept, Fault> {
         let snapshot = self.read()?;
         let mut kept = Kept::default();
@@ -89,8 +89,8 @@ impl Store {
         Ok(kept)
     }
 
-    /// Deletes for good what was deleted before this day, piece by piece, and returns how many messages and mailboxes
-    /// that was. Not for the executor.
+    /// Deletes for good whatever was deleted before this day, piece by piece. Returns the number of messages
+    /// and mailboxes. Not for the executor.
     pub fn purge(&self, before: Day) -> Result<u64, Fault> {
         let mut count = 0;
         loop {
@@ -102,32 +102,32 @@ impl Store {
         }
     }
 
-    /// Deletes for good what was deleted, if the setting `undelete` says that nothing is kept. What a fault or a crash
-    /// leaves of that goes when a service next looks for it.
+    /// Deletes for good everything deleted, if the setting `undelete` says that nothing is kept. If a fault or
+    /// a crash interrupts it, the service does the rest the next time it looks.
     pub fn purge_unkept(&self) -> Result<u64, Fault> {
         let keeps = self.read()?.setting(UNDELETE_SETTING)?.is_none_or(|days| days != "0");
         if keeps { Ok(0) } else { self.purge(Day::LAST) }
     }
 
-    /// Keeps sessions away from a mailbox while the claim is held; none where one is open.
+    /// Claims a mailbox, to keep sessions away; `None` if one is open.
     pub(super) fn claim(&self, mailbox: MailboxId) -> Option<Claim> {
-        self.0.shared.maildrops.claim(mailbox)
+        self.0.shared.claims.claim(mailbox)
     }
 
-    /// Brings messages of a mailbox back, or the mailbox itself where it was deleted. With `as_new` messages get new
-    /// ids, and those of a deleted mailbox come into the one that has its name now. Not for the executor.
+    /// Brings messages of a mailbox back, or the mailbox itself if it was deleted. With `as_new`, messages get
+    /// new ids, and those of a deleted mailbox go into the new one of its name. Not for the executor.
     pub fn undelete_mailbox(
         &self,
         address: &Address,
         wanted: Wanted,
         as_new: bool,
     ) -> Result<Result<Restored, Refused>, Fault> {
-        // A session must not have messages appear among those that it has counted.
+        // Messages must not appear among those an open session has counted.
         let _claim = match self.read()?.mailbox(address)? {
             None => None,
             Some(mailbox) => match self.claim(mailbox.id) {
                 Some(claim) => Some(claim),
-                None => return Ok(Err(Refused::InUse)),
+                None => return Ok(Err(Refused::InUse(address.clone()))),
             },
         };
         let address = address.clone();
@@ -136,12 +136,12 @@ impl Store {
 }
 
 impl Tx<'_, '_> {
-    /// Whether what is deleted now can come back. A setting that cannot be read counts as the default.
+    /// True if what is deleted now can come back. An unreadable setting counts as the default.
     pub(super) fn keeps_deleted(&self) -> Result<bool, Fault> {
         Ok(self.setting(UNDELETE_SETTING)?.is_none_or(|days| days != "0"))
     }
 
-    /// Keeps the row of a message that was deleted. It is counted by [`Tx::count_deleted`].
+    /// Keeps the row of a deleted message. [`Tx::count_deleted`] counts it.
     pub(super) fn keep_message(
         &mut self,
         mailbox: MailboxId,
@@ -154,7 +154,7 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
-    /// Counts messages of a day up or down.
+    /// Counts deleted messages of a day up or down.
     pub(super) fn count_deleted(
         &mut self,
         day: Day,
@@ -179,7 +179,7 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
-    /// Moves a mailbox to where it can come back from. `with` is its domain, if that is deleted too.
+    /// Moves a mailbox to the deleted ones. `with` is its domain, if that is being deleted too.
     pub(super) fn keep_mailbox(
         &mut self,
         address: &Address,
@@ -218,7 +218,7 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
-    /// A mailbox with all that it has comes into its domain and the whole store, or leaves them.
+    /// Adds a mailbox with its counts to its domain and the store, or takes it out.
     fn count_mailbox(
         &mut self,
         domain: DomainId,
@@ -247,27 +247,27 @@ impl Tx<'_, '_> {
     ) -> Result<Result<Restored, Refused>, Fault> {
         let removed = self.newest_removed(address)?;
         let Some(domain) = self.domain(&address.domain)? else {
-            return Ok(Err(Refused::NoSuchDomain));
+            return Ok(Err(Refused::NoSuchDomain(address.domain.clone())));
         };
         let Some(mailbox) = self.mailbox(address)? else {
             return match removed {
                 Some((key, row)) if !as_new => Ok(Ok(self.restore_mailbox(domain.id, key, &row)?)),
-                Some(_) => Ok(Err(Refused::NotAsNew)),
-                None => Ok(Err(Refused::NoSuchMailbox)),
+                Some(_) => Ok(Err(Refused::NotAsNew(address.clone()))),
+                None => Ok(Err(Refused::NothingDeleted(address.clone()))),
             };
         };
-        let place = Place::new(&domain, mailbox);
-        let restored = self.restore_messages(&place, wanted, as_new)?;
+        let home = Home::new(&domain, mailbox);
+        let restored = self.restore_messages(&home, wanted, as_new)?;
         match removed {
             _ if restored.messages > 0 => Ok(Ok(restored)),
-            None => Ok(Err(Refused::NothingDeleted)),
-            Some(_) if !as_new => Ok(Err(Refused::MailboxReplaced)),
-            Some((key, _)) => Ok(Ok(self.merge_mailbox(&place, key)?)),
+            None => Ok(Err(Refused::NothingDeleted(address.clone()))),
+            Some(_) if !as_new => Ok(Err(Refused::MailboxReplaced(address.clone()))),
+            Some((key, _)) => Ok(Ok(self.merge_mailbox(&home, key)?)),
         }
     }
 
-    /// Brings a deleted domain back with the mailboxes that were deleted with it, into the one that has its name now,
-    /// if there is one.
+    /// Brings a deleted domain back with the mailboxes that were deleted with it. If there is a new domain of
+    /// its name, they go into that one.
     pub fn undelete_domain(&mut self, domain: &Domain) -> Result<Result<Restored, Refused>, Fault> {
         let mut found: Option<((Day, OwnerId), RemovedDomainRow)> = None;
         for row in self.tables.removed_domains.iter()? {
@@ -279,9 +279,7 @@ impl Tx<'_, '_> {
             }
         }
         let Some((key, removed)) = found else {
-            let refused =
-                if self.domain(domain)?.is_some() { Refused::NothingDeleted } else { Refused::NoSuchDomain };
-            return Ok(Err(refused));
+            return Ok(Err(Refused::DomainNotDeleted(domain.clone())));
         };
         let id = match self.domain(domain)? {
             Some(row) => row.id,
@@ -318,7 +316,7 @@ impl Tx<'_, '_> {
     }
 
     pub(super) fn newest_removed(&self, address: &Address) -> Result<Option<RemovedMailbox>, Fault> {
-        // What is left then is going for good, and not whole any more.
+        // With `undelete` off, what is left is being purged and no longer complete.
         if !self.keeps_deleted()? {
             return Ok(None);
         }
@@ -356,14 +354,14 @@ impl Tx<'_, '_> {
         Ok(Restored { mailboxes: 1, messages: counts.messages, octets: counts.octets, replaced: vec![] })
     }
 
-    fn restore_messages(&mut self, place: &Place, wanted: Wanted, as_new: bool) -> Result<Restored, Fault> {
+    fn restore_messages(&mut self, home: &Home, wanted: Wanted, as_new: bool) -> Result<Restored, Fault> {
         let mut days = Vec::new();
         for row in self.tables.deleted_counts.iter()? {
             days.push(row?.0.value());
         }
         let mut found: Vec<((Day, MailboxId, u64), DeletedRow)> = Vec::new();
         for day in days {
-            for row in self.tables.deleted.range((day, place.mailbox, 0)..=(day, place.mailbox, u64::MAX))? {
+            for row in self.tables.deleted.range((day, home.mailbox, 0)..=(day, home.mailbox, u64::MAX))? {
                 let (key, row) = row?;
                 found.push((key.value(), DeletedRow::from_row(row.value())?));
             }
@@ -373,7 +371,7 @@ impl Tx<'_, '_> {
             Wanted::Since(time) => time,
             Wanted::All => UnixTime(0),
         };
-        // In the order in which they came, also as new mail.
+        // In order of arrival, also as new mail.
         found.sort_unstable_by_key(|((_, _, sequence), _)| *sequence);
         let mut restored = Restored::default();
         for (key, row) in found.into_iter().filter(|(_, row)| row.deleted >= since) {
@@ -385,13 +383,13 @@ impl Tx<'_, '_> {
             if as_new {
                 self.forget_foreign_id(key.1, key.2, &message)?;
             }
-            self.put_back(place, (!as_new).then_some(key.2), message)?;
+            self.put_back(home, (!as_new).then_some(key.2), message)?;
         }
         Ok(restored)
     }
 
-    /// Puts the messages of a deleted mailbox, as new ones, into the one that has its name now.
-    fn merge_mailbox(&mut self, place: &Place, key: (Day, MailboxId)) -> Result<Restored, Fault> {
+    /// Adds the messages of a deleted mailbox, as new ones, to the present mailbox of its name.
+    fn merge_mailbox(&mut self, home: &Home, key: (Day, MailboxId)) -> Result<Restored, Fault> {
         let mut restored = Restored::default();
         let mut messages = Vec::new();
         for row in self.tables.messages.range((key.1, 0)..=(key.1, u64::MAX))? {
@@ -403,31 +401,30 @@ impl Tx<'_, '_> {
             self.forget_foreign_id(of.0, of.1, &message)?;
             restored.messages += 1;
             restored.octets += message.octets;
-            self.put_back(place, None, message)?;
+            self.put_back(home, None, message)?;
         }
         self.tables.removed_mailboxes.remove(key)?;
         self.forget_mailbox(key.1)?;
         Ok(restored)
     }
 
-    /// A message is in the mailbox again: under its number, and with the id that it brought from elsewhere, or as a new
-    /// one.
-    fn put_back(&mut self, place: &Place, sequence: Option<u64>, message: MessageRow) -> Result<(), Fault> {
+    /// Puts a message back into the mailbox, under its old number and foreign id, or as a new one.
+    fn put_back(&mut self, home: &Home, sequence: Option<u64>, message: MessageRow) -> Result<(), Fault> {
         let mut message = message;
         let Some(sequence) = sequence else {
             message.foreign_id = None;
-            return self.add_message(place, &message).map(drop);
+            return self.add_message(home, &message).map(drop);
         };
-        self.change_counts(place, |count| count.checked_add(1), &message, u64::checked_add)?;
-        let replaced = self.tables.messages.insert((place.mailbox, sequence), &message.to_row()[..])?;
+        self.change_counts(home, |count| count.checked_add(1), &message, u64::checked_add)?;
+        let replaced = self.tables.messages.insert((home.mailbox, sequence), &message.to_row()[..])?;
         match replaced {
             None => Ok(()),
-            Some(_) => Err(Fault::damaged("a message is there, and deleted, under the same number")),
+            Some(_) => Err(Fault::damaged("a message both exists and is deleted under the same number")),
         }
     }
 
-    /// Deletes for good what was deleted before this day: at most so many messages and mailboxes, the oldest first.
-    /// Returns how many; fewer than `most`: all is done.
+    /// Deletes for good what was deleted before this day, oldest first and at most `most` messages and
+    /// mailboxes. Returns how many; fewer than `most` means all are gone.
     pub fn purge(&mut self, before: Day, most: usize) -> Result<usize, Fault> {
         let mut gone = Vec::new();
         for row in self.tables.deleted.range(..(before, NO_MAILBOX, 0))?.take(most) {
@@ -465,7 +462,7 @@ impl Tx<'_, '_> {
         Ok(done)
     }
 
-    /// The same for the oldest day that has something, whatever the setting says: room is needed.
+    /// The same for the oldest day that has anything, regardless of the setting, to make room.
     pub fn purge_oldest(&mut self, most: usize) -> Result<usize, Fault> {
         let message = self.tables.deleted.first()?.map(|(key, _)| key.value().0);
         let mailbox = self.tables.removed_mailboxes.first()?.map(|(key, _)| key.value().0);
@@ -475,7 +472,7 @@ impl Tx<'_, '_> {
         }
     }
 
-    /// Whether something is kept that could be given up for room.
+    /// True if something is kept that could be given up for room.
     pub fn keeps_something(&self) -> Result<bool, Fault> {
         Ok(self.tables.deleted.first()?.is_some() || self.tables.removed_mailboxes.first()?.is_some())
     }

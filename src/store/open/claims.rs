@@ -1,4 +1,4 @@
-//! Which mailboxes are claimed: each by one session at a time.
+//! Which mailboxes are claimed, each by at most one session.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,18 +9,18 @@ use smol::channel::{Receiver, Sender};
 use crate::lock::Mutex;
 use crate::store::index::types::MailboxId;
 
-/// Which mailboxes are claimed.
+/// The claimed mailboxes.
 #[derive(Clone, Default)]
-pub struct Maildrops(Arc<Mutex<HashMap<MailboxId, Sender<Infallible>>>>);
+pub struct Claims(Arc<Mutex<HashMap<MailboxId, Sender<Infallible>>>>);
 
-/// A mailbox is this session's alone while it holds the claim.
+/// While a session holds this, no other session can open the mailbox.
 pub struct Claim {
-    maildrops: Maildrops,
+    claims: Claims,
     pub mailbox: MailboxId,
     pub revoked: Receiver<Infallible>,
 }
 
-impl Maildrops {
+impl Claims {
     pub fn claim(&self, mailbox: MailboxId) -> Option<Claim> {
         let mut claims = self.lock();
         if claims.contains_key(&mailbox) {
@@ -28,10 +28,10 @@ impl Maildrops {
         }
         let (sender, revoked) = smol::channel::bounded(1);
         claims.insert(mailbox, sender);
-        Some(Claim { maildrops: self.clone(), mailbox, revoked })
+        Some(Claim { claims: self.clone(), mailbox, revoked })
     }
 
-    /// Ends the sessions on these mailboxes. The claims stand until the sessions have gone.
+    /// Ends the sessions on these mailboxes. Their claims last until the sessions are gone.
     pub fn revoke(&self, mailboxes: &[MailboxId]) {
         if mailboxes.is_empty() {
             return;
@@ -49,6 +49,6 @@ impl Maildrops {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.maildrops.lock().remove(&self.mailbox);
+        self.claims.lock().remove(&self.mailbox);
     }
 }

@@ -1,4 +1,4 @@
-//! Why a store could not be opened or made.
+//! Why a store could not be opened or created.
 
 use std::fmt;
 use std::io;
@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::store::file::container::ContainerError;
 use crate::store::file::disk::FileError;
 use crate::store::file::format;
-use crate::store::index::Fault;
+use crate::store::index::{Fault, described};
 
-/// Prints as one line with the mend.
+/// Prints as one line that ends with what to do.
 #[derive(Debug)]
 pub struct OpenError {
     pub path: PathBuf,
@@ -18,29 +18,29 @@ pub struct OpenError {
 
 #[derive(Debug)]
 pub enum OpenErrorKind {
-    /// There is no such file, or its making was never finished.
+    /// There is no such file, or creating it was never finished.
     Missing,
     /// Another process has it open.
     Locked,
     AlreadyExists,
     NotAStore,
-    /// Made by a newer version of this program.
+    /// Written by a newer version of this program.
     Newer {
         version: u32,
     },
-    /// Made by a program from before the first release.
+    /// Written before the first release.
     Older {
         version: u32,
     },
     Damaged(&'static str),
-    /// It was copied while the store was in use, too slowly or in another order than front to back.
+    /// A copy of a live file, made too slowly or not front to back.
     BadCopy(String),
     Io(io::Error),
     Fault(Fault),
 }
 
 impl OpenErrorKind {
-    /// Whether the file is a store whose octets make no sense. A disk that fails or is full says nothing of that.
+    /// True if the file is a damaged store, as opposed to a disk that is failing or full.
     pub(in crate::store) fn is_of_damage(&self) -> bool {
         use OpenErrorKind::{BadCopy, Damaged};
         matches!(self, Damaged(_) | BadCopy(_) | OpenErrorKind::Fault(Fault::Damaged(_)))
@@ -91,7 +91,7 @@ impl fmt::Display for OpenErrorKind {
         match self {
             OpenErrorKind::Missing => f.write_str("there is no mail store in it"),
             OpenErrorKind::Locked => f.write_str("another process has it open"),
-            OpenErrorKind::AlreadyExists => f.write_str("there is a mail store in it already"),
+            OpenErrorKind::AlreadyExists => f.write_str("it already contains a mail store"),
             OpenErrorKind::NotAStore => f.write_str("it is not a mail store of this program"),
             OpenErrorKind::Newer { version } => write!(
                 f,
@@ -106,9 +106,9 @@ impl fmt::Display for OpenErrorKind {
             OpenErrorKind::Damaged(what) => write!(f, "it is damaged: {what}; restore it from a backup"),
             OpenErrorKind::BadCopy(what) => write!(
                 f,
-                "it is a copy that is not whole ({what}): copy it once more, faster; `pop3svc check --repair` saves what it has"
+                "it is an incomplete copy ({what}): copy it again, faster; `pop3svc check --repair` saves what it has"
             ),
-            OpenErrorKind::Io(e) => write!(f, "{e}"),
+            OpenErrorKind::Io(e) => f.write_str(&described(e)),
             OpenErrorKind::Fault(fault) => write!(f, "{fault}"),
         }
     }

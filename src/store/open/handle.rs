@@ -1,4 +1,4 @@
-//! The handle on an open store.
+//! The handle to an open store.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,11 +14,11 @@ use crate::store::file::format::Extent;
 use crate::store::file::space::Pin;
 use crate::store::index::{Fault, Tx};
 
-/// An open mail store. Clones are handles on the same one; the last of them closes it.
+/// An open mail store. Clones share it; dropping the last one closes it.
 #[derive(Clone)]
 pub struct Store(pub(in crate::store) Arc<Inner>);
 
-/// One for all handles.
+/// Shared by all handles.
 pub struct Inner {
     pub shared: Arc<Shared>,
     /// Taken when the store is closed.
@@ -27,21 +27,21 @@ pub struct Inner {
 }
 
 impl Store {
-    /// A consistent view of the index. To be let go soon: see [`Snapshot`].
+    /// A consistent view of the index. Drop it soon: see [`Snapshot`].
     pub fn read(&self) -> Result<Snapshot, Fault> {
         let outcome = self.0.shared.snapshot();
-        if outcome.is_err() && !self.0.shared.mending_was_asked.swap(true, Ordering::Relaxed) {
-            // A reader may have met the fault, and nobody might write for a long time. If there is no place in the
-            // queue the writer has enough to do to find out by itself.
+        if outcome.is_err() && !self.0.shared.reopening_was_requested.swap(true, Ordering::Relaxed) {
+            // A reader may have met a fault while nobody writes, so wake the writer. If the queue is full, it
+            // has work enough to find the fault by itself.
             let queue = self.0.queue.as_ref().expect("it is there until the store is closed");
-            let _ = queue.try_send(Order::Mend);
+            let _ = queue.try_send(Order::Reopen);
         }
         outcome
     }
 
-    /// Hands work to the writer. The closure may be called more than once, each time on a fresh transaction, so what it
-    /// keeps outside of the transaction must not add up. It must look before it changes anything, since it
-    /// shares its transaction with others.
+    /// Hands work to the writer. It may call the closure several times, each time in a new transaction, so
+    /// effects outside the transaction must not accumulate. The closure must look before it changes anything,
+    /// since it shares the transaction with others.
     pub fn write<T, F>(&self, work: F) -> Pending<T>
     where
         T: Send + 'static,
@@ -51,7 +51,7 @@ impl Store {
         Pending::new(queue, work)
     }
 
-    /// The same for work that nobody waits for, and that may be left undone: it is where the queue has no place.
+    /// The same for work that nobody waits for and that may be skipped: it is, if the queue is full.
     pub fn write_unattended<F>(&self, work: F)
     where
         F: FnMut(&mut Tx<'_, '_>) -> Result<(), Fault> + Send + 'static,
@@ -60,26 +60,26 @@ impl Store {
         let _ = queue.try_send(Order::unattended(work));
     }
 
-    /// A view of the index and a pin on the texts, of the moment of a checkpoint: while it is held, redb still uses
-    /// pages again that it made since. For what takes long.
+    /// A view of the index at a checkpoint, with a pin on its texts. It suits long work: redb can still reuse
+    /// the pages it has allocated since.
     pub(in crate::store) fn read_at_checkpoint(&self) -> Pending<(Pin, Snapshot)> {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
         let shared = self.0.shared.clone();
         Pending::after_checkpoint(queue, move || {
-            // The pin comes before the snapshot: no text that the snapshot has is overwritten meanwhile.
+            // Pin before the snapshot, so that no text in the snapshot is overwritten in between.
             let pin = shared.pins.pin();
             Ok((pin, shared.snapshot()?))
         })
     }
 
-    /// Has the writer give up what is free at the end of the file. Returns the place that texts could end before, if
-    /// they lie apart.
+    /// Has the writer cut off free space at the end of the file. Returns the extent before which all texts
+    /// would fit, if some lie past it.
     pub(in crate::store) fn tighten(&self) -> Pending<Option<Extent>> {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
         Pending::of_extents(queue)
     }
 
-    /// Has the writer keep room for a text; none where there is no room.
+    /// Has the writer reserve room for a text; `None` if there is none.
     pub(in crate::store) fn keep_room(&self, text: TextToCome) -> Pending<Option<Reserved>> {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
         Pending::of_room(queue, text)
@@ -90,7 +90,7 @@ impl Store {
         *self.0.shared.copy_window.lock()
     }
 
-    /// What the data file takes on the disk.
+    /// Size of the data file on disk.
     pub fn disk_usage(&self) -> Result<DiskUsage, Fault> {
         Ok(self.0.shared.disk.usage()?)
     }
@@ -100,7 +100,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.queue = None;
         if let Some(writer) = self.writer.take() {
-            // A panic of the writer has been printed by then, and there is nobody left to tell.
+            // If the writer panicked, that has been printed, and nobody is left to tell.
             let _ = writer.join();
         }
     }

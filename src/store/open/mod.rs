@@ -1,4 +1,4 @@
-//! The open store: what its handles, its readers and its writer share, and how the index is opened.
+//! The open store: what handles, readers and writer share, and how the index is opened.
 
 pub mod claims;
 mod error;

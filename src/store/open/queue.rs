@@ -1,4 +1,4 @@
-//! The queue of the writer: what it may be told, and the answers to come.
+//! The writer's queue: orders to it, and their pending answers.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,49 +11,50 @@ use crate::store::file::space::Draft;
 use crate::store::index::types::TextId;
 use crate::store::index::{Fault, Tx};
 
-/// Jobs that may wait; whoever brings one more waits for a place.
+/// Orders that may wait in the queue; senders of more wait for a place.
 pub const QUEUE_MAX: usize = 1024;
 
-/// Work for the writer. It may be applied more than once, each time to a fresh transaction.
+/// Work for the writer. May be applied several times, each time to a new transaction.
 pub trait Job: Send {
     fn apply(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), Fault>;
-    /// Says what became of the last `apply`: it is durable, or undone.
+    /// Reports that the last `apply` is durable, or was undone.
     fn answer(self: Box<Self>, outcome: Result<(), Fault>);
 }
 
-/// What the writer may be told.
+/// An order to the writer.
 pub enum Order {
     Change(Box<dyn Job>),
-    /// Look whether the index has to be opened anew.
-    Mend,
-    /// The time for a checkpoint has come.
+    /// Check whether the index must be reopened.
+    Reopen,
+    /// A checkpoint is due.
     Tick,
-    /// Give up what is free, and call this with the place that texts could end before; none: they lie together.
+    /// Cut off free space, then call this with the extent before which all texts would fit, or `None` if no
+    /// text lies past it.
     Tighten(Box<dyn FnOnce(Result<Option<Extent>, Fault>) + Send>),
-    /// Keep room for a text, and call this; with none where there is no room.
+    /// Reserve room for a text, then call this; with `None` if there is no room.
     Reserve(TextToCome, Box<dyn FnOnce(Option<Reserved>) + Send>),
-    /// Make a checkpoint, and call this before anything else is changed.
+    /// Make a checkpoint, then call this before anything else changes.
     Checkpoint(Box<dyn FnOnce(Result<(), Fault>) + Send>),
 }
 
-/// A text that is to be stored soon.
+/// A text about to be stored.
 #[derive(Clone, Copy)]
 pub struct TextToCome {
     pub wire_octets: u64,
     pub hash: [u8; 32],
 }
 
-/// Room for a text that is written before a transaction stores it.
+/// Room for a text to be written before a transaction stores it.
 pub struct Reserved {
     pub draft: Draft,
-    /// The text that may be the same.
+    /// A stored text that may be the same.
     pub known: Option<TextId>,
-    /// While somebody writes into the room the index is not opened anew, after which the room might be another's.
+    /// Keeps the index from being reopened, which would give the room to someone else.
     pub visit: Visit,
 }
 
 impl Order {
-    /// A change whose answer nobody awaits.
+    /// A change whose answer nobody waits for.
     pub fn unattended<F>(work: F) -> Self
     where
         F: FnMut(&mut Tx<'_, '_>) -> Result<(), Fault> + Send + 'static,
@@ -63,7 +64,7 @@ impl Order {
     }
 }
 
-/// A job made of a closure.
+/// A job made from a closure.
 pub struct Call<T, F> {
     work: F,
     value: Option<T>,
@@ -78,12 +79,12 @@ impl<T: Send, F: FnMut(&mut Tx<'_, '_>) -> Result<T, Fault> + Send> Job for Call
 
     fn answer(mut self: Box<Self>, outcome: Result<(), Fault>) {
         let value = outcome.map(|()| self.value.take().expect("it was applied before it was committed"));
-        // Whoever asked may have gone away; what was done stays done.
+        // The caller may have gone away; what was done stays done.
         let _ = self.reply.try_send(value);
     }
 }
 
-/// The answer to come of a job. It can be awaited, or waited for.
+/// The pending answer to an order. It can be awaited, or waited for with [`Pending::wait`].
 #[must_use = "what was asked for is done only when this has answered"]
 pub struct Pending<T> {
     sent: Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>>,
@@ -98,14 +99,14 @@ impl<T: Send + 'static> Pending<T> {
             let (reply, answer) = smol::channel::bounded(1);
             let job = Box::new(Call { work, value: None, reply });
             queue.send(Order::Change(job)).await.map_err(|_| Fault::Closed)?;
-            // The queue's end is let go, so that waiting for the answer does not keep the writer alive.
+            // Drop the queue, so that waiting for the answer does not keep the writer alive.
             drop(queue);
             answer.recv().await.unwrap_or(Err(Fault::Closed))
         });
         Self { sent }
     }
 
-    /// Makes a checkpoint, and calls `then` on the writer's thread before anything else is changed.
+    /// Makes a checkpoint and calls `then` on the writer's thread before anything else changes.
     pub fn after_checkpoint(
         queue: Sender<Order>,
         then: impl FnOnce() -> Result<T, Fault> + Send + 'static,
@@ -113,7 +114,7 @@ impl<T: Send + 'static> Pending<T> {
         let sent = Box::pin(async move {
             let (reply, answer) = smol::channel::bounded(1);
             let then = move |outcome: Result<(), Fault>| {
-                // Whoever asked may have gone away.
+                // The caller may have gone away.
                 let _ = reply.try_send(outcome.and_then(|()| then()));
             };
             queue.send(Order::Checkpoint(Box::new(then))).await.map_err(|_| Fault::Closed)?;
@@ -123,14 +124,14 @@ impl<T: Send + 'static> Pending<T> {
         Self { sent }
     }
 
-    /// Waits, blocking the thread.
+    /// Blocks the thread until the answer is there.
     pub fn wait(self) -> Result<T, Fault> {
         smol::future::block_on(self)
     }
 }
 
 impl Pending<bool> {
-    /// One after the other, until one is refused or fails.
+    /// Waits for one after the other, until one is refused or fails.
     pub fn in_turn(all: Vec<Self>) -> Self {
         let sent = Box::pin(async move {
             for one in all {
@@ -145,12 +146,12 @@ impl Pending<bool> {
 }
 
 impl Pending<Option<Extent>> {
-    /// Has free extents given up.
+    /// Orders free space to be cut off.
     pub fn of_extents(queue: Sender<Order>) -> Self {
         let sent = Box::pin(async move {
             let (reply, answer) = smol::channel::bounded(1);
             let then = move |outcome| {
-                // Whoever asked may have gone away.
+                // The caller may have gone away.
                 let _ = reply.try_send(outcome);
             };
             queue.send(Order::Tighten(Box::new(then))).await.map_err(|_| Fault::Closed)?;
@@ -162,12 +163,12 @@ impl Pending<Option<Extent>> {
 }
 
 impl Pending<Option<Reserved>> {
-    /// Has room kept for a text.
+    /// Orders room to be reserved for a text.
     pub fn of_room(queue: Sender<Order>, text: TextToCome) -> Self {
         let sent = Box::pin(async move {
             let (reply, answer) = smol::channel::bounded(1);
             let then = move |reserved| {
-                // Whoever asked may have gone away; then the room is free again.
+                // If the caller has gone away, the room becomes free again.
                 let _ = reply.try_send(reserved);
             };
             queue.send(Order::Reserve(text, Box::new(then))).await.map_err(|_| Fault::Closed)?;

@@ -1,10 +1,11 @@
-//! Opening the index: the last checkpoint, and what the log has since.
+//! Opens the index: the last checkpoint, plus what the log has since.
 //!
-//! The records are applied in one transaction, their short texts are written where they were, and that transaction is a
-//! checkpoint. It is not counted: after a fault, the store's count says which of the writer's transactions got through.
+//! One transaction applies all records and writes their short texts back to their places. Its commit is a
+//! checkpoint, but the store's count of commits stays as it is: after a fault that count tells which of the
+//! writer's transactions got through.
 //!
-//! - Extents that the log gave to texts are known before the index is opened, which may take some.
-//! - If it is cut short, nothing has happened: the log is as it was.
+//! - Opening the index may allocate extents, so those the log gives to texts are read first.
+//! - If recovery is cut short, nothing has happened: the log is unchanged.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,10 +22,10 @@ use crate::store::file::space::{Pins, Run, Space};
 use crate::store::index::contained::{self, Leaky};
 use crate::store::index::rows::{Row, StoreRow};
 use crate::store::index::tables::{self, BLOB_EXTENTS, BLOB_EXTENTS_NUMBER, FREE, Tables};
-use crate::store::index::{Fault, Snapshot};
+use crate::store::index::{Fault, IndexSnapshot};
 
-/// Opens container and index, and puts together which space is free. redb may panic on pages that are damaged, which is
-/// an error like any other here.
+/// Opens container and index and works out which space is free. A panic of redb on damaged pages is returned as
+/// an error.
 pub fn open_index(
     disk: Arc<dyn Disk>,
     pins: Pins,
@@ -40,9 +41,9 @@ pub fn open_index(
         let open = Leaky::new(OpenIndex::new(open_database(&container, verify)?, container));
         let totals = open.totals()?;
         let logged = if log.front.is_of(totals.epoch) { &log.blob_extents } else { &BTreeSet::new() };
-        let (blob_extents, _) = blob_space(&Snapshot::begin(open.database())?)?;
+        let (blob_extents, _) = blob_space(&IndexSnapshot::begin(open.database())?)?;
         open.container.adopt_blob_extents(&blob_extents, logged)?;
-        // In a copy, what lies behind the gap was written after the copy began.
+        // In a copy, records past a gap were written after the copy began.
         if log.has_gap(&open.container, &totals)? && !open.container.is_copy() {
             return Err(OpenErrorKind::Damaged("its log is damaged"));
         }
@@ -51,22 +52,22 @@ pub fn open_index(
         if open.container.is_copy() {
             open.container.adopt_identity().map_err(OpenErrorKind::Io)?;
         }
-        let (blob_extents, runs) = blob_space(&Snapshot::begin(open.database())?)?;
+        let (blob_extents, runs) = blob_space(&IndexSnapshot::begin(open.database())?)?;
         let space = Space::load(&runs, blob_extents.into_iter().collect(), pins);
         Ok((open.into_inner(), space))
     };
     contained::change(opening).unwrap_or_else(|panicked| Err(panicked.0.into()))
 }
 
-/// The log as it lies in the file.
+/// The log as found in the file.
 pub struct LogFound {
     front: Front,
-    /// Extents that it gives to texts.
+    /// Extents it gives to texts.
     blob_extents: BTreeSet<Extent>,
 }
 
 impl LogFound {
-    /// Reads the log before the index is opened.
+    /// Reads the log, before the index is opened.
     pub fn read(container: &Container) -> Result<Self, OpenErrorKind> {
         let front = log_zone::read_front(&**container.disk()).map_err(OpenErrorKind::Io)?;
         let mut blob_extents = BTreeSet::new();
@@ -82,7 +83,7 @@ impl LogFound {
         Ok(Self { front, blob_extents })
     }
 
-    /// Whether records of the time since the checkpoint are missing before others.
+    /// True if records since the checkpoint are missing while later ones exist.
     pub fn has_gap(&self, container: &Container, totals: &StoreRow) -> Result<bool, OpenErrorKind> {
         if !self.front.is_of(totals.epoch) {
             return Ok(false);
@@ -93,20 +94,20 @@ impl LogFound {
         Ok(first_is_missing || gap.map_err(OpenErrorKind::Io)?)
     }
 
-    /// Those that the index does not have.
+    /// The records that the index does not have.
     fn new_records(&self, totals: &StoreRow) -> &[Record] {
         let known = self.front.records.iter().take_while(|record| record.number <= totals.commits);
         &self.front.records[known.count()..]
     }
 
-    /// What the index does not have, in order; nothing where the log is of another time than the index.
+    /// The changes that the index does not have, in order. Empty if the log belongs to another epoch.
     pub fn new_changes(&self, totals: &StoreRow) -> Result<Vec<Change<'_>>, OpenErrorKind> {
         let records = if self.front.is_of(totals.epoch) { self.new_records(totals) } else { &[] };
         let changes: Result<Vec<_>, _> = records.iter().map(changes_of).collect();
         Ok(changes?.concat())
     }
 
-    /// Applies the records, and makes a checkpoint, unless there are none of this epoch.
+    /// Applies the records and makes a checkpoint. Does nothing if there are no records of this epoch.
     pub fn make_part_of_the_index(
         &self,
         database: &redb::Database,
@@ -135,10 +136,7 @@ impl LogFound {
             tables.store.insert((), &StoreRow { epoch, ..now }.to_row()[..])?;
         }
         transaction.into_inner().commit().map_err(Fault::from)?;
-        log::info!(
-            "{} changes were found in the log of the data file, and are part of its index now",
-            records.len()
-        );
+        log::info!("replayed {} changes from the log of the data file", records.len());
         Ok(())
     }
 }
@@ -151,8 +149,8 @@ fn unreadable() -> OpenErrorKind {
     OpenErrorKind::Damaged("a record of its log cannot be read")
 }
 
-/// The blob extents, and the free runs, as the tables list them.
-fn blob_space(snapshot: &Snapshot) -> Result<(Vec<Extent>, Vec<Run>), Fault> {
+/// Blob extents and free runs according to the tables.
+fn blob_space(snapshot: &IndexSnapshot) -> Result<(Vec<Extent>, Vec<Run>), Fault> {
     contained::read(|| {
         let mut extents = Vec::new();
         for row in snapshot.table(BLOB_EXTENTS)?.iter()? {

@@ -1,9 +1,9 @@
-//! What is open, and who may look at it.
+//! The state that handles, readers and writer share.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, MutexGuard};
 
-use super::claims::Maildrops;
+use super::claims::Claims;
 use super::verified::Verified;
 use super::window::CopyWindow;
 use super::{OpenErrorKind, Snapshot, Visit};
@@ -13,26 +13,26 @@ use crate::store::file::disk::Disk;
 use crate::store::file::space::Pins;
 use crate::store::index::redb_header;
 use crate::store::index::rows::StoreRow;
-use crate::store::index::{Fault, Read as _, Snapshot as IndexSnapshot, contained};
+use crate::store::index::{Fault, IndexSnapshot, Read as _, contained};
 
-/// What the handles, the readers and the writer have in common.
+/// Shared by handles, readers and writer.
 pub struct Shared {
     pub disk: Arc<dyn Disk>,
     pub pins: Pins,
-    pub maildrops: Maildrops,
+    pub claims: Claims,
     pub verified: Verified,
-    /// None while the index is being opened anew, and after that has failed.
+    /// `None` while the index is being reopened, and after that failed.
     pub current: Mutex<Option<Arc<OpenIndex>>>,
     pub visitor_left: Condvar,
-    /// Whether a reader has asked the writer already to open the index anew.
-    pub mending_was_asked: AtomicBool,
-    /// As the writer last saw it.
+    /// True if a reader has already asked the writer to reopen the index.
+    pub reopening_was_requested: AtomicBool,
+    /// As of the writer's last look.
     pub copy_window: Mutex<CopyWindow>,
-    /// Held by who reads a long list with several threads: there are not many times as many.
+    /// Held while a long list is read with several threads, to bound their number.
     pub long_lists: Mutex<()>,
 }
 
-/// The container and the index in it, open.
+/// The open container and the index in it.
 pub struct OpenIndex {
     /// Taken when the index is closed.
     database: Option<redb::Database>,
@@ -52,7 +52,7 @@ impl OpenIndex {
         IndexSnapshot::begin(self.database())?.totals()
     }
 
-    /// Whether the writer can go on with it after a fault.
+    /// True if the writer can go on with it after a fault.
     pub fn is_usable(&self) -> bool {
         !self.container.has_failed()
             && contained::change(|| self.database().begin_write().is_ok()).is_ok_and(|usable| usable)
@@ -63,7 +63,7 @@ impl Drop for OpenIndex {
     fn drop(&mut self) {
         let database = self.database.take();
         if self.container.is_given_up() {
-            // What redb was doing when it panicked is not known, and its destructor may panic too.
+            // redb panicked in an unknown state, so its destructor may panic too.
             std::mem::forget(database);
         } else if contained::change(|| drop(database)).is_err() {
             self.container.give_up();
@@ -78,19 +78,21 @@ impl Shared {
 
     pub fn current(&self) -> Result<Arc<OpenIndex>, Fault> {
         let current = self.lock();
-        current.clone().ok_or_else(|| Fault::Io("an earlier fault of the disk is not mended".into()))
+        current
+            .clone()
+            .ok_or_else(|| Fault::Io("the store has not recovered from an earlier disk fault".into()))
     }
 
     pub fn snapshot(self: &Arc<Self>) -> Result<Snapshot, Fault> {
         let visit = Visit { shared: self.clone(), open: Some(self.current()?) };
         if visit.open().container.has_failed() {
-            return Err(Fault::Io("an earlier fault of the disk is not mended".into()));
+            return Err(Fault::Io("the store has not recovered from an earlier disk fault".into()));
         }
         let index = IndexSnapshot::begin(visit.open().database())?;
         Ok(Snapshot { index, visit })
     }
 
-    /// Closes the index when its last reader is gone.
+    /// Waits for the last reader, then closes the index.
     pub fn take_down(&self) -> Arc<dyn Disk> {
         let mut current = self.lock();
         if let Some(open) = current.take() {
@@ -107,7 +109,7 @@ impl Shared {
         open
     }
 
-    /// Closes the index, or leaves that to its last reader: who lets go of the store may be a reader himself.
+    /// Closes the index, or leaves that to its last reader: the caller may hold a snapshot itself.
     pub fn close(&self) {
         let open = self.lock().take();
         drop(open);
@@ -118,14 +120,14 @@ impl Shared {
     }
 }
 
-/// How far redb's pages are trusted when they are opened.
+/// How far redb's pages are trusted when the index is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// As after any shutdown or crash; verified only where the container gives reason for doubt.
+    /// As after any shutdown or crash: verified only if the container is in doubt.
     AsFound,
-    /// Every page is compared with its checksum before it is used.
+    /// Every page is verified before it is used.
     Verified,
-    /// The same, and the file is taken for a copy made while the store was in use, whatever it says itself.
+    /// The same, and the file counts as a copy of a live one, whatever it says itself.
     Copy,
 }
 

@@ -1,13 +1,13 @@
-//! A consistent view of the index, which is not closed under it.
+//! A consistent view of the index that keeps it open.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use super::{OpenIndex, Shared};
 use crate::store::file::container::Container;
-use crate::store::index::Snapshot as IndexSnapshot;
+use crate::store::index::IndexSnapshot;
 
-/// Somebody reads the index: it is not closed under them.
+/// A reader of the index: it is not closed while this exists.
 pub struct Visit {
     pub shared: Arc<Shared>,
     pub open: Option<Arc<OpenIndex>>,
@@ -23,17 +23,17 @@ impl Drop for Visit {
     fn drop(&mut self) {
         let current = self.shared.lock();
         self.open = None;
-        // Whoever waits for the last reader has taken it down first; waking nobody costs a system call all the same.
+        // Someone who waits for the last reader has taken the index down first. Otherwise save the system call.
         if current.is_none() {
             self.shared.visitor_left.notify_all();
         }
     }
 }
 
-/// A consistent view of the index, as of one commit. While it is held redb cannot reuse a page, and a data file that
-/// met an I/O error cannot be opened anew: so not for longer than a question takes.
+/// A consistent view of the index as of one commit. While it exists redb cannot reuse pages, and the index
+/// cannot be reopened after an I/O error, so hold it only as long as one question takes.
 pub struct Snapshot {
-    // Dropped before the visit ends.
+    // Dropped before `visit`.
     pub index: IndexSnapshot,
     pub visit: Visit,
 }

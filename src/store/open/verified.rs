@@ -1,12 +1,12 @@
-//! Whether a stored text is still what was stored: no octet is sent before its text matched its blake3.
+//! Verifies stored texts: no octet is sent before its text has matched its blake3.
 //!
-//! A text is compared when it was brought in from the disk, and that is remembered, so that reading it again from
-//! memory costs nothing. When the kernel drops pages and reads them anew cannot be known for certain; so a text is
-//! compared again when a page of it is found missing from memory, and at the latest after [`EPOCH`]. What is forgotten,
-//! because another text took its slot, is compared once more.
+//! A text is verified when it is read from the disk, and the result is remembered, so that reading it again
+//! from memory costs nothing. We cannot know for certain when the kernel drops a page and reads it again. So a
+//! text is verified again if one of its pages is missing from memory, after [`EPOCH`] at the latest, and if
+//! another text has taken its slot.
 //!
-//! A long text is compared as a whole before its first octet goes out, and keeps the hashes of its pieces meanwhile
-//! (blake3 is a tree): a piece whose pages were dropped before its turn came is compared alone, with its own hash.
+//! A long text is verified as a whole before its first octet goes out. That yields the hashes of its pieces
+//! (blake3 is a tree), and a piece whose pages were dropped before its turn is verified alone.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -19,16 +19,15 @@ use blake3::hazmat::{merge_subtrees_non_root, merge_subtrees_root};
 use crate::store::file::disk::View;
 use crate::store::index::Fault;
 
-/// Longer texts are sent in pieces of this length. A power of two, as the tree wants it.
+/// Texts longer than this are sent in pieces of this length: a power of two, to match blake3's tree.
 pub const PIECE: usize = 1 << 20;
-/// Texts up to this length are compared at once where they lie in memory; longer ones, and those on the disk, elsewhere
-/// than on the executor.
+/// Texts up to this length are verified on the executor if they are in memory; others elsewhere.
 const AT_ONCE_MAX: usize = 64 << 10;
-/// Texts that can be remembered; eight octets each.
+/// Number of texts remembered, at eight octets each.
 const SLOTS: usize = 1 << 17;
 const EPOCH: Duration = Duration::from_secs(600);
 
-/// The texts that were compared lately, in a table of fixed size: a text has one slot, and shares it with others.
+/// Recently verified texts, in a table of fixed size. Several texts share a slot; the latest has it.
 pub struct Verified {
     slots: Box<[AtomicU64]>,
     began: Instant,
@@ -53,30 +52,30 @@ impl Verified {
         &self.slots[text as usize % SLOTS]
     }
 
-    /// Never 0. The low bits, which the slot stands for, hold the epoch.
+    /// Never 0. The low bits, implied by the slot, hold the epoch instead.
     fn entry(&self, text: u64) -> u64 {
         let epoch = 1 + self.began.elapsed().as_secs() / EPOCH.as_secs();
         text / SLOTS as u64 * SLOTS as u64 + epoch % SLOTS as u64
     }
 }
 
-/// A text and what it has to be.
-pub struct Proof {
+/// What a text must be.
+pub struct Checksum {
     hash: blake3::Hash,
-    /// Tells the text, at its place, from others.
+    /// Identifies the text at its place.
     key: u64,
-    /// The hashes of its pieces, once it was compared as a whole.
+    /// Hashes of the pieces, once the whole text was verified.
     pieces: OnceLock<Vec<ChainingValue>>,
 }
 
-impl Proof {
+impl Checksum {
     /// For the text at `at` whose wire form has this hash.
     pub fn new(hash: [u8; 32], at: u64) -> Self {
         let key = u64::from_le_bytes(hash[..8].try_into().expect("eight octets")) ^ at.rotate_left(40);
         Self { hash: hash.into(), key, pieces: OnceLock::new() }
     }
 
-    /// Whether all of the text can be sent now; does not wait.
+    /// True if the whole text can be sent now. Does not wait.
     pub fn holds_at_once(&self, text: &View, verified: &Verified) -> bool {
         if !text.is_resident() {
             return false;
@@ -91,7 +90,7 @@ impl Proof {
         holds
     }
 
-    /// Reads the text and compares it. Waits for the disk.
+    /// Reads and verifies the text. Waits for the disk.
     pub fn verify(&self, text: &View, verified: &Verified) -> Result<(), Fault> {
         if text.len() <= PIECE {
             text.fetch()?;
@@ -106,14 +105,14 @@ impl Proof {
             if root(&pieces, text.len()) != self.hash {
                 return Err(changed());
             }
-            // Whoever was first has put the same hashes there.
+            // Another thread may have been first, with the same hashes.
             let _ = self.pieces.set(pieces);
         }
         verified.remember(self.key);
         Ok(())
     }
 
-    /// Reads a piece of a long text again, and compares it. Waits for the disk.
+    /// Reads and verifies a piece of a long text again. Waits for the disk.
     pub fn verify_piece(&self, text: &View, range: Range<usize>, verified: &Verified) -> Result<(), Fault> {
         let Some(pieces) = self.pieces.get() else { return self.verify(text, verified) };
         let whole = range.start / PIECE * PIECE;
@@ -123,10 +122,10 @@ impl Proof {
 }
 
 fn changed() -> Fault {
-    Fault::damaged("its text is not what was stored")
+    Fault::damaged("its text has changed since it was stored")
 }
 
-/// The pieces of a text, front to back; an empty text is one empty piece.
+/// The pieces of a text, front to back. An empty text has one empty piece.
 pub fn pieces_of(len: usize) -> impl Iterator<Item = Range<usize>> {
     (0..len.max(1)).step_by(PIECE).map(move |from| from..(from + PIECE).min(len))
 }
@@ -166,8 +165,8 @@ mod tests {
     fn the_pieces_of_a_text_make_its_hash() {
         for len in [PIECE + 1, 2 * PIECE, 2 * PIECE + 1, 3 * PIECE - 1, 5 * PIECE + 77] {
             let text = octets(len);
-            let proof = Proof::new(*blake3::hash(&text).as_bytes(), 0);
-            proof.verify(&View::Copied(text), &Verified::default()).unwrap();
+            let checksum = Checksum::new(*blake3::hash(&text).as_bytes(), 0);
+            checksum.verify(&View::Copied(text), &Verified::default()).unwrap();
         }
     }
 
@@ -176,11 +175,11 @@ mod tests {
         for len in [1, 1000, PIECE, PIECE + 1, 3 * PIECE + 5] {
             for at in [0, len / 2, len - 1] {
                 let mut text = octets(len);
-                let proof = Proof::new(*blake3::hash(&text).as_bytes(), 0);
+                let checksum = Checksum::new(*blake3::hash(&text).as_bytes(), 0);
                 text[at] ^= 1;
                 let (text, verified) = (View::Copied(text), Verified::default());
-                assert!(!proof.holds_at_once(&text, &verified), "{at} of {len}");
-                assert!(proof.verify(&text, &verified).is_err(), "{at} of {len}");
+                assert!(!checksum.holds_at_once(&text, &verified), "{at} of {len}");
+                assert!(checksum.verify(&text, &verified).is_err(), "{at} of {len}");
             }
         }
     }
@@ -188,13 +187,13 @@ mod tests {
     #[test]
     fn a_piece_that_changes_after_the_whole_was_compared_is_found() {
         let mut text = octets(3 * PIECE);
-        let proof = Proof::new(*blake3::hash(&text).as_bytes(), 0);
+        let checksum = Checksum::new(*blake3::hash(&text).as_bytes(), 0);
         let verified = Verified::default();
-        proof.verify(&View::Copied(text.clone()), &verified).unwrap();
+        checksum.verify(&View::Copied(text.clone()), &verified).unwrap();
         text[2 * PIECE + 9] ^= 1;
         let text = View::Copied(text);
-        proof.verify_piece(&text, PIECE..2 * PIECE, &verified).unwrap();
-        assert!(proof.verify_piece(&text, 2 * PIECE..2 * PIECE + 10, &verified).is_err());
+        checksum.verify_piece(&text, PIECE..2 * PIECE, &verified).unwrap();
+        assert!(checksum.verify_piece(&text, 2 * PIECE..2 * PIECE + 10, &verified).is_err());
     }
 
     #[test]

@@ -1,44 +1,45 @@
 //! The copy window: a plain copy of the data file, made front to back while the store is in use, is good.
 //!
-//! Such a copy has read redb's header at some instant, and the rest of the file later. So what the last checkpoint of
-//! that instant leads to stays as it is for a time W after the next one: pages of the index by a view that is held of a
-//! checkpoint, texts because their space is not given out. Then a copy that takes less than three quarters of W is good
-//! (the rest is for the time between two checkpoints).
+//! Such a copy reads redb's header at some instant and the rest of the file later. So whatever the last
+//! checkpoint before that instant leads to is preserved for a time W after the next checkpoint: index pages by
+//! holding a view of the checkpoint, texts by not handing out their space. A copy that takes less than three
+//! quarters of W is good; the rest allows for the time between two checkpoints.
 //!
-//! - A view that is held keeps all that was set free after its checkpoint. So of the checkpoints of the last W few are
-//!   held, and the oldest of them counts.
-//! - redb's own tables, lists of free pages, are not kept: who opens a copy makes them anew (`index/redb_header.rs`).
-//! - The cost is bounded ([`Window::bound`]). Beyond that, and on a full disk, the window gives way, oldest first, and
-//!   `stat` tells how long it has been of late.
-//! - It begins anew when the store is opened.
+//! - A held view preserves everything freed after its checkpoint, so a few views spread over the last W
+//!   suffice, and the oldest one counts.
+//! - redb's system tables, which list free pages, are not preserved; whoever opens a copy rebuilds them
+//!   (`index/redb_header.rs`).
+//! - The cost is bounded ([`Window::bound`]). Past the bound, and on a full disk, the window shrinks, oldest
+//!   view first, and `stat` shows how long it has been lately.
+//! - The window starts afresh when the store is opened.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::shared::OpenIndex;
 use crate::store::file::format::EXTENT;
-use crate::store::index::{Fault, Snapshot};
+use crate::store::index::{Fault, IndexSnapshot};
 
-/// The least W.
+/// Lower limit of W.
 const LENGTH_MIN: Duration = Duration::from_secs(60);
-/// A copy is expected to read so many octets a second, and may be four times as slow.
+/// Copies are expected to read this many octets a second, and may be four times slower.
 const OCTETS_PER_SECOND: u64 = 100_000_000;
 const SLOWNESS: u64 = 4;
-/// Checkpoints held at a time.
+/// Most checkpoints held at a time.
 const HELD_MAX: u32 = 16;
-/// What may be kept for copies, as a part of the file; at least what the store's pace says.
+/// Part of the file that may be kept for copies, if that is more than the pace allows anyway.
 const BOUND_PART: u64 = 40;
 
-/// What `stat` says of plain copies of the data file.
+/// What `stat` says about plain copies of the data file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopyWindow {
     /// A copy is good if it takes less.
     pub good_below: Duration,
-    /// Octets that would be free but for it: of texts, and of the index at most.
+    /// Octets that would otherwise be free: exact for texts, an upper bound for the index.
     pub kept_octets: u64,
 }
 
-/// The time since some instant; in a test it may stand still.
+/// A clock; tests can stop it.
 pub struct Time {
     began: Instant,
     #[cfg(test)]
@@ -68,31 +69,31 @@ impl Time {
     }
 }
 
-/// The checkpoints that are held.
+/// The held checkpoints.
 pub struct Window {
     time: Time,
-    /// None: nothing is kept for copies.
+    /// `None`: nothing is kept for copies.
     length: Option<Duration>,
     /// Octets that may be kept in any case.
     bound_min: u64,
     file_octets: u64,
     /// Oldest first.
     held: VecDeque<Held>,
-    /// When the window had to give way last, and how long it was then.
+    /// When the window last shrank, and its length afterwards.
     gave_way: Option<(Duration, Duration)>,
 }
 
 struct Held {
     since: Duration,
-    /// Of the pins: what was retired from then on is in this checkpoint.
+    /// In moments of the pins: what was retired from then on is in this checkpoint.
     moment: u64,
-    /// What redb had written by then.
+    /// Page octets redb had written by then.
     index_octets: u64,
-    _view: Snapshot,
+    _view: IndexSnapshot,
 }
 
 impl Window {
-    /// `bound_min` is how much may be kept in any case; none: nothing ever is.
+    /// `bound_min` octets may be kept in any case; `None`: nothing is ever kept.
     pub fn new(time: Time, bound_min: Option<u64>) -> Self {
         Self {
             time,
@@ -104,7 +105,7 @@ impl Window {
         }
     }
 
-    /// A checkpoint was made, before anything else is changed. `moment` is that of the pins.
+    /// A checkpoint was made and nothing has changed since. `moment` is the pins' moment.
     pub fn checkpointed(&mut self, open: &OpenIndex, moment: u64) -> Result<(), Fault> {
         let Some(length) = &mut self.length else { return Ok(()) };
         if self.held.is_empty() {
@@ -118,24 +119,24 @@ impl Window {
             return Ok(());
         }
         let index_octets = open.container.index_octets_written();
-        let view = Snapshot::begin(open.database())?;
+        let view = IndexSnapshot::begin(open.database())?;
         self.held.push_back(Held { since, moment, index_octets, _view: view });
         Ok(())
     }
 
-    /// The moment (of the pins) before which nothing that was retired is kept any more.
+    /// The moment (of the pins) before which retired texts need not be kept.
     pub fn horizon(&mut self) -> u64 {
         let now = self.time.now();
         let length = self.length.unwrap_or_default();
-        // A copy whose header is of the second, or of a later one, needs nothing of the first.
+        // A copy whose header is the second checkpoint's or later needs nothing of the first.
         while self.held.get(1).is_some_and(|second| second.since + length <= now) {
             self.held.pop_front();
         }
         self.held.front().map_or(u64::MAX, |first| first.moment)
     }
 
-    /// Gives way by one checkpoint if too much is kept, and says whether it has: `retired` octets of texts, and pages
-    /// of which redb has written so many octets by now.
+    /// If too much is kept, drops the oldest checkpoint and returns true. `retired` is octets of texts,
+    /// `index_octets` what redb has written so far.
     pub fn shorten(&mut self, retired: u64, index_octets: u64) -> bool {
         if self.kept_octets(retired, index_octets) <= self.bound() {
             return false;
@@ -147,7 +148,7 @@ impl Window {
         true
     }
 
-    /// How many octets may be kept for copies.
+    /// Most octets that may be kept for copies.
     fn bound(&self) -> u64 {
         self.bound_min.max(self.file_octets / BOUND_PART)
     }
@@ -157,13 +158,13 @@ impl Window {
         if self.held.is_empty() { 0 } else { retired + of_index }
     }
 
-    /// Whether giving way would make room worth a checkpoint.
+    /// True if dropping the window would make room worth a checkpoint.
     pub fn keeps_something(&self, retired: u64, index_octets: u64) -> bool {
         let of_index = self.kept_octets(0, index_octets);
         !self.held.is_empty() && (retired > 0 || of_index >= EXTENT)
     }
 
-    /// The disk has no room for anything else. It begins anew at the next checkpoint.
+    /// Drops everything, for a full disk. The window starts afresh at the next checkpoint.
     pub fn give_way(&mut self) {
         if !self.held.is_empty() {
             self.gave_way = Some((self.time.now(), Duration::ZERO));
@@ -171,12 +172,12 @@ impl Window {
         self.clear();
     }
 
-    /// Lets go of the index, which is about to be closed or to be moved.
+    /// Releases the index, which is about to be closed or moved.
     pub fn clear(&mut self) {
         self.held.clear();
     }
 
-    /// In how long something more may be free, if nothing is changed.
+    /// Time until something more can be freed, if nothing changes.
     pub fn next_release(&self) -> Option<Duration> {
         let second = self.held.get(1)?;
         Some((second.since + self.length?).saturating_sub(self.time.now()))

@@ -1,4 +1,4 @@
-//! What the store does when nothing fails.
+//! The store's behaviour when nothing fails.
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn one_text_is_stored_once_and_lives_as_long_as_one_of_its_messages() {
 }
 
 #[test]
-fn a_damaged_text_is_mended_by_the_next_message_that_has_it() {
+fn a_damaged_text_is_repaired_by_the_next_message_that_has_it() {
     let disk = memory();
     let store = store_with(&[ANN], disk.clone());
     deliver(&store, &[ANN], b"precious");
@@ -70,11 +70,11 @@ fn a_session_sees_its_maildrop_as_it_was_at_login() {
 }
 
 #[test]
-fn a_maildrop_is_one_sessions_alone() {
+fn only_one_session_can_have_a_maildrop() {
     let store = store_with(&[ANN], memory());
     let first = open_maildrop(&store, ANN);
     assert_eq!(login_name(&store.open_maildrop(&address(ANN)).unwrap()), "in use");
-    // The refusal must not have let go of the first one's claim.
+    // The refusal must not have released the first session's claim.
     assert_eq!(login_name(&store.open_maildrop(&address(ANN)).unwrap()), "in use");
     drop(first);
     assert_eq!(login_name(&store.open_maildrop(&address(ANN)).unwrap()), "welcome");
@@ -113,7 +113,8 @@ fn a_mailbox_is_unlocked_alone_only_while_its_domain_is_not_locked() {
         let first = tx.lock_domain(&ann.domain)?;
         Ok((first, tx.lock_domain(&ann.domain)?, tx.unlock_mailbox(&ann)?))
     });
-    let expected = (Ok(LockChange::Changed), Ok(LockChange::AlreadySo), Err(Refused::DomainLocked));
+    let expected =
+        (Ok(LockChange::Changed), Ok(LockChange::AlreadySo), Err(Refused::DomainLocked(address(ANN))));
     assert_eq!(outcome.wait().unwrap(), expected);
 }
 
@@ -135,7 +136,7 @@ fn deleting_a_domain_takes_its_mail_and_leaves_the_others() {
 }
 
 #[test]
-fn a_mailbox_made_anew_shares_no_uid_with_the_old_one() {
+fn a_recreated_mailbox_shares_no_uid_with_the_old_one() {
     let store = store_with(&[ANN], memory());
     deliver(&store, &[ANN], b"old");
     let old = open_maildrop(&store, ANN).list().unwrap();
@@ -199,7 +200,7 @@ fn a_text_that_is_being_read_is_not_overwritten() {
     };
     assert_ne!(place_of(b"one"), at);
     drop(held);
-    // Every hole is small against the space, so only the tail is used; the hole is free again all the same.
+    // Every hole is small compared with the space, so mail is appended; the hole is free again all the same.
     deliver(&store, &[ANN], b"two");
     assert_clean(&store);
 }
@@ -260,7 +261,7 @@ fn a_text_in_a_file_is_stored_like_one_in_memory_and_shares_its_place() {
     assert_clean(&store);
 }
 
-/// Whether these octets stand anywhere in the file.
+/// True if these octets are anywhere in the file.
 fn is_in_file(disk: &SimulatedDisk, octets: &[u8]) -> bool {
     memchr::memmem::find(&disk.octets(), octets).is_some()
 }
@@ -326,7 +327,7 @@ fn a_text_that_comes_again_is_stored_once_and_once_more_after_a_start() {
         assert!(maildrop.delete(&uids).wait().unwrap());
     }
     assert_eq!(texts(&store), 0);
-    // It is gone, though it is remembered.
+    // The text is gone, though it is remembered.
     deliver(&store, &[ANN], b"again");
     assert_eq!(texts(&store), 1);
     assert_clean(&store);

@@ -1,11 +1,11 @@
-//! Giving space back: nothing is lost, the file becomes shorter, and a crash in between is like any other.
+//! Compaction loses nothing, shortens the file, and survives crashes like any other change.
 
 use super::*;
 use crate::store::file::format::EXTENT;
 
 const ANN: &str = "ann@example.com";
 
-/// Mail of which nine in ten are deleted, the last not.
+/// Mail of which nine in ten are deleted, but not the last.
 fn thinned(disk: Arc<SimulatedDisk>) -> (Store, Vec<Vec<u8>>) {
     let store = filled(disk);
     let left = thin(&store);
@@ -23,7 +23,7 @@ fn filled(disk: Arc<SimulatedDisk>) -> Store {
     store
 }
 
-/// Deletes most messages, and returns what is left.
+/// Deletes most messages and returns the others.
 fn thin(store: &Store) -> Vec<Vec<u8>> {
     let mut rng = fastrand::Rng::with_seed(4);
     let maildrop = open_maildrop(store, ANN);
@@ -39,7 +39,7 @@ fn thin(store: &Store) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn what_is_left_lies_together_and_the_file_ends_behind_it() {
+fn remaining_texts_lie_together_and_the_file_ends_after_them() {
     let disk = Arc::new(SimulatedDisk::default());
     let (store, left) = thinned(disk.clone());
     let before = disk.file_len();
@@ -47,13 +47,13 @@ fn what_is_left_lies_together_and_the_file_ends_behind_it() {
     assert_eq!((report.before.file_octets, report.after.file_octets), (before, disk.file_len()));
     let text_octets: u64 = left.iter().map(|content| content.len() as u64).sum();
     let in_extents = disk.file_len() - format::Extent::FIRST.at();
-    // Beside the texts: the index, as much kept aside for it, and some slack.
+    // Besides texts there are the index, a reserve as large, and some slack.
     assert!(in_extents < text_octets + 7 * EXTENT, "{in_extents} for {text_octets}");
     assert!(before - disk.file_len() > 9 * EXTENT, "{} of {before}", disk.file_len());
     assert!(report.moved_octets > 0 && report.moved_octets <= text_octets, "{report:?}");
     assert_clean(&store);
     assert_eq!(contents(&store, ANN), left);
-    // There is nothing left to do.
+    // Nothing is left to do.
     let again = store.compact(&Progress::default()).unwrap();
     assert_eq!(again.moved_octets, 0);
     drop(store);
@@ -64,7 +64,7 @@ fn what_is_left_lies_together_and_the_file_ends_behind_it() {
     assert_clean(&store);
 }
 
-/// In a backup the index lies behind the texts: it moves into the room that they leave.
+/// In a backup the index comes after the texts; it moves into the room they leave.
 #[test]
 fn a_file_that_ends_with_the_index_becomes_shorter_too() {
     let directory = tempfile::tempdir().unwrap();

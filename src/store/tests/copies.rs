@@ -1,8 +1,8 @@
-//! Plain copies of the file of a store in use: front to back, page by page, between the writes of deliveries, deletions
-//! and checkpoints, on a clock that the test turns. A copy that takes less than the window must open, be clean, and
-//! have what was acknowledged before it began.
+//! Plain copies of the file of a store in use: front to back, page by page, between the writes of deliveries,
+//! deletions and checkpoints, on a clock that the test controls. A copy that takes less than the window must
+//! open, be clean, and hold what was acknowledged before it began.
 //!
-//! That this can fail is a test of its own: with nothing kept for copies, most of them are bad.
+//! Another test shows that this can fail: with nothing kept for copies, most are bad.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,14 +16,14 @@ use crate::store::open::window::Time;
 use crate::store::writer::Pace;
 
 const MAILBOXES: [&str; 3] = ["ann@example.com", "bob@example.com", "carol@example.net"];
-/// Three quarters of the least window, in seconds.
+/// Three quarters of the shortest window, in seconds.
 const GOOD_BELOW: u64 = 45;
 
-/// What the window may keep in a test of these.
+/// More than the window needs in these tests.
 const ENOUGH: Option<u64> = Some(128 << 20);
 const NOTHING: [u8; PAGE as usize] = [0; PAGE as usize];
 
-/// The disk of a store in use, with somebody who copies it.
+/// The disk of a store in use, which is being copied.
 #[derive(Debug)]
 struct Copied {
     disk: Arc<SimulatedDisk>,
@@ -34,15 +34,16 @@ struct Copied {
 struct Copier {
     copy: Arc<SimulatedDisk>,
     at: u64,
-    /// As `tar` and `rsync` do, which ask for the length first; otherwise to the end, wherever that is by then.
+    /// Set like `tar` and `rsync` do, which ask for the length first. Otherwise copy to the end, wherever that
+    /// is by then.
     len: Option<u64>,
-    /// Pages with something in them that may still be copied before the clock moves.
+    /// Non-zero pages that may still be copied before the clock moves.
     pages_left: usize,
     rng: fastrand::Rng,
 }
 
 impl Copied {
-    /// Copies up to so many pages. True at the end of the file.
+    /// Copies up to `pages` pages. True at the end of the file.
     fn copy(&self, copier: &mut Copier, pages: usize) -> bool {
         let mut copied = 0;
         loop {
@@ -65,7 +66,7 @@ impl Copied {
         }
     }
 
-    /// Something is about to change: some of the file has been copied by now.
+    /// Copies some of the file before the next change to it.
     fn between_two_writes(&self) {
         if let Some(copier) = &mut *self.copier.lock().unwrap() {
             let pages = copier.rng.usize(..=copier.pages_left.min(40));
@@ -123,7 +124,7 @@ struct Laboratory {
     seconds: Arc<AtomicU64>,
     rng: fastrand::Rng,
     next: u64,
-    /// Messages by their numbers: the mailbox of each.
+    /// The mailbox of each message, by number.
     stored: BTreeMap<u64, usize>,
 }
 
@@ -145,7 +146,7 @@ impl Laboratory {
         Self { disk, store, seconds, rng, next: 0, stored: BTreeMap::new() }
     }
 
-    /// What happens in a second.
+    /// One second of traffic.
     fn second(&mut self) {
         self.seconds.fetch_add(1, Ordering::AcqRel);
         for _ in 0..self.rng.usize(1..8) {
@@ -177,7 +178,7 @@ impl Laboratory {
         self.stored.insert(number, mailbox);
     }
 
-    /// A message that is deleted at once; returns its octets.
+    /// Delivers a message and deletes it at once; returns its octets.
     fn store_and_delete(&mut self, octets: usize) -> u64 {
         let content = format!("Subject: {}\n\n{}\n", self.next, "x".repeat(octets));
         self.next += 1;
@@ -188,7 +189,7 @@ impl Laboratory {
         octets as u64
     }
 
-    /// A third of a mailbox.
+    /// Deletes a third of a mailbox.
     fn delete(&mut self) {
         let mailbox = self.rng.usize(..MAILBOXES.len());
         let maildrop = open_maildrop(&self.store, MAILBOXES[mailbox]);
@@ -203,7 +204,7 @@ impl Laboratory {
         maildrop.delete(&gone).wait().unwrap();
     }
 
-    /// Copies the file in so many seconds; returns the copy, or what is wrong with it.
+    /// Copies the file within so many seconds. Returns the copy, or what is wrong with it.
     fn copy(&mut self, seconds: u64) -> Result<Arc<SimulatedDisk>, String> {
         let before = self.stored.clone();
         let all_before = self.next;
@@ -217,7 +218,7 @@ impl Laboratory {
             pages_left: 0,
             rng: self.rng.fork(),
         };
-        // A part of it may come at once, from the page cache, and the end slowly.
+        // Part of it may come at once, from the page cache, and the end slowly.
         let pages = self.disk.disk.used_pages() / (seconds as usize + 1) + 1;
         let at_once = self.rng.usize(..pages * 2);
         self.disk.copy(&mut copier, at_once);
@@ -260,7 +261,7 @@ impl Laboratory {
                 }
             }
         }
-        // Those deleted meanwhile may be there or not.
+        // Those deleted meanwhile may or may not be there.
         match before.keys().find(|number| self.stored.contains_key(number) && !found.contains(number)) {
             Some(lost) => Err(format!("{lost} is not in the copy")),
             None => Ok(()),
@@ -268,7 +269,7 @@ impl Laboratory {
     }
 }
 
-/// How many of so many copies are good, and what is wrong with one that is not.
+/// Makes `runs` copies. Returns how many are good, and what is wrong with a bad one.
 fn copies(runs: u64, for_copies: Option<u64>) -> (u64, Option<String>) {
     let (mut good, mut wrong) = (0, None);
     for seed in 0..runs {
@@ -283,7 +284,7 @@ fn copies(runs: u64, for_copies: Option<u64>) -> (u64, Option<String>) {
     (good, wrong)
 }
 
-/// `COPIES` is how many are made.
+/// `COPIES` sets how many are made.
 #[test]
 fn a_copy_made_within_the_window_is_good() {
     let runs = std::env::var("COPIES").ok().and_then(|runs| runs.parse().ok()).unwrap_or(4);
@@ -298,9 +299,9 @@ fn without_the_window_copies_are_bad() {
     assert!(wrong.is_some());
 }
 
-/// The clock stands still, so that nothing is ever kept long enough.
+/// The clock stands still, so nothing is ever kept long enough.
 #[test]
-fn what_is_kept_for_copies_has_a_bound() {
+fn space_kept_for_copies_is_bounded() {
     const BOUND: u64 = 20 << 20;
     let mut laboratory = Laboratory::new(1, Some(BOUND));
     (0..20).for_each(|_| laboratory.second());
@@ -319,7 +320,7 @@ fn what_is_kept_for_copies_has_a_bound() {
     let used = laboratory.disk.disk.file_len() - format::Extent::FIRST.at() - format::AHEAD_MIN;
     assert!(used < format::AHEAD_MIN + 3 * BOUND, "{used}");
     assert_clean(&laboratory.store);
-    // It recovers when there is less to do.
+    // The window recovers when there is less to do.
     for _ in 0..130 {
         laboratory.seconds.fetch_add(1, Ordering::AcqRel);
         laboratory.deliver();
@@ -331,7 +332,7 @@ fn what_is_kept_for_copies_has_a_bound() {
 #[test]
 fn on_a_full_disk_mail_comes_before_copies() {
     let disk = Arc::new(SimulatedDisk::default());
-    // On this disk what is given back between other octets makes no room elsewhere, so the index has to have its own
+    // On this disk, space freed between other octets makes no room elsewhere, so let the index allocate its own
     // first.
     disk.set_room(Some(format::Extent::FIRST.plus(26).at()));
     let mut laboratory = Laboratory::on(disk, 2, ENOUGH);
@@ -361,7 +362,7 @@ fn on_a_full_disk_mail_comes_before_copies() {
     assert_clean(store);
 }
 
-/// Of a store with much mail, 600 deliveries in 20 checkpoints.
+/// With much mail stored, 600 deliveries in 20 checkpoints.
 #[test]
 fn the_index_grows_little_while_a_backup_or_a_copy_is_made() {
     let growth = |for_copies, is_backed_up: bool| {
@@ -383,7 +384,7 @@ fn the_index_grows_little_while_a_backup_or_a_copy_is_made() {
         index_len(&laboratory.store) - before
     };
     let usual = growth(None, false);
-    // Each checkpoint writes some thirty pages of 4 KiB anew, and the lists of those that are not free yet.
+    // Each checkpoint rewrites some thirty pages of 4 KiB, and the lists of pages that are not free yet.
     for (for_copies, is_backed_up) in [(None, true), (ENOUGH, false), (ENOUGH, true)] {
         let growth = growth(for_copies, is_backed_up);
         assert!(

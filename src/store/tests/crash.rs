@@ -1,13 +1,13 @@
-//! Power cuts at every kind of moment: what was acknowledged is there, nothing is half done.
+//! Power cuts at every kind of moment: acknowledged changes survive, and nothing is half done.
 //!
-//! A workload runs on a recording disk. Then the disk is rebuilt as it could be found after a cut: everything synced,
-//! and an arbitrary subset of the sectors and length changes since. Each such disk must open, be clean, hold what was
-//! acknowledged before the cut, and take more mail.
+//! A workload runs on a recording disk. Then the disk is rebuilt as it could be found after a cut: everything
+//! synced, and an arbitrary subset of the sectors and length changes since. Each such disk must open, be clean,
+//! hold what was acknowledged before the cut, and accept more mail.
 //!
-//! That these tests can fail is shown by mutants of the store, three of them for good (`Mutant`; one is tried in
-//! `log.rs`). Found at once when they were tried: a one-phase commit, texts written after the commit, a superblock left
-//! out or written after the sync, runs used again in the transaction that retired them, a hole punched a page too wide,
-//! and failed syncs not made up for.
+//! Mutants of the store show that these tests can fail. Three are permanent (`Mutant`; one is tested in
+//! `log.rs`). Others were tried once and caught at once: a one-phase commit, texts written after the commit, a
+//! superblock left out or written after the sync, runs reused in the transaction that retired them, a hole
+//! punched a page too wide, and failed syncs that are not repeated.
 
 use std::collections::BTreeSet;
 
@@ -15,15 +15,15 @@ use super::workload::{MAILBOXES, Workload, body_number};
 use super::*;
 use crate::store::file::simulated::Mutant;
 
-/// How often the power is cut at each of the two syncs that follow a superblock.
+/// Cuts at each of the two syncs that follow a superblock.
 const CUTS_AT_A_SUPERBLOCK: usize = 8;
 
-/// Cuts the power at moments between two events, and looks at what is left each time. Returns how many cuts that were.
+/// Cuts the power at moments between two events and examines each resulting disk. Returns the number of cuts.
 fn cut_the_power(workload: &Workload, begin: usize, cuts: usize, rng: &mut fastrand::Rng) -> usize {
     let disk = &workload.disk;
     let end = disk.events();
     let syncs: Vec<usize> = (begin..end).filter(|event| disk.is_sync(*event)).collect();
-    // A third of the moments are anywhere, another just before a sync, and the last in what is written for a
+    // A third of the moments are random, a third just before a sync, and a third during the writes of a
     // checkpoint.
     let mut moments: Vec<usize> = (0..cuts)
         .map(|_| {
@@ -65,7 +65,7 @@ fn look_at(store: &Store, workload: &Workload, cut: usize, when: &str) {
         let (must, may) = workload.expectations(index, cut);
         let found: BTreeSet<u64> = match store.open_maildrop(&address(mailbox)).unwrap() {
             Login::Welcome(maildrop) => numbers_in(&maildrop),
-            // Its domain may have been removed, and not been made again yet.
+            // Its domain may have been removed and not made again yet.
             _ => BTreeSet::new(),
         };
         let lost: Vec<_> = must.difference(&found).collect();
@@ -76,7 +76,7 @@ fn look_at(store: &Store, workload: &Workload, cut: usize, when: &str) {
     let _ = store.write(|tx| tx.add_domain(&"after.example".parse().unwrap(), UnixTime(1))).wait().unwrap();
     add_mailbox(store, "new@after.example");
     assert_eq!(deliver(store, &["new@after.example"], b"after the cut"), [Delivery::Stored]);
-    // A look takes its time, so not every disk gets a second one.
+    // Examining takes time, so not every disk is examined twice.
     if cut.is_multiple_of(8) {
         assert_clean(store);
     }
@@ -95,7 +95,8 @@ fn thousands_of_power_cuts_lose_nothing_and_leave_nothing_half_done() {
     let mut rng = fastrand::Rng::with_seed(20260101);
     let mut workload = Workload::begin();
     let begin = workload.disk.events();
-    // How often the index grows depends on which deliveries share a transaction, and so on how busy the machine is.
+    // How often the index grows depends on which deliveries share a transaction, and so on how busy the machine
+    // is.
     let has_grown_and_shrunk = |workload: &Workload| workload.growths > 2 && workload.shrinkings > 2;
     let mut steps = 0;
     while steps < 320 || steps < 2000 && !has_grown_and_shrunk(&workload) {
@@ -108,7 +109,7 @@ fn thousands_of_power_cuts_lose_nothing_and_leave_nothing_half_done() {
     cut_the_power(&workload, begin, 2500, &mut rng);
 }
 
-/// The power goes again while the log is made part of the index, and once more after that.
+/// Cuts the power again during recovery, and once more after that.
 #[test]
 fn cuts_during_recovery_lose_nothing_either() {
     let mut rng = fastrand::Rng::with_seed(20260103);
@@ -140,7 +141,7 @@ fn cuts_during_recovery_lose_nothing_either() {
     assert!(recoveries > 8, "the log had something to recover only {recoveries} times");
 }
 
-/// Whether the cuts find what a mutant of the store does wrong. Whatever they say of it has the cut in front.
+/// True if the cuts catch the mutant's bug. Their complaint must start with the cut.
 fn cuts_find(mutant: Mutant, steps: usize, cuts: usize) {
     let mut rng = fastrand::Rng::with_seed(20260104);
     let mut workload = Workload::begin();
@@ -165,14 +166,14 @@ fn cuts_find_long_texts_that_are_not_synced() {
     cuts_find(Mutant::LongTextsNotSynced, 120, 1000);
 }
 
-/// The disk fails, the process ends, and the next one finds in the page cache what never reached the disk.
+/// The disk fails, the process ends, and the next one sees in the page cache what never reached the disk.
 #[test]
 fn a_cut_after_a_service_that_could_not_sync_was_started_again_loses_nothing() {
     let mut failed = 0;
     for operations in (0..60).step_by(3) {
         let disk = Arc::new(SimulatedDisk::recording());
         let mut store = store_with(&[MAILBOXES[0]], disk.clone());
-        // Long rows, so that the index grows by extents, which stand in the superblock.
+        // Long rows make the index grow by extents, which the superblock lists.
         let mut expected = 0;
         let grow = |store: &Store, count: usize| {
             let fields = format!("Received: {}\r\n", "x".repeat(40_000)).into_bytes();
@@ -203,7 +204,7 @@ fn a_cut_after_a_service_that_could_not_sync_was_started_again_loses_nothing() {
     assert!(failed > 5, "only {failed} checkpoints failed");
 }
 
-/// As many cuts as one wants, of workloads of one's own: `POP3SVC_CUTS` and `POP3SVC_SEED` say how many and which.
+/// As many cuts as wanted: `POP3SVC_CUTS` is their number, `POP3SVC_SEED` chooses workload and cuts.
 #[test]
 fn power_cuts_by_number_and_seed_lose_nothing() {
     let given = |name: &str| std::env::var(name).ok().map(|typed| typed.parse::<u64>().expect("a number"));
@@ -254,7 +255,7 @@ fn power_cuts_after_faults_of_the_disk_lose_nothing_either() {
 }
 
 #[test]
-fn a_store_whose_making_was_cut_short_is_made_again_or_whole() {
+fn an_interrupted_create_leaves_a_whole_store_or_none() {
     let mut rng = fastrand::Rng::with_seed(5);
     let disk = Arc::new(SimulatedDisk::recording());
     drop(Store::create_on(disk.clone()).unwrap());

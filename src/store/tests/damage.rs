@@ -1,4 +1,4 @@
-//! Damaged files: every kind of damage is found, none is a panic, and repair leaves a store that is sound.
+//! Damaged files: every kind of damage is found, none causes a panic, and a repair leaves a sound store.
 
 use super::*;
 use crate::store::file::format::{EXTENT, Extent};
@@ -9,7 +9,7 @@ const ANN: &str = "ann@example.com";
 const BOB: &str = "bob@example.com";
 const NOW: u64 = 1_800_000_000;
 
-/// Three texts: one that both have, one of ann's, and a long one of bob's; and a hole among them.
+/// Three texts, one shared by both mailboxes, one of ann's and a long one of bob's, with a hole among them.
 fn sound() -> Arc<SimulatedDisk> {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN, BOB], disk.clone());
@@ -30,14 +30,14 @@ fn sound() -> Arc<SimulatedDisk> {
 const SHARED: &[u8] = b"Subject: shared\n\n.of both\n";
 const MESSAGES: usize = 4;
 
-/// The texts of [`sound`], in the order in which they were stored.
+/// Finds the texts of [`sound`], numbered in the order they were stored.
 fn text_id(content: &[u8]) -> TextId {
     let long = [b'x'; 70_000];
     let all = [SHARED, b"goes", b"ann's own", &long];
     TextId(all.iter().position(|text| *text == content).expect("it is one of them") as u64)
 }
 
-/// Changes the tables as only damage can.
+/// Changes the tables in ways only damage can.
 pub fn damage(disk: &Arc<SimulatedDisk>, change: impl FnOnce(&mut Tables<'_>, &Container)) {
     let container = Container::open(disk.clone()).unwrap();
     let database = open_database(&container, false).unwrap();
@@ -84,7 +84,7 @@ fn change_message(tables: &mut Tables<'_>, change: impl FnOnce(&mut MessageRow))
 
 type Damage = fn(&mut Tables<'_>, &Container);
 
-/// What is damaged, and how many messages it costs.
+/// Kinds of damage, and how many messages each costs.
 const DAMAGES: &[(&str, usize, Damage)] = &[
     ("a text's row is gone", 2, |t, _| drop(t.texts.remove(text_id(SHARED)).unwrap())),
     ("a text's row makes no sense", 2, |t, _| drop(t.texts.insert(text_id(SHARED), &b"?"[..]).unwrap())),
@@ -224,7 +224,7 @@ const DAMAGES: &[(&str, usize, Damage)] = &[
     }),
 ];
 
-/// Everything that a service does; faults are allowed, panics are not.
+/// Does everything a service does. Faults are allowed, panics are not.
 fn use_it(store: &Store) {
     let outcomes = [
         try_deliver(store, &[ANN, BOB], SHARED).err(),
@@ -258,7 +258,7 @@ fn findings(disk: &Arc<SimulatedDisk>) -> u64 {
 }
 
 #[test]
-fn every_kind_of_damage_is_found_and_mended() {
+fn every_kind_of_damage_is_found_and_repaired() {
     let sound = sound();
     assert_eq!(findings(&Arc::new(sound.copy())), 0);
     for (what, costs, change) in DAMAGES {
@@ -304,7 +304,7 @@ fn a_text_that_has_changed_is_kept_as_it_is_now() {
     let store = Store::open_on(disk.clone()).unwrap();
     let at = store.read().unwrap().text(text_id(SHARED)).unwrap().unwrap().at;
     drop(store);
-    // The line end before the stuffed dot, and a dot that then stands where none was doubled.
+    // Hits the line end before the stuffed dot, and adds a dot that is not stuffed.
     disk.write_at(at, b"subject: shared\n\n\n.of").unwrap();
     assert!(findings(&disk) > 0);
     let report = Store::repair_on(disk.clone(), UnixTime(NOW)).unwrap();
@@ -318,7 +318,7 @@ fn a_text_that_has_changed_is_kept_as_it_is_now() {
 }
 
 #[test]
-fn random_damage_of_rows_is_no_panic_and_is_mended() {
+fn random_damage_to_rows_is_repaired_without_a_panic() {
     let sound = sound();
     let mut rng = fastrand::Rng::with_seed(77);
     for round in 0..150 {
@@ -340,7 +340,7 @@ fn random_damage_of_rows_is_no_panic_and_is_mended() {
     }
 }
 
-/// Flips some octets of a value; the keys are the index's business, and have checksums.
+/// Flips some octets of a value. Keys belong to the index, whose pages have checksums.
 fn damage_some_row(tables: &mut Tables<'_>, rng: &mut fastrand::Rng) {
     macro_rules! damage_one_of {
         ($table:expr, $key:expr) => {{
@@ -389,7 +389,7 @@ fn damage_some_row(tables: &mut Tables<'_>, rng: &mut fastrand::Rng) {
     }
 }
 
-/// Octets flipped anywhere: the file opens or does not, and what a check of a verified store calls sound is sound.
+/// Octets flip anywhere: the file may fail to open, but what a check of a verified store calls sound is sound.
 #[test]
 fn flipped_octets_anywhere_are_found_and_never_a_panic() {
     let sound = sound();

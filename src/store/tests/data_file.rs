@@ -1,4 +1,4 @@
-//! The real file: its lock, its bounds, its holes, and what is not a store.
+//! The real file: its lock, its bounds, its holes, and files that are not a store.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -17,7 +17,7 @@ fn kind_of(outcome: Result<Store, OpenError>) -> OpenErrorKind {
 }
 
 #[test]
-fn a_store_is_made_once_locked_while_open_and_private() {
+fn a_store_is_created_once_locked_while_open_and_private() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("winpop.db");
     assert!(matches!(kind_of(Store::open(&path)), OpenErrorKind::Missing));
@@ -40,7 +40,7 @@ fn a_store_is_made_once_locked_while_open_and_private() {
     assert_clean(&store);
 }
 
-/// Where others may have laid a link, root would otherwise read, write or make a file of their choice.
+/// Following a link, root would read, write or create a file chosen by someone else.
 #[test]
 fn a_symbolic_link_is_not_followed() {
     let directory = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ fn a_lock_of_another_process_holds() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("winpop.db");
     drop(Store::create(&path).unwrap());
-    // It says a word when it has the lock, and ends when it is told to.
+    // It prints a word when it has the lock, and ends when told to.
     let mut other = Command::new("flock")
         .arg(&path)
         .args(["sh", "-c", "echo locked; read end"])
@@ -82,14 +82,14 @@ fn a_lock_of_another_process_holds() {
 }
 
 #[test]
-fn what_is_not_a_store_is_named_and_left_alone() {
+fn a_file_that_is_no_store_is_reported_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("other");
     for (content, is_right) in [
         (vec![], (|kind| matches!(kind, OpenErrorKind::Missing)) as fn(&OpenErrorKind) -> bool),
         (b"From ann Thu Jan  1 00:00:00 1970\n".repeat(100), |kind| matches!(kind, OpenErrorKind::NotAStore)),
         (vec![b'x'; 10 << 20], |kind| matches!(kind, OpenErrorKind::NotAStore)),
-        // As an image of a disk may begin.
+        // Like the start of a disk image.
         (vec![0; 20 << 20], |kind| matches!(kind, OpenErrorKind::NotAStore)),
     ] {
         fs::write(&path, &content).unwrap();
@@ -103,7 +103,7 @@ fn what_is_not_a_store_is_named_and_left_alone() {
 }
 
 #[test]
-fn a_newer_version_is_left_to_a_newer_program_and_one_before_the_first_is_told() {
+fn a_file_newer_than_the_program_or_older_than_the_first_release_is_refused() {
     let disk = Arc::new(SimulatedDisk::default());
     drop(store_with(&[ANN], disk.clone()));
     for header in [0, 32 << 10] {
@@ -134,7 +134,8 @@ fn one_lost_header_or_superblock_costs_nothing() {
         let damaged = Arc::new(disk.copy());
         damaged.write_at(at, &vec![0; len]).unwrap();
         assert!(Store::create_on(damaged.clone()).is_err(), "a store that lost {at} is made anew");
-        // Without the newer superblock the older one may not do; then the file does not open, instead of losing mail.
+        // Without the newer superblock the older one may not do. Then the file must not open, rather than lose
+        // mail.
         match Store::open_on(damaged) {
             Ok(store) => {
                 assert_clean(&store);
@@ -145,7 +146,7 @@ fn one_lost_header_or_superblock_costs_nothing() {
     }
 }
 
-/// A superblock that whoever made it signed, with an extent at the end of what a file can be.
+/// A superblock with a valid checksum that places an extent at the end of the largest possible file.
 #[test]
 fn a_forged_superblock_makes_no_file_grow() {
     let disk = Arc::new(SimulatedDisk::default());
@@ -158,7 +159,7 @@ fn a_forged_superblock_makes_no_file_grow() {
             let forged = Arc::new(disk.copy());
             container::forge_superblock(&*forged, format::Extent(place), index_len);
             let before = forged.octets();
-            // It may open or not; what it needs lies where it lay.
+            // It may open or not; what it needs is still where it was.
             if let Ok(store) = Store::open_to_check_on(forged.clone(), Trust::Verified) {
                 let _ = store.check(&Progress::default());
             }
@@ -176,7 +177,7 @@ fn a_check_changes_no_octet_of_the_file() {
     let store = Store::create(&path).unwrap();
     add_mailbox(&store, ANN);
     deliver(&store, &[ANN], b"text");
-    // As after a crash: redb has to set it right, and may do so in memory only.
+    // As after a crash: redb has to recover, and may do so in memory only.
     fs::copy(&path, directory.path().join("unclean.db")).unwrap();
     drop(store);
     fs::copy(&path, directory.path().join("read only.db")).unwrap();
@@ -258,7 +259,7 @@ fn the_room_of_deleted_mail_goes_back_to_the_file_system() {
     let store = Store::create(&path).unwrap();
     keep_deleted(&store, "0");
     add_mailbox(&store, ANN);
-    // Each is too short to be given back alone.
+    // Each is too short to be punched alone.
     for number in 0..400 {
         deliver(&store, &[ANN], format!("{number}{}", "x".repeat(20_000)).as_bytes());
     }
@@ -292,7 +293,7 @@ fn a_backup_may_replace_a_backup_and_nothing_else() {
     fs::write(&foreign, "Dear Ann").unwrap();
     assert!(matches!(may_replace(&foreign), Err(NotReplaced::Foreign)));
     assert!(matches!(may_replace(directory.path()), Err(NotReplaced::Foreign)));
-    // The store itself, and any other that is in use.
+    // Neither the store itself, nor another one in use.
     assert!(matches!(may_replace(&path), Err(NotReplaced::InUse)));
 }
 
@@ -308,7 +309,7 @@ fn a_backup_goes_into_an_empty_file_only() {
         Err(BackupError::Copy(_))
     ));
     assert_eq!(fs::read(&foreign).unwrap(), b"Dear Ann");
-    // It has to be open for reading and writing.
+    // It must be open for reading and writing.
     fs::write(&foreign, "").unwrap();
     assert!(matches!(
         store.backup(open(fs::OpenOptions::new().read(true)), &Progress::default()),

@@ -1,4 +1,4 @@
-//! Disks that fail and fill up while the store runs.
+//! Disks that fail or fill up while the store is in use.
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn the_index_may_use_the_reserve_when_the_disk_is_full() {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());
     disk.set_room(Some(disk.file_len()));
-    // Room for texts is left over in the extents that are there; it runs out.
+    // Some room for texts is left in present extents; use it up.
     while deliver(&store, &[ANN], &[b'x'; 400_000]) == [Delivery::Stored] {
         if disk.file_len() > 100 * format::EXTENT {
             panic!("the disk is never full");
@@ -52,8 +52,8 @@ fn the_index_may_use_the_reserve_when_the_disk_is_full() {
     assert_clean(&store);
 }
 
-/// Lets the disk fail after every number of operations in turn. What is answered with a verdict is there; what is
-/// answered with a fault is there only if the disk could not even be read again by then.
+/// Makes the disk fail after each number of operations in turn. A delivery answered with a verdict is there;
+/// one answered with a fault is there only if the disk could not even be read at that point.
 #[test]
 fn a_disk_that_fails_and_comes_back_costs_only_what_was_refused() {
     let disk = Arc::new(SimulatedDisk::default());
@@ -87,7 +87,7 @@ fn a_disk_that_fails_and_comes_back_costs_only_what_was_refused() {
     assert_clean(&store);
 }
 
-/// Each of the transactions deletes the next ones in order, and all of its own or none.
+/// Each transaction deletes the next messages in order, all of its own or none.
 #[test]
 fn many_deletions_that_meet_a_fault_leave_the_later_messages() {
     const MESSAGES: usize = 200;

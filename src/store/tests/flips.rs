@@ -1,4 +1,4 @@
-//! Flipped bits in a file that is being served: the process lives, what is damaged is refused, the rest goes on.
+//! Bits flip in a file in use: the process survives, damaged parts are refused, and the rest works.
 
 use super::*;
 use crate::store::file::format::{EXTENT, Extent};
@@ -27,7 +27,7 @@ fn many() -> Arc<SimulatedDisk> {
     disk
 }
 
-/// Pages of the index that are in use, by their place in the file: without them a check complains.
+/// Index pages in use, by offset in the file: a check fails without them.
 fn index_pages(disk: &SimulatedDisk) -> Vec<u64> {
     let container = Container::open(Arc::new(disk.copy())).unwrap();
     let extents = container.index_extents().into_iter().map(Extent::at);
@@ -50,7 +50,7 @@ fn flip(disk: &SimulatedDisk, at: u64, bit: u8) {
     disk.write_at(at, &[octet[0] ^ 1 << bit]).unwrap();
 }
 
-/// What a service does with a mailbox; false where a fault stood in the way.
+/// Does with a mailbox what a service does; false if a fault prevented it.
 fn is_served(store: &Store, name: &str) -> bool {
     let session = || -> Result<(), Fault> {
         let Login::Welcome(maildrop) = store.open_maildrop(&address(name))? else { return Ok(()) };
@@ -97,7 +97,7 @@ fn a_flipped_bit_in_the_index_costs_what_it_hits_and_ends_nothing() {
     assert!(refused < ROUNDS / 4, "{refused} of {ROUNDS} not opened");
 }
 
-/// The messages that can be read; each is whole.
+/// The number of readable messages; each must be intact.
 fn saved(store: &Store) -> usize {
     let read = |number| {
         let Ok(Login::Welcome(maildrop)) = store.open_maildrop(&address(&mailbox(number))) else { return 0 };
@@ -109,7 +109,8 @@ fn saved(store: &Store) -> usize {
     (0..MAILBOXES).map(read).sum()
 }
 
-/// A page of messages holds four, one of texts some thirty; what lies under a damaged branch is found all the same.
+/// A page holds four message rows or some thirty text rows. What lies below a damaged branch is found all the
+/// same.
 #[test]
 fn a_repair_saves_what_the_damaged_pages_do_not_hold() {
     let sound = many();

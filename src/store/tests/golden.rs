@@ -1,5 +1,6 @@
-//! The format, pinned: what a row, a record, a header and a whole data file are as octets. From version 2 on none of
-//! this changes; a row type gets a new version beside the old one, and a line of its own in `testdata/store/rows.txt`.
+//! The format, pinned: the octets of every row, a record, a header and a whole data file. Since version 2 none
+//! of this changes: a row type gets a new version next to the old one, and a line of its own in
+//! `testdata/store/rows.txt`.
 
 use super::*;
 use crate::auth::seal::{KeyId, Sealed};
@@ -10,10 +11,10 @@ use crate::store::index::rows::{
 use crate::store::index::tables::{self, DELETED, DELETED_COUNTS, REMOVED_DOMAINS, REMOVED_MAILBOXES};
 use crate::store::open::Snapshot;
 
-/// A name and hexadecimal digits a line.
+/// A name and hexadecimal digits per line.
 const GOLDEN: &str = include_str!("../../../testdata/store/rows.txt");
 
-/// Octets that are told from those of any other field.
+/// Octets unlike those of any other field.
 fn octets<const N: usize>(first: u8) -> [u8; N] {
     std::array::from_fn(|nth| first.wrapping_add(nth as u8))
 }
@@ -133,7 +134,7 @@ fn golden(name: &str) -> Option<Vec<u8>> {
     Some((0..digits.len()).step_by(2).map(octet).collect())
 }
 
-/// The row is these octets, and these octets are the row.
+/// The row encodes to these octets, and they decode to the row.
 fn hold<R: Row + PartialEq>(missing: &mut String, name: &str, row: &R) {
     let octets = row.to_row();
     match golden(name) {
@@ -146,7 +147,7 @@ fn hold<R: Row + PartialEq>(missing: &mut String, name: &str, row: &R) {
     }
 }
 
-/// Each field has a value of its own here, so two that change places are noticed.
+/// Every field has a different value, so that swapping two is noticed.
 #[test]
 fn rows_are_written_and_read_as_they_always_were() {
     let mut missing = String::new();
@@ -182,8 +183,7 @@ fn changes_in_the_log_are_written_as_they_always_were() {
     assert_eq!(golden, Some(hex(&changes)));
 }
 
-/// Pages of a data file that are not all zeros: number of the page (4), length without the zeros at its end (2),
-/// octets.
+/// Pages of a data file that are not all zeros: page number (4), length without trailing zeros (2), octets.
 const PAGE: usize = 4096;
 
 fn packed(disk: &SimulatedDisk) -> Vec<u8> {
@@ -198,7 +198,7 @@ fn packed(disk: &SimulatedDisk) -> Vec<u8> {
     packed
 }
 
-/// As a file of this length.
+/// Unpacks into a file of this length.
 fn unpack(mut packed: &[u8], file: &std::fs::File) {
     use std::os::unix::fs::FileExt as _;
     let mut extents = 0;
@@ -215,15 +215,15 @@ fn unpack(mut packed: &[u8], file: &std::fs::File) {
 }
 
 const SAMPLE: &[u8] = include_bytes!("../../../testdata/store/version-2");
-/// Says where a new sample goes: with this a version that follows makes its own, beside the old one.
+/// Names the file for a new sample: a later version makes its own with this, next to the old one.
 const NEW_SAMPLE: &str = "POP3SVC_NEW_SAMPLE";
 
 const ANN: &str = "ann@example.com";
 const BEA: &str = "bea@example.com";
-/// The day of both is 20,777.
+/// Both lie in day 20,777.
 const GONE: UnixTime = UnixTime(0x6b00_0911);
 const GONE_WITH_DOMAIN: UnixTime = UnixTime(0x6b00_0916);
-/// Deleted, and can come back.
+/// Deleted, but can come back.
 const CAT: &str = "cat@gone.example";
 const OF_CAT: &[u8] = b"Subject: of the cat\n\nwhich is gone\n";
 const OF_BOTH: &[u8] = b"Subject: of both\n\n.and stuffed\n";
@@ -236,7 +236,7 @@ fn long() -> Vec<u8> {
     [b"Subject: long\n\n".to_vec(), b"a line that comes again and again\n".repeat(2000)].concat()
 }
 
-/// A store with a row of every kind, of which some lie in the log only, as a kill leaves it.
+/// A store with a row of every kind, some of them in the log only, as a kill leaves it.
 fn make_sample() -> Arc<SimulatedDisk> {
     let disk = Arc::new(SimulatedDisk::default());
     let store = Store::create_on(disk.clone()).unwrap();
@@ -351,7 +351,7 @@ fn assert_sample(store: &Store) {
     assert_clean(store);
 }
 
-/// What was deleted is there too, and can come back.
+/// Deleted mail is there too, and can come back.
 fn assert_deleted(view: &Snapshot, ann: MailboxId) {
     let day = GONE.day();
     let row = view.table(DELETED).unwrap().get((day, ann, 2)).unwrap().expect("it is kept");
@@ -389,7 +389,7 @@ fn domain_id() -> DomainId {
     DomainId(OwnerId(1))
 }
 
-/// A program of today makes a file like it; where a name is given, it goes there.
+/// Today's program makes a file like the sample. If [`NEW_SAMPLE`] is set, writes it there.
 #[test]
 fn a_sample_is_what_it_is_said_to_be() {
     let made = packed(&make_sample());
@@ -402,13 +402,13 @@ fn a_sample_is_what_it_is_said_to_be() {
     }
 }
 
-/// No version that follows may fail here: it opens the files of all before it.
+/// No later version may fail here: it must open the files of all earlier ones.
 #[test]
 fn a_file_of_an_older_program_is_opened_and_has_everything() {
     open_sample(SAMPLE);
 }
 
-/// Opens a sample as a kill left it, and as it was closed then. Returns the rows of all tables.
+/// Opens a sample as the kill left it and returns the rows of all tables.
 fn open_sample(packed: &[u8]) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("winpop.db");
@@ -419,7 +419,7 @@ fn open_sample(packed: &[u8]) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         assert_sample(&store);
         tables::every_row(&store.read().unwrap()).unwrap()
     };
-    // What the log had is in the index now.
+    // What was logged is in the index now.
     assert_sample(&Store::open(&path).unwrap());
     rows
 }

@@ -1,15 +1,15 @@
-//! Random histories on the store and on a plain model of it beside: after each step both are the same.
+//! Random histories on the store and on a plain model: after each operation both must be equal.
 //!
-//! Histories on a real file hold messages open while the space around them is deleted and used again; those on a
-//! simulated disk meet full disks and faults. A step that is answered with a fault has happened or not, and nothing
-//! in between.
+//! Histories on a real file hold messages open while the space around them is freed and reused. Those on a
+//! simulated disk meet full disks and faults. An operation answered with a fault has happened or it has not;
+//! nothing in between.
 
 use std::collections::BTreeMap;
 
 use redb::ReadableTable;
 
 use super::model::{
-    Answer, Model, ModelDomain, ModelMailbox, ModelRemoved, Step, content_of, prefix_of, removed_with,
+    Answer, Model, ModelDomain, ModelMailbox, ModelRemoved, Operation, content_of, prefix_of, removed_with,
 };
 use super::workload::body_number;
 use super::*;
@@ -24,10 +24,10 @@ const DOMAINS: [&str; 3] = ["example.com", "example.net", "example.org"];
 const LOCALS: [&str; 3] = ["ann", "bob", "carol"];
 const SESSIONS_MAX: usize = 4;
 const HELD_MAX: usize = 12;
-/// The time between two steps.
+/// Time between two operations.
 const A_STEP: UnixTime = UnixTime(20_000);
 
-/// What the store has, read from its tables.
+/// The store's content, read from its tables.
 fn dump(store: &Store) -> Result<Model, Fault> {
     let snapshot = store.read()?;
     let mut model = Model::default();
@@ -98,20 +98,22 @@ fn content_in(snapshot: &Snapshot, message: &MessageRow) -> Result<Vec<u8>, Faul
     Ok([&message.prefix[..], &view].concat())
 }
 
-fn take(store: &Store, step: &Step, ids: &BTreeMap<u64, MailboxId>) -> Result<Answer, Fault> {
+fn take(store: &Store, step: &Operation, ids: &BTreeMap<u64, MailboxId>) -> Result<Answer, Fault> {
     let step = step.clone();
     let ids = ids.clone();
     let work = move |tx: &mut Tx<'_, '_>| {
         Ok(match &step {
-            Step::AddDomain(domain) => Answer::Done(tx.add_domain(domain, UnixTime(1))?),
-            Step::RemoveDomain(domain, at) => Answer::Removed(tx.remove_domain(domain, *at)?),
-            Step::LockDomain(domain, true) => Answer::Locked(tx.lock_domain(domain)?),
-            Step::LockDomain(domain, false) => Answer::Locked(tx.unlock_domain(domain)?),
-            Step::AddMailbox(address) => Answer::Done(tx.add_mailbox(address, credential(), UnixTime(1))?),
-            Step::RemoveMailbox(address, at) => Answer::Removed(tx.remove_mailbox(address, *at)?),
-            Step::LockMailbox(address, true) => Answer::Locked(tx.lock_mailbox(address)?),
-            Step::LockMailbox(address, false) => Answer::Locked(tx.unlock_mailbox(address)?),
-            Step::Deliver { recipients, text: number, number: tag } => {
+            Operation::AddDomain(domain) => Answer::Done(tx.add_domain(domain, UnixTime(1))?),
+            Operation::RemoveDomain(domain, at) => Answer::Removed(tx.remove_domain(domain, *at)?),
+            Operation::LockDomain(domain, true) => Answer::Locked(tx.lock_domain(domain)?),
+            Operation::LockDomain(domain, false) => Answer::Locked(tx.unlock_domain(domain)?),
+            Operation::AddMailbox(address) => {
+                Answer::Done(tx.add_mailbox(address, credential(), UnixTime(1))?)
+            }
+            Operation::RemoveMailbox(address, at) => Answer::Removed(tx.remove_mailbox(address, *at)?),
+            Operation::LockMailbox(address, true) => Answer::Locked(tx.lock_mailbox(address)?),
+            Operation::LockMailbox(address, false) => Answer::Locked(tx.unlock_mailbox(address)?),
+            Operation::Deliver { recipients, text: number, number: tag } => {
                 let letter = |recipient: &Address| Letter {
                     recipient: recipient.clone(),
                     prefix: prefix_of(*tag),
@@ -120,14 +122,14 @@ fn take(store: &Store, step: &Step, ids: &BTreeMap<u64, MailboxId>) -> Result<An
                 let letters: Vec<Letter> = recipients.iter().map(letter).collect();
                 Answer::Delivered(tx.deliver(&text(&content_of(*number)), &letters, UnixTime(1))?)
             }
-            Step::Delete { address, identity, sequences, at } => {
+            Operation::Delete { address, identity, sequences, at } => {
                 Answer::Deleted(tx.delete_messages(address, ids[identity], sequences, Some(*at))?)
             }
-            Step::Undelete { address, wanted, as_new } => {
+            Operation::Undelete { address, wanted, as_new } => {
                 Answer::Restored(tx.undelete_mailbox(address, *wanted, *as_new)?)
             }
-            Step::UndeleteDomain(domain) => Answer::Restored(tx.undelete_domain(domain)?),
-            Step::Purge { before } => {
+            Operation::UndeleteDomain(domain) => Answer::Restored(tx.undelete_domain(domain)?),
+            Operation::Purge { before } => {
                 while tx.purge(*before, 3)? == 3 {}
                 Answer::Purged
             }
@@ -146,7 +148,7 @@ struct Session {
 struct History {
     store: Store,
     model: Model,
-    /// The store's ids of the mailboxes that were opened, by their identities.
+    /// The store's ids of mailboxes that were opened, by identity in the model.
     ids: BTreeMap<u64, MailboxId>,
     sessions: Vec<Session>,
     held: Vec<(StoredMessage, Vec<u8>)>,
@@ -162,49 +164,49 @@ impl History {
         Self { store, model, ids, sessions, held, number: 0, faults: 0, refusals_for_want_of_room: 0 }
     }
 
-    fn random_step(&mut self, rng: &mut fastrand::Rng) -> Step {
+    fn random_step(&mut self, rng: &mut fastrand::Rng) -> Operation {
         let domain: Domain = DOMAINS[rng.usize(..3)].parse().unwrap();
         let mut anyone = || address(&format!("{}@{}", LOCALS[rng.usize(..3)], DOMAINS[rng.usize(..3)]));
         let (one, recipients) = (anyone(), vec![anyone(), anyone(), anyone()]);
         self.number += 1;
         let now = self.now();
         match rng.u8(..110) {
-            0..8 => Step::AddDomain(domain),
-            8..10 => Step::RemoveDomain(domain, now),
-            10..12 => Step::LockDomain(domain, true),
-            12..18 => Step::LockDomain(domain, false),
-            18..32 => Step::AddMailbox(one),
-            32..35 => Step::RemoveMailbox(one, now),
-            35..37 => Step::LockMailbox(one, true),
-            37..41 => Step::LockMailbox(one, false),
-            41..70 => self.deletion(rng).unwrap_or(Step::AddDomain(domain)),
+            0..8 => Operation::AddDomain(domain),
+            8..10 => Operation::RemoveDomain(domain, now),
+            10..12 => Operation::LockDomain(domain, true),
+            12..18 => Operation::LockDomain(domain, false),
+            18..32 => Operation::AddMailbox(one),
+            32..35 => Operation::RemoveMailbox(one, now),
+            35..37 => Operation::LockMailbox(one, true),
+            37..41 => Operation::LockMailbox(one, false),
+            41..70 => self.deletion(rng).unwrap_or(Operation::AddDomain(domain)),
             100..106 => {
                 let wanted = match rng.u8(..3) {
                     0 => Wanted::Last,
                     1 => Wanted::All,
                     _ => Wanted::Since(UnixTime(now.0.saturating_sub(rng.u64(..3) * A_STEP.0))),
                 };
-                // A session must not have it: see `Store::undelete_mailbox`.
+                // `Store::undelete_mailbox` requires that no session has the mailbox.
                 let identity = self.model.mailbox(&one).map(|mailbox| mailbox.identity);
                 match self.sessions.iter().any(|session| Ok(session.identity) == identity) {
-                    true => Step::AddDomain(domain),
-                    false => Step::Undelete { address: one, wanted, as_new: rng.bool() },
+                    true => Operation::AddDomain(domain),
+                    false => Operation::Undelete { address: one, wanted, as_new: rng.bool() },
                 }
             }
-            106..109 => Step::UndeleteDomain(domain),
-            109 => Step::Purge { before: UnixTime(now.0.saturating_sub(40 * A_STEP.0)).day() },
+            106..109 => Operation::UndeleteDomain(domain),
+            109 => Operation::Purge { before: UnixTime(now.0.saturating_sub(40 * A_STEP.0)).day() },
             _ => {
                 let count = rng.usize(1..=3);
                 let recipients = recipients.into_iter().take(count).collect();
-                Step::Deliver { recipients, text: rng.u64(..24), number: self.number }
+                Operation::Deliver { recipients, text: rng.u64(..24), number: self.number }
             }
         }
     }
 
-    fn deletion(&mut self, rng: &mut fastrand::Rng) -> Option<Step> {
+    fn deletion(&mut self, rng: &mut fastrand::Rng) -> Option<Operation> {
         let session = self.sessions.get(rng.usize(..SESSIONS_MAX))?;
         let sequences = session.seen.keys().copied().filter(|_| rng.bool()).collect();
-        Some(Step::Delete {
+        Some(Operation::Delete {
             address: session.maildrop.address().clone(),
             identity: session.identity,
             sequences,
@@ -212,18 +214,18 @@ impl History {
         })
     }
 
-    /// A few steps are a day.
+    /// A few operations make a day.
     fn now(&self) -> UnixTime {
         UnixTime(self.number * A_STEP.0)
     }
 
-    /// Takes the step on both sides. The disk works again when the two are compared.
-    fn step(&mut self, step: &Step, mend: impl FnOnce()) {
+    /// Runs the operation on both sides, and compares them with the disk working again.
+    fn step(&mut self, step: &Operation, repair_disk: impl FnOnce()) {
         let mut after = self.model.clone();
         let expected = after.take(step);
         let answer = take(&self.store, step, &self.ids);
-        mend();
-        // After a fault, this waits until the index has been opened anew.
+        repair_disk();
+        // After a fault this waits until the index has been reopened.
         self.store.write(|_| Ok(())).wait().unwrap();
         let found = dump(&self.store).unwrap();
         match answer {
@@ -275,12 +277,12 @@ impl History {
         self.sessions.push(session);
     }
 
-    /// Reads a message of some session, and may go on holding it.
+    /// Reads a message in some session, and may keep holding it.
     fn read(&mut self, rng: &mut fastrand::Rng) {
         let Some(session) = self.sessions.get(rng.usize(..SESSIONS_MAX)) else { return };
         let (maildrop, address) = (&session.maildrop, session.maildrop.address().clone());
-        // A deleted mailbox that can come back has its messages, for a session that does not know yet that it has
-        // ended.
+        // A session that does not know yet that it has ended can still read a deleted mailbox, while that can
+        // come back.
         let there = self.model.mailbox(&address).ok().cloned();
         let removed = self.model.removed.iter().map(|removed| removed.mailbox.clone());
         let there = there.into_iter().chain(removed).find(|there| there.identity == session.identity);
@@ -301,7 +303,7 @@ impl History {
         }
     }
 
-    /// A job that takes space and then meets a fault.
+    /// A job that takes space and then fails.
     fn undone(&mut self, rng: &mut fastrand::Rng) {
         let content = vec![rng.u8(..); rng.usize(100_000..400_000)];
         let undone = self.store.write(move |tx| {
@@ -313,7 +315,7 @@ impl History {
         assert!(dump(&self.store).unwrap() == self.model.nameless());
     }
 
-    /// One step of any kind.
+    /// One operation of any kind.
     fn go_on(&mut self, rng: &mut fastrand::Rng) {
         match rng.u8(..10) {
             0 | 1 => {

@@ -1,4 +1,4 @@
-//! Mail of another server: its unique ids and order are kept, and nothing is imported twice.
+//! Mail from another server keeps its unique ids and order, and nothing is imported twice.
 
 use super::*;
 use crate::store::index::rows::MessageRow;
@@ -75,7 +75,7 @@ fn a_message_of_ours_that_comes_back_is_known_by_its_id() {
     let sent = contents(&store, ANN).remove(0);
     let back = import(std::str::from_utf8(&sent).unwrap(), Some(&ours), 0);
     assert_eq!(take_in(&store, &[back]), [Imported::AlreadyThere]);
-    // The number is taken, the tag is another one: so it is no message of ours.
+    // The number is taken, but the tag differs, so it is no message of ours.
     let other = import("another", Some("1.00000000000000ff"), 0);
     assert_eq!(take_in(&store, &[other]), [Imported::Stored]);
 }
@@ -98,7 +98,7 @@ fn only_the_first_login_of_a_day_is_noted() {
         |store: &Store| store.read().unwrap().mailbox(&address(ANN)).unwrap().unwrap().last_login;
     let log_in = |at| {
         open_maildrop(&store, ANN).note_login(UnixTime(at));
-        // The writer takes its work in order.
+        // The writer works in order, so the login has been noted after this.
         store.write(|_| Ok(())).wait().unwrap();
         last_login(&store)
     };
@@ -113,13 +113,13 @@ fn only_the_first_login_of_a_day_is_noted() {
 type Damage = fn(&mut Tables<'_>, MailboxId);
 
 #[test]
-fn ids_that_lead_astray_are_found_and_mended() {
+fn wrong_ids_are_found_and_repaired() {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());
     let messages = [import("one", Some("a"), 0), import("two", Some("b"), 0), import("three", Some("c"), 0)];
     keep_deleted(&store, "7");
     assert_eq!(take_in(&store, &messages), [Imported::Stored; 3]);
-    // What was deleted can come back, and keeps its id.
+    // Deleted mail can come back, and keeps its id.
     let maildrop = open_maildrop(&store, ANN);
     assert!(maildrop.delete(&[maildrop.list().unwrap()[2].uid]).wait().unwrap());
     drop(maildrop);

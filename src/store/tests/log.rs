@@ -1,4 +1,4 @@
-//! The log: what a change costs, what has a place in it, and what damage to it does.
+//! The log: what a change costs, what fits into a log, and what damage to it does.
 
 use super::*;
 use crate::store::file::format::LOG_AT;
@@ -7,7 +7,7 @@ use crate::store::index::tables::MESSAGES;
 
 const ANN: &str = "ann@example.com";
 
-/// A store as it lies on the disk after a kill: nothing is closed.
+/// The disk as a kill leaves it: nothing is closed.
 fn killed(disk: &SimulatedDisk) -> Arc<SimulatedDisk> {
     Arc::new(disk.copy())
 }
@@ -24,7 +24,7 @@ fn a_delivery_alone_costs_one_flush_and_two_pages_however_much_is_stored() {
         let begin = disk.events();
         deliver(&store, &[ANN], &vec![b'y'; 1000 + before]);
         let (flushes, octets) = disk.work_since(begin);
-        // The text goes in place and into the log.
+        // The text is written in place and to the log.
         assert!(flushes == 1 && octets <= 2 * 8192, "{before}: {flushes} flushes, {octets} octets");
     }
 }
@@ -62,7 +62,7 @@ fn a_record_that_just_fits_is_logged_and_a_longer_one_is_a_checkpoint() {
             assert!(front.is_of(7) && !front.is_of(8));
         }
     }
-    // The same with a whole store: rows that no log of a test has room for.
+    // The same with a whole store: rows that fit into no test's log.
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());
     let fields = format!("Received: {}\r\n", "x".repeat(40_000)).into_bytes();
@@ -79,7 +79,8 @@ fn a_record_that_just_fits_is_logged_and_a_longer_one_is_a_checkpoint() {
     assert_clean(&store);
 }
 
-/// A flipped octet costs the last record at most; otherwise it is said, and repair keeps what comes before it.
+/// A flipped octet costs at most the last record. Otherwise it is reported, and a repair keeps the records
+/// before it.
 #[test]
 fn a_flipped_octet_in_any_page_of_the_log_is_found() {
     let disk = Arc::new(SimulatedDisk::default());
@@ -117,7 +118,7 @@ fn a_flipped_octet_in_any_page_of_the_log_is_found() {
     assert!(refused > 10 && last_lost <= 2 && whole > 5, "{refused} refused, {last_lost}, {whole} whole");
 }
 
-/// The log has a short text where a long one lies by then: it must not be written over that.
+/// The log has a short text where there is a long one by now: recovery must not overwrite that.
 #[test]
 fn a_long_text_does_not_take_the_place_of_a_short_one_that_the_log_still_has() {
     long_texts_after_short_ones(Mutant::None);
@@ -188,7 +189,7 @@ fn a_log_that_was_full_is_longer_after_the_next_checkpoint_and_after_opening() {
     let found = Store::open_on(killed(&disk)).unwrap();
     assert_eq!(contents(&found, ANN).len(), 35);
     assert_clean(&found);
-    // When little has come for long it is as short as at first, also after a kill.
+    // With little mail for a long time the log returns to its initial length, also after a kill.
     for number in 0..8 {
         deliver(&store, &[ANN], format!("then {number}").as_bytes());
         checkpoint(&store);
@@ -200,12 +201,12 @@ fn a_log_that_was_full_is_longer_after_the_next_checkpoint_and_after_opening() {
     assert_clean(&found);
 }
 
-/// Whoever sends a text must not learn from the time it takes whether it is stored already.
+/// The time it takes must not tell a sender whether the text is stored already.
 #[test]
 fn a_text_that_is_stored_already_is_written_like_a_new_one() {
     let disk = Arc::new(SimulatedDisk::recording());
     let store = store_with(&[ANN], disk.clone());
-    // What the first messages of a store take of the disk for the index is behind us.
+    // Get the first allocations for the index out of the way.
     deliver(&store, &[ANN], b"first");
     deliver(&store, &[ANN], b"second");
     for octets in [1000, 60_000, 90_000, 2_000_000] {
@@ -222,7 +223,7 @@ fn a_text_that_is_stored_already_is_written_like_a_new_one() {
     assert_clean(&store);
 }
 
-/// Each row lies between those of other mailboxes when it comes, which would leave leaves half empty.
+/// Each row goes between those of other mailboxes, which would leave leaves half empty.
 #[test]
 fn the_leaves_of_messages_are_full_though_mail_comes_to_many_mailboxes_in_turn() {
     let names: Vec<String> = (0..10).map(|number| format!("user{number}@example.com")).collect();

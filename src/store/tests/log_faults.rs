@@ -1,13 +1,13 @@
-//! Faults and full disks while a record is appended, a checkpoint is made, and the log is made part of the index after
-//! a kill: the error is told, nothing that was acknowledged is lost, and the store goes on when the disk does.
+//! Faults and full disks during an append to the log, a checkpoint, and a replay after a kill: the fault is
+//! reported, nothing acknowledged is lost, and the store goes on when the disk does.
 
 use super::*;
 
 const ANN: &str = "ann@example.com";
-/// More changes and syncs than one small transaction makes, and a checkpoint.
+/// More changes and syncs than one small transaction or a checkpoint makes.
 const OPERATIONS: u64 = 24;
 
-/// Delivers a message; whether it was acknowledged.
+/// Delivers a message; true if it was acknowledged.
 fn try_one(store: &Store, number: u64) -> bool {
     let long = if number.is_multiple_of(4) { 80_000 } else { 0 };
     match try_deliver(store, &[ANN], format!("number {number} {}", "x".repeat(long)).as_bytes()) {
@@ -19,24 +19,24 @@ fn try_one(store: &Store, number: u64) -> bool {
     }
 }
 
-/// Whether the error says that the disk has failed, and nothing else.
+/// True if the error says that the disk failed.
 fn is_of_disk(e: &OpenErrorKind) -> bool {
     matches!(e, OpenErrorKind::Io(_) | OpenErrorKind::Fault(Fault::Io(_)))
 }
 
-/// How many messages there are, in a store that is sound.
+/// The number of messages; the store must be clean.
 fn count(store: &Store) -> u64 {
     assert_clean(store);
     open_maildrop(store, ANN).list().unwrap().len() as u64
 }
 
-/// As it is found after a kill at this moment.
+/// The store as found after a kill at this moment.
 fn found(disk: &SimulatedDisk) -> Store {
     Store::open_on(Arc::new(disk.copy())).unwrap()
 }
 
 #[test]
-fn a_fault_while_a_record_is_appended_costs_what_was_refused_at_most() {
+fn a_fault_during_an_append_loses_only_what_was_refused() {
     let mut refused = 0;
     for operations in 0..OPERATIONS {
         let disk = Arc::new(SimulatedDisk::default());
@@ -74,65 +74,64 @@ fn a_fault_in_a_checkpoint_loses_nothing_and_the_next_one_makes_up_for_it() {
     assert!(failed > 4, "only {failed} checkpoints failed");
 }
 
-#[test]
-fn a_fault_while_the_log_is_replayed_is_told_and_the_next_opening_has_everything() {
+/// A disk with six messages in the log alone.
+fn disk_with_six_logged() -> Arc<SimulatedDisk> {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());
     checkpoint(&store);
     (1..7).for_each(|number| assert!(try_one(&store, number)));
-    let mut failed = 0;
-    for operations in 0..2 * OPERATIONS {
-        let after_kill = Arc::new(disk.copy());
-        after_kill.fail_after(Some(operations));
-        match Store::open_on(after_kill.clone()) {
-            Ok(store) => drop(store),
-            Err(e) => {
-                assert!(is_of_disk(&e), "{operations} operations: {e}");
-                failed += 1;
-            }
-        }
-        after_kill.fail_after(None);
-        assert_eq!(count(&Store::open_on(after_kill).unwrap()), 6, "{operations} operations");
-    }
-    assert!(failed > 4, "only {failed} openings failed");
-    let unreadable = Arc::new(disk.copy());
-    unreadable.fail_altogether();
-    assert!(Store::open_on(unreadable.clone()).is_err_and(|e| is_of_disk(&e)));
-    unreadable.fail_after(None);
-    assert_eq!(count(&Store::open_on(unreadable).unwrap()), 6);
+    Arc::new(disk.copy())
 }
 
-/// Only damage leads to a salvage, or to advice about damage.
-#[test]
-fn a_fault_during_a_repair_or_a_check_is_told_as_one_of_the_disk() {
-    let disk = Arc::new(SimulatedDisk::default());
-    let store = store_with(&[ANN], disk.clone());
-    checkpoint(&store);
-    (1..7).for_each(|number| assert!(try_one(&store, number)));
+/// Runs `work` on copies of the disk that fail after each number of operations in turn. Its error must blame the disk,
+/// and once the disk is back it must succeed and find all six messages.
+fn assert_faults_are_told_and_lose_nothing(
+    disk: &SimulatedDisk,
+    work: impl Fn(Arc<SimulatedDisk>) -> Result<(), OpenErrorKind>,
+) {
     let mut failed = 0;
     for operations in 0..2 * OPERATIONS {
         let found = Arc::new(disk.copy());
         found.fail_after(Some(operations));
-        if let Err(e) = Store::repair_on(found.clone(), UnixTime(1)) {
+        if let Err(e) = work(found.clone()) {
             assert!(is_of_disk(&e) && !e.is_of_damage(), "{operations} operations: {e}");
             failed += 1;
         }
         found.fail_after(None);
-        assert_eq!(Store::repair_on(found.clone(), UnixTime(1)).unwrap().lost, []);
+        work(found.clone()).unwrap();
         assert_eq!(count(&Store::open_on(found).unwrap()), 6, "{operations} operations");
     }
-    assert!(failed > 4, "only {failed} repairs failed");
+    assert!(failed > 4, "only {failed} failed");
+}
+
+#[test]
+fn a_fault_during_replay_is_reported_and_the_next_open_has_everything() {
+    let disk = disk_with_six_logged();
+    assert_faults_are_told_and_lose_nothing(&disk, |found| Store::open_on(found).map(drop));
+    disk.fail_altogether();
+    assert!(Store::open_on(disk.clone()).is_err_and(|e| is_of_disk(&e)));
+    disk.fail_after(None);
+    assert_eq!(count(&Store::open_on(disk).unwrap()), 6);
+}
+
+/// Only damage leads to a salvage, or to advice about damage.
+#[test]
+fn a_disk_fault_during_repair_or_check_is_not_taken_for_damage() {
+    let disk = disk_with_six_logged();
+    assert_faults_are_told_and_lose_nothing(&disk, |found| {
+        let repaired = Store::repair_on(found, UnixTime(1));
+        repaired.map(|report| assert_eq!(report.lost, []))
+    });
     let full = Arc::new(disk.copy());
     full.set_room(Some(0));
     assert!(Store::repair_on(full, UnixTime(1)).err().is_none_or(|e| !e.is_of_damage()));
-    let unreadable = Arc::new(disk.copy());
-    unreadable.fail_altogether();
-    assert!(Store::check_disk(unreadable, &Progress::default()).is_err_and(|e| is_of_disk(&e)));
+    disk.fail_altogether();
+    assert!(Store::check_disk(disk, &Progress::default()).is_err_and(|e| is_of_disk(&e)));
 }
 
 /// A full disk refuses mail, and what was taken before can be made part of the index, at a checkpoint and after a kill.
 #[test]
-fn a_full_disk_stands_in_the_way_of_no_checkpoint_and_no_replay() {
+fn a_full_disk_prevents_neither_checkpoint_nor_replay() {
     for extents in 2..6 {
         let disk = Arc::new(SimulatedDisk::default());
         let store = store_with(&[ANN], disk.clone());

@@ -1,4 +1,4 @@
-//! The store from outside, on a disk in memory.
+//! Tests of the store from outside, on a disk in memory.
 
 mod behaviour;
 mod compact;
@@ -65,11 +65,11 @@ fn letter(recipient: &str, tag: u64) -> Letter {
 }
 
 fn credential() -> Credential {
-    // Nobody logs in to these mailboxes, so no time is spent on deriving a key.
+    // Nobody logs in to these mailboxes, so don't spend time on deriving a key.
     Credential { version: 0, verifier: Verifier::of_nobody([0; 16]), sealed: None }
 }
 
-/// A store with the given mailboxes, on a new simulated disk. What is deleted in it is gone.
+/// A store with the given mailboxes on a new simulated disk. Deleted mail goes for good.
 fn store_with(mailboxes: &[&str], disk: Arc<SimulatedDisk>) -> Store {
     let store = Store::create_on(disk).unwrap();
     keep_deleted(&store, "0");
@@ -79,7 +79,7 @@ fn store_with(mailboxes: &[&str], disk: Arc<SimulatedDisk>) -> Store {
     store
 }
 
-/// For how many days what is deleted can come back.
+/// Sets for how many days deleted mail can come back.
 fn keep_deleted(store: &Store, days: &'static str) {
     store.write(move |tx| tx.set_setting("undelete", Some(days))).wait().unwrap();
 }
@@ -108,7 +108,7 @@ fn try_deliver(store: &Store, recipients: &[&str], content: &[u8]) -> Result<Vec
     store.write(move |tx| tx.deliver(&text, &letters, UnixTime(1))).wait()
 }
 
-/// The text as delivery brings it: a long one lies in the file already.
+/// The text as delivery passes it in; a long one is already in the file.
 fn placed(store: &Store, content: &[u8]) -> Incoming {
     let text = text(content);
     match smol::block_on(store.room_for(&text)) {
@@ -136,7 +136,7 @@ fn login_name<T>(login: &Login<T>) -> &'static str {
     }
 }
 
-/// What RETR would send of every message of a mailbox: prefix and text.
+/// What RETR would send for each message of a mailbox: prefix and text.
 fn contents(store: &Store, mailbox: &str) -> Vec<Vec<u8>> {
     let maildrop = open_maildrop(store, mailbox);
     let entries = maildrop.list().unwrap();
@@ -163,7 +163,7 @@ fn checkpoint(store: &Store) {
     drop(store.read_at_checkpoint().wait().unwrap());
 }
 
-/// Makes a backup in a new file, or in the place of one.
+/// Backs the store up into a new file or over an existing backup.
 fn back_up(store: &Store, path: &Path) {
     let mut options = std::fs::OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(true).open(path).unwrap();

@@ -1,18 +1,18 @@
-//! A plain model of the store, and the steps that can be taken on both.
+//! A plain model of the store, and the operations that can be run on both.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// All that the store is to know.
+/// Everything the store is supposed to know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
     pub domains: BTreeMap<String, ModelDomain>,
-    /// Identities of mailboxes and domains given out.
+    /// Number of identities given to mailboxes and domains so far.
     pub identities: u64,
-    /// Deleted mailboxes that can come back, the oldest first.
+    /// Deleted mailboxes that can come back, oldest first.
     pub removed: Vec<ModelRemoved>,
-    /// Deleted domains, the oldest first: when, name, identity, whether it was locked.
+    /// Deleted domains, oldest first: when, name, identity, whether it was locked.
     pub removed_domains: Vec<(UnixTime, String, u64, bool)>,
 }
 
@@ -20,7 +20,7 @@ pub struct Model {
 pub struct ModelRemoved {
     pub at: UnixTime,
     pub address: String,
-    /// The domain that it went with.
+    /// The domain it was deleted with.
     pub with: Option<u64>,
     pub mailbox: ModelMailbox,
 }
@@ -37,14 +37,14 @@ pub struct ModelMailbox {
     pub identity: u64,
     pub locked: bool,
     pub next_sequence: u64,
-    /// By sequence number: what RETR sends.
+    /// What RETR sends, by sequence number.
     pub messages: BTreeMap<u64, Vec<u8>>,
-    /// Deleted ones that can come back, and when they were deleted.
+    /// Deleted messages that can come back, with the time of their deletion.
     pub deleted: BTreeMap<u64, (UnixTime, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug)]
-pub enum Step {
+pub enum Operation {
     AddDomain(Domain),
     RemoveDomain(Domain, UnixTime),
     LockDomain(Domain, bool),
@@ -71,25 +71,27 @@ pub enum Answer {
 
 impl Model {
     pub fn domain(&mut self, domain: &Domain) -> Result<&mut ModelDomain, Refused> {
-        self.domains.get_mut(domain.as_str()).ok_or(Refused::NoSuchDomain)
+        self.domains.get_mut(domain.as_str()).ok_or_else(|| Refused::NoSuchDomain(domain.clone()))
     }
 
     pub fn mailbox(&mut self, address: &Address) -> Result<&mut ModelMailbox, Refused> {
         let domain = self.domain(&address.domain)?;
-        domain.mailboxes.get_mut(address.local.as_str()).ok_or(Refused::NoSuchMailbox)
+        let mailbox = domain.mailboxes.get_mut(address.local.as_str());
+        mailbox.ok_or_else(|| Refused::NoSuchMailbox(address.clone()))
     }
 
-    pub fn take(&mut self, step: &Step) -> Answer {
+    pub fn take(&mut self, step: &Operation) -> Answer {
         match step {
-            Step::AddDomain(domain) => {
+            Operation::AddDomain(domain) => {
                 let is_new = !self.domains.contains_key(domain.as_str());
                 self.identities += 1;
                 let new = ModelDomain { identity: self.identities, ..Default::default() };
                 self.domains.entry(domain.to_string()).or_insert(new);
-                Answer::Done(if is_new { Ok(()) } else { Err(Refused::DomainExists) })
+                Answer::Done(if is_new { Ok(()) } else { Err(Refused::DomainExists(domain.clone())) })
             }
-            Step::RemoveDomain(domain, at) => {
-                let removed = self.domains.remove(domain.as_str()).ok_or(Refused::NoSuchDomain);
+            Operation::RemoveDomain(domain, at) => {
+                let removed = self.domains.remove(domain.as_str());
+                let removed = removed.ok_or_else(|| Refused::NoSuchDomain(domain.clone()));
                 if let Ok(row) = &removed {
                     self.removed_domains.push((*at, domain.to_string(), row.identity, row.locked));
                     for (local, mailbox) in &row.mailboxes {
@@ -106,7 +108,7 @@ impl Model {
                     })
                 }))
             }
-            Step::LockDomain(domain, locked) => Answer::Locked(self.domain(domain).map(|domain| {
+            Operation::LockDomain(domain, locked) => Answer::Locked(self.domain(domain).map(|domain| {
                 let mut changed = domain.locked != *locked;
                 domain.locked = *locked;
                 for mailbox in domain.mailboxes.values_mut().filter(|_| !locked) {
@@ -115,12 +117,12 @@ impl Model {
                 }
                 if changed { LockChange::Changed } else { LockChange::AlreadySo }
             })),
-            Step::AddMailbox(address) => {
+            Operation::AddMailbox(address) => {
                 self.identities += 1;
                 let new = ModelMailbox { identity: self.identities, next_sequence: 1, ..Default::default() };
                 Answer::Done(self.domain(&address.domain).and_then(|domain| {
                     match domain.mailboxes.contains_key(address.local.as_str()) {
-                        true => Err(Refused::MailboxExists),
+                        true => Err(Refused::MailboxExists(address.clone())),
                         false => {
                             domain.mailboxes.insert(address.local.to_string(), new);
                             Ok(())
@@ -128,9 +130,10 @@ impl Model {
                     }
                 }))
             }
-            Step::RemoveMailbox(address, at) => {
+            Operation::RemoveMailbox(address, at) => {
                 let removed = self.domain(&address.domain).and_then(|domain| {
-                    domain.mailboxes.remove(address.local.as_str()).ok_or(Refused::NoSuchMailbox)
+                    let mailbox = domain.mailboxes.remove(address.local.as_str());
+                    mailbox.ok_or_else(|| Refused::NoSuchMailbox(address.clone()))
                 });
                 Answer::Removed(removed.map(|mailbox| {
                     let removed = removed_with(&mailbox);
@@ -139,8 +142,8 @@ impl Model {
                     removed
                 }))
             }
-            Step::LockMailbox(address, locked) => Answer::Locked(self.lock_mailbox(address, *locked)),
-            Step::Deliver { recipients, text, number } => {
+            Operation::LockMailbox(address, locked) => Answer::Locked(self.lock_mailbox(address, *locked)),
+            Operation::Deliver { recipients, text, number } => {
                 let deliver = |recipient: &Address| match self.mailbox(recipient) {
                     Ok(mailbox) => {
                         let content = [prefix_of(*number), wire_of(*text)].concat();
@@ -152,11 +155,11 @@ impl Model {
                 };
                 Answer::Delivered(recipients.iter().map(deliver).collect())
             }
-            Step::Undelete { address, wanted, as_new } => {
+            Operation::Undelete { address, wanted, as_new } => {
                 Answer::Restored(self.undelete(address, *wanted, *as_new))
             }
-            Step::UndeleteDomain(domain) => Answer::Restored(self.undelete_domain(domain)),
-            Step::Purge { before } => {
+            Operation::UndeleteDomain(domain) => Answer::Restored(self.undelete_domain(domain)),
+            Operation::Purge { before } => {
                 let live = self.domains.values_mut().flat_map(|domain| domain.mailboxes.values_mut());
                 let removed = self.removed.iter_mut().map(|removed| &mut removed.mailbox);
                 for mailbox in live.chain(removed) {
@@ -166,7 +169,7 @@ impl Model {
                 self.removed_domains.retain(|(at, ..)| at.day() >= *before);
                 Answer::Purged
             }
-            Step::Delete { address, identity, sequences, at } => {
+            Operation::Delete { address, identity, sequences, at } => {
                 let domain_is_locked = self.domain(&address.domain).is_ok_and(|domain| domain.locked);
                 Answer::Deleted(match self.mailbox(address) {
                     Ok(mailbox) if mailbox.identity == *identity && !mailbox.locked && !domain_is_locked => {
@@ -186,7 +189,7 @@ impl Model {
         let domain_is_locked = self.domain(&address.domain)?.locked;
         let mailbox = self.mailbox(address)?;
         if domain_is_locked && !locked {
-            return Err(Refused::DomainLocked);
+            return Err(Refused::DomainLocked(address.clone()));
         }
         let changed = mailbox.locked != locked;
         mailbox.locked = locked;
@@ -195,11 +198,12 @@ impl Model {
 
     fn undelete(&mut self, address: &Address, wanted: Wanted, as_new: bool) -> Result<Restored, Refused> {
         let removed = self.removed.iter().rposition(|removed| removed.address == address.to_string());
-        let domain = self.domains.get_mut(address.domain.as_str()).ok_or(Refused::NoSuchDomain)?;
+        let domain = self.domains.get_mut(address.domain.as_str());
+        let domain = domain.ok_or_else(|| Refused::NoSuchDomain(address.domain.clone()))?;
         let Some(mailbox) = domain.mailboxes.get_mut(address.local.as_str()) else {
-            let removed = removed.ok_or(Refused::NoSuchMailbox)?;
+            let removed = removed.ok_or_else(|| Refused::NothingDeleted(address.clone()))?;
             if as_new {
-                return Err(Refused::NotAsNew);
+                return Err(Refused::NotAsNew(address.clone()));
             }
             let mailbox = self.removed.remove(removed).mailbox;
             let restored = restored_with(&mailbox, 1);
@@ -219,9 +223,9 @@ impl Model {
             *at < since
         });
         if back.is_empty() {
-            let removed = removed.ok_or(Refused::NothingDeleted)?;
+            let removed = removed.ok_or_else(|| Refused::NothingDeleted(address.clone()))?;
             if !as_new {
-                return Err(Refused::MailboxReplaced);
+                return Err(Refused::MailboxReplaced(address.clone()));
             }
             back = self.removed.remove(removed).mailbox.messages;
         }
@@ -237,8 +241,7 @@ impl Model {
     fn undelete_domain(&mut self, domain: &Domain) -> Result<Restored, Refused> {
         let found = self.removed_domains.iter().rposition(|(_, name, ..)| name == domain.as_str());
         let Some(found) = found else {
-            let is_there = self.domains.contains_key(domain.as_str());
-            return Err(if is_there { Refused::NothingDeleted } else { Refused::NoSuchDomain });
+            return Err(Refused::DomainNotDeleted(domain.clone()));
         };
         let (_, name, identity, locked) = self.removed_domains.remove(found);
         let there =
@@ -264,7 +267,7 @@ impl Model {
         Ok(restored)
     }
 
-    /// The same but for the identities, which the store does not show.
+    /// The model without identities, which the store does not show.
     pub fn nameless(&self) -> Model {
         let mut model = self.clone();
         model.identities = 0;
@@ -303,7 +306,7 @@ fn wire_of(number: u64) -> Vec<u8> {
     }
 }
 
-/// A few texts that come again and again, of lengths from nothing to some hundred thousand octets.
+/// One of a few recurring texts, from empty to some hundred thousand octets.
 pub fn content_of(number: u64) -> Vec<u8> {
     let len = [0, 1, 63, 900, 4000, 20_000, 70_000, 300_000][number as usize % 8];
     let mut content = format!("{number}\n.\n").into_bytes();

@@ -1,4 +1,4 @@
-//! Long texts are written beside the writer, into room that is kept for them.
+//! Long texts are written by other threads than the writer, to room reserved for them.
 
 use super::*;
 use crate::store::file::simulated::Mutant;
@@ -40,12 +40,12 @@ fn other_mail_does_not_wait_for_a_long_text_that_is_being_written() {
     assert_clean(&store);
 }
 
-/// The writer has nothing to write of it but the rows.
+/// The writer writes nothing of it but the rows.
 #[test]
 fn the_transaction_of_a_long_text_writes_and_syncs_nothing_of_it() {
     let disk = Arc::new(SimulatedDisk::recording());
     let store = store_with(&[ANN], disk.clone());
-    // The first one brings extents with it.
+    // The first one allocates extents.
     assert_eq!(store_placed(&store, placed(&store, &[b'w'; LONG])), [Delivery::Stored]);
     let placed = placed(&store, &[b'x'; LONG]);
     let before = disk.events();
@@ -73,7 +73,7 @@ fn room_that_is_not_used_is_free_again() {
     }
     assert_eq!(disk.file_len(), before);
     assert_clean(&store);
-    // Some room was kept when the store was closed: its next opening knows nothing of that.
+    // Room reserved when the store was closed means nothing to the next open.
     let room = room(&store, &long);
     assert_eq!(deliver(&store, &[ANN], b"beside the room"), [Delivery::Stored]);
     drop((room, store));
@@ -88,7 +88,7 @@ fn a_long_text_that_is_known_is_shared_and_one_that_is_damaged_replaced() {
     let [at] = places(&store)[..] else { panic!("there is one") };
     assert_eq!(store_placed(&store, placed(&store, &[b'x'; LONG])), [Delivery::Stored]);
     assert_eq!(places(&store), [at]);
-    // Two that were written before either was stored: the second is the first one's then.
+    // Two are placed before either is stored: the second then shares the first one's text.
     let (one, two) = (placed(&store, &[b'y'; LONG]), placed(&store, &[b'y'; LONG]));
     assert_eq!(store_placed(&store, one), [Delivery::Stored]);
     assert_eq!(store_placed(&store, two.clone()), [Delivery::Stored]);
@@ -102,7 +102,7 @@ fn a_long_text_that_is_known_is_shared_and_one_that_is_damaged_replaced() {
     assert_clean(&store);
 }
 
-/// After that the room may be another's.
+/// After a fault the room may belong to another text.
 #[test]
 fn a_text_whose_room_ended_with_a_fault_is_written_once_more() {
     let disk = Arc::new(SimulatedDisk::default());
@@ -110,7 +110,7 @@ fn a_text_whose_room_ended_with_a_fault_is_written_once_more() {
     let long = placed(&store, &[b'x'; LONG]);
     let before = Arc::downgrade(store.read().unwrap().container());
     disk.fail_sync_after(0);
-    // Whether it got through is for others to test.
+    // Other tests examine whether it got through.
     let _ = try_deliver(&store, &[ANN], b"the disk fails");
     disk.fail_after(None);
     assert!(before.upgrade().is_none(), "the index was opened anew");
@@ -123,7 +123,7 @@ fn a_text_whose_room_ended_with_a_fault_is_written_once_more() {
 }
 
 #[test]
-fn where_the_disk_is_full_or_fails_the_writer_finds_out() {
+fn the_writer_finds_out_if_the_disk_is_full_or_fails() {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());
     let long = text(&[b'x'; LONG]);
@@ -139,9 +139,9 @@ fn where_the_disk_is_full_or_fails_the_writer_finds_out() {
     assert_clean(&store);
 }
 
-/// The data file itself can be opened twice.
+/// A real data file can be opened twice.
 #[test]
-fn a_long_text_is_written_beside_the_writer_on_a_real_file() {
+fn another_thread_writes_a_long_text_on_a_real_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();
@@ -155,7 +155,7 @@ fn a_long_text_is_written_beside_the_writer_on_a_real_file() {
     assert!(contents(&store, ANN)[0].ends_with(b"xxxx\r\n"));
 }
 
-/// The mail that is whole after a power cut that keeps nothing which was not synced.
+/// True if the mail is intact after a power cut that loses everything not synced.
 fn whole_after_a_cut(mutant: Mutant) -> bool {
     let disk = Arc::new(SimulatedDisk::recording());
     let store = store_with(&[ANN], disk.clone());
@@ -171,7 +171,7 @@ fn whole_after_a_cut(mutant: Mutant) -> bool {
 }
 
 #[test]
-fn a_long_text_that_was_written_beside_the_writer_is_durable_before_its_record() {
+fn a_long_text_written_by_another_thread_is_durable_before_its_record() {
     assert!(whole_after_a_cut(Mutant::None));
     assert!(!whole_after_a_cut(Mutant::LongTextsNotSynced), "the cut finds one that is not");
 }

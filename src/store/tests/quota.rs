@@ -67,7 +67,10 @@ fn the_sum_follows_a_mailbox_to_another_account_and_away() {
     assert_eq!(used(&store, ANN), None, "the account's quota goes with its last mailbox");
     assert!(store.write(|tx| tx.remove_quota(&address(ANN))).wait().unwrap().is_ok());
     assert_eq!(used(&store, BOB), Some(0));
-    assert_eq!(store.write(|tx| tx.remove_quota(&address(ANN))).wait().unwrap(), Err(Refused::NoQuota));
+    assert_eq!(
+        store.write(|tx| tx.remove_quota(&address(ANN))).wait().unwrap(),
+        Err(Refused::NoQuota(address(ANN)))
+    );
     assert_clean(&store);
 }
 

@@ -1,4 +1,4 @@
-//! What else has to be right when the index is opened anew after a fault: holds on texts, ends of sessions, readers.
+//! What else must hold when the index is reopened after a fault: pins on texts, ends of sessions, readers.
 
 use std::time::{Duration, Instant};
 
@@ -62,23 +62,23 @@ fn a_lock_that_gets_through_a_fault_ends_the_session() {
     assert!(locked_in_spite_of_it > 0, "no commit got through although the disk reported a fault");
 }
 
-/// A store whose reader has met a fault of the disk, which has gone by.
+/// A store whose reader met a fault of the disk, which is well again.
 fn after_a_reader_met_a_fault() -> Store {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());
     disk.fail_altogether();
-    // What redb would do that has not the page in its cache.
+    // Read like redb does if the page is not in its cache.
     let index = container::IndexBackend(store.read().unwrap().container().clone());
     assert!(redb::StorageBackend::read(&index, 4096, &mut [0; 4096]).is_err());
     assert!(store.open_maildrop(&address(ANN)).is_err());
-    // The first attempt to open it anew fails too.
+    // The first attempt to reopen it fails too.
     assert!(store.write(|_| Ok(())).wait().is_err());
     disk.fail_after(None);
     store
 }
 
 #[test]
-fn a_fault_that_a_reader_met_is_mended_without_a_writer() {
+fn the_store_recovers_from_a_fault_that_a_reader_met_without_a_write() {
     let store = after_a_reader_met_a_fault();
     let deadline = Instant::now() + Duration::from_secs(20);
     while store.open_maildrop(&address(ANN)).is_err() {
@@ -88,7 +88,7 @@ fn a_fault_that_a_reader_met_is_mended_without_a_writer() {
 }
 
 #[test]
-fn mail_that_comes_after_a_fault_of_a_reader_is_taken_at_once() {
+fn mail_is_accepted_at_once_after_a_reader_met_a_fault() {
     let store = after_a_reader_met_a_fault();
     assert_eq!(deliver(&store, &[ANN], b"as if nothing had been"), [Delivery::Stored]);
 }
@@ -136,7 +136,7 @@ fn much_mail_can_be_deleted_at_once_on_a_full_disk() {
     let maildrop = open_maildrop(&store, ANN);
     let uids: Vec<_> = maildrop.list().unwrap().iter().map(|entry| entry.uid).collect();
     assert_eq!(uids.len(), 12_000 + stored);
-    // Every third: so each page of the index is touched, and none is given up.
+    // Every third one, so that each index page is touched and none is freed.
     for from in 0..3 {
         let part: Vec<_> = uids.iter().skip(from).step_by(3).copied().collect();
         assert!(maildrop.delete(&part).wait().unwrap());
@@ -144,14 +144,14 @@ fn much_mail_can_be_deleted_at_once_on_a_full_disk() {
     assert_clean(&store);
 }
 
-/// When a sync fails Linux forgets what it was to write, and the next sync succeeds without it.
+/// After a failed sync Linux forgets what it had to write, and the next sync succeeds without it.
 #[test]
-fn a_failed_sync_is_made_up_for() {
+fn a_failed_sync_is_repeated() {
     for syncs in 0..8 {
         let disk = Arc::new(SimulatedDisk::recording());
         let store = store_with(&[ANN], disk.clone());
         disk.fail_sync_after(syncs);
-        // Long rows, for the index to grow by whole extents.
+        // Long rows make the index grow by whole extents.
         let fields = format!("Received: {}\r\n", "x".repeat(40_000)).into_bytes();
         let grown = store.write(move |tx| {
             for tag in 0..60 {

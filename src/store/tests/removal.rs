@@ -1,4 +1,4 @@
-//! Deleting more mail at once than one transaction takes, when nothing deleted is kept.
+//! Removing more mail than one transaction deletes, with nothing kept.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const BOB: &str = "bob@example.com";
 const EVE: &str = "eve@example.net";
 const MESSAGES: usize = 200;
 
-/// ANN and BOB have more mail than goes at once, EVE one message.
+/// ANN and BOB have more mail than goes at once, EVE has one message.
 fn filled(disk: Arc<SimulatedDisk>) -> Store {
     let store = store_with(&[ANN, BOB, EVE], disk);
     for number in 0..MESSAGES / 20 {
@@ -25,7 +25,7 @@ fn remove(store: &Store, mailbox: &str) -> Removed {
     store.write(move |tx| tx.remove_mailbox(&mailbox, UnixTime(1))).wait().unwrap().unwrap()
 }
 
-/// After a cut at each moment the mailbox is there with all that it had, or gone for everyone; and what is left of it
+/// After a cut at any moment the mailbox has all its mail, or is gone for everyone; and the rest of its mail
 /// goes when the store is used again.
 #[test]
 fn a_large_mailbox_goes_piece_by_piece_and_no_cut_leaves_half_of_it() {
@@ -51,7 +51,7 @@ fn a_large_mailbox_goes_piece_by_piece_and_no_cut_leaves_half_of_it() {
         let left = store.kept().unwrap().messages as usize;
         *(if left > 0 && left < MESSAGES { &mut partial } else { &mut gone }) += 1;
         let undeleted = store.undelete_mailbox(&address(ANN), Wanted::All, false).unwrap();
-        assert_eq!(undeleted, Err(Refused::NoSuchMailbox), "cut {cut}");
+        assert_eq!(undeleted, Err(Refused::NothingDeleted(address(ANN))), "cut {cut}");
         store.purge_unkept().unwrap();
         assert_eq!(store.kept().unwrap(), Kept::default(), "cut {cut}");
         assert_eq!(contents(&store, BOB).len(), MESSAGES, "cut {cut}");
@@ -71,13 +71,14 @@ fn a_domain_with_large_mailboxes_goes_at_once_and_its_mail_piece_by_piece() {
     let (_, at_once) = disk.work_since(begin);
     assert!(at_once < 16 << 10, "{at_once} octets were written by the one transaction");
     assert_eq!(deliver(&store, &[ANN], b"x"), [Delivery::NoSuchMailbox]);
-    // The name is free again, and whoever gets it has nothing of the old mail.
+    // The name is free again, and its next owner gets nothing of the old mail.
     add_mailbox(&store, ANN);
     assert_clean(&store);
     let purged = store.purge_unkept().unwrap();
     assert_eq!((purged, store.kept().unwrap()), (2 * MESSAGES as u64 + 2, Kept::default()));
     assert_eq!((contents(&store, ANN).len(), contents(&store, EVE).len()), (0, 1));
-    let undeleted = store.write(move |tx| tx.undelete_domain(&domain)).wait().unwrap();
-    assert_eq!(undeleted, Err(Refused::NothingDeleted));
+    let wanted = domain.clone();
+    let undeleted = store.write(move |tx| tx.undelete_domain(&wanted)).wait().unwrap();
+    assert_eq!(undeleted, Err(Refused::DomainNotDeleted(domain)));
     assert_clean(&store);
 }

@@ -1,4 +1,4 @@
-//! What a salvage takes over of a damaged file: every table, and what only the log has.
+//! What a salvage saves from a damaged file: every table, and what only the log has.
 
 use super::*;
 use crate::auth::seal::Key;
@@ -7,7 +7,7 @@ use crate::store::index::tables::{self, Holds, LIST};
 const ANN: &str = "ann@example.com";
 const BOB: &str = "bob@example.com";
 
-/// A store with rows in every table, closed.
+/// A closed store with rows in every table.
 fn full(disk: &Arc<SimulatedDisk>) {
     let store = store_with(&[ANN, BOB], disk.clone());
     set_quota(&store, ANN, ANN, Some(1 << 30));
@@ -36,7 +36,7 @@ fn full(disk: &Arc<SimulatedDisk>) {
     leave_deleted(&store);
 }
 
-/// A deleted message, mailbox and domain, all of which can come back.
+/// Leaves a deleted message, mailbox and domain, all of which can come back.
 fn leave_deleted(store: &Store) {
     const CAROL: &str = "carol@example.net";
     keep_deleted(store, "7");
@@ -93,7 +93,7 @@ fn a_salvage_reads_the_log() {
     let (store, report) = salvaged(damaged.clone());
     assert!(damaged.octets() == before, "the damaged file was changed");
     // Those are not copied.
-    assert_eq!(report.mended, ["the lists of free space were made anew"]);
+    assert_eq!(report.mended, ["the lists of free space were rebuilt"]);
     assert!(report.lost.is_empty());
     assert_eq!([ANN, BOB].map(|mailbox| contents(&store, mailbox)), expected);
     assert!(contents(&store, "new@example.com").is_empty());
@@ -104,7 +104,7 @@ fn a_salvage_reads_the_log() {
 fn a_file_that_lacks_a_table_of_a_newer_program_gets_it_when_it_is_opened() {
     let disk = Arc::new(SimulatedDisk::default());
     full(&disk);
-    // Without the others there is no store; a newer program cannot have added them.
+    // Without the others there is no store; and a newer program cannot have added them.
     for table in LIST.iter().filter(|table| table.holds == Holds::Content) {
         let older = Arc::new(disk.copy());
         let container = Container::open(older.clone()).unwrap();

@@ -1,4 +1,4 @@
-//! Deleted mail and mailboxes: kept out of every count, brought back as they were, and gone when their time is over or
+//! Deleted mail and mailboxes: outside every count, restored as they were, and gone when their time is over or
 //! room is needed.
 
 use super::*;
@@ -51,7 +51,7 @@ fn deleted_mail_is_counted_apart_and_comes_back_in_its_place_under_its_id() {
     assert_eq!(undelete(&store, Wanted::Last, false).unwrap().messages, 1);
     assert_eq!((uids(&store), contents(&store, ANN)), (before, texts));
     assert_eq!((set_quota(&store, ANN, ANN, None).used, store.kept().unwrap()), (used, Kept::default()));
-    assert_eq!(undelete(&store, Wanted::All, false), Err(Refused::NothingDeleted));
+    assert_eq!(undelete(&store, Wanted::All, false), Err(Refused::NothingDeleted(address(ANN))));
     assert_clean(&store);
 }
 
@@ -75,7 +75,7 @@ fn nothing_comes_back_among_the_messages_of_an_open_session() {
     deliver(&store, &[ANN], b"one");
     delete(&store, 0);
     let session = open_maildrop(&store, ANN);
-    assert_eq!(undelete(&store, Wanted::All, false), Err(Refused::InUse));
+    assert_eq!(undelete(&store, Wanted::All, false), Err(Refused::InUse(address(ANN))));
     drop(session);
     assert!(undelete(&store, Wanted::All, false).is_ok());
 }
@@ -105,7 +105,7 @@ fn a_new_mailbox_of_the_name_stays_and_gets_the_old_mail_as_new_only_when_told()
     store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap().unwrap();
     add_mailbox(&store, ANN);
     deliver(&store, &[ANN], b"new");
-    assert_eq!(undelete(&store, Wanted::All, false), Err(Refused::MailboxReplaced));
+    assert_eq!(undelete(&store, Wanted::All, false), Err(Refused::MailboxReplaced(address(ANN))));
     assert_eq!(undelete(&store, Wanted::All, true).unwrap().messages, 1);
     let texts = contents(&store, ANN);
     assert!(texts[0].ends_with(b"new\r\n") && texts[1].ends_with(b"old\r\n"));
@@ -123,13 +123,14 @@ fn a_domain_comes_back_with_the_mailboxes_that_went_with_it() {
     store.write(|tx| tx.remove_mailbox(&address("carol@example.com"), UnixTime(1))).wait().unwrap().unwrap();
     let removed = domain.clone();
     store.write(move |tx| tx.remove_domain(&removed, UnixTime(2))).wait().unwrap().unwrap();
-    assert_eq!(undelete(&store, Wanted::All, false), Err(Refused::NoSuchDomain));
+    assert_eq!(undelete(&store, Wanted::All, false), Err(Refused::NoSuchDomain(domain.clone())));
     assert_clean(&store);
     let wanted = domain.clone();
     let restored = store.write(move |tx| tx.undelete_domain(&wanted)).wait().unwrap().unwrap();
     assert_eq!((restored.mailboxes, restored.messages), (2, 1));
-    let again = store.write(move |tx| tx.undelete_domain(&domain)).wait().unwrap();
-    assert_eq!(again, Err(Refused::NothingDeleted));
+    let wanted = domain.clone();
+    let again = store.write(move |tx| tx.undelete_domain(&wanted)).wait().unwrap();
+    assert_eq!(again, Err(Refused::DomainNotDeleted(domain)));
     assert_clean(&store);
 }
 
@@ -216,7 +217,7 @@ fn the_id_of_another_server_stays_with_a_deleted_message_until_it_is_gone() {
     assert_eq!(take_in(), [Imported::Stored]);
     let before: Vec<String> = ids();
     delete(&store, 0);
-    // Whoever deleted it does not get it again from the other server.
+    // Its owner deleted it, so it must not come again from the other server.
     assert_eq!(take_in(), [Imported::AlreadyThere]);
     assert_eq!(undelete(&store, Wanted::Last, false).unwrap().messages, 1);
     assert_eq!(ids(), before);

@@ -1,4 +1,4 @@
-//! Deliveries and deletions of every kind on a recording disk, and what was acknowledged when.
+//! Deliveries and deletions of every kind on a recording disk, and when each was acknowledged.
 
 use std::collections::BTreeSet;
 
@@ -11,9 +11,9 @@ use crate::store::index::tables::DELETED;
 pub const MAILBOXES: [&str; 5] =
     ["ann@example.com", "bob@example.com", "carol@example.net", "dave@example.net", "erin@example.org"];
 
-/// Something that was asked for, and how many events the disk had seen when it was acknowledged.
+/// A request, and how many events the disk had seen when it was acknowledged.
 struct Asked {
-    /// None: it was answered with a fault, so it may have happened or not.
+    /// `None`: it was answered with a fault, so it may have happened.
     acknowledged: Option<usize>,
     change: Change,
 }
@@ -27,7 +27,7 @@ enum Change {
 
 pub struct Workload {
     pub disk: Arc<SimulatedDisk>,
-    /// How many operations were answered with a fault.
+    /// Operations answered with a fault.
     pub faults: usize,
     store: Option<Store>,
     log: Vec<Asked>,
@@ -44,7 +44,7 @@ impl Workload {
         let disk = Arc::new(SimulatedDisk::recording());
         let store = store_with(&MAILBOXES, disk.clone());
         keep_deleted(&store, "7");
-        // Two mailboxes count against one account, so that the cuts meet its sum too.
+        // Two mailboxes share an account, so that cuts test its sum too.
         MAILBOXES[..2].iter().for_each(|mailbox| drop(set_quota(&store, mailbox, MAILBOXES[0], None)));
         let store = Some(store);
         let log = Vec::new();
@@ -77,7 +77,7 @@ impl Workload {
         }
     }
 
-    /// Some messages, and with a mailbox given the deletion of half of its mail, asked for at once: some of it shares
+    /// Sends some messages at once and, if a mailbox is given, a deletion of half its mail, so that some share
     /// a transaction.
     fn deliver_and_delete(&mut self, rng: &mut fastrand::Rng, mailbox: Option<usize>) {
         let deletion = mailbox.and_then(|mailbox| self.deletion(mailbox, || rng.bool()));
@@ -129,7 +129,7 @@ impl Workload {
         self.open_anew();
     }
 
-    /// Closing makes the index as short as it can be.
+    /// Closing makes the index as short as possible.
     fn open_anew(&mut self) {
         self.store = None;
         if let Ok(store) = Store::open_on(self.disk.clone()) {
@@ -154,7 +154,7 @@ impl Workload {
         self.faults += usize::from(purged.wait().is_err());
     }
 
-    /// Brings back what was deleted in a mailbox.
+    /// Undeletes the mail of a mailbox.
     fn undelete(&mut self, mailbox: usize) {
         let name = address(MAILBOXES[mailbox]);
         let Ok(bodies) = self.deleted_in(&name) else { return };
@@ -201,7 +201,8 @@ impl Workload {
         self.store.as_ref().expect("the workload has not ended")
     }
 
-    /// The bodies that must be in a mailbox after a cut, and those that may be: what was under way has happened or not.
+    /// Bodies that must be in a mailbox after a cut, and bodies that may be: a request in progress may have
+    /// happened.
     pub fn expectations(&self, mailbox: usize, cut: usize) -> (BTreeSet<u64>, BTreeSet<u64>) {
         let (mut must, mut may) = (BTreeSet::new(), BTreeSet::new());
         for Asked { acknowledged, change } in &self.log {
@@ -238,7 +239,7 @@ impl Workload {
     }
 }
 
-/// Polls all of them before any is waited for, so that they queue together.
+/// Polls all of them before waiting for any, so that they queue together.
 async fn all(pending: Vec<smol::future::Boxed<bool>>) -> Vec<bool> {
     let executor = smol::LocalExecutor::new();
     let tasks: Vec<_> = pending.into_iter().map(|pending| executor.spawn(pending)).collect();
@@ -253,7 +254,7 @@ async fn all(pending: Vec<smol::future::Boxed<bool>>) -> Vec<bool> {
         .await
 }
 
-/// Two in turn are the same. Some are of no length to speak of, a few longer than most holes.
+/// Pairs of numbers share a body. Some bodies are tiny, a few longer than most holes.
 fn body_of(number: u64) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(number / 2);
     let len = match rng.u8(..16) {
@@ -267,7 +268,7 @@ fn body_of(number: u64) -> Vec<u8> {
     body
 }
 
-/// The header fields are long, so that the index grows by extents, and shrinks by them.
+/// Long header fields make the index grow and shrink by extents.
 fn numbered_letter(recipient: &str, body: u64) -> Letter {
     let filler = "x".repeat(fastrand::Rng::with_seed(body).usize(..24_000));
     let prefix = format!("X-Number: {body}\r\nReceived: {filler}\r\n").into_bytes();

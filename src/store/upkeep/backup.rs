@@ -1,8 +1,9 @@
-//! A copy of the whole store, made while it is being served.
+//! Copies the whole store while it is in use.
 //!
-//! A snapshot and a pin hold still what is copied; mail goes on coming and going beside. The copy is a store of its
-//! own, without the holes of the original, and is verified and durable when [`Store::backup`] returns. The file is the
-//! caller's: an administrator's own process makes it, and gives it its name once it is whole.
+//! A snapshot and a pin preserve what is being copied while mail keeps coming and going. The copy is an
+//! independent store without the holes of the original. It is verified and durable when [`Store::backup`]
+//! returns. The caller provides the file: the administrator's own process creates it, and names it once it is
+//! complete.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -20,39 +21,39 @@ use crate::store::index::contained;
 use crate::store::index::rows::{Row, TextRow};
 use crate::store::index::tables::{MESSAGES, TEXTS, Table, Tables};
 use crate::store::index::types::TextId;
-use crate::store::index::{Beginning, Fault, Read, RecentTexts, Snapshot as IndexSnapshot, Tx};
+use crate::store::index::{Beginning, Fault, IndexSnapshot, Read, RecentTexts, Tx};
 use crate::store::open::{OpenErrorKind, Snapshot, Store, open_database};
 use crate::store::upkeep::progress::{Progress, Stage};
-use crate::store::upkeep::reading::{Found, Listed, NotCopied, Reading, at_low_priority};
+use crate::store::upkeep::reading::{Found, NotCopied, Reading, TextToRead, at_low_priority};
 use crate::store::writer::PACE;
 
-/// Texts that are sorted by their place at a time, so that they are read and written in order.
+/// Texts sorted by place at a time, so that they are read and written in order.
 const TEXTS_SORTED: usize = 100_000;
 
-/// What a backup holds.
+/// What a backup contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackupReport {
     pub messages: u64,
-    /// The length of the copy.
+    /// Length of the copy.
     pub file_octets: u64,
 }
 
 /// Why there is no backup.
 #[derive(Debug)]
 pub enum BackupError {
-    /// A text is not what it was when it was stored.
+    /// A stored text has changed.
     DamagedText(blake3::Hash),
     Source(Fault),
     /// The copy could not be written.
     Copy(String),
 }
 
-/// Why a backup may not take the place of a file.
+/// Why a backup must not replace a file.
 #[derive(Debug)]
 pub enum NotReplaced {
-    /// It is there, and is no mail store.
+    /// The file exists and is not a mail store.
     Foreign,
-    /// Another process has it open: it may be a store in use.
+    /// Another process has it open; it may be a store in use.
     InUse,
     Io(io::Error),
 }
@@ -88,8 +89,8 @@ impl From<redb::StorageError> for BackupError {
 }
 
 impl Store {
-    /// Copies the store as of now into a file, which is empty and open for reading and writing. When this returns, the
-    /// copy is durable. Takes as long as reading and writing all of it; not for the executor.
+    /// Copies the store as of now into an empty file that is open for reading and writing. The copy is durable
+    /// on return. Reads and writes all of the store, so keep it off the executor.
     pub fn backup(&self, file: File, progress: &Progress) -> Result<BackupReport, BackupError> {
         let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
         let of_copy = |e: FileError| BackupError::Copy(OpenErrorKind::from(e).to_string());
@@ -99,7 +100,7 @@ impl Store {
     }
 }
 
-/// A backup may take the place of a backup or of an empty file, of nothing else, and never of a store in use.
+/// A backup may replace a backup or an empty file and nothing else; never a store in use.
 pub fn may_replace(path: &Path) -> Result<(), NotReplaced> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -159,8 +160,8 @@ fn copy_to(source: &Snapshot, file: DataFile, progress: &Progress) -> Result<Bac
     Ok(BackupReport { messages, file_octets })
 }
 
-/// Copies the texts in the order of their places, some ten thousands at a time, and compares each with its hash. Their
-/// places in the copy are given out here, and their rows written, while other threads copy them.
+/// Copies the texts in order of place, a batch at a time, verifying each. This thread assigns their places in
+/// the copy and writes their rows while other threads copy.
 fn copy_texts(
     source: &Snapshot,
     copy: &Container,
@@ -171,7 +172,7 @@ fn copy_texts(
     let table = source.table(TEXTS)?;
     let mut rows = contained::read(|| Ok(table.iter()?))?;
     let reading = Reading { source: source.container(), copy: Some(copy), progress };
-    let list = |read: &mut dyn FnMut(Listed) -> Result<(), BackupError>| {
+    let list = |read: &mut dyn FnMut(TextToRead) -> Result<(), BackupError>| {
         loop {
             let mut texts = contained::read(|| {
                 let mut texts = Vec::new();
@@ -188,9 +189,9 @@ fn copy_texts(
             for (_, row) in &mut texts {
                 let (at, wire_octets) = (row.at, row.wire_octets);
                 row.at = space.take(wire_octets, copy).map_err(NotCopied)?;
-                read(Listed { index: 0, hash: row.hash, at, wire_octets, to: Some(row.at) })?;
+                read(TextToRead { index: 0, hash: row.hash, at, wire_octets, to: Some(row.at) })?;
             }
-            // In the order of the table, which is the fastest.
+            // In table order, which is fastest.
             texts.sort_unstable_by_key(|(id, _)| *id);
             let rows: Vec<_> = texts.iter().map(|(id, row)| (*id, row.to_row())).collect();
             copied.append(rows.iter().map(|(id, row)| (*id, &row[..])))?;

@@ -1,7 +1,7 @@
-//! Verifying a store: every row, every text, every count, and that every octet has one owner.
+//! Checks a store: every row, every text, every count, and that every octet has exactly one owner.
 //!
-//! It works on one snapshot, so a store can be checked while it is being served. Texts and messages are gone through
-//! once each, by several threads. In memory is what is known of each text, about a hundred octets.
+//! A check works on one snapshot, so the store can be in use. Several threads go through the texts and the
+//! messages once each. It needs about a hundred octets of memory per text.
 
 mod messages;
 
@@ -27,11 +27,11 @@ use crate::store::index::types::{DomainId, OwnerId, TextId};
 use crate::store::index::{Fault, Read};
 use crate::store::open::{OpenError, OpenErrorKind, Snapshot, Store, Trust};
 use crate::store::upkeep::progress::{Progress, Stage};
-use crate::store::upkeep::reading::{Found, Listed, Reading, at_low_priority};
+use crate::store::upkeep::reading::{Found, Reading, TextToRead, at_low_priority};
 
-/// Findings that are kept; more are counted.
+/// Findings that are kept; further ones are only counted.
 const FINDINGS_MAX: usize = 200;
-/// Room is made in advance for as many texts as the index says, but not for more than this.
+/// Upper bound on the room reserved for texts, whatever number the index gives.
 const TEXTS_EXPECTED_MAX: u64 = 16 << 20;
 
 /// What a check saw and found.
@@ -41,9 +41,9 @@ pub struct CheckReport {
     pub mailboxes: u64,
     pub messages: u64,
     pub texts: u64,
-    /// Octets of texts that were read and compared with their names.
+    /// Octets of texts read and verified.
     pub text_octets: u64,
-    /// Sentences, the first two hundred.
+    /// Sentences; the first 200 findings.
     pub findings: Vec<String>,
     pub findings_total: u64,
 }
@@ -63,8 +63,8 @@ impl CheckReport {
 }
 
 impl Store {
-    /// Checks a store that nobody serves. What can be read is checked even where the store does not open. The file is
-    /// not changed.
+    /// Checks a store that is not in use, without changing the file. If the store does not open, whatever can
+    /// be read is checked.
     pub fn check_file(path: &Path, progress: &Progress) -> Result<CheckReport, OpenError> {
         let disk = DataFile::open_to_read(path).map_err(|e| OpenErrorKind::from(e).at(path))?;
         Self::check_disk(Arc::new(disk), progress).map_err(|kind| kind.at(path))
@@ -79,7 +79,7 @@ impl Store {
             Self::open_to_check_on(disk.clone(), trust).and_then(|store| Ok(store.check(progress)?))
         };
         match checked(Trust::Verified) {
-            // A copy may not say that it is one: somebody has put it in the place of the file that it was made of.
+            // A copy may fail to say that it is one: if it was copied over its original.
             Err(kind) if kind.is_of_damage() => match checked(Trust::Copy) {
                 Err(kind) if kind.is_of_damage() => Self::check_damaged_on(disk),
                 checked => checked,
@@ -88,8 +88,8 @@ impl Store {
         }
     }
 
-    /// Verifies the whole store as of now. Takes as long as reading it; not for the executor. The checksums of the
-    /// index's own pages are compared by [`Store::check_file`].
+    /// Checks the whole store as of now. Reads all of it, so keep it off the executor. Only
+    /// [`Store::check_file`] also verifies the checksums of the index's pages.
     pub fn check(&self, progress: &Progress) -> Result<CheckReport, Fault> {
         let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
         let check = || contained::read(|| Check::of(&snapshot, progress));
@@ -100,21 +100,21 @@ impl Store {
 struct Check<'a> {
     snapshot: &'a Snapshot,
     progress: &'a Progress,
-    /// What the store counts of itself.
+    /// The store's own counts.
     stored: StoreRow,
     report: CheckReport,
-    /// Mailboxes by id: name, the id of the domain, and what was counted.
-    owners: BTreeMap<OwnerId, Owner>,
-    /// All whose rows can be read, once they were read.
+    /// Mailboxes by id: name, domain id, and what was counted.
+    owners: BTreeMap<OwnerId, CheckedMailbox>,
+    /// All texts with readable rows, once read.
     texts: Vec<SeenText>,
     /// Those of the messages.
     foreign_ids: Vec<ForeignId>,
 }
 
-struct Owner {
+struct CheckedMailbox {
     name: String,
     domain: Option<DomainId>,
-    /// As its row has them; none where there is no such row, or it cannot be read.
+    /// The counts in its row; `None` if there is no readable row.
     stored: Option<Counts>,
     seen: Counts,
 }
@@ -136,7 +136,9 @@ impl<'a> Check<'a> {
             foreign_ids: Vec::new(),
         };
         if stored.is_none() {
-            check.report.find("the row that counts the whole store is missing, or cannot be read".to_owned());
+            check
+                .report
+                .find("the row with the counts of the whole store is missing or unreadable".to_owned());
         }
         check.directory()?;
         check.messages_and_texts()?;
@@ -149,7 +151,7 @@ impl<'a> Check<'a> {
         Ok(check.report)
     }
 
-    /// The tables that nothing else here goes through have rows that can be read.
+    /// In the tables that nothing else here examines, every row must be readable.
     fn other_tables(&mut self) -> Result<(), Fault> {
         for (table, count) in tables::unreadable(self.snapshot, &super::HAVE_RULES)? {
             self.report.find(format!("{count} rows of the table \"{table}\" cannot be read"));
@@ -204,9 +206,9 @@ impl<'a> Check<'a> {
         let row = self.snapshot.table(COUNTS)?.get(id)?;
         let stored = row.and_then(|row| Counts::from_row(row.value()).ok());
         if stored.is_none() {
-            self.report.find(format!("the counts of {name} are missing, or cannot be read"));
+            self.report.find(format!("the counts of {name} are missing or unreadable"));
         }
-        let owner = Owner { name: name.clone(), domain, stored, seen: Counts::default() };
+        let owner = CheckedMailbox { name: name.clone(), domain, stored, seen: Counts::default() };
         if let Some(other) = self.owners.insert(id, owner) {
             self.report.find(format!("{name} and {} have the same id", other.name));
         }
@@ -233,7 +235,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Deleted messages that can come back have their texts too.
+    /// Deleted messages that can come back reference texts, too.
     fn deleted_messages(&mut self, texts: &[SeenText], seen: &[AtomicU32]) -> Result<(), Fault> {
         let mut found = Vec::new();
         let each = |message: &MessageRow, name: &str| {
@@ -251,7 +253,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// The texts whose rows can be read, in the order of their ids.
+    /// The texts with readable rows, in order of id.
     fn texts(&mut self) -> Result<Vec<SeenText>, Fault> {
         let table = self.snapshot.table(TEXTS)?;
         let file_octets = self.snapshot.container().usage()?.file_octets;
@@ -262,7 +264,7 @@ impl<'a> Check<'a> {
         let mut stuffed = Vec::new();
         let mut not_whole = Vec::new();
         let (report, next_text) = (&mut self.report, self.stored.next_text);
-        let list = |read: &mut dyn FnMut(Listed) -> Result<(), Fault>| {
+        let list = |read: &mut dyn FnMut(TextToRead) -> Result<(), Fault>| {
             for row in table.iter()? {
                 let (id, row) = row?;
                 let id = id.value();
@@ -284,7 +286,7 @@ impl<'a> Check<'a> {
                     report.find(format!("text {id} lies outside of the file"));
                 } else {
                     report.text_octets += wire_octets;
-                    read(Listed { index, hash, at, wire_octets, to: None })?;
+                    read(TextToRead { index, hash, at, wire_octets, to: None })?;
                 }
             }
             Ok(())
@@ -334,7 +336,7 @@ impl<'a> Check<'a> {
             let right = Counts { next_sequence: stored.next_sequence, ..expected[id] };
             if stored != right {
                 self.report.find(format!(
-                    "{} is counted as {} messages and {} octets, and has {} and {}",
+                    "{} counts {} messages and {} octets but has {} and {}",
                     owner.name, stored.messages, stored.octets, right.messages, right.octets
                 ));
             }
@@ -355,7 +357,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// What accounts have used is what their mailboxes hold.
+    /// The usage of each account must be the sum of its mailboxes.
     fn quotas(&mut self) -> Result<(), Fault> {
         let mut right: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for row in self.snapshot.table(MAILBOXES)?.iter()? {
@@ -388,11 +390,11 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Every octet of a blob extent belongs to one text or one free run, and no blob extent is the index's.
+    /// Every octet of a blob extent must belong to one text or one free run, and no blob extent to the index.
     fn space(&mut self) -> Result<(), Fault> {
         let texts = std::mem::take(&mut self.texts);
         let text_octets: u128 = texts.iter().map(|text| u128::from(text.wire_octets)).sum();
-        // Beginnings and lengths. Those of damaged rows are rounded to what can be added.
+        // Offsets and lengths. Those of damaged rows are cut to what can be added without overflow.
         let footprint = |octets: u64| octets.max(1).checked_next_multiple_of(BLOB_ALIGN).unwrap_or(u64::MAX);
         let mut owned: Vec<(u64, u64)> =
             texts.into_iter().map(|text| (text.at, footprint(text.wire_octets))).collect();
@@ -436,31 +438,32 @@ impl<'a> Check<'a> {
     }
 }
 
-/// Of a mailbox whose domain is gone: no domain has it, since ids begin with 1.
+/// For a mailbox without a domain. No domain has this id: ids start at 1.
 const NO_DOMAIN: DomainId = DomainId(OwnerId(0));
 
-/// Of a deleted mailbox: it counts for no domain. No domain has the id, which is never given out.
+/// For a deleted mailbox, which counts for no domain. This id is never given out.
 const REMOVED: DomainId = DomainId(OwnerId(u32::MAX));
 
-/// A text, in little memory: there may be many millions.
+/// A text in little memory: there may be many millions.
 struct SeenText {
     id: TextId,
     at: u64,
     wire_octets: u64,
-    /// None where it is not what its hash says.
+    /// `None` if the text does not match its hash.
     content_octets: Option<u64>,
-    /// A count that is beyond this is wrong in any case.
+    /// Saturates; a higher count is wrong anyway.
     references: u32,
 }
 
 impl SeenText {
-    /// Whether a message of this text has another size than it says; unknown where the text is not whole.
+    /// True if the size in a message row does not fit this text. False if the text is damaged, so that nothing
+    /// is known.
     fn is_of_another_length(&self, row: &MessageRow) -> bool {
         self.content_octets.is_some_and(|octets| row.octets != octets + row.prefix.len() as u64)
     }
 }
 
-/// Counts one message more. More than can be counted is not what the text's row says either.
+/// Counts one more message, saturating: the text's row cannot say that many.
 fn count_reference(seen: &AtomicU32) {
     let _ = seen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| seen.checked_add(1));
 }

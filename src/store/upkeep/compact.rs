@@ -1,9 +1,9 @@
-//! Giving space back on demand, also while the store is in use.
+//! Gives space back on demand, also while the store is in use.
 //!
-//! Texts from behind move into the holes before them, until they lie as close as they can. Extents without texts are
-//! given up, extents of the index move into them from behind, and the end of the file is cut off. Each part of it is a
-//! transaction or a checkpoint like any other, so a crash in between loses nothing. What a reader looks at meanwhile
-//! stays where it is, for the next time.
+//! Texts near the end move into earlier holes until they lie as close together as possible. Then extents
+//! without texts are given up, index extents move into them, and the end of the file is cut off. Each part is
+//! an ordinary transaction or checkpoint, so a crash loses nothing. Texts that a reader is looking at stay
+//! where they are.
 
 use redb::ReadableTable;
 
@@ -18,15 +18,15 @@ use crate::store::index::types::TextId;
 use crate::store::index::{Fault, Tx};
 use crate::store::open::Store;
 
-/// As often is looked for what lies behind.
+/// How often to look for texts past the end wanted.
 const ROUNDS_MAX: usize = 8;
-/// Texts that are listed at a time.
+/// Texts listed at a time.
 const LISTED_MAX: usize = 200_000;
-/// What is moved in one transaction: others wait for it.
+/// Octets moved in one transaction; others wait for it.
 const MOVED_OCTETS: u64 = 1 << 20;
 const MOVED_TEXTS: usize = 200;
 
-/// What came of it.
+/// The result of a compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompactReport {
     pub before: DiskUsage,
@@ -35,15 +35,15 @@ pub struct CompactReport {
     pub moved_octets: u64,
 }
 
-/// A text behind the place where the file should end.
-struct Listed {
+/// A text past the point where the file should end.
+struct TextBehind {
     name: TextId,
     octets: u64,
 }
 
 impl Store {
-    /// Makes the file as short as can be without moving what lies in front. Copies of it that are being made are not
-    /// good.
+    /// Makes the file as short as possible without moving texts at its front. Plain copies being made meanwhile
+    /// are not good.
     pub fn compact(&self, progress: &Progress) -> Result<CompactReport, Fault> {
         let before = self.disk_usage()?;
         let mut moved_octets = 0;
@@ -61,8 +61,8 @@ impl Store {
         Ok(CompactReport { before, after: self.disk_usage()?, moved_octets })
     }
 
-    /// Some of the texts that lie behind this place, or over it.
-    fn texts_behind(&self, end: Extent) -> Result<Vec<Listed>, Fault> {
+    /// Some of the texts that reach past `end`.
+    fn texts_behind(&self, end: Extent) -> Result<Vec<TextBehind>, Fault> {
         let snapshot = self.read()?;
         let table = snapshot.table(TEXTS)?;
         let list = || {
@@ -71,7 +71,7 @@ impl Store {
                 let (name, row) = row?;
                 let row = TextRow::from_row(row.value())?;
                 if lies_behind(&row, end) {
-                    listed.push(Listed { name: name.value(), octets: row.wire_octets });
+                    listed.push(TextBehind { name: name.value(), octets: row.wire_octets });
                 }
                 if listed.len() == LISTED_MAX {
                     break;
@@ -82,7 +82,12 @@ impl Store {
         snapshot.container().reading_index_ahead(|| contained::read(list))
     }
 
-    fn move_before(&self, end: Extent, mut texts: Vec<Listed>, progress: &Progress) -> Result<u64, Fault> {
+    fn move_before(
+        &self,
+        end: Extent,
+        mut texts: Vec<TextBehind>,
+        progress: &Progress,
+    ) -> Result<u64, Fault> {
         let mut moved = 0;
         while !texts.is_empty() {
             let (mut octets, mut names) = (0, Vec::new());
@@ -100,7 +105,7 @@ impl Store {
 }
 
 impl Tx<'_, '_> {
-    /// Moves those that still lie behind and find room before it. Returns their octets.
+    /// Moves those texts that still reach past `end` and find room before it. Returns their octets.
     fn move_texts_before(&mut self, end: Extent, names: &[TextId]) -> Result<u64, Fault> {
         let mut moved = 0;
         for name in names {
@@ -110,7 +115,7 @@ impl Tx<'_, '_> {
             let mut octets = vec![0; row.wire_octets as usize];
             self.container.read_blob(row.at, &mut octets)?;
             self.container.write_blob(at, &octets)?;
-            // They are durable before the record is, and not in it.
+            // They are made durable before the record instead of being in it.
             self.has_long_texts = true;
             self.tables.texts.insert(name, &TextRow { at, ..row }.to_row()[..])?;
             self.space.retire(row.at, row.wire_octets);

@@ -1,9 +1,9 @@
-//! Opening a data file that may be a copy.
+//! Opens a data file that may be a copy.
 //!
-//! A file that somebody has copied or restored says so: its superblock names another file (inode and time of birth). It
-//! is verified as `check` does before it is used, since a copy of a store in use is good only if it was made fast
-//! enough (`open/window.rs`). So is a file that cannot be opened as it is: a copy that was written over the file that
-//! it was made of has that file's identity.
+//! A copied or restored file shows it: its superblock names another file (inode and time of birth). Such a file
+//! is verified like in `check` before it is used, because a copy of a live file is good only if it was made
+//! fast enough (`open/window.rs`). A file that does not open as it is gets the same treatment, because a copy
+//! written over its original has the original's identity.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::store::open::{OpenError, OpenErrorKind, Store, Trust};
 use crate::store::start::lock_file;
 use crate::store::upkeep::progress::Progress;
 
-/// What an administrator is told although nothing is wrong (`log.rs`).
+/// Log target for news to the administrator that is no warning (`log.rs`).
 const NOTICE: &str = concat!(env!("CARGO_CRATE_NAME"), "::notice");
 
 impl Store {
-    /// Whether the file says that it is a copy, so that opening it takes as long as reading all of it. False where
-    /// nothing can be told, as while another process has it open.
+    /// True if the file says that it is a copy, so that opening it means reading all of it. False if that
+    /// cannot be determined, for instance while another process has it open.
     pub fn is_copy(path: &Path) -> bool {
         let Ok(disk) = DataFile::open_to_read(path) else { return false };
         Container::open(Arc::new(disk)).is_ok_and(|container| container.is_copy())
     }
 
-    /// Opens the store in a data file and locks it. A copy is verified first, which takes as long as reading all of it.
+    /// Opens the store in a data file and locks it. A copy is verified first, which means reading all of it.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let disk = Arc::new(lock_file(path, false)?);
         Self::open_or_adopt(disk, &path.display().to_string()).map_err(|kind| kind.at(path))
@@ -40,13 +40,13 @@ impl Store {
             Some(Err(kind)) if kind.is_of_damage() => ("perhaps a copy", Some(kind)),
             Some(opened) => return opened,
         };
-        log::warn!(target: NOTICE, "{name} is {what_it_is}: all of it is verified before it is used");
+        log::warn!(target: NOTICE, "{name} is {what_it_is}: verifying all of it before using it");
         let checked = Self::open_to_check_on(disk.clone(), Trust::Copy)
             .and_then(|store| Ok(store.check(&Progress::default())?));
         match (checked, not_opened) {
             (Ok(report), _) if report.findings_total == 0 => {
                 let store = Self::open_with(disk, Trust::Copy)?;
-                log::warn!(target: NOTICE, "{name} is whole: {} messages", report.messages);
+                log::warn!(target: NOTICE, "{name} is intact: {} messages", report.messages);
                 Ok(store)
             }
             (_, Some(kind)) => Err(kind),

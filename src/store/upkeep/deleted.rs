@@ -1,5 +1,5 @@
-//! Check and repair of what was deleted and can come back: deleted messages have their texts, deleted mailboxes their
-//! messages, and each day its count.
+//! Check and repair of deleted mail that can come back: deleted messages must have their texts, deleted
+//! mailboxes their messages, and each day its counts.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use crate::store::index::types::{Day, MailboxId};
 use crate::store::index::{Fault, Read};
 use crate::store::open::Snapshot;
 
-/// A deleted mailbox, as its row has it.
+/// A deleted mailbox according to its row.
 pub struct RemovedMailbox {
     pub id: MailboxId,
     pub address: Address,
 }
 
-/// The mailbox of a row of the table of deleted ones; none where the row makes no sense.
+/// The mailbox in a row of the table of deleted ones; `None` if the row makes no sense.
 pub fn removed_mailbox(key: (Day, MailboxId), row: &[u8]) -> Option<RemovedMailbox> {
     let row = RemovedMailboxRow::from_row(row).ok()?;
     let mailbox = MailboxRow::from_row(&row.mailbox).ok()?;
@@ -27,7 +27,7 @@ pub fn removed_mailbox(key: (Day, MailboxId), row: &[u8]) -> Option<RemovedMailb
     is_sound.then_some(RemovedMailbox { id: key.1, address })
 }
 
-/// The deleted mailboxes of a snapshot; `find` is told of rows that make no sense.
+/// The deleted mailboxes of a snapshot. Reports senseless rows to `find`.
 pub fn removed_mailboxes(
     snapshot: &Snapshot,
     mut find: impl FnMut(String),
@@ -43,8 +43,8 @@ pub fn removed_mailboxes(
     Ok(mailboxes)
 }
 
-/// Gives every deleted message of a snapshot to `each`, with words that name it, and tells `find` of rows that make no
-/// sense and of days that are counted wrong.
+/// Passes every deleted message of a snapshot to `each`, with words that name it. Reports senseless rows and
+/// wrong counts to `find`.
 pub fn deleted_messages(
     snapshot: &Snapshot,
     mut each: impl FnMut(&MessageRow, &str),
@@ -72,11 +72,14 @@ pub fn deleted_messages(
         let (day, counted) = (day.value(), DeletedCounts::from_row(row.value()).ok());
         let right = counts.remove(&day);
         if right != counted || right.is_none() {
-            find(format!("deleted messages of day {} are counted as {counted:?}, and are {right:?}", day.0));
+            find(format!(
+                "deleted messages of day {} are counted as {counted:?} instead of {right:?}",
+                day.0
+            ));
         }
     }
     for (day, right) in counts {
-        find(format!("deleted messages of day {} are not counted, and are {right:?}", day.0));
+        find(format!("deleted messages of day {} are not counted; they are {right:?}", day.0));
     }
     Ok(())
 }
@@ -86,7 +89,7 @@ fn deleted_message(day: Day, row: &[u8]) -> Option<MessageRow> {
     MessageRow::from_row(&row.message).ok()
 }
 
-/// What becomes of a deleted message in a repair.
+/// What a repair does with a deleted message.
 pub enum Deleted {
     Kept,
     Changed(MessageRow),
@@ -94,8 +97,8 @@ pub enum Deleted {
     Lost,
 }
 
-/// Goes through the deleted messages in a repair: `each` says what becomes of one. Returns how many went, and writes
-/// the counts of the days.
+/// Repairs the deleted messages as `each` decides and writes the counts of the days. Returns how many messages
+/// were dropped.
 pub fn repair_deleted(
     tables: &mut Tables<'_>,
     mut each: impl FnMut(&MessageRow) -> Deleted,

@@ -1,5 +1,4 @@
-//! Check and repair of the unique ids that messages brought from other servers: each leads to its message, and to no
-//! other.
+//! Check and repair of unique ids from other servers: each must lead to its message and to no other.
 
 use std::collections::HashMap;
 
@@ -11,7 +10,7 @@ use crate::store::index::tables::{DELETED, FOREIGN_IDS, Tables};
 use crate::store::index::types::{Day, MailboxId};
 use crate::store::open::Snapshot;
 
-/// The unique ids of the messages that have one: of a mailbox, with the sequence of the message.
+/// For each mailbox and unique id, the sequence of the message that has it.
 type Holders = HashMap<(MailboxId, Box<str>), u64>;
 
 /// The unique id of a message in its mailbox.
@@ -21,8 +20,8 @@ pub struct ForeignId {
     pub id: Box<str>,
 }
 
-/// Tells `find` of ids that lead to no message, or not to the one that has them. `of_messages` are those of all
-/// messages that are not deleted.
+/// Reports to `find` ids that lead to no message or to the wrong one. `of_messages` are the ids of all messages
+/// that are not deleted.
 pub fn check(
     snapshot: &Snapshot,
     of_messages: Vec<ForeignId>,
@@ -31,7 +30,7 @@ pub fn check(
     let mut holders = Holders::new();
     let mut note = |ForeignId { mailbox, sequence, id }| {
         if let Some(other) = holders.insert((mailbox, id), sequence) {
-            find(format!("messages {other} and {sequence} of mailbox id {mailbox} have one unique id"));
+            find(format!("messages {other} and {sequence} of mailbox id {mailbox} have the same unique id"));
         }
     };
     of_messages.into_iter().for_each(&mut note);
@@ -50,7 +49,7 @@ pub fn check(
                 "unique id \"{id}\" of mailbox id {mailbox} leads to message {sequence}, and is that of {holder}"
             )),
             None => {
-                find(format!("unique id \"{id}\" of mailbox id {mailbox} is listed, and no message has it"))
+                find(format!("unique id \"{id}\" of mailbox id {mailbox} is listed but no message has it"))
             }
         }
     }
@@ -60,12 +59,13 @@ pub fn check(
     Ok(())
 }
 
-/// Lists the ids anew where the list is wrong. Of two messages with one id the later one loses it, and has an id made
-/// of its number. Tells `mend` what was done. `of_messages` are those of all messages that are kept, in their order.
+/// Rebuilds the list of ids where it is wrong. If two messages have the same id, the later one gets an id made
+/// from its number instead. Reports to `note` what was done. `of_messages` are the ids of all messages kept, in
+/// order.
 pub fn repair(
     tables: &mut Tables<'_>,
     of_messages: Vec<ForeignId>,
-    mut mend: impl FnMut(String),
+    mut note: impl FnMut(String),
 ) -> Result<(), Fault> {
     let mut holders = Holders::new();
     let (mut losing, mut losing_deleted) = (Vec::new(), Vec::new());
@@ -100,7 +100,7 @@ pub fn repair(
         }
     }
     if !wrong.is_empty() || listed < holders.len() {
-        mend(format!("the list of {} unique ids of other servers was made anew", holders.len()));
+        note(format!("the list of {} unique ids from other servers was rebuilt", holders.len()));
     }
     for (mailbox, id) in &wrong {
         tables.foreign_ids.remove((*mailbox, &**id))?;
@@ -111,19 +111,19 @@ pub fn repair(
         }
     }
     for (key, message) in losing {
-        mend(format!("message {} of mailbox id {} has a new unique id: another had the same", key.1, key.0));
+        note(format!("message {} of mailbox id {} has a new unique id: another had the same", key.1, key.0));
         let message = MessageRow { foreign_id: None, ..message };
         tables.messages.insert(key, &message.to_row()[..])?;
     }
     for (key, deleted, message) in losing_deleted {
-        mend(format!("deleted message {} of mailbox id {} has a new unique id", key.2, key.1));
+        note(format!("deleted message {} of mailbox id {} has a new unique id", key.2, key.1));
         let message = MessageRow { foreign_id: None, ..message }.to_row();
         tables.deleted.insert(key, &DeletedRow { deleted, message }.to_row()[..])?;
     }
     Ok(())
 }
 
-/// Whether another message of the mailbox has the id already; notes it where not.
+/// True if another message of the mailbox has the id. Otherwise records this one as its holder.
 fn is_taken(holders: &mut Holders, mailbox: MailboxId, sequence: u64, id: Option<Box<str>>) -> bool {
     let Some(id) = id else { return false };
     let holder = holders.entry((mailbox, id)).or_insert(sequence);

@@ -1,4 +1,4 @@
-//! The care of a store: checked, copied, repaired, salvaged.
+//! The care of a store: check, backup, repair, salvage and compaction.
 
 pub mod backup;
 pub mod check;
@@ -12,8 +12,8 @@ pub mod repair;
 pub mod salvage;
 mod stretches;
 
-/// The tables whose rows have rules of their own, by which they are checked and mended one by one. Of every other
-/// table, those to come included, each row is to be one that can be read.
+/// Tables whose rows are checked and repaired by rules of their own. In every other table, including future
+/// ones, each row must simply be readable.
 const HAVE_RULES: [&str; 12] = [
     "domains",
     "mailboxes",

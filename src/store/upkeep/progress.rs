@@ -1,29 +1,29 @@
-//! How far a long work has come, for whoever shows it.
+//! Progress of long work, for display.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// What a long work is about at the moment.
+/// The current stage of long work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stage {
-    /// Before anything can be counted.
+    /// Nothing can be counted yet.
     #[default]
     Beginning,
-    /// The pages of the index are compared with their checksums; nothing is counted.
+    /// Verifying checksums of index pages; nothing is counted.
     VerifyingIndex,
-    /// Texts are read and compared with their hashes; in octets.
+    /// Reading and verifying texts; counts octets.
     ReadingTexts,
-    /// The rows of messages are gone through, one by one.
+    /// Examining message rows.
     ReadingMessages,
-    /// The rows of messages are copied.
+    /// Copying message rows.
     CopyingMessages,
-    /// Texts are read, compared and copied; in octets.
+    /// Reading, verifying and copying texts; counts octets.
     CopyingTexts,
-    /// What was made is made durable; nothing is counted.
+    /// Making the result durable; nothing is counted.
     Finishing,
-    /// Texts are moved to the front of the file; in octets.
+    /// Moving texts to the front of the file; counts octets.
     MovingTexts,
-    /// The accounts of mailboxes are looked for, one by one.
+    /// Looking for the accounts of mailboxes, one by one.
     LookingForAccounts,
 }
 
@@ -54,13 +54,13 @@ impl Stage {
         }
     }
 
-    /// Whether octets are counted; otherwise it is rows.
+    /// True if octets are counted, false for rows.
     pub fn is_in_octets(self) -> bool {
         matches!(self, Stage::ReadingTexts | Stage::CopyingTexts | Stage::MovingTexts)
     }
 }
 
-/// Shared by who works, in several threads, and who shows it. Never waits.
+/// Shared by the working threads and the one that displays progress. Never blocks.
 #[derive(Debug, Default)]
 pub struct Progress {
     stage: AtomicU8,
@@ -68,18 +68,18 @@ pub struct Progress {
     total: AtomicU64,
 }
 
-/// A look at a [`Progress`].
+/// A reading of a [`Progress`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
     pub stage: Stage,
     /// Octets or rows.
     pub done: u64,
-    /// As many are expected; none: it is not known.
+    /// How many are expected; `None` if unknown.
     pub total: u64,
 }
 
 impl Progress {
-    /// The next stage; `total` is what is expected to be done in it, 0 where that is not known.
+    /// Starts the next stage. `total` is the amount expected in it, 0 if unknown.
     pub fn begin(&self, stage: Stage, total: u64) {
         self.done.store(0, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);

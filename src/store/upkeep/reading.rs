@@ -1,8 +1,8 @@
-//! Reads many texts, and compares each with its hash: in the order of their places, on all processors. The threads have
-//! the priority of the one that has them begun ([`at_low_priority`]).
+//! Reads many texts and verifies each, in order of place and on all processors. The threads inherit the
+//! caller's priority ([`at_low_priority`]).
 //!
-//! Whoever lists the texts does so on the calling thread, in the order of the table, while other threads read what was
-//! listed before. Few texts are read on the calling thread alone. What lies together is read at once.
+//! The calling thread lists the texts in table order while other threads read what was listed before. A few
+//! texts are read on the calling thread alone. Neighbouring texts are read together.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -16,37 +16,37 @@ use crate::store::file::format::BLOB_ALIGN;
 use crate::store::index::Fault;
 use crate::wire::ContentCount;
 
-/// Texts, and their octets, that a thread takes at a time.
+/// Texts, and octets of them, that a thread takes at a time.
 const BATCH_TEXTS: usize = 16 << 10;
 const BATCH_OCTETS: u64 = 32 << 20;
-/// Octets that are read at once; a longer text is read in such pieces.
+/// Most octets read at once; longer texts are read in pieces.
 const READ_OCTETS: u64 = 1 << 20;
-/// Fewer octets than this between two texts are read with them.
+/// Texts closer together than this are read together with the gap.
 const GAP_OCTETS: u64 = 64 << 10;
-/// More threads than this find no disk that is fast enough.
+/// No disk is fast enough for more threads.
 const THREADS_MAX: usize = 8;
-/// Added to the niceness of a thread that nobody waits for (setpriority(2), of one thread on Linux).
+/// Added to the niceness of background threads (setpriority(2); per thread on Linux).
 const NICENESS: i32 = 10;
 
-/// A text to be read, within the file.
+/// A text to read.
 #[derive(Clone, Copy, Debug)]
-pub struct Listed {
-    /// Whoever listed it knows it by this.
+pub struct TextToRead {
+    /// The caller's number for it.
     pub index: usize,
     pub hash: [u8; 32],
     pub at: u64,
     pub wire_octets: u64,
-    /// Where it goes in the copy, if one is made.
+    /// Its place in the copy, if one is being made.
     pub to: Option<u64>,
 }
 
-/// What was found of a text.
+/// The state of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     Whole {
         content_octets: u64,
     },
-    /// It is not what its hash says.
+    /// It does not match its hash.
     Changed,
     Unreadable(String),
 }
@@ -61,7 +61,7 @@ impl From<NotCopied> for Fault {
     }
 }
 
-/// Where texts are read, and where whole ones are copied to.
+/// Where to read texts, and where to copy intact ones to.
 pub struct Reading<'a> {
     pub source: &'a Container,
     pub copy: Option<&'a Container>,
@@ -70,19 +70,19 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads what `list` gives to its argument, which fails when there is no use in going on. `each` is told of the
-    /// texts in any order.
+    /// Reads the texts that `list` passes to its argument, which fails once there is no point in going on.
+    /// Calls `each` with the results in any order.
     pub fn run<E: From<NotCopied>>(
         &self,
-        list: impl FnOnce(&mut dyn FnMut(Listed) -> Result<(), E>) -> Result<(), E>,
-        each: impl FnMut(Listed, Found) + Send,
+        list: impl FnOnce(&mut dyn FnMut(TextToRead) -> Result<(), E>) -> Result<(), E>,
+        each: impl FnMut(TextToRead, Found) + Send,
     ) -> Result<(), E> {
         let outcome =
             Outcome { each: Mutex::new(each), failure: Mutex::new(None), failed: AtomicBool::new(false) };
         let threads = processors();
-        let (sender, receiver) = smol::channel::bounded::<Vec<Listed>>(threads);
+        let (sender, receiver) = smol::channel::bounded::<Vec<TextToRead>>(threads);
         let listed = thread::scope(|scope| {
-            // Dropped before the threads are waited for, whatever happens.
+            // Dropped before the threads are joined, whatever happens.
             let sender = sender;
             let (mut batch, mut octets) = (Vec::new(), 0);
             let mut are_running = false;
@@ -102,7 +102,7 @@ impl Reading<'_> {
                     }
                 }
                 octets = 0;
-                // It fails only when every thread has panicked, which is told when they are waited for.
+                // Fails only if every thread has panicked; joining them shows that.
                 let _ = sender.send_blocking(std::mem::take(&mut batch));
                 outcome.failure().map_or(Ok(()), |e| Err(E::from(e)))
             })?;
@@ -113,9 +113,9 @@ impl Reading<'_> {
         outcome.failure().map_or(Ok(()), |e| Err(E::from(e)))
     }
 
-    fn read_batch(&self, mut texts: Vec<Listed>, outcome: &Outcome<impl FnMut(Listed, Found)>) {
+    fn read_batch(&self, mut texts: Vec<TextToRead>, outcome: &Outcome<impl FnMut(TextToRead, Found)>) {
         texts.sort_unstable_by_key(|text| text.at);
-        let mut runs: Vec<&[Listed]> =
+        let mut runs: Vec<&[TextToRead]> =
             texts.chunk_by(|one, next| next.at <= end_of(one) + GAP_OCTETS).collect();
         runs = runs.into_iter().flat_map(short_runs).collect();
         let (mut buffer, mut found) = (Vec::new(), Vec::with_capacity(texts.len()));
@@ -136,12 +136,12 @@ impl Reading<'_> {
         found.into_iter().for_each(|(text, found)| each(text, found));
     }
 
-    /// Reads texts that lie together, at once.
+    /// Reads neighbouring texts at once.
     fn read_run(
         &self,
-        run: &[Listed],
+        run: &[TextToRead],
         buffer: &mut Vec<u8>,
-        found: &mut Vec<(Listed, Found)>,
+        found: &mut Vec<(TextToRead, Found)>,
     ) -> Result<(), NotCopied> {
         let (begin, octets) = (run[0].at, octets_of(run));
         if octets <= READ_OCTETS {
@@ -154,14 +154,14 @@ impl Reading<'_> {
                 return self.copy_run(run, buffer);
             }
         }
-        // A long text; or some octet cannot be read, and the texts without it can.
+        // Either a long text, or an octet could not be read and most texts may do without it.
         for text in run {
             found.push((*text, self.read_in_pieces(text, buffer)?));
         }
         Ok(())
     }
 
-    fn read_in_pieces(&self, text: &Listed, buffer: &mut Vec<u8>) -> Result<Found, NotCopied> {
+    fn read_in_pieces(&self, text: &TextToRead, buffer: &mut Vec<u8>) -> Result<Found, NotCopied> {
         let (mut hasher, mut count) = (blake3::Hasher::new(), ContentCount::default());
         let mut from = 0;
         while from < text.wire_octets {
@@ -179,13 +179,13 @@ impl Reading<'_> {
         Ok(verdict(text, &hasher.finalize(), &count))
     }
 
-    /// Writes the texts of a run, those at once that lie in the copy as they do here. What is between two of them is no
-    /// text, and does not come along.
-    fn copy_run(&self, run: &[Listed], buffer: &mut [u8]) -> Result<(), NotCopied> {
+    /// Writes the texts of a run, those together that lie alike in the copy. What lies between two texts is not
+    /// copied.
+    fn copy_run(&self, run: &[TextToRead], buffer: &mut [u8]) -> Result<(), NotCopied> {
         let Some(copy) = self.copy else { return Ok(()) };
         let begin = run[0].at;
-        let moved = |text: &Listed| text.to.map(|to| to.wrapping_sub(text.at));
-        let is_next = |one: &Listed, next: &Listed| {
+        let moved = |text: &TextToRead| text.to.map(|to| to.wrapping_sub(text.at));
+        let is_next = |one: &TextToRead, next: &TextToRead| {
             next.at.checked_sub(end_of(one)).is_some_and(|between| between < BLOB_ALIGN)
         };
         for part in run.chunk_by(|one, next| moved(one) == moved(next) && is_next(one, next)) {
@@ -201,7 +201,7 @@ impl Reading<'_> {
     }
 }
 
-/// What the threads have in common.
+/// State shared by the threads.
 struct Outcome<F> {
     each: Mutex<F>,
     failure: Mutex<Option<NotCopied>>,
@@ -219,21 +219,21 @@ impl<F> Outcome<F> {
     }
 }
 
-fn end_of(text: &Listed) -> u64 {
+fn end_of(text: &TextToRead) -> u64 {
     text.at.saturating_add(text.wire_octets)
 }
 
-/// From the beginning of the first text of a run to the end of the one that ends last.
-fn octets_of(run: &[Listed]) -> u64 {
+/// Octets from the start of the first text of a run to the end of the one that ends last.
+fn octets_of(run: &[TextToRead]) -> u64 {
     run.iter().map(end_of).max().unwrap_or(0) - run[0].at
 }
 
-/// Cuts a run into such as can be read at once.
-fn short_runs(run: &[Listed]) -> Vec<&[Listed]> {
+/// Cuts a run into parts that can be read at once.
+fn short_runs(run: &[TextToRead]) -> Vec<&[TextToRead]> {
     let mut short = Vec::new();
     let mut rest = run;
     while let Some(first) = rest.first() {
-        let fits = |text: &&Listed| end_of(text) - first.at <= READ_OCTETS;
+        let fits = |text: &&TextToRead| end_of(text) - first.at <= READ_OCTETS;
         let count = rest.iter().take_while(fits).count().max(1);
         let (now, later) = rest.split_at(count);
         short.push(now);
@@ -242,27 +242,27 @@ fn short_runs(run: &[Listed]) -> Vec<&[Listed]> {
     short
 }
 
-fn compared(text: &Listed, octets: &[u8]) -> Found {
+fn compared(text: &TextToRead, octets: &[u8]) -> Found {
     let mut count = ContentCount::default();
     count.push(octets);
     verdict(text, &blake3::hash(octets), &count)
 }
 
-fn verdict(text: &Listed, hash: &blake3::Hash, count: &ContentCount) -> Found {
+fn verdict(text: &TextToRead, hash: &blake3::Hash, count: &ContentCount) -> Found {
     match *hash == text.hash {
         true => Found::Whole { content_octets: count.octets() },
         false => Found::Changed,
     }
 }
 
-/// Lets others go first from now on, as long as this thread lives.
+/// Lowers the priority of this thread for the rest of its life.
 fn lower_priority() {
-    // Where it is not allowed the work is done all the same.
+    // If that is not allowed, the work is done all the same.
     let _ = rustix::process::nice(NICENESS);
 }
 
-/// Has several threads do work that is cut into `parts`, each as often as there is a part left to take, and gathers
-/// what they did. One part is done on the calling thread.
+/// Does work that is cut into `parts` on several threads, including the calling one; each takes parts while
+/// there are any. Returns the results.
 pub fn on_all_processors<T: Send, E: Send>(
     parts: usize,
     work: &(impl Fn() -> Result<Vec<T>, E> + Sync),
@@ -285,7 +285,7 @@ fn processors() -> usize {
     thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX))
 }
 
-/// Runs work that nobody is to be slowed down by on a thread of its own, and waits for it.
+/// Runs work on a thread of low priority, so that it slows nobody down, and waits for it.
 pub fn at_low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let joined = thread::scope(|scope| {
         scope
@@ -302,8 +302,8 @@ pub fn at_low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 mod tests {
     use super::*;
 
-    fn text(at: u64, wire_octets: u64) -> Listed {
-        Listed { index: 0, hash: [0; 32], at, wire_octets, to: None }
+    fn text(at: u64, wire_octets: u64) -> TextToRead {
+        TextToRead { index: 0, hash: [0; 32], at, wire_octets, to: None }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Going through all messages on several threads, a stretch of the table each.
+//! Goes through all messages on several threads, each with a stretch of the table.
 
 use std::ops::RangeInclusive;
 
@@ -9,21 +9,21 @@ use crate::store::index::Fault;
 use crate::store::index::rows::Counts;
 use crate::store::index::types::{MailboxId, OwnerId};
 
-/// About so many messages a thread goes through at a time.
+/// About this many messages per stretch.
 const STRETCH_MESSAGES: u64 = 100_000;
 const STRETCHES_OF_ONE_MAX: u64 = 1000;
-/// Messages that are looked at before it is told.
+/// Messages between two reports of progress.
 const MESSAGES_UNTOLD: u64 = 1000;
 
-/// A range of messages' keys.
+/// A range of message keys.
 pub type Stretch = RangeInclusive<(MailboxId, u64)>;
 
-/// Ranges that hold about as many messages each, and all of them together, by what is counted of the mailboxes.
+/// Ranges that cover all messages, each with about the same number, according to the mailboxes' counts.
 pub fn stretches(counted: impl Iterator<Item = (OwnerId, Counts)>) -> Vec<Stretch> {
     let mut ends = Vec::new();
     let mut messages = 0;
     for (id, counts) in counted {
-        // A large mailbox is cut by numbers; those of deleted messages are numbers too.
+        // A large mailbox is cut by sequence number, which deleted messages have, too.
         let cuts = (counts.messages / STRETCH_MESSAGES).min(STRETCHES_OF_ONE_MAX);
         ends.extend((1..=cuts).map(|cut| (id, counts.next_sequence / (cuts + 1) * cut)));
         messages += counts.messages % STRETCH_MESSAGES;
@@ -47,7 +47,7 @@ pub fn stretches(counted: impl Iterator<Item = (OwnerId, Counts)>) -> Vec<Stretc
     stretches
 }
 
-/// Has `work` done on each stretch; returns what it did in the order of the stretches.
+/// Runs `work` on each stretch and returns the results in order.
 pub fn on_all_stretches<T: Send>(
     stretches: Vec<Stretch>,
     work: impl Fn(Stretch) -> Result<T, Fault> + Sync,
@@ -67,7 +67,7 @@ pub fn on_all_stretches<T: Send>(
     Ok(done.into_iter().map(|(_, done)| done).collect())
 }
 
-/// Tells a progress of messages one by one, now and then.
+/// Reports progress now and then instead of for every message.
 pub struct Told<'a> {
     progress: &'a Progress,
     untold: u64,

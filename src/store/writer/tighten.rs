@@ -1,18 +1,18 @@
-//! Giving free space back: the writer's part of it. `upkeep/compact.rs` says what it is a part of.
+//! The writer's part in giving free space back; `upkeep/compact.rs` has the whole.
 
 use super::Writer;
 use crate::store::file::format::Extent;
 use crate::store::index::Fault;
 
 impl Writer {
-    /// Makes free what waits, takes extents without texts out of the blob space, moves the index into those that lie
-    /// before it, and cuts the file behind the last that is in use. Copies of the file under way are not good after
-    /// this.
+    /// Frees what waits, takes extents without texts out of the blob space, moves index extents into earlier
+    /// ones, and cuts the file off after the last extent in use. Copies in progress are not good after this.
     ///
-    /// Each step leaves a sound file: extents are given up by a checkpoint, before anything else may use them; those of
-    /// the index are durable in their new place before a superblock says so; the end of the file is needed by nobody.
+    /// Every step leaves a sound file: extents are given up by a checkpoint before anything else may use them,
+    /// index extents are durable in their new place before a superblock says so, and nobody needs what is cut
+    /// off.
     pub(super) fn tighten(&mut self) -> Result<Option<Extent>, Fault> {
-        // What is retired up to this checkpoint is free at the next.
+        // What is retired up to this checkpoint becomes free at the next.
         self.window.clear();
         self.checkpoint_in_any_case()?;
         self.window.clear();
@@ -24,7 +24,7 @@ impl Writer {
         open.container.add_free_extents(self.space.take_given_up());
         open.container.give_up_reserve();
         while open.container.move_index_forward()? {}
-        // Without room for it mail is refused, as ever.
+        // Without room for it mail is refused, as always.
         let _ = open.container.fill_reserve(0);
         open.container.cut_end();
         self.window.clear();

@@ -142,7 +142,7 @@ fn a_slow_copy_is_good_and_can_be_written_over_the_file_that_it_was_made_of() {
         before
     });
     let stat = site.winpop(&["stat"]);
-    assert!(stat.contains("Copies     good if they take less than 45 s; "), "{stat}");
+    assert!(stat.contains("Copies     usable if made in less than 45 s; "), "{stat}");
     service.stop();
     assert_good("slow", &copy, before);
     fs::copy(&copy, site.data_file()).unwrap();
@@ -168,8 +168,8 @@ fn a_copy_says_that_it_is_one_and_a_bad_one_is_not_served() {
     fs::copy(copied.data_file(), copied.dir().join("again")).unwrap();
     fs::rename(copied.dir().join("again"), copied.data_file()).unwrap();
     let service = copied.start();
-    service.wait_for_log("is a copy, or was restored from one: all of it is verified before it is used");
-    service.wait_for_log("is whole: 50 messages");
+    service.wait_for_log("is a copy, or was restored from one: verifying all of it before using it");
+    service.wait_for_log("is intact: 50 messages");
     service.terminate();
     service.wait();
     // Once is enough.
@@ -186,7 +186,7 @@ fn a_copy_says_that_it_is_one_and_a_bad_one_is_not_served() {
     fs::write(bad.data_file(), &octets).unwrap();
     let done = bad.run(&["winpop", "list"]);
     assert_eq!(done.exit_code, 1, "{done:?}");
-    assert!(done.errors.contains("is a copy that is not whole (text "), "{}", done.errors);
+    assert!(done.errors.contains("is an incomplete copy (text "), "{}", done.errors);
     assert_eq!(done.errors.lines().count(), 1, "{}", done.errors);
     bad.run(&["check", "--repair"]);
     bad.succeed(&["winpop", "list"]);
@@ -212,7 +212,7 @@ fn space_is_given_back_while_the_service_is_under_load_and_while_it_is_stopped()
     let bobs = under_load(&service, |acknowledged| {
         eventually("some mail is there", || acknowledged.load(Ordering::Acquire) >= 50);
         let told = site.succeed(&["compact"]);
-        assert!(told.contains(" on the disk, before "), "{told}");
+        assert!(told.contains(" on disk, was "), "{told}");
         acknowledged.load(Ordering::Acquire)
     });
     assert!(on_disk() < before - (16 << 20), "{} of {before}", on_disk());

@@ -1,4 +1,4 @@
-//! redb's linear space: where its octets lie in the file, and what a sync of redb's makes durable.
+//! redb's linear space: where its octets lie in the file, and what redb's sync makes durable.
 
 use std::io;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::store::file::format::{
     EXTENT, Extent, INDEX_EXTENT, INDEX_PAGE_0, INDEX_PAGE_0_OCTETS, MAP_EXTENTS_MAX, PAGE, SLOTS,
 };
 
-/// Where octets of redb's lie in the file that stand at `inner` in an index extent.
+/// File offset of the octet at `inner` in an index extent.
 fn index_at(extent: Extent, inner: u64) -> u64 {
     extent.at() + PAGE + inner
 }
 
-/// redb's view of the container. It never calls redb, and is called by its readers as well as its writer.
+/// The container as redb sees it. It never calls redb, and redb's readers call it as well as its writer.
 #[derive(Debug)]
 pub struct IndexBackend(pub Arc<Container>);
 
@@ -62,12 +62,12 @@ impl Container {
                 let extent = space.block.map.pop().flatten();
                 space.dropped.extend(extent);
             }
-            // What grows again must read as zeros past the old end.
+            // Space that grows again must read as zeros past the old end.
             let tail = len % INDEX_EXTENT;
             if let Some(&Some(place)) = space.block.map.get(keep.wrapping_sub(1))
                 && tail != 0
             {
-                // It keeps its room: a checkpoint writes there again, and the disk may be full by then.
+                // Keep it allocated: a checkpoint will write here again, and the disk may be full by then.
                 self.disk.reserve_zeroed(index_at(place, tail), INDEX_EXTENT - tail)?;
                 space.sums.forget(&*self.disk, keep - 1, place, tail)?;
             }
@@ -77,18 +77,18 @@ impl Container {
                 "the index has reached its greatest size",
             ));
         }
-        // Growing backs nothing: an extent is taken at the first write into it.
+        // Growing allocates nothing: an extent is taken when it is first written to.
         space.block.index_len = len;
         space.changes += 1;
         Ok(())
     }
 
-    /// The length of redb's space.
+    /// Length of redb's space.
     pub fn index_len(&self) -> u64 {
         self.lock().block.index_len
     }
 
-    /// Octets of redb's space; an error for those of a damaged page.
+    /// Reads octets of redb's space; fails on a damaged page.
     pub fn read_index(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if offset < INDEX_PAGE_0_OCTETS {
             assert!(offset + out.len() as u64 <= INDEX_PAGE_0_OCTETS, "redb's header is its page 0");
@@ -110,7 +110,7 @@ impl Container {
                 }
             };
             let part = &mut out[piece.range];
-            self.disk.read_alone_at(index_at(place, piece.inner), part)?;
+            self.disk.read_without_ahead_at(index_at(place, piece.inner), part)?;
             if let Some(page) = sums::first_damaged(&sums, piece.index, piece.inner, part) {
                 return Err(damaged_page(piece.index as u64 * INDEX_EXTENT + page as u64 * PAGE));
             }
@@ -142,7 +142,7 @@ impl Container {
             let is_changed = space.changes != space.durable_changes;
             if let Some((slot, block)) = &space.unsure {
                 self.disk.write_at(*slot, block)?;
-                // The next one takes the place of the one before it, which may be the only one that is durable.
+                // The next superblock overwrites the other slot, which may hold the only durable one.
                 if is_changed {
                     self.disk.sync().inspect_err(|_| self.sync_failed.store(true, Ordering::Release))?;
                 }
@@ -168,7 +168,7 @@ impl Container {
         Ok(())
     }
 
-    /// The extent behind redb's extent `index`, taken now if there is none yet; it reads as zeros then.
+    /// The extent behind redb's extent `index`. If there is none yet, takes one that reads as zeros.
     fn back_index_extent(&self, index: usize) -> io::Result<Extent> {
         let mut space = self.lock();
         if space.block.map.len() <= index {
@@ -187,7 +187,7 @@ impl Container {
     }
 }
 
-/// A part of a range of redb's space that lies in one extent.
+/// The part of a range of redb's space that lies in one extent.
 struct Piece {
     index: usize,
     inner: u64,

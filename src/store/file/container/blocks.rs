@@ -1,4 +1,4 @@
-//! Header and superblocks as octets, and how they are told from anything else.
+//! Header and superblocks as octets, and how to tell them from anything else.
 
 use std::io;
 
@@ -8,16 +8,16 @@ use crate::store::file::format::{
     SUPERBLOCK_HEAD, SUPERBLOCK_MAGIC, UNFINISHED_MAGIC, VERSION, VERSION_FIRST,
 };
 
-/// Why a file is not a container that this program can open.
+/// Why a file is not a container this program can open.
 #[derive(Debug)]
 pub enum ContainerError {
-    /// No header: nothing was ever written, or the making of the file was cut short.
+    /// No header: nothing was ever written, or creating the file was cut short.
     Unfinished,
     NotAStore,
     Newer {
         version: u32,
     },
-    /// Of a version that was never released.
+    /// A version that was never released.
     Older {
         version: u32,
     },
@@ -35,12 +35,12 @@ impl From<io::Error> for ContainerError {
 #[derive(Clone, Debug, Default)]
 pub struct Superblock {
     pub sequence: u64,
-    /// Exactly what redb last set: it takes any other length for damage.
+    /// Exactly what redb last set; redb takes any other length for damage.
     pub index_len: u64,
-    /// The file that this was written for; in a copy it says another one.
+    /// The file this superblock was written for. In a copy it names the original.
     pub identity: Identity,
-    /// Where extent `i` of redb lies; none: it was never written, and reads as zeros. In the file 0 is for none, and
-    /// the number of an extent is one more.
+    /// Place of redb's extent `i`. `None` was never written and reads as zeros. In the file, 0 is `None` and
+    /// other entries are the extent number plus one.
     pub map: Vec<Option<Extent>>,
 }
 
@@ -84,7 +84,7 @@ pub fn unfinished_header() -> [u8; HEADER_OCTETS] {
     header
 }
 
-/// One of the two headers is enough.
+/// One good header of the two is enough.
 pub fn find_header(disk: &dyn Disk, len: u64) -> Result<(), ContainerError> {
     let mut found = Err(ContainerError::Unfinished);
     let mut is_begun = len <= HEADER_OCTETS as u64;
@@ -98,16 +98,16 @@ pub fn find_header(disk: &dyn Disk, len: u64) -> Result<(), ContainerError> {
             continue;
         }
         found = match (found, check_header(&header)) {
-            // Even if the other one says otherwise: a newer program may have begun to change the file.
+            // Even if the other header disagrees: a newer program may have begun to convert the file.
             (_, Err(newer @ ContainerError::Newer { .. })) => return Err(newer),
             (_, Ok(())) => return Ok(()),
             (Err(ContainerError::Unfinished), other) => other,
-            // Only the first one says that the file is something else.
+            // Only the first header can say that the file is something else.
             (first, _) => first,
         };
     }
     match found {
-        // Zeros, as an image of a disk may begin.
+        // Zeros, as at the start of a disk image.
         Err(ContainerError::Unfinished) if !is_begun => Err(ContainerError::NotAStore),
         found => found,
     }
@@ -120,7 +120,7 @@ fn check_header(header: &[u8; HEADER_OCTETS]) -> Result<(), ContainerError> {
     if header[..16] != *HEADER_MAGIC {
         return Err(ContainerError::NotAStore);
     }
-    // The version comes first: a newer program may have another idea of the rest.
+    // Check the version first: a newer program may lay out the rest differently.
     let version = u32::from_le_bytes(header[16..20].try_into().expect("four octets"));
     if version > VERSION {
         return Err(ContainerError::Newer { version });
@@ -134,7 +134,7 @@ fn check_header(header: &[u8; HEADER_OCTETS]) -> Result<(), ContainerError> {
     Ok(())
 }
 
-/// The newer of the superblocks, and whether there was another that is lost.
+/// The newer superblock, and whether the other one is lost.
 pub fn newest_superblock(disk: &dyn Disk) -> Result<(Superblock, bool), ContainerError> {
     let mut newest: Option<Superblock> = None;
     let mut one_is_lost = false;
@@ -153,8 +153,8 @@ pub fn newest_superblock(disk: &dyn Disk) -> Result<(Superblock, bool), Containe
     }
 }
 
-/// The superblock in a slot, or none where its checksum does not hold: a write into it was cut short, or it is damaged.
-/// A store that is finished has written both.
+/// Reads the superblock in a slot. `None` if its checksum does not match: a write was cut short, or it is
+/// damaged. A finished store has written both.
 fn read_superblock(disk: &dyn Disk, at: u64) -> Result<Option<Superblock>, ContainerError> {
     let mut head = [0; SUPERBLOCK_HEAD];
     disk.read_at(at, &mut head)?;
@@ -183,8 +183,8 @@ fn read_superblock(disk: &dyn Disk, at: u64) -> Result<Option<Superblock>, Conta
     }))
 }
 
-/// A superblock newer than all others that places another extent of the index at `place`, and says that the index is
-/// this long.
+/// Writes a superblock newer than all others that adds an index extent at `place`, and optionally sets the
+/// index length.
 #[cfg(test)]
 pub fn forge_superblock(disk: &dyn Disk, place: Extent, index_len: Option<u64>) {
     let (mut block, _) = newest_superblock(disk).unwrap();

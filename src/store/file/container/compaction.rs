@@ -1,4 +1,4 @@
-//! Making the file shorter: extents of the index move to the front, and the end is cut off.
+//! Shortens the file: moves index extents to the front and cuts off the end.
 
 use std::cmp::Reverse;
 use std::io;
@@ -6,11 +6,11 @@ use std::io;
 use super::Container;
 use crate::store::file::format::{EXTENT, Extent};
 
-/// Extents that are moved at a time; readers of the index wait meanwhile.
+/// Extents moved at a time; readers of the index wait meanwhile.
 const MOVED_AT_ONCE: usize = 8;
 
 impl Container {
-    /// These are free, and no checkpoint has them any more.
+    /// Adds extents that are free and in no checkpoint any more.
     pub fn add_free_extents(&self, extents: Vec<Extent>) {
         let mut space = self.lock();
         for extent in extents {
@@ -24,14 +24,14 @@ impl Container {
         self.lock().pool.clone()
     }
 
-    /// The extents kept aside are free; others are taken before the next change.
+    /// Frees the reserve. It must be refilled before the next change.
     pub fn give_up_reserve(&self) {
         let reserve = std::mem::take(&mut self.lock().reserve);
         self.add_free_extents(reserve);
     }
 
-    /// Moves some of the last extents of the index into free ones before them; false where there is nothing to be
-    /// moved. To be called after a checkpoint, when redb has nothing to write.
+    /// Moves a few of the last index extents into free ones before them; returns false if there is nothing to
+    /// move. Call it after a checkpoint, when redb has nothing to write.
     pub fn move_index_forward(&self) -> io::Result<bool> {
         let _nobody_else = self.moving.write();
         let moved = {
@@ -54,7 +54,7 @@ impl Container {
             self.disk.read_at(from.at(), &mut octets)?;
             self.disk.write_at(to.at(), &octets)
         });
-        // A superblock that names the new places may get through alone.
+        // A superblock naming the new places must not reach the disk before their contents.
         if let Err(e) = copied.and_then(|()| self.disk.sync()) {
             self.add_free_extents(moved.iter().map(|(_, _, to)| *to).collect());
             return Err(e);
@@ -72,7 +72,7 @@ impl Container {
         Ok(true)
     }
 
-    /// Cuts off what is free at the end of the file. Not being able to is no fault.
+    /// Cuts off free extents at the end of the file. Failing to is no fault.
     pub fn cut_end(&self) {
         let mut space = self.lock();
         let space = &mut *space;
@@ -85,7 +85,7 @@ impl Container {
         space.end = Extent(space.end.0 - count as u32);
         let len = space.end.at() + self.ahead_of(space.end);
         if len < space.len {
-            // If not now, the next compaction shortens it.
+            // The next compaction tries again.
             if self.disk.set_len(len).is_ok() {
                 space.len = len;
             }

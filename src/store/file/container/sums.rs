@@ -1,12 +1,14 @@
-//! Sums of the index's pages: a flipped bit is noticed where the page is read, and never reaches redb.
+//! Checksums of index pages: a flipped bit is noticed where the page is read and never reaches redb.
 //!
-//! The first page of each index extent holds a 64-bit sum, little-endian, for each of the other 255 pages; 0 is for a
-//! page that was never written. A sum covers the page and its place, so a page in the wrong place does not pass either.
+//! The first page of each index extent holds a 64-bit sum, little-endian, for each of the other 255 pages; 0
+//! marks a page that was never written. A sum covers the page and its position, so a misplaced page fails as
+//! well.
 //!
-//! - A new sum is kept in memory when its page is written, and goes to the disk just before the sync that makes the
-//!   page durable. A page that a durable commit names is not written again while it is named, so its sum is the same in
-//!   the old and the new sector: a crash between the two leaves sum and page in agreement.
-//! - Sums find what a disk does by accident. They are no seal: whoever forges a page can forge its sum.
+//! - A new sum stays in memory when its page is written, and is written just before the sync that makes the
+//!   page durable. Pages named by a durable commit are not rewritten while it names them, so old and new sum
+//!   sectors agree about them: a crash between the two writes leaves page and sum consistent.
+//! - Sums catch accidents of the disk. They are no protection against forgery: whoever forges a page can forge
+//!   its sum.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use crate::store::file::disk::Disk;
 use crate::store::file::format::{Extent, INDEX_PAGES, PAGE};
 
-/// The sums of one extent's pages.
+/// Sums of the pages of one extent.
 pub type PageSums = Arc<[u64; INDEX_PAGES]>;
 
 /// Sums by index extent, read from the disk when first needed.
@@ -52,7 +54,7 @@ impl Sums {
         Ok(known.as_mut().expect("it was just read"))
     }
 
-    /// Notes the sums of pages about to be written at `inner` octets past the extent's first page.
+    /// Records the sums of pages about to be written, `inner` octets past the extent's first page.
     pub fn note(
         &mut self,
         disk: &dyn Disk,
@@ -65,13 +67,13 @@ impl Sums {
         let sums = Arc::make_mut(&mut extent.sums);
         extent.is_changed = true;
         for (page, octets) in pages(inner, octets) {
-            // redb writes whole pages. Of part of one no sum is known until all of it is written again.
+            // redb writes whole pages. A partly written page has no sum until all of it is written again.
             sums[page] = if octets.len() as u64 == PAGE { sum(index, page, octets) } else { 0 };
         }
         Ok(())
     }
 
-    /// Takes back the sums of pages that were zeroed, from `inner` octets on.
+    /// Drops the sums of pages that were zeroed, from `inner` on.
     pub fn forget(&mut self, disk: &dyn Disk, index: usize, place: Extent, inner: u64) -> io::Result<()> {
         let extent = self.extent(disk, index, place)?;
         Arc::make_mut(&mut extent.sums)[(inner / PAGE) as usize..].fill(0);
@@ -84,7 +86,7 @@ impl Sums {
         self.extents.truncate(count);
     }
 
-    /// Writes what has changed. `map` says where index extents lie.
+    /// Writes changed sums. `map` gives the places of the index extents.
     pub fn write_changed(&mut self, disk: &dyn Disk, map: &[Option<Extent>]) -> io::Result<()> {
         for (extent, place) in self.extents.iter_mut().zip(map) {
             let (Some(extent), Some(place)) = (extent.as_mut().filter(|extent| extent.is_changed), place)
@@ -99,8 +101,8 @@ impl Sums {
     }
 }
 
-/// The first of these pages that is not what was written. `inner` is where `octets` begin, past the extent's first
-/// page; parts of pages are not compared.
+/// The first page that differs from what was written. `octets` start `inner` octets past the extent's first
+/// page; partial pages are not checked.
 pub fn first_damaged(sums: &PageSums, index: usize, inner: u64, octets: &[u8]) -> Option<usize> {
     pages(inner, octets)
         .filter(|(_, octets)| octets.len() as u64 == PAGE)
@@ -108,7 +110,7 @@ pub fn first_damaged(sums: &PageSums, index: usize, inner: u64, octets: &[u8]) -
         .map(|(page, _)| page)
 }
 
-/// The pages that these octets lie in, each with its part of them.
+/// The pages these octets touch, each with its part of them.
 fn pages(inner: u64, octets: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let before = ((PAGE - inner % PAGE) % PAGE).min(octets.len() as u64) as usize;
     let (part, whole) = octets.split_at(before);

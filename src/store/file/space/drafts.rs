@@ -1,8 +1,9 @@
-//! Drafts: runs that a thread beside the writer fills with a long text, before any transaction is asked to store it.
+//! Drafts: runs that another thread fills with a long text before a transaction stores it.
 //!
-//! Nobody else is given their octets, and the tables list them as free: a crash leaves nothing of them. A transaction
-//! makes one a text by claiming it. One that nobody holds any more is free again without being told so. When the index
-//! is opened anew all drafts end; what wrote them has finished by then, for it held the old one open.
+//! Their octets are handed out to nobody else but listed as free in the tables, so a crash leaves nothing of
+//! them. A transaction turns a draft into a text by claiming it. Dropping the last handle frees the run.
+//! Reopening the index ends all drafts; their writers have finished by then, because each keeps the old index
+//! open.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use super::{Run, Space};
 use crate::store::file::container::Container;
 
-/// A run of the blob space that is kept for its holder.
+/// A run of the blob space kept for its holder.
 #[derive(Clone, Debug)]
 pub struct Draft(Arc<Run>);
 
@@ -25,7 +26,7 @@ impl Draft {
 }
 
 impl Space {
-    /// Room for a text of this wire length, outside of any transaction. Fails where the file cannot grow.
+    /// Takes room for a text of this wire length, outside any transaction. Fails if the file cannot grow.
     pub fn take_draft(&mut self, wire_octets: u64, container: &Container) -> io::Result<Draft> {
         let at = self.take(wire_octets, container)?;
         let draft = Draft(Arc::new(self.taken.pop().expect("it was just taken")));
@@ -33,12 +34,12 @@ impl Space {
         Ok(draft)
     }
 
-    /// Whether these octets are still kept for its holder, and no text's yet.
+    /// True if the run is still kept for its holder and not yet a text.
     pub fn keeps(&self, draft: &Draft) -> bool {
         self.drafts.get(&draft.at()).is_some_and(|kept| kept.is(draft))
     }
 
-    /// Makes it a text's, in the transaction under way.
+    /// Makes the run a text in the current transaction.
     pub fn claim(&mut self, draft: &Draft) {
         assert!(self.keeps(draft), "it is a draft");
         let claimed = self.drafts.remove(&draft.at());
@@ -46,7 +47,7 @@ impl Space {
         self.claimed.extend(claimed);
     }
 
-    /// The transaction that claimed them has failed.
+    /// The transaction that claimed drafts failed.
     pub(super) fn give_claimed_back(&mut self) {
         for draft in self.claimed.drain(..) {
             self.touched.insert(draft.at());
@@ -54,10 +55,10 @@ impl Space {
         }
     }
 
-    /// The drafts that nobody holds but this list; they are in it no longer.
+    /// Removes and returns the drafts nobody else holds any more.
     pub(super) fn take_abandoned(&mut self) -> Vec<Run> {
         let mut abandoned = Vec::new();
-        // Seen to be the only holder, this thread sees all that the others have done before.
+        // `get_mut` succeeds only for the last holder, and makes what the others wrote visible here.
         self.drafts.retain(|_, draft| match Arc::get_mut(&mut draft.0) {
             Some(run) => {
                 abandoned.push(*run);
@@ -69,7 +70,7 @@ impl Space {
         abandoned
     }
 
-    /// The length of what the tables list as free though it is not given out.
+    /// Length of a run that the tables list as free although it is in use.
     pub(super) fn length_in_use_at(&self, at: u64) -> Option<u64> {
         self.retired.get(&at).copied().or_else(|| self.drafts.get(&at).map(|draft| draft.0.len))
     }

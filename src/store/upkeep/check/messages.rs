@@ -1,9 +1,9 @@
-//! Check: the messages, on several threads.
+//! Checks the messages, on several threads.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU32;
 
-use super::{Check, CheckReport, Owner, SeenText, count_reference};
+use super::{Check, CheckReport, CheckedMailbox, SeenText, count_reference};
 use crate::store::index::rows::{Counts, MessageHead, MessageRow, Row};
 use crate::store::index::tables::MESSAGES;
 use crate::store::index::types::{MailboxId, OwnerId};
@@ -14,7 +14,7 @@ use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::upkeep::stretches::{Stretch, Told, on_all_stretches, stretches};
 
 impl Check<'_> {
-    /// Goes through the messages, and counts in `seen` how many have each text.
+    /// Goes through the messages, counting in `seen` how many have each text.
     pub(super) fn messages(&mut self, texts: &[SeenText], seen: &[AtomicU32]) -> Result<(), Fault> {
         self.progress.begin(Stage::ReadingMessages, self.stored.messages);
         let with_mail = self.owners.iter().filter(|(_, owner)| owner.domain.is_some());
@@ -44,11 +44,11 @@ impl Check<'_> {
     }
 }
 
-/// What one thread finds in a stretch of messages.
+/// What one thread finds in its stretch.
 struct Part<'a> {
-    owners: &'a BTreeMap<OwnerId, Owner>,
+    owners: &'a BTreeMap<OwnerId, CheckedMailbox>,
     texts: &'a [SeenText],
-    /// How many messages have each text.
+    /// Number of messages with each text.
     seen: &'a [AtomicU32],
     report: CheckReport,
     counts: BTreeMap<MailboxId, Counts>,

@@ -1,8 +1,8 @@
-//! Repair: domains and mailboxes, and mailboxes for messages that have none.
+//! Repair of domains and mailboxes, and new mailboxes for messages without one.
 
 use std::collections::BTreeMap;
 
-use super::{Domains, Owner, Owners, Repair, rows_of};
+use super::{Domains, KeptMailbox, KeptMailboxes, Repair, rows_of};
 use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
 use crate::store::index::Fault;
@@ -11,8 +11,8 @@ use crate::store::index::types::{DomainId, MailboxId, OwnerId};
 use crate::store::upkeep::deleted::{RemovedMailbox, removed_mailbox};
 
 impl Repair<'_, '_> {
-    pub fn directory(&mut self) -> Result<(Domains, Owners), Fault> {
-        let mut owners = Owners::new();
+    pub fn directory(&mut self) -> Result<(Domains, KeptMailboxes), Fault> {
+        let mut owners = KeptMailboxes::new();
         let unreadable = self.mailboxes(&mut owners)?;
         self.removed_mailboxes(&mut owners)?;
         let orphans = self.orphans(&owners)?;
@@ -32,7 +32,7 @@ impl Repair<'_, '_> {
         for owner in owners.values().filter(|owner| !owner.is_removed) {
             let domain = &owner.address.domain;
             if !domains.contains_key(domain.as_str()) {
-                self.report.mend(format!("domain {domain} was made anew for its mailboxes"));
+                self.report.note(format!("domain {domain} was recreated for its mailboxes"));
                 let id = DomainId(self.new_id()?);
                 self.put_domain(domain, &DomainRow { id, locked: false, created: self.now })?;
                 domains.insert(domain.to_string(), id);
@@ -41,8 +41,8 @@ impl Repair<'_, '_> {
         Ok((domains, owners))
     }
 
-    /// The mailboxes whose rows are sound; returns the names of the others, which are removed.
-    fn mailboxes(&mut self, owners: &mut Owners) -> Result<Vec<Address>, Fault> {
+    /// The mailboxes with sound rows. Returns the names of the others, which are removed.
+    fn mailboxes(&mut self, owners: &mut KeptMailboxes) -> Result<Vec<Address>, Fault> {
         let mut unreadable = Vec::new();
         let key_of = |(domain, local): (&str, &str)| (domain.to_owned(), local.to_owned());
         for ((domain, local), row) in rows_of(self.tables.mailboxes.open()?, key_of)? {
@@ -50,12 +50,12 @@ impl Repair<'_, '_> {
             match (address, MailboxRow::from_row(&row)) {
                 (Some(address), Ok(row)) if !owners.contains_key(&row.id) => {
                     let (counts, is_removed) = (Counts::default(), false);
-                    let owner = Owner { address, counts, quota: row.quota, is_removed };
+                    let owner = KeptMailbox { address, counts, quota: row.quota, is_removed };
                     owners.insert(row.id, owner);
                 }
                 (address, _) => {
                     self.report
-                        .mend(format!("the row of mailbox {local}@{domain} made no sense, and was removed"));
+                        .note(format!("the row of mailbox {local}@{domain} made no sense and was removed"));
                     self.tables.mailboxes.remove((&domain[..], &local[..]))?;
                     unreadable.extend(address);
                 }
@@ -65,16 +65,16 @@ impl Repair<'_, '_> {
     }
 
     /// The deleted mailboxes that can come back.
-    fn removed_mailboxes(&mut self, owners: &mut Owners) -> Result<(), Fault> {
+    fn removed_mailboxes(&mut self, owners: &mut KeptMailboxes) -> Result<(), Fault> {
         for (key, row) in rows_of(self.tables.removed_mailboxes.open()?, |key| key)? {
             match removed_mailbox(key, &row).filter(|mailbox| !owners.contains_key(&mailbox.id)) {
                 Some(RemovedMailbox { id, address }) => {
                     let counts = Counts::default();
-                    owners.insert(id, Owner { address, counts, quota: None, is_removed: true });
+                    owners.insert(id, KeptMailbox { address, counts, quota: None, is_removed: true });
                 }
                 None => {
-                    self.report.mend(format!(
-                        "the row of deleted mailbox id {} made no sense, and was removed",
+                    self.report.note(format!(
+                        "the row of deleted mailbox id {} made no sense and was removed",
                         key.1
                     ));
                     self.tables.removed_mailboxes.remove(key)?;
@@ -84,8 +84,8 @@ impl Repair<'_, '_> {
         Ok(())
     }
 
-    /// The ids of mailboxes that have messages and no row, with the names that the messages know.
-    fn orphans(&self, owners: &Owners) -> Result<BTreeMap<MailboxId, Option<Address>>, Fault> {
+    /// Ids that have messages but no mailbox row, with the names their messages know.
+    fn orphans(&self, owners: &KeptMailboxes) -> Result<BTreeMap<MailboxId, Option<Address>>, Fault> {
         let mut orphans = BTreeMap::new();
         let mut from = MailboxId(OwnerId(0));
         while let Some(first) = self.tables.messages.range((from, 0)..)?.next() {
@@ -109,12 +109,14 @@ impl Repair<'_, '_> {
         Ok(None)
     }
 
-    /// A domain's id leads to nothing but its counts, so where it is not the domain's alone it gets another.
+    /// A domain's id only leads to its counts, so a domain that shares its id gets a new one.
     fn domains(&mut self) -> Result<Domains, Fault> {
         let mut domains = Domains::new();
         for (name, row) in rows_of(self.tables.domains.open()?, |name| name.to_owned())? {
             let Ok(domain) = name.parse::<Domain>() else {
-                self.report.mend(format!("\"{name}\" was listed as a domain, and is none any more"));
+                self.report.note(format!(
+                    "\"{name}\" was listed as a domain without being a domain name, and was removed"
+                ));
                 self.tables.domains.remove(&name[..])?;
                 continue;
             };
@@ -122,10 +124,10 @@ impl Repair<'_, '_> {
                 Ok(row) if self.ids.insert(row.id.into()) => row.id,
                 row => {
                     let id = DomainId(self.new_id()?);
-                    // Whether it was locked may not be known: a lock loses nothing, and can be undone.
+                    // We may not know whether it was locked. Lock it: that loses nothing and can be undone.
                     let (locked, created) = row.map_or((true, self.now), |row| (row.locked, row.created));
                     let state = if locked { ", and is locked" } else { "" };
-                    self.report.mend(format!("domain {name} was made anew{state}"));
+                    self.report.note(format!("domain {name} was recreated{state}"));
                     self.put_domain(&domain, &DomainRow { id, locked, created })?;
                     id
                 }
@@ -140,8 +142,13 @@ impl Repair<'_, '_> {
         Ok(())
     }
 
-    fn make_mailbox(&mut self, owners: &mut Owners, address: Address, id: MailboxId) -> Result<(), Fault> {
-        self.report.mend(format!("mailbox {address} was made anew, and has no password"));
+    fn make_mailbox(
+        &mut self,
+        owners: &mut KeptMailboxes,
+        address: Address,
+        id: MailboxId,
+    ) -> Result<(), Fault> {
+        self.report.note(format!("mailbox {address} was recreated without a password"));
         let credential =
             Credential { version: 0, verifier: Verifier::of_nobody([0; SALT_OCTETS]), sealed: None };
         let row =
@@ -149,28 +156,28 @@ impl Repair<'_, '_> {
         let key = (address.domain.as_str(), address.local.as_str());
         self.tables.mailboxes.insert(key, &row.to_row()[..])?;
         let counts = Counts::default();
-        owners.insert(id, Owner { address, counts, quota: None, is_removed: false });
+        owners.insert(id, KeptMailbox { address, counts, quota: None, is_removed: false });
         Ok(())
     }
 
-    /// An id that nothing has or had.
+    /// An id that nothing has or ever had.
     fn new_id(&mut self) -> Result<OwnerId, Fault> {
         let counted = self.tables.counts.last()?.map_or(OwnerId(0), |(id, _)| id.value());
         let known = self.ids.last().copied().unwrap_or_default().max(counted);
         let id = self.stored_totals()?.next_id.max(known.next().unwrap_or(known));
         if !self.ids.insert(id) || id == OwnerId(u32::MAX) {
-            return Err(Fault::damaged("no id is left"));
+            return Err(Fault::damaged("all ids are used up"));
         }
         Ok(id)
     }
 }
 
-/// Whether a mailbox that is not deleted has this address.
-fn is_taken(owners: &Owners, address: &Address) -> bool {
+/// True if a mailbox that is not deleted has this address.
+fn is_taken(owners: &KeptMailboxes, address: &Address) -> bool {
     owners.values().any(|owner| !owner.is_removed && owner.address == *address)
 }
 
-/// The address that our own Delivered-To field names.
+/// The address in our own Delivered-To field.
 fn delivered_to(message: &MessageRow) -> Option<Address> {
     let mut lines = message.prefix.split(|octet| *octet == b'\n');
     let field = lines.find_map(|line| line.strip_prefix(b"Delivered-To:"))?;

@@ -1,32 +1,36 @@
-//! Repair: the messages. Each has its text afterwards, or is lost.
+//! Repair of messages. Afterwards each has its text, or is lost.
 
 use std::collections::BTreeMap;
 
 use super::texts::Texts;
-use super::{LostMessage, Owners, Repair, rows_of};
+use super::{KeptMailboxes, LostMessage, Repair, rows_of};
 use crate::store::index::rows::{Counts, MessageRow, Row};
 use crate::store::index::tables::MESSAGES;
 use crate::store::index::types::{MailboxId, OwnerId};
-use crate::store::index::{Fault, Snapshot, contained};
+use crate::store::index::{Fault, IndexSnapshot, contained};
 use crate::store::upkeep::deleted::{Deleted, repair_deleted};
 use crate::store::upkeep::foreign_ids::ForeignId;
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::upkeep::stretches::{Stretch, Told, on_all_stretches, stretches};
 
-/// What one thread finds in a stretch of messages.
+/// What one thread finds in its stretch.
 #[derive(Default)]
 struct Part {
-    /// Of the messages that are right; the next sequence is that of all.
+    /// Counts of the sound messages; the next sequence covers all of them.
     counts: BTreeMap<MailboxId, Counts>,
     foreign_ids: Vec<ForeignId>,
-    /// Those that are not right.
+    /// The others.
     wrong: Vec<(MailboxId, u64)>,
 }
 
 impl Repair<'_, '_> {
-    /// Goes through the messages on several threads, and mends those that are not right. Returns the ids that kept ones
-    /// have from other servers.
-    pub fn messages(&mut self, owners: &mut Owners, texts: &mut Texts) -> Result<Vec<ForeignId>, Fault> {
+    /// Goes through the messages on several threads and repairs those that are wrong. Returns the foreign ids
+    /// of those that are kept.
+    pub fn messages(
+        &mut self,
+        owners: &mut KeptMailboxes,
+        texts: &mut Texts,
+    ) -> Result<Vec<ForeignId>, Fault> {
         self.progress.begin(Stage::ReadingMessages, self.stored_totals()?.messages);
         let counted = rows_of(self.tables.counts.open()?, |id| id)?;
         let counted = counted.iter().filter_map(|(id, row)| Some((*id, Counts::from_row(row).ok()?)));
@@ -61,12 +65,12 @@ impl Repair<'_, '_> {
         Ok(foreign_ids)
     }
 
-    /// Mends a message, or loses it. Returns the id that it has from another server.
+    /// Repairs a message or gives it up. Returns its foreign id.
     fn message(
         &mut self,
         key: (MailboxId, u64),
         row: Option<MessageRow>,
-        owners: &mut Owners,
+        owners: &mut KeptMailboxes,
         texts: &Texts,
     ) -> Result<Option<Box<str>>, Fault> {
         let owner = owners.get_mut(&key.0).expect("whoever has messages was found or made");
@@ -79,8 +83,8 @@ impl Repair<'_, '_> {
         };
         text.refer();
         let octets = text.octets_of(row);
-        self.report.mend(format!("message {} of {} has {octets} octets", key.1, owner.address));
-        // Whatever its header is now, it is given as it is.
+        self.report.note(format!("message {} of {} now has {octets} octets", key.1, owner.address));
+        // The header may have changed, so it is sent as it is.
         let row = MessageRow { octets, surrogate_octets: None, ..row.clone() };
         owner.counts.messages += 1;
         owner.counts.octets += octets;
@@ -104,14 +108,14 @@ impl Repair<'_, '_> {
             }
         })?;
         if gone > 0 {
-            self.report.mend(format!("{gone} deleted messages cannot be brought back any more"));
+            self.report.note(format!("{gone} deleted messages cannot be brought back any more"));
         }
         Ok(())
     }
 }
 
 impl Part {
-    fn of(before: &Snapshot, range: Stretch, texts: &Texts, progress: &Progress) -> Result<Self, Fault> {
+    fn of(before: &IndexSnapshot, range: Stretch, texts: &Texts, progress: &Progress) -> Result<Self, Fault> {
         let mut part = Self::default();
         let mut told = Told::to(progress);
         for row in before.table(MESSAGES)?.range(range)? {

@@ -1,14 +1,15 @@
-//! Mending a damaged store, and saying what was lost.
+//! Repairs a damaged store and reports what was lost.
 //!
-//! It is done on a file that nobody serves, in one transaction: a repair that is cut short has not happened. What it
-//! can trust is what has a checksum: the index's pages (compared when the file is opened), and the texts, whose names
-//! are their hashes. Everything else follows from them:
+//! It works on a file that is not in use, in one transaction: an interrupted repair has not happened. It trusts
+//! what has a checksum: the index's pages (verified when the file is opened) and the texts, which are named by
+//! their hashes. Everything else follows from them:
 //!
-//! - Domains and mailboxes are kept where their rows can be read; the others are made anew. Messages whose mailbox is
-//!   gone get one under the name in their Delivered-To field. No password opens it until the administrator sets one.
-//! - A message whose text is gone is lost. A text that has changed is kept as it is now, under the hash that it has
-//!   now: such a message is worth more than none. But not where its octets are another text's, or the index's.
-//! - Sizes, references, counts, ids to be given out, and the lists of free space are computed.
+//! - Domains and mailboxes with readable rows are kept; the others are made anew. Messages whose mailbox is
+//!   gone get one under the name in their Delivered-To field. No password opens it until the administrator sets
+//!   one.
+//! - A message whose text is gone is lost. A text that has changed is kept under its present hash, because a
+//!   damaged message is worth more than none; unless its octets belong to another text or the index.
+//! - Sizes, references, counts, next ids and the lists of free space are computed.
 
 mod directory;
 mod messages;
@@ -30,7 +31,7 @@ use crate::store::index::contained::{self, Leaky};
 use crate::store::index::rows::{Counts, QuotaRow, Row, StoreRow};
 use crate::store::index::tables::Tables;
 use crate::store::index::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime};
-use crate::store::index::{Fault, Read, Snapshot};
+use crate::store::index::{Fault, IndexSnapshot, Read};
 use crate::store::open::recovery::LogFound;
 use crate::store::open::{OpenError, OpenErrorKind, Store, Trust, open_database};
 use crate::store::start::lock_file;
@@ -39,13 +40,13 @@ use crate::store::upkeep::foreign_ids;
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::writer::PACE;
 
-/// Sentences that are kept; more are counted.
+/// Sentences kept; further ones are only counted.
 const MENDED_MAX: usize = 200;
 
 /// What a repair did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RepairReport {
-    /// Sentences, the first two hundred.
+    /// Sentences; the first 200.
     pub mended: Vec<String>,
     pub mended_total: u64,
     /// Every message that is gone.
@@ -58,12 +59,12 @@ pub struct LostMessage {
     pub mailbox: String,
     /// Its number in the mailbox, which is part of its UIDL.
     pub sequence: u64,
-    /// When it was received, and the size that LIST announced, where its row could be read.
+    /// When it was received and its size as announced by LIST, if its row was readable.
     pub received_octets: Option<(UnixTime, u64)>,
 }
 
 impl RepairReport {
-    pub(in crate::store) fn mend(&mut self, what: String) {
+    pub(in crate::store) fn note(&mut self, what: String) {
         self.mended_total += 1;
         if self.mended.len() < MENDED_MAX {
             self.mended.push(what);
@@ -72,9 +73,9 @@ impl RepairReport {
 }
 
 impl Store {
-    /// Mends the store in a data file that nobody has open. Takes as long as reading all of it, and memory for the row
-    /// of every text. Where the index cannot be read in full, what can be read is saved into a new file, which takes
-    /// the place of the damaged one.
+    /// Repairs the store in a data file that nobody has open. Reads all of it, and needs memory for the row of
+    /// every text. If the index cannot be read in full, whatever can be read is saved into a new file that
+    /// replaces the damaged one.
     pub fn repair(path: &Path, now: UnixTime, progress: &Progress) -> Result<RepairReport, OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(lock_file(path, false)?);
         let repaired = match Self::repair_telling(disk.clone(), now, progress) {
@@ -111,7 +112,7 @@ impl Store {
     ) -> Result<RepairReport, OpenErrorKind> {
         progress.begin(Stage::VerifyingIndex, 0);
         let repairing = || {
-            // Whose the extents are is not known yet: as none is adopted, only new ones are given out.
+            // We do not know yet who owns which extent. As none is adopted, only new ones are handed out.
             let container = Container::open(Arc::new(Resync::new(disk)))?;
             if trust == Trust::Copy {
                 container.take_for_a_copy();
@@ -119,20 +120,20 @@ impl Store {
             let log = LogFound::read(&container);
             let database = Leaky::new(open_database(&container, true)?);
             let mut report = RepairReport::default();
-            match (log, Snapshot::begin(&database)?.totals()) {
+            match (log, IndexSnapshot::begin(&database)?.totals()) {
                 (Ok(log), Ok(totals)) => {
                     if log.has_gap(&container, &totals)? && !container.is_copy() {
-                        report.mend(
+                        report.note(
                             "the log was damaged: the last changes, of a second or so, are lost".to_owned(),
                         );
                     }
                     log.make_part_of_the_index(&database, &container, &totals)?;
                 }
-                (Err(_), _) => report.mend("the log was damaged: what it had is lost".to_owned()),
-                // Which changes of the log the index lacks is not known; the row is made anew below.
+                (Err(_), _) => report.note("the log was damaged: what it had is lost".to_owned()),
+                // Nobody knows which logged changes the index lacks; the row is rebuilt below.
                 (_, Err(_)) => {}
             }
-            let before = Snapshot::begin(&database)?;
+            let before = IndexSnapshot::begin(&database)?;
             let mut transaction = Leaky::new(database.begin_write().map_err(Fault::from)?);
             transaction.set_quick_repair(true);
             let report = {
@@ -155,31 +156,31 @@ impl Store {
 }
 
 struct Repair<'a, 'txn> {
-    /// What is to be repaired, for several threads to read.
-    before: &'a Snapshot,
+    /// The state to repair, for several threads to read.
+    before: &'a IndexSnapshot,
     tables: Tables<'txn>,
     container: &'a Container,
-    /// Gives out nothing but new extents.
+    /// Hands out new extents only.
     space: Space,
-    /// Ids that something has.
+    /// Ids in use.
     ids: BTreeSet<OwnerId>,
     now: UnixTime,
     report: RepairReport,
     progress: &'a Progress,
 }
 
-/// A mailbox that is kept, and what is counted of it.
-struct Owner {
+/// A mailbox that is kept, with its counts.
+struct KeptMailbox {
     address: Address,
     counts: Counts,
-    /// The account that it counts against.
+    /// The account it counts against.
     quota: Option<String>,
-    /// It was deleted, and counts for nothing but itself.
+    /// True for a deleted mailbox, which counts towards nothing else.
     is_removed: bool,
 }
 
-type Owners = BTreeMap<MailboxId, Owner>;
-/// The ids of domains by their names.
+type KeptMailboxes = BTreeMap<MailboxId, KeptMailbox>;
+/// Ids of domains by name.
 type Domains = BTreeMap<String, DomainId>;
 
 impl Repair<'_, '_> {
@@ -188,25 +189,24 @@ impl Repair<'_, '_> {
         let mut texts = self.texts()?;
         let foreign_ids = self.messages(&mut owners, &mut texts)?;
         self.deleted_messages(&mut texts)?;
-        foreign_ids::repair(&mut self.tables, foreign_ids, |what| self.report.mend(what))?;
+        foreign_ids::repair(&mut self.tables, foreign_ids, |what| self.report.note(what))?;
         let text_octets = self.references(&texts)?;
         self.counts(&domains, &owners, text_octets)?;
         self.quotas(&owners)?;
         self.space(&texts)?;
         for (table, count) in self.tables.remove_unreadable(&HAVE_RULES)? {
-            self.report
-                .mend(format!("{count} rows of the table \"{table}\" made no sense, and were removed"));
+            self.report.note(format!("{count} rows of the table \"{table}\" made no sense and were removed"));
         }
         Ok(self.report)
     }
 
-    /// What the store counts of itself; nothing where that row cannot be read.
+    /// The store's own counts; zeros if that row is unreadable.
     fn stored_totals(&self) -> Result<StoreRow, Fault> {
         let row = self.tables.store.get(())?;
         Ok(row.and_then(|row| StoreRow::from_row(row.value()).ok()).unwrap_or_default())
     }
 
-    fn counts(&mut self, domains: &Domains, owners: &Owners, text_octets: u64) -> Result<(), Fault> {
+    fn counts(&mut self, domains: &Domains, owners: &KeptMailboxes, text_octets: u64) -> Result<(), Fault> {
         let stored = self.stored_totals()?;
         let mut whole = StoreRow {
             domains: domains.len() as u64,
@@ -214,7 +214,7 @@ impl Repair<'_, '_> {
             text_octets,
             commits: stored.commits,
             epoch: stored.epoch,
-            // A zone that is shorter than this was never made.
+            // No zone was ever shorter than this.
             log_octets: stored.log_octets.max(PACE.log_octets),
             key: stored.key,
             ..StoreRow::default()
@@ -242,7 +242,7 @@ impl Repair<'_, '_> {
         }
         let stored_counts = rows_of(self.tables.counts.open()?, |id| id)?;
         for (id, _) in stored_counts.iter().filter(|(id, _)| !right.contains_key(id)) {
-            self.report.mend(format!("counts of an id ({id}) that does not exist were removed"));
+            self.report.note(format!("counts of an id ({id}) that does not exist were removed"));
             self.tables.counts.remove(id)?;
         }
         let stored_counts: BTreeMap<OwnerId, Vec<u8>> = stored_counts.into_iter().collect();
@@ -250,7 +250,7 @@ impl Repair<'_, '_> {
             let row = counts.to_row();
             if stored_counts.get(id) != Some(&row) {
                 let Counts { messages, octets, .. } = counts;
-                self.report.mend(format!("id {id} is counted as {messages} messages and {octets} octets"));
+                self.report.note(format!("id {id} now counts {messages} messages and {octets} octets"));
                 self.tables.counts.insert(id, &row[..])?;
             }
         }
@@ -260,7 +260,7 @@ impl Repair<'_, '_> {
         whole.next_id =
             stored.next_id.max(right.keys().next_back().map_or(OwnerId(1), |id| id.next().unwrap_or(*id)));
         if whole != stored {
-            self.report.mend("the counts of the whole store were made anew".to_owned());
+            self.report.note("the counts of the whole store were recomputed".to_owned());
         }
         whole.commits = stored.commits.saturating_add(1);
         whole.epoch = log_zone::new_epoch()?;
@@ -270,8 +270,8 @@ impl Repair<'_, '_> {
 }
 
 impl Repair<'_, '_> {
-    /// What accounts have used, from what their mailboxes hold; limits stay where they can be read.
-    fn quotas(&mut self, owners: &Owners) -> Result<(), Fault> {
+    /// Computes the usage of accounts from their mailboxes. Readable limits stay.
+    fn quotas(&mut self, owners: &KeptMailboxes) -> Result<(), Fault> {
         let stored: BTreeMap<String, Vec<u8>> =
             rows_of(self.tables.quotas.open()?, |account| account.to_owned())?.into_iter().collect();
         let mut right: BTreeMap<&str, QuotaRow> = BTreeMap::new();
@@ -283,13 +283,13 @@ impl Repair<'_, '_> {
             quota.mailboxes += 1;
         }
         for account in stored.keys().filter(|account| !right.contains_key(account.as_str())) {
-            self.report.mend(format!("the quota of {account}, against which nothing counts, was removed"));
+            self.report.note(format!("the quota of {account} was removed: no mailbox counts against it"));
             self.tables.quotas.remove(account.as_str())?;
         }
         for (account, quota) in right {
             let row = quota.to_row();
             if stored.get(account) != Some(&row) {
-                self.report.mend(format!("the quota of {account} has {} octets used", quota.used));
+                self.report.note(format!("the quota of {account} now has {} octets used", quota.used));
                 self.tables.quotas.insert(account, &row[..])?;
             }
         }
@@ -297,7 +297,7 @@ impl Repair<'_, '_> {
     }
 }
 
-/// The rows of a table that is to be changed while they are gone through.
+/// The rows of a table that will be changed while they are gone through.
 fn rows_of<K: redb::Key + 'static, T>(
     table: &impl ReadableTable<K, &'static [u8]>,
     key_of: impl for<'k> Fn(K::SelfType<'k>) -> T,

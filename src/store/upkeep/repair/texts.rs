@@ -1,4 +1,4 @@
-//! Repair: texts, and the space in which they lie.
+//! Repair of texts and of the space they occupy.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::store::index::Fault;
 use crate::store::index::rows::{MessageRow, Row, TextRow};
 use crate::store::index::types::TextId;
 use crate::store::upkeep::progress::Stage;
-use crate::store::upkeep::reading::{Found, Listed, Reading};
+use crate::store::upkeep::reading::{Found, Reading, TextToRead};
 use crate::wire::{self, Receiver};
 
 /// A text that is kept.
@@ -19,9 +19,9 @@ pub struct Kept {
     id: TextId,
     row: TextRow,
     content_octets: u64,
-    /// It is not what was stored.
+    /// It differs from what was stored.
     has_changed: bool,
-    /// How many messages have it, as far as they were counted.
+    /// Messages counted so far that have it.
     references: AtomicU64,
 }
 
@@ -30,7 +30,7 @@ impl Kept {
         Self { id, row, content_octets, has_changed, references: AtomicU64::new(0) }
     }
 
-    /// One message more has it.
+    /// Counts one more message.
     pub fn refer(&self) {
         self.references.fetch_add(1, Ordering::Relaxed);
     }
@@ -40,12 +40,12 @@ impl Kept {
         self.content_octets + row.prefix.len() as u64
     }
 
-    /// Whether the row says of its text what is so.
+    /// True if the row describes its text correctly.
     pub fn suits(&self, row: &MessageRow) -> bool {
         self.octets_of(row) == row.octets && !(self.has_changed && row.surrogate_octets.is_some())
     }
 
-    /// Its row, if a message has it.
+    /// Its correct row, if any message has it.
     fn right_row(&self) -> Option<TextRow> {
         let references = self.references.load(Ordering::Relaxed);
         (references > 0).then_some(TextRow { references, ..self.row })
@@ -56,7 +56,7 @@ impl Kept {
     }
 }
 
-/// The texts that are kept, in the order of their ids.
+/// The texts that are kept, in order of id.
 pub struct Texts(Vec<Kept>);
 
 impl Texts {
@@ -67,7 +67,7 @@ impl Texts {
 }
 
 impl Repair<'_, '_> {
-    /// Reads every text. What has changed is looked at when it is known where whole texts lie.
+    /// Reads every text. Changed ones are dealt with once we know where the intact ones are.
     pub fn texts(&mut self) -> Result<Texts, Fault> {
         let index_extents: BTreeSet<Extent> = self.container.index_extents().into_iter().collect();
         let mut rows = Vec::new();
@@ -79,9 +79,9 @@ impl Repair<'_, '_> {
         }
         self.progress.begin(Stage::ReadingTexts, rows.iter().map(|(_, row)| row.wire_octets).sum());
         let reading = Reading { source: self.container, copy: None, progress: self.progress };
-        let list = |read: &mut dyn FnMut(Listed) -> Result<(), Fault>| {
+        let list = |read: &mut dyn FnMut(TextToRead) -> Result<(), Fault>| {
             rows.iter().enumerate().try_for_each(|(index, (_, row))| {
-                read(Listed { index, hash: row.hash, at: row.at, wire_octets: row.wire_octets, to: None })
+                read(TextToRead { index, hash: row.hash, at: row.at, wire_octets: row.wire_octets, to: None })
             })
         };
         let (mut whole, mut changed) = (Vec::with_capacity(rows.len()), Vec::new());
@@ -119,13 +119,13 @@ impl Repair<'_, '_> {
         self.container.read_blob(row.at, &mut wire).ok().map(|()| wire)
     }
 
-    /// Stores a changed text anew, brought into wire form: what has changed may be a line end, or what follows one.
+    /// Stores a changed text again in wire form: the change may have hit a line end or what follows one.
     fn changed_text(&mut self, id: TextId, row: &TextRow) -> Result<Option<Kept>, Fault> {
         let Some(wire) = self.read(row) else { return Ok(None) };
         let mut receiver = Receiver::verbatim();
         receiver.push(&wire::unstuff(&wire));
         let Ok(text) = receiver.finish() else { return Ok(None) };
-        self.report.mend(format!("text {id} has changed since it was stored, and is kept as it is now"));
+        self.report.note(format!("text {id} has changed since it was stored and is kept as it is now"));
         let wire_octets = text.wire.len() as u64;
         let at = self.space.take(wire_octets, self.container)?;
         self.container.write_blob(at, &text.wire)?;
@@ -133,7 +133,7 @@ impl Repair<'_, '_> {
         Ok(Some(Kept::new(id, row, text.octets, true)))
     }
 
-    /// Writes the rows of the texts that messages have, and removes all others. Returns the sum of their lengths.
+    /// Writes the rows of texts that messages have and removes all others. Returns the sum of their lengths.
     pub fn references(&mut self, texts: &Texts) -> Result<u64, Fault> {
         let mut kept = texts.0.iter().peekable();
         let (mut right, mut gone) = (Vec::new(), Vec::new());
@@ -149,17 +149,17 @@ impl Repair<'_, '_> {
             }
         }
         for (id, references, row) in right {
-            self.report.mend(format!("text {id} is counted as that of {references} messages"));
+            self.report.note(format!("text {id} now counts {references} messages"));
             self.tables.texts.insert(id, &row[..])?;
         }
         for id in gone {
-            self.report.mend(format!("text {id} is not there, or no message has it: its row was removed"));
+            self.report.note(format!("text {id} does not exist or no message has it: its row was removed"));
             self.tables.texts.remove(id)?;
         }
         Ok(texts.0.iter().filter_map(Kept::right_row).map(|row| row.wire_octets).sum())
     }
 
-    /// Every octet of a text's extent that is no text's is free.
+    /// Frees every octet of the texts' extents that belongs to no text.
     pub fn space(&mut self, texts: &Texts) -> Result<(), Fault> {
         let index_extents: BTreeSet<Extent> = self.container.index_extents().into_iter().collect();
         let mut listed = BTreeSet::new();
@@ -180,7 +180,7 @@ impl Repair<'_, '_> {
             free_before.push(Run { at: at.value(), len: len.value() });
         }
         if merged(free_before) != free || extents != listed {
-            self.report.mend("the lists of free space were made anew".to_owned());
+            self.report.note("the lists of free space were rebuilt".to_owned());
         }
         self.tables.free.clear()?;
         self.tables.blob_extents.clear()?;
@@ -194,7 +194,7 @@ impl Repair<'_, '_> {
     }
 }
 
-/// Of texts that lie over each other the one stored first is kept.
+/// Of overlapping texts, the one stored first is kept.
 fn without_overlaps(mut texts: Vec<Kept>) -> Vec<Kept> {
     texts.sort_unstable_by_key(|text| (text.row.at, text.id));
     texts.dedup_by(|next, kept| {
@@ -207,7 +207,7 @@ fn without_overlaps(mut texts: Vec<Kept>) -> Vec<Kept> {
     texts
 }
 
-/// Where texts lie, in the order of their places.
+/// Where texts lie, in order of place.
 fn occupied<'a>(texts: impl IntoIterator<Item = &'a Kept>) -> Vec<Run> {
     let mut occupied: Vec<Run> = texts.into_iter().map(Kept::run).collect();
     occupied.sort_unstable();
@@ -225,7 +225,7 @@ fn extents_of(row: &TextRow) -> impl Iterator<Item = Extent> {
     (number(row.at)..=number(row.at + row.wire_octets.max(1) - 1)).map(Extent)
 }
 
-/// What of the extents is not occupied, as runs that do not touch.
+/// The unoccupied parts of the extents, as runs that do not touch.
 fn gaps(extents: &BTreeSet<Extent>, occupied: &[Run]) -> Vec<Run> {
     let mut gaps = Vec::new();
     let mut occupied = occupied.iter().peekable();
@@ -251,7 +251,7 @@ fn gaps(extents: &BTreeSet<Extent>, occupied: &[Run]) -> Vec<Run> {
     merged(gaps)
 }
 
-/// Runs in the order of their places, those that touch made one. Runs that cannot be right stay apart.
+/// The runs in order of place, with touching ones merged. Impossible runs stay separate.
 fn merged(runs: Vec<Run>) -> Vec<Run> {
     let mut merged: Vec<Run> = Vec::with_capacity(runs.len());
     for run in runs {

@@ -1,11 +1,11 @@
-//! Saving what can be read of a file whose index redb cannot open, or cannot walk.
+//! Saves what can be read from a file whose index redb cannot open or walk.
 //!
-//! The rows are read page by page ([`tree`]); each damaged page costs the rows on it. `check` says which mailboxes that
-//! concerns. A repair copies rows and texts into a new file, and mends that like any other (`repair`); the damaged file
-//! is never written to, and stays beside the new one under another name.
+//! Rows are read page by page ([`tree`]); each damaged page costs the rows on it. `check` reports which
+//! mailboxes that affects. A repair copies rows and texts into a new file and repairs that like any other
+//! (`repair`). The damaged file is never written to and stays next to the new one under another name.
 //!
-//! What the log has since the last checkpoint stands for the rows of the same keys. Its texts are written to where they
-//! lie, in memory ([`Overlay`]).
+//! Logged changes since the last checkpoint replace rows of the same keys. Logged texts are written to their
+//! places in memory ([`Overlay`]).
 
 mod tree;
 
@@ -31,7 +31,7 @@ use crate::store::index::Fault;
 use crate::store::index::contained::{self, Leaky};
 use crate::store::index::rows::{Counts, MailboxRow, MessageRow, Row, StoreRow, TextRow};
 use crate::store::index::tables::{
-    COUNTS, DOMAINS, Holds, LIST, Listed, MAILBOXES, MESSAGES, STORE, TEXTS, Tables,
+    AnyTable, COUNTS, DOMAINS, Holds, LIST, MAILBOXES, MESSAGES, STORE, TEXTS, Tables,
 };
 use crate::store::index::types::{MailboxId, OwnerId, TextId, UnixTime};
 use crate::store::open::recovery::LogFound;
@@ -42,17 +42,17 @@ use crate::store::upkeep::repair::RepairReport;
 use crate::store::writer::PACE;
 use tree::Trees;
 
-/// Texts are read and copied in pieces of this size.
+/// Texts are read and copied in pieces of this length.
 const PIECE: u64 = 256 << 10;
 
-/// What is told of the rows that were found, table by table.
+/// What is reported about the rows found, table by table.
 #[derive(Default)]
 struct Found {
     rows: u64,
     damaged: Vec<String>,
-    /// Names of mailboxes, and the messages that they should have, by id.
+    /// Names of mailboxes by id, and how many messages each should have.
     mailboxes: BTreeMap<OwnerId, (String, u64)>,
-    /// Messages whose rows were found, by the id of their mailbox.
+    /// Messages whose rows were found, by mailbox.
     messages: BTreeMap<MailboxId, u64>,
 }
 
@@ -67,7 +67,7 @@ impl Found {
         }
     }
 
-    fn note_row(&mut self, table: &Listed, key: &[u8], row: &[u8]) {
+    fn note_row(&mut self, table: &AnyTable, key: &[u8], row: &[u8]) {
         self.rows += 1;
         if table.name == MAILBOXES.name() {
             let (domain, local) = <(&str, &str)>::from_bytes(key);
@@ -98,17 +98,17 @@ impl Found {
     }
 }
 
-/// The rows of a damaged file: as its trees have them, and as its log does.
+/// The rows of a damaged file, from its trees and its log.
 struct Rows<'a> {
     trees: Trees<'a>,
-    /// By number of the table and by key; none: the row was removed.
+    /// By table number and key; `None` if the row was removed.
     logged: BTreeMap<u8, BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
-    /// Sentences about what is missing of the log.
+    /// Sentences about what is missing from the log.
     lost_of_log: Vec<String>,
 }
 
 impl<'a> Rows<'a> {
-    /// Reads the log, and writes its texts to their places.
+    /// Reads the log and writes its texts to their places.
     fn of(container: &Container, trees: Trees<'a>) -> Result<Self, OpenErrorKind> {
         let mut rows = Self { trees, logged: BTreeMap::new(), lost_of_log: Vec::new() };
         let mut totals = None;
@@ -116,7 +116,7 @@ impl<'a> Rows<'a> {
         let log = match (LogFound::read(container), totals) {
             (Ok(log), Some(totals)) => Some((log, totals)),
             (Err(OpenErrorKind::Io(e)), _) => return Err(OpenErrorKind::Io(e)),
-            // Without the row that counts commits it is not known which of its changes the index has.
+            // Without the row that counts commits we cannot tell which logged changes the index has.
             (Ok(_), None) | (Err(_), _) => None,
         };
         let Some((log, totals)) = log else {
@@ -142,9 +142,9 @@ impl<'a> Rows<'a> {
         Ok(rows)
     }
 
-    /// Gives every row of a table that can be read to `each`, and returns how many pages cannot; none where the table
-    /// was not found.
-    fn each(&self, table: &Listed, each: &mut dyn FnMut(&[u8], &[u8])) -> Option<u64> {
+    /// Passes every readable row of a table to `each`. Returns the number of unreadable pages, or `None` if the
+    /// table was not found.
+    fn each(&self, table: &AnyTable, each: &mut dyn FnMut(&[u8], &[u8])) -> Option<u64> {
         let Some(logged) = self.logged.get(&table.number) else { return self.trees.rows(table.name, each) };
         let pages = self.trees.rows(table.name, &mut |key, row| {
             if !logged.contains_key(key) {
@@ -161,7 +161,7 @@ impl<'a> Rows<'a> {
 }
 
 impl Store {
-    /// Checks a file whose index is damaged: what can still be read, and what cannot. Nothing is written.
+    /// Checks a file with a damaged index: what can still be read and what cannot. Writes nothing.
     pub(in crate::store) fn check_damaged_on(disk: Arc<dyn Disk>) -> Result<CheckReport, OpenErrorKind> {
         let container = Container::open(Arc::new(Overlay::new(disk).map_err(OpenErrorKind::Io)?))?;
         let read = |at: u64, out: &mut [u8]| container.read_index(at, out);
@@ -189,7 +189,7 @@ impl Store {
                     let Ok(row) = TextRow::from_row(row) else { return };
                     match hash_of(&container, &row) {
                         Some(hash) if hash == row.hash => report.text_octets += row.wire_octets,
-                        _ => texts.push(format!("the text at {} cannot be read, or has changed", row.at)),
+                        _ => texts.push(format!("the text at {} is unreadable or has changed", row.at)),
                     }
                 }
             });
@@ -205,8 +205,8 @@ impl Store {
         Ok(report)
     }
 
-    /// Makes a new store of what can be read of a damaged one, in the place of its file. The damaged file stays beside
-    /// it.
+    /// Makes a new store from what can be read of a damaged one, in place of its file. The damaged file stays
+    /// next to it.
     pub(in crate::store) fn salvage(
         path: &Path,
         damaged: Arc<dyn Disk>,
@@ -217,10 +217,10 @@ impl Store {
         let file = draft.file().try_clone().map_err(OpenErrorKind::Io)?;
         let disk: Arc<dyn Disk> = Arc::new(DataFile::empty(file)?);
         let mut report = Self::salvage_to(damaged, disk, now, progress)?;
-        let kept = name_beside(path);
+        let kept = free_name_for(path);
         fs::hard_link(path, &kept).map_err(OpenErrorKind::Io)?;
         draft.finish().map_err(OpenErrorKind::Io)?;
-        report.mend(format!(
+        report.note(format!(
             "what could be read is in a new file; the damaged one is kept as {}",
             kept.display()
         ));
@@ -243,13 +243,13 @@ impl Store {
         };
         let sentences = contained::change(copying).unwrap_or_else(|panicked| Err(panicked.0.into()))?;
         let mut report = Self::repair_telling(disk, now, progress)?;
-        sentences.into_iter().for_each(|sentence| report.mend(sentence));
+        sentences.into_iter().for_each(|sentence| report.note(sentence));
         Ok(report)
     }
 }
 
-/// A name that nothing has yet.
-fn name_beside(path: &Path) -> PathBuf {
+/// A name that is not taken.
+fn free_name_for(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut names = (1u32..).map(|n| path.with_file_name(format!("{name}.damaged.{n}")));
     names
@@ -266,7 +266,7 @@ fn copy(source: &Container, container: &Arc<Container>) -> Result<Vec<String>, O
     transaction.set_quick_repair(true);
     {
         let mut tables = Leaky::new(Tables::open_unlogged(&transaction)?);
-        // Where things lie is found out by the copying of texts, and by the repair.
+        // Places come from copying the texts, and from the repair.
         for table in LIST.iter().filter(|table| table.holds != Holds::Places) {
             copy_table(&rows, table, &mut tables, &mut found)?;
         }
@@ -285,7 +285,7 @@ fn copy(source: &Container, container: &Arc<Container>) -> Result<Vec<String>, O
 
 fn copy_table(
     rows: &Rows<'_>,
-    table: &Listed,
+    table: &AnyTable,
     tables: &mut Tables<'_>,
     found: &mut Found,
 ) -> Result<(), Fault> {
@@ -300,7 +300,7 @@ fn copy_table(
     outcome
 }
 
-/// Messages on pages that nothing leads to any more.
+/// Messages on pages that nothing refers to any more.
 fn scan_messages(
     trees: &Trees<'_>,
     len: u64,
@@ -334,12 +334,12 @@ fn scan_messages(
     outcome
 }
 
-/// Copies the texts one behind the other.
+/// Copies the texts one after the other.
 struct Texts<'a, 'txn> {
     source: &'a Container,
     container: &'a Container,
     tables: &'a mut Tables<'txn>,
-    /// Where the next one goes, and where its room ends.
+    /// Where the next one goes, and the end of the room for it.
     at: u64,
     end: u64,
 }
@@ -348,7 +348,7 @@ impl Texts<'_, '_> {
     fn copy(mut self, rows: &Rows<'_>, found: &mut Found) -> Result<(), Fault> {
         let mut outcome = Ok(());
         let listed = LIST.iter().find(|table| table.name == TEXTS.name()).expect("it is a table");
-        // Whatever the octets are now: repair compares them with their hash.
+        // Whatever the octets are now; the repair verifies them.
         let pages = rows.each(listed, &mut |id, row| {
             found.rows += 1;
             if let (Ok(()), Ok(row), true) = (&outcome, TextRow::from_row(row), (listed.fits)(id, row)) {
@@ -360,7 +360,7 @@ impl Texts<'_, '_> {
         if found.damaged.is_empty() {
             return Ok(());
         }
-        // On pages that nothing leads to any more rows may be out of date, and their octets another text's.
+        // Pages that nothing refers to may have old rows, whose octets belong to other texts by now.
         let mut outcome = Ok(());
         let width = TextId::fixed_width().expect("numbers have a fixed width");
         let is_text = |_: &[u8], row: &[u8]| TextRow::from_row(row).is_ok();
@@ -385,7 +385,7 @@ impl Texts<'_, '_> {
         Ok(())
     }
 
-    /// Copies the octets; none where they cannot be read.
+    /// Copies the octets; `None` if they cannot be read.
     fn place(&mut self, row: &TextRow) -> Result<Option<TextRow>, Fault> {
         let len = footprint(row.wire_octets);
         if self.source.view_blob(row.at, row.wire_octets as usize).is_err() {
@@ -414,7 +414,7 @@ impl Texts<'_, '_> {
 }
 
 fn hash_of(container: &Container, row: &TextRow) -> Option<blake3::Hash> {
-    // Where the file ends before the text does, a view says so, and nothing is read.
+    // If the file ends before the text does, making the view fails and nothing is read.
     container.view_blob(row.at, row.wire_octets as usize).ok()?;
     let mut hasher = blake3::Hasher::new();
     let mut piece = vec![0; PIECE.min(row.wire_octets) as usize];

@@ -1,8 +1,8 @@
-//! Reads redb's trees page by page, without redb, in a file of which some pages are damaged.
+//! Reads redb's trees page by page, without redb, from a file with damaged pages.
 //!
-//! Knows of redb's format (version 3, its docs/design.md) what it takes to walk from the header to every row. A page
-//! that cannot be read, or makes no sense, costs the rows under it and nothing else. Whatever the octets are, a walk
-//! ends: each page is visited once, and no page is longer than [`PAGE_ORDER_MAX`] allows.
+//! This knows as much of redb's format (version 3, its docs/design.md) as it takes to walk from the header to
+//! every row. A page that is unreadable or makes no sense costs the rows below it and nothing else. A walk ends
+//! whatever the octets are: it visits each page once, and no page is longer than [`PAGE_ORDER_MAX`] allows.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -12,14 +12,15 @@ use crate::store::index::redb_header::{GOD_BYTE, HEADER_OCTETS, MAGIC, PRIMARY_B
 const REGION_HEADER_PAGES: usize = 16;
 const REGION_DATA_PAGES: usize = 20;
 const PAGE: u64 = 4096;
-/// A page is 4 KiB times two to the power of its order. Rows have at most 64 KiB, so pages far longer are damage.
+/// A page has 4 KiB times two to the power of its order. Rows have at most 64 KiB, so a much longer page is
+/// damage.
 const PAGE_ORDER_MAX: u32 = 8;
 const DEPTH_MAX: usize = 24;
 const LEAF: u8 = 1;
 const BRANCH: u8 = 2;
 const NORMAL_TABLE: u8 = 3;
 
-/// Reads octets of redb's space; an error for those that are damaged.
+/// Reads octets of redb's space; fails on damaged ones.
 pub type ReadOctets<'a> = &'a dyn Fn(u64, &mut [u8]) -> io::Result<()>;
 
 /// The tables of a redb file, as far as they can be found.
@@ -33,13 +34,13 @@ pub struct Trees<'a> {
 #[derive(Clone, Copy, Default)]
 struct Tree {
     root: Option<u64>,
-    /// Fixed sizes, where they are fixed.
+    /// Fixed sizes, if they are fixed.
     key_octets: Option<usize>,
     value_octets: Option<usize>,
 }
 
 impl<'a> Trees<'a> {
-    /// Without a table where the header, or the page that lists the tables, cannot be read.
+    /// Finds no table if the header or the page listing the tables is unreadable.
     pub fn find(read: ReadOctets<'a>) -> Self {
         let mut trees = Self { read, region_header_pages: 0, region_data_pages: 0, tables: BTreeMap::new() };
         let mut header = [0; HEADER_OCTETS];
@@ -49,7 +50,7 @@ impl<'a> Trees<'a> {
         trees.region_header_pages = u32_at(&header, REGION_HEADER_PAGES).unwrap_or(0).into();
         trees.region_data_pages = u32_at(&header, REGION_DATA_PAGES).unwrap_or(0).into();
         let primary = usize::from(header[GOD_BYTE] & PRIMARY_BIT);
-        // The other slot is that of the commit before; where the primary one leads nowhere it may do.
+        // The other slot belongs to the commit before, and may serve if the primary one leads nowhere.
         for slot in [SLOTS[primary], SLOTS[1 - primary]] {
             let root = (header[slot + 1] != 0).then(|| u64_at(&header, slot + 8)).flatten();
             let tree = Tree { root, ..Tree::default() };
@@ -71,9 +72,9 @@ impl<'a> Trees<'a> {
         self.tables.is_empty()
     }
 
-    /// Looks at every page of redb's space, of `len` octets, for rows with keys of this length, and gives those pages'
-    /// rows to `each` of which `accept` takes all. Finds rows that no branch leads to any more; among them are rows
-    /// that were deleted, as long as their page was not used again.
+    /// Searches redb's space, of `len` octets, for pages with rows whose keys have this length, and passes the
+    /// rows of a page to `each` if `accept` takes all of them. Finds rows that no branch leads to any more,
+    /// including deleted ones whose page was not reused.
     pub fn scan(
         &self,
         len: u64,
@@ -102,8 +103,8 @@ impl<'a> Trees<'a> {
         }
     }
 
-    /// Gives every row of a table that can be read to `each`, as octets and in the order of their keys. Returns the
-    /// number of pages that could not be read; none where the table was not found.
+    /// Passes every readable row of a table to `each`, as octets and in key order. Returns the number of
+    /// unreadable pages, or `None` if the table was not found.
     pub fn rows(&self, table: &str, each: &mut dyn FnMut(&[u8], &[u8])) -> Option<u64> {
         Some(self.walk(self.tables.get(table.as_bytes())?, each))
     }
@@ -151,7 +152,7 @@ impl<'a> Trees<'a> {
 }
 
 impl Tree {
-    /// From the row of the tree of tables.
+    /// Parses a row of the tree of tables.
     fn defined_by(row: &[u8]) -> Option<Self> {
         if *row.first()? != NORMAL_TABLE {
             return None;
@@ -164,7 +165,7 @@ impl Tree {
     }
 }
 
-/// False where the page makes no sense from some row on.
+/// False if the page makes no sense from some row on.
 fn leaf(page: &[u8], tree: &Tree, each: &mut dyn FnMut(&[u8], &[u8])) -> bool {
     let mut rows = || -> Option<()> {
         let count = u16_at(page, 2)?;
@@ -191,7 +192,7 @@ fn leaf(page: &[u8], tree: &Tree, each: &mut dyn FnMut(&[u8], &[u8])) -> bool {
     rows().is_some()
 }
 
-/// Where the last row of a leaf ends whose keys have a fixed length and whose rows do not.
+/// Where the last row of a leaf ends, for keys of fixed and rows of variable length.
 fn leaf_end(page: &[u8]) -> Option<usize> {
     let last = u16_at(page, 2)?.checked_sub(1)?;
     let end = u32_at(page, 4 + 4 * last)? as usize;
@@ -217,10 +218,10 @@ fn u64_at(octets: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(octets.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// For the fuzzer: any octets as redb's space. A walk ends, and gives no row that is longer than what there is.
+/// For the fuzzer: takes the octets for redb's space. A walk must end, and pass no row longer than the space.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz_tree(octets: &[u8]) {
-    // A header that leads somewhere, with the rest as it comes.
+    // A header that leads somewhere, followed by the given octets.
     let mut space = vec![0; 4096];
     space[..MAGIC.len()].copy_from_slice(MAGIC);
     space[REGION_HEADER_PAGES] = 1;
@@ -252,7 +253,7 @@ pub fn fuzz_tree(octets: &[u8]) {
 mod tests {
     use super::*;
 
-    /// Pages with the first octets of leaves and branches, numbers that lead to each other, and noise.
+    /// Pages that begin like leaves and branches, numbers that refer to each other, and noise.
     #[test]
     fn whatever_the_pages_hold_a_walk_ends() {
         let mut rng = fastrand::Rng::with_seed(3);

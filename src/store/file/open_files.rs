@@ -1,7 +1,9 @@
-//! The data file, opened more than once: for writes beside the writer's, and for reads of single pages.
+//! Further open files on the data file: for writes from threads other than the writer, and for reads of single
+//! pages.
 //!
-//! Linux tells an error of writing back once to each open file, whichever of its threads syncs first (fsync(2)). With
-//! an open file of their own, other threads cannot take away the error that the writer has to hear of, nor he theirs.
+//! Linux reports a write-back error once per open file, to whichever thread syncs first (fsync(2)). With an
+//! open file of their own, other threads cannot take the error that the writer must hear, nor the writer
+//! theirs.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,26 +11,28 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
+/// An open file for threads other than the writer.
 #[derive(Debug, Default)]
-pub struct Beside(OnceLock<Option<File>>);
+pub struct Independent(OnceLock<Option<File>>);
 
-impl Beside {
-    /// None where the system does not let the file be opened again: /proc is missing, or it is another user's.
+impl Independent {
+    /// `None` if the system does not let us open the file again: /proc is missing, or the file is another
+    /// user's.
     pub fn of(&self, file: &File) -> Option<&File> {
         let open = || {
-            // The lock on the file belongs to the first one, and is not asked for here.
+            // The lock belongs to the first open file; this one does not ask for it.
             OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
         };
         self.0.get_or_init(|| open().ok()).as_ref()
     }
 }
 
-/// Linux reads ahead in a file, or not (posix_fadvise(2)), for each time that it was opened.
+/// An open file without read-ahead: Linux sets that per open file (posix_fadvise(2)).
 #[derive(Debug, Default)]
-pub struct Alone(OnceLock<Option<File>>);
+pub struct WithoutReadAhead(OnceLock<Option<File>>);
 
-impl Alone {
-    /// The file itself where it cannot be opened again: then too much is read.
+impl WithoutReadAhead {
+    /// Falls back to the file itself if it cannot be opened again; the system then reads more than it needs to.
     pub fn of<'f>(&'f self, file: &'f File) -> &'f File {
         let open = || {
             let again = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
@@ -39,7 +43,7 @@ impl Alone {
     }
 }
 
-/// Writes octets, and returns when these are durable. Others need not be.
+/// Writes octets and returns when they are durable. Other writes need not be.
 pub fn write_durable(file: &File, mut at: u64, mut octets: &[u8]) -> io::Result<()> {
     while !octets.is_empty() {
         let slices = [io::IoSlice::new(octets)];
@@ -52,7 +56,7 @@ pub fn write_durable(file: &File, mut at: u64, mut octets: &[u8]) -> io::Result<
                 at += count as u64;
                 octets = &octets[count..];
             }
-            // Linux before 4.7, and file systems that do not know the flag.
+            // Linux before 4.7, or a file system that does not know the flag.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
                 file.write_all_at(octets, at)?;
                 return file.sync_data();
