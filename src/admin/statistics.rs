@@ -5,8 +5,8 @@ use super::commands::{List, Stat};
 use super::configure::read_settings;
 use super::directory::no_such_domain;
 use super::reply::{
-    AdoptionLine, CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal,
-    Removed, Reply, Server, ServiceState,
+    AdoptionLine, CertificateLine, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal, Removed,
+    Reply, Server, ServiceState,
 };
 use crate::address::{Address, Domain};
 use crate::certificate;
@@ -18,8 +18,7 @@ impl List {
         let view = store.read().map_err(Refusal::fault)?;
         if self.all {
             if self.domain.is_some() {
-                return Err(Refusal::new(
-                    Code::Usage,
+                return Err(Refusal::usage(
                     "/all lists the mailboxes of all domains; leave out the domain or /all",
                 ));
             }
