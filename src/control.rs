@@ -387,6 +387,7 @@ mod tests {
         };
         let statistics = Box::new(Server {
             service: ServiceState::default(),
+            authentication: "a".into(),
             domains: 1,
             mailboxes: 2,
             messages: 3,
@@ -411,6 +412,7 @@ mod tests {
             quota: None,
             has_password: true,
             is_whole: true,
+            account: Some("bob".into()),
         };
         vec![
             Err(Refusal::new(Code::Exists, "it is there").with_hint("Delete it")),
@@ -422,7 +424,7 @@ mod tests {
                 notes: vec!["a".into(), "b".into()],
             })),
             Ok(Reply::Server { statistics, domains: vec![domain.clone()] }),
-            Ok(Reply::Domain { statistics: domain, mailboxes: vec![mailbox; 3] }),
+            Ok(Reply::Domain { statistics: domain, mailboxes: vec![mailbox; 3], accounts_error: None }),
         ]
     }
 

@@ -41,7 +41,12 @@ impl Account {
     }
 
     pub fn is_principal(&self, name: &str) -> bool {
-        self.principal.as_ref().is_some_and(|principal| principal.to_lowercase() == name.to_lowercase())
+        is_alike(&self.principal, name)
+    }
+
+    /// Whether an address is this account's `userPrincipalName` or `mail`.
+    pub fn claims(&self, address: &str) -> bool {
+        self.is_principal(address) || is_alike(&self.mail, address)
     }
 
     /// The addresses whose mailbox may be this account's, the likelier first.
@@ -54,6 +59,11 @@ impl Account {
         addresses.dedup();
         addresses
     }
+}
+
+/// Compares an attribute without regard to case, as the directory does.
+fn is_alike(attribute: &Option<String>, name: &str) -> bool {
+    attribute.as_ref().is_some_and(|value| value.to_lowercase() == name.to_lowercase())
 }
 
 /// The pre-Windows 2000 names for a new account, the best first.
@@ -160,6 +170,7 @@ mod tests {
         };
         let account = Account::of_entry(&entry).unwrap();
         assert!(account.is_principal("ANN@corp.example") && !account.is_principal("ann@example.com"));
+        assert!(account.claims("ann@Example.com") && !account.claims("ann"));
         let addresses: Vec<String> = account.addresses().iter().map(Address::to_string).collect();
         assert_eq!(addresses, ["ann@corp.example", "ann@example.com"]);
     }

@@ -24,7 +24,9 @@ use smol::future::{FutureExt as _, block_on};
 use zeroize::Zeroizing;
 
 use crate::address::Address;
-use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
+use crate::auth::directory::{
+    Change, Creation, Directory, Found, Place, Removal, State, Unavailable, Verdict,
+};
 use crate::auth::ntlm::{self, Question};
 use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
 use crate::lock::Mutex;
@@ -37,6 +39,9 @@ use winbind::{Answer, Winbind};
 pub const CALL_MAX: Duration = Duration::from_secs(10);
 /// Most accounts of one name that are looked at.
 const NAMESAKES_MAX: u32 = 10;
+/// Mailboxes whose accounts one search looks for: with [`NAMESAKES_MAX`] entries each, a search stays below the
+/// thousand entries that Active Directory answers with.
+const ADDRESSES_PER_SEARCH: usize = 50;
 /// Of the time that binds take, the share that the last one makes up in what is remembered of them: 1 in so many.
 const BINDS_REMEMBERED: u32 = 8;
 
@@ -104,7 +109,7 @@ impl Directory for ActiveDirectory {
     }
 
     fn reach(&self) -> Result<(), Unavailable> {
-        within_limit(async { self.find(Filter::Present("defaultNamingContext")).await.map(drop) })
+        within_limit(async { self.matching(Filter::Present("defaultNamingContext")).await.map(drop) })
     }
 
     fn verify(&self, typed: &str, password: &str) -> Result<Verdict, Unavailable> {
@@ -140,8 +145,40 @@ impl Directory for ActiveDirectory {
         })
     }
 
+    fn find(&self, typed: &str) -> Result<Option<Found>, Unavailable> {
+        within_limit(async {
+            match self.named(typed).await? {
+                Named::One(account) => {
+                    let addresses = self.owned_by(&account, account.addresses()).await?;
+                    Ok(Some(Found { name: account.name, addresses }))
+                }
+                Named::Nobody => Ok(None),
+                Named::Several => Err(claimed_by_several(typed)),
+            }
+        })
+    }
+
     fn account_of(&self, address: &Address) -> Result<Option<String>, Unavailable> {
         within_limit(async { Ok(self.of_mailbox(address).await?.map(|account| account.name)) })
+    }
+
+    fn accounts_of(&self, addresses: &[Address]) -> Result<Vec<Option<String>>, Unavailable> {
+        within_limit(async {
+            let mut names = Vec::with_capacity(addresses.len());
+            for batch in addresses.chunks(ADDRESSES_PER_SEARCH) {
+                let batch: Vec<String> = batch.iter().map(Address::to_string).collect();
+                let filter = Filter::Or(batch.iter().flat_map(|address| claims(address)).collect());
+                let found = self.search(filter, NAMESAKES_MAX * ADDRESSES_PER_SEARCH as u32).await?;
+                names.extend(batch.iter().map(|address| {
+                    let claimants = found.iter().filter(|account| account.claims(address)).cloned();
+                    match owner(claimants.collect(), address) {
+                        Named::One(account) => Some(account.name),
+                        Named::Nobody | Named::Several => None,
+                    }
+                }));
+            }
+            Ok(names)
+        })
     }
 
     fn create(&self, address: &Address, password: &str) -> Result<Creation, Unavailable> {
@@ -150,7 +187,7 @@ impl Directory for ActiveDirectory {
                 return Ok(Creation::Exists { name: account.name });
             }
             for name in account_names(&address.local) {
-                if !self.find(Filter::Equal("sAMAccountName", name.clone())).await?.is_empty() {
+                if !self.matching(Filter::Equal("sAMAccountName", name.clone())).await?.is_empty() {
                     continue;
                 }
                 let outcome = match self.add(address, &name, password).await {
@@ -246,7 +283,7 @@ impl ActiveDirectory {
     /// The account that a user of NTLM means: `userPrincipalName`, given or implicit, or `sAMAccountName`.
     async fn of_ntlm_user(&self, user: &str) -> Result<Named, Failure> {
         let Some((name, suffix)) = user.rsplit_once('@') else { return self.of_account_name(user).await };
-        let found = self.find(Filter::Equal("userPrincipalName", user.to_owned())).await?;
+        let found = self.matching(Filter::Equal("userPrincipalName", user.to_owned())).await?;
         let is_implicit = domain_of(&self.base).is_some_and(|domain| domain.eq_ignore_ascii_case(suffix));
         match found.is_empty() && is_implicit {
             true => self.of_account_name(name).await,
@@ -275,9 +312,7 @@ impl ActiveDirectory {
         match self.of_address(&address.to_string()).await? {
             Named::One(account) => Ok(Some(account)),
             Named::Nobody => Ok(None),
-            Named::Several => Err(Failure::before_asking(format!(
-                "several accounts of the directory claim the address {address}"
-            ))),
+            Named::Several => Err(claimed_by_several(&address.to_string())),
         }
     }
 
@@ -309,26 +344,26 @@ impl ActiveDirectory {
     }
 
     async fn of_address(&self, address: &str) -> Result<Named, Failure> {
-        let is = |attribute| Filter::Equal(attribute, address.to_owned());
-        let mut found = self.find(Filter::Or(vec![is("userPrincipalName"), is("mail")])).await?;
-        if let Some(place) = found.iter().position(|account| account.is_principal(address)) {
-            return Ok(Named::One(found.swap_remove(place)));
-        }
-        Ok(only(found))
+        let found = self.matching(Filter::Or(claims(address).to_vec())).await?;
+        Ok(owner(found, address))
     }
 
     async fn of_account_name(&self, name: &str) -> Result<Named, Failure> {
         if name.is_empty() {
             return Ok(Named::Nobody);
         }
-        self.find(Filter::Equal("sAMAccountName", name.to_owned())).await.map(only)
+        self.matching(Filter::Equal("sAMAccountName", name.to_owned())).await.map(only)
     }
 
-    /// The users that a filter lets through.
-    async fn find(&self, filter: Filter) -> Result<Vec<Account>, Failure> {
+    /// The users that match a filter which is about one name.
+    async fn matching(&self, filter: Filter) -> Result<Vec<Account>, Failure> {
+        self.search(filter, NAMESAKES_MAX).await
+    }
+
+    async fn search(&self, filter: Filter, entries_max: u32) -> Result<Vec<Account>, Failure> {
         let is_user = Filter::Equal("sAMAccountType", account::ORDINARY_USER.to_owned());
         let filter = Filter::And(vec![is_user, filter]);
-        let entries = self.pool.search(&self.base, &filter, &ATTRIBUTES, NAMESAKES_MAX).await?;
+        let entries = self.pool.search(&self.base, &filter, &ATTRIBUTES, entries_max).await?;
         Ok(entries.iter().filter_map(Account::of_entry).collect())
     }
 
@@ -351,6 +386,23 @@ impl ActiveDirectory {
         let name = found.first().and_then(|entry| entry.text("nETBIOSName")).map(str::to_owned);
         Ok(self.netbios.get_or_init(|| name).clone())
     }
+}
+
+/// What an account has that claims this address.
+fn claims(address: &str) -> [Filter; 2] {
+    ["userPrincipalName", "mail"].map(|attribute| Filter::Equal(attribute, address.to_owned()))
+}
+
+/// Of the accounts that claim an address, the one whose `userPrincipalName` it is, or else the only one.
+fn owner(mut claimants: Vec<Account>, address: &str) -> Named {
+    match claimants.iter().position(|account| account.is_principal(address)) {
+        Some(place) => Named::One(claimants.swap_remove(place)),
+        None => only(claimants),
+    }
+}
+
+fn claimed_by_several(name: &str) -> Failure {
+    Failure::before_asking(format!("several accounts of the directory claim the name {name}"))
 }
 
 fn only(mut found: Vec<Account>) -> Named {

@@ -6,24 +6,59 @@
 //! Accounts of this machine take root to change, which a service is not. Of a command that changes one, all that can be
 //! refused is refused here, and the rest left to the process of the administrator ([`Reply::Yours`]).
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bincode::{Decode, Encode};
+use serde::Serialize;
 
 use super::commands::MigrateToAd;
 use super::configure::settings_of;
 use super::directory::{add_first, changed};
 use super::reply::{Changed, Code, Refusal, Reply};
-use super::{Context, lookup, ownership};
+use super::{Context, ownership};
 use crate::address::{Address, LocalPart};
-use crate::auth::directory::{Change, Creation, Directory, Place, Removal, Unavailable, Verdict};
+use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
 use crate::auth::password::Credential;
 use crate::directory;
 use crate::local_accounts;
 use crate::settings::{Method, Settings};
-use crate::store::{Progress, Read as _, Refused, Stage, Store};
+use crate::store::{Fault, Progress, Read, Refused, Stage, Store};
 
 /// Most mailboxes that a refusal names.
 const NAMED_MAX: usize = 20;
+/// Most mailboxes whose accounts a list shows. A directory finds so many in a second.
+const SHOWN_MAX: usize = 1000;
+/// Mailboxes whose accounts are looked for between two reports of progress.
+const LOOKED_UP_AT_A_TIME: usize = 200;
+
+/// The directory of accounts: as the running service knows it, or else as it answered just now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct DirectoryLine {
+    pub method: String,
+    /// When it last answered, and by which server; none if it has not yet.
+    pub last_contact_unix_seconds: Option<u64>,
+    pub last_contact: Option<String>,
+    /// When a question last failed, and why; none if none has.
+    pub last_error_unix_seconds: Option<u64>,
+    pub last_error: Option<String>,
+}
+
+impl DirectoryLine {
+    pub fn new(method: Method, state: State) -> Self {
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let (last_contact_at, last_contact) = state.last_contact.unzip();
+        let (last_error_at, last_error) = state.last_error.unzip();
+        Self {
+            method: method.name().to_owned(),
+            last_contact_unix_seconds: last_contact_at.map(seconds),
+            last_contact,
+            last_error_unix_seconds: last_error_at.map(seconds),
+            last_error,
+        }
+    }
+}
 
 /// The directory of accounts in force; none where the data file holds them.
 pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Directory>>, Refusal> {
@@ -144,6 +179,50 @@ pub fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn D
             ..refusal
         },
     }
+}
+
+/// The account of each mailbox, for a list of them; all `None` where the data file holds the accounts. An error is a
+/// sentence.
+pub fn shown(addresses: &[Address], store: &Store, context: &Context) -> Result<Vec<Option<String>>, String> {
+    let Some(directory) = in_force(store, context).map_err(|refusal| refusal.message)? else {
+        return Ok(vec![None; addresses.len()]);
+    };
+    if addresses.len() > SHOWN_MAX {
+        return Err(format!("they are looked up for {SHOWN_MAX} mailboxes at most"));
+    }
+    let shared = match directory.place() {
+        Place::ThisMachine => {
+            store.read().and_then(|view| shared_names(&*view)).map_err(|fault| fault.to_string())?
+        }
+        Place::Network => HashSet::new(),
+    };
+    names(addresses, &*directory, &shared).map_err(|unavailable| unavailable.to_string())
+}
+
+/// The account of each mailbox. Local accounts belong to one mailbox, so those that share a name have none.
+fn names(
+    addresses: &[Address],
+    directory: &dyn Directory,
+    shared: &HashSet<LocalPart>,
+) -> Result<Vec<Option<String>>, Unavailable> {
+    let mut names = directory.accounts_of(addresses)?;
+    for (name, address) in names.iter_mut().zip(addresses) {
+        name.take_if(|_| shared.contains(&address.local));
+    }
+    Ok(names)
+}
+
+/// The names that mailboxes of several domains have.
+fn shared_names(view: &impl Read) -> Result<HashSet<LocalPart>, Fault> {
+    let (mut seen, mut shared) = (HashSet::new(), HashSet::new());
+    for (domain, _) in view.domains()? {
+        for (local, _) in view.mailboxes(&domain)? {
+            if !seen.insert(local.clone()) {
+                shared.insert(local);
+            }
+        }
+    }
+    Ok(shared)
 }
 
 /// Makes the account of a mailbox; its name.
@@ -339,8 +418,12 @@ fn left_out(
     progress: &Progress,
 ) -> Result<Vec<Address>, Refusal> {
     let (mut of_nobody, mut all) = (Vec::new(), Vec::new());
+    let mut shared = HashSet::new();
     {
         let view = store.read().map_err(Refusal::fault)?;
+        if directory.is_some_and(|directory| directory.place() == Place::ThisMachine) {
+            shared = shared_names(&*view).map_err(Refusal::fault)?;
+        }
         for (domain, _) in view.domains().map_err(Refusal::fault)? {
             for (local, row) in view.mailboxes(&domain).map_err(Refusal::fault)? {
                 let address = Address { local, domain: domain.clone() };
@@ -352,16 +435,15 @@ fn left_out(
         }
     }
     let Some(directory) = directory else { return Ok(of_nobody) };
-    let mut bearers: HashMap<&LocalPart, usize> = HashMap::new();
-    if directory.place() == Place::ThisMachine {
-        all.iter().for_each(|address| *bearers.entry(&address.local).or_default() += 1);
-    }
     progress.begin(Stage::LookingForAccounts, all.len() as u64);
-    let accounts = lookup::accounts_of(&all, directory, || progress.add(1)).map_err(unavailable)?;
-    let left_out = all.iter().zip(accounts).filter(|(address, account)| {
-        account.is_none() || bearers.get(&address.local).is_some_and(|bearers| *bearers > 1)
-    });
-    Ok(left_out.map(|(address, _)| address.clone()).collect())
+    let mut left_out = Vec::new();
+    for addresses in all.chunks(LOOKED_UP_AT_A_TIME) {
+        let accounts = names(addresses, directory, &shared).map_err(unavailable)?;
+        let without = addresses.iter().zip(accounts).filter(|(_, account)| account.is_none());
+        left_out.extend(without.map(|(address, _)| address.clone()));
+        progress.add(addresses.len() as u64);
+    }
+    Ok(left_out)
 }
 
 /// What the service needs to check the passwords of local accounts, if it is not here to say so itself.

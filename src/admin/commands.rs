@@ -225,12 +225,14 @@ pub struct Undelete {
     note = "Looks up the mailbox, its account and its lock under the current authentication method, and checks the \
             password. Nothing changes and no login is counted here, but Active Directory may count a wrong password. The exit \
             code is 1 if the login would be refused.",
+    note = "LOGIN is a name as the user types it: USER@DOMAIN; with accounts elsewhere also USER, and DOMAIN\\USER with \
+            Active Directory.",
     note = "A password given as - is read from standard input; on a terminal it is asked for twice and not shown.",
     example = "winpop test bob@example.com -"
 )]
 pub struct Test {
-    /// the mailbox
-    #[argh(positional, arg_name = "USER@DOMAIN")]
+    /// the name to log in with
+    #[argh(positional, arg_name = "LOGIN")]
     pub name: String,
     /// the password to try (if left out on a terminal, it is asked for)
     #[argh(positional, arg_name = "PASSWORD")]

@@ -18,7 +18,6 @@ mod directory;
 mod export;
 mod import;
 mod key;
-mod lookup;
 mod moving;
 mod ownership;
 mod quota;
@@ -197,7 +196,7 @@ impl Op {
         match self {
             Self::Add(add) => add.run(store, context),
             Self::Delete(delete) => delete.run(store, context),
-            Self::List(list) => list.run(store),
+            Self::List(list) => list.run(store, context),
             Self::Lock(lock) => lock.run(store),
             Self::Unlock(unlock) => unlock.run(store),
             Self::Stat(stat) => stat.run(store, context),

@@ -10,6 +10,7 @@ use std::path::Path;
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
+pub use super::accounts::DirectoryLine;
 pub use super::moving::{AdoptionLine, ImportSummary};
 use crate::address::Malformed;
 use crate::mailroot::Unusable;
@@ -26,6 +27,8 @@ pub enum Reply {
     Mailboxes {
         domain: String,
         mailboxes: Vec<MailboxLine>,
+        /// Why the accounts of these mailboxes could not be found out.
+        accounts_error: Option<String>,
     },
     Server {
         statistics: Box<Server>,
@@ -34,10 +37,12 @@ pub enum Reply {
     Domain {
         statistics: DomainLine,
         mailboxes: Vec<MailboxLine>,
+        accounts_error: Option<String>,
     },
     /// For `list /all`.
     AllMailboxes {
         mailboxes: Vec<MailboxLine>,
+        accounts_error: Option<String>,
     },
     Health {
         service: ServiceState,
@@ -306,6 +311,9 @@ pub struct MailboxLine {
     pub has_password: bool,
     /// False while mail from another server is still missing.
     pub is_whole: bool,
+    /// The name of the account elsewhere. `None` where the data file holds the accounts, where this mailbox has none,
+    /// and where that could not be found out.
+    pub account: Option<String>,
 }
 
 /// The quota that a mailbox counts against, perhaps with others.
@@ -352,6 +360,8 @@ pub struct ServiceState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Server {
     pub service: ServiceState,
+    /// The method in force.
+    pub authentication: String,
     pub domains: u64,
     pub mailboxes: u64,
     pub messages: u64,
@@ -372,22 +382,10 @@ pub struct Server {
     pub connections: Option<Connections>,
     /// None if there is none yet.
     pub certificate: Option<CertificateLine>,
-    /// None if the data file holds the accounts or no service is running.
+    /// None if the data file holds the accounts.
     pub directory: Option<DirectoryLine>,
     /// How many mailboxes have moved here. None if `adopt` names no old server and no import is incomplete.
     pub adoption: Option<AdoptionLine>,
-}
-
-/// The directory of accounts, as the running service sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
-pub struct DirectoryLine {
-    pub method: String,
-    /// When it last answered, and which server did; none if it has not yet.
-    pub last_contact_unix_seconds: Option<u64>,
-    pub last_contact: Option<String>,
-    /// When a query last failed, and why; none if none has.
-    pub last_error_unix_seconds: Option<u64>,
-    pub last_error: Option<String>,
 }
 
 /// The certificate that TLS clients see.

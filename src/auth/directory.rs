@@ -23,8 +23,20 @@ pub trait Directory: Send + Sync {
     /// Whether the service itself is let in, and finds what it is to look for.
     fn reach(&self) -> Result<(), Unavailable>;
 
-    /// The name of the account that a mailbox has; none if it has none.
+    /// The account that a login name means, in any form that `verify` takes.
+    fn find(&self, typed: &str) -> Result<Option<Found>, Unavailable> {
+        let Ok(address) = Address::from_login(typed) else { return Ok(None) };
+        let name = self.account_of(&address)?;
+        Ok(name.map(|name| Found { name, addresses: vec![address] }))
+    }
+
+    /// The name of a mailbox's account, or `None` if it has none.
     fn account_of(&self, address: &Address) -> Result<Option<String>, Unavailable>;
+
+    /// The name of each mailbox's account, in the same order. An address that several accounts claim has none.
+    fn accounts_of(&self, addresses: &[Address]) -> Result<Vec<Option<String>>, Unavailable> {
+        addresses.iter().map(|address| self.account_of(address)).collect()
+    }
 
     /// Makes the account of a mailbox, whole or not at all.
     fn create(&self, address: &Address, password: &str) -> Result<Creation, Unavailable>;
@@ -69,6 +81,14 @@ impl Place {
             Self::Network => "in the directory",
         }
     }
+}
+
+/// An account that a login name means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub name: String,
+    /// The addresses whose mailbox may be this account's, the likelier first.
+    pub addresses: Vec<Address>,
 }
 
 /// What became of a login.

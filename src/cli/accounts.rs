@@ -133,7 +133,8 @@ mod tests {
     fn after_an_unclear_answer_the_mailbox_is_looked_up() {
         let ann: Address = "ann@example.com".parse().unwrap();
         let of = |answer: Answer| is_mailbox(&ann, &|_| answer.clone());
-        let nobody = Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes: vec![] };
+        let nobody =
+            Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes: vec![], accounts_error: None };
         assert_eq!(of(Ok(nobody)), Ok(false));
         assert_eq!(of(Err(Refusal::new(Code::NotFound, "there is no domain"))), Ok(false));
         assert!(of(Err(Refusal::fault("the disk is gone"))).is_err());

@@ -24,14 +24,18 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
     match reply {
         Reply::Changed(changed) => changed_text(changed, paint),
         Reply::Domains { domains } => domain_table(domains, paint),
-        Reply::Mailboxes { domain, mailboxes } => {
-            mailbox_table(mailboxes, paint).unwrap_or_else(|| format!("There are no mailboxes in {domain}\n"))
+        Reply::Mailboxes { domain, mailboxes, accounts_error } => {
+            mailbox_table(mailboxes, accounts_error.as_deref(), paint)
+                .unwrap_or_else(|| format!("There are no mailboxes in {domain}\n"))
         }
-        Reply::AllMailboxes { mailboxes } => {
-            mailbox_table(mailboxes, paint).unwrap_or_else(|| "There are no mailboxes\n".to_owned())
+        Reply::AllMailboxes { mailboxes, accounts_error } => {
+            mailbox_table(mailboxes, accounts_error.as_deref(), paint)
+                .unwrap_or_else(|| "There are no mailboxes\n".to_owned())
         }
         Reply::Server { statistics, domains } => server_text(statistics, domains, paint),
-        Reply::Domain { statistics, mailboxes } => domain_text(statistics, mailboxes, paint),
+        Reply::Domain { statistics, mailboxes, accounts_error } => {
+            domain_text(statistics, mailboxes, accounts_error.as_deref(), paint)
+        }
         Reply::Health { service } => format!("healthy: {}\n", service_text(service)),
         Reply::Greeted { address, greeting } => format!("healthy: {address} answers {greeting}\n"),
         Reply::Settings { settings } => settings_text(settings),
@@ -313,7 +317,8 @@ fn domain_table(domains: &[DomainLine], paint: Paint) -> String {
     table(&["Mailboxes", "Messages", "Size", "Status", "Reads", "Domain"], 3, rows, paint)
 }
 
-fn mailbox_table(mailboxes: &[MailboxLine], paint: Paint) -> Option<String> {
+fn mailbox_table(mailboxes: &[MailboxLine], accounts_error: Option<&str>, paint: Paint) -> Option<String> {
+    let has_accounts = mailboxes.iter().any(|line| line.account.is_some());
     let rows = mailboxes.iter().map(|line| {
         vec![
             line.messages.to_string(),
@@ -324,16 +329,20 @@ fn mailbox_table(mailboxes: &[MailboxLine], paint: Paint) -> Option<String> {
                 Some(LockedBy::Mailbox) | None => status(line.lock).to_owned(),
             },
             line.last_login_unix_seconds.and_then(day_text).unwrap_or_default(),
+            line.account.clone().unwrap_or_else(|| if has_accounts { "none" } else { "" }.to_owned()),
             line.unicode.clone().unwrap_or_default(),
             line.mailbox.clone(),
         ]
     });
-    let mailbox_table =
-        table(&["Messages", "Size", "Status", "Last login", "Reads", "Mailbox"], 2, rows, paint);
-    (!mailboxes.is_empty()).then(|| match quota_table(mailboxes, paint) {
-        Some(quotas) => format!("{mailbox_table}\n{quotas}"),
-        None => mailbox_table,
-    })
+    let mut text =
+        table(&["Messages", "Size", "Status", "Last login", "Account", "Reads", "Mailbox"], 2, rows, paint);
+    if let Some(why) = accounts_error {
+        let _ = writeln!(text, "{} accounts are not shown: {why}", paint.word("Note:"));
+    }
+    if let Some(quotas) = quota_table(mailboxes, paint) {
+        let _ = write!(text, "\n{quotas}");
+    }
+    (!mailboxes.is_empty()).then_some(text)
 }
 
 /// The accounts whose quotas the mailboxes count against, each once, by name.
@@ -377,9 +386,10 @@ fn server_text(server: &Server, domains: &[DomainLine], paint: Paint) -> String 
         let _ = writeln!(text, "TLS        {}{made}", certificate.names.join(", "));
         let _ = writeln!(text, "           SHA-256 {first}\n                   {second}");
     }
-    if let Some(directory) = &server.directory {
-        text += &directory_text(directory);
-    }
+    text += &match &server.directory {
+        Some(directory) => directory_text(directory),
+        None => format!("Accounts   {}\n", server.authentication),
+    };
     if let Some(AdoptionLine { moved, incomplete, not_moved }) = server.adoption {
         let _ = writeln!(
             text,
@@ -455,14 +465,20 @@ fn connections_text(connections: &Connections) -> String {
     text
 }
 
-fn domain_text(domain: &DomainLine, mailboxes: &[MailboxLine], paint: Paint) -> String {
+fn domain_text(
+    domain: &DomainLine,
+    mailboxes: &[MailboxLine],
+    accounts_error: Option<&str>,
+    paint: Paint,
+) -> String {
     let unicode = domain.unicode.as_ref().map(|unicode| format!(" ({unicode})"));
     format!(
         "Domain     {}{}\nStatus     {}\n\n{}\nMailboxes  {}\nMessages   {}\nMail       {}\n",
         domain.domain,
         unicode.unwrap_or_default(),
         paint.word(status(domain.lock)),
-        mailbox_table(mailboxes, paint).unwrap_or_else(|| "There are no mailboxes\n".to_owned()),
+        mailbox_table(mailboxes, accounts_error, paint)
+            .unwrap_or_else(|| "There are no mailboxes\n".to_owned()),
         domain.mailboxes,
         domain.messages,
         Octets(domain.octets),

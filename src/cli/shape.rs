@@ -20,10 +20,10 @@ pub const REPLIES: [Shape; 19] = [
         ],
     ),
     ("list", &[("domains", "[DOMAIN]")]),
-    ("list DOMAIN", &[("domain", "text"), ("mailboxes", "[MAILBOX]")]),
-    ("list /all", &[("mailboxes", "[MAILBOX]")]),
+    ("list DOMAIN", &[("domain", "text"), ("mailboxes", "[MAILBOX]"), ("accounts_error", "text?")]),
+    ("list /all", &[("mailboxes", "[MAILBOX]"), ("accounts_error", "text?")]),
     ("stat", &[("statistics", "SERVER"), ("domains", "[DOMAIN]")]),
-    ("stat DOMAIN", &[("statistics", "DOMAIN"), ("mailboxes", "[MAILBOX]")]),
+    ("stat DOMAIN", &[("statistics", "DOMAIN"), ("mailboxes", "[MAILBOX]"), ("accounts_error", "text?")]),
     ("get", &[("settings", "[SETTING]")]),
     ("health", &[("service", "SERVICE")]),
     ("health ADDRESS", &[("address", "text"), ("greeting", "text")]),
@@ -130,6 +130,7 @@ pub const OBJECTS: [Shape; 17] = [
             ("quota", "QUOTA?"),
             ("has_password", "true/false"),
             ("is_whole", "true/false"),
+            ("account", "text?"),
         ],
     ),
     ("QUOTA", &[("account", "text"), ("used_octets", "number"), ("limit_octets", "number?")]),
@@ -137,6 +138,7 @@ pub const OBJECTS: [Shape; 17] = [
         "SERVER",
         &[
             ("service", "SERVICE"),
+            ("authentication", "text"),
             ("domains", "number"),
             ("mailboxes", "number"),
             ("messages", "number"),
@@ -308,9 +310,10 @@ mod tests {
             quota,
             has_password: true,
             is_whole: false,
+            account: None,
         };
         vec![
-            mailbox(None, None),
+            MailboxLine { account: Some("a".into()), ..mailbox(None, None) },
             mailbox(Some(LockedBy::Mailbox), Some(quota(None))),
             mailbox(Some(LockedBy::Domain), Some(quota(Some(7)))),
         ]
@@ -326,6 +329,7 @@ mod tests {
             CertificateLine { names: vec!["a".into()], fingerprint: "AB".into(), self_signed: true };
         Box::new(Server {
             service: if is_served { service() } else { ServiceState::default() },
+            authentication: "a".into(),
             domains: 1,
             mailboxes: 2,
             messages: 3,
@@ -390,11 +394,17 @@ mod tests {
             ("a change", changed.clone().into()),
             ("a change", Changed { removed: Some(removed), ..changed }.into()),
             ("list", Reply::Domains { domains: vec![domain()] }),
-            ("list DOMAIN", Reply::Mailboxes { domain: "b".into(), mailboxes: mailboxes() }),
-            ("list /all", Reply::AllMailboxes { mailboxes: mailboxes() }),
+            (
+                "list DOMAIN",
+                Reply::Mailboxes { domain: "b".into(), mailboxes: mailboxes(), accounts_error: None },
+            ),
+            ("list /all", Reply::AllMailboxes { mailboxes: mailboxes(), accounts_error: Some("a".into()) }),
             ("stat", Reply::Server { statistics: server(true), domains: vec![domain()] }),
             ("stat", Reply::Server { statistics: server(false), domains: vec![] }),
-            ("stat DOMAIN", Reply::Domain { statistics: domain(), mailboxes: mailboxes() }),
+            (
+                "stat DOMAIN",
+                Reply::Domain { statistics: domain(), mailboxes: mailboxes(), accounts_error: None },
+            ),
             (
                 "get",
                 Reply::Settings {

@@ -67,7 +67,7 @@ fn choose(name: Option<&str>, mailroot: &MailRoot) -> Result<Vec<(Address, u64)>
     };
     let list = List { all: domain.is_none(), domain };
     let listed = carry_out(Request::Command(Op::List(list)), Enclosed::Nothing, mailroot)?;
-    let (Reply::Mailboxes { mailboxes, .. } | Reply::AllMailboxes { mailboxes }) = listed else {
+    let (Reply::Mailboxes { mailboxes, .. } | Reply::AllMailboxes { mailboxes, .. }) = listed else {
         panic!("list is answered by mailboxes")
     };
     let mut chosen = Vec::new();

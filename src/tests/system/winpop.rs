@@ -1,8 +1,8 @@
 //! The dialogues of testdata/winpop: what is typed, what is printed, how it exits (format: `src/tests/transcript.rs`).
 //!
 //! A `C:` line is a command; a word in single quotes may have spaces in it. Its `S:` lines are standard output to the
-//! letter, with `{mailroot}` for the mail store directory and `{method}` for the authentication method; patterns are
-//! not understood. Besides these:
+//! letter, with `{mailroot}` for the mail store directory, `{method}` for the authentication method and `{place}` for
+//! where its accounts are; patterns are not understood. Besides these:
 //!
 //! ```text
 //! ! input a line             before the command: a line of its standard input
@@ -84,7 +84,11 @@ impl<'a> Bench<'a> {
 
     fn filled_in(&self, text: &str) -> String {
         let method = if self.method == PASSWORD_FILE { "encrypted password file" } else { self.method };
-        text.replace("{mailroot}", &self.site.mailroot().to_string_lossy()).replace("{method}", method)
+        let place = if self.method == LOCAL_ACCOUNTS { "on this machine" } else { "in the directory" };
+        let mailroot = self.site.mailroot();
+        text.replace("{mailroot}", &mailroot.to_string_lossy())
+            .replace("{method}", method)
+            .replace("{place}", place)
     }
 }
 
