@@ -137,5 +137,5 @@ fn restoring_where_the_key_differs_says_so() {
     site.succeed(&["key", "--rotate"]);
     let done = restore(&site, &backup);
     assert_eq!(done.exit_code, 0);
-    assert!(done.output.contains("winpop.key is not that of this mail store; restore the key"), "{done:?}");
+    assert!(done.output.contains("winpop.key belongs to another mail store; restore the key"), "{done:?}");
 }
