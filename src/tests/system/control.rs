@@ -208,7 +208,7 @@ fn another_user_is_refused() {
     let done =
         finish(site.program(Path::new("/usr/bin/perl")).args(["-e", script]).arg(&socket).uid(NOBODY), b"");
     assert!(done.output == "got 0" || done.output == "got none", "{done:?}");
-    service.wait_for_log("it came from user 65534, who may not");
+    service.wait_for_log("refused a command from user 65534, who may not give any");
     service.terminate();
     assert!(service.wait().0.success());
 }
