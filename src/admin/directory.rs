@@ -58,8 +58,9 @@ impl Add {
         match (&self.name, &self.file, &self.passwords) {
             (Some(name), None, None) => Ok(name.parse()?),
             (Some(_), ..) => Err(Refusal::new(Code::Usage, "/file and /passwords are for lists")),
-            (None, None, _) => Err(Refusal::new(Code::Usage, "DOMAIN|USER@DOMAIN is missing")
-                .with_hint("To see how it is used: add /?")),
+            (None, None, _) => {
+                Err(Refusal::new(Code::Usage, "DOMAIN|USER@DOMAIN is missing").with_hint("For help: add /?"))
+            }
             (None, Some(_), _) => Err(Refusal::new(Code::Usage, "a list is read where winpop runs")),
         }
     }

@@ -1,9 +1,9 @@
-//! The lists and the statistics. The counts are kept with the mail, so more mail makes none of this slower.
+//! `list` and `stat`. The store keeps the counts up to date, so none of this takes longer with more mail.
 
 use std::time::SystemTime;
 
 use super::commands::{List, Stat};
-use super::configure::settings_of;
+use super::configure::{read_settings, settings_of};
 use super::directory::no_such_domain;
 use super::reply::{
     AdoptionLine, CertificateLine, Code, DirectoryLine, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine,
@@ -13,15 +13,16 @@ use super::{Context, accounts};
 use crate::address::{Address, Domain};
 use crate::auth::directory::State;
 use crate::certificate;
-use crate::settings::Settings;
+use crate::settings::{Method, Settings};
 use crate::store::{DomainRow, Fault, Read, Store, mover_of, quota_of_mailbox};
 
 impl List {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         match (&self.domain, self.all) {
-            (Some(_), true) => {
-                Err(Refusal::new(Code::Usage, "/all is for the mailboxes of every domain, not of one"))
-            }
+            (Some(_), true) => Err(Refusal::new(
+                Code::Usage,
+                "/all lists the mailboxes of all domains; leave out the domain or /all",
+            )),
             (Some(name), false) => {
                 let (statistics, mailboxes) = one_domain(store, &name.parse()?)?;
                 let (mailboxes, accounts_error) = with_accounts(mailboxes, store, context);
@@ -78,7 +79,7 @@ impl Stat {
     }
 }
 
-/// Whether the service answers, and the index can be read.
+/// Shows that the service answers and can read its index.
 pub fn health(store: &Store, context: &Context) -> Result<Reply, Refusal> {
     store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?;
     Ok(Reply::Health { service: state(context) })
@@ -116,12 +117,11 @@ fn certificate(store: &Store, context: &Context, settings: &Settings) -> Option<
     })
 }
 
-/// Goes through all mailboxes, where there is anything to tell.
+/// Goes through all mailboxes, but only if users are moving here.
 fn adoption(store: &Store) -> Result<Option<AdoptionLine>, Fault> {
     let view = store.read()?;
     let moving = view.moving()?;
-    let rows = view.settings()?;
-    let (settings, _) = Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let (settings, _) = read_settings(&*view)?;
     if settings.adopt.is_empty() && moving.is_empty() {
         return Ok(None);
     }
@@ -174,8 +174,7 @@ fn all_mailboxes(store: &Store) -> Result<Mailboxes, Fault> {
 }
 
 fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<Mailboxes, Fault> {
-    // Not stored where the data file holds the accounts: that is the default.
-    let lives_elsewhere = view.setting("authentication")?.is_some();
+    let lives_elsewhere = read_settings(view)?.0.authentication != Method::PasswordFile;
     let mut lines = Vec::new();
     for (local, row) in view.mailboxes(domain)? {
         let counts = view.counts(row.id)?;

@@ -137,7 +137,7 @@ impl Trial {
             Ok(None) => self.check_stored(&mailbox.credential, login.password, address, context),
             Ok(Some(directory)) => self.ask(&*directory, namesakes, address, login),
         }
-        if settings.sparequired.get() == 1 {
+        if settings.sparequired.is_on() {
             self.note("method", true, "sparequired is 1: the client must use APOP, CRAM-MD5, NTLM or SCRAM");
         }
         match (domain.locked, mailbox.locked) {

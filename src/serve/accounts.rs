@@ -450,9 +450,7 @@ mod tests {
         assert_eq!(salt(&accounts), before);
         let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         assert_eq!(salt(&Accounts::new(bench.store.clone(), keyring, &Settings::default()).unwrap()), before);
-        let (rows, mut complaints) = (bench.store.read().unwrap().settings().unwrap(), Vec::new());
-        let rows = rows.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        complaints.extend(crate::settings::Settings::from_rows(rows).1);
+        let (_, complaints) = crate::admin::read_settings(&*bench.store.read().unwrap()).unwrap();
         assert_eq!(complaints, Vec::<String>::new());
     }
 

@@ -109,7 +109,7 @@ use crate::lock::Mutex;
 use crate::log::NOTICE;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
-use crate::store::{Read, Store};
+use crate::store::Store;
 use accounts::Accounts;
 use adoption::Adoptions;
 use crowd::Crowd;
@@ -469,9 +469,7 @@ fn limits(settings: &Settings) -> Limits {
 
 /// The stored settings. Unusable ones are logged and keep their default.
 pub fn settings_of(store: &Store) -> Result<Settings, crate::store::Fault> {
-    let rows = store.read()?.settings()?;
-    let (settings, complaints) =
-        Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let (settings, complaints) = crate::admin::read_settings(&*store.read()?)?;
     complaints.iter().for_each(|complaint| log::warn!("{complaint}"));
     Ok(settings)
 }

@@ -299,7 +299,7 @@ fn a_list_of_mailboxes_makes_their_accounts() {
         let output = scratch.outcome("winpop", &["add", "/file:list"], b"");
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(told.ends_with(&format!("{added} added, {there} there already, 2 not added\n")), "{told}");
+        assert!(told.ends_with(&format!("{added} added, {there} already there, 2 not added\n")), "{told}");
     }
     for name in ["ann", "bob"] {
         assert!(scratch.etc().line("passwd", name).is_some(), "{name}");

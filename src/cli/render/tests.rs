@@ -1,7 +1,7 @@
 //! How replies read.
 
-use super::super::reply::{CertificateLine, Code, Removed, SettingValue};
 use super::*;
+use crate::admin::reply::{CertificateLine, Code, SettingValue};
 
 fn domain(name: &str, mailboxes: u64, messages: u64, octets: u64, locked: bool) -> DomainLine {
     DomainLine {
@@ -166,8 +166,8 @@ TLS        mail.example.com, localhost, self-signed
 Accounts   Active Directory, last answered by dc1.example.com at 2027-01-15T08:01:00Z
            last failed at 2027-01-15T08:00:00Z: dc2.example.com: Connection refused
 Disk       1 MiB
-Deleted    3 messages (2 KiB) and 1 mailbox can be brought back
-Copies     good if they take less than 45 s; 3 MiB are kept for them
+Deleted    3 messages (2 KiB) and 1 mailbox can be restored
+Copies     usable if made in less than 45 s; 3 MiB kept for them
 
 Mailboxes  Messages       Size  Status  Domain
         2         5  12.06 KiB  open    example.com
@@ -281,4 +281,53 @@ fn changes_and_refusals_have_a_stable_json() {
          \"hint\":\"Add it\"}}\n"
     );
     assert_eq!(refusal.to_string(), "there is no \"x\". Add it");
+}
+
+#[test]
+fn every_lost_message_is_named() {
+    let lost = |received, octets| Lost {
+        mailbox: "ann@example.com".into(),
+        sequence: 3,
+        received_unix_seconds: received,
+        octets,
+    };
+    let checked = Reply::Checked(Checked {
+        domains: 1,
+        mailboxes: 1,
+        messages: 0,
+        texts: 0,
+        text_octets: 0,
+        findings: vec![],
+        findings_total: 0,
+        repaired: vec![],
+        repaired_total: 0,
+        lost: vec![lost(Some(1_800_000_000), Some(1234)), lost(None, None)],
+    });
+    let shown = text(&checked, Paint::Plain);
+    assert!(shown.contains("Lost: message 3 of ann@example.com, received 2027-01-15T08:00:00Z, "), "{shown}");
+    assert!(shown.contains("Lost: message 3 of ann@example.com\n"), "{shown}");
+    assert!(shown.ends_with("No problems found\n"), "{shown}");
+    let json = json(&checked);
+    assert!(json.contains(
+        r#""lost":[{"mailbox":"ann@example.com","sequence":3,"received_unix_seconds":1800000000,"octets":1234},{"#
+    ));
+}
+
+#[test]
+fn findings_are_shown_and_counted() {
+    let checked = Reply::Checked(Checked {
+        domains: 1,
+        mailboxes: 1,
+        messages: 0,
+        texts: 0,
+        text_octets: 0,
+        findings: vec!["text 0 has changed since it was stored".into()],
+        findings_total: 1,
+        repaired: vec!["text 1 was dropped".into()],
+        repaired_total: 1,
+        lost: vec![],
+    });
+    let shown = text(&checked, Paint::Plain);
+    assert!(shown.contains("\nRepaired: text 1 was dropped\n"), "{shown}");
+    assert!(shown.ends_with("\nFound: text 0 has changed since it was stored\n1 finding\n"), "{shown}");
 }
