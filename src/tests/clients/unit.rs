@@ -202,9 +202,9 @@ fn certbots_certificate_is_copied_for_the_service_and_shown() {
     machine.run("winpop set tlscert default");
 }
 
-/// What the service asks of winbind's helpers, twice at a time: the answers, who the helpers are, and how many.
+/// Asks two of winbind's helpers as the service does, prints what they answer, and holds them until its input ends.
 const ASK_HELPERS: &str = r#"
-import socket, subprocess
+import socket, sys
 question = (b"Username:: Ym9i\nNT-Domain:: Q09SUA==\nLANMAN-Challenge: 0102030405060708\nNT-Response: " + b"00" * 24
     + b"\nRequest-User-Session-Key: Yes\n.\n")
 connections = [socket.socket(socket.AF_UNIX) for _ in range(2)]
@@ -218,7 +218,8 @@ for connection in connections:
         assert octets, answer
         answer += octets
     print(answer.decode())
-print(subprocess.run(["ps", "-o", "user:30,supgrp,args", "-C", "ntlm_auth"], capture_output=True, text=True).stdout)
+print("asked", flush=True)
+sys.stdin.read()
 "#;
 
 /// Neither a domain nor winbindd is there, so the helpers, which are the real ones, answer that they cannot tell.
@@ -237,15 +238,24 @@ fn the_units_for_spa_give_the_service_alone_a_helper_for_each_connection() {
     // The other command, `winpop set adntlm`, takes a directory.
     type_as_root(&machine, commands.lines().next().expect("a line"));
 
+    // As in the unit of the service.
     let as_user = |user: &str, program: &str| {
-        machine.outcome(&format!(
+        format!(
             "nsenter --mount --target $(systemctl show --value --property=MainPID pop3svc) \
              setpriv --reuid={user} --regid={user} --clear-groups python3 -c '{program}'"
-        ))
+        )
     };
-    let asked = as_user("winpop", ASK_HELPERS);
-    let said = String::from_utf8_lossy(&asked.stdout).into_owned();
-    assert!(asked.status.success(), "{asked:?}\n{}", journal(&machine, "--lines=40"));
+    let said = machine.run(&format!(
+        "mkfifo /run/hold
+        {} </run/hold >/run/answers &
+        exec 3>/run/hold
+        until grep --quiet asked /run/answers; do sleep 0.1; done
+        cat /run/answers
+        ps -o user:30,supgrp:30,args -C ntlm_auth
+        exec 3>&-
+        wait",
+        as_user("winpop", ASK_HELPERS)
+    ));
     assert_eq!(said.matches("Authenticated: No\nAuthentication-Error: ").count(), 2, "{said}");
     let helpers: Vec<&str> = said.lines().filter(|line| line.contains("/usr/bin/ntlm_auth ")).collect();
     assert_eq!(helpers.len(), 2, "{said}");
@@ -257,7 +267,7 @@ fn the_units_for_spa_give_the_service_alone_a_helper_for_each_connection() {
     // They end with their connections.
     machine.run("while ps -C ntlm_auth; do sleep 0.1; done");
     let connect = "import socket; socket.socket(socket.AF_UNIX).connect(\"/run/pop3svc-ntlm.sock\")";
-    let stranger = as_user("daemon", connect);
+    let stranger = machine.outcome(&as_user("daemon", connect));
     assert!(String::from_utf8_lossy(&stranger.stderr).contains("PermissionError"), "{stranger:?}");
 }
 
