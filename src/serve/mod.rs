@@ -341,7 +341,7 @@ impl Running {
                 service.until(News::GraceOver, &news).await;
             }
             Timer::after(signals::COMMANDS_MAX).await;
-            log::warn!("commands still under way are cut off");
+            log::warn!("work that is still under way is cut off");
         };
         left.or(too_long).await;
         for task in self.tasks.drain(..) {
