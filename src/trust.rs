@@ -16,8 +16,8 @@ const AUTHORITIES: [&str; 3] = [
     "/var/lib/ca-certificates/ca-bundle.pem",
 ];
 
-/// A TLS configuration that trusts the authorities in this PEM file, or the system's if there is none. `named_by` is the
-/// setting or option that names the file. An error is a sentence.
+/// A TLS configuration that trusts the authorities in this PEM file, or the system's if there is none. `named_by` is
+/// the setting or option that names the file. An error is a sentence.
 pub fn client_config(authorities: Option<&Path>, named_by: &str) -> Result<ClientConfig, String> {
     let path = match authorities {
         Some(path) => path,

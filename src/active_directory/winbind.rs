@@ -1,12 +1,12 @@
-//! NTLM for users of the directory, through winbind. Only domain controllers can tell whether an NTLM response is right,
-//! and they tell only machines that have joined the domain.
+//! NTLM for users of the directory, through winbind. Only domain controllers can tell whether an NTLM response is
+//! right, and they tell only machines that have joined the domain.
 //!
-//! - Winbind's `ntlm_auth` answers behind a Unix socket, one process per connection. Systemd holds the socket and starts
-//!   the processes (see the units in the README), because the service itself executes nothing. If a process dies, the
-//!   next connection starts another.
+//! - Winbind's `ntlm_auth` answers behind a Unix socket, one process per connection. Systemd holds the socket and
+//!   starts the processes (see the units in the README), because the service itself executes nothing. If a process
+//!   dies, the next connection starts another.
 //! - The protocol is `ntlm-server-1` (ntlm_auth(1)): we ask only whether a response answers a challenge. Our own NTLM
-//!   code makes the challenge and checks version, channel binding and integrity code as always. With the other protocols
-//!   the helper makes the challenge, and a slow client would occupy it.
+//!   code makes the challenge and checks version, channel binding and integrity code as always. With the other
+//!   protocols the helper makes the challenge, and a slow client would occupy it.
 //! - `ntlm_auth` says "Authenticated: No" for its own troubles too. We take only known reasons for a refusal.
 
 use std::path::PathBuf;

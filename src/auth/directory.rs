@@ -66,8 +66,8 @@ pub trait Directory: Send + Sync {
 /// Where a directory keeps its accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In the operating system. A mailbox uses the account with its name, so names are unique over all domains. Checking
-    /// a password costs our own processor time, and only root can change accounts; the service is not root.
+    /// In the operating system. A mailbox uses the account with its name, so names are unique over all domains.
+    /// Checking a password costs our own processor time, and only root can change accounts; the service is not root.
     ThisMachine,
     /// On a server.
     Network,

@@ -5,8 +5,8 @@
 //! - A mailbox uses the account with its name, whatever its domain. System accounts, below UID_MIN in login.defs(5),
 //!   have no mailbox.
 //! - An unknown name costs as much as a wrong password: we compute another account's hash instead.
-//! - The system's own tools create, change and delete accounts ([`tools`]). That needs root and running programs, and the
-//!   service gives up both, so the administrator's own process does it.
+//! - The system's own tools create, change and delete accounts ([`tools`]). That needs root and running programs, and
+//!   the service gives up both, so the administrator's own process does it.
 
 mod account;
 mod tools;
