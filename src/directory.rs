@@ -1,4 +1,4 @@
-//! The directory of accounts that the settings describe, and the mailbox that a bare login name means.
+//! The directory of accounts that the settings name, and the mailbox meant by a login name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::local_accounts::{ETC, LocalAccounts};
 use crate::settings::{Method, Settings};
 use crate::store::{Fault, Read};
 
-/// The directory in force. None if the data file holds the accounts. An error is a sentence.
+/// The current directory of accounts; none if the data file holds them. An error is a sentence.
 pub fn in_force(settings: &Settings, keyring: &Keyring) -> Result<Option<Arc<dyn Directory>>, String> {
     match settings.authentication {
         Method::PasswordFile => Ok(None),
@@ -20,7 +20,7 @@ pub fn in_force(settings: &Settings, keyring: &Keyring) -> Result<Option<Arc<dyn
     }
 }
 
-/// Active Directory as the settings describe it, whether or not it is in force. An error is a sentence.
+/// Active Directory as the settings describe it, whether or not it is the current directory. An error is a sentence.
 pub fn active_directory(settings: &Settings, keyring: &Keyring) -> Result<Arc<dyn Directory>, String> {
     let configuration = Configuration {
         servers: settings.adserver.get().to_vec(),
@@ -33,7 +33,7 @@ pub fn active_directory(settings: &Settings, keyring: &Keyring) -> Result<Arc<dy
     Ok(Arc::new(ActiveDirectory::new(configuration)?))
 }
 
-/// True if the settings put another directory in force, or reach the same one differently.
+/// True if the two settings name different directories, or different ways to reach it.
 pub fn is_another(before: &Settings, after: &Settings) -> bool {
     let of = |settings: &Settings| {
         let Settings { authentication, adserver, adbasedn, adbinduser, adbindpassword, adca, adntlm, .. } =
@@ -43,7 +43,7 @@ pub fn is_another(before: &Settings, after: &Settings) -> bool {
     of(before) != of(after)
 }
 
-/// The mailboxes with this name in all domains.
+/// The mailboxes of this name in all domains.
 pub fn namesakes(view: &impl Read, name: &LocalPart) -> Result<Vec<Address>, Fault> {
     let mut found = Vec::new();
     for (domain, _) in view.domains()? {
@@ -55,8 +55,8 @@ pub fn namesakes(view: &impl Read, name: &LocalPart) -> Result<Vec<Address>, Fau
     Ok(found)
 }
 
-/// The mailbox that a login name means: an address, or an account's name, bare or after `DOMAIN\`. None if several
-/// mailboxes have that name.
+/// The mailbox meant by a login name: an address, or the name of an account, bare or after `DOMAIN\`. None if several
+/// mailboxes have the name.
 pub fn mailbox_meant(view: &impl Read, typed: &str) -> Result<Option<Address>, Fault> {
     if let Ok(address) = Address::from_login(typed) {
         return Ok(view.mailbox(&address)?.map(|_| address));

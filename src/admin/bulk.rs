@@ -44,7 +44,7 @@ enum Step {
 pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<Reply, Refusal> {
     if entries.len() > ENTRIES_MAX {
         let message = format!("a request can add at most {ENTRIES_MAX} domains and mailboxes");
-        return Err(Refusal::new(Code::Usage, message));
+        return Err(Refusal::usage(message));
     }
     if let Some(directory) = accounts::in_force(store, context)? {
         return Ok(match directory.place() {
@@ -78,7 +78,7 @@ pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<R
 }
 
 /// Adds the entries one by one: a directory of accounts has no transactions. A fault is reported with its entry.
-pub fn one_by_one(entries: &[Entry], carry_out: impl Fn(Add) -> Result<Reply, Refusal>) -> Reply {
+pub fn one_by_one(entries: &[Entry], mut carry_out: impl FnMut(Add) -> Result<Reply, Refusal>) -> Reply {
     let added = |entry: &Entry| {
         let add = Add {
             name: Some(entry.name.clone()),

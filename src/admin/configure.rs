@@ -22,11 +22,11 @@ impl Set {
     pub fn run(&self, store: &Store, context: &Context, progress: &Progress) -> Result<Reply, Refusal> {
         let key = find(&self.key)?;
         if self.values.is_empty() {
-            return Err(Refusal::new(Code::Usage, format!("the value for {} is missing", key.name))
+            return Err(Refusal::usage(format!("the value for {} is missing", key.name))
                 .with_hint(format!("Allowed: {}", (key.allowed)())));
         }
         if self.move_mail && key.place != Place::Pointer {
-            return Err(Refusal::new(Code::Usage, "/move is only for mailroot"));
+            return Err(Refusal::usage("/move is only for mailroot"));
         }
         match key.place {
             Place::Pointer => relocate::set_mailroot(self, &relocate::Present::of(store)?, context.mailroot),
@@ -75,7 +75,7 @@ impl Set {
                 return Ok(self.values.clone());
             }
             [typed] => typed,
-            _ => return Err(Refusal::new(Code::Usage, format!("{BIND_PASSWORD} takes one value"))),
+            _ => return Err(Refusal::usage(format!("{BIND_PASSWORD} takes one value"))),
         };
         let keyring = context.keyring.read();
         let key = keyring
@@ -114,7 +114,7 @@ impl Set {
         if after.authentication != before.authentication {
             accounts::refuse_to_leave_out(&after, self.force, store, context, progress)?;
         } else if self.force {
-            return Err(Refusal::new(Code::Usage, "/force is only for a change of authentication"));
+            return Err(Refusal::usage("/force is only for a change of authentication"));
         }
         if matches!(key.place, Place::Store(Stored::tlscert | Stored::tlskey)) {
             certificate::check(&after).map_err(|why| {
@@ -181,7 +181,7 @@ impl Get {
 
 fn find(typed: &str) -> Result<&'static Key, Refusal> {
     settings::find(typed).map_err(|unknown| {
-        let refusal = Refusal::new(Code::Usage, format!("there is no setting \"{typed}\""));
+        let refusal = Refusal::usage(format!("there is no setting \"{typed}\""));
         match unknown.nearest {
             Some(nearest) => refusal.with_hint(format!("Did you mean {nearest}?")),
             None => refusal.with_hint("To see the settings: winpop get"),

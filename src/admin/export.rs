@@ -130,7 +130,7 @@ fn account(address: &Address, credential: &Credential) -> String {
 }
 
 fn writer(file: Option<File>) -> Result<BufWriter<File>, Refusal> {
-    let file = file.ok_or_else(|| Refusal::new(Code::Usage, "the request has no file to export to"))?;
+    let file = file.ok_or_else(|| Refusal::usage("the request has no file to export to"))?;
     Ok(BufWriter::new(file))
 }
 

@@ -50,7 +50,7 @@ pub struct Announced {
 pub fn import(batch: &Batch, store: &Store, context: &Context, file: Option<File>) -> Result<Reply, Refusal> {
     let address: Address = batch.mailbox.parse()?;
     let Some(file) = file.filter(|_| batch.messages.len() <= BATCH_MESSAGES_MAX) else {
-        return Err(Refusal::new(Code::Usage, "the batch has no texts or too many"));
+        return Err(Refusal::usage("the batch has no texts or too many"));
     };
     let mut at = 0;
     let mut messages = Vec::with_capacity(batch.messages.len());

@@ -32,7 +32,7 @@ pub fn set_user(set: &Set, context: &Context) -> Result<Reply, Refusal> {
             Refusal::new(Code::Value, format!("there is no user \"{typed}\" on this machine"))
                 .with_hint("To create one: useradd --system --shell /usr/sbin/nologin winpop")
         })?,
-        _ => return Err(Refusal::new(Code::Usage, "user takes one user")),
+        _ => return Err(Refusal::usage("user takes one user")),
     };
     if context.service.is_some() && user.uid != present.uid {
         return Err(Refusal::new(Code::Busy, "the user cannot be changed while the service runs")

@@ -55,8 +55,9 @@ pub fn set_mailroot(set: &Set, present: &Present, old: &MailRoot) -> Result<Repl
         [path] if Path::new(path).is_absolute() => mailroot::absolute(Path::new(path))?,
         [path] => return Err(Refusal::new(Code::Malformed, format!("\"{path}\" is not an absolute path"))),
         _ => {
-            return Err(Refusal::new(Code::Usage, "mailroot takes one directory")
-                .with_hint("Put a path with spaces in quotes"));
+            return Err(
+                Refusal::usage("mailroot takes one directory").with_hint("Put a path with spaces in quotes")
+            );
         }
     };
     mailroot::check(&new)?;

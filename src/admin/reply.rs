@@ -528,6 +528,11 @@ impl Refusal {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// A mistake in the command line.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Code::Usage, message)
+    }
+
     /// A fault of the disk or a file, in the words of the operating system or the store.
     pub fn fault(fault: impl fmt::Display) -> Self {
         Self::new(Code::Fault, fault.to_string())

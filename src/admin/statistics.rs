@@ -6,7 +6,7 @@ use super::commands::{List, Stat};
 use super::configure::{read_settings, settings_of};
 use super::directory::no_such_domain;
 use super::reply::{
-    AdoptionLine, CertificateLine, Code, DirectoryLine, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine,
+    AdoptionLine, CertificateLine, DirectoryLine, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine,
     Refusal, Removed, Reply, Server, ServiceState,
 };
 use super::{Context, accounts};
@@ -19,10 +19,9 @@ use crate::store::{DomainRow, Fault, Read, Store, mover_of, quota_of_mailbox};
 impl List {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         match (&self.domain, self.all) {
-            (Some(_), true) => Err(Refusal::new(
-                Code::Usage,
-                "/all lists the mailboxes of all domains; leave out the domain or /all",
-            )),
+            (Some(_), true) => {
+                Err(Refusal::usage("/all lists the mailboxes of all domains; leave out the domain or /all"))
+            }
             (Some(name), false) => {
                 let (statistics, mailboxes) = one_domain(store, &name.parse()?)?;
                 let (mailboxes, accounts_error) = with_accounts(mailboxes, store, context);

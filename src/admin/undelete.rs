@@ -14,15 +14,14 @@ impl Undelete {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let wanted = match (&self.since, self.all) {
             (Some(_), true) => {
-                return Err(Refusal::new(Code::Usage, "/since and /all cannot be combined"));
+                return Err(Refusal::usage("/since and /all cannot be combined"));
             }
             (Some(typed), false) => Wanted::Since(since(typed, context.now)?),
             (None, true) => Wanted::All,
             (None, false) => Wanted::Last,
         };
         match self.name.parse()? {
-            Target::Domain(_) if wanted != Wanted::Last || self.new => Err(Refusal::new(
-                Code::Usage,
+            Target::Domain(_) if wanted != Wanted::Last || self.new => Err(Refusal::usage(
                 "/since, /all and /new are for mailboxes; a domain is restored with all its mailboxes",
             )),
             Target::Domain(domain) => {

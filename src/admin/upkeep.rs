@@ -31,7 +31,7 @@ impl From<Reached> for Working {
 /// Copies the store into a file that the administrator has opened and will call `name`.
 pub fn back_up(store: &Store, file: Option<File>, name: &str, progress: &Progress) -> Result<Reply, Refusal> {
     let Some(file) = file else {
-        return Err(Refusal::new(Code::Usage, "the request has no file to write the backup to"));
+        return Err(Refusal::usage("the request has no file to write the backup to"));
     };
     let report = store
         .backup(file, progress)

@@ -6,10 +6,9 @@
 //! - An account is created before its mailbox, and removed again if the mailbox is refused. A mailbox is deleted before
 //!   its account, because it can be restored. Anything left half done is reported.
 
-use std::cell::Cell;
 use std::path::Path;
 
-use super::terminal;
+use super::progress::Line;
 use crate::address::Address;
 use crate::admin::commands::{Add, ChangePwd, Delete, List};
 use crate::admin::reply::Code;
@@ -32,14 +31,13 @@ pub fn carry_out(request: Request, send: &dyn Fn(Request) -> Answer) -> Answer {
         Request::Command(Op::Delete(delete)) => remove(&delete, send),
         Request::Command(Op::ChangePwd(change)) => change_password(change, send),
         Request::AddMany(entries) => {
-            let done = Cell::new(0);
-            let reply = admin::one_by_one(&entries, |add| {
-                terminal::show_progress(&format!("{} of {} lines", done.get(), entries.len()));
-                done.set(done.get() + 1);
+            let mut line = Line::new();
+            let mut done = 0;
+            Ok(admin::one_by_one(&entries, |add| {
+                line.show_items("adding", done, entries.len());
+                done += 1;
                 carry_out(Request::Command(Op::Add(add)), send)
-            });
-            terminal::show_progress("");
-            Ok(reply)
+            }))
         }
         request => panic!("no account is changed by {request:?}"),
     }
@@ -116,6 +114,8 @@ fn change_password(change: ChangePwd, send: &dyn Fn(Request) -> Answer) -> Answe
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]

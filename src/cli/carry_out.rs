@@ -169,7 +169,7 @@ fn found(job: &Job, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
     if !founds {
         return Err(no_store(mailroot));
     }
-    // What follows needs randomness; where there is none, no store without a key is left behind.
+    // A store needs randomness for its key; without it, leave no store behind.
     random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
         .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 
 use super::help::{Program, pop3svc, switch_words, winpop};
-use crate::admin::reply::{Code, Refusal};
+use crate::admin::reply::Refusal;
 use crate::settings;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl FromStr for Shell {
             "bash" => Ok(Self::Bash),
             "zsh" => Ok(Self::Zsh),
             "fish" => Ok(Self::Fish),
-            _ => Err(Refusal::new(Code::Usage, format!("there are no completions for \"{typed}\""))
+            _ => Err(Refusal::usage(format!("there are no completions for \"{typed}\""))
                 .with_hint("The shells are bash, zsh and fish")),
         }
     }

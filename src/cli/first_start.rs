@@ -42,14 +42,14 @@ impl FirstStart {
         let address = match (variable(USER), &domain) {
             (None, _) => return Ok(Self { domain, mailbox: None }),
             (Some(user), None) if !user.contains('@') => {
-                return Err(usage(format!("{USER} names \"{user}\" without a domain"))
+                return Err(Refusal::usage(format!("{USER} names \"{user}\" without a domain"))
                     .with_hint("Set it to USER@DOMAIN, or set WINPOP_DOMAIN"));
             }
             (Some(user), Some(domain)) if !user.contains('@') => format!("{user}@{domain}"),
             (Some(address), _) => address,
         };
         let Some(file) = variable(PASSWORD_FILE) else {
-            return Err(usage(format!("{USER} is set without {PASSWORD_FILE}"))
+            return Err(Refusal::usage(format!("{USER} is set without {PASSWORD_FILE}"))
                 .with_hint("Put the password in a file and name the file there"));
         };
         if domain.is_none() {
@@ -102,10 +102,6 @@ fn is_there(name: &str, mailroot: &MailRoot) -> Result<bool, Refusal> {
         Target::Mailbox(address) => view.mailbox(address).map(|row| row.is_some()),
     };
     found.map_err(Refusal::fault)
-}
-
-fn usage(message: String) -> Refusal {
-    Refusal::new(Code::Usage, message)
 }
 
 #[cfg(test)]

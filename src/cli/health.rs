@@ -45,7 +45,7 @@ fn silent() -> Refusal {
 /// Connects as a POP3 client and waits for the greeting.
 fn greeted(typed: &str) -> Answer {
     let address: SocketAddr = typed.parse().map_err(|_| {
-        Refusal::new(Code::Usage, format!("\"{typed}\" is not an IP address with a port"))
+        Refusal::usage(format!("\"{typed}\" is not an IP address with a port"))
             .with_hint("Write it like 127.0.0.1:110")
     })?;
     match greeting(address) {

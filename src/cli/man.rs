@@ -4,7 +4,6 @@ use argh::CommandInfoWithArgs;
 
 use super::help::{Program, pop3svc, shown_flags, switch, synopsis, winpop};
 use crate::admin::Refusal;
-use crate::admin::reply::Code;
 use crate::settings;
 
 /// The manual page of `winpop` or `pop3svc`.
@@ -13,7 +12,7 @@ pub fn page(name: Option<&str>) -> Result<String, Refusal> {
         Some("winpop") => (winpop(), 8),
         None | Some("pop3svc") => (pop3svc(), 8),
         Some(other) => {
-            return Err(Refusal::new(Code::Usage, format!("there is no manual page \"{other}\""))
+            return Err(Refusal::usage(format!("there is no manual page \"{other}\""))
                 .with_hint("The pages are winpop and pop3svc"));
         }
     };

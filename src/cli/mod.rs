@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
     let typed = match typed {
         Ok(typed) => typed,
         Err(word) => {
-            let refusal = Refusal::new(Code::Usage, format!("\"{}\" is not UTF-8", word.display()));
+            let refusal = Refusal::usage(format!("\"{}\" is not UTF-8", word.display()));
             return fail("pop3svc", &refusal);
         }
     };
@@ -113,7 +113,7 @@ fn read<T: FromArgs>(program: &Program, typed: &[String], common: &mut Common) -
         Understood::Command { words } => {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let command = T::from_args(&[program.name], &words)
-                .map_err(|exit| Refusal::new(Code::Usage, exit.output.trim_end()))?;
+                .map_err(|exit| Refusal::usage(exit.output.trim_end()))?;
             Ok(Asked::Command(command))
         }
     }
@@ -134,8 +134,8 @@ fn run(command: Command, common: &Common) -> ExitCode {
             return print_or_fail(mailroot().and_then(serve::serve).map(|()| String::new()));
         }
         Command::Deliver(Deliver { recipients, to_header: false, .. }) if recipients.is_empty() => {
-            let refusal = Refusal::new(Code::Usage, "USER@DOMAIN is missing")
-                .with_hint("For help: pop3svc deliver --help");
+            let refusal =
+                Refusal::usage("USER@DOMAIN is missing").with_hint("For help: pop3svc deliver --help");
             return fail_to_send("pop3svc", &refusal);
         }
         Command::Deliver(typed) => {

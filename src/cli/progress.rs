@@ -57,6 +57,12 @@ impl Line {
         }
     }
 
+    /// Shows how many of a known number of items are done.
+    pub fn show_items(&mut self, stage: &str, done: usize, total: usize) {
+        let (stage, done, total) = (stage.to_owned(), done as u64, total as u64);
+        self.show(&Working { stage, is_in_octets: false, done, total });
+    }
+
     fn write(&self, octets: &str) {
         let mut terminal = io::stderr();
         // If the terminal is gone, nobody misses the line.

@@ -5,7 +5,6 @@
 
 use super::commands::Deliver;
 use crate::admin::Refusal;
-use crate::admin::reply::Code;
 
 /// Reads a command line as sendmail does: `-fsender` and `-f sender`, `-ti` for `-t -i`.
 pub fn read(typed: &[String]) -> Result<Deliver, Refusal> {
@@ -26,7 +25,9 @@ pub fn read(typed: &[String]) -> Result<Deliver, Refusal> {
                 't' => deliver.to_header = true,
                 'i' | 'n' | 'v' | 'G' | 'U' | 's' | 'm' => {}
                 'b' if letters.as_str() == "m" => break,
-                'b' => return Err(mistake(&format!("sendmail -b{} is not supported", letters.as_str()))),
+                'b' => {
+                    return Err(Refusal::usage(format!("sendmail -b{} is not supported", letters.as_str())));
+                }
                 // Their value is in the same word or absent.
                 'o' | 'e' | 'd' | 'q' => break,
                 'f' | 'r' | 'F' | 'N' | 'R' | 'V' | 'B' | 'O' | 'L' | 'X' | 'p' | 'h' | 'C' => {
@@ -35,31 +36,27 @@ pub fn read(typed: &[String]) -> Result<Deliver, Refusal> {
                         rest => Some(rest),
                     };
                     let value =
-                        value.ok_or_else(|| mistake(&format!("the value of -{letter} is missing")))?;
+                        value.ok_or_else(|| Refusal::usage(format!("the value of -{letter} is missing")))?;
                     if matches!(letter, 'f' | 'r') {
                         deliver.from = Some(value.to_owned());
                     }
                     break;
                 }
-                other => return Err(mistake(&format!("sendmail has no switch \"-{other}\""))),
+                other => return Err(Refusal::usage(format!("sendmail has no switch \"-{other}\""))),
             }
         }
     }
     if deliver.recipients.is_empty() && !deliver.to_header {
-        return Err(
-            mistake("no recipient is given").with_hint("Name one, or use -t to take them from the header")
-        );
+        return Err(Refusal::usage("no recipient is given")
+            .with_hint("Name one, or use -t to take them from the header"));
     }
     Ok(deliver)
-}
-
-fn mistake(message: &str) -> Refusal {
-    Refusal::new(Code::Usage, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::reply::Code;
 
     fn of(typed: &str) -> Result<Deliver, Refusal> {
         let words: Vec<String> = typed.split_whitespace().map(str::to_owned).collect();

@@ -42,13 +42,6 @@ pub fn is_there() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Replaces the progress shown before, if standard error is a terminal.
-pub fn show_progress(progress: &str) {
-    if io::stderr().is_terminal() {
-        eprint!("\r\x1b[K{progress}");
-    }
-}
-
 /// Asks a yes-or-no question on the terminal.
 pub fn confirm(question: &str) -> Result<bool, Refusal> {
     print_prompt(&format!("{question} [y/N] "))?;

@@ -77,7 +77,7 @@ pub fn key(typed: &Key, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Ans
     let request = match (typed.rotate, typed.discard) {
         (true, discard) => Request::RotateKey { discard },
         (false, false) => Request::Key,
-        (false, true) => return Err(Refusal::new(Code::Usage, "--discard is only for use with --rotate")),
+        (false, true) => return Err(Refusal::usage("--discard is only for use with --rotate")),
     };
     carry_out(request, Enclosed::Nothing, &mailroot()?)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::accounts;
 use super::bulk;
 use super::carry_out;
+use super::progress::Line;
 use super::terminal;
 use crate::address::Domain;
 use crate::admin::commands::{Add, Delete, Get, List, MigrateToAd, Stat};
@@ -84,24 +85,26 @@ fn migrate_domain(domain: &Domain, send: impl Fn(Op) -> Answer) -> Answer {
     let Reply::Mailboxes { mailboxes, .. } = send(list)? else {
         panic!("a domain is listed by its mailboxes")
     };
+    let mut line = Line::new();
     let mut left_out = Vec::new();
     let mut notes = Vec::new();
     for (done, mailbox) in mailboxes.iter().enumerate() {
-        terminal::show_progress(&format!("{done} of {} mailboxes", mailboxes.len()));
+        line.show_items("migrating mailboxes", done, mailboxes.len());
         match send(Op::MigrateToAd(MigrateToAd { name: mailbox.mailbox.clone() })) {
             Ok(Reply::Changed(changed)) => {
                 notes.extend(changed.notes.into_iter().map(|note| format!("{}: {note}", mailbox.mailbox)));
             }
             Ok(_) => panic!("a mailbox is migrated by a change"),
             Err(refusal) if refusal.code == Code::Fault => {
+                let all = mailboxes.len();
                 let message =
-                    format!("stopped after {done} of {} mailboxes of {domain}: {refusal}", mailboxes.len());
+                    format!("stopped after {done} of {all} mailboxes of {domain}: {}", refusal.message);
                 return Err(Refusal { message, ..refusal });
             }
             Err(refusal) => left_out.push(format!("{}: {refusal}", mailbox.mailbox)),
         }
     }
-    terminal::show_progress("");
+    drop(line);
     let (all, done) = (mailboxes.len(), mailboxes.len() - left_out.len());
     let message = format!("{done} of {all} mailboxes of {domain} have an account in Active Directory");
     match left_out.is_empty() {
@@ -151,7 +154,7 @@ fn password_of(argument: &str, typed: Option<Secret>) -> Result<Secret, Refusal>
     match typed {
         Some(password) => password_from_elsewhere(password),
         None if terminal::is_there() => terminal::read_password(),
-        None => Err(Refusal::new(Code::Usage, format!("{argument} is missing"))
+        None => Err(Refusal::usage(format!("{argument} is missing"))
             .with_hint("To read it from standard input, type - in its place")),
     }
 }

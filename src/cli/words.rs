@@ -14,7 +14,7 @@
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
 use crate::admin::commands::ALIASES;
-use crate::admin::reply::{Code, Refusal};
+use crate::admin::reply::Refusal;
 use crate::nearest::nearest;
 
 /// Switches of every command, without their dashes.
@@ -60,7 +60,7 @@ pub fn take_common<'a>(mut typed: &'a [String], common: &mut Common) -> Result<&
                 let (dir, rest) = match (value, rest) {
                     (Some(dir), rest) => (dir, rest),
                     (None, [dir, rest @ ..]) => (dir.as_str(), rest),
-                    (None, []) => return Err(usage("--mailroot needs a directory")),
+                    (None, []) => return Err(Refusal::usage("--mailroot needs a directory")),
                 };
                 common.mailroot = Some(dir.to_owned());
                 typed = rest;
@@ -143,11 +143,11 @@ fn arguments(
         switches.push(flag.long.to_owned());
         match (&flag.kind, value) {
             (FlagInfoKind::Switch, None) => {}
-            (FlagInfoKind::Switch, Some(_)) => return Err(usage(&format!("/{name} takes no value"))),
+            (FlagInfoKind::Switch, Some(_)) => return Err(Refusal::usage(format!("/{name} takes no value"))),
             (FlagInfoKind::Option { .. }, Some(value)) => switches.push(value.to_owned()),
             (FlagInfoKind::Option { arg_name }, None) => match typed.next() {
                 Some(value) => switches.push(value.clone()),
-                None => return Err(usage(&format!("{arg_name} is missing after /{name}"))),
+                None => return Err(Refusal::usage(format!("{arg_name} is missing after /{name}"))),
             },
         }
     }
@@ -160,7 +160,7 @@ fn check_count(command: &CommandInfoWithArgs, values: &[String]) -> Result<(), R
     let missing =
         command.positionals.iter().skip(values.len()).find(|p| p.optionality == Optionality::Required);
     if let Some(missing) = missing {
-        return Err(usage(&format!("{} is missing", missing.name)).with_hint(see_help(command)));
+        return Err(Refusal::usage(format!("{} is missing", missing.name)).with_hint(see_help(command)));
     }
     let endless = command
         .positionals
@@ -168,7 +168,8 @@ fn check_count(command: &CommandInfoWithArgs, values: &[String]) -> Result<(), R
         .any(|positional| matches!(positional.optionality, Optionality::Repeating | Optionality::Greedy));
     match values.get(command.positionals.len()) {
         Some(surplus) if !endless => {
-            Err(usage(&format!("\"{surplus}\" is one argument too many")).with_hint(see_help(command)))
+            Err(Refusal::usage(format!("\"{surplus}\" is one argument too many"))
+                .with_hint(see_help(command)))
         }
         _ => Ok(()),
     }
@@ -212,16 +213,12 @@ fn see_help(command: &CommandInfoWithArgs) -> String {
     format!("For help: {} /?", command.name)
 }
 
-fn usage(message: &str) -> Refusal {
-    Refusal::new(Code::Usage, message)
-}
-
 /// The refusal of an unknown command or switch. Suggests the nearest.
 pub fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> Refusal {
     // The rest of the word may be a password.
     let name = word.split([':', '=']).next().unwrap_or(word);
     let bare = name.trim_start_matches(['/', '-']);
-    let refusal = usage(&format!("there is no {kind} \"{name}\""));
+    let refusal = Refusal::usage(format!("there is no {kind} \"{name}\""));
     match nearest(bare, known) {
         Some(nearest) if kind == "switch" => refusal.with_hint(format!("Did you mean /{nearest}?")),
         Some(nearest) => refusal.with_hint(format!("Did you mean {nearest}?")),
@@ -236,6 +233,7 @@ mod tests {
     use super::*;
     use crate::admin::Op;
     use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set, Winpop};
+    use crate::admin::reply::Code;
 
     /// Splits at single spaces, so that `''` stands for an empty word.
     fn read(typed: &str) -> (Result<Understood, Refusal>, Common) {

@@ -108,7 +108,7 @@ pub struct Unknown {
     pub nearest: Option<&'static str>,
 }
 
-/// The default as it is shown: as it is typed, or in words where it depends on the machine or is an empty value.
+/// The default as shown: as typed, or in words if it is empty or depends on the machine.
 macro_rules! shown {
     ($default:expr) => {
         $default

@@ -26,7 +26,7 @@ pub fn export(typed: &Export, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
         "eml" => mailboxes(target, Format::Eml, typed.name.as_deref(), &mailroot()?),
         "mbox" => mailboxes(target, Format::Mbox, typed.name.as_deref(), &mailroot()?),
         "accounts" => accounts(target, typed.name.as_deref(), &mailroot()?),
-        other => Err(Refusal::new(Code::Usage, format!("there is no format \"{other}\""))
+        other => Err(Refusal::usage(format!("there is no format \"{other}\""))
             .with_hint("The formats are maildir, mbox, eml and accounts")),
     }
 }

@@ -2,7 +2,7 @@
 
 use md5::{Digest as _, Md5};
 
-use crate::admin::reply::{Code, Refusal};
+use crate::admin::reply::Refusal;
 
 /// Maximum width of a field.
 const WIDTH_MAX: usize = 255;
@@ -86,7 +86,7 @@ fn hexadecimal(octets: &[u8]) -> String {
 }
 
 fn no_format(format: &str) -> Refusal {
-    Refusal::new(Code::Usage, format!("\"{format}\" is not a format of unique ids"))
+    Refusal::usage(format!("\"{format}\" is not a format of unique ids"))
         .with_hint("It may contain %u, %v, %08Xu, %08Xv, %f, %Mf, %b, %g and other characters")
 }
 

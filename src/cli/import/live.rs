@@ -41,24 +41,23 @@ struct User {
 
 /// Fetches what the command line names.
 pub fn import(typed: &Import, from: &str, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
-    let usage = |why: &str| Refusal::new(Code::Usage, why);
     if typed.words.len() > 1 || typed.uidl.is_some() || typed.seen.is_some() {
-        return Err(usage(
+        return Err(Refusal::usage(
             "--from takes no format, path, --uidl or --seen: the server itself lists the unique ids",
         ));
     }
-    let server: Server = from.parse().map_err(|why: String| usage(&why))?;
+    let server: Server = from.parse().map_err(Refusal::usage)?;
     let parallel = match typed.parallel.as_deref().map(str::parse) {
         None => PARALLEL,
         Some(Ok(count @ 1..=PARALLEL_MAX)) => count,
-        Some(_) => return Err(usage(&format!("--parallel takes a number from 1 to {PARALLEL_MAX}"))),
+        Some(_) => return Err(Refusal::usage(format!("--parallel takes a number from 1 to {PARALLEL_MAX}"))),
     };
     let users = users(typed, &server)?;
     let tls = match server.is_clear() {
         true => None,
         false => {
             let config = trust::client_config(typed.ca.as_deref().map(Path::new), "--ca");
-            Some(Arc::new(config.map_err(|why| Refusal::new(Code::Usage, why))?))
+            Some(Arc::new(config.map_err(Refusal::usage)?))
         }
     };
     let work = Work {
@@ -85,7 +84,7 @@ fn users(typed: &Import, server: &Server) -> Result<VecDeque<User>, Refusal> {
     let master = match (&typed.master, &typed.password_file) {
         (Some(master), Some(file)) => Some((master.as_str(), first_line(file)?)),
         (Some(_), None) => {
-            return Err(Refusal::new(Code::Usage, "--master needs --password-file"));
+            return Err(Refusal::usage("--master needs --password-file"));
         }
         (None, _) => None,
     };
@@ -98,8 +97,8 @@ fn users(typed: &Import, server: &Server) -> Result<VecDeque<User>, Refusal> {
     };
     let only = typed.words.first();
     match (&typed.users, only) {
-        (Some(_), Some(_)) => Err(Refusal::new(Code::Usage, "give either USER@DOMAIN or --users, not both")),
-        (None, None) => Err(Refusal::new(Code::Usage, "USER@DOMAIN or --users is missing")
+        (Some(_), Some(_)) => Err(Refusal::usage("give either USER@DOMAIN or --users, not both")),
+        (None, None) => Err(Refusal::usage("USER@DOMAIN or --users is missing")
             .with_hint("Each line of the --users list has USER@DOMAIN, a tab and the password")),
         (None, Some(mailbox)) => {
             let mailbox: Address = mailbox.parse()?;
@@ -107,15 +106,14 @@ fn users(typed: &Import, server: &Server) -> Result<VecDeque<User>, Refusal> {
                 (Some((_, password)), _) => password.clone(),
                 (None, Some(file)) => first_line(file)?,
                 (None, None) => {
-                    return Err(Refusal::new(Code::Usage, "--password-file is missing"));
+                    return Err(Refusal::usage("--password-file is missing"));
                 }
             };
             Ok([User { login: login_of(&mailbox, None), mailbox, password }].into())
         }
         (Some(list), None) => {
             if master.is_none() && typed.password_file.is_some() {
-                return Err(Refusal::new(
-                    Code::Usage,
+                return Err(Refusal::usage(
                     "with --users, --password-file is only for --master: the list has a password in each line",
                 ));
             }
@@ -233,12 +231,12 @@ impl Work {
                     return match summary.mailboxes == 0 && summary.messages == 0 {
                         true => Err(refusal),
                         false => {
-                            summary.stopped = Some(super::in_one_line(refusal));
+                            summary.stopped = Some(refusal.to_string());
                             Ok(())
                         }
                     };
                 }
-                Err(Failure::Here(refusal)) => super::in_one_line(refusal),
+                Err(Failure::Here(refusal)) => refusal.to_string(),
                 Err(Failure::Refused(said)) => {
                     format!("the old server refuses to log in {}: {said}", user.login)
                 }

@@ -52,7 +52,7 @@ impl Format {
             "eml" => Ok(Self::Eml),
             "list" => Ok(Self::List),
             "windows" => Ok(Self::Windows),
-            other => Err(Refusal::new(Code::Usage, format!("there is no format \"{other}\""))
+            other => Err(Refusal::usage(format!("there is no format \"{other}\""))
                 .with_hint("The formats are maildir, mbox, eml, list and windows")),
         }
     }
@@ -94,10 +94,10 @@ pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
         [format, path] => (format, path, None),
         [format, path, mailbox] => (format, path, Some(mailbox.as_str())),
         [_, _, _, surplus, ..] => {
-            return Err(Refusal::new(Code::Usage, format!("\"{surplus}\" is one argument too many")));
+            return Err(Refusal::usage(format!("\"{surplus}\" is one argument too many")));
         }
-        [] => return Err(Refusal::new(Code::Usage, "FORMAT and PATH, or --from, are missing")),
-        [_] => return Err(Refusal::new(Code::Usage, "PATH is missing")),
+        [] => return Err(Refusal::usage("FORMAT and PATH, or --from, are missing")),
+        [_] => return Err(Refusal::usage("PATH is missing")),
     };
     let format = Format::read(format)?;
     if let Some(uidl) = &typed.uidl {
@@ -125,7 +125,7 @@ pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
             Err(refusal) if is_only_one && importing.summary == untouched => {
                 return Err(refusal);
             }
-            Err(refusal) => importing.summary.skipped.push(SkippedFile::new(&path, in_one_line(refusal))),
+            Err(refusal) => importing.summary.skipped.push(SkippedFile::new(&path, refusal.to_string())),
         }
         if importing.summary.stopped.is_some() {
             break;
@@ -141,7 +141,7 @@ fn uidl_of_seen(
     mailboxes: &[(Address, PathBuf)],
 ) -> Result<Option<String>, Refusal> {
     let [(address, path)] = mailboxes else {
-        return Err(Refusal::new(Code::Usage, "--seen works for one mailbox only: name it"));
+        return Err(Refusal::usage("--seen works for one mailbox only: name it"));
     };
     if format == Format::List {
         return Ok(None);
@@ -260,17 +260,10 @@ impl Importing<'_> {
             Ok(reply) => Ok(Some(reply)),
             Err(refusal) if refusal.code == Code::NotFound => Err(refusal),
             Err(refusal) => {
-                self.summary.stopped = Some(in_one_line(refusal));
+                self.summary.stopped = Some(refusal.to_string());
                 Ok(None)
             }
         }
-    }
-}
-
-fn in_one_line(refusal: Refusal) -> String {
-    match refusal.hint {
-        Some(hint) => format!("{}. {hint}", refusal.message),
-        None => refusal.message,
     }
 }
 

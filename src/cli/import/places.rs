@@ -22,7 +22,7 @@ pub fn find(
     if !path.contains(USER) {
         return match typed {
             Some(mailbox) => Ok(vec![(mailbox.parse()?, path.into())]),
-            None => Err(Refusal::new(Code::Usage, "USER@DOMAIN is missing")
+            None => Err(Refusal::usage("USER@DOMAIN is missing")
                 .with_hint("To import many mailboxes, write {domain} and {user} in the path")),
         };
     }
@@ -32,8 +32,9 @@ pub fn find(
         (None, typed) => typed,
     };
     if domain.is_none() && !path.contains(DOMAIN) {
-        return Err(Refusal::new(Code::Usage, "the path has {user} but no {domain}")
-            .with_hint("Name the domain after the path"));
+        return Err(
+            Refusal::usage("the path has {user} but no {domain}").with_hint("Name the domain after the path")
+        );
     }
     let mut found = Vec::new();
     let begin = if path.starts_with('/') { "/" } else { "." };
@@ -150,10 +151,7 @@ fn read_name(name: &str, component: &str, named: &Named) -> Result<Option<Named>
             let (before, rest) = component.split_once(first).unwrap_or_default();
             let (middle, after) = rest.split_once(second).unwrap_or_default();
             if middle.is_empty() {
-                return Err(Refusal::new(
-                    Code::Usage,
-                    "the path needs something between {user} and {domain}",
-                ));
+                return Err(Refusal::usage("the path needs something between {user} and {domain}"));
             }
             let Some(both) = between(name, before, after) else { return Ok(None) };
             // The separator may occur in a user name, but hardly in a domain name.

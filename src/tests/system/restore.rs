@@ -135,5 +135,5 @@ fn another_key_in_the_mail_root_is_told() {
     site.succeed(&["key", "--rotate"]);
     let done = restore(&site, &backup);
     assert_eq!(done.exit_code, 0);
-    assert!(done.output.contains("winpop.key is not that of this mail store; restore the key"), "{done:?}");
+    assert!(done.output.contains("winpop.key belongs to another mail store; restore the key"), "{done:?}");
 }
