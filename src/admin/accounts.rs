@@ -452,8 +452,8 @@ pub fn note_of_rights(after: &Settings, context: &Context) -> Option<String> {
     }
     let user = ownership::owner(context.mailroot).filter(|user| user.uid != 0)?;
     Some(format!(
-        "the service runs as the user {user}, who has to be able to read /etc/shadow: by SupplementaryGroups=shadow in its unit, \
-         or usermod -aG shadow {}",
+        "the service runs as the user {user}, which must be able to read /etc/shadow: set SupplementaryGroups=shadow in its \
+         unit, or run usermod -aG shadow {}",
         user.typed()
     ))
 }

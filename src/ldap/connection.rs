@@ -115,13 +115,13 @@ fn told(error: io::Error) -> io::Error {
     io::Error::other(match why {
         Expired | ExpiredContext { .. } => "its certificate has expired",
         NotValidYet | NotValidYetContext { .. } => {
-            "its certificate is not valid yet: see the clock of either machine"
+            "its certificate is not valid yet: check the clocks of both machines"
         }
         NotValidForName | NotValidForNameContext { .. } => {
-            "its certificate is not for this name: name the server in adserver as its certificate does"
+            "its certificate is not for this name: set adserver to the name in the certificate"
         }
         UnknownIssuer => {
-            "no authority that is trusted vouches for its certificate: name the file of the right one in adca"
+            "its certificate comes from an untrusted authority: set adca to the file of the right one"
         }
         _ => return error,
     })
@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
             match self.response().await? {
                 Response::Entry(entry) if entries.len() < ENTRIES_MAX => entries.push(entry),
                 Response::Entry(_) => {
-                    return Err(io::Error::other("it sends more entries than were asked for"));
+                    return Err(io::Error::other("it sent more entries than the request allows"));
                 }
                 Response::Reference => {}
                 Response::Done(outcome) => return Ok(Answer { entries, outcome }),
@@ -158,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     }
 
     async fn response(&mut self) -> io::Result<Response> {
-        let malformed = |_| io::Error::other("it sent what is no LDAP message");
+        let malformed = |_| io::Error::other("it sent something that is not LDAP");
         loop {
             if let Some(octets) = frame_octets(&self.received).map_err(malformed)?
                 && octets <= self.received.len()
@@ -168,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
                 return match response {
                     _ if id == self.last_id => Ok(response),
                     Response::Done(outcome) if id == 0 => {
-                        Err(io::Error::other(format!("it ends the connection: {outcome}")))
+                        Err(io::Error::other(format!("it closes the connection: {outcome}")))
                     }
                     _ => Err(io::Error::other("it answered another question than was asked")),
                 };

@@ -221,13 +221,13 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
         Some(file) => {
             let group = group_name(file.gid()).unwrap_or_else(|| file.gid().to_string());
             format!(
-                "{told}, who has to be in the group {group}: a service that systemd starts by SupplementaryGroups={group}, \
-                 another by usermod -aG {group} {}; then restart it",
+                "{told}, which must be in the group {group}: under systemd set SupplementaryGroups={group} in the unit, \
+                 elsewhere run usermod -aG {group} {}; then restart the service",
                 user.typed()
             )
         }
         None => format!(
-            "{told}, nor by any group: make a group that the user is in, and let it read the file (chgrp, chmod 640)"
+            "{told} or by any group: create a group with that user in it, and let it read the file (chgrp, chmod 640)"
         ),
     }
 }
