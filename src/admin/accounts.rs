@@ -1,10 +1,10 @@
-//! Accounts that live in a directory: made, changed and deleted together with their mailboxes, and moved there.
+//! Accounts that live in a directory: created, changed and deleted together with their mailboxes, and migrated there.
 //!
-//! The directory is asked first: as long as it has not said yes, nothing has changed here. An account that was made for
-//! a mailbox which is then refused is deleted again.
+//! The directory goes first: until it agrees, nothing changes here. If an account is created and its mailbox is then
+//! refused, the account is deleted again.
 //!
-//! Accounts of this machine take root to change, which a service is not. Of a command that changes one, all that can be
-//! refused is refused here, and the rest left to the process of the administrator ([`Reply::Yours`]).
+//! Changing a local account needs root, which the service is not. It refuses here whatever can be refused, and leaves
+//! the rest to the administrator's own process ([`Reply::Yours`]).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,21 +26,21 @@ use crate::local_accounts;
 use crate::settings::{Method, Settings};
 use crate::store::{Fault, Progress, Read, Refused, Stage, Store};
 
-/// Most mailboxes that a refusal names.
+/// How many mailboxes a refusal names.
 const NAMED_MAX: usize = 20;
-/// Most mailboxes whose accounts a list shows. A directory finds so many in a second.
+/// How many mailboxes a list may have for their accounts to be shown. A directory takes about a second for these.
 const SHOWN_MAX: usize = 1000;
-/// Mailboxes whose accounts are looked for between two reports of progress.
+/// How many mailboxes are looked up between two reports of progress.
 const LOOKED_UP_AT_A_TIME: usize = 200;
 
-/// The directory of accounts: as the running service knows it, or else as it answered just now.
+/// The directory of accounts: as the running service sees it, or as it just answered this command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct DirectoryLine {
     pub method: String,
-    /// When it last answered, and by which server; none if it has not yet.
+    /// When it last answered, and which server did; none if it has not yet.
     pub last_contact_unix_seconds: Option<u64>,
     pub last_contact: Option<String>,
-    /// When a question last failed, and why; none if none has.
+    /// When a query last failed, and why; none if none has.
     pub last_error_unix_seconds: Option<u64>,
     pub last_error: Option<String>,
 }
@@ -60,9 +60,9 @@ impl DirectoryLine {
     }
 }
 
-/// The directory of accounts in force; none where the data file holds them.
+/// The directory in force. None if the data file holds the accounts.
 pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Directory>>, Refusal> {
-    // A service has its connections already, and what comes of them is to be seen in its state.
+    // The service's directory has open connections, and its state is the one that `stat` shows.
     if let Some(service) = context.service {
         return service.accounts().map_err(unusable);
     }
@@ -79,7 +79,7 @@ pub fn unavailable(unavailable: Unavailable) -> Refusal {
     Refusal::new(Code::Fault, unavailable.to_string()).with_hint("Nothing was changed; try again later")
 }
 
-/// Adds a mailbox whose account is in the directory, and makes the account if there is a password for it.
+/// Adds a mailbox whose account is in the directory. With a password, creates the account too.
 pub fn add_mailbox(
     address: Address,
     password: Option<&str>,
@@ -130,7 +130,7 @@ pub fn add_mailbox(
     }
     let (added, credential, now) = (address.clone(), Credential::of_nobody(context.fresh), context.now);
     let outcome = changed(store, move |tx| {
-        // Somebody else may have been faster.
+        // Another administrator may have been faster.
         let taken = match place {
             Place::ThisMachine => directory::namesakes(tx, &added.local)?,
             Place::Network => Vec::new(),
@@ -139,7 +139,7 @@ pub fn add_mailbox(
             return Ok(Ok(taken));
         }
         match tx.add_mailbox(&added, credential.clone(), now)? {
-            // The quota is made by itself, as by the original.
+            // As in the original, every such mailbox gets a quota.
             Ok(()) => Ok(tx.set_quota(&added, &added, None)?.map(|_| Vec::new())),
             Err(why) => Ok(Err(why)),
         }
@@ -167,7 +167,7 @@ fn account_exists(address: &Address, name: &str, place: Place) -> Refusal {
         .with_hint(format!("To use it: winpop add {address}"))
 }
 
-/// Takes back the account that was made for a mailbox.
+/// Deletes the account that was created for a mailbox that is then refused.
 pub fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn Directory) -> Refusal {
     match directory.remove(address) {
         Ok(Removal::Removed { .. } | Removal::NoSuchAccount) => refusal,
@@ -181,8 +181,7 @@ pub fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn D
     }
 }
 
-/// The account of each mailbox, for a list of them; all `None` where the data file holds the accounts. An error is a
-/// sentence.
+/// The account of each mailbox in a list. All are `None` if the data file holds the accounts. An error is a sentence.
 pub fn shown(addresses: &[Address], store: &Store, context: &Context) -> Result<Vec<Option<String>>, String> {
     let Some(directory) = in_force(store, context).map_err(|refusal| refusal.message)? else {
         return Ok(vec![None; addresses.len()]);
@@ -199,7 +198,7 @@ pub fn shown(addresses: &[Address], store: &Store, context: &Context) -> Result<
     names(addresses, &*directory, &shared).map_err(|unavailable| unavailable.to_string())
 }
 
-/// The account of each mailbox. Local accounts belong to one mailbox, so those that share a name have none.
+/// The account of each mailbox. A local account belongs to one mailbox, so mailboxes that share a name have none.
 fn names(
     addresses: &[Address],
     directory: &dyn Directory,
@@ -212,7 +211,7 @@ fn names(
     Ok(names)
 }
 
-/// The names that mailboxes of several domains have.
+/// Names of mailboxes that exist in several domains.
 fn shared_names(view: &impl Read) -> Result<HashSet<LocalPart>, Fault> {
     let (mut seen, mut shared) = (HashSet::new(), HashSet::new());
     for (domain, _) in view.domains()? {
@@ -225,7 +224,7 @@ fn shared_names(view: &impl Read) -> Result<HashSet<LocalPart>, Fault> {
     Ok(shared)
 }
 
-/// Makes the account of a mailbox; its name.
+/// Creates a mailbox's account and returns its name.
 pub fn create_account(
     address: &Address,
     password: &str,
@@ -238,7 +237,7 @@ pub fn create_account(
     }
 }
 
-/// Deletes the account of a mailbox that is about to be deleted; what is to be said of it.
+/// Deletes the account of a mailbox that is about to be deleted. Returns a note about it.
 pub fn delete(address: &Address, directory: &dyn Directory) -> Result<String, Refusal> {
     match directory.remove(address).map_err(unavailable)? {
         Removal::Removed { name } => Ok(format!("its account {name} was deleted from the directory")),
@@ -264,8 +263,8 @@ pub fn change_password(address: &Address, password: &str, directory: &dyn Direct
     }
 }
 
-/// Where the data file has a password of a mailbox, sets that one too: the old one must not be right again after a way
-/// back to the password file.
+/// If the data file holds a password too, replaces it: the old one must not work again if the password file comes back
+/// into force.
 pub fn renew(address: &Address, renewed: impl FnOnce() -> Credential, store: &Store) -> Result<(), Refusal> {
     if stored(address, store)?.is_of_nobody() {
         return Ok(());
@@ -274,20 +273,20 @@ pub fn renew(address: &Address, renewed: impl FnOnce() -> Credential, store: &St
     changed(store, move |tx| tx.set_credential(&address, credential.clone()))
 }
 
-/// Refuses where there is no such mailbox.
+/// Refuses if there is no such mailbox.
 pub fn is_there(address: &Address, store: &Store) -> Result<(), Refusal> {
     stored(address, store).map(drop)
 }
 
-/// What the data file has of a mailbox's password.
+/// The credential in the data file.
 fn stored(address: &Address, store: &Store) -> Result<Credential, Refusal> {
     let row = store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?;
     row.map(|row| row.credential).ok_or_else(|| Refusal::from(Refused::NoSuchMailbox(address.clone())))
 }
 
 impl MigrateToAd {
-    /// Makes the account of one mailbox in Active Directory, with its password. A domain is done by the administrator's
-    /// process, one mailbox at a time.
+    /// Creates one mailbox's account in Active Directory, with its password. For a whole domain, the administrator's
+    /// process sends one such command per mailbox.
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let address: Address = self.name.parse()?;
         let settings = settings_of(store)?;
@@ -352,7 +351,7 @@ impl MigrateToAd {
     }
 }
 
-/// Whether winbind's helpers answer where they are named, if they are.
+/// Checks that winbind's helpers answer, if `adntlm` names their socket.
 pub fn check_ntlm(after: &Settings, context: &Context) -> Result<(), Refusal> {
     if after.adntlm.get().is_none() {
         return Ok(());
@@ -367,7 +366,7 @@ pub fn check_ntlm(after: &Settings, context: &Context) -> Result<(), Refusal> {
     })
 }
 
-/// Refuses a change of the method while mailboxes could not log in afterwards, unless it is forced.
+/// Refuses to change the method if mailboxes could not log in afterwards, unless forced.
 pub fn refuse_to_leave_out(
     after: &Settings,
     is_forced: bool,
@@ -411,7 +410,7 @@ pub fn refuse_to_leave_out(
     .with_hint(hint))
 }
 
-/// The mailboxes without an account in this directory, or, where there is none, without a password in the data file.
+/// The mailboxes without an account in the directory, or, for the password file, without a password.
 fn left_out(
     directory: Option<&dyn Directory>,
     store: &Store,
@@ -446,15 +445,15 @@ fn left_out(
     Ok(left_out)
 }
 
-/// What the service needs to check the passwords of local accounts, if it is not here to say so itself.
+/// A note on the rights that the service needs to check local passwords, if no service is here to say so itself.
 pub fn note_of_rights(after: &Settings, context: &Context) -> Option<String> {
     if after.authentication != Method::LocalAccounts || context.service.is_some() {
         return None;
     }
     let user = ownership::owner(context.mailroot).filter(|user| user.uid != 0)?;
     Some(format!(
-        "the service runs as the user {user}, who has to be able to read /etc/shadow: by SupplementaryGroups=shadow in its unit, \
-         or usermod -aG shadow {}",
+        "the service runs as the user {user}, which must be able to read /etc/shadow: set SupplementaryGroups=shadow in its \
+         unit, or run usermod -aG shadow {}",
         user.typed()
     ))
 }

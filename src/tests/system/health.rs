@@ -58,7 +58,7 @@ fn a_service_that_hangs_is_reported_unhealthy_in_bounded_time() {
     let service = site.start();
     service.freeze(true);
     let done = health(&site, &[]);
-    let told = "pop3svc: the service does not answer within 5 seconds\n";
+    let told = "pop3svc: the service did not answer within 5 seconds\n";
     assert_eq!((done.errors.as_str(), done.exit_code), (told, 1));
     let done = health(&site, &[&format!("127.0.0.1:{}", service.ports().pop3)]);
     assert_eq!((done.errors.as_str(), done.exit_code), (told, 1));

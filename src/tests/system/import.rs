@@ -125,7 +125,7 @@ fn mbox_lists_and_the_windows_mail_root_come_in_without_a_service() {
     let done = site.succeed(&["import", "mbox", &mbox.to_string_lossy(), BOB]);
     assert!(done.starts_with("1 mailbox, 2 messages ("), "{done}");
     assert!(
-        done.contains("1 with the id that mail programs know, 1 with a new one, 0 already here"),
+        done.contains("1 with the unique id that mail programs know, 1 with a new one; 0 already here"),
         "{done}"
     );
 
@@ -190,11 +190,11 @@ fn unreadable_mailboxes_are_reported_and_stop_nothing() {
     for words in [&["import", "list", &list, BOB, "--dry-run"][..], &["import", "list", &list, BOB]] {
         let done = site.succeed(words);
         assert!(
-            done.contains("1 with the id that mail programs know, 1 with a new one, 1 there already"),
+            done.contains("1 with the unique id that mail programs know, 1 with a new one; 1 already here"),
             "{done}"
         );
         assert!(
-            done.contains("Note: mail programs that leave their mail on the server fetch 1 message again"),
+            done.contains("Note: mail programs that leave mail on the server will fetch 1 message again"),
             "{done}"
         );
     }
@@ -239,7 +239,7 @@ fn an_export_imports_under_the_same_ids() {
         let mut other = Site::new();
         other.add_mailbox(BOB);
         let done = other.succeed(&["import", format, source, BOB]);
-        assert!(done.contains("30 with the id that mail programs know, 0 with"), "{done}");
+        assert!(done.contains("30 with the unique id that mail programs know, 0 with"), "{done}");
         let service = other.start();
         assert_eq!(list(&service), before, "{format}");
         service.stop();
@@ -329,8 +329,8 @@ fn verify_says_what_a_mail_program_fetches_again_and_what_is_missing() {
     let done = verify("a.eml\tone\nb.eml\ttwo\n", &[]);
     assert_eq!(
         done.output,
-        "bob@example.com: 2 there, 2 here: 2 known, 0 fetched again, 0 new, 0 missing; 1 of another size\n\
-         1 mailbox: mail programs that leave their mail on the server fetch 0 messages again; 0 messages are missing\n"
+        "bob@example.com: 2 there, 2 here: 2 known, 0 fetched again, 0 new, 0 missing; 1 with a different size\n\
+         1 mailbox: mail programs that leave mail on the server will fetch 0 messages again; 0 messages are missing\n"
     );
     assert_eq!(done.exit_code, 0);
     let done = verify("b.eml\tTWO\na.eml\tone\nc.eml\tthree\n", &["/json"]);

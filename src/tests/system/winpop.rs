@@ -265,7 +265,7 @@ fn a_list_is_added_line_by_line_and_can_be_given_twice() {
     assert_eq!(lines[2..4], ["line 4: ann@example.com added", "line 5: bob@example.com added"]);
     assert_eq!(lines[4], "line 6: eve@example.net refused: there is no domain example.net");
     assert!(lines[5].starts_with("line 7: not an address@ refused: "), "{lines:?}");
-    assert_eq!(lines[6], "3 added, 0 there already, 3 not added");
+    assert_eq!(lines[6], "3 added, 0 already there, 3 not added");
     let passwords = fs::read_to_string(&made).expect("the passwords were written");
     let (name, password) = passwords.trim_end().split_once(',').expect("one line, of bob");
     assert_eq!(name, "bob@example.com");

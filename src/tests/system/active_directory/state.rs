@@ -104,7 +104,7 @@ fn list_and_stat_show_the_account_of_each_mailbox_and_the_directory_with_and_wit
     // Nothing listens there.
     site.winpop(&["set", "adserver", "127.0.0.1:9"]);
     let stat = site.winpop(&["stat"]);
-    assert!(stat.contains("\nAccounts   Active Directory, not asked yet or never reached\n"), "{stat}");
+    assert!(stat.contains("\nAccounts   Active Directory, not contacted yet\n"), "{stat}");
     assert!(stat.contains("\n           last failed at 2"), "{stat}");
     let list = site.winpop(&["list", "listed.test"]);
     assert!(
