@@ -36,7 +36,9 @@ const DELETED_AT_A_TIME: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// A long list is read in up to `PARTS_MAX` parts at once, each of at least this many messages.
 const LISTED_IN_A_PART: u64 = if cfg!(test) { 16 } else { 4096 };
-const PARTS_MAX: u64 = 8;
+/// Each part waits for one random page at a time, and disks are faster with many such reads in flight: with 8 parts a
+/// list of 100,000 whose pages were on the disk took nearly twice as long.
+const PARTS_MAX: u64 = 16;
 
 /// An open maildrop.
 pub struct Maildrop {
@@ -159,8 +161,8 @@ impl Maildrop {
     }
 
     /// The messages as of the login, oldest first, in time proportional to their number. If the index is not in
-    /// memory, most of that time is the disk's, so a long list is read in several parts at once. Only one list
-    /// at a time is.
+    /// memory, most of that time is the disk's, so a long list is read in several parts at once; of several long
+    /// lists only the first.
     pub fn list(&self) -> Result<Vec<Entry>, Fault> {
         let snapshot = self.store.read()?;
         let first = contained::read(|| {

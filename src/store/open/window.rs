@@ -27,7 +27,7 @@ const OCTETS_PER_SECOND: u64 = 100_000_000;
 const SLOWNESS: u64 = 4;
 /// Most checkpoints held at a time.
 const HELD_MAX: u32 = 16;
-/// Part of the file that may be kept for copies, if that is more than the pace allows anyway.
+/// One part in this many of the file may be kept for copies, or what the pace allows if that is more.
 const BOUND_PART: u64 = 40;
 
 /// What `stat` says about plain copies of the data file.
