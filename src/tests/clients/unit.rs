@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::foreign::have;
 use super::machine::{BUILT, Machine};
 use super::readme::{Block, blocks, commands_of_root};
+use crate::harness::skip::have;
 
 /// Mail in a file and in the store of a Windows service, a place for backups, and the program where the build leaves
 /// it.
