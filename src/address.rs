@@ -68,7 +68,7 @@ impl FromStr for Domain {
             match idna::domain_to_ascii_strict(rooted) {
                 Ok(name) => name,
                 Err(_) => {
-                    return refuse("it has characters that internationalised domain names do not allow");
+                    return refuse("it contains characters not allowed in internationalised domain names");
                 }
             }
         };
@@ -80,7 +80,7 @@ impl FromStr for Domain {
         }
         for label in name.split('.') {
             if label.is_empty() {
-                return refuse("it has an empty label (two dots in a row, or one in front)");
+                return refuse("it has an empty label (two dots in a row, or one at the start)");
             }
             if label.len() > LABEL_OCTETS_MAX {
                 return refuse("a label is longer than 63 characters");
@@ -89,7 +89,7 @@ impl FromStr for Domain {
                 return refuse("a label begins or ends with a hyphen");
             }
             if !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-                return refuse("only letters, digits, hyphens and dots may stand in it");
+                return refuse("it may contain only letters, digits, hyphens and dots");
             }
         }
         if name.split('.').all(|label| label.bytes().all(|b| b.is_ascii_digit())) {
@@ -125,10 +125,10 @@ impl FromStr for LocalPart {
             return refuse("it is longer than 64 characters");
         }
         if typed.starts_with('.') || typed.ends_with('.') || typed.contains("..") {
-            return refuse("a dot may stand only between other characters");
+            return refuse("a dot may only be between other characters");
         }
         if !typed.bytes().all(|b| b == b'.' || is_atext(b)) {
-            return refuse("only letters, digits, dots and !#$%&'*+-/=?^_`{|}~ may stand in it");
+            return refuse("it may contain only letters, digits, dots and !#$%&'*+-/=?^_`{|}~");
         }
         Ok(Self(typed.to_ascii_lowercase()))
     }

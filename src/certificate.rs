@@ -60,7 +60,7 @@ pub fn in_effect(store: &Store, keyring: &Keyring, settings: &Settings) -> Resul
     let pair = from_files(file, settings.tlskey.get().unwrap_or(file))?;
     if let Some(ended) = ends(&pair.cert[0]).filter(|end| *end < OffsetDateTime::now_utc()) {
         let day = ended.date();
-        log::error!("the TLS certificate in {} ended on {day}: mail programs refuse it", file.display());
+        log::error!("the TLS certificate in {} expired on {day}: mail programs refuse it", file.display());
     }
     Ok(pair)
 }
@@ -69,7 +69,7 @@ pub fn in_effect(store: &Store, keyring: &Keyring, settings: &Settings) -> Resul
 pub fn at_start(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<CertifiedKey, String> {
     in_effect(store, keyring, settings).or_else(|why| match settings.tlscert.get() {
         Some(_) => {
-            log::error!("{why}. Until it can be used, clients are shown a certificate that the service has made itself");
+            log::error!("{why}. Until it can be used, clients get a self-signed certificate");
             our_own(store, keyring, settings)
         }
         None => Err(why),
@@ -80,7 +80,7 @@ pub fn at_start(store: &Store, keyring: &Keyring, settings: &Settings) -> Result
 pub fn check(settings: &Settings) -> Result<(), String> {
     match (settings.tlscert.get(), settings.tlskey.get()) {
         (Some(certificate), key) => from_files(certificate, key.unwrap_or(certificate)).map(drop),
-        (None, Some(_)) => Err("tlskey names the key of a certificate that tlscert does not name".to_owned()),
+        (None, Some(_)) => Err("tlskey is set, but tlscert is not".to_owned()),
         (None, None) => Ok(()),
     }
 }
@@ -107,9 +107,9 @@ fn our_own(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Cert
         let trouble = keyring
             .key()
             .err()
-            .map_or_else(|| "its key was sealed under another one".into(), |t| t.to_string());
+            .map_or_else(|| "its private key was encrypted under another key".into(), |t| t.to_string());
         log::error!(
-            "the TLS certificate in the mail store cannot be used, so clients are shown a new one: {trouble}"
+            "the TLS certificate in the mail store cannot be used, so clients get a new one: {trouble}"
         );
     }
     let (certificate, private, is_kept) = match opened {
@@ -126,7 +126,7 @@ fn our_own(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Cert
             store.write(move |tx| tx.set_certificate(&row)).wait().map_err(|fault| fault.to_string())?;
         }
         Ok(_) => {}
-        Err(trouble) => log::warn!("this TLS certificate is not kept for the next start: {trouble}"),
+        Err(trouble) => log::warn!("this TLS certificate cannot be kept for the next start: {trouble}"),
     }
     certified(vec![certificate.into()], PrivateKeyDer::Pkcs8(private.to_vec().into()))
 }
@@ -178,7 +178,7 @@ fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "it is not there".to_owned(),
         io::ErrorKind::PermissionDenied => {
-            format!("the user {} may not read it, or not enter its directory", User::of_this_process())
+            format!("the user {} may not read it or enter its directory", User::of_this_process())
         }
         _ => error.to_string(),
     }

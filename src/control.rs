@@ -1,22 +1,23 @@
-//! The frames of the control socket, over which the tool has a running service carry out its commands.
+//! The frames of the control socket, over which the tool sends its commands to a running service.
 //!
 //! ```text
 //! frame    length u32   of what follows
-//!          protocol u32 which version of Request and Answer follows
-//!          body         bincode: a Request, or an Answer
+//!          protocol u32 the version of Job and Answer
+//!          body         bincode: a Job or an Answer
 //! ```
-//! In the length of an answer the highest bit is 0. Where it is 1 the frame tells how far the work is (`Working`), and
-//! others follow: the answer is the last one. Numbers are little endian. A connection carries one request and its
-//! answer; behind a request to deliver stand as many octets of content as it says. A request for a backup has the
-//! descriptor of its file with it (SCM_RIGHTS, unix(7)), sent with its first octets: the service never opens a path
-//! that an administrator typed, for it may see another file system, and may do less. In front of the answer stands one
-//! octet ([`TAKEN`]), sent as soon as the request has been understood: where it does not come, nothing is carried out,
-//! and the request may be sent again.
+//! Numbers are little endian. A connection carries one [`Job`] and its answer. A delivery is followed by as many octets
+//! of content as it announces. A request with a file carries the file's descriptor (SCM_RIGHTS, unix(7)) with its first
+//! octets: the service never opens a path that an administrator typed, because it may see other file systems and have
+//! fewer rights.
+//!
+//! As soon as it has understood the job, the service sends one octet ([`TAKEN`]). If that does not arrive, nothing is
+//! carried out and the job may be sent again. Frames whose length has its highest bit set report progress
+//! ([`Working`]); the answer, without that bit, comes last.
 //!
 //! Invariants:
-//! - a forged, cut or overlong frame is an error: it is never allocated for beyond the bounds below, and
-//!   nothing of it is carried out;
-//! - a body is wholly used up by what is decoded from it.
+//! - a forged, cut or overlong frame is an error; it never makes us allocate beyond the bounds below, and nothing in it
+//!   is carried out;
+//! - decoding uses up the whole body.
 
 use std::fmt;
 use std::fs::File;
@@ -35,34 +36,41 @@ use rustix::net::{
 };
 
 use crate::admin::reply::Code;
-use crate::admin::{Refusal, Reply, Request, Working};
+use crate::admin::{Refusal, Reply, Request, Submission, Working};
 
-/// Grows whenever the types in the frames change.
-pub const PROTOCOL: u32 = 14;
-/// The length that stands in front of a frame.
+/// Incremented whenever the types in the frames change.
+pub const PROTOCOL: u32 = 15;
+/// Octets of the length before each frame.
 pub const LENGTH_OCTETS: usize = 4;
-/// What the service sends before it carries a request out.
+/// The service sends this before it carries a job out.
 pub const TAKEN: u8 = b'+';
-/// Longest request after its length.
+/// Longest job, without its length.
 pub const REQUEST_OCTETS_MAX: usize = 1 << 20;
-/// Longest answer after its length: the list of a million mailboxes.
+/// Longest answer, without its length: a list of a million mailboxes.
 pub const ANSWER_OCTETS_MAX: usize = 64 << 20;
-/// Longest frame that tells how far the work is, after its length.
+/// Longest progress frame, without its length.
 const WORKING_OCTETS_MAX: usize = 1 << 10;
-/// The bit in the last octet of the length that marks such a frame.
+/// Marks a progress frame, in the last octet of its length.
 const WORKING_BIT: u8 = 0x80;
-/// What decoding an answer may allocate; rows are larger in memory than in a frame.
+/// How much decoding an answer may allocate; rows are larger in memory than in a frame.
 const ANSWER_MEMORY_MAX: usize = 2 * ANSWER_OCTETS_MAX;
-/// How long the tool waits for a service to take its request. A service takes them at once, unless many others are
-/// under way.
+/// How long the tool waits for the service to take its job, which is immediate unless many others are under way.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it then waits for the next octets. Deleting a domain with very much mail is one silence.
+/// How long it then waits for the next octets. Deleting a large domain is one long silence.
 pub const SILENCE_MAX: Duration = Duration::from_secs(600);
 
-/// What became of a command that a service carried out.
+/// What the tool asks of the service.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Job {
+    Request(Request),
+    /// Deliver the message whose content follows.
+    Delivery(Submission),
+}
+
+/// The outcome of a job.
 pub type Answer = Result<Reply, Refusal>;
 
-/// Why a frame is not what it should be.
+/// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadFrame {
     TooLong,
@@ -74,78 +82,78 @@ pub enum BadFrame {
 /// Why the service gave no answer.
 #[derive(Debug)]
 pub enum CallError {
-    /// Nobody listens, the socket may not be used, or the service went before it took the request: nothing was done.
+    /// No service is listening, we may not use the socket, or the service ended before it took the job. Nothing was
+    /// done.
     NotTaken(io::Error),
-    /// The service did not take the request in this time, and will not any more: nothing was done.
+    /// The service did not take the job in this time, and no longer can. Nothing was done.
     Silent(Duration),
-    /// The connection broke, or nothing came for [`SILENCE_MAX`], after the request was taken: nobody knows whether it
-    /// was carried out.
+    /// The connection broke or was silent for [`SILENCE_MAX`] after the job was taken. It may or may not have been
+    /// done.
     Broken(io::Error),
     BadAnswer(BadFrame),
 }
 
-/// A whole request. One that is longer than it may be is an error.
-pub fn encode_request(request: &Request) -> Result<Vec<u8>, BadFrame> {
-    frame(request, REQUEST_OCTETS_MAX)
+/// A whole job, with its length. An error if it is too long.
+pub fn encode_request(job: &Job) -> Result<Vec<u8>, BadFrame> {
+    frame(job, REQUEST_OCTETS_MAX)
 }
 
-/// A whole answer. One that is too long for a frame becomes a refusal that says so.
+/// A whole answer, with its length. One that is too long becomes a refusal that says so.
 pub fn encode_answer(answer: &Answer) -> Vec<u8> {
     frame(answer, ANSWER_OCTETS_MAX).unwrap_or_else(|_| {
-        let too_long: Answer =
-            Err(Refusal::new(Code::Fault, "the answer is too long for the control socket")
-                .with_hint("Stop the service and try again"));
+        let too_long: Answer = Err(Refusal::new(Code::Fault, "the answer is too long to send")
+            .with_hint("Stop the service and try again"));
         frame(&too_long, ANSWER_OCTETS_MAX).expect("a refusal is short")
     })
 }
 
-/// A whole frame that tells how far the work is.
+/// A whole progress frame, with its length.
 pub fn encode_working(working: &Working) -> Vec<u8> {
     let mut frame = frame(working, WORKING_OCTETS_MAX).expect("the names of stages are short");
     frame[LENGTH_OCTETS - 1] |= WORKING_BIT;
     frame
 }
 
-/// How many octets of a request follow its length.
+/// Octets of a job that follow its length.
 pub fn request_octets(length: [u8; LENGTH_OCTETS]) -> Result<usize, BadFrame> {
     bounded(length, REQUEST_OCTETS_MAX)
 }
 
-/// How many octets of an answer follow its length.
+/// Octets of an answer that follow its length.
 pub fn answer_octets(length: [u8; LENGTH_OCTETS]) -> Result<usize, BadFrame> {
     bounded(length, ANSWER_OCTETS_MAX)
 }
 
-/// Reads what follows the length of a request.
-pub fn decode_request(octets: &[u8]) -> Result<Request, BadFrame> {
+/// Decodes a job, without its length.
+pub fn decode_request(octets: &[u8]) -> Result<Job, BadFrame> {
     decode(body(octets)?, coding::<REQUEST_OCTETS_MAX>())
 }
 
-/// Reads what follows the length of an answer.
+/// Decodes an answer, without its length.
 pub fn decode_answer(octets: &[u8]) -> Result<Answer, BadFrame> {
     decode(body(octets)?, coding::<ANSWER_MEMORY_MAX>())
 }
 
-/// What goes to the service together with a request.
+/// What accompanies a job.
 #[derive(Clone, Copy, Debug)]
 pub enum Enclosed<'a> {
     Nothing,
     /// The content of a message to deliver.
     Content(&'a [u8]),
-    /// The file to write a backup into.
+    /// A file to read from or write to.
     File(&'a File),
 }
 
-/// Has the service that listens on `socket` carry out a request, and waits for its answer. A service that has not taken
-/// the request after `patience` is given up. `told` hears how far a long work is, now and then.
+/// Sends a job to the service that listens on `socket`, and waits for the answer. Gives up if the service has not taken
+/// the job within `patience`. `told` hears the progress of long jobs.
 pub fn call(
     socket: &Path,
-    request: &Request,
+    job: &Job,
     enclosed: Enclosed,
     patience: Duration,
     told: &mut dyn FnMut(Working),
 ) -> Result<Answer, CallError> {
-    let request = encode_request(request).map_err(CallError::BadAnswer)?;
+    let request = encode_request(job).map_err(CallError::BadAnswer)?;
     let mut stream = connect(socket).map_err(CallError::NotTaken)?;
     ask(&mut stream, &request, enclosed, patience)?;
     if let Enclosed::Content(content) = enclosed {
@@ -155,7 +163,7 @@ pub fn call(
     answer.and_then(|octets| decode_answer(&octets)).map_err(CallError::BadAnswer)
 }
 
-/// Connects without waiting: a service that hangs lets connections queue until there is no room for one more.
+/// Connects without waiting. If the service hangs and its queue is full, the error is `WouldBlock`.
 pub fn connect(socket: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -165,7 +173,7 @@ pub fn connect(socket: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Sends the request, and waits for it to be taken.
+/// Sends the job and waits until it is taken.
 fn ask(
     stream: &mut UnixStream,
     request: &[u8],
@@ -178,8 +186,8 @@ fn ask(
         Ok(()) if taken == [TAKEN] => Ok(()),
         Ok(()) => Err(CallError::NotTaken(io::ErrorKind::InvalidData.into())),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-            // From here on the service cannot say that it takes the request, and without that it does nothing. It may
-            // have said so just now.
+            // From here on the service cannot say that it takes the job, so it will do nothing. But it may have said so
+            // just before.
             stream.shutdown(Shutdown::Read).map_err(CallError::NotTaken)?;
             match stream.read(&mut taken) {
                 Ok(1) => Err(CallError::Broken(io::ErrorKind::TimedOut.into())),
@@ -208,13 +216,13 @@ fn send_request(
 fn send_content(stream: &mut UnixStream, content: &[u8]) -> io::Result<()> {
     stream.set_write_timeout(Some(SILENCE_MAX))?;
     match stream.write_all(content) {
-        // A service that refuses the request does not read the content; its answer says why.
+        // A service that refuses the delivery does not read the content; its answer says why.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome,
     }
 }
 
-/// Sends some of the octets, at least one, with the descriptor; how many.
+/// Sends the descriptor with some of the octets, at least one. Returns how many.
 fn send_with_file(stream: &UnixStream, octets: &[u8], file: &File) -> io::Result<usize> {
     let files = [file.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -223,7 +231,7 @@ fn send_with_file(stream: &UnixStream, octets: &[u8], file: &File) -> io::Result
     Ok(sendmsg(stream, &[IoSlice::new(octets)], &mut control, SendFlags::NOSIGNAL)?)
 }
 
-/// Receives some octets, and the descriptor that came with them, if one did. More than one are closed.
+/// Receives some octets and the descriptor with them, if there is one. Further descriptors are closed.
 pub fn receive_with_file(stream: &UnixStream, octets: &mut [u8]) -> io::Result<(usize, Option<File>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -312,11 +320,11 @@ impl From<BadFrame> for Refusal {
 impl fmt::Display for BadFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong => f.write_str("a frame of the control socket is too long"),
-            Self::OtherProtocol(_) => {
-                f.write_str("the running service is of another version than this tool. Restart the service")
-            }
-            Self::Malformed => f.write_str("a frame of the control socket makes no sense"),
+            Self::TooLong => f.write_str("a message on the control socket is too long"),
+            Self::OtherProtocol(_) => f.write_str(
+                "the running service is a different version from this command. Restart the service",
+            ),
+            Self::Malformed => f.write_str("a message on the control socket is malformed"),
         }
     }
 }
@@ -332,7 +340,7 @@ mod tests {
     };
     use crate::admin::{Entry, Op, Submission};
 
-    fn requests() -> Vec<Request> {
+    fn requests() -> Vec<Job> {
         let ops = vec![
             Op::Add(Add {
                 name: Some("bob@example.com".into()),
@@ -363,9 +371,9 @@ mod tests {
             Request::Backup { file: "/a b".into() },
             Request::Check,
             Request::Compact,
-            Request::Deliver(submission),
         ];
-        ops.into_iter().map(Request::Command).chain(others).collect()
+        let requests = ops.into_iter().map(Request::Command).chain(others);
+        requests.map(Job::Request).chain([Job::Delivery(submission)]).collect()
     }
 
     fn answers() -> Vec<Answer> {
@@ -379,6 +387,7 @@ mod tests {
         };
         let statistics = Box::new(Server {
             service: ServiceState::default(),
+            authentication: "a".into(),
             domains: 1,
             mailboxes: 2,
             messages: 3,
@@ -403,6 +412,7 @@ mod tests {
             quota: None,
             has_password: true,
             is_whole: true,
+            account: Some("bob".into()),
         };
         vec![
             Err(Refusal::new(Code::Exists, "it is there").with_hint("Delete it")),
@@ -414,7 +424,7 @@ mod tests {
                 notes: vec!["a".into(), "b".into()],
             })),
             Ok(Reply::Server { statistics, domains: vec![domain.clone()] }),
-            Ok(Reply::Domain { statistics: domain, mailboxes: vec![mailbox; 3] }),
+            Ok(Reply::Domain { statistics: domain, mailboxes: vec![mailbox; 3], accounts_error: None }),
         ]
     }
 
@@ -479,7 +489,7 @@ mod tests {
         assert_eq!(request_octets(u32::MAX.to_le_bytes()), Err(BadFrame::TooLong));
         let key = "x".repeat(REQUEST_OCTETS_MAX);
         assert_eq!(
-            encode_request(&Request::Command(Op::Get(Get { key: Some(key) }))),
+            encode_request(&Job::Request(Request::Command(Op::Get(Get { key: Some(key) })))),
             Err(BadFrame::TooLong)
         );
     }

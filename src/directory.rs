@@ -1,4 +1,4 @@
-//! The directory of accounts that the settings name, and the mailboxes that a name without a domain means.
+//! The directory of accounts that the settings name, and the mailbox meant by a login name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::local_accounts::{ETC, LocalAccounts};
 use crate::settings::{Method, Settings};
 use crate::store::{Fault, Read};
 
-/// The directory in force; none where the data file itself holds the accounts. An error is a sentence.
+/// The current directory of accounts; none if the data file holds them. An error is a sentence.
 pub fn in_force(settings: &Settings, keyring: &Keyring) -> Result<Option<Arc<dyn Directory>>, String> {
     match settings.authentication {
         Method::PasswordFile => Ok(None),
@@ -20,7 +20,7 @@ pub fn in_force(settings: &Settings, keyring: &Keyring) -> Result<Option<Arc<dyn
     }
 }
 
-/// Active Directory as the settings describe it, in force or not. An error is a sentence.
+/// Active Directory as the settings describe it, whether or not it is the current directory. An error is a sentence.
 pub fn active_directory(settings: &Settings, keyring: &Keyring) -> Result<Arc<dyn Directory>, String> {
     let configuration = Configuration {
         servers: settings.adserver.get().to_vec(),
@@ -33,7 +33,7 @@ pub fn active_directory(settings: &Settings, keyring: &Keyring) -> Result<Arc<dy
     Ok(Arc::new(ActiveDirectory::new(configuration)?))
 }
 
-/// Whether another directory is in force under other settings, or the same one is asked in another way.
+/// True if the two settings name different directories, or different ways to reach it.
 pub fn is_another(before: &Settings, after: &Settings) -> bool {
     let of = |settings: &Settings| {
         let Settings { authentication, adserver, adbasedn, adbinduser, adbindpassword, adca, adntlm, .. } =
@@ -55,8 +55,8 @@ pub fn namesakes(view: &impl Read, name: &LocalPart) -> Result<Vec<Address>, Fau
     Ok(found)
 }
 
-/// The mailbox meant by a login name: an address, or, bare or behind `DOMAIN\`, the name of an account. Of a name that
-/// several mailboxes have it is none.
+/// The mailbox meant by a login name: an address, or the name of an account, bare or after `DOMAIN\`. None if several
+/// mailboxes have the name.
 pub fn mailbox_meant(view: &impl Read, typed: &str) -> Result<Option<Address>, Fault> {
     if let Ok(address) = Address::from_login(typed) {
         return Ok(view.mailbox(&address)?.map(|_| address));

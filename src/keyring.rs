@@ -112,7 +112,7 @@ impl Keyring {
         let text = settings.adbindpassword.get().ok_or("adbindpassword is not set")?;
         let key = self.key.as_ref().map_err(|trouble| format!("adbindpassword cannot be read: {trouble}"))?;
         open_setting(Some(key), text)
-            .ok_or_else(|| "adbindpassword was sealed under another key; set it anew".to_owned())
+            .ok_or_else(|| "adbindpassword was encrypted under another key; set it again".to_owned())
     }
 
     /// Creates a new key and re-encrypts every password with it. Refused if sealed passwords would be lost because
@@ -383,7 +383,7 @@ impl fmt::Display for Unchanged {
                 if let Some(trouble) = trouble {
                     write!(f, "{trouble}, and ")?;
                 }
-                write!(f, "the new key would give up {lost} passwords that are sealed under another one")
+                write!(f, "the new key would give up {lost} passwords sealed under another key")
             }
             Self::Failed(why) => f.write_str(why),
         }
@@ -397,11 +397,11 @@ impl fmt::Display for Trouble {
             Self::Unreadable(path, why) => write!(f, "the key file {} cannot be used: {why}", path.display()),
             Self::Exposed(path) => write!(
                 f,
-                "the key file {0} is not used because other users may read it; give it to its owner alone with chmod 600 \
-                 {0}, and change the key (pop3svc key --rotate) if somebody may have",
+                "the key file {0} is not used because other users can read it; restrict it with chmod 600 {0}, and change the key \
+                 (pop3svc key --rotate) if someone may have read it",
                 path.display()
             ),
-            Self::Wrong(path) => write!(f, "the key file {} is not that of this mail store", path.display()),
+            Self::Wrong(path) => write!(f, "the key file {} belongs to another mail store", path.display()),
         }
     }
 }

@@ -204,8 +204,8 @@ pub fn check(dir: &Path) -> Result<(), Unusable> {
     }
     let others = if mode & 0o002 != 0 { "every user" } else { "the users of its group" };
     Err(Unusable {
-        why: format!("{others} may write to {}, and so could replace the mail store", dir.display()),
-        hint: "Give it to its owner alone with chmod 700, or name a directory of its own below it",
+        why: format!("{others} may write to {} and could replace the mail store", dir.display()),
+        hint: "Restrict it to its owner with chmod 700, or use a directory below it",
     })
 }
 
@@ -220,13 +220,16 @@ pub fn absolute(typed: &Path) -> Result<PathBuf, Unusable> {
         return unusable("is a UNC path", "Mount the share and name the directory where it is mounted");
     }
     if text.as_bytes().get(1) == Some(&b':') && text.contains('\\') {
-        return unusable("is a path of Windows", "Name a directory of this machine, such as /srv/mail");
+        return unusable("is a Windows path", "Name a directory on this machine, such as /srv/mail");
     }
     if text.chars().any(char::is_control) {
-        return unusable("has control characters in it", "Name a directory, such as /srv/mail");
+        return unusable("contains control characters", "Name a directory, such as /srv/mail");
     }
     let Ok(path) = std::path::absolute(typed) else {
-        return unusable("cannot be found from the present directory", "Name it from the root: /srv/mail");
+        return unusable(
+            "cannot be resolved from the current directory",
+            "Give an absolute path, such as /srv/mail",
+        );
     };
     if path.to_string_lossy().chars().count() > PATH_CHARACTERS_MAX {
         return unusable("is longer than 260 characters", "Name a directory with a shorter path");

@@ -25,7 +25,7 @@ pub fn taken_as_binary(typed: &str) -> Option<String> {
     let (_, unit) = split_number(typed);
     let is_ambiguous =
         !unit.eq_ignore_ascii_case("b") && !unit.is_empty() && !unit.to_ascii_lowercase().contains('i');
-    is_ambiguous.then(|| format!("{typed} is taken as {octets}, since units are powers of 1024"))
+    is_ambiguous.then(|| format!("{typed} is taken as {octets}, because units are powers of 1024"))
 }
 
 impl FromStr for Octets {
@@ -47,10 +47,7 @@ impl FromStr for Octets {
         };
         let number: u64 =
             number.parse().map_err(|_| format!("\"{typed}\" is not a size: write it as 52428800 or 50MB"))?;
-        number
-            .checked_mul(1 << shift)
-            .map(Octets)
-            .ok_or_else(|| format!("{typed} is more than this program can count"))
+        number.checked_mul(1 << shift).map(Octets).ok_or_else(|| format!("{typed} is too large"))
     }
 }
 
@@ -72,10 +69,7 @@ impl FromStr for Seconds {
         };
         let number: u64 =
             number.parse().map_err(|_| format!("\"{typed}\" is not a time: write it as 600 or 10m"))?;
-        number
-            .checked_mul(factor)
-            .map(Seconds)
-            .ok_or_else(|| format!("{typed} is more than this program can count"))
+        number.checked_mul(factor).map(Seconds).ok_or_else(|| format!("{typed} is too large"))
     }
 }
 
@@ -120,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_unit_that_could_be_a_power_of_1000_is_told() {
-        let told = "10MB is taken as 10 MiB, since units are powers of 1024";
+        let told = "10MB is taken as 10 MiB, because units are powers of 1024";
         assert_eq!(taken_as_binary("10MB").as_deref(), Some(told));
         assert!(taken_as_binary("1g").is_some());
         for plain in ["10", "10 MiB", "10mib", "512B", "much"] {

@@ -1,7 +1,7 @@
-//! Users of this machine, as `/etc/passwd` and `/etc/group` have them.
+//! The users in `/etc/passwd` and `/etc/group`.
 //!
-//! The C library looks users up through modules that a static binary cannot load, so the files are read here. A user
-//! whom another directory knows is known by number alone.
+//! We read the files ourselves, because the C library looks users up through modules that a static binary cannot load.
+//! Users from LDAP and other sources are therefore known by number only.
 
 use std::fmt;
 use std::fs;
@@ -17,7 +17,7 @@ pub struct User {
 }
 
 impl User {
-    /// The user of this number. One that no file names has the group `gid` and no others.
+    /// The user with this number. If no file lists it, its only group is `gid`.
     pub fn of_id(uid: u32, gid: u32) -> Self {
         Self::find(&read("/etc/passwd"), &read("/etc/group"), |_, id| id == uid).unwrap_or(Self {
             uid,
@@ -27,7 +27,7 @@ impl User {
         })
     }
 
-    /// The user of this name, or of this number, whether or not a file names it.
+    /// The user with this name, or with this number even if no file lists it.
     pub fn named(typed: &str) -> Option<Self> {
         let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
         Self::find(&passwd, &group, |name, _| name == typed).or_else(|| {
@@ -42,7 +42,7 @@ impl User {
         Self::of_id(uid.as_raw(), gid.as_raw())
     }
 
-    /// As it is typed: the name, or the number of a user without one.
+    /// The name, or the number if there is no name: what commands such as usermod take.
     pub fn typed(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.uid.to_string())
     }
@@ -75,7 +75,7 @@ pub fn group_name(gid: u32) -> Option<String> {
     })
 }
 
-/// A file that is not there names nobody.
+/// A missing file lists nobody.
 fn read(path: &str) -> String {
     fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
 }

@@ -1,21 +1,21 @@
-//! Accounts as the directory has them.
+//! User accounts as the directory stores them.
 
 use zeroize::Zeroizing;
 
 use crate::address::{Address, LocalPart};
 use crate::ldap::{Attribute, Entry};
 
-/// What is read of an account.
+/// The attributes that we read.
 pub const ATTRIBUTES: [&str; 3] = ["sAMAccountName", "userPrincipalName", "mail"];
-/// `sAMAccountType` of a user that is no computer (SAM_NORMAL_USER_ACCOUNT, [MS-SAMR] section 2.2.1.9).
+/// `sAMAccountType` of a person's account (SAM_NORMAL_USER_ACCOUNT, [MS-SAMR] section 2.2.1.9); computers have another.
 pub const ORDINARY_USER: &str = "805306368";
-/// `userAccountControl` of a user that may log in ([MS-ADTS] section 2.2.16: NORMAL_ACCOUNT).
+/// `userAccountControl` of an enabled account (NORMAL_ACCOUNT, [MS-ADTS] section 2.2.16).
 const NORMAL_ACCOUNT: &str = "512";
-/// Longest pre-Windows 2000 name of a user.
+/// The longest pre-Windows 2000 name, in characters.
 const NAME_CHARACTERS_MAX: usize = 20;
-/// Most names that are tried for a new account.
+/// How many names we try for a new account.
 const NAMES_TRIED: usize = 100;
-/// Longest common name.
+/// The longest common name, in characters.
 const COMMON_NAME_CHARACTERS_MAX: usize = 64;
 
 /// A user of the directory.
@@ -29,7 +29,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// None for an entry whose attributes the service may not read.
+    /// None if the service may not read the attributes.
     pub fn of_entry(entry: &Entry) -> Option<Self> {
         let text = |name| entry.text(name).map(str::to_owned);
         Some(Self {
@@ -41,10 +41,15 @@ impl Account {
     }
 
     pub fn is_principal(&self, name: &str) -> bool {
-        self.principal.as_ref().is_some_and(|principal| principal.to_lowercase() == name.to_lowercase())
+        is_alike(&self.principal, name)
     }
 
-    /// The addresses whose mailbox may be this account's, the likelier first.
+    /// Whether an address is this account's `userPrincipalName` or `mail`.
+    pub fn claims(&self, address: &str) -> bool {
+        self.is_principal(address) || is_alike(&self.mail, address)
+    }
+
+    /// The account's own addresses, the likeliest first.
     pub fn addresses(&self) -> Vec<Address> {
         let mut addresses: Vec<Address> = [&self.principal, &self.mail]
             .into_iter()
@@ -56,9 +61,14 @@ impl Account {
     }
 }
 
-/// The pre-Windows 2000 names for a new account, the best first.
+/// Ignores case, as the directory does.
+fn is_alike(attribute: &Option<String>, name: &str) -> bool {
+    attribute.as_ref().is_some_and(|value| value.to_lowercase() == name.to_lowercase())
+}
+
+/// Pre-Windows 2000 names for a new account, best first.
 pub fn account_names(mailbox: &LocalPart) -> impl Iterator<Item = String> {
-    // What may not stand in one ([MS-SAMR] section 3.1.1.8.4); a dot may not end it.
+    // Characters that such a name must not contain ([MS-SAMR] section 3.1.1.8.4). It must not end with a dot either.
     let allowed = |c: char| if "\"/\\[]:;|=,+*?<>@".contains(c) { '_' } else { c };
     let name: String = mailbox.as_str().chars().map(allowed).collect();
     (0..NAMES_TRIED).map(move |number| {
@@ -71,7 +81,7 @@ pub fn account_names(mailbox: &LocalPart) -> impl Iterator<Item = String> {
 /// The common name and the attributes of a new account.
 pub fn attributes_of_new(address: &Address, name: &str, password: &str) -> (String, Vec<Attribute<'static>>) {
     let address = address.to_string();
-    // The address is nobody else's common name.
+    // No other account has the address as its common name.
     let common_name =
         if address.chars().count() <= COMMON_NAME_CHARACTERS_MAX { address.clone() } else { name.to_owned() };
     let text = |value: &str| vec![Zeroizing::new(value.as_bytes().to_vec())];
@@ -87,7 +97,7 @@ pub fn attributes_of_new(address: &Address, name: &str, password: &str) -> (Stri
     (common_name, attributes)
 }
 
-/// A password as `unicodePwd` takes it: in quotation marks, as UTF-16, least octet first ([MS-ADTS] section
+/// Encodes a password for `unicodePwd`: in quotation marks, as UTF-16 with the low octet first ([MS-ADTS] section
 /// 3.1.1.3.1.5).
 pub fn quoted(password: &str) -> Zeroizing<Vec<u8>> {
     let units = std::iter::once(u16::from(b'"')).chain(password.encode_utf16()).chain([u16::from(b'"')]);
@@ -96,7 +106,7 @@ pub fn quoted(password: &str) -> Zeroizing<Vec<u8>> {
     octets
 }
 
-/// Where new accounts are made: in the base itself if it is a part of a domain, in its `CN=Users` if it is the domain.
+/// Where new accounts go: into the base itself, or into `CN=Users` if the base is a whole domain.
 pub fn container(base: &str) -> String {
     match domain_part(base).len() == base.trim().len() {
         true => format!("CN=Users,{base}"),
@@ -104,7 +114,7 @@ pub fn container(base: &str) -> String {
     }
 }
 
-/// The domain that a base lies in: its components from the first `DC=` on.
+/// The domain part of a base: its components from the first `DC=` on.
 pub fn domain_part(base: &str) -> String {
     let is_domain =
         |component: &&str| component.trim_start().get(..3).is_some_and(|dc| dc.eq_ignore_ascii_case("dc="));
@@ -160,6 +170,7 @@ mod tests {
         };
         let account = Account::of_entry(&entry).unwrap();
         assert!(account.is_principal("ANN@corp.example") && !account.is_principal("ann@example.com"));
+        assert!(account.claims("ann@Example.com") && !account.claims("ann"));
         let addresses: Vec<String> = account.addresses().iter().map(Address::to_string).collect();
         assert_eq!(addresses, ["ann@corp.example", "ann@example.com"]);
     }

@@ -1,15 +1,14 @@
-//! Active Directory as the place where accounts live, by LDAP.
+//! Active Directory, asked over LDAP.
 //!
-//! - The account of a mailbox is the user whose `userPrincipalName` is its address, or else the only one whose `mail`
-//!   is.
-//! - A user logs in by the address, by the name of the account (`userPrincipalName`, `CORP\user`, or the bare
-//!   `sAMAccountName`). The service looks the account up as itself, and then binds as the account, by its distinguished
-//!   name: so it is this account's password that was right, whatever the name was.
-//! - The answer to a name that there is not takes as long as one to a wrong password.
-//! - A directory that does not answer is [`Unavailable`]: no verdict, in either direction.
-//! - An account is made with its password in one operation: there is never one that is half made.
+//! - A mailbox uses the account whose `userPrincipalName` is its address, or else the only account whose `mail` is.
+//! - A user logs in with that address or with a name of the account: `userPrincipalName`, `CORP\user` or the bare
+//!   `sAMAccountName`. The service looks the account up under its own name and then binds with the account's
+//!   distinguished name, so the password that is checked always belongs to the account that was found.
+//! - An unknown name takes as long to refuse as a wrong password.
+//! - A directory that does not answer is [`Unavailable`], which neither admits nor refuses anybody.
+//! - An account is created with its password in one operation, so it is never half made.
 //!
-//! Calls wait for the network, for at most [`CALL_MAX`]: not to be made on an executor.
+//! Calls wait for the network, up to [`CALL_MAX`]: never make one on an executor.
 
 mod account;
 mod verdict;
@@ -24,7 +23,9 @@ use smol::future::{FutureExt as _, block_on};
 use zeroize::Zeroizing;
 
 use crate::address::Address;
-use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
+use crate::auth::directory::{
+    Change, Creation, Directory, Found, Place, Removal, State, Unavailable, Verdict,
+};
 use crate::auth::ntlm::{self, Question};
 use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
 use crate::lock::Mutex;
@@ -35,36 +36,39 @@ use winbind::{Answer, Winbind};
 
 /// How long a call may take.
 pub const CALL_MAX: Duration = Duration::from_secs(10);
-/// Most accounts of one name that are looked at.
+/// How many accounts with the same name we look at.
 const NAMESAKES_MAX: u32 = 10;
-/// Of the time that binds take, the share that the last one makes up in what is remembered of them: 1 in so many.
+/// Mailboxes per search. With [`NAMESAKES_MAX`] entries each, a search stays below the thousand entries that Active
+/// Directory returns.
+const ADDRESSES_PER_SEARCH: usize = 50;
+/// Weight of the latest bind in the running average of bind times: 1 in this many.
 const BINDS_REMEMBERED: u32 = 8;
 
-/// Where the directory is, and how it is asked.
+/// How to reach the directory.
 pub struct Configuration {
-    /// Without any, those that DNS names for the domain of `base`.
+    /// If empty, DNS names the servers for the domain of `base`.
     pub servers: Vec<Server>,
     /// The distinguished name below which accounts are looked for.
     pub base: String,
     pub user: String,
     pub password: Zeroizing<String>,
-    /// A PEM file with the authorities that may vouch for the servers; none: the system's.
+    /// A PEM file of trusted authorities. None: the system's.
     pub authorities: Option<PathBuf>,
-    /// Where winbind's helpers check NTLM; none: nobody does.
+    /// The socket of winbind's helpers. None: NTLM is not offered.
     pub ntlm_socket: Option<PathBuf>,
 }
 
 pub struct ActiveDirectory {
     pool: Pool,
     base: String,
-    /// The NetBIOS name of the domain, once it was asked for.
+    /// The NetBIOS name of the domain, once the directory has told it.
     netbios: OnceLock<Option<String>>,
-    /// How long a bind takes, about.
+    /// The running average of bind times.
     bind_takes: Mutex<Duration>,
     winbind: Option<Winbind>,
 }
 
-/// What a name that somebody typed stands for.
+/// What a typed name means.
 enum Named {
     Nobody,
     One(Account),
@@ -72,7 +76,7 @@ enum Named {
 }
 
 impl ActiveDirectory {
-    /// Reads the authorities; connects to nothing yet. An error is a sentence.
+    /// Reads the certificates but connects to nothing yet. An error is a sentence.
     pub fn new(configuration: Configuration) -> Result<Self, String> {
         let Configuration { servers, base, user, password, authorities, ntlm_socket } = configuration;
         let domain = domain_of(&base);
@@ -104,7 +108,7 @@ impl Directory for ActiveDirectory {
     }
 
     fn reach(&self) -> Result<(), Unavailable> {
-        within_limit(async { self.find(Filter::Present("defaultNamingContext")).await.map(drop) })
+        within_limit(async { self.matching(Filter::Present("defaultNamingContext")).await.map(drop) })
     }
 
     fn verify(&self, typed: &str, password: &str) -> Result<Verdict, Unavailable> {
@@ -140,8 +144,40 @@ impl Directory for ActiveDirectory {
         })
     }
 
+    fn find(&self, typed: &str) -> Result<Option<Found>, Unavailable> {
+        within_limit(async {
+            match self.named(typed).await? {
+                Named::One(account) => {
+                    let addresses = self.owned_by(&account, account.addresses()).await?;
+                    Ok(Some(Found { name: account.name, addresses }))
+                }
+                Named::Nobody => Ok(None),
+                Named::Several => Err(claimed_by_several(typed)),
+            }
+        })
+    }
+
     fn account_of(&self, address: &Address) -> Result<Option<String>, Unavailable> {
         within_limit(async { Ok(self.of_mailbox(address).await?.map(|account| account.name)) })
+    }
+
+    fn accounts_of(&self, addresses: &[Address]) -> Result<Vec<Option<String>>, Unavailable> {
+        within_limit(async {
+            let mut names = Vec::with_capacity(addresses.len());
+            for batch in addresses.chunks(ADDRESSES_PER_SEARCH) {
+                let batch: Vec<String> = batch.iter().map(Address::to_string).collect();
+                let filter = Filter::Or(batch.iter().flat_map(|address| claims(address)).collect());
+                let found = self.search(filter, NAMESAKES_MAX * ADDRESSES_PER_SEARCH as u32).await?;
+                names.extend(batch.iter().map(|address| {
+                    let claimants = found.iter().filter(|account| account.claims(address)).cloned();
+                    match owner(claimants.collect(), address) {
+                        Named::One(account) => Some(account.name),
+                        Named::Nobody | Named::Several => None,
+                    }
+                }));
+            }
+            Ok(names)
+        })
     }
 
     fn create(&self, address: &Address, password: &str) -> Result<Creation, Unavailable> {
@@ -150,12 +186,12 @@ impl Directory for ActiveDirectory {
                 return Ok(Creation::Exists { name: account.name });
             }
             for name in account_names(&address.local) {
-                if !self.find(Filter::Equal("sAMAccountName", name.clone())).await?.is_empty() {
+                if !self.matching(Filter::Equal("sAMAccountName", name.clone())).await?.is_empty() {
                     continue;
                 }
                 let outcome = match self.add(address, &name, password).await {
                     Ok(outcome) => outcome,
-                    // The answer was lost. What the directory holds tells whether it was done.
+                    // The answer was lost, so look whether the directory has the account.
                     Err(failure) if failure.may_be_done => {
                         match self.takes(address, &name, password).await? {
                             true => return Ok(Creation::Created { name }),
@@ -166,7 +202,7 @@ impl Directory for ActiveDirectory {
                 };
                 match outcome.code {
                     Outcome::SUCCESS => return Ok(Creation::Created { name }),
-                    // Another administrator was faster, or a common name is taken.
+                    // Another administrator was faster, or the common name is taken.
                     Outcome::ENTRY_ALREADY_EXISTS => {}
                     _ => return Ok(Creation::Refused(verdict::refusal(&outcome))),
                 }
@@ -225,7 +261,7 @@ impl Directory for ActiveDirectory {
         if !self.winbind.as_ref().is_some_and(Winbind::is_unsure) {
             return Ok(());
         }
-        // No account can be called so ([MS-SAMR] section 3.1.1.8.4).
+        // No account can have this name ([MS-SAMR] section 3.1.1.8.4).
         const NOBODY: &str = "pop3svc?";
         let question = Question { challenge: [0; 8], response: vec![0; 24] };
         within_limit(async { self.ask_winbind(NOBODY, "", &question).await.map(drop) })
@@ -233,20 +269,20 @@ impl Directory for ActiveDirectory {
 }
 
 impl ActiveDirectory {
-    /// Asks winbind, as of a user of our own domain: another's may have an account of the same name.
+    /// Asks winbind about a user of our own domain, since another domain may have an account of the same name.
     async fn ask_winbind(&self, user: &str, domain: &str, question: &Question) -> Result<Answer, Failure> {
         let winbind = self.winbind.as_ref().ok_or_else(|| Failure::before_asking("adntlm is not set"))?;
         let netbios = self.netbios().await?;
         let netbios = netbios.ok_or_else(|| Failure::before_asking("the domain has no NetBIOS name"))?;
-        // What is hashed into a response is the name that the client knows the domain by.
+        // The response hashes in the domain name that the client uses.
         let is_dns_name = domain_of(&self.base).is_some_and(|name| name.eq_ignore_ascii_case(domain));
         winbind.ask(user, if is_dns_name { domain } else { &netbios }, question).await
     }
 
-    /// The account that a user of NTLM means: `userPrincipalName`, given or implicit, or `sAMAccountName`.
+    /// The account behind an NTLM user name: `userPrincipalName`, explicit or implicit, or `sAMAccountName`.
     async fn of_ntlm_user(&self, user: &str) -> Result<Named, Failure> {
         let Some((name, suffix)) = user.rsplit_once('@') else { return self.of_account_name(user).await };
-        let found = self.find(Filter::Equal("userPrincipalName", user.to_owned())).await?;
+        let found = self.matching(Filter::Equal("userPrincipalName", user.to_owned())).await?;
         let is_implicit = domain_of(&self.base).is_some_and(|domain| domain.eq_ignore_ascii_case(suffix));
         match found.is_empty() && is_implicit {
             true => self.of_account_name(name).await,
@@ -254,7 +290,7 @@ impl ActiveDirectory {
         }
     }
 
-    /// Whether the account of this mailbox has this name, and takes this password.
+    /// Whether this mailbox's account has this name and accepts this password.
     async fn takes(&self, address: &Address, name: &str, password: &str) -> Result<bool, Failure> {
         match self.of_mailbox(address).await? {
             Some(account) if account.name == name => {
@@ -270,19 +306,16 @@ impl ActiveDirectory {
         self.pool.add(&dn, &attributes).await
     }
 
-    /// The account of a mailbox. Two that claim it are none.
+    /// The account of a mailbox. It fails if several claim the address.
     async fn of_mailbox(&self, address: &Address) -> Result<Option<Account>, Failure> {
         match self.of_address(&address.to_string()).await? {
             Named::One(account) => Ok(Some(account)),
             Named::Nobody => Ok(None),
-            Named::Several => Err(Failure::before_asking(format!(
-                "several accounts of the directory claim the address {address}"
-            ))),
+            Named::Several => Err(claimed_by_several(&address.to_string())),
         }
     }
 
-    /// Those of the addresses whose mailbox is this account's: another account's principal name may stand in its
-    /// `mail`.
+    /// The addresses that belong to this account alone: its `mail` may hold the principal name of another account.
     async fn owned_by(&self, account: &Account, addresses: Vec<Address>) -> Result<Vec<Address>, Failure> {
         let mut owned = Vec::with_capacity(addresses.len());
         for address in addresses {
@@ -309,30 +342,30 @@ impl ActiveDirectory {
     }
 
     async fn of_address(&self, address: &str) -> Result<Named, Failure> {
-        let is = |attribute| Filter::Equal(attribute, address.to_owned());
-        let mut found = self.find(Filter::Or(vec![is("userPrincipalName"), is("mail")])).await?;
-        if let Some(place) = found.iter().position(|account| account.is_principal(address)) {
-            return Ok(Named::One(found.swap_remove(place)));
-        }
-        Ok(only(found))
+        let found = self.matching(Filter::Or(claims(address).to_vec())).await?;
+        Ok(owner(found, address))
     }
 
     async fn of_account_name(&self, name: &str) -> Result<Named, Failure> {
         if name.is_empty() {
             return Ok(Named::Nobody);
         }
-        self.find(Filter::Equal("sAMAccountName", name.to_owned())).await.map(only)
+        self.matching(Filter::Equal("sAMAccountName", name.to_owned())).await.map(only)
     }
 
-    /// The users that a filter lets through.
-    async fn find(&self, filter: Filter) -> Result<Vec<Account>, Failure> {
+    /// The users that match a filter about one name.
+    async fn matching(&self, filter: Filter) -> Result<Vec<Account>, Failure> {
+        self.search(filter, NAMESAKES_MAX).await
+    }
+
+    async fn search(&self, filter: Filter, entries_max: u32) -> Result<Vec<Account>, Failure> {
         let is_user = Filter::Equal("sAMAccountType", account::ORDINARY_USER.to_owned());
         let filter = Filter::And(vec![is_user, filter]);
-        let entries = self.pool.search(&self.base, &filter, &ATTRIBUTES, NAMESAKES_MAX).await?;
+        let entries = self.pool.search(&self.base, &filter, &ATTRIBUTES, entries_max).await?;
         Ok(entries.iter().filter_map(Account::of_entry).collect())
     }
 
-    /// The NetBIOS name of the domain that the base lies in, as the directory's configuration has it.
+    /// The NetBIOS name of the base's domain, from the directory's configuration.
     async fn netbios(&self) -> Result<Option<String>, Failure> {
         if let Some(known) = self.netbios.get() {
             return Ok(known.clone());
@@ -351,6 +384,23 @@ impl ActiveDirectory {
         let name = found.first().and_then(|entry| entry.text("nETBIOSName")).map(str::to_owned);
         Ok(self.netbios.get_or_init(|| name).clone())
     }
+}
+
+/// The attributes that claim an address.
+fn claims(address: &str) -> [Filter; 2] {
+    ["userPrincipalName", "mail"].map(|attribute| Filter::Equal(attribute, address.to_owned()))
+}
+
+/// The claimant whose `userPrincipalName` is the address, or else the only claimant.
+fn owner(mut claimants: Vec<Account>, address: &str) -> Named {
+    match claimants.iter().position(|account| account.is_principal(address)) {
+        Some(place) => Named::One(claimants.swap_remove(place)),
+        None => only(claimants),
+    }
+}
+
+fn claimed_by_several(name: &str) -> Failure {
+    Failure::before_asking(format!("several accounts of the directory claim the name {name}"))
 }
 
 fn only(mut found: Vec<Account>) -> Named {

@@ -16,15 +16,15 @@ pub enum Barred {
     AccountExpired,
     PasswordMustChange,
     LockedOut,
-    /// By a rule that the directory does not name.
+    /// By an unnamed rule of the directory.
     Restricted,
     /// Several accounts claim the name.
     Ambiguous,
-    /// The password is right, but the service does not look for accounts there.
+    /// The password is right, but the account is outside the service's search base.
     OutsideBase,
 }
 
-/// The verdict of a bind as an account of these addresses.
+/// The verdict on a bind as the account with these addresses.
 pub fn of_bind(outcome: &Outcome, addresses: Vec<Address>) -> Verdict {
     match outcome.code {
         Outcome::SUCCESS => Verdict::Right(addresses),
@@ -39,8 +39,8 @@ pub fn of_bind(outcome: &Outcome, addresses: Vec<Address>) -> Verdict {
     }
 }
 
-/// Why a bind was refused, if not for a wrong name or password: the code behind `data`, which is that of a Windows
-/// logon ([MS-ERREF] section 2.2; for example 0x533, ERROR_ACCOUNT_DISABLED).
+/// The reason if a bind was refused for anything but a wrong name or password. It is the Windows logon error after
+/// `data` ([MS-ERREF] section 2.2), for example 0x533, ERROR_ACCOUNT_DISABLED.
 fn barred(message: &str) -> Option<Barred> {
     let (_, rest) = message.split_once("data ")?;
     let digits = rest.split(|c: char| !c.is_ascii_hexdigit()).next().unwrap_or_default();
@@ -52,12 +52,12 @@ fn barred(message: &str) -> Option<Barred> {
         0x701 => Some(Barred::AccountExpired),
         0x773 => Some(Barred::PasswordMustChange),
         0x775 => Some(Barred::LockedOut),
-        // 525 is no such user, 52e a wrong password.
+        // 525 means no such user, 52e a wrong password.
         _ => None,
     }
 }
 
-/// Why the directory made no change: a sentence.
+/// A sentence that says why the directory made no change.
 pub fn refusal(outcome: &Outcome) -> String {
     // 0x52d is ERROR_PASSWORD_RESTRICTION.
     let is_password = outcome.code == Outcome::CONSTRAINT_VIOLATION
@@ -74,8 +74,7 @@ pub fn refusal(outcome: &Outcome) -> String {
 }
 
 impl Barred {
-    /// A directory compares the password before it says more than that it is wrong, but for an account that is locked
-    /// out.
+    /// A directory gives a reason only after it has compared the password, unless the account is locked out.
     pub fn verdict(self) -> Verdict {
         let is_proven = !matches!(self, Self::LockedOut | Self::Ambiguous);
         Verdict::Barred { why: self.to_string(), is_proven }

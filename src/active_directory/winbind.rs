@@ -1,13 +1,13 @@
-//! NTLM of the directory's users, by winbind: whether a response proves a password is known to the domain's controllers
-//! alone, and they tell it to machines that are joined to the domain.
+//! NTLM for users of the directory, through winbind. Only domain controllers can tell whether an NTLM response is
+//! right, and they tell only machines that have joined the domain.
 //!
-//! - Winbind's program `ntlm_auth` answers behind a Unix socket, in a process for each connection. Whoever holds the
-//!   socket (systemd, by the units in the README) starts them, for the service executes nothing; one that has died is
-//!   made up for by connecting again.
-//! - It speaks `ntlm-server-1` (ntlm_auth(1)), in which it is asked only whether a response answers a challenge: our
-//!   own NTLM makes the challenge and checks version, channel and integrity code as ever. With the other protocols the
-//!   helper makes the challenge, and so is held up for as long as a client takes to answer it.
-//! - Of winbind's own troubles it says "Authenticated: No" too. Only reasons that are known are refusals.
+//! - Winbind's `ntlm_auth` answers behind a Unix socket, one process per connection. Systemd holds the socket and
+//!   starts the processes (see the units in the README), because the service itself executes nothing. If a process
+//!   dies, the next connection starts another.
+//! - The protocol is `ntlm-server-1` (ntlm_auth(1)): we ask only whether a response answers a challenge. Our own NTLM
+//!   code makes the challenge and checks version, channel binding and integrity code as always. With the other
+//!   protocols the helper makes the challenge, and a slow client would occupy it.
+//! - `ntlm_auth` says "Authenticated: No" for its own troubles too. We take only known reasons for a refusal.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -26,23 +26,23 @@ use crate::auth::ntlm::Question;
 use crate::ldap::Failure;
 use crate::lock::Mutex;
 
-/// Most helpers at a time, and so most questions. One answers some hundred questions a second.
+/// Helpers, and so questions, at a time. One helper answers some hundred questions a second.
 const HELPERS_MAX: usize = 8;
-/// How long a question may take, with waiting for its turn.
+/// How long a question may take, including the wait for a helper.
 const QUESTION_MAX: Duration = Duration::from_secs(5);
-/// How long it counts that a question was answered.
+/// For how long an answer proves that winbind works.
 const WORKS_FOR: Duration = Duration::from_secs(60);
-/// Longest answer.
+/// The longest answer, in octets.
 const ANSWER_OCTETS_MAX: usize = 4096;
 
-/// What the helper says of a wrong name or password: the texts of STATUS_WRONG_PASSWORD, STATUS_NO_SUCH_USER and
-/// STATUS_LOGON_FAILURE ([MS-ERREF] section 2.3.1).
+/// The helper's texts for a wrong name or password: STATUS_WRONG_PASSWORD, STATUS_NO_SUCH_USER and STATUS_LOGON_FAILURE
+/// ([MS-ERREF] section 2.3.1).
 const WRONG: [&str; 3] = [
     "When trying to update a password, this return status indicates that the value provided as the current password is not correct.",
     "The specified account does not exist.",
     "The attempted logon is invalid. This is either due to a bad username or authentication information.",
 ];
-/// What it says of accounts that may not log in, from the same table.
+/// Its texts for accounts that may not log in, from the same table.
 const BARRED: [(&str, Barred); 8] = [
     ("The user account has time restrictions and", Barred::Hours),
     ("The user account is restricted so that it cannot be used to log on from", Barred::Workstation),
@@ -54,21 +54,21 @@ const BARRED: [(&str, Barred); 8] = [
     ("Indicates a referenced user name and authentication information are valid, but", Barred::Restricted),
 ];
 
-/// What became of a question.
+/// The answer to a question.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The response is right. The key of the session, which the integrity code is made with.
+    /// The response is right. The session key verifies the integrity code.
     Right(Zeroizing<[u8; 16]>),
     Wrong,
     Barred(Barred),
 }
 
-/// Helpers behind a socket.
+/// The helpers behind a socket.
 pub struct Winbind {
     socket: PathBuf,
     places: Semaphore,
     idle: Mutex<Vec<Helper>>,
-    /// When a question was last answered; none since one was not.
+    /// When a helper last answered. None if the last question failed.
     worked: Mutex<Option<Instant>>,
 }
 
@@ -83,17 +83,17 @@ impl Winbind {
         Self { socket, places: Semaphore::new(HELPERS_MAX), idle: Mutex::default(), worked: Mutex::default() }
     }
 
-    /// Whether the last question was answered.
+    /// True if the last question was answered.
     pub fn works(&self) -> bool {
         self.worked.lock().is_some()
     }
 
-    /// Whether it was not found out lately that it works.
+    /// True unless winbind has answered lately.
     pub fn is_unsure(&self) -> bool {
         self.worked.lock().is_none_or(|worked| worked.elapsed() > WORKS_FOR)
     }
 
-    /// Whether a response of this user proves the password.
+    /// Asks whether this user's response proves the password.
     pub async fn ask(&self, user: &str, domain: &str, question: &Question) -> Result<Answer, Failure> {
         let late = async {
             Timer::after(QUESTION_MAX).await;
@@ -116,7 +116,7 @@ impl Winbind {
             .map_err(|why| Failure::before_asking(format!("ntlm_auth at {}: {why}", self.socket.display())))
     }
 
-    /// The helper that was used last, if it still lives.
+    /// The helper that was used last, if it is still alive.
     async fn take_alive(&self) -> Option<Helper> {
         loop {
             let mut helper = self.idle.lock().pop()?;
@@ -132,7 +132,7 @@ impl Helper {
         Ok(Self { stream: UnixStream::connect(socket).await?, received: Vec::new() })
     }
 
-    /// Takes in what has come meanwhile, which is the end of the answer before.
+    /// Also reads whatever the last answer left unread.
     async fn is_alive(&mut self) -> bool {
         let mut octets = [0; 64];
         match poll_once(self.stream.read(&mut octets)).await {
@@ -145,7 +145,7 @@ impl Helper {
         }
     }
 
-    /// The lines of its answer.
+    /// The lines of the helper's answer.
     async fn ask(&mut self, question: &str) -> std::io::Result<Vec<String>> {
         self.stream.write_all(question.as_bytes()).await?;
         let mut lines = Vec::new();
@@ -153,7 +153,7 @@ impl Helper {
             while let Some(end) = self.received.iter().position(|octet| *octet == b'\n') {
                 let line: Vec<u8> = self.received.drain(..=end).collect();
                 match String::from_utf8_lossy(&line).trim_end() {
-                    // After a refusal there are two of them.
+                    // A refusal ends with two of them.
                     "." if lines.is_empty() => {}
                     "." => return Ok(lines),
                     line => lines.push(line.to_owned()),
@@ -170,7 +170,7 @@ impl Helper {
     }
 }
 
-/// A question as the helper reads it. What a client chose is in Base64, and cannot be taken for a line of it.
+/// A question in the helper's format. What the client chose goes in Base64, so that it cannot add lines.
 fn written(user: &str, domain: &str, question: &Question) -> String {
     let hexadecimal = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
     format!(

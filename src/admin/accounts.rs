@@ -1,33 +1,68 @@
-//! Accounts that live in a directory: made, changed and deleted together with their mailboxes, and moved there.
+//! Accounts that live in a directory: created, changed and deleted together with their mailboxes, and migrated there.
 //!
-//! The directory is asked first: as long as it has not said yes, nothing has changed here. An account that was made for
-//! a mailbox which is then refused is deleted again.
+//! The directory goes first: until it agrees, nothing changes here. If an account is created and its mailbox is then
+//! refused, the account is deleted again.
 //!
-//! Accounts of this machine take root to change, which a service is not. Of a command that changes one, all that can be
-//! refused is refused here, and the rest left to the process of the administrator ([`Reply::Yours`]).
+//! Changing a local account needs root, which the service is not. It refuses here whatever can be refused, and leaves
+//! the rest to the administrator's own process ([`Reply::Yours`]).
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bincode::{Decode, Encode};
+use serde::Serialize;
 
 use super::commands::MigrateToAd;
 use super::configure::settings_of;
 use super::directory::{add_first, changed};
 use super::reply::{Changed, Code, Refusal, Reply};
-use super::{Context, lookup, ownership};
+use super::{Context, ownership};
 use crate::address::{Address, LocalPart};
-use crate::auth::directory::{Change, Creation, Directory, Place, Removal, Unavailable, Verdict};
+use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
 use crate::auth::password::Credential;
 use crate::directory;
 use crate::local_accounts;
 use crate::settings::{Method, Settings};
-use crate::store::{Progress, Read as _, Refused, Stage, Store};
+use crate::store::{Fault, Progress, Read, Refused, Stage, Store};
 
-/// Most mailboxes that a refusal names.
+/// How many mailboxes a refusal names.
 const NAMED_MAX: usize = 20;
+/// How many mailboxes a list may have for their accounts to be shown. A directory takes about a second for these.
+const SHOWN_MAX: usize = 1000;
+/// How many mailboxes are looked up between two reports of progress.
+const LOOKED_UP_AT_A_TIME: usize = 200;
 
-/// The directory of accounts in force; none where the data file holds them.
+/// The directory of accounts: as the running service sees it, or as it just answered this command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct DirectoryLine {
+    pub method: String,
+    /// When it last answered, and which server did; none if it has not yet.
+    pub last_contact_unix_seconds: Option<u64>,
+    pub last_contact: Option<String>,
+    /// When a query last failed, and why; none if none has.
+    pub last_error_unix_seconds: Option<u64>,
+    pub last_error: Option<String>,
+}
+
+impl DirectoryLine {
+    pub fn new(method: Method, state: State) -> Self {
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let (last_contact_at, last_contact) = state.last_contact.unzip();
+        let (last_error_at, last_error) = state.last_error.unzip();
+        Self {
+            method: method.name().to_owned(),
+            last_contact_unix_seconds: last_contact_at.map(seconds),
+            last_contact,
+            last_error_unix_seconds: last_error_at.map(seconds),
+            last_error,
+        }
+    }
+}
+
+/// The directory in force. None if the data file holds the accounts.
 pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Directory>>, Refusal> {
-    // A service has its connections already, and what comes of them is to be seen in its state.
+    // The service's directory has open connections, and its state is the one that `stat` shows.
     if let Some(service) = context.service {
         return service.accounts().map_err(unusable);
     }
@@ -44,7 +79,7 @@ pub fn unavailable(unavailable: Unavailable) -> Refusal {
     Refusal::new(Code::Fault, unavailable.to_string()).with_hint("Nothing was changed; try again later")
 }
 
-/// Adds a mailbox whose account is in the directory, and makes the account if there is a password for it.
+/// Adds a mailbox whose account is in the directory. With a password, creates the account too.
 pub fn add_mailbox(
     address: Address,
     password: Option<&str>,
@@ -95,7 +130,7 @@ pub fn add_mailbox(
     }
     let (added, credential, now) = (address.clone(), Credential::of_nobody(context.fresh), context.now);
     let outcome = changed(store, move |tx| {
-        // Somebody else may have been faster.
+        // Another administrator may have been faster.
         let taken = match place {
             Place::ThisMachine => directory::namesakes(tx, &added.local)?,
             Place::Network => Vec::new(),
@@ -104,7 +139,7 @@ pub fn add_mailbox(
             return Ok(Ok(taken));
         }
         match tx.add_mailbox(&added, credential.clone(), now)? {
-            // The quota is made by itself, as by the original.
+            // As in the original, every such mailbox gets a quota.
             Ok(()) => Ok(tx.set_quota(&added, &added, None)?.map(|_| Vec::new())),
             Err(why) => Ok(Err(why)),
         }
@@ -132,7 +167,7 @@ fn account_exists(address: &Address, name: &str, place: Place) -> Refusal {
         .with_hint(format!("To use it: winpop add {address}"))
 }
 
-/// Takes back the account that was made for a mailbox.
+/// Deletes the account that was created for a mailbox that is then refused.
 pub fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn Directory) -> Refusal {
     match directory.remove(address) {
         Ok(Removal::Removed { .. } | Removal::NoSuchAccount) => refusal,
@@ -146,7 +181,50 @@ pub fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn D
     }
 }
 
-/// Makes the account of a mailbox; its name.
+/// The account of each mailbox in a list. All are `None` if the data file holds the accounts. An error is a sentence.
+pub fn shown(addresses: &[Address], store: &Store, context: &Context) -> Result<Vec<Option<String>>, String> {
+    let Some(directory) = in_force(store, context).map_err(|refusal| refusal.message)? else {
+        return Ok(vec![None; addresses.len()]);
+    };
+    if addresses.len() > SHOWN_MAX {
+        return Err(format!("they are looked up for {SHOWN_MAX} mailboxes at most"));
+    }
+    let shared = match directory.place() {
+        Place::ThisMachine => {
+            store.read().and_then(|view| shared_names(&*view)).map_err(|fault| fault.to_string())?
+        }
+        Place::Network => HashSet::new(),
+    };
+    names(addresses, &*directory, &shared).map_err(|unavailable| unavailable.to_string())
+}
+
+/// The account of each mailbox. A local account belongs to one mailbox, so mailboxes that share a name have none.
+fn names(
+    addresses: &[Address],
+    directory: &dyn Directory,
+    shared: &HashSet<LocalPart>,
+) -> Result<Vec<Option<String>>, Unavailable> {
+    let mut names = directory.accounts_of(addresses)?;
+    for (name, address) in names.iter_mut().zip(addresses) {
+        name.take_if(|_| shared.contains(&address.local));
+    }
+    Ok(names)
+}
+
+/// Names of mailboxes that exist in several domains.
+fn shared_names(view: &impl Read) -> Result<HashSet<LocalPart>, Fault> {
+    let (mut seen, mut shared) = (HashSet::new(), HashSet::new());
+    for (domain, _) in view.domains()? {
+        for (local, _) in view.mailboxes(&domain)? {
+            if !seen.insert(local.clone()) {
+                shared.insert(local);
+            }
+        }
+    }
+    Ok(shared)
+}
+
+/// Creates a mailbox's account and returns its name.
 pub fn create_account(
     address: &Address,
     password: &str,
@@ -159,7 +237,7 @@ pub fn create_account(
     }
 }
 
-/// Deletes the account of a mailbox that is about to be deleted; what is to be said of it.
+/// Deletes the account of a mailbox that is about to be deleted. Returns a note about it.
 pub fn delete(address: &Address, directory: &dyn Directory) -> Result<String, Refusal> {
     match directory.remove(address).map_err(unavailable)? {
         Removal::Removed { name } => Ok(format!("its account {name} was deleted from the directory")),
@@ -185,8 +263,8 @@ pub fn change_password(address: &Address, password: &str, directory: &dyn Direct
     }
 }
 
-/// Where the data file has a password of a mailbox, sets that one too: the old one must not be right again after a way
-/// back to the password file.
+/// If the data file holds a password too, replaces it: the old one must not work again if the password file comes back
+/// into force.
 pub fn renew(address: &Address, renewed: impl FnOnce() -> Credential, store: &Store) -> Result<(), Refusal> {
     if stored(address, store)?.is_of_nobody() {
         return Ok(());
@@ -195,20 +273,20 @@ pub fn renew(address: &Address, renewed: impl FnOnce() -> Credential, store: &St
     changed(store, move |tx| tx.set_credential(&address, credential.clone()))
 }
 
-/// Refuses where there is no such mailbox.
+/// Refuses if there is no such mailbox.
 pub fn is_there(address: &Address, store: &Store) -> Result<(), Refusal> {
     stored(address, store).map(drop)
 }
 
-/// What the data file has of a mailbox's password.
+/// The credential in the data file.
 fn stored(address: &Address, store: &Store) -> Result<Credential, Refusal> {
     let row = store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?;
     row.map(|row| row.credential).ok_or_else(|| Refusal::from(Refused::NoSuchMailbox(address.clone())))
 }
 
 impl MigrateToAd {
-    /// Makes the account of one mailbox in Active Directory, with its password. A domain is done by the administrator's
-    /// process, one mailbox at a time.
+    /// Creates one mailbox's account in Active Directory, with its password. For a whole domain, the administrator's
+    /// process sends one such command per mailbox.
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let address: Address = self.name.parse()?;
         let settings = settings_of(store)?;
@@ -273,7 +351,7 @@ impl MigrateToAd {
     }
 }
 
-/// Whether winbind's helpers answer where they are named, if they are.
+/// Checks that winbind's helpers answer, if `adntlm` names their socket.
 pub fn check_ntlm(after: &Settings, context: &Context) -> Result<(), Refusal> {
     if after.adntlm.get().is_none() {
         return Ok(());
@@ -288,7 +366,7 @@ pub fn check_ntlm(after: &Settings, context: &Context) -> Result<(), Refusal> {
     })
 }
 
-/// Refuses a change of the method while mailboxes could not log in afterwards, unless it is forced.
+/// Refuses to change the method if mailboxes could not log in afterwards, unless forced.
 pub fn refuse_to_leave_out(
     after: &Settings,
     is_forced: bool,
@@ -332,15 +410,19 @@ pub fn refuse_to_leave_out(
     .with_hint(hint))
 }
 
-/// The mailboxes without an account in this directory, or, where there is none, without a password in the data file.
+/// The mailboxes without an account in the directory, or, for the password file, without a password.
 fn left_out(
     directory: Option<&dyn Directory>,
     store: &Store,
     progress: &Progress,
 ) -> Result<Vec<Address>, Refusal> {
     let (mut of_nobody, mut all) = (Vec::new(), Vec::new());
+    let mut shared = HashSet::new();
     {
         let view = store.read().map_err(Refusal::fault)?;
+        if directory.is_some_and(|directory| directory.place() == Place::ThisMachine) {
+            shared = shared_names(&*view).map_err(Refusal::fault)?;
+        }
         for (domain, _) in view.domains().map_err(Refusal::fault)? {
             for (local, row) in view.mailboxes(&domain).map_err(Refusal::fault)? {
                 let address = Address { local, domain: domain.clone() };
@@ -352,27 +434,26 @@ fn left_out(
         }
     }
     let Some(directory) = directory else { return Ok(of_nobody) };
-    let mut bearers: HashMap<&LocalPart, usize> = HashMap::new();
-    if directory.place() == Place::ThisMachine {
-        all.iter().for_each(|address| *bearers.entry(&address.local).or_default() += 1);
-    }
     progress.begin(Stage::LookingForAccounts, all.len() as u64);
-    let accounts = lookup::accounts_of(&all, directory, || progress.add(1)).map_err(unavailable)?;
-    let left_out = all.iter().zip(accounts).filter(|(address, account)| {
-        account.is_none() || bearers.get(&address.local).is_some_and(|bearers| *bearers > 1)
-    });
-    Ok(left_out.map(|(address, _)| address.clone()).collect())
+    let mut left_out = Vec::new();
+    for addresses in all.chunks(LOOKED_UP_AT_A_TIME) {
+        let accounts = names(addresses, directory, &shared).map_err(unavailable)?;
+        let without = addresses.iter().zip(accounts).filter(|(_, account)| account.is_none());
+        left_out.extend(without.map(|(address, _)| address.clone()));
+        progress.add(addresses.len() as u64);
+    }
+    Ok(left_out)
 }
 
-/// What the service needs to check the passwords of local accounts, if it is not here to say so itself.
+/// A note on the rights that the service needs to check local passwords, if no service is here to say so itself.
 pub fn note_of_rights(after: &Settings, context: &Context) -> Option<String> {
     if after.authentication != Method::LocalAccounts || context.service.is_some() {
         return None;
     }
     let user = ownership::owner(context.mailroot).filter(|user| user.uid != 0)?;
     Some(format!(
-        "the service runs as the user {user}, who has to be able to read /etc/shadow: by SupplementaryGroups=shadow in its unit, \
-         or usermod -aG shadow {}",
+        "the service runs as the user {user}, which must be able to read /etc/shadow: set SupplementaryGroups=shadow in its \
+         unit, or run usermod -aG shadow {}",
         user.typed()
     ))
 }

@@ -1,23 +1,23 @@
-//! The trail of administration: one line for each command that changes something, or takes a copy of all mail.
+//! The audit trail: a log line for each command that changes something or copies all mail.
 //!
-//! A line says who, what and with which outcome, for example `winpop set port 110, by user 0, process 4711: done`. A
-//! password is never part of it.
+//! A line says what was done, by whom, and the outcome: `winpop set port 110, by user 0, process 4711: done`. It never
+//! contains a password.
 
 use super::commands::{
     Add, ChangePwd, CreateQuotaFile, Delete, DeleteQuotaFile, Lock, MigrateToAd, Set, Test, Undelete, Unlock,
 };
 use super::{Op, Refusal, Reply, Request};
 
-/// A longer command is cut: names and values come from whoever may command.
+/// Longer commands are cut.
 const COMMAND_CHARACTERS_MAX: usize = 300;
-/// What stands in place of a password.
+/// Printed in place of a password.
 const PASSWORD: &str = "***";
 
 /// Who gave a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Who {
     pub user: u32,
-    /// 0 for a process that we cannot see, in another PID namespace.
+    /// 0 for a process in another PID namespace, which we cannot see.
     pub process: u32,
 }
 
@@ -28,7 +28,7 @@ impl Who {
 }
 
 impl Request {
-    /// The command as it could have been typed, without passwords; none if it only looks.
+    /// The command as it could have been typed, without passwords. None if it changes nothing.
     pub fn trail(&self) -> Option<String> {
         let words = match self {
             Self::Command(op) => format!("winpop {}", op.trail()?),
@@ -38,10 +38,10 @@ impl Request {
             Self::Compact => "pop3svc compact".to_owned(),
             Self::RotateKey { discard: false } => "pop3svc key --rotate".to_owned(),
             Self::RotateKey { discard: true } => "pop3svc key --rotate --discard".to_owned(),
-            // A delivery has a line of its own, and so have an import and an export, once they are over.
+            // The tool records imports and exports as a whole.
             Self::BeginImport { .. } | Self::EndImport { .. } | Self::Import(_) => return None,
             Self::Export { .. } | Self::ExportAccounts { .. } => return None,
-            Self::Check | Self::Ids { .. } | Self::Health | Self::Key | Self::Deliver(_) => return None,
+            Self::Check | Self::Ids { .. } | Self::Health | Self::Key => return None,
         };
         Some(words)
     }
@@ -87,10 +87,10 @@ impl Op {
     }
 }
 
-/// Writes the line. For a command that only looks, `trail` is none, and so is the line.
+/// Logs the line, if there is a trail.
 pub fn record(trail: Option<&str>, who: Who, outcome: Result<&Reply, &Refusal>) {
     let Some(trail) = trail else { return };
-    // Nothing was done yet.
+    // Nothing has been done yet.
     if let Ok(Reply::Yours { .. }) = outcome {
         return;
     }
@@ -113,7 +113,7 @@ mod tests {
     use crate::admin::reply::Code;
 
     #[test]
-    fn a_line_says_who_did_what_and_how_it_went() {
+    fn a_line_says_who_did_what_with_which_outcome() {
         let who = Who { user: 1000, process: 4711 };
         let refusal = Refusal::new(Code::Exists, "a.org exists already").with_hint("Choose another");
         let refused = line("winpop add a.org", who, Err(&refusal));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_something_leaves_a_trail_without_passwords() {
+    fn commands_that_change_something_leave_a_trail_without_passwords() {
         let secret = || "s3cret".to_owned().into();
         let name = || "ann@a.org".to_owned();
         let (user, limit) = (Some("bob@a.org".to_owned()), Some("5MB".to_owned()));

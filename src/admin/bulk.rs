@@ -1,7 +1,7 @@
-//! Many domains and mailboxes at once: `add /file LIST`, at most [`ENTRIES_MAX`] in one request and one transaction.
+//! `add /file`: many domains and mailboxes at once, at most [`ENTRIES_MAX`] in one request and one transaction.
 //!
-//! An entry that cannot be carried out is told with its line and changes nothing; the others of its request are added
-//! together. What is there already is told apart from what is refused, so a list can be given twice.
+//! A bad entry is reported with its line number and changes nothing; the rest of the request is added. Entries that
+//! exist already are not errors, so a list can be given twice.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,20 +19,20 @@ use crate::auth::password::{Credential, Fresh};
 use crate::lock::Mutex;
 use crate::store::{Read as _, Refused, Store};
 
-/// Entries in one request, and so in one transaction.
+/// Maximum number of entries in a request.
 pub const ENTRIES_MAX: usize = 1000;
 
 /// A domain or mailbox to add.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Entry {
-    /// Its line in the list, for the outcome.
+    /// Its line number in the list.
     pub line: u64,
     pub name: String,
-    /// Of a mailbox.
+    /// For a mailbox.
     pub password: Option<Secret>,
 }
 
-/// An entry on its way.
+/// An entry, checked.
 #[derive(Clone)]
 enum Step {
     Domain(crate::address::Domain),
@@ -40,11 +40,11 @@ enum Step {
     Decided(AddOutcome, String),
 }
 
-/// Adds the entries in their order, so that a domain may stand before its mailboxes.
+/// Adds the entries in order, so a domain can precede its mailboxes.
 pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<Reply, Refusal> {
     if entries.len() > ENTRIES_MAX {
-        let message = format!("a request adds at most {ENTRIES_MAX} domains and mailboxes");
-        return Err(Refusal::new(Code::Usage, message));
+        let message = format!("a request can add at most {ENTRIES_MAX} domains and mailboxes");
+        return Err(Refusal::usage(message));
     }
     if let Some(directory) = accounts::in_force(store, context)? {
         return Ok(match directory.place() {
@@ -77,8 +77,8 @@ pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<R
     Ok(Reply::AddedMany { entries: lines.collect() })
 }
 
-/// With accounts in a directory, which has no transaction over several. A fault is told with each entry that met it.
-pub fn one_by_one(entries: &[Entry], carry_out: impl Fn(Add) -> Result<Reply, Refusal>) -> Reply {
+/// Adds the entries one by one: a directory of accounts has no transactions. A fault is reported with its entry.
+pub fn one_by_one(entries: &[Entry], mut carry_out: impl FnMut(Add) -> Result<Reply, Refusal>) -> Reply {
     let added = |entry: &Entry| {
         let add = Add {
             name: Some(entry.name.clone()),
@@ -107,7 +107,7 @@ fn outcome(added: Result<(), Refused>) -> (AddOutcome, Option<String>) {
     }
 }
 
-/// Reads the entries, and derives the credentials of those that are new, on all processors: one takes milliseconds.
+/// Checks the entries and derives the credentials of new ones, on all CPUs because each takes milliseconds.
 fn prepared(entries: &[Entry], store: &Store, context: &Context) -> Result<Vec<Step>, Refusal> {
     let view = store.read().map_err(Refusal::fault)?;
     let keyring = context.keyring.read();
@@ -116,14 +116,14 @@ fn prepared(entries: &[Entry], store: &Store, context: &Context) -> Result<Vec<S
         let refused = |why: String| Ok(Step::Decided(AddOutcome::Refused, why));
         let address = match entry.name.parse() {
             Ok(Target::Domain(domain)) if entry.password.is_none() => return Ok(Step::Domain(domain)),
-            Ok(Target::Domain(_)) => return refused("a domain has no password".to_owned()),
+            Ok(Target::Domain(_)) => return refused("a domain cannot have a password".to_owned()),
             Ok(Target::Mailbox(address)) => address,
             Err(malformed) => return refused(malformed.to_string()),
         };
         if view.mailbox(&address).map_err(Refusal::fault)?.is_some() {
             return Ok(Step::Decided(AddOutcome::Exists, String::new()));
         }
-        let Some(secret) = &entry.password else { return refused("there is no password for it".to_owned()) };
+        let Some(secret) = &entry.password else { return refused("the password is missing".to_owned()) };
         let password = match secret.password() {
             Ok(password) => password,
             Err(refusal) => return refused(refusal.message),

@@ -1,8 +1,7 @@
-//! The commands of `winpop` as they are typed.
+//! The commands of `winpop`, one struct each: its arguments and its help.
 //!
-//! One struct a command: what it takes, and its help. Parsing, help, completions and the manual page come from
-//! here. The fields hold words; what they have to be is read where the command is carried out, since they may
-//! come over the control socket too.
+//! Parsing, help, completions and the manual page come from here. The fields hold words as typed. They are checked
+//! where the command is carried out, because they may also arrive over the control socket.
 
 use std::fmt;
 
@@ -47,17 +46,17 @@ pub const ALIASES: [(&str, &str); 1] = [("del", "delete")];
 #[argh(
     subcommand,
     name = "add",
-    note = "A domain comes before its mailboxes. Its name should be fully qualified, such as example.com. \
-            Names are kept in lower case; internationalised names as A-labels.",
-    note = "A mailbox name has 1 to 64 characters. The account of a mailbox is made together with it, which \
-            takes /createuser and a password of 1 to 128 octets. With local accounts and Active Directory one that is \
-            there is used without /createuser; the name of a local account has at most 20 characters.",
+    note = "Add the domain before its mailboxes, with its fully qualified name, such as example.com. Names are stored in \
+            lower case, internationalised names as A-labels.",
+    note = "A mailbox name has 1 to 64 characters. /createuser creates the mailbox's account with a password of 1 to \
+            128 octets; the encrypted password file always needs it. With local accounts and Active Directory, leave it \
+            out to use an existing account. The name of a local account has at most 20 characters.",
     note = "A password given as - is read from standard input; on a terminal it is asked for twice and not \
             shown.",
     example = "winpop add example.com",
-    note = "A list has one domain or mailbox a line, a mailbox with a comma and its password behind it (CSV). Where \
-            the password is left out, one is made and written to the file of /passwords, which only its owner can read. \
-            Bad lines are told and passed over; a list can be given twice.",
+    note = "A list (CSV) has one domain or mailbox per line, each mailbox followed by a comma and its password. If the \
+            password is missing, one is generated and written to the /passwords file, which only its owner can read. \
+            Bad lines are reported and skipped, so you can give the same list again.",
     example = "winpop add bob@example.com /createuser -",
     example = "winpop add /file:users.csv /passwords:made.csv"
 )]
@@ -65,26 +64,25 @@ pub struct Add {
     /// the domain or mailbox to add
     #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
     pub name: Option<String>,
-    /// make the account of the mailbox, with this password
+    /// create the mailbox's account with this password
     #[argh(option, arg_name = "PASSWORD")]
     pub createuser: Option<Secret>,
-    /// add all that this list names
+    /// add everything in this list
     #[argh(option, arg_name = "LIST")]
     pub file: Option<String>,
-    /// the file to write made passwords to
+    /// the file for generated passwords
     #[argh(option, arg_name = "FILE")]
     pub passwords: Option<String>,
 }
 
-/// Deletes a domain with all its mailboxes, or a mailbox, and all mail in them.
+/// Deletes a domain with all its mailboxes, or a mailbox, with all mail in them.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(
     subcommand,
     name = "delete",
-    note = "For as many days as the setting undelete says, undelete brings it back.",
-    note = "On a terminal, deleting a domain is asked about once more, unless /y is given. A script is not \
-            asked.",
-    note = "Open sessions on what is deleted end.",
+    note = "For the number of days in the setting undelete, winpop undelete brings it back.",
+    note = "On a terminal, you are asked to confirm the deletion of a domain unless you give /y. Scripts are not asked.",
+    note = "Open sessions on deleted mailboxes end.",
     example = "winpop delete bob@example.com",
     example = "winpop delete example.com /y"
 )]
@@ -92,15 +90,15 @@ pub struct Delete {
     /// the domain or mailbox to delete
     #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
     pub name: String,
-    /// delete the account of the mailbox too (in the password file it always goes)
+    /// also delete the mailbox's account (the password file always does)
     #[argh(switch)]
     pub deleteuser: bool,
-    /// do not ask
+    /// do not ask for confirmation
     #[argh(switch)]
     pub y: bool,
 }
 
-/// Lists the domains, or the mailboxes of a domain or of all.
+/// Lists the domains, or the mailboxes of one or all domains.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(
     subcommand,
@@ -118,12 +116,12 @@ pub struct List {
     pub all: bool,
 }
 
-/// Locks a domain or a mailbox: no mail can be fetched from it.
+/// Locks a domain or a mailbox, so that no mail can be fetched from it.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(
     subcommand,
     name = "lock",
-    note = "Open sessions end and delete nothing. Mail is still received and delivered.",
+    note = "Open sessions end without deleting anything. Mail is still received and delivered.",
     example = "winpop lock example.com"
 )]
 pub struct Lock {
@@ -146,7 +144,7 @@ pub struct Unlock {
     pub name: String,
 }
 
-/// Shows the statistics of the server, or of a domain.
+/// Shows statistics of the server or of a domain.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(subcommand, name = "stat", example = "winpop stat", example = "winpop stat example.com")]
 pub struct Stat {
@@ -161,26 +159,26 @@ pub struct Stat {
     subcommand,
     name = "changepwd",
     note = "A password given as - is read from standard input; on a terminal it is asked for twice and not \
-            shown. One that reads like a switch can stand after --.",
+            shown. Put a password that looks like a switch after --.",
     example = "winpop changepwd bob@example.com -"
 )]
 pub struct ChangePwd {
     /// the mailbox
     #[argh(positional, arg_name = "USER@DOMAIN")]
     pub name: String,
-    /// the new password, 1 to 128 octets (on a terminal it is asked for if left out)
+    /// the new password, 1 to 128 octets (if left out on a terminal, it is asked for)
     #[argh(positional, arg_name = "NEWPASSWORD")]
     pub password: Option<Secret>,
 }
 
-/// Gives a mailbox, or those of a domain, accounts in Active Directory with the same password.
+/// Migrates a mailbox, or all of a domain, to Active Directory accounts with the same passwords.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(
     subcommand,
     name = "migratetoad",
-    note = "While authentication is by the password file. The settings adbasedn, adbinduser and adbindpassword say where the \
-            directory is. Mailboxes that have their account already are left as they are, so it can be typed again. When all \
-            have theirs: winpop set authentication.",
+    note = "Works while authentication is by the encrypted password file. First set adbasedn, adbinduser and \
+            adbindpassword, so that the directory can be reached. Mailboxes that already have an account are left as they \
+            are, so you can repeat the command. When all are migrated, change the method with winpop set authentication.",
     example = "winpop migrateToAD bob@example.com",
     example = "winpop migrateToAD example.com"
 )]
@@ -190,16 +188,16 @@ pub struct MigrateToAd {
     pub name: String,
 }
 
-/// Brings back what was deleted: mail, a mailbox, or a domain.
+/// Restores deleted mail, a deleted mailbox or a deleted domain.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(
     subcommand,
     name = "undelete",
-    note = "Messages of a mailbox come back with their ids, so a mail program that has seen them does not fetch them \
-            again; with /new it does. Without /since and /all these are the ones that were deleted last, by one session.",
-    note = "A deleted mailbox comes back with its password, lock, quota and mail; a domain with the mailboxes that went with \
-            it. Where there is a new mailbox of the name, that one stays, and /new brings the old mail into it.",
-    note = "TIME is a day or a time of UTC, such as 2026-11-26 or 2026-11-26T10:00:00Z, or how long ago, such as 2h.",
+    note = "Messages come back with their unique ids, so mail programs that have seen them do not fetch them again; with \
+            /new they do. Without /since and /all, the messages of the last session that deleted any come back.",
+    note = "A deleted mailbox comes back with its password, lock, quota and mail; a domain with the mailboxes deleted with \
+            it. A new mailbox of the same name is kept; /new puts the old mail into it.",
+    note = "TIME is a date or time in UTC, such as 2026-11-26 or 2026-11-26T10:00:00Z, or how long ago, such as 2h.",
     example = "winpop undelete bob@example.com",
     example = "winpop undelete bob@example.com /since:2d",
     example = "winpop undelete example.com"
@@ -208,13 +206,13 @@ pub struct Undelete {
     /// the mailbox or domain
     #[argh(positional, arg_name = "DOMAIN|USER@DOMAIN")]
     pub name: String,
-    /// the mail that was deleted at this time or later
+    /// restore mail deleted at this time or later
     #[argh(option, arg_name = "TIME")]
     pub since: Option<String>,
-    /// all mail that can come back
+    /// restore all mail that can be restored
     #[argh(switch)]
     pub all: bool,
-    /// with new ids, as new mail
+    /// give the messages new ids, as new mail
     #[argh(switch)]
     pub new: bool,
 }
@@ -224,28 +222,30 @@ pub struct Undelete {
 #[argh(
     subcommand,
     name = "test",
-    note = "Looks for the mailbox, its account and its lock under the authentication method in force, and checks the password. \
-            Nothing changes, and no login is counted here; Active Directory may count a wrong password. Exits with 1 if the \
-            login would be refused.",
+    note = "Looks up the mailbox, its account and its lock under the current authentication method, and checks the \
+            password. Nothing changes and no login is counted here, but Active Directory may count a wrong password. The exit \
+            code is 1 if the login would be refused.",
+    note = "LOGIN is a name as the user types it: USER@DOMAIN; with accounts elsewhere also USER, and DOMAIN\\USER with \
+            Active Directory.",
     note = "A password given as - is read from standard input; on a terminal it is asked for twice and not shown.",
     example = "winpop test bob@example.com -"
 )]
 pub struct Test {
-    /// the mailbox
-    #[argh(positional, arg_name = "USER@DOMAIN")]
+    /// the name to log in with
+    #[argh(positional, arg_name = "LOGIN")]
     pub name: String,
-    /// the password to try (on a terminal it is asked for if left out)
+    /// the password to try (if left out on a terminal, it is asked for)
     #[argh(positional, arg_name = "PASSWORD")]
     pub password: Option<Secret>,
 }
 
-/// Lets the mail in a mailbox count against a quota.
+/// Counts the mail in a mailbox against a quota.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(
     subcommand,
     name = "createquotafile",
-    note = "Mail for a mailbox whose quota is used up is refused; fetching and deleting mail is not disturbed. \
-            Several mailboxes may count against one account. Typed again, it changes account or limit.",
+    note = "When the quota is used up, new mail for the mailbox is refused; mail can still be fetched and deleted. \
+            Several mailboxes may count against one account. Repeat the command to change the account or the limit.",
     example = "winpop createquotafile bob@example.com /limit:50MB",
     example = "winpop createquotafile sales@example.com /user:bob@example.com"
 )]
@@ -256,12 +256,12 @@ pub struct CreateQuotaFile {
     /// the account whose quota it counts against (default: its own)
     #[argh(option, arg_name = "USER@DOMAIN")]
     pub user: Option<String>,
-    /// the limit of that account, such as 50MB; 0 is none (default: the setting quotalimit)
+    /// that account's limit, such as 50MB; 0 = unlimited (default: the setting quotalimit)
     #[argh(option, arg_name = "SIZE")]
     pub limit: Option<String>,
 }
 
-/// Lets the mail in a mailbox count against no quota.
+/// Stops counting the mail in a mailbox against a quota.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(subcommand, name = "deletequotafile", example = "winpop deletequotafile bob@example.com")]
 pub struct DeleteQuotaFile {
@@ -275,7 +275,7 @@ pub struct DeleteQuotaFile {
 #[argh(
     subcommand,
     name = "set",
-    note = "The value default brings a setting back to its default. A refused value changes nothing.",
+    note = "The value default restores the default. A refused value changes nothing.",
     example = "winpop set port 110",
     example = "winpop set socket 10 50 10 10",
     example = "winpop set plaintext 192.168.7.0/24",
@@ -285,13 +285,13 @@ pub struct Set {
     /// the setting
     #[argh(positional, arg_name = "KEY")]
     pub key: String,
-    /// its new value; socket takes four, listen, plaintext, proxyfrom, lmtpfrom and adserver as many as are wanted
+    /// its new value; socket takes four, and listen, plaintext, proxyfrom, lmtpfrom and adserver take a list
     #[argh(positional, greedy, arg_name = "VALUE")]
     pub values: Vec<String>,
     /// with mailroot: move the mail store there (the service must be stopped)
     #[argh(switch, long = "move")]
     pub move_mail: bool,
-    /// with authentication: change it although some mailboxes cannot log in afterwards
+    /// with authentication: change it even if some mailboxes can no longer log in
     #[argh(switch)]
     pub force: bool,
 }
@@ -304,7 +304,7 @@ impl fmt::Debug for Set {
     }
 }
 
-/// Shows a setting, or all of them.
+/// Shows one setting, or all of them.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(subcommand, name = "get", example = "winpop get", example = "winpop get port")]
 pub struct Get {

@@ -7,14 +7,14 @@ use super::reply::{Changed, Code, Refusal, Reply, SettingLine, SettingValue};
 use super::{Context, accounts, ownership, relocate};
 use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
-use crate::settings::{self, BIND_PASSWORD, Effect, Key, Kind, Place, Settings};
-use crate::store::{Progress, Read, Store};
+use crate::settings::{self, BIND_PASSWORD, Effect, Key, Kind, Place, Settings, Stored};
+use crate::store::{Fault, Progress, Read, Store};
 use crate::units;
 
-/// Says for `mailroot` too that it shall be the default again.
+/// The value that restores the default, also of `mailroot` and `user`.
 pub const DEFAULT: &str = "default";
 
-/// What `get mailroot` says where the setting is not asked.
+/// What `get mailroot` says if something overrides the setting.
 const BY_COMMAND_LINE: &str = "named by --mailroot";
 const BY_VARIABLE: &str = "named by WINPOP_MAILROOT";
 
@@ -22,42 +22,42 @@ impl Set {
     pub fn run(&self, store: &Store, context: &Context, progress: &Progress) -> Result<Reply, Refusal> {
         let key = find(&self.key)?;
         if self.values.is_empty() {
-            return Err(Refusal::new(Code::Usage, format!("the value for {} is missing", key.name))
+            return Err(Refusal::usage(format!("the value for {} is missing", key.name))
                 .with_hint(format!("Allowed: {}", (key.allowed)())));
         }
         if self.move_mail && key.place != Place::Pointer {
-            return Err(Refusal::new(Code::Usage, "/move goes with mailroot only"));
+            return Err(Refusal::usage("/move is only for mailroot"));
         }
         match key.place {
             Place::Pointer => relocate::set_mailroot(self, &relocate::Present::of(store)?, context.mailroot),
             Place::Owner => ownership::set_user(self, context),
-            Place::Store | Place::Sockets => self.set_stored(key, store, context, progress),
+            Place::Store(_) | Place::Sockets => self.set_stored(key, store, context, progress),
         }
     }
 
-    /// Whether it is the place of the mail store that is set: by the administrator's own process, for a service may be
-    /// unable to write there. Refused where there is no such setting.
+    /// True for `mailroot`, which the administrator's own process sets because the service may be unable to write
+    /// there. An error if there is no such setting.
     pub fn is_mailroot(&self) -> Result<bool, Refusal> {
         Ok(find(&self.key)?.place == Place::Pointer)
     }
 
-    /// Whether the setting lies in the store. Refused where there is no such setting.
+    /// True if the store holds the setting. An error if there is no such setting.
     pub fn is_stored(&self) -> Result<bool, Refusal> {
-        Ok(matches!(find(&self.key)?.place, Place::Store | Place::Sockets))
+        Ok(matches!(find(&self.key)?.place, Place::Store(_) | Place::Sockets))
     }
 
-    /// The command with its path as seen from the present directory of whoever typed it.
+    /// The command with its paths made absolute, from the current directory.
     pub fn seen_from_here(&self) -> Result<Self, Refusal> {
         let mut set = self.clone();
         let key = find(&set.key)?;
         let paths = set.values.iter_mut().filter(|value| !value.eq_ignore_ascii_case(DEFAULT));
-        match key.name {
-            "mailroot" if self.values.len() == 1 => {
+        match key.place {
+            Place::Pointer if self.values.len() == 1 => {
                 for path in paths {
                     *path = mailroot::absolute(Path::new(path))?.to_string_lossy().into_owned();
                 }
             }
-            "tlscert" | "tlskey" | "adca" | "adntlm" => {
+            Place::Store(Stored::tlscert | Stored::tlskey | Stored::adca | Stored::adntlm) => {
                 for path in paths.filter(|path| !path.is_empty()) {
                     let absolute = std::path::absolute(&path).map_err(Refusal::fault)?;
                     *path = absolute.to_string_lossy().into_owned();
@@ -68,30 +68,34 @@ impl Set {
         Ok(set)
     }
 
-    /// The value of a setting that is stored sealed.
+    /// The typed password, sealed.
     fn sealed(&self, context: &Context) -> Result<Vec<String>, Refusal> {
         let typed = match &self.values[..] {
             [typed] if typed.is_empty() || typed.eq_ignore_ascii_case(DEFAULT) => {
                 return Ok(self.values.clone());
             }
             [typed] => typed,
-            _ => return Err(Refusal::new(Code::Usage, format!("{BIND_PASSWORD} takes one value"))),
+            _ => return Err(Refusal::usage(format!("{BIND_PASSWORD} takes one value"))),
         };
         let keyring = context.keyring.read();
         let key = keyring
             .key()
-            .map_err(|trouble| Refusal::fault(format!("the password cannot be sealed: {trouble}")))?;
+            .map_err(|trouble| Refusal::fault(format!("the password cannot be encrypted: {trouble}")))?;
         Ok(vec![key.seal_setting(typed, BIND_PASSWORD, context.fresh.nonce).to_text()])
     }
 
-    /// Whether the value is a password.
+    /// True if the value is a password.
     pub fn is_secret(&self) -> bool {
-        settings::find(&self.key).is_ok_and(|key| key.name == BIND_PASSWORD)
+        self.is_of(Stored::adbindpassword)
     }
 
-    /// Whether it is about the method of authentication, for which each mailbox is looked at.
+    /// True for `authentication`, for which every mailbox is checked.
     pub fn is_of_authentication(&self) -> bool {
-        settings::find(&self.key).is_ok_and(|key| key.name == "authentication")
+        self.is_of(Stored::authentication)
+    }
+
+    fn is_of(&self, which: Stored) -> bool {
+        settings::find(&self.key).is_ok_and(|key| key.place == Place::Store(which))
     }
 
     fn set_stored(
@@ -102,26 +106,26 @@ impl Set {
         progress: &Progress,
     ) -> Result<Reply, Refusal> {
         let rows = stored_rows(store)?;
-        let before = from_rows(&rows);
-        let after = match key.name {
-            BIND_PASSWORD => before.with(key, &self.sealed(context)?)?,
+        let (before, _) = from_rows(&rows);
+        let after = match key.place {
+            Place::Store(Stored::adbindpassword) => before.with(key, &self.sealed(context)?)?,
             _ => before.with(key, &self.values)?,
         };
         if after.authentication != before.authentication {
             accounts::refuse_to_leave_out(&after, self.force, store, context, progress)?;
         } else if self.force {
-            return Err(Refusal::new(Code::Usage, "/force goes with a change of authentication only"));
+            return Err(Refusal::usage("/force is only for a change of authentication"));
         }
-        if matches!(key.name, "tlscert" | "tlskey") {
+        if matches!(key.place, Place::Store(Stored::tlscert | Stored::tlskey)) {
             certificate::check(&after).map_err(|why| {
                 Refusal::new(Code::Value, why)
                     .with_hint("To change both files at once: winpop set tlscert CERTIFICATE KEY")
             })?;
         }
-        if key.name == "adntlm" {
+        if key.place == Place::Store(Stored::adntlm) {
             accounts::check_ntlm(&after, context)?;
         }
-        if key.name == "postmaster"
+        if key.place == Place::Store(Stored::postmaster)
             && let Some(address) = after.postmaster.get()
             && store
                 .read()
@@ -139,7 +143,7 @@ impl Set {
         if let (Err(_), Some(service)) = (&stored, context.service)
             && let Err(why) = service.apply(&after, &before)
         {
-            log::error!("the settings before the refused change are not in effect again: {why}");
+            log::error!("the refused change could not be undone in the running service: {why}");
         }
         stored?;
 
@@ -151,7 +155,7 @@ impl Set {
             notes.extend(units::taken_as_binary(&self.values.join(" ")));
         }
         if key.effect == Effect::NextStart {
-            notes.push("it takes effect at the next start of the service".to_owned());
+            notes.push("this takes effect when the service next starts".to_owned());
         }
         let message = match after.meaning(key) {
             Some(meaning) => format!("{} is now {} ({meaning})", key.name, after.text(key)),
@@ -163,7 +167,7 @@ impl Set {
 
 impl Get {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
-        let settings = from_rows(&stored_rows(store)?);
+        let settings = settings_of(store)?;
         let lines = match &self.key {
             Some(typed) => vec![line(find(typed)?, &settings, context.mailroot)],
             None => settings::keys()
@@ -177,7 +181,7 @@ impl Get {
 
 fn find(typed: &str) -> Result<&'static Key, Refusal> {
     settings::find(typed).map_err(|unknown| {
-        let refusal = Refusal::new(Code::Usage, format!("there is no setting \"{typed}\""));
+        let refusal = Refusal::usage(format!("there is no setting \"{typed}\""));
         match unknown.nearest {
             Some(nearest) => refusal.with_hint(format!("Did you mean {nearest}?")),
             None => refusal.with_hint("To see the settings: winpop get"),
@@ -194,7 +198,7 @@ fn line(key: &Key, settings: &Settings, mailroot: &MailRoot) -> SettingLine {
             let owner = ownership::owner(mailroot).map_or_else(String::new, |owner| owner.typed());
             (owner.clone(), owner)
         }
-        Place::Store | Place::Sockets => (settings.text(key), Settings::default().text(key)),
+        Place::Store(_) | Place::Sockets => (settings.text(key), Settings::default().text(key)),
     };
     SettingLine {
         setting: key.name.to_owned(),
@@ -228,17 +232,23 @@ pub fn stored_rows(store: &Store) -> Result<Rows, Refusal> {
     store.read().and_then(|view| view.settings()).map_err(Refusal::fault)
 }
 
+/// The settings in the store. The service, not this, complains about rows it does not understand.
 pub fn settings_of(store: &Store) -> Result<Settings, Refusal> {
-    Ok(from_rows(&stored_rows(store)?))
+    let read = store.read().and_then(|view| read_settings(&*view));
+    Ok(read.map_err(Refusal::fault)?.0)
 }
 
-/// What a row that is not understood means for the service is told by the service.
-fn from_rows(rows: &Rows) -> Settings {
-    Settings::from_rows(rows.iter().map(|(key, text)| (key.as_str(), text.as_str()))).0
+/// The settings in the store, and one sentence for each row that this version does not understand.
+pub fn read_settings(view: &impl Read) -> Result<(Settings, Vec<String>), Fault> {
+    Ok(from_rows(&view.settings()?))
 }
 
-/// Stores the changed settings, unless another administrator has changed some since `rows` were read: then
-/// the relations between settings were checked on what is not true any more.
+fn from_rows(rows: &Rows) -> (Settings, Vec<String>) {
+    Settings::from_rows(rows.iter().map(|(key, text)| (key.as_str(), text.as_str())))
+}
+
+/// Stores the changed settings, unless another command has changed some since `rows` were read: the relations between
+/// settings were checked against `rows`.
 fn store_settings(store: &Store, rows: Rows, before: &Settings, after: &Settings) -> Result<(), Refusal> {
     let changed = after.rows_changed_since(before);
     let stored = store.write(move |tx| {
@@ -252,8 +262,8 @@ fn store_settings(store: &Store, rows: Rows, before: &Settings, after: &Settings
     });
     match stored.wait() {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Refusal::new(Code::Busy, "another administrator has just changed the settings")
-            .with_hint("Look at them and try again")),
+        Ok(false) => Err(Refusal::new(Code::Busy, "another command has just changed the settings")
+            .with_hint("Check them and try again")),
         Err(fault) => Err(Refusal::fault(fault)),
     }
 }

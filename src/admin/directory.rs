@@ -11,7 +11,7 @@ use crate::auth::password::Credential;
 use crate::store::{Fault, LockChange, Read, Refused, Store, Tx, UnixTime};
 use crate::units::Octets;
 
-/// What most commands are about.
+/// A domain or a mailbox, which most commands act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Domain(Domain),
@@ -53,13 +53,14 @@ impl Add {
         add_mailbox(address, credential, notes, store, context.now)
     }
 
-    /// The one domain or mailbox to add.
+    /// The domain or mailbox to add, if it is a single one.
     pub fn target(&self) -> Result<Target, Refusal> {
         match (&self.name, &self.file, &self.passwords) {
             (Some(name), None, None) => Ok(name.parse()?),
             (Some(_), ..) => Err(Refusal::new(Code::Usage, "/file and /passwords are for lists")),
-            (None, None, _) => Err(Refusal::new(Code::Usage, "DOMAIN|USER@DOMAIN is missing")
-                .with_hint("To see how it is used: add /?")),
+            (None, None, _) => {
+                Err(Refusal::new(Code::Usage, "DOMAIN|USER@DOMAIN is missing").with_hint("For help: add /?"))
+            }
             (None, Some(_), _) => Err(Refusal::new(Code::Usage, "a list is read where winpop runs")),
         }
     }
@@ -77,7 +78,7 @@ fn add_domain(domain: Domain, store: &Store, now: UnixTime) -> Result<Reply, Ref
     Ok(Changed { notes, ..Changed::new("add", &domain, format!("Domain {domain} added")) }.into())
 }
 
-/// Who gets mail for the postmaster of a new domain (RFC 5321 section 4.5.1).
+/// Says who gets a new domain's mail for postmaster (RFC 5321 section 4.5.1).
 fn postmaster_note(domain: &Domain, store: &Store) -> Result<String, Refusal> {
     let setting =
         store.read().and_then(|directory| directory.setting("postmaster")).map_err(Refusal::fault)?;
@@ -125,7 +126,7 @@ impl Delete {
                     .into())
             }
             Target::Mailbox(address) => {
-                // Under the password file the account goes with the mailbox.
+                // Under the password file, the account is part of the mailbox.
                 let directory = if self.deleteuser { accounts::in_force(store, context)? } else { None };
                 let account = match directory {
                     None => None,
@@ -188,7 +189,7 @@ impl Unlock {
             Target::Domain(domain) => tx.unlock_domain(domain),
             Target::Mailbox(address) => {
                 let change = tx.unlock_mailbox(address)?;
-                // One whose import was cut short is let out of that too.
+                // This also opens a mailbox whose import was cut short.
                 let was_moving = change.is_ok() && tx.end_move(address)?;
                 Ok(change.map(|change| if was_moving { LockChange::Changed } else { change }))
             }
@@ -225,7 +226,7 @@ impl ChangePwd {
 }
 
 impl ChangePwd {
-    /// What is left once the account on this machine has the new password.
+    /// Finishes after the local account has got the new password.
     pub fn run_after(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let address: Address = self.name.parse()?;
         if let Some(password) = &self.password {
@@ -236,7 +237,7 @@ impl ChangePwd {
     }
 }
 
-/// The credential of a new password, and what has to be said of it.
+/// The credential for a new password, and notes about it.
 fn credential(password: &str, address: &Address, context: &Context) -> (Credential, Vec<String>) {
     let keyring = context.keyring.read();
     let credential = Credential::new(password, address, context.fresh, keyring.key().ok());
@@ -247,7 +248,7 @@ fn credential(password: &str, address: &Address, context: &Context) -> (Credenti
     (credential, notes.into_iter().collect())
 }
 
-/// Has the store's writer change something, and waits until that is durable.
+/// Changes the store and waits until the change is durable.
 pub fn changed<T: Send + 'static>(
     store: &Store,
     work: impl FnMut(&mut Tx<'_, '_>) -> Result<Result<T, Refused>, Fault> + Send + 'static,
@@ -255,7 +256,7 @@ pub fn changed<T: Send + 'static>(
     Ok(store.write(work).wait().map_err(Refusal::fault)??)
 }
 
-/// What was deleted is gone for everyone by now; a service sees to the rest, if this meets a fault.
+/// The deletion is already final for everyone; if this fails, a service completes it.
 fn purge_unkept(store: &Store) {
     if let Err(fault) = store.purge_unkept() {
         log::warn!("deleted mail could not be removed for good yet: {fault}");

@@ -1,4 +1,4 @@
-//! `export`: the messages of a mailbox, its ids, or accounts, written into the file that the tool sends.
+//! `export`: writes a mailbox's messages, its ids, or accounts into the file that the tool sends.
 //!
 //! ```text
 //! a message   octets of the content u64, received (Unix seconds) u64, octets of the unique id u16, all little endian;
@@ -22,19 +22,19 @@ use crate::address::{Address, Domain};
 use crate::auth::password::Credential;
 use crate::store::{Fault, Listed, Progress, Read as _, Stage, Store};
 
-/// A message out of the file.
+/// A message read back from the file.
 pub struct ExportedMessage {
     pub unique_id: String,
     pub received_unix_seconds: u64,
     pub content: Vec<u8>,
 }
 
-/// A message as UIDL and LIST show it, and by its text.
+/// A message's UIDL, LIST size and text hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedMessage {
     pub unique_id: String,
     pub octets: u64,
-    /// blake3, of the text as it is stored, without our fields.
+    /// blake3 of the text as stored, without the fields we add.
     pub text_hash: [u8; 32],
 }
 
@@ -87,7 +87,7 @@ pub fn ids(mailbox: &str, store: &Store, file: Option<File>) -> Result<Reply, Re
     Ok(Reply::Exported(summary))
 }
 
-/// Writes the accounts of all mailboxes, of those of a domain, or of one.
+/// Writes the accounts of all mailboxes, of one domain, or of one mailbox.
 pub fn accounts(name: Option<&str>, store: &Store, file: Option<File>) -> Result<Reply, Refusal> {
     let target: Option<Target> = name.map(str::parse).transpose()?;
     let mut file = writer(file)?;
@@ -107,7 +107,7 @@ pub fn accounts(name: Option<&str>, store: &Store, file: Option<File>) -> Result
                 continue;
             }
             if row.credential.is_of_nobody() {
-                let why = "it has no password here".to_owned();
+                let why = "the mailbox has no password".to_owned();
                 summary.skipped.push(SkippedFile { file: address.to_string(), why });
                 continue;
             }
@@ -130,7 +130,7 @@ fn account(address: &Address, credential: &Credential) -> String {
 }
 
 fn writer(file: Option<File>) -> Result<BufWriter<File>, Refusal> {
-    let file = file.ok_or_else(|| Refusal::new(Code::Usage, "there is no file to export into"))?;
+    let file = file.ok_or_else(|| Refusal::usage("the request has no file to export to"))?;
     Ok(BufWriter::new(file))
 }
 
@@ -151,11 +151,11 @@ impl FromStr for ListedMessage {
             let text_hash = *blake3::Hash::from_hex(hash).ok()?.as_bytes();
             Some(Self { unique_id: unique_id.to_owned(), octets: octets.parse().ok()?, text_hash })
         };
-        read().ok_or("a list of ids makes no sense")
+        read().ok_or("a line in the list of ids is malformed")
     }
 }
 
-/// The next message of the file; none at its end.
+/// The next message in the file; none at its end.
 pub fn next_exported(file: &mut impl Read) -> io::Result<Option<ExportedMessage>> {
     let mut octets = [0; 8];
     match file.read_exact(&mut octets) {

@@ -1,5 +1,5 @@
-//! `import`: messages of another mail server, a batch of one mailbox in each request. Their texts come in the file that
-//! the tool sends with it, one behind the other.
+//! `import`: stores messages from another mail server, a batch of one mailbox per request. Their texts are concatenated
+//! in the file that the tool sends with it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -15,23 +15,23 @@ use crate::random;
 use crate::store::{Body, Import, Imported, Incoming, Spool, Store, UnixTime};
 use crate::wire::Receiver;
 
-/// Messages in one request, and octets of their texts, unless a single one is longer.
+/// Maximum number of messages in a request, and of their octets unless a single message is longer.
 pub const BATCH_MESSAGES_MAX: usize = 200;
 pub const BATCH_OCTETS_MAX: u64 = 8 << 20;
 /// Longest message that is imported.
 pub const MESSAGE_OCTETS_MAX: u64 = 1 << 30;
-/// What is read of a text at a time, and kept of it in memory before it goes to a file.
+/// How much of a text is read at a time, and held in memory before it is spooled to a file.
 const PIECE_OCTETS: usize = 128 << 10;
 
-/// Said of an import for which the disk is too small.
-const NO_ROOM: &str = "there is no room on the disk for more mail. What was taken in stays; run the same command again when \
-                       there is room";
+/// Why an import stopped when the disk is full.
+const NO_ROOM: &str =
+    "the disk is full. What was imported is kept; free some space and run the same command again";
 
-/// Messages of one mailbox, in their order.
+/// Messages of one mailbox, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Batch {
     pub mailbox: String,
-    /// Make the domain and the mailbox where they are not there. The mailbox then has no password.
+    /// Create the domain and the mailbox if they are missing. A new mailbox has no password.
     pub makes: bool,
     pub messages: Vec<Announced>,
 }
@@ -42,15 +42,15 @@ pub struct Announced {
     pub octets: u64,
     pub unique_id: Option<String>,
     pub received_unix_seconds: u64,
-    /// How many before it in its mailbox have the same text.
+    /// How many earlier messages of the mailbox have the same text.
     pub repeat: u32,
 }
 
-/// Takes the messages in. Nothing of a batch is stored twice, however often it is given.
+/// Stores the messages. Repeating a batch stores nothing twice.
 pub fn import(batch: &Batch, store: &Store, context: &Context, file: Option<File>) -> Result<Reply, Refusal> {
     let address: Address = batch.mailbox.parse()?;
     let Some(file) = file.filter(|_| batch.messages.len() <= BATCH_MESSAGES_MAX) else {
-        return Err(Refusal::new(Code::Usage, "the batch has no texts, or too many"));
+        return Err(Refusal::usage("the batch has no texts or too many"));
     };
     let mut at = 0;
     let mut messages = Vec::with_capacity(batch.messages.len());
@@ -59,7 +59,7 @@ pub fn import(batch: &Batch, store: &Store, context: &Context, file: Option<File
             return Err(Refusal::new(Code::Malformed, "a message is longer than 1 GiB"));
         }
         let text = text(&file, at, announced.octets, context)?;
-        // Long texts are copied beside the writer, so that mail that comes in meanwhile does not wait for them.
+        // Long texts are written outside the writer thread, so that incoming mail does not wait for them.
         let is_new = announced.unique_id.as_deref().is_none_or(|id| !has_id(store, &address, id));
         let room = if is_new { smol::block_on(store.room_for(&text)) } else { None };
         messages.push(Import {
@@ -78,7 +78,7 @@ pub fn import(batch: &Batch, store: &Store, context: &Context, file: Option<File
     let (name, makes, now) = (address.clone(), batch.makes, context.now);
     let importing = store.write(move |tx| {
         if makes {
-            // What is there already is as well.
+            // Fine if they exist already.
             let _ = tx.add_domain(&name.domain, now)?;
             let _ = tx.add_mailbox(&name, nobodys(), now)?;
         }
@@ -86,7 +86,7 @@ pub fn import(batch: &Batch, store: &Store, context: &Context, file: Option<File
     });
     let outcomes = importing.wait().map_err(Refusal::fault)?;
     let outcomes = outcomes.map_err(|why| {
-        Refusal::from(why).with_hint(format!("Add {address} first, or have what is missing made: --make"))
+        Refusal::from(why).with_hint(format!("Add {address} first, or create what is missing with --make"))
     })?;
     let mut summary = ImportSummary::default();
     for ((outcome, octets), announced) in outcomes.iter().zip(octets).zip(&batch.messages) {
@@ -112,13 +112,13 @@ pub fn import(batch: &Batch, store: &Store, context: &Context, file: Option<File
     Ok(Reply::Imported(summary))
 }
 
-/// Whether the mailbox has a message with this id of another server.
+/// True if the mailbox has a message with this id from another server.
 fn has_id(store: &Store, address: &Address, id: &str) -> bool {
-    // A fault shows again when the message is stored.
+    // A fault will occur again when the message is stored.
     store.has_foreign_id(address, id).unwrap_or(false)
 }
 
-/// A password that nobody has.
+/// A credential that no password matches.
 pub fn nobodys() -> Credential {
     Credential { version: 0, verifier: Verifier::of_nobody([0; SALT_OCTETS]), sealed: None }
 }

@@ -1,12 +1,11 @@
-//! The key that seals recoverable passwords: its state, and changing it.
+//! `key`: shows or replaces the key that seals recoverable passwords.
 
 use super::Context;
 use super::reply::{Changed, Code, KeyState, Refusal, Reply};
 use crate::keyring::Unchanged;
 use crate::store::{Fault, Read, Store};
 
-const KEEP: &str = "keep this file with your backups, but not in the same place: a backup of the data file alone gives no \
-                    password away";
+const KEEP: &str = "back up this file too, but keep it apart from the data file: without it, a backup gives no password away";
 
 pub fn show(store: &Store, context: &Context) -> Result<Reply, Refusal> {
     let keyring = context.keyring.read();
@@ -14,7 +13,9 @@ pub fn show(store: &Store, context: &Context) -> Result<Reply, Refusal> {
     count(store, |is_sealed| *(if is_sealed { &mut sealed } else { &mut unsealed }) += 1)
         .map_err(Refusal::fault)?;
     let trouble = keyring.key().err().map(|trouble| {
-        format!("{trouble}: APOP, CRAM-MD5 and NTLM do not work until it is back or passwords are set anew")
+        format!(
+            "{trouble}: APOP, CRAM-MD5 and NTLM do not work until the key is back or passwords are set again"
+        )
     });
     Ok(Reply::Key(KeyState {
         file: keyring.path().to_string_lossy().into_owned(),
@@ -43,24 +44,23 @@ pub fn rotate(store: &Store, context: &Context, discard: bool) -> Result<Reply, 
         let refusal = Refusal::new(Code::Fault, unchanged.to_string());
         match unchanged {
             Unchanged::WouldGiveUp { .. } => refusal.with_hint(
-                "Put the key back that they are sealed under, or insist with pop3svc key --rotate --discard: they are \
-                 sealed anew when their users next log in with the password itself",
+                "Restore the key they are sealed under, or give them up with pop3svc key --rotate --discard: each is sealed \
+                 again when its user next logs in with the password itself",
             ),
             Unchanged::Failed(_) => refusal,
         }
     })?;
-    let message = format!("The key was changed; {} passwords are sealed under it", resealed.resealed);
+    let message =
+        format!("The key was changed; {} passwords are sealed under the new one", resealed.resealed);
     let mut changed = Changed::new("key", &keyring.path().display(), message);
     if resealed.left > 0 {
         changed.notes.push(format!(
-            "{} passwords are not sealed under it; each will be when its user next logs in with the password itself",
+            "{} passwords could not be sealed again; each will be when its user next logs in with the password itself",
             resealed.left
         ));
     }
     if let Some(old) = &resealed.old {
-        changed
-            .notes
-            .push(format!("the key from before is in {}; backups made before need it", old.display()));
+        changed.notes.push(format!("the old key is in {}; backups made until now need it", old.display()));
     }
     Ok(changed.into())
 }

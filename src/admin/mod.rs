@@ -1,16 +1,14 @@
-//! What an administrator can do to a mail store: the same with a service running and without.
+//! Administration of a mail store, the same whether or not a service is running.
 //!
-//! An [`Op`] is a command of `winpop` as it was typed and understood, a [`Request`] that or one of the other things
-//! that are asked of a store. It is carried out by [`Request::run`] on an open store, by the tool itself or, sent over
-//! the control socket, by the service. What comes back is data: a [`Reply`], or a [`Refusal`]. Neither knows how it
-//! will be shown; [`render`] does that where the administrator sits.
+//! An [`Op`] is a parsed `winpop` command; a [`Request`] is an `Op` or another task of the command-line tool.
+//! [`Request::run`] carries it out on an open store: in the tool itself or, sent over the control socket, in the
+//! service. The result is data, a [`Reply`] or a [`Refusal`], which the tool prints.
 //!
 //! Invariants:
 //! - a refused command changes nothing;
-//! - a command that was carried out is on disk;
-//! - an `Op` that came over the socket is trusted no more than one that was typed: names, passwords and
-//!   settings are read by the same code, in `run`;
-//! - a password is in no `Debug` output, reply or refusal.
+//! - when a command returns, its changes are on disk;
+//! - an `Op` from the socket is trusted no more than a typed one: `run` checks names, passwords and settings;
+//! - no `Debug` output, reply or refusal contains a password.
 
 mod accounts;
 pub mod audit;
@@ -20,7 +18,6 @@ mod directory;
 mod export;
 mod import;
 mod key;
-mod lookup;
 mod moving;
 mod ownership;
 mod quota;
@@ -32,15 +29,13 @@ mod undelete;
 mod upkeep;
 
 pub mod commands;
-pub mod render;
 pub mod reply;
 pub mod secret;
-pub mod shape;
-pub mod table;
 
 pub use accounts::{change_password, create_account, undone};
 pub use bulk::{ENTRIES_MAX, Entry, one_by_one};
 pub use commands::{ChangePwd, Op};
+pub use configure::read_settings;
 pub use directory::Target;
 pub use export::{ExportedMessage, ListedMessage, next_exported};
 pub use import::{Announced, BATCH_MESSAGES_MAX, BATCH_OCTETS_MAX, Batch, MESSAGE_OCTETS_MAX};
@@ -62,20 +57,20 @@ use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::store::{Progress, Store, UnixTime};
 
-/// What a command needs to know beside the store.
+/// What a command needs besides the store.
 pub struct Context<'a> {
     pub mailroot: &'a MailRoot,
     pub now: UnixTime,
-    /// Fresh randomness, for a password that the command may set.
+    /// Randomness for a password that the command may set.
     pub fresh: Fresh,
-    /// What seals that password; changed by the command that changes the key.
+    /// The key that seals passwords. `key --rotate` replaces it.
     pub keyring: &'a RwLock<Keyring>,
-    /// The service that carries the command out, if one does.
+    /// The running service, if the command is carried out there.
     pub service: Option<&'a dyn Service>,
 }
 
 impl<'a> Context<'a> {
-    /// With the time of now and fresh randomness.
+    /// With the current time and fresh randomness.
     pub fn of_now(
         mailroot: &'a MailRoot,
         keyring: &'a RwLock<Keyring>,
@@ -87,35 +82,33 @@ impl<'a> Context<'a> {
     }
 }
 
-/// What a running service does when an administrator changes something; the store itself ends the sessions
-/// of what is locked or deleted.
+/// A running service, as commands see it. The store itself ends the sessions of locked and deleted mailboxes.
 pub trait Service {
     fn state(&self) -> reply::ServiceState;
 
     fn connections(&self) -> reply::Connections;
 
-    /// The directory of accounts in force, none where the data file holds them. An error is a sentence.
+    /// The directory of accounts, or none if the data file holds them. An error is a sentence.
     fn accounts(&self) -> Result<Option<Arc<dyn Directory>>, String>;
 
-    /// The state of the directory of accounts, if one is in force.
+    /// The state of the directory of accounts, if there is one.
     fn directory(&self) -> Option<reply::DirectoryLine>;
 
-    /// Makes changed settings effective, before they are stored. A refusal is one sentence that says what
-    /// stands in the way, such as a port that is taken, and means that everything is as before. Called
-    /// with the two swapped where the settings could then not be stored.
+    /// Puts changed settings into effect before they are stored. An error is a sentence that says what prevents it,
+    /// such as a port that is taken; nothing has changed then. If storing them fails afterwards, this is called again
+    /// with the two swapped.
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String>;
 }
 
-/// What can be asked of a store.
+/// A task for whoever has the store open.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     Command(Op),
-    /// Keep the new password of an account of this machine, which was changed there, where an old one was kept.
+    /// Replace the stored password of a local account, whose password in the operating system was just changed.
     PasswordChanged(ChangePwd),
     /// Add domains and mailboxes.
     AddMany(Vec<Entry>),
-    /// Copy the whole store into the file that comes with the request, which the administrator has opened. The name
-    /// is only told.
+    /// Copy the whole store into the file that comes with the request. The name is only for the reply.
     Backup {
         file: String,
     },
@@ -123,44 +116,42 @@ pub enum Request {
     Check,
     /// Give free space back.
     Compact,
-    /// Say that the service answers.
+    /// Show that the service answers.
     Health,
     /// Show the state of the key that seals passwords.
     Key,
-    /// Make a new key, and seal all passwords under it.
+    /// Make a new key and seal all passwords under it.
     RotateKey {
-        /// Even where some cannot be, because the key that they are sealed under is not there.
+        /// Even if the key of some passwords is missing, which gives them up.
         discard: bool,
     },
     /// Write the messages of a mailbox into the file that comes with the request.
     Export {
         mailbox: String,
     },
-    /// Write the ids, octets and hashes of the messages of a mailbox into the file that comes with the request.
+    /// Write the id, size and hash of each message of a mailbox into the file that comes with the request.
     Ids {
         mailbox: String,
     },
-    /// Write the accounts of a domain, of one mailbox or of all into the file that comes with the request.
+    /// Write the accounts of a domain, of one mailbox, or all accounts into the file that comes with the request.
     ExportAccounts {
         name: Option<String>,
     },
-    /// Let nobody into a mailbox until its import is over.
+    /// Close a mailbox to its user until the import ends.
     BeginImport {
         mailbox: String,
-        /// Make the domain and the mailbox where they are not there.
+        /// Create the domain and the mailbox if they are missing.
         makes: bool,
     },
     EndImport {
         mailbox: String,
     },
-    /// Take in messages of another server, whose texts are in the file that comes with the request.
+    /// Store messages of another server. Their texts are in the file that comes with the request.
     Import(Batch),
-    /// Deliver a message, whose content comes behind the request.
-    Deliver(Submission),
 }
 
 impl Request {
-    /// Whether it goes through all mail or all mailboxes, and tells how far it is.
+    /// True if it goes through all mail or all mailboxes and reports its progress.
     pub fn is_long(&self) -> bool {
         match self {
             Self::Backup { .. } | Self::Check | Self::Compact => true,
@@ -170,8 +161,7 @@ impl Request {
         }
     }
 
-    /// Carries the request out with the file that came with it; `Deliver` is carried out by [`deliver`], for it has a
-    /// message with it. Takes milliseconds, or minutes with much mail: not to be called on an executor.
+    /// Carries the request out, with the file that came with it. May block for minutes: do not call it on an executor.
     pub fn run(
         &self,
         store: &Store,
@@ -196,18 +186,17 @@ impl Request {
             Self::BeginImport { mailbox, makes } => moving::begin(mailbox, *makes, store, context),
             Self::EndImport { mailbox } => moving::end(mailbox, store),
             Self::Import(batch) => import::import(batch, store, context, file),
-            Self::Deliver(_) => Err(Refusal::new(reply::Code::Usage, "there is no message to deliver")),
         }
     }
 }
 
 impl Op {
-    /// Carries the command out. Takes milliseconds, or longer with much mail: not to be called on an executor.
+    /// Carries the command out. May block for long: do not call it on an executor.
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         match self {
             Self::Add(add) => add.run(store, context),
             Self::Delete(delete) => delete.run(store, context),
-            Self::List(list) => list.run(store),
+            Self::List(list) => list.run(store, context),
             Self::Lock(lock) => lock.run(store),
             Self::Unlock(unlock) => unlock.run(store),
             Self::Stat(stat) => stat.run(store, context),
@@ -222,8 +211,8 @@ impl Op {
         }
     }
 
-    /// Whether a mail store may be made for this command where there is none: for a domain, or a setting.
-    /// Refused where the command could not be carried out anyway.
+    /// True if this command may create a missing mail store: it adds a domain or changes a setting. An error if the
+    /// command would be refused anyway.
     pub fn founds_store(&self) -> Result<bool, Refusal> {
         match self {
             Self::Add(add) => Ok(matches!(add.target()?, Target::Domain(_))),

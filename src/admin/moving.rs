@@ -1,4 +1,4 @@
-//! The begin and the end of an import: in between nobody is let into the mailbox, also where the import was cut short.
+//! Begins and ends an import. In between, even after an interruption, the mailbox is closed to its user.
 
 use bincode::{Decode, Encode};
 use serde::Serialize;
@@ -9,27 +9,27 @@ use super::reply::{Refusal, Reply, SkippedFile};
 use crate::address::Address;
 use crate::store::{Mover, Read as _, Store};
 
-/// What an import took in, or would.
+/// What an import stored, or would store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct ImportSummary {
     pub dry_run: bool,
-    /// How the other server made its ids, where that was given or found.
+    /// The format of the other server's ids, if given or found.
     pub uidl: Option<String>,
     pub mailboxes: u64,
-    /// Messages that were taken in, and their octets.
+    /// Imported messages, and their octets.
     pub messages: u64,
     pub octets: u64,
-    /// Of them, those whose unique id is the one that mail programs know.
+    /// Of these, the ones that kept the unique id mail programs know.
     pub ids_kept: u64,
-    /// The others: a mail program that leaves its mail on the server fetches them again.
+    /// The others: mail programs that leave mail on the server fetch them again.
     pub ids_new: u64,
-    /// Of those that were kept, ids that are longer than the 70 octets of RFC 1939, which some programs may not take.
+    /// Of the kept ids, those longer than the 70 octets of RFC 1939, which some programs may refuse.
     pub ids_long: u64,
-    /// Messages that were there from an import before.
+    /// Messages already here from an earlier import.
     pub there_already: u64,
-    /// What was passed over: messages, and mailboxes that are not counted above.
+    /// Skipped messages and mailboxes, not counted above.
     pub skipped: Vec<SkippedFile>,
-    /// Why the import ended before its end: a sentence without its full stop.
+    /// Why the import stopped early: a sentence without its full stop.
     pub stopped: Option<String>,
 }
 
@@ -49,29 +49,29 @@ impl ImportSummary {
 /// How many mailboxes have moved here from an old server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct AdoptionLine {
-    /// Those that have a password and all of their mail.
+    /// With a password and all of their mail.
     pub moved: u64,
-    /// Those whose mail is not all here: an import or a first login brings it, or was cut short.
+    /// With some mail still missing: an import or first login is under way or was interrupted.
     pub incomplete: u64,
-    /// Those without a password: their users have not logged in here yet.
+    /// Without a password: the user has not logged in here yet.
     pub not_moved: u64,
 }
 
-/// Closes the mailbox until its import is over, and tells the unique ids of the messages that were imported before.
-/// With `makes` the domain and the mailbox are made where they are not there.
+/// Closes the mailbox until its import ends, and returns the unique ids of the messages imported before. With `makes`,
+/// creates the domain and the mailbox if they are missing.
 pub fn begin(mailbox: &str, makes: bool, store: &Store, context: &Context) -> Result<Reply, Refusal> {
     let address: Address = mailbox.parse()?;
     let (name, now) = (address.clone(), context.now);
     let beginning = store.write(move |tx| {
         if makes {
-            // What is there already is as well.
+            // Fine if they exist already.
             let _ = tx.add_domain(&name.domain, now)?;
             let _ = tx.add_mailbox(&name, nobodys(), now)?;
         }
         tx.begin_move(&name, Mover::Import)
     });
     beginning.wait().map_err(Refusal::fault)?.map_err(|why| {
-        Refusal::from(why).with_hint(format!("Add {address} first, or have what is missing made: --make"))
+        Refusal::from(why).with_hint(format!("Add {address} first, or create what is missing with --make"))
     })?;
     let view = store.read().map_err(Refusal::fault)?;
     let unique_ids = match view.mailbox(&address).map_err(Refusal::fault)? {

@@ -1,4 +1,4 @@
-//! `set user`: who owns the mail store, which is the user that the service becomes when root starts it.
+//! `set user`: the owner of the mail store, who is also the user the service runs as when root starts it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,7 +13,7 @@ use super::reply::{Changed, Code, Refusal, Reply};
 use crate::mailroot::MailRoot;
 use crate::user::User;
 
-/// The names that the files of a mail store, and drafts of them, begin with.
+/// How the names of a mail store's files and their drafts begin.
 const OURS: [&str; 3] = ["winpop.", ".winpop.", ".incoming-"];
 
 /// The owner of the mail store directory.
@@ -24,21 +24,21 @@ pub fn owner(mailroot: &MailRoot) -> Option<User> {
 /// Gives the mail store to another user.
 pub fn set_user(set: &Set, context: &Context) -> Result<Reply, Refusal> {
     let dir = &context.mailroot.dir;
-    let present = owner(context.mailroot)
-        .ok_or_else(|| Refusal::fault(format!("{} cannot be looked at", dir.display())))?;
+    let present =
+        owner(context.mailroot).ok_or_else(|| Refusal::fault(format!("{} cannot be read", dir.display())))?;
     let user = match &set.values[..] {
         [word] if word.eq_ignore_ascii_case(DEFAULT) => present.clone(),
         [typed] => User::named(typed).ok_or_else(|| {
             Refusal::new(Code::Value, format!("there is no user \"{typed}\" on this machine"))
-                .with_hint("To make one: useradd --system --shell /usr/sbin/nologin winpop")
+                .with_hint("To create one: useradd --system --shell /usr/sbin/nologin winpop")
         })?,
-        _ => return Err(Refusal::new(Code::Usage, "user is one user")),
+        _ => return Err(Refusal::usage("user takes one user")),
     };
     if context.service.is_some() && user.uid != present.uid {
         return Err(Refusal::new(Code::Busy, "the user cannot be changed while the service runs")
             .with_hint("Stop the service and try again"));
     }
-    // Also for the present owner: what lies in the directory may be another's, as after a copy by root.
+    // Even if the owner stays the same: root may have copied files into the directory.
     if context.service.is_none() {
         give(dir, &user).map_err(|error| {
             let refusal =
@@ -52,7 +52,7 @@ pub fn set_user(set: &Set, context: &Context) -> Result<Reply, Refusal> {
     Ok(Changed::new("set", &"user", format!("user is now {user}")).into())
 }
 
-/// The directory comes last: as long as it is not given, another attempt begins anew.
+/// The directory comes last, so that a failed attempt can be repeated.
 fn give(dir: &Path, user: &User) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_beside_a_mail_store_stays_whose_it_is() {
+    fn other_files_in_the_directory_keep_their_owner() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: it takes root to give a file to another user");
             return;

@@ -1,4 +1,4 @@
-//! Quota files, as the original calls the rule that a mailbox's mail counts against the quota of an account.
+//! Quota files: the original's name for the rule that a mailbox counts against an account's quota.
 
 use super::commands::{CreateQuotaFile, DeleteQuotaFile};
 use super::configure::settings_of;
@@ -22,16 +22,18 @@ impl CreateQuotaFile {
         let quota = changed(store, move |tx| tx.set_quota(&counting, &referred_to, limit))?;
         let limit = match quota.limit {
             Some(limit) => format!("{} of {}", Octets(quota.used), Octets(limit)),
-            None => format!("{}, without limit", Octets(quota.used)),
+            None => format!("{}, unlimited", Octets(quota.used)),
         };
         let message = format!("{mailbox} counts against the quota of {account}: {limit}");
         let mut changed = Changed::new("createquotafile", &mailbox, message);
         changed.notes.extend(self.limit.as_deref().and_then(units::taken_as_binary));
         if quota.limit.is_none() {
-            changed.notes.push("a limit comes from /limit:SIZE or the setting quotalimit".to_owned());
+            changed.notes.push("to set a limit, use /limit:SIZE or the setting quotalimit".to_owned());
         }
         if !quota.has_room_for(0) {
-            changed.notes.push("the quota is used up: mail is refused until some is deleted".to_owned());
+            changed
+                .notes
+                .push("the quota is used up, so new mail is refused until some is deleted".to_owned());
         }
         Ok(changed.into())
     }
@@ -43,31 +45,31 @@ impl DeleteQuotaFile {
         let counting = mailbox.clone();
         let outcome = store.write(move |tx| tx.remove_quota(&counting)).wait().map_err(Refusal::fault)?;
         let message = match outcome {
-            Ok(_) => format!("{mailbox} counts against no quota now"),
-            Err(Refused::NoQuota(_)) => format!("{mailbox} counts against no quota already"),
+            Ok(_) => format!("{mailbox} no longer counts against a quota"),
+            Err(Refused::NoQuota(_)) => format!("{mailbox} does not count against a quota"),
             Err(why) => return Err(why.into()),
         };
         Ok(Changed::new("deletequotafile", &mailbox, message).into())
     }
 }
 
-/// The account that was named, by its mailbox. With the password file the accounts are the mailboxes.
+/// The mailbox of the named account. With the password file, accounts are mailboxes.
 fn account(typed: &str, store: &Store) -> Result<Address, Refusal> {
     if typed.contains('@') {
         return Ok(typed.parse()?);
     }
     let why = match settings_of(store)?.authentication {
-        Method::PasswordFile => "with the password file an account is a mailbox",
+        Method::PasswordFile => "with the password file, accounts are mailboxes",
         Method::LocalAccounts | Method::ActiveDirectory => {
             let view = store.read().map_err(Refusal::fault)?;
             if let Some(mailbox) = directory::mailbox_meant(&*view, typed).map_err(Refusal::fault)? {
                 return Ok(mailbox);
             }
-            "no mailbox has that name, or several have"
+            "no mailbox has that name, or more than one has"
         }
     };
-    Err(Refusal::new(Code::NotFound, format!("\"{typed}\" is no account: {why}"))
-        .with_hint("Name it as /user:USER@DOMAIN"))
+    Err(Refusal::new(Code::NotFound, format!("\"{typed}\" does not name one account: {why}"))
+        .with_hint("Write it as /user:USER@DOMAIN"))
 }
 
 fn limit(typed: &str) -> Result<u64, Refusal> {

@@ -1,7 +1,7 @@
 //! `set mailroot`: another directory for the mail store.
 //!
-//! It is done by the administrator's own process, also while a service runs: that one may neither see nor write the new
-//! directory. Where root makes the directory, it gets the owner of the old one, so that the service can use it.
+//! The administrator's own process does this, even if a service is running, because the service may be unable to see or
+//! write the new directory. A directory that root creates gets the old one's owner, so that the service can use it.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use crate::replace::{give_to_owner_of, sync_directory};
 use crate::settings::Settings;
 use crate::store::{OpenErrorKind, Read as _, Store};
 
-/// What there is before the change.
+/// The state before the change.
 pub struct Present {
     settings: Rows,
     has_domains: bool,
@@ -23,22 +23,22 @@ pub struct Present {
 }
 
 impl Present {
-    /// What is in a store that this process has open.
+    /// The state of a store that this process has open.
     pub fn of(store: &Store) -> Result<Self, Refusal> {
         let totals = store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?;
         Ok(Self { settings: stored_rows(store)?, has_domains: totals.domains > 0, is_served: false })
     }
 
-    /// What a service has told: all its settings, and whether there are domains. Refused where it takes its directory
-    /// from elsewhere, for then it would go on with that one.
+    /// The state as reported by a running service. Refused if the service's directory is named elsewhere, because it
+    /// would keep using that.
     pub fn told(settings: &[SettingLine], has_domains: bool) -> Result<Self, Refusal> {
         let line = |name: &str| settings.iter().find(|line| line.setting == name);
         if let Some(named) = line("mailroot").and_then(|line| line.meaning.as_ref()) {
             return Err(Refusal::new(
                 Code::Busy,
-                format!("the running service has its mail store {named}, which goes before this setting"),
+                format!("the running service has its mail store {named}, which overrides this setting"),
             )
-            .with_hint("Take that out of its unit, start it again, and then set mailroot"));
+            .with_hint("Remove that from its unit, restart it, and then set mailroot"));
         }
         let shown = settings.iter().map(|line| (line.setting.as_str(), line.value.to_string()));
         let today = Settings::from_shown(shown)?;
@@ -48,15 +48,16 @@ impl Present {
     }
 }
 
-/// Points to another directory, which gets a store with the present settings where it has none.
+/// Points to another directory, and creates a store with the current settings there if there is none.
 pub fn set_mailroot(set: &Set, present: &Present, old: &MailRoot) -> Result<Reply, Refusal> {
     let new = match &set.values[..] {
         [word] if word.eq_ignore_ascii_case(DEFAULT) => old.default_dir.clone(),
         [path] if Path::new(path).is_absolute() => mailroot::absolute(Path::new(path))?,
         [path] => return Err(Refusal::new(Code::Malformed, format!("\"{path}\" is not an absolute path"))),
         _ => {
-            return Err(Refusal::new(Code::Usage, "mailroot is one directory")
-                .with_hint("A path with spaces in it stands in quotes"));
+            return Err(
+                Refusal::usage("mailroot takes one directory").with_hint("Put a path with spaces in quotes")
+            );
         }
     };
     mailroot::check(&new)?;
@@ -77,34 +78,34 @@ pub fn set_mailroot(set: &Set, present: &Present, old: &MailRoot) -> Result<Repl
 }
 
 fn notes(set: &Set, new: &Path, present: &Present, old: &MailRoot) -> Vec<String> {
-    let mut notes = vec!["it takes effect at the next start of the service".to_owned()];
+    let mut notes = vec!["this takes effect when the service next starts".to_owned()];
     if *new == old.dir {
         return notes;
     }
     if old.is_of_machine() {
         notes.push(format!(
-            "a unit of systemd that is kept from writing needs the line ReadWritePaths={}",
+            "if systemd restricts where the service may write, its unit needs the line ReadWritePaths={}",
             new.display()
         ));
     }
     if present.is_served {
         notes.push(format!(
-            "until then the service goes on with {}, while winpop already looks into the new one",
+            "until then the service keeps using {}, while winpop already uses the new one",
             old.dir.display()
         ));
     }
     if !set.move_mail && present.has_domains {
-        notes.push(format!("the domains, mailboxes and mail in {} stay there", old.dir.display()));
+        notes.push(format!("the domains, mailboxes and mail in {} were not moved", old.dir.display()));
     }
     match old.named_by {
-        NamedBy::CommandLine => notes.push("--mailroot goes before this setting".to_owned()),
-        NamedBy::Variable => notes.push("WINPOP_MAILROOT goes before this setting".to_owned()),
+        NamedBy::CommandLine => notes.push("--mailroot overrides this setting".to_owned()),
+        NamedBy::Variable => notes.push("WINPOP_MAILROOT overrides this setting".to_owned()),
         NamedBy::Pointer | NamedBy::Default => {}
     }
     notes
 }
 
-/// Makes a store with these settings in a directory that has none. One that is there keeps its own.
+/// Creates a store with these settings, unless the directory has one, which keeps its own.
 fn found_store(dir: &Path, old: &Path, settings: &Rows) -> Result<(), Refusal> {
     let failed = |error: io::Error| Refusal::fault(format!("{} cannot be made: {error}", dir.display()));
     make_directory(dir, old).map_err(failed)?;
@@ -123,7 +124,7 @@ fn found_store(dir: &Path, old: &Path, settings: &Rows) -> Result<(), Refusal> {
     give_to_owner_of(&data_file, old).map_err(failed)
 }
 
-/// Makes the directory where there is none. A new or empty one gets the owner of the old mail store directory.
+/// Creates the directory if it is missing. A new or empty one gets the owner of the old mail store directory.
 fn make_directory(dir: &Path, old: &Path) -> io::Result<()> {
     mailroot::create(dir)?;
     match fs::read_dir(dir)?.next() {
@@ -132,18 +133,18 @@ fn make_directory(dir: &Path, old: &Path) -> io::Result<()> {
     }
 }
 
-/// Moves the files of the store, which this process has open and locked, to a directory that has none.
+/// Moves the store's files, which this process has locked, to a directory without a store.
 fn move_store(from: &Path, to: &Path) -> Result<(), Refusal> {
     if from == to {
         return Ok(());
     }
     if mailroot::data_file(to).exists() {
-        return Err(Refusal::new(Code::Exists, format!("there is a mail store in {} already", to.display()))
-            .with_hint("Name another directory, or leave out /move to use that one"));
+        return Err(Refusal::new(Code::Exists, format!("{} already has a mail store", to.display()))
+            .with_hint("Choose another directory, or leave out /move to use the mail store there"));
     }
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::CrossesDevices => {
-            Refusal::fault(format!("{} lies on another file system", to.display())).with_hint(format!(
+            Refusal::fault(format!("{} is on another file system", to.display())).with_hint(format!(
                 "Copy the store with pop3svc backup {}, then set mailroot without /move",
                 mailroot::data_file(to).display()
             ))
@@ -155,7 +156,7 @@ fn move_store(from: &Path, to: &Path) -> Result<(), Refusal> {
     for (old, new) in mailroot::files(from).into_iter().zip(mailroot::files(to)) {
         match fs::rename(&old, &new) {
             Ok(()) => moved.push((old, new)),
-            // A store without a key file is whole.
+            // A store need not have a key file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 for (old, new) in moved.iter().rev() {

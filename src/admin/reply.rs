@@ -1,8 +1,8 @@
-//! What comes back from a command, as data.
+//! The results of commands, as data.
 //!
-//! The serialised form is what `--json` prints. Its shape is written down in `shape.rs`, and stable: names and kinds of
-//! fields stay, new ones may come. Every field of a shape is always there, and null where there is nothing to tell. A
-//! number has its unit in its name.
+//! `--json` prints them serialised. That format is stable: fields keep their names and kinds, though new ones may come;
+//! every field is always present, null if there is no value; a number's unit is in its name. `cli/shape.rs` documents
+//! it.
 
 use std::fmt;
 use std::path::Path;
@@ -10,12 +10,13 @@ use std::path::Path;
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
+pub use super::accounts::DirectoryLine;
 pub use super::moving::{AdoptionLine, ImportSummary};
 use crate::address::Malformed;
 use crate::mailroot::Unusable;
 use crate::store::{OpenError, OpenErrorKind};
 
-/// The outcome of a command that was carried out.
+/// The result of a command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 #[serde(untagged)]
 pub enum Reply {
@@ -26,6 +27,8 @@ pub enum Reply {
     Mailboxes {
         domain: String,
         mailboxes: Vec<MailboxLine>,
+        /// Why the accounts of these mailboxes could not be found out.
+        accounts_error: Option<String>,
     },
     Server {
         statistics: Box<Server>,
@@ -34,15 +37,17 @@ pub enum Reply {
     Domain {
         statistics: DomainLine,
         mailboxes: Vec<MailboxLine>,
+        accounts_error: Option<String>,
     },
-    /// Of `list /all`.
+    /// For `list /all`.
     AllMailboxes {
         mailboxes: Vec<MailboxLine>,
+        accounts_error: Option<String>,
     },
     Health {
         service: ServiceState,
     },
-    /// The greeting of the service, heard by who may not use its control socket.
+    /// For `health ADDRESS`: the service's POP3 greeting.
     Greeted {
         address: String,
         greeting: String,
@@ -63,27 +68,27 @@ pub enum Reply {
         unique_ids: Vec<String>,
     },
     Exported(ExportSummary),
-    /// Of `import --verify`.
+    /// For `import --verify`.
     Verified(Verified),
-    /// Of `add /file`, in the order of the list.
+    /// For `add /file`, in the order of the list.
     AddedMany {
         entries: Vec<Added>,
     },
-    /// It can be done, but with an account of this machine, which takes root: the process of the administrator does
-    /// that, and sends what is left of the command. So it is not shown.
+    /// The command is allowed but changes a local account, which needs root. The tool does that itself and sends the
+    /// rest of the command; it never prints this.
     Yours {
         command: String,
     },
 }
 
-/// Whether a user can log in.
+/// For `test`: whether a user can log in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Tested {
     pub mailbox: String,
-    /// The method in force.
+    /// The current authentication method.
     pub authentication: String,
     pub can_log_in: bool,
-    /// In the order of a login.
+    /// In the order of the checks at login.
     pub steps: Vec<TestedStep>,
 }
 
@@ -100,16 +105,15 @@ pub struct ExportSummary {
     pub mailboxes: u64,
     pub messages: u64,
     pub octets: u64,
-    /// Messages that were left out, since their texts are damaged.
+    /// Messages left out because their text is damaged.
     pub damaged: u64,
-    /// What was passed over.
     pub skipped: Vec<SkippedFile>,
 }
 
-/// What became of the ids that mail programs know.
+/// For `import --verify`: how mail programs will see the imported mail.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Verified {
-    /// How the other server made its ids, where that was given or found.
+    /// The format of the other server's ids, if given or found.
     pub uidl: Option<String>,
     pub mailboxes: Vec<VerifiedMailbox>,
     pub skipped: Vec<SkippedFile>,
@@ -118,21 +122,21 @@ pub struct Verified {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct VerifiedMailbox {
     pub mailbox: String,
-    /// Messages that the other server had.
+    /// Messages on the other server.
     pub before: u64,
-    /// Messages that are here.
+    /// Messages here.
     pub here: u64,
-    /// Of those here, how many a mail program knows that leaves its mail on the server.
+    /// Of those here, the ones that a mail program which leaves mail on the server has seen.
     pub known: u64,
-    /// How many it has fetched from the other server, and fetches again.
+    /// Those it fetched from the other server and will fetch again.
     pub again: u64,
-    /// How many have come since.
+    /// Those that arrived since.
     pub new: u64,
-    /// Messages of the other server that are not here.
+    /// Messages on the other server that are not here.
     pub missing: u64,
-    /// Messages whose size is not the one that the other server told.
+    /// Messages whose size differs from what the other server showed.
     pub sizes_differ: u64,
-    /// Whether those that both have stand in the same order.
+    /// True if the messages both have are in the same order.
     pub in_order: bool,
 }
 
@@ -148,15 +152,15 @@ impl SkippedFile {
     }
 }
 
-/// What became of a line of a list of domains and mailboxes.
+/// The outcome of one line of `add /file`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Added {
     /// Counted from 1.
     pub line: u64,
-    /// As it stands there.
+    /// As written in the list.
     pub name: String,
     pub outcome: AddOutcome,
-    /// Of what was not added: a sentence without its full stop.
+    /// Why it was not added: a sentence without its full stop.
     pub why: Option<String>,
 }
 
@@ -164,11 +168,11 @@ pub struct Added {
 #[serde(rename_all = "kebab-case")]
 pub enum AddOutcome {
     Added,
-    /// It is there already, and was not changed.
+    /// It exists already and was not changed.
     Exists,
-    /// The line cannot be carried out.
+    /// The line cannot be carried out as it is.
     Refused,
-    /// A fault came before it: it may be there or not.
+    /// A fault occurred: it may or may not exist now.
     NotDone,
 }
 
@@ -187,10 +191,10 @@ pub struct Compacted {
     /// The length of the data file.
     pub file_octets_before: u64,
     pub file_octets: u64,
-    /// What it takes of the disk.
+    /// What it occupies on disk.
     pub allocated_octets_before: u64,
     pub allocated_octets: u64,
-    /// Octets of texts that lie elsewhere now.
+    /// Octets of texts that were moved within the file.
     pub moved_octets: u64,
 }
 
@@ -200,26 +204,26 @@ pub struct Checked {
     pub domains: u64,
     pub mailboxes: u64,
     pub messages: u64,
-    /// Texts, each counted once however many messages have it.
+    /// Texts, each counted once even if several messages share it.
     pub texts: u64,
     pub text_octets: u64,
-    /// What is not as it should be, in sentences; the first two hundred.
+    /// Problems found, one sentence each; the first two hundred.
     pub findings: Vec<String>,
     pub findings_total: u64,
-    /// What a repair did before, in sentences; the first two hundred.
+    /// What the repair did before the check, one sentence each; the first two hundred.
     pub repaired: Vec<String>,
     pub repaired_total: u64,
-    /// Every message that the repair could not keep.
+    /// Every message that the repair could not save.
     pub lost: Vec<Lost>,
 }
 
-/// A message that is gone.
+/// A lost message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Lost {
     pub mailbox: String,
     /// Its number in the mailbox, which is part of its UIDL.
     pub sequence: u64,
-    /// None where nothing is known of it.
+    /// None if its row is lost too.
     pub received_unix_seconds: Option<u64>,
     pub octets: Option<u64>,
 }
@@ -228,7 +232,7 @@ pub struct Lost {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct KeyState {
     pub file: String,
-    /// None where the key cannot be used.
+    /// None if the key cannot be used.
     pub id: Option<String>,
     pub trouble: Option<String>,
     /// Mailboxes whose password is sealed under the key of the store.
@@ -237,7 +241,7 @@ pub struct KeyState {
     pub advice: String,
 }
 
-/// What became of a message for one recipient.
+/// The outcome of a delivery for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Delivered {
     pub recipient: String,
@@ -252,11 +256,11 @@ pub enum Outcome {
     OverQuota,
     Loop,
     DiskFull,
-    /// Another recipient cannot take it, and so nobody got it.
+    /// Another recipient cannot receive it, so nobody got it.
     Withheld,
 }
 
-/// Something was changed, or was as wanted already.
+/// Something was changed, or already was as requested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Changed {
     /// The name of the command.
@@ -266,11 +270,11 @@ pub struct Changed {
     /// One sentence without its full stop.
     pub message: String,
     pub removed: Option<Removed>,
-    /// What else to know: sentences without their full stops.
+    /// Further information: sentences without their full stops.
     pub notes: Vec<String>,
 }
 
-/// What went with a domain or mailbox, or what is gone of the whole store.
+/// What was deleted with a domain or mailbox, or is deleted but restorable in the whole store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Removed {
     pub mailboxes: u64,
@@ -281,7 +285,7 @@ pub struct Removed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct DomainLine {
     pub domain: String,
-    /// The name in the letters of its language, where that is another one.
+    /// The name in Unicode, if that differs.
     pub unicode: Option<String>,
     #[serde(flatten)]
     pub lock: Lock,
@@ -299,35 +303,38 @@ pub struct MailboxLine {
     pub lock: Lock,
     pub messages: u64,
     pub octets: u64,
-    /// The first login of the last day, in UTC, that had one.
+    /// The first login on the most recent UTC day with a login.
     pub last_login_unix_seconds: Option<u64>,
-    /// None where the mailbox counts against none.
+    /// None if the mailbox counts against no quota.
     pub quota: Option<QuotaLine>,
-    /// Whether there is one, here or with an account elsewhere.
+    /// True if the mailbox has a password here, or an account elsewhere.
     pub has_password: bool,
-    /// Whether no mail is still to come from another server.
+    /// False while mail from another server is still missing.
     pub is_whole: bool,
+    /// The name of the account elsewhere. `None` where the data file holds the accounts, where this mailbox has none,
+    /// and where that could not be found out.
+    pub account: Option<String>,
 }
 
-/// The quota that a mailbox counts against, which others may count against too.
+/// The quota that a mailbox counts against, perhaps with others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct QuotaLine {
     pub account: String,
     pub used_octets: u64,
-    /// None: there is no limit.
+    /// None if unlimited.
     pub limit_octets: Option<u64>,
 }
 
-/// Whether mail can be fetched, from a domain or from a mailbox. Serialised as two fields, `locked` and `locked_by`.
+/// The lock of a domain or mailbox. Serialised as two fields, `locked` and `locked_by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Lock(pub Option<LockedBy>);
 
-/// What keeps readers out.
+/// What is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 #[serde(rename_all = "lowercase")]
 pub enum LockedBy {
     Mailbox,
-    /// The domain, whether or not the mailbox is locked by itself too.
+    /// The domain, whether or not the mailbox is locked too.
     Domain,
 }
 
@@ -341,7 +348,7 @@ impl Serialize for Lock {
     }
 }
 
-/// Whether a service has the store open, and which. All but `running` is none where none does.
+/// The service that has the store open. If none does, all fields but `running` are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct ServiceState {
     pub running: bool,
@@ -353,50 +360,41 @@ pub struct ServiceState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Server {
     pub service: ServiceState,
+    /// The method in force.
+    pub authentication: String,
     pub domains: u64,
     pub mailboxes: u64,
     pub messages: u64,
-    /// The mail as its readers count it.
+    /// The size of the mail as POP3 reports it.
     pub octets: u64,
-    /// What was deleted and can still be brought back; none of it is counted above.
+    /// Deleted mail that can still be restored; not counted above.
     pub deleted: Removed,
     /// The length of the data file.
     pub file_octets: u64,
-    /// What the data file takes of the disk; its holes take nothing.
+    /// What the data file occupies on disk; holes occupy nothing.
     pub allocated_octets: u64,
-    /// A plain copy of the data file is good if it takes less. None where no service runs: then any is.
+    /// A plain copy of the data file is usable if it takes less than this. None if no service is running: then any copy
+    /// is.
     pub copy_good_below_seconds: Option<u64>,
-    /// What would be free but for such copies.
+    /// Space kept allocated for such copies.
     pub copy_kept_octets: u64,
-    /// None where no service runs.
+    /// None if no service is running.
     pub connections: Option<Connections>,
-    /// None where there is none yet.
+    /// None if there is none yet.
     pub certificate: Option<CertificateLine>,
-    /// None where the data file holds the accounts, or no service runs.
+    /// None if the data file holds the accounts.
     pub directory: Option<DirectoryLine>,
-    /// Who has moved here; none where the setting adopt names no old server, and no import was cut short.
+    /// How many mailboxes have moved here. None if `adopt` names no old server and no import is incomplete.
     pub adoption: Option<AdoptionLine>,
 }
 
-/// The directory of accounts, as the running service knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
-pub struct DirectoryLine {
-    pub method: String,
-    /// When it last answered, and by which server; none if it has not yet.
-    pub last_contact_unix_seconds: Option<u64>,
-    pub last_contact: Option<String>,
-    /// When a question last failed, and why; none if none has.
-    pub last_error_unix_seconds: Option<u64>,
-    pub last_error: Option<String>,
-}
-
-/// The certificate that clients are shown under TLS.
+/// The certificate that TLS clients see.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct CertificateLine {
     pub names: Vec<String>,
     /// SHA-256, in pairs of hexadecimal digits.
     pub fingerprint: String,
-    /// Made by this program, not by an authority.
+    /// True if this program made it.
     pub self_signed: bool,
 }
 
@@ -404,15 +402,15 @@ pub struct CertificateLine {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Connections {
     pub open: u64,
-    /// Held without a greeting until one of the others ends.
+    /// Held without a greeting until another connection ends.
     pub waiting: u64,
-    /// Turned away since the service was started.
+    /// Turned away since the service started.
     pub refused: u64,
-    /// Wrong names or passwords since the service was started.
+    /// Wrong names or passwords since the service started.
     pub login_failures: u64,
-    /// None where there was none.
+    /// None if there was none.
     pub last_login_failure_seconds_ago: Option<u64>,
-    /// Recipients that do not exist here, named by SMTP since the service was started.
+    /// Unknown recipients named by SMTP clients since the service started.
     pub wrong_recipients: u64,
 }
 
@@ -420,7 +418,7 @@ pub struct Connections {
 pub struct SettingLine {
     pub setting: String,
     pub value: SettingValue,
-    /// Of a number: `octets` or `seconds`.
+    /// `octets` or `seconds`, for a number.
     pub unit: Option<String>,
     pub meaning: Option<String>,
     pub default: SettingValue,
@@ -429,7 +427,7 @@ pub struct SettingLine {
     pub takes_effect: String,
 }
 
-/// A setting as it would be typed.
+/// A value as it would be typed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 #[serde(untagged)]
 pub enum SettingValue {
@@ -446,7 +444,7 @@ impl fmt::Display for SettingValue {
     }
 }
 
-/// Why a command was not carried out. Printed as one line: what is wrong, and what to do.
+/// Why a command was not carried out. Printed as one line: what is wrong and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Refusal {
     pub code: Code,
@@ -455,42 +453,42 @@ pub struct Refusal {
     pub hint: Option<String>,
 }
 
-/// The kinds of refusals, for programs.
+/// The kind of a refusal, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
-    /// The words make no command.
+    /// The command line is wrong.
     Usage,
-    /// A name, address, path or password that cannot be one.
+    /// A malformed name, address, path or password.
     Malformed,
-    /// A value that the setting does not take.
+    /// A value that the setting does not accept.
     Value,
     Exists,
-    /// The account is there already, or another mailbox has it.
+    /// The account exists already, or belongs to another mailbox.
     AccountTaken,
     NotFound,
-    /// Not while the domain is locked.
+    /// Not possible while the domain is locked.
     Locked,
     /// Only root, or the user that owns the mail store, may do this.
     NotPermitted,
-    /// A command or choice that this version does not have.
+    /// Not available in this version or under this authentication method.
     NotAvailable,
-    /// There is no mail store in the directory.
+    /// The directory has no mail store.
     NoStore,
     /// No service has the mail store open.
     NotRunning,
-    /// The service, or another administrator's command, stands in the way for the moment.
+    /// The service or another command is in the way for now.
     Busy,
-    /// A file that is no whole mail store.
+    /// The file is not an intact mail store.
     Damaged,
-    /// A fault of the disk, of the data file or of the connection to the service.
+    /// A fault of the disk, the data file or the connection to the service.
     Fault,
-    /// The administrator thought better of it.
+    /// The administrator answered no.
     Cancelled,
 }
 
 impl Reply {
-    /// Whether all is as it should be: there are no findings, no losses and no refused lines.
+    /// False if there are findings, losses or refused lines: the exit code is then 1.
     pub fn is_success(&self) -> bool {
         match self {
             Self::Checked(found) => found.findings_total == 0 && found.lost.is_empty(),
@@ -530,7 +528,12 @@ impl Refusal {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// A fault of disk or file, as the operating system or the store tells it.
+    /// A mistake in the command line.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Code::Usage, message)
+    }
+
+    /// A fault of the disk or a file, in the words of the operating system or the store.
     pub fn fault(fault: impl fmt::Display) -> Self {
         Self::new(Code::Fault, fault.to_string())
     }

@@ -1,4 +1,4 @@
-//! A password on its way from the administrator to the store.
+//! A password given by the administrator.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -10,11 +10,11 @@ use zeroize::Zeroize as _;
 use super::reply::{Code, Refusal};
 use crate::auth::password::acceptable;
 
-/// What was given for a password. Not printed by `Debug`.
+/// A password as given. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Secret(String);
 
-/// It is not left behind in memory.
+/// Leaves no copy in memory.
 impl Drop for Secret {
     fn drop(&mut self) {
         self.0.zeroize();
@@ -22,12 +22,12 @@ impl Drop for Secret {
 }
 
 impl Secret {
-    /// Whether `-` was typed: the password itself comes from standard input.
+    /// True if `-` was typed: the password comes from standard input.
     pub fn is_elsewhere(&self) -> bool {
         self.0 == "-"
     }
 
-    /// The password, if it can be one.
+    /// The password, if it is acceptable.
     pub fn password(&self) -> Result<&str, Refusal> {
         acceptable(&self.0).map_err(|bad| Refusal::new(Code::Malformed, bad.to_string()))?;
         Ok(&self.0)

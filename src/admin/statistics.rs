@@ -1,51 +1,62 @@
-//! What there is: the lists and the statistics. The counts are kept with the mail, so none of this takes
-//! longer where there is more of it.
+//! `list` and `stat`. The store keeps the counts up to date, so none of this takes longer with more mail.
 
-use super::Context;
+use std::time::SystemTime;
+
 use super::commands::{List, Stat};
+use super::configure::{read_settings, settings_of};
 use super::directory::no_such_domain;
 use super::reply::{
-    AdoptionLine, CertificateLine, Code, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine, Refusal,
-    Removed, Reply, Server, ServiceState,
+    AdoptionLine, CertificateLine, DirectoryLine, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine,
+    Refusal, Removed, Reply, Server, ServiceState,
 };
+use super::{Context, accounts};
 use crate::address::{Address, Domain};
+use crate::auth::directory::State;
 use crate::certificate;
-use crate::settings::Settings;
+use crate::settings::{Method, Settings};
 use crate::store::{DomainRow, Fault, Read, Store, mover_of, quota_of_mailbox};
 
 impl List {
-    pub fn run(&self, store: &Store) -> Result<Reply, Refusal> {
-        let view = store.read().map_err(Refusal::fault)?;
-        if self.all {
-            if self.domain.is_some() {
-                return Err(Refusal::new(
-                    Code::Usage,
-                    "/all is for the mailboxes of every domain, not of one",
-                ));
+    pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
+        match (&self.domain, self.all) {
+            (Some(_), true) => {
+                Err(Refusal::usage("/all lists the mailboxes of all domains; leave out the domain or /all"))
             }
-            return Ok(Reply::AllMailboxes { mailboxes: all_mailboxes(&*view).map_err(Refusal::fault)? });
+            (Some(name), false) => {
+                let (statistics, mailboxes) = one_domain(store, &name.parse()?)?;
+                let (mailboxes, accounts_error) = with_accounts(mailboxes, store, context);
+                Ok(Reply::Mailboxes { domain: statistics.domain, mailboxes, accounts_error })
+            }
+            (None, true) => {
+                let mailboxes = all_mailboxes(store).map_err(Refusal::fault)?;
+                let (mailboxes, accounts_error) = with_accounts(mailboxes, store, context);
+                Ok(Reply::AllMailboxes { mailboxes, accounts_error })
+            }
+            (None, false) => {
+                let listed = store.read().and_then(|view| domains(&*view));
+                Ok(Reply::Domains { domains: listed.map_err(Refusal::fault)? })
+            }
         }
-        let Some(name) = &self.domain else {
-            return Ok(Reply::Domains { domains: domains(&*view).map_err(Refusal::fault)? });
-        };
-        let (statistics, mailboxes) = one_domain(&*view, &name.parse()?)?;
-        Ok(Reply::Mailboxes { domain: statistics.domain, mailboxes })
     }
 }
 
 impl Stat {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
-        let view = store.read().map_err(Refusal::fault)?;
         if let Some(name) = &self.domain {
-            let (statistics, mailboxes) = one_domain(&*view, &name.parse()?)?;
-            return Ok(Reply::Domain { statistics, mailboxes });
+            let (statistics, mailboxes) = one_domain(store, &name.parse()?)?;
+            let (mailboxes, accounts_error) = with_accounts(mailboxes, store, context);
+            return Ok(Reply::Domain { statistics, mailboxes, accounts_error });
         }
+        let settings = settings_of(store)?;
+        let directory = directory(store, context, &settings);
+        let view = store.read().map_err(Refusal::fault)?;
         let totals = view.totals().map_err(Refusal::fault)?;
         let disk = store.disk_usage().map_err(Refusal::fault)?;
         let kept = store.kept().map_err(Refusal::fault)?;
         let copies = store.copy_window();
         let statistics = Server {
             service: state(context),
+            authentication: settings.authentication.name().to_owned(),
             domains: totals.domains,
             mailboxes: totals.mailboxes,
             messages: totals.messages,
@@ -56,9 +67,9 @@ impl Stat {
             copy_good_below_seconds: context.service.map(|_| copies.good_below.as_secs()),
             copy_kept_octets: copies.kept_octets,
             connections: context.service.map(|service| service.connections()),
-            directory: context.service.and_then(|service| service.directory()),
+            directory,
             adoption: adoption(store).map_err(Refusal::fault)?,
-            certificate: certificate(store, context, &*view).map_err(Refusal::fault)?,
+            certificate: certificate(store, context, &settings),
         };
         Ok(Reply::Server {
             statistics: Box::new(statistics),
@@ -67,7 +78,7 @@ impl Stat {
     }
 }
 
-/// Whether the service answers, and the index can be read.
+/// Shows that the service answers and can read its index.
 pub fn health(store: &Store, context: &Context) -> Result<Reply, Refusal> {
     store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?;
     Ok(Reply::Health { service: state(context) })
@@ -77,22 +88,39 @@ fn state(context: &Context) -> ServiceState {
     context.service.map(|service| service.state()).unwrap_or_default()
 }
 
-fn certificate(store: &Store, context: &Context, view: &impl Read) -> Result<Option<CertificateLine>, Fault> {
-    let rows = view.settings()?;
-    let (settings, _) = Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-    Ok(certificate::describe(store, &context.keyring.read(), &settings).map(|described| CertificateLine {
+/// The state of the directory of accounts, if one is in force. A service knows it; without one it is asked here, within
+/// its deadline.
+fn directory(store: &Store, context: &Context, settings: &Settings) -> Option<DirectoryLine> {
+    if let Some(service) = context.service {
+        return service.directory();
+    }
+    let state = match accounts::in_force(store, context) {
+        Ok(None) => return None,
+        Ok(Some(directory)) => {
+            // An error is in the state.
+            let _ = directory.reach();
+            directory.state()
+        }
+        Err(refusal) => State { last_error: Some((SystemTime::now(), refusal.message)), ..State::default() },
+    };
+    Some(DirectoryLine::new(settings.authentication, state))
+}
+
+fn certificate(store: &Store, context: &Context, settings: &Settings) -> Option<CertificateLine> {
+    let keyring = context.keyring.read();
+    let described = certificate::describe(store, &keyring, settings)?;
+    Some(CertificateLine {
         names: described.names,
         fingerprint: described.fingerprint,
         self_signed: described.is_our_own,
-    }))
+    })
 }
 
-/// Goes through all mailboxes, where there is anything to tell.
+/// Goes through all mailboxes, but only if users are moving here.
 fn adoption(store: &Store) -> Result<Option<AdoptionLine>, Fault> {
     let view = store.read()?;
     let moving = view.moving()?;
-    let rows = view.settings()?;
-    let (settings, _) = Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let (settings, _) = read_settings(&*view)?;
     if settings.adopt.is_empty() && moving.is_empty() {
         return Ok(None);
     }
@@ -126,23 +154,26 @@ fn domain_line(view: &impl Read, domain: &Domain, row: &DomainRow) -> Result<Dom
     })
 }
 
-fn one_domain(view: &impl Read, domain: &Domain) -> Result<(DomainLine, Vec<MailboxLine>), Refusal> {
+type Mailboxes = Vec<(Address, MailboxLine)>;
+
+fn one_domain(store: &Store, domain: &Domain) -> Result<(DomainLine, Mailboxes), Refusal> {
+    let view = store.read().map_err(Refusal::fault)?;
     let row = view.domain(domain).map_err(Refusal::fault)?.ok_or_else(|| no_such_domain(domain))?;
-    let line = domain_line(view, domain, &row).map_err(Refusal::fault)?;
-    Ok((line, mailboxes(view, domain, row.locked).map_err(Refusal::fault)?))
+    let line = domain_line(&*view, domain, &row).map_err(Refusal::fault)?;
+    Ok((line, mailboxes(&*view, domain, row.locked).map_err(Refusal::fault)?))
 }
 
-fn all_mailboxes(view: &impl Read) -> Result<Vec<MailboxLine>, Fault> {
+fn all_mailboxes(store: &Store) -> Result<Mailboxes, Fault> {
+    let view = store.read()?;
     let mut all = Vec::new();
     for (domain, row) in view.domains()? {
-        all.extend(mailboxes(view, &domain, row.locked)?);
+        all.extend(mailboxes(&*view, &domain, row.locked)?);
     }
     Ok(all)
 }
 
-fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<Vec<MailboxLine>, Fault> {
-    // Not stored where the data file holds the accounts: that is the default.
-    let lives_elsewhere = view.setting("authentication")?.is_some();
+fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<Mailboxes, Fault> {
+    let lives_elsewhere = read_settings(view)?.0.authentication != Method::PasswordFile;
     let mut lines = Vec::new();
     for (local, row) in view.mailboxes(domain)? {
         let counts = view.counts(row.id)?;
@@ -152,7 +183,7 @@ fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<V
             (false, false) => None,
         };
         let address = Address { local, domain: domain.clone() };
-        lines.push(MailboxLine {
+        let line = MailboxLine {
             mailbox: address.to_string(),
             unicode: address.unicode(),
             lock: Lock(lock),
@@ -166,7 +197,25 @@ fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<V
             }),
             has_password: lives_elsewhere || !row.credential.is_of_nobody(),
             is_whole: mover_of(view, row.id)?.is_none(),
-        });
+            account: None,
+        };
+        lines.push((address, line));
     }
     Ok(lines)
+}
+
+/// The lines with the accounts of their mailboxes; or why those could not be found out.
+fn with_accounts(
+    mailboxes: Mailboxes,
+    store: &Store,
+    context: &Context,
+) -> (Vec<MailboxLine>, Option<String>) {
+    let (addresses, mut lines): (Vec<Address>, Vec<MailboxLine>) = mailboxes.into_iter().unzip();
+    match accounts::shown(&addresses, store, context) {
+        Ok(names) => {
+            lines.iter_mut().zip(names).for_each(|(line, name)| line.account = name);
+            (lines, None)
+        }
+        Err(why) => (lines, Some(why)),
+    }
 }

@@ -1,4 +1,4 @@
-//! A message handed over by a program of this machine, without a protocol: `deliver`, or the name `sendmail`.
+//! `deliver` and `sendmail`: a message from a program on this machine, without a protocol.
 
 use bincode::{Decode, Encode};
 
@@ -11,26 +11,25 @@ use crate::store::{Incoming, Store};
 use crate::verdict;
 use crate::wire::{LineEnds, Receiver, Rejection};
 
-/// Who sends a message to whom.
+/// The envelope of a message and the length of its content.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Submission {
     /// Empty for the null reverse path.
     pub reverse_path: String,
     /// As typed.
     pub recipients: Vec<String>,
-    /// Whether those who can take the message get it although others cannot. Otherwise nobody gets it then.
+    /// If some recipients cannot receive the message, deliver it to the others. Otherwise nobody gets it.
     pub to_each: bool,
-    /// Length of the content.
+    /// Octets of the content.
     pub octets: u64,
 }
 
-/// What takes the content in: line ends become CRLF.
+/// Receives the content; line ends become CRLF.
 pub fn receiver(settings: &Settings) -> Receiver {
     Receiver::content(LineEnds::Normalise, settings.maxmessagesize.octets())
 }
 
-/// Delivers a message, and says for each recipient what became of it. `text` is what became of the content that
-/// [`receiver`] took in.
+/// Delivers a message and returns the outcome for each recipient. `text` is what [`receiver`] made of the content.
 pub async fn deliver(
     store: &Store,
     settings: &Settings,
@@ -42,13 +41,14 @@ pub async fn deliver(
             Refusal::new(Code::Malformed, format!("the message is larger than {}", settings.maxmessagesize))
                 .with_hint("To allow more: winpop set maxmessagesize SIZE")
         }
-        Rejection::BareLineEnd | Rejection::Nul => {
-            Refusal::new(Code::Malformed, "the message has octets that no message may have")
-        }
-        Rejection::DiskFull => Refusal::new(Code::Busy, "there is no room on the disk for the message now"),
+        Rejection::BareLineEnd | Rejection::Nul => Refusal::new(
+            Code::Malformed,
+            "the message contains NUL octets or bare line ends, which no message may have",
+        ),
+        Rejection::DiskFull => Refusal::new(Code::Busy, "the disk is full"),
         Rejection::Fault => Refusal::fault("the message could not be written to the disk"),
     })?;
-    // Who cannot be a mailbox is none.
+    // A malformed recipient is no mailbox.
     let (mut recipients, mut outcomes) = (Vec::new(), Vec::new());
     for typed in &submission.recipients {
         let typed = typed.trim().trim_start_matches('<').trim_end_matches('>');

@@ -1,14 +1,16 @@
-//! `test`: what a login of a mailbox's user meets, step by step.
+//! `test`: tries a login, and says what each step of it found.
 //!
-//! It takes the path of a login without opening the maildrop, so it disturbs no session, and no guess is counted here.
-//! A directory may count one of its own.
+//! It takes the path of a login without opening the maildrop, so it disturbs no session and counts no guess. Active
+//! Directory counts a wrong password as it always does.
+
+use std::sync::Arc;
 
 use super::commands::Test;
 use super::configure::settings_of;
 use super::reply::{Refusal, Reply, Tested, TestedStep};
 use super::{Context, accounts};
 use crate::address::Address;
-use crate::auth::directory::{Directory, Place, Verdict};
+use crate::auth::directory::{Directory, Found, Place, Verdict};
 use crate::auth::password::Credential;
 use crate::directory;
 use crate::settings::Settings;
@@ -17,13 +19,18 @@ use crate::units::Octets;
 
 impl Test {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
-        let address: Address = self.name.parse()?;
         let password = self.password.as_ref().map(|password| password.password()).transpose()?.unwrap_or("");
+        let login = Login { typed: &self.name, password };
         let settings = settings_of(store)?;
+        let directory = accounts::in_force(store, context);
         let mut trial = Trial { steps: Vec::new() };
-        trial.look(&address, password, &settings, store, context).map_err(Refusal::fault)?;
+        let known = directory.as_ref().ok().and_then(|directory| directory.as_deref());
+        let address = trial.resolve(&self.name, known, store)?;
+        if let Some(address) = &address {
+            trial.look(address, &login, &settings, directory, store, context).map_err(Refusal::fault)?;
+        }
         Ok(Reply::Tested(Tested {
-            mailbox: address.to_string(),
+            mailbox: address.map_or_else(|| self.name.clone(), |address| address.to_string()),
             authentication: settings.authentication.name().to_owned(),
             can_log_in: trial.steps.iter().all(|step| step.passed),
             steps: trial.steps,
@@ -35,16 +42,76 @@ struct Trial {
     steps: Vec<TestedStep>,
 }
 
+/// What a client would send.
+struct Login<'a> {
+    typed: &'a str,
+    password: &'a str,
+}
+
 impl Trial {
     fn note(&mut self, step: &str, passed: bool, finding: impl Into<String>) {
         self.steps.push(TestedStep { step: step.to_owned(), passed, finding: finding.into() });
     }
 
+    /// The mailbox that a login name means. An address means itself, even if there is no such mailbox. `None`: a step
+    /// says why the name means no mailbox.
+    fn resolve(
+        &mut self,
+        typed: &str,
+        directory: Option<&dyn Directory>,
+        store: &Store,
+    ) -> Result<Option<Address>, Refusal> {
+        let address = Address::from_login(typed);
+        let Some(directory) = directory else { return Ok(Some(address?)) };
+        if let Ok(address) = &address
+            && store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?.is_some()
+        {
+            return Ok(Some(address.clone()));
+        }
+        let found = match directory.place() {
+            Place::Network => directory.find(typed),
+            Place::ThisMachine => {
+                let meant = store.read().and_then(|view| directory::mailbox_meant(&*view, typed));
+                Ok(meant
+                    .map_err(Refusal::fault)?
+                    .map(|address| Found { name: typed.to_owned(), addresses: vec![address] }))
+            }
+        };
+        match (found, address) {
+            (Ok(Some(found)), _) => return self.mailbox_of(found, store).map_err(Refusal::fault),
+            (Ok(None), Ok(address)) => return Ok(Some(address)),
+            (Ok(None), Err(_)) => {
+                self.note("account", false, format!("{typed} means no account, or several"))
+            }
+            (Err(unavailable), _) => self.note("account", false, unavailable.to_string()),
+        }
+        Ok(None)
+    }
+
+    /// The first of an account's addresses that is a mailbox here.
+    fn mailbox_of(&mut self, found: Found, store: &Store) -> Result<Option<Address>, Fault> {
+        let view = store.read()?;
+        for address in &found.addresses {
+            if view.mailbox(address)?.is_some() {
+                return Ok(Some(address.clone()));
+            }
+        }
+        let addresses: Vec<String> = found.addresses.iter().map(Address::to_string).collect();
+        self.note("account", true, format!("{} {}", found.name, Place::Network.words()));
+        self.note(
+            "mailbox",
+            false,
+            format!("it has no mailbox here; its addresses: {}", addresses.join(", ")),
+        );
+        Ok(None)
+    }
+
     fn look(
         &mut self,
         address: &Address,
-        password: &str,
+        login: &Login,
         settings: &Settings,
+        directory: Result<Option<Arc<dyn Directory>>, Refusal>,
         store: &Store,
         context: &Context,
     ) -> Result<(), Fault> {
@@ -65,14 +132,12 @@ impl Trial {
         drop(view);
         self.note("mailbox", true, format!("found, messages {messages}"));
 
-        match accounts::in_force(store, context) {
+        match directory {
             Err(refusal) => self.note("account", false, refusal.message),
-            Ok(None) => self.check_stored(&mailbox.credential, password, address, context),
-            Ok(Some(directory)) => {
-                self.ask(&*directory, namesakes, address, password);
-            }
+            Ok(None) => self.check_stored(&mailbox.credential, login.password, address, context),
+            Ok(Some(directory)) => self.ask(&*directory, namesakes, address, login),
         }
-        if settings.sparequired.get() == 1 {
+        if settings.sparequired.is_on() {
             self.note("method", true, "sparequired is 1: the client must use APOP, CRAM-MD5, NTLM or SCRAM");
         }
         match (domain.locked, mailbox.locked) {
@@ -111,7 +176,7 @@ impl Trial {
     }
 
     /// Has a directory check the password. `namesakes`: mailboxes that could have the same account.
-    fn ask(&mut self, directory: &dyn Directory, namesakes: usize, address: &Address, password: &str) {
+    fn ask(&mut self, directory: &dyn Directory, namesakes: usize, address: &Address, login: &Login) {
         let place = directory.place().words();
         if directory.place() == Place::ThisMachine && namesakes > 1 {
             let finding =
@@ -123,7 +188,11 @@ impl Trial {
             Ok(None) => return self.note("account", false, format!("there is none {place}")),
             Ok(Some(name)) => self.note("account", true, format!("{name} {place}")),
         }
-        match directory.verify(&address.to_string(), password) {
+        let verified = match directory.place() {
+            Place::Network => directory.verify(login.typed, login.password),
+            Place::ThisMachine => directory.verify(&address.to_string(), login.password),
+        };
+        match verified {
             Err(unavailable) => self.note("password", false, unavailable.to_string()),
             Ok(Verdict::Right(addresses)) if addresses.contains(address) => {
                 self.note("password", true, "right");

@@ -1,4 +1,4 @@
-//! `undelete`: mail, mailboxes and domains that were deleted come back.
+//! `undelete`: restores deleted mail, mailboxes and domains.
 
 use time::format_description::well_known::{Iso8601, Rfc3339};
 use time::{Date, OffsetDateTime};
@@ -14,28 +14,27 @@ impl Undelete {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
         let wanted = match (&self.since, self.all) {
             (Some(_), true) => {
-                return Err(Refusal::new(Code::Usage, "/since and /all exclude each other"));
+                return Err(Refusal::usage("/since and /all cannot be combined"));
             }
             (Some(typed), false) => Wanted::Since(since(typed, context.now)?),
             (None, true) => Wanted::All,
             (None, false) => Wanted::Last,
         };
         match self.name.parse()? {
-            Target::Domain(_) if wanted != Wanted::Last || self.new => Err(Refusal::new(
-                Code::Usage,
-                "a domain comes back with its mailboxes; /since, /all and /new are for the mail of a mailbox",
+            Target::Domain(_) if wanted != Wanted::Last || self.new => Err(Refusal::usage(
+                "/since, /all and /new are for mailboxes; a domain is restored with all its mailboxes",
             )),
             Target::Domain(domain) => {
                 let name = domain.clone();
                 let restored = changed(store, move |tx| tx.undelete_domain(&name))?;
                 let message = format!(
-                    "Domain {domain} is back with {} and {}",
+                    "Domain {domain} restored with {} and {}",
                     count(restored.mailboxes, "mailbox", "mailboxes"),
                     amount(&restored)
                 );
                 let note = |address| {
                     format!(
-                        "{address} stays deleted, since there is a new mailbox of that name; its mail comes into that one \
+                        "{address} was not restored, because a new mailbox has that name. To put its mail into the new one: \
                          with winpop undelete {address} /new"
                     )
                 };
@@ -52,8 +51,8 @@ impl Undelete {
                     why => why.into(),
                 })?;
                 let message = match restored.mailboxes {
-                    0 => format!("{address} has {} again", amount(&restored)),
-                    _ => format!("Mailbox {address} is back with {}", amount(&restored)),
+                    0 => format!("{} restored in {address}", amount(&restored)),
+                    _ => format!("Mailbox {address} restored with {}", amount(&restored)),
                 };
                 Ok(Changed::new("undelete", &address, message).into())
             }
@@ -65,7 +64,7 @@ fn amount(restored: &Restored) -> String {
     format!("{} ({})", count(restored.messages, "message", "messages"), Octets(restored.octets))
 }
 
-/// A day, a time of UTC, or how long before now.
+/// A UTC date or time, or an age.
 fn since(typed: &str, now: UnixTime) -> Result<UnixTime, Refusal> {
     let time = OffsetDateTime::parse(typed, &Rfc3339).ok();
     let day = || Some(Date::parse(typed, &Iso8601::DATE).ok()?.midnight().assume_utc());
@@ -75,7 +74,7 @@ fn since(typed: &str, now: UnixTime) -> Result<UnixTime, Refusal> {
     match typed.parse::<Seconds>() {
         Ok(Seconds(ago)) => Ok(UnixTime(now.0.saturating_sub(ago))),
         Err(_) => Err(Refusal::new(Code::Malformed, format!("\"{typed}\" is not a time"))
-            .with_hint("Write 2026-11-26, 2026-11-26T10:00:00Z, or how long ago, such as 2h or 3d")),
+            .with_hint("Write 2026-11-26, 2026-11-26T10:00:00Z, or an age such as 2h or 3d")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Looking after the data file: backup, check and repair.
+//! `backup`, `check`, `compact` and repair.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,14 +11,14 @@ use crate::store::{
     Store, UnixTime,
 };
 
-/// How far a long work has come.
+/// The progress of a long task.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Working {
     pub stage: String,
-    /// What is counted is octets; otherwise it is rows.
+    /// True if octets are counted, otherwise rows.
     pub is_in_octets: bool,
     pub done: u64,
-    /// As many are expected; 0 where it is not known.
+    /// The expected total; 0 if unknown.
     pub total: u64,
 }
 
@@ -28,14 +28,14 @@ impl From<Reached> for Working {
     }
 }
 
-/// Copies the store into a file that the administrator has opened. `name` is what it will be called.
+/// Copies the store into a file that the administrator has opened and will call `name`.
 pub fn back_up(store: &Store, file: Option<File>, name: &str, progress: &Progress) -> Result<Reply, Refusal> {
     let Some(file) = file else {
-        return Err(Refusal::new(Code::Usage, "there is no file to write the backup into"));
+        return Err(Refusal::usage("the request has no file to write the backup to"));
     };
     let report = store
         .backup(file, progress)
-        .map_err(|e| Refusal::new(Code::Fault, format!("there is no backup: {e}")))?;
+        .map_err(|e| Refusal::new(Code::Fault, format!("the backup failed: {e}")))?;
     Ok(Reply::BackedUp(BackedUp {
         file: name.to_owned(),
         messages: report.messages,
@@ -58,16 +58,16 @@ pub fn compact(store: &Store, progress: &Progress) -> Result<Reply, Refusal> {
     }))
 }
 
-/// Checks a file that nobody has open.
+/// Checks a data file that no process has open.
 pub fn check_file(file: &Path, progress: &Progress) -> Result<Reply, OpenError> {
     Ok(checked(Store::check_file(file, progress)?, RepairReport::default()))
 }
 
-/// Repairs the store in a file that nobody has open, and checks what came of it.
+/// Repairs a data file that no process has open, then checks it.
 pub fn repair(file: &Path, progress: &Progress) -> Result<Reply, Refusal> {
     let repaired = Store::repair(file, UnixTime::now(), progress).map_err(|error| match error.kind {
         OpenErrorKind::Locked => Refusal::new(Code::Busy, error.to_string())
-            .with_hint("A store is repaired while nobody uses it: end the service first"),
+            .with_hint("A store can only be repaired while it is not in use: stop the service first"),
         _ => error.into(),
     })?;
     Ok(checked(Store::check_file(file, progress)?, repaired))

@@ -1,10 +1,10 @@
-//! Directories of accounts: where the accounts of mailboxes live when not in the data file.
+//! Directories of accounts: where accounts live if not in the data file.
 //!
-//! A directory checks passwords that are sent to it as they are, so USER/PASS, PLAIN and LOGIN work with it; it gives
-//! no password and no verifier away, so SCRAM, APOP and CRAM-MD5 do not.
+//! A directory checks a password that it is given, so USER/PASS, PLAIN and LOGIN work with it. It gives away neither
+//! passwords nor verifiers, so SCRAM, APOP and CRAM-MD5 do not.
 //!
-//! Calls wait for somebody else, for a bounded time: not to be made on an executor, nor with a lock held. An outcome is
-//! a value; that the directory cannot be asked is an [`Unavailable`], which is no verdict in either direction.
+//! Calls block for a bounded time: never make one on an executor or with a lock held. Expected outcomes are values. If
+//! the directory cannot answer, the call fails with [`Unavailable`], which neither admits nor refuses anybody.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -16,17 +16,29 @@ use crate::address::Address;
 pub trait Directory: Send + Sync {
     fn place(&self) -> Place;
 
-    /// Checks a password for a login name in any of its forms; on this machine, which knows no domains, for the address
-    /// of a mailbox. An empty password is wrong.
+    /// Checks the password of a login name. A directory on the network takes every form of name; local accounts, which
+    /// have no domains, take the address of the mailbox. An empty password is always wrong.
     fn verify(&self, typed: &str, password: &str) -> Result<Verdict, Unavailable>;
 
-    /// Whether the service itself is let in, and finds what it is to look for.
+    /// Checks that the directory answers the service.
     fn reach(&self) -> Result<(), Unavailable>;
 
-    /// The name of the account that a mailbox has; none if it has none.
+    /// The account behind a login name, in any form that `verify` takes.
+    fn find(&self, typed: &str) -> Result<Option<Found>, Unavailable> {
+        let Ok(address) = Address::from_login(typed) else { return Ok(None) };
+        let name = self.account_of(&address)?;
+        Ok(name.map(|name| Found { name, addresses: vec![address] }))
+    }
+
+    /// The name of a mailbox's account, or `None` if it has none.
     fn account_of(&self, address: &Address) -> Result<Option<String>, Unavailable>;
 
-    /// Makes the account of a mailbox, whole or not at all.
+    /// The name of each mailbox's account, in the same order. An address that several accounts claim has none.
+    fn accounts_of(&self, addresses: &[Address]) -> Result<Vec<Option<String>>, Unavailable> {
+        addresses.iter().map(|address| self.account_of(address)).collect()
+    }
+
+    /// Creates a mailbox's account, with its password or not at all.
     fn create(&self, address: &Address, password: &str) -> Result<Creation, Unavailable>;
 
     fn remove(&self, address: &Address) -> Result<Removal, Unavailable>;
@@ -35,34 +47,34 @@ pub trait Directory: Send + Sync {
 
     fn state(&self) -> State;
 
-    /// The NetBIOS name of the domain whose users can prove a password by NTLM now; none where nobody checks that.
+    /// The NetBIOS name of the domain, while NTLM proofs of its users can be checked.
     fn ntlm_domain(&self) -> Option<String> {
         None
     }
 
-    /// Checks what a client sent to prove a password by NTLM.
+    /// Checks an NTLM proof of a password.
     fn prove(&self, _: &ntlm::Proof) -> Result<Verdict, Unavailable> {
         Ok(Verdict::Wrong)
     }
 
-    /// Finds out whether NTLM can be checked, where it was not found out lately. To be called now and then.
+    /// Tries NTLM again, unless it worked a moment ago. Call it from time to time.
     fn try_ntlm(&self) -> Result<(), Unavailable> {
         Ok(())
     }
 }
 
-/// Where the accounts of a directory are.
+/// Where a directory keeps its accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Among those of the system. A mailbox's account has its name, so that the names are unique over all domains;
-    /// checking a password takes our processors; and changes take root, which the service is not.
+    /// In the operating system. A mailbox uses the account with its name, so names are unique over all domains.
+    /// Checking a password costs our own processor time, and only root can change accounts; the service is not root.
     ThisMachine,
-    /// At a server, which is asked for everything.
+    /// On a server.
     Network,
 }
 
 impl Place {
-    /// Words for where an account is.
+    /// Follows "an account" in a sentence.
     pub fn words(self) -> &'static str {
         match self {
             Self::ThisMachine => "on this machine",
@@ -71,18 +83,26 @@ impl Place {
     }
 }
 
+/// The account behind a login name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub name: String,
+    /// The addresses that belong to the account, the likeliest first.
+    pub addresses: Vec<Address>,
+}
+
 /// What became of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The password is right. The addresses whose mailbox may be this account's, the likelier first.
+    /// The password is right. These addresses belong to the account, the likeliest first.
     Right(Vec<Address>),
-    /// No such account, or not its password.
+    /// No such account, or a wrong password.
     Wrong,
     /// The account may not log in, whatever the password.
     Barred {
-        /// In words that go on from its name.
+        /// Follows the account's name in a sentence.
         why: String,
-        /// Whether the password was the right one. Where that was not found out, it may have been a guess.
+        /// True if the password was right. If nobody checked it, the attempt may be a guess.
         is_proven: bool,
     },
 }
@@ -90,9 +110,9 @@ pub enum Verdict {
 /// What became of making an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Creation {
-    /// With the name that it got.
+    /// Under this name.
     Created { name: String },
-    /// There is one of that name, which was left as it is.
+    /// The account exists and was left unchanged.
     Exists { name: String },
     /// A sentence.
     Refused(String),
@@ -118,14 +138,14 @@ pub enum Change {
     Refused(String),
 }
 
-/// The directory cannot be asked: a sentence that says why.
+/// The directory cannot answer. The text is a sentence that says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable(pub String);
 
 /// What is known of a directory's health.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// When it last answered, and by which server.
+    /// When it last answered, and which server did.
     pub last_contact: Option<(SystemTime, String)>,
     /// When a question last failed, and why.
     pub last_error: Option<(SystemTime, String)>,

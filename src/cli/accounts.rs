@@ -1,15 +1,14 @@
-//! Commands that change accounts of this machine. That takes root, so it is done here, by the process of the
-//! administrator; what the data file has of it is done by whoever has that open.
+//! Commands that change local accounts. That needs root, so the administrator's process does it; whoever has the data
+//! file open does the rest.
 //!
-//! - Whatever can be refused is refused before anything is done, by whoever has the data file open ([`Reply::Yours`] is
-//!   a yes).
-//! - An account is made before its mailbox, and taken back where that is refused. A mailbox is deleted before its
-//!   account, for it can be brought back. What stays half done all the same is told.
+//! - Whoever has the data file open checks the command first, before anything changes ([`Reply::Yours`] means it may go
+//!   ahead).
+//! - An account is created before its mailbox, and removed again if the mailbox is refused. A mailbox is deleted before
+//!   its account, because it can be restored. Anything left half done is reported.
 
-use std::cell::Cell;
 use std::path::Path;
 
-use super::terminal;
+use super::progress::Line;
 use crate::address::Address;
 use crate::admin::commands::{Add, ChangePwd, Delete, List};
 use crate::admin::reply::Code;
@@ -18,28 +17,27 @@ use crate::auth::directory::{Directory as _, Removal};
 use crate::control::Answer;
 use crate::local_accounts::{self, ETC, LocalAccounts};
 
-/// Carries a request out; `send` has what concerns the data file done.
+/// Carries a request out. `send` does what concerns the data file.
 pub fn carry_out(request: Request, send: &dyn Fn(Request) -> Answer) -> Answer {
     let reply = send(request.clone())?;
     if !matches!(reply, Reply::Yours { .. }) {
         return Ok(reply);
     }
     local_accounts::ready().map_err(|why| {
-        Refusal::new(Code::NotPermitted, why).with_hint("Nothing was changed; run the command as root")
+        Refusal::new(Code::NotPermitted, why).with_hint("Nothing was changed. Run the command as root")
     })?;
     match request {
         Request::Command(Op::Add(add)) => create(&add, send),
         Request::Command(Op::Delete(delete)) => remove(&delete, send),
         Request::Command(Op::ChangePwd(change)) => change_password(change, send),
         Request::AddMany(entries) => {
-            let done = Cell::new(0);
-            let reply = admin::one_by_one(&entries, |add| {
-                terminal::show_progress(&format!("{} of {} lines", done.get(), entries.len()));
-                done.set(done.get() + 1);
+            let mut line = Line::new();
+            let mut done = 0;
+            Ok(admin::one_by_one(&entries, |add| {
+                line.show_items("adding", done, entries.len());
+                done += 1;
                 carry_out(Request::Command(Op::Add(add)), send)
-            });
-            terminal::show_progress("");
-            Ok(reply)
+            }))
         }
         request => panic!("no account is changed by {request:?}"),
     }
@@ -59,13 +57,13 @@ fn create(add: &Add, send: &dyn Fn(Request) -> Answer) -> Answer {
         Ok(reply) => return Ok(reply),
         Err(refusal) => refusal,
     };
-    // A service that ended, or a disk that failed, leaves open whether it was done.
+    // If the service ended or the disk failed, the mailbox may or may not exist.
     match is_mailbox(&address, send) {
         Ok(false) => Err(admin::undone(refusal, &address, &name, &accounts)),
         Ok(true) | Err(_) => {
-            let message = format!("{}; its account {name} was made, and stays", refusal.message);
+            let message = format!("{}; its account {name} was created and remains", refusal.message);
             Err(Refusal { message, ..refusal }
-                .with_hint(format!("Look whether the mailbox is there: winpop list {}", address.domain)))
+                .with_hint(format!("Check whether the mailbox exists: winpop list {}", address.domain)))
         }
     }
 }
@@ -97,7 +95,7 @@ fn remove(delete: &Delete, send: &dyn Fn(Request) -> Answer) -> Answer {
         }
         Ok(Removal::Refused(why)) | Err(why) => why,
     };
-    let message = format!("{}; its account was not: {why}", changed.message);
+    let message = format!("{}, but its account was not: {why}", changed.message);
     Err(Refusal::new(Code::Fault, message).with_hint(format!("To delete it: userdel {}", address.local)))
 }
 
@@ -107,7 +105,7 @@ fn change_password(change: ChangePwd, send: &dyn Fn(Request) -> Answer) -> Answe
     admin::change_password(&address, password.password()?, &of_this_machine())?;
     send(Request::PasswordChanged(change)).map_err(|refusal| Refusal {
         message: format!(
-            "the account has the new password; the one that the password file had could not be replaced: {}",
+            "the account has the new password, but its copy in the password file could not be replaced: {}",
             refusal.message
         ),
         ..refusal
@@ -116,10 +114,12 @@ fn change_password(change: ChangePwd, send: &dyn Fn(Request) -> Answer) -> Answe
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
-    fn what_needs_no_account_is_sent_once() {
+    fn a_request_that_needs_no_account_is_sent_once() {
         let sent = Cell::new(0);
         let list = Request::Command(Op::List(List { domain: None, all: false }));
         let answer = carry_out(list, &|_| {
@@ -130,10 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn whether_a_mailbox_was_made_is_looked_up_where_nobody_knows() {
+    fn after_an_unclear_answer_the_mailbox_is_looked_up() {
         let ann: Address = "ann@example.com".parse().unwrap();
         let of = |answer: Answer| is_mailbox(&ann, &|_| answer.clone());
-        let nobody = Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes: vec![] };
+        let nobody =
+            Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes: vec![], accounts_error: None };
         assert_eq!(of(Ok(nobody)), Ok(false));
         assert_eq!(of(Err(Refusal::new(Code::NotFound, "there is no domain"))), Ok(false));
         assert!(of(Err(Refusal::fault("the disk is gone"))).is_err());

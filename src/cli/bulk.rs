@@ -1,41 +1,39 @@
-//! `winpop add /file LIST`: the list is read here, by the administrator's process, and sent in requests of a thousand.
+//! `winpop add /file LIST`: reads the list and sends it in requests of at most a thousand entries.
 //!
 //! ```text
-//! # a remark; empty lines count for nothing
+//! # a comment; empty lines are ignored
 //! example.com
 //! ann@example.com,her password
 //! "bob@example.com","with a , and a "" in it"
-//! eve@example.com              a password is made for her, and written to the file that /passwords names
+//! eve@example.com              a password is generated and written to the /passwords file
 //! ```
-//! Made passwords are in their file, and durable, before the mailboxes are there; those of mailboxes that were not
-//! added are taken out again. What the file had before stays in front.
+//! Generated passwords are durable in their file before the mailboxes are added; those of mailboxes that were not added
+//! are removed again. Earlier contents of the file stay.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::passwords;
 use crate::admin::reply::{AddOutcome, Added, Code, Refusal, Reply};
 use crate::admin::{ENTRIES_MAX, Entry, Request};
 use crate::control::Answer;
-use crate::random;
 
-/// Longest list that is read.
+/// Longest list, in octets.
 const LIST_OCTETS_MAX: u64 = 256 << 20;
-/// Characters of a made password, of an alphabet of 32: 100 bits.
+/// Characters of a made password: 100 bits.
 const PASSWORD_CHARACTERS: usize = 20;
-/// Without those that are taken for one another.
-const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-/// Bits of a file's mode that let others than its owner read it.
+/// The mode bits that give users other than the owner access.
 const OF_OTHERS: u32 = 0o077;
 
-/// An entry of the list, and whether its password was made here.
+/// An entry of the list, with its password if that was generated.
 struct Line {
     entry: Entry,
     made: Option<String>,
 }
 
-/// Carries the list out; `send` carries out one request.
+/// Adds everything in the list. `send` carries out one request.
 pub fn add(list: &Path, passwords: Option<&Path>, send: impl Fn(Request) -> Answer) -> Answer {
     let text = read(list)?;
     let mut passwords = passwords.map(Passwords::open).transpose()?;
@@ -54,7 +52,7 @@ pub fn add(list: &Path, passwords: Option<&Path>, send: impl Fn(Request) -> Answ
             match &trouble {
                 None => match carry_out(&batch, passwords.as_mut(), &send) {
                     Ok(outcomes) => entries.extend(outcomes),
-                    // Before anything was added, this is a refusal like any other.
+                    // Nothing has been added yet, so this is an ordinary refusal.
                     Err(refusal) if !entries.iter().any(|entry| entry.outcome == AddOutcome::Added) => {
                         return Err(refusal);
                     }
@@ -122,15 +120,15 @@ fn read(list: &Path) -> Result<Vec<u8>, Refusal> {
     let file = File::open(list).map_err(failed)?;
     file.take(LIST_OCTETS_MAX + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > LIST_OCTETS_MAX {
-        return Err(Refusal::new(Code::Malformed, format!("the list {} is too long", list.display()))
-            .with_hint("Split it: a list may have 256 MiB"));
+        return Err(Refusal::new(Code::Malformed, format!("the list {} is too large", list.display()))
+            .with_hint("Split it: a list may be at most 256 MiB"));
     }
     let begin = if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     text.drain(..begin);
     Ok(text)
 }
 
-/// What a line says: nothing, an entry, or something that is none.
+/// The entry on a line, none for an empty line or comment, or the refusal of a bad line.
 fn entry(number: u64, line: &[u8], makes: bool) -> Result<Option<Result<Line, Added>>, Refusal> {
     let refused = |name: String, why: &str| {
         let why = Some(why.to_owned());
@@ -145,14 +143,14 @@ fn entry(number: u64, line: &[u8], makes: bool) -> Result<Option<Result<Line, Ad
     }
     let fields = match fields(text) {
         Ok(fields) => fields,
-        // The line is not shown: a password may stand in it.
+        // The line is not shown: it may contain a password.
         Err(why) => return refused(String::new(), why),
     };
     let (name, password) = match &fields[..] {
         [name] => (name.trim().to_owned(), None),
         [name, password] => (name.trim().to_owned(), Some(password.clone()).filter(|p| !p.is_empty())),
         [name, ..] => {
-            let why = "more than two fields; a password with commas stands in double quotes";
+            let why = "more than two fields; put a password with commas in double quotes";
             return refused(name.trim().to_owned(), why);
         }
         [] => return Ok(None),
@@ -161,9 +159,14 @@ fn entry(number: u64, line: &[u8], makes: bool) -> Result<Option<Result<Line, Ad
         return refused(name, "the name is empty");
     }
     let made = match &password {
-        None if makes && name.contains('@') => Some(make_password().map_err(Refusal::fault)?),
+        None if makes && name.contains('@') => {
+            Some(passwords::made::<PASSWORD_CHARACTERS>().map_err(Refusal::fault)?)
+        }
         None if name.contains('@') => {
-            return refused(name, "no password; to have one made, name a file by /passwords");
+            return refused(
+                name,
+                "the password is missing; to generate passwords, name a file with /passwords",
+            );
         }
         _ => None,
     };
@@ -171,7 +174,7 @@ fn entry(number: u64, line: &[u8], makes: bool) -> Result<Option<Result<Line, Ad
     Ok(Some(Ok(Line { entry: Entry { line: number, name, password }, made })))
 }
 
-/// The fields of a line as RFC 4180 section 2 has them; none of them spans lines.
+/// The fields of a line (RFC 4180 section 2), except that no field spans lines.
 fn fields(line: &str) -> Result<Vec<String>, &'static str> {
     let mut fields = Vec::new();
     let mut rest = line;
@@ -200,17 +203,12 @@ fn fields(line: &str) -> Result<Vec<String>, &'static str> {
         match quoted[end..].strip_prefix(',') {
             Some(after) => rest = after,
             None if quoted[end..].trim().is_empty() => return Ok(fields),
-            None => return Err("something stands behind a closing double quote"),
+            None => return Err("there is text after a closing double quote"),
         }
     }
 }
 
-fn make_password() -> io::Result<String> {
-    let octets: [u8; PASSWORD_CHARACTERS] = random::octets()?;
-    Ok(octets.iter().map(|octet| ALPHABET[usize::from(octet % 32)] as char).collect())
-}
-
-/// The file of made passwords: one line `USER@DOMAIN,PASSWORD` each.
+/// The file of generated passwords, one `USER@DOMAIN,PASSWORD` per line.
 struct Passwords {
     file: File,
     path: PathBuf,
@@ -228,9 +226,9 @@ impl Passwords {
         if !metadata.is_file() || metadata.mode() & OF_OTHERS != 0 {
             return Err(Refusal::new(
                 Code::NotPermitted,
-                format!("{} can be read by others than its owner", path.display()),
+                format!("{} can be read by users other than its owner", path.display()),
             )
-            .with_hint("Name a file that is not there yet, or take their rights to it (chmod 600)"));
+            .with_hint("Choose a new file, or restrict this one: chmod 600"));
         }
         file.try_lock().map_err(|_| {
             Refusal::new(Code::Busy, format!("another command is writing to {}", path.display()))
@@ -239,7 +237,7 @@ impl Passwords {
         Ok(Self { file, path: path.to_owned() })
     }
 
-    /// Adds lines at the end; returns the length from before. When this returns, they are durable.
+    /// Appends lines durably. Returns the length before.
     fn append(&mut self, made: &[(&str, &str)]) -> Result<u64, Refusal> {
         let lines: String = made.iter().map(|(name, password)| format!("{name},{password}\n")).collect();
         let mut write = || {
@@ -279,7 +277,7 @@ mod tests {
         assert!(fields(r#"a@b,"x"y"#).is_err());
     }
 
-    /// A service to which all names are new, save those with an x, and which fails from the third request on.
+    /// A service that knows only names with an x, and fails from the third request on.
     fn answer_of_service(requests: &std::cell::RefCell<Vec<usize>>, request: Request) -> Answer {
         let Request::AddMany(entries) = request else { panic!() };
         requests.borrow_mut().push(entries.len());
@@ -296,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_goes_in_thousands_and_a_fault_loses_no_line() {
+    fn a_list_is_sent_in_thousands_and_a_fault_loses_no_line() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path();
         let (list, made) = (dir.join("list"), dir.join("made"));
@@ -311,7 +309,7 @@ mod tests {
         assert!(
             entries[2000..].iter().all(|entry| entry.outcome == AddOutcome::NotDone && entry.why.is_some())
         );
-        // Passwords stay of those that were added, and of those that may have been.
+        // The passwords of mailboxes that were added, or may have been, stay.
         let passwords = fs::read_to_string(&made).unwrap();
         assert_eq!(passwords.lines().count(), 2499);
         assert!(!passwords.contains("x@b,") && passwords.starts_with("u1@b,"));
@@ -319,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_say_nothing_are_passed_over_and_bad_ones_named() {
+    fn empty_lines_and_comments_are_skipped_and_bad_lines_reported() {
         for nothing in ["", "  ", "# ann@example.com", "\r"] {
             assert!(entry(1, nothing.as_bytes(), false).unwrap().is_none(), "{nothing:?}");
         }

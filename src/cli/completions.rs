@@ -1,13 +1,13 @@
-//! Completions for the shells, written from the tables of commands and settings.
+//! Shell completions, generated from the tables of commands and settings.
 //!
-//! Each shell gets the words that may come next: commands, then switches, settings after `set` and `get`,
-//! commands and settings after `help`, and the names of domains and mailboxes after commands that take them.
+//! They offer commands, then switches, settings after `set` and `get`, commands and settings after `help`, and the
+//! names of domains and mailboxes after commands that take them.
 
 use std::fmt::Write as _;
 use std::str::FromStr;
 
 use super::help::{Program, pop3svc, switch_words, winpop};
-use crate::admin::reply::{Code, Refusal};
+use crate::admin::reply::Refusal;
 use crate::settings;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +25,13 @@ impl FromStr for Shell {
             "bash" => Ok(Self::Bash),
             "zsh" => Ok(Self::Zsh),
             "fish" => Ok(Self::Fish),
-            _ => Err(Refusal::new(Code::Usage, format!("there are no completions for \"{typed}\""))
+            _ => Err(Refusal::usage(format!("there are no completions for \"{typed}\""))
                 .with_hint("The shells are bash, zsh and fish")),
         }
     }
 }
 
-/// The script that a shell reads: it completes `winpop`, `pop3svc` and `pop3svc winpop`.
+/// The script for a shell, which completes `winpop`, `pop3svc` and `pop3svc winpop`.
 pub fn script(shell: Shell) -> String {
     match shell {
         Shell::Bash => bash(),
@@ -40,7 +40,7 @@ pub fn script(shell: Shell) -> String {
     }
 }
 
-/// What may follow each command.
+/// The words that may follow each command.
 fn words_after_commands(program: &Program) -> Vec<(&'static str, Vec<String>)> {
     let keys = || settings::keys().map(|key| key.name.to_owned());
     let mut all = Vec::new();
@@ -69,7 +69,7 @@ fn command_names(program: &Program) -> String {
     names.join(" ")
 }
 
-/// The function of one program for bash, and for zsh by way of its emulation.
+/// The function of one program, for bash and zsh.
 fn bash_function(program: &Program) -> String {
     let mut cases = String::new();
     for (command, words) in words_after_commands(program) {
@@ -83,13 +83,13 @@ fn bash_function(program: &Program) -> String {
     )
 }
 
-/// Commands after which names of the mail store may stand: of domains, and of mailboxes.
+/// Commands that take names of domains, and of mailboxes.
 const DOMAINS_AFTER: &str = "add delete undelete list lock unlock stat";
 const MAILBOXES_AFTER: &str = "delete undelete test lock unlock changepwd createquotafile deletequotafile";
 
-/// Finds program and command on the line, and offers the words of the two functions above it, and names that `winpop
-/// list` prints: the last word of each line, down to the first empty one. Bash takes an @ for the end of a word; what
-/// stands before it is then left out of what is offered.
+/// Finds program and command on the line, and offers the words of the functions above and the names that `winpop list`
+/// prints: the last word of each line down to the first empty line. Bash ends a word at @, so what precedes the @ is
+/// cut off each offer.
 const BASH: &str = r#"_pop3svc_names() {
     "${COMP_WORDS[@]:0:$at}" list "$@" 2> /dev/null < /dev/null | awk '!NF { exit } NR > 1 { print $NF }'
 }
@@ -221,11 +221,11 @@ mod tests {
         }
     }
 
-    /// A `winpop list` of our own: of domains, and with --all of mailboxes.
+    /// A stand-in for `winpop list`: lists domains, or mailboxes with --all.
     const NAMES: &str = "winpop() { printf 'Status  Name\\nopen  example.com\\n'; \
                          [ \"$2\" = --all ] && printf 'open  ann@example.com\\n\\nUsed  Quota of\\n1  no@name\\n'; }\n";
 
-    /// What bash offers for a line whose last word is being typed.
+    /// What bash offers for the last word of a line.
     fn offered(line: &str) -> Vec<String> {
         let words: Vec<String> = line.split(' ').map(|word| format!("'{word}'")).collect();
         let ask = format!(
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(offered("pop3svc completions z"), ["zsh"]);
         assert_eq!(offered("winpop list ex"), ["example.com"]);
         assert_eq!(offered("winpop delete a"), ["ann@example.com"]);
-        // Bash has taken the part before the @ for a word of its own.
+        // Bash has taken the part before the @ for a separate word.
         assert_eq!(offered("winpop CHANGEPWD ann@e"), ["example.com"]);
         assert!(offered("winpop changepwd n").is_empty());
     }

@@ -1,18 +1,17 @@
 //! Least privilege: what the service gives up before it opens the mail store and starts its first thread.
 //!
-//! - Started by root, it becomes the owner of the mail store directory: user, group, and the further groups of that
-//!   user.
-//! - Of the capabilities it keeps CAP_NET_BIND_SERVICE, if it has it, so that `winpop set port` can take a port below
-//!   1024 while it runs. It cannot be passed on to another program.
-//! - It gains no privileges by executing a program, and it is not dumpable: it leaves no core file, and no other
-//!   process of the same user can look into its memory.
-//! - Landlock, where the kernel has it, lets it write to files and make them below the mail store directory alone (and
-//!   where its key file lies, if that is named elsewhere), and execute nothing. Elsewhere it may make a socket and
-//!   remove a file, as far as permissions let it: `lmtpsocket` may name any place, and Landlock does not tell the
-//!   removal of a socket from that of another file. Reading is left to permissions too: certificates may lie anywhere.
-//!   What an administrator has a backup written to comes as an open file, which this does not concern.
+//! - Started by root, it becomes the owner of the mail store directory, with that user's groups.
+//! - It keeps only the capability CAP_NET_BIND_SERVICE, if it has it, so that `winpop set port` can choose a port below
+//!   1024 while it runs. Programs it executes do not inherit it.
+//! - It cannot gain privileges by executing a program, and it is not dumpable: it leaves no core file, and other
+//!   processes of the same user cannot read its memory.
+//! - Landlock, if the kernel has it, lets it create and write files only below the mail store directory (and the
+//!   directory of a key file named elsewhere), and execute nothing. Elsewhere it may create sockets and remove files,
+//!   as file permissions allow: `lmtpsocket` may be anywhere, and Landlock cannot tell the removal of a socket from
+//!   that of a file. Reading is left to file permissions, because certificates may be anywhere. The file for a backup
+//!   arrives open, so none of this affects it.
 //!
-//! All of this belongs to threads: one that is already running would keep what it has.
+//! All of this applies per thread: a thread already running would keep its rights.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -35,11 +34,11 @@ use crate::keyring;
 use crate::mailroot::MailRoot;
 use crate::user::User;
 
-/// The newest rules of Landlock that are asked for; an older kernel enforces those of them that it knows.
+/// The newest Landlock rules requested; an older kernel enforces those it knows.
 const LANDLOCK: ABI = ABI::V5;
 
-/// Gives up what the service does not need, and returns what is to be said of it once there is a log. Where there is no
-/// mail store directory nothing is done: there is nothing to serve.
+/// Gives up what the service does not need. Returns notes for the log, which has not begun yet. Does nothing if there
+/// is no mail store directory, since there is nothing to serve.
 pub fn confine(mailroot: &MailRoot) -> Result<Vec<String>, Refusal> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Refusal::fault(format!("{what}: {error}"));
     let dir = &mailroot.dir;
@@ -55,7 +54,8 @@ pub fn confine(mailroot: &MailRoot) -> Result<Vec<String>, Refusal> {
     match confine_files(&writable.into_iter().flatten().collect::<Vec<PathBuf>>()) {
         Ok(RulesetStatus::NotEnforced) => {
             notes.push(
-                "the kernel has no Landlock: only permissions confine what the service writes".to_owned(),
+                "the kernel has no Landlock, so only file permissions limit where the service writes"
+                    .to_owned(),
             );
         }
         Ok(_) => {}
@@ -63,7 +63,7 @@ pub fn confine(mailroot: &MailRoot) -> Result<Vec<String>, Refusal> {
     }
     if rustix::process::geteuid().is_root() {
         notes.push(format!(
-            "the service runs as root without its privileges, because {} belongs to root. To run it as another user: winpop \
+            "the service runs as root, without its privileges, because root owns {}. To run it as another user: winpop \
              set user NAME",
             dir.display()
         ));
@@ -71,12 +71,12 @@ pub fn confine(mailroot: &MailRoot) -> Result<Vec<String>, Refusal> {
     Ok(notes)
 }
 
-/// Makes this thread one of that user. It keeps the capabilities that it may use, for [`give_up_capabilities`] to
-/// choose from.
+/// Makes this thread run as that user. It keeps its permitted capabilities, for [`give_up_capabilities`] to choose
+/// from.
 fn become_user(user: &User) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     let groups: Vec<Gid> = user.groups.iter().map(|id| Gid::from_raw(*id)).collect();
-    // While it still may: the bounding set holds what a program that is executed could get back.
+    // While it still may: the bounding set limits what an executed program could get back.
     give_up_bounding_set()?;
     set_keep_capabilities(true)?;
     set_thread_groups(&groups)?;
@@ -91,7 +91,7 @@ fn give_up_capabilities() -> io::Result<()> {
     let kept = capabilities(None)?.permitted & CapabilitySet::NET_BIND_SERVICE;
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     match set_capabilities(None, sets) {
-        // A filter of system calls may forbid it. With no others left there is nothing more to give up.
+        // A system call filter may forbid it. If no others are left, there is nothing more to give up.
         Err(rustix::io::Errno::PERM) if capabilities(None)?.permitted == kept => {}
         outcome => outcome?,
     }
@@ -100,7 +100,7 @@ fn give_up_capabilities() -> io::Result<()> {
     Ok(())
 }
 
-/// Needs CAP_SETPCAP; a process without it could not get anything back either, having given up new privileges.
+/// Needs CAP_SETPCAP. Without it nothing could be regained either, because of no_new_privs.
 fn give_up_bounding_set() -> io::Result<()> {
     if !capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
         return Ok(());
@@ -108,7 +108,7 @@ fn give_up_bounding_set() -> io::Result<()> {
     for bit in 0..u64::BITS {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
             Ok(()) => {}
-            // The kernel knows none from here on.
+            // The kernel knows no further ones.
             Err(rustix::io::Errno::INVAL) => break,
             Err(error) => return Err(error.into()),
         }
@@ -116,13 +116,13 @@ fn give_up_bounding_set() -> io::Result<()> {
     Ok(())
 }
 
-/// Lets this thread write below these directories alone, and execute nothing.
+/// Lets this thread write only below these directories, and execute nothing.
 fn confine_files(writable: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
     let writing = AccessFs::from_write(LANDLOCK);
     let mut ruleset = Ruleset::default().handle_access(writing | AccessFs::Execute)?.create()?;
     let everywhere = (Path::new("/"), AccessFs::MakeSock | AccessFs::RemoveFile);
     for (directory, allowed) in writable.iter().map(|directory| (&**directory, writing)).chain([everywhere]) {
-        // One that is not there cannot be written to either.
+        // A missing directory cannot be written to anyway.
         if let Ok(directory) = PathFd::new(directory) {
             ruleset = ruleset.add_rule(PathBeneath::new(directory, allowed))?;
         }
@@ -136,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// In a thread of its own, which alone is confined.
+    /// Uses a separate thread, because only that is confined.
     #[test]
     fn a_confined_thread_writes_in_its_directory_alone_and_executes_nothing() {
         let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -1,19 +1,19 @@
-//! `deliver`, and the name `sendmail`: a message from standard input into mailboxes.
+//! `deliver`, also called as `sendmail`: delivers the message on standard input.
 
 use std::io::{self, Read as _};
 use std::process::ExitCode;
 
 use mail_parser::MessageParser;
 
-use super::carry_out::carry_out;
+use super::carry_out;
 use super::commands::Deliver;
+use super::render;
+use super::table::Paint;
 use crate::admin::reply::{Code, Outcome};
-use crate::admin::table::Paint;
-use crate::admin::{Refusal, Reply, Request, Submission, render};
-use crate::control::Enclosed;
+use crate::admin::{Refusal, Reply, Submission};
 use crate::mailroot::MailRoot;
 
-/// Longest message that is read: the largest value of `maxmessagesize`.
+/// Longest message: the largest value of `maxmessagesize`.
 const CONTENT_OCTETS_MAX: u64 = 1 << 30;
 
 // sysexits.h
@@ -23,7 +23,7 @@ const EX_UNAVAILABLE: u8 = 69;
 const EX_CANTCREAT: u8 = 73;
 const EX_TEMPFAIL: u8 = 75;
 
-/// Delivers, and returns how to exit with what is to be told.
+/// Delivers, and returns the exit code and what to report.
 pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCode, Option<Refusal>) {
     let mut content = Vec::new();
     let read = io::stdin().lock().take(CONTENT_OCTETS_MAX + 1).read_to_end(&mut content);
@@ -32,7 +32,7 @@ pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCo
         return (ExitCode::from(EX_TEMPFAIL), Some(refusal));
     }
     if content.len() as u64 > CONTENT_OCTETS_MAX {
-        let refusal = Refusal::new(Code::Malformed, "the message is larger than any that can be taken");
+        let refusal = Refusal::new(Code::Malformed, "the message is larger than 1 GiB");
         return (ExitCode::from(EX_DATAERR), Some(refusal));
     }
     let mut recipients = deliver.recipients;
@@ -50,8 +50,7 @@ pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCo
         to_each: deliver.each,
         octets: content.len() as u64,
     };
-    let enclosed = Enclosed::Content(&content);
-    let answer = mailroot.and_then(|mailroot| carry_out(&Request::Deliver(submission), enclosed, &mailroot));
+    let answer = mailroot.and_then(|mailroot| carry_out::deliver(submission, &content, &mailroot));
     match answer {
         Ok(reply) => {
             let code = exit_code(&reply);
@@ -74,10 +73,9 @@ fn reverse_path(typed: &str) -> String {
     typed.trim().trim_start_matches('<').trim_end_matches('>').to_owned()
 }
 
-/// One code for all recipients. A mail server that hears another one than 0 reports the message as lost to all of them,
-/// or comes again with all of them; so nobody has it then, unless the caller wanted it delivered to each. Where
-/// something may go better later, the caller is told to try again: a message that comes twice to some is better than
-/// one that does not come to others.
+/// One exit code for all recipients. On any code but 0 a mail server bounces or retries the message for all of them;
+/// that is why nobody gets it then, unless the caller asked for delivery to each. A temporary failure takes precedence:
+/// better that some get the message twice than that others never do.
 fn exit_code(reply: &Reply) -> u8 {
     let Reply::Delivered { recipients } = reply else { return EX_UNAVAILABLE };
     let code = |outcome: Outcome| match outcome {
@@ -104,7 +102,7 @@ fn recipients_in_header(content: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// The message without its Bcc fields, which the other recipients are not to see.
+/// The message without its Bcc fields, which other recipients must not see.
 fn without_bcc(content: &[u8]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(content.len());
     let mut lines = content.split_inclusive(|octet| *octet == b'\n');
@@ -124,7 +122,7 @@ fn without_bcc(content: &[u8]) -> Vec<u8> {
     kept
 }
 
-/// Whether the line begins a Bcc field. Blanks may precede the colon (RFC 5322 section 4.5.3).
+/// True if the line begins a Bcc field. Blanks may precede the colon (RFC 5322 section 4.5.3).
 fn is_bcc(line: &[u8]) -> bool {
     let name = line.split(|octet| *octet == b':').next().filter(|name| name.len() < line.len());
     name.is_some_and(|name| name.trim_ascii_end().eq_ignore_ascii_case(b"bcc"))
@@ -147,16 +145,16 @@ mod tests {
     }
 
     #[test]
-    fn bcc_is_taken_out_with_its_continuations_and_the_body_stays() {
+    fn bcc_is_removed_with_its_continuations_and_the_body_stays() {
         let kept = String::from_utf8(without_bcc(MESSAGE)).unwrap();
         assert!(!kept.contains("carol") && !kept.contains("dave"));
         assert!(kept.ends_with("Subject: x\n\nBcc: not a field\n"));
         assert!(kept.starts_with("To: Ann <ann@example.com>, bob@example.com\ncc:"));
     }
 
-    /// Every form that a recipient of Bcc is found in has to be a form that is taken out.
+    /// Every form of Bcc from which recipients are read must also be removed.
     #[test]
-    fn bcc_is_taken_out_in_every_form_in_which_it_is_read() {
+    fn bcc_is_removed_in_every_form_in_which_it_is_read() {
         for field in ["Bcc:", "Bcc :", "bcc \t :", "BCC:\n ", "Bcc :\r\n\t", "bCc\t:"] {
             let content = format!("To: ann@example.com\n{field} carol@example.com\nSubject: x\n\nhello\n");
             assert!(
@@ -172,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_passing_failure_goes_before_a_lasting_one() {
+    fn a_temporary_failure_takes_precedence_over_a_permanent_one() {
         let reply = |outcomes: &[Outcome]| Reply::Delivered {
             recipients: outcomes
                 .iter()

@@ -1,5 +1,5 @@
-//! What `serve` makes before it serves, in a container whose volume is empty: a domain and a mailbox that variables
-//! name.
+//! The domain and mailbox that `serve` creates at start, named by environment variables, for containers with an empty
+//! volume.
 //!
 //! | variable | names |
 //! | --- | --- |
@@ -7,8 +7,8 @@
 //! | `WINPOP_USER` | a mailbox: `USER@DOMAIN`, or `USER` in `WINPOP_DOMAIN` |
 //! | `WINPOP_PASSWORD_FILE` | the file whose first line is the password of that mailbox |
 //!
-//! What is there already stays as it is, its password too, so the container can be started again with the same
-//! variables. The password is not itself a variable: everything that can look at the container could read it.
+//! An existing mailbox keeps its password, so the container can be restarted with the same variables. The password
+//! itself is not a variable, because anyone who can inspect the container could read it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ const DOMAIN: &str = "WINPOP_DOMAIN";
 const USER: &str = "WINPOP_USER";
 const PASSWORD_FILE: &str = "WINPOP_PASSWORD_FILE";
 
-/// What the variables name.
+/// The domain and mailbox that the variables name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FirstStart {
     domain: Option<String>,
@@ -35,22 +35,22 @@ pub struct FirstStart {
 }
 
 impl FirstStart {
-    /// Reads the variables; an empty one counts as one that is not set.
+    /// Reads the variables. An empty one counts as unset.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Refusal> {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
         let mut domain = variable(DOMAIN);
         let address = match (variable(USER), &domain) {
             (None, _) => return Ok(Self { domain, mailbox: None }),
             (Some(user), None) if !user.contains('@') => {
-                return Err(usage(format!("{USER} names \"{user}\" without a domain"))
-                    .with_hint("Name USER@DOMAIN, or set WINPOP_DOMAIN"));
+                return Err(Refusal::usage(format!("{USER} names \"{user}\" without a domain"))
+                    .with_hint("Set it to USER@DOMAIN, or set WINPOP_DOMAIN"));
             }
             (Some(user), Some(domain)) if !user.contains('@') => format!("{user}@{domain}"),
             (Some(address), _) => address,
         };
         let Some(file) = variable(PASSWORD_FILE) else {
-            return Err(usage(format!("{USER} is set without {PASSWORD_FILE}"))
-                .with_hint("Write the password into a file, and name that"));
+            return Err(Refusal::usage(format!("{USER} is set without {PASSWORD_FILE}"))
+                .with_hint("Put the password in a file and name the file there"));
         };
         if domain.is_none() {
             domain = address.rsplit_once('@').map(|(_, domain)| domain.to_owned());
@@ -62,7 +62,7 @@ impl FirstStart {
         self.domain.is_some()
     }
 
-    /// Makes what is not there yet.
+    /// Creates what does not exist yet.
     pub fn make(&self, mailroot: &MailRoot) -> Result<(), Refusal> {
         if let Some(domain) = &self.domain {
             add(domain, None, mailroot)?;
@@ -84,7 +84,7 @@ fn add(name: &str, password: Option<&str>, mailroot: &MailRoot) -> Result<(), Re
     let createuser = password.map(|password| password.to_owned().into());
     let add = Add { name: Some(name.to_owned()), createuser, file: None, passwords: None };
     accounts::carry_out(Request::Command(Op::Add(add)), &|request| {
-        carry_out(&request, Enclosed::Nothing, mailroot)
+        carry_out(request, Enclosed::Nothing, mailroot)
     })
     .map(drop)
 }
@@ -102,10 +102,6 @@ fn is_there(name: &str, mailroot: &MailRoot) -> Result<bool, Refusal> {
         Target::Mailbox(address) => view.mailbox(address).map(|row| row.is_some()),
     };
     found.map_err(Refusal::fault)
-}
-
-fn usage(message: String) -> Refusal {
-    Refusal::new(Code::Usage, message)
 }
 
 #[cfg(test)]

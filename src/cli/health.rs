@@ -1,7 +1,7 @@
-//! `health`: whether the service answers, for containers and monitors.
+//! `health`: checks that the service answers, for containers and monitors.
 //!
-//! That a process is there says little, so it is made to answer: over the control socket, which also has it look into
-//! its index, or by its greeting to a POP3 client, which takes no rights.
+//! That a process exists says little, so it must answer: over the control socket, where it also reads its index, or
+//! with its greeting to a POP3 client, which needs no rights.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -10,10 +10,10 @@ use std::time::Duration;
 use super::commands::Health;
 use crate::admin::reply::Code;
 use crate::admin::{Refusal, Reply, Request};
-use crate::control::{Answer, CallError, Enclosed, call};
+use crate::control::{Answer, CallError, Enclosed, Job, call};
 use crate::mailroot::MailRoot;
 
-/// How long a healthy service takes at most. Docker's own limit for a health check is 30 seconds.
+/// How long a healthy service may take. Docker's own limit for a health check is 30 seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest greeting (RFC 2449 section 4).
 const GREETING_OCTETS_MAX: u64 = 512;
@@ -23,7 +23,7 @@ pub fn health(typed: &Health, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
         return greeted(address);
     }
     let socket = mailroot()?.socket();
-    match call(&socket, &Request::Health, Enclosed::Nothing, PATIENCE, &mut |_| {}) {
+    match call(&socket, &Job::Request(Request::Health), Enclosed::Nothing, PATIENCE, &mut |_| {}) {
         Ok(answer) => answer,
         Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(Refusal::new(Code::NotPermitted, format!("{} belongs to another user", socket.display()))
@@ -39,14 +39,14 @@ pub fn health(typed: &Health, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
 }
 
 fn silent() -> Refusal {
-    Refusal::new(Code::Busy, format!("the service does not answer within {} seconds", PATIENCE.as_secs()))
+    Refusal::new(Code::Busy, format!("the service did not answer within {} seconds", PATIENCE.as_secs()))
 }
 
-/// Connects as a POP3 client, and waits for the greeting.
+/// Connects as a POP3 client and waits for the greeting.
 fn greeted(typed: &str) -> Answer {
     let address: SocketAddr = typed.parse().map_err(|_| {
-        Refusal::new(Code::Usage, format!("\"{typed}\" is not an IP address with a port"))
-            .with_hint("Write it as 127.0.0.1:110")
+        Refusal::usage(format!("\"{typed}\" is not an IP address with a port"))
+            .with_hint("Write it like 127.0.0.1:110")
     })?;
     match greeting(address) {
         Ok(greeting) if greeting.starts_with("+OK") => {
@@ -54,12 +54,12 @@ fn greeted(typed: &str) -> Answer {
         }
         Ok(greeting) => Err(Refusal::new(
             Code::Fault,
-            format!("{address} does not greet as a POP3 service: {greeting:?}"),
+            format!("{address} does not greet like a POP3 server: {greeting:?}"),
         )),
         Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) => {
             Err(silent())
         }
-        Err(error) => Err(Refusal::new(Code::NotRunning, format!("nobody answers at {address}: {error}"))),
+        Err(error) => Err(Refusal::new(Code::NotRunning, format!("{address} does not answer: {error}"))),
     }
 }
 
@@ -68,7 +68,7 @@ fn greeting(address: SocketAddr) -> io::Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut line = Vec::new();
     BufReader::new(&stream).take(GREETING_OCTETS_MAX).read_until(b'\n', &mut line)?;
-    // The service need not hear this.
+    // A courtesy; it may fail.
     let _ = stream.write_all(b"QUIT\r\n");
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }

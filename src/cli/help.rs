@@ -1,27 +1,28 @@
-//! The help, written from the tables of commands and settings for a terminal of 80 columns.
+//! The help, generated from the tables of commands and settings, for a terminal of 80 columns.
 
 use argh::{ArgsInfo as _, CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, PositionalInfo};
 
 use super::commands::Pop3svc;
-use super::words::{JSON, flags, unknown};
+use super::shape;
+use super::words::{self, Dialect, JSON, flags, unknown};
 use crate::admin::Refusal;
 use crate::admin::commands::{ALIASES, Winpop};
-use crate::admin::shape;
 use crate::settings::{self, Key};
 
 const COLUMNS: usize = 80;
 /// Where explanations begin.
 const EXPLANATION_COLUMN: usize = 24;
 
-/// A program with commands: this binary under one of its names.
+/// This binary under one of its names.
 pub struct Program {
     pub name: &'static str,
-    /// What stands before the name of a switch in help.
+    /// The sign before switches in help.
     pub switch_sign: &'static str,
+    pub dialect: &'static Dialect,
     pub tree: CommandInfoWithArgs,
-    /// Commands whose help is not in the tree, each with its sentence.
+    /// Commands that are not in the tree, each with its description.
     pub beside: &'static [(&'static str, &'static str)],
-    /// Switches that every command takes, as they are shown, each with its explanation.
+    /// Switches of every command as shown, each with its explanation.
     pub switches: &'static [(&'static str, &'static str)],
     pub footer: &'static str,
 }
@@ -30,14 +31,15 @@ pub fn winpop() -> Program {
     Program {
         name: "winpop",
         switch_sign: "/",
+        dialect: &words::WINPOP,
         tree: Winpop::get_args_info(),
-        beside: &[("help", "Shows this help, or that of a command or setting.")],
+        beside: &[("help", "Shows this help, or help on a command or setting.")],
         switches: &[
-            ("/json", "print JSON, for programs; its shape: winpop help json"),
-            ("/?", "show the help of the command"),
+            ("/json", "print JSON, for programs; described by winpop help json"),
+            ("/?", "show help on the command"),
         ],
         footer: "Commands, settings and switches may be typed in any case, and a switch as /switch value, \
-                 /switch:value or --switch value. It makes no difference whether the service runs. Exit code: \
+                 /switch:value or --switch value. Commands work whether or not the service is running. Exit codes: \
                  0 done, 1 refused or failed, 2 wrong usage.",
     }
 }
@@ -46,21 +48,22 @@ pub fn pop3svc() -> Program {
     Program {
         name: "pop3svc",
         switch_sign: "--",
+        dialect: &words::POP3SVC,
         tree: Pop3svc::get_args_info(),
         beside: &[
             ("winpop", "Administers domains, mailboxes and settings: pop3svc winpop help."),
-            ("help", "Shows this help, or that of a command."),
+            ("help", "Shows this help, or help on a command."),
         ],
         switches: &[
-            ("--mailroot DIR", "before the command: the mail store directory (or WINPOP_MAILROOT)"),
-            ("--help", "show the help of the command"),
+            ("--mailroot DIR", "the mail store directory (or set WINPOP_MAILROOT); goes before the command"),
+            ("--help", "show help on the command"),
             ("--version", "show the version"),
         ],
-        footer: "A first mail in a minute: pop3svc quickstart",
+        footer: "To try it out in a minute: pop3svc quickstart",
     }
 }
 
-/// Help on a command or a setting, or on all of them.
+/// Help on a command or a setting, or the overview.
 pub fn about(program: &Program, about: Option<&str>) -> Result<String, Refusal> {
     let Some(word) = about else { return Ok(overview(program)) };
     let folded = word.to_ascii_lowercase();
@@ -122,7 +125,7 @@ fn on_command(program: &Program, command: &CommandInfoWithArgs) -> String {
         for key in settings::keys() {
             text += &entry(key.name, key.help);
         }
-        text += "\nMore on a setting: winpop help KEY\n";
+        text += "\nFor more on a setting: winpop help KEY\n";
     }
     if !command.examples.is_empty() {
         text += "\nExamples:\n";
@@ -157,7 +160,7 @@ pub fn synopsis(program: &Program, command: &CommandInfoWithArgs) -> String {
     text
 }
 
-/// A value as the usage shows it: in brackets where it may be left out.
+/// An argument as the usage shows it: in brackets if it is optional.
 fn shown_positional(positional: &PositionalInfo) -> String {
     match positional.optionality {
         Optionality::Required => positional.name.to_owned(),
@@ -166,7 +169,7 @@ fn shown_positional(positional: &PositionalInfo) -> String {
     }
 }
 
-/// The switches that the help shows.
+/// The switches shown in help.
 pub fn shown_flags<'a>(command: &'a CommandInfoWithArgs) -> impl Iterator<Item = &'a FlagInfo<'a>> {
     flags(command).filter(|flag| !flag.hidden)
 }
@@ -183,7 +186,7 @@ pub fn switch(program: &Program, flag: &FlagInfo) -> String {
     }
 }
 
-/// All words that can follow a command: for completions.
+/// The switches of a command, for completions.
 pub fn switch_words(program: &Program, command: &CommandInfoWithArgs) -> Vec<String> {
     let mut words: Vec<String> = shown_flags(command)
         .map(|flag| match flag.short {
@@ -198,7 +201,7 @@ pub fn switch_words(program: &Program, command: &CommandInfoWithArgs) -> Vec<Str
     words
 }
 
-/// A word and its explanation, which begins on a line of its own where the word is long.
+/// A word and its explanation, which starts on a new line if the word is long.
 fn entry(word: &str, explanation: &str) -> String {
     let indented = wrap(explanation, EXPLANATION_COLUMN);
     let head = format!("  {word}");
@@ -208,7 +211,7 @@ fn entry(word: &str, explanation: &str) -> String {
     }
 }
 
-/// The text in lines that end before the last column, each indented.
+/// The text wrapped before the last column, each line indented.
 fn wrap(text: &str, indent: usize) -> String {
     let mut wrapped = String::new();
     let mut line = " ".repeat(indent);
@@ -292,7 +295,7 @@ Usage: winpop set port VALUE
     }
 
     #[test]
-    fn help_on_nothing_known_proposes_the_nearest() {
+    fn help_on_an_unknown_word_suggests_the_nearest() {
         let told = |word: &str| about(&winpop(), Some(word)).unwrap_err().to_string();
         assert_eq!(told("unlok"), "there is no command \"unlok\". Did you mean unlock?");
         assert_eq!(told("socketmx"), "there is no command \"socketmx\". Did you mean socketmax?");

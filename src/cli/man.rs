@@ -1,19 +1,18 @@
-//! The pages of the manual, in the man macros of roff, written from the tables of commands and settings.
+//! The manual pages, in roff's man macros, generated from the tables of commands and settings.
 
 use argh::CommandInfoWithArgs;
 
 use super::help::{Program, pop3svc, shown_flags, switch, synopsis, winpop};
 use crate::admin::Refusal;
-use crate::admin::reply::Code;
 use crate::settings;
 
-/// A page of the manual: `winpop` or `pop3svc`.
+/// The manual page of `winpop` or `pop3svc`.
 pub fn page(name: Option<&str>) -> Result<String, Refusal> {
     let (program, section) = match name.map(str::to_ascii_lowercase).as_deref() {
         Some("winpop") => (winpop(), 8),
         None | Some("pop3svc") => (pop3svc(), 8),
         Some(other) => {
-            return Err(Refusal::new(Code::Usage, format!("there is no page \"{other}\""))
+            return Err(Refusal::usage(format!("there is no manual page \"{other}\""))
                 .with_hint("The pages are winpop and pop3svc"));
         }
     };
@@ -85,27 +84,27 @@ fn settings_section() -> String {
 }
 
 const ENVIRONMENT: [(&str, &str); 5] = [
-    ("WINPOP_MAILROOT", "The mail store directory. It goes before the setting mailroot."),
+    ("WINPOP_MAILROOT", "The mail store directory. Overrides the setting mailroot."),
     ("WINPOP_KEY_FILE", "The file with the key that seals recoverable passwords."),
     (
         "CREDENTIALS_DIRECTORY",
-        "Set by systemd. If winpop.key is in it, that is the key, and not ours to change.",
+        "Set by systemd. If it contains winpop.key, that is the key, and winpop does not change it.",
     ),
     (
         "XDG_CONFIG_HOME, XDG_DATA_HOME",
-        "Where a user without a share in the machine's mail store has a store of their own.",
+        "Where users other than root and the mail store's owner keep a mail store of their own.",
     ),
-    ("NO_COLOR", "If it is set, nothing is coloured."),
+    ("NO_COLOR", "If set, output is not coloured."),
 ];
 
 const FILES: [(&str, &str); 5] = [
-    ("/etc/winpop/mailroot", "Names the machine's mail store directory; written by winpop set mailroot."),
+    ("/etc/winpop/mailroot", "Names the machine's mail store directory. Written by winpop set mailroot."),
     (
         "/var/lib/winpop",
-        "The machine's mail store directory where nothing else is named. It is for root and for the user who owns it; \
-         others have one of their own in ~/.local/share/winpop.",
+        "The machine's default mail store directory, for root and the user who owns it. Other users have their own in \
+         ~/.local/share/winpop.",
     ),
-    ("winpop.db", "In the mail store directory: the data file, with everything in it."),
+    ("winpop.db", "In the mail store directory: the data file, which holds everything."),
     ("winpop.key", "In the mail store directory: the key that seals recoverable passwords."),
     ("winpop.sock", "In the mail store directory: the control socket of the running service."),
 ];
@@ -118,12 +117,12 @@ fn section_of(font: &str, name: &str, entries: &[(&str, &str)]) -> String {
     text
 }
 
-/// `A POP3 mail drop.` as it stands after a dash: without its full stop.
+/// The sentence without its full stop.
 fn sentence_as_phrase(sentence: &str) -> String {
     sentence.trim_end_matches('.').to_owned()
 }
 
-/// Text as roff takes it: no request, no escape, and hyphens that can be copied.
+/// Text for roff: without requests and escapes, and with hyphens that can be copied.
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     match text.starts_with(['.', '\'']) {

@@ -1,7 +1,7 @@
-//! The command line: from the words typed to what is to be done.
+//! The command line.
 //!
-//! The binary goes by three names: `pop3svc`, `winpop` for administration alone, and `sendmail` for programs
-//! that send mail. [`main`] is the one place where a command is handed on.
+//! The binary goes by three names: `pop3svc`, `winpop` for administration alone, and `sendmail` for programs that send
+//! mail. [`main`] dispatches every command.
 
 mod accounts;
 mod bulk;
@@ -16,11 +16,16 @@ mod health;
 mod help;
 mod import;
 mod man;
+mod passwords;
+mod patience;
 mod progress;
 mod quickstart;
+mod render;
 mod restore;
 mod sendmail;
 mod serve;
+mod shape;
+mod table;
 mod terminal;
 mod upkeep;
 mod winpop;
@@ -33,11 +38,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use argh::FromArgs as _;
+use argh::FromArgs;
 
+use crate::admin::Refusal;
 use crate::admin::audit::{self, Who};
+use crate::admin::commands::Winpop;
 use crate::admin::reply::Code;
-use crate::admin::{Refusal, Reply, render};
 use crate::control::Answer;
 use crate::mailroot::{self, Environment, MailRoot};
 use crate::settings::Logging;
@@ -52,13 +58,13 @@ const EXIT_USAGE: u8 = 2;
 /// Wrong usage, for programs that send mail (sysexits.h).
 const EX_USAGE: u8 = 64;
 
-/// Reads the command line of this process, carries it out and says how to exit.
+/// Carries out the command line of this process and returns its exit code.
 pub fn main() -> ExitCode {
     let typed: Result<Vec<String>, _> = env::args_os().map(|word| word.into_string()).collect();
     let typed = match typed {
         Ok(typed) => typed,
         Err(word) => {
-            let refusal = Refusal::new(Code::Usage, format!("\"{}\" is not UTF-8", word.display()));
+            let refusal = Refusal::usage(format!("\"{}\" is not UTF-8", word.display()));
             return fail("pop3svc", &refusal);
         }
     };
@@ -86,131 +92,129 @@ fn pop3svc(typed: &[String]) -> ExitCode {
         Some("--version" | "-v") => return print(concat!("pop3svc ", env!("CARGO_PKG_VERSION"), "\n")),
         _ => {}
     }
-    match read(&program, words, &mut common) {
-        Ok(Words::Command(command)) => run(command, &common),
-        Ok(Words::Help(text)) => print(&text),
+    match read::<Pop3svc>(&program, words, &mut common) {
+        Ok(Asked::Command(pop3svc)) => run(pop3svc.command, &common),
+        Ok(Asked::Help(text)) => print(&text),
         Err(refusal) if words[0].eq_ignore_ascii_case("deliver") => fail_to_send(program.name, &refusal),
         Err(refusal) => fail(program.name, &refusal),
     }
 }
 
-enum Words {
-    Command(Command),
+/// What a command line asks for.
+enum Asked<T> {
+    Command(T),
     Help(String),
 }
 
-fn read(program: &Program, typed: &[String], common: &mut Common) -> Result<Words, Refusal> {
-    match words::understand(&program.tree, &words::POP3SVC, typed, common)? {
-        Understood::Help { about } => Ok(Words::Help(help::about(program, about.as_deref())?)),
+fn read<T: FromArgs>(program: &Program, typed: &[String], common: &mut Common) -> Result<Asked<T>, Refusal> {
+    let typed = words::take_common(typed, common)?;
+    match words::understand(&program.tree, program.dialect, typed, common)? {
+        Understood::Help { about } => Ok(Asked::Help(help::about(program, about.as_deref())?)),
         Understood::Command { words } => {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let pop3svc = Pop3svc::from_args(&[program.name], &words)
-                .map_err(|exit| Refusal::new(Code::Usage, exit.output.trim_end()))?;
-            Ok(Words::Command(pop3svc.command))
+            let command = T::from_args(&[program.name], &words)
+                .map_err(|exit| Refusal::usage(exit.output.trim_end()))?;
+            Ok(Asked::Command(command))
         }
     }
 }
 
-/// Hands a command on to the part that carries it out.
+/// Carries a command out.
 fn run(command: Command, common: &Common) -> ExitCode {
-    let done = match command {
-        Command::Link(link) => make_link(&link),
-        Command::Completions(wanted) => wanted.shell.parse().map(completions::script),
-        Command::Man(wanted) => man::page(wanted.name.as_deref()),
+    let mailroot = || mailroot(common);
+    let answer = match command {
+        Command::Link(link) => return print_or_fail(make_link(&link)),
+        Command::Completions(wanted) => return print_or_fail(wanted.shell.parse().map(completions::script)),
+        Command::Man(wanted) => return print_or_fail(man::page(wanted.name.as_deref())),
+        Command::Quickstart(typed) => {
+            let ended = mailroot().and_then(|mailroot| quickstart::quickstart(&typed, mailroot));
+            return print_or_fail(ended.map(|()| String::new()));
+        }
+        Command::Serve(_) => {
+            return print_or_fail(mailroot().and_then(serve::serve).map(|()| String::new()));
+        }
         Command::Deliver(Deliver { recipients, to_header: false, .. }) if recipients.is_empty() => {
-            let refusal = Refusal::new(Code::Usage, "USER@DOMAIN is missing")
-                .with_hint("To see how it is used: deliver --help");
+            let refusal =
+                Refusal::usage("USER@DOMAIN is missing").with_hint("For help: pop3svc deliver --help");
             return fail_to_send("pop3svc", &refusal);
         }
         Command::Deliver(typed) => {
-            let (exit_code, refusal) = deliver::deliver(typed, mailroot(common));
+            let (exit_code, refusal) = deliver::deliver(typed, mailroot());
             refusal.iter().for_each(|refusal| tell("pop3svc", refusal));
             return exit_code;
         }
-        Command::Quickstart(typed) => mailroot(common)
-            .and_then(|mailroot| quickstart::quickstart(&typed, mailroot))
-            .map(|()| String::new()),
-        Command::Serve(_) => mailroot(common).and_then(serve::serve).map(|()| String::new()),
-        Command::Backup(typed) => return look_after(upkeep::backup(&typed, || mailroot(common)), common),
+        Command::Backup(typed) => upkeep::backup(&typed, mailroot),
         Command::Export(typed) => {
-            let answer = export::export(&typed, || mailroot(common));
+            let answer = export::export(&typed, mailroot);
             leave_trail(&format!("pop3svc export {} {}", typed.format, typed.target), &answer);
-            return look_after(answer, common);
+            answer
         }
         Command::Import(typed) => {
-            let answer = import::import(&typed, || mailroot(common));
+            let answer = import::import(&typed, mailroot);
             if !typed.dry_run && !typed.verify {
                 let from = typed.from.as_ref().map(|from| format!("--from {from}"));
                 let words: Vec<&str> = from.iter().chain(&typed.words).map(String::as_str).collect();
                 leave_trail(&format!("pop3svc import {}", words.join(" ")), &answer);
             }
-            return look_after(answer, common);
+            answer
         }
-        Command::Health(typed) => return look_after(health::health(&typed, || mailroot(common)), common),
+        Command::Health(typed) => health::health(&typed, mailroot),
         Command::Restore(typed) => {
-            let answer = restore::restore(&typed, || mailroot(common));
+            let answer = restore::restore(&typed, mailroot);
             leave_trail(&format!("pop3svc restore {}", typed.file), &answer);
-            return look_after(answer, common);
+            answer
         }
-        Command::Compact(_) => return look_after(upkeep::compact(|| mailroot(common)), common),
-        Command::Key(typed) => return look_after(upkeep::key(&typed, || mailroot(common)), common),
+        Command::Compact(_) => upkeep::compact(mailroot),
+        Command::Key(typed) => upkeep::key(&typed, mailroot),
         Command::Check(typed) => {
-            let answer = upkeep::check(&typed, || mailroot(common));
+            let answer = upkeep::check(&typed, mailroot);
             if typed.repair {
-                leave_trail(
-                    &format!("pop3svc check {} --repair", typed.file.as_deref().unwrap_or_default()),
-                    &answer,
-                );
+                let file = typed.file.as_deref().unwrap_or_default();
+                leave_trail(&format!("pop3svc check {file} --repair"), &answer);
             }
-            return look_after(answer, common);
+            answer
         }
     };
-    match done {
-        Ok(text) => print(&text),
-        Err(refusal) => fail("pop3svc", &refusal),
-    }
+    conclude("pop3svc", &answer, common)
 }
 
-/// Logs a command that is carried out on the files themselves, whoever runs.
+/// Records a command that this process carried out itself in the audit trail.
 fn leave_trail(command: &str, answer: &Answer) {
     crate::log::begin_for_command(Logging::Warnings);
     audit::record(Some(command), Who::this_process(), answer.as_ref());
 }
 
-/// Shows what became of a look after the data file.
-fn look_after(answer: Answer, common: &Common) -> ExitCode {
-    match answer {
-        Ok(reply) => show(&reply, common),
-        Err(refusal) if common.json => fail_json(&refusal),
-        Err(refusal) => fail("pop3svc", &refusal),
-    }
-}
-
 /// The `winpop` command, by whichever name.
 fn administer(typed: &[String], mut common: Common) -> ExitCode {
     let program = help::winpop();
-    let op = match winpop::read(&program, typed, &mut common) {
-        Ok(winpop::Read::Op(op)) => op,
-        Ok(winpop::Read::Help(text)) => return print(&text),
-        // The mistake may stand before the switch.
-        Err(refusal) if common.json || typed.iter().any(|word| words::is_json(word)) => {
-            return fail_json(&refusal);
+    let answer = match read::<Winpop>(&program, typed, &mut common) {
+        Ok(Asked::Help(text)) => return print(&text),
+        Ok(Asked::Command(winpop)) => {
+            winpop::prepare(winpop.op).and_then(|op| winpop::carry_out(op, &mailroot(&common)?))
         }
-        Err(refusal) => return fail(program.name, &refusal),
+        Err(refusal) => {
+            // The mistake may stand before the switch.
+            common.json |= typed.iter().any(|word| words::is_json(word));
+            Err(refusal)
+        }
     };
-    let answer = winpop::prepare(op).and_then(|op| winpop::carry_out(op, &mailroot(&common)?));
-    match answer {
-        Ok(reply) => show(&reply, &common),
-        Err(refusal) if common.json => fail_json(&refusal),
-        Err(refusal) => fail(program.name, &refusal),
-    }
+    conclude(program.name, &answer, &common)
 }
 
-/// Prints the reply. Findings, losses and refused lines are no success.
-fn show(reply: &Reply, common: &Common) -> ExitCode {
-    let text = if common.json { render::json(reply) } else { render::text(reply, terminal::paint()) };
-    let printed = print(&text);
-    if reply.is_success() { printed } else { ExitCode::from(EXIT_REFUSED) }
+/// Prints what became of a command. Findings, losses and refused lines count as failure.
+fn conclude(program: &str, answer: &Answer, common: &Common) -> ExitCode {
+    match answer {
+        Ok(reply) => {
+            let text = if common.json { render::json(reply) } else { render::text(reply, terminal::paint()) };
+            let printed = print(&text);
+            if reply.is_success() { printed } else { ExitCode::from(EXIT_REFUSED) }
+        }
+        Err(refusal) if common.json => {
+            print(&render::refusal_json(refusal));
+            exit_code(refusal)
+        }
+        Err(refusal) => fail(program, refusal),
+    }
 }
 
 fn mailroot(common: &Common) -> Result<MailRoot, Refusal> {
@@ -227,19 +231,19 @@ fn make_link(link: &Link) -> Result<String, Refusal> {
         None => program.parent().map(PathBuf::from).unwrap_or_default(),
     };
     let name = dir.join("winpop");
-    // Beside the program the link may be relative, and so survive when both are moved.
+    // In the program's own directory the link is relative, so that both can be moved.
     let is_beside = dir.canonicalize().ok().as_deref() == program.parent();
     let target = if is_beside { program.file_name().map(PathBuf::from) } else { None }.unwrap_or(program);
     if fs::read_link(&name).is_ok_and(|present| present == target) {
-        return Ok(format!("{} is there already\n", name.display()));
+        return Ok(format!("{} exists already\n", name.display()));
     }
     match symlink(&target, &name) {
         Ok(()) => Ok(format!("{} made\n", name.display())),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Refusal::new(
             Code::Exists,
-            format!("{} is there already, and something else", name.display()),
+            format!("{} exists already and is not a link to this program", name.display()),
         )
-        .with_hint("Remove it, or name another directory")),
+        .with_hint("Remove it or name another directory")),
         Err(error) => Err(Refusal::fault(format!("{} cannot be made: {error}", name.display()))),
     }
 }
@@ -248,19 +252,21 @@ fn print(text: &str) -> ExitCode {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader has seen enough, as `head` has.
+        // The reader, such as `head`, has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => fail("pop3svc", &Refusal::fault(format!("the output cannot be written: {error}"))),
     }
 }
 
-fn fail(program: &str, refusal: &Refusal) -> ExitCode {
-    tell(program, refusal);
-    exit_code(refusal)
+fn print_or_fail(text: Result<String, Refusal>) -> ExitCode {
+    match text {
+        Ok(text) => print(&text),
+        Err(refusal) => fail("pop3svc", &refusal),
+    }
 }
 
-fn fail_json(refusal: &Refusal) -> ExitCode {
-    print(&render::refusal_json(refusal));
+fn fail(program: &str, refusal: &Refusal) -> ExitCode {
+    tell(program, refusal);
     exit_code(refusal)
 }
 
@@ -270,7 +276,7 @@ fn fail_to_send(program: &str, refusal: &Refusal) -> ExitCode {
 }
 
 fn tell(program: &str, refusal: &Refusal) {
-    // Where standard error is closed, the exit code has to do.
+    // If standard error is closed, the exit code must do.
     let _ = writeln!(io::stderr(), "{program}: {refusal}");
 }
 

@@ -1,5 +1,5 @@
-//! Shows on a terminal how far a long work has come: one line on standard error, written again and again, gone at the
-//! end.
+//! Shows the progress of a long task on a terminal: one line on standard error, rewritten as it advances and erased at
+//! the end.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -10,24 +10,24 @@ use crate::admin::Working;
 use crate::store::Progress;
 use crate::units::Octets;
 
-/// How often the line is written.
+/// How often the line is rewritten.
 pub const INTERVAL: Duration = Duration::from_millis(250);
-/// It is not written more often, however often something is told: a terminal may be slow.
+/// Minimum time between two writes, because a terminal may be slow.
 const SHORTEST: Duration = Duration::from_millis(100);
-/// Work that takes no longer than this shows nothing.
+/// Tasks shorter than this show nothing.
 const UNSHOWN: Duration = Duration::from_millis(500);
-/// Before it has gone on for so long nobody can say how much longer a stage takes.
+/// How long a stage must run before its remaining time can be estimated.
 const UNCERTAIN: Duration = Duration::from_secs(2);
-/// The line fits a terminal that is so wide.
+/// Columns of the line at most.
 const WIDTH: usize = 79;
 
-/// The line of one command. Where standard error is no terminal nothing is written.
+/// The progress line of one command. Writes nothing if standard error is not a terminal.
 pub struct Line {
     is_shown: bool,
     begun: Instant,
-    /// The stage that was told last, and since when.
+    /// The current stage, and since when.
     stage: Option<(String, Instant)>,
-    /// When it was last written; none: it is not there.
+    /// When the line was last written, if ever.
     written: Option<Instant>,
 }
 
@@ -42,7 +42,7 @@ impl Line {
         self.is_shown
     }
 
-    /// Writes the line anew.
+    /// Rewrites the line, unless it was written a moment ago.
     pub fn show(&mut self, working: &Working) {
         let now = Instant::now();
         if self.stage.as_ref().is_none_or(|(stage, _)| *stage != working.stage) {
@@ -52,14 +52,20 @@ impl Line {
         if self.is_shown && is_due && self.begun.elapsed() >= UNSHOWN {
             let (_, since) = self.stage.as_ref().expect("it was just put there");
             self.written = Some(now);
-            // The carriage return goes to the line's beginning, and the sequence erases what is there (ECMA-48, EL).
+            // Carriage return, then erase to the end of the line (ECMA-48, EL).
             self.write(&format!("\r\x1b[K{}", line(working, now - *since)));
         }
     }
 
+    /// Shows how many of a known number of items are done.
+    pub fn show_items(&mut self, stage: &str, done: usize, total: usize) {
+        let (stage, done, total) = (stage.to_owned(), done as u64, total as u64);
+        self.show(&Working { stage, is_in_octets: false, done, total });
+    }
+
     fn write(&self, octets: &str) {
         let mut terminal = io::stderr();
-        // A terminal that is gone needs no line.
+        // If the terminal is gone, nobody misses the line.
         let _ = terminal.write_all(octets.as_bytes()).and_then(|()| terminal.flush());
     }
 }
@@ -72,7 +78,7 @@ impl Drop for Line {
     }
 }
 
-/// Shows the line while work is done here.
+/// Shows the line while this process does the work.
 pub fn shown<T>(work: impl FnOnce(&Progress) -> T) -> T {
     let progress = Progress::default();
     let mut line = Line::new();
@@ -81,7 +87,7 @@ pub fn shown<T>(work: impl FnOnce(&Progress) -> T) -> T {
     }
     let (done, is_done) = channel::<()>();
     thread::scope(|scope| {
-        // Dropped at the end, also of a work that panics.
+        // Dropped when the work ends or panics.
         let _done = done;
         let progress = &progress;
         scope.spawn(move || {
@@ -93,7 +99,7 @@ pub fn shown<T>(work: impl FnOnce(&Progress) -> T) -> T {
     })
 }
 
-/// What stands in the line when a stage has gone on for so long.
+/// The line's text, `elapsed` after the stage began.
 fn line(working: &Working, elapsed: Duration) -> String {
     let Working { stage, is_in_octets, done, total } = working;
     if *done == 0 {

@@ -1,4 +1,4 @@
-//! `quickstart`: from nothing to a mail fetched by a client, in a minute.
+//! `quickstart`: from nothing to a running service with a first message, in a minute.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,24 +7,24 @@ use smol::block_on;
 
 use super::commands::Quickstart;
 use super::confinement::confine;
-use super::serve;
+use super::{accounts, passwords, serve};
 use crate::address::Address;
+use crate::admin::commands::Add;
 use crate::admin::reply::Code;
-use crate::admin::{self, Refusal, Submission};
-use crate::auth::password::{Credential, Fresh};
+use crate::admin::secret::Secret;
+use crate::admin::{self, Context, Op, Refusal, Request, Submission};
 use crate::keyring::Keyring;
+use crate::lock::RwLock;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
 use crate::serve::{DOORS, Door, Running};
 use crate::settings::{Listen, Settings};
-use crate::store::{OpenErrorKind, Read as _, Store, UnixTime};
+use crate::store::{OpenErrorKind, Progress, Read as _, Store};
 
-/// The mailbox that is made where none is named.
+/// The mailbox if none is named.
 pub const DEFAULT_ADDRESS: &str = "user@example.com";
-/// Letters and digits that are not mistaken for each other.
-const PASSWORD_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const PASSWORD_CHARACTERS: usize = 16;
-/// Ports for this run where those of the settings cannot be had, and how many after them are tried.
+/// Ports for this run if those in the settings are not available, and how many are tried from there on.
 const UNPRIVILEGED: [(Door, u16); 4] =
     [(Door::Pop3, 11110), (Door::Pop3s, 11995), (Door::Smtp, 11025), (Door::Lmtp, 11024)];
 const PORTS_TRIED: u16 = 10;
@@ -43,8 +43,7 @@ pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal>
     })?;
     let mut settings = serve::settings_with_log(&store)?;
     notes.iter().for_each(|note| log::info!("{note}"));
-    let keyring = Keyring::open(&store, &mailroot).map_err(Refusal::fault)?;
-    let password = make_mailbox(&store, &keyring, &address, &settings)?;
+    let password = make_mailbox(&store, &mailroot, &address, &settings)?;
     settings.listen = match (listen, &settings.listen) {
         (Some(asked), _) => asked,
         (None, Listen::All) => Listen::Only(vec![Ipv4Addr::LOCALHOST.into()]),
@@ -57,15 +56,15 @@ pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal>
     let running = serve::start(store, mailroot, settings)?;
     let told = instructions(&running, &address, password.as_deref(), &data_file.display().to_string());
     let mut output = std::io::stdout().lock();
-    // The service is up whether or not anybody reads this.
+    // The service runs whether or not anyone reads this.
     let _ = output.write_all(told.as_bytes()).and_then(|()| output.flush());
     drop(output);
     running.run();
     Ok(())
 }
 
-/// How the administration tool is called: by the name under which this program was just called. The name `winpop` may
-/// not have been made yet.
+/// How to call the administration tool: by the name this program was called by, because the link `winpop` may not exist
+/// yet.
 fn winpop() -> String {
     let program = std::env::args().next().unwrap_or_else(|| "pop3svc".to_owned());
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
@@ -75,34 +74,32 @@ fn winpop() -> String {
     }
 }
 
-/// Makes domain and mailbox with a first message. The password, or none where the mailbox was there before.
+/// Creates domain and mailbox and delivers a first message. Returns the password, or none if the mailbox existed.
 fn make_mailbox(
     store: &Store,
-    keyring: &Keyring,
+    mailroot: &MailRoot,
     address: &Address,
     settings: &Settings,
 ) -> Result<Option<String>, Refusal> {
     if store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?.is_some() {
         return Ok(None);
     }
-    let letters: [u8; PASSWORD_CHARACTERS] = random::octets().map_err(Refusal::fault)?;
-    // 32 letters: a division without remainder, so that each is as likely as the others.
-    let password: String =
-        letters.iter().map(|octet| char::from(PASSWORD_LETTERS[usize::from(*octet) % 32])).collect();
-    let credential =
-        Credential::new(&password, address, Fresh::draw().map_err(Refusal::fault)?, keyring.key().ok());
-    let now = time::OffsetDateTime::now_utc();
-    let (made, seconds) = (address.clone(), UnixTime(now.unix_timestamp().max(0) as u64));
-    let outcome = store.write(move |tx| {
-        // The domain may be there already; the mailbox is not, or another command has just made it.
-        let _ = tx.add_domain(&made.domain, seconds)?;
-        tx.add_mailbox(&made, credential.clone(), seconds)
-    });
-    if outcome.wait().map_err(Refusal::fault)?.is_err() {
-        return Ok(None);
+    let keyring = RwLock::new(Keyring::open(store, mailroot).map_err(Refusal::fault)?);
+    let add = |name: String, createuser: Option<Secret>| {
+        let add = Add { name: Some(name), createuser, file: None, passwords: None };
+        accounts::carry_out(Request::Command(Op::Add(add)), &|request| {
+            let context = Context::of_now(mailroot, &keyring, None)?;
+            request.run(store, &context, None, &Progress::default())
+        })
+    };
+    match add(address.domain.to_string(), None) {
+        Err(refusal) if refusal.code != Code::Exists => return Err(refusal),
+        _ => {}
     }
+    let password = passwords::made::<PASSWORD_CHARACTERS>().map_err(Refusal::fault)?;
+    add(address.to_string(), Some(password.clone().into()))?;
     let id = random::number().map_err(Refusal::fault)?;
-    let content = welcome(address, now, id);
+    let content = welcome(address, time::OffsetDateTime::now_utc(), id);
     let submission = Submission {
         reverse_path: String::new(),
         recipients: vec![address.to_string()],
@@ -131,7 +128,7 @@ fn welcome(address: &Address, now: time::OffsetDateTime, id: u64) -> String {
     )
 }
 
-/// Keeps the port of the settings where it can be had, otherwise takes the first free one from `first` on.
+/// Keeps the port in the settings if it is available, otherwise takes the first free one from `first` on.
 fn choose_port(settings: &mut Settings, door: Door, first: u16) {
     let wanted = door.port(settings);
     if wanted == 0 || door.is_free(settings) {
@@ -143,7 +140,7 @@ fn choose_port(settings: &mut Settings, door: Door, first: u16) {
             return;
         }
     }
-    // None is free: starting the service says so, in its own words.
+    // None is free: starting the service will say so.
     door.set_port(settings, first);
 }
 
@@ -176,7 +173,7 @@ fn instructions(running: &Running, address: &Address, password: Option<&str>, da
     )
 }
 
-/// An address at which a client of this machine reaches a listener.
+/// The address at which a client on this machine reaches a listener.
 fn reachable(listening: SocketAddr) -> SocketAddr {
     match listening.ip() {
         ip if ip.is_unspecified() => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listening.port()),

@@ -1,8 +1,8 @@
-//! `restore`: a backup takes the place of the data file.
+//! `restore`: replaces the data file by a backup.
 //!
-//! The backup is copied beside the data file and the copy is verified, so the backup itself is only read. Meanwhile the
-//! data file is locked, so neither a service nor another command can open it. Then the old file gets a second name, and
-//! the copy its first one: at every instant there is a whole data file.
+//! The backup is copied next to the data file and the copy is verified; the backup itself is only read. Meanwhile the
+//! data file is locked, so that no service or other command opens it. Then the old file gets a second name and the copy
+//! takes its place, so that a whole data file exists at every instant.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -60,12 +60,12 @@ pub fn restore(typed: &Restore, mailroot: impl Fn() -> Result<MailRoot, Refusal>
         checked.mailboxes,
         checked.messages
     );
-    let kept = kept.map(|kept| format!("the data file from before is kept as {}", kept.display()));
+    let kept = kept.map(|kept| format!("the old data file is kept as {}", kept.display()));
     let notes = kept.into_iter().chain(trouble_with_key(&mailroot)?).collect();
     Ok(Changed { notes, ..Changed::new("restore", &data_file.display(), message) }.into())
 }
 
-/// Locks the data file, whatever is in it; none where there is none.
+/// Locks the data file, whatever it contains. None if it does not exist.
 fn lock(data_file: &Path) -> Result<Option<File>, Refusal> {
     let fault = |error| Refusal::fault(format!("{}: {error}", data_file.display()));
     let file = match File::open(data_file) {
@@ -76,18 +76,19 @@ fn lock(data_file: &Path) -> Result<Option<File>, Refusal> {
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => {
-            Err(Refusal::new(Code::Busy, "the service, or another command, has the mail store open")
-                .with_hint("Stop the service first, then restore, then start it again"))
+            Err(Refusal::new(Code::Busy, "the service or another command has the mail store open")
+                .with_hint("Stop the service, restore, then start it again"))
         }
         Err(TryLockError::Error(error)) => Err(fault(error)),
     }
 }
 
-/// What is in the copy, if that is a whole store without a fault.
+/// Counts what the copy contains, if it is an intact store.
 fn verified(copy: &Replacement, backup: &Path) -> Result<Checked, Refusal> {
     let file = copy.file().try_clone().map_err(Refusal::fault)?;
-    let store = Store::open_file_verified(file)
-        .map_err(|why| Refusal::new(Code::Damaged, format!("{} is not restored: {why}", backup.display())))?;
+    let store = Store::open_file_verified(file).map_err(|why| {
+        Refusal::new(Code::Damaged, format!("{} was not restored: {why}", backup.display()))
+    })?;
     let Reply::Checked(checked) = progress::shown(|progress| admin::check(&store, progress))? else {
         panic!("a check is answered by what was found")
     };
@@ -95,13 +96,13 @@ fn verified(copy: &Replacement, backup: &Path) -> Result<Checked, Refusal> {
         None => Ok(checked),
         Some(finding) => Err(Refusal::new(
             Code::Damaged,
-            format!("{} is damaged, so it is not restored: {finding}", backup.display()),
+            format!("{} is damaged and was not restored: {finding}", backup.display()),
         )
-        .with_hint("To see what can be saved of a copy of it: pop3svc check --repair FILE")),
+        .with_hint("To see what can be saved, repair a copy of it: pop3svc check --repair COPY")),
     }
 }
 
-/// Gives the data file a second name, which says when.
+/// Gives the data file a second name with the current time in it.
 fn keep(data_file: &Path) -> io::Result<PathBuf> {
     let format = format_description!("[year][month][day]T[hour][minute][second]Z");
     let now = OffsetDateTime::now_utc().format(format).expect("the format has what a time has");
@@ -113,7 +114,7 @@ fn keep(data_file: &Path) -> io::Result<PathBuf> {
         match fs::hard_link(data_file, &kept) {
             Ok(()) => return Ok(kept),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            // A file system without hard links: for an instant there is no data file.
+            // The file system has no hard links: for an instant there is no data file.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 return fs::rename(data_file, &kept).map(|()| kept);
             }
@@ -123,10 +124,10 @@ fn keep(data_file: &Path) -> io::Result<PathBuf> {
     unreachable!("there are more numbers than files")
 }
 
-/// What to tell where the key in the mail root is not the one that sealed the restored passwords.
+/// A note if the key in the mail root is not the one that sealed the restored passwords.
 fn trouble_with_key(mailroot: &MailRoot) -> Result<Option<String>, Refusal> {
     let store = Store::open(&mailroot.data_file())?;
-    // A store without a key gets one from the service, as its user.
+    // A store without a key gets one from the service, owned by its user.
     if store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?.key.is_none() {
         return Ok(None);
     }
@@ -134,7 +135,7 @@ fn trouble_with_key(mailroot: &MailRoot) -> Result<Option<String>, Refusal> {
     let trouble = keyring.key().err();
     Ok(trouble.map(|trouble| {
         format!(
-            "{trouble}; put the key from the time of the backup there, or APOP, CRAM-MD5 and NTLM do not work"
+            "{trouble}; restore the key from the time of the backup, or APOP, CRAM-MD5 and NTLM will not work"
         )
     }))
 }

@@ -1,11 +1,10 @@
-//! The switches of `sendmail`, which programs that send mail expect to find.
+//! The switches of `sendmail` that programs expect.
 //!
-//! Those that say who sends and who receives are followed; those about queues, logging, notifications and how
-//! to report errors are taken and have no effect.
+//! Those for sender and recipients are followed; those for queues, logging, notifications and error reports are
+//! accepted and ignored.
 
 use super::commands::Deliver;
 use crate::admin::Refusal;
-use crate::admin::reply::Code;
 
 /// Reads a command line as sendmail does: `-fsender` and `-f sender`, `-ti` for `-t -i`.
 pub fn read(typed: &[String]) -> Result<Deliver, Refusal> {
@@ -26,8 +25,10 @@ pub fn read(typed: &[String]) -> Result<Deliver, Refusal> {
                 't' => deliver.to_header = true,
                 'i' | 'n' | 'v' | 'G' | 'U' | 's' | 'm' => {}
                 'b' if letters.as_str() == "m" => break,
-                'b' => return Err(mistake(&format!("sendmail -b{} is not served here", letters.as_str()))),
-                // Their values stand in the same word, or are left out.
+                'b' => {
+                    return Err(Refusal::usage(format!("sendmail -b{} is not supported", letters.as_str())));
+                }
+                // Their value is in the same word or absent.
                 'o' | 'e' | 'd' | 'q' => break,
                 'f' | 'r' | 'F' | 'N' | 'R' | 'V' | 'B' | 'O' | 'L' | 'X' | 'p' | 'h' | 'C' => {
                     let value = match letters.as_str() {
@@ -35,31 +36,27 @@ pub fn read(typed: &[String]) -> Result<Deliver, Refusal> {
                         rest => Some(rest),
                     };
                     let value =
-                        value.ok_or_else(|| mistake(&format!("the value after -{letter} is missing")))?;
+                        value.ok_or_else(|| Refusal::usage(format!("the value of -{letter} is missing")))?;
                     if matches!(letter, 'f' | 'r') {
                         deliver.from = Some(value.to_owned());
                     }
                     break;
                 }
-                other => return Err(mistake(&format!("there is no switch \"-{other}\" of sendmail"))),
+                other => return Err(Refusal::usage(format!("sendmail has no switch \"-{other}\""))),
             }
         }
     }
     if deliver.recipients.is_empty() && !deliver.to_header {
-        return Err(
-            mistake("there is no recipient").with_hint("Name one, or take them from the header with -t")
-        );
+        return Err(Refusal::usage("no recipient is given")
+            .with_hint("Name one, or use -t to take them from the header"));
     }
     Ok(deliver)
-}
-
-fn mistake(message: &str) -> Refusal {
-    Refusal::new(Code::Usage, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::reply::Code;
 
     fn of(typed: &str) -> Result<Deliver, Refusal> {
         let words: Vec<String> = typed.split_whitespace().map(str::to_owned).collect();
@@ -90,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused() {
+    fn unsupported_modes_and_missing_recipients_are_refused() {
         for typed in ["", "-i", "-bs", "-bp", "-t -f", "-Z c@d"] {
             assert_eq!(of(typed).unwrap_err().code, Code::Usage, "{typed}");
         }

@@ -1,11 +1,11 @@
-//! `serve`: opens the store and serves it until told to end.
+//! `serve`: opens the store and serves it until told to stop.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::carry_out::no_store;
 use super::confinement::confine;
 use super::first_start::FirstStart;
+use super::patience::{Patience, in_use};
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
 use crate::control::connect;
@@ -15,9 +15,8 @@ use crate::settings::Settings;
 use crate::store::{OpenError, OpenErrorKind, Store};
 use crate::user::User;
 
-/// How long an administrator's command, or a service that is ending, may hold the data file before this gives up.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(50);
+/// How long an administrator's command, or a service that is ending, may hold the data file.
+const OTHERS_MAX: Duration = Duration::from_secs(10);
 
 pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
     let first = FirstStart::from_variables(|name| std::env::var(name).ok())?;
@@ -26,7 +25,7 @@ pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
             .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
     }
     let notes = confine(&mailroot)?;
-    // Only now, since it may start a thread.
+    // Only now, because it may start a thread, which would not be confined.
     crate::log::begin(crate::settings::Logging::Warnings);
     first.make(&mailroot)?;
     let store = open(&mailroot, Store::open)?;
@@ -37,26 +36,27 @@ pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Begins to serve; what stands in the way is a refusal.
+/// Starts the service.
 pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Running, Refusal> {
     serve::start(store, mailroot, settings).map_err(|sentence| Refusal::new(Code::Fault, sentence))
 }
 
 /// The settings of the store, with the log begun at their level.
 pub fn settings_with_log(store: &Store) -> Result<Settings, Refusal> {
-    // What is said about the settings themselves is to be seen.
+    // Complaints about the settings themselves must be seen.
     crate::log::begin(crate::settings::Logging::Warnings);
     let settings = serve::settings_of(store).map_err(Refusal::fault)?;
     crate::log::set_level(settings.logging);
     Ok(settings)
 }
 
-/// Opens the store with `open`, waiting a while for whoever has it, but not for a service that answers.
+/// Opens the store with `open`. Waits up to [`OTHERS_MAX`] if another process has it, but not for a service that
+/// answers.
 pub fn open(
     mailroot: &MailRoot,
     open: impl Fn(&std::path::Path) -> Result<Store, OpenError>,
 ) -> Result<Store, Refusal> {
-    let started = Instant::now();
+    let mut patience = Patience::of(OTHERS_MAX);
     loop {
         let error = match open(&mailroot.data_file()) {
             Ok(store) => return Ok(store),
@@ -65,20 +65,15 @@ pub fn open(
         let dir = mailroot.dir.display();
         match error.kind {
             OpenErrorKind::Locked if service_answers(mailroot) => {
-                return Err(Refusal::new(Code::Busy, format!("a service is running on {dir} already")));
+                return Err(Refusal::new(Code::Busy, format!("a service is already running on {dir}")));
             }
-            OpenErrorKind::Locked if started.elapsed() < PATIENCE => thread::sleep(PAUSE),
-            OpenErrorKind::Locked => {
-                let file = mailroot.data_file();
-                return Err(Refusal::new(Code::Busy, format!("{} is in use", file.display()))
-                    .with_hint("Another command, or a backup, may be at work; try again later"));
-            }
+            OpenErrorKind::Locked if patience.wait() => {}
+            OpenErrorKind::Locked => return Err(in_use(mailroot)),
             OpenErrorKind::Missing => return Err(no_store(mailroot)),
             OpenErrorKind::Io(ref io) if io.kind() == std::io::ErrorKind::PermissionDenied => {
                 let user = User::of_this_process();
                 return Err(Refusal::fault(error).with_hint(format!(
-                    "The service runs as the user {user}, who may not open it. To give the store to that user: winpop set user \
-                     {}",
+                    "The service runs as user {user}, who may not open it. To give the store to that user: winpop set user {}",
                     user.typed()
                 )));
             }
@@ -87,8 +82,8 @@ pub fn open(
     }
 }
 
-/// Whether somebody listens on the control socket.
+/// True if a process listens on the control socket.
 fn service_answers(mailroot: &MailRoot) -> bool {
-    // A queue that is full has somebody who listens.
+    // If its queue is full, someone is listening.
     !connect(&mailroot.socket()).is_err_and(|e| e.kind() != std::io::ErrorKind::WouldBlock)
 }

@@ -1,18 +1,18 @@
-//! Asking the person at the terminal: for a password, unechoed, and whether it is meant.
+//! Asks the person at the terminal for a password, without echo, or for confirmation.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
+use super::table::Paint;
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
 use crate::admin::secret::Secret;
-use crate::admin::table::Paint;
 
-/// Longest line that is read; longer than any password.
+/// Longest line read; longer than any password.
 const LINE_OCTETS_MAX: u64 = 4096;
 
-/// Colours where standard output is a terminal that knows them, and nobody has asked for none (no-color.org).
+/// Colours, if standard output is a terminal that has them and NO_COLOR is not set (no-color.org).
 pub fn paint() -> Paint {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
@@ -22,34 +22,27 @@ pub fn paint() -> Paint {
     }
 }
 
-/// Reads a password from standard input: its first line, or, on a terminal, what is typed twice alike.
+/// Reads a password: the first line of standard input or, on a terminal, typed twice.
 pub fn read_password() -> Result<Secret, Refusal> {
     if !io::stdin().is_terminal() {
         return Ok(read_line()?.into());
     }
     let quiet = Quiet::begin()?;
     let first = ask("Password: ")?;
-    let again = ask("The same again: ")?;
+    let again = ask("Repeat it: ")?;
     drop(quiet);
     if first != again {
-        return Err(Refusal::new(Code::Malformed, "the two passwords are not the same"));
+        return Err(Refusal::new(Code::Malformed, "the two passwords differ"));
     }
     Ok(first.into())
 }
 
-/// Whether somebody sits at a terminal who can be asked.
+/// True if standard input is a terminal.
 pub fn is_there() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Shows how far something has come, in the place of what was shown before, if standard error is a terminal.
-pub fn show_progress(progress: &str) {
-    if io::stderr().is_terminal() {
-        eprint!("\r\x1b[K{progress}");
-    }
-}
-
-/// Asks a question on the terminal.
+/// Asks a yes-or-no question on the terminal.
 pub fn confirm(question: &str) -> Result<bool, Refusal> {
     print_prompt(&format!("{question} [y/N] "))?;
     let answer = read_line()?.trim().to_lowercase();
@@ -59,7 +52,7 @@ pub fn confirm(question: &str) -> Result<bool, Refusal> {
 fn ask(prompt: &str) -> Result<String, Refusal> {
     print_prompt(prompt)?;
     let line = read_line();
-    // The line end that was typed was not shown.
+    // The typed line end was not echoed.
     print_prompt("\n")?;
     line
 }
@@ -73,13 +66,13 @@ fn read_line() -> Result<String, Refusal> {
     let mut line = Vec::new();
     let mut input = io::Read::take(io::stdin().lock(), LINE_OCTETS_MAX);
     input.read_until(b'\n', &mut line).map_err(Refusal::fault)?;
-    let line = String::from_utf8(line)
-        .map_err(|_| Refusal::new(Code::Malformed, "what was read from standard input is not UTF-8"))?;
+    let line =
+        String::from_utf8(line).map_err(|_| Refusal::new(Code::Malformed, "standard input is not UTF-8"))?;
     let line = line.strip_suffix('\n').unwrap_or(&line);
     Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
 
-/// While it lives the terminal does not show what is typed.
+/// Turns off the terminal's echo while it lives.
 struct Quiet(Termios);
 
 impl Quiet {
@@ -94,7 +87,7 @@ impl Quiet {
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        // A terminal that is gone needs no echo.
+        // If the terminal is gone, there is nothing to restore.
         let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.0);
     }
 }

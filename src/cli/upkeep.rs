@@ -1,4 +1,4 @@
-//! `backup`, `check` and `key`.
+//! `backup`, `check`, `compact` and `key`.
 
 use std::fs;
 use std::io;
@@ -15,8 +15,8 @@ use crate::mailroot::{self, MailRoot};
 use crate::replace::Replacement;
 use crate::store::{NotReplaced, OpenError, OpenErrorKind, may_replace};
 
-/// Has the store copied into a file beside the target, which takes the target's place once it is whole. The file is
-/// made here and not by the service: that may run as another user, and see another file system.
+/// Copies the store into a file next to the target, which replaces the target when complete. This process creates the
+/// file because the service may run as another user and see another file system.
 pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     let target = std::path::absolute(&typed.file)
         .map_err(|error| Refusal::new(Code::Malformed, format!("\"{}\": {error}", typed.file)))?;
@@ -24,19 +24,19 @@ pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     if is_same_file(&target, &mailroot.data_file()) {
         return Err(Refusal::new(
             Code::Exists,
-            format!("{} is the mail store itself, so it is not replaced", target.display()),
+            format!("{} is the mail store itself and is not overwritten", target.display()),
         )
-        .with_hint("Name another file"));
+        .with_hint("Choose another file"));
     }
     may_replace(&target).map_err(|why| not_replaced(&target, why))?;
     let copy = Replacement::begin(&target, 0o600).map_err(|error| not_made(&target, &error))?;
     let request = Request::Backup { file: target.to_string_lossy().into_owned() };
-    let reply = carry_out(&request, Enclosed::File(copy.file()), &mailroot)?;
+    let reply = carry_out(request, Enclosed::File(copy.file()), &mailroot)?;
     copy.finish().map_err(|error| not_made(&target, &error))?;
     Ok(reply)
 }
 
-/// Whether two names lead to one file.
+/// True if two paths lead to the same file.
 pub fn is_same_file(one: &Path, other: &Path) -> bool {
     let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
     identity(one).is_some_and(|one| identity(other) == Some(one))
@@ -47,12 +47,12 @@ fn not_replaced(target: &Path, why: NotReplaced) -> Refusal {
     match why {
         NotReplaced::Foreign => Refusal::new(
             Code::Exists,
-            format!("{target_name} exists and is not a backup of a mail store, so it is not replaced"),
+            format!("{target_name} exists and is not a backup, so it is not overwritten"),
         )
-        .with_hint("Name another file, or remove it"),
+        .with_hint("Choose another file, or remove this one"),
         NotReplaced::InUse => {
-            Refusal::new(Code::Exists, format!("{target_name} is a mail store in use, so it is not replaced"))
-                .with_hint("Name another file")
+            Refusal::new(Code::Exists, format!("{target_name} is a mail store in use and is not overwritten"))
+                .with_hint("Choose another file")
         }
         NotReplaced::Io(error) => not_made(target, &error),
     }
@@ -64,7 +64,7 @@ fn not_made(target: &Path, error: &io::Error) -> Refusal {
     match error.kind() {
         io::ErrorKind::NotFound => {
             Refusal::new(Code::NotFound, format!("there is no directory {}", directory.display()))
-                .with_hint("Make it first, or name a file in another one")
+                .with_hint("Create it first, or choose another directory")
         }
         io::ErrorKind::NotADirectory => {
             Refusal::new(Code::Malformed, format!("{} is not a directory", directory.display()))
@@ -77,22 +77,22 @@ pub fn key(typed: &Key, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Ans
     let request = match (typed.rotate, typed.discard) {
         (true, discard) => Request::RotateKey { discard },
         (false, false) => Request::Key,
-        (false, true) => return Err(Refusal::new(Code::Usage, "--discard goes with --rotate only")),
+        (false, true) => return Err(Refusal::usage("--discard is only for use with --rotate")),
     };
-    carry_out(&request, Enclosed::Nothing, &mailroot()?)
+    carry_out(request, Enclosed::Nothing, &mailroot()?)
 }
 
-/// Has the mail store made as short as can be.
+/// Makes the data file as short as possible.
 pub fn compact(mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
-    carry_out(&Request::Compact, Enclosed::Nothing, &mailroot()?)
+    carry_out(Request::Compact, Enclosed::Nothing, &mailroot()?)
 }
 
-/// Checks the store of the mail root, whoever has it open, or another file, which nobody may have open. It is read
-/// here: a path that was typed is the administrator's, and a service may see another file system. Where it is opened
-/// here, the checksums of its index are compared too.
+/// Checks the store of the mail root, even if a service has it open, or another file that no process has open. A typed
+/// path is opened here, because a service may see another file system. Opened here, the checksums of its index are
+/// compared too.
 pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
     let mailroot = mailroot()?;
-    // A path that was typed may lead through a link; the store's own name may not.
+    // A typed path may lead through a link; the store's own name may not.
     let file = match &typed.file {
         Some(typed) => fs::canonicalize(typed).unwrap_or_else(|_| PathBuf::from(typed)),
         None => mailroot.data_file(),
@@ -104,7 +104,7 @@ pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) ->
     let mut reply = match progress::shown(|progress| admin::check_file(&file, progress)) {
         Ok(reply) => reply,
         Err(OpenError { kind: OpenErrorKind::Locked | OpenErrorKind::Missing, .. }) if is_of_mailroot => {
-            carry_out(&Request::Check, Enclosed::Nothing, &mailroot)?
+            carry_out(Request::Check, Enclosed::Nothing, &mailroot)?
         }
         Err(error) => return Err(error.into()),
     };
@@ -116,7 +116,7 @@ pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) ->
     Ok(reply)
 }
 
-/// Files of the mail store that belong to another user than its directory: root may read them, and the service may not.
+/// Findings about files of the mail store whose owner is not its directory's: root can read them, the service may not.
 fn files_of_others(mailroot: &MailRoot) -> Vec<String> {
     let owner = |path: &Path| fs::metadata(path).map(|file| file.uid()).ok();
     let Some(of_directory) = owner(&mailroot.dir) else { return Vec::new() };
@@ -124,7 +124,7 @@ fn files_of_others(mailroot: &MailRoot) -> Vec<String> {
     let misplaced = files.filter(|file| owner(file).is_some_and(|of_file| of_file != of_directory));
     let sentence = |file: PathBuf| {
         format!(
-            "{} belongs to another user than its directory, so the service may be unable to open it; to fix it: chown \
+            "{} and its directory belong to different users, so the service may be unable to open it; to fix this: chown \
              --reference={} {}",
             file.display(),
             mailroot.dir.display(),

@@ -1,17 +1,14 @@
-//! `winpop`: from its words to a request, with what only the administrator's own terminal and directory can tell.
+//! `winpop`: turns a command into a request, with what only this process has: the terminal and the current directory.
 
 use std::path::Path;
-
-use argh::FromArgs as _;
 
 use super::accounts;
 use super::bulk;
 use super::carry_out;
-use super::help::Program;
+use super::progress::Line;
 use super::terminal;
-use super::words::{self, Common, Understood};
 use crate::address::Domain;
-use crate::admin::commands::{Add, Delete, Get, List, MigrateToAd, Stat, Winpop};
+use crate::admin::commands::{Add, Delete, Get, List, MigrateToAd, Stat};
 use crate::admin::reply::{Changed, Code};
 use crate::admin::secret::Secret;
 use crate::admin::{self, Op, Present, Refusal, Reply, Request, Target};
@@ -20,27 +17,7 @@ use crate::mailroot::MailRoot;
 use crate::store::{OpenErrorKind, Store};
 use crate::units::Octets;
 
-/// What came of reading the command line.
-pub enum Read {
-    Op(Op),
-    Help(String),
-}
-
-/// Reads the words after `winpop`.
-pub fn read(program: &Program, typed: &[String], common: &mut Common) -> Result<Read, Refusal> {
-    let typed = words::take_common(typed, common)?;
-    match words::understand(&program.tree, &words::WINPOP, typed, common)? {
-        Understood::Help { about } => Ok(Read::Help(super::help::about(program, about.as_deref())?)),
-        Understood::Command { words } => {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let winpop = Winpop::from_args(&[program.name], &words)
-                .map_err(|exit| Refusal::new(Code::Usage, exit.output.trim_end()))?;
-            Ok(Read::Op(winpop.op))
-        }
-    }
-}
-
-/// Does what can only be done where the administrator sits: asks, reads passwords, makes paths absolute.
+/// Does what only this process can: reads passwords and makes paths absolute.
 pub fn prepare(op: Op) -> Result<Op, Refusal> {
     match op {
         Op::Add(mut add) => {
@@ -48,25 +25,11 @@ pub fn prepare(op: Op) -> Result<Op, Refusal> {
             Ok(Op::Add(add))
         }
         Op::ChangePwd(mut change) => {
-            change.password = match change.password {
-                Some(password) => Some(password_from_elsewhere(password)?),
-                None if terminal::is_there() => Some(terminal::read_password()?),
-                None => {
-                    return Err(Refusal::new(Code::Usage, "NEWPASSWORD is missing")
-                        .with_hint("To have it read from standard input, type - in its place"));
-                }
-            };
+            change.password = Some(password_of("NEWPASSWORD", change.password)?);
             Ok(Op::ChangePwd(change))
         }
         Op::Test(mut test) => {
-            test.password = match test.password {
-                Some(password) => Some(password_from_elsewhere(password)?),
-                None if terminal::is_there() => Some(terminal::read_password()?),
-                None => {
-                    return Err(Refusal::new(Code::Usage, "PASSWORD is missing")
-                        .with_hint("To have it read from standard input, type - in its place"));
-                }
-            };
+            test.password = Some(password_of("PASSWORD", test.password)?);
             Ok(Op::Test(test))
         }
         Op::Set(mut set) if set.is_secret() && set.values == ["-"] => {
@@ -78,11 +41,11 @@ pub fn prepare(op: Op) -> Result<Op, Refusal> {
     }
 }
 
-/// Carries the command out, here or by the running service. `set mailroot` is always carried out here.
+/// Carries the command out, here or in the running service. `set mailroot` is always carried out here.
 pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
     if let Some(dir) = &mailroot.of_machine {
         eprintln!(
-            "winpop: note: this is the mail store in {}, of your own; that of this machine is in {}, for root",
+            "winpop: note: using your own mail store in {}; the machine's, in {}, needs root",
             mailroot.dir.display(),
             dir.display()
         );
@@ -115,43 +78,47 @@ pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
     }
 }
 
-/// Migrates the mailboxes of a domain one after the other, so that an end at any time leaves none half done. What fails
-/// for one is told, and the others go on; a directory that cannot be asked ends it.
+/// Migrates the mailboxes of a domain one by one, so that an interruption leaves none half done. A failure of one
+/// mailbox is reported at the end; a fault of the directory stops the migration.
 fn migrate_domain(domain: &Domain, send: impl Fn(Op) -> Answer) -> Answer {
     let list = Op::List(List { domain: Some(domain.to_string()), all: false });
     let Reply::Mailboxes { mailboxes, .. } = send(list)? else {
         panic!("a domain is listed by its mailboxes")
     };
+    let mut line = Line::new();
     let mut left_out = Vec::new();
     let mut notes = Vec::new();
     for (done, mailbox) in mailboxes.iter().enumerate() {
-        terminal::show_progress(&format!("{done} of {} mailboxes", mailboxes.len()));
+        line.show_items("migrating mailboxes", done, mailboxes.len());
         match send(Op::MigrateToAd(MigrateToAd { name: mailbox.mailbox.clone() })) {
             Ok(Reply::Changed(changed)) => {
                 notes.extend(changed.notes.into_iter().map(|note| format!("{}: {note}", mailbox.mailbox)));
             }
             Ok(_) => panic!("a mailbox is migrated by a change"),
             Err(refusal) if refusal.code == Code::Fault => {
+                let all = mailboxes.len();
                 let message =
-                    format!("{done} of {} mailboxes of {domain} were looked at: {refusal}", mailboxes.len());
+                    format!("stopped after {done} of {all} mailboxes of {domain}: {}", refusal.message);
                 return Err(Refusal { message, ..refusal });
             }
             Err(refusal) => left_out.push(format!("{}: {refusal}", mailbox.mailbox)),
         }
     }
-    terminal::show_progress("");
+    drop(line);
     let (all, done) = (mailboxes.len(), mailboxes.len() - left_out.len());
-    let message = format!("{done} of {all} mailboxes of {domain} have their account in Active Directory");
+    let message = format!("{done} of {all} mailboxes of {domain} have an account in Active Directory");
     match left_out.is_empty() {
         true => Ok(Changed { notes, ..Changed::new("migratetoad", domain, message) }.into()),
-        false => Err(Refusal::new(Code::NotFound, format!("{message}; not so {}", left_out.join("; ")))
-            .with_hint(
-                "The others can be migrated once that is settled; those that are done are left as they are",
-            )),
+        false => {
+            Err(Refusal::new(Code::NotFound, format!("{message}; not migrated: {}", left_out.join("; ")))
+                .with_hint(
+                    "Fix that and repeat the command; mailboxes already migrated are left as they are",
+                ))
+        }
     }
 }
 
-/// Asks whoever sits at a terminal whether a whole domain is meant, and says how much that is.
+/// Before a domain is deleted, asks on a terminal for confirmation and says how much would go.
 fn confirm(delete: &Delete, mailroot: &MailRoot) -> Result<(), Refusal> {
     let Target::Domain(domain) = delete.name.parse()? else { return Ok(()) };
     if delete.y || !terminal::is_there() {
@@ -174,12 +141,22 @@ fn confirm(delete: &Delete, mailroot: &MailRoot) -> Result<(), Refusal> {
 }
 
 fn run(request: Request, mailroot: &MailRoot) -> Answer {
-    accounts::carry_out(request, &|request| carry_out::carry_out(&request, Enclosed::Nothing, mailroot))
+    accounts::carry_out(request, &|request| carry_out::carry_out(request, Enclosed::Nothing, mailroot))
 }
 
 fn is_in_use(mailroot: &MailRoot) -> bool {
     let opened = Store::open(&mailroot.data_file());
     opened.is_err_and(|error| matches!(error.kind, OpenErrorKind::Locked))
+}
+
+/// The password typed, or read from the terminal or standard input.
+fn password_of(argument: &str, typed: Option<Secret>) -> Result<Secret, Refusal> {
+    match typed {
+        Some(password) => password_from_elsewhere(password),
+        None if terminal::is_there() => terminal::read_password(),
+        None => Err(Refusal::usage(format!("{argument} is missing"))
+            .with_hint("To read it from standard input, type - in its place")),
+    }
 }
 
 fn password_from_elsewhere(secret: Secret) -> Result<Secret, Refusal> {

@@ -1,54 +1,54 @@
-//! From the words of a command line to words that `argh` reads.
+//! Turns the words of a command line into the form that `argh` parses.
 //!
-//! Commands and switches may be typed in any case, and a switch as `/createuser x`, `/createuser:x`,
-//! `--createuser x` or `--createuser=x`. The table of commands (`argh::ArgsInfo`) says which switches there are.
+//! Commands and switches may be typed in any case, and a switch as `/createuser x`, `/createuser:x`, `--createuser x`
+//! or `--createuser=x`. The command table (`argh::ArgsInfo`) lists the switches.
 //!
-//! What begins with `-` or `/` and is no switch of the command is
-//! - after the first value of a command that takes more: a value (`changepwd bob@example.com -x/y`,
+//! A word that begins with `-` or `/` but is not a switch of the command is
+//! - a value, after the first value of a command that takes several (`changepwd bob@example.com -x/y`,
 //!   `set mailroot /srv/mail`);
-//! - with an `@` in it: a value, since mailbox names may begin so;
-//! - otherwise: a mistake.
+//! - a value, if it contains `@`: mailbox names may begin like that;
+//! - otherwise a mistake.
 //!
-//! After `--` everything is a value.
+//! After `--`, every word is a value.
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
 use crate::admin::commands::ALIASES;
-use crate::admin::reply::{Code, Refusal};
+use crate::admin::reply::Refusal;
 use crate::nearest::nearest;
 
-/// Switches that every command has, without their dashes.
+/// Switches of every command, without their dashes.
 pub const JSON: &str = "json";
 const HELP: [&str; 3] = ["help", "h", "?"];
 
-/// How the words of a program are to be taken.
+/// How a program's words are read.
 pub struct Dialect {
-    /// Other words for commands.
+    /// Other names of commands.
     pub aliases: &'static [(&'static str, &'static str)],
-    /// Whether a switch may begin with `/`. Where paths are values it may not, save for `/?` and `/json`.
+    /// True if switches may begin with `/`. Not where values are paths, except for `/?` and `/json`.
     pub slash_switches: bool,
 }
 
-pub const WINPOP: Dialect = Dialect { aliases: &ALIASES, slash_switches: true };
-pub const POP3SVC: Dialect = Dialect { aliases: &[], slash_switches: false };
+pub static WINPOP: Dialect = Dialect { aliases: &ALIASES, slash_switches: true };
+pub static POP3SVC: Dialect = Dialect { aliases: &[], slash_switches: false };
 
-/// A command line that was understood.
+/// A command line, understood.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Understood {
-    /// The command with its switches and values in the order and form that `argh` wants.
+    /// A command with its switches and values as `argh` expects them.
     Command { words: Vec<String> },
-    /// Help was asked for: on this command, setting or nothing.
+    /// A request for help on a command or setting, or in general.
     Help { about: Option<String> },
 }
 
-/// What was typed before and beside the command.
+/// Switches that apply to every command.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Common {
     pub json: bool,
     pub mailroot: Option<String>,
 }
 
-/// Reads the switches that stand before the command, and leaves the rest.
+/// Reads the switches before the command, and returns the rest.
 pub fn take_common<'a>(mut typed: &'a [String], common: &mut Common) -> Result<&'a [String], Refusal> {
     while let [word, rest @ ..] = typed {
         match split_switch(word) {
@@ -60,7 +60,7 @@ pub fn take_common<'a>(mut typed: &'a [String], common: &mut Common) -> Result<&
                 let (dir, rest) = match (value, rest) {
                     (Some(dir), rest) => (dir, rest),
                     (None, [dir, rest @ ..]) => (dir.as_str(), rest),
-                    (None, []) => return Err(usage("--mailroot needs a directory")),
+                    (None, []) => return Err(Refusal::usage("--mailroot needs a directory")),
                 };
                 common.mailroot = Some(dir.to_owned());
                 typed = rest;
@@ -71,7 +71,7 @@ pub fn take_common<'a>(mut typed: &'a [String], common: &mut Common) -> Result<&
     Ok(typed)
 }
 
-/// Reads a command and what follows it.
+/// Reads a command with its arguments.
 pub fn understand(
     tree: &CommandInfoWithArgs,
     dialect: &Dialect,
@@ -99,7 +99,7 @@ fn arguments(
     typed: &[String],
     common: &mut Common,
 ) -> Result<Understood, Refusal> {
-    // A domain of that name stands behind --.
+    // A domain named help must follow `--`.
     if let [word] = typed
         && word.eq_ignore_ascii_case("help")
     {
@@ -143,11 +143,11 @@ fn arguments(
         switches.push(flag.long.to_owned());
         match (&flag.kind, value) {
             (FlagInfoKind::Switch, None) => {}
-            (FlagInfoKind::Switch, Some(_)) => return Err(usage(&format!("/{name} takes no value"))),
+            (FlagInfoKind::Switch, Some(_)) => return Err(Refusal::usage(format!("/{name} takes no value"))),
             (FlagInfoKind::Option { .. }, Some(value)) => switches.push(value.to_owned()),
             (FlagInfoKind::Option { arg_name }, None) => match typed.next() {
                 Some(value) => switches.push(value.clone()),
-                None => return Err(usage(&format!("{arg_name} after /{name} is missing"))),
+                None => return Err(Refusal::usage(format!("{arg_name} is missing after /{name}"))),
             },
         }
     }
@@ -160,7 +160,7 @@ fn check_count(command: &CommandInfoWithArgs, values: &[String]) -> Result<(), R
     let missing =
         command.positionals.iter().skip(values.len()).find(|p| p.optionality == Optionality::Required);
     if let Some(missing) = missing {
-        return Err(usage(&format!("{} is missing", missing.name)).with_hint(see_help(command)));
+        return Err(Refusal::usage(format!("{} is missing", missing.name)).with_hint(see_help(command)));
     }
     let endless = command
         .positionals
@@ -168,13 +168,14 @@ fn check_count(command: &CommandInfoWithArgs, values: &[String]) -> Result<(), R
         .any(|positional| matches!(positional.optionality, Optionality::Repeating | Optionality::Greedy));
     match values.get(command.positionals.len()) {
         Some(surplus) if !endless => {
-            Err(usage(&format!("\"{surplus}\" is too much")).with_hint(see_help(command)))
+            Err(Refusal::usage(format!("\"{surplus}\" is one argument too many"))
+                .with_hint(see_help(command)))
         }
         _ => Ok(()),
     }
 }
 
-/// The switches of a command, without the one for help that all have.
+/// The switches of a command, except `--help`.
 pub fn flags<'a>(command: &'a CommandInfoWithArgs) -> impl Iterator<Item = &'a FlagInfo<'a>> {
     command.flags.iter().filter(|flag| flag.long != "--help")
 }
@@ -183,13 +184,13 @@ fn is_named(flag: &FlagInfo, name: &str) -> bool {
     flag.long[2..] == *name || flag.short.is_some_and(|short| name == short.to_string())
 }
 
-/// The name of a switch in lower case, and its value where that is in the same word.
+/// The name of a switch in lower case, and its value if that is in the same word.
 fn split_switch(word: &str) -> Option<(String, Option<&str>)> {
     let (name, signs) = match word.strip_prefix("--") {
         Some(name) => (name, [':', '=']),
         None => (word.strip_prefix('/').or_else(|| word.strip_prefix('-'))?, [':', ':']),
     };
-    // A lone - is a password that comes from elsewhere.
+    // A lone - stands for a password read from standard input.
     if name.is_empty() {
         return None;
     }
@@ -203,29 +204,25 @@ fn is_help(word: &str) -> bool {
     matches!(split_switch(word), Some((name, None)) if HELP.contains(&name.as_str()))
 }
 
-/// Whether a word asks for JSON.
+/// True if a word asks for JSON.
 pub fn is_json(word: &str) -> bool {
     matches!(split_switch(word), Some((name, None)) if name == JSON)
 }
 
 fn see_help(command: &CommandInfoWithArgs) -> String {
-    format!("To see how it is used: {} /?", command.name)
+    format!("For help: {} /?", command.name)
 }
 
-fn usage(message: &str) -> Refusal {
-    Refusal::new(Code::Usage, message)
-}
-
-/// There is no such command or switch; the nearest is proposed.
+/// The refusal of an unknown command or switch. Suggests the nearest.
 pub fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> Refusal {
-    // What follows the name may be a password.
+    // The rest of the word may be a password.
     let name = word.split([':', '=']).next().unwrap_or(word);
     let bare = name.trim_start_matches(['/', '-']);
-    let refusal = usage(&format!("there is no {kind} \"{name}\""));
+    let refusal = Refusal::usage(format!("there is no {kind} \"{name}\""));
     match nearest(bare, known) {
         Some(nearest) if kind == "switch" => refusal.with_hint(format!("Did you mean /{nearest}?")),
         Some(nearest) => refusal.with_hint(format!("Did you mean {nearest}?")),
-        None => refusal.with_hint("To see what there is: help"),
+        None => refusal.with_hint("To list them: help"),
     }
 }
 
@@ -236,6 +233,7 @@ mod tests {
     use super::*;
     use crate::admin::Op;
     use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set, Winpop};
+    use crate::admin::reply::Code;
 
     /// Splits at single spaces, so that `''` stands for an empty word.
     fn read(typed: &str) -> (Result<Understood, Refusal>, Common) {
@@ -354,13 +352,13 @@ mod tests {
     fn a_mistake_is_named_with_the_nearest_known_word() {
         for (typed, told) in [
             ("ad example.com", "there is no command \"ad\". Did you mean add?"),
-            ("frobnicate", "there is no command \"frobnicate\". To see what there is: help"),
+            ("frobnicate", "there is no command \"frobnicate\". To list them: help"),
             ("add b@c /creatuser:p@ss", "there is no switch \"/creatuser\". Did you mean /createuser?"),
             ("add b@c --creatuser=pw", "there is no switch \"--creatuser\". Did you mean /createuser?"),
             ("list /jsno", "there is no switch \"/jsno\". Did you mean /json?"),
-            ("delete", "DOMAIN|USER@DOMAIN is missing. To see how it is used: delete /?"),
-            ("list a b", "\"b\" is too much. To see how it is used: list /?"),
-            ("add b@c /createuser", "PASSWORD after /createuser is missing"),
+            ("delete", "DOMAIN|USER@DOMAIN is missing. For help: delete /?"),
+            ("list a b", "\"b\" is one argument too many. For help: list /?"),
+            ("add b@c /createuser", "PASSWORD is missing after /createuser"),
             ("delete a /y:1", "/y takes no value"),
             ("--mailroot", "--mailroot needs a directory"),
         ] {
@@ -384,7 +382,7 @@ mod tests {
         }
     }
 
-    /// Nothing that can be typed makes `argh` say its own piece, or panic.
+    /// Whatever is typed, `argh` reports no error of its own and does not panic.
     #[test]
     fn any_words_are_understood_or_refused() {
         let mut random = fastrand::Rng::with_seed(3);

@@ -17,16 +17,16 @@ use smol::net::TcpStream;
 use super::message::{Entry, Outcome, Request, Response, decode, encode, frame_octets};
 use super::server::{Security, Server};
 
-/// How long a server may take to be connected to and to shake hands.
+/// How long connecting and the TLS handshake may take.
 const OPENING_MAX: Duration = Duration::from_secs(3);
-/// Most entries of one search that are kept; more is a server that does not keep to the limit it was given.
+/// Entries accepted from one search. A server that sends more ignores the limit in the request.
 const ENTRIES_MAX: usize = 1000;
 
-/// A question was not answered: a sentence that says why.
+/// A question that got no answer. `why` is a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub why: String,
-    /// The question may have reached the server, and a change may have been made.
+    /// True if the question may have reached the server, and so may have changed something.
     pub may_be_done: bool,
 }
 
@@ -42,22 +42,22 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a server answered.
+/// A server's answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// Of a search.
+    /// What a search found.
     pub entries: Vec<Entry>,
     pub outcome: Outcome,
 }
 
-/// A connection on which one question is asked at a time.
+/// A connection that takes one question at a time.
 pub struct Connection {
     dialogue: Dialogue<TlsStream<TcpStream>>,
     pub server: Server,
 }
 
 impl Connection {
-    /// Connects, secures the connection and verifies the certificate. An error is a sentence.
+    /// Connects, starts TLS and verifies the certificate. An error is a sentence.
     pub async fn open(server: &Server, tls: &Arc<ClientConfig>) -> Result<Self, String> {
         let late = async {
             Timer::after(OPENING_MAX).await;
@@ -77,8 +77,8 @@ impl Connection {
             .map_err(|error| Failure { why: format!("{}: {error}", self.server), may_be_done: true })
     }
 
-    /// Whether it can be used again. The server has nothing to say now; if there is something to read, it is that the
-    /// connection ends.
+    /// True if the connection can be used again. The server owes us nothing now, so anything readable means that the
+    /// connection is ending.
     pub async fn is_alive(&mut self) -> bool {
         let mut octet = [0];
         self.dialogue.received.is_empty() && poll_once(self.dialogue.stream.read(&mut octet)).await.is_none()
@@ -95,7 +95,7 @@ async fn open(server: &Server, tls: &Arc<ClientConfig>) -> io::Result<TlsStream<
         if !outcome.is_success() {
             return Err(io::Error::other(format!("it refuses StartTLS: {outcome}")));
         }
-        // What came in clear must not be taken for an answer under TLS.
+        // Cleartext must not be taken for an answer under TLS.
         if !dialogue.received.is_empty() {
             return Err(io::Error::other("it sent something between StartTLS and the handshake"));
         }
@@ -104,7 +104,7 @@ async fn open(server: &Server, tls: &Arc<ClientConfig>) -> io::Result<TlsStream<
     TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(told)
 }
 
-/// Says of a certificate that is refused what the administrator can do something about.
+/// Explains a refused certificate in words that tell the administrator what to do.
 fn told(error: io::Error) -> io::Error {
     use rustls::CertificateError::{
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
@@ -115,19 +115,19 @@ fn told(error: io::Error) -> io::Error {
     io::Error::other(match why {
         Expired | ExpiredContext { .. } => "its certificate has expired",
         NotValidYet | NotValidYetContext { .. } => {
-            "its certificate is not valid yet: see the clock of either machine"
+            "its certificate is not valid yet: check the clocks of both machines"
         }
         NotValidForName | NotValidForNameContext { .. } => {
-            "its certificate is not for this name: name the server in adserver as its certificate does"
+            "its certificate is not for this name: set adserver to the name in the certificate"
         }
         UnknownIssuer => {
-            "no authority that is trusted vouches for its certificate: name the file of the right one in adca"
+            "its certificate comes from an untrusted authority: set adca to the file of the right one"
         }
         _ => return error,
     })
 }
 
-/// Questions and answers over a stream.
+/// Questions and answers on a stream.
 struct Dialogue<S> {
     stream: S,
     received: Vec<u8>,
@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     }
 
     async fn ask(&mut self, request: &Request<'_>) -> io::Result<Answer> {
-        // An id is used once; after 2^31 of them (RFC 4511 section 4.1.1.1) the connection is long gone.
+        // Each id is used once; the connection ends long before 2^31 of them (RFC 4511 section 4.1.1.1).
         self.last_id += 1;
         self.stream.write_all(&encode(self.last_id, request)).await?;
         self.stream.flush().await?;
@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
             match self.response().await? {
                 Response::Entry(entry) if entries.len() < ENTRIES_MAX => entries.push(entry),
                 Response::Entry(_) => {
-                    return Err(io::Error::other("it sends more entries than were asked for"));
+                    return Err(io::Error::other("it sent more entries than the request allows"));
                 }
                 Response::Reference => {}
                 Response::Done(outcome) => return Ok(Answer { entries, outcome }),
@@ -158,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     }
 
     async fn response(&mut self) -> io::Result<Response> {
-        let malformed = |_| io::Error::other("it sent what is no LDAP message");
+        let malformed = |_| io::Error::other("it sent something that is not LDAP");
         loop {
             if let Some(octets) = frame_octets(&self.received).map_err(malformed)?
                 && octets <= self.received.len()
@@ -168,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
                 return match response {
                     _ if id == self.last_id => Ok(response),
                     Response::Done(outcome) if id == 0 => {
-                        Err(io::Error::other(format!("it ends the connection: {outcome}")))
+                        Err(io::Error::other(format!("it closes the connection: {outcome}")))
                     }
                     _ => Err(io::Error::other("it answered another question than was asked")),
                 };

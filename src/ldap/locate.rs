@@ -1,4 +1,4 @@
-//! Servers of a domain, by its SRV records (RFC 2782).
+//! Finds a domain's servers through its SRV records (RFC 2782).
 
 use std::fs;
 use std::io;
@@ -15,19 +15,18 @@ use smol::net::UdpSocket;
 use super::server::{Security, Server};
 use crate::random;
 
-/// Where the name servers of this machine stand (resolv.conf(5)).
+/// This machine's name servers (resolv.conf(5)).
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Most of them that are asked; the system's resolver asks as many.
+/// How many of them we ask; the system's resolver asks as many.
 const NAME_SERVERS_MAX: usize = 3;
-/// How long a name server may take.
+/// How long a name server may take to answer.
 const ANSWER_MAX: Duration = Duration::from_millis(1500);
-/// Largest answer that is asked for (the value of DNS flag day 2020).
+/// The largest answer that we accept (DNS flag day 2020).
 const ANSWER_OCTETS_MAX: u16 = 1232;
-/// Most servers that are tried.
+/// How many directory servers we try.
 const SERVERS_MAX: usize = 5;
 
-/// The servers of Active Directory that DNS names for a domain, best first; they are asked for TLS by StartTLS. An
-/// error is a sentence.
+/// The Active Directory servers that DNS names for a domain, best first. They get StartTLS. An error is a sentence.
 pub async fn servers_of(domain: &str) -> Result<Vec<Server>, String> {
     let trouble = |why: String| format!("the directory servers of {domain} cannot be found: {why}");
     let resolv_conf = fs::read_to_string(RESOLV_CONF).map_err(|e| trouble(format!("{RESOLV_CONF}: {e}")))?;
@@ -54,7 +53,7 @@ fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
 }
 
 async fn ask(name_server: SocketAddr, domain: &str) -> io::Result<Vec<Server>> {
-    // Unpredictable, so that nobody off the way can answer; the port is another one each time, too.
+    // Unpredictable, so that an attacker off the path cannot forge an answer. The port differs each time, too.
     let id = u16::from_ne_bytes(random::octets()?);
     let question = question(domain, id)?;
     let socket = UdpSocket::bind((if name_server.is_ipv4() { "0.0.0.0" } else { "::" }, 0)).await?;
@@ -93,8 +92,8 @@ fn question(domain: &str, id: u16) -> io::Result<Vec<u8>> {
     Ok(builder.finish())
 }
 
-/// The servers in an answer, in the order of their priority and, within it, of their weight; none where it is the
-/// answer to another question. What did not fit into the answer is left out: a domain has more servers than are tried.
+/// The servers in an answer, by priority and then by weight. None if it answers another question. We ignore truncation:
+/// even a truncated answer names more servers than we try.
 fn servers_in(answer: &[u8], id: u16) -> io::Result<Option<Vec<Server>>> {
     let malformed = |_| io::Error::other("its answer is malformed");
     let Ok(message) = Message::from_octets(answer) else { return Ok(None) };
@@ -111,7 +110,7 @@ fn servers_in(answer: &[u8], id: u16) -> io::Result<Option<Vec<Server>>> {
     }
     records.sort_by_key(|srv| (srv.priority(), u16::MAX - srv.weight()));
     let servers = records.iter().filter_map(|srv| {
-        // The form that an administrator would type holds the host to be one.
+        // Parsing what an administrator could type verifies the host name.
         let host = srv.target().to_string();
         let mut server: Server = host.trim_end_matches('.').parse().ok()?;
         (server.port, server.security) = (srv.port(), Security::StartTls);

@@ -5,23 +5,23 @@ use std::fmt;
 use yasna::{ASN1Result, BERReader, BERReaderSeq, DERWriter, DERWriterSeq, Tag, parse_ber};
 use zeroize::Zeroizing;
 
-/// Largest response that is read.
+/// The largest response, in octets.
 pub const RESPONSE_OCTETS_MAX: usize = 1 << 20;
-/// The version of the protocol (RFC 4511 section 4.2).
+/// The protocol version (RFC 4511 section 4.2).
 const VERSION: u8 = 3;
-/// The object identifier of StartTLS (RFC 4511 section 4.14.1).
+/// StartTLS (RFC 4511 section 4.14.1).
 const START_TLS: &str = "1.3.6.1.4.1.1466.20037";
-/// Seconds that a server may search for.
+/// How long a server may search, in seconds.
 const SEARCH_SECONDS_MAX: u32 = 5;
 /// The tag of a LDAPMessage: SEQUENCE.
 const SEQUENCE: u8 = 0x30;
 
-/// A filter of a search (RFC 4511 section 4.5.1.7).
+/// A search filter (RFC 4511 section 4.5.1.7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
     And(Vec<Filter>),
     Or(Vec<Filter>),
-    /// The attribute has this value, by its own rule of equality: without regard to case, for names.
+    /// The attribute equals this value under its own matching rule, which ignores case for names.
     Equal(&'static str, String),
     /// The entry has the attribute.
     Present(&'static str),
@@ -30,14 +30,14 @@ pub enum Filter {
 /// An attribute and its values.
 pub type Attribute<'a> = (&'a str, Vec<Zeroizing<Vec<u8>>>);
 
-/// What is asked of a server.
+/// A request to a server.
 pub enum Request<'a> {
     /// A simple bind (RFC 4511 section 4.2).
     Bind {
         name: &'a str,
         password: &'a str,
     },
-    /// A search of the whole tree below a base, or of the base alone.
+    /// A search of the tree below a base, or of the base alone.
     Search {
         base: &'a str,
         whole_tree: bool,
@@ -60,11 +60,11 @@ pub enum Request<'a> {
     StartTls,
 }
 
-/// The end of an operation (RFC 4511 section 4.1.9).
+/// The result of an operation (RFC 4511 section 4.1.9).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub code: u32,
-    /// What the server says about it; may hold anything.
+    /// The server's diagnostic message, in any form.
     pub message: String,
 }
 
@@ -78,12 +78,12 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
     Entry(Entry),
-    /// Where a search might go on. Not followed.
+    /// A referral to another server, which we do not follow.
     Reference,
     Done(Outcome),
 }
 
-/// The octets are no message of LDAP.
+/// Not an LDAP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
@@ -104,21 +104,21 @@ impl Outcome {
         self.code == Self::SUCCESS
     }
 
-    /// The server, and not the request, is what it failed for.
+    /// True if the server is in trouble, rather than the request wrong.
     pub fn is_trouble(&self) -> bool {
         [Self::BUSY, Self::UNAVAILABLE, Self::OPERATIONS_ERROR].contains(&self.code)
     }
 }
 
 impl Entry {
-    /// The only or first value of an attribute, if it is text.
+    /// The first value of an attribute, if it is UTF-8.
     pub fn text(&self, name: &str) -> Option<&str> {
         let (_, values) = self.attributes.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
         values.first().and_then(|value| std::str::from_utf8(value).ok())
     }
 }
 
-/// A request as octets; they may hold a password, and are wiped.
+/// Encodes a request. The octets are wiped, since they may hold a password.
 pub fn encode(id: u32, request: &Request) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(yasna::construct_der(|writer| {
         writer.write_sequence(|writer| {
@@ -140,7 +140,7 @@ impl Request<'_> {
                 sequence(writer, Tag::application(3), |writer| {
                     writer.next().write_bytes(base.as_bytes());
                     writer.next().write_enum(if *whole_tree { 2 } else { 0 });
-                    // Aliases are not followed.
+                    // Never follow aliases.
                     writer.next().write_enum(0);
                     writer.next().write_u32(*entries_max);
                     writer.next().write_u32(SEARCH_SECONDS_MAX);
@@ -214,8 +214,8 @@ fn write_attribute(writer: DERWriter, (name, values): &Attribute) {
     });
 }
 
-/// How many octets the first message in `received` has; none while that is not known yet. One that is too long is
-/// malformed.
+/// The length of the first message in `received`, or `None` if more octets are needed to tell. A message above
+/// [`RESPONSE_OCTETS_MAX`] is malformed.
 pub fn frame_octets(received: &[u8]) -> Result<Option<usize>, Malformed> {
     let (tag, length, rest) = match received {
         [] | [_] => return Ok(None),
@@ -224,7 +224,7 @@ pub fn frame_octets(received: &[u8]) -> Result<Option<usize>, Malformed> {
     if tag != SEQUENCE {
         return Err(Malformed);
     }
-    // Indefinite lengths are not for LDAP (RFC 4511 section 5.1).
+    // LDAP allows no indefinite lengths (RFC 4511 section 5.1).
     let (head, content) = match length {
         0..=127 => (2, length),
         129..=132 => {
@@ -239,7 +239,8 @@ pub fn frame_octets(received: &[u8]) -> Result<Option<usize>, Malformed> {
     }
 }
 
-/// A whole message as the id of its request and the response. Id 0 is the server's own word, such as that it hangs up.
+/// Decodes a whole message into the request's id and the response. Id 0 marks a message that answers no request, such
+/// as notice that the server disconnects.
 pub fn decode(message: &[u8]) -> Result<(u32, Response), Malformed> {
     let decoded = parse_ber(message, |reader| {
         reader.read_sequence(|reader| {
@@ -277,7 +278,7 @@ fn read_entry(reader: &mut BERReaderSeq) -> ASN1Result<Entry> {
     let attributes = reader.next().collect_sequence_of(|reader| {
         reader.read_sequence(|reader| {
             let name = text(reader.next())?;
-            // A SET OF as the directory orders it, which DER would not allow.
+            // In the directory's order, which DER would not allow.
             let mut values = Vec::new();
             reader.next().read_set_of(|reader| {
                 values.push(reader.read_bytes()?);

@@ -1,19 +1,18 @@
-//! LDAPv3 (RFC 4511), the client's side, on smol: what a directory of accounts needs of it and nothing more.
+//! An LDAPv3 client (RFC 4511) on smol, with just what a directory of accounts needs.
 //!
-//! - `message` turns requests into octets and octets into responses, without I/O; BER itself is yasna's.
-//! - `name` escapes values for distinguished names (RFC 4514). A filter is built as a tree and sent as BER, in which a
-//!   value is a string of octets and never syntax, so nothing has to be escaped there (RFC 4515 is for filters that are
-//!   text).
-//! - `server` names a server and says how TLS begins; `locate` finds servers by the SRV records of a domain.
-//! - `connection` is one connection under TLS, certificate and name verified; nothing is sent in clear but the request
-//!   for TLS.
-//! - `pool` keeps connections, makes them anew when they die, and tries several servers in turn.
+//! - `message` encodes requests and decodes responses without I/O; yasna does the BER.
+//! - `name` escapes values for distinguished names (RFC 4514). Filters are built as trees and sent as BER, where a
+//!   value is an octet string and never syntax, so they need no escaping (RFC 4515 is for filters in text).
+//! - `server` names a server and how TLS begins; `locate` finds servers through a domain's SRV records.
+//! - `connection` is one connection under TLS with certificate and name verified. Only the request for TLS goes in
+//!   clear.
+//! - `pool` keeps connections, replaces dead ones, and tries several servers in turn.
 //!
 //! Invariants:
-//! - an empty password is never sent: a simple bind with one is anonymous and succeeds (RFC 4513 section 5.1.2);
-//! - every wait has a limit, and a connection whose answer came too late is closed, so no answer reaches the wrong
-//!   question;
-//! - the octets of a response, and the entries of a search, have a bound.
+//! - We never send an empty password: a simple bind with one is anonymous and succeeds (RFC 4513 section 5.1.2).
+//! - Every wait has a limit. A connection whose answer comes too late is closed, so no answer reaches the wrong
+//!   question.
+//! - The octets of a response and the entries of a search have a bound.
 
 mod connection;
 mod locate;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// A value as it stands in a distinguished name (RFC 4514 section 2.4).
+/// Escapes a value for a distinguished name (RFC 4514 section 2.4).
 pub fn escaped(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     let last = value.chars().count().saturating_sub(1);
@@ -23,8 +23,8 @@ pub fn escaped(value: &str) -> String {
     escaped
 }
 
-/// The DNS domain that the components `DC=` of a name spell: `corp.example.com` of `OU=Mail,DC=corp,DC=example,DC=com`
-/// (RFC 2247 section 2). None if there is none.
+/// The DNS domain in the `DC=` components of a name: `corp.example.com` in `OU=Mail,DC=corp,DC=example,DC=com` (RFC
+/// 2247 section 2).
 pub fn domain_of(dn: &str) -> Option<String> {
     let components = dn.split(',').map(|component| component.trim().split_once('='));
     let labels: Vec<&str> = components

@@ -1,4 +1,4 @@
-//! Connections to the servers of one directory: kept, made anew, bounded.
+//! A bounded pool of connections to the servers of one directory.
 
 use std::mem;
 use std::sync::Arc;
@@ -17,24 +17,24 @@ use super::message::{Attribute, Entry, Filter, Outcome, Request};
 use super::server::Server;
 use crate::lock::Mutex;
 
-/// Most connections at a time, and so most questions.
+/// Connections, and so questions, at a time.
 const CONNECTIONS_MAX: usize = 16;
-/// How long a question may take, with finding a server that answers it.
+/// How long a question may take, including the search for a server that answers.
 const QUESTION_MAX: Duration = Duration::from_secs(5);
-/// How long a connection is kept that nobody uses. Active Directory closes it after 900 seconds.
+/// How long an idle connection is kept. Active Directory closes it after 900 seconds.
 const IDLE_MAX: Duration = Duration::from_secs(120);
-/// For how long no server is tried once none of them could be reached.
+/// How long we wait before we try again once no server could be reached.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(500);
-/// How long servers that DNS named are not looked up again.
+/// How long we rely on the servers that DNS named.
 const LOCATED_FOR: Duration = Duration::from_secs(300);
 
-/// As whom the service asks.
+/// The account that the service binds with.
 pub struct Binding {
     pub name: String,
     pub password: Zeroizing<String>,
 }
 
-/// What is known of the directory's health.
+/// What we know about the directory's health.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// When a server last answered, and which one.
@@ -48,20 +48,20 @@ pub struct Pool {
     tls: Arc<ClientConfig>,
     binding: Binding,
     places: Semaphore,
-    /// Bound as the service.
+    /// Connections bound as the service.
     service: Mutex<Vec<Kept>>,
-    /// Bound as whoever logged in last.
+    /// Connections bound as whoever logged in last.
     users: Mutex<Vec<Kept>>,
     state: Mutex<State>,
     /// Until when no server is tried, and why.
     resting: Mutex<Option<(Instant, String)>>,
-    /// Which server answered last: it is tried first.
+    /// The server that answered last, which is tried first.
     preferred: AtomicUsize,
 }
 
 enum Servers {
     Named(Vec<Server>),
-    /// Those that DNS names for the domain, and when it was asked.
+    /// The servers that DNS names for the domain, and when it was asked.
     OfDomain(String, Mutex<Option<(Instant, Vec<Server>)>>),
 }
 
@@ -71,7 +71,7 @@ struct Kept {
 }
 
 impl Pool {
-    /// Without servers, those are asked that DNS names for the domain. Connects to nothing yet.
+    /// If `servers` is empty, DNS names them. Connects to nothing yet.
     pub fn new(servers: Vec<Server>, domain: Option<String>, tls: ClientConfig, binding: Binding) -> Self {
         Self {
             servers: match domain {
@@ -93,7 +93,7 @@ impl Pool {
         self.state.lock().clone()
     }
 
-    /// The entries below `base` that the filter lets through, `entries_max` at most.
+    /// The entries below `base` that match the filter, up to `entries_max`.
     pub async fn search(
         &self,
         base: &str,
@@ -109,14 +109,14 @@ impl Pool {
         }
     }
 
-    /// The entry of this name itself; `""` is the root, which describes the server (RFC 4512 section 5.1).
+    /// The entry with this name. `""` is the root, which describes the server (RFC 4512 section 5.1).
     pub async fn read(&self, dn: &str, attributes: &[&'static str]) -> Result<Option<Entry>, Failure> {
         let filter = &Filter::Present("objectClass");
         let request = Request::Search { base: dn, whole_tree: false, filter, attributes, entries_max: 1 };
         self.ask(&request).await.map(|mut answer| answer.entries.pop())
     }
 
-    /// Whether the directory lets `name` in with this password. An empty one is refused here.
+    /// Binds as `name` to check its password. An empty password is refused here.
     pub async fn bind(&self, name: &str, password: &str) -> Result<Outcome, Failure> {
         if password.is_empty() || name.is_empty() {
             let message = "an empty name or password is not sent".to_owned();
@@ -155,8 +155,8 @@ impl Pool {
         }
     }
 
-    /// Asks on a connection that is kept, or on a new one. A kept one may die under a question: then it is asked once
-    /// more, unless that could make a change twice.
+    /// Asks on an idle connection or a new one. If an idle one dies under a question, the question is repeated, unless
+    /// that could make a change twice.
     async fn ask_somebody(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let is_login = matches!(request, Request::Bind { .. });
         let kept = if is_login { &self.users } else { &self.service };
@@ -192,7 +192,7 @@ impl Pool {
         }
     }
 
-    /// Connects to the first server that can be reached, beginning with the one that answered last.
+    /// Connects to the first server that can be reached, starting with the one that answered last.
     async fn open(&self) -> Result<Connection, String> {
         if let Some((until, why)) = &*self.resting.lock()
             && Instant::now() < *until
@@ -247,7 +247,7 @@ impl Servers {
         Ok(servers)
     }
 
-    /// None of them could be reached: DNS may know others by now.
+    /// Nobody could be reached, so DNS may name others by now.
     fn forget(&self) {
         if let Self::OfDomain(_, located) = self {
             *located.lock() = None;
@@ -255,12 +255,12 @@ impl Servers {
     }
 }
 
-/// The connection that was used last, if it is still good. Those that are not are closed.
+/// The connection used last, if it is still good. Closes those that are not.
 async fn take_alive(kept: &Mutex<Vec<Kept>>) -> Option<Connection> {
     loop {
         let Kept { mut connection, since } = kept.lock().pop()?;
         if since.elapsed() >= IDLE_MAX {
-            // Those below it have waited for longer.
+            // The ones below it have been idle for longer.
             drop(mem::take(&mut *kept.lock()));
             return None;
         }

@@ -1,4 +1,4 @@
-//! Servers as they are named.
+//! Directory servers as administrators name them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,15 +7,15 @@ use futures_rustls::rustls;
 
 /// The port of LDAP (RFC 4511 section 5.2.1).
 pub const LDAP_PORT: u16 = 389;
-/// The port on which TLS comes first.
+/// The port where TLS comes first.
 const LDAPS_PORT: u16 = 636;
 
-/// How TLS begins. There is no way without it: passwords go over the connection.
+/// How TLS begins. It is never optional, because passwords cross the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
-    /// The handshake comes first.
+    /// TLS from the start.
     Ldaps,
-    /// By the extended operation StartTLS (RFC 4511 section 4.14).
+    /// The extended operation StartTLS (RFC 4511 section 4.14).
     StartTls,
 }
 
@@ -23,7 +23,7 @@ pub enum Security {
 /// StartTLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// A name or an IP address; the certificate has to be for it.
+    /// A name or an IP address, which the certificate must contain.
     pub host: String,
     pub port: u16,
     pub security: Security,

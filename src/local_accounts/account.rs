@@ -1,14 +1,14 @@
-//! What passwd(5), shadow(5) and login.defs(5) say of an account.
+//! Accounts as passwd(5), shadow(5) and login.defs(5) describe them.
 
 use std::collections::HashMap;
 
-/// The least number of an account that is nobody of the system's, where login.defs does not say.
+/// The lowest uid of an ordinary user, unless login.defs says otherwise.
 const UID_MIN: u32 = 1000;
-/// The account without rights, which is numbered from the other end.
+/// The uid of `nobody`, a system account despite its number.
 const NOBODY: u32 = 65534;
 const SECONDS_OF_DAY: u64 = 24 * 60 * 60;
 
-/// The accounts of passwd(5), by name. Of two lines of one name the first one holds, as for the C library.
+/// The accounts in passwd(5), by name. If a name appears twice, the first line wins, as in the C library.
 #[derive(Debug, Default)]
 pub struct Accounts {
     of_users: HashMap<String, User>,
@@ -18,7 +18,7 @@ pub struct Accounts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     uid: u32,
-    /// None: it stands in shadow(5).
+    /// None if it is in shadow(5).
     hash: Option<String>,
 }
 
@@ -26,7 +26,7 @@ pub struct User {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named<'a> {
     Nobody,
-    /// Of the system or its services: it can have no mailbox.
+    /// An account of the system or a service, which cannot have a mailbox.
     System,
     User(&'a User),
 }
@@ -56,8 +56,8 @@ impl Accounts {
         }
     }
 
-    /// The line of shadow(5) for a user; and one of any other user whose hash can be computed, in whose stead nobody
-    /// knows what is typed.
+    /// A user's line of shadow(5), and the hash of any user: we check an unknown name against that hash, so that it
+    /// costs as much as a known one.
     pub fn shadow(&self, name: &str, shadow: &str) -> (Option<Shadow>, Option<String>) {
         let own = match self.named(name) {
             Named::User(User { hash: Some(hash), .. }) => Some(Shadow::without_dates(hash)),
@@ -81,7 +81,7 @@ fn uid_min(login_defs: &str) -> u32 {
     value.and_then(|number| number.parse().ok()).unwrap_or(UID_MIN)
 }
 
-/// What shadow(5) says of an account, behind its name. Days are counted from 1970-01-01.
+/// A line of shadow(5) without the name. Days count from 1970-01-01.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shadow {
     pub password: Password,
@@ -93,16 +93,16 @@ pub struct Shadow {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Password {
-    /// Anybody could log in.
+    /// Empty: login(1) would ask for no password.
     None,
-    /// Where one was set before, its hash is still there.
+    /// Possibly still with the hash of the password that was locked.
     Locked {
         hash: Option<String>,
     },
     Hash(String),
 }
 
-/// Why an account cannot log in, whatever its password.
+/// Why an account cannot log in even with the right password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Barred {
     Locked,
@@ -113,7 +113,7 @@ pub enum Barred {
 }
 
 impl Shadow {
-    /// Reads what stands behind the name. None if it is no line of shadow(5).
+    /// Parses the fields after the name. None if this is not a line of shadow(5).
     fn read(fields: &str) -> Option<Self> {
         let mut fields = fields.split(':');
         let password = Password::read(fields.next()?);
@@ -128,8 +128,8 @@ impl Shadow {
         Self { password, last_change: None, days_max: None, days_inactive: None, expires: None }
     }
 
-    /// Whether the account may log in on this day. A mail program cannot ask for a new password, so an old one that
-    /// login(1) would take for the last time is refused too.
+    /// Whether the account may log in on this day. A mail program cannot ask for a new password, so we also refuse an
+    /// expired password that login(1) would accept one last time.
     pub fn standing(&self, today: u64) -> Result<(), Barred> {
         if matches!(self.password, Password::Locked { .. }) {
             return Err(Barred::Locked);
@@ -162,7 +162,7 @@ impl Password {
 }
 
 impl Barred {
-    /// Words that go on from the name of the account.
+    /// Follows the account's name in a sentence.
     pub fn words(self) -> &'static str {
         match self {
             Self::Locked => "is locked",
@@ -174,7 +174,7 @@ impl Barred {
     }
 }
 
-/// The day of a time in seconds since 1970-01-01.
+/// Days since 1970-01-01.
 pub fn day_of(unix_seconds: u64) -> u64 {
     unix_seconds / SECONDS_OF_DAY
 }
@@ -208,7 +208,7 @@ mod tests {
         let shadow = "root:$6$a$b:1::::::\nann2:$6$x$y:1\nann:$y$j9T$s$h:19000:0:99999:7:::\n";
         let (own, example) = accounts.shadow("ann", shadow);
         assert_eq!(own.unwrap().password, Password::Hash("$y$j9T$s$h".to_owned()));
-        // Not that of root, which may cost more.
+        // Not root's, which may cost more.
         assert_eq!(example.as_deref(), Some("$y$j9T$s$h"));
         let (own, _) = accounts.shadow("old", shadow);
         assert!(matches!(own.unwrap().password, Password::Hash(hash) if hash.starts_with("$1$")));

@@ -1,13 +1,12 @@
-//! The accounts of this machine as the place where accounts live: `/etc/passwd` and `/etc/shadow`, read by ourselves,
-//! for the C library looks accounts up through modules that a static binary cannot load.
+//! Local accounts: the users in `/etc/passwd` and `/etc/shadow`.
 //!
-//! - The account of a mailbox is the one whose name is the mailbox's, whatever the domain. Accounts of the system,
-//!   below UID_MIN of login.defs(5), have no mailbox.
-//! - The files are read as they are now: `/etc/passwd` again when it has changed, `/etc/shadow` at each login, so that
-//!   nothing of it stays in memory.
-//! - An unknown name costs what a wrong password does: the hash of another account is computed in its place.
-//! - Accounts are made, changed and deleted by the tools of the system ([`tools`]). That takes root, and executing
-//!   programs, which the service gives up: so it is done by the process of the administrator who typed the command.
+//! - We read the files ourselves, because the C library looks accounts up through modules that a static binary cannot
+//!   load. `/etc/passwd` is read again when it changes, `/etc/shadow` at each login, so that no hash stays in memory.
+//! - A mailbox uses the account with its name, whatever its domain. System accounts, below UID_MIN in login.defs(5),
+//!   have no mailbox.
+//! - An unknown name costs as much as a wrong password: we compute another account's hash instead.
+//! - The system's own tools create, change and delete accounts ([`tools`]). That needs root and running programs, and
+//!   the service gives up both, so the administrator's own process does it.
 
 mod account;
 mod tools;
@@ -26,11 +25,11 @@ use crate::lock::Mutex;
 use crate::user::{User, group_name};
 use account::{Accounts, Barred, Named, Password};
 
-/// Longest name of an account that a mailbox can have, in characters.
+/// The longest name of a local account, in characters.
 const NAME_CHARACTERS_MAX: usize = 20;
-/// Where the system has its accounts.
+/// Where the system keeps its accounts.
 pub const ETC: &str = "/etc";
-/// Computed where no account has a hash that can be: as Debian makes them.
+/// Checked for an unknown name if no account has a hash that we can compute. Made as Debian makes them.
 const EXAMPLE: &str = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$WWEmrTwTSU3WvkYjTmv5ud6tNB5iWp7r9s80SDtxrX8";
 
 pub struct LocalAccounts {
@@ -39,11 +38,11 @@ pub struct LocalAccounts {
     state: Mutex<State>,
 }
 
-/// What a file changes with, of passwd and login.defs.
+/// What changes when passwd or login.defs changes: device, inode, size, time of modification.
 type Stamps = [Option<(u64, u64, u64, i64, i64)>; 2];
 
 impl LocalAccounts {
-    /// Those whose files lie in this directory; of the system, [`ETC`].
+    /// The accounts in the files of this directory, usually [`ETC`].
     pub fn of(etc: &Path) -> Self {
         Self { etc: etc.to_owned(), known: Mutex::default(), state: Mutex::default() }
     }
@@ -72,7 +71,7 @@ impl LocalAccounts {
         self.read(&self.etc.join("shadow"))
     }
 
-    /// Reads a file that there has to be, and notes whether that could be done.
+    /// Reads a file that must exist, and records the outcome for [`Directory::state`].
     fn read(&self, path: &Path) -> Result<String, Unavailable> {
         let outcome = fs::read(path).map_err(|error| unreadable(path, &error));
         let mut state = self.state.lock();
@@ -104,7 +103,7 @@ impl Directory for LocalAccounts {
         let (accounts, shadow) = (self.accounts()?, self.shadow()?);
         let name = address.as_ref().map_or("", |address| address.local.as_str());
         let (own, example) = accounts.shadow(name, &shadow);
-        // Computes a hash in the place of one that there is not.
+        // Compute some hash anyway, so that the answer takes as long as a wrong password.
         let refused = |verdict| {
             let _ = crypt::verify(password.as_bytes(), example.as_deref().unwrap_or(EXAMPLE));
             Ok(verdict)
@@ -183,7 +182,7 @@ impl Directory for LocalAccounts {
 
 pub use tools::ready;
 
-/// Whether the name of a mailbox is short enough for an account. An error is a sentence.
+/// Checks that a mailbox name is short enough for an account. An error is a sentence.
 pub fn has_length_of_name(name: &LocalPart) -> Result<(), String> {
     match name.as_str().len() <= NAME_CHARACTERS_MAX {
         true => Ok(()),
@@ -193,14 +192,14 @@ pub fn has_length_of_name(name: &LocalPart) -> Result<(), String> {
     }
 }
 
-/// Whether an account of this name can be made. An error is a sentence.
+/// Checks that an account of this name can be created. An error is a sentence.
 fn creatable(name: &LocalPart) -> Result<(), String> {
     has_length_of_name(name)?;
     let text = name.as_str();
     let is_of_name = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     let is_name = text.bytes().all(is_of_name)
         && text.bytes().next().is_some_and(|first| first != b'-' && first != b'.')
-        // Tools take a number for the number of an account.
+        // The tools would take digits for a uid.
         && !text.bytes().all(|b| b.is_ascii_digit());
     match is_name {
         true => Ok(()),
@@ -210,7 +209,7 @@ fn creatable(name: &LocalPart) -> Result<(), String> {
     }
 }
 
-/// Why a file cannot be read, and what to do. A sentence.
+/// A sentence that says why a file cannot be read and what to do.
 fn unreadable(path: &Path, error: &io::Error) -> String {
     let user = User::of_this_process();
     let path_shown = path.display();
@@ -222,13 +221,13 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
         Some(file) => {
             let group = group_name(file.gid()).unwrap_or_else(|| file.gid().to_string());
             format!(
-                "{told}, who has to be in the group {group}: a service that systemd starts by SupplementaryGroups={group}, \
-                 another by usermod -aG {group} {}; then restart it",
+                "{told}, which must be in the group {group}: under systemd set SupplementaryGroups={group} in the unit, \
+                 elsewhere run usermod -aG {group} {}; then restart the service",
                 user.typed()
             )
         }
         None => format!(
-            "{told}, nor by any group: make a group that the user is in, and let it read the file (chgrp, chmod 640)"
+            "{told} or by any group: create a group with that user in it, and let it read the file (chgrp, chmod 640)"
         ),
     }
 }

@@ -1,7 +1,7 @@
-//! The system's own tools for accounts, of the shadow suite: useradd(8), userdel(8), chpasswd(8) and groupadd(8).
+//! Runs the shadow suite: useradd(8), userdel(8), chpasswd(8) and groupadd(8).
 //!
-//! They are called by their whole path, with nothing of our environment, and a password goes to their standard input,
-//! where no list of processes shows it. A tool that does not end in [`TOOL_MAX`] is killed.
+//! Tools run by absolute path with a clean environment, and read passwords from standard input, which no process list
+//! shows. A tool that runs longer than [`TOOL_MAX`] is killed.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,18 +15,18 @@ use zeroize::Zeroizing;
 
 use crate::address::Address;
 
-/// The group of the accounts that are made for mailboxes.
+/// The primary group of the accounts that we create.
 const GROUP: &str = "pop3users";
-/// How long a tool may take: it waits for others that have the files locked.
+/// How long a tool may take, since it waits while another one holds the lock on the files.
 const TOOL_MAX: Duration = Duration::from_secs(60);
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
-/// A shell that lets nobody in.
+/// Shells that allow no login; the first that exists is used.
 const SHELLS: [&str; 3] = ["/usr/sbin/nologin", "/sbin/nologin", "/bin/false"];
 const NEEDED: [&str; 4] = ["useradd", "userdel", "chpasswd", "groupadd"];
-/// groupadd(8): the group is there already.
+/// groupadd(8): the group exists.
 const GROUP_EXISTS: i32 = 9;
 
-/// Whether this process can make and delete accounts. An error is a sentence.
+/// Checks that this process can create and delete accounts. An error is a sentence.
 pub fn ready() -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("accounts of this machine are made, changed and deleted by root only".to_owned());
@@ -41,7 +41,7 @@ pub fn ready() -> Result<(), String> {
     }
 }
 
-/// Makes an account that can do nothing but fetch mail. What was begun is undone where the rest fails.
+/// Creates an account that can only fetch mail. Deletes it again if it cannot get its password.
 pub fn create(address: &Address, password: &str) -> Result<(), String> {
     let name = address.local.as_str();
     let shell = SHELLS.into_iter().find(|shell| Path::new(shell).exists()).unwrap_or(SHELLS[2]);
@@ -74,7 +74,7 @@ pub fn create(address: &Address, password: &str) -> Result<(), String> {
     })
 }
 
-/// Deletes the account; its home directory, if it has one, stays.
+/// Deletes the account but keeps its home directory.
 pub fn remove(name: &str) -> Result<(), String> {
     done("userdel", &["--", name], "")
 }
@@ -111,14 +111,14 @@ fn run(tool: &str, words: &[&str], input: &str) -> Result<Output, String> {
     command.args(words).env_clear().env("PATH", DIRECTORIES.join(":")).current_dir("/");
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
-    // It is shorter than what a pipe holds. A tool that does not read it says itself why.
+    // This cannot block: the text fits into the pipe. If the tool does not read it, its own error says why.
     let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
     within_limit(child)
         .map_err(failed)?
         .ok_or_else(|| format!("{tool} did not end in {} seconds and was killed", TOOL_MAX.as_secs()))
 }
 
-/// What came of the tool; none if it was killed.
+/// The tool's outcome, or none if we killed it.
 fn within_limit(child: Child) -> std::io::Result<Option<Output>> {
     let process = Pid::from_child(&child);
     let (sender, receiver) = mpsc::channel();

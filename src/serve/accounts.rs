@@ -1,13 +1,11 @@
-//! Accounts: checking a password, and giving a mechanism what it needs to check a proof.
+//! Accounts: checks passwords, and gives mechanisms what they need to check a proof.
 //!
-//! - An unknown name takes the same steps as a known one: the same derivation, the same opening of a seal. The salt
-//!   that SCRAM shows for it stays the same for as long as the store, whatever happens to its key.
-//! - A password that was right a short while ago is not derived again. What is remembered is a keyed hash that includes
-//!   the version of the credential, so setting a new password makes it worthless. Locks and deletions are looked at
-//!   each time.
-//! - A login that brings the password itself brings the credential up to date: it is sealed anew where the present key
-//!   does not open the seal (so a lost key heals by itself), and derived anew where it was made with fewer rounds than
-//!   today's.
+//! - An unknown name takes the same steps as a known one: the same derivation, the same unsealing. The salt that SCRAM
+//!   shows for it never changes, not even with the key.
+//! - A password that was right a moment ago is not derived again. We remember a keyed hash that covers the version of
+//!   the credential, so a new password makes it worthless. Locks and deletions are checked each time.
+//! - A login that brings the password itself renews the credential: it seals the password again if the current key
+//!   cannot open the seal, so a lost key heals by itself, and derives the verifier again if it has too few rounds.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,26 +25,26 @@ use crate::settings::{DECOY_SECRET, Settings};
 use crate::store::{Fault, Maildrop, Read, Store};
 use crate::verdict::Login;
 
-/// How long a password that was right need not be derived again.
+/// How long we remember that a password was right.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
-/// The mailbox that stands in for those that there are not.
+/// The mailbox used in place of unknown ones.
 const DECOY: &str = "nobody@invalid";
 
 pub struct Accounts {
     store: Store,
     pub keyring: RwLock<Keyring>,
     verified: Remembered,
-    /// Of this process alone.
+    /// Drawn when the process starts.
     hash_key: [u8; 32],
-    /// Makes the salts of unknown names.
+    /// Derives the salts of unknown names.
     salt_key: [u8; 32],
     decoy: Address,
     decoy_credential: Credential,
     directory: RwLock<InForce>,
 }
 
-/// The directory of accounts in force, none where the data file holds them; or why the one in force cannot be asked,
-/// and since when.
+/// The directory of accounts in force, or `None` if the data file holds the accounts. `Err` says why the directory
+/// cannot be used, and since when.
 type InForce = Result<Option<Arc<dyn Directory>>, (String, SystemTime)>;
 
 impl Accounts {
@@ -58,7 +56,7 @@ impl Accounts {
                     log::error!("nobody can log in: {why}");
                 }
             }
-            // One over the network may be there by the time that it is needed.
+            // A directory on the network may be up by the time somebody logs in.
             Ok(_) => {}
             Err(why) => {
                 log::error!("nobody can log in, for the directory of accounts cannot be asked: {why}")
@@ -79,22 +77,22 @@ impl Accounts {
         })
     }
 
-    /// Whether passwords can be recovered, as APOP, CRAM-MD5 and NTLM need.
+    /// True if passwords can be recovered, as APOP, CRAM-MD5 and NTLM need.
     pub fn secrets_available(&self) -> bool {
         self.verifiers_available() && self.keyring.read().key().is_ok()
     }
 
-    /// Whether the data file holds verifiers of the passwords in force.
+    /// True if the data file holds the passwords in force.
     pub fn verifiers_available(&self) -> bool {
         !self.is_directory_asked()
     }
 
-    /// Whether somebody else knows the passwords.
+    /// True if a directory holds the passwords.
     pub fn is_directory_asked(&self) -> bool {
         !matches!(*self.directory.read(), Ok(None))
     }
 
-    /// Whether checking a password is waiting for an answer over the network, and takes none of our processors.
+    /// True if checking a password means waiting for the network and costs us no processor time.
     pub fn is_network_asked(&self) -> bool {
         match &*self.directory.read() {
             Ok(directory) => directory.as_ref().is_some_and(|directory| directory.place() == Place::Network),
@@ -102,31 +100,31 @@ impl Accounts {
         }
     }
 
-    /// What guesses at a login name that is no address are counted under: the address of the mailbox that it means, so
-    /// that another spelling brings no more guesses. None for a name that can reach no account.
+    /// The name under which guesses count if the login name is not an address: the address of its mailbox, so that
+    /// another spelling brings no extra guesses. None if the name cannot reach an account.
     pub fn guarded_name(&self, typed: &str) -> Result<Option<String>, Fault> {
         if !self.is_directory_asked() {
             return Ok(None);
         }
         let mailbox = directory::mailbox_meant(&*self.store.read()?, typed)?;
-        // A directory may know an account whose mailbox has another name.
+        // The directory may know an account whose mailbox has another name.
         Ok(Some(mailbox.map_or_else(|| typed.to_lowercase(), |mailbox| mailbox.to_string())))
     }
 
-    /// The directory of accounts under these settings. An error is a sentence.
+    /// The directory that these settings describe. An error is a sentence.
     pub fn directory_of(&self, settings: &Settings) -> Result<Option<Arc<dyn Directory>>, String> {
         directory::in_force(settings, &self.keyring.read())
     }
 
     pub fn change_directory_to(&self, directory: Option<Arc<dyn Directory>>) {
         if let Some(directory) = &directory {
-            // What there is to say of it is said by [`super::ntlm::watch`].
+            // [`super::ntlm::watch`] reports the outcome.
             let _ = directory.try_ntlm();
         }
         *self.directory.write() = Ok(directory);
     }
 
-    /// The directory in force, none where the data file holds the accounts. An error is a sentence.
+    /// The directory in force, or `None` if the data file holds the accounts. An error is a sentence.
     pub fn directory(&self) -> Result<Option<Arc<dyn Directory>>, String> {
         self.directory.read().clone().map_err(|(why, _)| why)
     }
@@ -141,10 +139,9 @@ impl Accounts {
         }
     }
 
-    /// Opens the maildrop if this password was right a short while ago; none if it has to be derived. Takes
-    /// microseconds.
+    /// Opens the maildrop if this password was right a moment ago. None if it must be derived. Takes microseconds.
     pub fn recall(&self, credentials: &Credentials) -> Result<Option<Login<Maildrop>>, Fault> {
-        // A directory is asked each time: an account that was locked there must not get in.
+        // Ask a directory each time: it may have locked the account.
         if self.is_directory_asked() {
             return Ok(None);
         }
@@ -157,8 +154,8 @@ impl Accounts {
         }
     }
 
-    /// Derives and checks the password, and opens the maildrop. Takes milliseconds, and as many for an unknown name as
-    /// for a known one with a wrong password.
+    /// Derives and checks the password, and opens the maildrop. Takes milliseconds, the same for an unknown name as for
+    /// a wrong password.
     pub fn log_in(&self, credentials: &Credentials) -> Result<Login<Maildrop>, Fault> {
         if let Some(directory) = self.directory().map_err(Fault::Elsewhere)? {
             return self.log_in_by(&*directory, credentials);
@@ -175,18 +172,18 @@ impl Accounts {
         }
         self.verified.remember(self.name_of(address, credential.version, password));
         if let Err(fault) = self.renew(address, &credential, password) {
-            // The login itself is none the worse for it, and the next one tries again.
+            // The login itself is fine, and the next one tries again.
             log::warn!("the stored password of {address} could not be renewed: {fault}");
         }
         self.store.open_maildrop(address)
     }
 
-    /// The domain whose users can prove their passwords by NTLM now, if the directory in force checks that.
+    /// The domain whose users can log in by NTLM at present, if the directory in force checks it.
     pub fn ntlm_domain(&self) -> Option<String> {
         self.directory().ok()??.ntlm_domain()
     }
 
-    /// Finds out whether the directory in force can check NTLM.
+    /// Tries whether the directory in force can check NTLM.
     pub fn try_ntlm(&self) -> Result<(), of_accounts::Unavailable> {
         match self.directory() {
             Ok(Some(directory)) => directory.try_ntlm(),
@@ -194,11 +191,11 @@ impl Accounts {
         }
     }
 
-    /// Has the directory check what was sent to prove a password, and opens the maildrop.
+    /// Has the directory check an NTLM proof, and opens the maildrop.
     pub fn prove(&self, proof: &ntlm::Proof) -> Result<Login<Maildrop>, Fault> {
         match self.directory().map_err(Fault::Elsewhere)? {
             Some(directory) => self.admit(directory.prove(proof), &proof.user.as_str().into()),
-            // A login that began before the password file came into force ends here.
+            // This login began before the password file came into force.
             None => Ok(Login::WrongCredentials),
         }
     }
@@ -214,7 +211,7 @@ impl Accounts {
         };
         let name = match directory.place() {
             Place::Network => credentials.login.typed().to_owned(),
-            // Without a mailbox, that of nobody: it takes as long.
+            // A name without a mailbox becomes an empty one, which takes as long.
             Place::ThisMachine => self
                 .mailbox_of_local_account(credentials.login.typed())?
                 .map_or_else(String::new, |mailbox| mailbox.to_string()),
@@ -222,8 +219,8 @@ impl Accounts {
         self.admit(directory.verify(&name, password), &credentials.login)
     }
 
-    /// Opens the maildrop of an account that a directory lets in: that of the address that was typed, or of the first
-    /// of the account's addresses that is a mailbox here.
+    /// Opens the maildrop of an account that the directory admits: the typed address if it belongs to the account,
+    /// otherwise the first of the account's addresses that is a mailbox here.
     fn admit(
         &self,
         verdict: Result<Verdict, of_accounts::Unavailable>,
@@ -245,9 +242,8 @@ impl Accounts {
         Ok(Login::Barred { why, is_proven: true })
     }
 
-    /// The mailbox whose account a login name means. An account belongs to one mailbox, so that mailboxes of the same
-    /// name, as the password file may have had them, have none; nor is the password of an account asked for that has no
-    /// mailbox.
+    /// The mailbox whose local account a login name means. None if several mailboxes share the name, as the password
+    /// file allows: an account belongs to one mailbox. We never ask for the password of an account without a mailbox.
     fn mailbox_of_local_account(&self, typed: &str) -> Result<Option<Address>, Fault> {
         let view = self.store.read()?;
         let Some(mailbox) = directory::mailbox_meant(&*view, typed)? else { return Ok(None) };
@@ -255,7 +251,7 @@ impl Accounts {
         Ok(Some(mailbox).filter(|_| is_alone))
     }
 
-    /// Brings what is stored of a password up to date, now that it is here. The version stays: it is the same password.
+    /// Renews the stored credential while the password is at hand. The version stays, because the password does.
     fn renew(&self, address: &Address, stored: &Credential, password: &[u8]) -> Result<(), Fault> {
         let Ok(password) = std::str::from_utf8(password) else { return Ok(()) };
         let fresh = Fresh::draw()?;
@@ -274,9 +270,9 @@ impl Accounts {
         }
         let (address, stored) = (address.clone(), stored.clone());
         let renewing = self.store.write(move |tx| {
-            // Whoever has changed it meanwhile knows better.
+            // If it has changed meanwhile, the change wins.
             if tx.mailbox(&address)?.is_some_and(|mailbox| mailbox.credential == stored) {
-                // It is there, so this is not refused.
+                // The mailbox exists, so this cannot be refused.
                 let _ = tx.set_credential(&address, renewed.clone())?;
             }
             Ok(())
@@ -284,12 +280,12 @@ impl Accounts {
         renewing.wait()
     }
 
-    /// What a mechanism has to know of the account of this name, whether there is one or not; and the version of its
-    /// credential, to be named when it is opened.
+    /// What a mechanism needs to know about the account with this name, existing or not, and the version of its
+    /// credential, which [`Self::open`] takes.
     pub fn find(&self, login: &LoginName) -> Result<(Account, u64), Fault> {
         let address = login.address();
-        // What the data file has of a password is not in force under a directory. A session that began before is not
-        // let in by it.
+        // The credential in the data file is not in force under a directory. A session that began before must not log
+        // in with it.
         let credential = match self.verifiers_available() {
             true => self.credential(address)?,
             false => None,
@@ -308,10 +304,10 @@ impl Accounts {
         Ok((Account { exists, verifier, password }, version))
     }
 
-    /// Opens the maildrop of an account whose password was proven, unless it is another one by now.
+    /// Opens the maildrop of an account whose password was proven, unless the password has changed since.
     pub fn open(&self, login: &LoginName, version: u64) -> Result<Login<Maildrop>, Fault> {
         let Some(address) = login.address() else { return Ok(Login::WrongCredentials) };
-        // A login that began before the directory came into force ends here.
+        // This login began before the directory came into force.
         if !self.verifiers_available() {
             return Ok(Login::WrongCredentials);
         }
@@ -332,7 +328,7 @@ impl Accounts {
         }
     }
 
-    /// Under what a password is remembered as right.
+    /// The hash under which a right password is remembered.
     fn name_of(&self, address: &Address, version: u64, password: &[u8]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(&self.hash_key);
         hasher.update(&version.to_le_bytes());
@@ -342,7 +338,7 @@ impl Accounts {
         hasher.finalize().into()
     }
 
-    /// Of an unknown name: the same each time, and another for another name (RFC 5802 section 9).
+    /// The salt of an unknown name: always the same for one name, different for others (RFC 5802 section 9).
     fn salt_of(&self, login: &LoginName) -> [u8; SALT_OCTETS] {
         let folded = login.address().map_or_else(|| login.typed().to_owned(), Address::to_string);
         let hash = blake3::keyed_hash(&self.salt_key, folded.as_bytes());
@@ -350,7 +346,7 @@ impl Accounts {
     }
 }
 
-/// The secret of this store that the salts of unknown names come from; drawn once.
+/// The store's secret from which the salts of unknown names derive; drawn once.
 fn decoy_secret(store: &Store) -> Result<[u8; 32], Fault> {
     let stored = store.read()?.setting(DECOY_SECRET)?;
     if let Some(secret) = stored.and_then(|digits| blake3::Hash::from_hex(digits).ok()) {
@@ -370,7 +366,7 @@ mod tests {
     use crate::store::UnixTime;
     use crate::tests::bench::Bench;
 
-    /// Accounts with a mailbox `ann@example.com`, whose password is "secret".
+    /// With one mailbox, `ann@example.com`, whose password is "secret".
     fn accounts(bench: &Bench) -> Accounts {
         let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         set_password(&bench.store, &keyring, "secret");
@@ -450,9 +446,7 @@ mod tests {
         assert_eq!(salt(&accounts), before);
         let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         assert_eq!(salt(&Accounts::new(bench.store.clone(), keyring, &Settings::default()).unwrap()), before);
-        let (rows, mut complaints) = (bench.store.read().unwrap().settings().unwrap(), Vec::new());
-        let rows = rows.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        complaints.extend(crate::settings::Settings::from_rows(rows).1);
+        let (_, complaints) = crate::admin::read_settings(&*bench.store.read().unwrap()).unwrap();
         assert_eq!(complaints, Vec::<String>::new());
     }
 

@@ -21,7 +21,7 @@ use super::connection::within;
 use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Request, Submission};
-use crate::control::{self, Answer, BadFrame, LENGTH_OCTETS};
+use crate::control::{self, Answer, BadFrame, Job, LENGTH_OCTETS};
 use crate::intake::Spooling;
 use crate::log::About;
 use crate::store::Progress;
@@ -104,7 +104,7 @@ async fn hear(
     let Some(_pass) = service.commands.enter() else { return Ok(()) };
     send(&mut stream, &[control::TAKEN]).await?;
     let answer = match request {
-        Ok((Request::Deliver(submission), _)) => {
+        Ok((Job::Delivery(submission), _)) => {
             drop(turn);
             match deliveries.places.try_acquire() {
                 Some(_place) => {
@@ -114,7 +114,7 @@ async fn hear(
                 None => Err(Refusal::new(Code::Busy, "too many messages are waiting to be delivered")),
             }
         }
-        Ok((request, file)) => {
+        Ok((Job::Request(request), file)) => {
             let who = Who { user: peer.uid(), process: peer.pid().unsigned_abs() };
             let progress = Arc::new(Progress::default());
             let is_long = request.is_long();
@@ -158,10 +158,8 @@ async fn tell(stream: &mut Async<UnixStream>, progress: &Progress, mut work: smo
     }
 }
 
-/// Reads a request and the file that came with it.
-async fn read_request(
-    stream: &mut Async<UnixStream>,
-) -> io::Result<Result<(Request, Option<File>), BadFrame>> {
+/// Reads a job and the file that came with it.
+async fn read_request(stream: &mut Async<UnixStream>) -> io::Result<Result<(Job, Option<File>), BadFrame>> {
     let mut length = [0; LENGTH_OCTETS];
     let (received, file) = stream.read_with(|stream| control::receive_with_file(stream, &mut length)).await?;
     if received == 0 {
@@ -174,7 +172,7 @@ async fn read_request(
     };
     let mut request = vec![0; octets];
     stream.read_exact(&mut request).await?;
-    Ok(control::decode_request(&request).map(|request| (request, file)))
+    Ok(control::decode_request(&request).map(|job| (job, file)))
 }
 
 /// Reads the message behind the request and delivers it.

@@ -109,7 +109,7 @@ use crate::lock::Mutex;
 use crate::log::NOTICE;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
-use crate::store::{Read, Store};
+use crate::store::Store;
 use accounts::Accounts;
 use adoption::Adoptions;
 use crowd::Crowd;
@@ -341,7 +341,7 @@ impl Running {
                 service.until(News::GraceOver, &news).await;
             }
             Timer::after(signals::COMMANDS_MAX).await;
-            log::warn!("commands still under way are cut off");
+            log::warn!("work that is still under way is cut off");
         };
         left.or(too_long).await;
         for task in self.tasks.drain(..) {
@@ -398,16 +398,7 @@ impl admin::Service for Arc<Service> {
 
     fn directory(&self) -> Option<DirectoryLine> {
         let state = self.accounts.directory_state()?;
-        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let (last_contact_at, last_contact) = state.last_contact.unzip();
-        let (last_error_at, last_error) = state.last_error.unzip();
-        Some(DirectoryLine {
-            method: self.settings().authentication.name().to_owned(),
-            last_contact_unix_seconds: last_contact_at.map(seconds),
-            last_contact,
-            last_error_unix_seconds: last_error_at.map(seconds),
-            last_error,
-        })
+        Some(DirectoryLine::new(self.settings().authentication, state))
     }
 
     fn connections(&self) -> Connections {
@@ -478,9 +469,7 @@ fn limits(settings: &Settings) -> Limits {
 
 /// The stored settings. Unusable ones are logged and keep their default.
 pub fn settings_of(store: &Store) -> Result<Settings, crate::store::Fault> {
-    let rows = store.read()?.settings()?;
-    let (settings, complaints) =
-        Settings::from_rows(rows.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let (settings, complaints) = crate::admin::read_settings(&*store.read()?)?;
     complaints.iter().for_each(|complaint| log::warn!("{complaint}"));
     Ok(settings)
 }

@@ -22,6 +22,7 @@ use crate::log::{Quoted, Rarely};
 use crate::message::{Totals, Uid};
 use crate::pop3::{Channel, Credentials, Ending, Event, Next, Policy, Session, TERMINATOR, Transmission};
 use crate::random;
+use crate::settings::NtlmLevel;
 use crate::store::{Fault, Maildrop, Revocation, StoredMessage, UnixTime};
 use crate::verdict::Login;
 use crate::wire::{self, Line, surrogate};
@@ -102,15 +103,15 @@ fn policy(service: &Service, stream: &Stream, peer: IpAddr) -> Policy {
         hostname: settings.hostname.as_str().to_owned(),
         plaintext_allowed: matches!(channel, Channel::Tls(_)) || settings.plaintext.allows(peer),
         channel,
-        spa_required: settings.sparequired.get() == 1,
+        spa_required: settings.sparequired.is_on(),
         ntlm_domain: service.accounts.ntlm_domain(),
         secrets_available: service.accounts.secrets_available(),
         passwords_wanted: adoption::is_on(&settings),
         verifiers_available: service.accounts.verifiers_available(),
-        ntlm_level: match settings.ntlmlevel.get() {
-            0 => ntlm::Level::V1,
-            1 => ntlm::Level::Session,
-            _ => ntlm::Level::V2,
+        ntlm_level: match settings.ntlmlevel {
+            NtlmLevel::V1 => ntlm::Level::V1,
+            NtlmLevel::Session => ntlm::Level::Session,
+            NtlmLevel::V2 => ntlm::Level::V2,
         },
         expire_days: Some(settings.expire.get()).filter(|days| *days > 0),
         login_delay_seconds: settings.logindelay.seconds() as u32,

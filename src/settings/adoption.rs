@@ -1,4 +1,4 @@
-//! The setting that says where users come from who have no password here yet.
+//! The setting `adopt`: the old servers of users who have no password here yet.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,11 +9,10 @@ use super::values::Value;
 use crate::address::Domain;
 use crate::pop3_client::Server;
 
-/// Most domains that have an old server of their own.
+/// Maximum number of domains with their own old server.
 const DOMAINS_MAX: usize = 64;
 
-/// The servers at which users are looked for: one for all domains, and those of domains that have another one, as
-/// `DOMAIN=SERVER`.
+/// The old servers: one for all domains, and others for single domains, written `DOMAIN=SERVER`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OldServers {
     of_all: Option<Server>,
@@ -25,12 +24,12 @@ impl OldServers {
         self.of_all.is_none() && self.of_domains.is_empty()
     }
 
-    /// Where the users of this domain are looked for.
+    /// The old server of this domain's users.
     pub fn of(&self, domain: &Domain) -> Option<&Server> {
         self.of_domains.get(domain).or(self.of_all.as_ref())
     }
 
-    /// These with another one for a domain, as typed; none: it has none of its own.
+    /// These with the server of one domain changed as typed, or removed.
     pub fn with(&self, domain: &str, server: Option<&str>) -> Result<Self, String> {
         let mut changed = self.clone();
         let domain: Domain =
@@ -41,11 +40,11 @@ impl OldServers {
         }
         match changed.of_domains.len() {
             ..=DOMAINS_MAX => Ok(changed),
-            _ => Err(format!("no more than {DOMAINS_MAX} domains can have an old server of their own")),
+            _ => Err(format!("at most {DOMAINS_MAX} domains can have an old server of their own")),
         }
     }
 
-    /// These with another one for all domains that have none of their own, as typed.
+    /// These with the server for all other domains changed as typed.
     pub fn with_one_for_all(&self, server: &str) -> Result<Self, String> {
         Ok(Self { of_all: Some(server.parse()?), of_domains: self.of_domains.clone() })
     }
@@ -63,7 +62,7 @@ impl FromStr for OldServers {
             servers = match word.split_once('=') {
                 Some((domain, server)) => servers.with(domain, Some(server))?,
                 None if servers.of_all.is_some() => {
-                    return Err("there can be one server for all domains only".to_owned());
+                    return Err("only one server can be given for all domains".to_owned());
                 }
                 None => servers.with_one_for_all(word)?,
             };
@@ -74,7 +73,7 @@ impl FromStr for OldServers {
 
 impl Value for OldServers {
     fn allowed() -> String {
-        "pop3s://HOST, pop3://HOST (STLS) or pop3+clear://HOST, and a domain behind it".to_owned()
+        "pop3s://HOST, pop3://HOST (STLS) or pop3+clear://HOST, then optionally a domain".to_owned()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The settings that say where Active Directory is and how it is asked.
+//! The settings for reaching Active Directory.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,12 @@ use super::networks::list_words;
 use super::values::Value;
 use crate::ldap::Server;
 
-/// Most servers that can be named.
+/// Maximum number of servers.
 const SERVERS_MAX: usize = 8;
-/// Longest name in the directory.
+/// Longest name accepted.
 const NAME_OCTETS_MAX: usize = 255;
 
-/// The servers of the directory, in the order in which they are tried; none: those that DNS names.
+/// The directory's servers in the order tried. If empty, DNS names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DirectoryServers(Vec<Server>);
 
@@ -38,14 +38,14 @@ impl FromStr for DirectoryServers {
         }
         match servers.len() {
             1..=SERVERS_MAX => Ok(Self(servers)),
-            _ => Err(format!("{} servers are more than {SERVERS_MAX}", servers.len())),
+            _ => Err(format!("at most {SERVERS_MAX} servers can be named, not {}", servers.len())),
         }
     }
 }
 
 impl Value for DirectoryServers {
     fn allowed() -> String {
-        "directory servers: dc1.example.com, ldaps://HOST:PORT, ldap://HOST:PORT".to_owned()
+        "servers: dc1.example.com, ldaps://HOST:PORT or ldap://HOST:PORT".to_owned()
     }
 }
 
@@ -80,7 +80,7 @@ impl FromStr for DistinguishedName {
                 !attribute.is_empty() && attribute.bytes().all(is_of_name) && !value.trim().is_empty()
             })
         };
-        // A comma behind a backslash is part of a value.
+        // A comma after a backslash belongs to the value.
         let components = name.replace("\\,", "\\2c");
         let is_name = name.len() <= NAME_OCTETS_MAX
             && !name.chars().any(char::is_control)
@@ -104,7 +104,7 @@ impl fmt::Display for DistinguishedName {
     }
 }
 
-/// The name by which the service is let into the directory, or none.
+/// The account with which the service binds to the directory, or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindName(String);
 
@@ -120,14 +120,14 @@ impl FromStr for BindName {
     fn from_str(typed: &str) -> Result<Self, String> {
         match typed.len() <= NAME_OCTETS_MAX && !typed.chars().any(char::is_control) {
             true => Ok(Self(typed.to_owned())),
-            false => Err(format!("\"{typed}\" is not the name of an account")),
+            false => Err(format!("\"{typed}\" is not an account name")),
         }
     }
 }
 
 impl Value for BindName {
     fn allowed() -> String {
-        "an account: user@example.com, EXAMPLE\\user, or its distinguished name".to_owned()
+        "an account: user@example.com, EXAMPLE\\user or a distinguished name".to_owned()
     }
 }
 
@@ -137,7 +137,7 @@ impl fmt::Display for BindName {
     }
 }
 
-/// A password under the seal of the store's key, as one word; or none. It is not shown, not even sealed.
+/// A password sealed under the store's key, as one word, or none. It is never shown, not even sealed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SealedPassword(String);
 
@@ -153,15 +153,15 @@ impl FromStr for SealedPassword {
     fn from_str(sealed: &str) -> Result<Self, String> {
         match sealed.bytes().all(|b| b.is_ascii_graphic()) {
             true => Ok(Self(sealed.to_owned())),
-            // Without the text, which may be the password itself.
-            false => Err("it is not a sealed password".to_owned()),
+            // The text is left out: it may be the password itself.
+            false => Err("the value is not a sealed password".to_owned()),
         }
     }
 }
 
 impl Value for SealedPassword {
     fn allowed() -> String {
-        "a password; - is read from standard input".to_owned()
+        "a password, or - to read it from standard input".to_owned()
     }
 }
 

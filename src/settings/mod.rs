@@ -1,66 +1,67 @@
-//! Every setting, once.
+//! The table of settings.
 //!
-//! The table below is the source of the typed [`Settings`], of `set` and `get`, of the help, the completions,
-//! the manual page and the README's table. The store holds a setting as text, and only where it differs from
-//! the default.
+//! The typed [`Settings`], `set`, `get`, the help, completions, manual and the README's table all come from it. The
+//! store holds a setting as text, and only if it differs from the default.
 //!
 //! Invariants:
-//! - a value of a setting keeps the bounds of its type;
-//! - `Settings` that came out of [`Settings::with`] keep the relations between settings too;
-//! - what is stored reads back as what was set.
+//! - a value is within the bounds of its type;
+//! - `Settings` returned by [`Settings::with`] also satisfy the relations between settings;
+//! - a stored value reads back as it was set.
 
 mod adoption;
 mod directory;
 mod networks;
+mod relations;
 mod values;
 
 pub use adoption::OldServers;
 pub use directory::{BindName, DirectoryServers, DistinguishedName, SealedPassword};
 pub use networks::{Listen, Networks, Plaintext};
 pub use values::{
-    DomainRole, FilePath, Hostname, Kind, Logging, MailboxName, Method, Size, Span, Value, Whole,
+    DomainRole, FilePath, Hostname, Kind, Logging, MailboxName, Method, NtlmLevel, Size, Span, Switch, Value,
+    Whole,
 };
 
 use crate::nearest::nearest;
 use crate::units::Octets;
 
-/// Most threads that the service runs.
+/// Maximum number of service threads.
 const THREADS_MAX: u32 = 32;
 /// RFC 1939 section 3: an autologout timer is at least ten minutes.
 const RFC_IDLE_SECONDS_MIN: u64 = 600;
-/// RFC 5321 section 4.5.3.1.7: at least 64K octets of a message are taken.
+/// RFC 5321 section 4.5.3.1.7: a server accepts messages of at least 64K octets.
 const RFC_MESSAGE_OCTETS_MIN: u64 = 64 << 10;
-/// A row beside the settings that the program keeps for itself: the secret from which the salts of unknown names are
-/// derived, in hexadecimal digits. It stays for as long as the store, so that those salts do.
+/// A row of the settings table that is not a setting: the secret, in hexadecimal digits, from which the salts of
+/// unknown names are derived. It never changes, so that those salts do not either.
 pub const DECOY_SECRET: &str = "decoysecret";
-/// Rows beside the settings, one for each mailbox that waits for the rest of its mail from another server: this, and
-/// its id in hexadecimal digits.
+/// Prefix of rows that are not settings either: one for each mailbox still waiting for mail from another server,
+/// followed by its id in hexadecimal digits.
 pub const INCOMPLETE: &str = "incomplete/";
 /// The setting whose value is sealed before it is stored, and not shown.
-pub const BIND_PASSWORD: &str = "adbindpassword";
-/// What is shown of it.
+pub const BIND_PASSWORD: &str = Stored::adbindpassword.name();
+/// Shown in place of its value.
 const SEALED: &str = "sealed";
-/// The word that brings a setting back to its default.
+/// The word that restores the default.
 const DEFAULT: &str = "default";
 
-/// What is known of one setting.
+/// A row of the table.
 pub struct Key {
     pub name: &'static str,
-    /// Other words for the name.
+    /// Other names for it.
     pub aliases: &'static [&'static str],
     /// What may be typed.
     pub allowed: fn() -> String,
-    /// The default, where it is not another one on each machine.
+    /// The default as it is shown.
     pub default: &'static str,
     pub kind: Kind,
     pub effect: Effect,
-    /// One sentence without its full stop.
+    /// One sentence without its full stop. `; 0 = MEANING` at its end says what 0 means.
     pub help: &'static str,
     pub place: Place,
 }
 
 impl Key {
-    /// What 0 stands for, where it is no number like the others.
+    /// The meaning of 0, if that is not a plain number.
     fn zero_means(&self) -> Option<&'static str> {
         self.help.split_once("; 0 = ").map(|(_, meaning)| meaning)
     }
@@ -82,15 +83,15 @@ impl Effect {
     }
 }
 
-/// Where the value of a key lies.
+/// Where the value of a setting is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    Store,
-    /// `mailroot`: in the pointer file, since the store cannot say where it is.
+    Store(Stored),
+    /// `mailroot`: in the pointer file, because the store cannot say where it is.
     Pointer,
-    /// `user`: it is the owner of the mail store.
+    /// `user`: the owner of the mail store directory.
     Owner,
-    /// `socket`: four settings under one name.
+    /// `socket`: four settings in one.
     Sockets,
 }
 
@@ -107,9 +108,19 @@ pub struct Unknown {
     pub nearest: Option<&'static str>,
 }
 
+/// The default as shown: as typed, or in words if it is empty or depends on the machine.
+macro_rules! shown {
+    ($default:expr) => {
+        $default
+    };
+    ($default:expr, $shown:literal) => {
+        $shown
+    };
+}
+
 macro_rules! settings {
     ($(
-        $name:ident $(| $alias:ident)* : $type:ty = $default:expr, $shown:literal, $effect:ident, $help:literal;
+        $name:ident $(| $alias:ident)* : $type:ty = $default:expr $(=> $shown:literal)?, $effect:ident, $help:literal;
     )*) => {
         /// The settings of a store. Each field bears the name of its key.
         #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,138 +130,168 @@ macro_rules! settings {
 
         impl Default for Settings {
             fn default() -> Self {
-                Self { $($name: $default,)* }
+                Self { $($name: $default.parse().expect("a default is a value of its setting"),)* }
+            }
+        }
+
+        /// A setting that the store holds, spelled as its key.
+        #[expect(non_camel_case_types)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Stored {
+            $($name,)*
+        }
+
+        impl Stored {
+            const ALL: &[Self] = &[$(Self::$name),*];
+
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
             }
         }
 
         impl Settings {
             /// Reads one setting as the store holds it.
-            fn read(&mut self, key: &Key, text: &str) -> Result<(), String> {
-                match key.name {
-                    $(stringify!($name) => self.$name = text.parse()?,)*
-                    apart => panic!("{apart} does not lie in the store"),
+            fn read(&mut self, which: Stored, text: &str) -> Result<(), String> {
+                match which {
+                    $(Stored::$name => self.$name = text.parse()?,)*
                 }
                 Ok(())
             }
 
             /// One setting as the store holds it.
-            fn stored(&self, key: &Key) -> String {
-                match key.name {
-                    $(stringify!($name) => self.$name.to_string(),)*
-                    apart => panic!("{apart} does not lie in the store"),
+            fn stored(&self, which: Stored) -> String {
+                match which {
+                    $(Stored::$name => self.$name.to_string(),)*
                 }
             }
 
-            fn meaning_of(&self, key: &Key) -> Option<String> {
-                match key.name {
-                    $(stringify!($name) => self.$name.meaning(),)*
-                    _ => None,
+            fn meaning_of(&self, which: Stored) -> Option<String> {
+                match which {
+                    $(Stored::$name => self.$name.meaning(),)*
                 }
             }
         }
 
-        static STORED: &[Key] = &[$(Key {
+        /// In the order of [`Stored`].
+        static TABLE: &[Key] = &[$(Key {
             name: stringify!($name),
             aliases: &[$(stringify!($alias)),*],
             allowed: <$type as Value>::allowed,
-            default: $shown,
+            default: shown!($default $(, $shown)?),
             kind: <$type as Value>::KIND,
             effect: Effect::$effect,
             help: $help,
-            place: Place::Store,
+            place: Place::Store(Stored::$name),
         }),*];
     };
 }
 
 settings! {
-    port: Whole<1, 65535> = Whole::new(110), "110", AtOnce,
+    port: Whole<1, 65535> = "110", AtOnce,
         "TCP port for POP3";
-    tlsport: Whole<0, 65535> = Whole::new(995), "995", AtOnce,
+    tlsport: Whole<0, 65535> = "995", AtOnce,
         "TCP port for POP3 with TLS from the start (POP3S); 0 = off";
-    listen: Listen = Listen::All, "*", AtOnce,
+    listen: Listen = "*", AtOnce,
         "IP addresses the service listens on";
-    postmaster: MailboxName = MailboxName::none(), "the domain's first mailbox", AtOnce,
+    postmaster: MailboxName = "" => "the domain's first mailbox", AtOnce,
         "Mailbox for postmaster mail of domains without a postmaster mailbox";
-    hostname: Hostname = Hostname::of_this_machine(), "the machine's", AtOnce,
+    hostname: Hostname = values::name_of_this_machine() => "the machine's", AtOnce,
         "The service's name in greetings and Received fields";
-    smtpport: Whole<0, 65535> = Whole::new(25), "25", AtOnce,
+    smtpport: Whole<0, 65535> = "25", AtOnce,
         "TCP port for incoming SMTP; 0 = off";
-    lmtpport: Whole<0, 65535> = Whole::new(24), "24", AtOnce,
+    lmtpport: Whole<0, 65535> = "24", AtOnce,
         "TCP port for LMTP from this machine and lmtpfrom; 0 = off";
-    lmtpfrom: Networks = Networks::default(), "none", AtOnce,
+    lmtpfrom: Networks = "none", AtOnce,
         "Networks of other machines that may deliver by LMTP";
-    lmtpsocket: FilePath = FilePath::none(), "none", AtOnce,
+    lmtpsocket: FilePath = "" => "none", AtOnce,
         "Unix socket for LMTP, for example from Postfix";
-    logging: Logging = Logging::Warnings, "2", AtOnce,
+    logging: Logging = "2", AtOnce,
         "How much is logged";
-    domainrole: DomainRole = DomainRole::Standalone, "standalone", AtOnce,
-        "This machine's role in a domain, which determines the numbers of the authentication methods";
-    authentication | auth: Method = Method::PasswordFile, "password file", AtOnce,
+    domainrole: DomainRole = "standalone", AtOnce,
+        "This machine's role in a Windows domain; it decides which number means which authentication method";
+    authentication | auth: Method = "passwordfile" => "password file", AtOnce,
         "Where mailbox accounts are kept";
-    adserver: DirectoryServers = DirectoryServers::default(), "found by DNS", AtOnce,
+    adserver: DirectoryServers = "" => "found by DNS", AtOnce,
         "Active Directory servers, tried in order: NAME = LDAPS, ldap://NAME = StartTLS";
-    adbasedn: DistinguishedName = DistinguishedName::default(), "none", AtOnce,
+    adbasedn: DistinguishedName = "" => "none", AtOnce,
         "Distinguished name of the Active Directory subtree with the accounts";
-    adbinduser: BindName = BindName::default(), "none", AtOnce,
+    adbinduser: BindName = "" => "none", AtOnce,
         "Active Directory account the service uses to look up, create and change accounts";
-    adbindpassword: SealedPassword = SealedPassword::default(), "none", AtOnce,
+    adbindpassword: SealedPassword = "" => "none", AtOnce,
         "Password of adbinduser; stored encrypted and never shown";
-    adca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
+    adca: FilePath = "" => "the system's authorities", AtOnce,
         "PEM file with the certificate authority of the Active Directory servers";
-    adntlm: FilePath = FilePath::none(), "none", AtOnce,
-        "Socket behind which winbind's ntlm_auth checks NTLM (SPA) for accounts in Active Directory";
-    adopt: OldServers = OldServers::default(), "none", AtOnce,
-        "POP3 server at which users without a password here are looked for, and their mail fetched, at their first login";
-    adoptca: FilePath = FilePath::none(), "the system's authorities", AtOnce,
+    adntlm: FilePath = "" => "none", AtOnce,
+        "Unix socket of winbind's ntlm_auth, which checks NTLM (SPA) logins against Active Directory";
+    adopt: OldServers = "" => "none", AtOnce,
+        "Old POP3 server: users without a password here are checked there at first login, and their mail is fetched";
+    adoptca: FilePath = "" => "the system's authorities", AtOnce,
         "PEM file with the certificate authority of the servers in adopt";
-    sparequired: Whole<0, 1> = Whole::new(0), "0", AtOnce,
+    sparequired: Switch = "0", AtOnce,
         "1 = refuse logins that send the password in clear, even under TLS";
-    tlscert: FilePath = FilePath::none(), "self-signed", AtOnce,
+    tlscert: FilePath = "" => "self-signed", AtOnce,
         "PEM file with the certificate chain; a second value names the key file, if the key is not in the same file";
-    tlskey: FilePath = FilePath::none(), "in tlscert", AtOnce,
+    tlskey: FilePath = "" => "in tlscert", AtOnce,
         "PEM file with the private key for tlscert";
-    ntlmlevel: Whole<0, 2> = Whole::new(2), "2", AtOnce,
+    ntlmlevel: NtlmLevel = "2", AtOnce,
         "Lowest NTLM version accepted: 2 = NTLMv2 only, 1 = also NTLM2 session responses, 0 = also NTLMv1";
-    proxyfrom: Networks = Networks::default(), "none", AtOnce,
+    proxyfrom: Networks = "none", AtOnce,
         "Networks of proxies; their connections must begin with a PROXY header, which gives the client's address";
-    plaintext: Plaintext = Plaintext::Tls, "tls", AtOnce,
+    plaintext: Plaintext = "tls", AtOnce,
         "Clients that may send passwords without TLS; this machine always may";
-    threadcount: Whole<1, THREADS_MAX> = Whole::new(cpus().min(THREADS_MAX)), "the CPUs, at most 32", NextStart,
+    threadcount: Whole<1, THREADS_MAX> = cpus().min(THREADS_MAX).to_string() => "the CPUs, at most 32", NextStart,
         "Number of service threads";
-    socketmax: Whole<1, 32000> = Whole::new(50), "50", AtOnce,
+    socketmax: Whole<1, 32000> = "50", AtOnce,
         "Maximum number of concurrent POP3 connections";
-    socketmin: Whole<1, 32000> = Whole::new(10), "10", AtOnce,
+    socketmin: Whole<1, 32000> = "10", AtOnce,
         "Connection slots always kept ready";
-    socketthreshold: Whole<0, 100> = Whole::new(10), "10", AtOnce,
+    socketthreshold: Whole<0, 100> = "10", AtOnce,
         "Connection slots added at a time when the ready ones run out";
-    socketbacklog: Whole<0, 100> = Whole::new(10), "10", AtOnce,
+    socketbacklog: Whole<0, 100> = "10", AtOnce,
         "Connections that may wait once socketmax is reached";
-    maxmessagesize: Size<RFC_MESSAGE_OCTETS_MIN, { 1 << 30 }> = Size::new(50 << 20), "50 MiB", AtOnce,
+    maxmessagesize: Size<RFC_MESSAGE_OCTETS_MIN, { 1 << 30 }> = "50 MiB", AtOnce,
         "Largest message accepted";
-    quotalimit: Size<0, { 1 << 60 }> = Size::new(0), "0", AtOnce,
+    quotalimit: Size<0, { 1 << 60 }> = "0", AtOnce,
         "Default limit for quotas without one; 0 = unlimited";
-    expire: Whole<0, 3650> = Whole::new(0), "0", AtOnce,
-        "Days until mail is deleted, fetched or not; 0 = never";
-    undelete: Whole<0, 3650> = Whole::new(7), "7", AtOnce,
+    expire: Whole<0, 3650> = "0", AtOnce,
+        "Days after which mail is deleted, whether fetched or not; 0 = never";
+    undelete: Whole<0, 3650> = "7", AtOnce,
         "Days deleted mail and mailboxes can be restored; 0 = not at all";
-    undeletesize: Size<0, { 1 << 60 }> = Size::new(10 << 30), "10 GiB", AtOnce,
-        "Most deleted mail kept for undelete, the oldest goes first; 0 = unlimited";
-    erase: Whole<0, 1> = Whole::new(1), "1", AtOnce,
-        "When a mailbox is gone for good: 1 = overwrite its messages with zeros, 0 = only free the space";
-    logindelay: Span<0, 86400> = Span::new(0), "0", AtOnce,
+    undeletesize: Size<0, { 1 << 60 }> = "10 GiB", AtOnce,
+        "Maximum size of the deleted mail kept for undelete; the oldest goes first; 0 = unlimited";
+    erase: Switch = "1", AtOnce,
+        "When a deleted mailbox can no longer be restored: 1 = overwrite its messages with zeros, 0 = only free the space";
+    logindelay: Span<0, 86400> = "0", AtOnce,
         "Minimum seconds between two logins of a user; 0 = none";
-    connectionsperip: Whole<0, 32000> = Whole::new(0), "0", AtOnce,
+    connectionsperip: Whole<0, 32000> = "0", AtOnce,
         "Maximum number of connections per IP address; 0 = unlimited";
-    idletimeout: Span<10, 86400> = Span::new(RFC_IDLE_SECONDS_MIN), "600", AtOnce,
+    idletimeout: Span<10, 86400> = "600", AtOnce,
         "Seconds without a command until a client is disconnected";
-    shutdowngrace: Span<0, 3600> = Span::new(10), "10", AtOnce,
+    shutdowngrace: Span<0, 3600> = "10", AtOnce,
         "Seconds sessions may still take when the service stops";
+}
+
+impl Stored {
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|which| which.name() == name)
+    }
+
+    fn key(self) -> &'static Key {
+        &TABLE[self as usize]
+    }
+
+    /// What may be typed, as a hint.
+    fn allowed(self) -> String {
+        format!("Allowed for {}: {}", self.name(), (self.key().allowed)())
+    }
 }
 
 static MAILROOT: Key = Key {
     name: "mailroot",
     aliases: &[],
-    allowed: || "a directory, 260 characters at most".to_owned(),
+    allowed: || "a directory, at most 260 characters".to_owned(),
     default: "/var/lib/winpop",
     kind: Kind::Text,
     effect: Effect::NextStart,
@@ -269,23 +310,24 @@ static SOCKET: Key = Key {
     place: Place::Sockets,
 };
 
-/// The settings that `socket` sets, in the order in which they are typed.
-const FOUR_SOCKETS: [&str; 4] = ["socketbacklog", "socketmax", "socketmin", "socketthreshold"];
+/// The settings that `socket` sets, in the order typed.
+const FOUR_SOCKETS: [Stored; 4] =
+    [Stored::socketbacklog, Stored::socketmax, Stored::socketmin, Stored::socketthreshold];
 
 static USER: Key = Key {
     name: "user",
     aliases: &[],
-    allowed: || "a user of this machine, by name or number".to_owned(),
+    allowed: || "a user of this machine, by name or ID".to_owned(),
     default: "the owner of the mail store",
     effect: Effect::NextStart,
-    help: "User the service runs as when started by root; setting it makes that user the owner of the mail store",
+    help: "User the service runs as when root starts it; setting it gives the mail store to that user",
     kind: Kind::Text,
     place: Place::Owner,
 };
 
-/// All keys, in the order in which they are shown.
+/// All keys, in the order shown.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    [&MAILROOT, &USER].into_iter().chain(STORED).chain(std::iter::once(&SOCKET))
+    [&MAILROOT, &USER].into_iter().chain(TABLE).chain(std::iter::once(&SOCKET))
 }
 
 /// The key of that name or alias, in any case.
@@ -298,19 +340,20 @@ pub fn find(typed: &str) -> Result<&'static Key, Unknown> {
 }
 
 impl Settings {
-    /// The settings that a store holds as pairs of key and text, and one sentence for each pair that this
-    /// version does not understand; such a setting has its default.
+    /// The settings that a store holds as pairs of key and text, and one sentence for each pair that this version does
+    /// not understand. Such a setting has its default.
     pub fn from_rows<'a>(rows: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Self, Vec<String>) {
         let mut settings = Self::default();
         let mut complaints = Vec::new();
         for (name, text) in rows {
-            match STORED.iter().find(|key| key.name == name) {
+            match Stored::named(name) {
                 None if name == DECOY_SECRET || name.starts_with(INCOMPLETE) => {}
-                None => complaints
-                    .push(format!("the store holds a setting {name}, which this version does not know")),
-                Some(key) => {
-                    if let Err(why) = settings.read(key, text) {
-                        complaints.push(format!("the stored {name} is not used: {why}"));
+                None => complaints.push(format!(
+                    "the store has a setting {name}, which this version does not know; it is ignored"
+                )),
+                Some(which) => {
+                    if let Err(why) = settings.read(which, text) {
+                        complaints.push(format!("the stored {name} is ignored and its default used: {why}"));
                     }
                 }
             }
@@ -321,35 +364,34 @@ impl Settings {
         (settings, complaints)
     }
 
-    /// The settings that [`Settings::text`] shows as pairs of key and text; what does not lie in the store is left out.
+    /// The settings from pairs of key and [`Settings::text`]. Those that are not kept in the store are ignored.
     pub fn from_shown<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Result<Self, Refused> {
         let mut settings = Self::default();
         for (name, text) in pairs {
-            // What is sealed is not shown, and its seal would not open under the key of another store.
-            if let Some(key) = STORED.iter().find(|key| key.name == name && name != BIND_PASSWORD) {
-                settings.read_typed(key, &text)?;
+            // A sealed value is not shown, and another store's key could not open it.
+            if let Some(which) = Stored::named(name).filter(|which| *which != Stored::adbindpassword) {
+                settings.read_typed(which, &text)?;
             }
         }
         settings.check()?;
         Ok(settings)
     }
 
-    /// These settings with one of them, or the four of `socket`, changed as typed. The words of a list may be
-    /// one or several. Not for `mailroot`, which lies elsewhere.
+    /// These settings with one of them, or the four of `socket`, changed as typed. A list may be typed as one word or
+    /// several. Panics for `mailroot` and `user`, which the store does not hold.
     pub fn with(&self, key: &Key, typed: &[String]) -> Result<Self, Refused> {
         let mut settings = self.clone();
         match key.place {
             Place::Pointer | Place::Owner => panic!("{} does not lie in the store", key.name),
             // A certificate comes with its key: the one named with it, or the one in the same file.
-            Place::Store if key.name == "tlscert" && matches!(typed.len(), 1 | 2) => {
-                settings.read_typed(key, &typed[0])?;
-                let file = typed.get(1).map_or(DEFAULT, String::as_str);
-                settings.read_typed(find("tlskey").expect("it is a key"), file)?;
+            Place::Store(Stored::tlscert) if matches!(typed.len(), 1 | 2) => {
+                settings.read_typed(Stored::tlscert, &typed[0])?;
+                settings.read_typed(Stored::tlskey, typed.get(1).map_or(DEFAULT, String::as_str))?;
             }
-            Place::Store if key.name == "adopt" && !typed.iter().any(|word| word.contains([' ', '='])) => {
-                settings.adopt = self.adopting(key, typed)?;
+            Place::Store(Stored::adopt) if !typed.iter().any(|word| word.contains([' ', '='])) => {
+                settings.adopt = self.adopting(typed)?;
             }
-            Place::Store => settings.read_typed(key, &typed.join(" "))?,
+            Place::Store(which) => settings.read_typed(which, &typed.join(" "))?,
             Place::Sockets => {
                 let defaults = [DEFAULT; 4].map(str::to_owned);
                 let typed = match typed {
@@ -357,10 +399,10 @@ impl Settings {
                     typed => typed,
                 };
                 let typed: &[String; 4] = typed.try_into().map_err(|_| {
-                    refused("socket takes four values", "winpop set socket BACKLOG MAX MIN THRESHOLD")
+                    refused("socket takes four values", "Usage: winpop set socket BACKLOG MAX MIN THRESHOLD")
                 })?;
-                for (name, value) in FOUR_SOCKETS.iter().zip(typed) {
-                    settings.read_typed(find(name).expect("it is a key"), value)?;
+                for (which, value) in FOUR_SOCKETS.into_iter().zip(typed) {
+                    settings.read_typed(which, value)?;
                 }
             }
         }
@@ -368,29 +410,28 @@ impl Settings {
         Ok(settings)
     }
 
-    /// `adopt SERVER`, `adopt SERVER DOMAIN` and `adopt default DOMAIN` change one of several, `adopt default` all.
-    fn adopting(&self, key: &Key, typed: &[String]) -> Result<OldServers, Refused> {
+    /// `adopt SERVER`, `adopt SERVER DOMAIN` and `adopt default DOMAIN` change one server, `adopt default` removes all.
+    fn adopting(&self, typed: &[String]) -> Result<OldServers, Refused> {
         let is_default = typed[0].is_empty() || typed[0].eq_ignore_ascii_case(DEFAULT);
         let changed = match typed {
             [_] if is_default => Ok(OldServers::default()),
             [server] => self.adopt.with_one_for_all(server),
             [server, domain] => self.adopt.with(domain, (!is_default).then_some(server)),
-            _ => Err("adopt takes a server and a domain".to_owned()),
+            _ => Err("adopt takes a server, or a server and a domain".to_owned()),
         };
-        changed.map_err(|why| refused(&why, &format!("Allowed for {}: {}", key.name, (key.allowed)())))
+        changed.map_err(|why| refused(&why, &Stored::adopt.allowed()))
     }
 
-    fn read_typed(&mut self, key: &Key, typed: &str) -> Result<(), Refused> {
+    fn read_typed(&mut self, which: Stored, typed: &str) -> Result<(), Refused> {
         if typed.eq_ignore_ascii_case(DEFAULT) {
-            let default = Self::default().stored(key);
-            return self.read(key, &default).map_err(|why| Refused { why, hint: None });
+            let default = Self::default().stored(which);
+            return self.read(which, &default).map_err(|why| Refused { why, hint: None });
         }
-        if key.name == "authentication" {
+        if which == Stored::authentication {
             self.authentication = self.method_numbered(typed)?;
             return Ok(());
         }
-        self.read(key, typed)
-            .map_err(|why| refused(&why, &format!("Allowed for {}: {}", key.name, (key.allowed)())))
+        self.read(which, typed).map_err(|why| refused(&why, &which.allowed()))
     }
 
     fn method_numbered(&self, typed: &str) -> Result<Method, Refused> {
@@ -398,160 +439,71 @@ impl Settings {
         let method = typed.parse::<usize>().ok().and_then(|number| methods.get(number.wrapping_sub(1)));
         method.copied().ok_or_else(|| {
             refused(
-                &format!("\"{typed}\" is no authentication method of a {} machine", self.domainrole),
+                &format!("\"{typed}\" is not an authentication method for domainrole {}", self.domainrole),
                 &format!("The methods are: {}", numbered(methods)),
             )
         })
     }
 
-    /// None where the role has no such method, which [`Settings::check`] does not let pass.
+    /// None if the role does not have the method, which [`Settings::check`] refuses.
     fn method_number(&self) -> Option<usize> {
         let place = self.domainrole.methods().iter().position(|method| *method == self.authentication);
         place.map(|place| 1 + place)
     }
 
-    /// The relations between settings.
-    fn check(&self) -> Result<(), Refused> {
-        let (max, min, threshold) = (self.socketmax.get(), self.socketmin.get(), self.socketthreshold.get());
-        let holds = if max == min { threshold == 0 } else { threshold > 0 && max > min + threshold };
-        if !holds {
-            return Err(refused(
-                &format!(
-                    "socketmax {max} must be greater than socketmin {min} + socketthreshold {threshold}, which is \
-                     at least 1; or socketmax and socketmin are equal and socketthreshold is 0"
-                ),
-                "To set them together: winpop set socket BACKLOG MAX MIN THRESHOLD",
-            ));
-        }
-        self.check_authentication()?;
-        if !self.adopt.is_empty() && self.sparequired.get() == 1 {
-            return Err(refused(
-                "sparequired leaves no way to adopt users, whose passwords the old server must be given",
-                "Set sparequired to 0, or adopt to default",
-            ));
-        }
-        if self.lmtpport.get() == 25 {
-            return Err(refused(
-                "LMTP must not be spoken on port 25 (RFC 2033 section 5): mail servers would speak SMTP to it",
-                "Set another port; 24 is the default",
-            ));
-        }
-        let ports = [
-            ("port", self.port.get()),
-            ("tlsport", self.tlsport.get()),
-            ("smtpport", self.smtpport.get()),
-            ("lmtpport", self.lmtpport.get()),
-        ];
-        for (i, (name, port)) in ports.iter().enumerate() {
-            if let Some((other, _)) = ports[..i].iter().find(|(_, taken)| taken == port && *port != 0) {
-                return Err(refused(
-                    &format!("{other} and {name} are both {port}"),
-                    "Set one of them to another port",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// That the method is one of this machine, and has what it needs.
-    fn check_authentication(&self) -> Result<(), Refused> {
-        if self.method_number().is_none() {
-            return Err(refused(
-                &format!(
-                    "a {} machine has no authentication by {}",
-                    self.domainrole,
-                    self.authentication.name()
-                ),
-                "Set domainrole to member or dc, or authentication to the password file first",
-            ));
-        }
-        let has_proofs = match self.authentication {
-            Method::PasswordFile => true,
-            Method::ActiveDirectory => self.adntlm.get().is_some(),
-            Method::LocalAccounts => false,
-        };
-        if self.sparequired.get() == 1 && !has_proofs {
-            return Err(refused(
-                &format!(
-                    "sparequired leaves no way to log in with {}, for which the password itself has to be sent",
-                    self.authentication.name()
-                ),
-                match self.authentication {
-                    Method::ActiveDirectory => "Set sparequired to 0, or adntlm to a socket of ntlm_auth",
-                    _ => "Set sparequired to 0",
-                },
-            ));
-        }
-        if self.authentication != Method::ActiveDirectory {
-            return Ok(());
-        }
-        let needed = [
-            ("adbasedn", self.adbasedn.get().is_some()),
-            ("adbinduser", self.adbinduser.get().is_some()),
-            (BIND_PASSWORD, self.adbindpassword.get().is_some()),
-        ];
-        if let Some((missing, _)) = needed.iter().find(|(_, is_set)| !is_set) {
-            return Err(refused(
-                &format!("authentication by Active Directory needs {missing}"),
-                &format!("To set it: winpop set {missing} VALUE"),
-            ));
-        }
-        Ok(())
-    }
-
-    /// A setting as it is shown and typed.
+    /// A setting as shown and typed.
     pub fn text(&self, key: &Key) -> String {
         match key.place {
-            Place::Sockets => FOUR_SOCKETS.map(|name| self.text(find(name).expect("it is a key"))).join(" "),
-            _ if key.name == "authentication" => {
-                self.method_number().map_or_else(|| self.stored(key), |number| number.to_string())
-            }
-            _ if key.name == BIND_PASSWORD && self.adbindpassword.get().is_some() => SEALED.to_owned(),
-            _ => self.stored(key),
+            Place::Store(Stored::authentication) => self
+                .method_number()
+                .map_or_else(|| self.stored(Stored::authentication), |number| number.to_string()),
+            Place::Store(Stored::adbindpassword) if self.adbindpassword.get().is_some() => SEALED.to_owned(),
+            Place::Store(which) => self.stored(which),
+            Place::Sockets => FOUR_SOCKETS.map(|which| self.stored(which)).join(" "),
+            Place::Pointer | Place::Owner => panic!("{} does not lie in the store", key.name),
         }
     }
 
-    /// What the value means, where the value alone does not say it.
+    /// What the value means, if it does not say so itself.
     pub fn meaning(&self, key: &Key) -> Option<String> {
-        if key.place != Place::Store {
-            return None;
-        }
+        let Place::Store(which) = key.place else { return None };
         match self.text(key).as_str() {
             "" => Some(key.default.to_owned()),
             "0" if key.zero_means().is_some() => key.zero_means().map(str::to_owned),
-            _ => self.meaning_of(key),
+            _ => self.meaning_of(which),
         }
     }
 
-    /// What the store has to hold for these settings where it held `before`: a key and its text, or none for
-    /// a default.
+    /// The rows to change in a store that holds `before`: each a key and its text, or none to remove the row because
+    /// the value is the default.
     pub fn rows_changed_since(&self, before: &Self) -> Vec<(&'static str, Option<String>)> {
         let default = Self::default();
-        let changed = STORED.iter().filter(|key| self.stored(key) != before.stored(key));
+        let changed = Stored::ALL.iter().filter(|which| self.stored(**which) != before.stored(**which));
         changed
-            .map(|key| {
-                let text = self.stored(key);
-                (key.name, (text != default.stored(key)).then_some(text))
+            .map(|&which| {
+                let text = self.stored(which);
+                (which.name(), (text != default.stored(which)).then_some(text))
             })
             .collect()
     }
 
-    /// What should be said to someone who chose this value, although it is allowed.
+    /// A warning about a value that is allowed but unwise.
     pub fn advice(&self, key: &Key) -> Option<String> {
-        match key.name {
-            "threadcount" if self.threadcount.get() > cpus() => Some(format!(
-                "{} threads are more than the {} CPUs of this machine, which gains nothing",
+        let Place::Store(which) = key.place else { return None };
+        match which {
+            Stored::threadcount if self.threadcount.get() > cpus() => Some(format!(
+                "{} threads gain nothing over the {} CPUs of this machine",
                 self.threadcount,
                 cpus()
             )),
-            "idletimeout" if self.idletimeout.seconds() < RFC_IDLE_SECONDS_MIN => Some(format!(
-                "RFC 1939 asks for {RFC_IDLE_SECONDS_MIN} seconds at least; slow clients may lose their connection"
+            Stored::idletimeout if self.idletimeout.seconds() < RFC_IDLE_SECONDS_MIN => Some(format!(
+                "RFC 1939 requires at least {RFC_IDLE_SECONDS_MIN} seconds; slow clients may be disconnected"
             )),
-            "plaintext" if self.plaintext == Plaintext::Always => {
-                Some("anyone between client and server can read the passwords".to_owned())
+            Stored::plaintext if self.plaintext == Plaintext::Always => {
+                Some("anyone on the network path can read passwords sent without TLS".to_owned())
             }
-            "maxmessagesize" if self.maxmessagesize.octets() < Octets::mebibytes(1).0 => {
-                Some("mail with attachments will be refused".to_owned())
+            Stored::maxmessagesize if self.maxmessagesize.octets() < Octets::mebibytes(1).0 => {
+                Some("most mail with attachments will be refused".to_owned())
             }
             _ => None,
         }

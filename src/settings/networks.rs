@@ -1,5 +1,5 @@
-//! The settings that are lists of addresses: where the service listens, from where a password may come in clear, and
-//! who is trusted to speak for others.
+//! The settings that list addresses: where the service listens, who may send a password in clear, and who is trusted to
+//! speak for other hosts.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -44,10 +44,10 @@ impl Value for Listen {
     }
 }
 
-/// From where a password may come over a connection that is not encrypted. This machine itself always may.
+/// Who may send a password over an unencrypted connection. This machine always may.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plaintext {
-    /// From nowhere else: a password needs TLS.
+    /// Nobody else.
     Tls,
     Always,
     /// At least one.
@@ -55,7 +55,7 @@ pub enum Plaintext {
 }
 
 impl Plaintext {
-    /// Whether a client at `peer` may send its password in clear.
+    /// True if a client at `peer` may send its password in clear.
     pub fn allows(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         peer.is_loopback()
@@ -94,7 +94,7 @@ impl Value for Plaintext {
     }
 }
 
-/// Networks whose hosts may do what others may not; possibly none.
+/// Networks whose hosts may do something that others may not. May be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<Network>);
 
@@ -130,7 +130,7 @@ impl Value for Networks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
-    /// 0 to 32 or 128 by the family of the address.
+    /// 0 to 32 for IPv4, 0 to 128 for IPv6.
     prefix_bits: u32,
 }
 
@@ -181,7 +181,7 @@ impl FromStr for Network {
     }
 }
 
-/// The words of a list with commas or spaces between them; at least one.
+/// The words of a list, separated by commas or spaces. At least one.
 pub(super) fn list_words(typed: &str) -> Result<Vec<&str>, String> {
     let words: Vec<&str> = typed.split([',', ' ']).filter(|word| !word.is_empty()).collect();
     if words.is_empty() {

@@ -71,14 +71,14 @@ fn each_bound_is_taken_and_one_past_it_is_refused() {
             assert!(!refused.why.ends_with('.') && refused.hint.is_some(), "{name} {typed}: {refused:?}");
         }
     }
-    for key in keys().filter(|key| key.place == Place::Store) {
+    for key in keys().filter(|key| matches!(key.place, Place::Store(_))) {
         assert!(table.iter().any(|(name, ..)| *name == key.name), "{} is in the table", key.name);
     }
 }
 
 #[test]
 fn the_word_default_brings_every_setting_back() {
-    for key in keys().filter(|key| key.place == Place::Store) {
+    for key in keys().filter(|key| matches!(key.place, Place::Store(_))) {
         let settings = set(&Settings::default(), key.name, "Default").unwrap();
         assert_eq!(settings, Settings::default(), "{}", key.name);
     }
@@ -149,7 +149,7 @@ fn the_role_numbers_the_methods() {
 }
 
 #[test]
-fn active_directory_can_be_chosen_once_it_is_known_how_to_ask_it() {
+fn active_directory_can_be_chosen_once_the_settings_to_reach_it_are_there() {
     let mut settings = set(&Settings::default(), "domainrole", "dc").unwrap();
     for (name, value) in
         [("adbasedn", "DC=corp,DC=example"), ("adbinduser", "CORP\\svc"), ("adbindpassword", "c2VhbGVk")]
@@ -193,7 +193,7 @@ fn only_what_differs_from_the_default_is_stored_and_it_reads_back() {
 }
 
 #[test]
-fn rows_that_are_not_understood_leave_the_default_and_are_told() {
+fn rows_that_are_not_understood_leave_the_default_and_are_complained_about() {
     let (settings, complaints) =
         Settings::from_rows([("port", "70000"), ("colour", "red"), ("mailroot", "/x"), ("logging", "3")]);
     assert_eq!(settings, set(&Settings::default(), "logging", "3").unwrap());
@@ -209,7 +209,7 @@ fn keys_are_found_in_any_case_and_a_mistyped_one_gets_the_nearest() {
 }
 
 #[test]
-fn what_is_allowed_but_unwise_is_advised_against() {
+fn an_unwise_value_comes_with_a_warning() {
     let advice = |name: &str, typed: &str| {
         set(&Settings::default(), name, typed).unwrap().advice(find(name).unwrap()).is_some()
     };

@@ -1,8 +1,6 @@
-//! The values that settings take: each type holds what is allowed and nothing else. Those that are made of
-//! addresses have a file of their own.
+//! The types of settings' values, each of which can only hold allowed values.
 //!
-//! `FromStr` reads what was typed and what the store holds, `Display` prints what the store holds; the two
-//! are inverse to each other.
+//! `FromStr` reads a value as typed or stored, `Display` prints it as stored; the two are inverses of each other.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,7 +10,7 @@ use std::time::Duration;
 use crate::address::{Address, Domain};
 use crate::units::{Octets, Seconds};
 
-/// What a value is to a program that reads it.
+/// How JSON presents a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
@@ -22,14 +20,14 @@ pub enum Kind {
     Seconds,
 }
 
-/// A type of values of settings.
+/// The type of a setting's value.
 pub trait Value: FromStr<Err = String> + fmt::Display {
     const KIND: Kind = Kind::Text;
 
     /// What may be typed: `1 to 65535`.
     fn allowed() -> String;
 
-    /// What the value means where the value alone does not say it.
+    /// What the value means, if it does not say so itself.
     fn meaning(&self) -> Option<String> {
         None
     }
@@ -40,7 +38,7 @@ pub trait Value: FromStr<Err = String> + fmt::Display {
 pub struct Whole<const MIN: u32, const MAX: u32>(u32);
 
 impl<const MIN: u32, const MAX: u32> Whole<MIN, MAX> {
-    /// Panics outside of the bounds: for the defaults in the table.
+    /// Panics if the number is out of bounds.
     pub const fn new(number: u32) -> Self {
         assert!(MIN <= number && number <= MAX, "the number keeps the bounds of its type");
         Self(number)
@@ -76,12 +74,6 @@ impl<const MIN: u32, const MAX: u32> Value for Whole<MIN, MAX> {
 pub struct Size<const MIN: u64, const MAX: u64>(Octets);
 
 impl<const MIN: u64, const MAX: u64> Size<MIN, MAX> {
-    /// Panics outside of the bounds: for the defaults in the table.
-    pub const fn new(octets: u64) -> Self {
-        assert!(MIN <= octets && octets <= MAX, "the size keeps the bounds of its type");
-        Self(Octets(octets))
-    }
-
     pub const fn octets(self) -> u64 {
         self.0.0
     }
@@ -116,12 +108,6 @@ impl<const MIN: u64, const MAX: u64> Value for Size<MIN, MAX> {
 pub struct Span<const MIN: u64, const MAX: u64>(Seconds);
 
 impl<const MIN: u64, const MAX: u64> Span<MIN, MAX> {
-    /// Panics outside of the bounds: for the defaults in the table.
-    pub const fn new(seconds: u64) -> Self {
-        assert!(MIN <= seconds && seconds <= MAX, "the time keeps the bounds of its type");
-        Self(Seconds(seconds))
-    }
-
     pub const fn seconds(self) -> u64 {
         self.0.0
     }
@@ -155,7 +141,75 @@ impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
     }
 }
 
-/// How much is logged: each level holds those before it.
+/// Off or on, typed as 0 or 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switch(bool);
+
+impl Switch {
+    pub const fn is_on(self) -> bool {
+        self.0
+    }
+}
+
+impl FromStr for Switch {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        match typed {
+            "0" => Ok(Self(false)),
+            "1" => Ok(Self(true)),
+            _ => Err(format!("\"{typed}\" is neither 0 nor 1")),
+        }
+    }
+}
+
+impl Value for Switch {
+    const KIND: Kind = Kind::Number;
+
+    fn allowed() -> String {
+        "0 or 1".to_owned()
+    }
+}
+
+/// The lowest NTLM version that is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NtlmLevel {
+    V1,
+    Session,
+    V2,
+}
+
+impl FromStr for NtlmLevel {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        match typed {
+            "0" => Ok(Self::V1),
+            "1" => Ok(Self::Session),
+            "2" => Ok(Self::V2),
+            _ => Err(format!("\"{typed}\" is not an NTLM level from 0 to 2")),
+        }
+    }
+}
+
+impl Value for NtlmLevel {
+    const KIND: Kind = Kind::Number;
+
+    fn allowed() -> String {
+        "0 to 2".to_owned()
+    }
+
+    fn meaning(&self) -> Option<String> {
+        let meaning = match self {
+            Self::V1 => "all NTLM versions",
+            Self::Session => "NTLMv2 and NTLM2 session responses",
+            Self::V2 => "NTLMv2 only",
+        };
+        Some(meaning.to_owned())
+    }
+}
+
+/// How much is logged: each level includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Logging {
     Nothing,
@@ -182,7 +236,7 @@ impl Value for Logging {
     const KIND: Kind = Kind::Number;
 
     fn allowed() -> String {
-        "0 none, 1 critical, 2 and warnings, 3 and information".to_owned()
+        "0 none, 1 critical, 2 also warnings, 3 also information".to_owned()
     }
 
     fn meaning(&self) -> Option<String> {
@@ -217,14 +271,13 @@ impl Method {
 impl FromStr for Method {
     type Err = String;
 
-    /// Reads the word that the store holds; the number that is typed depends on the role
-    /// ([`DomainRole::methods`]).
+    /// Reads the stored word. The number typed depends on the role ([`DomainRole::methods`]).
     fn from_str(stored: &str) -> Result<Self, String> {
         match stored {
             "passwordfile" => Ok(Self::PasswordFile),
             "localaccounts" => Ok(Self::LocalAccounts),
             "activedirectory" => Ok(Self::ActiveDirectory),
-            _ => Err(format!("\"{stored}\" is not an authentication method of this version")),
+            _ => Err(format!("\"{stored}\" is not an authentication method known to this version")),
         }
     }
 }
@@ -233,7 +286,7 @@ impl Value for Method {
     const KIND: Kind = Kind::Number;
 
     fn allowed() -> String {
-        "1 to 3, by domainrole: member and dc 1 is Active Directory; the last is the password file".to_owned()
+        "standalone: 1 local accounts, 2 password file; member: 1 Active Directory, 2 local accounts, 3 password file; dc: 1 Active Directory, 2 password file".to_owned()
     }
 
     fn meaning(&self) -> Option<String> {
@@ -241,7 +294,7 @@ impl Value for Method {
     }
 }
 
-/// What this machine is in a domain; it decides which number means which authentication method.
+/// This machine's role in a Windows domain. It decides which number means which authentication method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DomainRole {
     Standalone,
@@ -268,28 +321,28 @@ impl FromStr for DomainRole {
             "standalone" => Ok(Self::Standalone),
             "member" => Ok(Self::Member),
             "dc" => Ok(Self::DomainController),
-            _ => Err(format!("\"{typed}\" is not a role: write standalone, member or dc")),
+            _ => Err(format!("\"{typed}\" is not a domain role")),
         }
     }
 }
 
 impl Value for DomainRole {
     fn allowed() -> String {
-        "standalone, member, dc".to_owned()
+        "standalone, member or dc".to_owned()
     }
 }
 
-/// The name by which the service calls itself: in greetings, stamps and Received fields.
+/// The name the service gives itself in greetings, stamps and Received fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hostname(Domain);
 
-impl Hostname {
-    /// The name that the kernel holds, or `localhost` where that is no host name.
-    pub fn of_this_machine() -> Self {
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        name.trim().parse().unwrap_or_else(|_| Self("localhost".parse().expect("localhost is a domain name")))
-    }
+/// The kernel's host name, or `localhost` if that is not a domain name.
+pub fn name_of_this_machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().parse().map_or_else(|_| "localhost".to_owned(), |Hostname(name)| name.to_string())
+}
 
+impl Hostname {
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
@@ -314,10 +367,6 @@ impl Value for Hostname {
 pub struct MailboxName(Option<Address>);
 
 impl MailboxName {
-    pub const fn none() -> Self {
-        Self(None)
-    }
-
     pub fn get(&self) -> Option<&Address> {
         self.0.as_ref()
     }
@@ -339,7 +388,7 @@ impl FromStr for MailboxName {
 
 impl Value for MailboxName {
     fn allowed() -> String {
-        "a mailbox".to_owned()
+        "a mailbox address".to_owned()
     }
 }
 
@@ -354,10 +403,6 @@ impl fmt::Display for MailboxName {
 pub struct FilePath(Option<PathBuf>);
 
 impl FilePath {
-    pub const fn none() -> Self {
-        Self(None)
-    }
-
     pub fn get(&self) -> Option<&Path> {
         self.0.as_deref()
     }
@@ -371,7 +416,7 @@ impl FromStr for FilePath {
             return Ok(Self(None));
         }
         if typed.chars().any(char::is_control) || !Path::new(typed).is_absolute() {
-            return Err(format!("\"{typed}\" is not the absolute path of a file"));
+            return Err(format!("\"{typed}\" is not an absolute path"));
         }
         Ok(Self(Some(typed.into())))
     }
@@ -379,7 +424,7 @@ impl FromStr for FilePath {
 
 impl Value for FilePath {
     fn allowed() -> String {
-        "a file".to_owned()
+        "the path of a file".to_owned()
     }
 }
 
@@ -407,6 +452,18 @@ impl<const MIN: u64, const MAX: u64> fmt::Display for Size<MIN, MAX> {
 impl<const MIN: u64, const MAX: u64> fmt::Display for Span<MIN, MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        u8::from(self.0).fmt(f)
+    }
+}
+
+impl fmt::Display for NtlmLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (*self as u8).fmt(f)
     }
 }
 

@@ -60,7 +60,7 @@ fn a_missing_or_wrong_key_is_told_and_not_replaced() {
     let other = Bench::new();
     other.keyring();
     fs::copy(other.mailroot.key_file(), &file).unwrap();
-    assert!(bench.keyring().key().unwrap_err().to_string().contains("not that of this mail store"));
+    assert!(bench.keyring().key().unwrap_err().to_string().contains("belongs to another mail store"));
     fs::write(&file, "nonsense").unwrap();
     assert!(bench.keyring().key().unwrap_err().to_string().contains("holds no key"));
     assert_eq!(bench.recovered("ann@example.com"), None);

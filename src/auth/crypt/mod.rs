@@ -1,7 +1,7 @@
 //! Password hashes of crypt(5), as `/etc/shadow` holds them: yescrypt, sha512crypt, sha256crypt, bcrypt and md5crypt.
 //!
-//! What a hash costs is written in it. One that costs more than [`SHA_ROUNDS_MAX`], [`BCRYPT_COST_MAX`] or
-//! [`YESCRYPT_OCTETS_MAX`] allow, about a second of a processor, is not computed: a login must come to an end.
+//! A hash states its own cost. We do not compute one above [`SHA_ROUNDS_MAX`], [`BCRYPT_COST_MAX`] or
+//! [`YESCRYPT_OCTETS_MAX`], about a second of processor time, because a login must end.
 
 mod md5;
 
@@ -12,16 +12,16 @@ use yescrypt::{Mode, Params, PasswordVerifier, Yescrypt};
 #[cfg(test)]
 use super::hash::work;
 
-/// Rounds of sha256crypt and sha512crypt; without `rounds=` in the hash they are 5000.
+/// Rounds of sha256crypt and sha512crypt. Hashes without `rounds=` have 5000.
 const SHA_ROUNDS_MAX: u32 = 1_000_000;
 /// The binary logarithm of the rounds of bcrypt.
 const BCRYPT_COST_MAX: u32 = 14;
-/// The memory of yescrypt. Systems make hashes that take 16 MiB.
+/// Memory of yescrypt. Systems usually choose 16 MiB.
 const YESCRYPT_OCTETS_MAX: u64 = 256 << 20;
-/// Of the 256 bits that a yescrypt hash ends with.
+/// Digits of the 256-bit hash at the end of a yescrypt line.
 const YESCRYPT_DIGITS: usize = 43;
 
-/// Why no password can be compared with a hash, in words that go on from "its password hash".
+/// Why a hash cannot be checked. Follows "its password hash" in a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
     Unknown,
@@ -41,9 +41,9 @@ impl Unusable {
     }
 }
 
-/// Whether the password is the one that was hashed. Takes milliseconds, at most about a second.
+/// Checks a password against a hash. Takes milliseconds, at most about a second.
 pub fn verify(password: &[u8], hash: &str) -> Result<bool, Unusable> {
-    // Where crypt(3) would stop reading, a longer password would be as right as a shorter one.
+    // crypt(3) stops at a NUL, so it would accept a longer password too.
     let password = if password.contains(&0) { &[] } else { password };
     let fields: Vec<&str> = hash.split('$').collect();
     let (&[id, settings, _, ..], "") = (fields.get(1..).unwrap_or(&[]), fields[0]) else {
@@ -81,8 +81,7 @@ pub fn verify(password: &[u8], hash: &str) -> Result<bool, Unusable> {
     Ok(is_right && !password.is_empty())
 }
 
-/// `$y$settings$salt$hash`. The crate takes a hash of any length for right that is as short as what it is compared
-/// with.
+/// `$y$settings$salt$hash`. We verify the length, because the crate accepts a hash that is too short.
 fn check_yescrypt(fields: &[&str], settings: &str) -> Result<(), Unusable> {
     let [_, _, _, salt, hash] = fields else { return Err(Unusable::Malformed) };
     let params: Params = settings.parse().map_err(|_| Unusable::Malformed)?;

@@ -57,8 +57,7 @@ const CHOOSABLE: Flags = Flags::SIGN
 const GIVEN: Flags =
     Flags::REQUEST_TARGET.with(Flags::NTLM).with(Flags::TARGET_TYPE_SERVER).with(Flags::TARGET_INFO);
 
-/// What a pair of target information is (MS-NLMP section 2.2.2.1). Those that we neither send nor read are
-/// passed over.
+/// The meaning of a pair of target information (MS-NLMP section 2.2.2.1). We skip those that we neither send nor read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(u16)]
 pub enum AvId {
@@ -72,15 +71,15 @@ pub enum AvId {
     ChannelBindings = 10,
 }
 
-/// Octets with pairs in them, known to be whole up to [`AvId::End`].
+/// Octets that hold pairs, verified up to [`AvId::End`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct AvPairs {
     octets: Vec<u8>,
-    /// The identifiers, and where the values stand.
+    /// Identifiers and the positions of their values.
     pairs: Vec<(u16, Range<usize>)>,
 }
 
-/// AUTHENTICATE, taken apart.
+/// AUTHENTICATE, decoded.
 pub struct Authenticate<'a> {
     pub lm_response: &'a [u8],
     pub nt_response: &'a [u8],
@@ -89,11 +88,11 @@ pub struct Authenticate<'a> {
     pub encrypted_key: &'a [u8],
     pub flags: Flags,
     octets: &'a [u8],
-    /// Where the payload begins.
+    /// Offset of the payload.
     payload: usize,
 }
 
-/// The flags of NEGOTIATE. The names in it are of no use.
+/// The flags of NEGOTIATE. We ignore the names in it.
 pub fn negotiate_flags(message: &[u8]) -> Result<Flags, Refusal> {
     check_header(message, 1)?;
     let flags = Flags(u32_at(message, 12)?);
@@ -136,7 +135,7 @@ pub fn challenge_message(
 }
 
 impl<'a> Authenticate<'a> {
-    /// Fields that reach out of the message, into its header or into each other are refused.
+    /// Refuses fields that leave the message, overlap its header or overlap each other.
     pub fn parse(octets: &'a [u8]) -> Result<Self, Refusal> {
         check_header(octets, 3)?;
         let flags = Flags(u32_at(octets, 60)?);
@@ -164,7 +163,7 @@ impl<'a> Authenticate<'a> {
         })
     }
 
-    /// The message integrity code, and the message with zeros in its place.
+    /// The message integrity code, and the message with the code zeroed.
     pub fn integrity_code(&self) -> Result<([u8; 16], Vec<u8>), Refusal> {
         if self.payload < INTEGRITY_CODE.end {
             return Err(Refusal::Malformed);
@@ -177,7 +176,7 @@ impl<'a> Authenticate<'a> {
 }
 
 impl AvPairs {
-    /// The pairs from the beginning on. What stands behind their end is of no account.
+    /// The pairs. Whatever follows their end does not matter.
     pub fn parse(octets: &[u8]) -> Result<Self, Refusal> {
         Self::parse_from(octets, 0)
     }
@@ -198,7 +197,7 @@ impl AvPairs {
         }
     }
 
-    /// Everything, from before the first pair to behind the end.
+    /// All octets, including what follows the end.
     pub fn octets(&self) -> &[u8] {
         &self.octets
     }
@@ -212,7 +211,7 @@ impl AvPairs {
         Some(&self.octets[value.clone()])
     }
 
-    /// Whether every pair here stands there with the same value.
+    /// True if `other` has every pair of ours with the same value.
     pub fn are_all_in(&self, other: &AvPairs) -> bool {
         self.pairs.iter().all(|(id, value)| other.value_of(*id) == Some(&self.octets[value.clone()]))
     }
@@ -230,7 +229,7 @@ fn write_field(length: usize, offset: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&u32::from(u16::from_le_bytes(u16_of(offset))).to_le_bytes());
 }
 
-/// Host names are short, and so is all that is made of them.
+/// Cannot overflow: host names are short.
 fn u16_of(length: usize) -> [u8; 2] {
     u16::try_from(length).expect("a message of ours is short").to_le_bytes()
 }
@@ -245,14 +244,14 @@ fn field(message: &[u8], at: usize) -> Result<Range<usize>, Refusal> {
     let length = usize::from(u16_at(message, at)?);
     let offset = usize::try_from(u32_at(message, at + 4)?).map_err(|_| Refusal::Malformed)?;
     if length == 0 {
-        // Wherever it points to.
+        // Its offset may be anything.
         return Ok(0..0);
     }
     let end = offset.checked_add(length).filter(|end| *end <= message.len()).ok_or(Refusal::Malformed)?;
     Ok(offset..end)
 }
 
-/// OEM text is in a code page that the client does not name: taken as UTF-8, as far as it is.
+/// OEM text does not name its code page, so decode it as UTF-8 and replace what is not.
 fn decode_text(octets: &[u8], flags: Flags) -> Result<String, Refusal> {
     if !flags.contains(Flags::UNICODE) {
         return Ok(String::from_utf8_lossy(octets).into_owned());

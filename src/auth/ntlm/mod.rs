@@ -36,14 +36,14 @@ const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
 /// Longest NetBIOS name in octets.
 const NETBIOS_NAME_OCTETS_MAX: usize = 15;
 
-/// The least response that is accepted; better ones always are.
+/// The weakest response that is accepted; better ones always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Also NTLMv1, which anybody who chooses our challenge can look up in a table.
+    /// NTLMv1 and better. Whoever chooses the challenge can look up an NTLMv1 response in a table.
     V1,
-    /// Also NTLM2 session responses: NTLMv1 with a challenge of the client's in it.
+    /// NTLM2 session responses and better: NTLMv1 that includes a challenge from the client.
     Session,
-    /// NTLMv2 alone.
+    /// NTLMv2 only.
     V2,
 }
 
@@ -58,12 +58,12 @@ pub struct Exchange {
     challenge: Vec<u8>,
 }
 
-/// A name, and the response that is to prove the right to it.
+/// A name and the response that should prove it.
 #[derive(Debug, PartialEq)]
 pub struct Proof {
     /// The name to log in with.
     pub name: String,
-    /// As the client sent them, and as NTLMv2 hashes them.
+    /// As the client sent them, which is how NTLMv2 hashes them.
     pub user: String,
     pub domain: String,
     server_challenge: [u8; 8],
@@ -71,10 +71,10 @@ pub struct Proof {
     integrity: Option<Integrity>,
 }
 
-/// What somebody who knows the password, and not we, is asked of a proof.
+/// What to ask whoever knows the password, if we do not.
 #[derive(Debug)]
 pub struct Question {
-    /// What the response answers.
+    /// The challenge that the response answers.
     pub challenge: [u8; 8],
     /// NtChallengeResponse (MS-NLMP section 2.2.1.3).
     pub response: Vec<u8>,
@@ -84,15 +84,15 @@ pub struct Question {
 #[derive(Debug, PartialEq)]
 struct Integrity {
     code: [u8; 16],
-    /// The three messages, the code in the last of them set to zero.
+    /// The three messages, with the code in the last one zeroed.
     messages: Vec<u8>,
-    /// EncryptedRandomSessionKey, where keys are exchanged.
+    /// EncryptedRandomSessionKey, if the client exchanges keys.
     encrypted_key: Option<[u8; 16]>,
 }
 
 impl Exchange {
-    /// Takes NEGOTIATE. `domain` is the NetBIOS name of the domain whose users may come, where there is one.
-    /// `server_challenge` is for this exchange alone; `now` need not be exact.
+    /// Takes NEGOTIATE. `domain` is the NetBIOS name of the users' domain, if there is one. `server_challenge` must be
+    /// fresh for this exchange; `now` may be approximate.
     pub fn begin(
         negotiate: &[u8],
         hostname: &str,
@@ -112,7 +112,7 @@ impl Exchange {
         &self.challenge
     }
 
-    /// Takes AUTHENTICATE. `channel` is there under TLS.
+    /// Takes AUTHENTICATE. `channel` is present under TLS.
     pub fn authenticate(
         self,
         authenticate: &[u8],
@@ -120,7 +120,7 @@ impl Exchange {
         channel: Option<&ChannelBinding>,
     ) -> Result<Proof, Refusal> {
         let message = Authenticate::parse(authenticate)?;
-        // An anonymous login, which we have no use for (MS-NLMP section 3.2.5.1.2).
+        // Refuse an anonymous login (MS-NLMP section 3.2.5.1.2).
         if message.user.is_empty() {
             return Err(Refusal::Wrong);
         }
@@ -145,7 +145,7 @@ impl Exchange {
         })
     }
 
-    /// Whether the client saw the CHALLENGE that we sent, through the channel that we sent it through.
+    /// True if the client saw the CHALLENGE that we sent, over the channel that we sent it on.
     fn check_client_data(
         &self,
         client_data: &AvPairs,
@@ -154,7 +154,7 @@ impl Exchange {
         if !self.target_info.are_all_in(client_data) {
             return Err(Refusal::Wrong);
         }
-        // All zero is how a client says that it knows of no channel.
+        // A client sends zeros if it knows of no channel.
         match (client_data.value(AvId::ChannelBindings).filter(|hash| hash.iter().any(|&b| b != 0)), channel)
         {
             (None, _) => Ok(()),
@@ -184,7 +184,7 @@ impl Exchange {
 }
 
 impl Proof {
-    /// The name as users of a domain know it: `CORP\user`, or what they typed where they named no domain.
+    /// The name in a domain's form: `CORP\user`, or just what was typed if no domain was named.
     pub fn logon_name(&self) -> String {
         match self.domain.is_empty() {
             true => self.user.clone(),
@@ -205,8 +205,8 @@ impl Proof {
         Question { challenge, response }
     }
 
-    /// Whether the messages came as they were sent, where the client states a code that says so. `base_key` is the
-    /// SessionBaseKey, by whoever knows the password.
+    /// True unless the client sent an integrity code that shows that a message was altered. `base_key` is the
+    /// SessionBaseKey, from whoever knows the password.
     pub fn is_intact(&self, base_key: Zeroizing<[u8; 16]>) -> bool {
         self.integrity.as_ref().is_none_or(|integrity| integrity.is_right(base_key).into())
     }
@@ -238,7 +238,7 @@ impl Integrity {
     }
 }
 
-/// A user's name may be an address already; if not, the domain makes it one.
+/// The user name may be an address already; if not, the domain completes it.
 fn login_name(user: &str, domain: &str) -> String {
     if domain.is_empty() || user.contains(['@', '%', '#']) {
         user.to_owned()
@@ -247,7 +247,7 @@ fn login_name(user: &str, domain: &str) -> String {
     }
 }
 
-/// What CHALLENGE says of us. The time is there because clients answer it with a message integrity code.
+/// What CHALLENGE says about us. It includes the time because clients then add an integrity code.
 fn target_info(hostname: &str, target: &str, now: SystemTime) -> AvPairs {
     let utf16 = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
     let (target, computer, dns_name) = (utf16(target), utf16(&netbios_name(hostname)), utf16(hostname));
@@ -270,7 +270,7 @@ fn netbios_name(hostname: &str) -> String {
     label.chars().take(NETBIOS_NAME_OCTETS_MAX).map(|c| c.to_ascii_uppercase()).collect()
 }
 
-/// Tenths of microseconds since 1601; 1970 for what was before.
+/// Tenths of microseconds since 1601. Times before 1970 count as 1970.
 fn filetime(time: SystemTime) -> u64 {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     (FILETIME_EPOCH_SECONDS + seconds) * 10_000_000

@@ -14,7 +14,7 @@ use crate::auth::hash::{hmac_md5, md4, md5};
 /// the client's challenge, four of nothing.
 const CLIENT_DATA_HEADER_OCTETS: usize = 28;
 
-/// The response of an AUTHENTICATE message. LM responses are not looked at: NT responses say all that they do.
+/// The response in an AUTHENTICATE message. We ignore LM responses, since NT responses contain all that they prove.
 #[derive(Debug, PartialEq)]
 pub enum Response {
     V1 {
@@ -32,7 +32,7 @@ pub enum Response {
     },
 }
 
-/// MD4 of the password in UTF-16: as good as the password itself.
+/// MD4 of the password in UTF-16, which is equivalent to the password.
 pub struct NtHash(Zeroizing<[u8; 16]>);
 
 /// NTOWFv2: the key of a user's responses.
@@ -90,7 +90,7 @@ impl NtHash {
         response
     }
 
-    /// The response to both challenges together.
+    /// The response to the combined challenge.
     pub fn session(&self, server_challenge: &[u8; 8], client_challenge: &[u8; 8]) -> [u8; 24] {
         self.v1(&session_challenge(server_challenge, client_challenge))
     }
@@ -100,7 +100,7 @@ impl NtHash {
     }
 }
 
-/// Both challenges in one.
+/// Combines both challenges.
 pub fn session_challenge(server_challenge: &[u8; 8], client_challenge: &[u8; 8]) -> [u8; 8] {
     let both = md5(&[server_challenge, client_challenge]);
     *both.first_chunk().expect("sixteen octets begin with eight")
@@ -117,7 +117,7 @@ pub fn identity(user: &str, domain: &str) -> Vec<u8> {
         .collect()
 }
 
-/// As Windows does it: one character for one, so that ß stays what it is.
+/// As Windows does: one character becomes one, so ß stays.
 fn capital(c: char) -> char {
     let mut capitals = c.to_uppercase();
     match (capitals.next(), capitals.next()) {
@@ -139,7 +139,7 @@ impl V2Key {
 }
 
 impl SessionKey {
-    /// The base key itself, or the key that the client sent under it.
+    /// The base key, or the key that the client sent encrypted with it.
     pub fn exported(base_key: Zeroizing<[u8; 16]>, encrypted_key: Option<&[u8; 16]>) -> Self {
         Self(match encrypted_key {
             Some(encrypted_key) => rc4(&base_key, encrypted_key),
@@ -152,7 +152,7 @@ impl SessionKey {
     }
 }
 
-/// One block under a key of 56 bits, which DES wants spread over eight octets, the lowest bit of each unused.
+/// Encrypts one block under a 56-bit key, spread over eight octets because DES ignores the lowest bit of each.
 fn des(key: &[u8; 7], block: &[u8; 8]) -> [u8; 8] {
     #[cfg(test)]
     work::note("des");
@@ -163,7 +163,7 @@ fn des(key: &[u8; 7], block: &[u8; 8]) -> [u8; 8] {
     block.into()
 }
 
-/// RC4 is nobody's choice any more, but it is what a session key of NTLM comes under.
+/// RC4 is obsolete, but NTLM encrypts session keys with it.
 fn rc4(key: &[u8; 16], text: &[u8; 16]) -> Zeroizing<[u8; 16]> {
     let mut state = Zeroizing::new(std::array::from_fn::<u8, 256, _>(|at| at as u8));
     let mut j = 0u8;

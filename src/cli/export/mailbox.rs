@@ -1,4 +1,4 @@
-//! One mailbox on its way out: written under another name, made durable, and then renamed.
+//! Exports one mailbox: writes it under a temporary name, makes it durable, then renames it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Seek as _, Write as _};
@@ -14,9 +14,9 @@ use crate::cli::import::{FIELDS_OF_EXPORT, SENDER_OF_EXPORT};
 use crate::random;
 use crate::replace::{directory_of, sync_directory_of};
 
-/// Ends the name of a mailbox that is not whole yet.
+/// Suffix of an unfinished mailbox.
 const UNFINISHED: &str = ".unfinished";
-/// What the date of a From line looks like, as asctime(3) writes it.
+/// The date of a From line, in the format of asctime(3).
 const FROM_DATE: &[time::format_description::BorrowedFormatItem] = format_description!(
     "[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] [year]"
 );
@@ -27,17 +27,17 @@ pub enum Format {
     Maildir,
     /// A directory, with `list`, as `import list` reads it.
     Eml,
-    /// A file. Each message has its id and the length of its body in front of its header, so lines in it need no marks.
+    /// A file. Each message begins with fields for its id and body length, so `From ` lines in it need no quoting.
     Mbox,
 }
 
-/// Dropped before it is finished, it is removed by the next export to the same place.
+/// An unfinished mailbox. If it is dropped, the next export to the same place removes it.
 pub struct Draft {
     format: Format,
     whole: PathBuf,
     draft: PathBuf,
     number: u64,
-    /// The lines of the index of a directory.
+    /// The lines of a directory's index.
     list: String,
     mbox: Option<BufWriter<File>>,
 }
@@ -66,7 +66,7 @@ impl Draft {
         Ok(Self { format, whole: whole.to_owned(), draft, number: 0, list: String::new(), mbox })
     }
 
-    /// A file without a name on the disk that the mailbox is written to.
+    /// An unnamed file on the same disk.
     pub fn room_for_messages(&self) -> io::Result<File> {
         let mut path = self.draft.as_os_str().to_owned();
         path.push(".messages");
@@ -83,7 +83,7 @@ impl Draft {
         let ExportedMessage { unique_id, received_unix_seconds, content } = message;
         self.number += 1;
         let number = self.number;
-        // One that the clock does not know is written as the time now.
+        // A time out of range becomes the current time.
         let received = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(*received_unix_seconds));
         let time = received.unwrap_or_else(SystemTime::now);
         match self.format {
@@ -138,7 +138,7 @@ impl Draft {
         if let Some(mbox) = self.mbox.take() {
             mbox.into_inner()?.sync_all()?;
         } else {
-            // All files at once: one by one takes a flush of the disk each.
+            // All files at once: each single sync would flush the disk.
             rustix::fs::syncfs(File::open(&self.draft)?)?;
         }
         fs::rename(&self.draft, &self.whole)?;
@@ -146,13 +146,13 @@ impl Draft {
     }
 }
 
-/// What the service has written into the file.
+/// Reads what was written into the file.
 pub fn from_the_beginning(mut file: File) -> io::Result<BufReader<File>> {
     file.rewind()?;
     Ok(BufReader::new(file))
 }
 
-/// Lines as a Maildir has them.
+/// The text with the line ends of a Maildir.
 fn with_bare_line_feeds(content: &[u8]) -> Vec<u8> {
     let mut lines = Vec::with_capacity(content.len());
     for line in content.split_inclusive(|octet| *octet == b'\n') {
@@ -167,7 +167,7 @@ fn with_bare_line_feeds(content: &[u8]) -> Vec<u8> {
     lines
 }
 
-/// Octets behind the first empty line.
+/// Octets after the first empty line.
 fn body_octets(text: &[u8]) -> usize {
     let header =
         if text.starts_with(b"\n") { Some(1) } else { memchr::memmem::find(text, b"\n\n").map(|at| at + 2) };

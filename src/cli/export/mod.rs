@@ -1,6 +1,6 @@
-//! `export`: mailboxes as another server reads them, with their unique ids, and accounts. A mailbox appears whole, and
-//! durable, or not at all, and nothing that is there is replaced. The files are made here, by the administrator's
-//! process, and are the administrator's alone.
+//! `export`: writes mailboxes with their unique ids, or accounts, in formats that other servers read. A mailbox appears
+//! complete and durable or not at all; existing files are not replaced. This process creates the files, so they belong
+//! to the administrator.
 
 mod mailbox;
 
@@ -26,7 +26,7 @@ pub fn export(typed: &Export, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
         "eml" => mailboxes(target, Format::Eml, typed.name.as_deref(), &mailroot()?),
         "mbox" => mailboxes(target, Format::Mbox, typed.name.as_deref(), &mailroot()?),
         "accounts" => accounts(target, typed.name.as_deref(), &mailroot()?),
-        other => Err(Refusal::new(Code::Usage, format!("there is no format \"{other}\""))
+        other => Err(Refusal::usage(format!("there is no format \"{other}\""))
             .with_hint("The formats are maildir, mbox, eml and accounts")),
     }
 }
@@ -37,7 +37,7 @@ fn mailboxes(directory: &Path, format: Format, name: Option<&str>, mailroot: &Ma
     let mut shown = Shown::begin(chosen.iter().map(|(_, octets)| octets).sum());
     let mut summary = ExportSummary::default();
     for (address, octets) in &chosen {
-        // A mailbox name may have a slash in it.
+        // A mailbox name may contain a slash.
         let name = address.local.as_str().replace('/', "_");
         let whole = directory.join(address.domain.as_str()).join(name);
         match one(address, &whole, format, mailroot, &mut shown) {
@@ -50,7 +50,7 @@ fn mailboxes(directory: &Path, format: Format, name: Option<&str>, mailroot: &Ma
             Err(refusal) if chosen.len() > 1 && [Code::Exists, Code::NotFound].contains(&refusal.code) => {
                 summary.skipped.push(SkippedFile::new(&whole, refusal.message));
             }
-            // What is written stays, and is whole.
+            // The mailboxes already written stay.
             Err(refusal) => return Err(refusal),
         }
         shown.mailbox_is_done(*octets);
@@ -66,8 +66,8 @@ fn choose(name: Option<&str>, mailroot: &MailRoot) -> Result<Vec<(Address, u64)>
         None => (None, None),
     };
     let list = List { all: domain.is_none(), domain };
-    let listed = carry_out(&Request::Command(Op::List(list)), Enclosed::Nothing, mailroot)?;
-    let (Reply::Mailboxes { mailboxes, .. } | Reply::AllMailboxes { mailboxes }) = listed else {
+    let listed = carry_out(Request::Command(Op::List(list)), Enclosed::Nothing, mailroot)?;
+    let (Reply::Mailboxes { mailboxes, .. } | Reply::AllMailboxes { mailboxes, .. }) = listed else {
         panic!("list is answered by mailboxes")
     };
     let mut chosen = Vec::new();
@@ -100,7 +100,7 @@ fn one(
     let file = draft.room_for_messages().map_err(failed)?;
     let request = Request::Export { mailbox: address.to_string() };
     let reply = carry_out_telling(
-        &request,
+        request,
         Enclosed::File(&file),
         mailroot,
         Telling::To(&mut |working| shown.reading(working.done)),
@@ -115,28 +115,28 @@ fn one(
     Ok(summary)
 }
 
-/// Writes the accounts into a file that a Dovecot reads as its passwd-file.
+/// Writes the accounts into a passwd-file for Dovecot.
 fn accounts(target: &Path, name: Option<&str>, mailroot: &MailRoot) -> Answer {
     if target.exists() {
         return Err(there_already(target));
     }
     let copy = Replacement::begin(target, 0o600).map_err(|error| not_written(target, &error))?;
     let request = Request::ExportAccounts { name: name.map(str::to_owned) };
-    let reply = carry_out(&request, Enclosed::File(copy.file()), mailroot)?;
+    let reply = carry_out(request, Enclosed::File(copy.file()), mailroot)?;
     copy.finish().map_err(|error| not_written(target, &error))?;
     Ok(reply)
 }
 
 fn there_already(path: &Path) -> Refusal {
-    Refusal::new(Code::Exists, format!("{} is there already", path.display()))
-        .with_hint("Name another place, or remove it")
+    Refusal::new(Code::Exists, format!("{} already exists", path.display()))
+        .with_hint("Choose another place, or remove it")
 }
 
 fn not_written(path: &Path, error: &std::io::Error) -> Refusal {
     Refusal::fault(format!("{} cannot be written: {error}", PathBuf::from(path).display()))
 }
 
-/// The line on a terminal that shows how far it is. Each octet counts twice: when it is read, and when it is written.
+/// The progress line. Each octet counts twice: when read and when written.
 struct Shown {
     line: Line,
     done_before: u64,

@@ -1,4 +1,4 @@
-//! Files with mail in them, and the two formats that are no more than that: directories of `.eml` files, and lists.
+//! Mail files, and the two formats that are just that: directories of `.eml` files, and lists.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -9,7 +9,7 @@ use super::{ids, mbox};
 use crate::admin::MESSAGE_OCTETS_MAX;
 use crate::admin::reply::{Code, Refusal, SkippedFile};
 
-/// Files that other programs must open first, by their first octets.
+/// Compressed and encrypted files, by their first octets.
 const WRAPPED: [(&[u8], &str); 6] = [
     (b"\x1f\x8b", "it is compressed (gzip)"),
     (b"\x28\xb5\x2f\xfd", "it is compressed (zstd)"),
@@ -19,27 +19,27 @@ const WRAPPED: [(&[u8], &str); 6] = [
     (b"CRYPTED", "it is encrypted"),
 ];
 
-/// A message on the disk.
+/// A message on disk.
 pub struct Item {
     pub file: PathBuf,
-    /// None: it is the whole file.
+    /// None for the whole file.
     pub part: Option<Part>,
-    /// What UIDL said of it, as far as that can be known.
+    /// Its UIDL, if known.
     pub unique_id: Option<String>,
     pub received_unix_seconds: u64,
 }
 
-/// Where a message lies in a file of many.
+/// Where a message is in an mbox file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     pub at: u64,
     pub octets: u64,
-    /// Whether its server has put fields into the header that it showed to nobody.
+    /// True if the header may contain internal fields of its server.
     pub has_fields_of_server: bool,
 }
 
 impl Item {
-    /// The text, or why it cannot be taken in.
+    /// The text, or why it cannot be imported.
     pub fn read(&self) -> Result<Vec<u8>, String> {
         let failed = |error: io::Error| error.to_string();
         let mut file = File::open(&self.file).map_err(failed)?;
@@ -64,7 +64,7 @@ impl Item {
     }
 }
 
-/// A directory of `.eml` files, in the order of their times.
+/// A directory of `.eml` files, by modification time.
 pub fn eml(directory: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal> {
     let format = uidl.unwrap_or("%f");
     let mut files = files_in(directory)?;
@@ -77,7 +77,7 @@ pub fn eml(directory: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal> {
     files.into_iter().map(item).collect()
 }
 
-/// A list of `FILE<TAB>UIDL`, whose files are looked for beside it.
+/// A list of `FILE<TAB>UIDL`, with paths relative to its directory.
 pub fn list(list: &Path, skipped: &mut Vec<SkippedFile>) -> Result<Vec<Item>, Refusal> {
     let text = fs::read_to_string(list).map_err(|error| not_read(list, &error))?;
     let directory = crate::replace::directory_of(list);
@@ -85,7 +85,8 @@ pub fn list(list: &Path, skipped: &mut Vec<SkippedFile>) -> Result<Vec<Item>, Re
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         let Some((file, id)) = line.rsplit_once('\t') else {
             let file = format!("{} line {number}", list.display());
-            skipped.push(SkippedFile { file, why: "there is no tab between a file and its id".to_owned() });
+            skipped
+                .push(SkippedFile { file, why: "the tab between the file and its id is missing".to_owned() });
             continue;
         };
         let file = directory.join(file);
@@ -95,13 +96,13 @@ pub fn list(list: &Path, skipped: &mut Vec<SkippedFile>) -> Result<Vec<Item>, Re
     Ok(items)
 }
 
-/// The files of a directory with their times and names; one that has a name that is not UTF-8 has no id.
+/// The files of a directory with their times and names. A name that is not UTF-8 comes out empty.
 pub fn files_in(directory: &Path) -> Result<Vec<(PathBuf, u64, String)>, Refusal> {
     let failed = |error: io::Error| not_read(directory, &error);
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        // What cannot be looked at is told when it is read.
+        // An unreadable file is reported when it is read.
         let metadata = fs::metadata(entry.path()).ok();
         if metadata.as_ref().is_none_or(fs::Metadata::is_file) {
             let name = entry.file_name().into_string().unwrap_or_default();
@@ -111,7 +112,7 @@ pub fn files_in(directory: &Path) -> Result<Vec<(PathBuf, u64, String)>, Refusal
     Ok(files)
 }
 
-/// Octets of a file, or of the files in a directory and those below it.
+/// Octets of a file, or of all files below a directory.
 pub fn octets_in(path: &Path) -> u64 {
     let Ok(metadata) = fs::metadata(path) else { return 0 };
     match fs::read_dir(path) {

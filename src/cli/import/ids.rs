@@ -1,24 +1,24 @@
-//! Unique ids as other servers made them, by a format such as Dovecot's `pop3_uidl_format`.
+//! Unique ids in the formats of other servers, in the language of Dovecot's `pop3_uidl_format`.
 
 use md5::{Digest as _, Md5};
 
-use crate::admin::reply::{Code, Refusal};
+use crate::admin::reply::Refusal;
 
-/// No id is longer.
+/// Maximum width of a field.
 const WIDTH_MAX: usize = 255;
 
-/// What an id can be made of.
+/// What ids are made of.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts<'a> {
-    /// Of the file.
+    /// The file name.
     pub name: &'a str,
-    /// Of IMAP.
+    /// IMAP's UID.
     pub uid: Option<u32>,
     pub uidvalidity: Option<u32>,
     pub guid: Option<&'a str>,
 }
 
-/// The id, or none where something is not known that it is made of.
+/// The id, or none if a part of it is unknown.
 ///
 /// | in the format | is |
 /// | --- | --- |
@@ -27,9 +27,9 @@ pub struct Facts<'a> {
 /// | `%g` | the GUID |
 /// | `%%` | a percent sign |
 ///
-/// Between the percent sign and the letter may stand, as in Dovecot's variables: a width, to which a number is cut or,
-/// where the width begins with 0, filled with zeros; then `X` for hexadecimal digits, `L` and `U` for letters of one
-/// case, `M` for the MD5 of it, `R` for its reverse.
+/// As in Dovecot's variables, a width may follow the percent sign, to which the value is cut or, if the width begins
+/// with 0, padded with zeros; then `X` for hexadecimal digits, `L` or `U` for lower or upper case, `M` for its MD5, `R`
+/// for its reverse.
 pub fn unique_id(format: &str, facts: &Facts) -> Result<Option<String>, Refusal> {
     let mut id = String::new();
     let mut rest = format;
@@ -52,7 +52,7 @@ pub fn unique_id(format: &str, facts: &Facts) -> Result<Option<String>, Refusal>
         rest = letters.as_str();
         match value {
             Some(value) => id += &in_width(modifiers.chars().fold(value, modified), width),
-            // The rest is read all the same, for mistakes in it.
+            // Keep reading, to find mistakes in the rest.
             None => is_known = false,
         }
     }
@@ -86,8 +86,8 @@ fn hexadecimal(octets: &[u8]) -> String {
 }
 
 fn no_format(format: &str) -> Refusal {
-    Refusal::new(Code::Usage, format!("\"{format}\" is not a format of unique ids"))
-        .with_hint("It is made of %u, %v, %08Xu, %08Xv, %f, %Mf, %b, %g and other characters")
+    Refusal::usage(format!("\"{format}\" is not a format of unique ids"))
+        .with_hint("It may contain %u, %v, %08Xu, %08Xv, %f, %Mf, %b, %g and other characters")
 }
 
 #[cfg(test)]
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_made_as_other_servers_made_them() {
+    fn ids_are_formed_as_other_servers_form_them() {
         let facts = Facts { name: "P3A.eml", uid: Some(26), uidvalidity: Some(0xabcd), guid: Some("g1") };
         for (format, expected) in [
             ("%08Xu%08Xv", "0000001a0000abcd"),

@@ -1,8 +1,7 @@
-//! `import --from`: mailboxes fetched from a running POP3 server, several at a time.
+//! `import --from`: fetches mailboxes from a running POP3 server, several at a time.
 //!
-//! Who is fetched stands in a list, `USER@DOMAIN<TAB>PASSWORD`, and behind another tab the login name where that is not
-//! the one that the server's address gives. With a master user there is one password, and the second field is the login
-//! name.
+//! Each line of the list is `USER@DOMAIN<TAB>PASSWORD`, optionally followed by a tab and the login name if it differs
+//! from the form in the URL. With a master user, whose password serves for all, the second field is the login name.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -27,10 +26,10 @@ use crate::moving::{Destination, Failure, Source, bring, wanted};
 use crate::pop3_client::Server;
 use crate::trust;
 
-/// Mailboxes that are fetched at a time, unless told otherwise, and at most.
+/// Mailboxes fetched at a time: the default and the maximum.
 const PARALLEL: usize = 4;
 const PARALLEL_MAX: usize = 32;
-/// Between the login name and the master user's, as Dovecot has it (`auth_master_user_separator`).
+/// Between the login name and the master user's (Dovecot's `auth_master_user_separator`).
 const MASTER_SEPARATOR: char = '*';
 
 /// A mailbox to fetch.
@@ -42,22 +41,23 @@ struct User {
 
 /// Fetches what the command line names.
 pub fn import(typed: &Import, from: &str, mailroot: impl Fn() -> Result<MailRoot, Refusal>) -> Answer {
-    let usage = |why: &str| Refusal::new(Code::Usage, why);
     if typed.words.len() > 1 || typed.uidl.is_some() || typed.seen.is_some() {
-        return Err(usage("--from takes no format, path, --uidl or --seen: the server tells the unique ids"));
+        return Err(Refusal::usage(
+            "--from takes no format, path, --uidl or --seen: the server itself lists the unique ids",
+        ));
     }
-    let server: Server = from.parse().map_err(|why: String| usage(&why))?;
+    let server: Server = from.parse().map_err(Refusal::usage)?;
     let parallel = match typed.parallel.as_deref().map(str::parse) {
         None => PARALLEL,
         Some(Ok(count @ 1..=PARALLEL_MAX)) => count,
-        Some(_) => return Err(usage(&format!("--parallel takes a number from 1 to {PARALLEL_MAX}"))),
+        Some(_) => return Err(Refusal::usage(format!("--parallel takes a number from 1 to {PARALLEL_MAX}"))),
     };
     let users = users(typed, &server)?;
     let tls = match server.is_clear() {
         true => None,
         false => {
             let config = trust::client_config(typed.ca.as_deref().map(Path::new), "--ca");
-            Some(Arc::new(config.map_err(|why| Refusal::new(Code::Usage, why))?))
+            Some(Arc::new(config.map_err(Refusal::usage)?))
         }
     };
     let work = Work {
@@ -84,10 +84,7 @@ fn users(typed: &Import, server: &Server) -> Result<VecDeque<User>, Refusal> {
     let master = match (&typed.master, &typed.password_file) {
         (Some(master), Some(file)) => Some((master.as_str(), first_line(file)?)),
         (Some(_), None) => {
-            return Err(Refusal::new(
-                Code::Usage,
-                "--master needs --password-file, the file with the password",
-            ));
+            return Err(Refusal::usage("--master needs --password-file"));
         }
         (None, _) => None,
     };
@@ -100,28 +97,24 @@ fn users(typed: &Import, server: &Server) -> Result<VecDeque<User>, Refusal> {
     };
     let only = typed.words.first();
     match (&typed.users, only) {
-        (Some(_), Some(_)) => Err(Refusal::new(Code::Usage, "USER@DOMAIN or --users, not both")),
-        (None, None) => Err(Refusal::new(Code::Usage, "USER@DOMAIN or --users is missing")
-            .with_hint("--users names a list: USER@DOMAIN, a tab and the password in each line")),
+        (Some(_), Some(_)) => Err(Refusal::usage("give either USER@DOMAIN or --users, not both")),
+        (None, None) => Err(Refusal::usage("USER@DOMAIN or --users is missing")
+            .with_hint("Each line of the --users list has USER@DOMAIN, a tab and the password")),
         (None, Some(mailbox)) => {
             let mailbox: Address = mailbox.parse()?;
             let password = match (&master, &typed.password_file) {
                 (Some((_, password)), _) => password.clone(),
                 (None, Some(file)) => first_line(file)?,
                 (None, None) => {
-                    return Err(Refusal::new(
-                        Code::Usage,
-                        "--password-file, the file with the password, is missing",
-                    ));
+                    return Err(Refusal::usage("--password-file is missing"));
                 }
             };
             Ok([User { login: login_of(&mailbox, None), mailbox, password }].into())
         }
         (Some(list), None) => {
             if master.is_none() && typed.password_file.is_some() {
-                return Err(Refusal::new(
-                    Code::Usage,
-                    "--password-file goes with --master: a list has a password in each line",
+                return Err(Refusal::usage(
+                    "with --users, --password-file is only for --master: the list has a password in each line",
                 ));
             }
             let mut users = VecDeque::new();
@@ -144,15 +137,15 @@ fn users(typed: &Import, server: &Server) -> Result<VecDeque<User>, Refusal> {
                         .next()
                         .filter(|password| !password.is_empty())
                         .map(|password| Zeroizing::new(password.to_owned()))
-                        .ok_or_else(|| wrong("there is no tab and no password behind the mailbox"))?,
+                        .ok_or_else(|| wrong("a tab and the password must follow the mailbox"))?,
                 };
                 let login = fields.next().map(str::trim).filter(|login| !login.is_empty());
                 if fields.next().is_some() {
-                    return Err(wrong("there is too much in it"));
+                    return Err(wrong("the line has too many fields"));
                 }
-                // Two at a time would only be in each other's way.
+                // Two fetches of one mailbox would collide.
                 if !seen.insert(mailbox.clone()) {
-                    return Err(wrong("the mailbox is listed already"));
+                    return Err(wrong("the mailbox is listed twice"));
                 }
                 users.push_back(User { login: login_of(&mailbox, login), mailbox, password });
             }
@@ -170,20 +163,21 @@ fn first_line(file: &str) -> Result<Zeroizing<String>, Refusal> {
     let text = read(file)?;
     match text.lines().next().filter(|line| !line.is_empty()) {
         Some(line) => Ok(Zeroizing::new(line.to_owned())),
-        None => {
-            Err(Refusal::new(Code::Malformed, format!("there is no password in the first line of {file}")))
-        }
+        None => Err(Refusal::new(
+            Code::Malformed,
+            format!("the first line of {file} is empty; it must be the password"),
+        )),
     }
 }
 
-/// The store, through the service or, one request at a time, without it.
+/// The store. Requests take turns, because without a service each opens the data file.
 struct Here {
     mailroot: MailRoot,
     turn: Mutex<()>,
 }
 
 impl Here {
-    fn carry_out(&self, request: &Request, enclosed: Enclosed) -> Answer {
+    fn carry_out(&self, request: Request, enclosed: Enclosed) -> Answer {
         let _turn = self.turn.lock();
         carry_out(request, enclosed, &self.mailroot)
     }
@@ -191,7 +185,7 @@ impl Here {
 
 impl Destination for Here {
     fn take(&self, batch: Batch, texts: fs::File) -> Answer {
-        self.carry_out(&Request::Import(batch), Enclosed::File(&texts))
+        self.carry_out(Request::Import(batch), Enclosed::File(&texts))
     }
 }
 
@@ -201,11 +195,11 @@ struct Work {
     tls: Option<Arc<ClientConfig>>,
     makes: bool,
     dry_run: bool,
-    /// Where mailboxes are compared only.
+    /// For `--verify`.
     verified: Option<Mutex<Verified>>,
     left: Mutex<VecDeque<User>>,
     summary: Mutex<ImportSummary>,
-    /// With the messages and octets so far, and when it was last shown.
+    /// The line, the messages and octets so far, and when it was last shown.
     line: Mutex<(Line, u64, u64, Instant)>,
 }
 
@@ -223,8 +217,8 @@ impl Work {
             .await
     }
 
-    /// Fetches mailboxes until none is left. What the old server does not give is told in the summary; a trouble here
-    /// ends it.
+    /// Fetches mailboxes until none is left. Failures at the old server go into the summary; a failure here stops the
+    /// import.
     async fn run(&self) -> Result<(), Refusal> {
         loop {
             let user = self.left.lock().pop_front();
@@ -237,14 +231,14 @@ impl Work {
                     return match summary.mailboxes == 0 && summary.messages == 0 {
                         true => Err(refusal),
                         false => {
-                            summary.stopped = Some(super::in_one_line(refusal));
+                            summary.stopped = Some(refusal.to_string());
                             Ok(())
                         }
                     };
                 }
-                Err(Failure::Here(refusal)) => super::in_one_line(refusal),
+                Err(Failure::Here(refusal)) => refusal.to_string(),
                 Err(Failure::Refused(said)) => {
-                    format!("the old server refuses the login of {}: {said}", user.login)
+                    format!("the old server refuses to log in {}: {said}", user.login)
                 }
                 Err(Failure::Unavailable(why)) => why,
             };
@@ -261,7 +255,7 @@ impl Work {
             login: login.clone(),
             password: password.clone(),
         };
-        // Before anything changes here: a wrong password is no reason to close a mailbox.
+        // Before anything changes here: a wrong password must not close the mailbox.
         let mut session = source.open().await?;
         if let Some(verified) = &self.verified {
             let listed = session.list().await?;
@@ -298,7 +292,7 @@ impl Work {
         let brought = bring(&source, Some(session), mailbox, known, self.store.clone(), &told).await;
         let brought = brought.map_err(|failure| match failure {
             Failure::Unavailable(why) => Failure::Unavailable(format!(
-                "{why}. A part of the mail is missing, so nobody is let in here; give the command again"
+                "{why}. Some mail is missing, so the mailbox stays closed; repeat the command"
             )),
             failure => failure,
         })?;
@@ -314,7 +308,7 @@ impl Work {
 
     async fn ask(&self, request: Request) -> Result<Reply, Failure> {
         let store = self.store.clone();
-        let asked = smol::unblock(move || store.carry_out(&request, Enclosed::Nothing)).await;
+        let asked = smol::unblock(move || store.carry_out(request, Enclosed::Nothing)).await;
         asked.map_err(Failure::Here)
     }
 

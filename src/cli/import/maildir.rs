@@ -1,4 +1,4 @@
-//! Maildirs of Dovecot (`dovecot-uidlist`), Courier (`courierpop3dsizelist`), and of others, whose ids are file names.
+//! Maildirs of Dovecot (`dovecot-uidlist`), Courier (`courierpop3dsizelist`) and others, whose ids are file names.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,7 +14,7 @@ const DOVECOT_FORMAT: &str = "%08Xu%08Xv";
 /// The end of the year 9999, in Unix time.
 const SECONDS_MAX: u64 = 253_402_300_799;
 
-/// The messages of `cur` and `new`, in the order in which POP3 showed them.
+/// The messages in `cur` and `new`, in the order POP3 showed them.
 pub fn items(directory: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal> {
     let mut files = files_in(&directory.join("cur"))?;
     files.extend(files_in(&directory.join("new"))?);
@@ -29,7 +29,7 @@ pub fn items(directory: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal>
     let mut ordered: Vec<((u64, u64, String), Item)> = Vec::new();
     let dovecot = text("dovecot-uidlist")?.map(|text| Dovecot::read(&text));
     let courier = text("courierpop3dsizelist")?.map(|text| courier_ids(&text));
-    // A name that begins with a dot is no message's (maildir(5)).
+    // Names that begin with a dot are not messages (maildir(5)).
     for (file, time, name) in files.into_iter().filter(|(_, _, name)| !name.starts_with('.')) {
         let base = base_name(&name).to_owned();
         let received_unix_seconds = time_in_name(&base).unwrap_or(time);
@@ -50,18 +50,18 @@ pub fn items(directory: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal>
     Ok(ordered.into_iter().map(|(_, item)| item).collect())
 }
 
-/// The name without the flags behind it.
+/// The name without its flags.
 fn base_name(name: &str) -> &str {
     name.split(':').next().unwrap_or(name)
 }
 
-/// The seconds with which a name begins, where they are a time that can be.
+/// The Unix time at the start of a name, if it is plausible.
 fn time_in_name(base: &str) -> Option<u64> {
     base.split('.').next()?.parse().ok().filter(|seconds| *seconds <= SECONDS_MAX)
 }
 
-/// What `dovecot-uidlist` says. Version 3: `3 V<uidvalidity> N<next> …`, then `<uid> [<key><value> …] :<file name>`;
-/// version 1: `1 <uidvalidity> <next>`, then `<uid> <file name>`.
+/// The contents of `dovecot-uidlist`. Version 3: `3 V<uidvalidity> N<next> …`, then `<uid> [<key><value> …] :<file
+/// name>`; version 1: `1 <uidvalidity> <next>`, then `<uid> <file name>`.
 #[derive(Default)]
 struct Dovecot {
     uidvalidity: Option<u32>,
@@ -71,9 +71,9 @@ struct Dovecot {
 #[derive(Default)]
 struct Listed {
     uid: u32,
-    /// P: the id that POP3 shows; empty: the file name.
+    /// P: the id shown by POP3; if empty, the file name.
     id: Option<String>,
-    /// O: those that have it stand in front.
+    /// O: the POP3 order; messages with it come first.
     order: Option<u64>,
     guid: Option<String>,
 }
@@ -107,7 +107,7 @@ impl Dovecot {
         read
     }
 
-    /// A message that Dovecot has not seen yet stands behind all others, and has no id.
+    /// A message that Dovecot has not seen comes last and has no id.
     fn place_and_id(&self, base: &str, uidl: Option<&str>) -> Result<((u64, u64), Option<String>), Refusal> {
         let Some(listed) = self.entries.get(base) else { return Ok(((2, u64::MAX), None)) };
         let place = match listed.order {
@@ -127,8 +127,8 @@ impl Dovecot {
     }
 }
 
-/// What `courierpop3dsizelist` says: `/2 <next> <uidvalidity>` or `/1 <next>`, then `<file> <size> <n>:<uidvalidity>`;
-/// without a first line of that kind `<file> <size>`, and the id is the name.
+/// The contents of `courierpop3dsizelist`: `/2 <next> <uidvalidity>` or `/1 <next>`, then `<file> <size>
+/// <n>:<uidvalidity>`; without a first line of that kind `<file> <size>`, and the id is the name.
 fn courier_ids(text: &str) -> HashMap<String, String> {
     let mut ids = HashMap::new();
     for line in text.lines().filter(|line| !line.starts_with('/')) {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_in_a_name_is_one_that_can_be() {
+    fn an_implausible_time_in_a_name_is_ignored() {
         assert_eq!(time_in_name("1800000000.M1P2.host"), Some(1_800_000_000));
         assert_eq!(time_in_name("18446744073709551615.a"), None);
     }
@@ -198,7 +198,7 @@ mod tests {
         }
         fs::create_dir_all(directory.join("tmp")).unwrap();
         let some = |text: &str, id: &str| (text.to_owned(), Some(id.to_owned()));
-        // By time, as qmail has it.
+        // By time, as in qmail.
         assert_eq!(ids(&directory, None)[..2], [some("c", "10.c"), some("b", "20.b")]);
         let courier = put(&directory, "courierpop3dsizelist", "/2 9 77\n10.c 1 5:77\n20.b:2, 1 6:0\n");
         assert_eq!(ids(&directory, None)[..2], [some("c", "UID5-77"), some("b", "UID6")]);

@@ -1,4 +1,4 @@
-//! mbox files: messages behind lines that begin with `From `, and the fields in which their server kept its own notes.
+//! mbox files: messages separated by `From ` lines, with header fields for their server's own use.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
@@ -13,27 +13,27 @@ use crate::admin::reply::{Code, Refusal};
 
 /// Dovecot's ids; those of UW IMAP are `%08Xv%08Xu`.
 const DEFAULT_FORMAT: &str = "%08Xu%08Xv";
-/// Fields that Dovecot and UW IMAP keep for themselves and do not show to a client.
+/// Fields of Dovecot and UW IMAP that clients never see.
 const OWN_FIELDS: [&str; 7] =
     ["x-imapbase", "x-imap", "x-uid", "status", "x-status", "x-keywords", "content-length"];
-/// The subject of the first message of UW IMAP, which is none.
+/// The subject of UW IMAP's pseudo-message, which comes first in its files.
 const PSEUDO_SUBJECT: &str = "DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA";
 
-/// Whose the From lines of an export are. Behind them stand the fields of [`FIELDS_OF_EXPORT`], and then the text as it
-/// is.
+/// The sender in the From lines of our exports, which are followed by the fields [`FIELDS_OF_EXPORT`] and the unchanged
+/// text.
 pub const SENDER_OF_EXPORT: &str = "pop3svc";
 pub const FIELDS_OF_EXPORT: [&str; 2] = ["X-UIDL", "Content-Length"];
-/// Longest From line behind a message whose length is known.
+/// Longest From line looked for after a message of known length.
 const SEPARATOR_OCTETS_MAX: usize = 1024;
 
-/// What is noted of a message while its header goes by.
+/// What is known of a message while its header is read.
 #[derive(Default)]
 struct Noted {
     begin: u64,
     received_unix_seconds: Option<u64>,
     is_in_header: bool,
     is_of_export: bool,
-    /// How many of [`FIELDS_OF_EXPORT`] have gone by.
+    /// How many of [`FIELDS_OF_EXPORT`] have been read.
     fields_of_export: usize,
     body_octets: Option<u64>,
     own_id: Option<String>,
@@ -41,8 +41,8 @@ struct Noted {
     is_pseudo: bool,
 }
 
-/// The messages of a file, in their order. An empty line at the end of each is the file's, as Dovecot sees it. Where a
-/// message says how long its body is, and one ends there, lines in it that look like From lines part nothing.
+/// The messages of a file, in order. As in Dovecot, an empty line at the end of a message is not part of it. If a
+/// message states its body's length and a message does end there, From lines inside it do not count.
 pub fn items(path: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal> {
     let failed = |error: io::Error| not_read(path, &error);
     let file = File::open(path).map_err(failed)?;
@@ -90,9 +90,9 @@ pub fn items(path: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal> {
                 note(&line, noted, at, &mut uidvalidity);
             }
         } else {
-            return Err(Refusal::new(Code::Malformed, format!("{} is no mbox file", path.display()))
+            return Err(Refusal::new(Code::Malformed, format!("{} is not an mbox file", path.display()))
                 .with_hint(
-                    "An mbox file begins with a line such as: From bob@example.com Thu Jan  1 00:00:00 2026",
+                    "An mbox file begins with a line like: From bob@example.com Thu Jan  1 00:00:00 2026",
                 ));
         }
         at += octets;
@@ -110,7 +110,7 @@ pub fn items(path: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal> {
     }
 }
 
-/// Whether a message ends there: with an empty line, and behind it a From line or nothing.
+/// True if a message ends there: with an empty line, then a From line or the end of the file.
 fn is_end(file: &File, at: u64) -> io::Result<bool> {
     let mut octets = [0; SEPARATOR_OCTETS_MAX];
     let count = file.read_at(&mut octets, at)?;
@@ -125,18 +125,18 @@ fn sender(line: &[u8]) -> &[u8] {
     line.split(|octet| *octet == b' ').nth(1).unwrap_or_default()
 }
 
-/// The date of a line that parts messages, as asctime(3) writes it.
+/// The date of a From line, in the format of asctime(3).
 struct FromDate<'a> {
     month: u8,
     day: u8,
-    /// Hours, minutes and, where they are there, seconds.
+    /// Hours, minutes and perhaps seconds.
     time: Vec<u8>,
-    /// What stands behind the time: the year, and maybe the zone in front of it or behind it.
+    /// The words after the time: the year, and perhaps a zone before or after it.
     rest: Vec<&'a [u8]>,
 }
 
-/// `From sender Thu Jan  1 00:00:00 2026`: with weekday, month, day and time, since a text may have lines that begin so
-/// too.
+/// `From sender Thu Jan  1 00:00:00 2026`. Requires weekday, month, day and time, because lines of a text may begin
+/// with `From ` too.
 fn date_of_separator(line: &[u8]) -> Option<FromDate<'_>> {
     const WEEKDAYS: [&[u8]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
     const MONTHS: [&[u8]; 12] =
@@ -156,7 +156,7 @@ fn date_of_separator(line: &[u8]) -> Option<FromDate<'_>> {
     })
 }
 
-/// The moment; of a zone only one in digits is understood.
+/// The Unix time. Only numeric zones are understood.
 fn unix_seconds(date: FromDate) -> Option<u64> {
     let words: Vec<&str> = date.rest.iter().filter_map(|word| std::str::from_utf8(word).ok()).collect();
     let year = words.iter().find(|word| word.len() == 4)?.parse().ok()?;
@@ -170,7 +170,7 @@ fn unix_seconds(date: FromDate) -> Option<u64> {
     u64::try_from(seconds).ok()
 }
 
-/// Notes what a line of the header says, which begins at this place of the file.
+/// Takes note of a header line, which begins at offset `at` in the file.
 fn note(line: &[u8], noted: &mut Noted, at: u64, uidvalidity: &mut Option<u32>) {
     let text = String::from_utf8_lossy(line);
     let Some((name, value)) = text.split_once(':') else {
@@ -195,7 +195,7 @@ fn note(line: &[u8], noted: &mut Noted, at: u64, uidvalidity: &mut Option<u32>) 
     }
 }
 
-/// The message as its server showed it: without the fields that it kept for itself.
+/// The message as its server showed it, without internal fields.
 pub fn without_fields_of_server(text: &[u8]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(text.len());
     let (mut is_header, mut is_dropped) = (true, false);
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_parted_where_a_from_line_follows_an_empty_one() {
+    fn a_from_line_after_an_empty_one_begins_a_message() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("mbox");
         let text = "From a Thu Jan  1 00:00:00 2026\nX-IMAPbase: 255 2\nX-UID: 1\nSubject: one\nX-UIDL: other\n\nFrom here on\n\nFrom now on it is at 10:30 daily\n\n\
@@ -254,9 +254,9 @@ mod tests {
         read
     }
 
-    /// As Dovecot 2.3 was seen to take them.
+    /// As Dovecot 2.3 was observed to do.
     #[test]
-    fn an_empty_line_at_the_end_of_a_message_is_the_files() {
+    fn an_empty_line_at_the_end_is_not_part_of_the_message() {
         for (text, expected) in [
             ("Subject: a\n\nlast\n\n\n", "Subject: a\n\nlast\n\n"),
             ("Subject: a\n\nlast\n\n", "Subject: a\n\nlast\n"),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_whose_length_is_told_may_have_from_lines_in_it() {
+    fn a_body_of_stated_length_may_contain_from_lines() {
         let from = "From a Thu Jan  1 00:00:00 2026\n";
         let body = format!("one\n\n{from}two\n");
         let with = |octets: usize| {
@@ -279,13 +279,13 @@ mod tests {
         let texts =
             |text: &str| read("length", text).unwrap().into_iter().map(|(text, _)| text).collect::<Vec<_>>();
         assert_eq!(texts(&with(body.len())), [format!("A: b\n\n{body}"), "Subject: next\n\nx\n".to_owned()]);
-        // A length that leads nowhere is none.
+        // A wrong length is ignored.
         assert_eq!(texts(&with(body.len() - 1)).len(), 3);
         assert_eq!(texts(&with(usize::MAX)).len(), 3);
     }
 
     #[test]
-    fn what_an_export_wrote_is_read_as_it_was() {
+    fn an_export_reads_back_unchanged() {
         let text = "From pop3svc Thu Jan  1 00:00:00 2026\nX-UIDL: the-id\nContent-Length: 2\n\
                     X-UIDL: of-the-text\nStatus: R\n\nx\n\n";
         let read = read("export", text).unwrap();
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_mbox_is_refused() {
+    fn a_file_that_is_not_an_mbox_is_refused() {
         assert_eq!(read("empty", "").unwrap().len(), 0);
         for text in ["Subject: a\n\nFrom a Thu Jan  1 00:00:00 2026\n", "\n\n", "From me to you\n"] {
             assert_eq!(read("other", text).err().unwrap().code, Code::Malformed, "{text}");

@@ -1,11 +1,10 @@
-//! `import`: mailboxes of other mail servers, read from their files here, by the administrator's process, and handed to
-//! the store in batches, also while it is served.
+//! `import`: reads mailboxes from the files of other mail servers and sends them to the store in batches. A service may
+//! be running.
 //!
-//! - A text is taken as it is there, save for its line ends, so its size stays the one that mail programs know; so do
-//!   its unique id and its place.
-//! - A batch that was stored is there: an import that was cut short goes on where it is given again, and doubles
-//!   nothing.
-//! - What cannot be taken in, a message or a mailbox, is passed over and told by name.
+//! - A message's text is kept unchanged except for its line ends, so mail programs see the same size, unique id and
+//!   order as before.
+//! - A stored batch stays stored: repeating an interrupted import continues it and duplicates nothing.
+//! - A message or mailbox that cannot be imported is skipped and reported by name.
 
 mod files;
 mod ids;
@@ -35,7 +34,7 @@ use crate::mailroot::MailRoot;
 use crate::message::{is_long_for_clients, is_unique_id};
 use files::Item;
 
-/// How mailboxes lie on the disk.
+/// The format of mailboxes on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Maildir,
@@ -53,7 +52,7 @@ impl Format {
             "eml" => Ok(Self::Eml),
             "list" => Ok(Self::List),
             "windows" => Ok(Self::Windows),
-            other => Err(Refusal::new(Code::Usage, format!("there is no format \"{other}\""))
+            other => Err(Refusal::usage(format!("there is no format \"{other}\""))
                 .with_hint("The formats are maildir, mbox, eml, list and windows")),
         }
     }
@@ -70,7 +69,7 @@ impl Format {
         }
     }
 
-    /// The messages of a mailbox, in the order in which POP3 showed them.
+    /// The messages of a mailbox, in the order POP3 showed them.
     fn items(
         self,
         path: &Path,
@@ -95,10 +94,10 @@ pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
         [format, path] => (format, path, None),
         [format, path, mailbox] => (format, path, Some(mailbox.as_str())),
         [_, _, _, surplus, ..] => {
-            return Err(Refusal::new(Code::Usage, format!("\"{surplus}\" is too much")));
+            return Err(Refusal::usage(format!("\"{surplus}\" is one argument too many")));
         }
-        [] => return Err(Refusal::new(Code::Usage, "FORMAT and PATH are missing, or --from")),
-        [_] => return Err(Refusal::new(Code::Usage, "PATH is missing")),
+        [] => return Err(Refusal::usage("FORMAT and PATH, or --from, are missing")),
+        [_] => return Err(Refusal::usage("PATH is missing")),
     };
     let format = Format::read(format)?;
     if let Some(uidl) = &typed.uidl {
@@ -126,7 +125,7 @@ pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
             Err(refusal) if is_only_one && importing.summary == untouched => {
                 return Err(refusal);
             }
-            Err(refusal) => importing.summary.skipped.push(SkippedFile::new(&path, in_one_line(refusal))),
+            Err(refusal) => importing.summary.skipped.push(SkippedFile::new(&path, refusal.to_string())),
         }
         if importing.summary.stopped.is_some() {
             break;
@@ -135,14 +134,14 @@ pub fn import(typed: &Import, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     Ok(Reply::Imported(importing.summary))
 }
 
-/// How the ids were made, by what a mail program has seen of them.
+/// The format of the other server's ids, found by comparing with those a mail program has seen.
 fn uidl_of_seen(
     format: Format,
     seen: &Path,
     mailboxes: &[(Address, PathBuf)],
 ) -> Result<Option<String>, Refusal> {
     let [(address, path)] = mailboxes else {
-        return Err(Refusal::new(Code::Usage, "--seen is about one mailbox: name it"));
+        return Err(Refusal::usage("--seen works for one mailbox only: name it"));
     };
     if format == Format::List {
         return Ok(None);
@@ -151,9 +150,12 @@ fn uidl_of_seen(
     uidl.map(|uidl| Some(uidl.to_owned())).ok_or_else(|| {
         Refusal::new(
             Code::NotFound,
-            format!("no id in {} can be made of the messages of {address}", seen.display()),
+            format!(
+                "no known format of unique ids turns the messages of {address} into ids in {}",
+                seen.display()
+            ),
         )
-        .with_hint("Where you know how the other server made its ids, say so by --uidl")
+        .with_hint("If you know how the other server makes its ids, say so with --uidl")
     })
 }
 
@@ -166,17 +168,17 @@ struct Importing<'a> {
 }
 
 impl Importing<'_> {
-    /// A mailbox as a whole. A refusal is about this mailbox alone; what concerns all others too ends the import.
+    /// Imports a mailbox. An error concerns this mailbox alone; what concerns all mailboxes stops the import.
     fn take_in(&mut self, address: &Address, path: &Path, format: Format) -> Result<(), Refusal> {
         let items = format.items(path, self.uidl, &mut self.summary.skipped)?;
         if self.typed.dry_run {
             self.look_at(&items);
             return Ok(());
         }
-        // From here to the end nobody is let in, also where the import is cut short.
+        // From here to the end the mailbox is closed to its user, even if the import is interrupted.
         let mailbox = address.to_string();
         let begin = Request::BeginImport { mailbox: mailbox.clone(), makes: self.typed.make };
-        if self.ask(&begin, Enclosed::Nothing)?.is_none() {
+        if self.ask(begin, Enclosed::Nothing)?.is_none() {
             return Ok(());
         }
         let mut repeats: HashMap<blake3::Hash, u32> = HashMap::new();
@@ -197,12 +199,12 @@ impl Importing<'_> {
             self.send(address, batch)?;
         }
         if self.summary.stopped.is_none() {
-            self.ask(&Request::EndImport { mailbox }, Enclosed::Nothing)?;
+            self.ask(Request::EndImport { mailbox }, Enclosed::Nothing)?;
         }
         Ok(())
     }
 
-    /// Counts what an import would do in an empty mailbox.
+    /// Counts what an import into an empty mailbox would do.
     fn look_at(&mut self, items: &[Item]) {
         let mut ids: HashMap<&str, blake3::Hash> = HashMap::new();
         for item in items {
@@ -219,7 +221,7 @@ impl Importing<'_> {
                     summary.ids_kept += 1;
                     summary.ids_long += u64::from(is_long_for_clients(id));
                 }
-                // The first of two has the id.
+                // The first message with an id keeps it.
                 _ => summary.ids_new += 1,
             }
             summary.messages += 1;
@@ -227,7 +229,7 @@ impl Importing<'_> {
         }
     }
 
-    /// The text of a message; none where it is passed over.
+    /// The text of a message; none if it is skipped.
     fn read(&mut self, item: &Item) -> Option<Vec<u8>> {
         match item.read() {
             Ok(text) => {
@@ -244,7 +246,7 @@ impl Importing<'_> {
     fn send(&mut self, address: &Address, batch: Texts) -> Result<(), Refusal> {
         let Texts { file, messages, .. } = batch;
         let batch = Batch { mailbox: address.to_string(), makes: false, messages };
-        match self.ask(&Request::Import(batch), Enclosed::File(&file))? {
+        match self.ask(Request::Import(batch), Enclosed::File(&file))? {
             Some(Reply::Imported(done)) => self.summary.add(done),
             Some(_) => panic!("an import is answered by its summary"),
             None => {}
@@ -252,27 +254,20 @@ impl Importing<'_> {
         Ok(())
     }
 
-    /// None where it is refused for a reason that concerns all other mailboxes too: that ends the import.
-    fn ask(&mut self, request: &Request, enclosed: Enclosed) -> Result<Option<Reply>, Refusal> {
+    /// None if the request is refused for a reason that concerns all mailboxes: the import stops.
+    fn ask(&mut self, request: Request, enclosed: Enclosed) -> Result<Option<Reply>, Refusal> {
         match super::carry_out::carry_out(request, enclosed, self.mailroot) {
             Ok(reply) => Ok(Some(reply)),
             Err(refusal) if refusal.code == Code::NotFound => Err(refusal),
             Err(refusal) => {
-                self.summary.stopped = Some(in_one_line(refusal));
+                self.summary.stopped = Some(refusal.to_string());
                 Ok(None)
             }
         }
     }
 }
 
-fn in_one_line(refusal: Refusal) -> String {
-    match refusal.hint {
-        Some(hint) => format!("{}. {hint}", refusal.message),
-        None => refusal.message,
-    }
-}
-
-/// The line on a terminal that shows how far it is.
+/// The progress line.
 struct Shown {
     line: Line,
     working: Working,
@@ -299,7 +294,7 @@ fn memory_file() -> Result<File, Refusal> {
     Ok(file.map_err(|error| Refusal::fault(io::Error::from(error)))?.into())
 }
 
-/// A batch on its way: the texts lie in a file in memory.
+/// A batch being filled. The texts are in a file in memory.
 struct Texts {
     file: File,
     octets: u64,

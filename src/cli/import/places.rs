@@ -1,4 +1,4 @@
-//! Where the mailboxes lie: one path, or a template such as `/var/vmail/{domain}/{user}/Maildir`.
+//! Finds the mailboxes: one path, or a template such as `/var/vmail/{domain}/{user}/Maildir`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,11 @@ use crate::admin::reply::{Code, Refusal, SkippedFile};
 
 const DOMAIN: &str = "{domain}";
 const USER: &str = "{user}";
-/// Directories of the Windows service: of a mailbox, by what they begin and end with.
+/// How the names of the Windows service's mailbox directories begin and end.
 const WINDOWS_MAILBOX: (&str, &str) = ("P3_", ".mbx");
 
-/// The mailboxes and their paths, in the order of their names. `typed` is the mailbox, or for a template without a
-/// domain may be the domain, that was typed. What cannot be looked into, or is named as no mailbox can be, comes to
-/// `skipped`.
+/// The mailboxes and their paths, by name. `typed` is the mailbox or, for a template without a domain, may be the
+/// domain. Unreadable directories and malformed names go into `skipped`.
 pub fn find(
     path: &str,
     typed: Option<&str>,
@@ -23,8 +22,8 @@ pub fn find(
     if !path.contains(USER) {
         return match typed {
             Some(mailbox) => Ok(vec![(mailbox.parse()?, path.into())]),
-            None => Err(Refusal::new(Code::Usage, "USER@DOMAIN is missing")
-                .with_hint("For the mailboxes of many users, write {domain} and {user} into the path")),
+            None => Err(Refusal::usage("USER@DOMAIN is missing")
+                .with_hint("To import many mailboxes, write {domain} and {user} in the path")),
         };
     }
     let only: Option<Address> = typed.filter(|typed| typed.contains('@')).map(str::parse).transpose()?;
@@ -33,8 +32,9 @@ pub fn find(
         (None, typed) => typed,
     };
     if domain.is_none() && !path.contains(DOMAIN) {
-        return Err(Refusal::new(Code::Usage, "the path has {user} and no {domain}")
-            .with_hint("Name the domain behind it"));
+        return Err(
+            Refusal::usage("the path has {user} but no {domain}").with_hint("Name the domain after the path")
+        );
     }
     let mut found = Vec::new();
     let begin = if path.starts_with('/') { "/" } else { "." };
@@ -60,16 +60,16 @@ pub fn find(
     }
     if mailboxes.is_empty() {
         if let Some(SkippedFile { file, why }) = skipped.first() {
-            return Err(Refusal::new(Code::NotFound, format!("there is no mailbox: {file}: {why}")));
+            return Err(Refusal::new(Code::NotFound, format!("no mailbox was found: {file}: {why}")));
         }
         let of = typed.map_or(String::new(), |typed| format!(" of {typed}"));
-        return Err(Refusal::new(Code::NotFound, format!("there is no mailbox{of} at {path}")));
+        return Err(Refusal::new(Code::NotFound, format!("no mailbox{of} was found at {path}")));
     }
     mailboxes.sort_by_key(|(address, _)| address.to_string());
     Ok(mailboxes)
 }
 
-/// The same in the mail root of the Windows service, in the directory of one of its domains, or in that of one mailbox.
+/// The same for the Windows service's mail root, or the directory of one of its domains or mailboxes.
 pub fn find_of_windows(
     path: &str,
     typed: Option<&str>,
@@ -98,7 +98,7 @@ pub fn find_of_windows(
     find(&format!("{template}{before}{{user}}{after}"), typed, skipped)
 }
 
-/// What the names of directories and files have said so far.
+/// What the names read so far say.
 #[derive(Clone, Default)]
 struct Named {
     domain: Option<String>,
@@ -140,7 +140,7 @@ fn descend(
     Ok(())
 }
 
-/// What a name says by a component of the template; none where it does not fit.
+/// Matches a name with a component of the template. None if it does not fit.
 fn read_name(name: &str, component: &str, named: &Named) -> Result<Option<Named>, Refusal> {
     let one = |mark: &str| {
         component.split_once(mark).and_then(|(before, after)| between(name, before, after)).map(str::to_owned)
@@ -151,10 +151,10 @@ fn read_name(name: &str, component: &str, named: &Named) -> Result<Option<Named>
             let (before, rest) = component.split_once(first).unwrap_or_default();
             let (middle, after) = rest.split_once(second).unwrap_or_default();
             if middle.is_empty() {
-                return Err(Refusal::new(Code::Usage, "nothing parts {user} and {domain} in the path"));
+                return Err(Refusal::usage("the path needs something between {user} and {domain}"));
             }
             let Some(both) = between(name, before, after) else { return Ok(None) };
-            // The name of a user may have what parts the two in it; that of a domain hardly.
+            // The separator may occur in a user name, but hardly in a domain name.
             let parts = if user < domain { both.rsplit_once(middle) } else { both.split_once(middle) };
             let Some((first, second)) = parts else { return Ok(None) };
             let (user, domain) = if user < domain { (first, second) } else { (second, first) };
@@ -180,7 +180,7 @@ fn read_name(name: &str, component: &str, named: &Named) -> Result<Option<Named>
     }))
 }
 
-/// What stands between the two in a name, whose letters are of any case, as those of the Windows service are.
+/// The part of a name between the two, ignoring case, as the Windows service does.
 fn between<'a>(name: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let end = name.len().checked_sub(after.len()).filter(|end| *end > before.len())?;
     let fits =
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_the_windows_mail_root_is_one_too() {
+    fn a_directory_within_the_windows_mail_root_is_accepted_too() {
         let root = std::env::temp_dir().join(format!("pop3svc-windows-{}", std::process::id()));
         let _ = fs::remove_dir_all(&root);
         fs::create_dir_all(root.join("Example.org/p3_Ann.MBX")).unwrap();

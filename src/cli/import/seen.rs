@@ -1,5 +1,4 @@
-//! What mail programs have noted of the messages that they have fetched: the files of fetchmail, mpop and getmail, or
-//! one unique id a line.
+//! Mail programs' lists of fetched messages: the files of fetchmail, mpop and getmail, or one unique id per line.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -9,13 +8,13 @@ use super::files::not_read;
 use crate::address::Address;
 use crate::admin::reply::{Code, Refusal};
 
-/// The ids of each account; of a file that names none, all under none.
+/// The ids of each account. If a file names no accounts, all are under none.
 type Accounts = BTreeMap<Option<String>, HashSet<String>>;
 
 /// The ids that a mail program has fetched.
 pub struct Seen {
     ids: HashSet<String>,
-    /// getmail writes a dash for each slash.
+    /// getmail replaces slashes by dashes.
     has_dashes_for_slashes: bool,
 }
 
@@ -33,7 +32,7 @@ impl Seen {
     }
 }
 
-/// The ids of the mailbox: those of the account that is named so, or of the only one that there is.
+/// The ids of the mailbox: those of the account with its name, or of the only account.
 pub fn read(path: &Path, mailbox: &Address) -> Result<Seen, Refusal> {
     let text = fs::read(path).map_err(|error| not_read(path, &error))?;
     let mut accounts = accounts(&String::from_utf8_lossy(&text));
@@ -52,7 +51,7 @@ pub fn read(path: &Path, mailbox: &Address) -> Result<Seen, Refusal> {
             Code::NotFound,
             format!("{} has no unique ids of {mailbox}{of}", path.display()),
         )
-        .with_hint("It is to be the file of fetchmail (.fetchids), mpop (uidls) or getmail (oldmail-…)"));
+        .with_hint("Name the file of fetchmail (.fetchids), mpop (uidls) or getmail (oldmail-…)"));
     }
     let ids = wanted.iter().filter_map(|account| accounts.remove(account)).flatten().collect();
     Ok(Seen { ids, has_dashes_for_slashes: text.contains(&0) })

@@ -1,8 +1,7 @@
-//! `import … --verify`: compares what POP3 showed of each mailbox before with what it shows here, as a mail program
-//! sees it. Nothing is changed.
+//! `import … --verify`: compares what POP3 showed of each mailbox before with what it shows here. Changes nothing.
 //!
-//! A message is found here by its unique id, or else by its text. One that is here under another id than the mail
-//! program knows is fetched again; one that is found by neither is missing.
+//! A message is found here by its unique id or else by its text. One that has another id than the mail program knows
+//! will be fetched again; one found by neither is missing.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead as _, BufReader, Seek as _};
@@ -22,12 +21,11 @@ use crate::message::is_unique_id;
 use crate::pop3_client::Listed as OnServer;
 use crate::wire::Receiver;
 
-/// How other servers make their ids, the most frequent first.
+/// The id formats of other servers, most frequent first.
 const OF_NUMBERS: [&str; 5] = ["%08Xu%08Xv", "%08Xv%08Xu", "%v.%u", "%u", "UID%u-%v"];
 const OF_FILES: [&str; 2] = ["%f", "%b"];
 
-/// How the other server made its ids, as far as the list of a mail program can tell: the way by which most of them are
-/// found there.
+/// The other server's id format, as far as a mail program's list tells: the one that yields the most ids in that list.
 pub fn likeliest_uidl(format: Format, path: &Path, seen: &Seen) -> Result<Option<&'static str>, Refusal> {
     let candidates: &[&str] = match format {
         Format::Maildir => &["%08Xu%08Xv", "%v.%u", "%f", "%g", "%Mf", "%08Xv%08Xu", "%u"],
@@ -81,8 +79,8 @@ pub fn verify(
     Ok(Reply::Verified(verified))
 }
 
-/// Compares a mailbox with what the other server lists now, whose texts are not fetched for it: a message that is here
-/// under another id counts as missing.
+/// Compares a mailbox with what the other server lists now. The texts are not fetched, so a message here under another
+/// id counts as missing.
 pub fn compare_with_server(
     address: &Address,
     there: Vec<OnServer>,
@@ -98,7 +96,7 @@ pub fn compare_with_server(
 struct Before {
     id: Option<String>,
     octets: u64,
-    /// None where the text is not at hand.
+    /// None if the text is not at hand.
     text_hash: Option<[u8; 32]>,
 }
 
@@ -113,7 +111,7 @@ impl Before {
     }
 }
 
-/// What LIST of other servers says: the octets with each line end as CR LF, and none where there is none.
+/// The size that other servers' LIST shows: with each line end as CR LF, and none added at the end.
 fn octets_shown(text: &[u8]) -> u64 {
     let bare = |at: usize| at == 0 || text[at - 1] != b'\r';
     text.len() as u64 + memchr::memchr_iter(b'\n', text).filter(|at| bare(*at)).count() as u64
@@ -123,7 +121,7 @@ fn octets_shown(text: &[u8]) -> u64 {
 fn listed(address: &Address, mailroot: &MailRoot) -> Result<Vec<ListedMessage>, Refusal> {
     let mut file = memory_file()?;
     let request = Request::Ids { mailbox: address.to_string() };
-    match carry_out(&request, Enclosed::File(&file), mailroot) {
+    match carry_out(request, Enclosed::File(&file), mailroot) {
         Err(refusal) if refusal.code == Code::NotFound => return Ok(Vec::new()),
         answer => answer?,
     };
@@ -204,7 +202,7 @@ mod tests {
         assert_eq!(outcome(&two(), &[here("b", 2, 22), here("a", 1, 10)], None), [2, 0, 0, 0, 1, 0]);
         assert_eq!(outcome(&two(), &[here("a", 1, 10), here("x", 2, 20)], None), [1, 1, 0, 0, 0, 1]);
         assert_eq!(outcome(&two(), &[here("a", 1, 10), here("x", 3, 20)], None), [1, 0, 1, 1, 0, 1]);
-        // A mail program that has seen one of them, under another id.
+        // A mail program that saw one of them under another id.
         assert_eq!(
             outcome(&two(), &[here("a", 1, 10), here("b", 2, 20)], Some(&["a", "c"])),
             [1, 1, 0, 0, 0, 1]
@@ -212,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_those_with_whole_line_ends() {
+    fn sizes_count_line_ends_as_crlf() {
         for (text, octets) in [("", 0), ("\n", 2), ("a\r\nb\n", 6), ("a\rb", 3), ("a\n\nb", 6)] {
             assert_eq!(octets_shown(text.as_bytes()), octets, "{text:?}");
         }

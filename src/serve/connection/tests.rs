@@ -1,4 +1,4 @@
-//! Connections to clients that read late, or never. Their socket buffers are made small, so that little fills them.
+//! Clients that read late or never. Small socket buffers fill up soon.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::super::tls::Protocol;
 use super::super::tls::tests as handshake;
 use super::*;
 
-/// More than the sockets take, and less than the TLS layer does (64 KiB).
+/// More than the sockets hold, and less than the TLS layer does (64 KiB).
 const TEXT_OCTETS: usize = 60_000;
 const SOCKET_OCTETS: usize = 12 << 10;
 const LONG: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ type Client = Box<dyn Wire>;
 trait Wire: AsyncRead + smol::io::AsyncWrite + Unpin {}
 impl<W: AsyncRead + smol::io::AsyncWrite + Unpin> Wire for W {}
 
-/// Over TCP as it is, and over both versions of TLS: each a server's connection and its client.
+/// A server's connection and its client, in clear and over both versions of TLS.
 async fn connections(idle_max: Duration) -> Vec<(Connection, Client)> {
     let mut connections: Vec<(Connection, Client)> = Vec::new();
     let (server, client) = sockets();
@@ -44,7 +44,7 @@ async fn connections(idle_max: Duration) -> Vec<(Connection, Client)> {
 fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let client = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    // Before the connection is made: the window that a client has offered once does not shrink.
+    // Before connecting: a window once offered does not shrink.
     set_socket_recv_buffer_size(&client, SOCKET_OCTETS).unwrap();
     rustix::net::connect(&client, &listener.local_addr().unwrap()).unwrap();
     let server = listener.accept().unwrap().0;
@@ -52,7 +52,7 @@ fn sockets() -> (TcpStream, TcpStream) {
     (server, client.into())
 }
 
-/// Numbered, so that a piece that comes twice or not at all is seen.
+/// Numbered, so that a missing or repeated piece shows.
 fn text() -> Vec<u8> {
     (0..TEXT_OCTETS / 8).flat_map(|number| format!("{number:06}\r\n").into_bytes()).collect()
 }
@@ -64,7 +64,7 @@ fn a_client_that_reads_late_gets_the_whole_text_before_anything_is_asked_of_it()
             let text = text();
             let (written, begin) = smol::channel::bounded(1);
             let serving = async {
-                // In clear the socket takes no more than its buffer: there the client has to begin at once.
+                // In clear the socket holds no more than its buffer, so the client has to begin at once.
                 if connection.stream.tls_version().is_none() {
                     written.send(()).await.unwrap();
                 }

@@ -1,4 +1,4 @@
-//! Handshakes in this process: what is resumed, and which names of protocols are taken.
+//! Handshakes within this process: resumption and ALPN.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
@@ -64,7 +64,7 @@ pub async fn connect(
     Ok((server?, client?))
 }
 
-/// How the handshake went for the client, which then reads a greeting: the ticket comes before it.
+/// The kind of handshake. The client reads a greeting, because the ticket precedes it.
 fn kind(tls: &Tls, protocol: Protocol, config: &Arc<ClientConfig>) -> HandshakeKind {
     smol::block_on(async {
         let (mut server, mut client) = connect(tls, protocol, config, sockets()).await.unwrap();

@@ -237,6 +237,56 @@ fn what_cannot_be_done_whole_is_refused_or_undone_and_told() {
 }
 
 #[test]
+fn list_stat_and_test_show_the_accounts_and_where_a_login_fails() {
+    let Some(scratch) = machine() else { return };
+    scratch.winpop("add example.net");
+    for domain in ["example.com", "example.net"] {
+        scratch.winpop(&format!("add cid@{domain} /createuser secret"));
+    }
+    scratch.tool("useradd --no-create-home cid");
+    scratch.winpop("set authentication 1 /force");
+    scratch.winpop("add bob@example.com /createuser secret");
+    let listed = scratch.winpop("list /all");
+    for (account, mailbox) in [("bob", "bob@example.com"), ("none", "cid@example.net")] {
+        let line = listed.lines().find(|line| line.ends_with(mailbox)).expect("it is listed");
+        assert!(line.contains(&format!("  {account} ")), "{listed}");
+    }
+    // No service runs; the command has looked itself.
+    let stat = scratch.winpop("stat");
+    assert!(stat.contains("\nAccounts   local accounts, last answered by /etc/shadow at 2"), "{stat}");
+    assert!(scratch.winpop("stat /json").contains(r#""authentication":"local accounts""#));
+
+    let test = |login: &str, password: &str| {
+        let output = scratch.outcome("winpop", &["test", login, password], b"");
+        (output.status.code(), String::from_utf8(output.stdout).expect("it prints UTF-8"))
+    };
+    for login in ["bob@example.com", "BOB#example.com", "bob"] {
+        let (exit_code, told) = test(login, "secret");
+        assert!(exit_code == Some(0) && told.contains("ok    account   bob on this machine"), "{told}");
+        let (exit_code, told) = test(login, "wrong");
+        assert!(exit_code == Some(1) && told.contains("FAIL  password  wrong"), "{told}");
+    }
+    for (bar, why) in [
+        ("usermod --lock bob", "is locked"),
+        ("usermod --unlock --expiredate 1 bob", "has expired"),
+        ("chage --expiredate -1 --lastday 0 bob", "must change the password first"),
+    ] {
+        scratch.tool(bar);
+        let (exit_code, told) = test("bob", "secret");
+        assert!(
+            exit_code == Some(1) && told.contains(&format!("FAIL  password  the account {why}")),
+            "{told}"
+        );
+    }
+    let (_, told) = test("cid", "secret");
+    assert!(told.contains("FAIL  account   cid means no account, or several"), "{told}");
+    let (_, told) = test("cid@example.net", "secret");
+    assert!(told.contains("FAIL  account   2 mailboxes are named cid, so none has that account"), "{told}");
+    let (_, told) = test("daemon", "secret");
+    assert!(told.contains("FAIL  account   daemon means no account, or several"), "{told}");
+}
+
+#[test]
 fn a_list_of_mailboxes_makes_their_accounts() {
     let Some(scratch) = machine() else { return };
     scratch.winpop("set authentication 1");
@@ -249,7 +299,7 @@ fn a_list_of_mailboxes_makes_their_accounts() {
         let output = scratch.outcome("winpop", &["add", "/file:list"], b"");
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(told.ends_with(&format!("{added} added, {there} there already, 2 not added\n")), "{told}");
+        assert!(told.ends_with(&format!("{added} added, {there} already there, 2 not added\n")), "{told}");
     }
     for name in ["ann", "bob"] {
         assert!(scratch.etc().line("passwd", name).is_some(), "{name}");

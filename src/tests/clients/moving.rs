@@ -45,9 +45,12 @@ fn fill_maildir(dovecot: &Dovecot) {
 fn import(scratch: &Scratch, words: &[&str]) {
     let words = [&["import"], words, &["--make"]].concat();
     let done = scratch.run("pop3svc", &words, b"");
-    assert!(done.contains(&format!("{MESSAGES} with the id that mail programs know, 0 with")), "{done}");
+    assert!(
+        done.contains(&format!("{MESSAGES} with the unique id that mail programs know, 0 with")),
+        "{done}"
+    );
     let again = scratch.run("pop3svc", &words, b"");
-    assert!(again.contains(&format!("{MESSAGES} there already")), "{again}");
+    assert!(again.contains(&format!("{MESSAGES} already here")), "{again}");
     let verified = scratch.run("pop3svc", &[&words[..], &["--verify"]].concat(), b"");
     let expected =
         format!("{MESSAGES} there, {MESSAGES} here: {MESSAGES} known, 0 fetched again, 0 new, 0 missing\n");
@@ -79,7 +82,7 @@ fn maildir_moves_there_and_back(uidl_format: &str) {
     for noted in notes(dovecot.port) {
         let words = ["import", "maildir", &maildir, MAILBOX, "--verify", "--seen", &noted];
         let verified = scratch.run("pop3svc", &words, b"");
-        assert!(verified.starts_with(&format!("Ids are made as {uidl_format}\n")), "{verified}");
+        assert!(verified.starts_with(&format!("Unique ids are formed as {uidl_format}\n")), "{verified}");
         assert!(verified.contains(&format!("{MESSAGES} known, 0 fetched again")), "{verified}");
     }
     move_on(&scratch, dovecot.port, port(&service));

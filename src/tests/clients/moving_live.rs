@@ -40,13 +40,13 @@ fn nothing_of_a_running_dovecot_is_fetched_twice_after_the_import() {
         let certificate = dovecot.certificate().to_string_lossy().into_owned();
         let import = ["import", "--from", &server, "--users", "users", "--ca", &certificate];
         let dry = scratch.run("pop3svc", &[&import[..], &["--dry-run"]].concat(), b"");
-        let kept = format!("{messages} with the id that mail programs know, 0 with");
-        assert!(dry.contains("would be taken in") && dry.contains(&kept), "{dry}");
+        let kept = format!("{messages} with the unique id that mail programs know, 0 with");
+        assert!(dry.contains("would be imported") && dry.contains(&kept), "{dry}");
         assert_eq!(service.messages_in(MAILBOX), 0);
         let done = scratch.run("pop3svc", &import, b"");
         assert!(done.contains(&kept), "{done}");
         let again = scratch.run("pop3svc", &import, b"");
-        assert!(again.contains(&format!("{messages} there already")), "{again}");
+        assert!(again.contains(&format!("{messages} already here")), "{again}");
         let verified = scratch.run("pop3svc", &[&import[..], &["--verify"]].concat(), b"");
         let expected = format!(
             "{messages} there, {messages} here: {messages} known, 0 fetched again, 0 new, 0 missing\n"
@@ -145,7 +145,7 @@ fn an_import_that_was_killed_with_the_service_goes_on_where_it_was() {
     assert_eq!(answer_to_login(port, MAILBOX), LATER, "the promise outlives a crash");
     let words = import(dovecot.port);
     let done = scratch.run("pop3svc", &words.each_ref().map(String::as_str), b"");
-    assert!(!done.contains(" 0 there already"), "{done}");
+    assert!(!done.contains(" 0 already here"), "{done}");
     assert_eq!(lists(port, MAILBOX), lists(dovecot.port, MAILBOX));
     service.end();
 }

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::foreign::have;
 use super::machine::{BUILT, Machine};
 use super::readme::{Block, blocks, commands_of_root};
 
@@ -199,6 +200,75 @@ fn certbots_certificate_is_copied_for_the_service_and_shown() {
     assert!(log.contains("the key is not that of the certificate"), "{log}");
     assert_ne!(shown(), in_one_line(&one));
     machine.run("winpop set tlscert default");
+}
+
+/// Asks two of winbind's helpers as the service does, prints what they answer, and holds them until its input ends.
+const ASK_HELPERS: &str = r#"
+import socket, sys
+question = (b"Username:: Ym9i\nNT-Domain:: Q09SUA==\nLANMAN-Challenge: 0102030405060708\nNT-Response: " + b"00" * 24
+    + b"\nRequest-User-Session-Key: Yes\n.\n")
+connections = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+for connection in connections:
+    connection.settimeout(30)
+    connection.connect("/run/pop3svc-ntlm.sock")
+    connection.sendall(question)
+    answer = b""
+    while not answer.endswith(b"\n.\n"):
+        octets = connection.recv(1000)
+        assert octets, answer
+        answer += octets
+    print(answer.decode())
+print("asked", flush=True)
+sys.stdin.read()
+"#;
+
+/// Neither a domain nor winbindd is there, so the helpers, which are the real ones, answer that they cannot tell.
+#[test]
+fn the_units_for_spa_give_the_service_alone_a_helper_for_each_connection() {
+    if !have(&["ntlm_auth", "ps"]) {
+        return;
+    }
+    let Some(machine) = installed() else { return };
+    let blocks = blocks();
+    let block =
+        |words: &str| &blocks.iter().find(|block| block.text.contains(words)).expect("it is there").text;
+    machine.write("/etc/systemd/system/pop3svc-ntlm.socket", block("ListenStream=/run/pop3svc-ntlm.sock"));
+    machine.write("/etc/systemd/system/pop3svc-ntlm@.service", block("ExecStart=/usr/bin/ntlm_auth"));
+    let commands = block("systemctl enable --now pop3svc-ntlm.socket");
+    // The other command, `winpop set adntlm`, takes a directory.
+    type_as_root(&machine, commands.lines().next().expect("a line"));
+
+    // As in the unit of the service.
+    let as_user = |user: &str, program: &str| {
+        format!(
+            "nsenter --mount --target $(systemctl show --value --property=MainPID pop3svc) \
+             setpriv --reuid={user} --regid={user} --clear-groups python3 -c '{program}'"
+        )
+    };
+    let said = machine.run(&format!(
+        "mkfifo /run/hold
+        {} </run/hold >/run/answers &
+        exec 3>/run/hold
+        until grep --quiet asked /run/answers; do sleep 0.1; done
+        cat /run/answers
+        ps -o user:30,supgrp:30,args -C ntlm_auth
+        exec 3>&-
+        wait",
+        as_user("winpop", ASK_HELPERS)
+    ));
+    assert_eq!(said.matches("Authenticated: No\nAuthentication-Error: ").count(), 2, "{said}");
+    let helpers: Vec<&str> = said.lines().filter(|line| line.contains("/usr/bin/ntlm_auth ")).collect();
+    assert_eq!(helpers.len(), 2, "{said}");
+    assert!(
+        helpers.iter().all(|line| line.contains("winbindd_priv") && !line.starts_with("root ")),
+        "{said}"
+    );
+
+    // They end with their connections.
+    machine.run("while ps -C ntlm_auth; do sleep 0.1; done");
+    let connect = "import socket; socket.socket(socket.AF_UNIX).connect(\"/run/pop3svc-ntlm.sock\")";
+    let stranger = machine.outcome(&as_user("daemon", connect));
+    assert!(String::from_utf8_lossy(&stranger.stderr).contains("PermissionError"), "{stranger:?}");
 }
 
 fn wait_until_active(machine: &Machine) {

@@ -82,8 +82,7 @@ fn nothing_but_a_backup_is_replaced() {
     let refused = |site: &Site| {
         let done = site.run(&["backup", &other.to_string_lossy()]);
         let sentence = format!(
-            "pop3svc: {} exists and is not a backup of a mail store, so it is not replaced. Name another file, or \
-             remove it\n",
+            "pop3svc: {} exists and is not a backup, so it is not overwritten. Choose another file, or remove this one\n",
             other.display()
         );
         assert_eq!((done.errors, done.exit_code), (sentence, 1));
@@ -223,7 +222,7 @@ fn a_service_that_sees_other_file_systems_backs_up_to_where_the_administrator_sa
     }
     let done = site.run(&["backup", &private.join("no/file").to_string_lossy()]);
     let told = format!(
-        "pop3svc: there is no directory {}. Make it first, or name a file in another one\n",
+        "pop3svc: there is no directory {}. Create it first, or choose another directory\n",
         private.join("no").display()
     );
     assert_eq!((done.errors, done.exit_code), (told, 1));

@@ -159,8 +159,8 @@ fn a_service_that_hangs_is_given_up_after_ten_seconds() {
         let deliver = scope.spawn(|| site.run_with_input(&["deliver", BOB], MESSAGE));
         (add.join().expect("it does not panic"), deliver.join().expect("it does not panic"))
     });
-    let told = "the service has not taken the command for 10 seconds, so it was given up. Nothing was changed. The \
-                service hangs, or is very busy: look at it before you try again\n";
+    let told = "the service did not take the command within 10 seconds. Nothing was changed. The service hangs or \
+                is very busy: check on it before you try again\n";
     assert_eq!((added.errors, added.exit_code), (format!("winpop: {told}"), 1));
     assert_eq!((delivered.errors, delivered.exit_code), (format!("pop3svc: {told}"), 75));
     service.freeze(false);
@@ -208,7 +208,7 @@ fn another_user_is_refused() {
     let done =
         finish(site.program(Path::new("/usr/bin/perl")).args(["-e", script]).arg(&socket).uid(NOBODY), b"");
     assert!(done.output == "got 0" || done.output == "got none", "{done:?}");
-    service.wait_for_log("it came from user 65534, who may not");
+    service.wait_for_log("refused a command from user 65534, who may not give any");
     service.terminate();
     assert!(service.wait().0.success());
 }

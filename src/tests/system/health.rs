@@ -56,7 +56,7 @@ fn a_service_that_hangs_is_not_healthy_and_takes_nobodys_time() {
     let service = site.start();
     service.freeze(true);
     let done = health(&site, &[]);
-    let told = "pop3svc: the service does not answer within 5 seconds\n";
+    let told = "pop3svc: the service did not answer within 5 seconds\n";
     assert_eq!((done.errors.as_str(), done.exit_code), (told, 1));
     let done = health(&site, &[&format!("127.0.0.1:{}", service.ports().pop3)]);
     assert_eq!((done.errors.as_str(), done.exit_code), (told, 1));
@@ -79,10 +79,10 @@ fn anyone_may_ask_for_the_greeting() {
     // Another protocol is none of ours.
     let done = health(&site, &[&format!("127.0.0.1:{}", service.ports().smtp)]);
     assert_eq!(done.exit_code, 1);
-    assert!(done.errors.contains("does not greet as a POP3 service"), "{done:?}");
+    assert!(done.errors.contains("does not greet like a POP3 server"), "{done:?}");
     service.stop();
     let done = health(&site, &[&address]);
-    assert!(done.exit_code == 1 && done.errors.contains("nobody answers at"), "{done:?}");
+    assert!(done.exit_code == 1 && done.errors.contains("does not answer: "), "{done:?}");
     assert_eq!(health(&site, &["localhost"]).exit_code, 2);
     // Who accepts and says nothing is waited for five seconds, no longer.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -56,9 +56,7 @@ fn a_restored_store_is_that_of_the_backup_and_the_one_before_is_kept() {
 
     let kept = named(&site, "winpop.db.before-");
     assert_eq!(kept.len(), 1, "{kept:?}");
-    assert!(
-        done.output.contains(&format!("Note: the data file from before is kept as {}\n", kept[0].display()))
-    );
+    assert!(done.output.contains(&format!("Note: the old data file is kept as {}\n", kept[0].display())));
     assert_eq!(restore(&site, &kept[0]).exit_code, 0);
     assert_eq!(messages(&mut site), 2);
     assert_eq!(named(&site, "winpop.db.before-").len(), 2);
@@ -95,8 +93,8 @@ fn nothing_is_restored_under_a_running_service() {
     deliver(&site, "second");
     let service = site.start();
     let done = restore(&site, &backup);
-    let told = "pop3svc: the service, or another command, has the mail store open. Stop the service first, then restore, \
-                then start it again\n";
+    let told = "pop3svc: the service or another command has the mail store open. Stop the service, restore, then start \
+                it again\n";
     assert_eq!((done.errors.as_str(), done.exit_code), (told, 1));
     assert_eq!(service.log_in(BOB).count().unwrap(), 2);
     service.stop();
@@ -116,8 +114,8 @@ fn what_is_no_whole_store_is_not_restored() {
         path
     };
     let cases = [
-        (file("damaged", &octets), "damaged, so it is not restored: "),
-        (file("letter", b"Dear Ann"), "letter is not restored: there is no mail store in it"),
+        (file("damaged", &octets), "damaged and was not restored: "),
+        (file("letter", b"Dear Ann"), "letter was not restored: there is no mail store in it"),
         (file("cut", &octets[..octets.len() / 2]), "cut is "),
         (site.dir().join("missing"), "there is no file "),
         (site.data_file(), "winpop.db is the mail store itself"),
@@ -137,5 +135,5 @@ fn another_key_in_the_mail_root_is_told() {
     site.succeed(&["key", "--rotate"]);
     let done = restore(&site, &backup);
     assert_eq!(done.exit_code, 0);
-    assert!(done.output.contains("winpop.key is not that of this mail store; put the key"), "{done:?}");
+    assert!(done.output.contains("winpop.key belongs to another mail store; restore the key"), "{done:?}");
 }

@@ -33,7 +33,7 @@ fn without_a_store_serve_says_how_to_make_one() {
     let site = Site::without_store();
     let dir = site.mailroot();
     let sentence = format!(
-        "there is no mail store in {} yet. To make one: pop3svc quickstart, or winpop add DOMAIN",
+        "there is no mail store in {} yet. To create one: pop3svc quickstart, or winpop add DOMAIN",
         dir.display()
     );
     assert_refused(&site, &sentence);
@@ -129,7 +129,7 @@ fn a_second_service_is_refused_and_the_first_goes_on() {
     site.add_mailbox("bob@example.com");
     let service = site.start();
     let dir = site.mailroot();
-    let sentence = format!("a service is running on {} already", dir.display());
+    let sentence = format!("a service is already running on {}", dir.display());
     assert_refused(&site, &sentence);
     assert_one_line(&site.run(&["quickstart"]), &sentence);
     assert_eq!(service.log_in("bob@example.com").count().unwrap(), 0);
@@ -145,7 +145,7 @@ fn a_data_file_that_a_command_keeps_busy_is_waited_for_and_then_told() {
     file.try_lock().expect("nobody has it");
     let path = site.data_file();
     let sentence = format!(
-        "{} is in use. Another command, or a backup, may be at work; try again later",
+        "{} is in use, but no service answers. Another command or a backup may be running; try again later",
         path.display()
     );
     assert_refused(&site, &sentence);

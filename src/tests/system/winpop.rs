@@ -1,8 +1,8 @@
 //! The dialogues of testdata/winpop: what is typed, what is printed, how it exits (format: `src/tests/transcript.rs`).
 //!
 //! A `C:` line is a command; a word in single quotes may have spaces in it. Its `S:` lines are standard output to the
-//! letter, with `{mailroot}` for the mail store directory and `{method}` for the authentication method; patterns are
-//! not understood. Besides these:
+//! letter, with `{mailroot}` for the mail store directory, `{method}` for the authentication method and `{place}` for
+//! where its accounts are; patterns are not understood. Besides these:
 //!
 //! ```text
 //! ! input a line             before the command: a line of its standard input
@@ -84,7 +84,11 @@ impl<'a> Bench<'a> {
 
     fn filled_in(&self, text: &str) -> String {
         let method = if self.method == PASSWORD_FILE { "encrypted password file" } else { self.method };
-        text.replace("{mailroot}", &self.site.mailroot().to_string_lossy()).replace("{method}", method)
+        let place = if self.method == LOCAL_ACCOUNTS { "on this machine" } else { "in the directory" };
+        let mailroot = self.site.mailroot();
+        text.replace("{mailroot}", &mailroot.to_string_lossy())
+            .replace("{method}", method)
+            .replace("{place}", place)
     }
 }
 
@@ -258,7 +262,7 @@ fn a_list_is_added_line_by_line_and_can_be_given_twice() {
     assert_eq!(lines[2..4], ["line 4: ann@example.com added", "line 5: bob@example.com added"]);
     assert_eq!(lines[4], "line 6: eve@example.net refused: there is no domain example.net");
     assert!(lines[5].starts_with("line 7: not an address@ refused: "), "{lines:?}");
-    assert_eq!(lines[6], "3 added, 0 there already, 3 not added");
+    assert_eq!(lines[6], "3 added, 0 already there, 3 not added");
     let passwords = fs::read_to_string(&made).expect("the passwords were written");
     let (name, password) = passwords.trim_end().split_once(',').expect("one line, of bob");
     assert_eq!(name, "bob@example.com");

@@ -54,7 +54,7 @@ fn a_domain_moves_into_the_directory_and_its_users_notice_nothing() {
     for _ in 0..2 {
         let told = site.winpop(&["migrateToAD", "moved.test"]);
         assert!(
-            told.starts_with("10 of 10 mailboxes of moved.test have their account in Active Directory"),
+            told.starts_with("10 of 10 mailboxes of moved.test have an account in Active Directory"),
             "{told}"
         );
         assert_eq!(users(controller, "moved.test"), 10);
@@ -127,7 +127,7 @@ fn what_stands_in_the_way_of_each_mailbox_is_told() {
     let told = &done.errors;
     assert_eq!(done.exit_code, 1, "{told}");
     assert!(
-        told.contains("2 of 5 mailboxes of ways.test have their account in Active Directory; not so "),
+        told.contains("2 of 5 mailboxes of ways.test have an account in Active Directory; not migrated: "),
         "{told}"
     );
     for (name, why) in [

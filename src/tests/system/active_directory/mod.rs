@@ -6,3 +6,4 @@ mod logins;
 mod migration;
 mod ntlm;
 mod outage;
+mod state;

@@ -1,7 +1,7 @@
 //! How replies read.
 
-use super::super::reply::{CertificateLine, Code, Removed, SettingValue};
 use super::*;
+use crate::admin::reply::{CertificateLine, Code, SettingValue};
 
 fn domain(name: &str, mailboxes: u64, messages: u64, octets: u64, locked: bool) -> DomainLine {
     DomainLine {
@@ -25,6 +25,7 @@ fn mailbox(name: &str, messages: u64, octets: u64, lock: Option<LockedBy>) -> Ma
         quota: None,
         has_password: true,
         is_whole: true,
+        account: None,
     }
 }
 
@@ -51,6 +52,7 @@ fn the_statistics_of_a_domain_end_with_its_totals() {
             mailbox("bob@example.com", 0, 0, Some(LockedBy::Mailbox)),
             mailbox("cid@example.com", 0, 0, None),
         ],
+        accounts_error: None,
     };
     assert_eq!(
         text(&reply, Paint::Plain),
@@ -83,7 +85,7 @@ fn quotas_stand_below_the_mailboxes_each_account_once() {
             ..with(mailbox("bob@example.com", 1, 1024, None), quota(3072, Some(3072)))
         },
     ];
-    let reply = Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes };
+    let reply = Reply::Mailboxes { domain: "example.com".to_owned(), mailboxes, accounts_error: None };
     assert_eq!(
         text(&reply, Paint::Plain),
         "\
@@ -96,7 +98,7 @@ Messages   Size  Status  Last login  Mailbox
 "
     );
     assert!(json(&reply).contains(
-        "\"octets\":2048,\"last_login_unix_seconds\":null,\"quota\":{\"account\":\"ann@example.com\",\"used_octets\":3072,\"limit_octets\":3072},\"has_password\":true,\"is_whole\":true}"
+        "\"octets\":2048,\"last_login_unix_seconds\":null,\"quota\":{\"account\":\"ann@example.com\",\"used_octets\":3072,\"limit_octets\":3072},\"has_password\":true,\"is_whole\":true,\"account\":null}"
     ));
 }
 
@@ -109,6 +111,7 @@ fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals()
             version: Some("0.1.0".to_owned()),
             since_unix_seconds: Some(1_800_000_000),
         },
+        authentication: "Active Directory".to_owned(),
         domains: 1,
         mailboxes: 2,
         messages: 5,
@@ -142,6 +145,7 @@ fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals()
     };
     let stopped = Server {
         service: ServiceState::default(),
+        authentication: "encrypted password file".to_owned(),
         connections: None,
         directory: None,
         copy_good_below_seconds: None,
@@ -162,8 +166,8 @@ TLS        mail.example.com, localhost, self-signed
 Accounts   Active Directory, last answered by dc1.example.com at 2027-01-15T08:01:00Z
            last failed at 2027-01-15T08:00:00Z: dc2.example.com: Connection refused
 Disk       1 MiB
-Deleted    3 messages (2 KiB) and 1 mailbox can be brought back
-Copies     good if they take less than 45 s; 3 MiB are kept for them
+Deleted    3 messages (2 KiB) and 1 mailbox can be restored
+Copies     usable if made in less than 45 s; 3 MiB kept for them
 
 Mailboxes  Messages       Size  Status  Domain
         2         5  12.06 KiB  open    example.com
@@ -176,6 +180,7 @@ Mail       12.06 KiB
     );
     let reply = Reply::Server { statistics: Box::new(stopped), domains };
     assert!(text(&reply, Paint::Plain).starts_with("Service    stopped\nTLS "));
+    assert!(text(&reply, Paint::Plain).contains("\nAccounts   encrypted password file\nDisk "));
     assert!(text(&reply, Paint::Colours).starts_with("Service    \x1b[31mstopped\x1b[0m\n"));
 }
 
@@ -215,13 +220,40 @@ logging  2      critical events and warnings
 }
 
 #[test]
+fn the_account_of_a_mailbox_is_shown_or_why_it_is_not_known() {
+    let with = |account: Option<&str>, name| MailboxLine {
+        account: account.map(str::to_owned),
+        ..mailbox(name, 0, 0, None)
+    };
+    let mailboxes = vec![with(Some("ann1"), "ann@example.com"), with(None, "bob@example.com")];
+    assert_eq!(
+        text(&Reply::AllMailboxes { mailboxes, accounts_error: None }, Paint::Plain),
+        "\
+Messages  Size  Status  Account  Mailbox
+       0   0 B  open    ann1     ann@example.com
+       0   0 B  open    none     bob@example.com
+"
+    );
+    let mailboxes = vec![with(None, "ann@example.com")];
+    assert_eq!(
+        text(&Reply::AllMailboxes { mailboxes, accounts_error: Some("it is down".to_owned()) }, Paint::Plain),
+        "\
+Messages  Size  Status  Mailbox
+       0   0 B  open    ann@example.com
+Note: accounts are not shown: it is down
+"
+    );
+}
+
+#[test]
 fn ten_thousand_mailboxes_read_well_at_80_columns() {
     let mailboxes: Vec<_> = (0..10_000u64)
         .map(|i| {
             mailbox(&format!("user-number-{i}@mail.example.com"), i * i, i << 30, Some(LockedBy::Domain))
         })
         .collect();
-    let table = text(&Reply::Mailboxes { domain: "mail.example.com".to_owned(), mailboxes }, Paint::Plain);
+    let reply = Reply::Mailboxes { domain: "mail.example.com".to_owned(), mailboxes, accounts_error: None };
+    let table = text(&reply, Paint::Plain);
     assert_eq!(table.lines().count(), 10_001);
     assert!(table.lines().all(|line| line.chars().count() <= 80));
 }
@@ -249,4 +281,53 @@ fn changes_and_refusals_have_a_stable_json() {
          \"hint\":\"Add it\"}}\n"
     );
     assert_eq!(refusal.to_string(), "there is no \"x\". Add it");
+}
+
+#[test]
+fn every_lost_message_is_named() {
+    let lost = |received, octets| Lost {
+        mailbox: "ann@example.com".into(),
+        sequence: 3,
+        received_unix_seconds: received,
+        octets,
+    };
+    let checked = Reply::Checked(Checked {
+        domains: 1,
+        mailboxes: 1,
+        messages: 0,
+        texts: 0,
+        text_octets: 0,
+        findings: vec![],
+        findings_total: 0,
+        repaired: vec![],
+        repaired_total: 0,
+        lost: vec![lost(Some(1_800_000_000), Some(1234)), lost(None, None)],
+    });
+    let shown = text(&checked, Paint::Plain);
+    assert!(shown.contains("Lost: message 3 of ann@example.com, received 2027-01-15T08:00:00Z, "), "{shown}");
+    assert!(shown.contains("Lost: message 3 of ann@example.com\n"), "{shown}");
+    assert!(shown.ends_with("No problems found\n"), "{shown}");
+    let json = json(&checked);
+    assert!(json.contains(
+        r#""lost":[{"mailbox":"ann@example.com","sequence":3,"received_unix_seconds":1800000000,"octets":1234},{"#
+    ));
+}
+
+#[test]
+fn findings_are_shown_and_counted() {
+    let checked = Reply::Checked(Checked {
+        domains: 1,
+        mailboxes: 1,
+        messages: 0,
+        texts: 0,
+        text_octets: 0,
+        findings: vec!["text 0 has changed since it was stored".into()],
+        findings_total: 1,
+        repaired: vec!["text 1 was dropped".into()],
+        repaired_total: 1,
+        lost: vec![],
+    });
+    let shown = text(&checked, Paint::Plain);
+    assert!(shown.contains("\nRepaired: text 1 was dropped\n"), "{shown}");
+    assert!(shown.ends_with("\nFound: text 0 has changed since it was stored\n1 finding\n"), "{shown}");
 }

@@ -1,6 +1,6 @@
 //! Tables for a terminal or a file, and the colours of a terminal.
 
-/// Whether what an administrator should see at once is coloured.
+/// Whether warnings and faults are coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {
     Plain,
@@ -12,7 +12,7 @@ const RED: &str = "31";
 const YELLOW: &str = "33";
 
 impl Paint {
-    /// The word, in its colour if it has one.
+    /// The word, coloured if it is a warning or a fault.
     pub fn word(self, word: &str) -> String {
         let colour = match word {
             "locked" | "domain locked" | "Note:" => YELLOW,
@@ -26,8 +26,8 @@ impl Paint {
     }
 }
 
-/// Columns as wide as they must be, two spaces apart; the first `numbers` of them to the right. A column without
-/// anything in it is left out.
+/// Columns as wide as their contents, two spaces apart. The first `numbers` are aligned right. Empty columns are left
+/// out.
 pub fn table(head: &[&str], numbers: usize, rows: impl Iterator<Item = Vec<String>>, paint: Paint) -> String {
     let rows: Vec<Vec<String>> = rows.collect();
     let is_shown: Vec<bool> = (0..head.len()).map(|at| rows.iter().any(|row| !row[at].is_empty())).collect();
@@ -62,13 +62,13 @@ mod tests {
     }
 
     #[test]
-    fn a_column_without_anything_in_it_is_left_out() {
+    fn an_empty_column_is_left_out() {
         let text = table(&["N", "Status", "Reads", "Name"], 1, rows(), Paint::Plain);
         assert_eq!(text, " N  Status  Name\n 1  open    a\n20  locked  b\n");
     }
 
     #[test]
-    fn a_colour_takes_no_room() {
+    fn a_colour_takes_no_width() {
         let text = table(&["N", "Status", "Reads", "Name"], 1, rows(), Paint::Colours);
         assert_eq!(text, " N  Status  Name\n 1  open    a\n20  \x1b[33mlocked\x1b[0m  b\n");
     }

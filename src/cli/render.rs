@@ -1,7 +1,7 @@
-//! Replies and refusals as they are printed: text that reads well at 80 columns, or JSON.
+//! Prints replies and refusals as text for 80 columns, or as JSON.
 //!
-//! In tables the numbers stand first and the name last, so that a long name disturbs no column and the last
-//! word of a line is always the name.
+//! Tables have numbers first and the name last, so that a long name disturbs no column and scripts find the name as the
+//! last word of a line.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,13 +10,13 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::reply::{
+use super::table::{Paint, table};
+use crate::admin::reply::{
     AddOutcome, Added, AdoptionLine, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine,
     ExportSummary, ImportSummary, KeyState, Lock, LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal,
     Removed, Reply, Server, ServiceState, SettingLine, SkippedFile, Tested, TestedStep, Verified,
     VerifiedMailbox,
 };
-use super::table::{Paint, table};
 use crate::units::{Octets, Seconds};
 
 /// The reply as lines of text.
@@ -24,14 +24,18 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
     match reply {
         Reply::Changed(changed) => changed_text(changed, paint),
         Reply::Domains { domains } => domain_table(domains, paint),
-        Reply::Mailboxes { domain, mailboxes } => {
-            mailbox_table(mailboxes, paint).unwrap_or_else(|| format!("There are no mailboxes in {domain}\n"))
+        Reply::Mailboxes { domain, mailboxes, accounts_error } => {
+            mailbox_table(mailboxes, accounts_error.as_deref(), paint)
+                .unwrap_or_else(|| format!("There are no mailboxes in {domain}\n"))
         }
-        Reply::AllMailboxes { mailboxes } => {
-            mailbox_table(mailboxes, paint).unwrap_or_else(|| "There are no mailboxes\n".to_owned())
+        Reply::AllMailboxes { mailboxes, accounts_error } => {
+            mailbox_table(mailboxes, accounts_error.as_deref(), paint)
+                .unwrap_or_else(|| "There are no mailboxes\n".to_owned())
         }
         Reply::Server { statistics, domains } => server_text(statistics, domains, paint),
-        Reply::Domain { statistics, mailboxes } => domain_text(statistics, mailboxes, paint),
+        Reply::Domain { statistics, mailboxes, accounts_error } => {
+            domain_text(statistics, mailboxes, accounts_error.as_deref(), paint)
+        }
         Reply::Health { service } => format!("healthy: {}\n", service_text(service)),
         Reply::Greeted { address, greeting } => format!("healthy: {address} answers {greeting}\n"),
         Reply::Settings { settings } => settings_text(settings),
@@ -40,7 +44,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
             format!("{}: {messages}, {}\n", backup.file, Octets(backup.file_octets))
         }
         Reply::Compacted(compacted) => format!(
-            "{} on the disk, before {}; the file ends at {}, before {}; {} were moved\n",
+            "{} on disk, was {}; file length {}, was {}; {} moved\n",
             Octets(compacted.allocated_octets),
             Octets(compacted.allocated_octets_before),
             Octets(compacted.file_octets),
@@ -56,7 +60,7 @@ pub fn text(reply: &Reply, paint: Paint) -> String {
         Reply::ImportBegun { .. } => String::new(),
         Reply::Imported(summary) => imported_text(summary, paint),
         Reply::AddedMany { entries } => added_text(entries, paint),
-        Reply::Yours { command } => format!("{command}: not done, for it takes root\n"),
+        Reply::Yours { command } => format!("{command}: not done, because it needs root\n"),
     }
 }
 
@@ -136,7 +140,7 @@ fn checked_text(checked: &Checked, paint: Paint) -> String {
         let _ = writeln!(text, "{} {finding}", paint.word("Found:"));
     }
     match checked.findings_total {
-        0 => text.push_str("Everything is as it should be\n"),
+        0 => text.push_str("No problems found\n"),
         found => {
             let _ = writeln!(text, "{}", count(found, "finding", "findings"));
         }
@@ -152,29 +156,29 @@ fn lost_text(lost: &Lost) -> String {
     text
 }
 
-/// Unix time in seconds as RFC 3339 writes it.
+/// Unix time in RFC 3339 format.
 fn time_text(unix_seconds: u64) -> Option<String> {
     let time = OffsetDateTime::from_unix_timestamp(i64::try_from(unix_seconds).ok()?).ok()?;
     time.format(&Rfc3339).ok()
 }
 
-/// The day of a Unix time, in UTC.
+/// The UTC date of a Unix time.
 fn day_text(unix_seconds: u64) -> Option<String> {
     let time = OffsetDateTime::from_unix_timestamp(i64::try_from(unix_seconds).ok()?).ok()?;
     Some(time.date().to_string())
 }
 
-/// Only what did not go well: a program that hands mail over expects silence otherwise.
+/// Failures only: a program that submits mail expects silence on success.
 fn delivered_text(recipients: &[Delivered]) -> String {
     let mut text = String::new();
     for Delivered { recipient, outcome } in recipients {
         let told = match outcome {
             Outcome::Stored => continue,
-            Outcome::NoSuchMailbox => "there is no such mailbox here",
+            Outcome::NoSuchMailbox => "no such mailbox",
             Outcome::OverQuota => "the mailbox is over its quota",
-            Outcome::Loop => "the message has been here before: it is in a loop",
-            Outcome::DiskFull => "there is no room on the disk now",
-            Outcome::Withheld => "not delivered, because another recipient cannot take it",
+            Outcome::Loop => "the message is in a mail loop",
+            Outcome::DiskFull => "the disk is full",
+            Outcome::Withheld => "not delivered, because another recipient cannot receive it",
         };
         let _ = writeln!(text, "{recipient}: {told}");
     }
@@ -192,22 +196,22 @@ fn exported_text(summary: &ExportSummary, paint: Paint) -> String {
     );
     if summary.damaged > 0 {
         let damaged = count(summary.damaged, "message", "messages");
-        let _ = writeln!(text, "{} {damaged} with damaged texts: run pop3svc check", paint.word("Left out:"));
+        let _ = writeln!(text, "{} {damaged} with damaged text; run pop3svc check", paint.word("Skipped:"));
     }
     text
 }
 
 fn skipped_text(skipped: &[SkippedFile], paint: Paint) -> String {
     let line =
-        |SkippedFile { file, why }: &SkippedFile| format!("{} {file}: {why}\n", paint.word("Passed over:"));
+        |SkippedFile { file, why }: &SkippedFile| format!("{} {file}: {why}\n", paint.word("Skipped:"));
     skipped.iter().map(line).collect()
 }
 
-/// A line for each mailbox, and the number that is to be 0.
+/// A line per mailbox, and the total that should be 0.
 fn verified_text(verified: &Verified, paint: Paint) -> String {
     let mut text = skipped_text(&verified.skipped, paint);
     if let Some(uidl) = &verified.uidl {
-        let _ = writeln!(text, "Ids are made as {uidl}");
+        let _ = writeln!(text, "Unique ids are formed as {uidl}");
     }
     let (mut again, mut missing) = (0, 0);
     for mailbox in &verified.mailboxes {
@@ -220,13 +224,13 @@ fn verified_text(verified: &Verified, paint: Paint) -> String {
             mailbox.again, mailbox.missing
         );
         if *sizes_differ > 0 {
-            let _ = write!(text, "; {sizes_differ} of another size");
+            let _ = write!(text, "; {sizes_differ} with a different size");
         }
-        let _ = writeln!(text, "{}", if mailbox.in_order { "" } else { "; in another order" });
+        let _ = writeln!(text, "{}", if mailbox.in_order { "" } else { "; order differs" });
     }
     let _ = writeln!(
         text,
-        "{}: mail programs that leave their mail on the server fetch {} again; {} missing",
+        "{}: mail programs that leave mail on the server will fetch {} again; {} missing",
         count(verified.mailboxes.len() as u64, "mailbox", "mailboxes"),
         count(again, "message", "messages"),
         count(missing, "message is", "messages are")
@@ -237,7 +241,7 @@ fn verified_text(verified: &Verified, paint: Paint) -> String {
 fn imported_text(summary: &ImportSummary, paint: Paint) -> String {
     let mut text = skipped_text(&summary.skipped, paint);
     if let Some(uidl) = &summary.uidl {
-        let _ = writeln!(text, "Ids are made as {uidl}");
+        let _ = writeln!(text, "Unique ids are formed as {uidl}");
     }
     let _ = writeln!(
         text,
@@ -245,11 +249,11 @@ fn imported_text(summary: &ImportSummary, paint: Paint) -> String {
         count(summary.mailboxes, "mailbox", "mailboxes"),
         count(summary.messages, "message", "messages"),
         Octets(summary.octets),
-        if summary.dry_run { "would be taken in" } else { "taken in" }
+        if summary.dry_run { "would be imported" } else { "imported" }
     );
     let _ = writeln!(
         text,
-        "{} with the id that mail programs know, {} with a new one, {} there already, {} passed over",
+        "{} with the unique id that mail programs know, {} with a new one; {} already here; {} skipped",
         summary.ids_kept,
         summary.ids_new,
         summary.there_already,
@@ -258,7 +262,7 @@ fn imported_text(summary: &ImportSummary, paint: Paint) -> String {
     if summary.ids_new > 0 {
         let _ = writeln!(
             text,
-            "{} mail programs that leave their mail on the server fetch {} again",
+            "{} mail programs that leave mail on the server will fetch {} again",
             paint.word("Note:"),
             count(summary.ids_new, "message", "messages")
         );
@@ -266,7 +270,7 @@ fn imported_text(summary: &ImportSummary, paint: Paint) -> String {
     if summary.ids_long > 0 {
         let _ = writeln!(
             text,
-            "{} {} longer than the 70 octets that RFC 1939 allows; mail programs know them so, and get them so",
+            "{} {} longer than the 70 octets RFC 1939 allows, kept because mail programs know them that way",
             paint.word("Note:"),
             count(summary.ids_long, "id is", "ids are")
         );
@@ -277,14 +281,14 @@ fn imported_text(summary: &ImportSummary, paint: Paint) -> String {
     text
 }
 
-/// A line for each of the list, and their sum.
+/// A line per entry, and the totals.
 fn added_text(entries: &[Added], paint: Paint) -> String {
     let mut text = String::new();
     for Added { line, name, outcome, why } in entries {
         let why = why.as_deref().unwrap_or_default();
         let _ = match outcome {
             AddOutcome::Added => writeln!(text, "line {line}: {name} added"),
-            AddOutcome::Exists => writeln!(text, "line {line}: {name} exists already"),
+            AddOutcome::Exists => writeln!(text, "line {line}: {name} already exists"),
             AddOutcome::Refused => writeln!(text, "line {line}: {name} {}: {why}", paint.word("refused")),
             AddOutcome::NotDone => writeln!(text, "line {line}: {name} {}: {why}", paint.word("not done")),
         };
@@ -292,7 +296,7 @@ fn added_text(entries: &[Added], paint: Paint) -> String {
     let counted = |wanted| entries.iter().filter(|entry| entry.outcome == wanted).count();
     let (added, exist) = (counted(AddOutcome::Added), counted(AddOutcome::Exists));
     let _ =
-        writeln!(text, "{added} added, {exist} there already, {} not added", entries.len() - added - exist);
+        writeln!(text, "{added} added, {exist} already there, {} not added", entries.len() - added - exist);
     text
 }
 
@@ -313,7 +317,8 @@ fn domain_table(domains: &[DomainLine], paint: Paint) -> String {
     table(&["Mailboxes", "Messages", "Size", "Status", "Reads", "Domain"], 3, rows, paint)
 }
 
-fn mailbox_table(mailboxes: &[MailboxLine], paint: Paint) -> Option<String> {
+fn mailbox_table(mailboxes: &[MailboxLine], accounts_error: Option<&str>, paint: Paint) -> Option<String> {
+    let has_accounts = mailboxes.iter().any(|line| line.account.is_some());
     let rows = mailboxes.iter().map(|line| {
         vec![
             line.messages.to_string(),
@@ -324,19 +329,23 @@ fn mailbox_table(mailboxes: &[MailboxLine], paint: Paint) -> Option<String> {
                 Some(LockedBy::Mailbox) | None => status(line.lock).to_owned(),
             },
             line.last_login_unix_seconds.and_then(day_text).unwrap_or_default(),
+            line.account.clone().unwrap_or_else(|| if has_accounts { "none" } else { "" }.to_owned()),
             line.unicode.clone().unwrap_or_default(),
             line.mailbox.clone(),
         ]
     });
-    let mailbox_table =
-        table(&["Messages", "Size", "Status", "Last login", "Reads", "Mailbox"], 2, rows, paint);
-    (!mailboxes.is_empty()).then(|| match quota_table(mailboxes, paint) {
-        Some(quotas) => format!("{mailbox_table}\n{quotas}"),
-        None => mailbox_table,
-    })
+    let mut text =
+        table(&["Messages", "Size", "Status", "Last login", "Account", "Reads", "Mailbox"], 2, rows, paint);
+    if let Some(why) = accounts_error {
+        let _ = writeln!(text, "{} accounts are not shown: {why}", paint.word("Note:"));
+    }
+    if let Some(quotas) = quota_table(mailboxes, paint) {
+        let _ = write!(text, "\n{quotas}");
+    }
+    (!mailboxes.is_empty()).then_some(text)
 }
 
-/// The accounts that mailboxes of the list count against, each once, in the order of their names.
+/// The accounts whose quotas the mailboxes count against, each once, by name.
 fn quota_table(mailboxes: &[MailboxLine], paint: Paint) -> Option<String> {
     let quotas: BTreeMap<&str, &QuotaLine> = mailboxes
         .iter()
@@ -364,7 +373,7 @@ fn service_text(service: &ServiceState) -> String {
     format!("running since {since}, pid {pid}, version {version}")
 }
 
-/// The totals stand last, where they are seen however many domains there are.
+/// The totals come last, so that they stay visible below a long list.
 fn server_text(server: &Server, domains: &[DomainLine], paint: Paint) -> String {
     let mut text = format!("Service    {}\n", paint.word(&service_text(&server.service)));
     if let Some(connections) = &server.connections {
@@ -377,9 +386,10 @@ fn server_text(server: &Server, domains: &[DomainLine], paint: Paint) -> String 
         let _ = writeln!(text, "TLS        {}{made}", certificate.names.join(", "));
         let _ = writeln!(text, "           SHA-256 {first}\n                   {second}");
     }
-    if let Some(directory) = &server.directory {
-        text += &directory_text(directory);
-    }
+    text += &match &server.directory {
+        Some(directory) => directory_text(directory),
+        None => format!("Accounts   {}\n", server.authentication),
+    };
     if let Some(AdoptionLine { moved, incomplete, not_moved }) = server.adoption {
         let _ = writeln!(
             text,
@@ -400,27 +410,27 @@ fn server_text(server: &Server, domains: &[DomainLine], paint: Paint) -> String 
     )
 }
 
-/// What can still be brought back, where that is anything.
+/// What can still be restored, if anything.
 fn deleted_text(deleted: &Removed) -> String {
     if *deleted == Removed::default() {
         return String::new();
     }
     format!(
-        "Deleted    {} ({}) and {} can be brought back\n",
+        "Deleted    {} ({}) and {} can be restored\n",
         count(deleted.messages, "message", "messages"),
         Octets(deleted.octets),
         count(deleted.mailboxes, "mailbox", "mailboxes")
     )
 }
 
-/// What there is to know for `cp`, `tar` and `rsync`.
+/// What to know about copies made with `cp`, `tar` or `rsync`.
 fn copies_text(server: &Server) -> String {
     let kept = Octets(server.copy_kept_octets);
     match server.copy_good_below_seconds {
         None => String::new(),
-        Some(0) => "Copies     not sure to be good at present, for want of room on the disk\n".to_owned(),
+        Some(0) => "Copies     may be unusable for now, because the disk is nearly full\n".to_owned(),
         Some(seconds) => {
-            format!("Copies     good if they take less than {}; {kept} are kept for them\n", Seconds(seconds))
+            format!("Copies     usable if made in less than {}; {kept} kept for them\n", Seconds(seconds))
         }
     }
 }
@@ -432,7 +442,7 @@ fn directory_text(directory: &DirectoryLine) -> String {
             let at = time(directory.last_contact_unix_seconds);
             format!("Accounts   {}, last answered by {server} at {at}\n", directory.method)
         }
-        None => format!("Accounts   {}, not asked yet or never reached\n", directory.method),
+        None => format!("Accounts   {}, not contacted yet\n", directory.method),
     };
     if let Some(why) = &directory.last_error {
         let _ =
@@ -455,21 +465,27 @@ fn connections_text(connections: &Connections) -> String {
     text
 }
 
-fn domain_text(domain: &DomainLine, mailboxes: &[MailboxLine], paint: Paint) -> String {
+fn domain_text(
+    domain: &DomainLine,
+    mailboxes: &[MailboxLine],
+    accounts_error: Option<&str>,
+    paint: Paint,
+) -> String {
     let unicode = domain.unicode.as_ref().map(|unicode| format!(" ({unicode})"));
     format!(
         "Domain     {}{}\nStatus     {}\n\n{}\nMailboxes  {}\nMessages   {}\nMail       {}\n",
         domain.domain,
         unicode.unwrap_or_default(),
         paint.word(status(domain.lock)),
-        mailbox_table(mailboxes, paint).unwrap_or_else(|| "There are no mailboxes\n".to_owned()),
+        mailbox_table(mailboxes, accounts_error, paint)
+            .unwrap_or_else(|| "There are no mailboxes\n".to_owned()),
         domain.mailboxes,
         domain.messages,
         Octets(domain.octets),
     )
 }
 
-/// One setting is shown by its value alone, for scripts.
+/// A single setting is shown by its value alone, for scripts.
 fn settings_text(settings: &[SettingLine]) -> String {
     let with_meaning = |line: &SettingLine| match &line.meaning {
         Some(meaning) => format!("{} ({meaning})", line.value).trim_start().to_owned(),

@@ -1,13 +1,13 @@
-//! The shape of the JSON that `--json` prints: what `winpop help json` shows, and a test compares with every reply.
+//! The format of `--json`, shown by `winpop help json`. A test compares it with every reply.
 
 use std::fmt::Write as _;
 
 /// An object: its name, and its fields with the kind of each.
 ///
-/// The kinds are `text`, `number`, `true/false`, and the names of objects; `[…]` is a list of it, and `…?` may be null.
+/// A kind is `text`, `number`, `true/false` or the name of an object; `[…]` is a list, and `…?` may be null.
 pub type Shape = (&'static str, &'static [(&'static str, &'static str)]);
 
-/// What each command answers. All have the field `ok` in front, which is true.
+/// The reply of each command. All begin with the field `ok`, which is true.
 pub const REPLIES: [Shape; 19] = [
     (
         "a change",
@@ -20,10 +20,10 @@ pub const REPLIES: [Shape; 19] = [
         ],
     ),
     ("list", &[("domains", "[DOMAIN]")]),
-    ("list DOMAIN", &[("domain", "text"), ("mailboxes", "[MAILBOX]")]),
-    ("list /all", &[("mailboxes", "[MAILBOX]")]),
+    ("list DOMAIN", &[("domain", "text"), ("mailboxes", "[MAILBOX]"), ("accounts_error", "text?")]),
+    ("list /all", &[("mailboxes", "[MAILBOX]"), ("accounts_error", "text?")]),
     ("stat", &[("statistics", "SERVER"), ("domains", "[DOMAIN]")]),
-    ("stat DOMAIN", &[("statistics", "DOMAIN"), ("mailboxes", "[MAILBOX]")]),
+    ("stat DOMAIN", &[("statistics", "DOMAIN"), ("mailboxes", "[MAILBOX]"), ("accounts_error", "text?")]),
     ("get", &[("settings", "[SETTING]")]),
     ("health", &[("service", "SERVICE")]),
     ("health ADDRESS", &[("address", "text"), ("greeting", "text")]),
@@ -99,7 +99,7 @@ pub const REPLIES: [Shape; 19] = [
     ),
 ];
 
-/// What stands in the field `error` where `ok` is false.
+/// The field `error`, present if `ok` is false.
 pub const ERROR: Shape = ("error", &[("code", "text"), ("message", "text"), ("hint", "text?")]);
 
 /// The objects in the replies.
@@ -130,6 +130,7 @@ pub const OBJECTS: [Shape; 17] = [
             ("quota", "QUOTA?"),
             ("has_password", "true/false"),
             ("is_whole", "true/false"),
+            ("account", "text?"),
         ],
     ),
     ("QUOTA", &[("account", "text"), ("used_octets", "number"), ("limit_octets", "number?")]),
@@ -137,6 +138,7 @@ pub const OBJECTS: [Shape; 17] = [
         "SERVER",
         &[
             ("service", "SERVICE"),
+            ("authentication", "text"),
             ("domains", "number"),
             ("mailboxes", "number"),
             ("messages", "number"),
@@ -228,9 +230,9 @@ pub const OBJECTS: [Shape; 17] = [
 /// The page that `winpop help json` shows.
 pub fn page() -> String {
     let mut text = "\
-/json behind a command prints one line with one object. Its field ok is true,
-or false where the command was refused; then error says why. Every field below
-is always there; null, where a ? allows it, says that there is nothing.
+With /json, a command prints one object on one line. Its field ok is true, or
+false if the command was refused or failed; the field error then says why.
+Every field listed here is always present; those marked ? may be null.
 "
     .to_owned();
     for (name, fields) in REPLIES.iter().chain([&ERROR]).chain(&OBJECTS) {
@@ -246,11 +248,11 @@ is always there; null, where a ? allows it, says that there is nothing.
 mod tests {
     use serde_json::Value;
 
-    use super::super::render::{json, refusal_json};
-    use super::super::reply::*;
     use super::*;
+    use crate::admin::reply::*;
+    use crate::cli::render::{json, refusal_json};
 
-    /// Panics where a value is not of this kind.
+    /// Panics if a value is not of this kind.
     fn assert_is(value: &Value, kind: &str, place: &str) {
         if let Some(kind) = kind.strip_suffix('?') {
             if !value.is_null() {
@@ -273,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Panics where an object has not these fields, and no others.
+    /// Panics if an object does not have exactly these fields.
     fn assert_has(object: &Value, fields: &[(&str, &str)], place: &str) {
         let object = object.as_object().unwrap_or_else(|| panic!("{place} is no object"));
         let known: Vec<&str> = fields.iter().map(|(field, _)| *field).collect();
@@ -308,9 +310,10 @@ mod tests {
             quota,
             has_password: true,
             is_whole: false,
+            account: None,
         };
         vec![
-            mailbox(None, None),
+            MailboxLine { account: Some("a".into()), ..mailbox(None, None) },
             mailbox(Some(LockedBy::Mailbox), Some(quota(None))),
             mailbox(Some(LockedBy::Domain), Some(quota(Some(7)))),
         ]
@@ -326,6 +329,7 @@ mod tests {
             CertificateLine { names: vec!["a".into()], fingerprint: "AB".into(), self_signed: true };
         Box::new(Server {
             service: if is_served { service() } else { ServiceState::default() },
+            authentication: "a".into(),
             domains: 1,
             mailboxes: 2,
             messages: 3,
@@ -360,7 +364,7 @@ mod tests {
         }
     }
 
-    /// One of each, with and without what may be missing, under the name of its shape.
+    /// One reply of each kind, with and without optional values, under the name of its shape.
     fn replies() -> Vec<(&'static str, Reply)> {
         let removed = Removed { mailboxes: 1, messages: 2, octets: 3 };
         let changed = Changed { notes: vec!["a".into()], ..Changed::new("add", &"a", "b".into()) };
@@ -390,11 +394,17 @@ mod tests {
             ("a change", changed.clone().into()),
             ("a change", Changed { removed: Some(removed), ..changed }.into()),
             ("list", Reply::Domains { domains: vec![domain()] }),
-            ("list DOMAIN", Reply::Mailboxes { domain: "b".into(), mailboxes: mailboxes() }),
-            ("list /all", Reply::AllMailboxes { mailboxes: mailboxes() }),
+            (
+                "list DOMAIN",
+                Reply::Mailboxes { domain: "b".into(), mailboxes: mailboxes(), accounts_error: None },
+            ),
+            ("list /all", Reply::AllMailboxes { mailboxes: mailboxes(), accounts_error: Some("a".into()) }),
             ("stat", Reply::Server { statistics: server(true), domains: vec![domain()] }),
             ("stat", Reply::Server { statistics: server(false), domains: vec![] }),
-            ("stat DOMAIN", Reply::Domain { statistics: domain(), mailboxes: mailboxes() }),
+            (
+                "stat DOMAIN",
+                Reply::Domain { statistics: domain(), mailboxes: mailboxes(), accounts_error: None },
+            ),
             (
                 "get",
                 Reply::Settings {
@@ -470,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reply_has_the_shape_that_is_written_down() {
+    fn every_reply_has_the_documented_shape() {
         for (name, reply) in replies() {
             let (_, fields) = REPLIES.iter().find(|(known, _)| *known == name).expect("a shape of the table");
             let fields = [&[("ok", "true/false")], *fields].concat();
@@ -482,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_has_the_shape_that_is_written_down() {
+    fn a_refusal_has_the_documented_shape() {
         let refusal = Refusal::new(Code::NotFound, "there is no \"x\"");
         for refusal in [refusal.clone(), refusal.with_hint("Add it")] {
             let object: Value = serde_json::from_str(&refusal_json(&refusal)).unwrap();
