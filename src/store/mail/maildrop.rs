@@ -37,7 +37,7 @@ const DELETED_AT_A_TIME: usize = if cfg!(test) { 64 } else { 4096 };
 /// A long list is read in up to `PARTS_MAX` parts at once, each of at least this many messages.
 const LISTED_IN_A_PART: u64 = if cfg!(test) { 16 } else { 4096 };
 /// Each part waits for one random page at a time, and disks are faster with many such reads in flight: with 8 parts a
-/// list of 100,000 whose pages were on the disk took nearly twice as long.
+/// list of 100,000 whose pages were on the disk took half as long again.
 const PARTS_MAX: u64 = 16;
 
 /// An open maildrop.
