@@ -10,7 +10,7 @@ use futures_rustls::client::TlsStream;
 use futures_rustls::rustls::client::Resumption;
 use futures_rustls::rustls::pki_types::ServerName;
 
-use crate::any_certificate::client_config;
+use super::any_certificate::client_config;
 
 pub struct Connector(TlsConnector);
 
