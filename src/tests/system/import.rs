@@ -143,7 +143,7 @@ fn mbox_lists_and_the_windows_mail_root_come_in_without_a_service() {
         "{refused:?}"
     );
     let done = site.succeed(&["import", "windows", &windows.to_string_lossy(), "--make", "--uidl", "%b"]);
-    assert!(done.contains("1 message (") && done.contains("1 with the id"), "{done}");
+    assert!(done.contains("1 message (") && done.contains("1 with the unique id"), "{done}");
     let list = site.winpop(&["list", "/all"]);
     assert!(list.contains("ann@example.org"), "{list}");
     site.assert_clean();
@@ -167,7 +167,7 @@ fn unreadable_mailboxes_are_reported_and_stop_nothing() {
         assert!(done.output.contains(why), "{done:?}");
     }
     assert!(
-        done.output.contains("\n1 mailbox, 1 message (") && done.output.contains(", 3 passed over"),
+        done.output.contains("\n1 mailbox, 1 message (") && done.output.contains("; 3 skipped"),
         "{done:?}"
     );
 
