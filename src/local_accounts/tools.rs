@@ -29,7 +29,7 @@ const GROUP_EXISTS: i32 = 9;
 /// Checks that this process can create and delete accounts. An error is a sentence.
 pub fn ready() -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
-        return Err("accounts of this machine are made, changed and deleted by root only".to_owned());
+        return Err("only root may create, change and delete accounts of this machine".to_owned());
     }
     let missing: Vec<&str> = NEEDED.into_iter().filter(|tool| path_of(tool).is_none()).collect();
     match missing.is_empty() {

@@ -328,7 +328,7 @@ fn only_root_changes_accounts_and_is_told_so_before_anything_is_done() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "winpop: accounts of this machine are made, changed and deleted by root only. Nothing was changed; run the command as \
+        "winpop: only root may create, change and delete accounts of this machine. Nothing was changed. Run the command as \
          root\n"
     );
     assert_eq!(site.etc().line("passwd", "bob"), None);
