@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::client::Client;
 use super::meter::{self, Figures};
 use super::peers::{Peer, USERS};
-use super::workloads::message;
+use super::workloads::{message, together};
 
 const CONNECTIONS: usize = 32;
 /// Delivered one by one before the measurement, so that it does not pay for the checkpoint of the 32 connections.
@@ -52,7 +52,6 @@ fn mailbox(number: u64) -> String {
 }
 
 async fn fill(address: SocketAddr, delivered: &Cell<u64>, target: u64) -> io::Result<()> {
-    let executor = smol::LocalExecutor::new();
     let connection = || async {
         let mut client = Client::connect(address, None).await?;
         client.greet("LHLO").await?;
@@ -62,15 +61,7 @@ async fn fill(address: SocketAddr, delivered: &Cell<u64>, target: u64) -> io::Re
         }
         Ok::<_, io::Error>(())
     };
-    let tasks: Vec<_> = (0..CONNECTIONS).map(|_| executor.spawn(connection())).collect();
-    executor
-        .run(async {
-            for task in tasks {
-                task.await?;
-            }
-            Ok(())
-        })
-        .await
+    together((0..CONNECTIONS).map(|_| connection())).await
 }
 
 async fn one_by_one(peer: &Peer, address: SocketAddr, delivered: &Cell<u64>) -> io::Result<Figures> {

@@ -145,17 +145,7 @@ pub async fn measure(workload: &Workload, peer: &Peer, length: Duration) -> io::
     let begin = Instant::now();
     run.ends.set(begin + length);
     let before = meter::read(peer.pid, peer.directory.as_deref());
-    let executor = smol::LocalExecutor::new();
-    let measured: Vec<_> =
-        (0..workload.connections).map(|number| executor.spawn(run.repeat(workload, number))).collect();
-    executor
-        .run(async {
-            for task in measured {
-                task.await?;
-            }
-            Ok::<_, io::Error>(())
-        })
-        .await?;
+    together((0..workload.connections).map(|number| run.repeat(workload, number))).await?;
     Ok(Some(run.figures(begin.elapsed(), before)))
 }
 
@@ -163,8 +153,15 @@ pub async fn measure(workload: &Workload, peer: &Peer, length: Duration) -> io::
 pub async fn deliver_without_end(lmtp: SocketAddr, connections: usize) -> io::Result<()> {
     // The texts differ from those of the measuring process too.
     NEXT.set(u64::from(std::process::id()) << 32);
+    together((0..connections).map(|number| deliver_to_one(lmtp, number))).await
+}
+
+/// Runs connections together on this thread. The first error ends them all.
+pub async fn together<'a>(
+    connections: impl Iterator<Item = impl Future<Output = io::Result<()>> + 'a>,
+) -> io::Result<()> {
     let executor = smol::LocalExecutor::new();
-    let tasks: Vec<_> = (0..connections).map(|number| executor.spawn(deliver_to_one(lmtp, number))).collect();
+    let tasks: Vec<_> = connections.map(|connection| executor.spawn(connection)).collect();
     executor
         .run(async {
             for task in tasks {
