@@ -12,7 +12,7 @@ use super::client::Lmtp;
 use super::service::{Service, eventually};
 use crate::harness::PROGRAM;
 use crate::harness::site::Site;
-use crate::harness::skip::is_root;
+use crate::harness::skip::{is_root, skip};
 
 pub const BOB: &str = "bob@example.com";
 /// Of a mebibyte each, in a store whose backup is to be met in the middle of it.
@@ -238,7 +238,7 @@ fn in_a_mount_namespace_of_its_own() -> bool {
     assert!(tried.is_ok() || std::env::var_os("CI").is_none(), "unshare is not installed");
     let can = is_root() && tried.is_ok_and(|done| done.status.success());
     if !can {
-        eprintln!("passed over: it takes root, unshare and setpriv to give the service other file systems");
+        skip("it needs root and a mount namespace, to give the service other file systems");
     }
     can
 }

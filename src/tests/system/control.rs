@@ -11,7 +11,7 @@ use std::thread;
 
 use super::service::{Done, Service, finish};
 use crate::harness::site::Site;
-use crate::harness::skip::is_root;
+use crate::harness::skip::{have, needs_root};
 
 const BOB: &str = "bob@example.com";
 
@@ -187,8 +187,7 @@ fn a_probe_of_the_socket_causes_no_warning() {
 #[test]
 fn another_user_is_refused() {
     const NOBODY: u32 = 65534;
-    if !is_root() || !Path::new("/usr/bin/perl").exists() {
-        eprintln!("passed over: it takes root and perl to be another user");
+    if !needs_root("another user") || !have(&["perl"]) {
         return;
     }
     let mut site = Site::new();

@@ -12,6 +12,7 @@ use super::backup::{BOB, contents_in, numbered, restored};
 use super::client::Lmtp;
 use super::service::{Service, eventually};
 use crate::harness::site::Site;
+use crate::harness::skip::have;
 
 /// Her mail comes and goes, and leaves space to be used again.
 const ANN: &str = "ann@example.com";
@@ -58,16 +59,6 @@ fn assert_good(name: &str, copy: &Path, acknowledged_before: usize) {
     }
 }
 
-/// Whether the program is there; fails without it where `CI` is set.
-fn is_installed(program: &str) -> bool {
-    let is_there = Command::new(program).arg("--version").output().is_ok();
-    assert!(is_there || std::env::var_os("CI").is_none(), "{program} is not installed");
-    if !is_there {
-        eprintln!("passed over: {program} is not installed");
-    }
-    is_there
-}
-
 fn run(program: &str, words: &[&str], accepted: &[i32]) {
     let done = Command::new(program).args(words).output().unwrap();
     let code = done.status.code();
@@ -81,7 +72,7 @@ fn cp_tar_and_rsync_of_a_service_under_load_make_good_copies() {
     // Deleted mail leaves its space at once.
     site.winpop(&["set", "undelete", "0"]);
     let service = site.start();
-    let rsync_is_there = is_installed("rsync");
+    let rsync_is_there = have(&["rsync"]);
     let (file, dir) = (site.data_file(), site.dir().join("copies"));
     let in_copies = |name: &str| dir.join(name).to_string_lossy().into_owned();
     fs::create_dir(&dir).unwrap();
