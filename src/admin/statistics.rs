@@ -160,20 +160,31 @@ fn one_domain(store: &Store, domain: &Domain) -> Result<(DomainLine, Mailboxes),
     let view = store.read().map_err(Refusal::fault)?;
     let row = view.domain(domain).map_err(Refusal::fault)?.ok_or_else(|| no_such_domain(domain))?;
     let line = domain_line(&*view, domain, &row).map_err(Refusal::fault)?;
-    Ok((line, mailboxes(&*view, domain, row.locked).map_err(Refusal::fault)?))
+    let method = method(&*view).map_err(Refusal::fault)?;
+    Ok((line, mailboxes(&*view, domain, row.locked, method).map_err(Refusal::fault)?))
 }
 
 fn all_mailboxes(store: &Store) -> Result<Mailboxes, Fault> {
     let view = store.read()?;
+    let method = method(&*view)?;
     let mut all = Vec::new();
     for (domain, row) in view.domains()? {
-        all.extend(mailboxes(&*view, &domain, row.locked)?);
+        all.extend(mailboxes(&*view, &domain, row.locked, method)?);
     }
     Ok(all)
 }
 
-fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<Mailboxes, Fault> {
-    let lives_elsewhere = read_settings(view)?.0.authentication != Method::PasswordFile;
+fn method(view: &impl Read) -> Result<Method, Fault> {
+    Ok(read_settings(view)?.0.authentication)
+}
+
+fn mailboxes(
+    view: &impl Read,
+    domain: &Domain,
+    domain_locked: bool,
+    method: Method,
+) -> Result<Mailboxes, Fault> {
+    let lives_elsewhere = method != Method::PasswordFile;
     let mut lines = Vec::new();
     for (local, row) in view.mailboxes(domain)? {
         let counts = view.counts(row.id)?;
