@@ -78,6 +78,8 @@ mod certificate;
 mod cli;
 mod control;
 mod directory;
+#[cfg(any(test, fuzzing))]
+mod doubles;
 mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -80,8 +80,8 @@ fn hexadecimal(digest: [u8; 16]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::super::hash::work;
-    use super::super::testing::{account, nobody};
     use super::*;
+    use crate::doubles::accounts::{account, nobody};
 
     const APOP_CHALLENGE: &str = "<1896.697170952@dbc.mtview.ca.us>";
     const CRAM_CHALLENGE: &str = "<1896.697170952@postoffice.reston.mci.net>";

@@ -18,8 +18,6 @@ pub mod ntlm;
 pub mod password;
 pub mod scram;
 pub mod seal;
-#[cfg(any(test, fuzzing))]
-pub mod testing;
 
 use std::fmt;
 

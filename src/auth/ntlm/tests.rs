@@ -8,7 +8,7 @@ use super::message::Flags;
 use super::response::{NtHash, SessionKey, identity};
 use super::*;
 use crate::auth::hash::work;
-use crate::auth::testing::{account, nobody};
+use crate::doubles::accounts::{account, nobody};
 
 const SERVER_CHALLENGE: [u8; 8] = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef];
 const CLIENT_CHALLENGE: [u8; 8] = [0xaa; 8];

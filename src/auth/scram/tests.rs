@@ -5,8 +5,8 @@ use super::client::Client;
 use super::{ClientFirst, Exchange};
 use crate::auth::hash::work;
 use crate::auth::password::Verifier;
-use crate::auth::testing::{account, nobody};
 use crate::auth::{Account, ChannelBinding, Refusal};
+use crate::doubles::accounts::{account, nobody};
 
 const OURS: [u8; 18] = [5; 18];
 
