@@ -4,3 +4,4 @@
 //! disk is the store's own secret and stays there (`store/file/simulated.rs`).
 
 pub mod accounts;
+pub mod scram_client;

@@ -8,7 +8,8 @@ use super::pop3_transcripts::{mailbox, policy};
 use super::transcript::Setup;
 use crate::auth::hash::{hmac_md5, md5, work};
 use crate::auth::ntlm::client::channel_hash;
-use crate::auth::{ntlm, scram};
+use crate::auth::ntlm;
+use crate::doubles::scram_client;
 use crate::pop3::memory::{Conversation, Stage, channel_binding};
 use crate::pop3::{Channel, Policy};
 
@@ -104,14 +105,14 @@ impl Dialogue {
             }
             Way::Scram => {
                 self.say("AUTH SCRAM-SHA-256");
-                self.scram(&scram::client::Client::new(name, password))
+                self.scram(&scram_client::Client::new(name, password))
             }
             Way::ScramPlus => {
                 self.say("AUTH SCRAM-SHA-256-PLUS");
-                let client = scram::client::Client::new(name, password);
+                let client = scram_client::Client::new(name, password);
                 let gs2_header = "p=tls-exporter,,".to_owned();
                 let channel_data = channel_binding().exporter.unwrap().to_vec();
-                self.scram(&scram::client::Client { gs2_header, channel_data, ..client })
+                self.scram(&scram_client::Client { gs2_header, channel_data, ..client })
             }
             Way::Ntlm => {
                 let client = ntlm::client::Client::new(name, password);
@@ -126,7 +127,7 @@ impl Dialogue {
         }
     }
 
-    fn scram(&mut self, client: &scram::client::Client) -> String {
+    fn scram(&mut self, client: &scram_client::Client) -> String {
         self.answer(|_| client.first().into_bytes());
         let mut expected = String::new();
         self.answer(|server_first| {
@@ -207,7 +208,7 @@ fn our_own_challenges_sent_back_are_refused() {
         dialogue.answer(<[u8]>::to_vec);
         assert!(dialogue.replies.last().is_some_and(|reply| reply.starts_with("-ERR ")), "{mechanism}");
     }
-    let client = scram::client::Client::new(NAME, PASSWORD);
+    let client = scram_client::Client::new(NAME, PASSWORD);
     let mut dialogue = service(1);
     dialogue.say("AUTH SCRAM-SHA-256");
     dialogue.answer(|_| client.first().into_bytes());
@@ -246,7 +247,7 @@ fn responses_that_are_cut_or_too_long_are_refused() {
 
 #[test]
 fn the_first_answer_may_come_with_auth_unless_there_is_nothing_to_answer_yet() {
-    let client = scram::client::Client::new(NAME, PASSWORD);
+    let client = scram_client::Client::new(NAME, PASSWORD);
     let mut dialogue = service(1);
     dialogue.say(&format!("AUTH SCRAM-SHA-256 {}", STANDARD.encode(client.first())));
     dialogue.answer(|first| client.last(str::from_utf8(first).unwrap()).0.into_bytes());
@@ -270,8 +271,8 @@ fn scram_is_for_oneself_and_through_the_channel_that_it_names() {
     let with_header = |gs2_header: &str, mechanism: &str| {
         let mut dialogue = service(1);
         dialogue.say(&format!("AUTH {mechanism}"));
-        let client = scram::client::Client::new(NAME, PASSWORD);
-        dialogue.scram(&scram::client::Client { gs2_header: gs2_header.to_owned(), ..client })
+        let client = scram_client::Client::new(NAME, PASSWORD);
+        dialogue.scram(&scram_client::Client { gs2_header: gs2_header.to_owned(), ..client })
     };
     assert!(with_header("n,a=BOB%example.com,", "SCRAM-SHA-256").starts_with("+OK "));
     assert_eq!(with_header("n,a=eve@example.com,", "SCRAM-SHA-256"), WRONG);
@@ -290,7 +291,7 @@ fn random_messages_and_random_changes_prove_nothing() {
         // Few changes, so that what is read first stays readable.
         octets.iter_mut().skip(2).filter(|_| random.u8(0..20) > 0).for_each(|octet| *octet = 0);
         crate::fuzz::ntlm(&octets);
-        let first = scram::client::Client::new(NAME, PASSWORD).first();
+        let first = scram_client::Client::new(NAME, PASSWORD).first();
         crate::fuzz::scram(&[&octets[..octets.len().min(1)], first.as_bytes(), b"\n", &octets].concat());
     }
 }

@@ -8,8 +8,6 @@
 //! As strict as RFC 5802 section 7: attributes in order, none twice, `m=` refused. Optional extensions are ignored, but
 //! signed.
 
-#[cfg(any(test, fuzzing))]
-pub mod client;
 #[cfg(test)]
 mod tests;
 

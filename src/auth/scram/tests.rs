@@ -1,12 +1,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::client::Client;
 use super::{ClientFirst, Exchange};
 use crate::auth::hash::work;
 use crate::auth::password::Verifier;
 use crate::auth::{Account, ChannelBinding, Refusal};
 use crate::doubles::accounts::{account, nobody};
+use crate::doubles::scram_client::Client;
 
 const OURS: [u8; 18] = [5; 18];
 
