@@ -4,4 +4,5 @@
 //! disk is the store's own secret and stays there (`store/file/simulated.rs`).
 
 pub mod accounts;
+pub mod ntlm_client;
 pub mod scram_client;

@@ -1,8 +1,8 @@
 use std::time::UNIX_EPOCH;
 
-use crate::auth::ntlm::client::Client;
 use crate::auth::ntlm::{Exchange, Level};
 use crate::doubles::accounts::account;
+use crate::doubles::ntlm_client::Client;
 
 /// The octets as messages of NTLM, and as what a man in the middle changes in good ones: from the offset that the first
 /// two name.

@@ -7,9 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use super::pop3_transcripts::{mailbox, policy};
 use super::transcript::Setup;
 use crate::auth::hash::{hmac_md5, md5, work};
-use crate::auth::ntlm::client::channel_hash;
-use crate::auth::ntlm;
-use crate::doubles::scram_client;
+use crate::auth::ntlm::{self, channel_hash};
+use crate::doubles::{ntlm_client, scram_client};
 use crate::pop3::memory::{Conversation, Stage, channel_binding};
 use crate::pop3::{Channel, Policy};
 
@@ -115,14 +114,14 @@ impl Dialogue {
                 self.scram(&scram_client::Client { gs2_header, channel_data, ..client })
             }
             Way::Ntlm => {
-                let client = ntlm::client::Client::new(name, password);
-                let channel_hash = Some(channel_hash(&channel_binding().endpoint));
-                self.ntlm(&ntlm::client::Client { channel_hash, ..client })
+                let client = ntlm_client::Client::new(name, password);
+                let channel_hash = Some(channel_hash(&channel_binding()));
+                self.ntlm(&ntlm_client::Client { channel_hash, ..client })
             }
             Way::NtlmSession => {
-                let client = ntlm::client::Client::new(name, password);
+                let client = ntlm_client::Client::new(name, password);
                 let level = ntlm::Level::Session;
-                self.ntlm(&ntlm::client::Client { level, states_code: false, has_code: false, ..client })
+                self.ntlm(&ntlm_client::Client { level, states_code: false, has_code: false, ..client })
             }
         }
     }
@@ -141,7 +140,7 @@ impl Dialogue {
         })
     }
 
-    fn ntlm(&mut self, client: &ntlm::client::Client) -> String {
+    fn ntlm(&mut self, client: &ntlm_client::Client) -> String {
         self.say("AUTH NTLM");
         self.answer(|_| client.negotiate());
         self.answer(|challenge| client.authenticate(challenge))
@@ -213,7 +212,7 @@ fn our_own_challenges_sent_back_are_refused() {
     dialogue.say("AUTH SCRAM-SHA-256");
     dialogue.answer(|_| client.first().into_bytes());
     assert_eq!(dialogue.answer(<[u8]>::to_vec), "-ERR the response to AUTH is malformed");
-    let client = ntlm::client::Client::new(NAME, PASSWORD);
+    let client = ntlm_client::Client::new(NAME, PASSWORD);
     dialogue.say("AUTH NTLM");
     dialogue.answer(|_| client.negotiate());
     assert_eq!(dialogue.answer(<[u8]>::to_vec), "-ERR the response to AUTH is malformed");
@@ -254,7 +253,7 @@ fn the_first_answer_may_come_with_auth_unless_there_is_nothing_to_answer_yet() {
     // As curl writes an empty answer.
     assert!(dialogue.say("=").starts_with("+OK "));
 
-    let client = ntlm::client::Client::new(NAME, PASSWORD);
+    let client = ntlm_client::Client::new(NAME, PASSWORD);
     let mut dialogue = service(1);
     dialogue.say(&format!("AUTH NTLM {}", STANDARD.encode(client.negotiate())));
     assert!(dialogue.answer(|challenge| client.authenticate(challenge)).starts_with("+OK "));

@@ -12,10 +12,8 @@
 //! - NTLMv2: what CHALLENGE said of us must stand in the response as it was sent. A client that states a message
 //!   integrity code or a channel binding is held to it. One that states none is let in, since many can't.
 
-#[cfg(any(test, fuzzing))]
-pub mod client;
-mod message;
-mod response;
+pub mod message;
+pub mod response;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +28,7 @@ use message::{Authenticate, AvId, AvPairs, Flags, challenge_message, negotiate_f
 use response::{NtHash, Response, SessionKey};
 
 /// MsvAvFlags: AUTHENTICATE has a message integrity code (MS-NLMP section 2.2.2.1).
-const AV_FLAG_MIC: u32 = 2;
+pub const AV_FLAG_MIC: u32 = 2;
 /// Seconds from 1601, where FILETIME begins, to 1970.
 const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
 /// Longest NetBIOS name in octets.
@@ -277,7 +275,7 @@ fn filetime(time: SystemTime) -> u64 {
 }
 
 /// MsvAvChannelBindings: the MD5 of a gss_channel_bindings_struct (RFC 2744 section 3.11) without addresses.
-fn channel_hash(channel: &ChannelBinding) -> [u8; 16] {
+pub fn channel_hash(channel: &ChannelBinding) -> [u8; 16] {
     let data = [b"tls-server-end-point:", &channel.endpoint[..]].concat();
     md5(&[&[0; 16], &(data.len() as u32).to_le_bytes(), &data])
 }

@@ -3,12 +3,12 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::client::{Client, channel_hash};
 use super::message::Flags;
 use super::response::{NtHash, SessionKey, identity};
 use super::*;
 use crate::auth::hash::work;
 use crate::doubles::accounts::{account, nobody};
+use crate::doubles::ntlm_client::Client;
 
 const SERVER_CHALLENGE: [u8; 8] = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef];
 const CLIENT_CHALLENGE: [u8; 8] = [0xaa; 8];
@@ -227,6 +227,11 @@ fn what_challenge_said_must_come_back_as_it_was() {
     }
 }
 
+/// MsvAvChannelBindings for a certificate whose hash repeats this octet.
+fn hash_for(octet: u8) -> [u8; 16] {
+    channel_hash(&ChannelBinding { exporter: None, endpoint: vec![octet; 32] })
+}
+
 #[test]
 fn a_channel_binding_must_be_that_of_our_certificate() {
     let bound = |hash| Client { channel_hash: Some(hash), ..bob() };
@@ -235,7 +240,7 @@ fn a_channel_binding_must_be_that_of_our_certificate() {
         let message = client.authenticate(exchange.challenge());
         exchange.authenticate(&message, Level::V2, channel)?.check(&account("pässword"))
     };
-    let (tls, ours, theirs) = (channel(), channel_hash(&[2; 32]), channel_hash(&[3; 32]));
+    let (tls, ours, theirs) = (channel(), hash_for(2), hash_for(3));
     assert_eq!(verdict(&bound(ours), Some(&tls)), Ok(()));
     assert_eq!(verdict(&bound(theirs), Some(&tls)), Err(Refusal::Channel));
     assert_eq!(verdict(&bound(ours), None), Err(Refusal::Channel), "the client's TLS ended somewhere else");
@@ -247,7 +252,7 @@ fn a_channel_binding_must_be_that_of_our_certificate() {
 #[test]
 fn a_channel_binding_is_hashed_as_a_gss_structure() {
     let structure = [&[0; 16][..], &[53, 0, 0, 0], b"tls-server-end-point:", &[2; 32]].concat();
-    assert_eq!(channel_hash(&[2; 32]), md5(&[&structure]));
+    assert_eq!(hash_for(2), md5(&[&structure]));
 }
 
 #[test]
