@@ -5,4 +5,6 @@
 
 pub mod accounts;
 pub mod ntlm_client;
+pub mod pop3_driver;
 pub mod scram_client;
+pub mod smtp_driver;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::auth::ntlm::Level;
-use crate::pop3::memory::{Conversation, Mailbox, Message, Stage};
+use crate::doubles::pop3_driver::{Conversation, Mailbox, Message, Stage};
 use crate::pop3::{Channel, Policy};
 
 /// The octets as what a client sends, to a mailbox of four messages, held against a model that knows only which

@@ -8,8 +8,8 @@ use super::pop3_transcripts::{mailbox, policy};
 use super::transcript::Setup;
 use crate::auth::hash::{hmac_md5, md5, work};
 use crate::auth::ntlm::{self, channel_hash};
+use crate::doubles::pop3_driver::{Conversation, Stage, channel_binding};
 use crate::doubles::{ntlm_client, scram_client};
-use crate::pop3::memory::{Conversation, Stage, channel_binding};
 use crate::pop3::{Channel, Policy};
 
 const NAME: &str = "bob@example.com";

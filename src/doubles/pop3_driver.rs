@@ -1,11 +1,11 @@
-//! A driver whose mailbox lives in memory and whose connection is a function call, for tests and fuzz targets.
+//! A driver of POP3 sessions whose maildrop lives in memory and whose connection is a function call.
 
 use std::time::{Duration, SystemTime};
 
-use super::{Channel, Credentials, Event, Next, Policy, Session, TERMINATOR, Transmission};
+use super::accounts;
 use crate::auth::{Account, ChannelBinding, ntlm};
-use crate::doubles::accounts;
 use crate::message::{Entry, Totals, Uid};
+use crate::pop3::{Channel, Credentials, Event, Next, Policy, Session, TERMINATOR, Transmission};
 use crate::verdict::Login;
 use crate::wire::{self, surrogate};
 
