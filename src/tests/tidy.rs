@@ -78,10 +78,10 @@ impl Source {
         below.split(['/', '.']).next().expect("a name")
     }
 
-    /// The room of the store that it belongs to; none: another part, the store's facade or its tests.
+    /// The room of the store that it belongs to; none: another part, the store's facade, its tests or its fuzz entries.
     fn room(&self) -> Option<&str> {
         let room = self.path.strip_prefix("src/store/")?.split(['/', '.']).next()?;
-        (!["mod", LOOKS_AT_ALL].contains(&room)).then_some(room)
+        (!["mod", "fuzz", LOOKS_AT_ALL].contains(&room)).then_some(room)
     }
 
     /// Whether `super` is, for this file, the folder with so many folders above it.
