@@ -268,6 +268,7 @@ fn der_element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
     use crate::tests::bench::Bench;
+    use crate::tests::scratch;
 
     fn pem(label: &str, der: &[u8]) -> String {
         use base64::Engine as _;
@@ -305,7 +306,7 @@ mod tests {
 
     #[test]
     fn only_a_certificate_with_its_own_key_is_taken() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let dir = scratch.path();
         let (one, other) =
             (make("a.example", OffsetDateTime::now_utc()), make("b.example", OffsetDateTime::now_utc()));

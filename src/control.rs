@@ -334,6 +334,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::tests::scratch;
     use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set};
     use crate::admin::reply::{
         Changed, Connections, DomainLine, Lock, LockedBy, MailboxLine, Removed, Server, ServiceState,
@@ -496,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_service_that_ends_before_it_answers_is_not_taken_for_one_that_never_ran() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let socket = scratch.path().join("socket");
         let mut told = Vec::new();
         assert!(matches!(
@@ -545,7 +546,7 @@ mod tests {
 
     #[test]
     fn a_service_that_hangs_is_given_up_and_carries_nothing_out_later() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let socket = scratch.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
         let patience = Duration::from_millis(50);
@@ -561,7 +562,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_room_to_connect() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let socket = scratch.path().join("socket");
         let flags = SocketFlags::CLOEXEC;
         let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();

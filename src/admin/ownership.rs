@@ -70,6 +70,7 @@ fn is_ours(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::scratch;
 
     #[test]
     fn other_files_in_the_directory_keep_their_owner() {
@@ -77,7 +78,7 @@ mod tests {
             eprintln!("skipped: it takes root to give a file to another user");
             return;
         }
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let dir = scratch.path();
         for name in ["winpop.db", "winpop.key", ".winpop.db.1.0.unfinished", "letters"] {
             fs::write(dir.join(name), "").unwrap();

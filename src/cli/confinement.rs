@@ -135,11 +135,12 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::tests::scratch;
 
     /// Uses a separate thread, because only that is confined.
     #[test]
     fn a_confined_thread_writes_in_its_directory_alone_and_executes_nothing() {
-        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (inside, outside) = (scratch::directory(), scratch::directory());
         let (inside, outside) = (inside.path(), outside.path());
         let (readable, directory, elsewhere) =
             (outside.join("readable"), inside.to_owned(), outside.to_owned());

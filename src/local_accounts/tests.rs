@@ -1,6 +1,7 @@
 use tempfile::TempDir;
 
 use super::*;
+use crate::tests::scratch;
 
 /// Of "secret".
 const HASHES: [&str; 5] = [
@@ -16,7 +17,7 @@ struct Etc(TempDir);
 
 impl Etc {
     fn new(accounts: &[(&str, u32, &str)]) -> Self {
-        let etc = Self(tempfile::tempdir().unwrap());
+        let etc = Self(scratch::directory());
         etc.write(accounts);
         etc
     }

@@ -6,6 +6,7 @@ mod pop3_mechanisms;
 mod pop3_model;
 mod pop3_transcripts;
 mod readme;
+pub mod scratch;
 mod smtp_transcripts;
 mod tidy;
 mod transcript;

@@ -234,6 +234,15 @@ fn bincode_is_called_by_rows_and_frames_only() {
 }
 
 #[test]
+fn temporary_directories_have_one_maker() {
+    for source in sources("src").iter().filter(|source| source.path != "src/tests/scratch.rs") {
+        ["tempfile::tempdir", "tempfile::Builder", "tempfile::{"]
+            .iter()
+            .for_each(|maker| source.is_without(maker));
+    }
+}
+
+#[test]
 fn no_file_is_too_long_or_left_undone() {
     for source in sources("src").iter().chain(&sources("fuzz/fuzz_targets")) {
         let lines = source.text.lines().count();

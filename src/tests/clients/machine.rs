@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::harness::PROGRAM;
-use crate::harness::directory::directory;
+use crate::harness::scratch;
 use crate::harness::skip::{have, needs_root, skip};
 
 /// Longest that a script may take, in seconds; then it hangs.
@@ -47,7 +47,7 @@ impl Machine {
             skip("namespaces cannot be made here");
             return None;
         }
-        let dir = directory();
+        let dir = scratch::directory();
         fs::create_dir(dir.path().join("host")).expect("it is writable");
         let ready = UnixDatagram::bind(dir.path().join("host/notify")).expect("a socket can be made");
         let log = fs::File::create(dir.path().join("log")).expect("a file can be made");

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::directory::directory;
+use super::scratch;
 
 /// Mounts the copy and the replaced tools; then becomes the command.
 const SCRIPT: &str = "mount --bind \"$0/etc\" /etc
@@ -26,7 +26,7 @@ pub struct PrivateEtc {
 impl PrivateEtc {
     /// None if mounts cannot be made.
     pub fn new() -> Option<Self> {
-        let etc = Self { dir: directory() };
+        let etc = Self { dir: scratch::directory() };
         fs::create_dir(etc.dir.path().join("instead")).expect("it is writable");
         let copied = Command::new("cp").args(["--archive", "/etc"]).arg(etc.path("etc")).status();
         assert!(copied.is_ok_and(|status| status.success()), "/etc can be copied");

@@ -11,10 +11,11 @@
 
 use std::time::Duration;
 
-pub mod directory;
 pub mod etc;
 pub mod ports;
 pub mod process;
+#[path = "../scratch.rs"]
+pub mod scratch;
 pub mod site;
 pub mod skip;
 
