@@ -158,6 +158,7 @@ mod tests {
 
     use super::*;
     use crate::tests::scratch;
+    use crate::tests::skip::needs_root;
 
     fn replace(target: &Path, text: &str) {
         let replacement = Replacement::begin(target, 0o600).unwrap();
@@ -188,8 +189,7 @@ mod tests {
 
     #[test]
     fn a_replaced_file_keeps_its_owner() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("passed over: it takes root to give a file to another user");
+        if !needs_root("giving a file to another user") {
             return;
         }
         let dir = scratch::directory();

@@ -71,11 +71,11 @@ fn is_ours(name: &OsStr) -> bool {
 mod tests {
     use super::*;
     use crate::tests::scratch;
+    use crate::tests::skip::needs_root;
 
     #[test]
     fn other_files_in_the_directory_keep_their_owner() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: it takes root to give a file to another user");
+        if !needs_root("giving a file to another user") {
             return;
         }
         let scratch = scratch::directory();

@@ -7,6 +7,7 @@ mod pop3_model;
 mod pop3_transcripts;
 mod readme;
 pub mod scratch;
+pub mod skip;
 mod smtp_transcripts;
 mod tidy;
 mod transcript;

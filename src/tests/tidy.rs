@@ -243,6 +243,13 @@ fn temporary_directories_have_one_maker() {
 }
 
 #[test]
+fn skipped_tests_are_reported_in_one_place() {
+    for source in sources("src").iter().filter(|source| source.path != "src/tests/skip.rs") {
+        ["\"skipped: ", "\"passed over: "].iter().for_each(|word| source.is_without(word));
+    }
+}
+
+#[test]
 fn no_file_is_too_long_or_left_undone() {
     for source in sources("src").iter().chain(&sources("fuzz/fuzz_targets")) {
         let lines = source.text.lines().count();

@@ -13,8 +13,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::harness::PROGRAM;
+use crate::harness::programs::{have, have_namespaces};
 use crate::harness::scratch;
-use crate::harness::skip::{have, needs_root, skip};
+use crate::harness::skip::needs_root;
 
 /// Longest that a script may take, in seconds; then it hangs.
 const SCRIPT_SECONDS_MAX: &str = "60";
@@ -39,12 +40,7 @@ impl Machine {
     /// Boots one, with our program at [`BUILT`] and nothing of ours installed. None, with a line that says so, if
     /// this machine does not allow it; panics if CI is set and root or a program is missing.
     pub fn boot() -> Option<Self> {
-        if !needs_root("namespaces") || !have(&NEEDED) {
-            return None;
-        }
-        let probe = Command::new("unshare").args(NAMESPACES).args(["--fork", "true"]).output();
-        if !probe.is_ok_and(|output| output.status.success()) {
-            skip("namespaces cannot be made here");
+        if !needs_root("namespaces") || !have(&NEEDED) || !have_namespaces(&NAMESPACES) {
             return None;
         }
         let dir = scratch::directory();

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use super::etc::PrivateEtc;
 use super::ports::Ports;
 use super::process::finish;
+use super::programs::path_of_programs;
 use super::scratch;
-use super::skip::path_of_programs;
 use super::{PASSWORD, PROGRAM};
 
 /// The names by which the program is called.

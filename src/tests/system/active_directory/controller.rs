@@ -16,9 +16,10 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::service::{Done, eventually, finish};
+use crate::harness::programs::have;
 use crate::harness::scratch;
 use crate::harness::site::Site;
-use crate::harness::skip::{have, needs_root};
+use crate::harness::skip::needs_root;
 
 const PROGRAMS: [&str; 5] = ["samba", "samba-tool", "ldapmodify", "ldapsearch", "openssl"];
 pub const BASE: &str = "DC=corp,DC=example,DC=test";
