@@ -96,6 +96,7 @@ mod nearest;
 mod pop3;
 mod pop3_client;
 mod random;
+mod reachability;
 mod replace;
 mod serve;
 mod settings;

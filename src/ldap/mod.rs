@@ -24,5 +24,5 @@ mod server;
 pub use connection::Failure;
 pub use message::{Attribute, Entry, Filter, Outcome};
 pub use name::{domain_of, escaped};
-pub use pool::{Binding, Pool, State};
+pub use pool::{Binding, Pool};
 pub use server::Server;

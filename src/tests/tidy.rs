@@ -7,7 +7,19 @@ use std::path::{Path, PathBuf};
 /// are the vocabulary. So `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and
 /// `admin` does not know whether a service runs.
 const LAYERS: [&[&str]; 12] = [
-    &["address", "lock", "message", "nearest", "random", "replace", "trust", "units", "user", "verdict"],
+    &[
+        "address",
+        "lock",
+        "message",
+        "nearest",
+        "random",
+        "reachability",
+        "replace",
+        "trust",
+        "units",
+        "user",
+        "verdict",
+    ],
     &["envelope", "ldap", "mailroot", "pop3_client"],
     &["auth", "settings", "wire"],
     &["active_directory", "local_accounts", "log", "pop3", "smtp", "store"],
