@@ -23,7 +23,7 @@ use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use super::hash::md5;
-use super::{Account, ChannelBinding, Refusal};
+use super::{Account, ChannelBinding, Denial};
 use message::{Authenticate, AvId, AvPairs, Flags, challenge_message, negotiate_flags};
 use response::{NtHash, Response, SessionKey};
 
@@ -97,7 +97,7 @@ impl Exchange {
         domain: Option<&str>,
         server_challenge: [u8; 8],
         now: SystemTime,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Denial> {
         let flags = negotiate_flags(negotiate)?;
         let target = domain.map_or_else(|| netbios_name(hostname), str::to_owned);
         let target_info = target_info(hostname, &target, now);
@@ -116,15 +116,15 @@ impl Exchange {
         authenticate: &[u8],
         level: Level,
         channel: Option<&ChannelBinding>,
-    ) -> Result<Proof, Refusal> {
+    ) -> Result<Proof, Denial> {
         let message = Authenticate::parse(authenticate)?;
         // Refuse an anonymous login (MS-NLMP section 3.2.5.1.2).
         if message.user.is_empty() {
-            return Err(Refusal::Wrong);
+            return Err(Denial::Wrong);
         }
         let response = Response::parse(message.lm_response, message.nt_response, message.flags)?;
         if response.level() < level {
-            return Err(Refusal::OldNtlm);
+            return Err(Denial::OldNtlm);
         }
         let integrity = match &response {
             Response::V2 { client_data, .. } => {
@@ -148,22 +148,22 @@ impl Exchange {
         &self,
         client_data: &AvPairs,
         channel: Option<&ChannelBinding>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Denial> {
         if !self.target_info.are_all_in(client_data) {
-            return Err(Refusal::Wrong);
+            return Err(Denial::Wrong);
         }
         // A client sends zeros if it knows of no channel.
         match (client_data.value(AvId::ChannelBindings).filter(|hash| hash.iter().any(|&b| b != 0)), channel)
         {
             (None, _) => Ok(()),
             (Some(hash), Some(channel)) if hash == channel_hash(channel) => Ok(()),
-            (Some(_), _) => Err(Refusal::Channel),
+            (Some(_), _) => Err(Denial::Channel),
         }
     }
 
-    fn integrity(&self, client_data: &AvPairs, message: &Authenticate) -> Result<Option<Integrity>, Refusal> {
+    fn integrity(&self, client_data: &AvPairs, message: &Authenticate) -> Result<Option<Integrity>, Denial> {
         let flags = match client_data.value(AvId::Flags) {
-            Some(flags) => u32::from_le_bytes(flags.try_into().map_err(|_| Refusal::Malformed)?),
+            Some(flags) => u32::from_le_bytes(flags.try_into().map_err(|_| Denial::Malformed)?),
             None => 0,
         };
         if flags & AV_FLAG_MIC == 0 {
@@ -173,7 +173,7 @@ impl Exchange {
         let exchanges_keys = message.flags.contains(Flags::KEY_EXCHANGE)
             && (message.flags.contains(Flags::SIGN) || message.flags.contains(Flags::SEAL));
         let encrypted_key = match exchanges_keys {
-            true => Some(message.encrypted_key.try_into().map_err(|_| Refusal::Malformed)?),
+            true => Some(message.encrypted_key.try_into().map_err(|_| Denial::Malformed)?),
             false => None,
         };
         let messages = [&self.negotiate[..], &self.challenge, &without_code].concat();
@@ -209,7 +209,7 @@ impl Proof {
         self.integrity.as_ref().is_none_or(|integrity| integrity.is_right(base_key).into())
     }
 
-    pub fn check(&self, account: &Account) -> Result<(), Refusal> {
+    pub fn check(&self, account: &Account) -> Result<(), Denial> {
         let hash = NtHash::of(account.password_or_empty());
         let is_right = match &self.response {
             Response::V1 { nt } => hash.v1(&self.server_challenge)[..].ct_eq(nt),
