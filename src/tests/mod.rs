@@ -6,6 +6,7 @@ mod pop3_mechanisms;
 mod pop3_model;
 mod pop3_transcripts;
 mod readme;
+pub mod replies;
 pub mod scratch;
 pub mod skip;
 mod smtp_transcripts;
