@@ -153,6 +153,6 @@ pub struct State {
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the directory of accounts cannot be asked: {}", self.0)
+        write!(f, "the account directory is unavailable: {}", self.0)
     }
 }

@@ -172,7 +172,7 @@ fn found(job: &Job, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
     // A store needs randomness for its key; without it, leave no store behind.
     random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
-        .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+        .map_err(|error| Refusal::fault(format!("{} cannot be created: {error}", mailroot.dir.display())))?;
     match Store::create(&mailroot.data_file()) {
         Ok(store) => {
             // Root may make it in the directory of the user that the service runs as.

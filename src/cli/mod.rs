@@ -244,7 +244,7 @@ fn make_link(link: &Link) -> Result<String, Refusal> {
             format!("{} exists already and is not a link to this program", name.display()),
         )
         .with_hint("Remove it or name another directory")),
-        Err(error) => Err(Refusal::fault(format!("{} cannot be made: {error}", name.display()))),
+        Err(error) => Err(Refusal::fault(format!("{} cannot be created: {error}", name.display()))),
     }
 }
 

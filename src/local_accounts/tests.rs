@@ -106,7 +106,7 @@ fn an_account_that_may_not_log_in_says_why_once_the_password_is_right() {
         assert_eq!(verdict("open", password), barred("has no password", false));
         assert_eq!(
             verdict("daemon", password),
-            barred("is an account of the system, which has no mailbox", false)
+            barred("is a system account, which cannot have a mailbox", false)
         );
         assert!(matches!(verdict("des", password), Verdict::Barred { is_proven: false, .. }));
     }

@@ -323,9 +323,9 @@ impl Driver<'_> {
                 }
             }
             Login::Locked => refused("is locked"),
-            Login::InUse => refused("has its maildrop open already"),
+            Login::InUse => refused("already has its maildrop open"),
             Login::Incomplete => refused("waits for the rest of its mail"),
-            Login::TooSoon => refused("comes too soon after the last time"),
+            Login::TooSoon => refused("logs in too soon after the last login"),
         }
         Event::LoggedIn(outcome.map(|maildrop| self.welcome(maildrop)))
     }

@@ -186,7 +186,7 @@ fn changes_that_cannot_be_completed_are_refused_or_undone_and_reported() {
     assert!(site.refused("add bob@example.net /createuser secret").contains("there is bob@example.com"));
     assert!(site.refused("add bob@example.net").contains("unique over all domains"));
     assert!(site.refused("add daemon@example.com").contains("has no account on this machine"));
-    assert!(site.refused("add daemon@example.com /createuser secret").contains("an account of the system"));
+    assert!(site.refused("add daemon@example.com /createuser secret").contains("a system account"));
     assert!(site.refused("add abcdefghijklmnopqrstu@example.com /createuser x").contains("20 characters"));
     assert!(site.refused("add 1000@example.com /createuser secret").contains("not digits alone"));
     assert!(
@@ -359,14 +359,14 @@ fn the_method_changes_there_and_back_without_leaving_anybody_out() {
 
     let service = serve();
     let refused = site.refused("set authentication 1");
-    let named = "4 mailboxes could not log in any more: ann@example.com, bob@example.com, cid@example.com, cid@example.net";
+    let named = "4 mailboxes could no longer log in: ann@example.com, bob@example.com, cid@example.com, cid@example.net";
     assert!(refused.contains(named), "{refused}");
     for name in ["ann", "bob", "cid"] {
         site.tool(&format!("useradd --no-create-home --password $1$abcdefgh$cHJi5PXp/ki/ktXzqlk6I1 {name}"));
     }
     let refused = site.refused("set authentication 1");
     assert!(
-        refused.contains("2 mailboxes could not log in any more: cid@example.com, cid@example.net"),
+        refused.contains("2 mailboxes could no longer log in: cid@example.com, cid@example.net"),
         "{refused}"
     );
     site.winpop("set authentication 1 /force");
@@ -379,7 +379,7 @@ fn the_method_changes_there_and_back_without_leaving_anybody_out() {
     site.winpop("changepwd ann@example.com another");
     site.winpop("add dan@example.com /createuser secret");
     let refused = site.refused("set authentication 2");
-    assert!(refused.contains("1 mailbox could not log in any more: dan@example.com"), "{refused}");
+    assert!(refused.contains("1 mailbox could no longer log in: dan@example.com"), "{refused}");
     site.lets_in(&service, "ann", "another");
     site.winpop("delete dan@example.com /deleteuser");
     site.winpop("set authentication 2");

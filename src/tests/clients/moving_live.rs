@@ -104,7 +104,7 @@ fn a_master_user_opens_every_mailbox_and_missing_messages_are_reported() {
     let refused = site.outcome("pop3svc", &[&refused[..], &master[..]].concat(), b"");
     let said = String::from_utf8_lossy(&refused.stdout).into_owned();
     assert!(
-        !refused.status.success() && said.contains("refuses to log in user3@example.com*admin"),
+        !refused.status.success() && said.contains("refuses the login of user3@example.com*admin"),
         "{said}"
     );
     assert_eq!(lists(port, "user3@example.com").len(), 2 * 40);
