@@ -24,11 +24,11 @@ use crate::store::{Incoming, OpenErrorKind, Progress, Store};
 /// How long a service may take to start or stop, and other commands to finish.
 const OTHERS_MAX: Duration = Duration::from_secs(30);
 
-/// Who hears how far a long request has come.
+/// Who is told how far a long request has come.
 pub enum Telling<'a> {
     /// The terminal.
     ByALine,
-    /// The calling command, which shows more than this request. It hears nothing of a request carried out here.
+    /// The calling command, which shows more than this request. It is not told about a request carried out here.
     To(&'a mut dyn FnMut(&Working)),
 }
 
@@ -160,7 +160,7 @@ fn open(job: &Job, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
     }
 }
 
-/// Makes a mail store if the command is one that may.
+/// Creates a mail store if the command may do that.
 fn found(job: &Job, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
     let founds = match job {
         Job::Request(Request::Command(op)) => op.founds_store()?,

@@ -1,4 +1,4 @@
-//! Waiting for the lock on the data file, which another process has.
+//! Waits for the lock on the data file while another process holds it.
 
 use std::thread;
 use std::time::{Duration, Instant};

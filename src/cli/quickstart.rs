@@ -140,7 +140,7 @@ fn choose_port(settings: &mut Settings, door: Door, first: u16) {
             return;
         }
     }
-    // None is free: starting the service will say so.
+    // None is free. The service will say so when it starts.
     door.set_port(settings, first);
 }
 

@@ -126,7 +126,7 @@ fn an_unknown_name_costs_what_a_wrong_password_does() {
         assert!(!matches!(local.verify(name, "wrong"), Ok(Verdict::Right(_))));
         assert_eq!(work::take(), ["sha-crypt"], "{name}");
     }
-    // Where there is no example, as for a new account.
+    // If no account has a hash, the built-in one is computed.
     etc.write(&[("daemon", 1, "*:1::::::")]);
     work::take();
     assert_eq!(local.verify("bob@example.com", "wrong"), Ok(Verdict::Wrong));

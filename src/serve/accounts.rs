@@ -503,7 +503,7 @@ mod tests {
     fn octets_that_are_no_text_open_nothing() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
-        // As an earlier version let it be set.
+        // As an earlier version allowed.
         put(
             &bench.store,
             Credential { verifier: Verifier::new("\u{ad}", [1; 16], 4096), ..credential(&accounts) },

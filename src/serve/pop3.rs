@@ -260,7 +260,7 @@ impl Driver<'_> {
     async fn check(&self, credentials: Credentials) -> Result<Login<Maildrop>, Fault> {
         let service = &self.service;
         let turns = match service.accounts.is_network_asked() {
-            // Slow, but no work for our processors: it must not hold up logins that are.
+            // Slow without using our processors, so it must not hold up logins that need them.
             true => &service.directory_questions,
             false => &service.password_checks,
         };
