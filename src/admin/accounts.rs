@@ -233,7 +233,9 @@ pub fn create_account(
     match directory.create(address, password).map_err(unavailable)? {
         Creation::Created { name } => Ok(name),
         Creation::Exists { name } => Err(account_exists(address, &name, directory.place())),
-        Creation::Refused(why) => Err(Refusal::new(Code::Value, format!("the account was not created: {why}"))),
+        Creation::Refused(why) => {
+            Err(Refusal::new(Code::Value, format!("the account was not created: {why}")))
+        }
     }
 }
 

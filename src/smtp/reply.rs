@@ -33,7 +33,8 @@ pub const NOT_VERIFIED: Reply = reply(252, "2.5.0", "Mailboxes are not verified;
 pub const NOT_SYNTAX: Reply = reply(500, "5.5.2", "Line not understood");
 pub const LINE_TOO_LONG: Reply = reply(500, "5.5.2", "Line too long");
 pub const UNKNOWN: Reply = reply(500, "5.5.1", "Command not known");
-pub const NOT_THIS_DIALECT: Reply = reply(500, "5.5.1", "Wrong greeting: SMTP uses HELO or EHLO, LMTP uses LHLO");
+pub const NOT_THIS_DIALECT: Reply =
+    reply(500, "5.5.1", "Wrong greeting: SMTP uses HELO or EHLO, LMTP uses LHLO");
 pub const NOT_IMPLEMENTED: Reply = reply(502, "5.5.1", "Command not implemented");
 pub const NO_ARGUMENT: Reply = reply(501, "5.5.4", "This command takes no argument");
 pub const HELLO_SYNTAX: Reply = reply(501, "5.5.4", "The client's name is missing or too long");

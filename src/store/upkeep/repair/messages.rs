@@ -43,7 +43,8 @@ impl Repair<'_, '_> {
         let (mut foreign_ids, mut wrong) = (Vec::new(), Vec::new());
         for part in parts {
             for (mailbox, counts) in part.counts {
-                let owner = owners.get_mut(&mailbox).expect("every mailbox with messages was found or created");
+                let owner =
+                    owners.get_mut(&mailbox).expect("every mailbox with messages was found or created");
                 owner.counts.next_sequence = owner.counts.next_sequence.max(counts.next_sequence);
                 owner.counts.messages += counts.messages;
                 owner.counts.octets += counts.octets;

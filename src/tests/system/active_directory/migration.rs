@@ -141,7 +141,9 @@ fn the_obstacle_of_each_mailbox_is_reported() {
         let alone = site.run(&["winpop", "migrateToAD", &format!("{name}@ways.test")]);
         assert!(alone.exit_code == 1 && alone.errors.contains(why), "{alone:?}");
     }
-    assert!(site.winpop(&["migrateToAD", "same@ways.test"]).contains("in Active Directory, with this password"));
+    assert!(
+        site.winpop(&["migrateToAD", "same@ways.test"]).contains("in Active Directory, with this password")
+    );
     // Those that were there are as they were, and what was refused is not there.
     assert!(controller.lets_in("other@ways.test", PASSWORD));
     assert!(!controller.found("(userPrincipalName=short@ways.test)").contains("dn: CN="));

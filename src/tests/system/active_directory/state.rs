@@ -107,10 +107,7 @@ fn list_and_stat_show_the_account_of_each_mailbox_and_the_directory_with_and_wit
     assert!(stat.contains("\nAccounts   Active Directory, not contacted yet\n"), "{stat}");
     assert!(stat.contains("\n           last failed at 2"), "{stat}");
     let list = site.winpop(&["list", "listed.test"]);
-    assert!(
-        list.contains("Note: accounts are not shown: the account directory is unavailable: "),
-        "{list}"
-    );
+    assert!(list.contains("Note: accounts are not shown: the account directory is unavailable: "), "{list}");
     assert!(list.contains("lisa@listed.test"), "{list}");
     site.assert_clean();
 }
