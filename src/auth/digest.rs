@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(swapped.check(&account("tanstaaf")), Err(Denial::Wrong));
     }
 
-    /// U+00AA, which SASLprep makes an a, and U+00AD, which it drops.
+    /// SASLprep turns U+00AA into an a and drops U+00AD.
     #[test]
     fn a_password_that_saslprep_changes_counts_as_set_and_as_prepared() {
         let set = account("\u{aa}b\u{ad}c");

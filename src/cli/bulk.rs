@@ -22,7 +22,7 @@ use crate::control::Answer;
 
 /// Longest list, in octets.
 const LIST_OCTETS_MAX: u64 = 256 << 20;
-/// Characters of a made password: 100 bits.
+/// Characters of a generated password: 100 bits.
 const PASSWORD_CHARACTERS: usize = 20;
 /// The mode bits that give users other than the owner access.
 const OF_OTHERS: u32 = 0o077;
@@ -128,7 +128,7 @@ fn read(list: &Path) -> Result<Vec<u8>, Refusal> {
     Ok(text)
 }
 
-/// The entry on a line, none for an empty line or comment, or the refusal of a bad line.
+/// The entry on a line: `None` for an empty line or comment, an error for a bad line.
 fn entry(number: u64, line: &[u8], makes: bool) -> Result<Option<Result<Line, Added>>, Refusal> {
     let refused = |name: String, why: &str| {
         let why = Some(why.to_owned());
@@ -278,7 +278,7 @@ mod tests {
         assert!(fields(r#"a@b,"x"y"#).is_err());
     }
 
-    /// A service that knows only names with an x, and fails from the third request on.
+    /// A service that adds only names with an x, and fails from the third request on.
     fn answer_of_service(requests: &std::cell::RefCell<Vec<usize>>, request: Request) -> Answer {
         let Request::AddMany(entries) = request else { panic!() };
         requests.borrow_mut().push(entries.len());

@@ -24,11 +24,11 @@ use crate::store::{Incoming, OpenErrorKind, Progress, Store};
 /// How long a service may take to start or stop, and other commands to finish.
 const OTHERS_MAX: Duration = Duration::from_secs(30);
 
-/// Who hears how far a long request has come.
+/// Who is told how far a long request has come.
 pub enum Telling<'a> {
     /// The terminal.
     ByALine,
-    /// The calling command, which shows more than this request. It hears nothing of a request carried out here.
+    /// The calling command, which shows more than this request. It is not told about a request carried out here.
     To(&'a mut dyn FnMut(&Working)),
 }
 
@@ -163,7 +163,7 @@ fn open(job: &Job, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
     }
 }
 
-/// Makes a mail store if the command is one that may.
+/// Creates a mail store if the command may do that.
 fn found(job: &Job, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
     let founds = match job {
         Job::Request(Request::Command(op)) => op.founds_store()?,
@@ -175,7 +175,7 @@ fn found(job: &Job, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
     // A store needs randomness for its key; without it, leave no store behind.
     random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
-        .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+        .map_err(|error| Refusal::fault(format!("{} cannot be created: {error}", mailroot.dir.display())))?;
     match Store::create(&mailroot.data_file()) {
         Ok(store) => {
             // Root may make it in the directory of the user that the service runs as.

@@ -1,4 +1,4 @@
-//! Waiting for the data file, which another process has open.
+//! Waits for the data file while another process has it open.
 
 use std::fs::File;
 use std::path::PathBuf;

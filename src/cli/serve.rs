@@ -21,8 +21,9 @@ const OTHERS_MAX: Duration = Duration::from_secs(10);
 pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
     let first = FirstStart::from_variables(|name| std::env::var(name).ok())?;
     if first.makes_something() {
-        mailroot::create(&mailroot.dir)
-            .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+        mailroot::create(&mailroot.dir).map_err(|error| {
+            Refusal::fault(format!("{} cannot be created: {error}", mailroot.dir.display()))
+        })?;
     }
     let notes = confine(&mailroot)?;
     // Only now, because it may start a thread, which would not be confined.

@@ -16,7 +16,7 @@ pub fn account(password: &str) -> Account {
     }
 }
 
-/// An account exists before its login, so making the verifier is not part of the login.
+/// An account exists before its login, so the hashing for its verifier is not recorded.
 fn verifier(password: &str) -> Verifier {
     let make = || Verifier::new(password, [9; 16], 16);
     #[cfg(test)]

@@ -193,7 +193,7 @@ impl Conversation {
         if known { self.welcome() } else { Event::LoggedIn(Login::WrongCredentials) }
     }
 
-    /// As a directory does that knows the account by the user's name alone.
+    /// Like a directory that knows the account by the bare user name.
     fn prove(&mut self, proof: &ntlm::Proof) -> Event<'static> {
         match proof.check(&self.mailbox.account(&proof.user)) {
             _ if self.mailbox.fault == Some(Fault::Login) => self.mailbox.trouble(),

@@ -1,4 +1,4 @@
-//! What the fuzz targets run: one function a target, which takes any octets and panics where a promise is broken.
+//! The bodies of the fuzz targets. Each takes any octets and panics if a promise is broken.
 
 mod address;
 mod control;

@@ -113,9 +113,9 @@ impl Directory for LocalAccounts {
         let own = match (accounts.named(name), own) {
             (Named::Nobody, _) => return refused(Verdict::Wrong),
             (Named::System, _) => {
-                return refused(barred("is an account of the system, which has no mailbox", false));
+                return refused(barred("is a system account, which cannot have a mailbox", false));
             }
-            (Named::User(_), None) => return refused(barred("has no line in the file shadow", false)),
+            (Named::User(_), None) => return refused(barred("has no line in the shadow file", false)),
             (Named::User(_), Some(own)) => own,
         };
         let hash = match &own.password {
@@ -144,7 +144,7 @@ impl Directory for LocalAccounts {
             return Ok(Creation::Refused(why));
         }
         match self.accounts()?.named(&name) {
-            Named::System => return Ok(Creation::Refused(format!("{name} is an account of the system"))),
+            Named::System => return Ok(Creation::Refused(format!("{name} is a system account"))),
             Named::User(_) => return Ok(Creation::Exists { name }),
             Named::Nobody => {}
         }
@@ -158,7 +158,7 @@ impl Directory for LocalAccounts {
         let name = address.local.as_str().to_owned();
         match self.accounts()?.named(&name) {
             Named::Nobody => return Ok(Removal::NoSuchAccount),
-            Named::System => return Ok(Removal::Refused(format!("{name} is an account of the system"))),
+            Named::System => return Ok(Removal::Refused(format!("{name} is a system account"))),
             Named::User(_) => {}
         }
         Ok(match tools::remove(&name) {
@@ -171,7 +171,7 @@ impl Directory for LocalAccounts {
         let name = address.local.as_str();
         match self.accounts()?.named(name) {
             Named::Nobody => return Ok(Change::NoSuchAccount),
-            Named::System => return Ok(Change::Refused(format!("{name} is an account of the system"))),
+            Named::System => return Ok(Change::Refused(format!("{name} is a system account"))),
             Named::User(_) => {}
         }
         Ok(match tools::set_password(name, password) {
@@ -205,7 +205,7 @@ fn creatable(name: &LocalPart) -> Result<(), String> {
     match is_name {
         true => Ok(()),
         false => Err(format!(
-            "{text} cannot be the name of a local account: only letters, digits, _, . and - may stand in one, and not digits alone"
+            "{text} cannot be the name of a local account: it may contain only letters, digits, _, . and -, and not digits alone"
         )),
     }
 }

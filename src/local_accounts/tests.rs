@@ -107,7 +107,7 @@ fn an_account_that_may_not_log_in_says_why_once_the_password_is_right() {
         assert_eq!(verdict("open", password), barred("has no password", false));
         assert_eq!(
             verdict("daemon", password),
-            barred("is an account of the system, which has no mailbox", false)
+            barred("is a system account, which cannot have a mailbox", false)
         );
         assert!(matches!(verdict("des", password), Verdict::Barred { is_proven: false, .. }));
     }
@@ -127,7 +127,7 @@ fn an_unknown_name_costs_what_a_wrong_password_does() {
         assert!(!matches!(local.verify(name, "wrong"), Ok(Verdict::Right(_))));
         assert_eq!(work::take(), ["sha-crypt"], "{name}");
     }
-    // Where there is no example, as for a new account.
+    // If no account has a hash, the built-in one is computed.
     etc.write(&[("daemon", 1, "*:1::::::")]);
     work::take();
     assert_eq!(local.verify("bob@example.com", "wrong"), Ok(Verdict::Wrong));

@@ -73,5 +73,5 @@ impl Hindrance {
 
 /// The reply to QUIT.
 pub fn sign_off(out: &mut Vec<u8>) {
-    ok(out, format_args!("good bye"));
+    ok(out, format_args!("goodbye"));
 }

@@ -16,7 +16,7 @@ const ROUND: Duration = Duration::from_secs(60);
 const ROUNDS_FOR_OLD_MAIL: u64 = 60;
 /// Messages deleted per transaction.
 const MESSAGES_A_TRANSACTION: usize = 1000;
-/// Messages purged per transaction to get below `undeletesize`: few, so that little more goes than must.
+/// Messages purged per transaction to get below `undeletesize`: few, so that hardly more is purged than necessary.
 const MESSAGES_A_STEP: usize = 20;
 
 /// Does its rounds for as long as the task lives.

@@ -12,7 +12,7 @@ pub struct Bench {
     pub home: PathBuf,
     pub mailroot: MailRoot,
     pub store: Store,
-    /// `home`, removed when dropped.
+    /// Contains `home`; removed when dropped.
     _scratch: TempDir,
 }
 

@@ -5,12 +5,13 @@
 //! AUTHENTICATE ─► Exchange::authenticate ─► Proof ─ the account ─► Proof::check
 //! ```
 //!
-//! Neither signing nor sealing follows, so that session keys serve the message integrity code alone.
+//! Neither signing nor sealing follows, so session keys only serve the message integrity code.
 //!
 //! Invariants:
-//! - A response below the [`Level`] is refused before anybody asks whose it is; LM alone and nobody always are.
-//! - NTLMv2: what CHALLENGE said of us must stand in the response as it was sent. A client that states a message
-//!   integrity code or a channel binding is held to it. One that states none is let in, since many can't.
+//! - A response below the [`Level`] is refused before the account is looked up. LM alone and anonymous logins are
+//!   always refused.
+//! - An NTLMv2 response must repeat unchanged what CHALLENGE said about us. If a client sends a message integrity code
+//!   or a channel binding, it must be right. Many clients send none, so they may leave it out.
 
 pub mod message;
 pub mod response;
@@ -37,7 +38,7 @@ const NETBIOS_NAME_OCTETS_MAX: usize = 15;
 /// The weakest response that is accepted; better ones always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// NTLMv1 and better. Whoever chooses the challenge can look up an NTLMv1 response in a table.
+    /// NTLMv1 and better. An attacker who chooses the challenge can look up an NTLMv1 response in a table.
     V1,
     /// NTLM2 session responses and better: NTLMv1 that includes a challenge from the client.
     Session,
@@ -69,7 +70,7 @@ pub struct Proof {
     integrity: Option<Integrity>,
 }
 
-/// What to ask whoever knows the password, if we do not.
+/// What to ask the directory, which knows the password if we do not.
 #[derive(Debug)]
 pub struct Question {
     /// The challenge that the response answers.
@@ -182,7 +183,7 @@ impl Exchange {
 }
 
 impl Proof {
-    /// The name in a domain's form: `CORP\user`, or just what was typed if no domain was named.
+    /// The name as a domain writes it: `CORP\user`, or just what was typed if no domain was given.
     pub fn logon_name(&self) -> String {
         match self.domain.is_empty() {
             true => self.user.clone(),
@@ -204,7 +205,7 @@ impl Proof {
     }
 
     /// True unless the client sent an integrity code that shows that a message was altered. `base_key` is the
-    /// SessionBaseKey, from whoever knows the password.
+    /// SessionBaseKey, from us or the directory.
     pub fn is_intact(&self, base_key: Zeroizing<[u8; 16]>) -> bool {
         self.integrity.as_ref().is_none_or(|integrity| integrity.is_right(base_key).into())
     }

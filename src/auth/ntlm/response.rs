@@ -1,4 +1,4 @@
-//! What proves a password in NTLM, from the oldest to the newest (MS-NLMP section 3.3), and the keys that come of it.
+//! NTLM responses, from the oldest version to the newest (MS-NLMP section 3.3), and the session keys they yield.
 
 use des::Des;
 use des::cipher::{BlockCipherEncrypt, KeyInit};
@@ -117,7 +117,7 @@ pub fn identity(user: &str, domain: &str) -> Vec<u8> {
         .collect()
 }
 
-/// As Windows does: one character becomes one, so ß stays.
+/// As Windows does it: one character stays one character, so ß does not change.
 fn capital(c: char) -> char {
     let mut capitals = c.to_uppercase();
     match (capitals.next(), capitals.next()) {

@@ -35,7 +35,7 @@ fn verdict(client: &Client, message: &[u8], level: Level, account: &Account) -> 
     begin(client).authenticate(message, level, None)?.check(account)
 }
 
-/// The verdict on a client that does everything it is asked.
+/// The verdict on a client that does everything right.
 fn talk(client: &Client, level: Level, account: &Account) -> Result<(), Denial> {
     verdict(client, &client.authenticate(begin(client).challenge()), level, account)
 }
@@ -63,8 +63,8 @@ fn responses_are_those_of_ms_nlmp_4_2() {
     let key = hash.v2_key(&identity("User", "Domain"));
     let proof = key.proof(&SERVER_CHALLENGE, &client_data);
     assert_eq!(proof[..], octets("68cd0ab851e51c96aabc927bebef6a1c"));
-    // The session key of the example is sixteen times 55; the message integrity code of nothing tells whether the
-    // one that came out is.
+    // The example's session key is sixteen octets of 55. The integrity code of an empty message shows that ours is the
+    // same.
     let base_key = octets("8de40ccadbc14a82f15cb0ad0de95ca3");
     let code = |key: &[u8]| crate::auth::hash::hmac_md5(key, &[b""]);
     let exported = |encrypted| SessionKey::exported(key.base_key(&proof), encrypted);
@@ -73,7 +73,7 @@ fn responses_are_those_of_ms_nlmp_4_2() {
     assert_eq!(exported(Some(&encrypted_key)).integrity_code(b""), code(&[0x55; 16]));
 }
 
-/// Section 4.1 of MS-POP3, where "user" logs in with "password", and section 4.2, where the password is another.
+/// Section 4.1 of MS-POP3, where "user" logs in with "password", and section 4.2, where the password is wrong.
 #[test]
 fn the_exchanges_of_ms_pop3_end_as_they_do_there() {
     let challenge = "TlRMTVNTUAACAAAAFAAUADgAAAAFgoqinziKqGYjdlEAAAAAAAAAAGQAZABMAAAABQLODgAAAA9UAEUAUwBUAFMARQBS\
@@ -89,7 +89,7 @@ fn the_exchanges_of_ms_pop3_end_as_they_do_there() {
         Exchange::begin(&negotiate, "testserver.example.com", None, server_challenge, now()).unwrap()
     };
 
-    // Ours says the same, but has the names of our domain, our time, and no opinion on signing when not asked.
+    // Ours says the same, with our own names and time, and says nothing about signing unless asked.
     let ours = exchange(challenge[24..32].try_into().unwrap()).challenge;
     assert_eq!(ours[..20], challenge[..20]);
     assert_eq!(ours[24..40], challenge[24..40]);
@@ -193,7 +193,7 @@ fn a_message_integrity_code_is_checked_where_it_is_stated() {
     let cut_out = [&message[..64], &message[88..]].concat();
     assert_eq!(refused(&cut_out), Some(Denial::Malformed), "cut out, the offsets as they were");
 
-    // Somebody in the middle took signing out of NEGOTIATE.
+    // A man in the middle took signing out of NEGOTIATE.
     let downgraded = Client { flags: Flags(bob().flags.0 & !Flags::SIGN.0), ..bob() };
     let exchange = begin(&downgraded);
     let message = bob().authenticate(exchange.challenge());
@@ -218,7 +218,7 @@ fn what_challenge_said_must_come_back_as_it_was() {
     let time_at = challenge.len() - 4 - 8;
     let mut other_time = challenge.clone();
     other_time[time_at] ^= 1;
-    // The time is the last pair: its twelve octets taken out of the message and out of the length.
+    // The time is the last pair. Remove its twelve octets from the message and from the length.
     let mut no_time = [&challenge[..time_at - 4], &challenge[time_at + 8..]].concat();
     no_time[40] -= 12;
     for forged in [other_time, no_time] {
@@ -248,7 +248,7 @@ fn a_channel_binding_must_be_that_of_our_certificate() {
     assert_eq!(verdict(&bob(), Some(&tls)), Ok(()));
 }
 
-/// As others compute it: MD5 over sixteen zeros, the length, and "tls-server-end-point:" with the hash.
+/// As other implementations compute it: MD5 over sixteen zeros, the length, and "tls-server-end-point:" with the hash.
 #[test]
 fn a_channel_binding_is_hashed_as_a_gss_structure() {
     let structure = [&[0; 16][..], &[53, 0, 0, 0], b"tls-server-end-point:", &[2; 32]].concat();
@@ -302,7 +302,7 @@ fn no_message_cut_short_or_changed_is_accepted() {
             for bit in 0..8 {
                 let mut changed = message.clone();
                 changed[at] ^= 1 << bit;
-                // Without a message integrity code only proof, names and client data are covered.
+                // Without a message integrity code, only proof, names and client data are protected.
                 if client.has_code {
                     assert!(verdict(&changed).is_err(), "bit {bit} of octet {at}");
                 } else if verdict(&changed).is_ok() {
@@ -330,7 +330,7 @@ fn fields_stay_within_the_message_and_apart() {
         refused(at, [0xff, 0xff, 0xff, 0xff, 88, 0, 0, 0]);
         refused(at, [8, 0, 8, 0, 60, 0, 0, 0]);
     }
-    // The workstation's name, which nobody reads, on top of the user's.
+    // The workstation's name, which nobody reads, overlaps the user's.
     refused(44, message[36..44].try_into().unwrap());
 }
 

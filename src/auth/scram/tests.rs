@@ -26,7 +26,7 @@ fn exchange(first: &str, account: Account) -> Exchange {
     ClientFirst::parse(first.as_bytes(), false, None).unwrap().with_account(account, &OURS)
 }
 
-/// The verdict on a client that does everything it is asked.
+/// The verdict on a client that does everything right.
 fn talk(
     client: &Client,
     plus: bool,
@@ -46,7 +46,7 @@ fn the_exchange_is_that_of_rfc_7677() {
     let account =
         Account { verifier: Verifier::new("pencil", salt.try_into().unwrap(), 4096), ..account("") };
     let mut exchange = exchange("n,,n=user,r=rOprNGfwEbeRWgbNEkqO", account);
-    // Ours of the RFC is no Base64.
+    // The RFC's server nonce is not Base64.
     exchange.nonce = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned();
     exchange.server_first = format!("r={},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096", exchange.nonce);
     let last = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\

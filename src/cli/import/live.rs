@@ -238,7 +238,7 @@ impl Work {
                 }
                 Err(Failure::Here(refusal)) => refusal.to_string(),
                 Err(Failure::Refused(said)) => {
-                    format!("the old server refuses to log in {}: {said}", user.login)
+                    format!("the old server refuses the login of {}: {said}", user.login)
                 }
                 Err(Failure::Unavailable(why)) => why,
             };

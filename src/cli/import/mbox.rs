@@ -54,7 +54,7 @@ pub fn items(path: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal> {
     let mut items = Vec::new();
     let mut finish = |noted: Option<Noted>, end: u64, uidvalidity: Option<u32>| -> Result<(), Refusal> {
         let Some(noted) = noted.filter(|noted| !noted.is_pseudo) else { return Ok(()) };
-        // Dovecot and UW IMAP show an `X-UIDL` only where they have no numbers of their own.
+        // Dovecot and UW IMAP show `X-UIDL` only if they have no numbers themselves.
         let facts = Facts { uid: noted.uid, uidvalidity, ..Facts::default() };
         let made = unique_id(uidl.unwrap_or(DEFAULT_FORMAT), &facts)?.or_else(|| noted.own_id.clone());
         items.push(Item {
@@ -254,7 +254,7 @@ mod tests {
         items.map(|items| items.into_iter().map(read).collect())
     }
 
-    /// As Dovecot 2.3 was observed to do.
+    /// As Dovecot 2.3 does.
     #[test]
     fn an_empty_line_at_the_end_is_not_part_of_the_message() {
         for (text, expected) in [

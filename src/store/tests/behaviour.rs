@@ -200,7 +200,7 @@ fn a_text_that_is_being_read_is_not_overwritten() {
     };
     assert_ne!(place_of(b"one"), at);
     drop(held);
-    // Every hole is small compared with the space, so mail is appended; the hole is free again all the same.
+    // All holes together are small, so mail is appended; the hole is free again nevertheless.
     deliver(&store, &[ANN], b"two");
     assert_clean(&store);
 }
@@ -328,7 +328,7 @@ fn a_text_that_comes_again_is_stored_once_and_once_more_after_a_start() {
         assert!(maildrop.delete(&uids).wait().unwrap());
     }
     assert_eq!(texts(&store), 0);
-    // The text is gone, though it is remembered.
+    // The text is gone, although its hash is still remembered.
     deliver(&store, &[ANN], b"again");
     assert_eq!(texts(&store), 1);
     assert_clean(&store);

@@ -134,7 +134,7 @@ fn one_lost_header_or_superblock_costs_nothing() {
         let damaged = Arc::new(disk.copy());
         damaged.write_at(at, &vec![0; len]).unwrap();
         assert!(Store::create_on(damaged.clone()).is_err(), "a store that lost {at} is made anew");
-        // Without the newer superblock the older one may not do. Then the file must not open, rather than lose
+        // The older superblock may not suffice without the newer one. Then the file must not open, rather than lose
         // mail.
         match Store::open_on(damaged) {
             Ok(store) => {
@@ -159,7 +159,7 @@ fn a_forged_superblock_makes_no_file_grow() {
             let forged = Arc::new(disk.copy());
             container::forge_superblock(&*forged, format::Extent(place), index_len);
             let before = forged.octets();
-            // It may open or not; what it needs is still where it was.
+            // Whether it opens or not, everything it needs is still where it was.
             if let Ok(store) = Store::open_to_check_on(forged.clone(), Trust::Verified) {
                 let _ = store.check(&Progress::default());
             }

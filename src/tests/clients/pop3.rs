@@ -13,7 +13,7 @@ fn commands_sent_together_and_octet_by_octet_are_answered_alike() {
     on_four_messages("pipelining.py", 4);
 }
 
-/// Runs a script on a mailbox with four messages, and holds how many are left of them.
+/// Runs a script on a mailbox with four messages, and checks how many are left.
 fn on_four_messages(script: &str, left: u64) {
     if !have(&["python3"]) {
         return;

@@ -92,7 +92,7 @@ fn a_directory_that_cannot_be_written_is_reported() {
     with_mode(0o500);
     let socket = site.mailroot().join("winpop.sock");
     let sentence =
-        format!("the control socket {} cannot be made: Permission denied (os error 13)", socket.display());
+        format!("the control socket {} cannot be created: Permission denied (os error 13)", socket.display());
     assert_refused(&site, &sentence);
     with_mode(0o700);
     site.assert_clean();

@@ -325,7 +325,7 @@ fn scan_messages(
     found.rows += count;
     if count > 0 {
         found.damaged.push(format!(
-            "{count} messages were found on pages that nothing leads to any more; some may have been deleted before"
+            "{count} messages were found on orphaned pages; some of them may have been deleted earlier"
         ));
     }
     outcome
