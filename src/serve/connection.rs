@@ -45,14 +45,7 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(stream: Stream, buffers: Buffers, idle_max: Duration) -> Self {
-        Self {
-            stream,
-            lines: Lines::new(),
-            out: buffers.out,
-            read: buffers.read,
-            idle_max,
-            deadline: None,
-        }
+        Self { stream, lines: Lines::new(), out: buffers.out, read: buffers.read, idle_max, deadline: None }
     }
 
     /// Writes the waiting replies, waits for a line, whole or too long, and calls `use_line` once with it and the
@@ -170,7 +163,8 @@ impl Connection {
             return Err(io::Error::other("TLS is on already"));
         };
         let wait_max = wait_max(HANDSHAKE_MAX, self.deadline);
-        self.stream = within(wait_max, service.accept_tls(socket, protocol)).await?;
+        // Boxed: else the room for a handshake would be part of every session.
+        self.stream = within(wait_max, Box::pin(service.accept_tls(socket, protocol))).await?;
         self.lines = Lines::new();
         Ok(self)
     }
