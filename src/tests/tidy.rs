@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The parts, from the bottom up: each may import those of the rows above it here, and nothing else. The first two rows
-/// are the vocabulary. So `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and
-/// `admin` does not know whether a service runs.
+/// The parts from the bottom up. Each may import only the rows above it here; the first two rows are the vocabulary. So
+/// `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and `admin` does not know
+/// whether a service runs.
 const LAYERS: [&[&str]; 12] = [
     &["address", "lock", "message", "nearest", "random", "replace", "trust", "units", "user", "verdict"],
     &["envelope", "ldap", "mailroot", "pop3_client"],
@@ -20,10 +20,10 @@ const LAYERS: [&[&str]; 12] = [
     &["bench", "fuzz", "lib"],
     &["main"],
 ];
-/// The rooms of the store, as [`LAYERS`] has the parts. Its facade `mod.rs` imports them all, and only tests import it.
+/// The rooms of the store, ordered like [`LAYERS`]. Its facade `mod.rs` imports them all, and only tests import it.
 const STOREYS: [&[&str]; 6] =
     [&["file"], &["index"], &["open"], &["mail", "writer"], &["start"], &["upkeep"]];
-/// Tests look at everything, and some are programs of their own. Only a part's own tests can import it: it is not there
+/// Tests may import everything, and some are separate programs. Only test code can import them: they do not exist
 /// otherwise.
 const LOOKS_AT_ALL: &str = "tests";
 
@@ -42,7 +42,7 @@ const OF_THE_OUTSIDE: [&str; 10] = [
     "thread::sleep",
 ];
 
-/// What may lie at the top of the repository.
+/// The files allowed at the top of the repository.
 const TOP_LEVEL: [&str; 11] = [
     ".cargo",
     ".ci",
@@ -56,45 +56,45 @@ const TOP_LEVEL: [&str; 11] = [
     "src",
     "testdata",
 ];
-/// Made there by Cargo and Git.
+/// Created there by Cargo and Git.
 const NOT_OURS: [&str; 2] = [".git", "target"];
 
-/// A file is to be read in one sitting.
+/// A file can be read in one sitting.
 const LINES_MAX: usize = 600;
-/// Characters of a line of comment, its indentation included. Code is rustfmt's.
+/// Longest comment line in characters, including indentation. rustfmt takes care of code.
 const COMMENT_WIDTH_MAX: usize = 120;
 
-/// A file of Rust: its path from the top of the repository, and its text.
+/// A Rust file: its path from the top of the repository, and its text.
 struct Source {
     path: String,
     text: String,
 }
 
 impl Source {
-    /// The part that it belongs to: a folder of `src`, or a file there.
+    /// The part it belongs to: a folder of `src`, or a file there.
     fn part(&self) -> &str {
         let below = self.path.strip_prefix("src/").expect("it lies in src");
         below.split(['/', '.']).next().expect("a name")
     }
 
-    /// The room of the store that it belongs to; none: another part, the store's facade or its tests.
+    /// The room of the store it belongs to. `None`: another part, the store's facade or its tests.
     fn room(&self) -> Option<&str> {
         let room = self.path.strip_prefix("src/store/")?.split(['/', '.']).next()?;
         (!["mod", LOOKS_AT_ALL].contains(&room)).then_some(room)
     }
 
-    /// Whether `super` is, for this file, the folder with so many folders above it.
+    /// True if this file's `super` is the folder this many levels down.
     fn is_child_of(&self, depth: usize) -> bool {
         let folders = self.path.matches('/').count();
         folders == depth || folders == depth + 1 && self.path.ends_with("/mod.rs")
     }
 
-    /// Lines without those that are comments, and their numbers.
+    /// The lines that are not comments, with their numbers.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         (1..).zip(self.text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
-    /// The group in which an import of this belongs: the standard library's, those of crates, our own.
+    /// The group of an import: the standard library, crates, our own.
     fn group(&self, root: &str) -> usize {
         let is_module_here = || self.text.lines().any(|line| line.ends_with(&format!("mod {root};")));
         match root {
@@ -105,7 +105,7 @@ impl Source {
         }
     }
 
-    /// Panics where a line of code has this in it.
+    /// Panics if a line of code contains this.
     fn is_without(&self, forbidden: &str) {
         for (number, line) in self.code() {
             assert!(!line.contains(forbidden), "{}:{number}: {line}", self.path);
@@ -117,7 +117,7 @@ fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All source in a folder, save this file, in which what is forbidden stands as words.
+/// All source in a folder except this file, which contains the forbidden words.
 fn sources(folder: &str) -> Vec<Source> {
     let mut found = Vec::new();
     let mut folders = vec![top().join(folder)];
@@ -156,7 +156,7 @@ fn arrows_go_downward_only() {
         let layer = layer.unwrap_or_else(|| panic!("{part} is in no row of the layers"));
         let may_import = LAYERS[..layer].concat();
         for (number, line) in source.code() {
-            // Other parts are named from `crate::`, so that they are seen here.
+            // Other parts must be named from `crate::`, so that this test sees them.
             let is_hidden = source.is_child_of(1) && line.starts_with("use super");
             assert!(!is_hidden, "{}:{number}: {line}", source.path);
             for imported in imported(line, "crate::") {
@@ -175,7 +175,7 @@ fn arrows_in_the_store_go_downward_only() {
         let storey = storey.unwrap_or_else(|| panic!("{room} is in no storey of the store"));
         let may_import = STOREYS[..storey].concat();
         for (number, line) in source.code() {
-            // As with parts: other rooms are named from `crate::`.
+            // Likewise, other rooms must be named from `crate::`.
             let is_hidden =
                 source.is_child_of(2) && line.starts_with("use super") || line.contains("super::super");
             assert!(!is_hidden, "{}:{number}: {line}", source.path);
@@ -192,7 +192,7 @@ fn imports_are_found_in_a_line() {
     let parts = |line| imported(line, "crate::").collect::<Vec<_>>();
     assert_eq!(parts("use crate::store::{Fault, Read};"), ["store"]);
     assert_eq!(parts("fn f(a: crate::wire::Text) -> crate::log;"), ["wire", "log"]);
-    // Several parts in one line have no name, and so are not allowed.
+    // Several parts in one line are not recognised, and so are not allowed.
     assert_eq!(parts("use crate::{store, wire};"), [""]);
     assert!(parts("use super::store;").is_empty());
     let rooms = |line| imported(line, "crate::store::").collect::<Vec<_>>();
@@ -223,7 +223,7 @@ fn bincode_is_called_by_rows_and_frames_only() {
             continue;
         }
         for (number, line) in source.code() {
-            // Rows and frames are made of these; a part whose types are stored does not know how.
+            // Rows and frames consist of these types, which need not know how they are encoded.
             let may_derive = ["src/admin/", "src/store/index/"].iter().any(|of| source.path.starts_with(of));
             let is_derive = may_derive && line == "use bincode::{Decode, Encode};";
             assert!(is_derive || !line.contains("bincode"), "{}:{number}: {line}", source.path);
@@ -247,7 +247,7 @@ fn no_file_is_too_long_or_left_undone() {
 #[test]
 fn imports_come_in_three_groups() {
     for source in sources("src").iter().chain(&sources("fuzz/fuzz_targets")) {
-        // The group of the import above, and whether an empty line has come since.
+        // The group of the previous import, and whether an empty line followed it.
         let mut above: Option<(usize, bool)> = None;
         let mut lines = source.code();
         while let Some((number, line)) = lines.next() {

@@ -1,4 +1,4 @@
-//! The one maker of temporary directories for tests from outside. Some of them run programs as another user.
+//! Temporary directories for tests outside the library. Some tests run programs as another user.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,11 +1,11 @@
-//! Tests that cannot run here: they say so and return.
+//! Tests that cannot run here print a message and return.
 
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 
-/// Whether all of these programs are installed. If not, the test that asks is to return. Panics instead if the variable
-/// CI is set.
+/// True if all of these programs are installed; if not, the calling test must return. Panics instead if the variable CI
+/// is set.
 pub fn have(programs: &[&str]) -> bool {
     let is_installed =
         |program: &&str| env::split_paths(&path_of_programs()).any(|dir| dir.join(program).is_file());
@@ -13,7 +13,7 @@ pub fn have(programs: &[&str]) -> bool {
     missing.is_empty() || lacks(&format!("{} (not installed)", missing.join(", ")))
 }
 
-/// The same for root, which the test needs for `what`.
+/// True if the test runs as root, which it needs for `what`. Otherwise as in [`have`].
 pub fn needs_root(what: &str) -> bool {
     is_root() || lacks(&format!("root, for {what}"))
 }
@@ -22,19 +22,19 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Says that the test needs this. False; panics instead if the variable CI is set.
+/// Prints that the test needs this, and returns false. Panics instead if the variable CI is set.
 pub fn lacks(what: &str) -> bool {
     assert!(env::var_os("CI").is_none(), "this needs {what}");
     skip(&format!("it needs {what}"));
     false
 }
 
-/// Says why the test does not run, past the test runner, which keeps to itself what passing tests print.
+/// Prints why the test is skipped, bypassing the test runner, which hides the output of passing tests.
 pub fn skip(why: &str) {
     let _ = writeln!(io::stderr(), "skipped: {why}");
 }
 
-/// The directories in which programs are looked for.
+/// Where to look for programs.
 pub fn path_of_programs() -> OsString {
     env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
 }

@@ -15,7 +15,7 @@ use crate::harness::site::Site;
 const DISK: &str = "size=24m,mode=700";
 const BOB: &str = "bob@example.com";
 const NO_SPACE: &str = "452 4.3.1 ";
-/// How many messages of [`message`] have to find room, of some 40 that their octets alone would let in.
+/// How many messages ([`message`]) must fit. Their octets alone would allow about 40.
 const STORED_MIN: usize = 20;
 
 /// A file system in memory; unmounted when dropped.
@@ -24,7 +24,7 @@ struct Mount {
 }
 
 impl Mount {
-    /// None, with a word to the reader, where it cannot be had.
+    /// `None`, with a message, if it cannot be mounted.
     fn at_mailroot(site: &Site) -> Option<Self> {
         let path = site.mailroot();
         fs::create_dir(&path).unwrap();
@@ -39,7 +39,7 @@ impl Mount {
         }
     }
 
-    /// Takes all the room that is left, to the last octet.
+    /// Fills the file system to the last octet.
     fn fill(&self) -> PathBuf {
         let path = self.path.join("foreign");
         let mut file = File::create(&path).unwrap();
@@ -58,13 +58,13 @@ impl Drop for Mount {
     }
 }
 
-/// Half a MiB that no other message shares.
+/// Half a MiB, different for each message.
 fn message(number: usize) -> Vec<u8> {
     let line = format!("{number} {}\r\n", "x".repeat(70));
     format!("Subject: {number}\r\n\r\n{}", line.repeat((512 << 10) / line.len())).into_bytes()
 }
 
-/// Stores messages from this number on until there is no room; the number of the one that was refused.
+/// Stores messages from this number on until there is no room. Returns the number of the refused one.
 fn store_until_full(lmtp: &mut Lmtp, first: usize) -> usize {
     for number in first.. {
         let replies = lmtp.deliver(&[BOB], &message(number)).unwrap();
@@ -107,7 +107,7 @@ fn a_full_disk_refuses_mail_and_lets_readers_make_room() {
     site.assert_clean();
     assert_holds(&service, 0..stored);
 
-    // It can also be stopped and started on a full disk.
+    // The service can also be stopped and started on a full disk.
     service.stop();
     let service = site.start();
     let mut lmtp = service.lmtp();
