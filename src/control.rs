@@ -460,7 +460,7 @@ mod tests {
 
     /// Forged lengths of texts and lists must not be allocated for, and nothing may panic.
     #[test]
-    fn forged_frames_are_survived() {
+    fn forged_frames_do_no_harm() {
         let mut random = fastrand::Rng::with_seed(7);
         let requests = requests().into_iter().map(|request| encode_request(&request).unwrap());
         let frames: Vec<Vec<u8>> = requests.chain(answers().iter().map(encode_answer)).collect();

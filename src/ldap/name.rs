@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_means_something_in_a_name_is_escaped() {
+    fn special_characters_in_a_name_are_escaped() {
         assert_eq!(escaped("ann@example.com"), "ann@example.com");
         assert_eq!(escaped("a,b+c=d;e<f>g\"h\\i"), "a\\,b\\+c\\=d\\;e\\<f\\>g\\\"h\\\\i");
         assert_eq!(escaped(" #a "), "\\ #a\\ ");

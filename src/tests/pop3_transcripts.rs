@@ -111,7 +111,7 @@ fn values(mailbox: &Mailbox) -> Values {
 }
 
 #[test]
-fn every_transcript_is_held_to_the_letter() {
+fn every_transcript_holds_exactly() {
     let transcripts = transcripts();
     assert!(transcripts.len() >= 20, "the transcripts are where they are looked for");
     for transcript in &transcripts {

@@ -149,7 +149,7 @@ fn imported<'a>(line: &'a str, above: &'a str) -> impl Iterator<Item = &'a str> 
 }
 
 #[test]
-fn arrows_go_downward_only() {
+fn imports_go_downward_only() {
     for source in sources("src").iter().filter(|source| source.part() != LOOKS_AT_ALL) {
         let part = source.part();
         let layer = LAYERS.iter().position(|layer| layer.contains(&part));
@@ -168,7 +168,7 @@ fn arrows_go_downward_only() {
 }
 
 #[test]
-fn arrows_in_the_store_go_downward_only() {
+fn imports_in_the_store_go_downward_only() {
     for source in &sources("src/store") {
         let Some(room) = source.room() else { continue };
         let storey = STOREYS.iter().position(|storey| storey.contains(&room));
@@ -297,7 +297,7 @@ fn the_top_level_holds_what_belongs_there() {
 }
 
 #[test]
-fn the_executor_is_smol_alone() {
+fn smol_is_the_only_executor() {
     for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
         let text = fs::read_to_string(top().join(lock)).expect("it is there");
         assert!(text.contains("name = \"smol\"") && !text.contains("name = \"tokio\""), "{lock}");

@@ -288,7 +288,7 @@ fn the_mail_of_a_deleted_mailbox_is_overwritten_unless_a_setting_says_otherwise(
 }
 
 #[test]
-fn what_is_being_read_and_what_another_has_is_not_overwritten() {
+fn texts_being_read_or_shared_are_not_overwritten() {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN, BOB], disk.clone());
     deliver(&store, &[ANN, BOB], b"a text of both");

@@ -121,7 +121,7 @@ fn settings_changed_at_once_are_each_taken_whole_or_refused() {
 }
 
 #[test]
-fn a_socket_that_a_crash_left_misleads_nobody() {
+fn a_socket_left_by_a_crash_misleads_nobody() {
     let mut site = Site::new();
     site.start().kill();
     assert!(site.mailroot().join("winpop.sock").exists());

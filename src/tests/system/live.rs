@@ -51,7 +51,7 @@ fn another_port_or_address_takes_effect_at_once_and_sessions_live_on() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_refused_and_all_is_as_before() {
+fn a_taken_port_is_refused_and_nothing_changes() {
     let mut site = Site::new();
     site.add_mailbox(BOB);
     let service = site.start();

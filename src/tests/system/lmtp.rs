@@ -59,7 +59,7 @@ fn mail_comes_over_a_unix_socket() {
 }
 
 #[test]
-fn other_machines_reach_lmtp_only_where_they_are_named() {
+fn other_machines_reach_lmtp_only_if_they_are_named() {
     let mut site = Site::new();
     site.add_mailbox(ANN);
     let service = site.start();

@@ -145,7 +145,7 @@ fn no_unique_id_is_used_again() {
 
 /// Mail deleted by a client or an administrator returns under the ids that clients know.
 #[test]
-fn what_was_deleted_is_undeleted_for_a_client_that_has_seen_it() {
+fn undeleted_mail_keeps_the_ids_that_clients_know() {
     let mut site = Site::new();
     for address in ["ann@example.com", "bob@example.com"] {
         site.add_mailbox(address);

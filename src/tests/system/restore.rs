@@ -44,7 +44,7 @@ fn named(site: &Site, prefix: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_restored_store_is_that_of_the_backup_and_the_one_before_is_kept() {
+fn restore_brings_back_the_backup_and_keeps_the_previous_store() {
     let (mut site, backup) = site_with_backup();
     deliver(&site, "second");
     fs::set_permissions(site.data_file(), fs::Permissions::from_mode(0o640)).unwrap();
@@ -132,7 +132,7 @@ fn only_whole_stores_are_restored() {
 }
 
 #[test]
-fn restoring_where_the_key_differs_says_so() {
+fn restoring_under_another_key_says_so() {
     let (site, backup) = site_with_backup();
     site.succeed(&["key", "--rotate"]);
     let done = restore(&site, &backup);

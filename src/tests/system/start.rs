@@ -168,7 +168,7 @@ fn a_data_file_is_served_as_soon_as_a_command_lets_go_of_it() {
 }
 
 #[test]
-fn a_socket_that_a_crash_left_is_no_obstacle() {
+fn a_socket_left_by_a_crash_does_not_prevent_a_start() {
     let mut site = Site::new();
     site.start().kill();
     assert!(site.mailroot().join("winpop.sock").exists(), "nobody took it away");

@@ -258,7 +258,7 @@ fn a_proxy_speaks_for_its_clients_and_nobody_else_does() {
 }
 
 #[test]
-fn guessing_names_is_slowed_and_cut_off_and_postfix_is_not() {
+fn guessers_of_names_are_slowed_and_cut_off_but_postfix_is_not() {
     let mut site = Site::new();
     site.add_mailbox(ANN);
     let service = site.start();
@@ -289,7 +289,7 @@ fn guessing_names_is_slowed_and_cut_off_and_postfix_is_not() {
 }
 
 #[test]
-fn a_sender_who_dawdles_is_sent_away_however_busy_it_looks() {
+fn a_slow_sender_is_disconnected_however_busy_it_looks() {
     let mut site = Site::new();
     site.add_mailbox(ANN);
     site.winpop(&["set", "idletimeout", "10"]);

@@ -13,7 +13,7 @@ fn refused(site: &Site, words: &[&str]) -> String {
 }
 
 #[test]
-fn a_user_is_made_changed_and_deleted_with_the_mailbox() {
+fn a_user_is_created_changed_and_deleted_with_the_mailbox() {
     let Some(controller) = Controller::shared() else { return };
     let mut site = controller.site("made.test");
     let service = site.start();

@@ -85,7 +85,7 @@ fn a_domain_moves_into_the_directory_and_its_users_notice_nothing() {
 }
 
 #[test]
-fn a_migration_that_is_cut_short_goes_on_where_it_was() {
+fn a_migration_that_is_cut_short_continues_where_it_stopped() {
     let Some(controller) = Controller::shared() else { return };
     const ALL: usize = 40;
     let mut site = site(controller, "cut.test", ALL);
