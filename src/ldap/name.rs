@@ -15,7 +15,7 @@ pub fn escaped(value: &str) -> String {
             '#' if place == 0 => escaped.push_str("\\#"),
             ' ' if place == 0 || place == last => escaped.push_str("\\ "),
             c if c.is_ascii_control() => {
-                write!(escaped, "\\{:02x}", u32::from(c)).expect("a String takes everything");
+                write!(escaped, "\\{:02x}", u32::from(c)).expect("a String takes every write");
             }
             c => escaped.push(c),
         }

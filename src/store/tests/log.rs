@@ -101,7 +101,7 @@ fn a_flipped_octet_in_any_page_of_the_log_is_found() {
             Err(OpenErrorKind::Damaged(_)) => {
                 refused += 1;
                 let report = Store::repair_on(damaged.clone(), UnixTime(1)).unwrap();
-                assert!(report.mended.iter().any(|what| what.contains("log")), "{report:?}");
+                assert!(report.repaired.iter().any(|what| what.contains("log")), "{report:?}");
                 assert_clean(&Store::open_on(damaged).unwrap());
             }
             Err(e) => panic!("{page}: {e}"),

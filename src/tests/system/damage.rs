@@ -160,8 +160,8 @@ fn flipped_bits_all_over_the_file_stop_no_service() {
         let checked = site.run(&["check"]);
         assert!([0, 1].contains(&checked.exit_code) && !checked.errors.contains("panicked"), "{checked:?}");
         assert!(fs::read(site.data_file()).unwrap() == damaged, "check has changed the file");
-        let mended = site.run(&["check", "--repair"]);
-        assert!(!mended.errors.contains("panicked"), "{mended:?}");
+        let repaired = site.run(&["check", "--repair"]);
+        assert!(!repaired.errors.contains("panicked"), "{repaired:?}");
         site.assert_clean();
     }
     assert!(started > 0 && whole > 0, "{started} started, {refused} did not, {whole} messages were whole");
