@@ -268,6 +268,7 @@ fn der_element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
     use crate::tests::bench::Bench;
+    use crate::tests::scratch;
 
     fn pem(label: &str, der: &[u8]) -> String {
         use base64::Engine as _;
@@ -305,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_certificate_is_accepted_only_with_its_own_key() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let dir = scratch.path();
         let (one, other) =
             (make("a.example", OffsetDateTime::now_utc()), make("b.example", OffsetDateTime::now_utc()));
@@ -320,7 +321,7 @@ mod tests {
         assert!(from_files(&certificate, &key).unwrap_err().contains("not that of the certificate"));
         assert!(from_files(&certificate, &certificate).unwrap_err().contains("no private key"));
         assert!(from_files(&key, &key).unwrap_err().contains("no certificate"));
-        assert!(from_files(&dir.join("absent"), &key).unwrap_err().contains("not there"));
+        assert!(from_files(&dir.join("absent"), &key).unwrap_err().contains("does not exist"));
     }
 
     /// A mail store, its key, and the settings of a host named mail.example.com.

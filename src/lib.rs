@@ -79,9 +79,12 @@ mod certificate;
 mod cli;
 mod control;
 mod directory;
+#[cfg(any(test, fuzzing))]
+mod doubles;
 mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod host;
 mod intake;
 mod keyring;
 mod ldap;
@@ -95,6 +98,7 @@ mod nearest;
 mod pop3;
 mod pop3_client;
 mod random;
+mod reachability;
 mod replace;
 mod serve;
 mod settings;

@@ -19,10 +19,11 @@ use super::directory::{add_first, changed};
 use super::reply::{Changed, Code, Refusal, Reply};
 use super::{Context, ownership};
 use crate::address::{Address, LocalPart};
-use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
+use crate::auth::directory::{Change, Creation, Directory, Place, Removal, Unavailable, Verdict};
 use crate::auth::password::Credential;
 use crate::directory;
 use crate::local_accounts;
+use crate::reachability::Reachability;
 use crate::settings::{Method, Settings};
 use crate::store::{Fault, Progress, Read, Refused, Stage, Store};
 
@@ -46,10 +47,10 @@ pub struct DirectoryLine {
 }
 
 impl DirectoryLine {
-    pub fn new(method: Method, state: State) -> Self {
+    pub fn new(method: Method, reachability: Reachability) -> Self {
         let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let (last_contact_at, last_contact) = state.last_contact.unzip();
-        let (last_error_at, last_error) = state.last_error.unzip();
+        let (last_contact_at, last_contact) = reachability.last_contact.unzip();
+        let (last_error_at, last_error) = reachability.last_error.unzip();
         Self {
             method: method.name().to_owned(),
             last_contact_unix_seconds: last_contact_at.map(seconds),

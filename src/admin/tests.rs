@@ -8,6 +8,7 @@ use super::reply::{Changed, Code, Connections};
 use super::*;
 use crate::mailroot::data_file;
 use crate::tests::bench::Bench;
+use crate::tests::skip::needs_root;
 
 impl Bench {
     fn run(&self, op: &Op, service: Option<&dyn Service>) -> Result<Reply, Refusal> {
@@ -191,7 +192,7 @@ fn mailroot_is_refused_if_the_unit_names_it() {
     let refusal = bench.set_while_served(&set("mailroot", "/nowhere/new", false)).unwrap_err();
     assert_eq!(
         refusal.to_string(),
-        "the running service has its mail store named by WINPOP_MAILROOT, which overrides this setting. Remove that \
+        "the mail store of the running service is named by WINPOP_MAILROOT, which overrides this setting. Remove that \
          from its unit, restart it, and then set mailroot"
     );
     assert!(!bench.mailroot.pointer.exists());
@@ -200,8 +201,7 @@ fn mailroot_is_refused_if_the_unit_names_it() {
 #[test]
 fn a_new_mail_root_belongs_to_the_owner_of_the_old_one() {
     use std::os::unix::fs::{MetadataExt as _, chown};
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("passed over: it takes root to give files to another user");
+    if !needs_root("giving files to another user") {
         return;
     }
     let bench = Bench::new();

@@ -7,10 +7,10 @@
 //! the directory cannot answer, the call fails with [`Unavailable`], which neither admits nor refuses anybody.
 
 use std::fmt;
-use std::time::SystemTime;
 
 use super::ntlm;
 use crate::address::Address;
+use crate::reachability::Reachability;
 
 /// What every account directory can do.
 pub trait Directory: Send + Sync {
@@ -45,7 +45,7 @@ pub trait Directory: Send + Sync {
 
     fn change_password(&self, address: &Address, password: &str) -> Result<Change, Unavailable>;
 
-    fn state(&self) -> State;
+    fn reachability(&self) -> Reachability;
 
     /// The NetBIOS name of the domain, while NTLM proofs of its users can be checked.
     fn ntlm_domain(&self) -> Option<String> {
@@ -141,15 +141,6 @@ pub enum Change {
 /// The directory cannot answer. The text is a sentence that says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable(pub String);
-
-/// What is known about a directory's health.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// When it last answered, and which server did.
-    pub last_contact: Option<(SystemTime, String)>,
-    /// When a question last failed, and why.
-    pub last_error: Option<(SystemTime, String)>,
-}
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

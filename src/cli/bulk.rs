@@ -263,6 +263,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::tests::scratch;
 
     #[test]
     fn a_line_has_one_or_two_fields_quoted_if_necessary() {
@@ -295,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_list_is_sent_in_thousands_and_a_fault_loses_no_line() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let dir = scratch.path();
         let (list, made) = (dir.join("list"), dir.join("made"));
         let names = (1..=2500).map(|n| if n == 2 { "x@b\n".to_owned() } else { format!("u{n}@b\n") });

@@ -7,12 +7,12 @@
 use std::io;
 use std::time::Duration;
 
-use super::patience::{Patience, in_use};
+use super::patience::until_free;
 use super::progress::{Line, shown};
 use super::terminal;
 use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
-use crate::admin::{self, Context, Refusal, Request, Submission, Working};
+use crate::admin::{self, Context, Refusal, Reply, Request, Submission, Working};
 use crate::control::{Answer, CallError, Enclosed, Job, PATIENCE, SILENCE_MAX, call};
 use crate::keyring::Keyring;
 use crate::lock::RwLock;
@@ -52,52 +52,55 @@ pub fn deliver(submission: Submission, content: &[u8], mailroot: &MailRoot) -> A
 }
 
 fn do_job(job: &Job, enclosed: Enclosed, mailroot: &MailRoot, mut telling: Telling) -> Answer {
-    let mut patience = Patience::of(OTHERS_MAX);
-    loop {
-        if let Some(store) = open(job, mailroot)? {
-            return do_here(&store, job, enclosed, mailroot, matches!(telling, Telling::ByALine));
-        }
-        let mut line = Line::new();
-        let outcome = call(&mailroot.socket(), job, enclosed, PATIENCE, &mut |working| match &mut telling {
-            Telling::ByALine => line.show(&working),
-            Telling::To(told) => told(&working),
-        });
-        let error = match outcome {
-            Ok(answer) => return answer,
-            Err(error) => error,
-        };
-        return Err(match error {
-            CallError::NotTaken(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                not_ours(mailroot)
-            }
-            CallError::NotTaken(_) if patience.wait() => continue,
-            CallError::NotTaken(_) => in_use(mailroot),
-            CallError::Silent(patience) => Refusal::new(
-                Code::Busy,
-                format!("the service did not take the command within {} seconds", patience.as_secs()),
-            )
-            .with_hint(
-                "Nothing was changed. The service hangs or is very busy: check on it before you try again",
-            ),
-            CallError::Broken(error)
-                if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) =>
-            {
-                Refusal::new(
-                    Code::Busy,
-                    format!(
-                        "the service took the command but has been silent for {} seconds",
-                        SILENCE_MAX.as_secs()
-                    ),
-                )
-                .with_hint(MAYBE_DONE)
-            }
-            CallError::Broken(error) => {
-                Refusal::fault(format!("the service ended before it answered ({error})"))
-                    .with_hint(MAYBE_DONE)
-            }
-            CallError::BadAnswer(bad) => bad.into(),
-        });
+    until_free(mailroot, OTHERS_MAX, || attempt(job, enclosed, mailroot, &mut telling))
+}
+
+/// None if another process has the data file, and no service takes the job.
+fn attempt(
+    job: &Job,
+    enclosed: Enclosed,
+    mailroot: &MailRoot,
+    telling: &mut Telling,
+) -> Result<Option<Reply>, Refusal> {
+    if let Some(store) = open(job, mailroot)? {
+        return do_here(&store, job, enclosed, mailroot, matches!(telling, Telling::ByALine)).map(Some);
     }
+    let mut line = Line::new();
+    let outcome = call(&mailroot.socket(), job, enclosed, PATIENCE, &mut |working| match telling {
+        Telling::ByALine => line.show(&working),
+        Telling::To(told) => told(&working),
+    });
+    let error = match outcome {
+        Ok(answer) => return answer.map(Some),
+        Err(error) => error,
+    };
+    Err(match error {
+        CallError::NotTaken(error) if error.kind() == io::ErrorKind::PermissionDenied => not_ours(mailroot),
+        CallError::NotTaken(_) => return Ok(None),
+        CallError::Silent(patience) => Refusal::new(
+            Code::Busy,
+            format!("the service did not take the command within {} seconds", patience.as_secs()),
+        )
+        .with_hint(
+            "Nothing was changed. The service hangs or is very busy: check on it before you try again",
+        ),
+        CallError::Broken(error)
+            if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) =>
+        {
+            Refusal::new(
+                Code::Busy,
+                format!(
+                    "the service took the command but has been silent for {} seconds",
+                    SILENCE_MAX.as_secs()
+                ),
+            )
+            .with_hint(MAYBE_DONE)
+        }
+        CallError::Broken(error) => {
+            Refusal::fault(format!("the service ended before it answered ({error})")).with_hint(MAYBE_DONE)
+        }
+        CallError::BadAnswer(bad) => bad.into(),
+    })
 }
 
 const MAYBE_DONE: &str = "The command may or may not have been carried out: check before you repeat it";

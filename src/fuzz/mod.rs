@@ -11,8 +11,7 @@ mod settings;
 mod smtp;
 mod wire;
 
-pub use crate::store::fuzz_rows as rows;
-pub use crate::store::fuzz_tree as tree;
+pub use crate::store::fuzz::{rows, tree};
 pub use address::address;
 pub use control::control;
 pub use ldap::ldap;

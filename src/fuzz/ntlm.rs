@@ -1,8 +1,8 @@
 use std::time::UNIX_EPOCH;
 
-use crate::auth::ntlm::client::Client;
 use crate::auth::ntlm::{Exchange, Level};
-use crate::auth::testing::account;
+use crate::doubles::accounts::account;
+use crate::doubles::ntlm_client::Client;
 
 /// Takes the octets for NTLM messages, and for what a man in the middle writes over good ones, at the offset given by
 /// the first two octets.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::auth::ntlm::Level;
-use crate::pop3::memory::{Conversation, Mailbox, Message, Stage};
+use crate::doubles::pop3_driver::{Conversation, Mailbox, Message, Stage};
 use crate::pop3::{Channel, Policy};
 
 /// Sends the octets to a mailbox of four messages and compares the replies with a model that knows only which messages

@@ -1,7 +1,7 @@
 use crate::auth::ChannelBinding;
 use crate::auth::scram::ClientFirst;
-use crate::auth::scram::client::Client;
-use crate::auth::testing::account;
+use crate::doubles::accounts::account;
+use crate::doubles::scram_client::Client;
 
 const NONCE: [u8; 18] = [7; 18];
 

@@ -1,5 +1,5 @@
+use crate::doubles::smtp_driver::{MESSAGE_OCTETS_MAX, Server};
 use crate::smtp::Dialect;
-use crate::smtp::in_memory::{MESSAGE_OCTETS_MAX, Server};
 
 /// The first octets choose the dialect and where to cut; the others are what a client sends.
 pub fn smtp(data: &[u8]) {

@@ -16,15 +16,13 @@
 
 mod connection;
 mod locate;
-mod message;
+pub mod message;
 mod name;
 mod pool;
 mod server;
 
 pub use connection::Failure;
 pub use message::{Attribute, Entry, Filter, Outcome};
-#[cfg(any(test, fuzzing))]
-pub use message::{RESPONSE_OCTETS_MAX, Response, decode, frame_octets};
 pub use name::{domain_of, escaped};
-pub use pool::{Binding, Pool, State};
+pub use pool::{Binding, Pool};
 pub use server::Server;

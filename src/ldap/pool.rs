@@ -16,6 +16,7 @@ use super::locate;
 use super::message::{Attribute, Entry, Filter, Outcome, Request};
 use super::server::Server;
 use crate::lock::Mutex;
+use crate::reachability::Reachability;
 
 /// Connections, and so questions, at a time.
 const CONNECTIONS_MAX: usize = 16;
@@ -34,15 +35,6 @@ pub struct Binding {
     pub password: Zeroizing<String>,
 }
 
-/// What we know about the directory's health.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// When a server last answered, and which one.
-    pub last_contact: Option<(SystemTime, String)>,
-    /// When a question last failed, and why.
-    pub last_error: Option<(SystemTime, String)>,
-}
-
 pub struct Pool {
     servers: Servers,
     tls: Arc<ClientConfig>,
@@ -52,7 +44,7 @@ pub struct Pool {
     service: Mutex<Vec<Kept>>,
     /// Connections bound as whoever logged in last.
     users: Mutex<Vec<Kept>>,
-    state: Mutex<State>,
+    reachability: Mutex<Reachability>,
     /// Until when no server is tried, and why.
     resting: Mutex<Option<(Instant, String)>>,
     /// The server that answered last, which is tried first.
@@ -83,14 +75,14 @@ impl Pool {
             places: Semaphore::new(CONNECTIONS_MAX),
             service: Mutex::default(),
             users: Mutex::default(),
-            state: Mutex::default(),
+            reachability: Mutex::default(),
             resting: Mutex::default(),
             preferred: AtomicUsize::new(0),
         }
     }
 
-    pub fn state(&self) -> State {
-        self.state.lock().clone()
+    pub fn reachability(&self) -> Reachability {
+        self.reachability.lock().clone()
     }
 
     /// The entries below `base` that match the filter, up to `entries_max`.
@@ -220,13 +212,13 @@ impl Pool {
     }
 
     fn answered(&self, connection: Connection, kept: &Mutex<Vec<Kept>>, answer: Answer) -> Answer {
-        self.state.lock().last_contact = Some((SystemTime::now(), connection.server.to_string()));
+        self.reachability.lock().last_contact = Some((SystemTime::now(), connection.server.to_string()));
         kept.lock().push(Kept { connection, since: Instant::now() });
         answer
     }
 
     fn failed(&self, failure: Failure) -> Failure {
-        self.state.lock().last_error = Some((SystemTime::now(), failure.why.clone()));
+        self.reachability.lock().last_error = Some((SystemTime::now(), failure.why.clone()));
         failure
     }
 }

@@ -20,8 +20,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::address::{Address, LocalPart};
 use crate::auth::crypt;
-use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
+use crate::auth::directory::{Change, Creation, Directory, Place, Removal, Unavailable, Verdict};
 use crate::lock::Mutex;
+use crate::reachability::Reachability;
 use crate::user::{User, group_name};
 use account::{Accounts, Barred, Named, Password};
 
@@ -35,7 +36,7 @@ const EXAMPLE: &str = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$WWEmrTwTSU3WvkYjTmv5ud6tNB5
 pub struct LocalAccounts {
     etc: PathBuf,
     known: Mutex<Option<(Stamps, Arc<Accounts>)>>,
-    state: Mutex<State>,
+    reachability: Mutex<Reachability>,
 }
 
 /// What changes when passwd or login.defs changes: device, inode, size, time of modification.
@@ -44,7 +45,7 @@ type Stamps = [Option<(u64, u64, u64, i64, i64)>; 2];
 impl LocalAccounts {
     /// The accounts in the files of this directory, usually [`ETC`].
     pub fn of(etc: &Path) -> Self {
-        Self { etc: etc.to_owned(), known: Mutex::default(), state: Mutex::default() }
+        Self { etc: etc.to_owned(), known: Mutex::default(), reachability: Mutex::default() }
     }
 
     fn accounts(&self) -> Result<Arc<Accounts>, Unavailable> {
@@ -71,14 +72,14 @@ impl LocalAccounts {
         self.read(&self.etc.join("shadow"))
     }
 
-    /// Reads a file that must exist, and records the outcome for [`Directory::state`].
+    /// Reads a file that must exist, and records the outcome for [`Directory::reachability`].
     fn read(&self, path: &Path) -> Result<String, Unavailable> {
         let outcome = fs::read(path).map_err(|error| unreadable(path, &error));
-        let mut state = self.state.lock();
+        let mut reachability = self.reachability.lock();
         let now = SystemTime::now();
         match &outcome {
-            Ok(_) => state.last_contact = Some((now, path.display().to_string())),
-            Err(why) => state.last_error = Some((now, why.clone())),
+            Ok(_) => reachability.last_contact = Some((now, path.display().to_string())),
+            Err(why) => reachability.last_error = Some((now, why.clone())),
         }
         outcome.map(|text| String::from_utf8_lossy(&text).into_owned()).map_err(Unavailable)
     }
@@ -89,8 +90,8 @@ impl Directory for LocalAccounts {
         Place::ThisMachine
     }
 
-    fn state(&self) -> State {
-        self.state.lock().clone()
+    fn reachability(&self) -> Reachability {
+        self.reachability.lock().clone()
     }
 
     fn reach(&self) -> Result<(), Unavailable> {

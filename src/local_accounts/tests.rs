@@ -1,6 +1,7 @@
 use tempfile::TempDir;
 
 use super::*;
+use crate::tests::scratch;
 
 /// Of "secret".
 const HASHES: [&str; 5] = [
@@ -16,7 +17,7 @@ struct Etc(TempDir);
 
 impl Etc {
     fn new(accounts: &[(&str, u32, &str)]) -> Self {
-        let etc = Self(tempfile::tempdir().unwrap());
+        let etc = Self(scratch::directory());
         etc.write(accounts);
         etc
     }
@@ -67,7 +68,7 @@ fn the_password_of_an_account_opens_its_mailbox_whatever_the_hash() {
     for nobody in ["u@example.com", "u1000", "", "x@y@z", "u1000\n@example.com"] {
         assert_eq!(local.verify(nobody, "secret"), Ok(Verdict::Wrong), "{nobody}");
     }
-    assert!(local.state().last_contact.is_some() && local.state().last_error.is_none());
+    assert!(local.reachability().last_contact.is_some() && local.reachability().last_error.is_none());
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn unreadable_files_give_no_verdict() {
     let Err(Unavailable(why)) = local.reach() else { panic!() };
     assert!(why.contains("shadow cannot be read"), "{why}");
     assert!(local.verify("ann@example.com", "secret").is_err());
-    assert!(local.state().last_error.is_some());
+    assert!(local.reachability().last_error.is_some());
 }
 
 #[test]

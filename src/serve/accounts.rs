@@ -21,6 +21,7 @@ use crate::keyring::Keyring;
 use crate::lock::RwLock;
 use crate::pop3::Credentials;
 use crate::random;
+use crate::reachability::Reachability;
 use crate::settings::{DECOY_SECRET, Settings};
 use crate::store::{Fault, Maildrop, Read, Store};
 use crate::verdict::Login;
@@ -129,12 +130,12 @@ impl Accounts {
         self.directory.read().clone().map_err(|(why, _)| why)
     }
 
-    /// The state of the directory in force, if there is one.
-    pub fn directory_state(&self) -> Option<of_accounts::State> {
+    /// Of the directory in force, if there is one.
+    pub fn reachability(&self) -> Option<Reachability> {
         match &*self.directory.read() {
-            Ok(directory) => directory.as_ref().map(|directory| directory.state()),
+            Ok(directory) => directory.as_ref().map(|directory| directory.reachability()),
             Err((why, since)) => {
-                Some(of_accounts::State { last_error: Some((*since, why.clone())), ..Default::default() })
+                Some(Reachability { last_error: Some((*since, why.clone())), ..Reachability::default() })
             }
         }
     }

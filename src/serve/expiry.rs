@@ -108,6 +108,7 @@ mod tests {
     use super::*;
     use crate::auth::password::{Credential, Verifier};
     use crate::store::{Import, Wanted};
+    use crate::tests::scratch;
     use crate::wire::Receiver;
 
     const DAY_SECONDS: u64 = 24 * 60 * 60;
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn deleted_mail_is_purged_when_its_days_are_over() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch::directory();
         let store = with_deleted(&directory);
         let kept = || store.kept().unwrap().messages;
         assert_eq!((purge(&store, 7, UnixTime(8 * DAY_SECONDS)).unwrap(), kept()), (0, MESSAGES));
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn deleted_mail_above_the_limit_is_purged_oldest_first() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch::directory();
         let store = with_deleted(&directory);
         let octets = store.kept().unwrap().octets;
         assert_eq!(purge_above(&store, 0).unwrap() + purge_above(&store, octets).unwrap(), 0);

@@ -397,8 +397,8 @@ impl admin::Service for Arc<Service> {
     }
 
     fn directory(&self) -> Option<DirectoryLine> {
-        let state = self.accounts.directory_state()?;
-        Some(DirectoryLine::new(self.settings().authentication, state))
+        let reachability = self.accounts.reachability()?;
+        Some(DirectoryLine::new(self.settings().authentication, reachability))
     }
 
     fn connections(&self) -> Connections {

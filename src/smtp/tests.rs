@@ -1,5 +1,5 @@
-use super::in_memory::Server;
 use super::*;
+use crate::doubles::smtp_driver::Server;
 use crate::envelope::Protocol;
 
 /// A connection that has said hello.

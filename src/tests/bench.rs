@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use crate::mailroot::{self, Environment, MailRoot};
 use crate::store::Store;
+use crate::tests::scratch;
 
 pub struct Bench {
     pub home: PathBuf,
@@ -17,7 +18,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let home = scratch.path().to_owned();
         let environment =
             Environment { user: 1000, home: Some(home.clone().into()), ..Environment::default() };

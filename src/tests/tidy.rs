@@ -7,7 +7,20 @@ use std::path::{Path, PathBuf};
 /// `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and `admin` does not know
 /// whether a service runs.
 const LAYERS: [&[&str]; 12] = [
-    &["address", "lock", "message", "nearest", "random", "replace", "trust", "units", "user", "verdict"],
+    &[
+        "address",
+        "host",
+        "lock",
+        "message",
+        "nearest",
+        "random",
+        "reachability",
+        "replace",
+        "trust",
+        "units",
+        "user",
+        "verdict",
+    ],
     &["envelope", "ldap", "mailroot", "pop3_client"],
     &["auth", "settings", "wire"],
     &["active_directory", "local_accounts", "log", "pop3", "smtp", "store"],
@@ -17,15 +30,16 @@ const LAYERS: [&[&str]; 12] = [
     &["control", "moving"],
     &["serve"],
     &["cli"],
-    &["bench", "fuzz", "lib"],
+    &["bench", "doubles", "fuzz", "lib"],
     &["main"],
 ];
 /// The rooms of the store, ordered like [`LAYERS`]. Its facade `mod.rs` imports them all, and only tests import it.
 const STOREYS: [&[&str]; 6] =
     [&["file"], &["index"], &["open"], &["mail", "writer"], &["start"], &["upkeep"]];
-/// Tests may import everything, and some are separate programs. Only test code can import them: they do not exist
-/// otherwise.
+/// Tests may import everything, and some are separate programs.
 const LOOKS_AT_ALL: &str = "tests";
+/// Any part may name these, but only its tests can: they exist only in builds for tests and fuzzing.
+const OF_TESTS: [&str; 2] = [LOOKS_AT_ALL, "doubles"];
 
 /// Parts that decide, and so take time and randomness as arguments and do no I/O.
 const DECIDE_ONLY: [&str; 7] = ["address", "envelope", "message", "pop3", "smtp", "units", "wire"];
@@ -77,10 +91,10 @@ impl Source {
         below.split(['/', '.']).next().expect("a name")
     }
 
-    /// The room of the store it belongs to. `None`: another part, the store's facade or its tests.
+    /// The room of the store it belongs to. `None`: another part, the store's facade, its tests or its fuzz entries.
     fn room(&self) -> Option<&str> {
         let room = self.path.strip_prefix("src/store/")?.split(['/', '.']).next()?;
-        (!["mod", LOOKS_AT_ALL].contains(&room)).then_some(room)
+        (!["mod", "fuzz", LOOKS_AT_ALL].contains(&room)).then_some(room)
     }
 
     /// True if this file's `super` is the folder this many levels down.
@@ -160,7 +174,8 @@ fn imports_go_downward_only() {
             let is_hidden = source.is_child_of(1) && line.starts_with("use super");
             assert!(!is_hidden, "{}:{number}: {line}", source.path);
             for imported in imported(line, "crate::") {
-                let allowed = [part, LOOKS_AT_ALL].contains(&imported) || may_import.contains(&imported);
+                let allowed =
+                    imported == part || OF_TESTS.contains(&imported) || may_import.contains(&imported);
                 assert!(allowed, "{}:{number}: {part} may not import {imported:?}", source.path);
             }
         }
@@ -228,6 +243,22 @@ fn bincode_is_called_by_rows_and_frames_only() {
             let is_derive = may_derive && line == "use bincode::{Decode, Encode};";
             assert!(is_derive || !line.contains("bincode"), "{}:{number}: {line}", source.path);
         }
+    }
+}
+
+#[test]
+fn temporary_directories_have_one_maker() {
+    for source in sources("src").iter().filter(|source| source.path != "src/tests/scratch.rs") {
+        ["tempfile::tempdir", "tempfile::Builder", "tempfile::{"]
+            .iter()
+            .for_each(|maker| source.is_without(maker));
+    }
+}
+
+#[test]
+fn skipped_tests_are_reported_in_one_place() {
+    for source in sources("src").iter().filter(|source| source.path != "src/tests/skip.rs") {
+        ["\"skipped: ", "\"passed over: "].iter().for_each(|word| source.is_without(word));
     }
 }
 

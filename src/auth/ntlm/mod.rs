@@ -13,10 +13,8 @@
 //! - An NTLMv2 response must repeat unchanged what CHALLENGE said about us. If a client sends a message integrity code
 //!   or a channel binding, it must be right. Many clients send none, so they may leave it out.
 
-#[cfg(any(test, fuzzing))]
-pub mod client;
-mod message;
-mod response;
+pub mod message;
+pub mod response;
 #[cfg(test)]
 mod tests;
 
@@ -26,12 +24,12 @@ use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use super::hash::md5;
-use super::{Account, ChannelBinding, Refusal};
+use super::{Account, ChannelBinding, Denial};
 use message::{Authenticate, AvId, AvPairs, Flags, challenge_message, negotiate_flags};
 use response::{NtHash, Response, SessionKey};
 
 /// MsvAvFlags: AUTHENTICATE has a message integrity code (MS-NLMP section 2.2.2.1).
-const AV_FLAG_MIC: u32 = 2;
+pub const AV_FLAG_MIC: u32 = 2;
 /// Seconds from 1601, where FILETIME begins, to 1970.
 const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
 /// Longest NetBIOS name in octets.
@@ -100,7 +98,7 @@ impl Exchange {
         domain: Option<&str>,
         server_challenge: [u8; 8],
         now: SystemTime,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Denial> {
         let flags = negotiate_flags(negotiate)?;
         let target = domain.map_or_else(|| netbios_name(hostname), str::to_owned);
         let target_info = target_info(hostname, &target, now);
@@ -119,15 +117,15 @@ impl Exchange {
         authenticate: &[u8],
         level: Level,
         channel: Option<&ChannelBinding>,
-    ) -> Result<Proof, Refusal> {
+    ) -> Result<Proof, Denial> {
         let message = Authenticate::parse(authenticate)?;
         // Refuse an anonymous login (MS-NLMP section 3.2.5.1.2).
         if message.user.is_empty() {
-            return Err(Refusal::Wrong);
+            return Err(Denial::Wrong);
         }
         let response = Response::parse(message.lm_response, message.nt_response, message.flags)?;
         if response.level() < level {
-            return Err(Refusal::OldNtlm);
+            return Err(Denial::OldNtlm);
         }
         let integrity = match &response {
             Response::V2 { client_data, .. } => {
@@ -151,22 +149,22 @@ impl Exchange {
         &self,
         client_data: &AvPairs,
         channel: Option<&ChannelBinding>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Denial> {
         if !self.target_info.are_all_in(client_data) {
-            return Err(Refusal::Wrong);
+            return Err(Denial::Wrong);
         }
         // A client sends zeros if it knows of no channel.
         match (client_data.value(AvId::ChannelBindings).filter(|hash| hash.iter().any(|&b| b != 0)), channel)
         {
             (None, _) => Ok(()),
             (Some(hash), Some(channel)) if hash == channel_hash(channel) => Ok(()),
-            (Some(_), _) => Err(Refusal::Channel),
+            (Some(_), _) => Err(Denial::Channel),
         }
     }
 
-    fn integrity(&self, client_data: &AvPairs, message: &Authenticate) -> Result<Option<Integrity>, Refusal> {
+    fn integrity(&self, client_data: &AvPairs, message: &Authenticate) -> Result<Option<Integrity>, Denial> {
         let flags = match client_data.value(AvId::Flags) {
-            Some(flags) => u32::from_le_bytes(flags.try_into().map_err(|_| Refusal::Malformed)?),
+            Some(flags) => u32::from_le_bytes(flags.try_into().map_err(|_| Denial::Malformed)?),
             None => 0,
         };
         if flags & AV_FLAG_MIC == 0 {
@@ -176,7 +174,7 @@ impl Exchange {
         let exchanges_keys = message.flags.contains(Flags::KEY_EXCHANGE)
             && (message.flags.contains(Flags::SIGN) || message.flags.contains(Flags::SEAL));
         let encrypted_key = match exchanges_keys {
-            true => Some(message.encrypted_key.try_into().map_err(|_| Refusal::Malformed)?),
+            true => Some(message.encrypted_key.try_into().map_err(|_| Denial::Malformed)?),
             false => None,
         };
         let messages = [&self.negotiate[..], &self.challenge, &without_code].concat();
@@ -212,7 +210,7 @@ impl Proof {
         self.integrity.as_ref().is_none_or(|integrity| integrity.is_right(base_key).into())
     }
 
-    pub fn check(&self, account: &Account) -> Result<(), Refusal> {
+    pub fn check(&self, account: &Account) -> Result<(), Denial> {
         let hash = NtHash::of(account.password_or_empty());
         let is_right = match &self.response {
             Response::V1 { nt } => hash.v1(&self.server_challenge)[..].ct_eq(nt),
@@ -278,7 +276,7 @@ fn filetime(time: SystemTime) -> u64 {
 }
 
 /// MsvAvChannelBindings: the MD5 of a gss_channel_bindings_struct (RFC 2744 section 3.11) without addresses.
-fn channel_hash(channel: &ChannelBinding) -> [u8; 16] {
+pub fn channel_hash(channel: &ChannelBinding) -> [u8; 16] {
     let data = [b"tls-server-end-point:", &channel.endpoint[..]].concat();
     md5(&[&[0; 16], &(data.len() as u32).to_le_bytes(), &data])
 }

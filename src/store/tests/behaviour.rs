@@ -245,7 +245,8 @@ fn a_text_in_a_file_is_stored_like_one_in_memory_and_shares_its_place() {
     let store = store_with(&[ANN, BOB], Arc::default());
     let in_memory = text(&b"a line that comes again and again\r\n".repeat(30_000));
     let Body::Octets(octets) = &in_memory.wire else { panic!("it is in memory") };
-    let mut spool = Spool::create(&std::env::temp_dir()).unwrap();
+    let directory = scratch::directory();
+    let mut spool = Spool::create(directory.path()).unwrap();
     octets.chunks(100_000).for_each(|piece| spool.append(piece).unwrap());
     let in_file = in_memory.clone().with_wire(|_| Body::File(Arc::new(spool)));
     let octets = octets.clone();

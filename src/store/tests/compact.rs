@@ -67,7 +67,7 @@ fn remaining_texts_lie_together_and_the_file_ends_after_them() {
 /// In a backup the index comes after the texts; it moves into the room they leave.
 #[test]
 fn a_file_that_ends_with_the_index_becomes_shorter_too() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("copy");
     back_up(&filled(Arc::new(SimulatedDisk::default())), &path);
     let store = Store::open(&path).unwrap();

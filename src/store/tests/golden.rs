@@ -164,7 +164,7 @@ fn rows_are_written_and_read_as_they_always_were() {
     hold(it, "DeletedCounts", &deleted_counts());
     hold(it, "RemovedMailboxRow", &removed_mailbox());
     hold(it, "RemovedDomainRow", &removed_domain());
-    for row in ROWS {
+    for (row, _) in ROWS {
         let is_pinned = GOLDEN.lines().any(|line| line.split([' ', '.']).next() == Some(row));
         assert!(is_pinned || !missing.is_empty(), "{row} has no line");
     }
@@ -409,7 +409,7 @@ fn a_file_of_an_older_program_is_opened_and_has_everything() {
 
 /// Opens a sample as the kill left it and returns the rows of all tables.
 fn open_sample(packed: &[u8]) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("winpop.db");
     let options = std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path);
     unpack(packed, &options.unwrap());

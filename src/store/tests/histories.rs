@@ -341,7 +341,7 @@ impl History {
 fn histories_on_a_real_file_match_the_model() {
     for seed in 0..3 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch::directory();
         let (path, copy) = (directory.path().join("winpop.db"), directory.path().join("copy.db"));
         let mut history = History::of(Store::create(&path).unwrap());
         for round in 1..=500 {

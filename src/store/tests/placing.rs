@@ -142,7 +142,7 @@ fn the_writer_finds_out_if_the_disk_is_full_or_fails() {
 /// A real data file can be opened twice.
 #[test]
 fn another_thread_writes_a_long_text_on_a_real_file() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();
     add_mailbox(&store, ANN);

@@ -185,7 +185,7 @@ fn a_backup_includes_deleted_mail() {
     deliver(&store, &[ANN], b"one");
     deliver(&store, &[ANN], b"two");
     delete(&store, 0);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     back_up(&store, &directory.path().join("copy.db"));
     let copy = Store::open(&directory.path().join("copy.db")).unwrap();
     assert_clean(&copy);

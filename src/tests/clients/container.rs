@@ -10,8 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::readme::blocks;
 use crate::harness::PROGRAM;
+use crate::harness::programs::{have, have_namespaces};
 use crate::harness::site::Site;
-use crate::harness::skip::{have, needs_root, skip};
+use crate::harness::skip::needs_root;
 
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -86,12 +87,11 @@ fn stop(mut child: Child) {
 
 #[test]
 fn a_container_on_an_empty_volume_creates_what_its_variables_name_and_keeps_it() {
-    if !needs_root("namespaces") || !have(&["unshare", "nsenter", "setpriv", "ip", "chroot", "curl"]) {
+    if !needs_root("namespaces")
+        || !have(&["unshare", "nsenter", "setpriv", "ip", "chroot", "curl"])
+        || !have_namespaces(&["--pid", "--net"])
+    {
         return;
-    }
-    let probe = Command::new("unshare").args(["--pid", "--net", "--fork", "true"]).output();
-    if !probe.is_ok_and(|output| output.status.success()) {
-        return skip("namespaces cannot be made here");
     }
     let image = image();
     let site = Site::new();

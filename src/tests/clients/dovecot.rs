@@ -11,7 +11,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::ports::free_port;
-use crate::harness::skip::{have, needs_root};
+use crate::harness::programs::have;
+use crate::harness::skip::needs_root;
 
 pub const MAILBOX: &str = "bob@example.com";
 /// The password of every user, and that of the user who may open all mailboxes.

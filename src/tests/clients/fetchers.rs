@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::service::Service;
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::have;
 
 const MAILBOX: &str = "bob@example.com";
 

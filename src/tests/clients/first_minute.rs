@@ -8,8 +8,9 @@ use std::sync::Mutex;
 
 use super::service::{READY, Service};
 use crate::harness::PROGRAM;
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::{have, is_root};
+use crate::harness::skip::is_root;
 
 /// A user without rights.
 const NOBODY: u32 = 65534;

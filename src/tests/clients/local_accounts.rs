@@ -9,8 +9,9 @@ use std::process::Output;
 use super::service::Service;
 use crate::harness::PROGRAM;
 use crate::harness::etc::PrivateEtc;
+use crate::harness::programs::have;
 use crate::harness::site::{STORE, Site};
-use crate::harness::skip::{have, needs_root, skip};
+use crate::harness::skip::needs_root;
 
 /// Other programs that the tests need.
 const NEEDED: [&str; 8] =
@@ -27,11 +28,7 @@ fn machine() -> Option<Site> {
     {
         return None;
     }
-    let Some(etc) = PrivateEtc::new() else {
-        skip("mounts cannot be made here");
-        return None;
-    };
-    let site = Site::with_accounts(etc);
+    let site = Site::with_accounts(PrivateEtc::new()?);
     site.make_store();
     Some(site)
 }

@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use super::service::Service;
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::{have, lacks};
+use crate::harness::skip::lacks;
 
 const MAILBOX: &str = "bob@example.com";
 const PASSWORD: &str = "secret";

@@ -13,8 +13,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::harness::PROGRAM;
-use crate::harness::directory::directory;
-use crate::harness::skip::{have, needs_root, skip};
+use crate::harness::programs::{have, have_namespaces};
+use crate::harness::scratch;
+use crate::harness::skip::needs_root;
 
 /// Longest that a script may take, in seconds; then it hangs.
 const SCRIPT_SECONDS_MAX: &str = "60";
@@ -39,15 +40,10 @@ impl Machine {
     /// Boots a machine with our program at [`BUILT`] and nothing else of ours. `None`, with a message, if this machine
     /// does not allow it; panics if CI is set and root or a program is missing.
     pub fn boot() -> Option<Self> {
-        if !needs_root("namespaces") || !have(&NEEDED) {
+        if !needs_root("namespaces") || !have(&NEEDED) || !have_namespaces(&NAMESPACES) {
             return None;
         }
-        let probe = Command::new("unshare").args(NAMESPACES).args(["--fork", "true"]).output();
-        if !probe.is_ok_and(|output| output.status.success()) {
-            skip("namespaces cannot be made here");
-            return None;
-        }
-        let dir = directory();
+        let dir = scratch::directory();
         fs::create_dir(dir.path().join("host")).expect("it is writable");
         let ready = UnixDatagram::bind(dir.path().join("host/notify")).expect("a socket can be made");
         let log = fs::File::create(dir.path().join("log")).expect("a file can be made");

@@ -1,7 +1,7 @@
 //! Sessions of Python clients that fetch and delete.
 
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::have;
 
 #[test]
 fn poplib_lists_fetches_deletes_and_resets() {

@@ -3,7 +3,7 @@
 use super::machine::Machine;
 use super::readme::blocks;
 use super::unit::installed;
-use crate::harness::skip::have;
+use crate::harness::programs::have;
 
 /// What every Postfix needs; lines added later override it.
 const MAIN: &str = "

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use super::service::Service;
 use crate::harness::PROGRAM;
+use crate::harness::programs::have;
 use crate::harness::site::{PROGRAMS, Site};
-use crate::harness::skip::have;
 
 /// Directories that the README names.
 const PLACES: [&str; 3] = ["/usr/local/bin", "/var/lib/winpop", "/srv"];

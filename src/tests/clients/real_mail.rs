@@ -4,8 +4,8 @@ use std::fs;
 
 use super::samples::{Sample, samples};
 use super::service::Service;
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::have;
 
 /// The fields that delivery puts in front, in their order.
 const TRACE: [&str; 3] = ["Return-Path: <ann@example.org>\r\n", "Delivered-To: ", "Received: "];

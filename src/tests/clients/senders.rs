@@ -3,8 +3,8 @@
 use std::fs;
 
 use super::service::Service;
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::have;
 
 const MESSAGE: &str = "From: ann@example.org\nTo: bob@example.com\nSubject: sent\n\nOne line.\n.\n..two\n";
 /// The message as the mailbox holds it.

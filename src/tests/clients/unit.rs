@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::machine::{BUILT, Machine};
 use super::readme::{Block, blocks, commands_of_root};
-use crate::harness::skip::have;
+use crate::harness::programs::have;
 
 /// Mail in a file and in the store of a Windows service, a directory for backups, and the program where the build
 /// leaves it.

@@ -7,10 +7,7 @@
 //! Logged changes since the last checkpoint replace rows of the same keys. Logged texts are written to their
 //! places in memory ([`Overlay`]).
 
-mod tree;
-
-#[cfg(any(test, fuzzing))]
-pub use tree::fuzz_tree;
+pub mod tree;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,9 +1,11 @@
-//! Accounts for tests.
+//! Accounts as a driver would look them up.
 
 use zeroize::Zeroizing;
 
-use super::Account;
-use super::password::Verifier;
+use crate::auth::Account;
+#[cfg(test)]
+use crate::auth::hash::work;
+use crate::auth::password::Verifier;
 
 /// An account with this password, with few rounds to keep tests fast.
 pub fn account(password: &str) -> Account {
@@ -18,7 +20,7 @@ pub fn account(password: &str) -> Account {
 fn verifier(password: &str) -> Verifier {
     let make = || Verifier::new(password, [9; 16], 16);
     #[cfg(test)]
-    return super::hash::work::unnoted(make);
+    return work::unnoted(make);
     #[cfg(not(test))]
     make()
 }
