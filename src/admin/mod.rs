@@ -88,7 +88,7 @@ pub trait Service {
 
     fn connections(&self) -> reply::Connections;
 
-    /// The directory of accounts, or none if the data file holds them. An error is a sentence.
+    /// The directory of accounts, or `None` if the data file holds them. An error is a sentence.
     fn accounts(&self) -> Result<Option<Arc<dyn Directory>>, String>;
 
     /// The state of the directory of accounts, if there is one.

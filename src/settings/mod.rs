@@ -445,7 +445,7 @@ impl Settings {
         })
     }
 
-    /// None if the role does not have the method, which [`Settings::check`] refuses.
+    /// `None` if the role does not have the method, which [`Settings::check`] refuses.
     fn method_number(&self) -> Option<usize> {
         let place = self.domainrole.methods().iter().position(|method| *method == self.authentication);
         place.map(|place| 1 + place)
