@@ -34,7 +34,7 @@ const SHOWN_MAX: usize = 1000;
 /// How many mailboxes are looked up between two reports of progress.
 const LOOKED_UP_AT_A_TIME: usize = 200;
 
-/// The directory of accounts: as the running service sees it, or as it just answered this command.
+/// The account directory: as the running service sees it, or as it just answered this command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct DirectoryLine {
     pub method: String,

@@ -44,8 +44,8 @@ pub struct Accounts {
     directory: RwLock<InForce>,
 }
 
-/// The directory of accounts in force, or `None` if the data file holds the accounts. `Err` says why the directory
-/// cannot be used, and since when.
+/// The account directory in force, or `None` if the data file holds the accounts. `Err` says why the directory cannot
+/// be used, and since when.
 type InForce = Result<Option<Arc<dyn Directory>>, (String, SystemTime)>;
 
 impl Accounts {
