@@ -105,7 +105,7 @@ fn verified(copy: &Replacement, backup: &Path) -> Result<Checked, Refusal> {
 /// Gives the data file a second name with the current time in it.
 fn keep(data_file: &Path) -> io::Result<PathBuf> {
     let format = format_description!("[year][month][day]T[hour][minute][second]Z");
-    let now = OffsetDateTime::now_utc().format(format).expect("the format has what a time has");
+    let now = OffsetDateTime::now_utc().format(format).expect("a time has every field of the format");
     let kept = (1..).map(|number| match number {
         1 => data_file.with_extension(format!("db.before-{now}")),
         _ => data_file.with_extension(format!("db.before-{now}-{number}")),

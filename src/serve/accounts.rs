@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_seals_the_password_under_the_present_key() {
+    fn a_login_seals_the_password_under_the_current_key() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
         let recovered = |accounts: &Accounts| accounts.find(&"ann@example.com".into()).unwrap().0.password;
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_derives_an_old_verifier_anew_with_todays_rounds() {
+    fn a_login_renews_an_old_verifier_with_the_current_rounds() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
         let weak = Credential { verifier: Verifier::new("secret", [1; 16], 10_000), ..credential(&accounts) };
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_count_of_rounds_is_told_and_not_computed() {
+    fn a_damaged_round_count_is_reported_and_not_computed() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
         for iterations in [0, u32::MAX] {
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn octets_that_are_no_text_open_nothing() {
+    fn invalid_utf8_opens_nothing() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
         // As an earlier version allowed.
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_was_right_is_not_derived_again_until_it_changes() {
+    fn a_correct_password_is_not_derived_again_until_it_changes() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
         assert!(log_in(&accounts, "ann@example.com", "secret"));

@@ -1,4 +1,4 @@
-//! Sample replies, with every optional value that a kind can have.
+//! A sample of every kind of reply, with all optional values.
 
 use crate::admin::reply::{
     AdoptionLine, CertificateLine, Connections, DirectoryLine, DomainLine, Lock, LockedBy, MailboxLine,
