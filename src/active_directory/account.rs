@@ -29,7 +29,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// None if the service may not read the attributes.
+    /// `None` if the service may not read the attributes.
     pub fn of_entry(entry: &Entry) -> Option<Self> {
         let text = |name| entry.text(name).map(str::to_owned);
         Some(Self {

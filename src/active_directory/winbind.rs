@@ -68,7 +68,7 @@ pub struct Winbind {
     socket: PathBuf,
     places: Semaphore,
     idle: Mutex<Vec<Helper>>,
-    /// When a helper last answered. None if the last question failed.
+    /// When a helper last answered. `None` if the last question failed.
     worked: Mutex<Option<Instant>>,
 }
 

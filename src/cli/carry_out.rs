@@ -55,7 +55,7 @@ fn do_job(job: &Job, enclosed: Enclosed, mailroot: &MailRoot, mut telling: Telli
     until_free(mailroot, OTHERS_MAX, || attempt(job, enclosed, mailroot, &mut telling))
 }
 
-/// None if another process has the data file, and no service takes the job.
+/// `None` if another process has the data file, and no service takes the job.
 fn attempt(
     job: &Job,
     enclosed: Enclosed,
@@ -79,7 +79,7 @@ fn attempt(
         CallError::NotTaken(_) => return Ok(None),
         CallError::Silent(patience) => Refusal::new(
             Code::Busy,
-            format!("the service did not take the command within {} seconds", patience.as_secs()),
+            format!("the service did not accept the command within {} seconds", patience.as_secs()),
         )
         .with_hint(
             "Nothing was changed. The service hangs or is very busy: check on it before you try again",
@@ -90,7 +90,7 @@ fn attempt(
             Refusal::new(
                 Code::Busy,
                 format!(
-                    "the service took the command but has been silent for {} seconds",
+                    "the service accepted the command but has been silent for {} seconds",
                     SILENCE_MAX.as_secs()
                 ),
             )

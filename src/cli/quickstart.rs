@@ -74,7 +74,7 @@ fn winpop() -> String {
     }
 }
 
-/// Creates domain and mailbox and delivers a first message. Returns the password, or none if the mailbox existed.
+/// Creates domain and mailbox and delivers a first message. Returns the password, or `None` if the mailbox existed.
 fn make_mailbox(
     store: &Store,
     mailroot: &MailRoot,

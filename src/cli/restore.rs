@@ -65,7 +65,7 @@ pub fn restore(typed: &Restore, mailroot: impl Fn() -> Result<MailRoot, Refusal>
     Ok(Changed { notes, ..Changed::new("restore", &data_file.display(), message) }.into())
 }
 
-/// Locks the data file, whatever it contains. None if it does not exist.
+/// Locks the data file, whatever it contains. `None` if it does not exist.
 fn lock(data_file: &Path) -> Result<Option<File>, Refusal> {
     let fault = |error| Refusal::fault(format!("{}: {error}", data_file.display()));
     let file = match File::open(data_file) {

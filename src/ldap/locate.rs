@@ -92,8 +92,8 @@ fn question(domain: &str, id: u16) -> io::Result<Vec<u8>> {
     Ok(builder.finish())
 }
 
-/// The servers in an answer, by priority and then by weight. None if it answers another question. We ignore truncation:
-/// even a truncated answer names more servers than we try.
+/// The servers in an answer, by priority and then by weight. `None` if it answers another question. We ignore
+/// truncation: even a truncated answer names more servers than we try.
 fn servers_in(answer: &[u8], id: u16) -> io::Result<Option<Vec<Server>>> {
     let malformed = |_| io::Error::other("its answer is malformed");
     let Ok(message) = Message::from_octets(answer) else { return Ok(None) };

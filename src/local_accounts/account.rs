@@ -18,7 +18,7 @@ pub struct Accounts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     uid: u32,
-    /// None if it is in shadow(5).
+    /// `None` if it is in shadow(5).
     hash: Option<String>,
 }
 
@@ -113,7 +113,7 @@ pub enum Barred {
 }
 
 impl Shadow {
-    /// Parses the fields after the name. None if this is not a line of shadow(5).
+    /// Parses the fields after the name. `None` if this is not a line of shadow(5).
     fn read(fields: &str) -> Option<Self> {
         let mut fields = fields.split(':');
         let password = Password::read(fields.next()?);

@@ -44,8 +44,8 @@ pub struct Accounts {
     directory: RwLock<InForce>,
 }
 
-/// The directory of accounts in force, or `None` if the data file holds the accounts. `Err` says why the directory
-/// cannot be used, and since when.
+/// The account directory in force, or `None` if the data file holds the accounts. `Err` says why the directory cannot
+/// be used, and since when.
 type InForce = Result<Option<Arc<dyn Directory>>, (String, SystemTime)>;
 
 impl Accounts {
@@ -102,7 +102,7 @@ impl Accounts {
     }
 
     /// The name under which guesses count if the login name is not an address: the address of its mailbox, so that
-    /// another spelling brings no extra guesses. None if the name cannot reach an account.
+    /// another spelling brings no extra guesses. `None` if the name cannot reach an account.
     pub fn guarded_name(&self, typed: &str) -> Result<Option<String>, Fault> {
         if !self.is_directory_asked() {
             return Ok(None);
@@ -140,7 +140,7 @@ impl Accounts {
         }
     }
 
-    /// Opens the maildrop if this password was right a moment ago. None if it must be derived. Takes microseconds.
+    /// Opens the maildrop if this password was right a moment ago. `None` if it must be derived. Takes microseconds.
     pub fn recall(&self, credentials: &Credentials) -> Result<Option<Login<Maildrop>>, Fault> {
         // Ask a directory each time: it may have locked the account.
         if self.is_directory_asked() {
@@ -243,7 +243,7 @@ impl Accounts {
         Ok(Login::Barred { why, is_proven: true })
     }
 
-    /// The mailbox whose local account a login name means. None if several mailboxes share the name, as the password
+    /// The mailbox whose local account a login name means. `None` if several mailboxes share the name, as the password
     /// file allows: an account belongs to one mailbox. We never ask for the password of an account without a mailbox.
     fn mailbox_of_local_account(&self, typed: &str) -> Result<Option<Address>, Fault> {
         let view = self.store.read()?;

@@ -1,4 +1,4 @@
-//! A sample of every kind of reply, with all optional values.
+//! Sample values for replies, with everything optional filled in.
 
 use crate::admin::reply::{
     AdoptionLine, CertificateLine, Connections, DirectoryLine, DomainLine, Lock, LockedBy, MailboxLine,
