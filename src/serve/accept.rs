@@ -25,6 +25,7 @@ use super::slots::{Admission, Buffers, Slot};
 use super::socket::Socket;
 use super::stream::Stream;
 use super::tally::{End, Fetching, Receiving, Tally};
+use super::workers::Priority;
 use super::{Service, pop3, proxy, receiving};
 use crate::envelope::Peer;
 use crate::log::Rarely;
@@ -50,6 +51,10 @@ static REFUSED: Rarely = Rarely::new(Duration::from_secs(10));
 
 /// Accepts connections for as long as the task lives.
 pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListener>) {
+    let priority = match door {
+        Door::Pop3 | Door::Pop3s => Priority::High,
+        Door::Smtp | Door::Lmtp => Priority::Low,
+    };
     loop {
         // Taken first: connections then wait in the kernel, and administration keeps its descriptors.
         let descriptor = service.descriptors.acquire_arc().await;
@@ -65,13 +70,13 @@ pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListen
                 if door != Door::Lmtp && service.settings().proxyfrom.contain(peer) {
                     if let Some(turn) = service.proxy_headers.try_acquire_arc() {
                         let session = behind_proxy(service.clone(), door, socket, peer, turn);
-                        service.workers.serve(descriptor, session);
+                        service.workers.serve(priority, descriptor, session);
                     }
                     continue;
                 }
                 let reception = service.receive(door, peer);
                 let session = serve(service.clone(), door, reception, socket, peer);
-                service.workers.serve(descriptor, session);
+                service.workers.serve(priority, descriptor, session);
             }
             Err(e) => pause_after(&e).await,
         }
@@ -87,7 +92,7 @@ pub async fn accept_here(service: Arc<Service>, listener: Async<UnixListener>) {
                 note_accepted();
                 let seat = service.trusted_receiving.try_acquire_arc();
                 let session = serve_here(service.clone(), seat, stream);
-                service.workers.serve(descriptor, session);
+                service.workers.serve(Priority::Low, descriptor, session);
             }
             Err(e) => pause_after(&e).await,
         }
