@@ -164,7 +164,7 @@ fn refuse_namesakes(found: Vec<Address>) -> Result<(), Refusal> {
 }
 
 fn account_exists(address: &Address, name: &str, place: Place) -> Refusal {
-    Refusal::new(Code::AccountTaken, format!("{address} has an account {} already, {name}", place.words()))
+    Refusal::new(Code::AccountTaken, format!("{address} already has an account {}, {name}", place.words()))
         .with_hint(format!("To use it: winpop add {address}"))
 }
 
@@ -332,9 +332,9 @@ impl MigrateToAd {
                 Ok(Verdict::Wrong) => {
                     return Err(Refusal::new(
                         Code::Exists,
-                        format!("{address} has an account in Active Directory already, {name}, with another password"),
+                        format!("{address} already has an account in Active Directory, {name}, with another password"),
                     )
-                    .with_hint("It was left as it is; its user logs in with the password that it has there"));
+                    .with_hint("It was left as it is; its user logs in with the password it has there"));
                 }
                 Ok(Verdict::Barred { why, .. }) => {
                     let message = format!("the account of {address} in Active Directory, {name}, {why}");

@@ -99,7 +99,7 @@ fn a_migration_that_is_cut_short_continues_where_it_stopped() {
     let before = users(controller, "cut.test");
     assert!(was_cut && before < ALL, "{before} of {ALL}");
     let left_out = site.run(&["winpop", "set", "authentication", "1"]).errors;
-    assert!(left_out.contains("could not log in any more"), "{left_out}");
+    assert!(left_out.contains("could no longer log in"), "{left_out}");
     let told = site.winpop(&["migrateToAD", "cut.test"]);
     assert!(told.starts_with(&format!("{ALL} of {ALL} mailboxes")), "{told}");
     assert_eq!(users(controller, "cut.test"), ALL);
@@ -134,7 +134,7 @@ fn the_obstacle_of_each_mailbox_is_reported() {
     );
     for (name, why) in [
         ("short", "password policy does not take this password"),
-        ("other", "has an account in Active Directory already, other.ways, with another password"),
+        ("other", "already has an account in Active Directory, other.ways, with another password"),
         ("barred", "the account of barred@ways.test in Active Directory, barred.ways, is disabled"),
     ] {
         assert!(told.contains(&format!("{name}@ways.test: ")) && told.contains(why), "{told}");
