@@ -313,7 +313,7 @@ impl ActiveDirectory {
         }
     }
 
-    /// The addresses that belong to this account alone: its `mail` may hold the principal name of another account.
+    /// The addresses that belong only to this account: its `mail` may hold another account's principal name.
     async fn owned_by(&self, account: &Account, addresses: Vec<Address>) -> Result<Vec<Address>, Failure> {
         let mut owned = Vec::with_capacity(addresses.len());
         for address in addresses {

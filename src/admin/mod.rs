@@ -100,7 +100,7 @@ pub trait Service {
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String>;
 }
 
-/// A task for whoever has the store open.
+/// A task for the process that has the store open.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     Command(Op),

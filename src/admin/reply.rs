@@ -348,7 +348,7 @@ impl Serialize for Lock {
     }
 }
 
-/// The service that has the store open. If none does, all fields but `running` are none.
+/// The service that has the store open. If none does, all fields but `running` are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct ServiceState {
     pub running: bool,

@@ -205,7 +205,7 @@ impl Trial {
         }
     }
 
-    /// A full mailbox can be read all the same.
+    /// A full mailbox can still be read.
     fn look_at_quota(&mut self, quota: Option<Quota>) {
         let finding = match quota {
             None => "none".to_owned(),

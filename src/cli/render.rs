@@ -480,7 +480,7 @@ fn domain_text(
     )
 }
 
-/// A single setting is shown by its value alone, for scripts.
+/// A single setting is shown as its bare value, for scripts.
 fn settings_text(settings: &[SettingLine]) -> String {
     let with_meaning = |line: &SettingLine| match &line.meaning {
         Some(meaning) => format!("{} ({meaning})", line.value).trim_start().to_owned(),

@@ -42,7 +42,7 @@ pub struct Pool {
     places: Semaphore,
     /// Connections bound as the service.
     service: Mutex<Vec<Kept>>,
-    /// Connections bound as whoever logged in last.
+    /// Connections bound as the user who logged in last.
     users: Mutex<Vec<Kept>>,
     reachability: Mutex<Reachability>,
     /// Until when no server is tried, and why.
