@@ -336,7 +336,8 @@ mod tests {
     use super::*;
     use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set};
     use crate::admin::reply::{
-        Changed, Connections, DomainLine, Lock, LockedBy, MailboxLine, Removed, Server, ServiceState,
+        Changed, Connections, DomainLine, Lock, LockedBy, MailboxAccount, MailboxLine, Removed, Server,
+        ServiceState,
     };
     use crate::admin::{Entry, Op, Submission};
 
@@ -368,6 +369,7 @@ mod tests {
         let entry = Entry { line: 7, name: "bob@example.com".into(), password: Some("a".to_owned().into()) };
         let others = [
             Request::AddMany(vec![entry]),
+            Request::Mailboxes { domain: Some("example.com".into()) },
             Request::Backup { file: "/a b".into() },
             Request::Check,
             Request::Compact,
@@ -412,7 +414,7 @@ mod tests {
             quota: None,
             has_password: true,
             is_whole: true,
-            account: Some("bob".into()),
+            account: MailboxAccount::Found("bob".into()),
         };
         vec![
             Err(Refusal::new(Code::Exists, "it is there").with_hint("Delete it")),
