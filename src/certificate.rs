@@ -116,7 +116,7 @@ fn our_own(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Cert
         Some((row, private)) => (row.certificate.clone(), private, matches!(row.key, PrivateKey::Sealed(_))),
         None => {
             let (certificate, private) = make(hostname, OffsetDateTime::now_utc())
-                .map_err(|e| format!("a certificate cannot be made: {e}"))?;
+                .map_err(|e| format!("a certificate cannot be created: {e}"))?;
             (certificate, private, false)
         }
     };
@@ -176,7 +176,7 @@ fn from_files(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
 
 fn reason(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "it is not there".to_owned(),
+        io::ErrorKind::NotFound => "it does not exist".to_owned(),
         io::ErrorKind::PermissionDenied => {
             format!("the user {} may not read it or enter its directory", User::of_this_process())
         }
@@ -268,6 +268,7 @@ fn der_element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
     use crate::tests::bench::Bench;
+    use crate::tests::scratch;
 
     fn pem(label: &str, der: &[u8]) -> String {
         use base64::Engine as _;
@@ -305,7 +306,7 @@ mod tests {
 
     #[test]
     fn only_a_certificate_with_its_own_key_is_taken() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let dir = scratch.path();
         let (one, other) =
             (make("a.example", OffsetDateTime::now_utc()), make("b.example", OffsetDateTime::now_utc()));

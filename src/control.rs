@@ -335,11 +335,9 @@ mod tests {
 
     use super::*;
     use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set};
-    use crate::admin::reply::{
-        Changed, Connections, DomainLine, Lock, LockedBy, MailboxAccount, MailboxLine, Removed, Server,
-        ServiceState,
-    };
+    use crate::admin::reply::{Changed, DomainLine, Removed};
     use crate::admin::{Entry, Op, Submission};
+    use crate::tests::{replies, scratch};
 
     fn requests() -> Vec<Job> {
         let ops = vec![
@@ -379,43 +377,7 @@ mod tests {
     }
 
     fn answers() -> Vec<Answer> {
-        let domain = DomainLine {
-            domain: "example.com".into(),
-            unicode: None,
-            lock: Lock(Some(LockedBy::Domain)),
-            mailboxes: 1,
-            messages: u64::MAX,
-            octets: 3,
-        };
-        let statistics = Box::new(Server {
-            service: ServiceState::default(),
-            authentication: "a".into(),
-            domains: 1,
-            mailboxes: 2,
-            messages: 3,
-            octets: 4,
-            deleted: Removed { mailboxes: 1, messages: 2, octets: 3 },
-            file_octets: 5,
-            allocated_octets: 6,
-            copy_good_below_seconds: Some(7),
-            copy_kept_octets: 8,
-            connections: Some(Connections::default()),
-            certificate: None,
-            adoption: None,
-            directory: None,
-        });
-        let mailbox = MailboxLine {
-            mailbox: "bob@example.com".into(),
-            unicode: None,
-            lock: Lock(None),
-            messages: 3,
-            octets: 4,
-            last_login_unix_seconds: Some(5),
-            quota: None,
-            has_password: true,
-            is_whole: true,
-            account: MailboxAccount::Found("bob".into()),
-        };
+        let domain = DomainLine { messages: u64::MAX, ..replies::domain() };
         vec![
             Err(Refusal::new(Code::Exists, "it is there").with_hint("Delete it")),
             Ok(Reply::Changed(Changed {
@@ -425,8 +387,12 @@ mod tests {
                 removed: Some(Removed { mailboxes: 1, messages: 2, octets: 3 }),
                 notes: vec!["a".into(), "b".into()],
             })),
-            Ok(Reply::Server { statistics, domains: vec![domain.clone()] }),
-            Ok(Reply::Domain { statistics: domain, mailboxes: vec![mailbox; 3], accounts_error: None }),
+            Ok(Reply::Server { statistics: replies::server(true), domains: vec![domain.clone()] }),
+            Ok(Reply::Domain {
+                statistics: domain,
+                mailboxes: vec![replies::mailbox(); 3],
+                accounts_error: None,
+            }),
         ]
     }
 
@@ -498,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_service_that_ends_before_it_answers_is_not_taken_for_one_that_never_ran() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let socket = scratch.path().join("socket");
         let mut told = Vec::new();
         assert!(matches!(
@@ -547,7 +513,7 @@ mod tests {
 
     #[test]
     fn a_service_that_hangs_is_given_up_and_carries_nothing_out_later() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let socket = scratch.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
         let patience = Duration::from_millis(50);
@@ -563,7 +529,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_room_to_connect() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let socket = scratch.path().join("socket");
         let flags = SocketFlags::CLOEXEC;
         let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();

@@ -33,27 +33,28 @@
 //!
 //! # Where things go
 //!
-//! **A message in**: `serve::receiving` reads octets. `smtp::Session` makes an envelope of the commands, `wire` a text
-//! in wire form of the data. `intake` makes one letter for each recipient, with its trace fields. The writer thread
-//! puts rows and text into one record of the log (`store::mail::delivery`). Once that is durable, the session says
-//! `250`.
+//! **A message in**: `serve::receiving` reads octets. `smtp::Session` turns the commands into an envelope, and `wire`
+//! turns the data into a text in wire form. `intake` makes one letter for each recipient, with its trace fields. The
+//! writer thread puts rows and text into one record of the log (`store::mail::delivery`). Once that is durable, the
+//! session says `250`.
 //!
 //! **A message out**: after RETR, `pop3::Session` returns `Next::Send`. `serve::pop3` takes a view of the mapped file
 //! from the maildrop (`store::mail::maildrop`) and sends it in one vectored write. DELE only marks; after QUIT comes
 //! `Next::Commit`, the writer deletes the rows, and once that is durable the session says `+OK`.
 //!
 //! **A lock**: `winpop lock` becomes `admin::commands::Lock`, whose `run` sets a flag in the row of the mailbox or
-//! domain. The same job revokes the claim of an open session (`store::open::claims`): its driver hears that and tells
-//! it `Event::Revoked`, and it says a last word and closes without deleting anything. At the next login `open_maildrop`
-//! finds the flag and returns `verdict::Login::Locked`, after the password was checked. Deliveries do not look at it.
+//! domain. The same job revokes the claim of an open session (`store::open::claims`). The session's driver passes it
+//! `Event::Revoked`; the session sends a last reply and closes without deleting anything. At the next login
+//! `open_maildrop` finds the flag and returns `verdict::Login::Locked`, after the password was checked. Deliveries do
+//! not look at it.
 //!
-//! **A password**, set: it travels as `admin::Secret`, and never shows in `Debug` output or the log. `auth::password`
-//! makes a SCRAM verifier of it and seals the password with the key of `keyring`; both go into the mailbox's row. If
-//! accounts live elsewhere, `auth::directory` changes it there instead.
+//! **A password**, set: it travels as `admin::Secret`, which neither `Debug` output nor the log shows. `auth::password`
+//! derives a SCRAM verifier from it and seals the password with the key from `keyring`; both go into the mailbox's row.
+//! If accounts live elsewhere, `auth::directory` changes it there instead.
 //!
 //! **A password**, at a login: a mechanism in `pop3` asks for `Next::Login` if the client sent the password itself, and
 //! otherwise for `Next::Account`, to compare a proof. `serve::guard` makes guessers wait. `serve::accounts` derives and
-//! compares off the executor, or asks the directory; what comes back is a `verdict::Login`.
+//! compares off the executor, or asks the directory, and answers with a `verdict::Login`.
 //!
 //! # House rules
 //!
@@ -64,7 +65,7 @@
 //! - A password is in no log and no `Debug` output, and in the data file only as a verifier or sealed.
 //! - One fact, one place: a setting, a command, a reply, a file offset is one row, from which help, manual and parsing
 //!   follow.
-//! - Arrows go downward only, between parts and between the store's rooms. `tests/tidy.rs` holds that, and with it:
+//! - Imports go downward only, between parts and between the store's rooms. `tests/tidy.rs` enforces that, and also:
 //!   unsafe code in one file, bincode in two, files of at most 600 lines, the order of imports, the width of comments.
 
 mod active_directory;
@@ -78,6 +79,8 @@ mod certificate;
 mod cli;
 mod control;
 mod directory;
+#[cfg(any(test, fuzzing))]
+mod doubles;
 mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -94,6 +97,7 @@ mod nearest;
 mod pop3;
 mod pop3_client;
 mod random;
+mod reachability;
 mod replace;
 mod serve;
 mod settings;

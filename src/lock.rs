@@ -4,7 +4,7 @@
 
 use std::sync::{self, MutexGuard, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-/// What holds of every lock in this program.
+/// True of every lock in this program.
 pub const NO_PANIC: &str = "no holder of this lock panics";
 
 #[derive(Debug, Default)]

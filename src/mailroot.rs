@@ -262,6 +262,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::tests::scratch;
 
     /// A user with an empty home.
     fn user(home: &Path) -> Environment {
@@ -270,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_command_line_goes_before_the_variable_and_that_before_the_pointer() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let home = scratch.path();
         let mut environment = user(home);
         let found = MailRoot::find(None, &environment).unwrap();
@@ -308,7 +309,7 @@ mod tests {
     /// Root and the service's user must mean the same store.
     #[test]
     fn root_and_the_owner_of_the_machines_store_mean_the_same_one() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let home = scratch.path();
         let owner = fs::metadata(home).unwrap().uid();
         let (pointer, default_dir, other) =
@@ -350,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_pointer_file_that_names_no_directory_is_told_and_not_passed_over() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let home = scratch.path();
         fs::create_dir_all(home.join(".config/winpop")).unwrap();
         for text in ["", "srv/mail\n", "/srv\n/mail\n"] {
@@ -377,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_others_may_write_to_is_refused() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let home = scratch.path();
         for (mode, who) in [(0o777, "every user"), (0o1777, "every user"), (0o770, "the users of its group")]
         {
@@ -397,7 +398,7 @@ mod tests {
 
     #[test]
     fn the_directory_is_made_for_its_owner_only() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let home = scratch.path();
         create(&home.join("a/b")).unwrap();
         let mode = |dir: &str| fs::metadata(home.join(dir)).unwrap().permissions().mode() & 0o777;

@@ -52,7 +52,7 @@ pub trait Destination: Send + Sync {
     fn take(&self, batch: Batch, texts: File) -> Result<Reply, Refusal>;
 }
 
-/// Why not all mail arrived. What did is stored.
+/// Why some mail is missing. Everything that arrived is stored.
 #[derive(Debug)]
 pub enum Failure {
     /// The old server refuses name and password, with these words.

@@ -157,6 +157,8 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+    use crate::tests::scratch;
+    use crate::tests::skip::needs_root;
 
     fn replace(target: &Path, text: &str) {
         let replacement = Replacement::begin(target, 0o600).unwrap();
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_replaced_file_keeps_its_mode_and_a_new_one_gets_what_is_asked_for() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch::directory();
         let target = dir.path().join("file");
         replace(&target, "one");
         assert_eq!(mode(&target), 0o600);
@@ -187,11 +189,10 @@ mod tests {
 
     #[test]
     fn a_replaced_file_keeps_its_owner() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("passed over: it takes root to give a file to another user");
+        if !needs_root("giving a file to another user") {
             return;
         }
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch::directory();
         let target = dir.path().join("file");
         replace(&target, "one");
         std::os::unix::fs::chown(&target, Some(12345), Some(54321)).unwrap();
@@ -206,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_process_left_is_removed_and_what_is_under_way_is_not() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch::directory();
         let target = dir.path().join("file");
         fs::write(dir.path().join(".file.1.0.unfinished"), "left").unwrap();
         fs::write(dir.path().join(".other.1.0.unfinished"), "of another file").unwrap();
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_draft_that_is_given_up_changes_nothing() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch::directory();
         let target = dir.path().join("file");
         replace(&target, "one");
         drop(Replacement::begin(&target, 0o600).unwrap());
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_link_goes_on_leading_to_the_file() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch::directory();
         fs::create_dir(dir.path().join("below")).unwrap();
         let (link, target) = (dir.path().join("link"), dir.path().join("below/file"));
         replace(&target, "one");

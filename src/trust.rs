@@ -28,7 +28,7 @@ pub fn client_config(authorities: Option<&Path>, named_by: &str) -> Result<Clien
     let unusable = |why: String| format!("{} cannot be used: {why}", path.display());
     let text = fs::read(path).map_err(|e| {
         unusable(match e.kind() {
-            io::ErrorKind::NotFound => "it is not there".to_owned(),
+            io::ErrorKind::NotFound => "it does not exist".to_owned(),
             _ => e.to_string(),
         })
     })?;

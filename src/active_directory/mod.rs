@@ -23,12 +23,11 @@ use smol::future::{FutureExt as _, block_on};
 use zeroize::Zeroizing;
 
 use crate::address::Address;
-use crate::auth::directory::{
-    Change, Creation, Directory, Found, Place, Removal, State, Unavailable, Verdict,
-};
+use crate::auth::directory::{Change, Creation, Directory, Found, Place, Removal, Unavailable, Verdict};
 use crate::auth::ntlm::{self, Question};
 use crate::ldap::{Binding, Failure, Filter, Matches, Outcome, Pool, Server, domain_of, escaped};
 use crate::lock::Mutex;
+use crate::reachability::Reachability;
 use crate::trust;
 use account::{ATTRIBUTES, Account, account_names, attributes_of_new, container, quoted};
 use verdict::Barred;
@@ -102,9 +101,8 @@ impl Directory for ActiveDirectory {
         Place::Network
     }
 
-    fn state(&self) -> State {
-        let crate::ldap::State { last_contact, last_error } = self.pool.state();
-        State { last_contact, last_error }
+    fn reachability(&self) -> Reachability {
+        self.pool.reachability()
     }
 
     fn reach(&self) -> Result<(), Unavailable> {

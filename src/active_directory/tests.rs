@@ -4,12 +4,13 @@ use std::fs;
 
 use super::*;
 use crate::ldap::tests::{Double, Says, mute};
+use crate::tests::scratch;
 
 const CROWD: &str = "crowd@x.test";
 const SIZE_LIMIT_EXCEEDED: u32 = 4;
 
 fn active_directory(server: &Server, double: &Double) -> ActiveDirectory {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let file = directory.path().join("ca.pem");
     let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &double.certificate);
     fs::write(&file, format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")).unwrap();

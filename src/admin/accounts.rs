@@ -19,10 +19,11 @@ use super::directory::{add_first, changed};
 use super::reply::{Changed, Code, Refusal, Reply};
 use super::{Context, ownership};
 use crate::address::{Address, LocalPart};
-use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
+use crate::auth::directory::{Change, Creation, Directory, Place, Removal, Unavailable, Verdict};
 use crate::auth::password::Credential;
 use crate::directory;
 use crate::local_accounts;
+use crate::reachability::Reachability;
 use crate::settings::{Method, Settings};
 use crate::store::{Fault, Progress, Read, Refused, Stage, Store};
 
@@ -50,10 +51,10 @@ pub struct DirectoryLine {
 }
 
 impl DirectoryLine {
-    pub fn new(method: Method, state: State) -> Self {
+    pub fn new(method: Method, reachability: Reachability) -> Self {
         let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let (last_contact_at, last_contact) = state.last_contact.unzip();
-        let (last_error_at, last_error) = state.last_error.unzip();
+        let (last_contact_at, last_contact) = reachability.last_contact.unzip();
+        let (last_error_at, last_error) = reachability.last_error.unzip();
         Self {
             method: method.name().to_owned(),
             last_contact_unix_seconds: last_contact_at.map(seconds),
@@ -116,7 +117,7 @@ pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Direc
 }
 
 fn unusable(why: String) -> Refusal {
-    Refusal::new(Code::Fault, format!("the directory of accounts cannot be asked: {why}"))
+    Refusal::new(Code::Fault, format!("the account directory is unavailable: {why}"))
         .with_hint("To see the settings: winpop get")
 }
 
@@ -162,14 +163,14 @@ pub fn add_mailbox(
                     Code::NotFound,
                     format!("{address} has no account {}", place.words()),
                 )
-                .with_hint(format!("To make it too: winpop add {address} /createuser PASSWORD")));
+                .with_hint(format!("To create it too: winpop add {address} /createuser PASSWORD")));
             }
         },
     };
     let mut notes = Vec::new();
     if let Some(name) = account.as_ref().filter(|name| **name != address.local.as_str()) {
         notes.push(format!(
-            "the account name {} is taken or cannot be one, so the account is called {name}; the mailbox keeps its own name",
+            "the account name {} is taken or not allowed, so the account is called {name}; the mailbox keeps its own name",
             address.local
         ));
     }
@@ -218,7 +219,7 @@ pub fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn D
         Ok(Removal::Removed { .. } | Removal::NoSuchAccount) => refusal,
         Ok(Removal::Refused(why)) | Err(Unavailable(why)) => Refusal {
             message: format!(
-                "{}; its account {name} was made and could not be deleted again: {why}",
+                "{}; its account {name} was created and could not be deleted again: {why}",
                 refusal.message
             ),
             ..refusal
@@ -232,7 +233,7 @@ pub fn shown(addresses: &[Address], store: &Store, context: &Context) -> Result<
         return Ok(vec![MailboxAccount::Here; addresses.len()]);
     };
     if addresses.len() > SHOWN_MAX {
-        return Err(format!("they are looked up for {SHOWN_MAX} mailboxes at most"));
+        return Err(format!("they are looked up only for {SHOWN_MAX} mailboxes or fewer"));
     }
     let shared = match directory.place() {
         Place::ThisMachine => store
@@ -297,7 +298,9 @@ pub fn create_account(
     match directory.create(address, password).map_err(unavailable)? {
         Creation::Created { name } => Ok(name),
         Creation::Exists { name } => Err(account_exists(address, &name, directory.place())),
-        Creation::Refused(why) => Err(Refusal::new(Code::Value, format!("the account was not made: {why}"))),
+        Creation::Refused(why) => {
+            Err(Refusal::new(Code::Value, format!("the account was not created: {why}")))
+        }
     }
 }
 
@@ -375,7 +378,7 @@ impl MigrateToAd {
                 format!("the password of {address} cannot be recovered"),
             )
             .with_hint(format!(
-                "It is sealed anew at the next login with it, or: winpop changepwd {address} -"
+                "It is sealed again when its user next logs in with it, or set a new one: winpop changepwd {address} -"
             )));
         };
         let created = directory.create(&address, &password).map_err(unavailable)?;
@@ -387,7 +390,7 @@ impl MigrateToAd {
             }
             Creation::Exists { name } => match directory.verify(&address.to_string(), &password) {
                 Ok(Verdict::Right(_)) => (
-                    format!("{address} has its account in Active Directory already, with this password"),
+                    format!("{address} already has its account in Active Directory, with this password"),
                     None,
                 ),
                 Ok(Verdict::Wrong) => {
@@ -406,7 +409,7 @@ impl MigrateToAd {
             Creation::Refused(why) => {
                 return Err(Refusal::new(
                     Code::Value,
-                    format!("the account of {address} was not made: {why}"),
+                    format!("the account of {address} was not created: {why}"),
                 ));
             }
         };
@@ -426,7 +429,7 @@ pub fn check_ntlm(after: &Settings, context: &Context) -> Result<(), Refusal> {
     };
     directory.try_ntlm().map_err(|Unavailable(why)| {
         Refusal::new(Code::Value, format!("NTLM cannot be checked: {why}"))
-            .with_hint("It takes a machine that is joined to the domain, and ntlm_auth behind this socket")
+            .with_hint("It needs a machine that is joined to the domain, and ntlm_auth behind this socket")
     })
 }
 
@@ -457,7 +460,7 @@ pub fn refuse_to_leave_out(
     let named: Vec<String> = left_out.iter().take(NAMED_MAX).map(Address::to_string).collect();
     let hint = match after.authentication {
         Method::ActiveDirectory => {
-            "Make their accounts: winpop migrateToAD DOMAIN; or leave them out with /force"
+            "Create their accounts: winpop migrateToAD DOMAIN; or leave them out with /force"
         }
         Method::LocalAccounts => {
             "Each needs an account of its name (useradd, chpasswd), and no mailbox of another domain may have the same name; or \
@@ -469,7 +472,7 @@ pub fn refuse_to_leave_out(
     };
     Err(Refusal::new(
         Code::NotFound,
-        format!("{} could not log in any more: {}{more}", mailboxes(left_out.len()), named.join(", ")),
+        format!("{} could no longer log in: {}{more}", mailboxes(left_out.len()), named.join(", ")),
     )
     .with_hint(hint))
 }

@@ -45,9 +45,9 @@ impl Add {
         let Some(password) = password else {
             return Err(Refusal::new(
                 Code::NotFound,
-                format!("{address} has no account yet, and with the password file a mailbox is made with its account"),
+                format!("{address} has no account yet; with the password file, a mailbox is created together with its account"),
             )
-            .with_hint(format!("Make both: winpop add {address} /createuser PASSWORD")));
+            .with_hint(format!("Create both: winpop add {address} /createuser PASSWORD")));
         };
         let (credential, notes) = credential(password, &address, context);
         add_mailbox(address, credential, notes, store, context.now)
@@ -176,7 +176,7 @@ impl Lock {
         })?;
         Ok(match change {
             LockChange::Changed => target.changed("lock", "locked"),
-            LockChange::AlreadySo => target.changed("lock", "is locked already"),
+            LockChange::AlreadySo => target.changed("lock", "is already locked"),
         })
     }
 }
@@ -286,8 +286,8 @@ pub fn add_first(domain: &Domain) -> Refusal {
 }
 
 fn nothing_deleted(of: &impl std::fmt::Display) -> Refusal {
-    Refusal::new(Code::NotFound, format!("nothing of {of} was deleted that can be brought back"))
-        .with_hint("How long that takes to go for good: winpop get undelete")
+    Refusal::new(Code::NotFound, format!("there is nothing of {of} to restore"))
+        .with_hint("How long deleted mail can be restored: winpop get undelete")
 }
 
 impl From<Refused> for Refusal {
@@ -326,7 +326,7 @@ impl From<Refused> for Refusal {
             .with_hint(format!("To bring the old mail into it as new mail: winpop undelete {address} /new")),
             Refused::NotAsNew(address) => Self::new(
                 Code::Usage,
-                format!("{address} comes back as a whole, with the ids of its messages"),
+                format!("{address} is restored as a whole, and its messages keep their ids"),
             )
             .with_hint(format!("Leave out /new: winpop undelete {address}")),
         }

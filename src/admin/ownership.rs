@@ -70,14 +70,15 @@ fn is_ours(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::scratch;
+    use crate::tests::skip::needs_root;
 
     #[test]
     fn other_files_in_the_directory_keep_their_owner() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: it takes root to give a file to another user");
+        if !needs_root("giving a file to another user") {
             return;
         }
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let dir = scratch.path();
         for name in ["winpop.db", "winpop.key", ".winpop.db.1.0.unfinished", "letters"] {
             fs::write(dir.join(name), "").unwrap();

@@ -36,7 +36,7 @@ impl Present {
         if let Some(named) = line("mailroot").and_then(|line| line.meaning.as_ref()) {
             return Err(Refusal::new(
                 Code::Busy,
-                format!("the running service has its mail store {named}, which overrides this setting"),
+                format!("the mail store of the running service is {named}, which overrides this setting"),
             )
             .with_hint("Remove that from its unit, restart it, and then set mailroot"));
         }
@@ -107,7 +107,7 @@ fn notes(set: &Set, new: &Path, present: &Present, old: &MailRoot) -> Vec<String
 
 /// Creates a store with these settings, unless the directory has one, which keeps its own.
 fn found_store(dir: &Path, old: &Path, settings: &Rows) -> Result<(), Refusal> {
-    let failed = |error: io::Error| Refusal::fault(format!("{} cannot be made: {error}", dir.display()));
+    let failed = |error: io::Error| Refusal::fault(format!("{} cannot be created: {error}", dir.display()));
     make_directory(dir, old).map_err(failed)?;
     let data_file = mailroot::data_file(dir);
     let store = match Store::create(&data_file) {

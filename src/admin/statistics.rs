@@ -11,8 +11,8 @@ use super::reply::{
 };
 use super::{Context, accounts};
 use crate::address::{Address, Domain};
-use crate::auth::directory::State;
 use crate::certificate;
+use crate::reachability::Reachability;
 use crate::settings::Settings;
 use crate::store::{DomainRow, Fault, Read, Store, mover_of, quota_of_mailbox};
 
@@ -104,16 +104,18 @@ fn directory(store: &Store, context: &Context, settings: &Settings) -> Option<Di
     if let Some(service) = context.service {
         return service.directory();
     }
-    let state = match accounts::in_force(store, context) {
+    let reachability = match accounts::in_force(store, context) {
         Ok(None) => return None,
         Ok(Some(directory)) => {
-            // An error is in the state.
+            // An error is in what it then knows.
             let _ = directory.reach();
-            directory.state()
+            directory.reachability()
         }
-        Err(refusal) => State { last_error: Some((SystemTime::now(), refusal.message)), ..State::default() },
+        Err(refusal) => {
+            Reachability { last_error: Some((SystemTime::now(), refusal.message)), ..Reachability::default() }
+        }
     };
-    Some(DirectoryLine::new(settings.authentication, state))
+    Some(DirectoryLine::new(settings.authentication, reachability))
 }
 
 fn certificate(store: &Store, context: &Context, settings: &Settings) -> Option<CertificateLine> {

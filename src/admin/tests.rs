@@ -1,4 +1,4 @@
-//! What the transcripts of `winpop` cannot show: the part of a running service, and other mail roots.
+//! What the `winpop` transcripts cannot test: the part of a running service, and other mail roots.
 
 use std::cell::RefCell;
 use std::fs;
@@ -8,6 +8,7 @@ use super::reply::{Changed, Code, Connections};
 use super::*;
 use crate::mailroot::data_file;
 use crate::tests::bench::Bench;
+use crate::tests::skip::needs_root;
 
 impl Bench {
     fn run(&self, op: &Op, service: Option<&dyn Service>) -> Result<Reply, Refusal> {
@@ -172,7 +173,7 @@ fn with_a_running_service_the_settings_go_to_the_new_store_and_a_note_says_which
         panic!()
     };
     assert!(changed.notes[1].starts_with("until then the service keeps using "), "{:?}", changed.notes);
-    // The settings that it told are in the new store.
+    // The settings it reported are in the new store.
     let founded = Store::open(&data_file(&new)).unwrap();
     let get = |key: &str| match bench.run_on(&founded, &Op::Get(Get { key: Some(key.to_owned()) }), None) {
         Ok(Reply::Settings { settings }) => settings[0].value.to_string(),
@@ -200,8 +201,7 @@ fn mailroot_is_refused_if_the_service_has_it_from_its_unit() {
 #[test]
 fn a_new_mail_root_belongs_to_the_owner_of_the_old_one() {
     use std::os::unix::fs::{MetadataExt as _, chown};
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("passed over: it takes root to give files to another user");
+    if !needs_root("giving files to another user") {
         return;
     }
     let bench = Bench::new();
@@ -260,7 +260,7 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
     let refusal = repair(&file, &Progress::default()).unwrap_err();
     assert_eq!(refusal.code, Code::Busy);
 
-    // The file is copied as it is after closing it, and an octet of the text is changed.
+    // Copy the closed file and change one octet of the text.
     let copy = bench.home.join("damaged.db");
     let path = bench.home.join("backup.db");
     let backup = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
@@ -269,7 +269,7 @@ fn a_store_in_use_is_not_repaired_and_a_damaged_one_is() {
     let at = octets.windows(6).position(|octets| octets == b"a text").unwrap();
     octets[at] = b'A';
     fs::write(&copy, &octets).unwrap();
-    // A copy has to be whole before anybody serves it.
+    // A copy must be whole before it is served.
     assert!(Store::open(&copy).err().is_some_and(|e| e.to_string().contains("an incomplete copy")));
     let found = upkeep::check_file(&copy, &Progress::default()).unwrap();
     let Reply::Checked(found) = found else { panic!("{found:?}") };

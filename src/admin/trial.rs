@@ -1,4 +1,4 @@
-//! `test`: tries a login, and says what each step of it found.
+//! `test`: tries a login and reports what each step found.
 //!
 //! It takes the path of a login without opening the maildrop, so it disturbs no session and counts no guess. Active
 //! Directory counts a wrong password as it always does.

@@ -35,7 +35,7 @@ impl Undelete {
                 let note = |address| {
                     format!(
                         "{address} was not restored, because a new mailbox has that name. To put its mail into the new one: \
-                         with winpop undelete {address} /new"
+                         winpop undelete {address} /new"
                     )
                 };
                 let notes = restored.replaced.iter().map(note).collect();

@@ -4,7 +4,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::hash::{hmac_md5, md5};
 use super::password::Prepared;
-use super::{Account, Refusal};
+use super::{Account, Denial};
 
 /// How the digest is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +36,11 @@ impl Proof {
     }
 
     /// `name SP digest`. The name may contain spaces.
-    pub fn cram_md5(response: &[u8], challenge: String) -> Result<Self, Refusal> {
-        let space = response.iter().rposition(|&b| b == b' ').ok_or(Refusal::Malformed)?;
+    pub fn cram_md5(response: &[u8], challenge: String) -> Result<Self, Denial> {
+        let space = response.iter().rposition(|&b| b == b' ').ok_or(Denial::Malformed)?;
         let (name, digest) = (&response[..space], &response[space + 1..]);
         if name.is_empty() {
-            return Err(Refusal::Malformed);
+            return Err(Denial::Malformed);
         }
         Ok(Self::new(Algorithm::CramMd5, name, digest, challenge))
     }
@@ -52,7 +52,7 @@ impl Proof {
 
     /// RFC 1939 and RFC 2195 predate SASLprep, and clients differ, so the password counts both as set and as prepared.
     /// Both are checked for every account, so that timing reveals nothing.
-    pub fn check(&self, account: &Account) -> Result<(), Refusal> {
+    pub fn check(&self, account: &Account) -> Result<(), Denial> {
         let raw = account.password_or_empty().as_bytes();
         let prepared = Prepared::new(raw);
         let is_right = self.is_digest_of(raw) | self.is_digest_of(&prepared.octets);
@@ -80,8 +80,8 @@ fn hexadecimal(digest: [u8; 16]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::super::hash::work;
-    use super::super::testing::{account, nobody};
     use super::*;
+    use crate::doubles::accounts::{account, nobody};
 
     const APOP_CHALLENGE: &str = "<1896.697170952@dbc.mtview.ca.us>";
     const CRAM_CHALLENGE: &str = "<1896.697170952@postoffice.reston.mci.net>";
@@ -98,7 +98,7 @@ mod tests {
     fn apop_is_that_of_rfc_1939() {
         let proof = apop(b"c4c9334bac560ecc979e58001b3e22fb");
         assert_eq!((proof.name.as_str(), proof.check(&account("tanstaaf"))), ("mrose", Ok(())));
-        assert_eq!(proof.check(&account("tanstaa")), Err(Refusal::Wrong));
+        assert_eq!(proof.check(&account("tanstaa")), Err(Denial::Wrong));
         assert_eq!(apop(b"C4C9334BAC560ECC979E58001B3E22FB").check(&account("tanstaaf")), Ok(()));
     }
 
@@ -106,7 +106,7 @@ mod tests {
     fn cram_md5_is_that_of_rfc_2195() {
         let proof = cram_md5(b"tim b913a602c7eda7a495b4e6e7334d3890");
         assert_eq!((proof.name.as_str(), proof.check(&account("tanstaaftanstaaf"))), ("tim", Ok(())));
-        assert_eq!(proof.check(&account("tanstaaf")), Err(Refusal::Wrong));
+        assert_eq!(proof.check(&account("tanstaaf")), Err(Denial::Wrong));
     }
 
     #[test]
@@ -121,22 +121,22 @@ mod tests {
         for wrong in
             ["", "c4c9334bac560ecc979e58001b3e22f", "c4c9334bac560ecc979e58001b3e22fbb", APOP_CHALLENGE]
         {
-            assert_eq!(apop(wrong.as_bytes()).check(&account("tanstaaf")), Err(Refusal::Wrong), "{wrong}");
+            assert_eq!(apop(wrong.as_bytes()).check(&account("tanstaaf")), Err(Denial::Wrong), "{wrong}");
         }
         // The digest of another challenge, and that of the other mechanism.
         let digest = b"c4c9334bac560ecc979e58001b3e22fb";
         let replayed = Proof::apop(b"mrose", digest, CRAM_CHALLENGE.to_owned());
-        assert_eq!(replayed.check(&account("tanstaaf")), Err(Refusal::Wrong));
+        assert_eq!(replayed.check(&account("tanstaaf")), Err(Denial::Wrong));
         let swapped = Proof::cram_md5(&[b"mrose ", &digest[..]].concat(), APOP_CHALLENGE.to_owned()).unwrap();
-        assert_eq!(swapped.check(&account("tanstaaf")), Err(Refusal::Wrong));
+        assert_eq!(swapped.check(&account("tanstaaf")), Err(Denial::Wrong));
     }
 
-    /// U+00AA, which SASLprep makes an a, and U+00AD, which it drops.
+    /// SASLprep turns U+00AA into an a and drops U+00AD.
     #[test]
     fn a_password_that_saslprep_changes_counts_as_set_and_as_prepared() {
         let set = account("\u{aa}b\u{ad}c");
         for (password, verdict) in
-            [("\u{aa}b\u{ad}c", Ok(())), ("abc", Ok(())), ("ab\u{ad}c", Err(Refusal::Wrong))]
+            [("\u{aa}b\u{ad}c", Ok(())), ("abc", Ok(())), ("ab\u{ad}c", Err(Denial::Wrong))]
         {
             let digest = hexadecimal(md5(&[APOP_CHALLENGE.as_bytes(), password.as_bytes()]));
             assert_eq!(apop(&digest).check(&set), verdict, "{password:?} by APOP");
@@ -154,7 +154,7 @@ mod tests {
         for bad in ["", "tim", " b913a602c7eda7a495b4e6e7334d3890", CRAM_CHALLENGE] {
             assert_eq!(
                 Proof::cram_md5(bad.as_bytes(), CRAM_CHALLENGE.to_owned()).err(),
-                Some(Refusal::Malformed),
+                Some(Denial::Malformed),
                 "{bad}"
             );
         }
@@ -168,12 +168,12 @@ mod tests {
         for proof in [apop(&digest), cram_md5(&[b"tim ", &response[..]].concat())] {
             let work_for = |account: Account| {
                 work::take();
-                assert_eq!(proof.check(&account), Err(Refusal::Wrong));
+                assert_eq!(proof.check(&account), Err(Denial::Wrong));
                 work::take()
             };
             assert_eq!(work_for(account("secret")), work_for(nobody()));
             let sealed_for_ever = Account { password: None, ..account("secret") };
-            assert_eq!(proof.check(&sealed_for_ever), Err(Refusal::Wrong));
+            assert_eq!(proof.check(&sealed_for_ever), Err(Denial::Wrong));
         }
     }
 }

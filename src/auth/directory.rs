@@ -1,18 +1,19 @@
-//! Directories of accounts: where accounts live if not in the data file.
+//! Account directories: where accounts live if not in the data file.
 //!
-//! A directory checks a password that it is given, so USER/PASS, PLAIN and LOGIN work with it. It gives away neither
-//! passwords nor verifiers, so SCRAM, APOP and CRAM-MD5 do not.
+//! A directory can check a password, so USER/PASS, PLAIN and LOGIN work with it. It reveals neither passwords nor
+//! verifiers, so SCRAM, APOP and CRAM-MD5 do not.
 //!
 //! Calls block for a bounded time: never make one on an executor or with a lock held. Expected outcomes are values. If
 //! the directory cannot answer, the call fails with [`Unavailable`], which neither admits nor refuses anybody.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::ntlm;
 use crate::address::Address;
+use crate::reachability::Reachability;
 
-/// What every directory of accounts can do.
+/// What every account directory can do.
 pub trait Directory: Send + Sync {
     fn place(&self) -> Place;
 
@@ -50,7 +51,7 @@ pub trait Directory: Send + Sync {
 
     fn change_password(&self, address: &Address, password: &str) -> Result<Change, Unavailable>;
 
-    fn state(&self) -> State;
+    fn reachability(&self) -> Reachability;
 
     /// The NetBIOS name of the domain, while NTLM proofs of its users can be checked.
     fn ntlm_domain(&self) -> Option<String> {
@@ -96,7 +97,7 @@ pub struct Found {
     pub addresses: Vec<Address>,
 }
 
-/// What became of a login.
+/// The outcome of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The password is right. These addresses belong to the account, the likeliest first.
@@ -112,7 +113,7 @@ pub enum Verdict {
     },
 }
 
-/// What became of making an account.
+/// The outcome of creating an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Creation {
     /// Under this name.
@@ -123,7 +124,7 @@ pub enum Creation {
     Refused(String),
 }
 
-/// What became of deleting an account.
+/// The outcome of deleting an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removal {
     Removed {
@@ -134,7 +135,7 @@ pub enum Removal {
     Refused(String),
 }
 
-/// What became of changing a password.
+/// The outcome of changing a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     Changed,
@@ -147,17 +148,8 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable(pub String);
 
-/// What is known of a directory's health.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// When it last answered, and which server did.
-    pub last_contact: Option<(SystemTime, String)>,
-    /// When a question last failed, and why.
-    pub last_error: Option<(SystemTime, String)>,
-}
-
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the directory of accounts cannot be asked: {}", self.0)
+        write!(f, "the account directory is unavailable: {}", self.0)
     }
 }

@@ -18,8 +18,6 @@ pub mod ntlm;
 pub mod password;
 pub mod scram;
 pub mod seal;
-#[cfg(any(test, fuzzing))]
-pub mod testing;
 
 use std::fmt;
 
@@ -49,9 +47,9 @@ pub struct ChannelBinding {
     pub endpoint: Vec<u8>,
 }
 
-/// Why a mechanism refuses. None of these depends on whether the account exists.
+/// Why a mechanism denies a login. None of these depends on whether the account exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Denial {
     /// Not a valid message at this point.
     Malformed,
     /// Wrong name or proof, or an attempt to act for somebody else.
@@ -69,8 +67,8 @@ impl Account {
     }
 
     /// The verdict on a proof that needs the password.
-    fn admits(&self, proof_is_right: bool) -> Result<(), Refusal> {
-        if self.exists & self.password.is_some() & proof_is_right { Ok(()) } else { Err(Refusal::Wrong) }
+    fn admits(&self, proof_is_right: bool) -> Result<(), Denial> {
+        if self.exists & self.password.is_some() & proof_is_right { Ok(()) } else { Err(Denial::Wrong) }
     }
 }
 

@@ -227,7 +227,7 @@ mod tests {
         assert!(Verifier::new("pa\u{308}ss", [1; 16], 4096).accepts("p\u{e4}ss".as_bytes()));
     }
 
-    /// Neither the empty password nor octets that are not UTF-8 stand for a password that SASLprep maps to nothing.
+    /// Neither the empty password nor invalid UTF-8 matches a password that SASLprep maps to nothing.
     #[test]
     fn nothing_matches_a_verifier_of_nothing() {
         for nothing in ["", "\u{ad}", "\u{2060}\u{feff}"] {

@@ -1,7 +1,7 @@
-//! Deliveries at full speed into a store that already holds mail: what each costs in CPU time and device writes, and
-//! how much the file grows. `cargo bench --features bench --bench store -- deliver FILE MESSAGES`
+//! Deliveries at full speed into a store that already holds mail: CPU time and device writes per delivery, and how much
+//! the file grows. `cargo bench --features bench --bench store -- deliver FILE MESSAGES`
 //!
-//! The counters are those of the whole device, so nobody else should use it meanwhile.
+//! The counters belong to the whole device, so nothing else should use it meanwhile.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,7 +12,7 @@ use crate::store::Store;
 
 const MAILBOX: &str = "ann@example.com";
 const OCTETS_A_SECTOR: u64 = 512;
-/// Of the clock that proc_pid_stat(5) counts with.
+/// The unit of CPU time in proc_pid_stat(5).
 const TICKS_A_SECOND: u64 = 100;
 
 /// Resources used so far.
@@ -23,7 +23,7 @@ struct Used {
     file_octets: u64,
 }
 
-/// Measures. If FILE does not exist, makes it with as many messages as are then delivered.
+/// Runs the benchmark. If FILE does not exist, creates it with as many messages as are then delivered.
 pub fn run(path: &Path, messages: u64) {
     let store = match path.exists() {
         true => Store::open(path).unwrap_or_else(|e| panic!("{e}")),
@@ -51,7 +51,7 @@ pub fn run(path: &Path, messages: u64) {
 impl Used {
     fn by_now(path: &Path) -> Self {
         let stat = fs::read_to_string("/proc/self/stat").expect("it is there on Linux");
-        // The name, in brackets, may have spaces in it.
+        // The name, in parentheses, may contain spaces.
         let (_, stat) = stat.rsplit_once(") ").expect("a name stands in it");
         let metadata = fs::metadata(path).expect("it was opened");
         let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));

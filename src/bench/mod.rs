@@ -20,9 +20,9 @@ const MAILBOX_LARGE: u64 = 100_000;
 const STORE_LARGE: u64 = 1_000_000;
 const DELETED_AT_ONCE: usize = 10_000;
 
-/// Measures what the first argument names; without one, [`small_and_large`].
+/// Runs the benchmark that the first argument names; without one, [`small_and_large`].
 pub fn store() {
-    // Cargo adds its own.
+    // Cargo adds `--bench`.
     let typed: Vec<String> = std::env::args().skip(1).filter(|typed| typed != "--bench").collect();
     match typed.split_first() {
         None => small_and_large(),
@@ -90,14 +90,14 @@ fn time<T>(what: &str, count: u64, work: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// The process's memory that no file backs (proc_pid_statm(5)).
+/// The process's anonymous memory (proc_pid_statm(5)).
 fn resident_mebibytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: Vec<u64> = statm.split(' ').filter_map(|pages| pages.trim().parse().ok()).collect();
     pages.get(1).zip(pages.get(2)).map_or(0, |(resident, shared)| (resident - shared) * 4 / 1024)
 }
 
-/// Messages of 1 KiB, each in its own transaction if nobody else waits.
+/// Messages of 1 KiB, each in its own transaction unless others are queued.
 fn one_by_one(store: &Store, recipient: &str, first: u64, count: u64) {
     let end = first + count;
     let next = &Cell::new(first);

@@ -1,5 +1,5 @@
-//! How many octets of data file each stored octet takes, while the file fills and afterwards.
-//! `cargo bench --features bench --bench store -- space FILE MESSAGES`
+//! Octets of data file per stored octet, while the file fills and afterwards. `cargo bench --features bench --bench
+//! store -- space FILE MESSAGES`
 //!
 //! The payload is what LIST announces: the texts and each message's own header fields.
 
@@ -14,7 +14,7 @@ const MESSAGES_A_TRANSACTION: u64 = 64;
 /// Octets of a message's text.
 const SIZES: [usize; 2] = [1 << 10, 4 << 10];
 
-/// Measures; FILE is made anew each time, and removed.
+/// Runs the benchmark. FILE is created anew each time, and removed.
 pub fn run(path: &Path, messages: u64) {
     for octets in SIZES {
         println!("{messages} texts of {octets} octets");

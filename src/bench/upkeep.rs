@@ -1,7 +1,7 @@
-//! The life of a large store: opening after a kill, a long UIDL, check, backup and repair, each with nothing of the
-//! file in memory. `cargo bench --features bench --bench store -- upkeep FILE MESSAGES`
+//! The life of a large store: opening after a kill, a long UIDL, check, backup and repair, each with none of the file
+//! in memory. `cargo bench --features bench --bench store -- upkeep FILE MESSAGES`
 //!
-//! If FILE does not exist, another process makes it, and is killed while it accepts mail.
+//! If FILE does not exist, another process creates it and is killed while it accepts mail.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -13,13 +13,13 @@ use crate::store::{Progress, Store, UnixTime};
 
 const OCTETS: usize = 1000;
 const MAILBOXES: u64 = 100;
-/// The mailbox with as many messages as a UIDL is measured with.
+/// The mailbox whose UIDL is measured.
 const LARGE: &str = "large@example.com";
 const LARGE_MESSAGES: u64 = 100_000;
 const FILLED: &str = "filled";
 const MESSAGES_A_TRANSACTION: u64 = 1000;
 
-/// Measures.
+/// Runs the benchmark.
 pub fn run(path: &Path, messages: u64) {
     if !path.exists() {
         make_and_kill(path, messages);
@@ -60,7 +60,7 @@ pub fn run(path: &Path, messages: u64) {
     std::fs::remove_file(copy).expect("what was made can be removed");
 }
 
-/// Deletes every tenth message for good, so that there are holes all over the file.
+/// Deletes every tenth message for good, which leaves holes all over the file.
 fn delete_some(path: &Path) {
     let store = Store::open(path).unwrap_or_else(|e| panic!("{e}"));
     time("delete every tenth message", 1, || {
@@ -73,7 +73,7 @@ fn delete_some(path: &Path) {
     });
 }
 
-/// Lets another process make the store, and kills it while it takes mail.
+/// Has another process create the store, and kills it while it accepts mail.
 fn make_and_kill(path: &Path, messages: u64) {
     let this = std::env::current_exe().expect("this program has a name");
     let mut maker = Command::new(this)
@@ -93,14 +93,14 @@ fn make_and_kill(path: &Path, messages: u64) {
     maker.wait().expect("it is ours");
 }
 
-/// Makes the store, and delivers to it until it is killed.
+/// Creates the store, and delivers to it until killed.
 pub fn fill(path: &Path, messages: u64) {
     let store = Store::create(path).unwrap_or_else(|e| panic!("{e}"));
     let mailboxes: Vec<String> = (0..MAILBOXES).map(|number| format!("user{number}@example.com")).collect();
     mailboxes.iter().for_each(|mailbox| add_mailbox(&store, mailbox));
     add_mailbox(&store, LARGE);
     let large = LARGE_MESSAGES.min(messages / 2);
-    // Its mail comes among that of others, as it does in a year.
+    // Its mail comes in between that of others, as it would over a year.
     let every = messages / large;
     time("fill", messages, || {
         let (mut delivered, mut to_large) = (0, 0);
@@ -133,14 +133,14 @@ pub fn fill(path: &Path, messages: u64) {
     }
 }
 
-/// Has the system forget what it has of the file in memory.
+/// Drops the file from the page cache.
 fn forget_pages(path: &Path) {
     let file = File::open(path).expect("it can be opened");
     file.sync_all().expect("it can be synced");
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("Linux takes the advice");
 }
 
-/// A path and a number, as they were typed.
+/// A path and a number from the command line.
 pub fn arguments(typed: &[String]) -> Option<(PathBuf, u64)> {
     Some((typed.first()?.into(), typed.get(1)?.parse().ok()?))
 }

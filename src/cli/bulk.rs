@@ -22,7 +22,7 @@ use crate::control::Answer;
 
 /// Longest list, in octets.
 const LIST_OCTETS_MAX: u64 = 256 << 20;
-/// Characters of a made password: 100 bits.
+/// Characters of a generated password: 100 bits.
 const PASSWORD_CHARACTERS: usize = 20;
 /// The mode bits that give users other than the owner access.
 const OF_OTHERS: u32 = 0o077;
@@ -128,7 +128,7 @@ fn read(list: &Path) -> Result<Vec<u8>, Refusal> {
     Ok(text)
 }
 
-/// The entry on a line, none for an empty line or comment, or the refusal of a bad line.
+/// The entry on a line: `None` for an empty line or comment, an error for a bad line.
 fn entry(number: u64, line: &[u8], makes: bool) -> Result<Option<Result<Line, Added>>, Refusal> {
     let refused = |name: String, why: &str| {
         let why = Some(why.to_owned());
@@ -263,6 +263,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::tests::scratch;
 
     #[test]
     fn a_line_has_one_field_or_two_with_quotes_where_they_are_needed() {
@@ -277,7 +278,7 @@ mod tests {
         assert!(fields(r#"a@b,"x"y"#).is_err());
     }
 
-    /// A service that knows only names with an x, and fails from the third request on.
+    /// A service that adds only names with an x, and fails from the third request on.
     fn answer_of_service(requests: &std::cell::RefCell<Vec<usize>>, request: Request) -> Answer {
         let Request::AddMany(entries) = request else { panic!() };
         requests.borrow_mut().push(entries.len());
@@ -295,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_list_is_sent_in_thousands_and_a_fault_loses_no_line() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let dir = scratch.path();
         let (list, made) = (dir.join("list"), dir.join("made"));
         let names = (1..=2500).map(|n| if n == 2 { "x@b\n".to_owned() } else { format!("u{n}@b\n") });

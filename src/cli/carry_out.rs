@@ -7,12 +7,12 @@
 use std::io;
 use std::time::Duration;
 
-use super::patience::{Patience, in_use};
+use super::patience::until_free;
 use super::progress::{Line, shown};
 use super::terminal;
 use crate::admin::audit::{self, Who};
 use crate::admin::reply::Code;
-use crate::admin::{self, Context, Refusal, Request, Submission, Working};
+use crate::admin::{self, Context, Refusal, Reply, Request, Submission, Working};
 use crate::control::{Answer, CallError, Enclosed, Job, PATIENCE, SILENCE_MAX, call};
 use crate::keyring::Keyring;
 use crate::lock::RwLock;
@@ -24,11 +24,11 @@ use crate::store::{Incoming, OpenErrorKind, Progress, Store};
 /// How long a service may take to start or stop, and other commands to finish.
 const OTHERS_MAX: Duration = Duration::from_secs(30);
 
-/// Who hears how far a long request has come.
+/// Who is told how far a long request has come.
 pub enum Telling<'a> {
     /// The terminal.
     ByALine,
-    /// The calling command, which shows more than this request. It hears nothing of a request carried out here.
+    /// The calling command, which shows more than this request. It is not told about a request carried out here.
     To(&'a mut dyn FnMut(&Working)),
 }
 
@@ -52,52 +52,55 @@ pub fn deliver(submission: Submission, content: &[u8], mailroot: &MailRoot) -> A
 }
 
 fn do_job(job: &Job, enclosed: Enclosed, mailroot: &MailRoot, mut telling: Telling) -> Answer {
-    let mut patience = Patience::of(OTHERS_MAX);
-    loop {
-        if let Some(store) = open(job, mailroot)? {
-            return do_here(&store, job, enclosed, mailroot, matches!(telling, Telling::ByALine));
-        }
-        let mut line = Line::new();
-        let outcome = call(&mailroot.socket(), job, enclosed, PATIENCE, &mut |working| match &mut telling {
-            Telling::ByALine => line.show(&working),
-            Telling::To(told) => told(&working),
-        });
-        let error = match outcome {
-            Ok(answer) => return answer,
-            Err(error) => error,
-        };
-        return Err(match error {
-            CallError::NotTaken(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                not_ours(mailroot)
-            }
-            CallError::NotTaken(_) if patience.wait() => continue,
-            CallError::NotTaken(_) => in_use(mailroot),
-            CallError::Silent(patience) => Refusal::new(
-                Code::Busy,
-                format!("the service did not take the command within {} seconds", patience.as_secs()),
-            )
-            .with_hint(
-                "Nothing was changed. The service hangs or is very busy: check on it before you try again",
-            ),
-            CallError::Broken(error)
-                if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) =>
-            {
-                Refusal::new(
-                    Code::Busy,
-                    format!(
-                        "the service took the command but has been silent for {} seconds",
-                        SILENCE_MAX.as_secs()
-                    ),
-                )
-                .with_hint(MAYBE_DONE)
-            }
-            CallError::Broken(error) => {
-                Refusal::fault(format!("the service ended before it answered ({error})"))
-                    .with_hint(MAYBE_DONE)
-            }
-            CallError::BadAnswer(bad) => bad.into(),
-        });
+    until_free(mailroot, OTHERS_MAX, || attempt(job, enclosed, mailroot, &mut telling))
+}
+
+/// None if another process has the data file, and no service takes the job.
+fn attempt(
+    job: &Job,
+    enclosed: Enclosed,
+    mailroot: &MailRoot,
+    telling: &mut Telling,
+) -> Result<Option<Reply>, Refusal> {
+    if let Some(store) = open(job, mailroot)? {
+        return do_here(&store, job, enclosed, mailroot, matches!(telling, Telling::ByALine)).map(Some);
     }
+    let mut line = Line::new();
+    let outcome = call(&mailroot.socket(), job, enclosed, PATIENCE, &mut |working| match telling {
+        Telling::ByALine => line.show(&working),
+        Telling::To(told) => told(&working),
+    });
+    let error = match outcome {
+        Ok(answer) => return answer.map(Some),
+        Err(error) => error,
+    };
+    Err(match error {
+        CallError::NotTaken(error) if error.kind() == io::ErrorKind::PermissionDenied => not_ours(mailroot),
+        CallError::NotTaken(_) => return Ok(None),
+        CallError::Silent(patience) => Refusal::new(
+            Code::Busy,
+            format!("the service did not take the command within {} seconds", patience.as_secs()),
+        )
+        .with_hint(
+            "Nothing was changed. The service hangs or is very busy: check on it before you try again",
+        ),
+        CallError::Broken(error)
+            if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) =>
+        {
+            Refusal::new(
+                Code::Busy,
+                format!(
+                    "the service took the command but has been silent for {} seconds",
+                    SILENCE_MAX.as_secs()
+                ),
+            )
+            .with_hint(MAYBE_DONE)
+        }
+        CallError::Broken(error) => {
+            Refusal::fault(format!("the service ended before it answered ({error})")).with_hint(MAYBE_DONE)
+        }
+        CallError::BadAnswer(bad) => bad.into(),
+    })
 }
 
 const MAYBE_DONE: &str = "The command may or may not have been carried out: check before you repeat it";
@@ -160,7 +163,7 @@ fn open(job: &Job, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
     }
 }
 
-/// Makes a mail store if the command is one that may.
+/// Creates a mail store if the command may do that.
 fn found(job: &Job, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
     let founds = match job {
         Job::Request(Request::Command(op)) => op.founds_store()?,
@@ -172,7 +175,7 @@ fn found(job: &Job, mailroot: &MailRoot) -> Result<Option<Store>, Refusal> {
     // A store needs randomness for its key; without it, leave no store behind.
     random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
-        .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+        .map_err(|error| Refusal::fault(format!("{} cannot be created: {error}", mailroot.dir.display())))?;
     match Store::create(&mailroot.data_file()) {
         Ok(store) => {
             // Root may make it in the directory of the user that the service runs as.

@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(offered("pop3svc completions z"), ["zsh"]);
         assert_eq!(offered("winpop list ex"), ["example.com"]);
         assert_eq!(offered("winpop delete a"), ["ann@example.com"]);
-        // Bash has taken the part before the @ for a separate word.
+        // Bash takes the part before the @ for a separate word.
         assert_eq!(offered("winpop CHANGEPWD ann@e"), ["example.com"]);
         assert!(offered("winpop changepwd n").is_empty());
     }

@@ -193,7 +193,7 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
             winpop::prepare(winpop.op).and_then(|op| winpop::carry_out(op, &mailroot(&common)?))
         }
         Err(refusal) => {
-            // The mistake may stand before the switch.
+            // The mistake may precede the switch.
             common.json |= typed.iter().any(|word| words::is_json(word));
             Err(refusal)
         }
@@ -231,7 +231,7 @@ fn make_link(link: &Link) -> Result<String, Refusal> {
         None => program.parent().map(PathBuf::from).unwrap_or_default(),
     };
     let name = dir.join("winpop");
-    // In the program's own directory the link is relative, so that both can be moved.
+    // In the program's own directory the link is relative, so that both can be moved together.
     let is_beside = dir.canonicalize().ok().as_deref() == program.parent();
     let target = if is_beside { program.file_name().map(PathBuf::from) } else { None }.unwrap_or(program);
     if fs::read_link(&name).is_ok_and(|present| present == target) {
@@ -244,7 +244,7 @@ fn make_link(link: &Link) -> Result<String, Refusal> {
             format!("{} exists already and is not a link to this program", name.display()),
         )
         .with_hint("Remove it or name another directory")),
-        Err(error) => Err(Refusal::fault(format!("{} cannot be made: {error}", name.display()))),
+        Err(error) => Err(Refusal::fault(format!("{} cannot be created: {error}", name.display()))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Passwords that the program makes.
+//! Generates passwords.
 
 use std::io;
 

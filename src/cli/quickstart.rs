@@ -35,7 +35,7 @@ pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal>
     let listen = listen.map_err(|why| Refusal::new(Code::Malformed, why))?;
     random::number().map_err(Refusal::fault)?;
     mailroot::create(&mailroot.dir)
-        .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+        .map_err(|error| Refusal::fault(format!("{} cannot be created: {error}", mailroot.dir.display())))?;
     let notes = confine(&mailroot)?;
     let store = serve::open(&mailroot, |path| match Store::open(path) {
         Err(error) if matches!(error.kind, OpenErrorKind::Missing) => Store::create(path),
@@ -140,7 +140,7 @@ fn choose_port(settings: &mut Settings, door: Door, first: u16) {
             return;
         }
     }
-    // None is free: starting the service will say so.
+    // None is free. The service will say so when it starts.
     door.set_port(settings, first);
 }
 

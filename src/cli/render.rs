@@ -90,25 +90,24 @@ fn line(value: &impl Serialize) -> String {
 }
 
 fn changed_text(changed: &Changed, paint: Paint) -> String {
-    let mut text = format!("{}\n", changed.message);
-    for note in &changed.notes {
-        let _ = writeln!(text, "{} {note}", paint.word("Note:"));
-    }
-    text
+    let notes = changed.notes.iter().map(|said| note(said, paint));
+    format!("{}\n", changed.message) + &notes.collect::<String>()
+}
+
+fn note(said: &str, paint: Paint) -> String {
+    format!("{} {said}\n", paint.word("Note:"))
 }
 
 fn key_text(state: &KeyState, paint: Paint) -> String {
-    let mut text = format!(
+    let notes = state.trouble.iter().chain([&state.advice]).map(|said| note(said, paint));
+    let text = format!(
         "Key file   {}\nKey        {}\nSealed     {} passwords, {} not\n",
         state.file,
         state.id.as_deref().unwrap_or("none"),
         state.sealed,
         state.unsealed
     );
-    for told in state.trouble.iter().chain([&state.advice]) {
-        let _ = writeln!(text, "{} {told}", paint.word("Note:"));
-    }
-    text
+    text + &notes.collect::<String>()
 }
 
 fn tested_text(tested: &Tested) -> String {
@@ -260,20 +259,16 @@ fn imported_text(summary: &ImportSummary, paint: Paint) -> String {
         summary.skipped.len()
     );
     if summary.ids_new > 0 {
-        let _ = writeln!(
-            text,
-            "{} mail programs that leave mail on the server will fetch {} again",
-            paint.word("Note:"),
-            count(summary.ids_new, "message", "messages")
-        );
+        let messages = count(summary.ids_new, "message", "messages");
+        let said = format!("mail programs that leave mail on the server will fetch {messages} again");
+        text += &note(&said, paint);
     }
     if summary.ids_long > 0 {
-        let _ = writeln!(
-            text,
-            "{} {} longer than the 70 octets RFC 1939 allows, kept because mail programs know them that way",
-            paint.word("Note:"),
-            count(summary.ids_long, "id is", "ids are")
+        let ids = count(summary.ids_long, "id is", "ids are");
+        let said = format!(
+            "{ids} longer than the 70 octets RFC 1939 allows, kept because mail programs know them that way"
         );
+        text += &note(&said, paint);
     }
     if let Some(why) = &summary.stopped {
         let _ = writeln!(text, "{} {why}", paint.word("Ended early:"));
@@ -340,7 +335,7 @@ fn mailbox_table(mailboxes: &[MailboxLine], accounts_error: Option<&str>, paint:
     let mut text =
         table(&["Messages", "Size", "Status", "Last login", "Account", "Reads", "Mailbox"], 2, rows, paint);
     if let Some(why) = accounts_error {
-        let _ = writeln!(text, "{} accounts are not shown: {why}", paint.word("Note:"));
+        text += &note(&format!("accounts are not shown: {why}"), paint);
     }
     if let Some(quotas) = quota_table(mailboxes, paint) {
         let _ = write!(text, "\n{quotas}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::carry_out::no_store;
 use super::confinement::confine;
 use super::first_start::FirstStart;
-use super::patience::{Patience, in_use};
+use super::patience::until_free;
 use crate::admin::Refusal;
 use crate::admin::reply::Code;
 use crate::control::connect;
@@ -21,8 +21,9 @@ const OTHERS_MAX: Duration = Duration::from_secs(10);
 pub fn serve(mailroot: MailRoot) -> Result<(), Refusal> {
     let first = FirstStart::from_variables(|name| std::env::var(name).ok())?;
     if first.makes_something() {
-        mailroot::create(&mailroot.dir)
-            .map_err(|error| Refusal::fault(format!("{} cannot be made: {error}", mailroot.dir.display())))?;
+        mailroot::create(&mailroot.dir).map_err(|error| {
+            Refusal::fault(format!("{} cannot be created: {error}", mailroot.dir.display()))
+        })?;
     }
     let notes = confine(&mailroot)?;
     // Only now, because it may start a thread, which would not be confined.
@@ -56,30 +57,28 @@ pub fn open(
     mailroot: &MailRoot,
     open: impl Fn(&std::path::Path) -> Result<Store, OpenError>,
 ) -> Result<Store, Refusal> {
-    let mut patience = Patience::of(OTHERS_MAX);
-    loop {
+    until_free(mailroot, OTHERS_MAX, || {
         let error = match open(&mailroot.data_file()) {
-            Ok(store) => return Ok(store),
+            Ok(store) => return Ok(Some(store)),
             Err(error) => error,
         };
         let dir = mailroot.dir.display();
         match error.kind {
             OpenErrorKind::Locked if service_answers(mailroot) => {
-                return Err(Refusal::new(Code::Busy, format!("a service is already running on {dir}")));
+                Err(Refusal::new(Code::Busy, format!("a service is already running on {dir}")))
             }
-            OpenErrorKind::Locked if patience.wait() => {}
-            OpenErrorKind::Locked => return Err(in_use(mailroot)),
-            OpenErrorKind::Missing => return Err(no_store(mailroot)),
+            OpenErrorKind::Locked => Ok(None),
+            OpenErrorKind::Missing => Err(no_store(mailroot)),
             OpenErrorKind::Io(ref io) if io.kind() == std::io::ErrorKind::PermissionDenied => {
                 let user = User::of_this_process();
-                return Err(Refusal::fault(error).with_hint(format!(
+                Err(Refusal::fault(error).with_hint(format!(
                     "The service runs as user {user}, who may not open it. To give the store to that user: winpop set user {}",
                     user.typed()
-                )));
+                )))
             }
-            _ => return Err(error.into()),
+            _ => Err(error.into()),
         }
-    }
+    })
 }
 
 /// True if a process listens on the control socket.

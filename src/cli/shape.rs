@@ -259,6 +259,7 @@ mod tests {
     use super::*;
     use crate::admin::reply::*;
     use crate::cli::render::{json, refusal_json};
+    use crate::tests::replies::{domain, mailbox, server, service};
 
     /// Panics if a value is not of this kind.
     fn assert_is(value: &Value, kind: &str, place: &str) {
@@ -296,72 +297,18 @@ mod tests {
         }
     }
 
-    fn domain() -> DomainLine {
-        DomainLine {
-            domain: "xn--bcher-kva.example".into(),
-            unicode: Some("bücher.example".into()),
-            lock: Lock(Some(LockedBy::Domain)),
-            mailboxes: 1,
-            messages: 2,
-            octets: 3,
-        }
-    }
-
     fn mailboxes() -> Vec<MailboxLine> {
         let quota = |limit_octets| QuotaLine { account: "a@b".into(), used_octets: 1, limit_octets };
-        let mailbox = |lock, quota| MailboxLine {
-            mailbox: "a@b".into(),
-            unicode: None,
-            lock: Lock(lock),
-            messages: 1,
-            octets: 2,
-            last_login_unix_seconds: Some(3),
-            quota,
-            has_password: true,
-            is_whole: false,
-            account: MailboxAccount::Here,
-        };
-        let with = |account| MailboxLine { account, ..mailbox(None, None) };
+        let of = |account| MailboxLine { account, ..mailbox() };
+        let with =
+            |lock, quota| MailboxLine { lock: Lock(lock), quota, account: MailboxAccount::Here, ..mailbox() };
         vec![
-            with(MailboxAccount::Found("a".into())),
-            with(MailboxAccount::None),
-            with(MailboxAccount::Unknown),
-            mailbox(Some(LockedBy::Mailbox), Some(quota(None))),
-            mailbox(Some(LockedBy::Domain), Some(quota(Some(7)))),
+            mailbox(),
+            of(MailboxAccount::None),
+            of(MailboxAccount::Unknown),
+            with(Some(LockedBy::Mailbox), Some(quota(None))),
+            with(Some(LockedBy::Domain), Some(quota(Some(7)))),
         ]
-    }
-
-    fn service() -> ServiceState {
-        ServiceState { running: true, pid: Some(1), version: Some("1".into()), since_unix_seconds: Some(2) }
-    }
-
-    fn server(is_served: bool) -> Box<Server> {
-        let connections = Connections { last_login_failure_seconds_ago: Some(1), ..Connections::default() };
-        let certificate =
-            CertificateLine { names: vec!["a".into()], fingerprint: "AB".into(), self_signed: true };
-        Box::new(Server {
-            service: if is_served { service() } else { ServiceState::default() },
-            authentication: "a".into(),
-            domains: 1,
-            mailboxes: 2,
-            messages: 3,
-            octets: 4,
-            deleted: Removed { mailboxes: 1, messages: 2, octets: 3 },
-            file_octets: 5,
-            allocated_octets: 6,
-            copy_good_below_seconds: is_served.then_some(7),
-            copy_kept_octets: 8,
-            connections: is_served.then_some(connections),
-            certificate: is_served.then_some(certificate),
-            adoption: is_served.then(AdoptionLine::default),
-            directory: is_served.then(|| DirectoryLine {
-                method: "a".into(),
-                last_contact_unix_seconds: Some(1),
-                last_contact: Some("a".into()),
-                last_error_unix_seconds: Some(1),
-                last_error: Some("a".into()),
-            }),
-        })
     }
 
     fn setting(value: SettingValue, unit: Option<&str>) -> SettingLine {

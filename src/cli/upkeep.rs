@@ -58,7 +58,7 @@ fn not_replaced(target: &Path, why: NotReplaced) -> Refusal {
     }
 }
 
-/// A file could not be made in its directory.
+/// The refusal if the target cannot be created.
 fn not_made(target: &Path, error: &io::Error) -> Refusal {
     let directory = target.parent().unwrap_or(target);
     match error.kind() {

@@ -382,7 +382,7 @@ mod tests {
         }
     }
 
-    /// Whatever is typed, `argh` reports no error of its own and does not panic.
+    /// Whatever is typed, `argh` itself never reports an error or panics.
     #[test]
     fn any_words_are_understood_or_refused() {
         let mut random = fastrand::Rng::with_seed(3);

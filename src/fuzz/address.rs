@@ -1,7 +1,7 @@
 use crate::address::{Address, DOMAIN_OCTETS_MAX, Domain, LOCAL_OCTETS_MAX, LocalPart};
 
-/// The octets as a domain, an address and a login name. What is accepted is bounded, and in the one form that stays the
-/// same when it is read again.
+/// Parses the octets as a domain, an address and a login name. An accepted value is bounded, and parsing its text again
+/// gives the same value.
 pub fn address(data: &[u8]) {
     let typed = String::from_utf8_lossy(data);
     if let Ok(domain) = typed.parse::<Domain>() {

@@ -1,7 +1,7 @@
 use crate::control::{LENGTH_OCTETS, decode_answer, decode_request, encode_answer, encode_request};
 
-/// The octets as what follows the length of a frame, which anybody who may write to the socket can forge. Whatever is
-/// understood is made of the same octets, so there are no two ways to say a thing, and none was left over.
+/// Parses the octets as a frame after its length, which anyone who may write to the socket can forge. A decoded frame
+/// must encode to the same octets: no value has two encodings, and no octet is left over.
 pub fn control(data: &[u8]) {
     if let Ok(request) = decode_request(data) {
         let frame = encode_request(&request).expect("it came out of a frame");

@@ -1,4 +1,4 @@
-//! What the fuzz targets run: one function a target, which takes any octets and panics where a promise is broken.
+//! The bodies of the fuzz targets. Each takes any octets and panics if a promise is broken.
 
 mod address;
 mod control;
@@ -11,8 +11,7 @@ mod settings;
 mod smtp;
 mod wire;
 
-pub use crate::store::fuzz_rows as rows;
-pub use crate::store::fuzz_tree as tree;
+pub use crate::store::fuzz::{rows, tree};
 pub use address::address;
 pub use control::control;
 pub use ldap::ldap;

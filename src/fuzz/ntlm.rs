@@ -1,11 +1,11 @@
 use std::time::UNIX_EPOCH;
 
-use crate::auth::ntlm::client::Client;
 use crate::auth::ntlm::{Exchange, Level};
-use crate::auth::testing::account;
+use crate::doubles::accounts::account;
+use crate::doubles::ntlm_client::Client;
 
-/// The octets as messages of NTLM, and as what a man in the middle changes in good ones: from the offset that the first
-/// two name.
+/// Takes the octets for NTLM messages, and for what a man in the middle writes over good ones, at the offset given by
+/// the first two octets.
 pub fn ntlm(data: &[u8]) {
     let client = Client::new("bob@example.com", "secret");
     if let Ok(exchange) = Exchange::begin(data, "mail.example.com", None, [7; 8], UNIX_EPOCH) {

@@ -1,13 +1,13 @@
-//! POP3 dialogues held against a small model.
+//! POP3 dialogues compared with a small model.
 
 use std::collections::BTreeSet;
 
 use crate::auth::ntlm::Level;
-use crate::pop3::memory::{Conversation, Mailbox, Message, Stage};
+use crate::doubles::pop3_driver::{Conversation, Mailbox, Message, Stage};
 use crate::pop3::{Channel, Policy};
 
-/// The octets as what a client sends, to a mailbox of four messages, held against a model that knows only which
-/// messages are marked. A first octet below 128 logs in first, so that both states are reached.
+/// Sends the octets to a mailbox of four messages and compares the replies with a model that knows only which messages
+/// are marked. If the first octet is below 128, a login comes first, so that both states are reached.
 pub fn pop3(data: &[u8]) {
     let mut conversation = Conversation::open(policy(), [0; 32], mailbox());
     let greeting = conversation.take_output();
@@ -52,7 +52,7 @@ fn policy() -> Policy {
     }
 }
 
-/// Texts of different lengths, so that no sum is right by chance; one with doubled dots.
+/// Texts of different lengths, so that no sum is right by chance. One has stuffed dots.
 fn mailbox() -> Mailbox {
     let text = |number: usize| format!("Subject: {number}\r\n\r\n..\r\n{}\r\n", "x".repeat(1 << number));
     Mailbox {
@@ -63,7 +63,8 @@ fn mailbox() -> Mailbox {
     }
 }
 
-/// Whole lines of at most 512 octets (RFC 2449 section 4), but for challenges; our texts are made to keep to that too.
+/// Replies are whole lines of at most 512 octets (RFC 2449 section 4), except challenges. The texts above keep to that
+/// too.
 fn assert_replies(output: &[u8]) {
     assert!(output.is_empty() || output.ends_with(b"\r\n"), "replies are whole lines");
     for line in output.split_inclusive(|&b| b == b'\n') {
@@ -72,7 +73,7 @@ fn assert_replies(output: &[u8]) {
     }
 }
 
-/// Which messages a session in TRANSACTION has marked, found out from commands and replies alone.
+/// Which messages a session in TRANSACTION has marked, according to its commands and replies.
 #[derive(Default)]
 struct Model {
     marked: BTreeSet<usize>,

@@ -1,12 +1,12 @@
 use crate::auth::ChannelBinding;
 use crate::auth::scram::ClientFirst;
-use crate::auth::scram::client::Client;
-use crate::auth::testing::account;
+use crate::doubles::accounts::account;
+use crate::doubles::scram_client::Client;
 
 const NONCE: [u8; 18] = [7; 18];
 
-/// The octets as client-first and client-final, with a line feed between; and as what a man in the middle changes in a
-/// good client-final. The first octet chooses mechanism and channel.
+/// Takes the octets for client-first and client-final, separated by a line feed, and for what a man in the middle
+/// changes in a good client-final. The first octet chooses mechanism and channel.
 pub fn scram(data: &[u8]) {
     let [choice, messages @ ..] = data else { return };
     let channel = ChannelBinding { exporter: Some([1; 32]), endpoint: vec![2; 32] };

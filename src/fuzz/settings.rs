@@ -1,7 +1,7 @@
 use crate::settings::{self, Place, Settings};
 
-/// The first octet chooses a setting, the others are the words typed for it. What is accepted reads back from the store
-/// as what was set, and without complaint.
+/// The first octet chooses a setting, the others are the words typed for it. An accepted value reads back from the
+/// store unchanged and without complaint.
 pub fn settings(data: &[u8]) {
     let [chosen, typed @ ..] = data else { return };
     let mut keys = settings::keys().filter(|key| !matches!(key.place, Place::Pointer | Place::Owner));

@@ -1,7 +1,7 @@
+use crate::doubles::smtp_driver::{MESSAGE_OCTETS_MAX, Server};
 use crate::smtp::Dialect;
-use crate::smtp::in_memory::{MESSAGE_OCTETS_MAX, Server};
 
-/// The first octets choose dialect and cut; the others are what a client sends.
+/// The first octets choose the dialect and where to cut; the others are what a client sends.
 pub fn smtp(data: &[u8]) {
     let [dialect, cut, sent @ ..] = data else { return };
     let dialect = if dialect & 1 == 0 { Dialect::Smtp } else { Dialect::Lmtp };
@@ -21,7 +21,7 @@ fn dialogue(dialect: Dialect, sent: &[u8], cut: usize) -> Vec<u8> {
     server.push(&sent[..cut]);
     server.push(&sent[cut..]);
     for (envelope, text) in &server.handed_over {
-        // The limit is on what the client sent; the empty line before a text without a header is ours.
+        // The limit applies to what the client sent. The empty line before a text without a header is ours.
         let most = MESSAGE_OCTETS_MAX + b"\r\n".len() as u64;
         assert!(!envelope.recipients.is_empty() && text.octets <= most);
         let trace = envelope.trace_fields(

@@ -1,6 +1,6 @@
 use crate::wire::{LineEnds, Lines, Receiver, Rejection, Text, top_end, unstuff};
 
-/// The first octets choose limits, mode and cut; the others are a message and lines.
+/// The first octets choose limits, mode and where to cut; the others are a message and lines.
 pub fn wire(data: &[u8]) {
     let [mode, cut, max, sent @ ..] = data else { return };
     let line_ends = if mode & 1 == 0 { LineEnds::Strict } else { LineEnds::Normalise };
@@ -34,7 +34,7 @@ fn content_text(mut receiver: Receiver, sent: &[u8], cut: usize) -> Result<Text,
     receiver.finish()
 }
 
-/// A text is in wire form, and its numbers are those of its octets.
+/// The text is in wire form, and its counts match its octets.
 fn check(result: &Result<Text, Rejection>, line_ends: LineEnds, octets_max: u64) {
     let text = match result {
         Ok(text) => text,

@@ -170,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
                     Response::Done(outcome) if id == 0 => {
                         Err(io::Error::other(format!("it closes the connection: {outcome}")))
                     }
-                    _ => Err(io::Error::other("it answered another question than was asked")),
+                    _ => Err(io::Error::other("it answered a question that was not asked")),
                 };
             }
             let mut octets = [0; 8192];

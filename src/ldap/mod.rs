@@ -17,7 +17,7 @@
 
 mod connection;
 mod locate;
-mod message;
+pub mod message;
 mod name;
 mod pool;
 mod server;
@@ -26,8 +26,6 @@ pub mod tests;
 
 pub use connection::Failure;
 pub use message::{Attribute, Entry, Filter, Outcome};
-#[cfg(any(test, fuzzing))]
-pub use message::{RESPONSE_OCTETS_MAX, Response, decode, frame_octets};
 pub use name::{domain_of, escaped};
-pub use pool::{Binding, Matches, Pool, State};
+pub use pool::{Binding, Matches, Pool};
 pub use server::Server;

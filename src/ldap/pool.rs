@@ -16,6 +16,7 @@ use super::locate;
 use super::message::{Attribute, Entry, Filter, Outcome, Request};
 use super::server::Server;
 use crate::lock::Mutex;
+use crate::reachability::Reachability;
 
 /// Connections, and so questions, at a time.
 const CONNECTIONS_MAX: usize = 16;
@@ -39,15 +40,6 @@ pub struct Binding {
     pub password: Zeroizing<String>,
 }
 
-/// What we know about the directory's health.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// When a server last answered, and which one.
-    pub last_contact: Option<(SystemTime, String)>,
-    /// When a question last failed, and why.
-    pub last_error: Option<(SystemTime, String)>,
-}
-
 pub struct Pool {
     servers: Servers,
     tls: Arc<ClientConfig>,
@@ -57,7 +49,7 @@ pub struct Pool {
     service: Mutex<Vec<Kept>>,
     /// Connections bound as whoever logged in last.
     users: Mutex<Vec<Kept>>,
-    state: Mutex<State>,
+    reachability: Mutex<Reachability>,
     /// Until when no server is tried, and why.
     resting: Mutex<Option<(Instant, String)>>,
     experience: Mutex<Experience>,
@@ -105,14 +97,14 @@ impl Pool {
             places: Semaphore::new(CONNECTIONS_MAX),
             service: Mutex::default(),
             users: Mutex::default(),
-            state: Mutex::default(),
+            reachability: Mutex::default(),
             resting: Mutex::default(),
             experience: Mutex::default(),
         }
     }
 
-    pub fn state(&self) -> State {
-        self.state.lock().clone()
+    pub fn reachability(&self) -> Reachability {
+        self.reachability.lock().clone()
     }
 
     /// The entries below `base` that match the filter, if there are at most `entries_max`.
@@ -266,7 +258,7 @@ impl Pool {
     }
 
     fn answered(&self, connection: Connection, kept: &Mutex<Vec<Kept>>, answer: Answer) -> Answer {
-        self.state.lock().last_contact = Some((SystemTime::now(), connection.server.to_string()));
+        self.reachability.lock().last_contact = Some((SystemTime::now(), connection.server.to_string()));
         let mut experience = self.experience.lock();
         experience.silent.take_if(|silent| *silent == connection.server);
         experience.answered = Some(connection.server.clone());
@@ -276,7 +268,7 @@ impl Pool {
     }
 
     fn failed(&self, failure: Failure) -> Failure {
-        self.state.lock().last_error = Some((SystemTime::now(), failure.why.clone()));
+        self.reachability.lock().last_error = Some((SystemTime::now(), failure.why.clone()));
         failure
     }
 }

@@ -206,7 +206,7 @@ fn search(pool: &Pool) -> Result<Matches, Failure> {
 fn assert_found(pool: &Pool, by: &Double) {
     let matches = search(pool).unwrap();
     assert!(matches!(&matches, Matches::All(entries) if entries.len() == 1), "{matches:?}");
-    assert_eq!(pool.state().last_contact.unwrap().1, by.server.to_string());
+    assert_eq!(pool.reachability().last_contact.unwrap().1, by.server.to_string());
 }
 
 fn ann() -> Says {
@@ -236,7 +236,7 @@ fn the_next_server_answers_for_one_that_refuses_or_does_not_speak() {
         for _ in 0..2 {
             assert_found(&pool, &double);
         }
-        assert_eq!(pool.state().last_error, None);
+        assert_eq!(pool.reachability().last_error, None);
     }
 }
 
@@ -291,5 +291,5 @@ fn a_password_is_checked_by_the_next_server_if_the_first_falls_silent() {
     assert!(block_on(pool.bind("CN=ann", "secret")).unwrap().is_success());
     first.be_silent(true);
     assert!(block_on(pool.bind("CN=ann", "secret")).unwrap().is_success());
-    assert_eq!(pool.state().last_contact.unwrap().1, second.server.to_string());
+    assert_eq!(pool.reachability().last_contact.unwrap().1, second.server.to_string());
 }

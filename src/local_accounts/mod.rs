@@ -20,8 +20,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::address::{Address, LocalPart};
 use crate::auth::crypt;
-use crate::auth::directory::{Change, Creation, Directory, Place, Removal, State, Unavailable, Verdict};
+use crate::auth::directory::{Change, Creation, Directory, Place, Removal, Unavailable, Verdict};
 use crate::lock::Mutex;
+use crate::reachability::Reachability;
 use crate::user::{User, group_name};
 use account::{Accounts, Barred, Named, Password};
 
@@ -35,7 +36,7 @@ const EXAMPLE: &str = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$WWEmrTwTSU3WvkYjTmv5ud6tNB5
 pub struct LocalAccounts {
     etc: PathBuf,
     known: Mutex<Option<(Stamps, Arc<Accounts>)>>,
-    state: Mutex<State>,
+    reachability: Mutex<Reachability>,
 }
 
 /// What changes when passwd or login.defs changes: device, inode, size, time of modification.
@@ -44,7 +45,7 @@ type Stamps = [Option<(u64, u64, u64, i64, i64)>; 2];
 impl LocalAccounts {
     /// The accounts in the files of this directory, usually [`ETC`].
     pub fn of(etc: &Path) -> Self {
-        Self { etc: etc.to_owned(), known: Mutex::default(), state: Mutex::default() }
+        Self { etc: etc.to_owned(), known: Mutex::default(), reachability: Mutex::default() }
     }
 
     fn accounts(&self) -> Result<Arc<Accounts>, Unavailable> {
@@ -71,14 +72,14 @@ impl LocalAccounts {
         self.read(&self.etc.join("shadow"))
     }
 
-    /// Reads a file that must exist, and records the outcome for [`Directory::state`].
+    /// Reads a file that must exist, and records the outcome for [`Directory::reachability`].
     fn read(&self, path: &Path) -> Result<String, Unavailable> {
         let outcome = fs::read(path).map_err(|error| unreadable(path, &error));
-        let mut state = self.state.lock();
+        let mut reachability = self.reachability.lock();
         let now = SystemTime::now();
         match &outcome {
-            Ok(_) => state.last_contact = Some((now, path.display().to_string())),
-            Err(why) => state.last_error = Some((now, why.clone())),
+            Ok(_) => reachability.last_contact = Some((now, path.display().to_string())),
+            Err(why) => reachability.last_error = Some((now, why.clone())),
         }
         outcome.map(|text| String::from_utf8_lossy(&text).into_owned()).map_err(Unavailable)
     }
@@ -89,8 +90,8 @@ impl Directory for LocalAccounts {
         Place::ThisMachine
     }
 
-    fn state(&self) -> State {
-        self.state.lock().clone()
+    fn reachability(&self) -> Reachability {
+        self.reachability.lock().clone()
     }
 
     fn reach(&self) -> Result<(), Unavailable> {
@@ -112,9 +113,9 @@ impl Directory for LocalAccounts {
         let own = match (accounts.named(name), own) {
             (Named::Nobody, _) => return refused(Verdict::Wrong),
             (Named::System, _) => {
-                return refused(barred("is an account of the system, which has no mailbox", false));
+                return refused(barred("is a system account, which cannot have a mailbox", false));
             }
-            (Named::User(_), None) => return refused(barred("has no line in the file shadow", false)),
+            (Named::User(_), None) => return refused(barred("has no line in the shadow file", false)),
             (Named::User(_), Some(own)) => own,
         };
         let hash = match &own.password {
@@ -143,7 +144,7 @@ impl Directory for LocalAccounts {
             return Ok(Creation::Refused(why));
         }
         match self.accounts()?.named(&name) {
-            Named::System => return Ok(Creation::Refused(format!("{name} is an account of the system"))),
+            Named::System => return Ok(Creation::Refused(format!("{name} is a system account"))),
             Named::User(_) => return Ok(Creation::Exists { name }),
             Named::Nobody => {}
         }
@@ -157,7 +158,7 @@ impl Directory for LocalAccounts {
         let name = address.local.as_str().to_owned();
         match self.accounts()?.named(&name) {
             Named::Nobody => return Ok(Removal::NoSuchAccount),
-            Named::System => return Ok(Removal::Refused(format!("{name} is an account of the system"))),
+            Named::System => return Ok(Removal::Refused(format!("{name} is a system account"))),
             Named::User(_) => {}
         }
         Ok(match tools::remove(&name) {
@@ -170,7 +171,7 @@ impl Directory for LocalAccounts {
         let name = address.local.as_str();
         match self.accounts()?.named(name) {
             Named::Nobody => return Ok(Change::NoSuchAccount),
-            Named::System => return Ok(Change::Refused(format!("{name} is an account of the system"))),
+            Named::System => return Ok(Change::Refused(format!("{name} is a system account"))),
             Named::User(_) => {}
         }
         Ok(match tools::set_password(name, password) {
@@ -204,7 +205,7 @@ fn creatable(name: &LocalPart) -> Result<(), String> {
     match is_name {
         true => Ok(()),
         false => Err(format!(
-            "{text} cannot be the name of a local account: only letters, digits, _, . and - may stand in one, and not digits alone"
+            "{text} cannot be the name of a local account: it may contain only letters, digits, _, . and -, and not digits alone"
         )),
     }
 }

@@ -1,6 +1,7 @@
 use tempfile::TempDir;
 
 use super::*;
+use crate::tests::scratch;
 
 /// Of "secret".
 const HASHES: [&str; 5] = [
@@ -16,7 +17,7 @@ struct Etc(TempDir);
 
 impl Etc {
     fn new(accounts: &[(&str, u32, &str)]) -> Self {
-        let etc = Self(tempfile::tempdir().unwrap());
+        let etc = Self(scratch::directory());
         etc.write(accounts);
         etc
     }
@@ -67,7 +68,7 @@ fn the_password_of_an_account_opens_its_mailbox_whatever_the_hash() {
     for nobody in ["u@example.com", "u1000", "", "x@y@z", "u1000\n@example.com"] {
         assert_eq!(local.verify(nobody, "secret"), Ok(Verdict::Wrong), "{nobody}");
     }
-    assert!(local.state().last_contact.is_some() && local.state().last_error.is_none());
+    assert!(local.reachability().last_contact.is_some() && local.reachability().last_error.is_none());
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn an_account_that_may_not_log_in_says_why_once_the_password_is_right() {
         assert_eq!(verdict("open", password), barred("has no password", false));
         assert_eq!(
             verdict("daemon", password),
-            barred("is an account of the system, which has no mailbox", false)
+            barred("is a system account, which cannot have a mailbox", false)
         );
         assert!(matches!(verdict("des", password), Verdict::Barred { is_proven: false, .. }));
     }
@@ -126,7 +127,7 @@ fn an_unknown_name_costs_what_a_wrong_password_does() {
         assert!(!matches!(local.verify(name, "wrong"), Ok(Verdict::Right(_))));
         assert_eq!(work::take(), ["sha-crypt"], "{name}");
     }
-    // Where there is no example, as for a new account.
+    // If no account has a hash, the built-in one is computed.
     etc.write(&[("daemon", 1, "*:1::::::")]);
     work::take();
     assert_eq!(local.verify("bob@example.com", "wrong"), Ok(Verdict::Wrong));
@@ -159,7 +160,7 @@ fn files_that_cannot_be_read_are_no_verdict() {
     let Err(Unavailable(why)) = local.reach() else { panic!() };
     assert!(why.contains("shadow cannot be read"), "{why}");
     assert!(local.verify("ann@example.com", "secret").is_err());
-    assert!(local.state().last_error.is_some());
+    assert!(local.reachability().last_error.is_some());
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub fn create(address: &Address, password: &str) -> Result<(), String> {
     )?;
     set_password(name, password).map_err(|why| match remove(name) {
         Ok(()) => why,
-        Err(rest) => format!("{why}; the account was made, and could not be deleted again: {rest}"),
+        Err(rest) => format!("{why}; the account was created and could not be deleted again: {rest}"),
     })
 }
 
@@ -115,7 +115,7 @@ fn run(tool: &str, words: &[&str], input: &str) -> Result<Output, String> {
     let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
     within_limit(child)
         .map_err(failed)?
-        .ok_or_else(|| format!("{tool} did not end in {} seconds and was killed", TOOL_MAX.as_secs()))
+        .ok_or_else(|| format!("{tool} did not finish within {} seconds and was killed", TOOL_MAX.as_secs()))
 }
 
 /// The tool's outcome, or none if we killed it.

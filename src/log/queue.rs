@@ -45,7 +45,8 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Writes lines with `write` for the life of the process. `dropped` words the loss of that many lines.
+    /// Writes lines with `write` for the life of the process. `dropped` makes the line that reports the loss of that
+    /// many.
     pub fn drain(&self, mut write: impl FnMut(&str), dropped: impl Fn(u64) -> String) -> ! {
         loop {
             let (line, lost) = self.next();

@@ -9,7 +9,7 @@ use super::reply::{LOG_IN_FIRST, WRONG_CREDENTIALS, ok, refuse, refuse_way, repl
 use super::session::{READ_COMMAND, READ_RESPONSE, Session, State, choose_language};
 use super::transaction::Messages;
 use super::{Channel, Credentials, Ending, Next, REFUSED_LOGINS_MAX};
-use crate::auth::{Account, Refusal, digest};
+use crate::auth::{Account, Denial, digest};
 use crate::message::Totals;
 use crate::verdict::Login;
 
@@ -141,15 +141,15 @@ impl Session {
     }
 
     /// `has_account`: the driver has looked up the account of this exchange.
-    fn follow(&mut self, outcome: Result<Outcome, Refusal>, has_account: bool, out: &mut Vec<u8>) -> Next {
+    fn follow(&mut self, outcome: Result<Outcome, Denial>, has_account: bool, out: &mut Vec<u8>) -> Next {
         let next = match outcome {
             Ok(Outcome::Ask(mechanism)) => return self.ask(mechanism, out),
             Ok(Outcome::Find(proof)) => return self.find(proof),
             Ok(Outcome::Check(credentials)) => Next::Login(credentials),
             Ok(Outcome::Prove(proof)) => Next::Prove(proof),
             Ok(Outcome::Open) => Next::Open,
-            Err(Refusal::Wrong) if has_account => Next::Deny,
-            Err(refusal) => return self.refuse_login(text_of(refusal), out),
+            Err(Denial::Wrong) if has_account => Next::Deny,
+            Err(denial) => return self.refuse_login(text_of(denial), out),
         };
         self.state = State::Checking;
         next
@@ -169,7 +169,7 @@ impl Session {
 
     /// A broken exchange counts as a refused login: no honest client breaks many.
     pub(super) fn break_exchange(&mut self, out: &mut Vec<u8>) -> Next {
-        self.refuse_login(text_of(Refusal::Malformed), out)
+        self.refuse_login(text_of(Denial::Malformed), out)
     }
 
     pub(super) fn log_in(&mut self, verdict: Login<Totals>, out: &mut Vec<u8>) -> Next {

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{Credentials, Password, Policy};
 use crate::address::LoginName;
 use crate::auth::nonce::{self, Nonce};
-use crate::auth::{Account, Refusal, digest, ntlm, scram};
+use crate::auth::{Account, Denial, digest, ntlm, scram};
 
 /// The mechanisms in the order we offer them: those that reveal least come first.
 const KINDS: &[(Kind, &str)] = &[
@@ -148,10 +148,10 @@ impl Kind {
 /// Decodes a response, whether on the AUTH line or alone: Base64 with padding and nothing else (RFC 4648 section 4).
 /// `=` is an empty response: on the AUTH line because a missing one asks for the challenge (RFC 5034 section 4), and
 /// alone because curl sends it there too.
-pub fn decode(typed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+pub fn decode(typed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Denial> {
     match typed {
         b"=" => Ok(Zeroizing::default()),
-        _ => STANDARD.decode(typed).map(Zeroizing::new).map_err(|_| Refusal::Malformed),
+        _ => STANDARD.decode(typed).map(Zeroizing::new).map_err(|_| Denial::Malformed),
     }
 }
 
@@ -189,10 +189,10 @@ impl Mechanism {
         matches!(self, Mechanism::ScramLast(_) | Mechanism::ScramEnd { .. })
     }
 
-    pub fn respond(self, response: &[u8], policy: &Policy) -> Result<Outcome, Refusal> {
+    pub fn respond(self, response: &[u8], policy: &Policy) -> Result<Outcome, Denial> {
         match self {
             Mechanism::Plain => plain(response),
-            Mechanism::LoginName if response.is_empty() => Err(Refusal::Malformed),
+            Mechanism::LoginName if response.is_empty() => Err(Denial::Malformed),
             Mechanism::LoginName => Ok(Outcome::Ask(Mechanism::LoginPassword { name: response.to_vec() })),
             Mechanism::LoginPassword { name } => Ok(Outcome::Check(Credentials::new(&name, response))),
             Mechanism::CramMd5 { challenge } => {
@@ -211,7 +211,7 @@ impl Mechanism {
                 Ok(Outcome::Ask(Mechanism::ScramEnd { server_final }))
             }
             Mechanism::ScramEnd { .. } if response.is_empty() => Ok(Outcome::Open),
-            Mechanism::ScramEnd { .. } => Err(Refusal::Malformed),
+            Mechanism::ScramEnd { .. } => Err(Denial::Malformed),
             Mechanism::NtlmNegotiate { nonce, connected } => {
                 let challenge = *nonce.first_chunk().expect("a nonce is longer than a challenge of NTLM");
                 let exchange = ntlm::Exchange::begin(
@@ -243,7 +243,7 @@ impl Proof {
         }
     }
 
-    pub fn judge(self, account: Account) -> Result<Outcome, Refusal> {
+    pub fn judge(self, account: Account) -> Result<Outcome, Denial> {
         match self {
             Proof::Digest(proof) => proof.check(&account).map(|()| Outcome::Open),
             Proof::Ntlm(proof) => proof.check(&account).map(|()| Outcome::Open),
@@ -255,13 +255,13 @@ impl Proof {
 }
 
 /// `authorization identity NUL name NUL password` (RFC 4616 section 2).
-fn plain(response: &[u8]) -> Result<Outcome, Refusal> {
+fn plain(response: &[u8]) -> Result<Outcome, Denial> {
     let parts: Vec<&[u8]> = response.split(|&b| b == 0).collect();
     let [identity, name, password] = parts[..] else {
-        return Err(Refusal::Malformed);
+        return Err(Denial::Malformed);
     };
     if name.is_empty() {
-        return Err(Refusal::Malformed);
+        return Err(Denial::Malformed);
     }
     let credentials = Credentials::new(name, password);
     require_oneself(identity.into(), &credentials.login)?;
@@ -270,9 +270,9 @@ fn plain(response: &[u8]) -> Result<Outcome, Refusal> {
 
 /// Nobody may act for somebody else here. Some clients repeat the name as authorization identity, sometimes spelled
 /// differently.
-fn require_oneself(identity: LoginName, login: &LoginName) -> Result<(), Refusal> {
+fn require_oneself(identity: LoginName, login: &LoginName) -> Result<(), Denial> {
     let is_oneself = identity.typed().is_empty() || identity.means_same_as(login);
-    if is_oneself { Ok(()) } else { Err(Refusal::Wrong) }
+    if is_oneself { Ok(()) } else { Err(Denial::Wrong) }
 }
 
 impl Credentials {
@@ -289,7 +289,7 @@ mod tests {
     fn base64_is_strict() {
         assert_eq!(decode(b"AGI=").as_deref(), Ok(&b"\0b".to_vec()));
         for bad in ["AGI", "AGJ=", "A GI=", "AGI=\r", "==", "AGI==", "AG-_"] {
-            assert_eq!(decode(bad.as_bytes()), Err(Refusal::Malformed), "{bad}");
+            assert_eq!(decode(bad.as_bytes()), Err(Denial::Malformed), "{bad}");
         }
         for empty in ["", "="] {
             assert_eq!(decode(empty.as_bytes()).as_deref(), Ok(&Vec::new()), "{empty}");
@@ -311,7 +311,7 @@ mod tests {
             let response = format!("{own}\0bob@example.com\0secret");
             assert!(matches!(plain(response.as_bytes()), Ok(Outcome::Check(_))), "{own}");
         }
-        assert_eq!(plain(b"eve\0bob\0secret").err(), Some(Refusal::Wrong));
+        assert_eq!(plain(b"eve\0bob\0secret").err(), Some(Denial::Wrong));
     }
 
     #[test]

@@ -26,8 +26,6 @@ mod authorization;
 mod capabilities;
 mod command;
 mod mechanism;
-#[cfg(any(test, fuzzing))]
-pub mod memory;
 mod message_list;
 mod reply;
 mod session;

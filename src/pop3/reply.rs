@@ -4,7 +4,7 @@ use std::fmt::Arguments;
 use std::io::Write;
 
 use super::mechanism::Hindrance;
-use crate::auth::Refusal;
+use crate::auth::Denial;
 use crate::message::Totals;
 
 pub const NO_SUCH_MESSAGE: &str = "no such message";
@@ -48,12 +48,12 @@ pub fn refuse_way(hindrance: Hindrance, out: &mut Vec<u8>) {
 }
 
 /// The text for a refused exchange.
-pub fn text_of(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::Malformed => BAD_RESPONSE,
-        Refusal::Wrong => WRONG_CREDENTIALS,
-        Refusal::Channel => "[AUTH] channel binding mismatch: this TLS connection may be intercepted",
-        Refusal::OldNtlm => "[AUTH] this version of NTLM is not accepted, set the client to NTLMv2",
+pub fn text_of(denial: Denial) -> &'static str {
+    match denial {
+        Denial::Malformed => BAD_RESPONSE,
+        Denial::Wrong => WRONG_CREDENTIALS,
+        Denial::Channel => "[AUTH] channel binding mismatch: this TLS connection may be intercepted",
+        Denial::OldNtlm => "[AUTH] this version of NTLM is not accepted, set the client to NTLMv2",
     }
 }
 
@@ -73,5 +73,5 @@ impl Hindrance {
 
 /// The reply to QUIT.
 pub fn sign_off(out: &mut Vec<u8>) {
-    ok(out, format_args!("good bye"));
+    ok(out, format_args!("goodbye"));
 }

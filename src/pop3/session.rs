@@ -208,7 +208,7 @@ impl Session {
     fn refuse_bad_line(&mut self, state: State, why: Arguments<'_>, out: &mut Vec<u8>) -> Next {
         self.bad_lines += 1;
         if self.bad_lines >= BAD_LINES_MAX {
-            refuse(out, "too many lines that are not commands, good bye");
+            refuse(out, "too many lines that are not commands, goodbye");
             return Next::Close(Ending::TooManyErrors);
         }
         reply(out, format_args!("-ERR {why}"));

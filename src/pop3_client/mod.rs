@@ -11,11 +11,9 @@
 //! - a text counts once its last line has arrived, and is what the server holds, octet for octet.
 
 mod connection;
-mod reply;
+pub mod reply;
 mod server;
 mod session;
 
-#[cfg(any(test, fuzzing))]
-pub use reply::{Text, read_any_line};
 pub use server::Server;
 pub use session::{Listed, Session, Trouble};

@@ -146,20 +146,6 @@ impl Text {
     }
 }
 
-/// Parses a line in every way.
-#[cfg(any(test, fuzzing))]
-pub fn read_any_line(line: &[u8]) {
-    if let Some(Status::Refused(refusal)) = status(line) {
-        assert!(!refusal.text.chars().any(char::is_control));
-        refusal.is_of_credentials();
-    }
-    Capabilities::default().add(line);
-    scan_listing(line);
-    if let Some((_, Some(id))) = unique_id_listing(line) {
-        assert!(is_unique_id(&id));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

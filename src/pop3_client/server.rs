@@ -75,7 +75,7 @@ impl FromStr for Server {
         };
         if login.as_ref().is_some_and(|form| !is_form(form)) {
             return Err(format!(
-                "what stands before the host in \"{typed}\" is not the form of a login name: it needs {USER}, and may have {DOMAIN}"
+                "the part before the host in \"{typed}\" is not a form of login names: it must contain {USER} and may contain {DOMAIN}"
             ));
         }
         let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

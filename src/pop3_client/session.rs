@@ -316,5 +316,5 @@ async fn listing(
 /// The error for something that is not a reply; cut, because it goes into the log.
 fn no_reply(line: &[u8]) -> io::Error {
     let said: String = String::from_utf8_lossy(line).chars().take(60).collect();
-    io::Error::other(format!("it says {said:?}, which is not a reply"))
+    io::Error::other(format!("it sent {said:?}, which is not a reply"))
 }

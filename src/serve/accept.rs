@@ -132,7 +132,7 @@ async fn behind_proxy(
     }
 }
 
-/// True from an accept that failed for lack of something until the next that succeeded.
+/// True from an accept that failed because something ran out until the next one that succeeds.
 static IN_WANT: AtomicBool = AtomicBool::new(false);
 
 /// After a failed accept. Unless it is the client's fault something has run out, and trying again at once would spin.

@@ -21,6 +21,7 @@ use crate::keyring::Keyring;
 use crate::lock::RwLock;
 use crate::pop3::Credentials;
 use crate::random;
+use crate::reachability::Reachability;
 use crate::settings::{DECOY_SECRET, Settings};
 use crate::store::{Fault, Maildrop, Read, Store};
 use crate::verdict::Login;
@@ -59,7 +60,7 @@ impl Accounts {
             // A directory on the network may be up by the time somebody logs in.
             Ok(_) => {}
             Err(why) => {
-                log::error!("nobody can log in, for the directory of accounts cannot be asked: {why}")
+                log::error!("nobody can log in, because the account directory is unavailable: {why}")
             }
         }
         let hash_key = random::octets()?;
@@ -129,12 +130,12 @@ impl Accounts {
         self.directory.read().clone().map_err(|(why, _)| why)
     }
 
-    /// The state of the directory in force, if there is one.
-    pub fn directory_state(&self) -> Option<of_accounts::State> {
+    /// Of the directory in force, if there is one.
+    pub fn reachability(&self) -> Option<Reachability> {
         match &*self.directory.read() {
-            Ok(directory) => directory.as_ref().map(|directory| directory.state()),
+            Ok(directory) => directory.as_ref().map(|directory| directory.reachability()),
             Err((why, since)) => {
-                Some(of_accounts::State { last_error: Some((*since, why.clone())), ..Default::default() })
+                Some(Reachability { last_error: Some((*since, why.clone())), ..Reachability::default() })
             }
         }
     }
@@ -322,7 +323,7 @@ impl Accounts {
         let credential = self.store.read()?.mailbox(address)?.map(|mailbox| mailbox.credential);
         match credential {
             Some(credential) if !credential.verifier.is_sound() => Err(Fault::damaged(format!(
-                "the password of {address} cannot be checked; set it anew with winpop changepwd"
+                "the password of {address} cannot be checked; set it again with winpop changepwd"
             ))),
             credential => Ok(credential),
         }
@@ -503,7 +504,7 @@ mod tests {
     fn octets_that_are_no_text_open_nothing() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
-        // As an earlier version let it be set.
+        // As an earlier version allowed.
         put(
             &bench.store,
             Credential { verifier: Verifier::new("\u{ad}", [1; 16], 4096), ..credential(&accounts) },

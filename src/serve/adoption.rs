@@ -282,7 +282,7 @@ async fn fetch(
     let brought = bring(source, session, address, known, destination, &|_, _| {}).await.map_err(
         |failure| match failure {
             Failure::Refused(said) => format!(
-                "{} refuses the password by now ({said}); winpop unlock {address} opens it as it is",
+                "{} now refuses the password ({said}); winpop unlock {address} opens it as it is",
                 source.server
             ),
             Failure::Unavailable(why) => why,

@@ -16,7 +16,7 @@ const ROUND: Duration = Duration::from_secs(60);
 const ROUNDS_FOR_OLD_MAIL: u64 = 60;
 /// Messages deleted per transaction.
 const MESSAGES_A_TRANSACTION: usize = 1000;
-/// Messages purged per transaction to get below `undeletesize`: few, so that little more goes than must.
+/// Messages purged per transaction to get below `undeletesize`: few, so that hardly more is purged than necessary.
 const MESSAGES_A_STEP: usize = 20;
 
 /// Does its rounds for as long as the task lives.
@@ -108,6 +108,7 @@ mod tests {
     use super::*;
     use crate::auth::password::{Credential, Verifier};
     use crate::store::{Import, Wanted};
+    use crate::tests::scratch;
     use crate::wire::Receiver;
 
     const DAY_SECONDS: u64 = 24 * 60 * 60;
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_was_deleted_goes_for_good_when_its_days_are_over() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch::directory();
         let store = with_deleted(&directory);
         let kept = || store.kept().unwrap().messages;
         assert_eq!((purge(&store, 7, UnixTime(8 * DAY_SECONDS)).unwrap(), kept()), (0, MESSAGES));
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_is_too_much_goes_for_good_the_oldest_first() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch::directory();
         let store = with_deleted(&directory);
         let octets = store.kept().unwrap().octets;
         assert_eq!(purge_above(&store, 0).unwrap() + purge_above(&store, octets).unwrap(), 0);

@@ -205,7 +205,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     let tls = Tls::new(&store, &accounts.keyring.read(), &settings)?;
     let socket = mailroot.socket();
     let control_listener = control::bind(&socket)
-        .map_err(|e| format!("the control socket {} cannot be made: {e}", socket.display()))?;
+        .map_err(|e| format!("the control socket {} cannot be created: {e}", socket.display()))?;
     let service = Arc::new(Service {
         accounts,
         adoptions: Adoptions::default(),
@@ -309,7 +309,7 @@ impl Running {
         let grace = service.settings().shutdowngrace.duration();
         log::warn!(
             target: NOTICE,
-            "ending: no new connections; sessions may end within {} s",
+            "stopping: no new connections; open sessions have {} s to end",
             grace.as_secs()
         );
         systemd::stopping(grace);
@@ -341,7 +341,7 @@ impl Running {
                 service.until(News::GraceOver, &news).await;
             }
             Timer::after(signals::COMMANDS_MAX).await;
-            log::warn!("work that is still under way is cut off");
+            log::warn!("work still under way is cut off");
         };
         left.or(too_long).await;
         for task in self.tasks.drain(..) {
@@ -397,8 +397,8 @@ impl admin::Service for Arc<Service> {
     }
 
     fn directory(&self) -> Option<DirectoryLine> {
-        let state = self.accounts.directory_state()?;
-        Some(DirectoryLine::new(self.settings().authentication, state))
+        let reachability = self.accounts.reachability()?;
+        Some(DirectoryLine::new(self.settings().authentication, reachability))
     }
 
     fn connections(&self) -> Connections {

@@ -260,7 +260,7 @@ impl Driver<'_> {
     async fn check(&self, credentials: Credentials) -> Result<Login<Maildrop>, Fault> {
         let service = &self.service;
         let turns = match service.accounts.is_network_asked() {
-            // Slow, but no work for our processors: it must not hold up logins that are.
+            // Slow without using our processors, so it must not hold up logins that need them.
             true => &service.directory_questions,
             false => &service.password_checks,
         };
@@ -323,9 +323,9 @@ impl Driver<'_> {
                 }
             }
             Login::Locked => refused("is locked"),
-            Login::InUse => refused("has its maildrop open already"),
+            Login::InUse => refused("already has its maildrop open"),
             Login::Incomplete => refused("waits for the rest of its mail"),
-            Login::TooSoon => refused("comes too soon after the last time"),
+            Login::TooSoon => refused("logs in too soon after the last login"),
         }
         Event::LoggedIn(outcome.map(|maildrop| self.welcome(maildrop)))
     }

@@ -65,7 +65,10 @@ async fn tell(mut signals: Signals, grace: impl Fn() -> Duration, news: Sender<N
     too_long.or(until_signal_to_end(&mut signals, &news)).await;
     let _ = news.try_send(News::GraceOver);
     Timer::after(CLOSING_MAX).await;
-    log::error!("ended by force: work was still going on {} s after the grace", CLOSING_MAX.as_secs());
+    log::error!(
+        "ended by force: work was still under way {} s after the grace period",
+        CLOSING_MAX.as_secs()
+    );
     crate::log::finish();
     let _ = fs::remove_file(socket);
     process::exit(1);

@@ -19,7 +19,7 @@ pub fn status(status: &str) {
 /// The service is ending. Its sessions may take `grace`, and systemd should wait for them.
 pub fn stopping(grace: Duration) {
     let microseconds = u32::try_from((grace + MARGIN).as_micros()).unwrap_or(u32::MAX);
-    let status = format!("ending; sessions may go on for {} s", grace.as_secs());
+    let status = format!("stopping; open sessions have {} s to end", grace.as_secs());
     tell(&[
         NotifyState::Stopping,
         NotifyState::Status(&status),

@@ -116,7 +116,7 @@ impl Tls {
     pub fn read_again(&self, store: &Store, keyring: &RwLock<Keyring>, settings: &Settings) {
         let keyring = keyring.read();
         match self.change_to(store, &keyring, settings) {
-            Ok(()) => log::info!("the TLS certificate was read again"),
+            Ok(()) => log::info!("the TLS certificate was reloaded"),
             Err(why) => log::error!("the old TLS certificate stays in use: {why}"),
         }
     }

@@ -38,10 +38,11 @@ pub fn remove(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::scratch;
 
     #[test]
     fn a_stale_socket_is_replaced_and_nothing_else_is() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch::directory();
         let path = directory.path().join("lmtp");
         let listener = bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);

@@ -40,7 +40,7 @@ impl OldServers {
         }
         match changed.of_domains.len() {
             ..=DOMAINS_MAX => Ok(changed),
-            _ => Err(format!("at most {DOMAINS_MAX} domains can have an old server of their own")),
+            _ => Err(format!("at most {DOMAINS_MAX} domains can have their own old server")),
         }
     }
 

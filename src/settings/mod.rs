@@ -382,7 +382,7 @@ impl Settings {
     pub fn with(&self, key: &Key, typed: &[String]) -> Result<Self, Refused> {
         let mut settings = self.clone();
         match key.place {
-            Place::Pointer | Place::Owner => panic!("{} does not lie in the store", key.name),
+            Place::Pointer | Place::Owner => panic!("{} is not kept in the store", key.name),
             // A certificate comes with its key: the one named with it, or the one in the same file.
             Place::Store(Stored::tlscert) if matches!(typed.len(), 1 | 2) => {
                 settings.read_typed(Stored::tlscert, &typed[0])?;
@@ -460,7 +460,7 @@ impl Settings {
             Place::Store(Stored::adbindpassword) if self.adbindpassword.get().is_some() => SEALED.to_owned(),
             Place::Store(which) => self.stored(which),
             Place::Sockets => FOUR_SOCKETS.map(|which| self.stored(which)).join(" "),
-            Place::Pointer | Place::Owner => panic!("{} does not lie in the store", key.name),
+            Place::Pointer | Place::Owner => panic!("{} is not kept in the store", key.name),
         }
     }
 

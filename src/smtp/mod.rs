@@ -12,8 +12,6 @@
 //! Not implemented and not announced: AUTH, DSN, BINARYMIME.
 
 mod command;
-#[cfg(any(test, fuzzing))]
-pub mod in_memory;
 mod path;
 mod reply;
 mod session;

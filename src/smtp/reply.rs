@@ -33,10 +33,11 @@ pub const NOT_VERIFIED: Reply = reply(252, "2.5.0", "Mailboxes are not verified;
 pub const NOT_SYNTAX: Reply = reply(500, "5.5.2", "Line not understood");
 pub const LINE_TOO_LONG: Reply = reply(500, "5.5.2", "Line too long");
 pub const UNKNOWN: Reply = reply(500, "5.5.1", "Command not known");
-pub const NOT_THIS_DIALECT: Reply = reply(500, "5.5.1", "This port speaks the other of SMTP and LMTP");
+pub const NOT_THIS_DIALECT: Reply =
+    reply(500, "5.5.1", "Wrong greeting: SMTP uses HELO or EHLO, LMTP uses LHLO");
 pub const NOT_IMPLEMENTED: Reply = reply(502, "5.5.1", "Command not implemented");
 pub const NO_ARGUMENT: Reply = reply(501, "5.5.4", "This command takes no argument");
-pub const HELLO_SYNTAX: Reply = reply(501, "5.5.4", "The name of the client is missing or too long");
+pub const HELLO_SYNTAX: Reply = reply(501, "5.5.4", "The client's name is missing or too long");
 pub const ARGUMENT_SYNTAX: Reply = reply(501, "5.5.4", "Argument missing or malformed");
 pub const MAIL_SYNTAX: Reply = reply(501, "5.5.2", "Write it as MAIL FROM:<address>");
 pub const RCPT_SYNTAX: Reply = reply(501, "5.5.2", "Write it as RCPT TO:<address>");
@@ -48,7 +49,7 @@ pub const NEEDS_SMTPUTF8: Reply = reply(553, "5.6.7", "A non-ASCII address needs
 
 pub const HELLO_FIRST: Reply = reply(503, "5.5.1", "Introduce yourself first");
 pub const TLS_ALREADY: Reply = reply(503, "5.5.1", "TLS is on already");
-pub const MAIL_ALREADY: Reply = reply(503, "5.5.1", "A message has been begun already; RSET drops it");
+pub const MAIL_ALREADY: Reply = reply(503, "5.5.1", "A message is already under way; RSET drops it");
 pub const MAIL_FIRST: Reply = reply(503, "5.5.1", "Begin with MAIL");
 pub const NO_RECIPIENTS: Reply = reply(503, "5.5.1", "No valid recipients");
 pub const CHUNKS_BEGUN: Reply = reply(503, "5.5.1", "After BDAT only BDAT or RSET can follow");
@@ -60,7 +61,7 @@ pub const NO_SUCH_MAILBOX: Reply = reply(550, "5.1.1", "No such mailbox");
 pub const OVER_QUOTA: Reply = reply(552, "5.2.2", "Mailbox full");
 pub const TOO_LARGE: Reply = reply(552, "5.3.4", "Message too large");
 pub const DISK_FULL: Reply = reply(452, "4.3.1", "No space to store the message now");
-pub const FAULT: Reply = reply(451, "4.3.0", "A fault on this server; try again later");
+pub const FAULT: Reply = reply(451, "4.3.0", "Server fault; try again later");
 pub const LOOP: Reply = reply(554, "5.4.6", "Mail loop: the message has been here before");
 pub const BARE_LINE_END: Reply = reply(550, "5.6.11", "Lines of a message must end with CR LF");
 pub const NUL: Reply = reply(550, "5.6.0", "A message must not contain NUL");
@@ -74,7 +75,7 @@ pub const IDLE: Reply = reply(421, "4.4.2", "Idle for too long; closing");
 pub const SHUTTING_DOWN: Reply = reply(421, "4.3.2", "The service is shutting down; closing");
 
 /// Asks for the text after DATA (RFC 5321 section 4.1.1.4). 3yz replies have no enhanced code.
-pub const SEND_DATA: &[u8] = b"354 End the message with a dot on a line of its own\r\n";
+pub const SEND_DATA: &[u8] = b"354 End the message with a dot on its own line\r\n";
 
 /// The line for a connection that gets no session. `why` is a clause.
 pub fn turn_away(why: &str) -> String {

@@ -1,5 +1,5 @@
-use super::in_memory::Server;
 use super::*;
+use crate::doubles::smtp_driver::Server;
 use crate::envelope::Protocol;
 
 /// A connection that has said hello.
@@ -17,7 +17,7 @@ fn said(server: &mut Server) -> String {
     String::from_utf8(server.said()).expect("replies are text")
 }
 
-/// Codes of the replies, and the last line whole.
+/// The codes of the replies, and the whole last line.
 fn codes_said(server: &mut Server) -> (Vec<u16>, String) {
     let said = said(server);
     let codes = said.lines().map(|line| line[..3].parse().expect("a line begins with its code")).collect();
@@ -103,7 +103,7 @@ fn the_owner_is_told_how_the_message_came() {
     assert_eq!(text.wire, b"");
 }
 
-/// RFC 3207 section 4.2: what was said before the handshake is forgotten, what was sent too early is thrown away.
+/// RFC 3207 section 4.2: everything said before the handshake is forgotten, and input sent too early is discarded.
 #[test]
 fn nothing_from_before_starttls_counts_after_it() {
     let mut server = Server::connect(Dialect::Smtp);
@@ -177,13 +177,13 @@ fn a_session_counts_what_it_took_and_what_it_refused() {
         b"MAIL FROM:<>\r\nRCPT TO:<nobody@example.com>\r\nRCPT TO:<bob@example.net>\r\n\
           RCPT TO:<full@example.com>\r\nRCPT TO:<fault@example.com>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\nx\r\n.\r\n",
     );
-    // Refused as a whole: for its octets, for want of a mailbox, and at its first chunk.
+    // Messages refused as a whole: for their octets, for lack of a mailbox, and at the first chunk.
     server.push(b"MAIL FROM:<>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\nbare\nLF\r\n.\r\n");
     server.push(b"MAIL FROM:<>\r\nRCPT TO:<late-gone@example.com>\r\nDATA\r\nx\r\n.\r\n");
     server.push(b"MAIL FROM:<>\r\nRCPT TO:<bob@example.com>\r\nBDAT 2\r\n\0\0BDAT 0 LAST\r\n");
     let expected = Counts { messages_accepted: 1, messages_refused: 3, recipients_refused: 4 };
     assert_eq!(server.counts(), expected);
-    // Where each recipient has a reply, one that takes the message is enough.
+    // If each recipient gets its own reply, a message counts as accepted once one of them has it.
     let mut server = greeted(Dialect::Lmtp);
     server.push(b"MAIL FROM:<>\r\nRCPT TO:<bob@example.com>\r\nRCPT TO:<late-gone@example.com>\r\n");
     server.push(b"DATA\r\nx\r\n.\r\n");

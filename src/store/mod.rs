@@ -41,6 +41,8 @@
 //! The store knows no protocol and no executor. Its answers can be awaited or waited for.
 
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod index;
 mod mail;
 mod open;
@@ -50,8 +52,6 @@ mod tests;
 mod upkeep;
 mod writer;
 
-#[cfg(any(test, fuzzing))]
-pub use index::rows::fuzz_rows;
 pub use index::rows::{CertificateRow, DomainRow, PrivateKey};
 pub use index::types::{Day, UnixTime};
 pub use index::{Fault, Read, Tx};
@@ -69,5 +69,3 @@ pub use upkeep::check::CheckReport;
 pub use upkeep::compact::CompactReport;
 pub use upkeep::progress::{Progress, Reached, Stage};
 pub use upkeep::repair::{LostMessage, RepairReport};
-#[cfg(any(test, fuzzing))]
-pub use upkeep::salvage::fuzz_tree;

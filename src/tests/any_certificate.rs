@@ -1,6 +1,6 @@
-//! TLS for clients of a server whose certificate nobody has signed.
+//! TLS for clients that accept any certificate.
 //!
-//! This file uses nothing of the program, so that tests and benchmarks outside the library can read it.
+//! This file uses nothing from the program, so that tests and benchmarks outside the library can include it.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub fn client_config() -> ClientConfig {
         .with_no_client_auth()
 }
 
-/// Takes any certificate, as long as the server signs with its key.
+/// Accepts any certificate, as long as the server signs with its key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

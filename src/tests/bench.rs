@@ -6,18 +6,19 @@ use tempfile::TempDir;
 
 use crate::mailroot::{self, Environment, MailRoot};
 use crate::store::Store;
+use crate::tests::scratch;
 
 pub struct Bench {
     pub home: PathBuf,
     pub mailroot: MailRoot,
     pub store: Store,
-    /// `home`, removed when dropped.
+    /// Contains `home`; removed when dropped.
     _scratch: TempDir,
 }
 
 impl Bench {
     pub fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let home = scratch.path().to_owned();
         let environment =
             Environment { user: 1000, home: Some(home.clone().into()), ..Environment::default() };

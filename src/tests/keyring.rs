@@ -8,6 +8,7 @@ use crate::auth::password::{Credential, Fresh};
 use crate::keyring::{Keyring, Resealed, Unchanged};
 use crate::store::{Progress, Read as _, UnixTime};
 use crate::tests::bench::Bench;
+use crate::tests::skip::needs_root;
 
 impl Bench {
     fn keyring(&self) -> Keyring {
@@ -136,8 +137,7 @@ fn a_changed_key_keeps_owner_and_mode_and_the_old_file_stays() {
 
 #[test]
 fn a_new_key_belongs_to_the_owner_of_the_mail_store() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: it takes root to give a directory to another user");
+    if !needs_root("giving a directory to another user") {
         return;
     }
     let bench = Bench::new();

@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use super::pop3_transcripts::{mailbox, policy};
 use super::transcript::Setup;
 use crate::auth::hash::{hmac_md5, md5, work};
-use crate::auth::ntlm::client::channel_hash;
-use crate::auth::{ntlm, scram};
-use crate::pop3::memory::{Conversation, Stage, channel_binding};
+use crate::auth::ntlm::{self, channel_hash};
+use crate::doubles::pop3_driver::{Conversation, Stage, channel_binding};
+use crate::doubles::{ntlm_client, scram_client};
 use crate::pop3::{Channel, Policy};
 
 const NAME: &str = "bob@example.com";
@@ -104,29 +104,29 @@ impl Dialogue {
             }
             Way::Scram => {
                 self.say("AUTH SCRAM-SHA-256");
-                self.scram(&scram::client::Client::new(name, password))
+                self.scram(&scram_client::Client::new(name, password))
             }
             Way::ScramPlus => {
                 self.say("AUTH SCRAM-SHA-256-PLUS");
-                let client = scram::client::Client::new(name, password);
+                let client = scram_client::Client::new(name, password);
                 let gs2_header = "p=tls-exporter,,".to_owned();
                 let channel_data = channel_binding().exporter.unwrap().to_vec();
-                self.scram(&scram::client::Client { gs2_header, channel_data, ..client })
+                self.scram(&scram_client::Client { gs2_header, channel_data, ..client })
             }
             Way::Ntlm => {
-                let client = ntlm::client::Client::new(name, password);
-                let channel_hash = Some(channel_hash(&channel_binding().endpoint));
-                self.ntlm(&ntlm::client::Client { channel_hash, ..client })
+                let client = ntlm_client::Client::new(name, password);
+                let channel_hash = Some(channel_hash(&channel_binding()));
+                self.ntlm(&ntlm_client::Client { channel_hash, ..client })
             }
             Way::NtlmSession => {
-                let client = ntlm::client::Client::new(name, password);
+                let client = ntlm_client::Client::new(name, password);
                 let level = ntlm::Level::Session;
-                self.ntlm(&ntlm::client::Client { level, states_code: false, has_code: false, ..client })
+                self.ntlm(&ntlm_client::Client { level, states_code: false, has_code: false, ..client })
             }
         }
     }
 
-    fn scram(&mut self, client: &scram::client::Client) -> String {
+    fn scram(&mut self, client: &scram_client::Client) -> String {
         self.answer(|_| client.first().into_bytes());
         let mut expected = String::new();
         self.answer(|server_first| {
@@ -140,7 +140,7 @@ impl Dialogue {
         })
     }
 
-    fn ntlm(&mut self, client: &ntlm::client::Client) -> String {
+    fn ntlm(&mut self, client: &ntlm_client::Client) -> String {
         self.say("AUTH NTLM");
         self.answer(|_| client.negotiate());
         self.answer(|challenge| client.authenticate(challenge))
@@ -207,12 +207,12 @@ fn our_own_challenges_sent_back_are_refused() {
         dialogue.answer(<[u8]>::to_vec);
         assert!(dialogue.replies.last().is_some_and(|reply| reply.starts_with("-ERR ")), "{mechanism}");
     }
-    let client = scram::client::Client::new(NAME, PASSWORD);
+    let client = scram_client::Client::new(NAME, PASSWORD);
     let mut dialogue = service(1);
     dialogue.say("AUTH SCRAM-SHA-256");
     dialogue.answer(|_| client.first().into_bytes());
     assert_eq!(dialogue.answer(<[u8]>::to_vec), "-ERR the response to AUTH is malformed");
-    let client = ntlm::client::Client::new(NAME, PASSWORD);
+    let client = ntlm_client::Client::new(NAME, PASSWORD);
     dialogue.say("AUTH NTLM");
     dialogue.answer(|_| client.negotiate());
     assert_eq!(dialogue.answer(<[u8]>::to_vec), "-ERR the response to AUTH is malformed");
@@ -246,14 +246,14 @@ fn responses_that_are_cut_or_too_long_are_refused() {
 
 #[test]
 fn the_first_answer_may_come_with_auth_unless_there_is_nothing_to_answer_yet() {
-    let client = scram::client::Client::new(NAME, PASSWORD);
+    let client = scram_client::Client::new(NAME, PASSWORD);
     let mut dialogue = service(1);
     dialogue.say(&format!("AUTH SCRAM-SHA-256 {}", STANDARD.encode(client.first())));
     dialogue.answer(|first| client.last(str::from_utf8(first).unwrap()).0.into_bytes());
     // As curl writes an empty answer.
     assert!(dialogue.say("=").starts_with("+OK "));
 
-    let client = ntlm::client::Client::new(NAME, PASSWORD);
+    let client = ntlm_client::Client::new(NAME, PASSWORD);
     let mut dialogue = service(1);
     dialogue.say(&format!("AUTH NTLM {}", STANDARD.encode(client.negotiate())));
     assert!(dialogue.answer(|challenge| client.authenticate(challenge)).starts_with("+OK "));
@@ -270,8 +270,8 @@ fn scram_is_for_oneself_and_through_the_channel_that_it_names() {
     let with_header = |gs2_header: &str, mechanism: &str| {
         let mut dialogue = service(1);
         dialogue.say(&format!("AUTH {mechanism}"));
-        let client = scram::client::Client::new(NAME, PASSWORD);
-        dialogue.scram(&scram::client::Client { gs2_header: gs2_header.to_owned(), ..client })
+        let client = scram_client::Client::new(NAME, PASSWORD);
+        dialogue.scram(&scram_client::Client { gs2_header: gs2_header.to_owned(), ..client })
     };
     assert!(with_header("n,a=BOB%example.com,", "SCRAM-SHA-256").starts_with("+OK "));
     assert_eq!(with_header("n,a=eve@example.com,", "SCRAM-SHA-256"), WRONG);
@@ -290,7 +290,7 @@ fn random_messages_and_random_changes_prove_nothing() {
         // Few changes, so that what is read first stays readable.
         octets.iter_mut().skip(2).filter(|_| random.u8(0..20) > 0).for_each(|octet| *octet = 0);
         crate::fuzz::ntlm(&octets);
-        let first = scram::client::Client::new(NAME, PASSWORD).first();
+        let first = scram_client::Client::new(NAME, PASSWORD).first();
         crate::fuzz::scram(&[&octets[..octets.len().min(1)], first.as_bytes(), b"\n", &octets].concat());
     }
 }

@@ -2,9 +2,10 @@
 
 use super::pop3_transcripts::{policy, transcripts};
 use super::transcript::{Action, Setup};
+use crate::doubles::pop3_driver::connected;
 use crate::fuzz;
 use crate::message::{Entry, Totals, Uid};
-use crate::pop3::{Ending, Event, Next, SLICE_OCTETS, Session, Transmission, memory::connected};
+use crate::pop3::{Ending, Event, Next, SLICE_OCTETS, Session, Transmission};
 use crate::verdict::Login;
 
 /// Commands that a session in TRANSACTION knows, with numbers in and out of the list, and some others.

@@ -24,7 +24,7 @@
 
 use super::transcript::{Action, Setup, Step, Transcript, Values, matches};
 use crate::auth::ntlm::Level;
-use crate::pop3::memory::{Conversation, Fault, Mailbox, Message, Stage, channel_binding};
+use crate::doubles::pop3_driver::{Conversation, Fault, Mailbox, Message, Stage, channel_binding};
 use crate::pop3::{Channel, Policy};
 use crate::verdict::Login;
 

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 
 use super::transcript::{Action, Step, Transcript, Values, escaped, matches};
+use crate::doubles::smtp_driver::Server;
 use crate::smtp::Dialect;
-use crate::smtp::in_memory::Server;
 
 #[test]
 fn smtp_transcripts_hold() {

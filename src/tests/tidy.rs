@@ -7,7 +7,19 @@ use std::path::{Path, PathBuf};
 /// are the vocabulary. So `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and
 /// `admin` does not know whether a service runs.
 const LAYERS: [&[&str]; 12] = [
-    &["address", "lock", "message", "nearest", "random", "replace", "trust", "units", "user", "verdict"],
+    &[
+        "address",
+        "lock",
+        "message",
+        "nearest",
+        "random",
+        "reachability",
+        "replace",
+        "trust",
+        "units",
+        "user",
+        "verdict",
+    ],
     &["envelope", "ldap", "mailroot", "pop3_client"],
     &["auth", "settings", "wire"],
     &["active_directory", "local_accounts", "log", "pop3", "smtp", "store"],
@@ -17,15 +29,16 @@ const LAYERS: [&[&str]; 12] = [
     &["control", "moving"],
     &["serve"],
     &["cli"],
-    &["bench", "fuzz", "lib"],
+    &["bench", "doubles", "fuzz", "lib"],
     &["main"],
 ];
 /// The rooms of the store, as [`LAYERS`] has the parts. Its facade `mod.rs` imports them all, and only tests import it.
 const STOREYS: [&[&str]; 6] =
     [&["file"], &["index"], &["open"], &["mail", "writer"], &["start"], &["upkeep"]];
-/// Tests look at everything, and some are programs of their own. Only a part's own tests can import it: it is not there
-/// otherwise.
+/// Tests look at everything, and some are programs of their own.
 const LOOKS_AT_ALL: &str = "tests";
+/// Any part may import these, since only its tests can: they are compiled for tests and fuzzing alone.
+const OF_TESTS: [&str; 2] = [LOOKS_AT_ALL, "doubles"];
 
 /// Parts that decide, and so take time and randomness as arguments and do no I/O.
 const DECIDE_ONLY: [&str; 7] = ["address", "envelope", "message", "pop3", "smtp", "units", "wire"];
@@ -77,10 +90,10 @@ impl Source {
         below.split(['/', '.']).next().expect("a name")
     }
 
-    /// The room of the store that it belongs to; none: another part, the store's facade or its tests.
+    /// The room of the store that it belongs to; none: another part, the store's facade, its tests or its fuzz entries.
     fn room(&self) -> Option<&str> {
         let room = self.path.strip_prefix("src/store/")?.split(['/', '.']).next()?;
-        (!["mod", LOOKS_AT_ALL].contains(&room)).then_some(room)
+        (!["mod", "fuzz", LOOKS_AT_ALL].contains(&room)).then_some(room)
     }
 
     /// Whether `super` is, for this file, the folder with so many folders above it.
@@ -160,7 +173,8 @@ fn arrows_go_downward_only() {
             let is_hidden = source.is_child_of(1) && line.starts_with("use super");
             assert!(!is_hidden, "{}:{number}: {line}", source.path);
             for imported in imported(line, "crate::") {
-                let allowed = [part, LOOKS_AT_ALL].contains(&imported) || may_import.contains(&imported);
+                let allowed =
+                    imported == part || OF_TESTS.contains(&imported) || may_import.contains(&imported);
                 assert!(allowed, "{}:{number}: {part} may not import {imported:?}", source.path);
             }
         }
@@ -228,6 +242,22 @@ fn bincode_is_called_by_rows_and_frames_only() {
             let is_derive = may_derive && line == "use bincode::{Decode, Encode};";
             assert!(is_derive || !line.contains("bincode"), "{}:{number}: {line}", source.path);
         }
+    }
+}
+
+#[test]
+fn temporary_directories_have_one_maker() {
+    for source in sources("src").iter().filter(|source| source.path != "src/tests/scratch.rs") {
+        ["tempfile::tempdir", "tempfile::Builder", "tempfile::{"]
+            .iter()
+            .for_each(|maker| source.is_without(maker));
+    }
+}
+
+#[test]
+fn skipped_tests_are_reported_in_one_place() {
+    for source in sources("src").iter().filter(|source| source.path != "src/tests/skip.rs") {
+        ["\"skipped: ", "\"passed over: "].iter().for_each(|word| source.is_without(word));
     }
 }
 

@@ -192,7 +192,7 @@ fn parameters(value: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Stored sizes depend on these surrogates: see the head of this file before changing one.
+    /// Stored sizes depend on these surrogates. Read the head of this file before changing one.
     #[test]
     fn fields_become_what_a_client_of_old_can_show() {
         for (field, surrogate) in [

@@ -1,6 +1,6 @@
 use super::*;
 
-/// What a sender does to content with CRLF line ends (RFC 5321 section 4.5.2).
+/// Stuffs content that has CRLF line ends, as a sender does (RFC 5321 section 4.5.2).
 fn stuffed(content: &[u8]) -> Vec<u8> {
     let mut sent = Vec::new();
     for line in content.split_inclusive(|&octet| octet == b'\n') {
@@ -12,7 +12,7 @@ fn stuffed(content: &[u8]) -> Vec<u8> {
     sent
 }
 
-/// What is kept of content with CRLF line ends, line by line and after the fact.
+/// What `Head` should keep of content with CRLF line ends, worked out line by line from the whole.
 fn settled(content: &[u8]) -> Vec<u8> {
     let mut lines: Vec<&[u8]> = content.split_inclusive(|&octet| octet == b'\n').collect();
     let name = |line: &[u8]| {
@@ -91,7 +91,7 @@ fn random_cuts(random: &mut fastrand::Rng, length: usize) -> Vec<usize> {
     cuts
 }
 
-/// Octets of which most are special to this module.
+/// Random octets, most of which have a meaning in this module.
 fn random_octets(random: &mut fastrand::Rng, length_max: usize) -> Vec<u8> {
     (0..random.usize(0..=length_max)).map(|_| *random.choice(b"\r\n\r\n..ab:").unwrap()).collect()
 }
@@ -151,7 +151,7 @@ fn bare_line_ends_are_made_crlf_and_their_dots_stay_content() {
         (b"a\n.\r\n.\r\n", b"a\r\n..\r\n"),
         (b"a\r.\rb\r\n.\r\n", b"a\r\n..\r\nb\r\n"),
         (b"a\n..b\r\n.\r\n", b"a\r\n...b\r\n"),
-        // The line began after a true CRLF, so its first dot is the sender's stuffing.
+        // The line follows a real CRLF, so its first dot is the sender's stuffing.
         (b"a\r\n.\nb\r\n.\r\n", b"a\r\n\r\nb\r\n"),
         (b"a\r\n..\nb\r\n.\r\n", b"a\r\n..\r\nb\r\n"),
         (b".\r\r\n.\r\n", b"\r\n\r\n"),
@@ -236,13 +236,13 @@ fn a_text_gets_a_header_that_ours_can_stand_before() {
         (".\r\n", "\r\n.\r\n"),
         ("word\r\n", "\r\nword\r\n"),
         ("two words: a\r\n", "\r\ntwo words: a\r\n"),
-        // Of an mbox only where a field follows.
+        // An mbox line is dropped only if a field follows.
         ("From a@b Tue Nov 14\r\nSubject: a\r\n", "Subject: a\r\n"),
         (">From a@b\r\nSubject: a\r\n", "Subject: a\r\n"),
         ("From now on\r\nall is well.\r\n", "\r\nFrom now on\r\nall is well.\r\n"),
         ("From a\r\n\r\nb\r\n", "\r\nFrom a\r\n\r\nb\r\n"),
         ("From a\r\n", "\r\nFrom a\r\n"),
-        // The old Return-Path goes, wherever it stands in the header.
+        // An old Return-Path is dropped wherever it is in the header.
         ("Return-Path: <a>\r\n\t<b>\r\nA: 1\r\nreturn-path :<c>\r\nB: 2\r\n", "A: 1\r\nB: 2\r\n"),
         ("From a\r\nReturn-Path: <a>\r\n b\r\nA: 1\r\n", "A: 1\r\n"),
         ("Return-Path: <a>\r\ntext\r\n", "\r\ntext\r\n"),
@@ -259,7 +259,7 @@ fn a_text_gets_a_header_that_ours_can_stand_before() {
     }
     let long = [&[b'x'; 5000][..], b": a\r\n"].concat();
     assert!(content(LineEnds::Strict, &long).unwrap().wire.starts_with(b"\r\nxx"));
-    // What is added does not count against the limit: the sender kept to it.
+    // Line ends that we add do not count against the limit, which the sender respected.
     let mut exact = Receiver::content(LineEnds::Strict, 6);
     exact.push(b"text\r\n");
     assert_eq!(exact.finish().unwrap().octets, 8);
@@ -358,7 +358,7 @@ fn the_unusual_is_seen_wherever_it_stands_in_a_long_text() {
     }
 }
 
-/// The rules of `Receiver::data`, an octet at a time and after the fact.
+/// The rules of `Receiver::data` as a slow model: one octet at a time, on the whole input.
 fn receive_slowly(line_ends: LineEnds, sent: &[u8]) -> (Result<Vec<u8>, Rejection>, usize) {
     let end = match sent.starts_with(b".\r\n") {
         true => 0,
@@ -448,7 +448,7 @@ fn top_is_the_header_the_empty_line_and_some_lines() {
     assert_eq!(top_end(b"\r\n\r\nbody\r\n", 1), 4);
 }
 
-/// What a reader sees of `sent`, cut at `cuts`.
+/// The lines a reader gets from `sent`, cut at `cuts`.
 fn read_lines(sent: &[u8], octets_max: usize, cuts: &[usize]) -> Vec<String> {
     let (mut lines, mut seen, mut from) = (Lines::new(), Vec::new(), 0);
     for &to in cuts.iter().chain([&sent.len()]) {

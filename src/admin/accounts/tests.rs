@@ -8,6 +8,7 @@ use crate::admin::{Request, Service};
 use crate::auth::password::Fresh;
 use crate::keyring::Keyring;
 use crate::lock::{Mutex, RwLock};
+use crate::reachability::Reachability;
 use crate::store::UnixTime;
 use crate::tests::bench::Bench;
 
@@ -62,8 +63,8 @@ impl Directory for Double {
         panic!("no password is changed")
     }
 
-    fn state(&self) -> State {
-        State::default()
+    fn reachability(&self) -> Reachability {
+        Reachability::default()
     }
 }
 

@@ -1,11 +1,11 @@
-//! md5crypt, which FreeBSD brought into the world (crypt(5), `$1$`). Old accounts still have it.
+//! md5crypt (crypt(5), `$1$`), which FreeBSD introduced. Old accounts still have it.
 
 use crate::auth::hash::md5;
 
 const ROUNDS: usize = 1000;
 const SALT_OCTETS_MAX: usize = 8;
 const DIGITS: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// The octets of the hash that make up four digits each, the most significant first. The last octet makes two.
+/// The octets of the hash, most significant first, that give four digits each. The last octet gives two.
 const TRIPLES: [[usize; 3]; 5] = [[0, 6, 12], [1, 7, 13], [2, 8, 14], [3, 9, 15], [4, 10, 5]];
 const LAST: usize = 11;
 
@@ -17,7 +17,8 @@ pub fn md5crypt(password: &[u8], salt: &str) -> String {
     parts.extend(password.chunks(inner.len()).map(|chunk| &inner[..chunk.len()]));
     let mut length = password.len();
     while length > 0 {
-        // An odd bit brings a NUL, an even one the first character: so it has been since the beginning.
+        // A one bit adds a NUL, a zero bit the first character: an accident of the first implementation that everyone
+        // copied.
         parts.push(if length & 1 == 1 { b"\0" } else { &password[..1] });
         length >>= 1;
     }

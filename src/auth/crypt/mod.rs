@@ -1,7 +1,7 @@
 //! Password hashes of crypt(5), as `/etc/shadow` holds them: yescrypt, sha512crypt, sha256crypt, bcrypt and md5crypt.
 //!
 //! A hash states its own cost. We do not compute one above [`SHA_ROUNDS_MAX`], [`BCRYPT_COST_MAX`] or
-//! [`YESCRYPT_OCTETS_MAX`], about a second of processor time, because a login must end.
+//! [`YESCRYPT_OCTETS_MAX`], about a second of processor time, so that every login ends.
 
 mod md5;
 

@@ -12,7 +12,7 @@ fn hashes_of_every_kind_are_right_for_their_password_alone() {
     for (password, hash) in vectors() {
         assert_eq!(verify(password.as_bytes(), hash), Ok(true), "{password}: {hash}");
         for wrong in [format!("{password}x"), password[..password.len() - 1].to_owned(), String::new()] {
-            // bcrypt reads 72 octets.
+            // bcrypt reads only 72 octets.
             let is_alike = hash.starts_with("$2") && wrong.len().min(password.len()) >= 72;
             assert_eq!(verify(wrong.as_bytes(), hash), Ok(is_alike), "{wrong}: {hash}");
         }
@@ -47,7 +47,7 @@ fn a_hash_that_would_keep_the_processor_busy_is_not_computed() {
         "$6$rounds=999999999$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl",
         "$5$rounds=1000001$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY",
         "$2b$31$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a",
-        // 1 GiB, and eleven threads that are none.
+        // 1 GiB, and an impossible number of threads: eleven.
         "$y$jFT$abcdefgh$IUWJt2doU4Kf6E/JP1UkAT3S5O3Q7SSA8SJirXIlEu9",
         "$y$jD5.7$LdJMENpBABJJ3hIHjB1Bi.$HboGM6qPrsK.StKYGt6KErmUYtioHreJd98oIugoNB6",
     ] {

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::Refusal;
+use super::Denial;
 
 const SIGNATURE: &[u8; 8] = b"NTLMSSP\0";
 /// CHALLENGE up to its payload.
@@ -93,13 +93,13 @@ pub struct Authenticate<'a> {
 }
 
 /// The flags of NEGOTIATE. We ignore the names in it.
-pub fn negotiate_flags(message: &[u8]) -> Result<Flags, Refusal> {
+pub fn negotiate_flags(message: &[u8]) -> Result<Flags, Denial> {
     check_header(message, 1)?;
     let flags = Flags(u32_at(message, 12)?);
     if flags.contains(Flags::UNICODE) || flags.contains(Flags::OEM) {
         Ok(flags)
     } else {
-        Err(Refusal::Malformed)
+        Err(Denial::Malformed)
     }
 }
 
@@ -136,7 +136,7 @@ pub fn challenge_message(
 
 impl<'a> Authenticate<'a> {
     /// Refuses fields that leave the message, overlap its header or overlap each other.
-    pub fn parse(octets: &'a [u8]) -> Result<Self, Refusal> {
+    pub fn parse(octets: &'a [u8]) -> Result<Self, Denial> {
         check_header(octets, 3)?;
         let flags = Flags(u32_at(octets, 60)?);
         let mut fields = Vec::new();
@@ -147,7 +147,7 @@ impl<'a> Authenticate<'a> {
         taken.sort_by_key(|field| field.start);
         let payload = taken.first().map_or(octets.len(), |first| first.start);
         if payload < AUTHENTICATE_HEADER_OCTETS || taken.windows(2).any(|pair| pair[0].end > pair[1].start) {
-            return Err(Refusal::Malformed);
+            return Err(Denial::Malformed);
         }
         let content = |index: usize| &octets[fields[index].clone()];
         let text = |index: usize| decode_text(content(index), flags);
@@ -164,9 +164,9 @@ impl<'a> Authenticate<'a> {
     }
 
     /// The message integrity code, and the message with the code zeroed.
-    pub fn integrity_code(&self) -> Result<([u8; 16], Vec<u8>), Refusal> {
+    pub fn integrity_code(&self) -> Result<([u8; 16], Vec<u8>), Denial> {
         if self.payload < INTEGRITY_CODE.end {
-            return Err(Refusal::Malformed);
+            return Err(Denial::Malformed);
         }
         let code = self.octets[INTEGRITY_CODE].try_into().expect("sixteen octets");
         let mut without_code = self.octets.to_vec();
@@ -177,17 +177,17 @@ impl<'a> Authenticate<'a> {
 
 impl AvPairs {
     /// The pairs. Whatever follows their end does not matter.
-    pub fn parse(octets: &[u8]) -> Result<Self, Refusal> {
+    pub fn parse(octets: &[u8]) -> Result<Self, Denial> {
         Self::parse_from(octets, 0)
     }
 
-    pub fn parse_from(octets: &[u8], mut at: usize) -> Result<Self, Refusal> {
+    pub fn parse_from(octets: &[u8], mut at: usize) -> Result<Self, Denial> {
         let mut pairs = Vec::new();
         loop {
             let (id, length) = (u16_at(octets, at)?, usize::from(u16_at(octets, at + 2)?));
             let value = at + 4..at + 4 + length;
             if value.end > octets.len() {
-                return Err(Refusal::Malformed);
+                return Err(Denial::Malformed);
             }
             if id == AvId::End as u16 {
                 return Ok(Self { octets: octets.to_vec(), pairs });
@@ -234,43 +234,43 @@ fn u16_of(length: usize) -> [u8; 2] {
     u16::try_from(length).expect("a message of ours is short").to_le_bytes()
 }
 
-fn check_header(message: &[u8], message_type: u32) -> Result<(), Refusal> {
+fn check_header(message: &[u8], message_type: u32) -> Result<(), Denial> {
     let is_that = message.starts_with(SIGNATURE) && u32_at(message, 8)? == message_type;
-    if is_that { Ok(()) } else { Err(Refusal::Malformed) }
+    if is_that { Ok(()) } else { Err(Denial::Malformed) }
 }
 
 /// The field described at this offset.
-fn field(message: &[u8], at: usize) -> Result<Range<usize>, Refusal> {
+fn field(message: &[u8], at: usize) -> Result<Range<usize>, Denial> {
     let length = usize::from(u16_at(message, at)?);
-    let offset = usize::try_from(u32_at(message, at + 4)?).map_err(|_| Refusal::Malformed)?;
+    let offset = usize::try_from(u32_at(message, at + 4)?).map_err(|_| Denial::Malformed)?;
     if length == 0 {
         // Its offset may be anything.
         return Ok(0..0);
     }
-    let end = offset.checked_add(length).filter(|end| *end <= message.len()).ok_or(Refusal::Malformed)?;
+    let end = offset.checked_add(length).filter(|end| *end <= message.len()).ok_or(Denial::Malformed)?;
     Ok(offset..end)
 }
 
 /// OEM text does not name its code page, so decode it as UTF-8 and replace what is not.
-fn decode_text(octets: &[u8], flags: Flags) -> Result<String, Refusal> {
+fn decode_text(octets: &[u8], flags: Flags) -> Result<String, Denial> {
     if !flags.contains(Flags::UNICODE) {
         return Ok(String::from_utf8_lossy(octets).into_owned());
     }
     let (units, odd) = octets.as_chunks::<2>();
     if !odd.is_empty() {
-        return Err(Refusal::Malformed);
+        return Err(Denial::Malformed);
     }
     Ok(char::decode_utf16(units.iter().map(|unit| u16::from_le_bytes(*unit)))
         .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
         .collect())
 }
 
-fn u16_at(message: &[u8], at: usize) -> Result<u16, Refusal> {
-    let octets = message.get(at..at + 2).ok_or(Refusal::Malformed)?;
+fn u16_at(message: &[u8], at: usize) -> Result<u16, Denial> {
+    let octets = message.get(at..at + 2).ok_or(Denial::Malformed)?;
     Ok(u16::from_le_bytes(octets.try_into().expect("two octets")))
 }
 
-fn u32_at(message: &[u8], at: usize) -> Result<u32, Refusal> {
-    let octets = message.get(at..at + 4).ok_or(Refusal::Malformed)?;
+fn u32_at(message: &[u8], at: usize) -> Result<u32, Denial> {
+    let octets = message.get(at..at + 4).ok_or(Denial::Malformed)?;
     Ok(u32::from_le_bytes(octets.try_into().expect("four octets")))
 }

@@ -5,17 +5,16 @@
 //! AUTHENTICATE ─► Exchange::authenticate ─► Proof ─ the account ─► Proof::check
 //! ```
 //!
-//! Neither signing nor sealing follows, so that session keys serve the message integrity code alone.
+//! Neither signing nor sealing follows, so session keys only serve the message integrity code.
 //!
 //! Invariants:
-//! - A response below the [`Level`] is refused before anybody asks whose it is; LM alone and nobody always are.
-//! - NTLMv2: what CHALLENGE said of us must stand in the response as it was sent. A client that states a message
-//!   integrity code or a channel binding is held to it. One that states none is let in, since many can't.
+//! - A response below the [`Level`] is refused before the account is looked up. LM alone and anonymous logins are
+//!   always refused.
+//! - An NTLMv2 response must repeat unchanged what CHALLENGE said about us. If a client sends a message integrity code
+//!   or a channel binding, it must be right. Many clients send none, so they may leave it out.
 
-#[cfg(any(test, fuzzing))]
-pub mod client;
-mod message;
-mod response;
+pub mod message;
+pub mod response;
 #[cfg(test)]
 mod tests;
 
@@ -25,12 +24,12 @@ use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use super::hash::md5;
-use super::{Account, ChannelBinding, Refusal};
+use super::{Account, ChannelBinding, Denial};
 use message::{Authenticate, AvId, AvPairs, Flags, challenge_message, negotiate_flags};
 use response::{NtHash, Response, SessionKey};
 
 /// MsvAvFlags: AUTHENTICATE has a message integrity code (MS-NLMP section 2.2.2.1).
-const AV_FLAG_MIC: u32 = 2;
+pub const AV_FLAG_MIC: u32 = 2;
 /// Seconds from 1601, where FILETIME begins, to 1970.
 const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
 /// Longest NetBIOS name in octets.
@@ -39,7 +38,7 @@ const NETBIOS_NAME_OCTETS_MAX: usize = 15;
 /// The weakest response that is accepted; better ones always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// NTLMv1 and better. Whoever chooses the challenge can look up an NTLMv1 response in a table.
+    /// NTLMv1 and better. An attacker who chooses the challenge can look up an NTLMv1 response in a table.
     V1,
     /// NTLM2 session responses and better: NTLMv1 that includes a challenge from the client.
     Session,
@@ -71,7 +70,7 @@ pub struct Proof {
     integrity: Option<Integrity>,
 }
 
-/// What to ask whoever knows the password, if we do not.
+/// What to ask the directory, which knows the password if we do not.
 #[derive(Debug)]
 pub struct Question {
     /// The challenge that the response answers.
@@ -99,7 +98,7 @@ impl Exchange {
         domain: Option<&str>,
         server_challenge: [u8; 8],
         now: SystemTime,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Denial> {
         let flags = negotiate_flags(negotiate)?;
         let target = domain.map_or_else(|| netbios_name(hostname), str::to_owned);
         let target_info = target_info(hostname, &target, now);
@@ -118,15 +117,15 @@ impl Exchange {
         authenticate: &[u8],
         level: Level,
         channel: Option<&ChannelBinding>,
-    ) -> Result<Proof, Refusal> {
+    ) -> Result<Proof, Denial> {
         let message = Authenticate::parse(authenticate)?;
         // Refuse an anonymous login (MS-NLMP section 3.2.5.1.2).
         if message.user.is_empty() {
-            return Err(Refusal::Wrong);
+            return Err(Denial::Wrong);
         }
         let response = Response::parse(message.lm_response, message.nt_response, message.flags)?;
         if response.level() < level {
-            return Err(Refusal::OldNtlm);
+            return Err(Denial::OldNtlm);
         }
         let integrity = match &response {
             Response::V2 { client_data, .. } => {
@@ -150,22 +149,22 @@ impl Exchange {
         &self,
         client_data: &AvPairs,
         channel: Option<&ChannelBinding>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Denial> {
         if !self.target_info.are_all_in(client_data) {
-            return Err(Refusal::Wrong);
+            return Err(Denial::Wrong);
         }
         // A client sends zeros if it knows of no channel.
         match (client_data.value(AvId::ChannelBindings).filter(|hash| hash.iter().any(|&b| b != 0)), channel)
         {
             (None, _) => Ok(()),
             (Some(hash), Some(channel)) if hash == channel_hash(channel) => Ok(()),
-            (Some(_), _) => Err(Refusal::Channel),
+            (Some(_), _) => Err(Denial::Channel),
         }
     }
 
-    fn integrity(&self, client_data: &AvPairs, message: &Authenticate) -> Result<Option<Integrity>, Refusal> {
+    fn integrity(&self, client_data: &AvPairs, message: &Authenticate) -> Result<Option<Integrity>, Denial> {
         let flags = match client_data.value(AvId::Flags) {
-            Some(flags) => u32::from_le_bytes(flags.try_into().map_err(|_| Refusal::Malformed)?),
+            Some(flags) => u32::from_le_bytes(flags.try_into().map_err(|_| Denial::Malformed)?),
             None => 0,
         };
         if flags & AV_FLAG_MIC == 0 {
@@ -175,7 +174,7 @@ impl Exchange {
         let exchanges_keys = message.flags.contains(Flags::KEY_EXCHANGE)
             && (message.flags.contains(Flags::SIGN) || message.flags.contains(Flags::SEAL));
         let encrypted_key = match exchanges_keys {
-            true => Some(message.encrypted_key.try_into().map_err(|_| Refusal::Malformed)?),
+            true => Some(message.encrypted_key.try_into().map_err(|_| Denial::Malformed)?),
             false => None,
         };
         let messages = [&self.negotiate[..], &self.challenge, &without_code].concat();
@@ -184,7 +183,7 @@ impl Exchange {
 }
 
 impl Proof {
-    /// The name in a domain's form: `CORP\user`, or just what was typed if no domain was named.
+    /// The name as a domain writes it: `CORP\user`, or just what was typed if no domain was given.
     pub fn logon_name(&self) -> String {
         match self.domain.is_empty() {
             true => self.user.clone(),
@@ -206,12 +205,12 @@ impl Proof {
     }
 
     /// True unless the client sent an integrity code that shows that a message was altered. `base_key` is the
-    /// SessionBaseKey, from whoever knows the password.
+    /// SessionBaseKey, from us or the directory.
     pub fn is_intact(&self, base_key: Zeroizing<[u8; 16]>) -> bool {
         self.integrity.as_ref().is_none_or(|integrity| integrity.is_right(base_key).into())
     }
 
-    pub fn check(&self, account: &Account) -> Result<(), Refusal> {
+    pub fn check(&self, account: &Account) -> Result<(), Denial> {
         let hash = NtHash::of(account.password_or_empty());
         let is_right = match &self.response {
             Response::V1 { nt } => hash.v1(&self.server_challenge)[..].ct_eq(nt),
@@ -277,7 +276,7 @@ fn filetime(time: SystemTime) -> u64 {
 }
 
 /// MsvAvChannelBindings: the MD5 of a gss_channel_bindings_struct (RFC 2744 section 3.11) without addresses.
-fn channel_hash(channel: &ChannelBinding) -> [u8; 16] {
+pub fn channel_hash(channel: &ChannelBinding) -> [u8; 16] {
     let data = [b"tls-server-end-point:", &channel.endpoint[..]].concat();
     md5(&[&[0; 16], &(data.len() as u32).to_le_bytes(), &data])
 }

@@ -1,11 +1,11 @@
-//! What proves a password in NTLM, from the oldest to the newest (MS-NLMP section 3.3), and the keys that come of it.
+//! NTLM responses, from the oldest version to the newest (MS-NLMP section 3.3), and the session keys they yield.
 
 use des::Des;
 use des::cipher::{BlockCipherEncrypt, KeyInit};
 use zeroize::Zeroizing;
 
 use super::message::{AvPairs, Flags};
-use super::{Level, Refusal};
+use super::{Denial, Level};
 #[cfg(test)]
 use crate::auth::hash::work;
 use crate::auth::hash::{hmac_md5, md4, md5};
@@ -42,9 +42,9 @@ pub struct V2Key(Zeroizing<[u8; 16]>);
 pub struct SessionKey(Zeroizing<[u8; 16]>);
 
 impl Response {
-    pub fn parse(lm: &[u8], nt: &[u8], flags: Flags) -> Result<Self, Refusal> {
+    pub fn parse(lm: &[u8], nt: &[u8], flags: Flags) -> Result<Self, Denial> {
         if nt.is_empty() {
-            return Err(Refusal::OldNtlm);
+            return Err(Denial::OldNtlm);
         }
         if let Ok(nt) = <[u8; 24]>::try_from(nt) {
             let client_challenge = lm.strip_suffix(&[0; 16]).and_then(|front| front.try_into().ok());
@@ -55,9 +55,9 @@ impl Response {
                 _ => Response::V1 { nt },
             });
         }
-        let (proof, client_data) = nt.split_first_chunk::<16>().ok_or(Refusal::Malformed)?;
+        let (proof, client_data) = nt.split_first_chunk::<16>().ok_or(Denial::Malformed)?;
         if !client_data.starts_with(&[1, 1]) {
-            return Err(Refusal::Malformed);
+            return Err(Denial::Malformed);
         }
         let client_data = AvPairs::parse_from(client_data, CLIENT_DATA_HEADER_OCTETS)?;
         Ok(Response::V2 { proof: *proof, client_data })
@@ -117,7 +117,7 @@ pub fn identity(user: &str, domain: &str) -> Vec<u8> {
         .collect()
 }
 
-/// As Windows does: one character becomes one, so ß stays.
+/// As Windows does it: one character stays one character, so ß does not change.
 fn capital(c: char) -> char {
     let mut capitals = c.to_uppercase();
     match (capitals.next(), capitals.next()) {

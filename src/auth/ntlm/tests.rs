@@ -3,12 +3,12 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::client::{Client, channel_hash};
 use super::message::Flags;
 use super::response::{NtHash, SessionKey, identity};
 use super::*;
 use crate::auth::hash::work;
-use crate::auth::testing::{account, nobody};
+use crate::doubles::accounts::{account, nobody};
+use crate::doubles::ntlm_client::Client;
 
 const SERVER_CHALLENGE: [u8; 8] = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef];
 const CLIENT_CHALLENGE: [u8; 8] = [0xaa; 8];
@@ -31,12 +31,12 @@ fn channel() -> ChannelBinding {
 }
 
 /// The verdict on a message that answers a challenge to this client.
-fn verdict(client: &Client, message: &[u8], level: Level, account: &Account) -> Result<(), Refusal> {
+fn verdict(client: &Client, message: &[u8], level: Level, account: &Account) -> Result<(), Denial> {
     begin(client).authenticate(message, level, None)?.check(account)
 }
 
-/// The verdict on a client that does everything it is asked.
-fn talk(client: &Client, level: Level, account: &Account) -> Result<(), Refusal> {
+/// The verdict on a client that does everything right.
+fn talk(client: &Client, level: Level, account: &Account) -> Result<(), Denial> {
     verdict(client, &client.authenticate(begin(client).challenge()), level, account)
 }
 
@@ -63,8 +63,8 @@ fn responses_are_those_of_ms_nlmp_4_2() {
     let key = hash.v2_key(&identity("User", "Domain"));
     let proof = key.proof(&SERVER_CHALLENGE, &client_data);
     assert_eq!(proof[..], octets("68cd0ab851e51c96aabc927bebef6a1c"));
-    // The session key of the example is sixteen times 55; the message integrity code of nothing tells whether the
-    // one that came out is.
+    // The example's session key is sixteen octets of 55. The integrity code of an empty message shows that ours is the
+    // same.
     let base_key = octets("8de40ccadbc14a82f15cb0ad0de95ca3");
     let code = |key: &[u8]| crate::auth::hash::hmac_md5(key, &[b""]);
     let exported = |encrypted| SessionKey::exported(key.base_key(&proof), encrypted);
@@ -73,7 +73,7 @@ fn responses_are_those_of_ms_nlmp_4_2() {
     assert_eq!(exported(Some(&encrypted_key)).integrity_code(b""), code(&[0x55; 16]));
 }
 
-/// Section 4.1 of MS-POP3, where "user" logs in with "password", and section 4.2, where the password is another.
+/// Section 4.1 of MS-POP3, where "user" logs in with "password", and section 4.2, where the password is wrong.
 #[test]
 fn the_exchanges_of_ms_pop3_end_as_they_do_there() {
     let challenge = "TlRMTVNTUAACAAAAFAAUADgAAAAFgoqinziKqGYjdlEAAAAAAAAAAGQAZABMAAAABQLODgAAAA9UAEUAUwBUAFMARQBS\
@@ -89,7 +89,7 @@ fn the_exchanges_of_ms_pop3_end_as_they_do_there() {
         Exchange::begin(&negotiate, "testserver.example.com", None, server_challenge, now()).unwrap()
     };
 
-    // Ours says the same, but has the names of our domain, our time, and no opinion on signing when not asked.
+    // Ours says the same, with our own names and time, and says nothing about signing unless asked.
     let ours = exchange(challenge[24..32].try_into().unwrap()).challenge;
     assert_eq!(ours[..20], challenge[..20]);
     assert_eq!(ours[24..40], challenge[24..40]);
@@ -101,11 +101,11 @@ fn the_exchanges_of_ms_pop3_end_as_they_do_there() {
     let first = challenge[24..32].try_into().unwrap();
     let welcome = proof(first, accepted, Level::Session).unwrap();
     assert_eq!((welcome.name.as_str(), welcome.check(&account("password"))), ("user", Ok(())));
-    assert_eq!(welcome.check(&account("Password")), Err(Refusal::Wrong));
-    assert_eq!(proof(first, accepted, Level::V2).err(), Some(Refusal::OldNtlm));
+    assert_eq!(welcome.check(&account("Password")), Err(Denial::Wrong));
+    assert_eq!(proof(first, accepted, Level::V2).err(), Some(Denial::OldNtlm));
     let second = octets("7945 9de4 44b8 062d").try_into().unwrap();
     let unwelcome = proof(second, refused, Level::V1).unwrap();
-    assert_eq!(unwelcome.check(&account("password")), Err(Refusal::Wrong));
+    assert_eq!(unwelcome.check(&account("password")), Err(Denial::Wrong));
 }
 
 #[test]
@@ -117,11 +117,11 @@ fn the_right_password_is_accepted_and_no_other() {
         [bob(), without_code, no_key, oem, session_bob(), Client { level: Level::V1, ..session_bob() }]
     {
         assert_eq!(talk(&client, Level::V1, &account("pässword")), Ok(()));
-        assert_eq!(talk(&client, Level::V1, &account("PÄSSWORD")), Err(Refusal::Wrong));
-        assert_eq!(talk(&client, Level::V1, &nobody()), Err(Refusal::Wrong));
+        assert_eq!(talk(&client, Level::V1, &account("PÄSSWORD")), Err(Denial::Wrong));
+        assert_eq!(talk(&client, Level::V1, &nobody()), Err(Denial::Wrong));
         let sealed_for_ever = Account { password: None, ..account("") };
         let no_password = Client { password: String::new(), ..client };
-        assert_eq!(talk(&no_password, Level::V1, &sealed_for_ever), Err(Refusal::Wrong));
+        assert_eq!(talk(&no_password, Level::V1, &sealed_for_ever), Err(Denial::Wrong));
     }
 }
 
@@ -134,7 +134,7 @@ fn responses_below_the_level_are_refused() {
     ];
     for (sent, client) in &responses {
         for level in [Level::V1, Level::Session, Level::V2] {
-            let expected = if *sent >= level { Ok(()) } else { Err(Refusal::OldNtlm) };
+            let expected = if *sent >= level { Ok(()) } else { Err(Denial::OldNtlm) };
             assert_eq!(
                 talk(client, level, &account("pässword")),
                 expected,
@@ -148,9 +148,9 @@ fn responses_below_the_level_are_refused() {
 fn lm_alone_and_nobody_are_refused_at_every_level() {
     let mut lm_alone = session_bob().authenticate(begin(&session_bob()).challenge());
     lm_alone[20..24].fill(0);
-    assert_eq!(verdict(&session_bob(), &lm_alone, Level::V1, &account("pässword")), Err(Refusal::OldNtlm));
+    assert_eq!(verdict(&session_bob(), &lm_alone, Level::V1, &account("pässword")), Err(Denial::OldNtlm));
     let anonymous = Client { user: String::new(), ..session_bob() };
-    assert_eq!(talk(&anonymous, Level::V1, &account("pässword")), Err(Refusal::Wrong));
+    assert_eq!(talk(&anonymous, Level::V1, &account("pässword")), Err(Denial::Wrong));
 }
 
 #[test]
@@ -184,21 +184,21 @@ fn a_message_integrity_code_is_checked_where_it_is_stated() {
 
     let mut wiped = message.clone();
     wiped[72..88].fill(0);
-    assert_eq!(refused(&wiped), Some(Refusal::Wrong), "a code of zeros");
+    assert_eq!(refused(&wiped), Some(Denial::Wrong), "a code of zeros");
     let mut other_flags = message.clone();
     other_flags[60] ^= Flags::SEAL.0 as u8;
-    assert_eq!(refused(&other_flags), Some(Refusal::Wrong), "flags that were not sent so");
+    assert_eq!(refused(&other_flags), Some(Denial::Wrong), "flags that were not sent so");
     let no_room = Client { has_code: false, ..bob() };
-    assert_eq!(talk(&no_room, Level::V2, &account("pässword")), Err(Refusal::Malformed), "stated and absent");
+    assert_eq!(talk(&no_room, Level::V2, &account("pässword")), Err(Denial::Malformed), "stated and absent");
     let cut_out = [&message[..64], &message[88..]].concat();
-    assert_eq!(refused(&cut_out), Some(Refusal::Malformed), "cut out, the offsets as they were");
+    assert_eq!(refused(&cut_out), Some(Denial::Malformed), "cut out, the offsets as they were");
 
-    // Somebody in the middle took signing out of NEGOTIATE.
+    // A man in the middle took signing out of NEGOTIATE.
     let downgraded = Client { flags: Flags(bob().flags.0 & !Flags::SIGN.0), ..bob() };
     let exchange = begin(&downgraded);
     let message = bob().authenticate(exchange.challenge());
     let proof = exchange.authenticate(&message, Level::V2, None).unwrap();
-    assert_eq!(proof.check(&account("pässword")), Err(Refusal::Wrong));
+    assert_eq!(proof.check(&account("pässword")), Err(Denial::Wrong));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_response_is_good_for_its_challenge_alone() {
         let seen = client.authenticate(begin(&client).challenge());
         let other = Exchange::begin(&client.negotiate(), "mail.example.com", None, [7; 8], now()).unwrap();
         let proof = other.authenticate(&seen, Level::V1, None).unwrap();
-        assert_eq!(proof.check(&account("pässword")), Err(Refusal::Wrong));
+        assert_eq!(proof.check(&account("pässword")), Err(Denial::Wrong));
     }
 }
 
@@ -218,13 +218,18 @@ fn what_challenge_said_must_come_back_as_it_was() {
     let time_at = challenge.len() - 4 - 8;
     let mut other_time = challenge.clone();
     other_time[time_at] ^= 1;
-    // The time is the last pair: its twelve octets taken out of the message and out of the length.
+    // The time is the last pair. Remove its twelve octets from the message and from the length.
     let mut no_time = [&challenge[..time_at - 4], &challenge[time_at + 8..]].concat();
     no_time[40] -= 12;
     for forged in [other_time, no_time] {
         let message = without_code.authenticate(&forged);
-        assert_eq!(verdict(&without_code, &message, Level::V2, &account("pässword")), Err(Refusal::Wrong));
+        assert_eq!(verdict(&without_code, &message, Level::V2, &account("pässword")), Err(Denial::Wrong));
     }
+}
+
+/// MsvAvChannelBindings for a certificate whose hash repeats this octet.
+fn hash_for(octet: u8) -> [u8; 16] {
+    channel_hash(&ChannelBinding { exporter: None, endpoint: vec![octet; 32] })
 }
 
 #[test]
@@ -235,19 +240,19 @@ fn a_channel_binding_must_be_that_of_our_certificate() {
         let message = client.authenticate(exchange.challenge());
         exchange.authenticate(&message, Level::V2, channel)?.check(&account("pässword"))
     };
-    let (tls, ours, theirs) = (channel(), channel_hash(&[2; 32]), channel_hash(&[3; 32]));
+    let (tls, ours, theirs) = (channel(), hash_for(2), hash_for(3));
     assert_eq!(verdict(&bound(ours), Some(&tls)), Ok(()));
-    assert_eq!(verdict(&bound(theirs), Some(&tls)), Err(Refusal::Channel));
-    assert_eq!(verdict(&bound(ours), None), Err(Refusal::Channel), "the client's TLS ended somewhere else");
+    assert_eq!(verdict(&bound(theirs), Some(&tls)), Err(Denial::Channel));
+    assert_eq!(verdict(&bound(ours), None), Err(Denial::Channel), "the client's TLS ended somewhere else");
     assert_eq!(verdict(&bound([0; 16]), Some(&tls)), Ok(()), "all zero is none");
     assert_eq!(verdict(&bob(), Some(&tls)), Ok(()));
 }
 
-/// As others compute it: MD5 over sixteen zeros, the length, and "tls-server-end-point:" with the hash.
+/// As other implementations compute it: MD5 over sixteen zeros, the length, and "tls-server-end-point:" with the hash.
 #[test]
 fn a_channel_binding_is_hashed_as_a_gss_structure() {
     let structure = [&[0; 16][..], &[53, 0, 0, 0], b"tls-server-end-point:", &[2; 32]].concat();
-    assert_eq!(channel_hash(&[2; 32]), md5(&[&structure]));
+    assert_eq!(hash_for(2), md5(&[&structure]));
 }
 
 #[test]
@@ -257,20 +262,20 @@ fn negotiate_is_checked() {
     assert_eq!(begin(&good), Ok(()));
     assert_eq!(begin(&good[..16]), Ok(()), "the oldest clients send no more");
     for length in 0..16 {
-        assert_eq!(begin(&good[..length]), Err(Refusal::Malformed), "{length} octets");
+        assert_eq!(begin(&good[..length]), Err(Denial::Malformed), "{length} octets");
     }
     let mut no_charset = good.clone();
     no_charset[12] = 0;
-    assert_eq!(begin(&no_charset), Err(Refusal::Malformed));
+    assert_eq!(begin(&no_charset), Err(Denial::Malformed));
     let reflected = super::tests::begin(&bob()).challenge().to_vec();
-    assert_eq!(begin(&reflected), Err(Refusal::Malformed));
+    assert_eq!(begin(&reflected), Err(Denial::Malformed));
 }
 
 #[test]
 fn a_challenge_sent_back_is_no_response() {
     let exchange = begin(&bob());
     let reflected = exchange.challenge().to_vec();
-    assert_eq!(exchange.authenticate(&reflected, Level::V1, None).err(), Some(Refusal::Malformed));
+    assert_eq!(exchange.authenticate(&reflected, Level::V1, None).err(), Some(Denial::Malformed));
 }
 
 #[test]
@@ -297,7 +302,7 @@ fn no_message_cut_short_or_changed_is_accepted() {
             for bit in 0..8 {
                 let mut changed = message.clone();
                 changed[at] ^= 1 << bit;
-                // Without a message integrity code only proof, names and client data are covered.
+                // Without a message integrity code, only proof, names and client data are protected.
                 if client.has_code {
                     assert!(verdict(&changed).is_err(), "bit {bit} of octet {at}");
                 } else if verdict(&changed).is_ok() {
@@ -316,7 +321,7 @@ fn fields_stay_within_the_message_and_apart() {
         changed[at..at + 8].copy_from_slice(&field);
         assert_eq!(
             begin(&bob()).authenticate(&changed, Level::V1, None).err(),
-            Some(Refusal::Malformed),
+            Some(Denial::Malformed),
             "{field:?} at {at}"
         );
     };
@@ -325,7 +330,7 @@ fn fields_stay_within_the_message_and_apart() {
         refused(at, [0xff, 0xff, 0xff, 0xff, 88, 0, 0, 0]);
         refused(at, [8, 0, 8, 0, 60, 0, 0, 0]);
     }
-    // The workstation's name, which nobody reads, on top of the user's.
+    // The workstation's name, which nobody reads, overlaps the user's.
     refused(44, message[36..44].try_into().unwrap());
 }
 
@@ -338,7 +343,7 @@ fn a_wrong_password_and_an_unknown_name_are_the_same_work() {
         let proof = begin(&client).authenticate(&message, Level::V1, None).unwrap();
         let work_for = |account: Account| {
             work::take();
-            assert_eq!(proof.check(&account), Err(Refusal::Wrong));
+            assert_eq!(proof.check(&account), Err(Denial::Wrong));
             work::take()
         };
         assert_eq!(work_for(account("pässword")), work_for(nobody()));

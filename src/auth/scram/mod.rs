@@ -8,8 +8,6 @@
 //! As strict as RFC 5802 section 7: attributes in order, none twice, `m=` refused. Optional extensions are ignored, but
 //! signed.
 
-#[cfg(any(test, fuzzing))]
-pub mod client;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +19,7 @@ use zeroize::Zeroizing;
 use super::hash::{hmac_sha256, sha256};
 use super::nonce::Nonce;
 use super::password::Verifier;
-use super::{Account, ChannelBinding, Refusal};
+use super::{Account, ChannelBinding, Denial};
 
 /// Longest client nonce in octets. RFC 5802 has no limit; clients send 16 to 64.
 const CLIENT_NONCE_OCTETS_MAX: usize = 256;
@@ -54,34 +52,34 @@ pub struct Exchange {
 
 impl ClientFirst {
     /// `plus`: whether -PLUS was chosen. `channel` is present under TLS, where -PLUS is offered.
-    pub fn parse(message: &[u8], plus: bool, channel: Option<&ChannelBinding>) -> Result<Self, Refusal> {
-        let message = std::str::from_utf8(message).map_err(|_| Refusal::Malformed)?;
+    pub fn parse(message: &[u8], plus: bool, channel: Option<&ChannelBinding>) -> Result<Self, Denial> {
+        let message = std::str::from_utf8(message).map_err(|_| Denial::Malformed)?;
         let mut parts = message.splitn(3, ',');
         let (Some(flag), Some(identity), Some(bare)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(Refusal::Malformed);
+            return Err(Denial::Malformed);
         };
         let channel_data = match (flag, plus) {
             ("n", false) => &[][..],
             // The client supports channel binding and thinks that we don't: somebody removed -PLUS from our list (RFC
             // 5802 section 6).
-            ("y", false) if channel.is_some() => return Err(Refusal::Channel),
+            ("y", false) if channel.is_some() => return Err(Denial::Channel),
             ("y", false) => &[],
             (flag, true) => {
-                let kind = flag.strip_prefix("p=").ok_or(Refusal::Malformed)?;
-                channel.and_then(|channel| channel.data(kind)).ok_or(Refusal::Channel)?
+                let kind = flag.strip_prefix("p=").ok_or(Denial::Malformed)?;
+                channel.and_then(|channel| channel.data(kind)).ok_or(Denial::Channel)?
             }
-            _ => return Err(Refusal::Malformed),
+            _ => return Err(Denial::Malformed),
         };
         let authorization_identity = match identity.strip_prefix("a=") {
             Some(name) => Some(unescape(name)?),
             None if identity.is_empty() => None,
-            None => return Err(Refusal::Malformed),
+            None => return Err(Denial::Malformed),
         };
         let mut attributes = bare.split(',');
         let name = unescape(attribute(attributes.next(), "n=")?)?;
         let nonce = attribute(attributes.next(), "r=")?;
         if nonce.len() > CLIENT_NONCE_OCTETS_MAX || !nonce.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Refusal::Malformed);
+            return Err(Denial::Malformed);
         }
         check_extensions(attributes, "nr")?;
         let binding = [flag.as_bytes(), b",", identity.as_bytes(), b",", channel_data].concat();
@@ -106,19 +104,19 @@ impl Exchange {
     }
 
     /// Checks client-final and returns server-final if the proof is right.
-    pub fn check(&self, message: &[u8]) -> Result<String, Refusal> {
-        let message = std::str::from_utf8(message).map_err(|_| Refusal::Malformed)?;
-        let (signed, proof) = message.rsplit_once(",p=").ok_or(Refusal::Malformed)?;
-        let proof: [u8; 32] = decode(proof)?.try_into().map_err(|_| Refusal::Malformed)?;
+    pub fn check(&self, message: &[u8]) -> Result<String, Denial> {
+        let message = std::str::from_utf8(message).map_err(|_| Denial::Malformed)?;
+        let (signed, proof) = message.rsplit_once(",p=").ok_or(Denial::Malformed)?;
+        let proof: [u8; 32] = decode(proof)?.try_into().map_err(|_| Denial::Malformed)?;
         let mut attributes = signed.split(',');
         let binding = decode(attribute(attributes.next(), "c=")?)?;
         let nonce = attribute(attributes.next(), "r=")?;
         check_extensions(attributes, "crp")?;
         if nonce != self.nonce {
-            return Err(Refusal::Wrong);
+            return Err(Denial::Wrong);
         }
         if !bool::from(binding.ct_eq(&self.binding)) {
-            return Err(Refusal::Channel);
+            return Err(Denial::Channel);
         }
         let exchange = format!("{},{},{signed}", self.client_first, self.server_first);
         let signature = hmac_sha256(&self.verifier.stored_key, exchange.as_bytes());
@@ -126,7 +124,7 @@ impl Exchange {
         client_key.iter_mut().zip(signature).for_each(|(octet, mask)| *octet ^= mask);
         let is_right: bool = sha256(&*client_key).ct_eq(&self.verifier.stored_key).into();
         if !(self.exists & is_right) {
-            return Err(Refusal::Wrong);
+            return Err(Denial::Wrong);
         }
         Ok(format!("v={}", STANDARD.encode(hmac_sha256(&self.verifier.server_key, exchange.as_bytes()))))
     }
@@ -145,20 +143,20 @@ impl ChannelBinding {
 }
 
 /// The non-empty value of the attribute expected here.
-fn attribute<'a>(found: Option<&'a str>, key: &str) -> Result<&'a str, Refusal> {
-    let value = found.and_then(|found| found.strip_prefix(key)).ok_or(Refusal::Malformed)?;
-    if value.is_empty() { Err(Refusal::Malformed) } else { Ok(value) }
+fn attribute<'a>(found: Option<&'a str>, key: &str) -> Result<&'a str, Denial> {
+    let value = found.and_then(|found| found.strip_prefix(key)).ok_or(Denial::Malformed)?;
+    if value.is_empty() { Err(Denial::Malformed) } else { Ok(value) }
 }
 
 /// Whether these attributes may be ignored: none of them is in `taken`, or `m`, which marks a mandatory extension.
-fn check_extensions<'a>(attributes: impl Iterator<Item = &'a str>, taken: &str) -> Result<(), Refusal> {
+fn check_extensions<'a>(attributes: impl Iterator<Item = &'a str>, taken: &str) -> Result<(), Denial> {
     let mut taken = format!("m{taken}");
     for found in attributes {
-        let (key, value) = found.split_once('=').ok_or(Refusal::Malformed)?;
-        let [letter @ (b'a'..=b'z' | b'A'..=b'Z')] = *key.as_bytes() else { return Err(Refusal::Malformed) };
+        let (key, value) = found.split_once('=').ok_or(Denial::Malformed)?;
+        let [letter @ (b'a'..=b'z' | b'A'..=b'Z')] = *key.as_bytes() else { return Err(Denial::Malformed) };
         let letter = char::from(letter);
         if value.is_empty() || taken.contains(letter) {
-            return Err(Refusal::Malformed);
+            return Err(Denial::Malformed);
         }
         taken.push(letter);
     }
@@ -166,21 +164,21 @@ fn check_extensions<'a>(attributes: impl Iterator<Item = &'a str>, taken: &str) 
 }
 
 /// Decodes a saslname: `=2C` is a comma, `=3D` an equals sign.
-fn unescape(typed: &str) -> Result<String, Refusal> {
+fn unescape(typed: &str) -> Result<String, Denial> {
     let mut pieces = typed.split('=');
     let mut name = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
         let (character, rest) = match (piece.strip_prefix("2C"), piece.strip_prefix("3D")) {
             (Some(rest), _) => (',', rest),
             (_, Some(rest)) => ('=', rest),
-            _ => return Err(Refusal::Malformed),
+            _ => return Err(Denial::Malformed),
         };
         name.push(character);
         name.push_str(rest);
     }
-    if name.is_empty() || name.contains('\0') { Err(Refusal::Malformed) } else { Ok(name) }
+    if name.is_empty() || name.contains('\0') { Err(Denial::Malformed) } else { Ok(name) }
 }
 
-fn decode(base64: &str) -> Result<Vec<u8>, Refusal> {
-    STANDARD.decode(base64).map_err(|_| Refusal::Malformed)
+fn decode(base64: &str) -> Result<Vec<u8>, Denial> {
+    STANDARD.decode(base64).map_err(|_| Denial::Malformed)
 }

@@ -1,12 +1,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::client::Client;
 use super::{ClientFirst, Exchange};
 use crate::auth::hash::work;
 use crate::auth::password::Verifier;
-use crate::auth::testing::{account, nobody};
-use crate::auth::{Account, ChannelBinding, Refusal};
+use crate::auth::{Account, ChannelBinding, Denial};
+use crate::doubles::accounts::{account, nobody};
+use crate::doubles::scram_client::Client;
 
 const OURS: [u8; 18] = [5; 18];
 
@@ -26,13 +26,13 @@ fn exchange(first: &str, account: Account) -> Exchange {
     ClientFirst::parse(first.as_bytes(), false, None).unwrap().with_account(account, &OURS)
 }
 
-/// The verdict on a client that does everything it is asked.
+/// The verdict on a client that does everything right.
 fn talk(
     client: &Client,
     plus: bool,
     channel: Option<&ChannelBinding>,
     account: Account,
-) -> Result<(), Refusal> {
+) -> Result<(), Denial> {
     let first = ClientFirst::parse(client.first().as_bytes(), plus, channel)?;
     let exchange = first.with_account(account, &OURS);
     let (last, expected) = client.last(exchange.challenge());
@@ -46,7 +46,7 @@ fn the_exchange_is_that_of_rfc_7677() {
     let account =
         Account { verifier: Verifier::new("pencil", salt.try_into().unwrap(), 4096), ..account("") };
     let mut exchange = exchange("n,,n=user,r=rOprNGfwEbeRWgbNEkqO", account);
-    // Ours of the RFC is no Base64.
+    // The RFC's server nonce is not Base64.
     exchange.nonce = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned();
     exchange.server_first = format!("r={},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096", exchange.nonce);
     let last = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
@@ -60,8 +60,8 @@ fn the_exchange_is_that_of_rfc_7677() {
 #[test]
 fn the_right_password_is_accepted_and_no_other() {
     assert_eq!(talk(&client(), false, None, account("pencil")), Ok(()));
-    assert_eq!(talk(&client(), false, None, account("Pencil")), Err(Refusal::Wrong));
-    assert_eq!(talk(&client(), false, None, nobody()), Err(Refusal::Wrong));
+    assert_eq!(talk(&client(), false, None, account("Pencil")), Err(Denial::Wrong));
+    assert_eq!(talk(&client(), false, None, nobody()), Err(Denial::Wrong));
 }
 
 #[test]
@@ -84,12 +84,12 @@ fn plus_binds_to_the_exporter_or_to_the_certificate() {
         bound("tls-unique", &[1; 32]),
     ] {
         let verdict = talk(&client, true, Some(&channel()), account("pencil"));
-        assert_eq!(verdict, Err(Refusal::Channel), "{}", client.gs2_header);
+        assert_eq!(verdict, Err(Denial::Channel), "{}", client.gs2_header);
     }
     let no_exporter = ChannelBinding { exporter: None, ..channel() };
     let exporter = bound("tls-exporter", &[1; 32]);
-    assert_eq!(talk(&exporter, true, Some(&no_exporter), account("pencil")), Err(Refusal::Channel));
-    assert_eq!(talk(&exporter, true, None, account("pencil")), Err(Refusal::Channel));
+    assert_eq!(talk(&exporter, true, Some(&no_exporter), account("pencil")), Err(Denial::Channel));
+    assert_eq!(talk(&exporter, true, None, account("pencil")), Err(Denial::Channel));
 }
 
 #[test]
@@ -99,9 +99,9 @@ fn the_flag_fits_the_mechanism() {
     let verdict = |flag, plus, channel| talk(&flagged(flag), plus, channel, account("pencil"));
     assert_eq!(verdict("n", false, Some(&tls)), Ok(()), "a client that cannot bind");
     assert_eq!(verdict("y", false, None), Ok(()), "a client that could, but we cannot");
-    assert_eq!(verdict("y", false, Some(&tls)), Err(Refusal::Channel), "-PLUS was taken out of our list");
+    assert_eq!(verdict("y", false, Some(&tls)), Err(Denial::Channel), "-PLUS was taken out of our list");
     for (flag, plus) in [("n", true), ("y", true), ("p=tls-exporter", false), ("x", false), ("", false)] {
-        assert_eq!(verdict(flag, plus, Some(&tls)), Err(Refusal::Malformed), "{flag} {plus}");
+        assert_eq!(verdict(flag, plus, Some(&tls)), Err(Denial::Malformed), "{flag} {plus}");
     }
 }
 
@@ -135,7 +135,7 @@ fn client_first_is_taken_by_the_letter() {
         &long,
     ] {
         let refusal = ClientFirst::parse(bad.as_bytes(), false, None).err();
-        assert_eq!(refusal, Some(Refusal::Malformed), "{bad}");
+        assert_eq!(refusal, Some(Denial::Malformed), "{bad}");
     }
     assert!(ClientFirst::parse(b"n,,n=b\xff,r=abc", false, None).is_err());
     assert!(ClientFirst::parse(b"n,,n=bob,r=abc,x=1,y=2", false, None).is_ok());
@@ -151,23 +151,23 @@ fn client_final_is_taken_by_the_letter() {
     let (binding, nonce) = signed.split_once(",r=").unwrap();
     assert!(exchange.check(last.as_bytes()).is_ok());
     for (bad, refusal) in [
-        (String::new(), Refusal::Malformed),
-        (signed.to_owned(), Refusal::Malformed),
-        (format!("{signed},p="), Refusal::Malformed),
-        (format!("{signed},p={}", &proof[..20]), Refusal::Malformed),
-        (format!("{last},x=1"), Refusal::Malformed),
-        (format!("{last},p={proof}"), Refusal::Malformed),
-        (format!("r={nonce},{binding},p={proof}"), Refusal::Malformed),
-        (format!("{signed},r={nonce},p={proof}"), Refusal::Malformed),
-        (format!("{signed},m=x,p={proof}"), Refusal::Malformed),
-        (format!("{binding},p={proof}"), Refusal::Malformed),
-        (exchange.challenge().to_owned(), Refusal::Malformed),
+        (String::new(), Denial::Malformed),
+        (signed.to_owned(), Denial::Malformed),
+        (format!("{signed},p="), Denial::Malformed),
+        (format!("{signed},p={}", &proof[..20]), Denial::Malformed),
+        (format!("{last},x=1"), Denial::Malformed),
+        (format!("{last},p={proof}"), Denial::Malformed),
+        (format!("r={nonce},{binding},p={proof}"), Denial::Malformed),
+        (format!("{signed},r={nonce},p={proof}"), Denial::Malformed),
+        (format!("{signed},m=x,p={proof}"), Denial::Malformed),
+        (format!("{binding},p={proof}"), Denial::Malformed),
+        (exchange.challenge().to_owned(), Denial::Malformed),
         // An extension changes what is signed.
-        (format!("{signed},x=1,p={proof}"), Refusal::Wrong),
-        (format!("{binding},r={nonce}x,p={proof}"), Refusal::Wrong),
-        (format!("{binding},r={},p={proof}", &nonce[..nonce.len() - 1]), Refusal::Wrong),
-        (format!("{signed},p={}", STANDARD.encode([0; 32])), Refusal::Wrong),
-        (format!("c=eSws,r={nonce},p={proof}"), Refusal::Channel),
+        (format!("{signed},x=1,p={proof}"), Denial::Wrong),
+        (format!("{binding},r={nonce}x,p={proof}"), Denial::Wrong),
+        (format!("{binding},r={},p={proof}", &nonce[..nonce.len() - 1]), Denial::Wrong),
+        (format!("{signed},p={}", STANDARD.encode([0; 32])), Denial::Wrong),
+        (format!("c=eSws,r={nonce},p={proof}"), Denial::Channel),
     ] {
         assert_eq!(exchange.check(bad.as_bytes()), Err(refusal), "{bad}");
     }
@@ -179,7 +179,7 @@ fn a_proof_is_good_for_its_exchange_alone() {
     let seen = exchange(&client().first(), account("pencil"));
     let (last, _) = client().last(seen.challenge());
     let other = first.with_account(account("pencil"), &[6; 18]);
-    assert_eq!(other.check(last.as_bytes()), Err(Refusal::Wrong));
+    assert_eq!(other.check(last.as_bytes()), Err(Denial::Wrong));
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_wrong_password_and_an_unknown_name_are_the_same_work() {
         let exchange = exchange(&client().first(), account);
         let (last, _) = Client::new("bob", "wrong").last(exchange.challenge());
         work::take();
-        assert_eq!(exchange.check(last.as_bytes()), Err(Refusal::Wrong));
+        assert_eq!(exchange.check(last.as_bytes()), Err(Denial::Wrong));
         work::take()
     };
     assert_eq!(work_for(account("pencil")), work_for(nobody()));

@@ -23,7 +23,7 @@ pub enum Stream {
 }
 
 impl Client {
-    /// The connection alone, for one that is only to stay open.
+    /// The bare connection, to keep open.
     pub fn into_socket(self) -> Stream {
         self.stream
     }
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// Reads one line, which has to begin with this.
+    /// Reads a line, which must begin like this.
     pub async fn expect(&mut self, beginning: &str) -> io::Result<String> {
         let line = self.line().await?;
         if line.starts_with(beginning) { Ok(line) } else { Err(io::Error::other(line)) }
@@ -86,11 +86,11 @@ impl Client {
         self.expect(expected).await
     }
 
-    /// Reads a multi-line response up to its dot: how many octets it has, the dot line included.
+    /// Reads a multi-line response up to its dot and returns its octets, including the dot line.
     pub async fn text(&mut self) -> io::Result<u64> {
         const END: &[u8] = b"\r\n.\r\n";
         let mut octets = 0;
-        // The part of the end marker read so far; an empty text begins with the dot.
+        // The latest octets, to recognise the end. An empty text begins with the dot.
         let mut last = b"\r\n".to_vec();
         loop {
             if self.unread.is_empty() {
@@ -113,7 +113,7 @@ impl Client {
         }
     }
 
-    /// Reads a reply of SMTP, which may have several lines.
+    /// Reads an SMTP reply, which may have several lines.
     pub async fn reply(&mut self, code: &str) -> io::Result<()> {
         loop {
             let line = self.line().await?;

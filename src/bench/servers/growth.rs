@@ -11,9 +11,9 @@ use super::peers::{Peer, USERS};
 use super::workloads::{message, together};
 
 const CONNECTIONS: usize = 32;
-/// Delivered one by one before the measurement, so that it does not pay for the checkpoint of the 32 connections.
+/// Delivered one by one before the measurement, so that it does not include the checkpoint of the 32 connections.
 const SETTLING_DELIVERIES: u64 = 4_000;
-/// Enough of them that checkpoints fall into the measurement as they do in service.
+/// Enough to include checkpoints in the measurement as often as in normal operation.
 const MEASURED_DELIVERIES: u64 = 10_000;
 const OCTETS: usize = 1 << 10;
 const FIRST_STOP: u64 = 10_000;

@@ -45,13 +45,13 @@ struct Arguments {
     /// seconds each workload runs (default: 4)
     #[argh(option, default = "4")]
     seconds: u64,
-    /// deliver this many messages into pop3svc, and print what a change costs on the way
+    /// deliver this many messages into pop3svc, and print the cost of a change along the way
     #[argh(option)]
     grow: Option<u64>,
-    /// another build of pop3svc, measured in turns with this one
+    /// another build of pop3svc, measured alternately with this one
     #[argh(option)]
     against: Option<PathBuf>,
-    /// POP3 address of a server that runs already
+    /// POP3 address of a server that is already running
     #[argh(option)]
     pop3: Option<SocketAddr>,
     /// its POP3S address
@@ -72,10 +72,10 @@ struct Arguments {
     /// run as the null responder (used by this program itself)
     #[argh(switch)]
     null_responder: bool,
-    /// deliver to this LMTP address without end (used by this program itself)
+    /// deliver to this LMTP address endlessly (used by this program itself)
     #[argh(option)]
     load: Option<SocketAddr>,
-    /// connections of that load
+    /// connections that deliver
     #[argh(option, default = "32")]
     connections: usize,
     /// passed by Cargo
@@ -90,7 +90,7 @@ fn main() {
         return null_responder::run();
     }
     if let Some(lmtp) = arguments.load {
-        // It ends with the server, or by a signal.
+        // Ends with the server or by a signal.
         let _ = smol::block_on(workloads::deliver_without_end(lmtp, arguments.connections));
         return;
     }
@@ -117,7 +117,7 @@ fn named(arguments: &Arguments) -> Option<Peer> {
     is_named.then(|| Peer::named(pop3, pop3s, lmtp, smtp, arguments.password.clone(), arguments.pid))
 }
 
-/// Runs each workload against each server in turn, so that a slow minute of the machine hits all of them.
+/// Runs each workload against each server in turn, so that a slow minute of the machine affects them all.
 fn compare(peers: &[Peer], arguments: &Arguments) {
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| only.split(',').any(|o| o == name));
     let seconds = Duration::from_secs(arguments.seconds);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Clock ticks a second in /proc/PID/stat (proc_pid_stat(5)); Linux shows user space 100 on every architecture.
 const TICKS_PER_SECOND: u64 = 100;
-/// A sector in /sys/block/*/stat, whatever the device's own size is.
+/// The unit in /sys/block/*/stat, whatever the device's sectors are.
 const SECTOR_OCTETS: u64 = 512;
 
 pub const HEADING: &str = "server                 ops/s   ratio   p50 ms   p99 ms   max ms  CPU us/op   MB/s  device KB/op  flushes/op";
@@ -32,7 +32,7 @@ pub fn read(pid: Option<u32>, directory: Option<&Path>) -> Reading {
 
 /// The cost of a workload.
 pub struct Figures {
-    /// One an operation, in microseconds.
+    /// One per operation, in microseconds.
     pub latencies: Vec<u32>,
     pub octets: u64,
     pub elapsed: Duration,
@@ -45,7 +45,7 @@ impl Figures {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// `first`: the rate that the ratio is taken of.
+    /// `first`: the rate to which the ratio is taken.
     pub fn row(&self, name: &str, first: f64) -> String {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
@@ -80,7 +80,7 @@ impl Figures {
     }
 }
 
-/// CPU time of a process and its descendants, those that have ended included.
+/// CPU time of a process and its descendants, including those that have ended.
 fn cpu_of(root: u32) -> Duration {
     // utime, stime, and both again for children that were waited for.
     let ticks: u64 =
@@ -88,7 +88,7 @@ fn cpu_of(root: u32) -> Duration {
     Duration::from_micros(ticks * 1_000_000 / TICKS_PER_SECOND)
 }
 
-/// Octets of memory that no file backs, of a process and its descendants.
+/// Anonymous memory of a process and its descendants, in octets.
 pub fn anonymous_octets(root: u32) -> u64 {
     let of = |process: &Process| {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)).unwrap_or_default();
@@ -98,7 +98,7 @@ pub fn anonymous_octets(root: u32) -> u64 {
     family(root).iter().map(of).sum()
 }
 
-/// A row of /proc: what follows the name in its `stat` file, beginning with the state.
+/// What follows the name in a process's `stat` file, beginning with the state.
 struct Process {
     pid: u32,
     numbers: Vec<u64>,
@@ -115,7 +115,7 @@ fn family(root: u32) -> Vec<Process> {
     let process = |entry: fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-        // The name stands in parentheses and may hold anything.
+        // The name is in parentheses and may contain anything.
         let (_, numbers) = stat.rsplit_once(") ")?;
         let numbers = numbers.split(' ').map(|number| number.parse().unwrap_or(0)).collect();
         Some(Process { pid, numbers })
@@ -131,7 +131,7 @@ fn family(root: u32) -> Vec<Process> {
     family
 }
 
-/// The counters of the disk, not of the partition: a partition's count no flushes.
+/// The counters of the disk, because those of a partition do not count flushes.
 fn device_of(directory: &Path) -> Option<Device> {
     let number = fs::metadata(directory).ok()?.st_dev();
     let (major, minor) = (libc::major(number), libc::minor(number));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub const USERS: usize = 64;
 const PASSWORD: &str = "secret";
-/// How long a server may take to listen.
+/// How long a server may take to start listening.
 const START_MAX: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
@@ -21,17 +21,17 @@ pub struct Peer {
     pub lmtp: Option<SocketAddr>,
     pub smtp: Option<SocketAddr>,
     pub password: String,
-    /// For CPU time.
+    /// To measure CPU time.
     pub pid: Option<u32>,
-    /// Where it keeps mail, for what reaches the device.
+    /// Where it keeps mail, to measure what reaches the device.
     pub directory: Option<PathBuf>,
     pub data_file: Option<PathBuf>,
-    /// Its mailboxes cannot be filled.
+    /// It stores nothing, so its mailboxes cannot be filled.
     pub keeps_nothing: bool,
     _process: Option<Process>,
 }
 
-/// A server or a load that was started here.
+/// A server or load generator started here.
 pub struct Process(Child);
 
 impl Drop for Process {
@@ -44,7 +44,7 @@ impl Drop for Process {
 }
 
 impl Peer {
-    /// A server that runs already.
+    /// A server that is already running.
     pub fn named(
         pop3: Option<SocketAddr>,
         pop3s: Option<SocketAddr>,
@@ -75,7 +75,7 @@ impl Peer {
     }
 }
 
-/// Everything that can be measured here. The order is that of the rows; ratios are to the first.
+/// Everything that can be measured here, in the order of the rows. Ratios are to the first.
 pub fn all(directory: &Path, against: Option<&Path>) -> Vec<Peer> {
     let mut peers = vec![pop3svc(directory, None)];
     peers.extend(against.map(|program| pop3svc(directory, Some(program))));
@@ -87,7 +87,7 @@ pub fn all(directory: &Path, against: Option<&Path>) -> Vec<Peer> {
     peers
 }
 
-/// The program of this build, or of another one, on a new store.
+/// This build of the program, or another one, on a new store.
 pub fn pop3svc(directory: &Path, other: Option<&Path>) -> Peer {
     let program = other.unwrap_or(Path::new(env!("CARGO_BIN_EXE_pop3svc")));
     let name = if other.is_none() { "pop3svc" } else { "the other build" };
@@ -131,8 +131,8 @@ pub fn pop3svc(directory: &Path, other: Option<&Path>) -> Peer {
     }
 }
 
-/// Debian's Dovecot with a Maildir for each user, its checks of passwords as cheap as it has them, and
-/// durable deliveries (`mail_fsync = always`).
+/// Debian's Dovecot with a Maildir per user, the cheapest password checks it offers, and durable deliveries
+/// (`mail_fsync = always`).
 fn dovecot(directory: &Path) -> Result<Peer, String> {
     if !rustix::process::geteuid().is_root() {
         return Err("it is started as root only".to_owned());
@@ -200,7 +200,7 @@ service lmtp {{
     );
     let file = base.join("dovecot.conf");
     fs::write(&file, configuration).map_err(|e| e.to_string())?;
-    // Its processes run as other users, which have to pass through the directories above.
+    // Its processes run as other users, who must be able to enter the directories above.
     let owned = Command::new("chown").args(["-R", "mail:mail"]).arg(base.join("mail")).status();
     owned.map_err(|e| e.to_string())?;
     let output = File::create(base.join("output")).map_err(|e| e.to_string())?;
@@ -225,7 +225,7 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
-/// This program again, in the part of a server.
+/// This program again, as a server.
 fn null_responder() -> Peer {
     let itself = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new(itself);
@@ -246,7 +246,7 @@ fn null_responder() -> Peer {
     }
 }
 
-/// This program again, delivering at full speed: in another process, so that this work does not delay what is measured.
+/// This program again, delivering at full speed, in another process so that this work does not delay what is measured.
 pub fn load(lmtp: SocketAddr, connections: usize) -> Process {
     let itself = std::env::current_exe().expect("this program has a path");
     let (lmtp, connections) = (lmtp.to_string(), connections.to_string());
@@ -259,7 +259,7 @@ fn free_port() -> SocketAddr {
     listener.local_addr().expect("it is bound")
 }
 
-/// Waits until every address is listened on.
+/// Waits until something listens on every address.
 fn wait_for(addresses: &[SocketAddr]) {
     let tries = START_MAX.as_millis() / ASK_EVERY.as_millis();
     for address in addresses {

@@ -1,4 +1,4 @@
-//! The client's end of TLS, towards a server whose certificate nobody has signed.
+//! The client's end of TLS, for servers with self-signed certificates.
 
 use std::io;
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use super::any_certificate::client_config;
 pub struct Connector(TlsConnector);
 
 impl Connector {
-    /// `resumes`: whether later connections take up the session of an earlier one.
+    /// `resumes`: whether later connections resume the session of an earlier one.
     pub fn new(resumes: bool) -> Self {
         let mut config = client_config();
         if !resumes {

@@ -37,7 +37,7 @@ enum Task {
     FetchLarge,
     Drain,
     Deliver,
-    /// STAT and RETR, while another process delivers over that many connections.
+    /// STAT and RETR, while another process delivers over this many connections.
     Read {
         deliveries: usize,
     },
@@ -113,7 +113,7 @@ struct Run<'a> {
     octets: Cell<u64>,
 }
 
-/// None if the peer does not serve the door.
+/// None if the peer does not offer the protocol.
 pub async fn measure(workload: &Workload, peer: &Peer, length: Duration) -> io::Result<Option<Figures>> {
     let address = match workload.door {
         Door::Pop3 => peer.pop3,
@@ -149,14 +149,14 @@ pub async fn measure(workload: &Workload, peer: &Peer, length: Duration) -> io::
     Ok(Some(run.figures(begin.elapsed(), before)))
 }
 
-/// Delivers over that many connections until the server ends or this process is killed.
+/// Delivers over this many connections until the server ends or this process is killed.
 pub async fn deliver_without_end(lmtp: SocketAddr, connections: usize) -> io::Result<()> {
-    // The texts differ from those of the measuring process too.
+    // So that the texts also differ from those of the measuring process.
     NEXT.set(u64::from(std::process::id()) << 32);
     together((0..connections).map(|number| deliver_to_one(lmtp, number))).await
 }
 
-/// Runs connections together on this thread. The first error ends them all.
+/// Runs several connections on this thread. The first error ends them all.
 pub async fn together<'a>(
     connections: impl Iterator<Item = impl Future<Output = io::Result<()>> + 'a>,
 ) -> io::Result<()> {
@@ -181,7 +181,7 @@ async fn deliver_to_one(lmtp: SocketAddr, number: usize) -> io::Result<()> {
     }
 }
 
-/// A message in wire form with its final dot; `number` makes it differ from all others.
+/// A message in wire form with its final dot; `number` makes it unique.
 pub fn message(number: u64, octets: usize) -> Vec<u8> {
     let mut text = format!(
         "From: <sender@client.example>\r\nSubject: {number}\r\nMessage-ID: <{number}.{octets}@client.example>\r\n\r\n"
@@ -204,7 +204,7 @@ fn user(number: usize) -> String {
     format!("user{}@bench.example", number % USERS)
 }
 
-/// Each task has mailboxes of its own, so that what one leaves behind does not change the next.
+/// Each task has its own mailboxes, so that what one leaves behind does not affect the next.
 fn mailbox(task: Task, connection: usize) -> String {
     let first = match task {
         Task::Session => 0,
@@ -221,7 +221,7 @@ impl Run<'_> {
         Instant::now() >= self.ends.get()
     }
 
-    /// Does one thing and keeps how long it took.
+    /// Times an operation.
     async fn time<T>(&self, operation: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let begin = Instant::now();
         let outcome = operation.await?;
@@ -239,7 +239,7 @@ impl Run<'_> {
         }
     }
 
-    /// Fills the mailboxes that the workload fetches from, and logs in once where a server remembers passwords.
+    /// Fills the mailboxes that the workload fetches from, and logs in once in case the server remembers passwords.
     async fn prepare(&self, workload: &Workload) -> io::Result<()> {
         let (messages, octets) = match workload.task {
             Task::Fetch | Task::FetchPipelined | Task::Read { .. } => (FETCHED_MESSAGES, SMALL_OCTETS),
@@ -411,7 +411,7 @@ impl Run<'_> {
                     Ok(client)
                 })
                 .await?;
-            // What the client needs for reading is not the server's cost, and 10,000 buffers are not worth holding.
+            // The client's buffers are not the server's cost, and 10,000 of them would only take memory.
             open.push(client.into_socket());
         }
         if let (Some(empty), Some(full)) = (empty, memory(self.peer)) {

@@ -146,7 +146,7 @@ impl Draft {
     }
 }
 
-/// Reads what was written into the file.
+/// Rewinds a written file for reading.
 pub fn from_the_beginning(mut file: File) -> io::Result<BufReader<File>> {
     file.rewind()?;
     Ok(BufReader::new(file))

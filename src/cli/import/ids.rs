@@ -1,4 +1,4 @@
-//! Unique ids in the formats of other servers, in the language of Dovecot's `pop3_uidl_format`.
+//! Unique ids in the formats of other servers, in the notation of Dovecot's `pop3_uidl_format`.
 
 use md5::{Digest as _, Md5};
 
@@ -104,7 +104,7 @@ mod tests {
             ("%f", "P3A.eml"),
             ("%b", "P3A"),
             ("%g%%", "g1%"),
-            // As Dovecot 2.3 was seen to make them.
+            // As Dovecot 2.3 makes them.
             ("%05u", "00026"),
             ("%5u", "26"),
             ("%1u", "2"),

@@ -238,7 +238,7 @@ impl Work {
                 }
                 Err(Failure::Here(refusal)) => refusal.to_string(),
                 Err(Failure::Refused(said)) => {
-                    format!("the old server refuses to log in {}: {said}", user.login)
+                    format!("the old server refuses the login of {}: {said}", user.login)
                 }
                 Err(Failure::Unavailable(why)) => why,
             };
@@ -328,6 +328,7 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::scratch;
 
     fn typed(users: Option<&Path>) -> Import {
         Import {
@@ -348,7 +349,8 @@ mod tests {
 
     #[test]
     fn a_list_has_mailboxes_passwords_and_login_names() {
-        let file = std::env::temp_dir().join(format!("pop3svc-live-{}", std::process::id()));
+        let scratch = scratch::directory();
+        let file = scratch.path().join("users");
         let server: Server = "pop3s://{user}@old".parse().unwrap();
         let of = |list: &str, master: Option<&str>| {
             fs::write(&file, list).unwrap();
@@ -357,7 +359,6 @@ mod tests {
             let master = master.map(str::to_owned);
             let password_file = master.as_ref().map(|_| password.to_string_lossy().into_owned());
             let users = users(&Import { master, password_file, ..typed(Some(&file)) }, &server);
-            fs::remove_file(&password).unwrap();
             users.map(|users| {
                 let text = |user: User| format!("{} {} {}", user.mailbox, user.login, *user.password);
                 users.into_iter().map(text).collect::<Vec<_>>()
@@ -374,6 +375,5 @@ mod tests {
         {
             assert!(of(bad, None).is_err(), "{bad}");
         }
-        fs::remove_file(file).unwrap();
     }
 }

@@ -163,6 +163,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::tests::scratch;
 
     fn put(directory: &Path, name: &str, text: &str) -> PathBuf {
         let path = directory.join(name);
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn ids_and_order_are_those_of_each_server() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let directory = scratch.path().join("Maildir");
         for (name, text) in [
             ("cur/30.a:2,S", "a"),

@@ -54,7 +54,7 @@ pub fn items(path: &Path, uidl: Option<&str>) -> Result<Vec<Item>, Refusal> {
     let mut items = Vec::new();
     let mut finish = |noted: Option<Noted>, end: u64, uidvalidity: Option<u32>| -> Result<(), Refusal> {
         let Some(noted) = noted.filter(|noted| !noted.is_pseudo) else { return Ok(()) };
-        // Dovecot and UW IMAP show an `X-UIDL` only where they have no numbers of their own.
+        // Dovecot and UW IMAP show `X-UIDL` only if they have no numbers themselves.
         let facts = Facts { uid: noted.uid, uidvalidity, ..Facts::default() };
         let made = unique_id(uidl.unwrap_or(DEFAULT_FORMAT), &facts)?.or_else(|| noted.own_id.clone());
         items.push(Item {
@@ -221,10 +221,11 @@ pub fn without_fields_of_server(text: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::scratch;
 
     #[test]
     fn a_from_line_after_an_empty_one_begins_a_message() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let path = scratch.path().join("mbox");
         let text = "From a Thu Jan  1 00:00:00 2026\nX-IMAPbase: 255 2\nX-UID: 1\nSubject: one\nX-UIDL: other\n\nFrom here on\n\nFrom now on it is at 10:30 daily\n\n\
                     From b Thu Jan  1 00:00:00 2026\nSubject: two\nX-UIDL: own\nStatus: RO\n\n>From x\nFrom y\n\nFrom c x Thu Jan  1 00:00 2026\nA: b\n";
@@ -244,17 +245,16 @@ mod tests {
         assert_eq!(ids, [Some("00000001000000ff"), Some("own"), None]);
     }
 
-    fn read(name: &str, text: &str) -> Result<Vec<(String, Item)>, Refusal> {
-        let path = std::env::temp_dir().join(format!("pop3svc-mbox-{name}-{}", std::process::id()));
+    fn read(text: &str) -> Result<Vec<(String, Item)>, Refusal> {
+        let scratch = scratch::directory();
+        let path = scratch.path().join("mbox");
         std::fs::write(&path, text).unwrap();
         let items = items(&path, None);
         let read = |item: Item| (String::from_utf8(item.read().unwrap()).unwrap(), item);
-        let read = items.map(|items| items.into_iter().map(read).collect());
-        std::fs::remove_file(path).unwrap();
-        read
+        items.map(|items| items.into_iter().map(read).collect())
     }
 
-    /// As Dovecot 2.3 was observed to do.
+    /// As Dovecot 2.3 does.
     #[test]
     fn an_empty_line_at_the_end_is_not_part_of_the_message() {
         for (text, expected) in [
@@ -264,7 +264,7 @@ mod tests {
             ("Subject: a\n\nlast", "Subject: a\n\nlast"),
             ("Subject: a\n\n", "Subject: a\n"),
         ] {
-            let read = read("ends", &format!("From a Thu Jan  1 00:00:00 2026\n{text}")).unwrap();
+            let read = read(&format!("From a Thu Jan  1 00:00:00 2026\n{text}")).unwrap();
             assert_eq!(read.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>(), [expected]);
         }
     }
@@ -276,8 +276,7 @@ mod tests {
         let with = |octets: usize| {
             format!("{from}Content-Length: {octets}\nA: b\n\n{body}\n{from}Subject: next\n\nx\n")
         };
-        let texts =
-            |text: &str| read("length", text).unwrap().into_iter().map(|(text, _)| text).collect::<Vec<_>>();
+        let texts = |text: &str| read(text).unwrap().into_iter().map(|(text, _)| text).collect::<Vec<_>>();
         assert_eq!(texts(&with(body.len())), [format!("A: b\n\n{body}"), "Subject: next\n\nx\n".to_owned()]);
         // A wrong length is ignored.
         assert_eq!(texts(&with(body.len() - 1)).len(), 3);
@@ -288,7 +287,7 @@ mod tests {
     fn an_export_reads_back_unchanged() {
         let text = "From pop3svc Thu Jan  1 00:00:00 2026\nX-UIDL: the-id\nContent-Length: 2\n\
                     X-UIDL: of-the-text\nStatus: R\n\nx\n\n";
-        let read = read("export", text).unwrap();
+        let read = read(text).unwrap();
         assert_eq!(read[0].0, "X-UIDL: of-the-text\nStatus: R\n\nx\n");
         assert_eq!(read[0].1.unique_id.as_deref(), Some("the-id"));
     }
@@ -302,17 +301,14 @@ mod tests {
         assert_eq!(time("From a Thu Jan  1 00:00:10\n"), None);
         assert_eq!(time("From a Thu Feb 30 00:00:10 2000\n"), None);
         assert!(date_of_separator(b"From now on it is at 10:30 daily\n").is_none());
-        assert_eq!(
-            read("time", "From a Thu Jan  1 00:00:10 1970\n\n").unwrap()[0].1.received_unix_seconds,
-            10
-        );
+        assert_eq!(read("From a Thu Jan  1 00:00:10 1970\n\n").unwrap()[0].1.received_unix_seconds, 10);
     }
 
     #[test]
     fn a_file_that_is_not_an_mbox_is_refused() {
-        assert_eq!(read("empty", "").unwrap().len(), 0);
+        assert_eq!(read("").unwrap().len(), 0);
         for text in ["Subject: a\n\nFrom a Thu Jan  1 00:00:00 2026\n", "\n\n", "From me to you\n"] {
-            assert_eq!(read("other", text).err().unwrap().code, Code::Malformed, "{text}");
+            assert_eq!(read(text).err().unwrap().code, Code::Malformed, "{text}");
         }
     }
 }

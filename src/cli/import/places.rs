@@ -192,6 +192,7 @@ fn between<'a>(name: &'a str, before: &str, after: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::scratch;
 
     fn found(root: &Path, template: &str, typed: Option<&str>) -> Vec<String> {
         let mut skipped = Vec::new();
@@ -205,37 +206,36 @@ mod tests {
 
     #[test]
     fn users_and_domains_are_read_from_names_of_any_shape() {
-        let root = std::env::temp_dir().join(format!("pop3svc-places-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&root);
+        let scratch = scratch::directory();
+        let root = scratch.path();
         for path in
             ["flat/bob@a.org/in", "flat/x@y@b.org/in", "deep/A.org/Bob", "deep/b.org/eve", "users/a.org_bob"]
         {
             fs::create_dir_all(root.join(path)).unwrap();
         }
-        assert_eq!(found(&root, "flat/{user}@{domain}/in", None), ["bob@a.org flat/bob@a.org/in"]);
+        assert_eq!(found(root, "flat/{user}@{domain}/in", None), ["bob@a.org flat/bob@a.org/in"]);
         assert_eq!(
-            found(&root, "flat/{user}@{domain}/in", Some("bob@A.org")),
+            found(root, "flat/{user}@{domain}/in", Some("bob@A.org")),
             ["bob@a.org flat/bob@a.org/in"]
         );
-        assert_eq!(found(&root, "users/{domain}_{user}", None), ["bob@a.org users/a.org_bob"]);
+        assert_eq!(found(root, "users/{domain}_{user}", None), ["bob@a.org users/a.org_bob"]);
         assert_eq!(
-            found(&root, "deep/{domain}/{user}", None),
+            found(root, "deep/{domain}/{user}", None),
             ["bob@a.org deep/A.org/Bob", "eve@b.org deep/b.org/eve"]
         );
-        assert_eq!(found(&root, "deep/{domain}/{user}", Some("BOB@A.ORG")), ["bob@a.org deep/A.org/Bob"]);
-        assert_eq!(found(&root, "deep/b.org/{user}", Some("c.org")), ["eve@c.org deep/b.org/eve"]);
+        assert_eq!(found(root, "deep/{domain}/{user}", Some("BOB@A.ORG")), ["bob@a.org deep/A.org/Bob"]);
+        assert_eq!(found(root, "deep/b.org/{user}", Some("c.org")), ["eve@c.org deep/b.org/eve"]);
         let refused = |template: &str, typed| {
             find(&format!("{}/{template}", root.display()), typed, &mut Vec::new()).is_err()
         };
         assert!(refused("users/{domain}{user}", None) && refused("deep/b.org/{user}", None));
         assert!(refused("deep/{domain}/{user}", Some("nobody@a.org")));
-        fs::remove_dir_all(root).unwrap();
     }
 
     #[test]
     fn a_directory_within_the_windows_mail_root_is_accepted_too() {
-        let root = std::env::temp_dir().join(format!("pop3svc-windows-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&root);
+        let scratch = scratch::directory();
+        let root = scratch.path();
         fs::create_dir_all(root.join("Example.org/p3_Ann.MBX")).unwrap();
         fs::create_dir_all(root.join("example.net/P3_eve.mbx")).unwrap();
         let of = |below: &str, typed| {
@@ -248,6 +248,5 @@ mod tests {
         assert_eq!(of("Example.org", Some("ANN@example.org")), ["ann@example.org"]);
         assert_eq!(of("Example.org/p3_Ann.MBX", None), ["ann@example.org"]);
         assert_eq!(of("Example.org/p3_Ann.MBX", Some("bob@b.org")), ["bob@b.org"]);
-        fs::remove_dir_all(root).unwrap();
     }
 }

@@ -84,6 +84,7 @@ fn accounts(text: &str) -> Accounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::scratch;
 
     #[test]
     fn ids_are_read_as_each_program_wrote_them() {
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_ids_of_an_account_are_found_by_its_name() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch::directory();
         let path = directory.path().join("ids");
         let count = |text: &str, mailbox: &str| {
             fs::write(&path, text).unwrap();

@@ -1,4 +1,4 @@
-//! Clients that read late or never. Small socket buffers fill up soon.
+//! Clients that read late or never. The socket buffers are small, so that they fill up soon.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -64,7 +64,7 @@ fn a_client_that_reads_late_gets_the_whole_text_before_anything_is_asked_of_it()
             let text = text();
             let (written, begin) = smol::channel::bounded(1);
             let serving = async {
-                // In clear the socket holds no more than its buffer, so the client has to begin at once.
+                // In clear the socket holds no more than its buffer, so the client must begin to read at once.
                 if connection.stream.tls_version().is_none() {
                     written.send(()).await.unwrap();
                 }

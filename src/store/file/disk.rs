@@ -164,7 +164,7 @@ impl DataFile {
         match options.open(path) {
             Ok(file) => Self::locked(file),
             Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(FileError::Io(io::Error::other(
-                "it is a symbolic link, which is not followed; name the directory that the file itself lies in",
+                "it is a symbolic link, and links are not followed; name the directory that holds the file itself",
             ))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(FileError::Missing),
             Err(e) => Err(FileError::Io(e)),
@@ -232,7 +232,7 @@ impl Disk for DataFile {
         if len > self.mapping.len() as u64 {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
-                "the data file has reached the size that can be mapped",
+                "the data file has reached its maximum size",
             ));
         }
         // Before, so that no view is made of what is cut off; after, in case another thread looked at the

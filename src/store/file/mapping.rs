@@ -122,10 +122,11 @@ impl Mapping {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::scratch;
 
     #[test]
     fn neighbours_share_a_question_and_nothing_past_the_file_is_resident() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let path = scratch.path().join("file");
         std::fs::write(&path, vec![1; 2 * STRETCH + PAGE]).unwrap();
         let mapping = Mapping::new(&File::options().read(true).write(true).open(&path).unwrap()).unwrap();

@@ -125,8 +125,7 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
         Ok(self.open_mut()?.remove(key.borrow())?)
     }
 
-    /// Appends rows past all others, in key order, so that leaves are full. Only in a transaction that is not
-    /// logged.
+    /// Appends rows after all others, in key order, so that leaves are full. Only in a transaction that is not logged.
     pub fn append<'r>(
         &mut self,
         rows: impl IntoIterator<Item = (K::SelfType<'r>, V::SelfType<'r>)>,

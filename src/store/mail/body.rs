@@ -118,10 +118,11 @@ fn nameless(directory: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::scratch;
 
     #[test]
     fn a_spooled_text_is_read_as_it_was_written_and_leaves_nothing_in_its_directory() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch::directory();
         let directory = scratch.path();
         let written: Vec<u8> = (0..2 * PIECE_OCTETS + 77).map(|at| at as u8).collect();
         for file in [Spool::create(directory).unwrap().file, nameless(directory).unwrap()] {

@@ -7,12 +7,10 @@ use super::delivery::REMOVED_AT_A_TIME;
 use super::refused::no_such_mailbox;
 use crate::address::{Address, Domain};
 use crate::auth::password::Credential;
+use crate::settings::Stored;
 use crate::store::index::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
 use crate::store::index::types::{DomainId, MailboxId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, miscounted};
-
-/// The setting that decides whether mail of a removed mailbox is overwritten.
-const ERASE_SETTING: &str = "erase";
 
 /// Counts of what a removal took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -257,7 +255,7 @@ impl Tx<'_, '_> {
 
     /// True if mail of a mailbox removed for good is overwritten. An unreadable value counts as the default.
     pub(super) fn erases(&self) -> Result<bool, Fault> {
-        Ok(self.setting(ERASE_SETTING)?.is_none_or(|value| value != "0"))
+        Ok(self.setting(Stored::erase.name())?.is_none_or(|value| value != "0"))
     }
 
     fn put_domain(&mut self, domain: &Domain, row: &DomainRow) -> Result<(), Fault> {

@@ -200,7 +200,7 @@ fn a_text_that_is_being_read_is_not_overwritten() {
     };
     assert_ne!(place_of(b"one"), at);
     drop(held);
-    // Every hole is small compared with the space, so mail is appended; the hole is free again all the same.
+    // All holes together are small, so mail is appended; the hole is free again nevertheless.
     deliver(&store, &[ANN], b"two");
     assert_clean(&store);
 }
@@ -245,7 +245,8 @@ fn a_text_in_a_file_is_stored_like_one_in_memory_and_shares_its_place() {
     let store = store_with(&[ANN, BOB], Arc::default());
     let in_memory = text(&b"a line that comes again and again\r\n".repeat(30_000));
     let Body::Octets(octets) = &in_memory.wire else { panic!("it is in memory") };
-    let mut spool = Spool::create(&std::env::temp_dir()).unwrap();
+    let directory = scratch::directory();
+    let mut spool = Spool::create(directory.path()).unwrap();
     octets.chunks(100_000).for_each(|piece| spool.append(piece).unwrap());
     let in_file = in_memory.clone().with_wire(|_| Body::File(Arc::new(spool)));
     let octets = octets.clone();
@@ -327,7 +328,7 @@ fn a_text_that_comes_again_is_stored_once_and_once_more_after_a_start() {
         assert!(maildrop.delete(&uids).wait().unwrap());
     }
     assert_eq!(texts(&store), 0);
-    // The text is gone, though it is remembered.
+    // The text is gone, although its hash is still remembered.
     deliver(&store, &[ANN], b"again");
     assert_eq!(texts(&store), 1);
     assert_clean(&store);

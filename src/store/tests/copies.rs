@@ -2,7 +2,7 @@
 //! deletions and checkpoints, on a clock that the test controls. A copy that takes less than the window must
 //! open, be clean, and hold what was acknowledged before it began.
 //!
-//! Another test shows that this can fail: with nothing kept for copies, most are bad.
+//! Another test shows that this can fail: if nothing is kept for copies, most are bad.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -34,8 +34,8 @@ struct Copied {
 struct Copier {
     copy: Arc<SimulatedDisk>,
     at: u64,
-    /// Set like `tar` and `rsync` do, which ask for the length first. Otherwise copy to the end, wherever that
-    /// is by then.
+    /// Set to copy like `tar` and `rsync`, which ask for the length first. Otherwise copy to the end, wherever that is
+    /// by then.
     len: Option<u64>,
     /// Non-zero pages that may still be copied before the clock moves.
     pages_left: usize,
@@ -204,7 +204,7 @@ impl Laboratory {
         maildrop.delete(&gone).wait().unwrap();
     }
 
-    /// Copies the file within so many seconds. Returns the copy, or what is wrong with it.
+    /// Copies the file within this many seconds. Returns the copy, or what is wrong with it.
     fn copy(&mut self, seconds: u64) -> Result<Arc<SimulatedDisk>, String> {
         let before = self.stored.clone();
         let all_before = self.next;
@@ -218,7 +218,7 @@ impl Laboratory {
             pages_left: 0,
             rng: self.rng.fork(),
         };
-        // Part of it may come at once, from the page cache, and the end slowly.
+        // The beginning may come at once from the page cache, and the end slowly.
         let pages = self.disk.disk.used_pages() / (seconds as usize + 1) + 1;
         let at_once = self.rng.usize(..pages * 2);
         self.disk.copy(&mut copier, at_once);
@@ -384,7 +384,7 @@ fn the_index_grows_little_while_a_backup_or_a_copy_is_made() {
         index_len(&laboratory.store) - before
     };
     let usual = growth(None, false);
-    // Each checkpoint rewrites some thirty pages of 4 KiB, and the lists of pages that are not free yet.
+    // Each checkpoint rewrites about thirty pages of 4 KiB, and the lists of pages that are not free yet.
     for (for_copies, is_backed_up) in [(None, true), (ENOUGH, false), (ENOUGH, true)] {
         let growth = growth(for_copies, is_backed_up);
         assert!(

@@ -65,7 +65,7 @@ fn look_at(store: &Store, workload: &Workload, cut: usize, when: &str) {
         let (must, may) = workload.expectations(index, cut);
         let found: BTreeSet<u64> = match store.open_maildrop(&address(mailbox)).unwrap() {
             Login::Welcome(maildrop) => numbers_in(&maildrop),
-            // Its domain may have been removed and not made again yet.
+            // Its domain may have been removed and not recreated yet.
             _ => BTreeSet::new(),
         };
         let lost: Vec<_> = must.difference(&found).collect();
@@ -204,7 +204,7 @@ fn a_cut_after_a_service_that_could_not_sync_was_started_again_loses_nothing() {
     assert!(failed > 5, "only {failed} checkpoints failed");
 }
 
-/// As many cuts as wanted: `POP3SVC_CUTS` is their number, `POP3SVC_SEED` chooses workload and cuts.
+/// Any number of cuts: `POP3SVC_CUTS` is the number, `POP3SVC_SEED` chooses workload and cuts.
 #[test]
 fn power_cuts_by_number_and_seed_lose_nothing() {
     let given = |name: &str| std::env::var(name).ok().map(|typed| typed.parse::<u64>().expect("a number"));

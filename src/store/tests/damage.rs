@@ -224,7 +224,7 @@ const DAMAGES: &[(&str, usize, Damage)] = &[
     }),
 ];
 
-/// Does everything a service does. Faults are allowed, panics are not.
+/// Uses the store like a service. Faults are allowed, panics are not.
 fn use_it(store: &Store) {
     let outcomes = [
         try_deliver(store, &[ANN, BOB], SHARED).err(),

@@ -18,7 +18,7 @@ fn kind_of(outcome: Result<Store, OpenError>) -> OpenErrorKind {
 
 #[test]
 fn a_store_is_created_once_locked_while_open_and_private() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("winpop.db");
     assert!(matches!(kind_of(Store::open(&path)), OpenErrorKind::Missing));
     assert!(!path.exists());
@@ -43,7 +43,7 @@ fn a_store_is_created_once_locked_while_open_and_private() {
 /// Following a link, root would read, write or create a file chosen by someone else.
 #[test]
 fn a_symbolic_link_is_not_followed() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let (path, target) = (directory.path().join("winpop.db"), directory.path().join("elsewhere"));
     std::os::unix::fs::symlink(&target, &path).unwrap();
     let refused = |outcome| match kind_of(outcome) {
@@ -62,7 +62,7 @@ fn a_symbolic_link_is_not_followed() {
 
 #[test]
 fn a_lock_of_another_process_holds() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("winpop.db");
     drop(Store::create(&path).unwrap());
     // It prints a word when it has the lock, and ends when told to.
@@ -83,7 +83,7 @@ fn a_lock_of_another_process_holds() {
 
 #[test]
 fn a_file_that_is_no_store_is_reported_and_left_alone() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("other");
     for (content, is_right) in [
         (vec![], (|kind| matches!(kind, OpenErrorKind::Missing)) as fn(&OpenErrorKind) -> bool),
@@ -134,7 +134,7 @@ fn one_lost_header_or_superblock_costs_nothing() {
         let damaged = Arc::new(disk.copy());
         damaged.write_at(at, &vec![0; len]).unwrap();
         assert!(Store::create_on(damaged.clone()).is_err(), "a store that lost {at} is made anew");
-        // Without the newer superblock the older one may not do. Then the file must not open, rather than lose
+        // The older superblock may not suffice without the newer one. Then the file must not open, rather than lose
         // mail.
         match Store::open_on(damaged) {
             Ok(store) => {
@@ -159,7 +159,7 @@ fn a_forged_superblock_makes_no_file_grow() {
             let forged = Arc::new(disk.copy());
             container::forge_superblock(&*forged, format::Extent(place), index_len);
             let before = forged.octets();
-            // It may open or not; what it needs is still where it was.
+            // Whether it opens or not, everything it needs is still where it was.
             if let Ok(store) = Store::open_to_check_on(forged.clone(), Trust::Verified) {
                 let _ = store.check(&Progress::default());
             }
@@ -172,7 +172,7 @@ fn a_forged_superblock_makes_no_file_grow() {
 
 #[test]
 fn a_check_changes_no_octet_of_the_file() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();
     add_mailbox(&store, ANN);
@@ -193,7 +193,7 @@ fn a_check_changes_no_octet_of_the_file() {
 
 #[test]
 fn a_file_cut_short_does_not_open_as_if_it_were_whole() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();
     add_mailbox(&store, ANN);
@@ -215,7 +215,7 @@ fn a_file_cut_short_does_not_open_as_if_it_were_whole() {
 
 #[test]
 fn a_view_has_bounds_and_is_fetched() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let file =
         DataFile::open(&directory.path().join("file"), true).unwrap_or_else(|_| panic!("it can be made"));
     file.set_len(1 << 20).unwrap();
@@ -232,7 +232,7 @@ fn a_view_has_bounds_and_is_fetched() {
 
 #[test]
 fn a_hole_gives_its_blocks_back_and_a_reserve_takes_them() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("file");
     let file = DataFile::open(&path, true).unwrap_or_else(|_| panic!("it can be made"));
     let blocks = || fs::metadata(&path).unwrap().blocks() * 512;
@@ -254,7 +254,7 @@ fn a_hole_gives_its_blocks_back_and_a_reserve_takes_them() {
 
 #[test]
 fn the_room_of_deleted_mail_goes_back_to_the_file_system() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();
     keep_deleted(&store, "0");
@@ -278,7 +278,7 @@ fn the_room_of_deleted_mail_goes_back_to_the_file_system() {
 
 #[test]
 fn a_backup_may_replace_a_backup_and_nothing_else() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let (path, copy) = (directory.path().join("winpop.db"), directory.path().join("copy.db"));
     let store = Store::create(&path).unwrap();
     add_mailbox(&store, ANN);
@@ -299,7 +299,7 @@ fn a_backup_may_replace_a_backup_and_nothing_else() {
 
 #[test]
 fn a_backup_goes_into_an_empty_file_only() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let store = Store::create(&directory.path().join("winpop.db")).unwrap();
     let foreign = directory.path().join("letter.txt");
     fs::write(&foreign, "Dear Ann").unwrap();

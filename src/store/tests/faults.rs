@@ -87,7 +87,7 @@ fn a_disk_that_fails_and_comes_back_costs_only_what_was_refused() {
     assert_clean(&store);
 }
 
-/// Each transaction deletes the next messages in order, all of its own or none.
+/// The transactions delete messages in order, each of them all its messages or none.
 #[test]
 fn many_deletions_that_meet_a_fault_leave_the_later_messages() {
     const MESSAGES: usize = 200;

@@ -50,7 +50,7 @@ fn flip(disk: &SimulatedDisk, at: u64, bit: u8) {
     disk.write_at(at, &[octet[0] ^ 1 << bit]).unwrap();
 }
 
-/// Does with a mailbox what a service does; false if a fault prevented it.
+/// Uses a mailbox like a service; false if a fault prevented that.
 fn is_served(store: &Store, name: &str) -> bool {
     let session = || -> Result<(), Fault> {
         let Login::Welcome(maildrop) = store.open_maildrop(&address(name))? else { return Ok(()) };
@@ -109,8 +109,7 @@ fn saved(store: &Store) -> usize {
     (0..MAILBOXES).map(read).sum()
 }
 
-/// A page holds four message rows or some thirty text rows. What lies below a damaged branch is found all the
-/// same.
+/// A page holds four message rows or about thirty text rows. Rows below a damaged branch are found nevertheless.
 #[test]
 fn a_repair_saves_what_the_damaged_pages_do_not_hold() {
     let sound = many();

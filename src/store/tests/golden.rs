@@ -1,6 +1,5 @@
-//! The format, pinned: the octets of every row, a record, a header and a whole data file. Since version 2 none
-//! of this changes: a row type gets a new version next to the old one, and a line of its own in
-//! `testdata/store/rows.txt`.
+//! Pins the format: the octets of every row, a record, a header and a whole data file. Since version 2 none of this
+//! changes: a row type gets a new version next to the old one, with its own line in `testdata/store/rows.txt`.
 
 use super::*;
 use crate::auth::seal::{KeyId, Sealed};
@@ -14,7 +13,7 @@ use crate::store::open::Snapshot;
 /// A name and hexadecimal digits per line.
 const GOLDEN: &str = include_str!("../../../testdata/store/rows.txt");
 
-/// Octets unlike those of any other field.
+/// Octets that differ from those of any other field.
 fn octets<const N: usize>(first: u8) -> [u8; N] {
     std::array::from_fn(|nth| first.wrapping_add(nth as u8))
 }
@@ -165,7 +164,7 @@ fn rows_are_written_and_read_as_they_always_were() {
     hold(it, "DeletedCounts", &deleted_counts());
     hold(it, "RemovedMailboxRow", &removed_mailbox());
     hold(it, "RemovedDomainRow", &removed_domain());
-    for row in ROWS {
+    for (row, _) in ROWS {
         let is_pinned = GOLDEN.lines().any(|line| line.split([' ', '.']).next() == Some(row));
         assert!(is_pinned || !missing.is_empty(), "{row} has no line");
     }
@@ -289,7 +288,7 @@ fn make_sample() -> Arc<SimulatedDisk> {
     Arc::new(disk.copy())
 }
 
-/// Everything in the sample is as it was put there.
+/// Checks that the sample holds what was put into it.
 fn assert_sample(store: &Store) {
     let view = store.read().unwrap();
     assert_eq!(view.settings().unwrap(), [("banner".to_owned(), "ready".to_owned())]);
@@ -351,7 +350,7 @@ fn assert_sample(store: &Store) {
     assert_clean(store);
 }
 
-/// Deleted mail is there too, and can come back.
+/// Checks that deleted mail is there and can be restored.
 fn assert_deleted(view: &Snapshot, ann: MailboxId) {
     let day = GONE.day();
     let row = view.table(DELETED).unwrap().get((day, ann, 2)).unwrap().expect("it is kept");
@@ -402,7 +401,7 @@ fn a_sample_is_what_it_is_said_to_be() {
     }
 }
 
-/// No later version may fail here: it must open the files of all earlier ones.
+/// Every later version must pass this test: it opens the files of all earlier ones.
 #[test]
 fn a_file_of_an_older_program_is_opened_and_has_everything() {
     open_sample(SAMPLE);
@@ -410,7 +409,7 @@ fn a_file_of_an_older_program_is_opened_and_has_everything() {
 
 /// Opens a sample as the kill left it and returns the rows of all tables.
 fn open_sample(packed: &[u8]) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("winpop.db");
     let options = std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path);
     unpack(packed, &options.unwrap());
@@ -419,7 +418,7 @@ fn open_sample(packed: &[u8]) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         assert_sample(&store);
         tables::every_row(&store.read().unwrap()).unwrap()
     };
-    // What was logged is in the index now.
+    // The logged changes are in the index now.
     assert_sample(&Store::open(&path).unwrap());
     rows
 }

@@ -214,7 +214,7 @@ impl History {
         })
     }
 
-    /// A few operations make a day.
+    /// A few operations fill a day.
     fn now(&self) -> UnixTime {
         UnixTime(self.number * A_STEP.0)
     }
@@ -281,8 +281,7 @@ impl History {
     fn read(&mut self, rng: &mut fastrand::Rng) {
         let Some(session) = self.sessions.get(rng.usize(..SESSIONS_MAX)) else { return };
         let (maildrop, address) = (&session.maildrop, session.maildrop.address().clone());
-        // A session that does not know yet that it has ended can still read a deleted mailbox, while that can
-        // come back.
+        // A session that has not yet noticed its end can still read a deleted mailbox while that can be restored.
         let there = self.model.mailbox(&address).ok().cloned();
         let removed = self.model.removed.iter().map(|removed| removed.mailbox.clone());
         let there = there.into_iter().chain(removed).find(|there| there.identity == session.identity);
@@ -342,7 +341,7 @@ impl History {
 fn histories_on_a_real_file_are_those_of_the_model() {
     for seed in 0..3 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch::directory();
         let (path, copy) = (directory.path().join("winpop.db"), directory.path().join("copy.db"));
         let mut history = History::of(Store::create(&path).unwrap());
         for round in 1..=500 {

@@ -75,7 +75,7 @@ fn a_message_of_ours_that_comes_back_is_known_by_its_id() {
     let sent = contents(&store, ANN).remove(0);
     let back = import(std::str::from_utf8(&sent).unwrap(), Some(&ours), 0);
     assert_eq!(take_in(&store, &[back]), [Imported::AlreadyThere]);
-    // The number is taken, but the tag differs, so it is no message of ours.
+    // The number is taken, but the tag differs, so it is not one of our messages.
     let other = import("another", Some("1.00000000000000ff"), 0);
     assert_eq!(take_in(&store, &[other]), [Imported::Stored]);
 }

@@ -7,7 +7,7 @@ use crate::store::index::tables::MESSAGES;
 
 const ANN: &str = "ann@example.com";
 
-/// The disk as a kill leaves it: nothing is closed.
+/// The disk as after a kill: nothing is closed.
 fn killed(disk: &SimulatedDisk) -> Arc<SimulatedDisk> {
     Arc::new(disk.copy())
 }
@@ -118,7 +118,7 @@ fn a_flipped_octet_in_any_page_of_the_log_is_found() {
     assert!(refused > 10 && last_lost <= 2 && whole > 5, "{refused} refused, {last_lost}, {whole} whole");
 }
 
-/// The log has a short text where there is a long one by now: recovery must not overwrite that.
+/// The log still has a short text for a place that a long one has taken: recovery must not overwrite the long one.
 #[test]
 fn a_long_text_does_not_take_the_place_of_a_short_one_that_the_log_still_has() {
     long_texts_after_short_ones(Mutant::None);

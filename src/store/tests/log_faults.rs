@@ -152,7 +152,7 @@ fn a_full_disk_prevents_neither_checkpoint_nor_replay() {
     }
 }
 
-/// What redb's pages of a moment long ago cost while others write, as during a backup.
+/// What it costs to preserve redb's pages of an old snapshot while others write, as during a backup.
 #[test]
 fn the_index_grows_by_little_while_a_backup_looks_at_it() {
     let disk = Arc::new(SimulatedDisk::default());
@@ -174,8 +174,8 @@ fn the_index_grows_by_little_while_a_backup_looks_at_it() {
     assert!(growth <= 8, "the index has grown by {growth} extents");
 }
 
-/// One by one, with a checkpoint after forty: what a delivery costs the device does not depend on what is stored.
-/// `POP3SVC_ROWS` says how much that is at most.
+/// One by one, with a checkpoint after forty: the device cost of a delivery does not depend on how much is stored.
+/// `POP3SVC_ROWS` sets the largest store tried.
 #[test]
 fn what_a_delivery_costs_the_device_is_the_same_however_much_is_stored() {
     let rows = std::env::var("POP3SVC_ROWS").map_or(4000, |typed| typed.parse().expect("a number"));

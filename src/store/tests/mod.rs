@@ -43,6 +43,7 @@ use super::writer::PACE;
 use super::*;
 use crate::address::{Address, Domain};
 use crate::auth::password::{Credential, Verifier};
+use crate::tests::scratch;
 use crate::verdict::{Delivery, Login};
 use crate::wire::Receiver;
 

@@ -40,7 +40,7 @@ fn other_mail_does_not_wait_for_a_long_text_that_is_being_written() {
     assert_clean(&store);
 }
 
-/// The writer writes nothing of it but the rows.
+/// The writer writes only its rows.
 #[test]
 fn the_transaction_of_a_long_text_writes_and_syncs_nothing_of_it() {
     let disk = Arc::new(SimulatedDisk::recording());
@@ -73,7 +73,7 @@ fn room_that_is_not_used_is_free_again() {
     }
     assert_eq!(disk.file_len(), before);
     assert_clean(&store);
-    // Room reserved when the store was closed means nothing to the next open.
+    // Room reserved before the store was closed means nothing after it is opened again.
     let room = room(&store, &long);
     assert_eq!(deliver(&store, &[ANN], b"beside the room"), [Delivery::Stored]);
     drop((room, store));
@@ -93,7 +93,7 @@ fn a_long_text_that_is_known_is_shared_and_one_that_is_damaged_replaced() {
     assert_eq!(store_placed(&store, one), [Delivery::Stored]);
     assert_eq!(store_placed(&store, two.clone()), [Delivery::Stored]);
     assert_eq!(places(&store).len(), 2);
-    // And one that is handed in twice is stored once.
+    // A text handed in twice is stored once.
     assert_eq!(store_placed(&store, two), [Delivery::Stored]);
     assert_eq!(places(&store).len(), 2);
     disk.write_at(at + 1000, b"damage").unwrap();
@@ -142,7 +142,7 @@ fn the_writer_finds_out_if_the_disk_is_full_or_fails() {
 /// A real data file can be opened twice.
 #[test]
 fn another_thread_writes_a_long_text_on_a_real_file() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();
     add_mailbox(&store, ANN);

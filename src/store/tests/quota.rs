@@ -111,7 +111,7 @@ fn quotas_are_in_the_backup() {
     let store = store_with(&[ANN], memory());
     set_quota(&store, ANN, ANN, Some(1000));
     deliver(&store, &[ANN], b"some mail");
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = scratch::directory();
     let file = scratch.path().join("copy.db");
     back_up(&store, &file);
     let copy = Store::open(&file).unwrap();

@@ -1,4 +1,4 @@
-//! What else must hold when the index is reopened after a fault: pins on texts, ends of sessions, readers.
+//! What survives when the index is reopened after a fault: pins on texts, ended sessions, readers.
 
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,7 @@ fn a_lock_that_gets_through_a_fault_ends_the_session() {
     assert!(locked_in_spite_of_it > 0, "no commit got through although the disk reported a fault");
 }
 
-/// A store whose reader met a fault of the disk, which is well again.
+/// A store whose reader met a disk fault; the disk has recovered.
 fn after_a_reader_met_a_fault() -> Store {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());

@@ -7,7 +7,7 @@ const BOB: &str = "bob@example.com";
 const EVE: &str = "eve@example.net";
 const MESSAGES: usize = 200;
 
-/// ANN and BOB have more mail than goes at once, EVE has one message.
+/// ANN and BOB have more mail than one transaction deletes, EVE has one message.
 fn filled(disk: Arc<SimulatedDisk>) -> Store {
     let store = store_with(&[ANN, BOB, EVE], disk);
     for number in 0..MESSAGES / 20 {
@@ -25,8 +25,8 @@ fn remove(store: &Store, mailbox: &str) -> Removed {
     store.write(move |tx| tx.remove_mailbox(&mailbox, UnixTime(1))).wait().unwrap().unwrap()
 }
 
-/// After a cut at any moment the mailbox has all its mail, or is gone for everyone; and the rest of its mail
-/// goes when the store is used again.
+/// After a cut at any moment the mailbox either has all its mail or is gone. In that case the rest of its mail is
+/// deleted when the store is used again.
 #[test]
 fn a_large_mailbox_goes_piece_by_piece_and_no_cut_leaves_half_of_it() {
     let disk = Arc::new(SimulatedDisk::recording());

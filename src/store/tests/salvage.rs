@@ -104,7 +104,7 @@ fn a_salvage_reads_the_log() {
 fn a_file_that_lacks_a_table_of_a_newer_program_gets_it_when_it_is_opened() {
     let disk = Arc::new(SimulatedDisk::default());
     full(&disk);
-    // Without the others there is no store; and a newer program cannot have added them.
+    // Without the other tables there is no store, and no newer program can have added them.
     for table in LIST.iter().filter(|table| table.holds == Holds::Content) {
         let older = Arc::new(disk.copy());
         let container = Container::open(older.clone()).unwrap();

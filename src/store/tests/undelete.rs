@@ -1,5 +1,5 @@
-//! Deleted mail and mailboxes: outside every count, restored as they were, and gone when their time is over or
-//! room is needed.
+//! Deleted mail and mailboxes: outside every count, restored unchanged, and purged when their time is over or room is
+//! needed.
 
 use super::*;
 use crate::store::UnixTime;
@@ -185,7 +185,7 @@ fn a_backup_has_what_can_come_back() {
     deliver(&store, &[ANN], b"one");
     deliver(&store, &[ANN], b"two");
     delete(&store, 0);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch::directory();
     back_up(&store, &directory.path().join("copy.db"));
     let copy = Store::open(&directory.path().join("copy.db")).unwrap();
     assert_clean(&copy);
@@ -217,7 +217,7 @@ fn the_id_of_another_server_stays_with_a_deleted_message_until_it_is_gone() {
     assert_eq!(take_in(), [Imported::Stored]);
     let before: Vec<String> = ids();
     delete(&store, 0);
-    // Its owner deleted it, so it must not come again from the other server.
+    // Its owner deleted it, so it must not come back from the other server.
     assert_eq!(take_in(), [Imported::AlreadyThere]);
     assert_eq!(undelete(&store, Wanted::Last, false).unwrap().messages, 1);
     assert_eq!(ids(), before);

@@ -129,7 +129,7 @@ impl Workload {
         self.open_anew();
     }
 
-    /// Closing makes the index as short as possible.
+    /// Closing the store makes the index as short as possible.
     fn open_anew(&mut self) {
         self.store = None;
         if let Ok(store) = Store::open_on(self.disk.clone()) {

@@ -173,7 +173,7 @@ impl<'a> Check<'a> {
                 Err(_) => self.report.find(format!("the row of domain {name} cannot be read")),
             }
             if name.parse::<Domain>().is_err() {
-                self.report.find(format!("\"{name}\" is listed as a domain and is not a domain name"));
+                self.report.find(format!("\"{name}\" is listed as a domain but is not a domain name"));
             }
         }
         for row in self.snapshot.table(MAILBOXES)?.iter()? {
@@ -186,7 +186,7 @@ impl<'a> Check<'a> {
                 self.report.find(format!("the domain of mailbox {name} does not exist"));
             }
             if name.parse::<Address>().is_err() {
-                self.report.find(format!("\"{name}\" is listed as a mailbox and is not an address"));
+                self.report.find(format!("\"{name}\" is listed as a mailbox but is not an address"));
             }
             match MailboxRow::from_row(row.value()) {
                 Ok(row) => self.add_owner(name, row.id.into(), domain.or(Some(NO_DOMAIN)))?,
@@ -228,7 +228,7 @@ impl<'a> Check<'a> {
                 self.report.find(format!("no message has text {id}"));
             } else if text.references != seen {
                 let references = text.references;
-                self.report.find(format!("text {id} counts {references} messages and {seen} have it"));
+                self.report.find(format!("text {id} counts {references} messages, but {seen} have it"));
             }
         }
         self.texts = texts;
@@ -352,7 +352,7 @@ impl<'a> Check<'a> {
         whole = StoreRow { domains, mailboxes, messages, octets, ..stored };
         if stored != whole {
             self.report
-                .find(format!("the counts of the whole store are {stored:?}, and should be {whole:?}"));
+                .find(format!("the counts of the whole store are {stored:?}, but should be {whole:?}"));
         }
         Ok(())
     }
@@ -378,7 +378,7 @@ impl<'a> Check<'a> {
             match QuotaRow::from_row(row.value()) {
                 Ok(quota) if (quota.used, quota.mailboxes) == (used, mailboxes) => {}
                 Ok(quota) => self.report.find(format!(
-                    "the quota of {account} has {} octets of {} mailboxes used, and it should be {used} of {mailboxes}",
+                    "the quota of {account} counts {} octets of {} mailboxes, but should count {used} of {mailboxes}",
                     quota.used, quota.mailboxes
                 )),
                 Err(_) => self.report.find(format!("the quota of {account} cannot be read")),
@@ -399,7 +399,7 @@ impl<'a> Check<'a> {
         let mut owned: Vec<(u64, u64)> =
             texts.into_iter().map(|text| (text.at, footprint(text.wire_octets))).collect();
         if text_octets != u128::from(self.stored.text_octets) {
-            self.report.find("the texts are not as long together as is counted".to_owned());
+            self.report.find("the total length of the texts is counted wrong".to_owned());
         }
         for row in self.snapshot.table(FREE)?.iter()? {
             let (at, len) = row?;

@@ -60,7 +60,7 @@ pub fn deleted_messages(
             continue;
         };
         if snapshot.message(mailbox, sequence).is_ok_and(|message| message.is_some()) {
-            find(format!("{name} is in its mailbox too"));
+            find(format!("{name} is also in its mailbox"));
         }
         let counts = counts.entry(day).or_default();
         counts.messages += 1;

@@ -46,7 +46,7 @@ pub fn check(
         match holders.remove(&(mailbox, id.into())) {
             Some(holder) if holder == sequence => {}
             Some(holder) => find(format!(
-                "unique id \"{id}\" of mailbox id {mailbox} leads to message {sequence}, and is that of {holder}"
+                "unique id \"{id}\" of mailbox id {mailbox} leads to message {sequence}, but belongs to {holder}"
             )),
             None => {
                 find(format!("unique id \"{id}\" of mailbox id {mailbox} is listed but no message has it"))

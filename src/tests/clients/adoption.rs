@@ -1,4 +1,4 @@
-//! Users of a Dovecot move here by logging in. Nobody needs a new password, and nothing is fetched twice.
+//! Users of a Dovecot server move here by logging in. Nobody needs a new password, and nothing is fetched twice.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -16,7 +16,7 @@ use crate::harness::site::Site;
 
 /// Longest wait for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
-/// Between two polls of a client, and how many it makes until it has its mail.
+/// The time between a client's polls, and how many it makes until it has its mail.
 const BETWEEN_POLLS: Duration = Duration::from_secs(1);
 const POLLS_MAX: usize = 200;
 const USERS: usize = 100;
@@ -25,7 +25,7 @@ const CLIENTS: usize = 8;
 const UIDL_FORMAT: &str = "%08Xu%08Xv";
 const WRONG: &str = "-ERR [AUTH]";
 
-/// The reply to the login; none if nobody answers.
+/// The reply to the login; `None` if nobody answers.
 fn log_in(port: u16, mailbox: &str, password: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(ANSWER_MAX)).expect("it is no zero");
@@ -54,13 +54,13 @@ fn a_user_moves_at_the_first_poll_and_stays_here() {
     let certificate = dovecot.certificate().display().to_string();
     site.winpop(&format!("set adoptca {certificate}"));
     site.winpop(&format!("set adopt pop3s://127.0.0.1:{}", dovecot.tls_port));
-    // The old server's no is ours, and makes no mailbox; nor does its silence.
+    // If the old server refuses or is silent, so do we, and no mailbox is created.
     let answer = log_in(port, MAILBOX, "wrong").expect("an answer");
     assert!(answer.starts_with(WRONG), "{answer}");
     dovecot.stop();
     let answer = log_in(port, MAILBOX, PASSWORD).expect("an answer");
     assert!(answer.starts_with("-ERR [SYS/TEMP]"), "{answer}");
-    // A domain that is not here is nobody's business there.
+    // The old server is not asked about domains that are not ours.
     let answer = log_in(port, "bob@example.org", PASSWORD).expect("an answer");
     assert!(answer.starts_with(WRONG), "{answer}");
     assert!(!site.winpop("list example.com").contains(MAILBOX));
@@ -72,9 +72,9 @@ fn a_user_moves_at_the_first_poll_and_stays_here() {
     let answer = log_in(port, MAILBOX, "wrong").expect("an answer");
     assert!(answer.starts_with(WRONG), "the old server is not asked any more: {answer}");
     let told = site.winpop("stat");
-    // With the mailbox that quickstart makes.
+    // Including the mailbox that quickstart creates.
     assert!(told.contains("2 mailboxes have moved here, 0 not yet, 0 incomplete"), "{told}");
-    // Deleted here, it does not come back from there.
+    // A mailbox deleted here does not come back from the old server.
     dovecot.start_again();
     site.winpop(&format!("delete {MAILBOX} /y"));
     let answer = log_in(port, MAILBOX, PASSWORD).expect("an answer");
@@ -140,7 +140,7 @@ fn a_hundred_users_move_by_their_first_logins_while_servers_are_killed() {
                     let Some(user) = left.lock().expect("nobody panics with it").next() else { return };
                     let is_in = (0..POLLS_MAX).any(|_| match log_in(port, user, PASSWORD) {
                         Some(answer) if answer.starts_with("+OK") => true,
-                        // Nothing else may be said, or a user would be asked for a password.
+                        // Any other reply would make a mail program ask its user for the password.
                         Some(answer) => {
                             assert!(answer.starts_with("-ERR [SYS/TEMP]"), "{user}: {answer}");
                             thread::sleep(BETWEEN_POLLS);
@@ -159,7 +159,7 @@ fn a_hundred_users_move_by_their_first_logins_while_servers_are_killed() {
         let moved = || moved.load(Ordering::Relaxed);
         wait_for(|| moved() >= USERS / 4);
         dovecot.stop();
-        // Those who have moved are in no need of it.
+        // Users who have moved do not need the old server.
         assert!(log_in(port, &users[0], PASSWORD).is_some_and(|answer| answer.starts_with("+OK")));
         dovecot.start_again();
         wait_for(|| moved() >= USERS / 2);
@@ -171,7 +171,7 @@ fn a_hundred_users_move_by_their_first_logins_while_servers_are_killed() {
         assert_eq!(lists(port, user), before, "{user}");
     }
     let told = site.winpop("stat");
-    // With the mailbox that quickstart makes.
+    // Including the mailbox that quickstart creates.
     let all = format!("{} mailboxes have moved here, 0 not yet, 0 incomplete", USERS + 1);
     assert!(told.contains(&all), "{told}");
     service.end();

@@ -10,18 +10,19 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::readme::blocks;
 use crate::harness::PROGRAM;
+use crate::harness::programs::{have, have_namespaces};
 use crate::harness::site::Site;
-use crate::harness::skip::{have, needs_root, skip};
+use crate::harness::skip::needs_root;
 
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The image and container that the README's Dockerfile and `docker run -d` describe.
+/// The image and container described by the README's Dockerfile and `docker run -d`.
 struct Image {
     variables: Vec<(String, String)>,
     words: Vec<String>,
     /// User and group, as numbers.
     user: String,
-    /// Where the file with the password is mounted.
+    /// Where the password file is mounted.
     password_file: String,
 }
 
@@ -75,7 +76,7 @@ fn log_until(child: &mut Child, words: &str) -> String {
     said
 }
 
-/// As `docker stop` does it.
+/// Stops it like `docker stop`.
 fn stop(mut child: Child) {
     let id = child.id();
     let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("it runs");
@@ -86,12 +87,11 @@ fn stop(mut child: Child) {
 
 #[test]
 fn a_container_on_an_empty_volume_makes_what_its_variables_name_and_keeps_it() {
-    if !needs_root("namespaces") || !have(&["unshare", "nsenter", "setpriv", "ip", "chroot", "curl"]) {
+    if !needs_root("namespaces")
+        || !have(&["unshare", "nsenter", "setpriv", "ip", "chroot", "curl"])
+        || !have_namespaces(&["--pid", "--net"])
+    {
         return;
-    }
-    let probe = Command::new("unshare").args(["--pid", "--net", "--fork", "true"]).output();
-    if !probe.is_ok_and(|output| output.status.success()) {
-        return skip("namespaces cannot be made here");
     }
     let image = image();
     let site = Site::new();
@@ -127,7 +127,7 @@ fn a_container_on_an_empty_volume_makes_what_its_variables_name_and_keeps_it() {
     inside(&["winpop", "changepwd", "bob@example.com", "changed"]);
     stop(service);
 
-    // The same variables: what is there stays as it is.
+    // The same variables again: what exists does not change.
     let mut service = image.run(&root);
     log_until(&mut service, " serves /mail/winpop.db");
     assert!(fetch(&service, "changed").success());

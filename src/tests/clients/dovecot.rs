@@ -1,4 +1,4 @@
-//! Debian's Dovecot with a Maildir per user: the server that mail moves from, and back to.
+//! Debian's Dovecot with a Maildir per user: the server that mail moves away from, and back to.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -11,7 +11,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::ports::free_port;
-use crate::harness::skip::{have, needs_root};
+use crate::harness::programs::have;
+use crate::harness::skip::needs_root;
 
 pub const MAILBOX: &str = "bob@example.com";
 /// The password of every user, and that of the user who may open all mailboxes.
@@ -20,7 +21,7 @@ pub const MASTER: &str = "admin";
 pub const MASTER_PASSWORD: &str = "of all";
 /// Longest that a server may be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How often it is looked whether Dovecot answers, and how long between two looks.
+/// How often we check whether Dovecot answers, and the time between two checks.
 const LOOKS_MAX: usize = 1500;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
@@ -29,12 +30,12 @@ pub fn have_dovecot_and(programs: &[&str]) -> bool {
     have(&[&["dovecot", "openssl"], programs].concat()) && needs_root("running Dovecot")
 }
 
-/// How it keeps mail and accounts.
+/// How Dovecot keeps mail and accounts.
 pub struct Kind<'a> {
     /// `maildir` or `mbox`.
     pub store: &'a str,
     pub uidl_format: &'a str,
-    /// A passwd-file; none: one password for all.
+    /// A passwd-file. `None`: one password for all.
     pub accounts: Option<&'a Path>,
 }
 
@@ -103,7 +104,7 @@ impl Dovecot {
         dovecot
     }
 
-    /// The certificate that vouches for it.
+    /// The certificate to trust for it.
     pub fn certificate(&self) -> PathBuf {
         self.base.join("certificate.pem")
     }
@@ -131,7 +132,7 @@ impl Dovecot {
         let _ = child.wait();
     }
 
-    /// Puts messages where Dovecot finds them, awkward in order, length and dots.
+    /// Puts messages where Dovecot finds them, with awkward order, lengths and dots.
     pub fn bring(&self, user: &str, count: usize) {
         let maildir = self.mail.join("example.com").join(user);
         for part in ["cur", "new", "tmp"] {
@@ -150,12 +151,12 @@ impl Dovecot {
         }
     }
 
-    /// Where the mail of [`MAILBOX`] lies.
+    /// Where Dovecot keeps the mail of [`MAILBOX`].
     pub fn mailbox(&self) -> PathBuf {
         self.mail.join("example.com/bob")
     }
 
-    /// Its processes run as another user, whom the mail has to belong to.
+    /// Gives the mail to the user as whom Dovecot's processes run.
     pub fn own_mail(&self) {
         let home = self.base.join("home");
         let owned = Command::new("chown").args(["-R", "mail:mail"]).arg(&self.mail).arg(home).status();
@@ -169,7 +170,7 @@ impl Drop for Dovecot {
     }
 }
 
-/// What a server lists of a mailbox.
+/// What a server said in a session.
 pub struct Session(String);
 
 impl Session {
@@ -184,7 +185,7 @@ impl Session {
         Self(String::from_utf8(said).expect("it says it in UTF-8"))
     }
 
-    /// The lines of lists: those that begin with a number.
+    /// The lines of listings: those that begin with a number.
     pub fn lists(&self) -> Vec<String> {
         let is_of_list = |line: &&str| line.starts_with(|first: char| first.is_ascii_digit());
         self.0.lines().filter(is_of_list).map(str::to_owned).collect()

@@ -2,7 +2,7 @@
 
 use super::readme::blocks;
 use super::unit::installed;
-use crate::harness::skip::have;
+use crate::harness::programs::have;
 
 #[test]
 fn fail2ban_finds_the_address_of_each_failed_login() {

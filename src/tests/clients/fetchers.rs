@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::service::Service;
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::have;
 
 const MAILBOX: &str = "bob@example.com";
 
@@ -30,7 +30,7 @@ fn fetchmail_fetches_everything_and_deletes_it() {
     service.end();
 }
 
-/// Fetches all mail of the mailbox; what it hands to its program. It takes the CR off line ends.
+/// Fetches all mail of the mailbox. Returns what fetchmail hands to its delivery program, without the CRs of line ends.
 fn fetchmail(site: &Site, service: &Service) -> String {
     let configuration = format!(
         "set no syslog\nset invisible\nset pidfile \"{pid}\"\n\
@@ -102,7 +102,7 @@ fn mpop_fetches_everything_and_deletes_it() {
     service.end();
 }
 
-/// Makes the mailbox and brings it some messages, whose contents are returned in their order.
+/// Creates the mailbox and delivers some messages to it. Returns their contents in order.
 fn deliver_some(site: &Site) -> Vec<String> {
     site.add_mailbox(MAILBOX);
     let lines =
@@ -115,7 +115,7 @@ fn deliver_some(site: &Site) -> Vec<String> {
     messages
 }
 
-/// A file with a password in it, which these programs want nobody else to be able to read.
+/// Writes a file with a password; these programs insist that nobody else can read it.
 fn write_secret(site: &Site, name: &str, text: &str) {
     fs::write(site.path(name), text).expect("it can be written");
     fs::set_permissions(site.path(name), fs::Permissions::from_mode(0o600)).expect("it is ours");

@@ -8,8 +8,9 @@ use std::sync::Mutex;
 
 use super::service::{READY, Service};
 use crate::harness::PROGRAM;
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::{have, is_root};
+use crate::harness::skip::is_root;
 
 /// A user without rights.
 const NOBODY: u32 = 65534;
@@ -27,7 +28,7 @@ fn the_line_that_quickstart_prints_shows_the_welcome_message() {
     shows_welcome(&site, &service, "user@example.com");
     service.end();
 
-    // The second time there is a mailbox already, whose password nobody can say.
+    // The second time the mailbox exists already, and nobody can show its password.
     let service = Service::quickstart(&site, &[]);
     assert!(service.told.contains("as before"), "{}", service.told);
     let line = service.told.lines().find(|line| line.trim_start().ends_with(" winpop help")).expect("a line");
@@ -43,7 +44,7 @@ fn quickstart_serves_this_machine_alone_unless_it_is_asked() {
     site.make_store();
     let listens = |words: &[&str]| {
         let service = Service::quickstart(&site, words);
-        // A setting that has nothing to do with it leaves it alone.
+        // An unrelated setting does not change this.
         site.winpop("set expire 1");
         site.winpop("set expire 0");
         let port: u16 = service.port("POP3").parse().expect("a port");
@@ -64,7 +65,7 @@ fn quickstart_takes_another_port_where_that_of_pop3_is_taken() {
         return;
     }
     let _ports = PORTS.lock();
-    // Where this fails, somebody else has the port, or it needs a right that we do not have: all the same here.
+    // If this fails, the port is taken or not permitted, which is just as good here.
     let _taken = TcpListener::bind(("0.0.0.0", 110));
     let site = Site::new();
     let service = Service::quickstart(&site, &["Ann@Mail.Example.org"]);
@@ -83,7 +84,7 @@ fn quickstart_needs_no_root_and_keeps_to_the_home_of_its_user() {
     }
     let _ports = PORTS.lock();
     let site = Site::new();
-    // The directory of the build may be closed to others.
+    // Other users may be unable to enter the build directory.
     let program = site.path("pop3svc");
     fs::copy(PROGRAM, &program).expect("it can be copied");
     let mut command = site.command(&program);

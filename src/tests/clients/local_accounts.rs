@@ -9,8 +9,9 @@ use std::process::Output;
 use super::service::Service;
 use crate::harness::PROGRAM;
 use crate::harness::etc::PrivateEtc;
+use crate::harness::programs::have;
 use crate::harness::site::{STORE, Site};
-use crate::harness::skip::{have, needs_root, skip};
+use crate::harness::skip::needs_root;
 
 /// Other programs that the tests need.
 const NEEDED: [&str; 8] =
@@ -19,7 +20,7 @@ const NEEDED: [&str; 8] =
 /// curl's exit code for a denied login (CURLE_LOGIN_DENIED).
 const LOGIN_DENIED: i32 = 67;
 
-/// A machine with its own accounts and a store. None, with a line that says so, if that is impossible here.
+/// A machine with its own accounts and a store. `None`, with a message, if that is impossible here.
 fn machine() -> Option<Site> {
     if !needs_root("accounts of the operating system")
         || !have(&NEEDED)
@@ -27,24 +28,20 @@ fn machine() -> Option<Site> {
     {
         return None;
     }
-    let Some(etc) = PrivateEtc::new() else {
-        skip("mounts cannot be made here");
-        return None;
-    };
-    let site = Site::with_accounts(etc);
+    let site = Site::with_accounts(PrivateEtc::new()?);
     site.make_store();
     Some(site)
 }
 
 impl PrivateEtc {
-    /// The line of a file of the copy that begins with this name.
+    /// The line that begins with this name in a file of the copy.
     fn line(&self, file: &str, name: &str) -> Option<String> {
         let start = format!("{name}:");
         let text = fs::read_to_string(self.path("etc").join(file)).expect("it is there");
         text.lines().find(|line| line.starts_with(&start)).map(str::to_owned)
     }
 
-    /// Has a script run in the place of a tool in /usr/sbin. It finds the tool itself as `$REAL`.
+    /// Replaces a tool in /usr/sbin by a script, which finds the real tool as `$REAL`.
     fn replace(&self, tool: &str, script: &str) {
         let real = self.path(tool);
         fs::copy(PathBuf::from("/usr/sbin").join(tool), &real).expect("it can be copied");
@@ -53,14 +50,14 @@ impl PrivateEtc {
         fs::set_permissions(&instead, fs::Permissions::from_mode(0o755)).expect("it is ours");
     }
 
-    /// Has the tool run again.
+    /// Restores the tool.
     fn put_back(&self, tool: &str) {
         fs::remove_file(self.path("instead").join(tool)).expect("it was replaced");
     }
 }
 
 impl Site {
-    /// A command of `winpop` that has to be refused; what it says.
+    /// Runs a `winpop` command that must be refused, and returns what it says.
     #[track_caller]
     fn refused(&self, words: &str) -> String {
         let output = self.outcome("winpop", &words.split(' ').collect::<Vec<_>>(), b"");
@@ -103,7 +100,7 @@ fn an_account_is_made_used_by_curl_and_fetchmail_changed_and_removed() {
     let Some(site) = machine() else { return };
     site.winpop("set logging 3");
     let service = Service::quickstart(&site, &[]);
-    // The mailbox that quickstart has made is of the password file.
+    // Quickstart's mailbox belongs to the password file.
     site.winpop("delete user@example.com");
     assert_eq!(site.winpop("set authentication 1"), "authentication is now 1 (local accounts)\n");
     assert_eq!(
@@ -145,7 +142,7 @@ fn an_account_is_made_used_by_curl_and_fetchmail_changed_and_removed() {
     site.keeps_out(&service, "bob", "secret");
     site.lets_in(&service, "bob", "n:e,w");
 
-    // As an administrator of the machine locks accounts.
+    // The ways in which administrators lock accounts.
     for (bar, unbar) in [
         ("usermod --lock bob", "usermod --unlock bob"),
         ("chage --expiredate 0 bob", "chage --expiredate -1 bob"),
@@ -182,11 +179,11 @@ fn changes_that_cannot_be_completed_are_refused_or_undone_and_reported() {
     let service = Service::start(&site, site.command("pop3svc").arg("serve"), " serves ");
     site.winpop("add bob@example.com /createuser secret");
 
-    // An account belongs to one mailbox, and the system's to none.
+    // An account belongs to one mailbox, and system accounts belong to none.
     assert!(site.refused("add bob@example.net /createuser secret").contains("there is bob@example.com"));
     assert!(site.refused("add bob@example.net").contains("unique over all domains"));
     assert!(site.refused("add daemon@example.com").contains("has no account on this machine"));
-    assert!(site.refused("add daemon@example.com /createuser secret").contains("an account of the system"));
+    assert!(site.refused("add daemon@example.com /createuser secret").contains("a system account"));
     assert!(site.refused("add abcdefghijklmnopqrstu@example.com /createuser x").contains("20 characters"));
     assert!(site.refused("add 1000@example.com /createuser secret").contains("not digits alone"));
     assert!(
@@ -196,7 +193,7 @@ fn changes_that_cannot_be_completed_are_refused_or_undone_and_reported() {
     assert!(site.refused("changepwd eve@example.com secret").contains("there is no mailbox"));
     assert!(site.refused("delete eve@example.com /deleteuser").contains("there is no mailbox"));
     assert_eq!(site.etc().line("passwd", "eve"), None);
-    // One that is there can be used.
+    // An existing account can be used.
     site.tool("useradd --no-create-home eve");
     assert!(
         site.refused("add eve@example.com /createuser secret").contains("has an account on this machine")
@@ -206,7 +203,7 @@ fn changes_that_cannot_be_completed_are_refused_or_undone_and_reported() {
     site.deliver("eve@example.com");
     assert!(site.winpop("stat").contains("Mailboxes  2"));
 
-    // The domain goes while the account is being made.
+    // The domain is deleted while the account is being created.
     let delete = format!("{PROGRAM} --mailroot {} winpop delete example.net", site.path(STORE).display());
     site.etc().replace("useradd", &format!("\"$REAL\" \"$@\" && {delete} > /dev/null\n"));
     assert!(
@@ -249,7 +246,7 @@ fn list_stat_and_test_show_the_accounts_and_where_a_login_fails() {
         let line = listed.lines().find(|line| line.ends_with(mailbox)).expect("it is listed");
         assert!(line.contains(&format!("  {account} ")), "{listed}");
     }
-    // No service runs; the command has looked itself.
+    // No service runs, so the command has looked itself.
     let stat = site.winpop("stat");
     assert!(stat.contains("\nAccounts   local accounts, last answered by /etc/shadow at 2"), "{stat}");
     assert!(site.winpop("stat /json").contains(r#""authentication":"local accounts""#));
@@ -359,14 +356,14 @@ fn the_method_changes_there_and_back_without_leaving_anybody_out() {
 
     let service = serve();
     let refused = site.refused("set authentication 1");
-    let named = "4 mailboxes could not log in any more: ann@example.com, bob@example.com, cid@example.com, cid@example.net";
+    let named = "4 mailboxes could no longer log in: ann@example.com, bob@example.com, cid@example.com, cid@example.net";
     assert!(refused.contains(named), "{refused}");
     for name in ["ann", "bob", "cid"] {
         site.tool(&format!("useradd --no-create-home --password $1$abcdefgh$cHJi5PXp/ki/ktXzqlk6I1 {name}"));
     }
     let refused = site.refused("set authentication 1");
     assert!(
-        refused.contains("2 mailboxes could not log in any more: cid@example.com, cid@example.net"),
+        refused.contains("2 mailboxes could no longer log in: cid@example.com, cid@example.net"),
         "{refused}"
     );
     site.winpop("set authentication 1 /force");
@@ -379,7 +376,7 @@ fn the_method_changes_there_and_back_without_leaving_anybody_out() {
     site.winpop("changepwd ann@example.com another");
     site.winpop("add dan@example.com /createuser secret");
     let refused = site.refused("set authentication 2");
-    assert!(refused.contains("1 mailbox could not log in any more: dan@example.com"), "{refused}");
+    assert!(refused.contains("1 mailbox could no longer log in: dan@example.com"), "{refused}");
     site.lets_in(&service, "ann", "another");
     site.winpop("delete dan@example.com /deleteuser");
     site.winpop("set authentication 2");

@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use super::service::Service;
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::{have, lacks};
+use crate::harness::skip::lacks;
 
 const MAILBOX: &str = "bob@example.com";
 const PASSWORD: &str = "secret";
@@ -128,7 +129,7 @@ fn mpop_logs_in_by_each_of_its_mechanisms() {
         assert!(mpop(&site, &service, mechanism, PASSWORD), "{mechanism}");
         assert!(!mpop(&site, &service, mechanism, "wrong"), "{mechanism}");
     }
-    // Its NTLM is of the older kinds.
+    // It speaks only the older versions of NTLM.
     assert!(!mpop(&site, &service, "ntlm", PASSWORD));
     site.winpop("set ntlmlevel 0");
     assert!(mpop(&site, &service, "ntlm", PASSWORD));
@@ -143,7 +144,7 @@ fn fetchmail_logs_in_by_its_mechanisms() {
     }
     let site = Site::new();
     let service = served(&site);
-    // Its NTLM is of the older kinds.
+    // It speaks only the older versions of NTLM.
     site.winpop("set ntlmlevel 0");
     for (protocol, mechanism) in
         [("pop3", "password"), ("pop3", "cram-md5"), ("pop3", "ntlm"), ("apop", "password")]

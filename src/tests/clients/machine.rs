@@ -13,14 +13,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::harness::PROGRAM;
-use crate::harness::directory::directory;
-use crate::harness::skip::{have, needs_root, skip};
+use crate::harness::programs::{have, have_namespaces};
+use crate::harness::scratch;
+use crate::harness::skip::needs_root;
 
 /// Longest that a script may take, in seconds; then it hangs.
 const SCRIPT_SECONDS_MAX: &str = "60";
 /// Longest that systemd may take to start.
 const BOOT_MAX: Duration = Duration::from_secs(60);
-/// Between two looks at whether the machine has come to an early end.
+/// The time between two checks whether the machine has ended early.
 const LOOK: Duration = Duration::from_millis(200);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const NEEDED: [&str; 7] =
@@ -36,23 +37,18 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots one, with our program at [`BUILT`] and nothing of ours installed. None, with a line that says so, if
-    /// this machine does not allow it; panics if CI is set and root or a program is missing.
+    /// Boots a machine with our program at [`BUILT`] and nothing else of ours. `None`, with a message, if this machine
+    /// does not allow it; panics if CI is set and root or a program is missing.
     pub fn boot() -> Option<Self> {
-        if !needs_root("namespaces") || !have(&NEEDED) {
+        if !needs_root("namespaces") || !have(&NEEDED) || !have_namespaces(&NAMESPACES) {
             return None;
         }
-        let probe = Command::new("unshare").args(NAMESPACES).args(["--fork", "true"]).output();
-        if !probe.is_ok_and(|output| output.status.success()) {
-            skip("namespaces cannot be made here");
-            return None;
-        }
-        let dir = directory();
+        let dir = scratch::directory();
         fs::create_dir(dir.path().join("host")).expect("it is writable");
         let ready = UnixDatagram::bind(dir.path().join("host/notify")).expect("a socket can be made");
         let log = fs::File::create(dir.path().join("log")).expect("a file can be made");
         let mut command = Command::new("setpriv");
-        // It goes with the thread that runs the test.
+        // It ends with the thread that runs the test.
         command.args(["--pdeathsig", "KILL"]).args(script(dir.path(), "start")).arg(PROGRAM);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file can be shared")).stderr(log);
         let child = command.spawn().expect("setpriv can be run");
@@ -61,7 +57,7 @@ impl Machine {
         Some(machine)
     }
 
-    /// systemd says so itself (sd_notify(3)).
+    /// Waits until systemd reports that it is up (sd_notify(3)).
     fn wait_until_up(&mut self, ready: &UnixDatagram) {
         ready.set_read_timeout(Some(LOOK)).expect("a wait can be bounded");
         let mut said = [0; 4096];
@@ -81,7 +77,7 @@ impl Machine {
         panic!("the machine does not come up: {}", self.log());
     }
 
-    /// As seen from outside.
+    /// The machine's first process, as seen from outside.
     fn first_process(&self) -> Option<Pid> {
         let id = self.child.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
@@ -92,7 +88,7 @@ impl Machine {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// Runs a shell script there as root, to its end.
+    /// Runs a shell script to its end, as root of the machine.
     pub fn outcome(&self, script: &str) -> Output {
         let of = |namespace: &str| format!("/proc/{}/ns/{namespace}", self.child.id());
         Command::new("timeout")
@@ -109,7 +105,7 @@ impl Machine {
             .expect("programs can be run")
     }
 
-    /// What a script prints. If it fails, panics with the service's log.
+    /// Runs a script and returns what it prints. Panics with the service's log if it fails.
     #[track_caller]
     pub fn run(&self, script: &str) -> String {
         let output = self.outcome(script);
@@ -122,7 +118,7 @@ impl Machine {
         String::from_utf8(output.stdout).expect("it prints UTF-8")
     }
 
-    /// Writes a file there, and the directory for it.
+    /// Writes a file in the machine, creating its directory.
     pub fn write(&self, path: &str, text: &str) {
         let passed_on = self.dir.path().join("host/file");
         fs::write(passed_on, text).expect("it can be written");
@@ -132,7 +128,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The first process of the machine takes all others with it, and unshare waits for that.
+        // When the machine's first process ends, so do all others, and unshare waits for that.
         match self.first_process() {
             Some(first) => drop(kill_process(first, Signal::KILL)),
             None => drop(self.child.kill()),

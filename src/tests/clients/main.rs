@@ -1,4 +1,4 @@
-//! Tests in which other people's programs use this one.
+//! Tests in which other programs use this one.
 //!
 //! A test whose programs are missing is skipped with a line that says so; if the variable CI is set, it fails.
 

@@ -1,5 +1,5 @@
-//! Mailboxes of a Dovecot, imported by `pop3svc import` and exported to one by `export`: mail programs that leave mail
-//! on the server fetch nothing twice.
+//! Mailboxes imported from Dovecot by `pop3svc import` and exported back by `export`: mail programs that leave mail on
+//! the server fetch nothing twice.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -13,19 +13,19 @@ use crate::harness::site::Site;
 /// Messages in the mailbox that moves.
 const MESSAGES: usize = 1000;
 const NOTHING: Fetched = [0; 3];
-/// All of them together have more octets.
+/// All together are larger than this.
 const TEXTS_OCTETS_MIN: u64 = 900_000;
-/// Octets of an id that no format makes.
+/// Characters that no id format produces.
 const AWKWARD: &str = "~!\"#$%&'()*+,-./;<=>?@[]^_`{|}";
 
-/// A text, awkward in length and dots.
+/// A text with an awkward length and dots.
 fn text(number: usize) -> String {
     let lines = [".", "..", ".dot", "", "From here", "\u{fc}ber", ">From x"].map(|line| format!("{line}\n"));
     let long = "x".repeat(number * 37 % 2000);
     format!("Subject: {number}\n\n{}{long}\n", lines.concat().repeat(number % 5))
 }
 
-/// A Maildir whose files are in no order, with ids for some of the messages that only its list knows.
+/// Fills a Maildir whose files are in no order. Some messages have ids that only its list knows.
 fn fill_maildir(dovecot: &Dovecot) {
     let maildir = dovecot.mailbox();
     for part in ["cur", "new", "tmp"] {
@@ -42,7 +42,7 @@ fn fill_maildir(dovecot: &Dovecot) {
     dovecot.own_mail();
 }
 
-/// Imports the mailbox, and again, which adds nothing; then compares it with what was there.
+/// Imports the mailbox, imports it again, which adds nothing, and compares it with the original.
 fn import(site: &Site, words: &[&str]) {
     let words = [&["import"], words, &["--make"]].concat();
     let done = site.output("pop3svc", &words, b"");
@@ -78,7 +78,7 @@ fn maildir_moves_there_and_back(uidl_format: &str) {
     import(&site, &["maildir", &template, "--uidl", uidl_format]);
     site.winpop(&format!("changepwd {MAILBOX} {PASSWORD}"));
     assert_eq!(lists(port(&service), MAILBOX), before);
-    // By what each of the mail programs has noted, the ids are found to be made the way they are.
+    // From each mail program's notes the import finds out how the ids are made.
     let maildir = dovecot.mailbox().to_string_lossy().into_owned();
     for noted in notes(dovecot.port) {
         let words = ["import", "maildir", &maildir, MAILBOX, "--verify", "--seen", &noted];
@@ -90,7 +90,7 @@ fn maildir_moves_there_and_back(uidl_format: &str) {
     assert_eq!(poll(&site, port(&service), false), NOTHING);
     drop(dovecot);
 
-    // And back, into a Dovecot that is new, with the accounts: the same list again.
+    // And back, with the accounts, into a new Dovecot: the same list again.
     let accounts = site.path("accounts");
     site.output("pop3svc", &["export", "accounts", "accounts"], b"");
     let kind = Kind { accounts: Some(&accounts), ..Kind::default() };
@@ -103,7 +103,7 @@ fn maildir_moves_there_and_back(uidl_format: &str) {
     assert_eq!(lists(back.port, MAILBOX), before);
     move_on(&site, port(&service), back.port);
     assert_eq!(poll(&site, back.port, false), NOTHING);
-    // The password is right by SCRAM too, and no other one is.
+    // The password also works with SCRAM, and a wrong one does not.
     for (password, is_right) in [(PASSWORD, true), ("wrong", false)] {
         write_secret(&site, "mpoprc", &mpop_configuration(&site, back.port, "scram-sha-256", password));
         let outcome = site.outcome("mpop", &["--file=mpoprc"], b"");
@@ -142,7 +142,7 @@ fn an_mbox_moves_unnoticed() {
     assert_eq!(before.len(), 2 * MESSAGES);
     assert!(poll(&site, dovecot.port, true).iter().all(|octets| *octets > TEXTS_OCTETS_MIN));
     let service = site.serve();
-    // Dovecot writes its numbers into the file when somebody deletes something, or it has nothing else to do.
+    // Dovecot writes its numbers into the file only when a message is deleted or changed.
     import(&site, &["mbox", &dovecot.mailbox().to_string_lossy(), MAILBOX]);
     site.winpop(&format!("changepwd {MAILBOX} {PASSWORD}"));
     assert_eq!(lists(port(&service), MAILBOX), before);
@@ -150,7 +150,7 @@ fn an_mbox_moves_unnoticed() {
     assert_eq!(poll(&site, port(&service), false), NOTHING);
     drop(dovecot);
 
-    // In an mbox the ids are fields of the header, so they change the sizes; no mail program minds.
+    // In an mbox the ids are header fields, so they change the sizes, which mail programs ignore.
     let back = Dovecot::start_as(&site.path("back"), &Kind { store: "mbox", ..Kind::default() });
     let directory = back.mail.to_string_lossy().into_owned();
     site.output("pop3svc", &["export", "mbox", &directory], b"");
@@ -161,7 +161,7 @@ fn an_mbox_moves_unnoticed() {
     service.end();
 }
 
-/// For a server whose files nobody reads: what a client sees, written into files one by one.
+/// For a server whose files cannot be read: what a client sees, written into one file per message.
 #[test]
 fn files_with_the_ids_in_a_list_or_as_their_names_move_unnoticed() {
     if !have_dovecot_and(&PROGRAMS) {
@@ -205,7 +205,7 @@ fn files_with_the_ids_in_a_list_or_as_their_names_move_unnoticed() {
     service.end();
 }
 
-/// Each message in a file that is named after its id, in the order of the list, and a list of them.
+/// Writes each message into a file named after its id, and a list of the files in order.
 fn write_as_files(port: u16, directory: &Path) {
     fs::create_dir_all(directory).expect("it can be made");
     let mut list = String::new();
@@ -220,7 +220,7 @@ fn write_as_files(port: u16, directory: &Path) {
     fs::write(directory.join("list"), list).expect("it can be written");
 }
 
-/// A way of making ids that is not the other server's is found out before a mail program is.
+/// Choosing the wrong id format shows before mail programs fetch everything again.
 #[test]
 fn a_wrong_choice_of_ids_shows_in_the_number_fetched_again() {
     if !have_dovecot_and(&PROGRAMS) {
@@ -230,7 +230,7 @@ fn a_wrong_choice_of_ids_shows_in_the_number_fetched_again() {
     let dovecot = Dovecot::start_as(site.dir(), &Kind::default());
     fill_maildir(&dovecot);
     let maildir = dovecot.mailbox().to_string_lossy().into_owned();
-    // Dovecot takes its list over.
+    // Dovecot takes over its list.
     assert_eq!(lists(dovecot.port, MAILBOX).len(), 2 * MESSAGES);
     let service = site.serve();
     site.output("pop3svc", &["import", "maildir", &maildir, MAILBOX, "--make", "--uidl", "%f"], b"");

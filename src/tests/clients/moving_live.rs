@@ -13,7 +13,7 @@ use super::pollers::fetchmail_has;
 use super::service::{READY, Service};
 use crate::harness::site::Site;
 
-/// Its `pop3_uidl_format`, and how many messages lie in the mailbox: one time many.
+/// Dovecot's `pop3_uidl_format`, and the number of messages in the mailbox: many in one case.
 const FORMATS: [(&str, usize); 3] = [("%08Xu%08Xv", 1000), ("%v.%u", 40), ("%f", 40)];
 /// The reply to a login before all mail of the mailbox is here.
 pub const LATER: &str = "-ERR [SYS/TEMP] the mail of this mailbox is still being moved here";
@@ -83,7 +83,7 @@ fn a_master_user_opens_every_mailbox_and_missing_messages_are_reported() {
     let server = format!("pop3://127.0.0.1:{}", dovecot.port);
     let master = ["--master", MASTER, "--password-file", "password"];
     let import = [&["import", "--from", &server, "--users", "users", "--make"], &master[..]].concat();
-    // Nobody vouches for this certificate but the file itself.
+    // Only the file itself vouches for this certificate.
     let unverified = site.outcome("pop3svc", &import, b"");
     let said = String::from_utf8_lossy(&unverified.stdout).into_owned();
     assert!(!unverified.status.success() && said.contains("invalid peer certificate"), "{unverified:?}");
@@ -104,7 +104,7 @@ fn a_master_user_opens_every_mailbox_and_missing_messages_are_reported() {
     let refused = site.outcome("pop3svc", &[&refused[..], &master[..]].concat(), b"");
     let said = String::from_utf8_lossy(&refused.stdout).into_owned();
     assert!(
-        !refused.status.success() && said.contains("refuses to log in user3@example.com*admin"),
+        !refused.status.success() && said.contains("refuses the login of user3@example.com*admin"),
         "{said}"
     );
     assert_eq!(lists(port, "user3@example.com").len(), 2 * 40);
@@ -151,7 +151,7 @@ fn an_import_that_was_killed_with_the_service_goes_on_where_it_was() {
     service.end();
 }
 
-/// Looks again and again, for as long as anything is waited for.
+/// Checks repeatedly until it is so, up to the usual limit.
 pub fn wait_for(mut is_so: impl FnMut() -> bool) {
     for _ in 0..WAIT_MAX.as_millis() / 50 {
         if is_so() {
@@ -170,10 +170,10 @@ pub fn answer_to_login(port: u16, mailbox: &str) -> String {
     BufReader::new(stream).lines().nth(2).expect("an answer").expect("text")
 }
 
-/// A proxy to a server that passes on this many octets per connection, and then no more.
+/// A proxy to a server that passes on this many octets per connection and then stops.
 pub struct Gate {
     pub port: u16,
-    /// Hears of each connection whose octets are used up.
+    /// Receives a message for each connection that has used up its octets.
     pub closed: Receiver<()>,
 }
 

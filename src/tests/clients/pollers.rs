@@ -1,4 +1,4 @@
-//! fetchmail, mpop and getmail, set up to leave mail on the server: each notes what it has fetched.
+//! fetchmail, mpop and getmail, configured to leave mail on the server: each notes what it has fetched.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -12,22 +12,22 @@ use crate::harness::site::Site;
 
 pub const PROGRAMS: [&str; 4] = ["fetchmail", "mpop", "getmail", "setpriv"];
 
-/// Octets that each of them has fetched in a poll.
+/// The octets that each of them has fetched in a poll.
 pub type Fetched = [u64; 3];
 
-/// Where each notes what it has fetched, below the directory of the test.
+/// The files in which they note what they have fetched, below the test's directory.
 pub fn notes(port: u16) -> [String; 3] {
     ["fetchids".to_owned(), "uidls".to_owned(), format!("getmail/oldmail-127.0.0.1-{port}-{MAILBOX}")]
 }
 
-/// The server is another one from now on, under the same name and port: what getmail has noted goes by the port.
+/// From now on another server has the same name. getmail's notes go by the port, so they move to the new one.
 pub fn move_on(site: &Site, from: u16, to: u16) {
     let [_, _, before] = notes(from);
     let [_, _, after] = notes(to);
     fs::rename(site.path(&before), site.path(&after)).expect("getmail has noted something");
 }
 
-/// Lets all of them poll, and returns what they have fetched. `has_new`: whether there is mail that they have not.
+/// Lets all of them poll and returns what they have fetched. `has_new`: whether there is new mail for them.
 pub fn poll(site: &Site, port: u16, has_new: bool) -> Fetched {
     let before = [octets(site, "inbox"), octets(site, "mpop-inbox")];
     fetchmail(site, port, has_new);
@@ -36,7 +36,7 @@ pub fn poll(site: &Site, port: u16, has_new: bool) -> Fetched {
     [octets(site, "inbox") - before[0], octets(site, "mpop-inbox") - before[1], of_getmail]
 }
 
-/// Lets fetchmail alone poll, and returns how much it has fetched so far.
+/// Lets fetchmail poll, and returns how much it has fetched so far.
 pub fn fetchmail_has(site: &Site, port: u16, has_new: bool) -> u64 {
     fetchmail(site, port, has_new);
     octets(site, "inbox")
@@ -71,7 +71,7 @@ pub fn mpop_configuration(site: &Site, port: u16, mechanism: &str, password: &st
     )
 }
 
-/// It does not run as root, and delivers by LMTP, since in other ways it forks for each message and may miss the
+/// getmail does not run as root. It delivers by LMTP here, because otherwise it forks for each message and may miss the
 /// child's end.
 fn getmail(site: &Site, port: u16) -> u64 {
     let directory = site.path("getmail");
@@ -96,7 +96,7 @@ fn getmail(site: &Site, port: u16) -> u64 {
     taking.join().expect("it does not panic").expect("getmail speaks LMTP")
 }
 
-/// Takes in what one client brings by LMTP, and returns how many octets that was.
+/// Accepts what one client delivers by LMTP, and returns its octets.
 fn take_in(listener: &TcpListener) -> io::Result<u64> {
     let (mut stream, _) = listener.accept()?;
     let mut lines = BufReader::new(stream.try_clone()?).split(b'\n');
@@ -123,7 +123,7 @@ fn octets(site: &Site, file: &str) -> u64 {
     fs::metadata(site.path(file)).map_or(0, |file| file.len())
 }
 
-/// A file with a password in it, which these programs want nobody else to be able to read.
+/// Writes a file with a password; these programs insist that nobody else can read it.
 pub fn write_secret(site: &Site, name: &str, text: &str) {
     fs::write(site.path(name), text).expect("it can be written");
     fs::set_permissions(site.path(name), fs::Permissions::from_mode(0o600)).expect("it is ours");

@@ -1,7 +1,7 @@
 //! Sessions of Python clients that fetch and delete.
 
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::have;
 
 #[test]
 fn poplib_lists_fetches_deletes_and_resets() {
@@ -13,7 +13,7 @@ fn commands_sent_together_and_octet_by_octet_are_answered_alike() {
     on_four_messages("pipelining.py", 4);
 }
 
-/// Runs a script on a mailbox with four messages, and holds how many are left of them.
+/// Runs a script on a mailbox with four messages, and checks how many are left.
 fn on_four_messages(script: &str, left: u64) {
     if !have(&["python3"]) {
         return;

@@ -3,7 +3,7 @@
 use super::machine::Machine;
 use super::readme::blocks;
 use super::unit::installed;
-use crate::harness::skip::have;
+use crate::harness::programs::have;
 
 /// What every Postfix needs; lines added later override it.
 const MAIN: &str = "
@@ -17,7 +17,7 @@ const MAIN: &str = "
     address_verify_poll_delay = 1s
 ";
 
-/// Prints what the server says to each recipient: SENDER RECIPIENT...
+/// Prints the server's reply to each recipient: SENDER RECIPIENT...
 const SEND: &str = "
 import smtplib, sys
 sender, *recipients = sys.argv[1:]
@@ -30,7 +30,7 @@ with smtplib.SMTP('127.0.0.1', 25, timeout=50) as smtp:
         assert smtp.data('Subject: by Postfix\\r\\n\\r\\nText.\\r\\n')[0] == 250
 ";
 
-/// A machine with our service, its port 25 left to a Postfix with these lines of the README.
+/// A machine with our service, and on port 25 a Postfix with these lines of the README.
 fn with_postfix(of_main: &str) -> Option<Machine> {
     if !have(&["postfix", "curl", "python3"]) {
         return None;
@@ -49,7 +49,7 @@ fn with_postfix(of_main: &str) -> Option<Machine> {
     machine.write("/etc/postfix/main.cf", &(main + &block(of_main)));
     machine.write("/run/winpop-of-master", &block("argv="));
     machine.write("/run/send.py", SEND);
-    // Debian's services see nothing but the queue's directory, which the start of its unit fills first.
+    // Debian runs Postfix's services in the queue directory, which its unit fills at the start.
     machine.run(
         "cat /run/winpop-of-master >>/etc/postfix/master.cf
         postconf -F '*/*/chroot = n'
@@ -67,7 +67,7 @@ fn send(machine: &Machine, sender: &str, recipients: &str) -> String {
     codes.trim().to_owned()
 }
 
-/// The messages of a mailbox, which is empty then.
+/// Takes all messages out of a mailbox.
 #[track_caller]
 fn take(machine: &Machine, name: &str) -> Vec<String> {
     let list = format!("curl -sS --user {name}@example.com:secret pop3://127.0.0.1/");
@@ -77,7 +77,7 @@ fn take(machine: &Machine, name: &str) -> Vec<String> {
         machine.run(&format!("{list}{number} --request DELE --head >/dev/null"));
         text
     };
-    // Each is the first when its turn comes.
+    // Each is the first message when its turn comes.
     (0..count).map(|_| take(1)).collect()
 }
 
@@ -92,7 +92,7 @@ fn postfix_bounces_only_what_the_pipe_did_not_deliver() {
     let is_lost = |name: &str| bounce.contains(&format!("Final-Recipient: rfc822; {name}@example.com"));
     assert!(is_lost("nobody") && !is_lost("bob") && !is_lost("ann"), "{bounce}");
 
-    // Without the limit all are reported as lost, and so nobody has it.
+    // Without the limit the message is reported as lost to all, so nobody may have it.
     machine.run("postconf -X winpop_destination_recipient_limit && postfix reload");
     assert_eq!(send(&machine, "carol@example.com", all), "250 250 250");
     let bounce = take(&machine, "carol").concat();
@@ -105,7 +105,7 @@ fn postfix_bounces_only_what_the_pipe_did_not_deliver() {
 #[test]
 fn postfix_refuses_at_once_whom_lmtp_does_not_know_and_forgets_it_soon() {
     let Some(machine) = with_postfix("lmtp:inet:") else { return };
-    // The test comes from a stranger's network, and does not wait for the minute of the README.
+    // The client is a stranger. The test does not wait for the README's minute.
     let soon = "postconf -h address_verify_negative_expire_time | grep -qx 1m";
     let soon = format!("{soon} && postconf mynetworks=192.0.2.0/24 address_verify_negative_expire_time=1s");
     machine.run(&format!("{soon} && postfix reload"));

@@ -1,7 +1,7 @@
-//! The commands of README.md, run as they stand there.
+//! Runs the commands of README.md as they are written there.
 //!
-//! Blocks marked `sh` run in the order of the file on one small machine, whose directories replace those that the
-//! README names. Other blocks are files, or cannot run here; of the files, the words that start the program are tried.
+//! Blocks marked `sh` run in order on one small machine, whose directories replace those that the README names. Other
+//! blocks are files or cannot run here. From the files, the command lines that start the program are tried.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,19 +9,19 @@ use std::path::Path;
 
 use super::service::Service;
 use crate::harness::PROGRAM;
+use crate::harness::programs::have;
 use crate::harness::site::{PROGRAMS, Site};
-use crate::harness::skip::have;
 
-/// Directories of the machine that the README names.
+/// Directories that the README names.
 const PLACES: [&str; 3] = ["/usr/local/bin", "/var/lib/winpop", "/srv"];
-/// Where the README says that the build leaves the program.
+/// Where the build leaves the program, according to the README.
 const BUILT: &str = "target/x86_64-unknown-linux-gnu/release/pop3svc";
-/// Other marks of blocks: output, what root types, files.
+/// Languages of the other blocks: output, what root types, files.
 const NOT_RUN: [&str; 5] = ["text", "console", "ini", "dockerfile", "rust"];
 
 const MESSAGE: &str = "From: ann@example.org\nTo: bob@example.com\nSubject: hi\n\nText.\n";
 
-/// A block of the README: its mark and its lines.
+/// A block of the README: its language and its lines.
 pub struct Block {
     pub mark: String,
     pub text: String,
@@ -59,7 +59,7 @@ pub fn commands_of_root(blocks: &[Block], with: &str) -> String {
     terminal.text.lines().filter_map(|line| line.strip_prefix("# ")).map(|line| format!("{line}\n")).collect()
 }
 
-/// The one line in the README's files that has this in it.
+/// The only line in the README's files that contains this.
 fn line_of_a_file(with: &str) -> String {
     let files = blocks().into_iter().filter(|block| block.mark == "ini");
     let text: String = files.map(|file| file.text).collect();
@@ -69,13 +69,13 @@ fn line_of_a_file(with: &str) -> String {
     line.to_owned()
 }
 
-/// The text with the places of the machine replaced by those of the test.
+/// The text with the machine's directories replaced by the test's.
 fn moved(text: &str, site: &Site) -> String {
     let place = |text: String, place: &str| text.replace(place, &site.path(&place[1..]).to_string_lossy());
     PLACES.into_iter().fold(text.to_owned(), place)
 }
 
-/// A machine on which nothing is installed yet, with mail in a file and in the store of a Windows service.
+/// A machine without our program, with mail in a file and in the store of a Windows service.
 fn machine() -> Site {
     let site = Site::new();
     fs::remove_dir_all(site.path(PROGRAMS)).expect("it can be removed");
@@ -113,7 +113,7 @@ fn the_commands_of_the_readme_do_what_they_should() {
     assert!(stat.contains("Mailboxes  5\n") && stat.contains("Messages   3\n"), "{stat}");
 }
 
-/// Commands that build and test: what they name exists.
+/// Commands that build and test. Checks that what they name exists.
 fn is_for_developers(line: &str) -> bool {
     let (command, _comment) = line.split_once('#').unwrap_or((line, ""));
     let is_suite = |name: &str| repository().join(format!("src/tests/{name}/main.rs")).is_file();
@@ -150,7 +150,7 @@ fn the_first_minute_goes_as_the_readme_shows_it() {
     service.end();
 }
 
-/// The words that are printed, without those that are others each time: passwords, paths, ports.
+/// The printed words, without those that differ each time: passwords, paths, ports.
 fn outline(told: &str) -> String {
     let is_the_same =
         |word: &&str| !word.contains("://") && !word.starts_with(['/', '\'']) && !word.ends_with("pop3svc");

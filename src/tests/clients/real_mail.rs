@@ -1,11 +1,11 @@
-//! A folder of real mail, in by every way and out by two clients.
+//! A folder of real mail, delivered in every way and fetched by two clients.
 
 use std::fs;
 
 use super::samples::{Sample, samples};
 use super::service::Service;
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::have;
 
 /// The fields that delivery puts in front, in their order.
 const TRACE: [&str; 3] = ["Return-Path: <ann@example.org>\r\n", "Delivered-To: ", "Received: "];
@@ -55,7 +55,7 @@ fn send(site: &Site, protocol: &str, port: &str, samples: &[Sample]) {
     site.python("send.py", &words.collect::<Vec<_>>());
 }
 
-/// Has the samples sent to the mailbox of that name, and fetches them with `poplib` and with `curl`.
+/// Sends the samples to the mailbox of that name, and fetches them with `poplib` and with `curl`.
 fn comes_back(name: &str, sent: impl Fn(&Service, &Site, &[Sample])) {
     if !have(&["curl", "python3"]) {
         return;
@@ -74,7 +74,7 @@ fn comes_back(name: &str, sent: impl Fn(&Service, &Site, &[Sample])) {
     assert_eq!(by_poplib.len(), samples.len());
     for ((sample, (octets, text)), by_curl) in samples.iter().zip(&by_poplib).zip(&by_curl) {
         assert_eq!(text.len(), *octets, "{} has the octets that LIST says", sample.name());
-        // curl cannot say UTF8, and gets a surrogate of a header in it: in ASCII, with the same body.
+        // curl cannot say UTF8, so it gets a surrogate for a header in UTF-8: in ASCII, with the same body.
         if header_is_utf8(text) {
             let (header, body) = header_and_body(by_curl);
             assert!(header.is_ascii() && body == header_and_body(text).1, "{} for curl", sample.name());
@@ -96,7 +96,7 @@ fn header_is_utf8(text: &[u8]) -> bool {
     !header.is_ascii() && std::str::from_utf8(header).is_ok()
 }
 
-/// The octets that LIST says, and the text, of each message.
+/// The size in LIST and the text of each message.
 fn fetched_by_poplib(site: &Site, service: &Service, mailbox: &str) -> Vec<(usize, Vec<u8>)> {
     let dir = site.path("by poplib");
     fs::create_dir(&dir).expect("it can be made");
@@ -119,10 +119,10 @@ fn fetched_by_curl(site: &Site, service: &Service, mailbox: &str, count: usize) 
     (1..=count).map(text).collect()
 }
 
-/// The text is the fields of delivery and then the content that went in, and nothing else.
+/// Checks that the text is the fields added by delivery, followed by the content that was sent, and nothing else.
 fn hold(sample: &Sample, text: &[u8], mailbox: &str) {
     let mut content = sample.normalised();
-    // smtplib has no way to send a message of no octets: it sends an empty line.
+    // smtplib cannot send an empty message: it sends an empty line.
     if content.is_empty() && mailbox.starts_with("smtp@") {
         content.extend(b"\r\n");
     }

@@ -1,4 +1,4 @@
-//! Real mail, and mail that is harder than real.
+//! Real mail, and mail more difficult than that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use crate::harness::site::Site;
 use crate::harness::skip::lacks;
 
-/// A message as somebody has it in a file.
+/// A message in a file.
 pub struct Sample {
     pub path: PathBuf,
     pub content: Vec<u8>,
 }
 
-/// The messages of testdata/mail, and those that Python's own tests of its mail parser come with, where they are
-/// installed; in CI they have to be.
+/// The messages of testdata/mail and, if installed, those of the tests of Python's mail parser. CI must have them.
 pub fn samples(site: &Site) -> Vec<Sample> {
     let mut samples = samples_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/mail"), "eml");
     let finding = "import os, test.test_email as tests; print(os.path.dirname(tests.__file__))";
@@ -40,14 +39,13 @@ impl Sample {
         self.path.to_string_lossy()
     }
 
-    /// Whether SMTP refuses it.
+    /// Whether it contains NUL, so that SMTP refuses it.
     pub fn has_nul(&self) -> bool {
         self.content.contains(&0)
     }
 
-    /// The content as a maildrop holds it: every CRLF, CR and LF is a line end, written CRLF, and the last line has
-    /// one. NUL is dropped, and so are the line of an mbox and Return-Path fields. An empty line stands where a header
-    /// is missing.
+    /// The content as a maildrop holds it: every CRLF, CR and LF becomes CRLF, and the last line ends with one. NUL,
+    /// the mbox line and Return-Path fields are dropped. An empty line replaces a missing header.
     pub fn normalised(&self) -> Vec<u8> {
         let mut normalised = Vec::with_capacity(self.content.len() + 2);
         let mut octets = self.content.iter().copied().peekable();

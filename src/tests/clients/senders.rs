@@ -3,8 +3,8 @@
 use std::fs;
 
 use super::service::Service;
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::have;
 
 const MESSAGE: &str = "From: ann@example.org\nTo: bob@example.com\nSubject: sent\n\nOne line.\n.\n..two\n";
 /// The message as the mailbox holds it.
@@ -33,12 +33,12 @@ fn swaks_sends_by_smtp_and_lmtp_and_cannot_relay() {
             if pipelined {
                 words.push("--pipeline");
             }
-            // It adds a line end after the last line.
+            // swaks adds a line end after the last line.
             site.outcome("swaks", &words, MESSAGE.trim_end().as_bytes())
         };
         let sent = swaks("bob@example.com,bob+detail@example.com");
         assert!(sent.status.success(), "{protocol} {pipelined}: {sent:?}");
-        // Both are one mailbox, which gets one copy.
+        // Both name the same mailbox, which gets one copy.
         let text = take(&site, &service);
         assert!(text.ends_with(CONTENT), "{text}");
         assert!(text.contains(&format!("with {protocol} id ")), "{text}");
@@ -85,7 +85,7 @@ fn curl_sends_by_smtp() {
     words.extend(["--upload-file", "message"]);
     site.output("curl", &words, b"");
     assert!(take(&site, &service).ends_with(CONTENT));
-    // Bare line ends may hide a second message: SMTP does not take them.
+    // Bare line ends may hide a second message, so SMTP refuses them.
     fs::write(site.path("message"), MESSAGE).expect("it can be written");
     let refused = site.outcome("curl", &[&["-v"], &words[..]].concat(), b"");
     let told = String::from_utf8_lossy(&refused.stderr);
@@ -122,7 +122,7 @@ fn serve_bob(site: &Site) -> Service<'_> {
     service
 }
 
-/// Fetches the first message of the mailbox, and deletes it there.
+/// Fetches the first message of the mailbox and deletes it.
 fn take(site: &Site, service: &Service) -> String {
     let url = format!("pop3://127.0.0.1:{}/1", service.port("POP3"));
     let curl = ["-sS", "--user", "bob@example.com:secret", &url];

@@ -1,4 +1,4 @@
-//! The service as an administrator starts it, and what is typed.
+//! The service as an administrator starts it, and the administrator's commands.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::harness::etc::PrivateEtc;
 use crate::harness::process::Process;
 use crate::harness::site::Site;
 
-/// The last that quickstart says.
+/// The last line that quickstart prints.
 pub const READY: &str = "Ctrl-C ends the service.\n";
 
 impl Site {
@@ -16,7 +16,7 @@ impl Site {
         Self::bare(None)
     }
 
-    /// With accounts that only its programs see.
+    /// A site whose programs see their own accounts of the operating system.
     pub fn with_accounts(etc: PrivateEtc) -> Self {
         Self::bare(Some(etc))
     }
@@ -25,7 +25,7 @@ impl Site {
         self.etc.as_ref().expect("it was made with accounts")
     }
 
-    /// `winpop` with these words, which have to succeed.
+    /// Runs `winpop` with these words, which must succeed.
     #[track_caller]
     pub fn winpop(&self, words: &str) -> String {
         self.output("winpop", &words.split(' ').collect::<Vec<_>>(), b"")
@@ -37,19 +37,19 @@ impl Site {
         self.output("python3", &[&[script.as_str()], words].concat(), b"")
     }
 
-    /// Makes the store, with a domain and with ports that are free.
+    /// Creates the store, with a domain and with free ports.
     pub fn make_store(&self) {
         self.winpop("add example.com");
         self.set_ports();
     }
 
-    /// Makes the store and serves it.
+    /// Creates the store and serves it.
     pub fn serve(&self) -> Service<'_> {
         self.make_store();
         Service::quickstart(self, &[])
     }
 
-    /// How many messages a mailbox has, as the administrator is shown.
+    /// How many messages a mailbox has according to `winpop list`.
     pub fn messages_in(&self, address: &str) -> u64 {
         let domain = address.split_once('@').expect("an address").1;
         let listed = self.winpop(&format!("list {domain} /json"));
@@ -60,16 +60,16 @@ impl Site {
     }
 }
 
-/// The program, running.
+/// The running service.
 pub struct Service<'a> {
     site: &'a Site,
     process: Process,
-    /// What it had printed when it was ready.
+    /// What it had printed by the time it was ready.
     pub told: String,
 }
 
 impl<'a> Service<'a> {
-    /// Runs `pop3svc quickstart` with these words after it.
+    /// Runs `pop3svc quickstart` with these arguments.
     pub fn quickstart(site: &'a Site, words: &[&str]) -> Self {
         Self::start(site, site.command("pop3svc").arg("quickstart").args(words), READY)
     }
@@ -79,20 +79,20 @@ impl<'a> Service<'a> {
         let process = Process::spawn(command);
         process.wait_for(ready);
         let mut told = process.told();
-        // Up to the end of that line: more may have come since.
+        // Only up to the end of that line: more may have been printed since.
         let at = told.find(ready.trim_end()).unwrap_or_else(|| panic!("it ended after {told:?}"));
         told.truncate(at + told[at..].find('\n').expect("it prints whole lines") + 1);
         Self { site, process, told }
     }
 
-    /// The port of a protocol, as told.
+    /// The port of a protocol, as printed.
     pub fn port(&self, protocol: &str) -> String {
         let port = self.word_after(protocol, 2);
         assert!(port.parse::<u16>().is_ok(), "{}", self.told);
         port
     }
 
-    /// The password of the first mailbox, as told.
+    /// The password of the first mailbox, as printed.
     pub fn password(&self) -> String {
         self.word_after("Password", 0)
     }
@@ -104,19 +104,19 @@ impl<'a> Service<'a> {
         word.unwrap_or_else(|| panic!("no {label} in {}", self.told)).to_owned()
     }
 
-    /// Ends the service, and verifies the store that it leaves.
+    /// Stops the service and verifies its store.
     pub fn end(self) {
         let site = self.site;
         self.stop();
         site.assert_clean();
     }
 
-    /// Ends the service as systemd does.
+    /// Stops the service as systemd does.
     pub fn stop(self) {
         self.log();
     }
 
-    /// Ends the service as systemd does; what it has logged since it was ready.
+    /// Stops the service as systemd does. Returns what it has logged since it was ready.
     pub fn log(self) -> String {
         self.process.signal(Signal::TERM);
         let (status, log) = self.process.wait();

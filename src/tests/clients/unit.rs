@@ -1,14 +1,14 @@
-//! The README's unit, run by systemd, while root types the README's chapters.
+//! The README's unit, run by systemd, while root types the commands of the README's chapters.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::machine::{BUILT, Machine};
 use super::readme::{Block, blocks, commands_of_root};
-use crate::harness::skip::have;
+use crate::harness::programs::have;
 
-/// Mail in a file and in the store of a Windows service, a place for backups, and the program where the build leaves
-/// it.
+/// Mail in a file and in the store of a Windows service, a directory for backups, and the program where the build
+/// leaves it.
 const PREPARE: &str = "
     mkdir -p /root/target/x86_64-unknown-linux-gnu/release /srv/backup /srv/mailbox/example.net/P3_ann.mbx
     ln -s BUILT /root/target/x86_64-unknown-linux-gnu/release/pop3svc
@@ -33,7 +33,7 @@ fn unit(blocks: &[Block]) -> String {
     unit.text.clone()
 }
 
-/// The journal, up to now.
+/// The journal so far.
 fn journal(machine: &Machine, options: &str) -> String {
     machine.run(&format!("journalctl --sync; journalctl --output=cat {options}"))
 }
@@ -52,7 +52,7 @@ fn the_chapters_of_the_readme_hold_under_its_unit() {
         if mark != "sh" || !is_of_the_service || text == "pop3svc serve\n" {
             continue;
         }
-        // That the domain is there was the condition for the unit to start.
+        // The domain already exists, because the unit could not have started without it.
         type_as_root(&machine, text.strip_prefix("winpop add example.com\n").unwrap_or(&text));
     }
     assert_eq!(
@@ -68,7 +68,7 @@ fn the_chapters_of_the_readme_hold_under_its_unit() {
     let stat = machine.run("winpop stat");
     assert!(stat.contains("Mailboxes  3\n") && stat.contains("Messages   3\n"), "{stat}");
 
-    // The backup is from before the mailbox of the Windows service came.
+    // The backup predates the mailbox of the Windows service.
     type_as_root(&machine, &commands_of_root(&blocks(), "pop3svc restore"));
     let stat = machine.run("winpop stat && pop3svc check");
     assert!(stat.contains("Mailboxes  2\n") && stat.contains("Messages   2\n"), "{stat}");
@@ -89,7 +89,7 @@ fn the_mail_store_moves_as_the_readme_says_and_root_and_service_mean_the_same_on
     };
     is_served_from("/srv/mail");
     assert!(machine.run("winpop stat").contains("Messages   1\n"));
-    // Another one, named while the service runs; it is empty, with the settings of today.
+    // Another directory, named while the service runs. Its store is empty and has the current settings.
     let running = commands.lines().filter(|line| !line.contains("systemctl st"));
     let running: Vec<String> =
         running.map(|line| line.replace("/srv/mail", "/srv/new").replace(" /move", "")).collect();
@@ -135,7 +135,7 @@ taken.accept()'",
     );
     assert!(!machine.outcome("systemctl start pop3svc").status.success());
     assert!(journal(&machine, "--unit=pop3svc").contains("port 110 for POP3 is taken by another program"));
-    // However long that lasts: systemd counts no attempts.
+    // However long that lasts: systemd does not count attempts.
     assert_eq!(machine.run("systemctl show --value --property=StartLimitIntervalUSec pop3svc"), "0\n");
     machine.run("systemctl stop other");
     wait_until_active(&machine);
@@ -166,7 +166,7 @@ fn certbots_certificate_is_copied_for_the_service_and_shown() {
         machine.write(&format!("{lineage}/privkey.pem"), &key);
         certificate
     };
-    // In one line: programs break it differently.
+    // In one line, because programs break it differently.
     let shown = || {
         let script = "import ssl; print(ssl.get_server_certificate((\"127.0.0.1\", 995)))";
         machine.run(&format!("python3 -c '{script}'")).split_whitespace().collect::<String>()
@@ -180,19 +180,19 @@ fn certbots_certificate_is_copied_for_the_service_and_shown() {
     assert_eq!(shown(), first);
     let mode = machine.run("stat --format='%U:%G %a' /etc/pop3svc/tls.pem");
     assert_eq!(mode, "root:winpop 640\n");
-    // A renewal, and that of another certificate.
+    // A renewal of this certificate, and one of another.
     let second = in_one_line(&issue("second.example"));
     machine.run(&format!("RENEWED_LINEAGE=/etc/letsencrypt/live/other.example {hook}"));
     assert_eq!(shown(), first);
     machine.run(&format!("RENEWED_LINEAGE={lineage} {hook}"));
-    // The files are looked at once a second.
+    // The service checks the files once a second.
     assert!((0..200).any(|_| shown() == second));
 
     let refused =
         machine.outcome(&format!("winpop set tlscert {lineage}/fullchain.pem {lineage}/privkey.pem"));
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("the user winpop may not read it"), "{said}");
-    // A key of another certificate is reported and does not keep the unit from starting.
+    // If the key belongs to another certificate, the service reports that and starts nevertheless.
     let ((one, _), (_, other)) = (certificate("one.example"), certificate("other.example"));
     machine.write("/etc/pop3svc/tls.pem", &(one.clone() + &other));
     machine.run("systemctl restart pop3svc && systemctl is-active pop3svc");
@@ -222,7 +222,7 @@ print("asked", flush=True)
 sys.stdin.read()
 "#;
 
-/// Neither a domain nor winbindd is there, so the helpers, which are the real ones, answer that they cannot tell.
+/// The helpers are real, but without a domain and winbindd they answer that they cannot tell.
 #[test]
 fn the_units_for_spa_give_the_service_alone_a_helper_for_each_connection() {
     if !have(&["ntlm_auth", "ps"]) {
@@ -235,10 +235,10 @@ fn the_units_for_spa_give_the_service_alone_a_helper_for_each_connection() {
     machine.write("/etc/systemd/system/pop3svc-ntlm.socket", block("ListenStream=/run/pop3svc-ntlm.sock"));
     machine.write("/etc/systemd/system/pop3svc-ntlm@.service", block("ExecStart=/usr/bin/ntlm_auth"));
     let commands = block("systemctl enable --now pop3svc-ntlm.socket");
-    // The other command, `winpop set adntlm`, takes a directory.
+    // The other command, `winpop set adntlm`, needs a directory.
     type_as_root(&machine, commands.lines().next().expect("a line"));
 
-    // As in the unit of the service.
+    // As in the service's unit.
     let as_user = |user: &str, program: &str| {
         format!(
             "nsenter --mount --target $(systemctl show --value --property=MainPID pop3svc) \
@@ -264,7 +264,7 @@ fn the_units_for_spa_give_the_service_alone_a_helper_for_each_connection() {
         "{said}"
     );
 
-    // They end with their connections.
+    // The helpers end with their connections.
     machine.run("while ps -C ntlm_auth; do sleep 0.1; done");
     let connect = "import socket; socket.socket(socket.AF_UNIX).connect(\"/run/pop3svc-ntlm.sock\")";
     let stranger = machine.outcome(&as_user("daemon", connect));
@@ -283,7 +283,7 @@ fn the_unit_leaves_the_service_few_ways_to_do_harm() {
     machine.run(&format!(
         "systemd-analyze --offline=true --threshold={EXPOSURE_MAX} security /etc/systemd/system/pop3svc.service"
     ));
-    // Of what the kernel offers, the service has used nothing that the unit forbids.
+    // The service has used no system call that the unit forbids.
     type_as_root(&machine, "pop3svc deliver user@example.com <message.eml || :; winpop set logging 3");
     assert!(!journal(&machine, "--unit=pop3svc").contains("Operation not permitted"));
 }

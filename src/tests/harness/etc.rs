@@ -10,7 +10,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::directory::directory;
+use super::programs::have_namespaces;
+use super::scratch;
 
 /// Mounts the copy and the replaced tools; then becomes the command.
 const SCRIPT: &str = "mount --bind \"$0/etc\" /etc
@@ -24,14 +25,16 @@ pub struct PrivateEtc {
 }
 
 impl PrivateEtc {
-    /// None if mounts cannot be made.
+    /// None, with a line that says so, if mounts cannot be made here.
     pub fn new() -> Option<Self> {
-        let etc = Self { dir: directory() };
+        if !have_namespaces(&["--mount"]) {
+            return None;
+        }
+        let etc = Self { dir: scratch::directory() };
         fs::create_dir(etc.dir.path().join("instead")).expect("it is writable");
         let copied = Command::new("cp").args(["--archive", "/etc"]).arg(etc.path("etc")).status();
         assert!(copied.is_ok_and(|status| status.success()), "/etc can be copied");
-        let probed = etc.command("true").output();
-        probed.is_ok_and(|output| output.status.success()).then_some(etc)
+        Some(etc)
     }
 
     /// Below its directory, where `etc` is the copy.

@@ -11,11 +11,14 @@
 
 use std::time::Duration;
 
-pub mod directory;
 pub mod etc;
 pub mod ports;
 pub mod process;
+pub mod programs;
+#[path = "../scratch.rs"]
+pub mod scratch;
 pub mod site;
+#[path = "../skip.rs"]
 pub mod skip;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3svc");

@@ -8,11 +8,11 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use super::directory::directory;
 use super::etc::PrivateEtc;
 use super::ports::Ports;
 use super::process::finish;
-use super::skip::path_of_programs;
+use super::programs::path_of_programs;
+use super::scratch;
 use super::{PASSWORD, PROGRAM};
 
 /// The names by which the program is called.
@@ -32,7 +32,7 @@ pub struct Site {
 impl Site {
     /// Nothing but the program, and the place for a mail store.
     pub fn bare(etc: Option<PrivateEtc>) -> Self {
-        let site = Self { dir: directory(), etc, ports: Ports::free() };
+        let site = Self { dir: scratch::directory(), etc, ports: Ports::free() };
         for dir in [PROGRAMS, "var/lib"] {
             fs::create_dir_all(site.path(dir)).expect("it is writable");
         }

@@ -11,8 +11,9 @@ use std::thread;
 use super::client::Lmtp;
 use super::service::{Service, eventually};
 use crate::harness::PROGRAM;
+use crate::harness::programs::{have, have_namespaces};
 use crate::harness::site::Site;
-use crate::harness::skip::{is_root, skip};
+use crate::harness::skip::needs_root;
 
 pub const BOB: &str = "bob@example.com";
 /// Of a mebibyte each, in a store whose backup is to be met in the middle of it.
@@ -234,13 +235,7 @@ fn a_service_that_sees_other_file_systems_backs_up_to_where_the_administrator_sa
 
 /// Whether a service can be given other file systems here. A container may forbid it.
 fn in_a_mount_namespace_of_its_own() -> bool {
-    let tried = std::process::Command::new("unshare").args(["--mount", "setpriv", "--version"]).output();
-    assert!(tried.is_ok() || std::env::var_os("CI").is_none(), "unshare is not installed");
-    let can = is_root() && tried.is_ok_and(|done| done.status.success());
-    if !can {
-        skip("it needs root and a mount namespace, to give the service other file systems");
-    }
-    can
+    needs_root("giving the service other file systems") && have(&["setpriv"]) && have_namespaces(&["--mount"])
 }
 
 #[test]

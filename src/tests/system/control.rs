@@ -10,8 +10,9 @@ use std::path::Path;
 use std::thread;
 
 use super::service::{Done, Service, finish};
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::{have, needs_root};
+use crate::harness::skip::needs_root;
 
 const BOB: &str = "bob@example.com";
 

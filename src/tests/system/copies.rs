@@ -11,8 +11,8 @@ use std::thread;
 use super::backup::{BOB, contents_in, numbered, restored};
 use super::client::Lmtp;
 use super::service::{Service, eventually};
+use crate::harness::programs::have;
 use crate::harness::site::Site;
-use crate::harness::skip::have;
 
 /// Her mail comes and goes, and leaves space to be used again.
 const ANN: &str = "ann@example.com";

@@ -8,7 +8,7 @@ use super::client::{Client, Lmtp};
 use super::pop3::address_of_this_machine;
 use super::service::eventually;
 use crate::harness::site::Site;
-use crate::harness::skip::is_root;
+use crate::harness::skip::{is_root, lacks};
 
 const ANN: &str = "ann@example.com";
 
@@ -64,7 +64,7 @@ fn other_machines_reach_lmtp_only_where_they_are_named() {
     site.add_mailbox(ANN);
     let service = site.start();
     let Some(ip) = address_of_this_machine() else {
-        println!("passed over: this machine has no address but loopback's");
+        lacks("an address that is not loopback's");
         return;
     };
     let port = service.ports().lmtp;

@@ -122,7 +122,7 @@ fn a_second_signal_ends_the_service_at_once() {
     let mut session = service.log_in(BOB);
     session.delete(1).unwrap();
     service.terminate();
-    service.wait_for_log("ending: no new connections");
+    service.wait_for_log("stopping: no new connections");
     service.terminate();
     let (status, log) = service.wait();
     assert!(status.success(), "{log}");

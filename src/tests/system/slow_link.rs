@@ -9,8 +9,9 @@ use std::thread;
 use super::client::{Client, Pop3};
 use super::service::{Service, eventually};
 use crate::harness::PASSWORD;
+use crate::harness::programs::{have, have_namespaces};
 use crate::harness::site::Site;
-use crate::harness::skip::{lacks, needs_root};
+use crate::harness::skip::needs_root;
 
 /// Set for this test when it runs in its own network namespace.
 const INSIDE: &str = "POP3SVC_NARROW_LINK";
@@ -143,12 +144,7 @@ fn every_size_comes_whole_over_a_narrow_link() {
     if env::var_os(INSIDE).is_some() {
         return all_sizes_come_whole();
     }
-    if !needs_root("a network namespace") {
-        return;
-    }
-    let tried = Command::new("unshare").args(["--net", "tc", "-V"]).output();
-    if !tried.is_ok_and(|tried| tried.status.success()) {
-        lacks("network namespaces and iproute2");
+    if !needs_root("a network namespace") || !have(&["ip", "tc"]) || !have_namespaces(&["--net"]) {
         return;
     }
     let this_test = concat!(module_path!(), "::every_size_comes_whole_over_a_narrow_link");

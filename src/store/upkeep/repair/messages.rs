@@ -43,7 +43,8 @@ impl Repair<'_, '_> {
         let (mut foreign_ids, mut wrong) = (Vec::new(), Vec::new());
         for part in parts {
             for (mailbox, counts) in part.counts {
-                let owner = owners.get_mut(&mailbox).expect("whoever has messages was found or made");
+                let owner =
+                    owners.get_mut(&mailbox).expect("every mailbox with messages was found or created");
                 owner.counts.next_sequence = owner.counts.next_sequence.max(counts.next_sequence);
                 owner.counts.messages += counts.messages;
                 owner.counts.octets += counts.octets;
@@ -73,7 +74,7 @@ impl Repair<'_, '_> {
         owners: &mut KeptMailboxes,
         texts: &Texts,
     ) -> Result<Option<Box<str>>, Fault> {
-        let owner = owners.get_mut(&key.0).expect("whoever has messages was found or made");
+        let owner = owners.get_mut(&key.0).expect("every mailbox with messages was found or created");
         let Some((row, text)) = row.as_ref().and_then(|row| Some((row, texts.get(row.text)?))) else {
             let (mailbox, sequence) = (owner.address.to_string(), key.1);
             let received_octets = row.map(|row| (row.received, row.octets));

@@ -7,10 +7,7 @@
 //! Logged changes since the last checkpoint replace rows of the same keys. Logged texts are written to their
 //! places in memory ([`Overlay`]).
 
-mod tree;
-
-#[cfg(any(test, fuzzing))]
-pub use tree::fuzz_tree;
+pub mod tree;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -328,7 +325,7 @@ fn scan_messages(
     found.rows += count;
     if count > 0 {
         found.damaged.push(format!(
-            "{count} messages were found on pages that nothing leads to any more; some may have been deleted before"
+            "{count} messages were found on orphaned pages; some of them may have been deleted earlier"
         ));
     }
     outcome

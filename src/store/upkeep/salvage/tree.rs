@@ -9,16 +9,16 @@ use std::io;
 
 use crate::store::index::redb_header::{GOD_BYTE, HEADER_OCTETS, MAGIC, PRIMARY_BIT, SLOTS};
 
-const REGION_HEADER_PAGES: usize = 16;
-const REGION_DATA_PAGES: usize = 20;
-const PAGE: u64 = 4096;
+pub const REGION_HEADER_PAGES: usize = 16;
+pub const REGION_DATA_PAGES: usize = 20;
+pub const PAGE: u64 = 4096;
 /// A page has 4 KiB times two to the power of its order. Rows have at most 64 KiB, so a much longer page is
 /// damage.
-const PAGE_ORDER_MAX: u32 = 8;
+pub const PAGE_ORDER_MAX: u32 = 8;
 const DEPTH_MAX: usize = 24;
 const LEAF: u8 = 1;
 const BRANCH: u8 = 2;
-const NORMAL_TABLE: u8 = 3;
+pub const NORMAL_TABLE: u8 = 3;
 
 /// Reads octets of redb's space; fails on damaged ones.
 pub type ReadOctets<'a> = &'a dyn Fn(u64, &mut [u8]) -> io::Result<()>;
@@ -28,11 +28,11 @@ pub struct Trees<'a> {
     read: ReadOctets<'a>,
     region_header_pages: u64,
     region_data_pages: u64,
-    tables: BTreeMap<Vec<u8>, Tree>,
+    pub tables: BTreeMap<Vec<u8>, Tree>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Tree {
+pub struct Tree {
     root: Option<u64>,
     /// Fixed sizes, if they are fixed.
     key_octets: Option<usize>,
@@ -216,65 +216,4 @@ fn u32_at(octets: &[u8], at: usize) -> Option<u32> {
 
 fn u64_at(octets: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(octets.get(at..at + 8)?.try_into().ok()?))
-}
-
-/// For the fuzzer: takes the octets for redb's space. A walk must end, and pass no row longer than the space.
-#[cfg(any(test, fuzzing))]
-pub fn fuzz_tree(octets: &[u8]) {
-    // A header that leads somewhere, followed by the given octets.
-    let mut space = vec![0; 4096];
-    space[..MAGIC.len()].copy_from_slice(MAGIC);
-    space[REGION_HEADER_PAGES] = 1;
-    space[REGION_DATA_PAGES + 1] = 1;
-    space[SLOTS[0] + 1] = 1;
-    let (head, pages) = octets.split_at(octets.len().min(8));
-    space[SLOTS[0] + 8..][..head.len()].copy_from_slice(head);
-    space.extend_from_slice(&[0; 4096]);
-    space.extend_from_slice(pages);
-    let read = |at: u64, out: &mut [u8]| -> io::Result<()> {
-        out.fill(0);
-        let from = usize::try_from(at).ok().filter(|at| *at < space.len());
-        let from = from.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let count = out.len().min(space.len() - from);
-        out[..count].copy_from_slice(&space[from..from + count]);
-        Ok(())
-    };
-    let trees = Trees::find(&read);
-    let longest = (PAGE << PAGE_ORDER_MAX) as usize;
-    let mut is_bounded = |key: &[u8], row: &[u8]| assert!(key.len() <= longest && row.len() <= longest);
-    for name in trees.tables.keys() {
-        let Ok(name) = std::str::from_utf8(name) else { continue };
-        trees.rows(name, &mut is_bounded);
-    }
-    trees.scan(space.len() as u64, 12, &|key, _| key.len() == 12, &mut is_bounded);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Pages that begin like leaves and branches, numbers that refer to each other, and noise.
-    #[test]
-    fn whatever_the_pages_hold_a_walk_ends() {
-        let mut rng = fastrand::Rng::with_seed(3);
-        for _ in 0..3_000 {
-            let pages = rng.usize(1..6);
-            let mut octets = u64::to_le_bytes(rng.u64(..pages as u64)).to_vec();
-            for _ in 0..pages {
-                let mut page = vec![0; PAGE as usize];
-                page[0] = rng.u8(..4);
-                page[2] = rng.u8(..8);
-                for at in (4..200).step_by(4) {
-                    let word = if rng.bool() { rng.u32(..PAGE as u32) } else { rng.u32(..) >> rng.u32(..32) };
-                    page[at..at + 4].copy_from_slice(&word.to_le_bytes());
-                }
-                if rng.bool() {
-                    let table = 8 + rng.usize(..100);
-                    page[table] = NORMAL_TABLE;
-                }
-                octets.extend_from_slice(&page);
-            }
-            fuzz_tree(&octets);
-        }
-    }
 }

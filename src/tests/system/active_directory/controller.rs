@@ -16,8 +16,9 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::service::{Done, eventually, finish};
+use crate::harness::programs::have;
+use crate::harness::scratch;
 use crate::harness::site::Site;
-use crate::harness::skip::have;
 use crate::harness::skip::needs_root;
 
 const PROGRAMS: [&str; 5] = ["samba", "samba-tool", "ldapmodify", "ldapsearch", "openssl"];
@@ -317,9 +318,7 @@ fn address(network: u8) -> String {
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        let dir = std::env::temp_dir().join(format!("pop3svc-domain-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir(&dir).expect("the temporary directory can be written");
+        let dir = scratch::directory().keep();
         remove_at_the_end(&dir);
         // Nothing of this machine's own configuration.
         fs::write(dir.join("none.conf"), "").expect("it can be written");

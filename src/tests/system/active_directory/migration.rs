@@ -42,7 +42,7 @@ fn a_domain_moves_into_the_directory_and_its_users_notice_nothing() {
     let left_out = site.run(&["winpop", "set", "authentication", "1"]);
     assert_eq!(left_out.exit_code, 1);
     assert!(
-        left_out.errors.contains("10 mailboxes could not log in any more: user0@moved.test, user1"),
+        left_out.errors.contains("10 mailboxes could no longer log in: user0@moved.test, user1"),
         "{left_out:?}"
     );
     assert!(left_out.errors.contains("winpop migrateToAD DOMAIN"), "{left_out:?}");
@@ -73,7 +73,7 @@ fn a_domain_moves_into_the_directory_and_its_users_notice_nothing() {
     site.winpop(&["changepwd", "user0@moved.test", "Another-1-password"]);
     site.winpop(&["add", "new@moved.test", "/createuser", PASSWORD]);
     let left_out = site.run(&["winpop", "set", "authentication", "3"]);
-    assert!(left_out.errors.contains("1 mailbox could not log in any more: new@moved.test"), "{left_out:?}");
+    assert!(left_out.errors.contains("1 mailbox could no longer log in: new@moved.test"), "{left_out:?}");
     site.winpop(&["set", "authentication", "3", "/force"]);
     assert!(log_in(&service, "new@moved.test", PASSWORD).starts_with("-ERR [AUTH]"));
     assert!(log_in(&service, "user0@moved.test", &format!("{PASSWORD}0")).starts_with("-ERR [AUTH]"));
@@ -141,7 +141,9 @@ fn the_obstacle_of_each_mailbox_is_reported() {
         let alone = site.run(&["winpop", "migrateToAD", &format!("{name}@ways.test")]);
         assert!(alone.exit_code == 1 && alone.errors.contains(why), "{alone:?}");
     }
-    assert!(site.winpop(&["migrateToAD", "same@ways.test"]).contains("already, with this password"));
+    assert!(
+        site.winpop(&["migrateToAD", "same@ways.test"]).contains("in Active Directory, with this password")
+    );
     // Those that were there are as they were, and what was refused is not there.
     assert!(controller.lets_in("other@ways.test", PASSWORD));
     assert!(!controller.found("(userPrincipalName=short@ways.test)").contains("dn: CN="));

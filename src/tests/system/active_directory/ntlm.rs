@@ -9,7 +9,7 @@ use super::super::client::Pop3;
 use super::super::service::{Service, eventually, finish};
 use super::controller::{Controller, DOMAIN, PASSWORD};
 use super::logins::log_in;
-use crate::harness::skip::have;
+use crate::harness::programs::have;
 
 const PROGRAMS: [&str; 4] = ["curl", "nsenter", "ntlm_auth", "systemd-socket-activate"];
 

@@ -85,7 +85,7 @@ fn a_directory_that_stops_and_starts_under_load_lets_nobody_in_by_mistake_and_co
     let stat: serde_json::Value = serde_json::from_str(&site.winpop(&["stat", "/json"])).expect("it is JSON");
     let failures = &stat["statistics"]["connections"]["login_failures"];
     assert_eq!(failures.as_u64(), Some(outcomes.refused.load(Ordering::Relaxed) as u64), "{stat}");
-    service.wait_for_log("the directory of accounts cannot be asked");
+    service.wait_for_log("the account directory is unavailable");
     end(service);
     site.assert_clean();
 }
@@ -115,7 +115,7 @@ fn what_an_administrator_does_while_the_directory_is_down_or_hangs_changes_nothi
     ] {
         let done = site.run(&[&["winpop"], words].concat());
         assert_eq!(done.exit_code, 1, "{words:?}: {done:?}");
-        assert!(done.errors.contains("the directory of accounts cannot be asked"), "{words:?}: {done:?}");
+        assert!(done.errors.contains("the account directory is unavailable"), "{words:?}: {done:?}");
     }
     // Had it been asked, the answer would be that it cannot be.
     assert!(log_in(&service, "ann@down.test", PASSWORD).starts_with("-ERR [SYS/TEMP]"));
@@ -129,7 +129,7 @@ fn what_an_administrator_does_while_the_directory_is_down_or_hangs_changes_nothi
     site.winpop(&["changepwd", "ann@down.test", PASSWORD]);
     assert!(log_in(&service, "ann@down.test", PASSWORD).starts_with("+OK"));
     let done = site.run(&["winpop", "set", "authentication", "1"]);
-    assert!(done.errors.contains("the directory of accounts cannot be asked"), "{done:?}");
+    assert!(done.errors.contains("the account directory is unavailable"), "{done:?}");
     assert!(log_in(&service, "ann@down.test", PASSWORD).starts_with("+OK"));
     controller.start();
     site.winpop(&["set", "authentication", "1"]);

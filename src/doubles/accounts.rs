@@ -1,9 +1,11 @@
-//! Accounts for tests.
+//! Accounts as a driver would look them up.
 
 use zeroize::Zeroizing;
 
-use super::Account;
-use super::password::Verifier;
+use crate::auth::Account;
+#[cfg(test)]
+use crate::auth::hash::work;
+use crate::auth::password::Verifier;
 
 /// An account with this password, with few rounds to keep tests fast.
 pub fn account(password: &str) -> Account {
@@ -14,11 +16,11 @@ pub fn account(password: &str) -> Account {
     }
 }
 
-/// An account exists before its login, so making the verifier is not part of the login.
+/// An account exists before its login, so the hashing for its verifier is not recorded.
 fn verifier(password: &str) -> Verifier {
     let make = || Verifier::new(password, [9; 16], 16);
     #[cfg(test)]
-    return super::hash::work::unnoted(make);
+    return work::unnoted(make);
     #[cfg(not(test))]
     make()
 }

@@ -1,10 +1,12 @@
-//! A driver that keeps everything in memory, for transcripts, tests and fuzzing. It carries out every [`Next`] as the
-//! real driver does.
+//! A driver of SMTP and LMTP sessions that keeps everything in memory. It carries out every [`Next`] as the real driver
+//! does.
 
 use std::mem;
 
-use super::{Dialect, Ending, Event, Next, Policy, Session, TlsState};
 use crate::envelope::{Envelope, ForwardPath, Peer};
+#[cfg(test)]
+use crate::smtp::Counts;
+use crate::smtp::{Dialect, Ending, Event, Next, Policy, Session, TlsState};
 use crate::verdict::{Delivery, Recipient};
 use crate::wire::{Lines, Text};
 
@@ -65,7 +67,7 @@ impl Server {
     }
 
     #[cfg(test)]
-    pub fn counts(&self) -> super::Counts {
+    pub fn counts(&self) -> Counts {
         self.session.counts()
     }
 

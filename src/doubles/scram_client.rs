@@ -1,4 +1,4 @@
-//! A SCRAM-SHA-256 client for tests that can make every mistake on purpose.
+//! A SCRAM-SHA-256 client that can make every mistake on purpose.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,10 +1,11 @@
-//! A driver whose mailbox lives in memory and whose connection is a function call, for tests and fuzz targets.
+//! A driver of POP3 sessions whose maildrop lives in memory and whose connection is a function call.
 
 use std::time::{Duration, SystemTime};
 
-use super::{Channel, Credentials, Event, Next, Policy, Session, TERMINATOR, Transmission};
-use crate::auth::{Account, ChannelBinding, ntlm, testing};
+use super::accounts;
+use crate::auth::{Account, ChannelBinding, ntlm};
 use crate::message::{Entry, Totals, Uid};
+use crate::pop3::{Channel, Credentials, Event, Next, Policy, Session, TERMINATOR, Transmission};
 use crate::verdict::Login;
 use crate::wire::{self, surrogate};
 
@@ -192,7 +193,7 @@ impl Conversation {
         if known { self.welcome() } else { Event::LoggedIn(Login::WrongCredentials) }
     }
 
-    /// As a directory does that knows the account by the user's name alone.
+    /// Like a directory that knows the account by the bare user name.
     fn prove(&mut self, proof: &ntlm::Proof) -> Event<'static> {
         match proof.check(&self.mailbox.account(&proof.user)) {
             _ if self.mailbox.fault == Some(Fault::Login) => self.mailbox.trouble(),
@@ -247,9 +248,9 @@ impl Mailbox {
 
     fn account(&self, name: &str) -> Account {
         if name != self.name {
-            return testing::nobody();
+            return accounts::nobody();
         }
-        let account = testing::account(&self.password);
+        let account = accounts::account(&self.password);
         if self.unrecoverable { Account { password: None, ..account } } else { account }
     }
 

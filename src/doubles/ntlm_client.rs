@@ -1,8 +1,8 @@
-//! An NTLM client for tests that can make every mistake on purpose. It uses no randomness.
+//! An NTLM client that can make every mistake on purpose.
 
-use super::Level;
-use super::message::{AvId, Flags, write_pair};
-use super::response::{NtHash, SessionKey, identity};
+use crate::auth::ntlm::message::{AvId, Flags, write_pair};
+use crate::auth::ntlm::response::{NtHash, SessionKey, identity};
+use crate::auth::ntlm::{AV_FLAG_MIC, Level};
 
 const CLIENT_CHALLENGE: [u8; 8] = [0xaa; 8];
 
@@ -85,7 +85,7 @@ impl Client {
     fn client_data(&self, mut target_info: Vec<u8>) -> Vec<u8> {
         target_info.truncate(target_info.len() - 4);
         if self.states_code {
-            write_pair(AvId::Flags, &super::AV_FLAG_MIC.to_le_bytes(), &mut target_info);
+            write_pair(AvId::Flags, &AV_FLAG_MIC.to_le_bytes(), &mut target_info);
         }
         if let Some(hash) = self.channel_hash {
             write_pair(AvId::ChannelBindings, &hash, &mut target_info);
@@ -123,10 +123,4 @@ fn target_info(challenge: &[u8]) -> Vec<u8> {
     let length = usize::from(u16::from_le_bytes([challenge[40], challenge[41]]));
     let at = usize::from(u16::from_le_bytes([challenge[44], challenge[45]]));
     challenge[at..at + length].to_vec()
-}
-
-/// MsvAvChannelBindings for a certificate with this hash.
-#[cfg(test)]
-pub fn channel_hash(endpoint: &[u8]) -> [u8; 16] {
-    super::channel_hash(&crate::auth::ChannelBinding { exporter: None, endpoint: endpoint.to_vec() })
 }

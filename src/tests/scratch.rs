@@ -1,11 +1,11 @@
-//! The one maker of temporary directories for tests from outside. Some of them run programs as another user.
+//! The one maker of temporary directories for tests, inside the library and from outside.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 
 use tempfile::{Builder, TempDir};
 
-/// An empty directory that every user may read, removed when dropped.
+/// An empty directory, removed when dropped. Every user may read it: some tests run programs as another user.
 pub fn directory() -> TempDir {
     let made = Builder::new().prefix("pop3svc-").permissions(Permissions::from_mode(0o755)).tempdir();
     made.expect("the temporary directory can be written")

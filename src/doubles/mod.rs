@@ -1,0 +1,10 @@
+//! Test doubles: the other ends of our sessions, for tests and fuzz targets.
+//!
+//! They live in memory, use no clock, randomness or socket, and are compiled for tests and fuzzing only. The simulated
+//! disk is the store's own secret and stays there (`store/file/simulated.rs`).
+
+pub mod accounts;
+pub mod ntlm_client;
+pub mod pop3_driver;
+pub mod scram_client;
+pub mod smtp_driver;
