@@ -141,7 +141,7 @@ fn accounts_are_shown_for_a_thousand_mailboxes_and_for_more_nobody_is_asked() {
     let (lines, accounts_error) = list(&bench, "more.test", &directory);
     assert_eq!(lines.len(), SHOWN_MAX + 1);
     assert!(lines.iter().all(|line| line.account == MailboxAccount::Unknown));
-    assert_eq!(accounts_error.unwrap(), "they are looked up for 1000 mailboxes at most");
+    assert_eq!(accounts_error.unwrap(), "they are looked up only for 1000 mailboxes or fewer");
     assert_eq!(*directory.asked.lock(), [SHOWN_MAX]);
 }
 
@@ -152,7 +152,7 @@ fn a_list_comes_without_accounts_if_the_directory_does_not_answer() {
     let directory = Arc::new(Double { place: Place::Network, answers: false, asked: Mutex::default() });
     let (lines, accounts_error) = list(&bench, "down.test", &directory);
     assert_eq!(lines[0].account, MailboxAccount::Unknown);
-    assert_eq!(accounts_error.unwrap(), "the directory of accounts cannot be asked: it is down");
+    assert_eq!(accounts_error.unwrap(), "the account directory is unavailable: it is down");
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn a_list_comes_without_accounts_if_the_directory_is_silent_and_says_so() {
     let is_told = |site: &Site| {
         let list = site.winpop(&["list", "silent.test"]);
         assert!(list.contains("  ann@silent.test\n") && list.contains("  bob@silent.test\n"), "{list}");
-        let why = "Note: accounts are not shown: the directory of accounts cannot be asked: ";
+        let why = "Note: accounts are not shown: the account directory is unavailable: ";
         assert!(list.contains(why) && list.contains("did not answer in time"), "{list}");
         for words in [&["list", "/all", "/json"][..], &["stat", "silent.test", "/json"]] {
             let reply: serde_json::Value = serde_json::from_str(&site.winpop(words)).expect("it is JSON");
