@@ -321,7 +321,7 @@ mod tests {
         assert!(from_files(&certificate, &key).unwrap_err().contains("not that of the certificate"));
         assert!(from_files(&certificate, &certificate).unwrap_err().contains("no private key"));
         assert!(from_files(&key, &key).unwrap_err().contains("no certificate"));
-        assert!(from_files(&dir.join("absent"), &key).unwrap_err().contains("not there"));
+        assert!(from_files(&dir.join("absent"), &key).unwrap_err().contains("does not exist"));
     }
 
     /// A mail store, its key, and the settings of a host named mail.example.com.

@@ -84,6 +84,7 @@ mod doubles;
 mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod host;
 mod intake;
 mod keyring;
 mod ldap;

@@ -192,7 +192,7 @@ fn mailroot_is_refused_if_the_service_has_it_from_its_unit() {
     let refusal = bench.set_while_served(&set("mailroot", "/nowhere/new", false)).unwrap_err();
     assert_eq!(
         refusal.to_string(),
-        "the running service has its mail store named by WINPOP_MAILROOT, which overrides this setting. Remove that \
+        "the mail store of the running service is named by WINPOP_MAILROOT, which overrides this setting. Remove that \
          from its unit, restart it, and then set mailroot"
     );
     assert!(!bench.mailroot.pointer.exists());

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use futures_rustls::rustls;
+use crate::host::{host_and_port, in_front_of_port};
 
 /// The port of LDAP (RFC 4511 section 5.2.1).
 pub const LDAP_PORT: u16 = 389;
@@ -44,23 +44,9 @@ impl FromStr for Server {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("ldap") => (Security::StartTls, rest),
             Some(_) => return Err(malformed()),
         };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((host, port)) => (host, port),
-            None => rest.find(':').map_or((rest, ""), |colon| rest.split_at(colon)),
-        };
-        let port = match port.strip_prefix(':') {
-            Some(digits) => digits.parse().ok().filter(|port| *port > 0).ok_or_else(malformed)?,
-            None if port.is_empty() && security == Security::Ldaps => LDAPS_PORT,
-            None if port.is_empty() => LDAP_PORT,
-            None => return Err(malformed()),
-        };
-        let is_name =
-            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:".contains(&b));
-        match is_name && rustls::pki_types::ServerName::try_from(host).is_ok() {
-            true => Ok(Self { host: host.to_ascii_lowercase(), port, security }),
-            false => Err(malformed()),
-        }
+        let (host, port) = host_and_port(rest).ok_or_else(malformed)?;
+        let default = if security == Security::Ldaps { LDAPS_PORT } else { LDAP_PORT };
+        Ok(Self { host, port: port.unwrap_or(default), security })
     }
 }
 
@@ -70,10 +56,7 @@ impl fmt::Display for Server {
             Security::Ldaps => ("ldaps", LDAPS_PORT),
             Security::StartTls => ("ldap", LDAP_PORT),
         };
-        let host = match self.host.contains(':') {
-            true => format!("[{}]", self.host),
-            false => self.host.clone(),
-        };
+        let host = in_front_of_port(&self.host);
         match (self.security, self.port == port) {
             (Security::Ldaps, true) => f.write_str(&host),
             (_, true) => write!(f, "{scheme}://{host}"),

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use futures_rustls::rustls::pki_types::ServerName;
-
 use crate::address::Address;
+use crate::host::{host_and_port, in_front_of_port};
 
 /// The ports of POP3 (RFC 1939 section 3) and of POP3 under TLS (RFC 8314 section 7.3).
 const PORT: u16 = 110;
@@ -65,7 +64,6 @@ impl FromStr for Server {
             "pop3+clear" => Security::Clear,
             _ => return Err(malformed()),
         };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (login, rest) = match rest.rsplit_once('@') {
             Some((login, rest)) => (Some(login.to_owned()), rest),
             None => (None, rest),
@@ -78,22 +76,9 @@ impl FromStr for Server {
                 "the part before the host in \"{typed}\" is not a form of login names: it must contain {USER} and may contain {DOMAIN}"
             ));
         }
-        let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((host, port)) => (host, port),
-            None => rest.find(':').map_or((rest, ""), |colon| rest.split_at(colon)),
-        };
-        let port = match port.strip_prefix(':') {
-            Some(digits) => digits.parse().ok().filter(|port| *port > 0).ok_or_else(malformed)?,
-            None if !port.is_empty() => return Err(malformed()),
-            None if security == Security::Tls => TLS_PORT,
-            None => PORT,
-        };
-        let is_name =
-            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:".contains(&b));
-        match is_name && ServerName::try_from(host).is_ok() {
-            true => Ok(Self { host: host.to_ascii_lowercase(), port, security, login }),
-            false => Err(malformed()),
-        }
+        let (host, port) = host_and_port(rest).ok_or_else(malformed)?;
+        let default = if security == Security::Tls { TLS_PORT } else { PORT };
+        Ok(Self { host, port: port.unwrap_or(default), security, login })
     }
 }
 
@@ -108,10 +93,7 @@ impl fmt::Display for Server {
         if let Some(login) = &self.login {
             write!(f, "{login}@")?;
         }
-        match self.host.contains(':') {
-            true => write!(f, "[{}]", self.host)?,
-            false => f.write_str(&self.host)?,
-        }
+        f.write_str(&in_front_of_port(&self.host))?;
         if self.port == port { Ok(()) } else { write!(f, ":{}", self.port) }
     }
 }

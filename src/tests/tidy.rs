@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 12] = [
     &[
         "address",
+        "host",
         "lock",
         "message",
         "nearest",

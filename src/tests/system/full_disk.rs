@@ -60,6 +60,15 @@ impl Drop for Mount {
     }
 }
 
+/// None where [`Mount::at_mailroot`] is.
+fn site_on_small_disk() -> Option<(Site, Mount)> {
+    let site = Site::without_store();
+    let mount = Mount::at_mailroot(&site)?;
+    site.configure();
+    site.add_mailbox(BOB);
+    Some((site, mount))
+}
+
 /// Half a MiB that no other message shares.
 fn message(number: usize) -> Vec<u8> {
     let line = format!("{number} {}\r\n", "x".repeat(70));
@@ -87,10 +96,7 @@ fn assert_holds(service: &Service, numbers: impl Iterator<Item = usize>) {
 
 #[test]
 fn a_full_disk_refuses_mail_and_lets_readers_make_room() {
-    let mut site = Site::without_store();
-    let Some(mount) = Mount::at_mailroot(&site) else { return };
-    site.configure();
-    site.add_mailbox(BOB);
+    let Some((mut site, mount)) = site_on_small_disk() else { return };
     let service = site.start();
     let mut lmtp = service.lmtp();
     let stored = store_until_full(&mut lmtp, 0);
@@ -129,10 +135,7 @@ fn a_full_disk_refuses_mail_and_lets_readers_make_room() {
 
 #[test]
 fn a_foreign_file_that_takes_the_last_octet_stops_mail_and_nothing_else() {
-    let mut site = Site::without_store();
-    let Some(mount) = Mount::at_mailroot(&site) else { return };
-    site.configure();
-    site.add_mailbox(BOB);
+    let Some((mut site, mount)) = site_on_small_disk() else { return };
     let service = site.start();
     let mut lmtp = service.lmtp();
     (0..10).for_each(|number| lmtp.store(BOB, &message(number)));
