@@ -99,7 +99,7 @@ fn a_migration_that_is_cut_short_goes_on_where_it_was() {
     let before = users(controller, "cut.test");
     assert!(was_cut && before < ALL, "{before} of {ALL}");
     let left_out = site.run(&["winpop", "set", "authentication", "1"]).errors;
-    assert!(left_out.contains("could not log in any more"), "{left_out}");
+    assert!(left_out.contains("could no longer log in"), "{left_out}");
     let told = site.winpop(&["migrateToAD", "cut.test"]);
     assert!(told.starts_with(&format!("{ALL} of {ALL} mailboxes")), "{told}");
     assert_eq!(users(controller, "cut.test"), ALL);
