@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_certificate_names_this_host_and_is_no_authority() {
+    fn our_own_certificate_names_this_host_and_is_not_an_authority() {
         let (certificate, private) = make("mail.example.com", OffsetDateTime::now_utc()).unwrap();
         let described = description(&certificate, true);
         assert_eq!(described.names, ["mail.example.com", "localhost"]);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_says_when_it_ends() {
+    fn the_expiry_of_a_certificate_is_read() {
         let now = OffsetDateTime::from_unix_timestamp(1_780_000_000).unwrap();
         let (certificate, _) = make("mail.example.com", now).unwrap();
         assert_eq!(ends(&certificate), Some(now + OWN_VALIDITY));
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_certificate_with_its_own_key_is_taken() {
+    fn a_certificate_is_accepted_only_with_its_own_key() {
         let scratch = scratch::directory();
         let dir = scratch.path();
         let (one, other) =
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_private_key_is_in_the_data_file_sealed_alone() {
+    fn the_data_file_holds_the_private_key_only_sealed() {
         let (bench, keyring, settings) = with_store();
         let shown = in_effect(&bench.store, &keyring, &settings).unwrap();
         let row = stored(&bench);
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_cannot_be_used_leave_the_service_with_a_certificate_of_its_own() {
+    fn unusable_files_leave_the_service_with_its_own_certificate() {
         let (bench, keyring, settings) = with_store();
         let file = bench.home.join("cert.pem");
         let key = crate::settings::find("tlscert").ok().unwrap();
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_has_ended_is_shown_all_the_same() {
+    fn an_expired_certificate_is_still_shown() {
         let (bench, keyring, settings) = with_store();
         let file = bench.home.join("cert.pem");
         let (certificate, private) = make("a.example", OffsetDateTime::now_utc() - 2 * OWN_VALIDITY).unwrap();

@@ -281,7 +281,7 @@ fn frame(value: &impl bincode::Encode, octets_max: usize) -> Result<Vec<u8>, Bad
     let config = standard().with_fixed_int_encoding();
     let mut frame = vec![0; LENGTH_OCTETS];
     frame.extend(PROTOCOL.to_le_bytes());
-    frame.extend(bincode::encode_to_vec(value, config).expect("memory takes what memory holds"));
+    frame.extend(bincode::encode_to_vec(value, config).expect("writing to memory does not fail"));
     let octets = frame.len() - LENGTH_OCTETS;
     if octets > octets_max {
         return Err(BadFrame::TooLong);
@@ -428,7 +428,7 @@ mod tests {
 
     /// Forged lengths of texts and lists must not be allocated for, and nothing may panic.
     #[test]
-    fn forged_frames_are_survived() {
+    fn forged_frames_do_no_harm() {
         let mut random = fastrand::Rng::with_seed(7);
         let requests = requests().into_iter().map(|request| encode_request(&request).unwrap());
         let frames: Vec<Vec<u8>> = requests.chain(answers().iter().map(encode_answer)).collect();

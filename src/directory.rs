@@ -1,4 +1,4 @@
-//! The directory of accounts that the settings name, and the mailbox meant by a login name.
+//! The account directory that the settings name, and the mailbox meant by a login name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::local_accounts::{ETC, LocalAccounts};
 use crate::settings::{Method, Settings};
 use crate::store::{Fault, Read};
 
-/// The current directory of accounts; none if the data file holds them. An error is a sentence.
+/// The current account directory; `None` if the data file holds the accounts. An error is a sentence.
 pub fn in_force(settings: &Settings, keyring: &Keyring) -> Result<Option<Arc<dyn Directory>>, String> {
     match settings.authentication {
         Method::PasswordFile => Ok(None),
@@ -55,7 +55,7 @@ pub fn namesakes(view: &impl Read, name: &LocalPart) -> Result<Vec<Address>, Fau
     Ok(found)
 }
 
-/// The mailbox meant by a login name: an address, or the name of an account, bare or after `DOMAIN\`. None if several
+/// The mailbox meant by a login name: an address, or the name of an account, bare or after `DOMAIN\`. `None` if several
 /// mailboxes have the name.
 pub fn mailbox_meant(view: &impl Read, typed: &str) -> Result<Option<Address>, Fault> {
     if let Ok(address) = Address::from_login(typed) {

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn trace_fields_say_how_the_message_came() {
+    fn trace_fields_say_how_the_message_arrived() {
         assert_eq!(
             trace_fields(&envelope()),
             "Return-Path: <ann@example.org>\r\n\

@@ -1,4 +1,4 @@
-//! A host and its port as administrators write them: `HOST`, `HOST:PORT` or `[IPV6]:PORT`.
+//! A host and port as administrators write them: `HOST`, `HOST:PORT` or `[IPV6]:PORT`.
 
 use futures_rustls::rustls::pki_types::ServerName;
 
@@ -19,7 +19,7 @@ pub fn host_and_port(typed: &str) -> Option<(String, Option<u16>)> {
     (is_name && ServerName::try_from(host).is_ok()).then(|| (host.to_ascii_lowercase(), port))
 }
 
-/// The host as it is written in front of a port.
+/// The host as written before a port.
 pub fn in_front_of_port(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }

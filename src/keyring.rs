@@ -137,7 +137,7 @@ impl Keyring {
             }
         }
         let new = draw().map_err(|e| Unchanged::Failed(e.to_string()))?;
-        let next = beside(&self.path, ".next");
+        let next = sibling(&self.path, ".next");
         write_private(&next, &new.to_text(), &self.path).map_err(|e| failed(&next, e))?;
         let (resealed, left) = match reseal(store, self.key.as_ref().ok(), &new) {
             Ok(counts) => counts,
@@ -175,7 +175,7 @@ pub fn directory_elsewhere(mailroot: &MailRoot) -> Option<PathBuf> {
 }
 
 fn load_known(path: &Path, is_foreign: bool, id: KeyId) -> Result<Key, Trouble> {
-    let next = beside(path, ".next");
+    let next = sibling(path, ".next");
     match read(&next, false) {
         // A key change was cut short after the transaction: complete it.
         Ok(key) if key.id() == id => {
@@ -200,7 +200,7 @@ fn found(path: &Path, is_foreign: bool) -> Result<Key, Trouble> {
     }
     let unwritable = |e: io::Error| Trouble::Unreadable(path.to_owned(), e.to_string());
     let key = draw().map_err(unwritable)?;
-    write_private(&beside(path, ".next"), &key.to_text(), path).map_err(unwritable)?;
+    write_private(&sibling(path, ".next"), &key.to_text(), path).map_err(unwritable)?;
     take_over(path).map_err(unwritable)?;
     Ok(key)
 }
@@ -225,7 +225,7 @@ fn draw() -> io::Result<Key> {
     random::octets().map(Key::new)
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+fn sibling(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
@@ -258,13 +258,13 @@ fn write_private(path: &Path, text: &str, replaces: &Path) -> io::Result<()> {
 
 /// Renames the key file, if any, to `winpop.key.old`, which is returned, and `winpop.key.next` to the key file.
 fn take_over(path: &Path) -> io::Result<Option<PathBuf>> {
-    let old = beside(path, ".old");
+    let old = sibling(path, ".old");
     let kept = match fs::rename(path, &old) {
         Ok(()) => Some(old),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(e),
     };
-    fs::rename(beside(path, ".next"), path)?;
+    fs::rename(sibling(path, ".next"), path)?;
     sync_directory_of(path)?;
     Ok(kept)
 }

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_goes_before_the_variable_and_that_before_the_pointer() {
+    fn the_command_line_overrides_the_variable_which_overrides_the_pointer() {
         let scratch = scratch::directory();
         let home = scratch.path();
         let mut environment = user(home);
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_file_that_names_no_directory_is_told_and_not_passed_over() {
+    fn a_pointer_file_that_names_no_directory_is_reported_and_not_ignored() {
         let scratch = scratch::directory();
         let home = scratch.path();
         fs::create_dir_all(home.join(".config/winpop")).unwrap();
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_is_made_for_its_owner_only() {
+    fn the_directory_is_created_for_its_owner_only() {
         let scratch = scratch::directory();
         let home = scratch.path();
         create(&home.join("a/b")).unwrap();

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_or_two_finds_the_word_meant() {
+    fn one_or_two_slips_still_find_the_word() {
         let known = ["add", "delete", "list", "lock", "socketmax", "socketmin"];
         for (typed, meant) in [
             ("DELTE", Some("delete")),

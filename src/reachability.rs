@@ -1,4 +1,4 @@
-//! Whether a directory of accounts can be reached, as far as is known.
+//! What we know about whether the account directory can be reached.
 
 use std::time::SystemTime;
 

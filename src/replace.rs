@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_file_keeps_its_mode_and_a_new_one_gets_what_is_asked_for() {
+    fn a_replaced_file_keeps_its_mode_and_a_new_one_gets_the_mode_asked_for() {
         let dir = scratch::directory();
         let target = dir.path().join("file");
         replace(&target, "one");
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_is_removed_and_what_is_under_way_is_not() {
+    fn leftovers_of_a_killed_process_are_removed_and_drafts_under_way_are_not() {
         let dir = scratch::directory();
         let target = dir.path().join("file");
         fs::write(dir.path().join(".file.1.0.unfinished"), "left").unwrap();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_goes_on_leading_to_the_file() {
+    fn a_link_still_leads_to_the_file() {
         let dir = scratch::directory();
         fs::create_dir(dir.path().join("below")).unwrap();
         let (link, target) = (dir.path().join("link"), dir.path().join("below/file"));

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_could_be_a_power_of_1000_is_told() {
+    fn a_unit_that_could_be_a_power_of_1000_is_reported() {
         let told = "10MB is taken as 10 MiB, because units are powers of 1024";
         assert_eq!(taken_as_binary("10MB").as_deref(), Some(told));
         assert!(taken_as_binary("1g").is_some());

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_that_no_file_names_is_a_number() {
+    fn an_unlisted_user_is_a_number() {
         let user = User::of_id(4_000_000_001, 7);
         assert_eq!((user.gid, user.groups.len(), user.to_string().as_str()), (7, 0, "number 4000000001"));
     }

@@ -29,7 +29,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// None if the service may not read the attributes.
+    /// `None` if the service may not read the attributes.
     pub fn of_entry(entry: &Entry) -> Option<Self> {
         let text = |name| entry.text(name).map(str::to_owned);
         Some(Self {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_are_made_in_the_base_or_among_the_users_of_a_domain() {
+    fn accounts_are_created_in_the_base_or_in_the_users_container_of_a_domain() {
         assert_eq!(container("DC=corp,DC=example"), "CN=Users,DC=corp,DC=example");
         assert_eq!(container("OU=Mail,DC=corp,DC=example"), "OU=Mail,DC=corp,DC=example");
         assert_eq!(domain_part("OU=Mail, dc=corp,DC=example"), "dc=corp,DC=example");

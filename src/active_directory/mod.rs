@@ -51,9 +51,9 @@ pub struct Configuration {
     pub base: String,
     pub user: String,
     pub password: Zeroizing<String>,
-    /// A PEM file of trusted authorities. None: the system's.
+    /// A PEM file of trusted authorities. `None`: the system's.
     pub authorities: Option<PathBuf>,
-    /// The socket of winbind's helpers. None: NTLM is not offered.
+    /// The socket of winbind's helpers. `None`: NTLM is not offered.
     pub ntlm_socket: Option<PathBuf>,
 }
 

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_of_a_refused_bind_is_its_reason() {
+    fn the_code_of_a_refused_bind_gives_the_reason() {
         let refused = |data: &str| {
             bind(
                 49,
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_against_the_policy_is_told_from_a_lack_of_rights() {
+    fn a_password_against_the_policy_is_told_apart_from_a_lack_of_rights() {
         let refusal = |code, message: &str| refusal(&Outcome { code, message: message.to_owned() });
         assert!(refusal(19, "0000052D: Constraint violation").contains("password policy"));
         assert!(refusal(53, "0000052D: SvcErr: DSID-031A12D2").contains("password policy"));

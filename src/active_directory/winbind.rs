@@ -68,7 +68,7 @@ pub struct Winbind {
     socket: PathBuf,
     places: Semaphore,
     idle: Mutex<Vec<Helper>>,
-    /// When a helper last answered. None if the last question failed.
+    /// When a helper last answered. `None` if the last question failed.
     worked: Mutex<Option<Instant>>,
 }
 
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_chose_is_one_word_of_the_question() {
+    fn what_a_client_chose_stays_one_word_of_the_question() {
         let question = Question { challenge: [1; 8], response: vec![2; 24] };
         let text = written("a\nUsername: b", "CORP", &question);
         assert_eq!(text.lines().count(), 6);

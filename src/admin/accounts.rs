@@ -38,14 +38,14 @@ const LOOKED_UP_AT_A_TIME: usize = 200;
 /// How long a directory on the network may take for these.
 const LOOKED_UP_WITHIN: Duration = Duration::from_secs(10);
 
-/// The directory of accounts: as the running service sees it, or as it just answered this command.
+/// The account directory: as the running service sees it, or as it just answered this command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct DirectoryLine {
     pub method: String,
-    /// When it last answered, and which server did; none if it has not yet.
+    /// When it last answered, and which server did; `None` if it has not yet.
     pub last_contact_unix_seconds: Option<u64>,
     pub last_contact: Option<String>,
-    /// When a query last failed, and why; none if none has.
+    /// When a query last failed, and why; `None` if none has.
     pub last_error_unix_seconds: Option<u64>,
     pub last_error: Option<String>,
 }
@@ -106,7 +106,7 @@ impl Serialize for MailboxAccount {
     }
 }
 
-/// The directory in force. None if the data file holds the accounts.
+/// The directory in force. `None` if the data file holds the accounts.
 pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Directory>>, Refusal> {
     // The service's directory has open connections, and its state is the one that `stat` shows.
     if let Some(service) = context.service {

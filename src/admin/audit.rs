@@ -28,7 +28,7 @@ impl Who {
 }
 
 impl Request {
-    /// The command as it could have been typed, without passwords. None if it changes nothing.
+    /// The command as it could have been typed, without passwords. `None` if it changes nothing.
     pub fn trail(&self) -> Option<String> {
         let words = match self {
             Self::Command(op) => format!("winpop {}", op.trail()?),

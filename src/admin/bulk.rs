@@ -77,7 +77,7 @@ pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<R
     Ok(Reply::AddedMany { entries: lines.collect() })
 }
 
-/// Adds the entries one by one: a directory of accounts has no transactions. A fault is reported with its entry.
+/// Adds the entries one by one: an account directory has no transactions. A fault is reported with its entry.
 pub fn one_by_one(entries: &[Entry], mut carry_out: impl FnMut(Add) -> Result<Reply, Refusal>) -> Reply {
     let added = |entry: &Entry| {
         let add = Add {

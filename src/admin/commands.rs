@@ -75,12 +75,12 @@ pub struct Add {
     pub passwords: Option<String>,
 }
 
-/// Deletes a domain with all its mailboxes, or a mailbox, with all mail in them.
+/// Deletes a mailbox, or a domain with all its mailboxes, and their mail.
 #[derive(Clone, Debug, PartialEq, Eq, FromArgs, ArgsInfo, Encode, Decode)]
 #[argh(
     subcommand,
     name = "delete",
-    note = "For the number of days in the setting undelete, winpop undelete brings it back.",
+    note = "It can be restored with winpop undelete for as many days as the setting undelete allows.",
     note = "On a terminal, you are asked to confirm the deletion of a domain unless you give /y. Scripts are not asked.",
     note = "Open sessions on deleted mailboxes end.",
     example = "winpop delete bob@example.com",

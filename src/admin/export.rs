@@ -155,7 +155,7 @@ impl FromStr for ListedMessage {
     }
 }
 
-/// The next message in the file; none at its end.
+/// The next message in the file; `None` at its end.
 pub fn next_exported(file: &mut impl Read) -> io::Result<Option<ExportedMessage>> {
     let mut octets = [0; 8];
     match file.read_exact(&mut octets) {

@@ -142,7 +142,7 @@ fn text(file: &File, at: u64, octets: u64, context: &Context) -> Result<Incoming
             spool = Some(begun);
         }
     }
-    let text = receiver.finish().expect("nothing is refused of a text that is taken as it is");
+    let text = receiver.finish().expect("a verbatim text is never refused");
     let Some(mut spool) = spool else { return Ok(text.into()) };
     spool.append(&text.wire).map_err(Refusal::fault)?;
     Ok(text.with_wire(|_| Body::File(spool.into())))

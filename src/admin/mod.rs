@@ -88,10 +88,10 @@ pub trait Service {
 
     fn connections(&self) -> reply::Connections;
 
-    /// The directory of accounts, or none if the data file holds them. An error is a sentence.
+    /// The account directory, or `None` if the data file holds the accounts. An error is a sentence.
     fn accounts(&self) -> Result<Option<Arc<dyn Directory>>, String>;
 
-    /// The state of the directory of accounts, if there is one.
+    /// The state of the account directory, if there is one.
     fn directory(&self) -> Option<reply::DirectoryLine>;
 
     /// Puts changed settings into effect before they are stored. An error is a sentence that says what prevents it,

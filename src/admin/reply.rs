@@ -223,7 +223,7 @@ pub struct Lost {
     pub mailbox: String,
     /// Its number in the mailbox, which is part of its UIDL.
     pub sequence: u64,
-    /// None if its row is lost too.
+    /// `None` if its row is lost too.
     pub received_unix_seconds: Option<u64>,
     pub octets: Option<u64>,
 }
@@ -232,7 +232,7 @@ pub struct Lost {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct KeyState {
     pub file: String,
-    /// None if the key cannot be used.
+    /// `None` if the key cannot be used.
     pub id: Option<String>,
     pub trouble: Option<String>,
     /// Mailboxes whose password is sealed under the key of the store.
@@ -305,7 +305,7 @@ pub struct MailboxLine {
     pub octets: u64,
     /// The first login on the most recent UTC day with a login.
     pub last_login_unix_seconds: Option<u64>,
-    /// None if the mailbox counts against no quota.
+    /// `None` if the mailbox counts against no quota.
     pub quota: Option<QuotaLine>,
     /// True if the data file holds a password for the mailbox, whether or not it is in force.
     pub has_password: bool,
@@ -320,7 +320,7 @@ pub struct MailboxLine {
 pub struct QuotaLine {
     pub account: String,
     pub used_octets: u64,
-    /// None if unlimited.
+    /// `None` if unlimited.
     pub limit_octets: Option<u64>,
 }
 
@@ -372,18 +372,18 @@ pub struct Server {
     pub file_octets: u64,
     /// What the data file occupies on disk; holes occupy nothing.
     pub allocated_octets: u64,
-    /// A plain copy of the data file is usable if it takes less than this. None if no service is running: then any copy
-    /// is.
+    /// A plain copy of the data file is usable if it takes less than this. `None` if no service is running: then any
+    /// copy is.
     pub copy_good_below_seconds: Option<u64>,
     /// Space kept allocated for such copies.
     pub copy_kept_octets: u64,
-    /// None if no service is running.
+    /// `None` if no service is running.
     pub connections: Option<Connections>,
-    /// None if there is none yet.
+    /// `None` if there is none yet.
     pub certificate: Option<CertificateLine>,
-    /// None if the data file holds the accounts.
+    /// `None` if the data file holds the accounts.
     pub directory: Option<DirectoryLine>,
-    /// How many mailboxes have moved here. None if `adopt` names no old server and no import is incomplete.
+    /// How many mailboxes have moved here. `None` if `adopt` names no old server and no import is incomplete.
     pub adoption: Option<AdoptionLine>,
 }
 
@@ -407,7 +407,7 @@ pub struct Connections {
     pub refused: u64,
     /// Wrong names or passwords since the service started.
     pub login_failures: u64,
-    /// None if there was none.
+    /// `None` if there was none.
     pub last_login_failure_seconds_ago: Option<u64>,
     /// Unknown recipients named by SMTP clients since the service started.
     pub wrong_recipients: u64,

@@ -98,8 +98,8 @@ fn state(context: &Context) -> ServiceState {
     context.service.map(|service| service.state()).unwrap_or_default()
 }
 
-/// The state of the directory of accounts, if one is in force. A service knows it; without one it is asked here, within
-/// its deadline.
+/// The state of the account directory, if one is in force. A service knows it; without one it is asked here, within its
+/// deadline.
 fn directory(store: &Store, context: &Context, settings: &Settings) -> Option<DirectoryLine> {
     if let Some(service) = context.service {
         return service.directory();

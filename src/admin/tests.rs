@@ -102,7 +102,7 @@ fn a_setting_the_service_refuses_is_not_stored() {
 }
 
 #[test]
-fn of_two_administrators_at_once_one_is_refused_and_the_service_is_as_before() {
+fn of_two_administrators_at_once_one_is_refused_and_the_service_does_not_change() {
     let bench = Bench::new();
     let service = Listening { meanwhile: Some(&bench.store), ..Listening::default() };
     assert_eq!(bench.set("port", "1110", Some(&service)).unwrap_err().code, Code::Busy);
@@ -111,7 +111,7 @@ fn of_two_administrators_at_once_one_is_refused_and_the_service_is_as_before() {
 }
 
 #[test]
-fn a_new_mail_root_gets_a_store_with_the_settings_of_today() {
+fn a_new_mail_root_gets_a_store_with_the_current_settings() {
     let bench = Bench::new();
     bench.set("port", "1110", None).unwrap();
     let new = bench.home.join("elsewhere/mail");
@@ -126,7 +126,7 @@ fn a_new_mail_root_gets_a_store_with_the_settings_of_today() {
 }
 
 #[test]
-fn a_store_that_is_in_the_new_mail_root_keeps_its_settings() {
+fn a_store_already_in_the_new_mail_root_keeps_its_settings() {
     let bench = Bench::new();
     let other = Bench::new();
     other.set("port", "2110", None).unwrap();
@@ -153,7 +153,7 @@ fn mail_moves_only_when_told_to_and_only_while_stopped() {
 }
 
 #[test]
-fn a_mail_root_that_cannot_be_one_changes_nothing() {
+fn an_unusable_mail_root_changes_nothing() {
     let bench = Bench::new();
     for bad in ["relative", "//server/share", "\\\\server\\share", "/proc/nowhere", "/dev/null"] {
         assert!(bench.set("mailroot", bad, None).is_err(), "{bad}");
@@ -186,7 +186,7 @@ fn with_a_running_service_the_settings_go_to_the_new_store_and_a_note_says_which
 }
 
 #[test]
-fn mailroot_is_refused_if_the_service_has_it_from_its_unit() {
+fn mailroot_is_refused_if_the_unit_names_it() {
     let mut bench = Bench::new();
     bench.mailroot.named_by = crate::mailroot::NamedBy::Variable;
     let refusal = bench.set_while_served(&set("mailroot", "/nowhere/new", false)).unwrap_err();
@@ -229,7 +229,7 @@ fn a_store_is_created_only_for_a_command_that_can_be_carried_out() {
 }
 
 #[test]
-fn a_relative_path_is_seen_from_where_it_was_typed() {
+fn a_relative_path_is_resolved_where_it_was_typed() {
     let Op::Set(typed) = set("MailRoot", "mail", false) else { panic!() };
     let here = std::env::current_dir().unwrap();
     assert_eq!(typed.seen_from_here().unwrap().values, [here.join("mail").to_str().unwrap()]);

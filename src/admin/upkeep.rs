@@ -73,7 +73,7 @@ pub fn repair(file: &Path, progress: &Progress) -> Result<Reply, Refusal> {
     Ok(checked(Store::check_file(file, progress)?, repaired))
 }
 
-fn checked(report: CheckReport, repaired: RepairReport) -> Reply {
+fn checked(report: CheckReport, repair: RepairReport) -> Reply {
     Reply::Checked(Checked {
         domains: report.domains,
         mailboxes: report.mailboxes,
@@ -82,9 +82,9 @@ fn checked(report: CheckReport, repaired: RepairReport) -> Reply {
         text_octets: report.text_octets,
         findings: report.findings,
         findings_total: report.findings_total,
-        repaired: repaired.mended,
-        repaired_total: repaired.mended_total,
-        lost: repaired.lost.into_iter().map(lost).collect(),
+        repaired: repair.repaired,
+        repaired_total: repair.repaired_total,
+        lost: repair.lost.into_iter().map(lost).collect(),
     })
 }
 

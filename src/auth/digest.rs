@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn apop_is_that_of_rfc_1939() {
+    fn apop_matches_the_example_of_rfc_1939() {
         let proof = apop(b"c4c9334bac560ecc979e58001b3e22fb");
         assert_eq!((proof.name.as_str(), proof.check(&account("tanstaaf"))), ("mrose", Ok(())));
         assert_eq!(proof.check(&account("tanstaa")), Err(Denial::Wrong));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn cram_md5_is_that_of_rfc_2195() {
+    fn cram_md5_matches_the_example_of_rfc_2195() {
         let proof = cram_md5(b"tim b913a602c7eda7a495b4e6e7334d3890");
         assert_eq!((proof.name.as_str(), proof.check(&account("tanstaaftanstaaf"))), ("tim", Ok(())));
         assert_eq!(proof.check(&account("tanstaaf")), Err(Denial::Wrong));

@@ -198,7 +198,7 @@ mod tests {
 
     /// The exchange of RFC 7677 section 3: user "user", password "pencil".
     #[test]
-    fn the_verifier_is_that_of_rfc_7677() {
+    fn the_verifier_matches_the_example_of_rfc_7677() {
         let salt: [u8; 16] = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap().try_into().unwrap();
         let verifier = Verifier::new("pencil", salt, 4096);
         let exchange = "n=user,r=rOprNGfwEbeRWgbNEkqO,\
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_passwords_written_in_two_forms_of_unicode_are_one() {
+    fn passwords_in_two_unicode_forms_are_equal() {
         assert!(Verifier::new("pa\u{308}ss", [1; 16], 4096).accepts("p\u{e4}ss".as_bytes()));
     }
 
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verifier_of_fewer_rounds_takes_a_wrong_password_as_long_as_any_other() {
+    fn a_wrong_password_costs_the_same_under_a_verifier_of_fewer_rounds() {
         use super::super::hash::work;
         let verifier = Verifier::new("secret", [1; 16], 4096);
         work::take();

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seal_of_a_private_key_opens_with_its_certificate_and_as_no_password() {
+    fn the_seal_of_a_private_key_opens_with_its_certificate_and_not_as_a_password() {
         let key = Key::new([1; 32]);
         let sealed = key.seal_private_key(b"private", b"certificate", [2; 24]);
         assert_eq!(&**key.open_private_key(&sealed, b"certificate").unwrap(), b"private");

@@ -52,7 +52,7 @@ impl Used {
     fn by_now(path: &Path) -> Self {
         let stat = fs::read_to_string("/proc/self/stat").expect("it is there on Linux");
         // The name, in parentheses, may contain spaces.
-        let (_, stat) = stat.rsplit_once(") ").expect("a name stands in it");
+        let (_, stat) = stat.rsplit_once(") ").expect("it contains a name");
         let metadata = fs::metadata(path).expect("it was opened");
         let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
         let device = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).unwrap_or_default();

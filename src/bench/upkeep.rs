@@ -40,7 +40,7 @@ pub fn run(path: &Path, messages: u64) {
     forget_pages(path);
     let copy = path.with_extension("copy");
     let file = File::options().read(true).write(true).create(true).truncate(true).open(&copy);
-    let file = file.expect("a file can be made beside it");
+    let file = file.expect("a file can be created next to it");
     time("backup", messages, || store.backup(file, &Progress::default()).expect("it can be copied"));
     drop(store);
     forget_pages(path);
@@ -50,7 +50,7 @@ pub fn run(path: &Path, messages: u64) {
     let report = time("check --repair, of the copy", messages, || {
         Store::repair(&copy, UnixTime(1), &Progress::default())
     });
-    println!("  {} mended", report.unwrap_or_else(|e| panic!("{e}")).mended_total);
+    println!("  {} repaired", report.unwrap_or_else(|e| panic!("{e}")).repaired_total);
     delete_some(&copy);
     forget_pages(&copy);
     let store = Store::open(&copy).unwrap_or_else(|e| panic!("{e}"));

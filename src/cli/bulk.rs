@@ -266,7 +266,7 @@ mod tests {
     use crate::tests::scratch;
 
     #[test]
-    fn a_line_has_one_field_or_two_with_quotes_where_they_are_needed() {
+    fn a_line_has_one_or_two_fields_quoted_if_necessary() {
         let ok = |line: &str, expected: &[&str]| assert_eq!(fields(line).unwrap(), expected, "{line}");
         ok("a@b", &["a@b"]);
         ok("a@b,", &["a@b", ""]);

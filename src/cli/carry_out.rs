@@ -55,7 +55,7 @@ fn do_job(job: &Job, enclosed: Enclosed, mailroot: &MailRoot, mut telling: Telli
     until_free(mailroot, OTHERS_MAX, || attempt(job, enclosed, mailroot, &mut telling))
 }
 
-/// None if another process has the data file, and no service takes the job.
+/// `None` if another process has the data file, and no service takes the job.
 fn attempt(
     job: &Job,
     enclosed: Enclosed,

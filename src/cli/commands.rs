@@ -60,13 +60,13 @@ pub struct Quickstart {
 )]
 pub struct Serve {}
 
-/// Says whether the service answers: one line, and exit code 0 or 1.
+/// Checks whether the service answers: one line and exit code 0 or 1.
 #[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "health",
-    note = "Without ADDRESS, the control socket is asked, which only root and the service's user may do. With ADDRESS, \
-            the service must greet as a POP3 server; anyone may ask that. A service that does not answer within five \
+    note = "Without ADDRESS, it asks over the control socket, which only root and the service's user may use. With ADDRESS, \
+            it waits for the greeting to a POP3 client, which anyone may do. A service that does not answer within five \
             seconds is not healthy.",
     example = "pop3svc health",
     example = "pop3svc health 127.0.0.1:110"
@@ -112,7 +112,7 @@ pub struct Deliver {
             the whole mail root or the directory of a domain or mailbox.",
     note = "Messages keep their text, their order and, if known, the unique ids by which mail programs know them. If the \
             command was interrupted, repeat it: it continues and imports nothing twice. The service may be running.",
-    note = "--uidl says how the other server makes its ids, in the language of Dovecot's pop3_uidl_format: %u and %v (UID and \
+    note = "--uidl says how the other server makes its ids, in the notation of Dovecot's pop3_uidl_format: %u and %v (UID and \
             UIDVALIDITY; %08Xu in hexadecimal), %f and %b (file name, with and without extension), %g (GUID), %Mf (MD5). If you \
             do not know it, let --seen name the file in which a user's mail program notes what it has fetched; the format that \
             matches those ids is used.",
@@ -270,7 +270,7 @@ pub struct Link {
     pub dir: Option<String>,
 }
 
-/// Prints the completions for a shell.
+/// Prints completions for a shell.
 #[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
 #[argh(
     subcommand,

@@ -65,7 +65,7 @@ fn words_after_commands(program: &Program) -> Vec<(&'static str, Vec<String>)> {
 
 fn command_names(program: &Program) -> String {
     let commands = program.tree.commands.iter().map(|command| command.name);
-    let names: Vec<&str> = commands.chain(program.beside.iter().map(|(name, _)| *name)).collect();
+    let names: Vec<&str> = commands.chain(program.extra.iter().map(|(name, _)| *name)).collect();
     names.join(" ")
 }
 
@@ -179,7 +179,7 @@ fn fish() -> String {
                 command.name
             );
         }
-        for (command, sentence) in program.beside {
+        for (command, sentence) in program.extra {
             let description = sentence.trim_end_matches('.').replace('\'', "\\'");
             let _ = writeln!(
                 script,

@@ -140,7 +140,7 @@ mod tests {
 
     /// Uses a separate thread, because only that is confined.
     #[test]
-    fn a_confined_thread_writes_in_its_directory_alone_and_executes_nothing() {
+    fn a_confined_thread_writes_only_in_its_directory_and_executes_nothing() {
         let (inside, outside) = (scratch::directory(), scratch::directory());
         let (inside, outside) = (inside.path(), outside.path());
         let (readable, directory, elsewhere) =

@@ -12,6 +12,8 @@ use crate::settings::{self, Key};
 const COLUMNS: usize = 80;
 /// Where explanations begin.
 const EXPLANATION_COLUMN: usize = 24;
+/// ` = ` with no-break spaces.
+const UNBROKEN_EQUALS: &str = "\u{a0}=\u{a0}";
 
 /// This binary under one of its names.
 pub struct Program {
@@ -21,7 +23,7 @@ pub struct Program {
     pub dialect: &'static Dialect,
     pub tree: CommandInfoWithArgs,
     /// Commands that are not in the tree, each with its description.
-    pub beside: &'static [(&'static str, &'static str)],
+    pub extra: &'static [(&'static str, &'static str)],
     /// Switches of every command as shown, each with its explanation.
     pub switches: &'static [(&'static str, &'static str)],
     pub footer: &'static str,
@@ -33,14 +35,14 @@ pub fn winpop() -> Program {
         switch_sign: "/",
         dialect: &words::WINPOP,
         tree: Winpop::get_args_info(),
-        beside: &[("help", "Shows this help, or help on a command or setting.")],
+        extra: &[("help", "Shows this help, or help on a command or setting.")],
         switches: &[
-            ("/json", "print JSON, for programs; described by winpop help json"),
+            ("/json", "print JSON for programs; see winpop help json"),
             ("/?", "show help on the command"),
         ],
         footer: "Commands, settings and switches may be typed in any case, and a switch as /switch value, \
                  /switch:value or --switch value. Commands work whether or not the service is running. Exit codes: \
-                 0 done, 1 refused or failed, 2 wrong usage.",
+                 0 = done, 1 = refused or failed, 2 = wrong usage.",
     }
 }
 
@@ -50,7 +52,7 @@ pub fn pop3svc() -> Program {
         switch_sign: "--",
         dialect: &words::POP3SVC,
         tree: Pop3svc::get_args_info(),
-        beside: &[
+        extra: &[
             ("winpop", "Administers domains, mailboxes and settings: pop3svc winpop help."),
             ("help", "Shows this help, or help on a command."),
         ],
@@ -74,7 +76,7 @@ pub fn about(program: &Program, about: Option<&str>) -> Result<String, Refusal> 
     if name == JSON {
         return Ok(shape::page());
     }
-    if program.beside.iter().any(|(beside, _)| *beside == name) {
+    if program.extra.iter().any(|(extra, _)| *extra == name) {
         return Ok(overview(program));
     }
     if program.name == "winpop"
@@ -92,7 +94,7 @@ fn overview(program: &Program) -> String {
     for command in &program.tree.commands {
         text += &entry(command.name, command.command.description);
     }
-    for (name, sentence) in program.beside {
+    for (name, sentence) in program.extra {
         text += &entry(name, sentence);
     }
     text.push('\n');
@@ -143,7 +145,7 @@ fn on_setting(key: &Key) -> String {
     text += &entry("Default", key.default);
     text += &entry("Takes effect", key.effect.name());
     if !key.aliases.is_empty() {
-        text += &entry("Also typed as", &key.aliases.join(", "));
+        text += &entry("Also called", &key.aliases.join(", "));
     }
     text
 }
@@ -211,11 +213,12 @@ fn entry(word: &str, explanation: &str) -> String {
     }
 }
 
-/// The text wrapped before the last column, each line indented.
+/// The text wrapped before the last column, each line indented. What a value means, `0 = off`, stays on one line.
 fn wrap(text: &str, indent: usize) -> String {
+    let text = text.replace(" = ", UNBROKEN_EQUALS);
     let mut wrapped = String::new();
     let mut line = " ".repeat(indent);
-    for word in text.split_whitespace() {
+    for word in text.split([' ', '\n']).filter(|word| !word.is_empty()) {
         let is_first = line.len() == indent;
         if !is_first && line.chars().count() + 1 + word.chars().count() >= COLUMNS {
             wrapped += &line;
@@ -226,7 +229,7 @@ fn wrap(text: &str, indent: usize) -> String {
         }
         line += word;
     }
-    wrapped + &line + "\n"
+    (wrapped + &line + "\n").replace(UNBROKEN_EQUALS, " = ")
 }
 
 #[cfg(test)]
@@ -251,6 +254,7 @@ mod tests {
             assert!(page.ends_with('\n') && !page.contains("\n\n\n") && page.lines().count() > 2, "{page}");
             for line in page.lines() {
                 assert!(line.chars().count() < COLUMNS && line.trim_end() == line, "{line:?}");
+                assert!(!line.ends_with(" =") && !line.trim_start().starts_with("= "), "{line:?}");
             }
         }
     }

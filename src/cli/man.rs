@@ -28,7 +28,7 @@ pub fn page(name: Option<&str>) -> Result<String, Refusal> {
     for command in &program.tree.commands {
         page += &on_command(&program, &command.command);
     }
-    for (name, sentence) in program.beside {
+    for (name, sentence) in program.extra {
         page += &format!(".TP\n.B {name}\n{}\n", escaped(sentence));
     }
     page += ".SH SWITCHES\n";
@@ -92,7 +92,7 @@ const ENVIRONMENT: [(&str, &str); 5] = [
     ),
     (
         "XDG_CONFIG_HOME, XDG_DATA_HOME",
-        "Where users other than root and the mail store's owner keep a mail store of their own.",
+        "Where users other than root and the mail store's owner keep their private mail stores.",
     ),
     ("NO_COLOR", "If set, output is not coloured."),
 ];
@@ -117,9 +117,10 @@ fn section_of(font: &str, name: &str, entries: &[(&str, &str)]) -> String {
     text
 }
 
-/// The sentence without its full stop.
+/// The sentence without its capital and full stop.
 fn sentence_as_phrase(sentence: &str) -> String {
-    sentence.trim_end_matches('.').to_owned()
+    let (first, rest) = sentence.trim_end_matches('.').split_at(1);
+    first.to_ascii_lowercase() + rest
 }
 
 /// Text for roff: without requests and escapes, and with hyphens that can be copied.

@@ -74,7 +74,7 @@ fn winpop() -> String {
     }
 }
 
-/// Creates domain and mailbox and delivers a first message. Returns the password, or none if the mailbox existed.
+/// Creates domain and mailbox and delivers a first message. Returns the password, or `None` if the mailbox existed.
 fn make_mailbox(
     store: &Store,
     mailroot: &MailRoot,
@@ -115,7 +115,7 @@ fn make_mailbox(
 fn welcome(address: &Address, now: time::OffsetDateTime, id: u64) -> String {
     let date = now
         .format(&time::format_description::well_known::Rfc2822)
-        .expect("the clock stands between the years 1900 and 9999");
+        .expect("the clock shows a year from 1900 to 9999");
     format!(
         "From: pop3svc <postmaster@{domain}>\nTo: {address}\nSubject: Welcome to pop3svc\nDate: {date}\n\
          Message-ID: <welcome.{id:016x}@{domain}>\nMIME-Version: 1.0\n\

@@ -65,7 +65,7 @@ pub fn restore(typed: &Restore, mailroot: impl Fn() -> Result<MailRoot, Refusal>
     Ok(Changed { notes, ..Changed::new("restore", &data_file.display(), message) }.into())
 }
 
-/// Locks the data file, whatever it contains. None if it does not exist.
+/// Locks the data file, whatever it contains. `None` if it does not exist.
 fn lock(data_file: &Path) -> Result<Option<File>, Refusal> {
     let fault = |error| Refusal::fault(format!("{}: {error}", data_file.display()));
     let file = match File::open(data_file) {
@@ -105,7 +105,7 @@ fn verified(copy: &Replacement, backup: &Path) -> Result<Checked, Refusal> {
 /// Gives the data file a second name with the current time in it.
 fn keep(data_file: &Path) -> io::Result<PathBuf> {
     let format = format_description!("[year][month][day]T[hour][minute][second]Z");
-    let now = OffsetDateTime::now_utc().format(format).expect("the format has what a time has");
+    let now = OffsetDateTime::now_utc().format(format).expect("a time has every field of the format");
     let kept = (1..).map(|number| match number {
         1 => data_file.with_extension(format!("db.before-{now}")),
         _ => data_file.with_extension(format!("db.before-{now}-{number}")),

@@ -92,8 +92,8 @@ fn question(domain: &str, id: u16) -> io::Result<Vec<u8>> {
     Ok(builder.finish())
 }
 
-/// The servers in an answer, by priority and then by weight. None if it answers another question. We ignore truncation:
-/// even a truncated answer names more servers than we try.
+/// The servers in an answer, by priority and then by weight. `None` if it answers another question. We ignore
+/// truncation: even a truncated answer names more servers than we try.
 fn servers_in(answer: &[u8], id: u16) -> io::Result<Option<Vec<Server>>> {
     let malformed = |_| io::Error::other("its answer is malformed");
     let Ok(message) = Message::from_octets(answer) else { return Ok(None) };
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_servers_are_those_of_resolv_conf() {
+    fn name_servers_come_from_resolv_conf() {
         let text = "# a\nsearch example.com\nnameserver 192.0.2.1\nnameserver ::1\nnameserver x\noptions edns0\n\
                     nameserver 192.0.2.2\nnameserver 192.0.2.3\n";
         let expected: Vec<IpAddr> = ["192.0.2.1", "::1", "192.0.2.2"].map(|ip| ip.parse().unwrap()).to_vec();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_another_question_is_none_and_one_cut_short_is_told() {
+    fn an_answer_to_another_question_is_ignored_and_a_truncated_one_reported() {
         let whole = answer(&[(0, 0, 389, "dc1.corp.example")], 7);
         assert_eq!(servers_in(&whole, 8).unwrap(), None);
         assert_eq!(servers_in(&question("corp.example", 7).unwrap(), 7).unwrap(), None);

@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bind_and_a_search_are_encoded_as_rfc_4511_has_them() {
+    fn a_bind_and_a_search_are_encoded_as_in_rfc_4511() {
         let bind = encode(1, &Request::Bind { name: "cn=a", password: "pw" });
         assert_eq!(bind[..], *b"\x30\x12\x02\x01\x01\x60\x0d\x02\x01\x03\x04\x04cn=a\x80\x02pw");
         let filter = Filter::And(vec![Filter::Present("cn"), Filter::Equal("uid", "a)(b=*".to_owned())]);
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_cut_out_as_soon_as_it_is_whole_and_a_wrong_one_is_refused() {
+    fn a_message_is_framed_once_it_is_complete_and_a_malformed_one_is_refused() {
         for end in 0..6 {
             assert_eq!(frame_octets(&REFUSED[..end]), Ok(None), "{end}");
         }

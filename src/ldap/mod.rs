@@ -1,4 +1,4 @@
-//! An LDAPv3 client (RFC 4511) on smol, with just what a directory of accounts needs.
+//! An LDAPv3 client (RFC 4511) on smol, with just what an account directory needs.
 //!
 //! - `message` encodes requests and decodes responses without I/O; yasna does the BER.
 //! - `name` escapes values for distinguished names (RFC 4514). Filters are built as trees and sent as BER, where a

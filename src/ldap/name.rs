@@ -15,7 +15,7 @@ pub fn escaped(value: &str) -> String {
             '#' if place == 0 => escaped.push_str("\\#"),
             ' ' if place == 0 || place == last => escaped.push_str("\\ "),
             c if c.is_ascii_control() => {
-                write!(escaped, "\\{:02x}", u32::from(c)).expect("a String takes everything");
+                write!(escaped, "\\{:02x}", u32::from(c)).expect("a String takes every write");
             }
             c => escaped.push(c),
         }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_means_something_in_a_name_is_escaped() {
+    fn special_characters_in_a_name_are_escaped() {
         assert_eq!(escaped("ann@example.com"), "ann@example.com");
         assert_eq!(escaped("a,b+c=d;e<f>g\"h\\i"), "a\\,b\\+c\\=d\\;e\\<f\\>g\\\"h\\\\i");
         assert_eq!(escaped(" #a "), "\\ #a\\ ");

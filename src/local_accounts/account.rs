@@ -18,7 +18,7 @@ pub struct Accounts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     uid: u32,
-    /// None if it is in shadow(5).
+    /// `None` if it is in shadow(5).
     hash: Option<String>,
 }
 
@@ -113,7 +113,7 @@ pub enum Barred {
 }
 
 impl Shadow {
-    /// Parses the fields after the name. None if this is not a line of shadow(5).
+    /// Parses the fields after the name. `None` if this is not a line of shadow(5).
     fn read(fields: &str) -> Option<Self> {
         let mut fields = fields.split(':');
         let password = Password::read(fields.next()?);
@@ -188,7 +188,7 @@ mod tests {
         old:$1$ab$dslkcXxVH.x8LwW1W/oAB/:1001:1000::/:/bin/sh\nopen::1002:1000::/:/bin/sh\nshort:x:500:1::/:/bin/sh\n";
 
     #[test]
-    fn accounts_below_the_least_number_are_the_systems() {
+    fn accounts_below_the_lowest_uid_are_system_accounts() {
         let accounts = Accounts::read(PASSWD, "# UID_MIN 5\nUID_MAX 60000\n");
         for system in ["root", "daemon", "nobody", "short"] {
             assert_eq!(accounts.named(system), Named::System, "{system}");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_stands_in_shadow_or_long_ago_in_passwd() {
+    fn the_hash_is_in_shadow_or_in_old_files_in_passwd() {
         let accounts = Accounts::read(PASSWD, "");
         let shadow = "root:$6$a$b:1::::::\nann2:$6$x$y:1\nann:$y$j9T$s$h:19000:0:99999:7:::\n";
         let (own, example) = accounts.shadow("ann", shadow);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_lock_there_may_be_a_hash() {
+    fn a_hash_may_follow_a_lock() {
         let hash = |field: &str| match Password::read(field) {
             Password::Locked { hash } => hash,
             other => panic!("{other:?}"),

@@ -153,7 +153,7 @@ fn what_changes_in_the_files_counts_at_once() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_no_verdict() {
+fn unreadable_files_give_no_verdict() {
     let etc = Etc::new(&[("ann", 1000, "x")]);
     let local = LocalAccounts::of(etc.path());
     fs::remove_file(etc.path().join("shadow")).unwrap();
@@ -164,7 +164,7 @@ fn files_that_cannot_be_read_are_no_verdict() {
 }
 
 #[test]
-fn names_that_tools_could_misread_are_not_made() {
+fn names_that_tools_could_misread_are_refused() {
     let creatable = |name: &str| super::creatable(&name.parse().unwrap());
     for good in ["ann", "a.b-c_d", "3com", "_x", &"x".repeat(20)] {
         assert_eq!(creatable(good), Ok(()), "{good}");

@@ -118,7 +118,7 @@ fn run(tool: &str, words: &[&str], input: &str) -> Result<Output, String> {
         .ok_or_else(|| format!("{tool} did not finish within {} seconds and was killed", TOOL_MAX.as_secs()))
 }
 
-/// The tool's outcome, or none if we killed it.
+/// The tool's outcome, or `None` if we killed it.
 fn within_limit(child: Child) -> std::io::Result<Option<Output>> {
     let process = Pid::from_child(&child);
     let (sender, receiver) = mpsc::channel();

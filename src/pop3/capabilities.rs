@@ -18,7 +18,7 @@ pub fn write_capabilities(policy: &Policy, out: &mut Vec<u8>) {
     if takes_passwords {
         lines.push("USER".to_owned());
     }
-    // With a directory of accounts and without TLS, none is left.
+    // With an account directory and without TLS, none is left.
     let mechanisms = mechanism::offered(policy);
     if !mechanisms.is_empty() {
         lines.push(format!("SASL {}", mechanisms.join(" ")));

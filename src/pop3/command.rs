@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn more_lines_than_can_be_counted_are_all_lines() {
+    fn a_line_count_that_is_too_large_means_all_lines() {
         let top = |body_lines| Ok(Command::Listed(ListedCommand::Top { number: Number(1), body_lines }));
         assert_eq!(parse("TOP 1 0"), top(0));
         assert_eq!(parse("TOP 1 99999999999999999999"), top(u64::MAX));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn spaces_do_no_harm_but_in_front() {
+    fn extra_spaces_are_ignored_except_at_the_start() {
         assert_eq!(parse("retr  2  "), Ok(Command::Listed(ListedCommand::Retr(Number(2)))));
         assert_eq!(parse("STAT "), Ok(Command::Stat));
         assert_eq!(parse(" STAT"), Err(Malformed::UnknownVerb));

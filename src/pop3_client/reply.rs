@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_a_word_of_its_own_in_any_case() {
+    fn a_status_is_a_separate_word_in_any_case() {
         assert_eq!(status(b"+OK"), Some(Status::Ok));
         assert_eq!(status(b"+ok ready"), Some(Status::Ok));
         assert_eq!(status(b"+ "), Some(Status::Continue));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_of_credentials_is_told_from_what_stands_in_the_way() {
+    fn refused_credentials_are_told_apart_from_other_obstacles() {
         for text in ["", "no such user", "[AUTH] wrong", "[UNKNOWN-TODAY] no"] {
             assert!(ErrorReply { text: text.to_owned() }.is_of_credentials(), "{text}");
         }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_are_taken_away_to_the_octet_however_the_text_is_cut() {
+    fn dots_are_unstuffed_exactly_however_the_text_is_cut() {
         for (wire, expected, rest) in [
             (&b".\r\n"[..], &b""[..], 0),
             (b"a\r\n.\r\nnext", b"a\r\n", 4),

@@ -65,21 +65,17 @@ pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListen
                 if door != Door::Lmtp && service.settings().proxyfrom.contain(peer) {
                     if let Some(turn) = service.proxy_headers.try_acquire_arc() {
                         let session = behind_proxy(service.clone(), door, socket, peer, turn);
-                        service.workers.serve(holding(descriptor, session));
+                        service.workers.serve(descriptor, session);
                     }
                     continue;
                 }
                 let reception = service.receive(door, peer);
                 let session = serve(service.clone(), door, reception, socket, peer);
-                service.workers.serve(holding(descriptor, session));
+                service.workers.serve(descriptor, session);
             }
             Err(e) => pause_after(&e).await,
         }
     }
-}
-
-async fn holding(_descriptor: SemaphoreGuardArc, session: impl Future<Output = ()>) {
-    session.await;
 }
 
 /// The same for LMTP over the Unix socket.
@@ -91,7 +87,7 @@ pub async fn accept_here(service: Arc<Service>, listener: Async<UnixListener>) {
                 note_accepted();
                 let seat = service.trusted_receiving.try_acquire_arc();
                 let session = serve_here(service.clone(), seat, stream);
-                service.workers.serve(holding(descriptor, session));
+                service.workers.serve(descriptor, session);
             }
             Err(e) => pause_after(&e).await,
         }
@@ -281,7 +277,8 @@ async fn serve_pop3(
     let connection = Connection::new(Stream::Clear(socket), slot.take_buffers(), idle_max);
     let mut tally = Tally::new(Fetching::new(peer));
     let tls_first = door == Door::Pop3s;
-    let session = pop3::serve(service.clone(), connection, tls_first, stranger, &mut tally);
+    // Boxed: each future around this one holds it twice, as what it is given and as what it awaits.
+    let session = Box::pin(pop3::serve(service.clone(), connection, tls_first, stranger, &mut tally));
     if unless_pushed_out(stranger, session).await.is_none() {
         tally.end(End::PushedOut);
     }
@@ -331,7 +328,7 @@ async fn receive(
     let idle_max = service.settings().idletimeout.duration();
     let connection = Connection::new(Stream::Clear(socket), Buffers::new(), idle_max);
     let mut tally = Tally::new(Receiving::new(dialect, peer));
-    let session = receiving::serve(service.clone(), connection, stranger, &mut tally);
+    let session = Box::pin(receiving::serve(service.clone(), connection, stranger, &mut tally));
     match stranger {
         None => session.await,
         Some((_, stranger)) => {

@@ -44,8 +44,8 @@ pub struct Accounts {
     directory: RwLock<InForce>,
 }
 
-/// The directory of accounts in force, or `None` if the data file holds the accounts. `Err` says why the directory
-/// cannot be used, and since when.
+/// The account directory in force, or `None` if the data file holds the accounts. `Err` says why the directory cannot
+/// be used, and since when.
 type InForce = Result<Option<Arc<dyn Directory>>, (String, SystemTime)>;
 
 impl Accounts {
@@ -102,7 +102,7 @@ impl Accounts {
     }
 
     /// The name under which guesses count if the login name is not an address: the address of its mailbox, so that
-    /// another spelling brings no extra guesses. None if the name cannot reach an account.
+    /// another spelling brings no extra guesses. `None` if the name cannot reach an account.
     pub fn guarded_name(&self, typed: &str) -> Result<Option<String>, Fault> {
         if !self.is_directory_asked() {
             return Ok(None);
@@ -140,7 +140,7 @@ impl Accounts {
         }
     }
 
-    /// Opens the maildrop if this password was right a moment ago. None if it must be derived. Takes microseconds.
+    /// Opens the maildrop if this password was right a moment ago. `None` if it must be derived. Takes microseconds.
     pub fn recall(&self, credentials: &Credentials) -> Result<Option<Login<Maildrop>>, Fault> {
         // Ask a directory each time: it may have locked the account.
         if self.is_directory_asked() {
@@ -243,7 +243,7 @@ impl Accounts {
         Ok(Login::Barred { why, is_proven: true })
     }
 
-    /// The mailbox whose local account a login name means. None if several mailboxes share the name, as the password
+    /// The mailbox whose local account a login name means. `None` if several mailboxes share the name, as the password
     /// file allows: an account belongs to one mailbox. We never ask for the password of an account without a mailbox.
     fn mailbox_of_local_account(&self, typed: &str) -> Result<Option<Address>, Fault> {
         let view = self.store.read()?;
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_seals_the_password_under_the_present_key() {
+    fn a_login_seals_the_password_under_the_current_key() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
         let recovered = |accounts: &Accounts| accounts.find(&"ann@example.com".into()).unwrap().0.password;
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_derives_an_old_verifier_anew_with_todays_rounds() {
+    fn a_login_renews_an_old_verifier_with_the_current_rounds() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
         let weak = Credential { verifier: Verifier::new("secret", [1; 16], 10_000), ..credential(&accounts) };
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_count_of_rounds_is_told_and_not_computed() {
+    fn a_damaged_round_count_is_reported_and_not_computed() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
         for iterations in [0, u32::MAX] {
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn octets_that_are_no_text_open_nothing() {
+    fn invalid_utf8_opens_nothing() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
         // As an earlier version allowed.
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_was_right_is_not_derived_again_until_it_changes() {
+    fn a_correct_password_is_not_derived_again_until_it_changes() {
         let bench = Bench::new();
         let accounts = accounts(&bench);
         assert!(log_in(&accounts, "ann@example.com", "secret"));

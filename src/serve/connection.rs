@@ -6,10 +6,11 @@
 //! - Dropping a connection with octets unsent resets it (see [`super::socket`]), so half a message never looks like a
 //!   whole one.
 
+mod deadline;
+
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use zeroize::Zeroize;
@@ -19,6 +20,7 @@ use super::slots::Buffers;
 use super::stream::Stream;
 use super::tls::{HANDSHAKE_MAX, Protocol};
 use crate::wire::{Line, Lines};
+use deadline::Deadline;
 
 /// Replies and short texts are gathered up to this length, so that pipelined commands share writes.
 const GATHERED_OCTETS: usize = 16 << 10;
@@ -36,7 +38,6 @@ pub struct Connection {
     /// Replies not yet written.
     pub out: Vec<u8>,
     read: Box<[u8]>,
-    patience: Patience,
     idle_max: Duration,
     /// No wait goes past this.
     deadline: Option<Instant>,
@@ -44,15 +45,7 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(stream: Stream, buffers: Buffers, idle_max: Duration) -> Self {
-        Self {
-            stream,
-            lines: Lines::new(),
-            out: buffers.out,
-            read: buffers.read,
-            patience: Patience::new(),
-            idle_max,
-            deadline: None,
-        }
+        Self { stream, lines: Lines::new(), out: buffers.out, read: buffers.read, idle_max, deadline: None }
     }
 
     /// Writes the waiting replies, waits for a line, whole or too long, and calls `use_line` once with it and the
@@ -91,7 +84,7 @@ impl Connection {
             }
             large.resize(MESSAGE_READ_OCTETS, 0);
             let wait_max = wait_max(self.idle_max, self.deadline);
-            let count = self.patience.bound(wait_max, self.stream.read(&mut large)).await?;
+            let count = within(wait_max, self.stream.read(&mut large)).await?;
             match &large[..count] {
                 [] => return Err(io::ErrorKind::UnexpectedEof.into()),
                 octets => match take(octets) {
@@ -107,7 +100,7 @@ impl Connection {
 
     async fn read_more(&mut self) -> io::Result<()> {
         let wait_max = wait_max(self.idle_max, self.deadline);
-        let count = self.patience.bound(wait_max, self.stream.read(&mut self.read)).await?;
+        let count = within(wait_max, self.stream.read(&mut self.read)).await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -133,7 +126,7 @@ impl Connection {
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
             let wait_max = wait_max(self.idle_max, self.deadline);
-            let count = self.patience.bound(wait_max, self.stream.write_vectored(left)).await?;
+            let count = within(wait_max, self.stream.write_vectored(left)).await?;
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -151,13 +144,13 @@ impl Connection {
         self.stream.set_owes(true);
         while !self.out.is_empty() {
             let wait_max = wait_max(self.idle_max, self.deadline);
-            match self.patience.bound(wait_max, self.stream.write(&self.out)).await? {
+            match within(wait_max, self.stream.write(&self.out)).await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 count => drop(self.out.drain(..count)),
             }
         }
         let wait_max = wait_max(self.idle_max, self.deadline);
-        self.patience.bound(wait_max, self.stream.flush()).await?;
+        within(wait_max, self.stream.flush()).await?;
         self.stream.set_owes(false);
         Ok(())
     }
@@ -170,7 +163,8 @@ impl Connection {
             return Err(io::Error::other("TLS is on already"));
         };
         let wait_max = wait_max(HANDSHAKE_MAX, self.deadline);
-        self.stream = self.patience.bound(wait_max, service.accept_tls(socket, protocol)).await?;
+        // Boxed: else the room for a handshake would be part of every session.
+        self.stream = within(wait_max, Box::pin(service.accept_tls(socket, protocol))).await?;
         self.lines = Lines::new();
         Ok(self)
     }
@@ -194,7 +188,7 @@ impl Connection {
     pub async fn hang_up(mut self) -> io::Result<()> {
         self.flush().await?;
         let wait_max = wait_max(self.idle_max, self.deadline);
-        self.patience.bound(wait_max, self.stream.close()).await?;
+        within(wait_max, self.stream.close()).await?;
         let drain = async {
             let mut drained = 0;
             while drained < FAREWELL_OCTETS_MAX {
@@ -206,7 +200,7 @@ impl Connection {
             Ok(())
         };
         // The session is over whether or not the client closes too.
-        let _ = self.patience.bound(FAREWELL_MAX, drain).await;
+        let _ = within(FAREWELL_MAX, drain).await;
         Ok(())
     }
 
@@ -217,10 +211,11 @@ impl Connection {
     }
 }
 
-/// The outcome of `operation`, or `TimedOut` after `wait_max`. For single waits; a connection has its [`Patience`].
+/// The outcome of `operation`, or `TimedOut` after `wait_max`.
 pub async fn within<T>(wait_max: Duration, operation: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let too_long = async {
-        Timer::after(wait_max).await;
+        // Not reached if the operation is ready at once.
+        Deadline::at(Instant::now() + wait_max).await;
         Err(io::ErrorKind::TimedOut.into())
     };
     operation.or(too_long).await
@@ -228,46 +223,6 @@ pub async fn within<T>(wait_max: Duration, operation: impl Future<Output = io::R
 
 fn wait_max(idle_max: Duration, deadline: Option<Instant>) -> Duration {
     deadline.map_or(idle_max, |deadline| idle_max.min(deadline.saturating_duration_since(Instant::now())))
-}
-
-/// Bounds the waits of a connection with one timer. The first operation that has to wait arms it; if it fires early, it
-/// is armed again for the rest. Setting it for each operation would wake the reactor several times a session.
-struct Patience {
-    timer: Timer,
-    /// When the timer fires, if it is armed.
-    fires: Option<Instant>,
-}
-
-impl Patience {
-    fn new() -> Self {
-        Self { timer: Timer::never(), fires: None }
-    }
-
-    /// The outcome of `operation`, or `TimedOut` after `wait_max`.
-    async fn bound<T>(
-        &mut self,
-        wait_max: Duration,
-        operation: impl Future<Output = io::Result<T>>,
-    ) -> io::Result<T> {
-        let begin = Instant::now();
-        let too_long = async {
-            // Not reached if the operation is ready at once.
-            self.until(begin + wait_max).await;
-            Err(io::ErrorKind::TimedOut.into())
-        };
-        operation.or(too_long).await
-    }
-
-    async fn until(&mut self, end: Instant) {
-        while Instant::now() < end {
-            if self.fires.is_none_or(|fires| end < fires) {
-                self.timer.set_at(end);
-                self.fires = Some(end);
-            }
-            (&mut self.timer).await;
-            self.fires = None;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn those_without_a_place_are_spared_where_a_place_is_wanted() {
+    fn strangers_without_a_place_are_spared_when_a_place_is_wanted() {
         let crowd = Crowd::default();
         let _waiting = [crowd.enter(ip(1), 0).unwrap(), crowd.enter(ip(1), 0).unwrap()];
         let before = Instant::now();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_of_one_ipv6_network_share_its_number_and_nothing_is_left_of_those_who_went() {
+    fn hosts_of_one_ipv6_network_share_its_limit_and_leave_nothing_behind() {
         let crowd = Crowd::default();
         let of = |host: &str| crowd.enter(host.parse().unwrap(), 2);
         let (first, second) = (of("2001:db8::1").unwrap(), of("2001:db8::2").unwrap());

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_deleted_goes_for_good_when_its_days_are_over() {
+    fn deleted_mail_is_purged_when_its_days_are_over() {
         let directory = scratch::directory();
         let store = with_deleted(&directory);
         let kept = || store.kept().unwrap().messages;
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_goes_for_good_the_oldest_first() {
+    fn deleted_mail_above_the_limit_is_purged_oldest_first() {
         let directory = scratch::directory();
         let store = with_deleted(&directory);
         let octets = store.kept().unwrap().octets;

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_of_ones_own_does_not_pay_for_guesses_at_others() {
+    fn a_login_to_ones_own_account_buys_no_guesses_at_others() {
         let (guard, now) = (Guard::default(), Instant::now());
         let mut waits = Vec::new();
         for _ in 0..8 {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_address_counts_against_the_network() {
+    fn a_name_that_is_not_an_address_counts_against_the_network() {
         let (guard, now) = (Guard::default(), Instant::now());
         guard.failed(ip(1), None, now);
         assert_eq!(guard.wait(ip(1), None, now), FIRST_WAIT);

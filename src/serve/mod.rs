@@ -134,7 +134,7 @@ const TRUSTED_RECEIVING_MAX: usize = 256;
 const REFUSALS_MAX: usize = 64;
 /// Connections whose PROXY header has not arrived; more are closed.
 const PROXY_HEADERS_MAX: usize = 256;
-/// Logins the directory of accounts is asked about at a time; each holds a thread while it waits.
+/// Logins the account directory is asked about at a time; each holds a thread while it waits.
 const DIRECTORY_QUESTIONS_MAX: usize = 32;
 
 /// What every connection of the service needs.
@@ -167,7 +167,7 @@ pub struct Service {
     /// Passwords being checked, which takes a processor for milliseconds each: half of the threads at most, so that
     /// guessers leave the other half to everybody else.
     password_checks: Semaphore,
-    /// Logins waiting for the directory of accounts.
+    /// Logins waiting for the account directory.
     directory_questions: Semaphore,
     listeners: Mutex<Listeners>,
     workers: Arc<Workers>,

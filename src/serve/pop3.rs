@@ -251,7 +251,8 @@ impl Driver<'_> {
         };
         let may_be_elsewhere = matches!(so_far, Login::WrongCredentials | Login::Incomplete);
         let outcome = match may_be_elsewhere && adoption::is_on(&service.settings()) {
-            true => adoption::log_in(service, credentials, so_far).await?,
+            // Boxed: else the room for it would be part of every session.
+            true => Box::pin(adoption::log_in(service, credentials, so_far)).await?,
             false => so_far,
         };
         Ok(self.conclude(&attempt, outcome))

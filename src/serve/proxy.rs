@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_one_that_the_header_names_and_nothing_past_it_is_read() {
+    fn the_header_names_the_client_and_nothing_past_it_is_read() {
         let v4 = [192, 0, 2, 7, 127, 0, 0, 1, 0, 80, 0, 110];
         let v6 = [&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[7], &[0; 16], &[0, 80, 0, 110]].concat();
         let with_fields = [&v4[..], &[4, 0, 3], b"xyz"].concat();

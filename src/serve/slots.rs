@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn one_more_may_wait_where_room_is_made() {
+    fn one_more_may_wait_if_room_is_made() {
         let slots = Slots::new(LIMITS);
         let mut held: Vec<Slot> = (0..5).map(|_| slot(&slots)).collect();
         let line: Vec<Admission> = (0..2).map(|_| slots.admit(|| panic!("the line is not full"))).collect();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_stopped_waiting_is_passed_over() {
+    fn a_client_that_stopped_waiting_is_skipped() {
         let slots = Slots::new(LIMITS);
         let mut held: Vec<Slot> = (0..5).map(|_| slot(&slots)).collect();
         let Admission::Wait(first) = slots.admit(|| false) else { panic!("nobody waits") };

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_owes_is_reset() {
+    fn a_socket_that_still_owes_octets_is_reset() {
         for owes in [false, true] {
             let (mut socket, mut peer) = pair();
             smol::block_on(socket.write_all(b"half a mess")).unwrap();

@@ -44,14 +44,16 @@ impl Workers {
         self.running.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Serves a connection on the least busy thread.
-    pub fn serve(&self, session: impl Future<Output = ()> + Send + 'static) {
+    /// Serves a connection on the least busy thread. What it holds is dropped when the session ends.
+    pub fn serve(&self, holds: impl Send + 'static, session: impl Future<Output = ()> + Send + 'static) {
+        // Boxed: the executor moves a task several times before it runs.
+        let session = Box::pin(session);
         let running = self.all[..self.running.load(Ordering::Relaxed)].iter();
         let worker = running.min_by_key(|worker| Arc::strong_count(&worker.connections)).expect("one runs");
-        let counted = worker.connections.clone();
+        let holds = (worker.connections.clone(), holds);
         let session = async move {
             session.await;
-            drop(counted);
+            drop(holds);
         };
         worker.spawn(session).detach();
     }
@@ -82,14 +84,14 @@ mod tests {
     fn a_connection_goes_to_the_running_thread_that_has_the_fewest() {
         let workers = Workers::new(3);
         let (end, ended) = smol::channel::bounded::<()>(1);
-        workers.serve(async move {
+        workers.serve((), async move {
             let _ = ended.recv().await;
         });
-        workers.serve(pending());
+        workers.serve((), pending());
         assert_eq!(connections(&workers), [2, 0, 0]);
         workers.note_started();
         for _ in 0..2 {
-            workers.serve(pending());
+            workers.serve((), pending());
         }
         assert_eq!(connections(&workers), [2, 2, 0]);
         drop(end);

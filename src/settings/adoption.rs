@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_domain_may_have_an_old_server_of_its_own() {
+    fn a_domain_may_have_its_own_old_server() {
         let servers = OldServers::default().with_one_for_all("pop3s://a").unwrap();
         let servers = servers.with("Example.org", Some("pop3://{user}@b:1110")).unwrap();
         assert_eq!(servers.to_string(), "pop3s://a example.org=pop3://{user}@b:1110");

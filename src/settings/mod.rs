@@ -258,7 +258,7 @@ settings! {
     expire: Whole<0, 3650> = "0", AtOnce,
         "Days after which mail is deleted, whether fetched or not; 0 = never";
     undelete: Whole<0, 3650> = "7", AtOnce,
-        "Days deleted mail and mailboxes can be restored; 0 = not at all";
+        "Days for which deleted mail and mailboxes can be restored; 0 = not at all";
     undeletesize: Size<0, { 1 << 60 }> = "10 GiB", AtOnce,
         "Maximum size of the deleted mail kept for undelete; the oldest goes first; 0 = unlimited";
     erase: Switch = "1", AtOnce,
@@ -268,9 +268,9 @@ settings! {
     connectionsperip: Whole<0, 32000> = "0", AtOnce,
         "Maximum number of connections per IP address; 0 = unlimited";
     idletimeout: Span<10, 86400> = "600", AtOnce,
-        "Seconds without a command until a client is disconnected";
+        "Seconds without a command after which a client is disconnected";
     shutdowngrace: Span<0, 3600> = "10", AtOnce,
-        "Seconds sessions may still take when the service stops";
+        "Seconds that open sessions have to end when the service stops";
 }
 
 impl Stored {
@@ -445,7 +445,7 @@ impl Settings {
         })
     }
 
-    /// None if the role does not have the method, which [`Settings::check`] refuses.
+    /// `None` if the role does not have the method, which [`Settings::check`] refuses.
     fn method_number(&self) -> Option<usize> {
         let place = self.domainrole.methods().iter().position(|method| *method == self.authentication);
         place.map(|place| 1 + place)
@@ -510,9 +510,9 @@ impl Settings {
     }
 }
 
-/// `1 Active Directory, 2 password file`.
+/// `1 = Active Directory, 2 = encrypted password file`.
 fn numbered(methods: &[Method]) -> String {
-    let numbered = methods.iter().zip(1..).map(|(method, number)| format!("{number} {}", method.name()));
+    let numbered = methods.iter().zip(1..).map(|(method, number)| format!("{number} = {}", method.name()));
     numbered.collect::<Vec<_>>().join(", ")
 }
 

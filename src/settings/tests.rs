@@ -10,7 +10,7 @@ fn sockets(backlog_max_min_threshold: &str) -> Result<Settings, Refused> {
 }
 
 #[test]
-fn each_bound_is_taken_and_one_past_it_is_refused() {
+fn each_bound_is_accepted_and_one_past_it_is_refused() {
     let table = [
         ("port", &["1", "65535"][..], &["0", "65536", "-1", "pop3"][..]),
         ("tlsport", &["0", "65535"], &["65536"]),
@@ -149,7 +149,7 @@ fn the_role_numbers_the_methods() {
 }
 
 #[test]
-fn active_directory_can_be_chosen_once_the_settings_to_reach_it_are_there() {
+fn active_directory_can_be_chosen_once_the_settings_to_reach_it_exist() {
     let mut settings = set(&Settings::default(), "domainrole", "dc").unwrap();
     for (name, value) in
         [("adbasedn", "DC=corp,DC=example"), ("adbinduser", "CORP\\svc"), ("adbindpassword", "c2VhbGVk")]
@@ -193,7 +193,7 @@ fn only_what_differs_from_the_default_is_stored_and_it_reads_back() {
 }
 
 #[test]
-fn rows_that_are_not_understood_leave_the_default_and_are_complained_about() {
+fn rows_that_are_not_understood_leave_the_default_and_are_reported() {
     let (settings, complaints) =
         Settings::from_rows([("port", "70000"), ("colour", "red"), ("mailroot", "/x"), ("logging", "3")]);
     assert_eq!(settings, set(&Settings::default(), "logging", "3").unwrap());

@@ -236,7 +236,7 @@ impl Value for Logging {
     const KIND: Kind = Kind::Number;
 
     fn allowed() -> String {
-        "0 none, 1 critical, 2 also warnings, 3 also information".to_owned()
+        "0 = none, 1 = critical, 2 = also warnings, 3 = also information".to_owned()
     }
 
     fn meaning(&self) -> Option<String> {
@@ -286,7 +286,7 @@ impl Value for Method {
     const KIND: Kind = Kind::Number;
 
     fn allowed() -> String {
-        "standalone: 1 local accounts, 2 password file; member: 1 Active Directory, 2 local accounts, 3 password file; dc: 1 Active Directory, 2 password file".to_owned()
+        "standalone: 1 = local accounts, 2 = password file; member: 1 = Active Directory, 2 = local accounts, 3 = password file; dc: 1 = Active Directory, 2 = password file".to_owned()
     }
 
     fn meaning(&self) -> Option<String> {

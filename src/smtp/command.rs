@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_whose_size_is_not_certain_has_none() {
+    fn a_chunk_of_uncertain_size_is_of_unknown_size() {
         for line in [
             "BDAT",
             "BDAT ",
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_command_gets_the_reply_that_says_why() {
+    fn a_line_that_is_not_a_command_gets_a_reply_that_says_why() {
         for (line, reply) in [
             (&b""[..], reply::NOT_SYNTAX),
             (b" ", reply::NOT_SYNTAX),

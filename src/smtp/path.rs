@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_grammar_does_not_allow_is_no_path() {
+    fn what_the_grammar_forbids_is_not_a_path() {
         for typed in [
             "",
             "bob@example.com>",

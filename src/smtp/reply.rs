@@ -86,13 +86,13 @@ pub fn turn_away(why: &str) -> String {
 impl Reply {
     pub fn write(self, out: &mut Vec<u8>) {
         let Reply { code, enhanced, text } = self;
-        write!(out, "{code} {enhanced} {text}\r\n").expect("a Vec takes all that is written");
+        write!(out, "{code} {enhanced} {text}\r\n").expect("a Vec takes every write");
     }
 
     /// The reply for one of several recipients (RFC 2033 section 4.2).
     pub fn write_for(self, recipient: &impl Display, out: &mut Vec<u8>) {
         let Reply { code, enhanced, text } = self;
-        write!(out, "{code} {enhanced} <{recipient}> {text}\r\n").expect("a Vec takes all that is written");
+        write!(out, "{code} {enhanced} <{recipient}> {text}\r\n").expect("a Vec takes every write");
     }
 }
 

@@ -564,5 +564,5 @@ fn forward_path(path: Path, smtputf8: bool) -> Result<ForwardPath, Reply> {
 }
 
 fn print(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("a Vec takes all that is written");
+    out.write_fmt(text).expect("a Vec takes every write");
 }

@@ -38,7 +38,7 @@ fn a_message_takes_a_thousand_recipients_and_leaves_the_others_to_the_next() {
 }
 
 #[test]
-fn a_peer_that_makes_no_sense_is_told_to_go() {
+fn a_peer_that_makes_no_sense_is_disconnected() {
     let mut server = greeted(Dialect::Smtp);
     server.push(&b"GET / HTTP/1.1\r\n".repeat(20));
     assert_eq!(codes_said(&mut server).0, [500; 20]);
@@ -59,7 +59,7 @@ fn a_line_too_long_is_refused_once_and_none_of_it_executed() {
 }
 
 #[test]
-fn idleness_and_the_end_of_the_service_are_said_at_any_time() {
+fn idleness_and_the_end_of_the_service_are_reported_at_any_time() {
     for (event, reply, ending) in [
         (Event::TimedOut, "421 4.4.2 ", Ending::TimedOut),
         (Event::ShuttingDown, "421 4.3.2 ", Ending::ShuttingDown),
@@ -75,7 +75,7 @@ fn idleness_and_the_end_of_the_service_are_said_at_any_time() {
 }
 
 #[test]
-fn the_announced_size_reaches_whoever_knows_the_quota() {
+fn the_announced_size_reaches_the_driver() {
     let mut server = greeted(Dialect::Smtp);
     server.push(b"MAIL FROM:<> SIZE=99\r\nRCPT TO:<small@example.com>\r\nRSET\r\n");
     server.push(b"MAIL FROM:<> SIZE=100\r\nRCPT TO:<small@example.com>\r\n");
@@ -92,7 +92,7 @@ fn a_chunk_of_any_size_is_skipped_octet_for_octet() {
 }
 
 #[test]
-fn the_owner_is_told_how_the_message_came() {
+fn the_driver_is_told_how_the_message_arrived() {
     let mut server = greeted(Dialect::Smtp);
     server.push(b"MAIL FROM:<Ann@Example.ORG>\r\nRCPT TO:<bob+x@EXAMPLE.com>\r\nDATA\r\n.\r\n");
     let (envelope, text) = &server.handed_over[0];

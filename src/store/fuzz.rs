@@ -1,4 +1,4 @@
-//! What the fuzz targets run inside the store; `src/fuzz` has the others.
+//! The bodies of the fuzz targets inside the store; `src/fuzz` has the others.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::store::upkeep::salvage::tree::{
     PAGE, PAGE_ORDER_MAX, REGION_DATA_PAGES, REGION_HEADER_PAGES, Trees,
 };
 
-/// The octets as a row of every type. What is decoded is encoded to the same octets.
+/// Decodes the octets as a row of every type. A decoded row must encode to the same octets.
 pub fn rows(octets: &[u8]) {
     for (name, recode) in ROWS {
         assert!(recode(octets).is_none_or(|row| row == octets), "{name}");
@@ -19,7 +19,7 @@ pub fn rows(octets: &[u8]) {
     }
 }
 
-/// The octets as redb's space. A walk ends and passes no row longer than the space.
+/// Takes the octets for redb's space. A walk must end, and pass no row longer than the space.
 pub fn tree(octets: &[u8]) {
     // A header that leads somewhere, followed by the given octets.
     let mut space = vec![0; 4096];

@@ -105,10 +105,10 @@ fn the_key_is_not_changed_while_passwords_are_sealed_under_one_that_is_gone() {
     fs::remove_file(&file).unwrap();
     bench.keyring().rotate(&bench.store, true).unwrap();
     bench.add("bob@example.com", "two");
-    // The present key is there, and ann's password is under another one.
+    // The current key is there, but ann's password is sealed under another one.
     let refused = bench.keyring().rotate(&bench.store, false).unwrap_err();
     assert_eq!(refused, Unchanged::WouldGiveUp { lost: 1, trouble: None });
-    // One that is there and cannot be read is kept too.
+    // An unreadable key file is kept too.
     fs::write(&file, &first).unwrap();
     assert!(bench.keyring().rotate(&bench.store, false).is_err());
     assert_eq!(fs::read(&file).unwrap(), first);
@@ -163,7 +163,7 @@ fn a_key_that_other_users_may_read_is_not_used() {
     assert_eq!(bench.recovered("ann@example.com").as_deref(), Some("one"));
 }
 
-/// The two moments at which a change of key can be cut short: before and after the store has the new one.
+/// A key change can be cut short before and after the store has the new key.
 #[test]
 fn a_change_of_key_that_was_cut_short_is_completed_or_undone() {
     let bench = Bench::new();

@@ -1,4 +1,4 @@
-//! Tests that span several parts of the library. `system` and `clients` are test programs that run ours from outside.
+//! Tests that span several parts of the library. `system` and `clients` are test programs that run the binary.
 
 pub mod bench;
 mod keyring;

@@ -29,11 +29,11 @@ enum Way {
     NtlmSession,
 }
 
-/// Those that prove a password without sending it.
+/// The mechanisms that prove a password without sending it.
 const PROOFS: [Way; 6] = [Way::Apop, Way::CramMd5, Way::Scram, Way::ScramPlus, Way::Ntlm, Way::NtlmSession];
 const SENDERS: [Way; 3] = [Way::UserPass, Way::Plain, Way::Login];
 
-/// What both sides said, the greeting first.
+/// What both sides said, beginning with the greeting.
 struct Dialogue {
     conversation: Conversation,
     said: Vec<String>,
@@ -62,7 +62,7 @@ impl Dialogue {
         reply
     }
 
-    /// Says what the challenge of the last reply is answered with.
+    /// Answers the challenge in the last reply.
     fn answer(&mut self, answer: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
         match self.replies.last().and_then(|reply| reply.strip_prefix("+ ")) {
             Some(challenge) => {
@@ -73,7 +73,7 @@ impl Dialogue {
         }
     }
 
-    /// The last reply to a client that goes this way.
+    /// The last reply to a client that logs in this way.
     fn log_in(&mut self, way: Way, name: &str, password: &str) -> String {
         match way {
             Way::UserPass => {
@@ -171,7 +171,7 @@ fn every_mechanism_accepts_the_right_password_and_no_other() {
     }
 }
 
-/// Not clocks, but what they would measure: the hashes that are computed, the lines and their lengths.
+/// Instead of time, this compares what takes time: the hashes computed, the lines and their lengths.
 #[test]
 fn an_unknown_name_costs_the_same_work_and_lines_as_a_wrong_password() {
     for way in PROOFS {
@@ -223,7 +223,7 @@ fn responses_that_are_cut_or_too_long_are_refused() {
     for way in PROOFS {
         let mut whole = service(1);
         whole.log_in(way, NAME, PASSWORD);
-        // The line before the login is the proof; SCRAM's has an empty one behind it.
+        // The last line before the login is the proof; SCRAM sends an empty one after it.
         let at = whole.said.iter().rposition(|line| !line.is_empty()).unwrap();
         let proof = whole.said[at].clone();
         for changed in [&proof[..proof.len() / 2], &proof[..proof.len() - 4], &format!("{proof}AAAA"), "*"] {
@@ -250,7 +250,7 @@ fn the_first_answer_may_come_with_auth_unless_there_is_nothing_to_answer_yet() {
     let mut dialogue = service(1);
     dialogue.say(&format!("AUTH SCRAM-SHA-256 {}", STANDARD.encode(client.first())));
     dialogue.answer(|first| client.last(str::from_utf8(first).unwrap()).0.into_bytes());
-    // As curl writes an empty answer.
+    // curl writes an empty response like this.
     assert!(dialogue.say("=").starts_with("+OK "));
 
     let client = ntlm_client::Client::new(NAME, PASSWORD);
@@ -287,7 +287,7 @@ fn random_messages_and_random_changes_prove_nothing() {
         let mut octets: Vec<u8> = (0..random.usize(0..120)).map(|_| random.u8(..)).collect();
         crate::fuzz::scram(&octets);
         crate::fuzz::ntlm(&octets);
-        // Few changes, so that what is read first stays readable.
+        // Few changes, so that the first fields stay readable.
         octets.iter_mut().skip(2).filter(|_| random.u8(0..20) > 0).for_each(|octet| *octet = 0);
         crate::fuzz::ntlm(&octets);
         let first = scram_client::Client::new(NAME, PASSWORD).first();

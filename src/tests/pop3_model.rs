@@ -1,4 +1,4 @@
-//! Random sessions compared with the model of `crate::fuzz`, and properties too large for a transcript.
+//! Random sessions compared with the model in `crate::fuzz`, and properties too large for a transcript.
 
 use super::pop3_transcripts::{policy, transcripts};
 use super::transcript::{Action, Setup};
@@ -8,7 +8,7 @@ use crate::message::{Entry, Totals, Uid};
 use crate::pop3::{Ending, Event, Next, SLICE_OCTETS, Session, Transmission};
 use crate::verdict::Login;
 
-/// Commands that a session in TRANSACTION knows, with numbers in and out of the list, and some others.
+/// A command that a session in TRANSACTION knows, with a number on the list or not, or some other line.
 fn random_line(random: &mut fastrand::Rng) -> String {
     let number = match random.u8(0..10) {
         0 => "0".to_owned(),
@@ -72,7 +72,7 @@ fn random_octets_between_known_lines_break_no_invariant() {
     }
 }
 
-/// A session in TRANSACTION whose maildrop has this many messages and is not listed yet.
+/// A session in TRANSACTION whose maildrop has this many messages and has not been listed yet.
 fn logged_in(messages: u64) -> Session {
     let mut session = Session::new(policy(&Setup::default()), [0; 32], connected());
     let mut out = Vec::new();

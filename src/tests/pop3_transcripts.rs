@@ -17,9 +17,9 @@
 //! | `gone: 2` | this message's text vanishes after it is listed |
 //!
 //! Values: `{octets N}` and `{uid N}` of the Nth message, `{octets all}` for all together, as the store has them. The
-//! store may put header fields in front of a text, so `S*` stands before the first header line.
+//! store may add header fields in front of a text, so `S*` precedes the first header line.
 //!
-//! `!` lines: `left 1 3`, the maildrop now holds exactly these messages; `again`, the client connects anew; `tls`, both
+//! `!` lines: `left 1 3`: the maildrop now holds exactly these messages; `again`: the client reconnects; `tls`: both
 //! sides do the handshake that STLS began.
 
 use super::transcript::{Action, Setup, Step, Transcript, Values, matches};
@@ -111,7 +111,7 @@ fn values(mailbox: &Mailbox) -> Values {
 }
 
 #[test]
-fn every_transcript_is_held_to_the_letter() {
+fn every_transcript_holds_exactly() {
     let transcripts = transcripts();
     assert!(transcripts.len() >= 20, "the transcripts are where they are looked for");
     for transcript in &transcripts {
@@ -136,7 +136,7 @@ fn hold(transcript: &Transcript) {
                 any = false;
             }
             Action::Other(words) => {
-                // What the client has not been told to expect stays visible to whoever reads the failure.
+                // Show unexpected lines in the failure.
                 let unread = String::from_utf8_lossy(&received);
                 assert_eq!(unread, "", "{place}: the server had more to say");
                 check(words, &mut conversation, transcript, &values, &place);
@@ -148,7 +148,7 @@ fn hold(transcript: &Transcript) {
     assert_eq!(unread, "", "{}: the server had more to say at the end", transcript.name);
 }
 
-/// Takes a line. Whether it was the one that the pattern asks for; if not, `any` other must do.
+/// Takes a line. Returns whether it matches the pattern; if not, panics unless `any` line will do.
 fn expect_line(received: &mut Vec<u8>, pattern: &str, values: &mut Values, any: bool, place: &str) -> bool {
     let end = received.windows(2).position(|pair| pair == b"\r\n");
     let end = end.unwrap_or_else(|| panic!("{place}: the server says nothing more, expected {pattern}"));

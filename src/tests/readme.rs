@@ -1,4 +1,4 @@
-//! The tables of README.md are those of the program, and the source it quotes is ours. (`clients/readme.rs` runs its
+//! The tables in README.md match the program's, and the source it quotes exists. (`clients/readme.rs` runs its
 //! commands.)
 
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Sample replies, with every optional value that a kind can have.
+//! Sample values for replies, with everything optional filled in.
 
 use crate::admin::reply::{
     AdoptionLine, CertificateLine, Connections, DirectoryLine, DomainLine, Lock, LockedBy, MailboxAccount,

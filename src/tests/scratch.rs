@@ -1,4 +1,4 @@
-//! The one maker of temporary directories for tests, inside the library and from outside.
+//! Temporary directories for all tests, inside the library and outside.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,11 +1,11 @@
-//! Tests that cannot run here: they say so and return.
+//! Tests that cannot run here print a message and return.
 //!
-//! If the variable CI is set they fail instead, unless only namespaces are missing: many a container forbids those.
+//! If the variable CI is set they fail instead, unless only namespaces are missing, which many containers forbid.
 
 use std::env;
 use std::io::{self, Write as _};
 
-/// Whether this is root, which the test needs for `what`. If not, the test is to return.
+/// True if the test runs as root, which it needs for `what`. If not, it must return.
 pub fn needs_root(what: &str) -> bool {
     is_root() || lacks(&format!("root, for {what}"))
 }
@@ -14,7 +14,7 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Says that the test needs this, which is missing. Always false.
+/// Prints that this is missing, and returns false.
 ///
 /// # Panics
 /// If the variable CI is set.
@@ -24,7 +24,7 @@ pub fn lacks(what: &str) -> bool {
     false
 }
 
-/// Says why a test does not run, past the test runner, which keeps to itself what passing tests print.
+/// Prints why a test is skipped, bypassing the test runner, which hides the output of passing tests.
 pub fn say(why: &str) {
     let _ = writeln!(io::stderr(), "skipped: {why}");
 }

@@ -1,7 +1,7 @@
-//! The dialogues of `testdata/smtp` and `testdata/lmtp`, held with the bare session (format: [`super::transcript`]).
+//! The dialogues of `testdata/smtp` and `testdata/lmtp`, run against the bare session (format: [`super::transcript`]).
 //!
-//! Besides the dialogue: `! delivered <REVERSE-PATH> RECIPIENT,… PROTOCOL "TEXT"`, a message was handed over, its text
-//! in wire form. It stands before the replies to the same line.
+//! A line `! delivered <REVERSE-PATH> RECIPIENT,… PROTOCOL "TEXT"` means that a message was handed over, with its text
+//! in wire form. It precedes the replies to the same line.
 
 use std::collections::VecDeque;
 
@@ -44,7 +44,7 @@ fn in_turn(transcript: &Transcript, dialect: Dialect) {
     assert!(observed.is_empty(), "{}: there was more at the end: {observed:?}", transcript.name);
 }
 
-/// All of the client's octets, pipelined in any pieces, are answered alike.
+/// However the client's octets are pipelined and cut, the answers are the same.
 fn in_cuts(transcript: &Transcript, dialect: Dialect) {
     let mut sent = Vec::new();
     let mut expected = Vec::new();
@@ -54,7 +54,7 @@ fn in_cuts(transcript: &Transcript, dialect: Dialect) {
             action => expected.push(action),
         }
     }
-    // Replies and messages are seen on two sides, each in its own order.
+    // Replies and messages are observed separately, each in its own order.
     let is_reply = |action: &&Action| matches!(action, Action::Server(_));
     let expected: (Vec<&Action>, Vec<&Action>) = expected.into_iter().partition(is_reply);
     for piece in [1, 2, 3, 7, sent.len()] {
@@ -90,7 +90,7 @@ impl Observer {
         Self { server: Server::connect(dialect), handed_over: 0, closed: false }
     }
 
-    /// What happened since the last call, as a transcript says it.
+    /// What happened since the last call, as in a transcript.
     fn observed(&mut self) -> Vec<Action> {
         let mut observed = Vec::new();
         for (envelope, text) in &self.server.handed_over[self.handed_over..] {

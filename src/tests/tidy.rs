@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The parts, from the bottom up: each may import those of the rows above it here, and nothing else. The first two rows
-/// are the vocabulary. So `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and
-/// `admin` does not know whether a service runs.
+/// The parts from the bottom up. Each may import only the rows above it here; the first two rows are the vocabulary. So
+/// `pop3`, `smtp` and `wire` know neither store nor service, `store` knows no protocol, and `admin` does not know
+/// whether a service runs.
 const LAYERS: [&[&str]; 12] = [
     &[
         "address",
@@ -33,12 +33,12 @@ const LAYERS: [&[&str]; 12] = [
     &["bench", "doubles", "fuzz", "lib"],
     &["main"],
 ];
-/// The rooms of the store, as [`LAYERS`] has the parts. Its facade `mod.rs` imports them all, and only tests import it.
+/// The rooms of the store, ordered like [`LAYERS`]. Its facade `mod.rs` imports them all, and only tests import it.
 const STOREYS: [&[&str]; 6] =
     [&["file"], &["index"], &["open"], &["mail", "writer"], &["start"], &["upkeep"]];
-/// Tests look at everything, and some are programs of their own.
+/// Tests may import everything, and some are separate programs.
 const LOOKS_AT_ALL: &str = "tests";
-/// Any part may import these, since only its tests can: they are compiled for tests and fuzzing alone.
+/// Any part may name these, but only its tests can: they exist only in builds for tests and fuzzing.
 const OF_TESTS: [&str; 2] = [LOOKS_AT_ALL, "doubles"];
 
 /// Parts that decide, and so take time and randomness as arguments and do no I/O.
@@ -56,7 +56,7 @@ const OF_THE_OUTSIDE: [&str; 10] = [
     "thread::sleep",
 ];
 
-/// What may lie at the top of the repository.
+/// The files allowed at the top of the repository.
 const TOP_LEVEL: [&str; 11] = [
     ".cargo",
     ".ci",
@@ -70,45 +70,45 @@ const TOP_LEVEL: [&str; 11] = [
     "src",
     "testdata",
 ];
-/// Made there by Cargo and Git.
+/// Created there by Cargo and Git.
 const NOT_OURS: [&str; 2] = [".git", "target"];
 
-/// A file is to be read in one sitting.
+/// A file can be read in one sitting.
 const LINES_MAX: usize = 600;
-/// Characters of a line of comment, its indentation included. Code is rustfmt's.
+/// Longest comment line in characters, including indentation. rustfmt takes care of code.
 const COMMENT_WIDTH_MAX: usize = 120;
 
-/// A file of Rust: its path from the top of the repository, and its text.
+/// A Rust file: its path from the top of the repository, and its text.
 struct Source {
     path: String,
     text: String,
 }
 
 impl Source {
-    /// The part that it belongs to: a folder of `src`, or a file there.
+    /// The part it belongs to: a folder of `src`, or a file there.
     fn part(&self) -> &str {
         let below = self.path.strip_prefix("src/").expect("it lies in src");
         below.split(['/', '.']).next().expect("a name")
     }
 
-    /// The room of the store that it belongs to; none: another part, the store's facade, its tests or its fuzz entries.
+    /// The room of the store it belongs to. `None`: another part, the store's facade, its tests or its fuzz entries.
     fn room(&self) -> Option<&str> {
         let room = self.path.strip_prefix("src/store/")?.split(['/', '.']).next()?;
         (!["mod", "fuzz", LOOKS_AT_ALL].contains(&room)).then_some(room)
     }
 
-    /// Whether `super` is, for this file, the folder with so many folders above it.
+    /// True if this file's `super` is the folder this many levels down.
     fn is_child_of(&self, depth: usize) -> bool {
         let folders = self.path.matches('/').count();
         folders == depth || folders == depth + 1 && self.path.ends_with("/mod.rs")
     }
 
-    /// Lines without those that are comments, and their numbers.
+    /// The lines that are not comments, with their numbers.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         (1..).zip(self.text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
-    /// The group in which an import of this belongs: the standard library's, those of crates, our own.
+    /// The group of an import: the standard library, crates, our own.
     fn group(&self, root: &str) -> usize {
         let is_module_here = || self.text.lines().any(|line| line.ends_with(&format!("mod {root};")));
         match root {
@@ -119,7 +119,7 @@ impl Source {
         }
     }
 
-    /// Panics where a line of code has this in it.
+    /// Panics if a line of code contains this.
     fn is_without(&self, forbidden: &str) {
         for (number, line) in self.code() {
             assert!(!line.contains(forbidden), "{}:{number}: {line}", self.path);
@@ -131,7 +131,7 @@ fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All source in a folder, save this file, in which what is forbidden stands as words.
+/// All source in a folder except this file, which contains the forbidden words.
 fn sources(folder: &str) -> Vec<Source> {
     let mut found = Vec::new();
     let mut folders = vec![top().join(folder)];
@@ -163,14 +163,14 @@ fn imported<'a>(line: &'a str, above: &'a str) -> impl Iterator<Item = &'a str> 
 }
 
 #[test]
-fn arrows_go_downward_only() {
+fn imports_go_downward_only() {
     for source in sources("src").iter().filter(|source| source.part() != LOOKS_AT_ALL) {
         let part = source.part();
         let layer = LAYERS.iter().position(|layer| layer.contains(&part));
         let layer = layer.unwrap_or_else(|| panic!("{part} is in no row of the layers"));
         let may_import = LAYERS[..layer].concat();
         for (number, line) in source.code() {
-            // Other parts are named from `crate::`, so that they are seen here.
+            // Other parts must be named from `crate::`, so that this test sees them.
             let is_hidden = source.is_child_of(1) && line.starts_with("use super");
             assert!(!is_hidden, "{}:{number}: {line}", source.path);
             for imported in imported(line, "crate::") {
@@ -183,14 +183,14 @@ fn arrows_go_downward_only() {
 }
 
 #[test]
-fn arrows_in_the_store_go_downward_only() {
+fn imports_in_the_store_go_downward_only() {
     for source in &sources("src/store") {
         let Some(room) = source.room() else { continue };
         let storey = STOREYS.iter().position(|storey| storey.contains(&room));
         let storey = storey.unwrap_or_else(|| panic!("{room} is in no storey of the store"));
         let may_import = STOREYS[..storey].concat();
         for (number, line) in source.code() {
-            // As with parts: other rooms are named from `crate::`.
+            // Likewise, other rooms must be named from `crate::`.
             let is_hidden =
                 source.is_child_of(2) && line.starts_with("use super") || line.contains("super::super");
             assert!(!is_hidden, "{}:{number}: {line}", source.path);
@@ -207,7 +207,7 @@ fn imports_are_found_in_a_line() {
     let parts = |line| imported(line, "crate::").collect::<Vec<_>>();
     assert_eq!(parts("use crate::store::{Fault, Read};"), ["store"]);
     assert_eq!(parts("fn f(a: crate::wire::Text) -> crate::log;"), ["wire", "log"]);
-    // Several parts in one line have no name, and so are not allowed.
+    // Several parts in one line are not recognised, and so are not allowed.
     assert_eq!(parts("use crate::{store, wire};"), [""]);
     assert!(parts("use super::store;").is_empty());
     let rooms = |line| imported(line, "crate::store::").collect::<Vec<_>>();
@@ -238,7 +238,7 @@ fn bincode_is_called_by_rows_and_frames_only() {
             continue;
         }
         for (number, line) in source.code() {
-            // Rows and frames are made of these; a part whose types are stored does not know how.
+            // Rows and frames consist of these types, which need not know how they are encoded.
             let may_derive = ["src/admin/", "src/store/index/"].iter().any(|of| source.path.starts_with(of));
             let is_derive = may_derive && line == "use bincode::{Decode, Encode};";
             assert!(is_derive || !line.contains("bincode"), "{}:{number}: {line}", source.path);
@@ -278,7 +278,7 @@ fn no_file_is_too_long_or_left_undone() {
 #[test]
 fn imports_come_in_three_groups() {
     for source in sources("src").iter().chain(&sources("fuzz/fuzz_targets")) {
-        // The group of the import above, and whether an empty line has come since.
+        // The group of the previous import, and whether an empty line followed it.
         let mut above: Option<(usize, bool)> = None;
         let mut lines = source.code();
         while let Some((number, line)) = lines.next() {
@@ -328,7 +328,7 @@ fn the_top_level_holds_what_belongs_there() {
 }
 
 #[test]
-fn the_executor_is_smol_alone() {
+fn smol_is_the_only_executor() {
     for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
         let text = fs::read_to_string(top().join(lock)).expect("it is there");
         assert!(text.contains("name = \"smol\"") && !text.contains("name = \"tokio\""), "{lock}");

@@ -1,8 +1,8 @@
-//! Dialogues as data files: what a client sends, or an administrator types, and what must come back. The files lie in
-//! `testdata/pop3`, `smtp`, `lmtp` and `winpop`; the library's tests hold the first three with a bare session, and
-//! the system tests hold all of them with the program.
+//! Dialogues as data files: what a client sends, or an administrator types, and what must come back. The files are in
+//! `testdata/pop3`, `smtp`, `lmtp` and `winpop`. The library's tests run the first three against bare sessions, the
+//! system tests run all of them against the program.
 //!
-//! A line is what its first characters say:
+//! The first characters of a line give its kind:
 //!
 //! ```text
 //! # a remark
@@ -16,16 +16,16 @@
 //! ! words               anything besides the dialogue
 //! ```
 //!
-//! In all but comments and `!` lines `\xNN` is an octet, `\r` and `\n` are CR and LF, `\\` is a backslash, and `\{300
-//! a}` the letter a 300 times. A space at the end of a line is written `\x20`, so that it can be seen. In `S:` lines a
-//! `*` at the end stands for any rest, and `{name}` for a value: the one that [`Values`] has under the name, or else
-//! any run of characters but spaces, which becomes the value. `{octets 1+3}` is the sum of `{octets 1}` and `{octets
-//! 3}`.
+//! Except in comments and `!` lines, `\xNN` is an octet, `\r` and `\n` are CR and LF, `\\` is a backslash, and `\{300
+//! a}` is the letter a 300 times. A space at the end of a line is written `\x20` to make it visible. In `S:` lines, a
+//! `*` at the end matches any rest, and `{name}` matches a value: the one that [`Values`] has under the name or, if it
+//! has none, any characters up to a space, which then become the value. `{octets 1+3}` is the sum of `{octets 1}` and
+//! `{octets 3}`.
 //!
-//! `!` lines of all servers: `closed`, the server has hung up; `hang up`, the client does. The others, and the keys of
-//! the setup, belong to whoever plays the files: `pop3_transcripts.rs`, `smtp_transcripts.rs`, `system/winpop.rs`.
+//! `!` lines for all servers: `closed`: the server has hung up; `hang up`: the client does. The others, and the setup
+//! keys, are defined by the players: `pop3_transcripts.rs`, `smtp_transcripts.rs`, `system/winpop.rs`.
 //!
-//! This file uses nothing of the program, so that tests outside the library can read transcripts too.
+//! This file uses nothing from the program, so that tests outside the library can include it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -87,7 +87,7 @@ impl Transcript {
     }
 
     /// # Panics
-    /// At a line that is none of those above, with file and line number: a transcript is part of the tests.
+    /// On a line of no known kind, naming file and line, because a transcript is part of the tests.
     fn parse(name: String, text: &str) -> Transcript {
         let mut transcript = Transcript { name, setup: Setup::default(), steps: Vec::new() };
         let mut copies = 1;
@@ -178,7 +178,7 @@ fn unescape(text: &str) -> Vec<u8> {
     octets
 }
 
-/// Octets of a message as they stand in a `! delivered` line.
+/// The octets of a message as a `! delivered` line shows them.
 pub fn escaped(octets: &[u8]) -> String {
     let escape = |&octet: &u8| match octet {
         b'\r' => "\\r".to_owned(),
@@ -190,7 +190,7 @@ pub fn escaped(octets: &[u8]) -> String {
     octets.iter().map(escape).collect()
 }
 
-/// Whether a line that the server sent is what the pattern asks for. Placeholders that had no value get one.
+/// True if a line from the server matches the pattern. Placeholders without a value get one.
 pub fn matches(pattern: &str, line: &[u8], values: &mut Values) -> bool {
     let Ok(line) = std::str::from_utf8(line) else { return false };
     let (pattern, open) = match pattern.strip_suffix('*') {
@@ -202,7 +202,7 @@ pub fn matches(pattern: &str, line: &[u8], values: &mut Values) -> bool {
     while let Some((plain, after)) = pattern.split_once('{') {
         let (name, after) = after.split_once('}').expect("a closing brace in the pattern");
         let Some(tail) = rest.strip_prefix(plain) else { return false };
-        // A value ends where the pattern goes on, or at a space.
+        // A value ends where the pattern continues, or at a space.
         let stop = after.chars().next().unwrap_or(' ');
         let end = tail.find([' ', stop]).unwrap_or(tail.len());
         let (found, tail) = tail.split_at(end);

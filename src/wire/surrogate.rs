@@ -194,7 +194,7 @@ mod tests {
 
     /// Stored sizes depend on these surrogates. Read the head of this file before changing one.
     #[test]
-    fn fields_become_what_a_client_of_old_can_show() {
+    fn fields_become_what_an_old_client_can_show() {
         for (field, surrogate) in [
             ("Subject: plain\r\n", "Subject: plain\r\n"),
             ("X-Any: plain\r\n\tfolded\r\n", "X-Any: plain\r\n\tfolded\r\n"),

@@ -196,7 +196,7 @@ fn content_gets_its_dots_stuffed_and_its_last_line_ended() {
 }
 
 #[test]
-fn nul_is_refused_or_dropped_and_ends_no_data() {
+fn nul_is_refused_or_dropped_and_does_not_end_data() {
     for (sent, wire) in [
         (&b"A: a\x00b\r\n.\r\n"[..], &b"A: ab\r\n"[..]),
         (b"\x00A:\r\n.\r\n", b"A:\r\n"),
@@ -222,7 +222,7 @@ fn nul_is_refused_or_dropped_and_ends_no_data() {
 }
 
 #[test]
-fn a_text_gets_a_header_that_ours_can_stand_before() {
+fn a_text_gets_a_header_that_our_fields_can_precede() {
     for (sent, kept) in [
         ("", ""),
         ("\r\n", "\r\n"),
@@ -287,14 +287,14 @@ fn random_heads_are_kept_as_the_model_says_in_any_cut() {
 }
 
 #[test]
-fn the_limit_counts_content_and_what_is_over_it_is_read_to_its_end() {
+fn the_limit_counts_content_and_an_oversized_message_is_read_to_its_end() {
     let sent = b"..:3\r\n78\r\n.\r\nNOOP\r\n";
     assert_eq!(receive_cut(LineEnds::Strict, 9, sent, &[]).0.unwrap().octets, 9);
     assert_eq!(receive_cut(LineEnds::Strict, 8, sent, &[]), (Err(Rejection::TooLarge), sent.len() - 6));
 }
 
 #[test]
-fn the_trace_is_read_from_the_header_alone() {
+fn the_trace_is_read_only_from_the_header() {
     let text = content(
         LineEnds::Strict,
         b"Received: one\r\n\tfolded: on\r\nDELIVERED-TO: a@example.com\r\nreceived : two\r\n\
@@ -342,7 +342,7 @@ fn any_cut_of_random_octets_gives_the_same_text() {
 }
 
 #[test]
-fn the_unusual_is_seen_wherever_it_stands_in_a_long_text() {
+fn special_octets_are_found_anywhere_in_a_long_text() {
     let text = b"an ordinary line of a long message, one of many.\r\n".repeat(24);
     for unusual in [&b"\n"[..], b"\r", b"\n.", b"\r\n.", b"\r\n..", b"\r\r\n", b"\r\n.\n", b"\r\n.\r\n"] {
         for at in 480..1100 {
@@ -424,7 +424,7 @@ fn content_survives_stuffing_receiving_and_unstuffing() {
 }
 
 #[test]
-fn a_long_message_is_hashed_as_it_stands() {
+fn a_long_message_is_hashed_as_stored() {
     let lines = [&b"A: field\r\n\r\n"[..], &b".line of a long message\r\n".repeat(20_000)].concat();
     let sent = [&stuffed(&lines)[..], b".\r\n"].concat();
     let cuts: Vec<usize> = (1..sent.len() / 9999).map(|n| n * 9999).collect();
@@ -505,7 +505,7 @@ fn what_follows_a_line_is_there_for_another_reader_or_forgotten() {
 }
 
 #[test]
-fn what_is_taken_on_the_way_and_the_rest_are_the_message() {
+fn parts_taken_early_and_the_rest_make_the_message() {
     let header = b"Received: a\r\n b\r\nDelivered-To: ann@example.com\r\nX: y\r\nReceived: c\r\n\r\nReceived: body\r\n";
     let random = &mut fastrand::Rng::with_seed(7);
     for _ in 0..300 {
@@ -530,7 +530,7 @@ fn what_is_taken_on_the_way_and_the_rest_are_the_message() {
 }
 
 #[test]
-fn a_message_that_its_owner_cannot_keep_is_read_to_its_end() {
+fn a_message_that_the_driver_cannot_keep_is_read_to_its_end() {
     let mut receiver = Receiver::data(LineEnds::Strict, u64::MAX);
     receiver.push(b"a\r\n");
     receiver.take_held();
@@ -540,7 +540,7 @@ fn a_message_that_its_owner_cannot_keep_is_read_to_its_end() {
 }
 
 #[test]
-fn how_others_call_the_message_is_read_from_the_header() {
+fn the_ids_that_other_servers_log_are_read_from_the_header() {
     let origin = |header: &str| {
         content(LineEnds::Normalise, format!("{header}\nSubject: x\n\ny\n").as_bytes()).unwrap().origin
     };

@@ -7,7 +7,7 @@ fn vectors() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 #[test]
-fn hashes_of_every_kind_are_right_for_their_password_alone() {
+fn hashes_of_every_kind_match_only_their_password() {
     let mut kinds = Vec::new();
     for (password, hash) in vectors() {
         assert_eq!(verify(password.as_bytes(), hash), Ok(true), "{password}: {hash}");
@@ -32,7 +32,7 @@ fn a_password_with_a_nul_in_it_is_wrong() {
 }
 
 #[test]
-fn a_hash_that_is_cut_short_is_right_for_nothing() {
+fn a_truncated_hash_matches_nothing() {
     for (password, hash) in vectors() {
         for octets in 0..hash.len() {
             let outcome = verify(password.as_bytes(), &hash[..octets]);
@@ -56,7 +56,7 @@ fn a_hash_that_would_keep_the_processor_busy_is_not_computed() {
 }
 
 #[test]
-fn other_hashes_are_told_from_broken_ones() {
+fn unknown_hashes_are_told_apart_from_broken_ones() {
     for unknown in
         ["", "x", "abJnggxhB/yWI", "$7$CU..../....2Q$", "$gy$j9T$a$b", "$md5$x$y", "x$6$a$b", "$6$a"]
     {

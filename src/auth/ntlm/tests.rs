@@ -49,7 +49,7 @@ fn session_bob() -> Client {
 }
 
 #[test]
-fn responses_are_those_of_ms_nlmp_4_2() {
+fn responses_match_the_examples_of_ms_nlmp_4_2() {
     let hash = NtHash::of("Password");
     assert_eq!(hash.v1(&SERVER_CHALLENGE)[..], octets("67c43011f30298a2 ad35ece64f16331c 44bdbed927841f94"));
     assert_eq!(
@@ -75,7 +75,7 @@ fn responses_are_those_of_ms_nlmp_4_2() {
 
 /// Section 4.1 of MS-POP3, where "user" logs in with "password", and section 4.2, where the password is wrong.
 #[test]
-fn the_exchanges_of_ms_pop3_end_as_they_do_there() {
+fn the_examples_of_ms_pop3_end_as_documented() {
     let challenge = "TlRMTVNTUAACAAAAFAAUADgAAAAFgoqinziKqGYjdlEAAAAAAAAAAGQAZABMAAAABQLODgAAAA9UAEUAUwBUAFMARQBS\
         AFYARQBSAAIAFABUAEUAUwBUAFMARQBSAFYARQBSAAEAFABUAEUAUwBUAFMARQBSAFYARQBSAAQAFABUAGUAcwB0AFMAZQByAHYAZQByAAMA\
         FABUAGUAcwB0AFMAZQByAHYAZQByAAAAAAA=";
@@ -145,7 +145,7 @@ fn responses_below_the_level_are_refused() {
 }
 
 #[test]
-fn lm_alone_and_nobody_are_refused_at_every_level() {
+fn lm_alone_and_anonymous_logins_are_refused_at_every_level() {
     let mut lm_alone = session_bob().authenticate(begin(&session_bob()).challenge());
     lm_alone[20..24].fill(0);
     assert_eq!(verdict(&session_bob(), &lm_alone, Level::V1, &account("pässword")), Err(Denial::OldNtlm));
@@ -177,7 +177,7 @@ fn names_are_hashed_in_capitals_one_for_one() {
 }
 
 #[test]
-fn a_message_integrity_code_is_checked_where_it_is_stated() {
+fn a_message_integrity_code_is_checked_if_announced() {
     let message = bob().authenticate(begin(&bob()).challenge());
     let refused = |message: &[u8]| verdict(&bob(), message, Level::V2, &account("pässword")).err();
     assert_eq!(refused(&message), None);
@@ -202,7 +202,7 @@ fn a_message_integrity_code_is_checked_where_it_is_stated() {
 }
 
 #[test]
-fn a_response_is_good_for_its_challenge_alone() {
+fn a_response_is_good_only_for_its_challenge() {
     for client in [bob(), session_bob(), Client { level: Level::V1, ..session_bob() }] {
         let seen = client.authenticate(begin(&client).challenge());
         let other = Exchange::begin(&client.negotiate(), "mail.example.com", None, [7; 8], now()).unwrap();
@@ -212,7 +212,7 @@ fn a_response_is_good_for_its_challenge_alone() {
 }
 
 #[test]
-fn what_challenge_said_must_come_back_as_it_was() {
+fn what_challenge_said_must_come_back_unchanged() {
     let without_code = Client { states_code: false, has_code: false, ..bob() };
     let challenge = begin(&without_code).challenge().to_vec();
     let time_at = challenge.len() - 4 - 8;
@@ -233,7 +233,7 @@ fn hash_for(octet: u8) -> [u8; 16] {
 }
 
 #[test]
-fn a_channel_binding_must_be_that_of_our_certificate() {
+fn a_channel_binding_must_match_our_certificate() {
     let bound = |hash| Client { channel_hash: Some(hash), ..bob() };
     let verdict = |client: &Client, channel: Option<&ChannelBinding>| {
         let exchange = begin(client);
@@ -272,7 +272,7 @@ fn negotiate_is_checked() {
 }
 
 #[test]
-fn a_challenge_sent_back_is_no_response() {
+fn a_challenge_sent_back_is_not_a_response() {
     let exchange = begin(&bob());
     let reflected = exchange.challenge().to_vec();
     assert_eq!(exchange.authenticate(&reflected, Level::V1, None).err(), Some(Denial::Malformed));

@@ -41,7 +41,7 @@ fn talk(
 }
 
 #[test]
-fn the_exchange_is_that_of_rfc_7677() {
+fn the_exchange_matches_the_example_of_rfc_7677() {
     let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
     let account =
         Account { verifier: Verifier::new("pencil", salt.try_into().unwrap(), 4096), ..account("") };
@@ -93,7 +93,7 @@ fn plus_binds_to_the_exporter_or_to_the_certificate() {
 }
 
 #[test]
-fn the_flag_fits_the_mechanism() {
+fn the_flag_must_fit_the_mechanism() {
     let flagged = |flag: &str| Client { gs2_header: format!("{flag},,"), ..client() };
     let tls = channel();
     let verdict = |flag, plus, channel| talk(&flagged(flag), plus, channel, account("pencil"));
@@ -106,7 +106,7 @@ fn the_flag_fits_the_mechanism() {
 }
 
 #[test]
-fn client_first_is_taken_by_the_letter() {
+fn client_first_is_parsed_strictly() {
     let long = format!("n,,n=bob,r={}", "x".repeat(257));
     for bad in [
         "",
@@ -144,7 +144,7 @@ fn client_first_is_taken_by_the_letter() {
 }
 
 #[test]
-fn client_final_is_taken_by_the_letter() {
+fn client_final_is_parsed_strictly() {
     let exchange = exchange(&client().first(), account("pencil"));
     let (last, _) = client().last(exchange.challenge());
     let (signed, proof) = last.split_once(",p=").unwrap();
@@ -174,7 +174,7 @@ fn client_final_is_taken_by_the_letter() {
 }
 
 #[test]
-fn a_proof_is_good_for_its_exchange_alone() {
+fn a_proof_is_good_only_for_its_exchange() {
     let first = ClientFirst::parse(client().first().as_bytes(), false, None).unwrap();
     let seen = exchange(&client().first(), account("pencil"));
     let (last, _) = client().last(seen.challenge());

@@ -29,15 +29,15 @@ pub fn run(peer: &Peer, messages: u64) {
         let filled = Instant::now();
         let count = target.saturating_sub(delivered.get());
         smol::block_on(fill(address, &delivered, target)).expect("the server takes mail");
+        let filled_per_second = count as f64 / filled.elapsed().as_secs_f64();
         let figures = smol::block_on(one_by_one(peer, address, &delivered)).expect("the server takes mail");
         let rate = *first.get_or_insert(figures.per_second());
         println!("{}", figures.row(&format!("at {target}"), rate));
         let file = peer.data_file.as_deref().and_then(|path| path.metadata().ok());
         let allocated = file.map_or(0, |file| std::os::unix::fs::MetadataExt::blocks(&file) * 512);
         println!(
-            "{:<16} {:.0}/s over {CONNECTIONS} connections before; the file takes {:.2} x the payload",
+            "{:<16} {filled_per_second:.0}/s over {CONNECTIONS} connections before; the file takes {:.2} x the payload",
             "",
-            count as f64 / filled.elapsed().as_secs_f64(),
             allocated as f64 / (delivered.get() * message(0, OCTETS).len() as u64) as f64,
         );
         if target == messages {

@@ -113,7 +113,7 @@ struct Run<'a> {
     octets: Cell<u64>,
 }
 
-/// None if the peer does not offer the protocol.
+/// `None` if the peer does not offer the protocol.
 pub async fn measure(workload: &Workload, peer: &Peer, length: Duration) -> io::Result<Option<Figures>> {
     let address = match workload.door {
         Door::Pop3 => peer.pop3,

@@ -22,7 +22,7 @@ const WRAPPED: [(&[u8], &str); 6] = [
 /// A message on disk.
 pub struct Item {
     pub file: PathBuf,
-    /// None for the whole file.
+    /// `None` for the whole file.
     pub part: Option<Part>,
     /// Its UIDL, if known.
     pub unique_id: Option<String>,

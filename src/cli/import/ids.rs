@@ -18,7 +18,7 @@ pub struct Facts<'a> {
     pub guid: Option<&'a str>,
 }
 
-/// The id, or none if a part of it is unknown.
+/// The id, or `None` if a part of it is unknown.
 ///
 /// | in the format | is |
 /// | --- | --- |

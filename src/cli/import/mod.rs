@@ -229,7 +229,7 @@ impl Importing<'_> {
         }
     }
 
-    /// The text of a message; none if it is skipped.
+    /// The text of a message; `None` if it is skipped.
     fn read(&mut self, item: &Item) -> Option<Vec<u8>> {
         match item.read() {
             Ok(text) => {
@@ -254,7 +254,7 @@ impl Importing<'_> {
         Ok(())
     }
 
-    /// None if the request is refused for a reason that concerns all mailboxes: the import stops.
+    /// `None` if the request is refused for a reason that concerns all mailboxes: the import stops.
     fn ask(&mut self, request: Request, enclosed: Enclosed) -> Result<Option<Reply>, Refusal> {
         match super::carry_out::carry_out(request, enclosed, self.mailroot) {
             Ok(reply) => Ok(Some(reply)),

@@ -140,7 +140,7 @@ fn descend(
     Ok(())
 }
 
-/// Matches a name with a component of the template. None if it does not fit.
+/// Matches a name with a component of the template. `None` if it does not fit.
 fn read_name(name: &str, component: &str, named: &Named) -> Result<Option<Named>, Refusal> {
     let one = |mark: &str| {
         component.split_once(mark).and_then(|(before, after)| between(name, before, after)).map(str::to_owned)

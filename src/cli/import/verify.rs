@@ -96,7 +96,7 @@ pub fn compare_with_server(
 struct Before {
     id: Option<String>,
     octets: u64,
-    /// None if the text is not at hand.
+    /// `None` if the text is not at hand.
     text_hash: Option<[u8; 32]>,
 }
 
@@ -105,7 +105,7 @@ impl Before {
         let text = item.read()?;
         let mut receiver = Receiver::verbatim();
         receiver.push(&text);
-        let received = receiver.finish().expect("nothing is refused of a text that is taken as it is");
+        let received = receiver.finish().expect("a verbatim text is never refused");
         let id = item.unique_id.clone().filter(|id| is_unique_id(id));
         Ok(Self { id, octets: octets_shown(&text), text_hash: Some(*received.hash.as_bytes()) })
     }

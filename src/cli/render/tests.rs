@@ -73,7 +73,7 @@ Mail       12.06 KiB
 }
 
 #[test]
-fn quotas_stand_below_the_mailboxes_each_account_once() {
+fn quotas_follow_the_mailboxes_each_account_once() {
     let quota = |used, limit| {
         Some(QuotaLine { account: "ann@example.com".to_owned(), used_octets: used, limit_octets: limit })
     };

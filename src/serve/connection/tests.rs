@@ -118,7 +118,7 @@ fn the_last_wait_has_a_limit_too() {
 }
 
 #[test]
-fn a_write_that_was_broken_off_goes_on_where_it_was() {
+fn an_interrupted_write_continues_where_it_stopped() {
     smol::block_on(async {
         for (mut connection, mut client) in connections(LONG).await {
             connection.out.extend_from_slice(&text());

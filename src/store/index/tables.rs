@@ -130,7 +130,7 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
         &mut self,
         rows: impl IntoIterator<Item = (K::SelfType<'r>, V::SelfType<'r>)>,
     ) -> Result<(), Fault> {
-        assert!(self.changes.is_none(), "so many changes are not for the log");
+        assert!(self.changes.is_none(), "bulk changes are not logged");
         let mut end = Leaky::new(self.open_mut()?.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded)?);
         for (key, value) in rows {
             end.insert_before(key, value)?;
@@ -140,7 +140,7 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
 
     /// Removes every row. Only in a transaction that is not logged.
     pub fn clear(&mut self) -> Result<(), Fault> {
-        assert!(self.changes.is_none(), "so many changes are not for the log");
+        assert!(self.changes.is_none(), "bulk changes are not logged");
         Ok(self.open_mut()?.retain(|_, _| false)?)
     }
 

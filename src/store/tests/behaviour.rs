@@ -269,7 +269,7 @@ fn is_in_file(disk: &SimulatedDisk, octets: &[u8]) -> bool {
 
 #[test]
 fn the_mail_of_a_deleted_mailbox_is_overwritten_unless_a_setting_says_otherwise() {
-    const SECRET: &[u8] = b"a word that stands in one text alone";
+    const SECRET: &[u8] = b"a word that only one text contains";
     for (len, erase, stays) in
         [(100, None, false), (200_000, None, false), (100, Some("1"), false), (100, Some("0"), true)]
     {
@@ -289,7 +289,7 @@ fn the_mail_of_a_deleted_mailbox_is_overwritten_unless_a_setting_says_otherwise(
 }
 
 #[test]
-fn what_is_being_read_and_what_another_has_is_not_overwritten() {
+fn texts_being_read_or_shared_are_not_overwritten() {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN, BOB], disk.clone());
     deliver(&store, &[ANN, BOB], b"a text of both");

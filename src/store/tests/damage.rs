@@ -269,7 +269,7 @@ fn every_kind_of_damage_is_found_and_repaired() {
             use_it(&store);
         }
         let report = Store::repair_on(disk.clone(), UnixTime(NOW)).unwrap_or_else(|e| panic!("{what}: {e}"));
-        assert!(report.mended_total > 0, "{what}: {report:?}");
+        assert!(report.repaired_total > 0, "{what}: {report:?}");
         assert_eq!(report.lost.len(), *costs, "{what}: {report:?}");
         let store = Store::open_on(disk.clone()).unwrap_or_else(|e| panic!("after mending that {what}: {e}"));
         let found = store.check(&Progress::default()).unwrap();

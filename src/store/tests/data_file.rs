@@ -253,7 +253,7 @@ fn a_hole_gives_its_blocks_back_and_a_reserve_takes_them() {
 }
 
 #[test]
-fn the_room_of_deleted_mail_goes_back_to_the_file_system() {
+fn the_space_of_deleted_mail_goes_back_to_the_file_system() {
     let directory = scratch::directory();
     let path = directory.path().join("winpop.db");
     let store = Store::create(&path).unwrap();

@@ -338,7 +338,7 @@ impl History {
 }
 
 #[test]
-fn histories_on_a_real_file_are_those_of_the_model() {
+fn histories_on_a_real_file_match_the_model() {
     for seed in 0..3 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let directory = scratch::directory();
@@ -367,7 +367,7 @@ fn histories_on_a_real_file_are_those_of_the_model() {
 }
 
 #[test]
-fn histories_on_disks_that_fail_and_fill_up_are_those_of_the_model() {
+fn histories_on_disks_that_fail_and_fill_up_match_the_model() {
     let (mut faults, mut refusals) = (0, 0);
     for seed in 10..14 {
         let mut rng = fastrand::Rng::with_seed(seed);

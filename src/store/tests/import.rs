@@ -143,7 +143,7 @@ fn wrong_ids_are_found_and_repaired() {
         let report = Store::open_on(disk.clone()).unwrap().check(&Progress::default()).unwrap();
         assert!(!report.is_clean(), "{what}");
         let repaired = Store::repair_on(disk.clone(), UnixTime(1)).unwrap();
-        assert!(repaired.mended_total > 0 && repaired.lost.is_empty(), "{what}: {repaired:?}");
+        assert!(repaired.repaired_total > 0 && repaired.lost.is_empty(), "{what}: {repaired:?}");
         let store = Store::open_on(disk).unwrap();
         assert_clean(&store);
         let ids = unique_ids(&store);

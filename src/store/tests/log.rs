@@ -30,7 +30,7 @@ fn a_delivery_alone_costs_one_flush_and_two_pages_however_much_is_stored() {
 }
 
 #[test]
-fn what_was_acknowledged_is_found_after_a_kill_and_again_after_that() {
+fn acknowledged_mail_survives_one_kill_and_another() {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());
     for number in 0..20 {
@@ -101,7 +101,7 @@ fn a_flipped_octet_in_any_page_of_the_log_is_found() {
             Err(OpenErrorKind::Damaged(_)) => {
                 refused += 1;
                 let report = Store::repair_on(damaged.clone(), UnixTime(1)).unwrap();
-                assert!(report.mended.iter().any(|what| what.contains("log")), "{report:?}");
+                assert!(report.repaired.iter().any(|what| what.contains("log")), "{report:?}");
                 assert_clean(&Store::open_on(damaged).unwrap());
             }
             Err(e) => panic!("{page}: {e}"),

@@ -42,7 +42,7 @@ fn a_text_that_is_being_read_is_not_overwritten_after_a_fault_either() {
 }
 
 #[test]
-fn a_lock_that_gets_through_a_fault_ends_the_session() {
+fn a_lock_that_survives_a_fault_ends_the_session() {
     let mut locked_in_spite_of_it = 0;
     for operations in 0..OPERATIONS {
         let disk = Arc::new(SimulatedDisk::default());
@@ -94,7 +94,7 @@ fn mail_is_accepted_at_once_after_a_reader_met_a_fault() {
 }
 
 #[test]
-fn a_job_that_panics_costs_itself_only() {
+fn a_job_that_panics_harms_only_itself() {
     let store = store_with(&[ANN], Arc::new(SimulatedDisk::default()));
     let before = text(b"before");
     let letters = [letter(ANN, 1)];

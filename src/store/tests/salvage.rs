@@ -93,7 +93,7 @@ fn a_salvage_reads_the_log() {
     let (store, report) = salvaged(damaged.clone());
     assert!(damaged.octets() == before, "the damaged file was changed");
     // Those are not copied.
-    assert_eq!(report.mended, ["the lists of free space were rebuilt"]);
+    assert_eq!(report.repaired, ["the lists of free space were rebuilt"]);
     assert!(report.lost.is_empty());
     assert_eq!([ANN, BOB].map(|mailbox| contents(&store, mailbox)), expected);
     assert!(contents(&store, "new@example.com").is_empty());

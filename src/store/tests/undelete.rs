@@ -135,7 +135,7 @@ fn a_domain_comes_back_with_the_mailboxes_that_went_with_it() {
 }
 
 #[test]
-fn what_is_kept_goes_for_good_by_its_day_and_leaves_free_space() {
+fn kept_mail_is_purged_by_day_and_leaves_free_space() {
     let store = keeping_store(memory());
     let mut days = Vec::new();
     for day in [10, 11, 12] {
@@ -180,7 +180,7 @@ fn a_full_disk_takes_deleted_mail_before_it_refuses_new_mail() {
 }
 
 #[test]
-fn a_backup_has_what_can_come_back() {
+fn a_backup_includes_deleted_mail() {
     let store = keeping_store(memory());
     deliver(&store, &[ANN], b"one");
     deliver(&store, &[ANN], b"two");

@@ -83,7 +83,7 @@ fn a_user_moves_at_the_first_poll_and_stays_here() {
 }
 
 #[test]
-fn an_adoption_that_was_killed_goes_on_at_the_next_login() {
+fn a_killed_adoption_continues_at_the_next_login() {
     if !have_dovecot_and(&[]) {
         return;
     }

@@ -86,7 +86,7 @@ fn stop(mut child: Child) {
 }
 
 #[test]
-fn a_container_on_an_empty_volume_makes_what_its_variables_name_and_keeps_it() {
+fn a_container_on_an_empty_volume_creates_what_its_variables_name_and_keeps_it() {
     if !needs_root("namespaces")
         || !have(&["unshare", "nsenter", "setpriv", "ip", "chroot", "curl"])
         || !have_namespaces(&["--pid", "--net"])

@@ -38,7 +38,7 @@ fn the_line_that_quickstart_prints_shows_the_welcome_message() {
 }
 
 #[test]
-fn quickstart_serves_this_machine_alone_unless_it_is_asked() {
+fn quickstart_serves_only_this_machine_unless_told_otherwise() {
     let _ports = PORTS.lock();
     let site = Site::new();
     site.make_store();
@@ -60,7 +60,7 @@ fn quickstart_serves_this_machine_alone_unless_it_is_asked() {
 }
 
 #[test]
-fn quickstart_takes_another_port_where_that_of_pop3_is_taken() {
+fn quickstart_uses_another_port_if_port_110_is_taken() {
     if !have(&["curl"]) {
         return;
     }

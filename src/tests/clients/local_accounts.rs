@@ -96,7 +96,7 @@ impl Site {
 }
 
 #[test]
-fn an_account_is_made_used_by_curl_and_fetchmail_changed_and_removed() {
+fn an_account_is_created_used_by_curl_and_fetchmail_changed_and_deleted() {
     let Some(site) = machine() else { return };
     site.winpop("set logging 3");
     let service = Service::quickstart(&site, &[]);
@@ -304,7 +304,7 @@ fn adding_a_list_of_mailboxes_creates_their_accounts() {
 }
 
 #[test]
-fn only_root_changes_accounts_and_is_told_so_before_anything_is_done() {
+fn only_root_may_change_accounts_and_others_are_refused_at_once() {
     let Some(site) = machine() else { return };
     let winpop = |words: &str| {
         let user = ["--reuid=12345", "--regid=12345", "--groups=42", PROGRAM, "--mailroot", "/dev/null"];

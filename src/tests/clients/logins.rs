@@ -82,7 +82,7 @@ fn only_proofs_are_accepted_when_spa_is_required() {
 }
 
 #[test]
-fn without_the_key_file_passwords_and_scram_go_on() {
+fn without_the_key_file_passwords_and_scram_still_work() {
     if !have(&["curl", "mpop"]) {
         return;
     }

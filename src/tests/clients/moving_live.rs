@@ -112,7 +112,7 @@ fn a_master_user_opens_every_mailbox_and_missing_messages_are_reported() {
 }
 
 #[test]
-fn an_import_that_was_killed_with_the_service_goes_on_where_it_was() {
+fn an_import_killed_with_the_service_continues_where_it_stopped() {
     if !have_dovecot_and(&[]) {
         return;
     }

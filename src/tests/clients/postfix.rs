@@ -103,7 +103,7 @@ fn postfix_bounces_only_what_the_pipe_did_not_deliver() {
 }
 
 #[test]
-fn postfix_refuses_at_once_whom_lmtp_does_not_know_and_forgets_it_soon() {
+fn postfix_refuses_unknown_recipients_at_once_and_soon_asks_again() {
     let Some(machine) = with_postfix("lmtp:inet:") else { return };
     // The client is a stranger. The test does not wait for the README's minute.
     let soon = "postconf -h address_verify_negative_expire_time | grep -qx 1m";

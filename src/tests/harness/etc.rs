@@ -1,7 +1,7 @@
-//! Accounts of an operating system that a test may change: commands that see a copy of `/etc` instead of the real one.
+//! Operating system accounts that a test may change: its commands see a copy of `/etc` instead of the real one.
 //!
-//! Each command has its own mounts, which need root; all commands of a test share one copy. It goes with the test, and
-//! nobody else sees it.
+//! Each command has its own mounts, which need root. All commands of a test share one copy, which nobody else sees and
+//! which is removed with the test.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::programs::have_namespaces;
 use super::scratch;
 
-/// Mounts the copy and the replaced tools; then becomes the command.
+/// Mounts the copy and the replaced tools, then executes the command.
 const SCRIPT: &str = "mount --bind \"$0/etc\" /etc
 for tool in \"$0\"/instead/*; do
     [ ! -e \"$tool\" ] || mount --bind \"$tool\" \"/usr/sbin/${tool##*/}\"
@@ -25,7 +25,7 @@ pub struct PrivateEtc {
 }
 
 impl PrivateEtc {
-    /// None, with a line that says so, if mounts cannot be made here.
+    /// `None`, with a message, if mounts are impossible here.
     pub fn new() -> Option<Self> {
         if !have_namespaces(&["--mount"]) {
             return None;
@@ -37,12 +37,12 @@ impl PrivateEtc {
         Some(etc)
     }
 
-    /// Below its directory, where `etc` is the copy.
+    /// A path in its directory, in which `etc` is the copy.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// A command that sees the copy. It becomes the program itself, which so has its process id.
+    /// A command that sees the copy. The program gets the command's process id.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-euc", SCRIPT]);

@@ -1,13 +1,12 @@
-//! What the two programs of tests from outside share (`system`, `clients`): a directory that is a machine of its own,
-//! and child processes.
+//! Shared by the two test programs outside the library (`system`, `clients`): a directory that serves as a small
+//! machine, and child processes.
 //!
-//! - Nothing is written outside a temporary directory, whoever runs the tests: home and mail store lie in it, and no
-//!   test runs `set mailroot` as root, whose pointer file is the machine's.
-//! - Only processes that were started here are ended, each by its id.
-//! - Every wait is for an event and has a limit: a line of the log ([`PATIENCE`]), the end of a program
-//!   (`process::RUN_MAX`).
+//! - Nothing is written outside a temporary directory, whoever runs the tests: home and mail store are in it, and no
+//!   test runs `set mailroot` as root, which would change the real machine's pointer file.
+//! - Only processes started here are killed, each by its id.
+//! - Every wait is for an event and has a limit: a log line ([`PATIENCE`]), the end of a program (`process::RUN_MAX`).
 //!
-//! Each program adds what it alone needs, in its own `service.rs`.
+//! Each program adds what only it needs in its own `service.rs`.
 
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ pub mod site;
 pub mod skip;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3svc");
-/// The password of every mailbox that [`site::Site::add_mailbox`] makes.
+/// The password of every mailbox that [`site::Site::add_mailbox`] creates.
 pub const PASSWORD: &str = "secret";
-/// Longest wait for an event that must come: long enough for any machine, and an end to what hangs.
+/// Longest wait for an event that must come: long enough for any machine, so that only a hang exceeds it.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,11 +1,11 @@
-//! Ports for a test, which nobody else listens on.
+//! Free ports for tests.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// Below those that the kernel gives to outgoing connections, so that no client takes one meanwhile.
+/// Below the ports that the kernel gives to outgoing connections, so that no client takes one meanwhile.
 const RANGE: Range<u16> = 10_000..32_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -22,11 +22,11 @@ impl Ports {
     }
 }
 
-/// Nobody listens on it now, and no other test of this process gets it.
+/// A port on which nobody listens, and which no other test of this process gets.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    // Asked by connecting: a socket bound here could live on for a moment in a process that another test is just
-    // starting, and be in the way itself.
+    // Try by connecting: a socket bound here could live on briefly in a process that another test is just starting, and
+    // block the port itself.
     let is_free = |port| {
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         loopback.into_iter().all(|ip| TcpStream::connect((ip, port)).is_err())

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::PATIENCE;
 
-/// Longest that a program may take to its end; then it hangs.
+/// A program that runs longer is considered hung.
 const RUN_MAX: Duration = Duration::from_secs(300);
 
 /// Runs a command to its end.
@@ -20,9 +20,9 @@ pub fn finish(command: &mut Command, input: &[u8]) -> Output {
     let mut child = piped.spawn().expect("the program can be run");
     let mut stdin = child.stdin.take().expect("it is piped");
     let input = input.to_vec();
-    // At the same time as the reading below: a program that prints before it has read all must not stop both.
+    // Concurrent with the reading below: a program that prints before it has read everything must not block both.
     let writing = thread::spawn(move || {
-        // A program that reads nothing may be gone already.
+        // A program that reads nothing may have ended already.
         let _ = stdin.write_all(&input);
     });
     let stdout = read_to_end(child.stdout.take().expect("it is piped"));
@@ -43,7 +43,7 @@ fn read_to_end(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     thread::spawn(move || {
         let mut octets = Vec::new();
         pipe.read_to_end(&mut octets).expect("a pipe can be read");
-        // Whoever waited for it may have given up.
+        // The receiver may have given up.
         let _ = sender.send(octets);
     });
     read
@@ -70,12 +70,12 @@ struct State {
 }
 
 impl Process {
-    /// Starts it, without waiting for anything.
+    /// Starts the command without waiting for anything.
     pub fn spawn(command: &mut Command) -> Self {
         let (output, input) = io::pipe().expect("a pipe can be made");
         let errors = input.try_clone().expect("a pipe can be shared");
         let child = command.stdin(Stdio::null()).stdout(input).stderr(errors).spawn();
-        // The end of what it tells shows only when nobody else can write there.
+        // Its output ends only when nobody else holds the writing end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let child = child.expect("the program can be run");
         let told = Arc::new(Told::default());
@@ -90,7 +90,7 @@ impl Process {
         self.told.state.lock().unwrap().text.clone()
     }
 
-    /// Waits until it has told this; false if it ends instead.
+    /// Waits until it has printed this; false if it ends instead.
     pub fn wait_for(&self, words: &str) -> bool {
         let is_told = |state: &State| state.ended || state.text.contains(words);
         self.told.wait_until(&format!("\"{words}\""), is_told).contains(words)
@@ -100,7 +100,7 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).expect("a child that was not waited for");
     }
 
-    /// Waits for its end: how it exited, and all that it has told.
+    /// Waits for its end. Returns its exit status and everything it printed.
     #[track_caller]
     pub fn wait(mut self) -> (ExitStatus, String) {
         let text = self.told.wait_until("its end", |state| state.ended);

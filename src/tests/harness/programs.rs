@@ -1,4 +1,4 @@
-//! What a test from outside finds on this machine.
+//! What this machine offers to tests outside the library.
 
 use std::env;
 use std::ffi::OsString;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::skip::{lacks, say};
 
-/// Whether all of these programs are installed. If not, the test that asks is to return.
+/// True if all of these programs are installed. If not, the calling test must return.
 pub fn have(programs: &[&str]) -> bool {
     let is_installed =
         |program: &&str| env::split_paths(&path_of_programs()).any(|dir| dir.join(program).is_file());
@@ -14,7 +14,7 @@ pub fn have(programs: &[&str]) -> bool {
     missing.is_empty() || lacks(&format!("{} (not installed)", missing.join(", ")))
 }
 
-/// Whether namespaces of these kinds, options of unshare(1), can be made. If not, the test that asks is to return.
+/// True if namespaces of these kinds (options of unshare(1)) can be created. If not, the calling test must return.
 pub fn have_namespaces(kinds: &[&str]) -> bool {
     if !have(&["unshare"]) {
         return false;
@@ -27,7 +27,7 @@ pub fn have_namespaces(kinds: &[&str]) -> bool {
     can_be_made
 }
 
-/// The directories in which programs are looked for.
+/// Where to look for programs.
 pub fn path_of_programs() -> OsString {
     env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
 }

@@ -1,4 +1,4 @@
-//! A directory that is a small machine of its own: a home, the program under its three names, a mail store.
+//! A directory that serves as a small machine: a home, the program under its three names, a mail store.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -15,22 +15,22 @@ use super::programs::path_of_programs;
 use super::scratch;
 use super::{PASSWORD, PROGRAM};
 
-/// The names by which the program is called.
+/// The program's names.
 const NAMES: [&str; 3] = ["pop3svc", "winpop", "sendmail"];
-/// Where they and the mail store lie, below the directory.
+/// Where the programs and the mail store are, below the directory.
 pub const PROGRAMS: &str = "usr/local/bin";
 pub const STORE: &str = "var/lib/winpop";
 
 pub struct Site {
     dir: TempDir,
-    /// The accounts that its programs see, if not the machine's.
+    /// The accounts that its programs see, if not the real machine's.
     pub etc: Option<PrivateEtc>,
-    /// For the service, once [`Site::set_ports`] has set them.
+    /// The service's ports, once [`Site::set_ports`] has set them.
     pub ports: Ports,
 }
 
 impl Site {
-    /// Nothing but the program, and the place for a mail store.
+    /// Nothing but the program and a place for a mail store.
     pub fn bare(etc: Option<PrivateEtc>) -> Self {
         let site = Self { dir: scratch::directory(), etc, ports: Ports::free() };
         for dir in [PROGRAMS, "var/lib"] {
@@ -51,7 +51,7 @@ impl Site {
         self.dir.path().join(name)
     }
 
-    /// A command that finds our program, and nothing of the user who runs the tests.
+    /// A command that finds our program, and does not see the environment of whoever runs the tests.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut path = OsString::from(self.path(PROGRAMS));
         path.push(":");
@@ -75,7 +75,7 @@ impl Site {
         finish(self.command(program).args(words), input)
     }
 
-    /// What a program prints. Panics if it fails.
+    /// Runs a program and returns what it prints. Panics if it fails.
     #[track_caller]
     pub fn output(&self, program: &str, words: &[&str], input: &[u8]) -> String {
         let output = self.outcome(program, words, input);
@@ -83,7 +83,7 @@ impl Site {
         String::from_utf8(output.stdout).expect("it prints UTF-8")
     }
 
-    /// Gives the service its ports. Makes the store if there is none.
+    /// Gives the service free ports. Creates the store if there is none.
     #[track_caller]
     pub fn set_ports(&self) {
         let Ports { pop3, pop3s, smtp, lmtp } = self.ports;
@@ -92,7 +92,7 @@ impl Site {
         }
     }
 
-    /// Makes a mailbox, and its domain if it is missing.
+    /// Creates a mailbox, and its domain if that is missing.
     #[track_caller]
     pub fn add_mailbox(&self, address: &str) {
         let (_, domain) = address.split_once('@').expect("an address");

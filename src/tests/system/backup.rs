@@ -16,10 +16,10 @@ use crate::harness::site::Site;
 use crate::harness::skip::needs_root;
 
 pub const BOB: &str = "bob@example.com";
-/// Of a mebibyte each, in a store whose backup is to be met in the middle of it.
+/// Of a mebibyte each, so that a backup takes long enough to be interrupted.
 const LARGE_MESSAGES: usize = 48;
 
-/// A mail root that has this file as its data file.
+/// A site with this file as its data file.
 pub fn restored(file: &Path) -> Site {
     let site = Site::without_store();
     fs::create_dir(site.mailroot()).unwrap();
@@ -34,7 +34,7 @@ pub fn contents_in(site: &mut Site) -> Vec<Vec<u8>> {
     let contents = service.log_in(BOB).contents().unwrap();
     service.terminate();
     let (status, log) = service.wait();
-    // The key was not copied with the data file, and the service says so.
+    // The key was not copied with the data file, and the service reports that.
     assert!(status.success() && !log.contains("panicked") && log.contains("winpop.key is missing"), "{log}");
     contents
 }
@@ -59,7 +59,7 @@ fn a_backup_of_a_service_under_load_holds_what_was_acknowledged_before() {
                 acknowledged.fetch_add(1, Ordering::AcqRel);
             }
         });
-        // Each takes the place of the one before.
+        // Each replaces the one before.
         for times in 1..=5 {
             eventually("some more mail is there", || acknowledged.load(Ordering::Acquire) >= 40 * times);
             least_in_last = acknowledged.load(Ordering::Acquire);
@@ -91,7 +91,7 @@ fn nothing_but_a_backup_is_replaced() {
         );
         assert_eq!((done.errors, done.exit_code), (sentence, 1));
         assert_eq!(fs::read_to_string(&other).unwrap(), "no store");
-        // Its own data file is a store, and not a backup.
+        // The store's own data file is not a backup.
         let done = site.run(&["backup", &site.data_file().to_string_lossy()]);
         assert_eq!((done.errors.lines().count(), done.exit_code), (1, 1), "{done:?}");
         let done = site.run(&["backup", &site.dir().join("nowhere/file").to_string_lossy()]);
@@ -115,7 +115,7 @@ fn a_copy_of_the_file_while_stopped_is_a_backup() {
     assert_eq!(contents, (0..50).map(numbered).collect::<Vec<_>>());
 }
 
-/// A store whose backup takes long enough to be met in the middle of it, and a backup of before.
+/// A store whose backup takes long enough to be interrupted, and an earlier backup.
 fn large_site() -> (Site, Service) {
     let mut site = Site::new();
     site.add_mailbox(BOB);
@@ -135,7 +135,7 @@ fn backup_file(site: &Site) -> String {
     site.dir().join("winpop.backup").to_string_lossy().into_owned()
 }
 
-/// Begins a backup and waits until some of it is there.
+/// Begins a backup and waits until part of it is written.
 fn begin_backup(site: &Site) -> Child {
     let before = unfinished(site);
     let mut command = site.program(Path::new(PROGRAM));
@@ -170,12 +170,12 @@ fn a_backup_that_is_killed_leaves_the_old_one() {
     assert_eq!(contents_in(&mut restored(Path::new(&backup_file(&site)))).len(), LARGE_MESSAGES);
 }
 
-/// The service goes on writing for nobody; what it wrote is removed by the backup after it.
+/// The service goes on writing to the file, which the next backup removes.
 #[test]
 fn a_backup_whose_administrator_is_killed_leaves_the_old_one() {
     let (site, service) = large_site();
     let old = fs::read(backup_file(&site)).unwrap();
-    // Checked by the service, since it has the file open.
+    // The service does the check, because it has the file open.
     site.succeed(&["check", &site.data_file().to_string_lossy()]);
     let mut child = begin_backup(&site);
     child.kill().unwrap();
@@ -233,7 +233,7 @@ fn a_service_that_sees_other_file_systems_backs_up_to_where_the_administrator_sa
     service.stop();
 }
 
-/// Whether a service can be given other file systems here. A container may forbid it.
+/// True if a service can get its own mounts here. A container may forbid that.
 fn in_a_mount_namespace_of_its_own() -> bool {
     needs_root("giving the service other file systems") && have(&["setpriv"]) && have_namespaces(&["--mount"])
 }

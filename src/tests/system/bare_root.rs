@@ -17,7 +17,7 @@ fn program_in(root: &Path, words: &[&str]) -> Command {
     let mut command = Command::new("chroot");
     command.arg(root).args(["/pop3svc", "--mailroot", "/mail"]).args(words).env_clear();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Otherwise chroot itself is not found.
+    // Otherwise chroot itself would not be found.
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     command
 }

@@ -1,5 +1,5 @@
-//! Small clients of POP3 and LMTP. A protocol error is an error of the connection, so that a test can tell a killed
-//! service from a wrong answer; judging answers is left to the tests.
+//! Small clients for POP3 and LMTP. They report only connection errors, so that a test can tell a killed service from a
+//! wrong answer; the tests judge the answers.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use crate::harness::PATIENCE;
 /// Lines to and from a server on loopback.
 pub struct Client {
     socket: TcpStream,
-    /// The socket, or TLS on it.
+    /// The socket, or TLS over it.
     stream: BufReader<Box<dyn ReadWrite>>,
 }
 
@@ -32,7 +32,7 @@ impl Client {
         Self::connected(TcpStream::connect_timeout(&SocketAddr::new(ip, port), PATIENCE)?)
     }
 
-    /// From an address of loopback.
+    /// Connects from this loopback address.
     pub fn connect_from(ip: Ipv4Addr, port: u16) -> io::Result<Self> {
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         bind(&socket, &SocketAddr::new(ip.into(), 0))?;
@@ -47,7 +47,7 @@ impl Client {
         Self::over(stream.try_clone()?, stream)
     }
 
-    /// Over a Unix socket, which reads, writes and shuts down like one of TCP.
+    /// Connects over a Unix socket, which reads, writes and shuts down like TCP.
     pub fn connect_to_unix(path: &Path) -> io::Result<Self> {
         let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(path)?));
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -59,7 +59,7 @@ impl Client {
         Ok(Self { socket, stream: BufReader::new(Box::new(stream)) })
     }
 
-    /// Does the handshake of TLS.
+    /// Does the TLS handshake.
     pub fn secured(self) -> io::Result<Self> {
         let unread = String::from_utf8_lossy(self.stream.buffer());
         assert_eq!(unread, "", "the server says nothing between its reply and the handshake");
@@ -91,21 +91,21 @@ impl Client {
         self.line()
     }
 
-    /// Says that nothing more comes, and reads what the server still has to say, until it closes.
+    /// Shuts down the writing side, and reads what the server still says until it closes.
     pub fn rest(&mut self) -> io::Result<String> {
         // The server may have closed already.
         let _ = self.socket.shutdown(Shutdown::Write);
         self.read_to_end()
     }
 
-    /// What the server says until it closes.
+    /// Reads what the server says until it closes.
     pub fn read_to_end(&mut self) -> io::Result<String> {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest)?;
         Ok(String::from_utf8_lossy(&rest).into_owned())
     }
 
-    /// Whether the server has said nothing that was not read yet.
+    /// True if nothing from the server is waiting to be read.
     pub fn is_silent(&mut self) -> bool {
         self.socket.set_nonblocking(true).expect("a socket");
         let peeked = self.socket.peek(&mut [0]);
@@ -147,7 +147,7 @@ impl Pop3 {
         count.ok_or_else(|| io::Error::other(reply))
     }
 
-    /// The lines of a reply of several, without the status line and the final dot; still stuffed.
+    /// The lines of a multi-line reply, without the status line and the final dot; still stuffed.
     pub fn lines(&mut self, command: &str) -> io::Result<Vec<Vec<u8>>> {
         accepted(self.ask(command)?)?;
         let mut lines = Vec::new();
@@ -179,7 +179,7 @@ impl Pop3 {
         lines.iter().enumerate().map(word).collect()
     }
 
-    /// A message as it was sent, save the fields that the service puts in front.
+    /// A message as it was sent, without the fields that the service adds in front.
     pub fn content(&mut self, number: usize) -> io::Result<Vec<u8>> {
         let lines = self.lines(&format!("RETR {number}"))?;
         let unstuffed = |line: &Vec<u8>| line.strip_prefix(b".").unwrap_or(line).to_vec();
@@ -231,7 +231,7 @@ impl Lmtp {
         Ok(Self { client })
     }
 
-    /// Hands a message over: the reply for each recipient, of RCPT where that is refused.
+    /// Delivers a message. Returns each recipient's reply: the one to RCPT if that was refused.
     pub fn deliver(&mut self, recipients: &[&str], content: &[u8]) -> io::Result<Vec<String>> {
         let mut commands = "MAIL FROM:<sender@example.org>\r\n".to_owned();
         recipients.iter().for_each(|recipient| commands += &format!("RCPT TO:<{recipient}>\r\n"));
@@ -254,7 +254,7 @@ impl Lmtp {
         Ok(replies)
     }
 
-    /// Hands a message over that has to be taken.
+    /// Delivers a message that must be accepted.
     #[track_caller]
     pub fn store(&mut self, recipient: &str, content: &[u8]) {
         let replies = self.deliver(&[recipient], content).expect("replies");

@@ -1,4 +1,4 @@
-//! The control socket with many, clumsy and hostile clients, and with a service that hangs or is gone.
+//! The control socket with many clients, clumsy ones and hostile ones, and with a service that hangs or is gone.
 
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
@@ -20,7 +20,7 @@ fn connect(site: &Site) -> UnixStream {
     UnixStream::connect(site.mailroot().join("winpop.sock")).expect("the service listens")
 }
 
-/// Sends octets and nothing more; what comes back until the service closes.
+/// Sends octets and returns what comes back until the service closes.
 fn answer(site: &Site, sent: &[u8]) -> Vec<u8> {
     let mut stream = connect(site);
     // A service that has seen enough may have closed already.
@@ -122,7 +122,7 @@ fn settings_changed_at_once_are_each_taken_whole_or_refused() {
 }
 
 #[test]
-fn a_socket_that_a_crash_left_misleads_nobody() {
+fn a_socket_left_by_a_crash_misleads_nobody() {
     let mut site = Site::new();
     site.start().kill();
     assert!(site.mailroot().join("winpop.sock").exists());
@@ -194,7 +194,7 @@ fn another_user_is_refused() {
     let mut site = Site::new();
     site.winpop(&["add", "example.com"]);
     let service = site.start();
-    // The program may lie where only root can reach it.
+    // Only root may be able to reach the program.
     let program = site.path("pop3svc");
     fs::copy(env!("CARGO_BIN_EXE_pop3svc"), &program).unwrap();
     let done = finish(site.program(&program).args(["winpop", "list"]).uid(NOBODY), b"");
@@ -204,7 +204,7 @@ fn another_user_is_refused() {
     let socket = site.mailroot().join("winpop.sock");
     fs::set_permissions(site.mailroot(), Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
-    // A request to verify everything, which a friend would get an answer to.
+    // A request to verify everything, which a permitted user would get an answer to.
     let script = "$SIG{PIPE} = 'IGNORE'; use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0) or die; connect($s, sockaddr_un($ARGV[0])) or die; \
                   syswrite($s, pack('VVV', 8, 4, 2)); my $n = sysread($s, my $got, 100); print \"got \", $n // 'none';";
     let done =

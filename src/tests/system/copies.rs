@@ -14,12 +14,12 @@ use super::service::{Service, eventually};
 use crate::harness::programs::have;
 use crate::harness::site::Site;
 
-/// Her mail comes and goes, and leaves space to be used again.
+/// Her mail comes and goes, which frees space to be reused.
 const ANN: &str = "ann@example.com";
-/// Pieces that the slow copy is made in.
+/// Number of pieces of the slow copy.
 const PIECES: usize = 40;
 
-/// Bob gets numbered messages, Ann gets others and deletes them, while `work` goes on, which is told how many Bob has.
+/// Runs `work` while Bob gets numbered messages, and Ann gets others and deletes them. `work` is told how many Bob has.
 fn under_load<T>(service: &Service, work: impl FnOnce(&AtomicUsize) -> T) -> T {
     let (acknowledged, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -49,7 +49,7 @@ fn under_load<T>(service: &Service, work: impl FnOnce(&AtomicUsize) -> T) -> T {
     })
 }
 
-/// The copy opens, says that it is one, and has what was acknowledged before it was begun.
+/// Checks that the copy opens, is recognised as a copy, and has everything acknowledged before it was begun.
 fn assert_good(name: &str, copy: &Path, acknowledged_before: usize) {
     let mut site = restored(copy);
     let contents = contents_in(&mut site);
@@ -88,12 +88,12 @@ fn cp_tar_and_rsync_of_a_service_under_load_make_good_copies() {
         };
         make("cp", "cp", &[&name_of(&file), &in_copies("cp")], &[0]);
         let (parent, last) = (name_of(file.parent().unwrap()), name_of(Path::new(file.file_name().unwrap())));
-        // tar ends with 1 where the file has changed.
+        // tar exits with 1 if the file has changed.
         make("tar", "tar", &["-C", &parent, "-cSf", &in_copies("archive"), &last], &[0, 1]);
         if rsync_is_there {
             make("rsync", "rsync", &[&name_of(&file), &in_copies("rsync")], &[0]);
             make("sparse", "rsync", &["--sparse", &name_of(&file), &in_copies("sparse")], &[0]);
-            // Over an older copy, of which it takes what it can.
+            // Over an older copy, whose contents rsync reuses.
             fs::copy(dir.join("cp"), dir.join("inplace")).unwrap();
             let words =
                 ["--ignore-times", "--inplace", "--no-whole-file", &name_of(&file), &in_copies("inplace")];
@@ -108,7 +108,7 @@ fn cp_tar_and_rsync_of_a_service_under_load_make_good_copies() {
     }
 }
 
-/// One that takes long, and lies in the place of the file that it was made of when it is restored.
+/// The copy takes long, and is restored over its original.
 #[test]
 fn a_slow_copy_is_good_and_can_be_written_over_the_file_that_it_was_made_of() {
     let mut site = Site::new();
@@ -191,7 +191,7 @@ fn space_is_given_back_while_the_service_is_under_load_and_while_it_is_stopped()
     // Deleted mail leaves its space at once.
     site.winpop(&["set", "undelete", "0"]);
     let service = site.start();
-    // As much as is worth the while, and then most of it is deleted.
+    // Enough to be worth compacting, after most of it is deleted.
     let large = "of which much is needed ".repeat(20_000);
     for number in 0..60 {
         service.lmtp().store(ANN, format!("Subject: {number}\r\n\r\n{number}{large}\r\n").as_bytes());

@@ -13,23 +13,24 @@ use crate::harness::site::Site;
 
 const KILLS: usize = 20;
 const MAILBOXES: [&str; 3] = ["ann@example.com", "bob@example.com", "cid@example.com"];
-/// Acknowledgements after which the service is killed.
+/// The number of acknowledgements after which the service is killed.
 const ACKNOWLEDGED: std::ops::Range<usize> = 20..120;
-/// Sessions with deletions among them.
+/// The least number of sessions with deletions among them.
 const DELETED_MIN: usize = 2;
-/// Most octets of a message's body, as a power of two.
+/// Binary logarithm of the longest body in octets.
 const BODY_LOG2_MAX: u32 = 16;
 
 /// What the clients know.
 #[derive(Default)]
 struct Known {
-    /// By mailbox: the contents that have to be there, by their subject.
+    /// Contents that must be there, by mailbox and subject.
     present: BTreeMap<&'static str, BTreeMap<String, Vec<u8>>>,
-    /// By subject, recipients and contents: each has come to all of its recipients or to none.
+    /// Messages without an answer, by subject: recipients and contents. Each must have reached all its recipients or
+    /// none.
     sent: BTreeMap<String, (Vec<&'static str>, Vec<u8>)>,
-    /// Of each mailbox: all have to be gone, or none.
+    /// Deletions without an answer, by mailbox: all must be gone or none.
     deleting: BTreeMap<&'static str, BTreeSet<String>>,
-    /// Mailbox and subject of what must never be seen again.
+    /// Mailbox and subject of messages that must never be seen again.
     gone: BTreeSet<(&'static str, String)>,
 }
 
@@ -71,7 +72,7 @@ fn killed_twenty_times_under_load_nothing_acknowledged_is_lost() {
     assert!(was_stored > 10 * KILLS && was_deleted > KILLS, "the load was one");
 }
 
-/// What clients were told before the service was killed, after this many acknowledgements.
+/// Kills the service after this many acknowledgements. Returns what the clients were told before.
 fn load_until_killed(
     service: Service,
     round: usize,
@@ -126,7 +127,7 @@ fn bring_mail(ports: Ports, name: &str, mut random: fastrand::Rng, tell: &Sender
     })();
 }
 
-/// Deletes about half of what is there, session after session, until the connection breaks.
+/// Deletes about half of the messages, session after session, until the connection breaks.
 fn delete_mail(ports: Ports, mailbox: &'static str, mut random: fastrand::Rng, tell: &Sender<Told>) {
     let _: io::Result<()> = (|| {
         loop {
@@ -182,7 +183,7 @@ impl Known {
         }
     }
 
-    /// Compares with what the service has, and knows that from now on.
+    /// Compares with what the service has, and adopts that.
     fn compare(&mut self, service: &Service) {
         for mailbox in MAILBOXES {
             let mut found = BTreeMap::new();

@@ -10,11 +10,11 @@ use crate::harness::PASSWORD;
 use crate::harness::site::Site;
 
 const MAILBOXES: [&str; 3] = ["ann@example.com", "bob@example.com", "cid@example.com"];
-/// Messages of each mailbox; the last one is sent in several pieces.
+/// Messages per mailbox; the last one is sent in several pieces.
 const MESSAGES: usize = 20;
 const LONG_OCTETS: usize = 2_500_000;
 
-/// A site with mail, the octets of its data file, and the contents of its messages by mailbox.
+/// A site with mail, the octets of its data file, and its messages' contents by mailbox.
 fn site_with_mail(random: &mut fastrand::Rng) -> (Site, Vec<u8>, Vec<Vec<Vec<u8>>>) {
     let mut site = Site::new();
     MAILBOXES.iter().for_each(|mailbox| site.add_mailbox(mailbox));
@@ -46,7 +46,7 @@ fn content(random: &mut fastrand::Rng, octets: usize) -> Vec<u8> {
     content
 }
 
-/// Where this text lies in the file. A copy that is still in the log comes before it.
+/// Where this text lies in the file. The log may have an earlier copy.
 fn place_of(file: &[u8], content: &[u8]) -> usize {
     memchr::memmem::rfind(file, content).expect("a text lies in one piece in the file")
 }
@@ -65,7 +65,7 @@ fn fetch(pop3: &mut Pop3, number: usize) -> io::Result<Fetched> {
     }
 }
 
-/// 2,700 flips, as many as texts were served altered in before.
+/// 2,700 flips: with that many, altered texts were once served.
 #[test]
 fn no_altered_octet_is_sent_after_ok() {
     const ROUNDS: usize = 30;
@@ -81,7 +81,7 @@ fn no_altered_octet_is_sent_after_ok() {
         let mut damaged = file.clone();
         let mut hit = BTreeSet::new();
         for _ in 0..FLIPS {
-            // One bit, in a third of the texts: the others have to be served as ever.
+            // One bit in a third of the texts; the others must be served as before.
             let (mailbox, number) = (random.usize(..MAILBOXES.len()), 3 * random.usize(..=MESSAGES / 3) + 1);
             let at = random.usize(..contents[mailbox][number].len());
             damaged[places[mailbox][number] + at] ^= 1 << random.u8(..8);
@@ -125,8 +125,8 @@ fn no_altered_octet_is_sent_after_ok() {
     assert!(refused > 10 * ROUNDS && whole > 10 * ROUNDS, "{refused} refused, {whole} whole");
 }
 
-/// Anything may be hit: the index, the lists of free space, superblocks. The service says in a line why it does not
-/// start, or it serves what it can, as long as it is wanted.
+/// Flips may hit anything: the index, the lists of free space, superblocks. The service either says in one line why it
+/// does not start, or keeps serving what it can.
 #[test]
 fn flipped_bits_all_over_the_file_stop_no_service() {
     const ROUNDS: usize = 20;
@@ -155,19 +155,19 @@ fn flipped_bits_all_over_the_file_stop_no_service() {
         }
         let (status, log) = service.wait();
         assert!(status.code().is_some() && !log.contains("panicked"), "{status}: {log}");
-        // Whatever the service did: a repair makes a sound store of the damaged file.
+        // Whatever the service did, a repair turns the damaged file into a sound store.
         fs::write(site.data_file(), &damaged).expect("the data file can be written");
         let checked = site.run(&["check"]);
         assert!([0, 1].contains(&checked.exit_code) && !checked.errors.contains("panicked"), "{checked:?}");
         assert!(fs::read(site.data_file()).unwrap() == damaged, "check has changed the file");
-        let mended = site.run(&["check", "--repair"]);
-        assert!(!mended.errors.contains("panicked"), "{mended:?}");
+        let repaired = site.run(&["check", "--repair"]);
+        assert!(!repaired.errors.contains("panicked"), "{repaired:?}");
         site.assert_clean();
     }
     assert!(started > 0 && whole > 0, "{started} started, {refused} did not, {whole} messages were whole");
 }
 
-/// Reads all, deletes one, delivers one; counts the messages that came whole. Replies may be refusals.
+/// Reads all messages, deletes one, delivers one. Returns how many came whole. Any reply may be a refusal.
 fn use_mailbox(service: &Service, mailbox: &str, stored: &[Vec<u8>]) -> usize {
     let mut whole = 0;
     let mut pop3 = Pop3::connect(service.ports().pop3).expect("the service greets");

@@ -7,7 +7,7 @@ use crate::harness::site::Site;
 
 const ANN: &str = "ann@example.com";
 const BOB: &str = "bob@example.com";
-/// It has a quota of a KiB.
+/// This mailbox has a quota of 1 KiB.
 const LITTLE: &str = "little@example.com";
 const EX_OK: i32 = 0;
 const EX_USAGE: i32 = 64;
@@ -24,7 +24,7 @@ fn site() -> Site {
     site
 }
 
-/// Does the same without a service and with one, and then looks into the mailboxes: what was done must be there twice.
+/// Acts once without a service and once with one, and then checks that the mailboxes have every message twice.
 #[track_caller]
 fn stopped_and_running(mut site: Site, act: impl Fn(&Site), left: &[(&str, &[&[u8]])]) {
     act(&site);
@@ -56,7 +56,7 @@ fn deliver_exits_as_sysexits_says() {
         deliver(&["nobody@example.com"], b"Subject: x\n", EX_NOUSER);
         deliver(&["bob@elsewhere.example"], b"Subject: x\n", EX_NOUSER);
         deliver(&["not an address"], b"Subject: x\n", EX_NOUSER);
-        // One code is true of all: nobody has what was refused to one of them.
+        // One exit code covers all recipients: if one is refused, nobody gets the message.
         deliver(&[BOB, "nobody@example.com"], b"Subject: one of two\n", EX_NOUSER);
         deliver(&["not an address", BOB], b"Subject: one of two\n", EX_NOUSER);
         deliver(&[BOB, LITTLE], &b"Subject: one of two\n".repeat(200), EX_CANTCREAT);
@@ -138,7 +138,7 @@ fn ten_mebibytes_come_whole() {
     act(&site);
     for mailbox in [ANN, BOB] {
         let contents = service.log_in(mailbox).contents().unwrap();
-        // Not by assert_eq, which would print them.
+        // Not with assert_eq, which would print them.
         assert!(contents.len() == 2 && contents.iter().all(|content| *content == stored), "{mailbox}");
     }
     service.stop();

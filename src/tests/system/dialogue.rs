@@ -3,9 +3,9 @@
 use super::client::Client;
 use crate::transcript::{Action, Step, Transcript, Values, matches};
 
-/// Plays a transcript to its end. Panics if the server says anything else than it should, except lines that
-/// `is_extra`. `other` does what a `!` line asks for beyond [`Transcript`]'s own words, and returns the connection to
-/// go on with; its last argument is the place in the file.
+/// Plays a transcript to its end. Panics if the server says anything it should not, except lines that `is_extra`
+/// accepts. `other` carries out the `!` lines that [`Transcript`] does not define, and returns the connection to
+/// continue with; its last argument is the place in the file.
 pub fn play(
     transcript: &Transcript,
     client: Client,

@@ -17,7 +17,7 @@ use crate::harness::skip::needs_root;
 const DISK: &str = "size=24m,mode=700";
 const BOB: &str = "bob@example.com";
 const NO_SPACE: &str = "452 4.3.1 ";
-/// How many messages of [`message`] have to find room, of some 40 that their octets alone would let in.
+/// How many messages ([`message`]) must fit. Their octets alone would allow about 40.
 const STORED_MIN: usize = 20;
 
 /// A file system in memory; unmounted when dropped.
@@ -26,9 +26,9 @@ struct Mount {
 }
 
 impl Mount {
-    /// None, with a line that says so, if it cannot be mounted here.
+    /// `None`, with a message, if it cannot be mounted here.
     fn at_mailroot(site: &Site) -> Option<Self> {
-        // Whoever may make a mount namespace may also mount.
+        // If we may create a mount namespace, we may also mount.
         if !needs_root("mounting a file system") || !have_namespaces(&["--mount"]) {
             return None;
         }
@@ -41,7 +41,7 @@ impl Mount {
         Some(Self { path })
     }
 
-    /// Takes all the room that is left, to the last octet.
+    /// Fills the file system to the last octet.
     fn fill(&self) -> PathBuf {
         let path = self.path.join("foreign");
         let mut file = File::create(&path).unwrap();
@@ -60,7 +60,7 @@ impl Drop for Mount {
     }
 }
 
-/// None where [`Mount::at_mailroot`] is.
+/// `None` if [`Mount::at_mailroot`] is.
 fn site_on_small_disk() -> Option<(Site, Mount)> {
     let site = Site::without_store();
     let mount = Mount::at_mailroot(&site)?;
@@ -69,13 +69,13 @@ fn site_on_small_disk() -> Option<(Site, Mount)> {
     Some((site, mount))
 }
 
-/// Half a MiB that no other message shares.
+/// Half a MiB, different for each message.
 fn message(number: usize) -> Vec<u8> {
     let line = format!("{number} {}\r\n", "x".repeat(70));
     format!("Subject: {number}\r\n\r\n{}", line.repeat((512 << 10) / line.len())).into_bytes()
 }
 
-/// Stores messages from this number on until there is no room; the number of the one that was refused.
+/// Stores messages from this number on until there is no room. Returns the number of the refused one.
 fn store_until_full(lmtp: &mut Lmtp, first: usize) -> usize {
     for number in first.. {
         let replies = lmtp.deliver(&[BOB], &message(number)).unwrap();
@@ -115,7 +115,7 @@ fn a_full_disk_refuses_mail_and_lets_readers_make_room() {
     site.assert_clean();
     assert_holds(&service, 0..stored);
 
-    // It can also be stopped and started on a full disk.
+    // The service can also be stopped and started on a full disk.
     service.stop();
     let service = site.start();
     let mut lmtp = service.lmtp();

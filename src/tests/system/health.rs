@@ -78,7 +78,7 @@ fn anyone_may_ask_for_the_greeting() {
     let done = finish(command.args(["health", &address]), b"");
     assert_eq!(done.exit_code, 0, "{done:?}");
     assert!(done.output.starts_with(&format!("healthy: {address} answers +OK ")), "{done:?}");
-    // Another protocol is none of ours.
+    // Another protocol's greeting does not count.
     let done = health(&site, &[&format!("127.0.0.1:{}", service.ports().smtp)]);
     assert_eq!(done.exit_code, 1);
     assert!(done.errors.contains("does not greet like a POP3 server"), "{done:?}");
@@ -86,7 +86,7 @@ fn anyone_may_ask_for_the_greeting() {
     let done = health(&site, &[&address]);
     assert!(done.exit_code == 1 && done.errors.contains("does not answer: "), "{done:?}");
     assert_eq!(health(&site, &["localhost"]).exit_code, 2);
-    // Who accepts and says nothing is waited for five seconds, no longer.
+    // A server that accepts and says nothing is given five seconds.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     assert_eq!(health(&site, &[&silent.local_addr().unwrap().to_string()]).exit_code, 1);
 }

@@ -15,7 +15,7 @@ fn put(path: &Path, text: impl AsRef<[u8]>) {
     fs::write(path, text).expect("it can be written");
 }
 
-/// A thousand messages of a Dovecot, with dots, awkward ids and one that is compressed, and a second mailbox.
+/// Dovecot's Maildirs: a thousand messages with dots and awkward ids, one of them compressed, and a second mailbox.
 fn maildirs(root: &Path) -> Vec<(String, Vec<u8>)> {
     let mut uidlist = "3 V1700000000 N2000 Gabc\n".to_owned();
     let mut expected = Vec::new();
@@ -39,14 +39,14 @@ fn maildirs(root: &Path) -> Vec<(String, Vec<u8>)> {
     put(&root.join("example.com/bob/Maildir/dovecot-uidlist"), uidlist);
     put(&root.join("example.com/bob/Maildir/cur/1.zip.host:2,"), b"\x1f\x8b\x08");
     put(&root.join("example.com/bob/Maildir/new/2.unseen.host"), "Subject: no id\n\n");
-    // No message, by its name.
+    // Not a message, according to its name.
     put(&root.join("example.com/bob/Maildir/new/.nfs1"), "Subject: none\n\n");
     put(&root.join("example.net/eve/Maildir/new/1.a.host"), "Subject: eve's\n\n");
     fs::create_dir_all(root.join("example.net/eve/Maildir/cur")).expect("it can be made");
     expected
 }
 
-/// A site with Bob's mailbox, and maildirs to take in.
+/// A site with Bob's mailbox, and Maildirs to import.
 fn with_maildirs() -> (Site, Vec<(String, Vec<u8>)>) {
     let site = Site::new();
     site.add_mailbox(BOB);
@@ -63,7 +63,7 @@ fn start(site: &Site, words: &[&str]) -> Child {
     command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it can be run")
 }
 
-/// Starts to import Bob's maildir, and waits until something of it is here.
+/// Begins to import Bob's Maildir, and waits until part of it is here.
 fn importing(site: &Site) -> Child {
     let import = start(site, &["import", "maildir", &maildir(site, "example.com", "bob"), BOB]);
     eventually("something is imported", || !site.winpop(&["stat"]).contains("Messages   0\n"));
@@ -80,7 +80,7 @@ fn maildirs_of_many_users_come_in_while_the_service_runs_and_only_once() {
     assert!(dry.output.contains("\"messages\":1002,") && dry.output.contains("\"ids_new\":1,"), "{dry:?}");
     assert_eq!(service.log_in(BOB).count().unwrap(), 0);
     let done = site.run(&words);
-    // A compressed file is skipped, and that is no success.
+    // A compressed file is skipped, which counts as failure.
     assert_eq!(done.exit_code, 1, "{done:?}");
     assert!(done.output.contains("1.zip.host:2,\",\"why\":\"it is compressed (gzip)\""), "{done:?}");
     assert!(
@@ -178,7 +178,7 @@ fn unreadable_mailboxes_are_reported_and_stop_nothing() {
     let refused = site.run(&["import", "maildir", &template, "--uidl", "%q"]);
     assert_eq!(refused.exit_code, 2, "{refused:?}");
 
-    // The first of two with one id keeps it, in a dry run too.
+    // The first of two messages with the same id keeps it, even in a dry run.
     for (file, text) in
         [("a.eml", "Subject: a\n\n"), ("b.eml", "Subject: b\n\n"), ("c.eml", "Subject: a\n\n")]
     {
@@ -201,7 +201,7 @@ fn unreadable_mailboxes_are_reported_and_stop_nothing() {
     site.assert_clean();
 }
 
-/// Out in each format and in again elsewhere: the list that a client sees is the same.
+/// Exported in each format and imported elsewhere, the mail looks the same to a client.
 #[test]
 fn an_export_imports_under_the_same_ids() {
     let mut site = Site::new();
@@ -221,7 +221,7 @@ fn an_export_imports_under_the_same_ids() {
         list
     };
     let before = list(&service);
-    // A session on the mailbox is nothing to an export.
+    // An open session does not affect an export.
     let session = service.log_in(BOB);
     let mut sources = Vec::new();
     for format in ["maildir", "eml", "mbox"] {
@@ -279,7 +279,7 @@ fn a_killed_export_continues_and_leaves_nothing_partial() {
     eventually("something is written", || draft.exists() || whole.exists());
     export.kill().expect("it is ours");
     export.wait().expect("it ends");
-    // Mailboxes that were whole are skipped and reported.
+    // Complete mailboxes are skipped and reported.
     let was_whole = whole.exists();
     let done = site.run(&["export", "maildir", &target]);
     assert_eq!(done.exit_code, i32::from(was_whole), "{done:?}");

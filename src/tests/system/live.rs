@@ -37,7 +37,7 @@ fn another_port_or_address_takes_effect_at_once_and_sessions_live_on() {
     site.winpop(&["set", "listen", &other.to_string()]);
     assert_refused(Client::connect(port));
     Pop3::greeted(Client::connect_to(other.into(), port).unwrap()).unwrap();
-    // LMTP is for this machine alone, whatever `listen` says.
+    // LMTP is only for this machine, whatever `listen` says.
     service.lmtp();
     site.winpop(&["set", "lmtpport", "0"]);
     assert_refused(Client::connect(service.ports().lmtp));
@@ -51,7 +51,7 @@ fn another_port_or_address_takes_effect_at_once_and_sessions_live_on() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_refused_and_all_is_as_before() {
+fn a_taken_port_is_refused_and_nothing_changes() {
     let mut site = Site::new();
     site.add_mailbox(BOB);
     let service = site.start();
@@ -67,7 +67,7 @@ fn a_port_that_is_taken_is_refused_and_all_is_as_before() {
     Pop3::connect(before).unwrap();
     session.quit().unwrap();
     drop(other);
-    // A process that another test is just starting may still have the socket.
+    // A process that another test is just starting may still hold the socket.
     eventually("the port is free", || site.run(&["winpop", "set", "port", &port.to_string()]).exit_code == 0);
     Pop3::connect(port).unwrap();
     service.stop();
@@ -145,7 +145,7 @@ fn a_domain_with_thousands_of_messages_is_deleted_while_in_use() {
     let stored = thread::scope(|scope| {
         let arriving = scope.spawn(|| keep_delivering(lmtp_port, &[names[0], "other@example.org"], &deleted));
         let reading = scope.spawn(move || {
-            // A message may be on its way to a client when the domain goes: it comes whole, or the session ends.
+            // If a message is on its way when the domain is deleted, it arrives whole or the session ends.
             while let Ok(content) = reader.content(MESSAGES_EACH) {
                 assert_eq!(content.len(), "Subject: 299\r\n\r\n".len() + 299 * "text of it\r\n".len());
             }
@@ -173,7 +173,7 @@ fn a_domain_with_thousands_of_messages_is_deleted_while_in_use() {
     site.assert_clean();
 }
 
-/// Delivers to both until the first is refused and `enough`; how often the second got a message.
+/// Delivers to both until the first is refused and `enough` is set. Returns how many messages the second one got.
 fn keep_delivering(port: u16, recipients: &[&str; 2], enough: &AtomicBool) -> usize {
     let mut lmtp = Lmtp::connect(port).unwrap();
     let mut stored = 0;

@@ -39,12 +39,12 @@ fn mail_comes_over_a_unix_socket() {
     let header = String::from_utf8(header).unwrap();
     assert!(header.contains("(local)") && header.contains(" with LMTP id "), "{header}");
 
-    // One that a crash left is replaced.
+    // A socket left by a crash is replaced.
     service.kill();
     assert!(fs::metadata(&path).unwrap().file_type().is_socket());
     let service = site.start();
     Lmtp::greeted(Client::connect_to_unix(&path).unwrap()).unwrap();
-    // A file that is no socket is left alone, and so is the setting.
+    // A file that is not a socket is left alone, and the setting does not change.
     let precious = directory.join("precious");
     fs::write(&precious, b"x").unwrap();
     let refused = site.run(&["winpop", "set", "lmtpsocket", precious.to_str().unwrap()]);
@@ -59,7 +59,7 @@ fn mail_comes_over_a_unix_socket() {
 }
 
 #[test]
-fn other_machines_reach_lmtp_only_where_they_are_named() {
+fn other_machines_reach_lmtp_only_if_they_are_named() {
     let mut site = Site::new();
     site.add_mailbox(ANN);
     let service = site.start();

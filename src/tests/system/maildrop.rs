@@ -45,7 +45,7 @@ fn a_maildrop_belongs_to_one_session_at_a_time() {
     assert_eq!(first.count().unwrap(), 1, "messages do not change during a session");
     first.delete(1).unwrap();
     assert!(first.ask("QUIT").unwrap().starts_with("+OK"));
-    // The reply to QUIT has come, and that is enough, though the connection is still there.
+    // The reply to QUIT is enough, even while the connection is still open.
     let mut next = connect();
     let reply = next.log_in(BOB, PASSWORD).unwrap();
     assert!(reply.starts_with("+OK maildrop has 1 messages"), "{reply}");
@@ -121,7 +121,7 @@ fn no_unique_id_is_used_again() {
     };
     store(&service, &["one", "one"]);
     see_new(uids(&service));
-    // After all was deleted.
+    // After everything is deleted.
     let mut session = service.log_in(BOB);
     (1..=2).for_each(|number| session.delete(number).unwrap());
     session.quit().unwrap();
@@ -129,13 +129,13 @@ fn no_unique_id_is_used_again() {
     site.succeed(&["backup", &backup.to_string_lossy()]);
     store(&service, &["one", "two"]);
     see_new(uids(&service));
-    // After an older store was put back, which knows nothing of the last two.
+    // After an older store is restored, which does not know the last two messages.
     service.stop();
     fs::rename(&backup, site.data_file()).unwrap();
     let service = site.start();
     store(&service, &["one", "two"]);
     see_new(uids(&service));
-    // In a mailbox that was made again.
+    // In a recreated mailbox.
     site.winpop(&["delete", BOB]);
     site.add_mailbox(BOB);
     store(&service, &["one", "two"]);
@@ -143,9 +143,9 @@ fn no_unique_id_is_used_again() {
     service.stop();
 }
 
-/// Mail that a client or an administrator deleted returns under the ids that clients know.
+/// Mail deleted by a client or an administrator returns under the ids that clients know.
 #[test]
-fn what_was_deleted_is_undeleted_for_a_client_that_has_seen_it() {
+fn undeleted_mail_keeps_the_ids_that_clients_know() {
     let mut site = Site::new();
     for address in ["ann@example.com", "bob@example.com"] {
         site.add_mailbox(address);

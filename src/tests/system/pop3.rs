@@ -15,9 +15,9 @@ use crate::harness::PASSWORD;
 use crate::harness::site::Site;
 use crate::transcript::{Action, Setup, Transcript, Values};
 
-/// How many files are held at least. More of them, less of what is passed over: then this number goes up.
+/// The least number of files that must be played. When more can be, raise it.
 const HELD_MIN: usize = 35;
-/// Setup keys that cannot be met here.
+/// Setup keys that cannot be set up here.
 const BEYOND: [&str; 7] = ["fault", "gone", "incomplete", "passwords", "seed", "secrets", "unrecoverable"];
 /// Setup keys that are settings of the service.
 const POLICY: [&str; 2] = ["expire", "logindelay"];
@@ -55,7 +55,7 @@ fn is_without_tls(transcript: &Transcript) -> bool {
     transcript.steps.iter().any(|step| step.action == refused)
 }
 
-/// The address from which this machine would speak to others; no packet is sent.
+/// The address from which this machine reaches others. No packet is sent.
 pub fn address_of_this_machine() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     // An address for documentation (RFC 5737).
@@ -63,7 +63,7 @@ pub fn address_of_this_machine() -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }
 
-/// The mailbox of a transcript as its setup asks for it.
+/// The mailbox that a transcript's setup asks for.
 struct Stage<'a> {
     site: &'a Site,
     service: &'a Service,
@@ -103,7 +103,7 @@ impl<'a> Stage<'a> {
         if is_locked {
             site.winpop(&["lock", mailbox]);
         }
-        // Last, because they would hold for the session above, too.
+        // Last, because they would affect the session above, too.
         for key in POLICY {
             setup.get(key).map(|value| site.winpop(&["set", key, value]));
         }
@@ -112,7 +112,7 @@ impl<'a> Stage<'a> {
 
     fn log_in(&self) -> Pop3 {
         let mut session = None;
-        // The session of the dialogue may have hung up just now.
+        // The dialogue's session may have hung up only just now.
         eventually("the maildrop is free", || {
             let mut pop3 = Pop3::connect(self.service.ports().pop3).unwrap();
             let reply = pop3.log_in(self.mailbox, self.password).unwrap();
@@ -123,7 +123,7 @@ impl<'a> Stage<'a> {
         session.expect("it is there when the login went well")
     }
 
-    /// The unique ids of what the maildrop holds now.
+    /// The unique ids of the messages in the maildrop now.
     fn left(&self) -> Vec<String> {
         self.holder.take();
         if self.is_locked {

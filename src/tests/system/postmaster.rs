@@ -9,7 +9,7 @@ fn every_domain_has_a_postmaster() {
     let mut site = Site::new();
     let added = site.winpop(&["add", "example.com"]);
     assert!(added.contains("postmaster@example.com goes to its first mailbox"), "{added}");
-    // The oldest is the first, not the first by name.
+    // The oldest mailbox counts, not the first by name.
     ["zoe@example.com", ANN, "bob@example.org"].iter().for_each(|address| site.add_mailbox(address));
     site.winpop(&["add", "empty.example"]);
     let service = site.start();
@@ -34,7 +34,7 @@ fn every_domain_has_a_postmaster() {
     lies_in("Postmaster", ANN);
     let added = site.winpop(&["add", "later.example"]);
     assert!(added.contains("postmaster@later.example goes to ann@example.com"), "{added}");
-    // A lock keeps the reader out, not the mail.
+    // A lock keeps readers out, but not mail.
     site.winpop(&["lock", ANN]);
     service.lmtp().store("postmaster@later.example", b"Subject: locked\r\n");
     site.winpop(&["unlock", ANN]);
@@ -43,7 +43,7 @@ fn every_domain_has_a_postmaster() {
     session.delete(1).unwrap();
     session.quit().unwrap();
 
-    // A mailbox of the name goes before the setting, and without the setting's mailbox all is as before.
+    // A mailbox with the name comes before the setting. Without the setting's mailbox everything is as before.
     site.add_mailbox("postmaster@example.org");
     lies_in("postmaster@example.org", "postmaster@example.org");
     lies_in("postmaster@empty.example", ANN);

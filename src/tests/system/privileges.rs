@@ -16,7 +16,7 @@ const BOB: &str = "bob@example.com";
 const NET_BIND_SERVICE: &str = "0000000000000400";
 const NONE: &str = "0000000000000000";
 
-/// A site that another user may reach.
+/// A site that another user can reach.
 fn site() -> Site {
     let site = Site::new();
     fs::set_permissions(site.dir(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -53,7 +53,7 @@ fn assert_confined(service: &Service) {
     ] {
         assert_of_every_thread(service, key, wanted);
     }
-    // Of a process that is not dumpable these files belong to root, whoever it runs as (proc(5)).
+    // The files of a process that is not dumpable belong to root, whoever it runs as (proc(5)).
     assert_eq!(fs::metadata(format!("/proc/{}/environ", service.id())).unwrap().uid(), 0);
 }
 
@@ -70,7 +70,7 @@ fn started_by_root_it_becomes_the_owner_of_the_mail_store_with_all_its_threads()
     assert_of_every_thread(&service, "Groups", "");
     assert_confined(&service);
 
-    // All of this writes, as the service.
+    // All of this makes the service write.
     service.lmtp().store(BOB, b"Subject: x\r\n\r\nhello\r\n");
     assert_eq!(service.log_in(BOB).count().unwrap(), 1);
     site.succeed(&["key", "--rotate"]);
@@ -117,7 +117,7 @@ fn a_data_file_the_user_may_not_open_is_reported_with_a_hint() {
     assert_eq!(done.exit_code, 1);
 }
 
-/// Files that root makes in the directory of the service's user belong to that user.
+/// Files that root creates in the service user's directory belong to that user.
 #[test]
 fn a_store_that_root_makes_belongs_to_the_owner_of_its_directory() {
     if !needs_root("giving a directory to another user") {

@@ -1,5 +1,5 @@
-//! The dialogues of `testdata/smtp` and `testdata/lmtp` over a socket, with the service and its store. What they hand
-//! over must arrive in the mailboxes.
+//! The dialogues of `testdata/smtp` and `testdata/lmtp` over a socket, with the service and its store. The delivered
+//! messages must arrive in the mailboxes.
 //!
 //! A file is skipped if a test from outside cannot set up what it needs: mailboxes named after a fault or a full quota,
 //! and a message limit of 200 octets, far below the least that `maxmessagesize` takes.
@@ -11,7 +11,7 @@ use crate::harness::site::Site;
 use crate::transcript::{Action, Step, Transcript, Values, escaped};
 
 const BEYOND: [&str; 4] = ["<late-", "<full@", "<fault@", "Message too large"];
-/// How many files are held at least.
+/// The least number of files that must be played.
 const SMTP_HELD_MIN: usize = 40;
 const LMTP_HELD_MIN: usize = 16;
 const RECIPIENTS: [&str; 3] = ["ann@example.com", "bob@example.com", "postmaster@example.com"];
@@ -63,7 +63,7 @@ fn hold_all(folder: &str, port: fn(&Service) -> u16, held_min: usize) {
     site.assert_clean();
 }
 
-/// The session in memory takes 200 octets, and the setting no less than this.
+/// The in-memory session accepts 200 octets, but the setting's minimum is this.
 fn at_least_size(step: &mut Step) {
     if step.action == Action::Server("250-SIZE 200".to_owned()) {
         step.action = Action::Server("250-SIZE 65536".to_owned());
@@ -102,9 +102,9 @@ fn hold(transcript: &Transcript, service: &Service, port: u16) {
     }
 }
 
-/// One recipient's copies of a message handed over: reverse path, protocol and text.
+/// One recipient's copies of a delivered message: reverse path, protocol and text.
 fn copies(handed_over: &str, recipient: &str) -> Vec<String> {
-    // The reverse path may have spaces in it, the rest has none before the text.
+    // The reverse path may contain spaces; what follows has none before the text.
     let (envelope, text) = handed_over.split_once(" \"").expect("a text in quotes");
     let mut words = envelope.rsplitn(3, ' ');
     let (protocol, recipients, from) = (words.next(), words.next(), words.next());
@@ -115,12 +115,12 @@ fn copies(handed_over: &str, recipient: &str) -> Vec<String> {
         let typed = typed.split_once('+').map_or(*typed, |(name, _)| name);
         recipient == typed || recipient == format!("{typed}@example.com")
     };
-    // However often and with whatever detail a mailbox is named, it gets one.
+    // A mailbox gets one copy, however often and with whatever detail it is named.
     let is_named = recipients.split(',').any(|typed| is_theirs(&typed));
     is_named.then(|| format!("{from} {protocol} \"{text}")).into_iter().collect()
 }
 
-/// Takes all mail out of a mailbox, each message as [`copies`] has it.
+/// Takes all mail out of a mailbox, in the form of [`copies`].
 fn fetch(service: &Service, recipient: &str) -> Vec<String> {
     let mut session = service.log_in(recipient);
     let mut found = Vec::new();

@@ -37,14 +37,14 @@ fn messages(site: &mut Site) -> usize {
     count
 }
 
-/// Names in the mail root that begin so.
+/// The files in the mail root whose names begin like this.
 fn named(site: &Site, prefix: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(site.mailroot()).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(prefix)).collect()
 }
 
 #[test]
-fn a_restored_store_is_that_of_the_backup_and_the_one_before_is_kept() {
+fn restore_brings_back_the_backup_and_keeps_the_previous_store() {
     let (mut site, backup) = site_with_backup();
     deliver(&site, "second");
     fs::set_permissions(site.data_file(), fs::Permissions::from_mode(0o640)).unwrap();
@@ -77,12 +77,12 @@ fn root_restores_for_the_user_of_the_service() {
     let owner = || fs::metadata(site.data_file()).map(|file| (file.uid(), file.gid())).unwrap();
     assert_eq!(restore(&site, &backup).exit_code, 0);
     assert_eq!(owner(), (NOBODY, NOBODY));
-    // The disk is lost, and with it the file.
+    // The disk is lost, and the file with it.
     fs::remove_file(site.data_file()).unwrap();
     assert_eq!(restore(&site, &backup).exit_code, 0);
     assert_eq!((owner(), fs::metadata(site.data_file()).unwrap().mode() & 0o777), ((NOBODY, NOBODY), 0o600));
     site.assert_clean();
-    // Restored by cp, it would be root's.
+    // If restored with cp, the file would belong to root.
     chown(site.data_file(), Some(0), Some(0)).unwrap();
     let done = site.run(&["check"]);
     assert_eq!(done.exit_code, 1);
@@ -132,7 +132,7 @@ fn only_whole_stores_are_restored() {
 }
 
 #[test]
-fn restoring_where_the_key_differs_says_so() {
+fn restoring_under_another_key_says_so() {
     let (site, backup) = site_with_backup();
     site.succeed(&["key", "--rotate"]);
     let done = restore(&site, &backup);

@@ -48,7 +48,7 @@ impl Site {
         site
     }
 
-    /// With an empty store, and accounts of the operating system that are nobody else's.
+    /// With an empty store, and its own operating system accounts.
     pub fn with_accounts(etc: PrivateEtc) -> Self {
         let site = Self::bare(Some(etc));
         site.configure();
@@ -59,8 +59,8 @@ impl Site {
         Self::bare(None)
     }
 
-    /// Has the service listen on ports of this test, on loopback, say when it does, and end without waiting for
-    /// sessions that a test has left open. Makes the store if there is none.
+    /// Makes the service listen on this test's ports on loopback, log when it does, and end without waiting for
+    /// sessions that a test has left open. Creates the store if there is none.
     pub fn configure(&self) {
         self.winpop(&["set", "logging", "3"]);
         self.winpop(&["set", "shutdowngrace", "0"]);
@@ -80,14 +80,14 @@ impl Site {
         self.ports
     }
 
-    /// The program by one of its names, reading nothing.
+    /// The program by one of its names, without input.
     pub fn program(&self, path: &Path) -> Command {
         let mut command = self.command(path);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    /// `pop3svc` with these words.
+    /// Runs `pop3svc` with these words.
     pub fn run(&self, words: &[&str]) -> Done {
         self.run_with_input(words, b"")
     }
@@ -96,7 +96,7 @@ impl Site {
         finish(self.command(PROGRAM).args(words), input)
     }
 
-    /// `pop3svc` with these words, which have to succeed; what it prints.
+    /// Runs `pop3svc` with these words, which must succeed, and returns what it prints.
     #[track_caller]
     pub fn succeed(&self, words: &[&str]) -> String {
         let done = self.run(words);
@@ -104,13 +104,13 @@ impl Site {
         done.output
     }
 
-    /// `pop3svc winpop` with these words, which have to succeed.
+    /// Runs `pop3svc winpop` with these words, which must succeed.
     #[track_caller]
     pub fn winpop(&self, words: &[&str]) -> String {
         self.succeed(&[&["winpop"], words].concat())
     }
 
-    /// Starts the service, and waits until it can be reached.
+    /// Starts the service and waits until it can be reached.
     #[track_caller]
     pub fn start(&mut self) -> Service {
         self.start_by(|site| {
@@ -120,7 +120,7 @@ impl Site {
         })
     }
 
-    /// The same by a command that ends up as the service.
+    /// The same with a command that becomes the service.
     #[track_caller]
     pub fn start_by(&mut self, command: impl Fn(&Self) -> Command) -> Service {
         for _ in 0..STARTS_MAX {
@@ -144,20 +144,20 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts it, without waiting for anything.
+    /// Starts it without waiting for anything.
     pub fn spawn(site: &Site) -> Self {
         Self::spawn_by(site, site.command(PROGRAM).arg("serve"))
     }
 
-    /// Starts it by a command that ends up as the service.
+    /// Starts it with a command that becomes the service.
     pub fn spawn_by(site: &Site, command: &mut Command) -> Self {
         Self { process: Process::spawn(command), ports: site.ports }
     }
 
     /// Waits until it serves; false if it ends instead.
     pub fn is_ready(&self) -> bool {
-        // It greets nobody before it listens on every port, so with a greeting the start is done. SMTP's takes no
-        // connection slot from a test that counts them.
+        // It greets nobody before it listens on every port, so a greeting means that it has started. An SMTP connection
+        // takes no slot from a test that counts them.
         self.process.wait_for("SMTP on 127.0.0.1") && self.smtp().is_ok_and(|mut smtp| smtp.line().is_ok())
     }
 
@@ -165,7 +165,7 @@ impl Service {
         self.ports
     }
 
-    /// Of its process.
+    /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.child.id()
     }
@@ -174,7 +174,7 @@ impl Service {
         Pid::from_child(&self.process.child)
     }
 
-    /// The most memory that the process has had so far, in octets (proc_pid_status(5), VmHWM).
+    /// The most memory the process has used so far, in octets (proc_pid_status(5), VmHWM).
     pub fn peak_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
@@ -191,14 +191,14 @@ impl Service {
         Lmtp::connect(self.ports.lmtp).expect("the service greets")
     }
 
-    /// Waits for a session of before to let go of the maildrop: its end is seen by the service a moment after the
-    /// client has hung up.
+    /// Logs in, waiting until an earlier session has released the maildrop: the service notices its end a moment after
+    /// the client has hung up.
     #[track_caller]
     pub fn log_in(&self, address: &str) -> Pop3 {
         let mut session = None;
         eventually("the maildrop is free", || {
             let mut pop3 = Pop3::connect(self.ports.pop3).expect("the service greets");
-            // Messages are to come as they are stored.
+            // Get messages as they are stored.
             let utf8 = pop3.ask("UTF8").expect("a reply to UTF8");
             assert!(utf8.starts_with("+OK"), "{utf8}");
             let reply = pop3.log_in(address, PASSWORD).expect("a reply to PASS");
@@ -220,12 +220,12 @@ impl Service {
         self.process.signal(Signal::TERM);
     }
 
-    /// Has it hang, or go on.
+    /// Makes it hang, or continue.
     pub fn freeze(&self, frozen: bool) {
         self.process.signal(if frozen { Signal::STOP } else { Signal::CONT });
     }
 
-    /// Ends it by SIGTERM, and holds that it had nothing to complain about.
+    /// Ends it by SIGTERM, and checks that it logged no complaint.
     #[track_caller]
     pub fn stop(self) {
         self.terminate();
@@ -234,20 +234,20 @@ impl Service {
         assert!(!log.contains("critical: ") && !log.contains("panicked"), "{log}");
     }
 
-    /// Ends it by SIGKILL: nothing of it runs any more, and nothing was said.
+    /// Ends it by SIGKILL. On return it is gone, without having said anything.
     pub fn kill(self) {
         self.process.signal(Signal::KILL);
         self.wait();
     }
 
-    /// Waits for its end: how it exited, and the log.
+    /// Waits for its end. Returns its exit status and the log.
     #[track_caller]
     pub fn wait(self) -> (ExitStatus, String) {
         self.process.wait()
     }
 }
 
-/// Waits for what shows itself only to those who ask. Asks again and again.
+/// Waits for a condition that must be polled.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     const PAUSE: Duration = Duration::from_millis(5);

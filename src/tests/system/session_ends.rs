@@ -28,7 +28,7 @@ fn a_pop3_session_ends_with_its_reason_and_totals() {
         ": ann@example.com from 127.0.0.1 ended: QUIT; messages sent 1, octets sent {octets}, deleted 1, left 1"
     ));
     service.wait_for_log(": ann@example.com logged in from 127.0.0.1 by USER over TCP: 2 messages");
-    // Deletions without a QUIT are none.
+    // Without QUIT nothing is deleted.
     let mut second = service.log_in(ANN);
     second.delete(1).unwrap();
     drop(second);

@@ -21,7 +21,7 @@ fn site_with_two_messages(shutdowngrace: &str) -> Site {
     let mut lmtp = service.lmtp();
     lmtp.store(BOB, b"Subject: first\r\n");
     lmtp.store(BOB, b"Subject: second\r\n");
-    // The service gives a client that it has told to go some time to do so.
+    // The service gives a dismissed client some time to hang up.
     drop(lmtp);
     service.stop();
     site
@@ -31,7 +31,7 @@ fn subjects(service: &Service) -> Vec<Vec<u8>> {
     service.log_in(BOB).contents().unwrap()
 }
 
-/// Waits until nobody listens any more on the port.
+/// Waits until nobody listens on the port any more.
 fn wait_until_refused(port: u16) {
     eventually("connections are refused", || {
         Client::connect(port).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
@@ -56,7 +56,7 @@ fn open_sessions_may_finish_and_no_new_ones_begin() {
 
     service.terminate();
     [ports.pop3, ports.pop3s, ports.smtp, ports.lmtp].into_iter().for_each(wait_until_refused);
-    // An idle sender is told to go; a message under way is accepted, and is the last.
+    // An idle sender is dismissed; a message under way is accepted and is the last.
     assert!(idle.read_to_end().unwrap().starts_with("421 "));
     assert!(stranger.read_to_end().unwrap().starts_with("-ERR [SYS/TEMP] "));
     drop((idle, stranger));
@@ -145,7 +145,7 @@ fn without_sessions_the_service_ends_at_once() {
 fn the_service_serves_and_ends_though_nobody_reads_its_log() {
     let site = site_with_two_messages("1");
     let (mut reader, writer) = io::pipe().unwrap();
-    // Filled to the brim, so that not a line fits in; then blocking as usual for the service.
+    // Fill the pipe so that not one more line fits; for the service it blocks as usual.
     let flags = fcntl_getfl(&writer).unwrap();
     fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
     let mut filled = 0;
@@ -168,7 +168,7 @@ fn the_service_serves_and_ends_though_nobody_reads_its_log() {
     assert_eq!(session.count().unwrap(), 2);
     assert!(site.winpop(&["list"]).contains("example.com"));
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    // Reading begins only when the process has ended.
+    // Read only after the process has ended.
     assert!(child.wait().unwrap().success());
     let mut log = Vec::new();
     reader.read_to_end(&mut log).unwrap();

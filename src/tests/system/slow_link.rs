@@ -16,7 +16,7 @@ use crate::harness::skip::needs_root;
 /// Set for this test when it runs in its own network namespace.
 const INSIDE: &str = "POP3SVC_NARROW_LINK";
 
-/// Fetches that go on at the same time.
+/// Concurrent fetches.
 const FETCHERS: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +25,7 @@ enum Way {
     Stls,
 }
 
-/// Does the handshake. Not logged in yet.
+/// Does the handshake, but does not log in.
 fn secured(mut client: Client, way: Way) -> io::Result<Pop3> {
     if way == Way::Pop3s {
         return Pop3::greeted(client.secured()?);
@@ -46,14 +46,13 @@ fn message(kilobytes: usize) -> Vec<u8> {
     format!("Subject: {kilobytes}\r\n\r\n{}", line.repeat(kilobytes * 1000 / line.len())).into_bytes()
 }
 
-/// From 1 to 2,000 kilobytes: every one to 4, and dense where a socket's buffer and the TLS layer's fill for the first
-/// time.
+/// Sizes from 1 to 2,000 kilobytes, densest where the buffers of socket and TLS layer fill for the first time.
 fn sizes() -> Vec<usize> {
     let steps = [(1..=4, 1), (8..=300, 6), (325..=600, 25), (700..=2000, 100)];
     steps.into_iter().flat_map(|(range, step)| range.step_by(step)).collect()
 }
 
-/// Fetches each of these messages in a session of its own: a socket's buffer is small at first, and grows. The sizes of
+/// Fetches each of these messages in a new session, because a socket's buffer is small at first. Returns the sizes of
 /// those that did not come whole.
 fn fetch(service: &Service, way: Way, address: &str, kilobytes: &[usize]) -> Vec<(Way, usize)> {
     let mut cut = Vec::new();
@@ -101,7 +100,7 @@ fn tool(program: &str, words: &[&str]) {
 
 /// 30 Mbit/s, shared by all connections and both directions.
 fn all_sizes_come_whole() {
-    // As on a real network. With loopback's own 64 KiB a socket's buffer would begin at megabytes.
+    // As on a real network. With loopback's usual 64 KiB, a socket's buffer would begin at megabytes.
     tool("ip", &["link", "set", "lo", "mtu", "1500", "up"]);
     let mut site = Site::new();
     site.winpop(&["set", "idletimeout", "10"]);

@@ -19,8 +19,7 @@ fn assert_refused(service: &Service) {
 
 const MAILBOXES: [&str; 2] = ["ann@example.com", "bob@example.com"];
 
-/// With one slot and a line of so many, and mailboxes to log in to: whoever is logged in does not make place for those
-/// held.
+/// One slot, this many waiting places, and mailboxes to log in to: a logged-in session is not pushed out.
 fn site(backlog: &str) -> Site {
     let site = Site::new();
     site.winpop(&["set", "socket", backlog, "1", "1", "0"]);
@@ -35,7 +34,7 @@ fn log_in(client: Client, mailbox: &str) -> Pop3 {
     session
 }
 
-/// Leaves the service with a reply, so that its slot is free.
+/// Quits and waits for the reply, so that the slot is free.
 fn leave(session: Pop3) {
     session.quit().unwrap();
 }
@@ -47,7 +46,7 @@ fn past_socketmax_clients_are_held_in_order_and_past_the_backlog_refused() {
     let served = log_in(connect(&service), MAILBOXES[0]);
     let mut second = connect(&service);
     let mut third = connect(&service);
-    // The service has seen both when it refuses one who came after them.
+    // Once the service refuses a third client, it has seen both.
     assert_refused(&service);
     assert!(second.is_silent() && third.is_silent());
     leave(served);
@@ -107,7 +106,7 @@ fn new_limits_apply_at_once_and_open_sessions_go_on() {
     service.stop();
 }
 
-/// The service of a shell that has set its limits of open files so.
+/// Starts the service from a shell that has set these limits on open files.
 fn start_with_limits(site: &mut Site, limits: &str) -> Service {
     site.start_by(|site| {
         let mut command = site.program(Path::new("sh"));

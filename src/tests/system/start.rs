@@ -12,7 +12,7 @@ use crate::harness::skip::is_root;
 /// The version in the header of a data file: `u32`, little endian, behind the 16 octets that name the format.
 const VERSION_AT: u64 = 16;
 
-/// `serve` has to end by itself, and to say this and nothing else.
+/// `serve` must end by itself, and print this and nothing else.
 #[track_caller]
 fn assert_refused(site: &Site, sentence: &str) {
     assert_one_line(&site.run(&["serve"]), sentence);
@@ -24,7 +24,7 @@ fn assert_one_line(done: &Done, sentence: &str) {
     assert_eq!(*done, expected);
 }
 
-/// Without information in the log, so that what is said stands alone.
+/// A site that logs no information, so that the message comes alone.
 fn quiet_site() -> Site {
     let site = Site::new();
     site.winpop(&["set", "logging", "2"]);
@@ -164,14 +164,14 @@ fn a_data_file_is_served_as_soon_as_a_command_lets_go_of_it() {
     file.try_lock().expect("nobody has it");
     std::thread::scope(|scope| {
         let starting = scope.spawn(|| site.start());
-        // Whether it tries before or after this, it has to come up.
+        // Whether it tries before or after this, it must start.
         file.unlock().unwrap();
         starting.join().unwrap().stop();
     });
 }
 
 #[test]
-fn a_socket_that_a_crash_left_is_no_obstacle() {
+fn a_socket_left_by_a_crash_does_not_prevent_a_start() {
     let mut site = Site::new();
     site.start().kill();
     assert!(site.mailroot().join("winpop.sock").exists(), "nobody took it away");

@@ -15,7 +15,7 @@ fn line(number: usize) -> String {
     format!("{number} {}\r\n", "x".repeat(70))
 }
 
-/// A message of about this size that no other message equals.
+/// A unique message of about this size.
 fn message(number: usize, octets: usize) -> Vec<u8> {
     let line = line(number);
     format!("Subject: {number}\r\n\r\n{}", line.repeat(octets / line.len())).into_bytes()
@@ -42,7 +42,7 @@ fn told_to_send(mut smtp: Client, recipient: &str) -> Client {
     smtp
 }
 
-/// Sends the end of a text; the reply to it.
+/// Sends the end of a text and returns the reply.
 fn end(smtp: &mut Client, text: &[u8]) -> String {
     smtp.send(text).unwrap();
     smtp.ask(".").unwrap()
@@ -69,7 +69,7 @@ fn silent_senders_of_large_messages_hold_up_nobody() {
         fs::read_dir(site.mailroot()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(names.iter().all(|name| name.to_string_lossy().starts_with("winpop.")), "{names:?}");
 
-    // Half of them go without a word, the others end their messages after all.
+    // Half of them vanish, the others finish their messages after all.
     silent.truncate(SILENT / 2);
     for smtp in &mut silent {
         let reply = end(smtp, b"the last line\r\n");
@@ -112,7 +112,7 @@ fn a_large_message_in_chunks_can_be_dropped_and_another_sent() {
     site.assert_clean();
 }
 
-/// A connection as a proxy makes it for a client at this address. The service has to take headers from here.
+/// A connection as a proxy makes it for a client at this address. The service must accept headers from here.
 fn proxied(port: u16, peer: &str) -> Client {
     let mut client = Client::connect(port).unwrap();
     let family = if peer.contains(':') { "TCP6" } else { "TCP4" };
@@ -125,7 +125,7 @@ fn take_headers_from_here(site: &Site) {
     site.winpop(&["set", "proxyfrom", "127.0.0.0/8"]);
 }
 
-/// Asks for mailboxes by SMTP, one after the other, and gives the replies.
+/// Asks for mailboxes by SMTP, one after the other, and returns the replies.
 fn ask_for(smtp: &mut Client, names: impl IntoIterator<Item = String>) -> Vec<String> {
     for command in ["HELO test.example", "MAIL FROM:<>"] {
         assert!(smtp.ask(command).unwrap().starts_with("250"));
@@ -139,14 +139,14 @@ fn strangers_in_all_places_do_not_shut_out_a_user() {
     let mut site = Site::new();
     site.add_mailbox(ANN);
     site.add_mailbox(BOB);
-    // With one thread, headers are read in the order in which they came, so it is the 21st that is one too many.
+    // With one thread, headers are read in order of arrival, so the 21st is the one too many.
     site.winpop(&["set", "threadcount", "1"]);
     let service = site.start();
     let port = service.ports().pop3;
     let mut ann = service.log_in(ANN);
     take_headers_from_here(&site);
-    // 20 of a network of 64 bits may be without a login; the 21st is told so. Eight such networks would take all places
-    // and the line before them twice over.
+    // A /64 network may have 20 connections without a login; the 21st is refused. Eight such networks would fill all
+    // slots and waiting places twice over.
     let mut silent = Vec::new();
     for network in 0..8 {
         for host in 0..20 {
@@ -156,7 +156,7 @@ fn strangers_in_all_places_do_not_shut_out_a_user() {
     let refused = proxied(port, "2001:db8:0:7::ffff").read_to_end().unwrap();
     assert!(refused.contains("too many connections"), "{refused}");
     let mut bob = Pop3::greeted(proxied(port, "192.0.2.7")).unwrap();
-    // So that it is not one of the oldest of these without a login, many more come from elsewhere.
+    // Many more come from elsewhere, so that it is not among the oldest without a login.
     silent.extend((0..40).map(|host| proxied(port, &format!("2001:db8:1:{host}::1"))));
     site.winpop(&["set", "plaintext", "always"]);
     assert!(bob.ask("NOOP").is_ok(), "the largest groups go first");
@@ -187,7 +187,7 @@ fn idle_senders_starve_neither_smtp_nor_lmtp() {
     }
     let refused = proxied(port, "192.0.2.1").line().unwrap();
     assert!(refused.starts_with("421 4.3.2 too many connections from your address"), "{refused}");
-    // As many as there are places, from many networks.
+    // As many connections as there are places, from many networks.
     let rest: Vec<Client> =
         (0..256 - 32).map(|n| proxied(port, &format!("2001:db8:0:{}::{n}", n / 28))).collect();
     let mut newcomer = proxied(port, "192.0.2.99");
@@ -229,7 +229,7 @@ fn a_proxy_speaks_for_its_clients_and_nobody_else_does() {
     let reply = elsewhere.log_in(ANN, "wrong").unwrap();
     assert!(reply.starts_with("-ERR [AUTH]"), "{reply}");
     service.wait_for_log("from 192.0.2.7");
-    // A proxy that looks whether we live speaks for itself.
+    // In a health check the proxy speaks for itself.
     for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"] {
         let mut check = Client::connect(ports.pop3).unwrap();
         check.send(header).unwrap();
@@ -241,7 +241,7 @@ fn a_proxy_speaks_for_its_clients_and_nobody_else_does() {
     ask_for(&mut smtp, [ANN.to_owned()]);
     smtp.ask("DATA").unwrap();
     assert!(end(&mut smtp, b"Subject: x\r\n").starts_with("250"));
-    // Without a header, or with a broken one, the connection is closed without a word.
+    // Without a header, or with a broken one, the connection is closed silently.
     for sent in ["USER ann@example.com\r\n", "PROXY TCP4 192.0.2.7\r\n"] {
         let mut client = Client::connect(ports.pop3).unwrap();
         client.send(sent.as_bytes()).unwrap();
@@ -258,7 +258,7 @@ fn a_proxy_speaks_for_its_clients_and_nobody_else_does() {
 }
 
 #[test]
-fn guessing_names_is_slowed_and_cut_off_and_postfix_is_not() {
+fn guessers_of_names_are_slowed_and_cut_off_but_postfix_is_not() {
     let mut site = Site::new();
     site.add_mailbox(ANN);
     let service = site.start();
@@ -274,7 +274,7 @@ fn guessing_names_is_slowed_and_cut_off_and_postfix_is_not() {
     let stat = site.winpop(&["stat"]);
     assert!(stat.contains("Unknown    7 recipients"), "{stat}");
 
-    // A mail server of ours may ask for as many as it likes.
+    // Our own mail server may ask for as many as it likes.
     let mut lmtp = Client::connect(service.ports().lmtp).unwrap();
     lmtp.line().unwrap();
     lmtp.send(b"LHLO x\r\n").unwrap();
@@ -289,12 +289,12 @@ fn guessing_names_is_slowed_and_cut_off_and_postfix_is_not() {
 }
 
 #[test]
-fn a_sender_who_dawdles_is_sent_away_however_busy_it_looks() {
+fn a_slow_sender_is_disconnected_however_busy_it_looks() {
     let mut site = Site::new();
     site.add_mailbox(ANN);
     site.winpop(&["set", "idletimeout", "10"]);
     let service = site.start();
-    // One sends commands that bring no message, one a message octet by octet.
+    // One sends commands without a message, one a message octet by octet.
     let mut talker = service.smtp().unwrap();
     talker.line().unwrap();
     let mut dripper = sending(&service, ANN);
@@ -320,7 +320,7 @@ fn a_sender_who_dawdles_is_sent_away_however_busy_it_looks() {
 
 #[test]
 fn a_flood_of_strangers_costs_no_more_memory_than_documented() {
-    /// The bound at the head of `serve`, here for the whole service.
+    /// The bound stated at the head of `serve`, here for the whole service.
     const OCTETS_MAX: u64 = 200 << 20;
     const FLOOD: usize = 5000;
     raise_descriptor_limit();
@@ -344,7 +344,7 @@ fn a_flood_of_strangers_costs_no_more_memory_than_documented() {
             latest.pop_front();
         }
     }
-    // The last of the flood may still stand before the door.
+    // The last connections of the flood may still be waiting.
     eventually("a user gets in", || {
         let user = Pop3::greeted(proxied(ports.pop3, "192.0.2.7"));
         user.is_ok_and(|mut user| user.log_in(ANN, PASSWORD).is_ok_and(|reply| reply.starts_with("+OK")))

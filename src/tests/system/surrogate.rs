@@ -9,7 +9,7 @@ const ANN: &str = "ann@example.com";
 const RAW: &str = "Subject: Grüße\r\n\r\nSchöne Grüße\r\n.\r\n";
 const SURROGATE: &str = "Subject: =?utf-8?B?R3LDvMOfZQ==?=\r\n\r\nSchöne Grüße\r\n.\r\n";
 
-/// The status of the login, the octets that STAT says, and of each message: what LIST says, Return-Path and text.
+/// The octets in STAT and, for each message, its line of LIST, Return-Path and text.
 fn seen(port: u16, utf8: bool) -> (u64, Vec<(String, Option<String>, String)>) {
     let mut session = Pop3::connect(port).unwrap();
     if utf8 {
@@ -73,7 +73,7 @@ fn a_client_without_utf8_gets_surrogates_that_fit_their_counts() {
         old[0].0.parse::<usize>().unwrap() - SURROGATE.len()
     );
 
-    // The counts go down as they went up.
+    // Deletion reduces the counts again.
     let mut session = service.log_in(ANN);
     (1..=3).for_each(|number| session.delete(number).unwrap());
     session.quit().unwrap();

@@ -14,7 +14,7 @@ use crate::harness::site::Site;
 
 const BOB: &str = "bob@example.com";
 
-/// A terminal: the end at which somebody sits, and the end that a program has.
+/// A terminal: the user's end and the program's end.
 fn terminal() -> (File, File) {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are pseudo-terminals");
     grantpt(&ours).unwrap();

@@ -1,4 +1,4 @@
-//! The client's end of TLS, for a server whose certificate was made a moment ago and is known to nobody.
+//! The client's end of TLS, for a server with a new self-signed certificate.
 
 use std::io;
 use std::net::TcpStream;

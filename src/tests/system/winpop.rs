@@ -1,8 +1,8 @@
-//! The dialogues of testdata/winpop: what is typed, what is printed, how it exits (format: `src/tests/transcript.rs`).
+//! The dialogues of testdata/winpop: commands, output and exit codes (format: `src/tests/transcript.rs`).
 //!
-//! A `C:` line is a command; a word in single quotes may have spaces in it. Its `S:` lines are standard output to the
-//! letter, with `{mailroot}` for the mail store directory, `{method}` for the authentication method and `{place}` for
-//! where its accounts are; patterns are not understood. Besides these:
+//! A `C:` line is a command; a word in single quotes may contain spaces. Its `S:` lines are the exact standard output,
+//! with `{mailroot}` for the mail store directory, `{method}` for the authentication method and `{place}` for where its
+//! accounts are. There are no patterns. The other lines:
 //!
 //! ```text
 //! ! input a line             before the command: a line of its standard input
@@ -29,12 +29,12 @@ const PASSWORD_FILE: &str = "password file";
 const LOCAL_ACCOUNTS: &str = "local accounts";
 const ACTIVE_DIRECTORY: &str = "Active Directory";
 const METHODS: [&str; 3] = [PASSWORD_FILE, LOCAL_ACCOUNTS, ACTIVE_DIRECTORY];
-/// The transcript that is about choosing among them.
+/// The transcript about choosing a method.
 const CHOOSES_METHOD: &str = "settings.txt";
-/// Not the password file.
+/// Every method but the password file.
 const DIRECTORIES: &str = "directories";
 
-/// A command of a transcript and what must come of it.
+/// A command of a transcript and its expected outcome.
 struct Typed {
     line_number: usize,
     words: Vec<String>,
@@ -43,17 +43,17 @@ struct Typed {
     is_typed: bool,
 }
 
-/// The command by one of its names, on the mail root of a test.
+/// The command by one of its names, on a test's mail root.
 struct Bench<'a> {
     site: &'a Site,
-    /// The program, and the words that stand before those of the transcript.
+    /// The program, and the words that precede those of the transcript.
     winpop: (PathBuf, &'static [&'static str]),
     /// Where the accounts are.
     method: &'static str,
 }
 
 impl<'a> Bench<'a> {
-    /// By the symbolic link that the program makes itself.
+    /// By the symbolic link that the program creates itself.
     fn by_link(site: &'a Site) -> Self {
         let bin = site.path("bin");
         fs::create_dir_all(&bin).expect("it is writable");
@@ -70,7 +70,7 @@ impl<'a> Bench<'a> {
         Self { method, ..self }
     }
 
-    /// Plays a transcript; panics at the first command that comes out otherwise.
+    /// Plays a transcript. Panics at the first command with another outcome.
     fn play(&self, transcript: &Transcript) {
         for typed in commands(transcript, self.method) {
             let (program, words) = &self.winpop;
@@ -95,7 +95,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Those that hold with a service running and without.
+/// The transcripts that hold with a service and without.
 fn transcripts() -> Vec<Transcript> {
     Transcript::all_in("testdata/winpop")
 }
@@ -138,12 +138,12 @@ fn commands(transcript: &Transcript, method: &str) -> Vec<Typed> {
     commands
 }
 
-/// What must come of the command before.
+/// The expected outcome of the preceding command.
 fn last(commands: &mut [Typed]) -> &mut Done {
     &mut commands.last_mut().expect("a command stands before what comes of it").done
 }
 
-/// Words between spaces; a word in single quotes may have spaces in it, or nothing.
+/// Splits at spaces. A word in single quotes may contain spaces or be empty.
 fn split(command: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = command.trim();
@@ -158,7 +158,7 @@ fn split(command: &str) -> Vec<String> {
     words
 }
 
-/// The transcripts begin with the settings as they come.
+/// The transcripts begin with the default settings.
 fn settings_as_they_come(site: &Site) {
     site.winpop(&["set", "logging", "default"]);
 }
@@ -184,9 +184,8 @@ fn winpop_does_as_its_transcripts_say_with_a_service() {
     }
 }
 
-/// Plays the transcripts under a method, each on a site of its own with that method in force and no accounts of
-/// mailboxes:
-/// `site` makes it. Ends where that cannot be done here.
+/// Plays the transcripts under a method, each on a new site from `site`, with that method in force and no accounts for
+/// mailboxes. Stops if that is impossible here.
 fn play_under(method: &'static str, site: impl Fn() -> Option<Site>) {
     for transcript in transcripts().iter().filter(|transcript| transcript.name != CHOOSES_METHOD) {
         let Some(mut site) = site() else { return };
@@ -213,7 +212,7 @@ fn winpop_does_as_its_transcripts_say_with_local_accounts() {
 #[test]
 fn winpop_does_as_its_transcripts_say_with_active_directory() {
     let Some(controller) = Controller::own(4) else { return };
-    // Passwords of any kind, as in the other files.
+    // Allow any password, as the transcripts need.
     controller.modify(&format!(
         "dn: {BASE}\nchangetype: modify\nreplace: pwdProperties\npwdProperties: 0\n-\nreplace: minPwdLength\nminPwdLength: 0\n"
     ));
@@ -237,8 +236,8 @@ fn pop3svc_winpop_is_the_same_command() {
     }
 }
 
-/// A list twice over, with a service and without: what is there is told apart, bad lines are named, made passwords
-/// work.
+/// The same list twice, with a service and without: existing entries and bad lines are reported, and generated
+/// passwords work.
 #[test]
 fn a_list_is_added_line_by_line_and_can_be_given_twice() {
     let mut site = Site::new();

@@ -41,14 +41,14 @@ use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::writer::PACE;
 
 /// Sentences kept; further ones are only counted.
-const MENDED_MAX: usize = 200;
+const REPAIRED_MAX: usize = 200;
 
 /// What a repair did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RepairReport {
     /// Sentences; the first 200.
-    pub mended: Vec<String>,
-    pub mended_total: u64,
+    pub repaired: Vec<String>,
+    pub repaired_total: u64,
     /// Every message that is gone.
     pub lost: Vec<LostMessage>,
 }
@@ -65,9 +65,9 @@ pub struct LostMessage {
 
 impl RepairReport {
     pub(in crate::store) fn note(&mut self, what: String) {
-        self.mended_total += 1;
-        if self.mended.len() < MENDED_MAX {
-            self.mended.push(what);
+        self.repaired_total += 1;
+        if self.repaired.len() < REPAIRED_MAX {
+            self.repaired.push(what);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Accounts made, changed and deleted with their mailboxes.
+//! Accounts created, changed and deleted with their mailboxes.
 
 use super::controller::{BASE, Controller, PASSWORD};
 use super::logins::log_in;
 use crate::harness::site::Site;
 
-/// The line with which `winpop` refuses.
+/// The refusal that `winpop` prints.
 #[track_caller]
 fn refused(site: &Site, words: &[&str]) -> String {
     let done = site.run(&[&["winpop"], words].concat());
@@ -13,7 +13,7 @@ fn refused(site: &Site, words: &[&str]) -> String {
 }
 
 #[test]
-fn a_user_is_made_changed_and_deleted_with_the_mailbox() {
+fn a_user_is_created_changed_and_deleted_with_the_mailbox() {
     let Some(controller) = Controller::shared() else { return };
     let mut site = controller.site("made.test");
     let service = site.start();
@@ -31,7 +31,7 @@ fn a_user_is_made_changed_and_deleted_with_the_mailbox() {
         assert!(user.contains(&format!("\n{line}\n")), "{user}");
     }
     assert!(log_in(&service, ann, PASSWORD).starts_with("+OK"));
-    // Without being asked for.
+    // The quota comes without asking.
     assert!(site.winpop(&["stat", "made.test", "/json"]).contains("\"account\":\"ann.made@made.test\""));
     assert!(refused(&site, &["add", ann, "/createuser", PASSWORD]).contains("exists already"));
 
@@ -39,7 +39,7 @@ fn a_user_is_made_changed_and_deleted_with_the_mailbox() {
     assert!(log_in(&service, ann, PASSWORD).starts_with("-ERR [AUTH]"));
     assert!(log_in(&service, ann, "Another-1-password").starts_with("+OK"));
 
-    // The account stays where nobody says that it shall go.
+    // The account stays unless /deleteuser is given.
     site.winpop(&["delete", ann]);
     assert!(controller.lets_in(ann, "Another-1-password"));
     assert!(log_in(&service, ann, "Another-1-password").starts_with("-ERR [AUTH]"));
@@ -51,7 +51,7 @@ fn a_user_is_made_changed_and_deleted_with_the_mailbox() {
     assert!(told.contains("its account ann.made was deleted from the directory"), "{told}");
     assert_eq!(controller.found(filter).lines().find(|line| line.starts_with("dn:")), None);
 
-    // One that was deleted there already.
+    // An account already deleted there.
     site.winpop(&["add", "bob.made@made.test", "/createuser", PASSWORD]);
     controller.modify(&format!("dn: CN=bob.made@made.test,CN=Users,{BASE}\nchangetype: delete\n"));
     assert!(refused(&site, &["changepwd", "bob.made@made.test", PASSWORD]).contains("has no account"));
@@ -100,7 +100,7 @@ fn what_the_directory_refuses_leaves_neither_account_nor_mailbox() {
     assert!(policy.contains("password policy does not take this password"), "{policy}");
     assert!(controller.lets_in(eve, PASSWORD));
 
-    // An account that may read the directory alone.
+    // An account that may only read the directory.
     site.winpop(&["set", "adbinduser", "CORP\\clerk"]);
     site.winpop(&["set", "adbindpassword", PASSWORD]);
     for words in [

@@ -1,9 +1,8 @@
-//! A domain controller of Active Directory: Samba's, provisioned for these tests, on a loopback address.
+//! An Active Directory domain controller: Samba, provisioned for these tests, on a loopback address.
 //!
-//! - All tests of this process share one; they tell their users apart by name. A test that stops and starts it has a
-//!   copy.
+//! - All tests of this process share one and use different user names. A test that stops and starts it has its own.
 //! - It ends with this process, however that ends: Samba runs only while its standard input is open. A shell that waits
-//!   for the same then removes the directories.
+//!   for the same event then removes the directories.
 //! - Without Samba or root the tests are skipped.
 
 use std::fs::{self, File};
@@ -24,21 +23,21 @@ use crate::harness::skip::needs_root;
 const PROGRAMS: [&str; 5] = ["samba", "samba-tool", "ldapmodify", "ldapsearch", "openssl"];
 pub const BASE: &str = "DC=corp,DC=example,DC=test";
 const REALM: &str = "CORP.EXAMPLE.TEST";
-/// The domain of DNS, which is also that of `userPrincipalName` where a user has no other.
+/// The DNS domain, which is also the domain of a `userPrincipalName` by default.
 pub const DOMAIN: &str = "corp.example.test";
 const HOST: &str = "dc1.corp.example.test";
 /// The account that the service uses.
 pub const ADMINISTRATOR: &str = "Administrator@corp.example.test";
 pub const ADMINISTRATOR_PASSWORD: &str = "Adm1n-of-tests";
-/// The password of every user that [`Controller::add_user`] makes.
+/// The password of every user that [`Controller::add_user`] creates.
 pub const PASSWORD: &str = "Right-1-password";
-/// Longest that Samba may live, and its making may take, in seconds: what hangs ends.
+/// Longest life of Samba, and of its provisioning, in seconds, in case it hangs.
 const LIFE_SECONDS_MAX: &str = "1200";
 const MAKING_SECONDS_MAX: &str = "300";
-/// Samba's services, without files and replication, which nobody needs here.
+/// Samba's services, without files and replication.
 const SERVICES: &str = "ldap, dns, kdc, rpc, winbindd";
 
-/// A script that replaces an attribute: file of the database, name of the entry, attribute, value.
+/// A script that replaces an attribute. Its arguments: database file, entry name, attribute, value.
 const STORE: &str = "
 import ldb, sys
 file, dn, attribute, value = sys.argv[1:]
@@ -58,7 +57,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// The one that all tests share. None: the test is to return, it was passed over.
+    /// The controller that all tests share. `None`: the test is skipped and must return.
     pub fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Controller> = OnceLock::new();
         is_possible().then(|| {
@@ -70,7 +69,7 @@ impl Controller {
         })
     }
 
-    /// One of a test's own, which it may stop and start, at the same address each time. It serves LDAP alone.
+    /// A controller for one test, which may stop and start it, at the same address each time. It serves only LDAP.
     pub fn own(number: u8) -> Option<Self> {
         is_possible().then(|| {
             let mut controller = Self::copied(template(), &number.to_string(), 1 + number, "ldap");
@@ -92,7 +91,7 @@ impl Controller {
         controller
     }
 
-    /// From the next start on, shows a certificate by its own authority, valid for this many days.
+    /// From the next start on, shows a certificate signed by its own authority, valid for this many days.
     pub fn certify(&self, days: i8) {
         let names = format!(
             "subjectAltName=DNS:{HOST},IP:{}\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n",
@@ -125,13 +124,13 @@ impl Controller {
         )
     }
 
-    /// Starts it, and waits until it answers.
+    /// Starts it and waits until it answers.
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.dir.join("log/samba")).expect("a log");
         let words = format!(
             "--interactive --model=single --debug-stdout --maximum-runtime={LIFE_SECONDS_MAX} -s smb.conf"
         );
-        // The programs that speak to winbind look for it below /run.
+        // Programs that talk to winbind look for it below /run.
         let script = "mount -t tmpfs none /run && mkdir -p /run/samba/winbindd && exec samba \"$@\"";
         let mut samba = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-c", script, "samba"])
@@ -150,7 +149,7 @@ impl Controller {
 
     fn answers(&self) -> bool {
         let search = ["-x", "-s", "base", "-b", "", "-o", "nettimeout=2", "dnsHostName"];
-        // The certificate may be one that is refused.
+        // The certificate may be one that should be refused.
         let mut command = self.ldap("ldapsearch");
         command.env("LDAPTLS_REQCERT", "never").args(search);
         finish(&mut command, b"").exit_code == 0
@@ -169,7 +168,7 @@ impl Controller {
         self.running.as_ref().expect("it runs").0.id()
     }
 
-    /// Winbind begins later than LDAP does.
+    /// Winbind starts later than LDAP.
     pub fn wait_for_winbind(&self) {
         eventually("winbind answers", || {
             let mut command = Command::new("nsenter");
@@ -185,14 +184,14 @@ impl Controller {
         });
     }
 
-    /// Has it hang, or go on.
+    /// Makes it hang, or continue.
     pub fn freeze(&self, frozen: bool) {
         let (samba, _) = self.running.as_ref().expect("it runs");
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
         kill_process(Pid::from_child(samba), signal).expect("a child that was not waited for");
     }
 
-    /// One of the programs of OpenLDAP, asking this server.
+    /// One of OpenLDAP's programs, connected to this server.
     fn ldap(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.args(["-H", &format!("ldaps://{}", self.ip)]);
@@ -209,7 +208,7 @@ impl Controller {
         assert_eq!(done.exit_code, 0, "{ldif}{done:?}");
     }
 
-    /// Whether the directory lets this name in with this password.
+    /// True if the directory accepts this name and password.
     pub fn lets_in(&self, name: &str, password: &str) -> bool {
         self.bind(name, password).exit_code == 0
     }
@@ -228,7 +227,7 @@ impl Controller {
         done.output
     }
 
-    /// Makes a user with the password [`PASSWORD`] and these attributes, as lines of an LDIF.
+    /// Creates a user with the password [`PASSWORD`] and these attributes, given as LDIF lines.
     #[track_caller]
     pub fn add_user(&self, name: &str, principal: &str, attributes: &[&str]) {
         let mut lines = vec![
@@ -260,17 +259,17 @@ impl Controller {
         ));
     }
 
-    /// Puts a value where the server itself would not write it: into its database.
+    /// Writes a value that the server itself would not accept, directly into its database.
     pub fn set_stored(&self, name: &str, attribute: &str, value: &str) {
         let database = format!("private/sam.ldb.d/{}.ldb", BASE.to_uppercase());
         let dn = format!("CN={name},CN=Users,{BASE}");
-        // Of the Python that Samba's own tools are run by.
+        // The Python that runs Samba's own tools.
         let mut python = Command::new("/usr/bin/python3");
         python.args(["-c", STORE, &database, &dn, attribute, value]).current_dir(&self.dir);
         run(&mut python);
     }
 
-    /// Tells a mail store where the directory is; authentication stays as it was.
+    /// Tells a mail store where the directory is; the authentication method does not change.
     #[track_caller]
     pub fn describe_to(&self, site: &Site) {
         let ca = self.dir.join("ca.pem");
@@ -307,20 +306,20 @@ fn is_possible() -> bool {
     needs_root("running a domain controller") && have(&PROGRAMS)
 }
 
-/// An address of this process alone.
+/// An address that only this process uses.
 fn address(network: u8) -> String {
     let [.., middle, last] = std::process::id().to_be_bytes();
     // Neither the first nor the last address of a network.
     format!("127.{}.{middle}.{}", 70 + network, last.clamp(1, 254))
 }
 
-/// A domain as Samba makes it, and an authority whose certificates the controllers show.
+/// A domain as provisioned by Samba, and the authority that signs the controllers' certificates.
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
         let dir = scratch::directory().keep();
         remove_at_the_end(&dir);
-        // Nothing of this machine's own configuration.
+        // Ignore this machine's own configuration.
         fs::write(dir.join("none.conf"), "").expect("it can be written");
         let provision = format!(
             "{MAKING_SECONDS_MAX} samba-tool domain provision -s none.conf --targetdir=. --realm={REALM} --domain=CORP \
@@ -340,17 +339,17 @@ fn template() -> &'static Path {
     })
 }
 
-/// Has the directory, and those of the controllers, removed when this process is no more.
+/// Has this directory and those of the controllers removed after this process has ended.
 fn remove_at_the_end(dir: &Path) {
     static SHELL: OnceLock<Child> = OnceLock::new();
-    // Samba needs a moment to end.
+    // Samba takes a moment to end.
     let script = "trap '' INT TERM; read -r _; for _ in 1 2 3; do sleep 2; rm -rf \"$0\" \"$0\".*; done";
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(dir).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     SHELL.get_or_init(|| command.spawn().expect("a shell can be run"));
 }
 
-/// Lets a password be changed at once, and again.
+/// Allows changing a password immediately and repeatedly.
 fn relax_policy(dir: &Path) {
     let words = "domain passwordsettings set -s etc/smb.conf -H private/sam.ldb --min-pwd-age=0 --max-pwd-age=0 --history-length=0";
     run(Command::new("samba-tool").args(words.split(' ')).current_dir(dir).env_remove("SMB_CONF_PATH"));
@@ -368,7 +367,7 @@ fn run(command: &mut Command) {
     assert_eq!(done.exit_code, 0, "{command:?}: {done:?}");
 }
 
-/// A password as `unicodePwd` takes it, in Base64 as an LDIF has it.
+/// A password as `unicodePwd` takes it, in Base64 for an LDIF.
 fn encoded(password: &str) -> String {
     let octets: Vec<u8> = format!("\"{password}\"").encode_utf16().flat_map(u16::to_le_bytes).collect();
     STANDARD.encode(octets)

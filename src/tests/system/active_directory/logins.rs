@@ -8,7 +8,7 @@ use super::super::service::Service;
 use super::controller::{ADMINISTRATOR, BASE, Controller, DOMAIN, PASSWORD};
 use crate::harness::PROGRAM;
 
-/// The reply to PASS. Comes from another address each time: whoever guesses wrong waits before the next attempt.
+/// The reply to PASS. Connects from a different address each time, because after a wrong guess an address must wait.
 pub fn log_in(service: &Service, name: &str, password: &str) -> String {
     static COUNT: AtomicU16 = AtomicU16::new(0);
     let [high, low] = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -53,7 +53,7 @@ fn a_user_logs_in_by_address_principal_name_and_account_name() {
     site.assert_clean();
 }
 
-/// Names in which characters have a meaning in filters (RFC 4515) and distinguished names (RFC 4514).
+/// Names with characters that have a meaning in filters (RFC 4515) and distinguished names (RFC 4514).
 #[test]
 fn special_characters_of_filters_and_distinguished_names_may_be_in_names() {
     let Some(controller) = Controller::shared() else { return };
@@ -63,7 +63,7 @@ fn special_characters_of_filters_and_distinguished_names_may_be_in_names() {
     ));
     let mut site = controller.site("escapes.test");
     site.winpop(&["add", "a.b@escapes.test"]);
-    // The name of its entry is used to set the password, and to bind.
+    // Setting the password and binding use the entry's distinguished name.
     site.winpop(&["changepwd", "a.b@escapes.test", PASSWORD]);
     controller.modify(&format!(
         "dn: CN=a*(b)\\\\c\\,d\\+\\\"e\\\"\\;\\<f\\>#\\=g,CN=Users,{BASE}\nchangetype: modify\n\
@@ -99,7 +99,7 @@ fn barred_accounts_are_refused_alike_and_the_log_says_why() {
         controller.add_user(user, &format!("{user}@barred.test"), &[]);
         site.winpop(&["add", &format!("{user}@barred.test")]);
     }
-    // Tenths of microseconds since 1601: in 1980.
+    // Tenths of microseconds since 1601: a day in 1980.
     controller.replace("overdue", "accountExpires: 119600064000000000");
     controller.replace("disabled", "userAccountControl: 514");
     controller.replace("newcomer", "pwdLastSet: 0");
@@ -124,7 +124,7 @@ fn barred_accounts_are_refused_alike_and_the_log_says_why() {
     service.stop();
 }
 
-/// Gives these users a password that expires after a month, and has them locked out after three wrong ones.
+/// Lets these users' passwords expire after a month, and locks the users out after three wrong ones.
 fn limit(controller: &Controller, users: &[&str]) {
     let applies_to: String =
         users.iter().map(|user| format!("msDS-PSOAppliesTo: CN={user},CN=Users,{BASE}\n")).collect();
@@ -144,7 +144,7 @@ fn the_servers_of_a_domain_are_found_by_dns() {
     controller.add_user("found", "found@located.test", &[]);
     let mut site = controller.site("located.test");
     site.winpop(&["add", "found@located.test"]);
-    // As a member of the domain has it.
+    // As on a member of the domain.
     let resolv_conf = site.dir().join("resolv.conf");
     std::fs::write(&resolv_conf, format!("nameserver {}\n", controller.ip)).expect("it can be written");
     let service = site.start_by(|site| {

@@ -10,8 +10,8 @@ use super::logins::log_in;
 use crate::harness::PROGRAM;
 use crate::harness::site::Site;
 
-/// A mail store whose accounts are in the password file, with so many mailboxes `user0@DOMAIN`, and the directory
-/// described.
+/// A mail store whose accounts are in the password file, with this many mailboxes `user0@DOMAIN` and so on, and with
+/// settings for the directory.
 fn site(controller: &Controller, domain: &str, mailboxes: usize) -> Site {
     let site = Site::new();
     controller.describe_to(&site);
@@ -23,7 +23,7 @@ fn site(controller: &Controller, domain: &str, mailboxes: usize) -> Site {
     site
 }
 
-/// Users of this domain in the directory.
+/// The number of this domain's users in the directory.
 fn users(controller: &Controller, domain: &str) -> usize {
     controller.found(&format!("(mail=*@{domain})")).lines().filter(|line| line.starts_with("dn:")).count()
 }
@@ -48,7 +48,7 @@ fn a_domain_moves_into_the_directory_and_its_users_notice_nothing() {
     assert!(left_out.errors.contains("winpop migrateToAD DOMAIN"), "{left_out:?}");
     users_log_in("the password file");
 
-    // One of them, and then all.
+    // First one of them, then all.
     let told = site.winpop(&["migrateToAD", "user3@moved.test"]);
     assert!(told.contains("user3@moved.test has its account in Active Directory now"), "{told}");
     let left_out = site.run(&["winpop", "set", "authentication", "1"]);
@@ -69,7 +69,7 @@ fn a_domain_moves_into_the_directory_and_its_users_notice_nothing() {
     let again = site.run(&["winpop", "migrateToAD", "moved.test"]);
     assert!(again.errors.contains("there is nothing to migrate"), "{again:?}");
 
-    // A password changed there must not leave the old one good here.
+    // After a password is changed there, the old one must not work here.
     site.winpop(&["changepwd", "user0@moved.test", "Another-1-password"]);
     site.winpop(&["add", "new@moved.test", "/createuser", PASSWORD]);
     let left_out = site.run(&["winpop", "set", "authentication", "3"]);
@@ -85,7 +85,7 @@ fn a_domain_moves_into_the_directory_and_its_users_notice_nothing() {
 }
 
 #[test]
-fn a_migration_that_is_cut_short_goes_on_where_it_was() {
+fn a_migration_that_is_cut_short_continues_where_it_stopped() {
     let Some(controller) = Controller::shared() else { return };
     const ALL: usize = 40;
     let mut site = site(controller, "cut.test", ALL);
@@ -93,7 +93,7 @@ fn a_migration_that_is_cut_short_goes_on_where_it_was() {
     let mut command = site.program(PROGRAM.as_ref());
     let mut migrating = command.args(["winpop", "migrateToAD", "cut.test"]).spawn().expect("it can be run");
     eventually("some are migrated", || users(controller, "cut.test") > 2);
-    // It may have been faster.
+    // The migration may have ended already.
     let _ = kill_process(Pid::from_child(&migrating), Signal::KILL);
     let was_cut = !migrating.wait().expect("it ends").success();
     let before = users(controller, "cut.test");
@@ -144,11 +144,11 @@ fn the_obstacle_of_each_mailbox_is_reported() {
     assert!(
         site.winpop(&["migrateToAD", "same@ways.test"]).contains("in Active Directory, with this password")
     );
-    // Those that were there are as they were, and what was refused is not there.
+    // Existing accounts are unchanged, and refused ones do not exist.
     assert!(controller.lets_in("other@ways.test", PASSWORD));
     assert!(!controller.found("(userPrincipalName=short@ways.test)").contains("dn: CN="));
 
-    // Without the key that passwords are sealed under none can be recovered.
+    // Without the key that seals passwords none can be recovered.
     site.winpop(&["add", "sealed@ways.test", "/createuser", PASSWORD]);
     service.stop();
     fs::remove_file(site.mailroot().join("winpop.key")).expect("it is there");

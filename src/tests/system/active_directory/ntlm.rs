@@ -1,4 +1,4 @@
-//! NTLM of the directory's users, by curl, through a real winbind.
+//! NTLM logins of the directory's users, by curl, through a real winbind.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ use crate::harness::programs::have;
 
 const PROGRAMS: [&str; 4] = ["curl", "nsenter", "ntlm_auth", "systemd-socket-activate"];
 
-/// The socket as the README's units have it: a process of ntlm_auth for each connection.
+/// The socket of the README's units: a process of ntlm_auth for each connection.
 struct Helpers {
     holder: Child,
 }
@@ -24,7 +24,7 @@ impl Helpers {
         let samba = controller.id().to_string();
         let mut command = Command::new("systemd-socket-activate");
         command.args(["--accept", "--inetd", "--listen"]).arg(socket);
-        // Winbind's socket is where the controller has it.
+        // Winbind's socket is in the controller's mounts.
         command.args([
             "nsenter",
             "--mount",
@@ -39,7 +39,7 @@ impl Helpers {
         Self { holder }
     }
 
-    /// The ids of the helpers that run.
+    /// The process ids of the running helpers.
     fn ids(&self) -> Vec<i32> {
         let task = self.holder.id();
         let children =
@@ -78,7 +78,7 @@ fn curl(service: &Service, user: &str, password: &str) -> i32 {
     finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()), b"").exit_code
 }
 
-/// Whether CAPA, and AUTH alone, name NTLM; they agree.
+/// Whether CAPA and bare AUTH name NTLM. They must agree.
 fn is_offered(service: &Service) -> bool {
     let mut pop3 = Pop3::connect(service.ports().pop3).expect("the service greets");
     let capabilities = pop3.lines("CAPA").expect("a list");
@@ -126,7 +126,7 @@ fn users_of_the_directory_log_in_by_ntlm_while_winbind_answers() {
     }
     service.wait_for_log("nina@ntlm.test logged in from 127.0.0.1 by NTLM");
     service.wait_for_log("paul.mail@ntlm.test logged in from 127.0.0.1 by NTLM");
-    // The address in `mail` is no name of NTLM, nor is that of another domain.
+    // NTLM knows neither the address in `mail` nor a name of another domain.
     for (user, password) in [
         ("CORP\\nina", "Wrong-1-password"),
         ("CORP\\nobody", PASSWORD),
@@ -137,7 +137,7 @@ fn users_of_the_directory_log_in_by_ntlm_while_winbind_answers() {
         assert_eq!(curl(&service, user, password), 67, "{user}");
     }
     service.wait_for_log("login refused: \"CORP\\\\gone\" is disabled");
-    // A proof alone, and no password, is taken where spa is required.
+    // With sparequired, proofs are accepted and passwords are not.
     site.winpop(&["set", "sparequired", "1"]);
     let mut pop3 = Pop3::connect(service.ports().pop3).expect("the service greets");
     assert!(pop3.ask("USER nina@ntlm.test").expect("a reply").starts_with("-ERR"));
@@ -149,14 +149,14 @@ fn users_of_the_directory_log_in_by_ntlm_while_winbind_answers() {
         assert!(told.contains(&way), "{told}");
     }
 
-    // A helper that dies is made up for.
+    // A helper that dies is replaced.
     let before = helpers.ids();
     assert!(!before.is_empty());
     helpers.kill();
     assert_eq!(curl(&service, "CORP\\nina", PASSWORD), 0);
     assert!(helpers.ids().iter().all(|id| !before.contains(id)));
 
-    // Without them NTLM is not offered, and nothing else suffers.
+    // Without helpers NTLM is not offered, and everything else works.
     drop(helpers);
     eventually("NTLM is not offered", || {
         curl(&service, "CORP\\nina", PASSWORD);

@@ -1,4 +1,4 @@
-//! A directory that goes away, hangs, comes back, or is not who it should be.
+//! A directory that goes away, hangs, comes back, or is an impostor.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -25,7 +25,7 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    /// Logs in with the right password and a wrong one in turn, until told to end.
+    /// Logs in with the right and a wrong password alternately, until told to stop.
     fn load(&self, service: &Service, name: &str) {
         while !self.over.load(Ordering::Relaxed) {
             for (password, is_right) in [(PASSWORD, true), ("Wrong-1-password", false)] {
@@ -41,7 +41,7 @@ impl Outcomes {
         }
     }
 
-    /// Waits for this many more of a kind.
+    /// Waits for this many more outcomes of a kind.
     fn wait_for_more(&self, of: &AtomicUsize, what: &str, count: usize) {
         let before = of.load(Ordering::Relaxed);
         eventually(what, || {
@@ -117,14 +117,14 @@ fn what_an_administrator_does_while_the_directory_is_down_or_hangs_changes_nothi
         assert_eq!(done.exit_code, 1, "{words:?}: {done:?}");
         assert!(done.errors.contains("the account directory is unavailable"), "{words:?}: {done:?}");
     }
-    // Had it been asked, the answer would be that it cannot be.
+    // If the directory had been asked, the answer would be that it is unavailable.
     assert!(log_in(&service, "ann@down.test", PASSWORD).starts_with("-ERR [SYS/TEMP]"));
     assert!(log_in(&service, "ann@down.test", "").starts_with("-ERR"));
     let plain = "AUTH PLAIN AGFubkBkb3duLnRlc3QA";
     let mut pop3 = Pop3::connect(service.ports().pop3).expect("the service greets");
     let reply = pop3.ask(plain).expect("a reply");
     assert!(reply.starts_with("-ERR [AUTH]"), "{reply}");
-    // The way back does not need it.
+    // Going back does not need the directory.
     site.winpop(&["set", "authentication", "3", "/force"]);
     site.winpop(&["changepwd", "ann@down.test", PASSWORD]);
     assert!(log_in(&service, "ann@down.test", PASSWORD).starts_with("+OK"));
@@ -173,14 +173,14 @@ fn the_second_server_answers_if_the_first_refuses_connections_or_is_silent() {
     }
 }
 
-/// Ends a service that had to complain of the directory.
+/// Stops a service that had to complain about the directory.
 fn end(service: Service) {
     service.terminate();
     let (status, log) = service.wait();
     assert!(status.success() && !log.contains("panicked"), "{status}: {log}");
 }
 
-/// Passes connections on to a server, which its certificate does not know of.
+/// Passes connections on to a server, whose certificate does not name this address.
 fn relay(to: String) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let port = listener.local_addr().expect("it has one").port();

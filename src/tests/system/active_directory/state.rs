@@ -76,7 +76,7 @@ fn list_and_stat_show_the_account_of_each_mailbox_and_the_directory_with_and_wit
     for mailbox in ["lisa", "leo", "lost"] {
         site.winpop(&["add", &format!("{mailbox}@listed.test")]);
     }
-    // More than one search finds.
+    // More than one search returns.
     for user in 0..60 {
         site.winpop(&["add", &format!("many{user}@listed.test"), "/createuser", PASSWORD]);
     }
