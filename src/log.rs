@@ -162,7 +162,7 @@ pub fn begin(level: Logging) {
         let drained = queue.clone();
         let dropped = move |count| {
             let said =
-                format!("{count} lines of the log were dropped here, because nobody read standard error");
+                format!("{count} log lines were dropped here, because nobody was reading standard error");
             form.line(Level::Warn, "", &said, OffsetDateTime::now_utc())
         };
         let write = |line: &str| {

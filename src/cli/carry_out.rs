@@ -79,7 +79,7 @@ fn attempt(
         CallError::NotTaken(_) => return Ok(None),
         CallError::Silent(patience) => Refusal::new(
             Code::Busy,
-            format!("the service did not take the command within {} seconds", patience.as_secs()),
+            format!("the service did not accept the command within {} seconds", patience.as_secs()),
         )
         .with_hint(
             "Nothing was changed. The service hangs or is very busy: check on it before you try again",
@@ -90,7 +90,7 @@ fn attempt(
             Refusal::new(
                 Code::Busy,
                 format!(
-                    "the service took the command but has been silent for {} seconds",
+                    "the service accepted the command but has been silent for {} seconds",
                     SILENCE_MAX.as_secs()
                 ),
             )

@@ -48,7 +48,7 @@ pub fn confine(mailroot: &MailRoot) -> Result<Vec<String>, Refusal> {
         become_user(&owner)
             .map_err(|error| failed(&format!("the service cannot run as the user {owner}"), &error))?;
     }
-    give_up_capabilities().map_err(|error| failed("privileges cannot be given up", &error))?;
+    give_up_capabilities().map_err(|error| failed("privileges cannot be dropped", &error))?;
     let writable = [Some(dir.clone()), keyring::directory_elsewhere(mailroot)];
     let mut notes = Vec::new();
     match confine_files(&writable.into_iter().flatten().collect::<Vec<PathBuf>>()) {

@@ -136,7 +136,7 @@ impl<W: Work> fmt::Display for Tally<W> {
         match &self.end {
             Some(end) => end.fmt(f)?,
             // The service dropped it, with its grace over.
-            None => f.write_str("cut off by the end of the service")?,
+            None => f.write_str("cut off when the service ended")?,
         }
         write!(f, "; {}", self.work.totals())
     }
@@ -217,7 +217,7 @@ mod tests {
         let front = format!("session {}: ", tally.number);
         assert_eq!(
             tally.to_string(),
-            format!("{front}POP3 from 192.0.2.1 ended: cut off by the end of the service; nobody logged in")
+            format!("{front}POP3 from 192.0.2.1 ended: cut off when the service ended; nobody logged in")
         );
         let user = Some("ann@example.com".parse().unwrap());
         tally.work = Fetching { peer: tally.work.peer, user, messages: 5, sent: 2, octets: 1234, deleted: 2 };

@@ -491,11 +491,9 @@ impl Settings {
     pub fn advice(&self, key: &Key) -> Option<String> {
         let Place::Store(which) = key.place else { return None };
         match which {
-            Stored::threadcount if self.threadcount.get() > cpus() => Some(format!(
-                "{} threads gain nothing over the {} CPUs of this machine",
-                self.threadcount,
-                cpus()
-            )),
+            Stored::threadcount if self.threadcount.get() > cpus() => {
+                Some(format!("{} threads bring no gain on a machine with {} CPUs", self.threadcount, cpus()))
+            }
             Stored::idletimeout if self.idletimeout.seconds() < RFC_IDLE_SECONDS_MIN => Some(format!(
                 "RFC 1939 requires at least {RFC_IDLE_SECONDS_MIN} seconds; slow clients may be disconnected"
             )),

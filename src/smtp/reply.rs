@@ -32,7 +32,7 @@ pub const NOT_VERIFIED: Reply = reply(252, "2.5.0", "Mailboxes are not verified;
 
 pub const NOT_SYNTAX: Reply = reply(500, "5.5.2", "Line not understood");
 pub const LINE_TOO_LONG: Reply = reply(500, "5.5.2", "Line too long");
-pub const UNKNOWN: Reply = reply(500, "5.5.1", "Command not known");
+pub const UNKNOWN: Reply = reply(500, "5.5.1", "Unknown command");
 pub const NOT_THIS_DIALECT: Reply =
     reply(500, "5.5.1", "Wrong greeting: SMTP uses HELO or EHLO, LMTP uses LHLO");
 pub const NOT_IMPLEMENTED: Reply = reply(502, "5.5.1", "Command not implemented");

@@ -8,7 +8,7 @@ import pathlib
 import poplib
 import sys
 
-# Lines of mail are longer than this library expects of a server.
+# Mail may have longer lines than this library expects.
 poplib._MAXLINE = 1 << 20
 
 
@@ -18,7 +18,7 @@ def content(lines):
 
 port, user, password, directory = sys.argv[1:]
 maildrop = poplib.POP3("127.0.0.1", int(port), timeout=60)
-# Headers come as they are stored, not as surrogates.
+# Get headers as stored, not as surrogates.
 maildrop.utf8()
 maildrop.user(user)
 maildrop.pass_(password)

@@ -7,7 +7,7 @@ import ssl
 import sys
 
 port, tls_port, user, password = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-# The certificate is the server's own; this is about logging in.
+# Ignore the self-signed certificate: this tests logins.
 context = ssl.create_default_context()
 context.check_hostname = False
 context.verify_mode = ssl.CERT_NONE

@@ -44,7 +44,7 @@ assert b"Subject: message 2" in maildrop.retr(2)[1]
 header = maildrop.top(2, 0)[1]
 assert b"Subject: message 2" in header and header[-1] == b"" and maildrop.top(2, 1)[1] == header + [b"Text."]
 
-# What is marked is out of sight and cannot be named, and RSET brings it back.
+# Marked messages are hidden and cannot be named, and RSET brings them back.
 of_two = int(maildrop.list(2).split()[2])
 maildrop.dele(2)
 assert numbers(maildrop.list()) == numbers(maildrop.uidl()) == [1, 3, 4]
@@ -70,7 +70,7 @@ maildrop.dele(1)
 maildrop.close()
 
 while True:
-    # The service has yet to see that the connection is gone.
+    # The service may not have noticed yet that the connection is gone.
     maildrop = connect()
     maildrop.user(user)
     try:

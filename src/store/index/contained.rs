@@ -81,7 +81,7 @@ fn fault_of(payload: Box<dyn Any + Send>) -> Fault {
     }
     let said = payload.downcast_ref::<String>().map(String::as_str);
     let said = said.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-    Fault::damaged(format!("its index makes no sense ({said})"))
+    Fault::damaged(format!("its index is corrupt ({said})"))
 }
 
 /// Silences panics that are caught here: the caller reports the fault in a sentence, and a backtrace would not

@@ -70,7 +70,7 @@ impl From<redb::Error> for Fault {
                 Fault::Io(e.to_string())
             }
             redb::Error::Corrupted(what) => Fault::Damaged(what),
-            e => Fault::damaged(format!("its index makes no sense ({e})")),
+            e => Fault::damaged(format!("its index is corrupt ({e})")),
         }
     }
 }

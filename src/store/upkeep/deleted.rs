@@ -37,7 +37,7 @@ pub fn removed_mailboxes(
         let (key, row) = row?;
         match removed_mailbox(key.value(), row.value()) {
             Some(mailbox) => mailboxes.push(mailbox),
-            None => find(format!("the row of deleted mailbox id {} makes no sense", key.value().1)),
+            None => find(format!("the row of deleted mailbox id {} is malformed", key.value().1)),
         }
     }
     Ok(mailboxes)
@@ -56,7 +56,7 @@ pub fn deleted_messages(
         let (day, mailbox, sequence) = key.value();
         let name = format!("deleted message {sequence} of mailbox id {mailbox}");
         let Some(message) = deleted_message(day, row.value()) else {
-            find(format!("the row of {name} makes no sense"));
+            find(format!("the row of {name} is malformed"));
             continue;
         };
         if snapshot.message(mailbox, sequence).is_ok_and(|message| message.is_some()) {

@@ -162,7 +162,7 @@ fn commands_give_up_on_a_hanging_service_after_ten_seconds() {
         let deliver = scope.spawn(|| site.run_with_input(&["deliver", BOB], MESSAGE));
         (add.join().expect("it does not panic"), deliver.join().expect("it does not panic"))
     });
-    let told = "the service did not take the command within 10 seconds. Nothing was changed. The service hangs or \
+    let told = "the service did not accept the command within 10 seconds. Nothing was changed. The service hangs or \
                 is very busy: check on it before you try again\n";
     assert_eq!((added.errors, added.exit_code), (format!("winpop: {told}"), 1));
     assert_eq!((delivered.errors, delivered.exit_code), (format!("pop3svc: {told}"), 75));

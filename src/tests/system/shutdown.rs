@@ -99,7 +99,7 @@ fn an_idle_session_is_ended_after_the_grace_and_has_deleted_nothing() {
     let (status, log) = service.wait();
     assert!(status.success(), "{log}");
     for end in [
-        "bob@example.com from 127.0.0.1 ended: cut off by the end of the service; messages sent 0, octets sent 0, \
+        "bob@example.com from 127.0.0.1 ended: cut off when the service ended; messages sent 0, octets sent 0, \
          deleted 0, left 2",
         "POP3 from 127.0.0.1 ended: the service is shutting down; nobody logged in",
     ] {

@@ -54,8 +54,9 @@ impl Repair<'_, '_> {
                     owners.insert(row.id, owner);
                 }
                 (address, _) => {
-                    self.report
-                        .note(format!("the row of mailbox {local}@{domain} made no sense and was removed"));
+                    self.report.note(format!(
+                        "the row of mailbox {local}@{domain} was malformed and has been removed"
+                    ));
                     self.tables.mailboxes.remove((&domain[..], &local[..]))?;
                     unreadable.extend(address);
                 }
@@ -74,7 +75,7 @@ impl Repair<'_, '_> {
                 }
                 None => {
                     self.report.note(format!(
-                        "the row of deleted mailbox id {} made no sense and was removed",
+                        "the row of deleted mailbox id {} was malformed and has been removed",
                         key.1
                     ));
                     self.tables.removed_mailboxes.remove(key)?;

@@ -195,7 +195,8 @@ impl Repair<'_, '_> {
         self.quotas(&owners)?;
         self.space(&texts)?;
         for (table, count) in self.tables.remove_unreadable(&HAVE_RULES)? {
-            self.report.note(format!("{count} rows of the table \"{table}\" made no sense and were removed"));
+            self.report
+                .note(format!("{count} rows of the table \"{table}\" were malformed and have been removed"));
         }
         Ok(self.report)
     }
