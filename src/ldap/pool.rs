@@ -1,7 +1,6 @@
 //! A bounded pool of connections to the servers of one directory.
 
 use std::mem;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -300,10 +299,10 @@ impl Servers {
 /// The first connection that opens. If one server fails, the next one is tried at once; if it hesitates, as well.
 async fn first_to_open(servers: &[Server], tls: &Arc<ClientConfig>) -> Result<Connection, String> {
     let (server, others) = servers.split_first().expect("there is a server to try");
+    let mut first = Box::pin(Connection::open(server, tls));
     if others.is_empty() {
-        return Connection::open(server, tls).await;
+        return first.await;
     }
-    let mut first = pin!(Connection::open(server, tls));
     let mut others = Box::pin(first_to_open(others, tls));
     let hesitating = async {
         Timer::after(HEAD_START).await;
