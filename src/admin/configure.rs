@@ -7,7 +7,7 @@ use super::reply::{Changed, Code, Refusal, Reply, SettingLine, SettingValue};
 use super::{Context, accounts, ownership, relocate};
 use crate::certificate;
 use crate::mailroot::{self, MailRoot, NamedBy};
-use crate::settings::{self, BIND_PASSWORD, Effect, Key, Kind, Place, Settings, Stored};
+use crate::settings::{self, BIND_PASSWORD, Effect, KeptIn, Key, Kind, Settings, Stored};
 use crate::store::{Fault, Progress, Read, Store};
 use crate::units;
 
@@ -25,25 +25,25 @@ impl Set {
             return Err(Refusal::usage(format!("the value for {} is missing", key.name))
                 .with_hint(format!("Allowed: {}", (key.allowed)())));
         }
-        if self.move_mail && key.place != Place::Pointer {
+        if self.move_mail && key.kept_in != KeptIn::Pointer {
             return Err(Refusal::usage("/move is only for mailroot"));
         }
-        match key.place {
-            Place::Pointer => relocate::set_mailroot(self, &relocate::Present::of(store)?, context.mailroot),
-            Place::Owner => ownership::set_user(self, context),
-            Place::Store(_) | Place::Sockets => self.set_stored(key, store, context, progress),
+        match key.kept_in {
+            KeptIn::Pointer => relocate::set_mailroot(self, &relocate::Present::of(store)?, context.mailroot),
+            KeptIn::Owner => ownership::set_user(self, context),
+            KeptIn::Store(_) | KeptIn::Sockets => self.set_stored(key, store, context, progress),
         }
     }
 
     /// True for `mailroot`, which the administrator's own process sets because the service may be unable to write
     /// there. An error if there is no such setting.
     pub fn is_mailroot(&self) -> Result<bool, Refusal> {
-        Ok(find(&self.key)?.place == Place::Pointer)
+        Ok(find(&self.key)?.kept_in == KeptIn::Pointer)
     }
 
     /// True if the store holds the setting. An error if there is no such setting.
     pub fn is_stored(&self) -> Result<bool, Refusal> {
-        Ok(matches!(find(&self.key)?.place, Place::Store(_) | Place::Sockets))
+        Ok(matches!(find(&self.key)?.kept_in, KeptIn::Store(_) | KeptIn::Sockets))
     }
 
     /// The command with its paths made absolute, from the current directory.
@@ -51,13 +51,13 @@ impl Set {
         let mut set = self.clone();
         let key = find(&set.key)?;
         let paths = set.values.iter_mut().filter(|value| !value.eq_ignore_ascii_case(DEFAULT));
-        match key.place {
-            Place::Pointer if self.values.len() == 1 => {
+        match key.kept_in {
+            KeptIn::Pointer if self.values.len() == 1 => {
                 for path in paths {
                     *path = mailroot::absolute(Path::new(path))?.to_string_lossy().into_owned();
                 }
             }
-            Place::Store(Stored::tlscert | Stored::tlskey | Stored::adca | Stored::adntlm) => {
+            KeptIn::Store(Stored::tlscert | Stored::tlskey | Stored::adca | Stored::adntlm) => {
                 for path in paths.filter(|path| !path.is_empty()) {
                     let absolute = std::path::absolute(&path).map_err(Refusal::fault)?;
                     *path = absolute.to_string_lossy().into_owned();
@@ -95,7 +95,7 @@ impl Set {
     }
 
     fn is_of(&self, which: Stored) -> bool {
-        settings::find(&self.key).is_ok_and(|key| key.place == Place::Store(which))
+        settings::find(&self.key).is_ok_and(|key| key.kept_in == KeptIn::Store(which))
     }
 
     fn set_stored(
@@ -107,8 +107,8 @@ impl Set {
     ) -> Result<Reply, Refusal> {
         let rows = stored_rows(store)?;
         let (before, _) = from_rows(&rows);
-        let after = match key.place {
-            Place::Store(Stored::adbindpassword) => before.with(key, &self.sealed(context)?)?,
+        let after = match key.kept_in {
+            KeptIn::Store(Stored::adbindpassword) => before.with(key, &self.sealed(context)?)?,
             _ => before.with(key, &self.values)?,
         };
         if after.authentication != before.authentication {
@@ -116,16 +116,16 @@ impl Set {
         } else if self.force {
             return Err(Refusal::usage("/force is only for a change of authentication"));
         }
-        if matches!(key.place, Place::Store(Stored::tlscert | Stored::tlskey)) {
+        if matches!(key.kept_in, KeptIn::Store(Stored::tlscert | Stored::tlskey)) {
             certificate::check(&after).map_err(|why| {
                 Refusal::new(Code::Value, why)
                     .with_hint("To change both files at once: winpop set tlscert CERTIFICATE KEY")
             })?;
         }
-        if key.place == Place::Store(Stored::adntlm) {
+        if key.kept_in == KeptIn::Store(Stored::adntlm) {
             accounts::check_ntlm(&after, context)?;
         }
-        if key.place == Place::Store(Stored::postmaster)
+        if key.kept_in == KeptIn::Store(Stored::postmaster)
             && let Some(address) = after.postmaster.get()
             && store
                 .read()
@@ -171,7 +171,7 @@ impl Get {
         let lines = match &self.key {
             Some(typed) => vec![line(find(typed)?, &settings, context.mailroot)],
             None => settings::keys()
-                .filter(|key| key.place != Place::Sockets)
+                .filter(|key| key.kept_in != KeptIn::Sockets)
                 .map(|key| line(key, &settings, context.mailroot))
                 .collect(),
         };
@@ -190,21 +190,21 @@ fn find(typed: &str) -> Result<&'static Key, Refusal> {
 }
 
 fn line(key: &Key, settings: &Settings, mailroot: &MailRoot) -> SettingLine {
-    let (value, default) = match key.place {
-        Place::Pointer => {
+    let (value, default) = match key.kept_in {
+        KeptIn::Pointer => {
             (mailroot.at_next_start().display().to_string(), mailroot.default_dir.display().to_string())
         }
-        Place::Owner => {
+        KeptIn::Owner => {
             let owner = ownership::owner(mailroot).map_or_else(String::new, |owner| owner.typed());
             (owner.clone(), owner)
         }
-        Place::Store(_) | Place::Sockets => (settings.text(key), Settings::default().text(key)),
+        KeptIn::Store(_) | KeptIn::Sockets => (settings.text(key), Settings::default().text(key)),
     };
     SettingLine {
         setting: key.name.to_owned(),
-        meaning: match (key.place, mailroot.named_by) {
-            (Place::Pointer, NamedBy::CommandLine) => Some(BY_COMMAND_LINE.to_owned()),
-            (Place::Pointer, NamedBy::Variable) => Some(BY_VARIABLE.to_owned()),
+        meaning: match (key.kept_in, mailroot.named_by) {
+            (KeptIn::Pointer, NamedBy::CommandLine) => Some(BY_COMMAND_LINE.to_owned()),
+            (KeptIn::Pointer, NamedBy::Variable) => Some(BY_VARIABLE.to_owned()),
             _ => settings.meaning(key),
         },
         unit: match key.kind {

@@ -1,10 +1,10 @@
-use crate::settings::{self, Place, Settings};
+use crate::settings::{self, KeptIn, Settings};
 
 /// The first octet chooses a setting, the others are the words typed for it. An accepted value reads back from the
 /// store unchanged and without complaint.
 pub fn settings(data: &[u8]) {
     let [chosen, typed @ ..] = data else { return };
-    let mut keys = settings::keys().filter(|key| !matches!(key.place, Place::Pointer | Place::Owner));
+    let mut keys = settings::keys().filter(|key| !matches!(key.kept_in, KeptIn::Pointer | KeptIn::Owner));
     let Some(key) = keys.nth(usize::from(*chosen)) else { return };
     let typed = String::from_utf8_lossy(typed);
     let words: Vec<String> = typed.split(' ').map(str::to_owned).collect();

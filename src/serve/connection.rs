@@ -24,7 +24,7 @@ use deadline::Deadline;
 
 /// Replies and short texts are gathered up to this length, so that pipelined commands share writes.
 const GATHERED_OCTETS: usize = 16 << 10;
-/// Read size while a message comes in.
+/// Read size while a message comes in that is longer than what commands are read with.
 const MESSAGE_READ_OCTETS: usize = 64 << 10;
 /// Octets we still read from a client we have dismissed. Unread ones would make the kernel send a reset, which can
 /// destroy our last words.
@@ -82,18 +82,18 @@ impl Connection {
                     return Ok(());
                 }
             }
-            large.resize(MESSAGE_READ_OCTETS, 0);
+            let buffer = if large.is_empty() { &mut self.read[..] } else { &mut large[..] };
             let wait_max = wait_max(self.idle_max, self.deadline);
-            let count = within(wait_max, self.stream.read(&mut large)).await?;
-            match &large[..count] {
-                [] => return Err(io::ErrorKind::UnexpectedEof.into()),
-                octets => match take(octets) {
-                    Some(used) => {
-                        self.lines.push(&octets[used..]);
-                        return Ok(());
-                    }
-                    None => continue,
-                },
+            let octets = match within(wait_max, self.stream.read(buffer)).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => &buffer[..count],
+            };
+            if let Some(used) = take(octets) {
+                self.lines.push(&octets[used..]);
+                return Ok(());
+            }
+            if octets.len() == self.read.len() {
+                large.resize(MESSAGE_READ_OCTETS, 0);
             }
         }
     }

@@ -57,7 +57,7 @@ pub struct Key {
     pub effect: Effect,
     /// One sentence without its full stop. `; 0 = MEANING` at its end says what 0 means.
     pub help: &'static str,
-    pub place: Place,
+    pub kept_in: KeptIn,
 }
 
 impl Key {
@@ -85,7 +85,7 @@ impl Effect {
 
 /// Where the value of a setting is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum KeptIn {
     Store(Stored),
     /// `mailroot`: in the pointer file, because the store cannot say where it is.
     Pointer,
@@ -183,7 +183,7 @@ macro_rules! settings {
             kind: <$type as Value>::KIND,
             effect: Effect::$effect,
             help: $help,
-            place: Place::Store(Stored::$name),
+            kept_in: KeptIn::Store(Stored::$name),
         }),*];
     };
 }
@@ -296,7 +296,7 @@ static MAILROOT: Key = Key {
     kind: Kind::Text,
     effect: Effect::NextStart,
     help: "Mail store directory",
-    place: Place::Pointer,
+    kept_in: KeptIn::Pointer,
 };
 
 static SOCKET: Key = Key {
@@ -307,7 +307,7 @@ static SOCKET: Key = Key {
     kind: Kind::Text,
     effect: Effect::AtOnce,
     help: "The four socket settings at once",
-    place: Place::Sockets,
+    kept_in: KeptIn::Sockets,
 };
 
 /// The settings that `socket` sets, in the order typed.
@@ -322,7 +322,7 @@ static USER: Key = Key {
     effect: Effect::NextStart,
     help: "User the service runs as when root starts it; setting it gives the mail store to that user",
     kind: Kind::Text,
-    place: Place::Owner,
+    kept_in: KeptIn::Owner,
 };
 
 /// All keys, in the order shown.
@@ -381,18 +381,18 @@ impl Settings {
     /// several. Panics for `mailroot` and `user`, which the store does not hold.
     pub fn with(&self, key: &Key, typed: &[String]) -> Result<Self, Refused> {
         let mut settings = self.clone();
-        match key.place {
-            Place::Pointer | Place::Owner => panic!("{} is not kept in the store", key.name),
+        match key.kept_in {
+            KeptIn::Pointer | KeptIn::Owner => panic!("{} is not kept in the store", key.name),
             // A certificate comes with its key: the one named with it, or the one in the same file.
-            Place::Store(Stored::tlscert) if matches!(typed.len(), 1 | 2) => {
+            KeptIn::Store(Stored::tlscert) if matches!(typed.len(), 1 | 2) => {
                 settings.read_typed(Stored::tlscert, &typed[0])?;
                 settings.read_typed(Stored::tlskey, typed.get(1).map_or(DEFAULT, String::as_str))?;
             }
-            Place::Store(Stored::adopt) if !typed.iter().any(|word| word.contains([' ', '='])) => {
+            KeptIn::Store(Stored::adopt) if !typed.iter().any(|word| word.contains([' ', '='])) => {
                 settings.adopt = self.adopting(typed)?;
             }
-            Place::Store(which) => settings.read_typed(which, &typed.join(" "))?,
-            Place::Sockets => {
+            KeptIn::Store(which) => settings.read_typed(which, &typed.join(" "))?,
+            KeptIn::Sockets => {
                 let defaults = [DEFAULT; 4].map(str::to_owned);
                 let typed = match typed {
                     [word] if word.eq_ignore_ascii_case(DEFAULT) => &defaults[..],
@@ -453,20 +453,20 @@ impl Settings {
 
     /// A setting as shown and typed.
     pub fn text(&self, key: &Key) -> String {
-        match key.place {
-            Place::Store(Stored::authentication) => self
+        match key.kept_in {
+            KeptIn::Store(Stored::authentication) => self
                 .method_number()
                 .map_or_else(|| self.stored(Stored::authentication), |number| number.to_string()),
-            Place::Store(Stored::adbindpassword) if self.adbindpassword.get().is_some() => SEALED.to_owned(),
-            Place::Store(which) => self.stored(which),
-            Place::Sockets => FOUR_SOCKETS.map(|which| self.stored(which)).join(" "),
-            Place::Pointer | Place::Owner => panic!("{} is not kept in the store", key.name),
+            KeptIn::Store(Stored::adbindpassword) if self.adbindpassword.get().is_some() => SEALED.to_owned(),
+            KeptIn::Store(which) => self.stored(which),
+            KeptIn::Sockets => FOUR_SOCKETS.map(|which| self.stored(which)).join(" "),
+            KeptIn::Pointer | KeptIn::Owner => panic!("{} is not kept in the store", key.name),
         }
     }
 
     /// What the value means, if it does not say so itself.
     pub fn meaning(&self, key: &Key) -> Option<String> {
-        let Place::Store(which) = key.place else { return None };
+        let KeptIn::Store(which) = key.kept_in else { return None };
         match self.text(key).as_str() {
             "" => Some(key.default.to_owned()),
             "0" if key.zero_means().is_some() => key.zero_means().map(str::to_owned),
@@ -489,7 +489,7 @@ impl Settings {
 
     /// A warning about a value that is allowed but unwise.
     pub fn advice(&self, key: &Key) -> Option<String> {
-        let Place::Store(which) = key.place else { return None };
+        let KeptIn::Store(which) = key.kept_in else { return None };
         match which {
             Stored::threadcount if self.threadcount.get() > cpus() => {
                 Some(format!("{} threads bring no gain on a machine with {} CPUs", self.threadcount, cpus()))

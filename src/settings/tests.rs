@@ -71,14 +71,14 @@ fn each_bound_is_accepted_and_one_past_it_is_refused() {
             assert!(!refused.why.ends_with('.') && refused.hint.is_some(), "{name} {typed}: {refused:?}");
         }
     }
-    for key in keys().filter(|key| matches!(key.place, Place::Store(_))) {
+    for key in keys().filter(|key| matches!(key.kept_in, KeptIn::Store(_))) {
         assert!(table.iter().any(|(name, ..)| *name == key.name), "{} is in the table", key.name);
     }
 }
 
 #[test]
 fn the_word_default_brings_every_setting_back() {
-    for key in keys().filter(|key| matches!(key.place, Place::Store(_))) {
+    for key in keys().filter(|key| matches!(key.kept_in, KeptIn::Store(_))) {
         let settings = set(&Settings::default(), key.name, "Default").unwrap();
         assert_eq!(settings, Settings::default(), "{}", key.name);
     }

@@ -52,32 +52,7 @@ pub fn tree(octets: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::index::types::{TextId, UnixTime};
     use crate::store::upkeep::salvage::tree::NORMAL_TABLE;
-
-    #[test]
-    fn mutated_rows_decode_to_what_they_say_or_not_at_all() {
-        let mut rng = fastrand::Rng::with_seed(1);
-        let row = MessageRow {
-            octets: 9,
-            tag: 5,
-            received: UnixTime(1),
-            surrogate_octets: None,
-            foreign_id: None,
-            text: TextId(7),
-            prefix: vec![1; 20],
-        }
-        .to_row();
-        for _ in 0..20_000 {
-            let mut mutated = row.clone();
-            for _ in 0..rng.usize(1..4) {
-                let at = rng.usize(..mutated.len());
-                mutated[at] = rng.u8(..);
-            }
-            mutated.truncate(rng.usize(row.len() / 2..=row.len()));
-            rows(&mutated);
-        }
-    }
 
     /// Pages that begin like leaves and branches, numbers that refer to each other, and noise.
     #[test]

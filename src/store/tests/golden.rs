@@ -172,6 +172,23 @@ fn rows_are_written_and_read_as_they_always_were() {
 }
 
 #[test]
+fn mutated_rows_of_every_type_decode_to_what_they_say_or_not_at_all() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    for line in GOLDEN.lines() {
+        let row = line.split(' ').next().and_then(golden).expect("a name and digits");
+        for _ in 0..2_000 {
+            let mut mutated = row.clone();
+            for _ in 0..rng.usize(1..4) {
+                let at = rng.usize(..mutated.len());
+                mutated[at] = rng.u8(..);
+            }
+            mutated.truncate(rng.usize(row.len() / 2..=row.len()));
+            fuzz::rows(&mutated);
+        }
+    }
+}
+
+#[test]
 fn changes_in_the_log_are_written_as_they_always_were() {
     use crate::store::file::record;
     let mut changes = Vec::new();
