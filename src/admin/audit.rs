@@ -41,7 +41,9 @@ impl Request {
             // The tool records imports and exports as a whole.
             Self::BeginImport { .. } | Self::EndImport { .. } | Self::Import(_) => return None,
             Self::Export { .. } | Self::ExportAccounts { .. } => return None,
-            Self::Check | Self::Ids { .. } | Self::Health | Self::Key => return None,
+            Self::Check | Self::Ids { .. } | Self::Health | Self::Key | Self::Mailboxes { .. } => {
+                return None;
+            }
         };
         Some(words)
     }

@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! The binary goes by three names: `pop3svc`, `winpop` for administration alone, and `sendmail` for programs that send
+//! The binary goes by three names: `pop3svc`, `winpop` for administration only, and `sendmail` for programs that send
 //! mail. [`main`] dispatches every command.
 
 mod accounts;

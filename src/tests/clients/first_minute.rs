@@ -72,7 +72,7 @@ fn quickstart_uses_another_port_if_port_110_is_taken() {
     let port: u16 = service.port("POP3").parse().expect("a port");
     assert!((11110..11120).contains(&port), "{}", service.told);
     shows_welcome(&site, &service, "ann@mail.example.org");
-    // The port is for this run alone.
+    // The other port is only for this run.
     assert!(site.winpop("get port").contains("110\n"));
     service.end();
 }

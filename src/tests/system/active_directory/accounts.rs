@@ -45,7 +45,7 @@ fn a_user_is_created_changed_and_deleted_with_the_mailbox() {
     assert!(log_in(&service, ann, "Another-1-password").starts_with("-ERR [AUTH]"));
     service.wait_for_log("has an account in the directory, but no mailbox here");
     let exists = refused(&site, &["add", ann, "/createuser", PASSWORD]);
-    assert!(exists.contains("has an account in the directory already, ann.made"), "{exists}");
+    assert!(exists.contains("already has an account in the directory, ann.made"), "{exists}");
     site.winpop(&["add", ann]);
     let told = site.winpop(&["delete", ann, "/deleteuser"]);
     assert!(told.contains("its account ann.made was deleted from the directory"), "{told}");
