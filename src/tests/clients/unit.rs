@@ -38,7 +38,7 @@ fn journal(machine: &Machine, options: &str) -> String {
     machine.run(&format!("journalctl --sync; journalctl --output=cat {options}"))
 }
 
-fn type_as_root(machine: &Machine, text: &str) -> String {
+pub fn type_as_root(machine: &Machine, text: &str) -> String {
     machine.run(&format!("cd /root\n{text}"))
 }
 
