@@ -84,7 +84,7 @@ fn postmaster_note(domain: &Domain, store: &Store) -> Result<String, Refusal> {
         store.read().and_then(|directory| directory.setting("postmaster")).map_err(Refusal::fault)?;
     let where_to = match setting.filter(|address| !address.is_empty()) {
         Some(address) => format!("goes to {address}, as the setting postmaster says"),
-        None => "goes to its first mailbox; another: winpop set postmaster ADDRESS".to_owned(),
+        None => "goes to its first mailbox; to choose another: winpop set postmaster ADDRESS".to_owned(),
     };
     Ok(format!("mail for postmaster@{domain} {where_to}"))
 }

@@ -5,7 +5,8 @@ use super::reply::{Changed, Code, KeyState, Refusal, Reply};
 use crate::keyring::Unchanged;
 use crate::store::{Fault, Read, Store};
 
-const KEEP: &str = "back up this file too, but keep it apart from the data file: without it, a backup gives no password away";
+const KEEP: &str =
+    "back up this file too, but keep it apart from the data file: without it, a backup reveals no passwords";
 
 pub fn show(store: &Store, context: &Context) -> Result<Reply, Refusal> {
     let keyring = context.keyring.read();
