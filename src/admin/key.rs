@@ -51,12 +51,11 @@ pub fn rotate(store: &Store, context: &Context, discard: bool) -> Result<Reply, 
             Unchanged::Failed(_) => refusal,
         }
     })?;
-    let message =
-        format!("The key was changed; {} passwords are sealed under the new one", resealed.resealed);
+    let message = format!("The key was changed; passwords sealed under the new one: {}", resealed.resealed);
     let mut changed = Changed::new("key", &keyring.path().display(), message);
     if resealed.left > 0 {
         changed.notes.push(format!(
-            "{} passwords could not be sealed again; each will be when its user next logs in with the password itself",
+            "passwords not sealed again: {}; each will be when its user next logs in with the password itself",
             resealed.left
         ));
     }
