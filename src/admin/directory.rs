@@ -294,11 +294,11 @@ impl From<Refused> for Refusal {
     fn from(why: Refused) -> Self {
         match why {
             Refused::DomainExists(domain) => {
-                Self::new(Code::Exists, format!("the domain {domain} exists already"))
+                Self::new(Code::Exists, format!("the domain {domain} already exists"))
             }
             Refused::NoSuchDomain(domain) => no_such_domain(&domain),
             Refused::MailboxExists(address) => {
-                Self::new(Code::Exists, format!("the mailbox {address} exists already"))
+                Self::new(Code::Exists, format!("the mailbox {address} already exists"))
             }
             Refused::NoSuchMailbox(address) => {
                 Self::new(Code::NotFound, format!("there is no mailbox {address}"))
