@@ -375,12 +375,12 @@ impl ActiveDirectory {
         Ok(addresses.iter().map(name_of).collect())
     }
 
-    /// The users that match a filter about one name. None if there are more than we look at.
+    /// The users that match a filter about one name. `None` if there are more than we look at.
     async fn matching(&self, filter: Filter) -> Result<Option<Vec<Account>>, Failure> {
         self.search(filter, NAMESAKES_MAX).await
     }
 
-    /// All users that match the filter. None if there are more than `entries_max`.
+    /// All users that match the filter. `None` if there are more than `entries_max`.
     async fn search(&self, filter: Filter, entries_max: u32) -> Result<Option<Vec<Account>>, Failure> {
         let is_user = Filter::Equal("sAMAccountType", account::ORDINARY_USER.to_owned());
         let filter = Filter::And(vec![is_user, filter]);

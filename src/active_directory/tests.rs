@@ -1,4 +1,4 @@
-//! Answers of a directory that are incomplete or late.
+//! A directory's incomplete or late answers.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn active_directory(server: &Server, double: &Double) -> ActiveDirectory {
     ActiveDirectory::new(configuration).unwrap()
 }
 
-/// A directory in which so many accounts claim one address that it returns only some of what a search with it finds.
+/// A directory in which so many accounts claim one address that a search for it returns only some of them.
 fn crowded() -> Double {
     Double::answering(|request| {
         let asks_for = |text: &str| request.windows(text.len()).any(|octets| octets == text.as_bytes());

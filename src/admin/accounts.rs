@@ -31,7 +31,7 @@ use crate::store::{Fault, Progress, Read, Refused, Stage, Store};
 const NAMED_MAX: usize = 20;
 /// How many mailboxes a list may have for their accounts to be shown.
 const SHOWN_MAX: usize = 1000;
-/// How long a list waits for a directory on the network. It comes without the accounts then.
+/// How long a list waits for a directory on the network; after that it comes without accounts.
 const SHOWN_WITHIN: Duration = Duration::from_secs(3);
 /// How many mailboxes are looked up between two reports of progress.
 const LOOKED_UP_AT_A_TIME: usize = 200;

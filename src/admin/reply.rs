@@ -168,7 +168,7 @@ pub struct Added {
 #[serde(rename_all = "kebab-case")]
 pub enum AddOutcome {
     Added,
-    /// It exists already and was not changed.
+    /// It already exists and was not changed.
     Exists,
     /// The line cannot be carried out as it is.
     Refused,
@@ -463,7 +463,7 @@ pub enum Code {
     /// A value that the setting does not accept.
     Value,
     Exists,
-    /// The account exists already, or belongs to another mailbox.
+    /// The account already exists, or belongs to another mailbox.
     AccountTaken,
     NotFound,
     /// Not possible while the domain is locked.

@@ -78,7 +78,7 @@ impl Stat {
     }
 }
 
-/// The mailboxes of a domain, or all, for callers that do not care for their accounts.
+/// The mailboxes of a domain, or all, for callers that do not need their accounts.
 pub fn mailboxes_alone(domain: Option<&str>, store: &Store) -> Result<Reply, Refusal> {
     let listed = match domain {
         Some(name) => one_domain(store, &name.parse()?)?.1,

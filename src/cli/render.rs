@@ -101,7 +101,7 @@ fn note(said: &str, paint: Paint) -> String {
 fn key_text(state: &KeyState, paint: Paint) -> String {
     let notes = state.trouble.iter().chain([&state.advice]).map(|said| note(said, paint));
     let text = format!(
-        "Key file   {}\nKey        {}\nSealed     {} passwords, {} not\n",
+        "Key file   {}\nKey        {}\nPasswords  {} sealed, {} not\n",
         state.file,
         state.id.as_deref().unwrap_or("none"),
         state.sealed,

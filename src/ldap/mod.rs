@@ -12,8 +12,8 @@
 //! - We never send an empty password: a simple bind with one is anonymous and succeeds (RFC 4513 section 5.1.2).
 //! - Every wait has a limit. A connection whose answer comes too late is closed, so no answer reaches the wrong
 //!   question.
-//! - The octets of a response and the entries of a search have a bound. A search that finds more has no answer, so that
-//!   nobody takes a part for the whole.
+//! - The octets of a response and the entries of a search have a bound. A search that finds more counts as unanswered,
+//!   so that a part is never taken for the whole.
 
 mod connection;
 mod locate;

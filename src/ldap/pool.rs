@@ -54,12 +54,12 @@ pub struct Pool {
     experience: Mutex<Experience>,
 }
 
-/// What the servers did lately, which decides in what order they are tried.
+/// What the servers did lately, which decides the order in which they are tried.
 #[derive(Default)]
 struct Experience {
     /// The one that answered last is tried first.
     answered: Option<Server>,
-    /// One that left a question unanswered is tried last, until it answers again.
+    /// A server that left a question unanswered is tried last until it answers again.
     silent: Option<Server>,
 }
 
@@ -67,8 +67,8 @@ struct Experience {
 #[derive(Debug)]
 pub enum Matches {
     All(Vec<Entry>),
-    /// More entries than asked for, or than the server returns. Those that it sent are some of them, so they are no
-    /// answer.
+    /// More entries than asked for, or more than the server returns. Those it sent are only some of them, so we use
+    /// none.
     TooMany,
 }
 

@@ -1,4 +1,4 @@
-//! Lists of mailboxes with their accounts, from a directory that does as it is told.
+//! Lists of mailboxes with their accounts, from a scripted directory.
 
 use super::*;
 use crate::address::Domain;

@@ -28,7 +28,7 @@ fn the_line_that_quickstart_prints_shows_the_welcome_message() {
     shows_welcome(&site, &service, "user@example.com");
     service.end();
 
-    // The second time the mailbox exists already, and nobody can show its password.
+    // The second time the mailbox already exists, and nobody can show its password.
     let service = Service::quickstart(&site, &[]);
     assert!(service.told.contains("as before"), "{}", service.told);
     let line = service.told.lines().find(|line| line.trim_start().ends_with(" winpop help")).expect("a line");

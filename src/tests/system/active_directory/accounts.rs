@@ -33,7 +33,7 @@ fn a_user_is_created_changed_and_deleted_with_the_mailbox() {
     assert!(log_in(&service, ann, PASSWORD).starts_with("+OK"));
     // The quota comes without asking.
     assert!(site.winpop(&["stat", "made.test", "/json"]).contains("\"account\":\"ann.made@made.test\""));
-    assert!(refused(&site, &["add", ann, "/createuser", PASSWORD]).contains("exists already"));
+    assert!(refused(&site, &["add", ann, "/createuser", PASSWORD]).contains("already exists"));
 
     site.winpop(&["changepwd", ann, "Another-1-password"]);
     assert!(log_in(&service, ann, PASSWORD).starts_with("-ERR [AUTH]"));
