@@ -31,6 +31,7 @@ const PROVISION: &str = "
     samba-tool user create mail Serv1ce-of-tests
     samba-tool group addmembers 'Domain Admins' mail
     systemctl start samba-ad-dc
+    until python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 636))'; do sleep 0.1; done
     until wbinfo --ping-dc; do sleep 0.1; done";
 
 #[test]
