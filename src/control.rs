@@ -367,6 +367,7 @@ mod tests {
         let entry = Entry { line: 7, name: "bob@example.com".into(), password: Some("a".to_owned().into()) };
         let others = [
             Request::AddMany(vec![entry]),
+            Request::Mailboxes { domain: Some("example.com".into()) },
             Request::Backup { file: "/a b".into() },
             Request::Check,
             Request::Compact,

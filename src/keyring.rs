@@ -331,7 +331,7 @@ fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<(u64, u64), Fau
             let sealed = new.seal_private_key(&private, &row.certificate, random::octets()?);
             Some((row.clone(), CertificateRow { key: PrivateKey::Sealed(sealed), ..row }))
         }
-        // One whose key is lost is created anew when next needed.
+        // A certificate whose key is lost is replaced when next needed.
         _ => None,
     };
     let bind_password = store.read()?.setting(BIND_PASSWORD)?;

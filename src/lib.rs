@@ -30,6 +30,7 @@
 //! | `pop3_client`, `ldap` | dialogues in which we are the client | store, our own sessions |
 //! | `wire` | lines, dot-stuffing, the head and the end of a message, surrogates | commands |
 //! | `store` | the data file; the head of `store/mod.rs` lists its rooms | protocols, executor |
+//! | `doubles`, `fuzz` | test doubles; what the fuzz targets run: for tests and fuzzing only | files, sockets |
 //!
 //! # Where things go
 //!

@@ -1,4 +1,4 @@
-//! TLS as a client, towards directory servers and the mail servers that we fetch from: which certificates we trust.
+//! TLS as a client of directory servers and of the mail servers that we fetch from: which certificates we trust.
 
 use std::fs;
 use std::io;

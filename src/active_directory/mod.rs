@@ -8,7 +8,7 @@
 //! - A directory that does not answer is [`Unavailable`], which neither admits nor refuses anybody.
 //! - An account is created with its password in one operation, so it is never half made.
 //!
-//! Calls wait for the network, up to [`CALL_MAX`]: never make one on an executor.
+//! Calls wait for the network, up to [`CALL_MAX`] if the caller does not say otherwise: never make one on an executor.
 
 mod account;
 mod verdict;
@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::address::Address;
 use crate::auth::directory::{Change, Creation, Directory, Found, Place, Removal, Unavailable, Verdict};
 use crate::auth::ntlm::{self, Question};
-use crate::ldap::{Binding, Failure, Filter, Outcome, Pool, Server, domain_of, escaped};
+use crate::ldap::{Binding, Failure, Filter, Matches, Outcome, Pool, Server, domain_of, escaped};
 use crate::lock::Mutex;
 use crate::reachability::Reachability;
 use crate::trust;
@@ -106,11 +106,13 @@ impl Directory for ActiveDirectory {
     }
 
     fn reach(&self) -> Result<(), Unavailable> {
-        within_limit(async { self.matching(Filter::Present("defaultNamingContext")).await.map(drop) })
+        within_limit(CALL_MAX, async {
+            self.matching(Filter::Present("defaultNamingContext")).await.map(drop)
+        })
     }
 
     fn verify(&self, typed: &str, password: &str) -> Result<Verdict, Unavailable> {
-        within_limit(async {
+        within_limit(CALL_MAX, async {
             let named = match password.is_empty() {
                 true => return Ok(Verdict::Wrong),
                 false => self.named(typed).await?,
@@ -143,7 +145,7 @@ impl Directory for ActiveDirectory {
     }
 
     fn find(&self, typed: &str) -> Result<Option<Found>, Unavailable> {
-        within_limit(async {
+        within_limit(CALL_MAX, async {
             match self.named(typed).await? {
                 Named::One(account) => {
                     let addresses = self.owned_by(&account, account.addresses()).await?;
@@ -156,35 +158,32 @@ impl Directory for ActiveDirectory {
     }
 
     fn account_of(&self, address: &Address) -> Result<Option<String>, Unavailable> {
-        within_limit(async { Ok(self.of_mailbox(address).await?.map(|account| account.name)) })
+        within_limit(CALL_MAX, async { Ok(self.of_mailbox(address).await?.map(|account| account.name)) })
     }
 
-    fn accounts_of(&self, addresses: &[Address]) -> Result<Vec<Option<String>>, Unavailable> {
-        within_limit(async {
+    fn accounts_of(
+        &self,
+        addresses: &[Address],
+        within: Duration,
+    ) -> Result<Vec<Option<String>>, Unavailable> {
+        within_limit(within, async {
+            let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
             let mut names = Vec::with_capacity(addresses.len());
             for batch in addresses.chunks(ADDRESSES_PER_SEARCH) {
-                let batch: Vec<String> = batch.iter().map(Address::to_string).collect();
-                let filter = Filter::Or(batch.iter().flat_map(|address| claims(address)).collect());
-                let found = self.search(filter, NAMESAKES_MAX * ADDRESSES_PER_SEARCH as u32).await?;
-                names.extend(batch.iter().map(|address| {
-                    let claimants = found.iter().filter(|account| account.claims(address)).cloned();
-                    match owner(claimants.collect(), address) {
-                        Named::One(account) => Some(account.name),
-                        Named::Nobody | Named::Several => None,
-                    }
-                }));
+                names.extend(self.names_of(batch).await?);
             }
             Ok(names)
         })
     }
 
     fn create(&self, address: &Address, password: &str) -> Result<Creation, Unavailable> {
-        within_limit(async {
+        within_limit(CALL_MAX, async {
             if let Some(account) = self.of_mailbox(address).await? {
                 return Ok(Creation::Exists { name: account.name });
             }
             for name in account_names(&address.local) {
-                if !self.matching(Filter::Equal("sAMAccountName", name.clone())).await?.is_empty() {
+                let holders = self.matching(Filter::Equal("sAMAccountName", name.clone())).await?;
+                if holders.is_none_or(|holders| !holders.is_empty()) {
                     continue;
                 }
                 let outcome = match self.add(address, &name, password).await {
@@ -210,7 +209,7 @@ impl Directory for ActiveDirectory {
     }
 
     fn remove(&self, address: &Address) -> Result<Removal, Unavailable> {
-        within_limit(async {
+        within_limit(CALL_MAX, async {
             let Some(account) = self.of_mailbox(address).await? else { return Ok(Removal::NoSuchAccount) };
             let outcome = self.pool.delete(&account.dn).await?;
             Ok(match outcome.code {
@@ -222,7 +221,7 @@ impl Directory for ActiveDirectory {
     }
 
     fn change_password(&self, address: &Address, password: &str) -> Result<Change, Unavailable> {
-        within_limit(async {
+        within_limit(CALL_MAX, async {
             let Some(account) = self.of_mailbox(address).await? else { return Ok(Change::NoSuchAccount) };
             let outcome = self.pool.replace(&account.dn, &[("unicodePwd", vec![quoted(password)])]).await?;
             Ok(match outcome.code {
@@ -232,13 +231,14 @@ impl Directory for ActiveDirectory {
             })
         })
     }
+
     fn ntlm_domain(&self) -> Option<String> {
         let works = self.winbind.as_ref().is_some_and(Winbind::works);
         self.netbios.get().cloned().flatten().filter(|_| works)
     }
 
     fn prove(&self, proof: &ntlm::Proof) -> Result<Verdict, Unavailable> {
-        within_limit(async {
+        within_limit(CALL_MAX, async {
             match self.ask_winbind(&proof.user, &proof.domain, &proof.question()).await? {
                 Answer::Right(key) if proof.is_intact(key.clone()) => {}
                 Answer::Right(_) | Answer::Wrong => return Ok(Verdict::Wrong),
@@ -262,7 +262,7 @@ impl Directory for ActiveDirectory {
         // No account can have this name ([MS-SAMR] section 3.1.1.8.4).
         const NOBODY: &str = "pop3svc?";
         let question = Question { challenge: [0; 8], response: vec![0; 24] };
-        within_limit(async { self.ask_winbind(NOBODY, "", &question).await.map(drop) })
+        within_limit(CALL_MAX, async { self.ask_winbind(NOBODY, "", &question).await.map(drop) })
     }
 }
 
@@ -280,7 +280,8 @@ impl ActiveDirectory {
     /// The account behind an NTLM user name: `userPrincipalName`, explicit or implicit, or `sAMAccountName`.
     async fn of_ntlm_user(&self, user: &str) -> Result<Named, Failure> {
         let Some((name, suffix)) = user.rsplit_once('@') else { return self.of_account_name(user).await };
-        let found = self.matching(Filter::Equal("userPrincipalName", user.to_owned())).await?;
+        let filter = Filter::Equal("userPrincipalName", user.to_owned());
+        let Some(found) = self.matching(filter).await? else { return Ok(Named::Several) };
         let is_implicit = domain_of(&self.base).is_some_and(|domain| domain.eq_ignore_ascii_case(suffix));
         match found.is_empty() && is_implicit {
             true => self.of_account_name(name).await,
@@ -313,7 +314,7 @@ impl ActiveDirectory {
         }
     }
 
-    /// The addresses that belong to this account alone: its `mail` may hold the principal name of another account.
+    /// The addresses that belong only to this account: its `mail` may hold another account's principal name.
     async fn owned_by(&self, account: &Account, addresses: Vec<Address>) -> Result<Vec<Address>, Failure> {
         let mut owned = Vec::with_capacity(addresses.len());
         for address in addresses {
@@ -341,26 +342,52 @@ impl ActiveDirectory {
 
     async fn of_address(&self, address: &str) -> Result<Named, Failure> {
         let found = self.matching(Filter::Or(claims(address).to_vec())).await?;
-        Ok(owner(found, address))
+        Ok(found.map_or(Named::Several, |found| owner(found, address)))
     }
 
     async fn of_account_name(&self, name: &str) -> Result<Named, Failure> {
         if name.is_empty() {
             return Ok(Named::Nobody);
         }
-        self.matching(Filter::Equal("sAMAccountName", name.to_owned())).await.map(only)
+        let found = self.matching(Filter::Equal("sAMAccountName", name.to_owned())).await?;
+        Ok(found.map_or(Named::Several, only))
     }
 
-    /// The users that match a filter about one name.
-    async fn matching(&self, filter: Filter) -> Result<Vec<Account>, Failure> {
+    /// The name of each address's account. If a search finds too many, each half of the addresses gets its own.
+    async fn names_of(&self, addresses: &[String]) -> Result<Vec<Option<String>>, Failure> {
+        let filter = Filter::Or(addresses.iter().flat_map(|address| claims(address)).collect());
+        let Some(found) = self.search(filter, NAMESAKES_MAX * addresses.len() as u32).await? else {
+            if addresses.len() < 2 {
+                return Ok(vec![None; addresses.len()]);
+            }
+            let (these, those) = addresses.split_at(addresses.len() / 2);
+            let mut names = Box::pin(self.names_of(these)).await?;
+            names.extend(Box::pin(self.names_of(those)).await?);
+            return Ok(names);
+        };
+        let name_of = |address: &String| {
+            let claimants = found.iter().filter(|account| account.claims(address)).cloned();
+            match owner(claimants.collect(), address) {
+                Named::One(account) => Some(account.name),
+                Named::Nobody | Named::Several => None,
+            }
+        };
+        Ok(addresses.iter().map(name_of).collect())
+    }
+
+    /// The users that match a filter about one name. `None` if there are more than we look at.
+    async fn matching(&self, filter: Filter) -> Result<Option<Vec<Account>>, Failure> {
         self.search(filter, NAMESAKES_MAX).await
     }
 
-    async fn search(&self, filter: Filter, entries_max: u32) -> Result<Vec<Account>, Failure> {
+    /// All users that match the filter. `None` if there are more than `entries_max`.
+    async fn search(&self, filter: Filter, entries_max: u32) -> Result<Option<Vec<Account>>, Failure> {
         let is_user = Filter::Equal("sAMAccountType", account::ORDINARY_USER.to_owned());
         let filter = Filter::And(vec![is_user, filter]);
-        let entries = self.pool.search(&self.base, &filter, &ATTRIBUTES, entries_max).await?;
-        Ok(entries.iter().filter_map(Account::of_entry).collect())
+        Ok(match self.pool.search(&self.base, &filter, &ATTRIBUTES, entries_max).await? {
+            Matches::All(entries) => Some(entries.iter().filter_map(Account::of_entry).collect()),
+            Matches::TooMany => None,
+        })
     }
 
     /// The NetBIOS name of the base's domain, from the directory's configuration.
@@ -378,7 +405,9 @@ impl ActiveDirectory {
             Filter::Present("nETBIOSName"),
         ]);
         let partitions = format!("CN=Partitions,{configuration}");
-        let found = self.pool.search(&partitions, &filter, &["nETBIOSName"], 1).await?;
+        let Matches::All(found) = self.pool.search(&partitions, &filter, &["nETBIOSName"], 1).await? else {
+            return Err(Failure::before_asking("several partitions of the directory have the base's name"));
+        };
         let name = found.first().and_then(|entry| entry.text("nETBIOSName")).map(str::to_owned);
         Ok(self.netbios.get_or_init(|| name).clone())
     }
@@ -409,10 +438,16 @@ fn only(mut found: Vec<Account>) -> Named {
     }
 }
 
-fn within_limit<T>(call: impl Future<Output = Result<T, Failure>>) -> Result<T, Unavailable> {
+fn within_limit<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Unavailable> {
     let late = async {
-        Timer::after(CALL_MAX).await;
+        Timer::after(limit).await;
         Err(Failure { why: "the directory did not answer in time".to_owned(), may_be_done: true })
     };
     block_on(call.or(late)).map_err(|failure| Unavailable(failure.why))
 }
+
+#[cfg(test)]
+mod tests;

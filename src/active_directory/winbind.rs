@@ -163,7 +163,7 @@ impl Helper {
             let mut octets = [0; 512];
             match self.stream.read(&mut octets).await? {
                 0 => return Err(std::io::Error::other("it closed the connection")),
-                _ if read > ANSWER_OCTETS_MAX => return Err(std::io::Error::other("it sends too much")),
+                _ if read > ANSWER_OCTETS_MAX => return Err(std::io::Error::other("it sent too much")),
                 count => self.received.extend_from_slice(&octets[..count]),
             }
         }
@@ -188,10 +188,10 @@ fn understood(lines: &[String]) -> Result<Answer, String> {
     match value("Authenticated") {
         Some("Yes") => {
             let key = value("User-Session-Key").and_then(session_key);
-            key.map(Answer::Right).ok_or_else(|| "it sends no session key".to_owned())
+            key.map(Answer::Right).ok_or_else(|| "it sent no session key".to_owned())
         }
         Some("No") => {
-            let why = value("Authentication-Error").unwrap_or("it does not say why");
+            let why = value("Authentication-Error").unwrap_or("it gave no reason");
             let barred = BARRED.iter().find(|(text, _)| why.starts_with(text));
             match barred {
                 Some((_, barred)) => Ok(Answer::Barred(*barred)),

@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bincode::{Decode, Encode};
 use serde::Serialize;
@@ -29,10 +29,14 @@ use crate::store::{Fault, Progress, Read, Refused, Stage, Store};
 
 /// How many mailboxes a refusal names.
 const NAMED_MAX: usize = 20;
-/// How many mailboxes a list may have for their accounts to be shown. A directory takes about a second for these.
+/// How many mailboxes a list may have for their accounts to be shown.
 const SHOWN_MAX: usize = 1000;
+/// How long a list waits for a directory on the network; after that it comes without accounts.
+const SHOWN_WITHIN: Duration = Duration::from_secs(3);
 /// How many mailboxes are looked up between two reports of progress.
 const LOOKED_UP_AT_A_TIME: usize = 200;
+/// How long a directory on the network may take for these.
+const LOOKED_UP_WITHIN: Duration = Duration::from_secs(10);
 
 /// The account directory: as the running service sees it, or as it just answered this command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
@@ -58,6 +62,47 @@ impl DirectoryLine {
             last_error_unix_seconds: last_error_at.map(seconds),
             last_error,
         }
+    }
+}
+
+/// The account of a mailbox. Serialised as two fields: `account_state`, and `account`, its name in the directory.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum MailboxAccount {
+    /// Part of the mailbox: the data file holds the accounts.
+    Here,
+    /// In the directory, under this name.
+    Found(String),
+    /// The directory has none for this mailbox.
+    None,
+    /// The directory was not asked or did not answer.
+    Unknown,
+}
+
+impl MailboxAccount {
+    fn state(&self) -> &'static str {
+        match self {
+            Self::Here => "here",
+            Self::Found(_) => "found",
+            Self::None => "none",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Found(name) => Some(name),
+            Self::Here | Self::None | Self::Unknown => None,
+        }
+    }
+}
+
+impl Serialize for MailboxAccount {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut account = serializer.serialize_struct("MailboxAccount", 2)?;
+        account.serialize_field("account_state", self.state())?;
+        account.serialize_field("account", &self.name())?;
+        account.end()
     }
 }
 
@@ -164,7 +209,7 @@ fn refuse_namesakes(found: Vec<Address>) -> Result<(), Refusal> {
 }
 
 fn account_exists(address: &Address, name: &str, place: Place) -> Refusal {
-    Refusal::new(Code::AccountTaken, format!("{address} has an account {} already, {name}", place.words()))
+    Refusal::new(Code::AccountTaken, format!("{address} already has an account {}, {name}", place.words()))
         .with_hint(format!("To use it: winpop add {address}"))
 }
 
@@ -182,21 +227,24 @@ pub fn undone(refusal: Refusal, address: &Address, name: &str, directory: &dyn D
     }
 }
 
-/// The account of each mailbox in a list. All are `None` if the data file holds the accounts. An error is a sentence.
-pub fn shown(addresses: &[Address], store: &Store, context: &Context) -> Result<Vec<Option<String>>, String> {
+/// The account of each mailbox in a list. An error is a sentence.
+pub fn shown(addresses: &[Address], store: &Store, context: &Context) -> Result<Vec<MailboxAccount>, String> {
     let Some(directory) = in_force(store, context).map_err(|refusal| refusal.message)? else {
-        return Ok(vec![None; addresses.len()]);
+        return Ok(vec![MailboxAccount::Here; addresses.len()]);
     };
     if addresses.len() > SHOWN_MAX {
         return Err(format!("they are looked up only for {SHOWN_MAX} mailboxes or fewer"));
     }
     let shared = match directory.place() {
-        Place::ThisMachine => {
-            store.read().and_then(|view| shared_names(&*view)).map_err(|fault| fault.to_string())?
-        }
+        Place::ThisMachine => store
+            .read()
+            .and_then(|view| shared_among(&*view, addresses))
+            .map_err(|fault| fault.to_string())?,
         Place::Network => HashSet::new(),
     };
-    names(addresses, &*directory, &shared).map_err(|unavailable| unavailable.to_string())
+    let names = names(addresses, &*directory, &shared, SHOWN_WITHIN).map_err(|why| why.to_string())?;
+    let account = |name: Option<String>| name.map_or(MailboxAccount::None, MailboxAccount::Found);
+    Ok(names.into_iter().map(account).collect())
 }
 
 /// The account of each mailbox. A local account belongs to one mailbox, so mailboxes that share a name have none.
@@ -204,12 +252,28 @@ fn names(
     addresses: &[Address],
     directory: &dyn Directory,
     shared: &HashSet<LocalPart>,
+    within: Duration,
 ) -> Result<Vec<Option<String>>, Unavailable> {
-    let mut names = directory.accounts_of(addresses)?;
+    let mut names = directory.accounts_of(addresses, within)?;
     for (name, address) in names.iter_mut().zip(addresses) {
         name.take_if(|_| shared.contains(&address.local));
     }
     Ok(names)
+}
+
+/// Names of these mailboxes that exist in several domains.
+fn shared_among(view: &impl Read, addresses: &[Address]) -> Result<HashSet<LocalPart>, Fault> {
+    let lookups = addresses.len() as u64 * view.totals()?.domains;
+    if lookups > view.totals()?.mailboxes {
+        return shared_names(view);
+    }
+    let mut shared = HashSet::new();
+    for Address { local, .. } in addresses {
+        if directory::namesakes(view, local)?.len() > 1 {
+            shared.insert(local.clone());
+        }
+    }
+    Ok(shared)
 }
 
 /// Names of mailboxes that exist in several domains.
@@ -332,9 +396,9 @@ impl MigrateToAd {
                 Ok(Verdict::Wrong) => {
                     return Err(Refusal::new(
                         Code::Exists,
-                        format!("{address} has an account in Active Directory already, {name}, with another password"),
+                        format!("{address} already has an account in Active Directory, {name}, with another password"),
                     )
-                    .with_hint("It was left as it is; its user logs in with the password that it has there"));
+                    .with_hint("It was left as it is; its user logs in with the password it has there"));
                 }
                 Ok(Verdict::Barred { why, .. }) => {
                     let message = format!("the account of {address} in Active Directory, {name}, {why}");
@@ -440,7 +504,7 @@ fn left_out(
     progress.begin(Stage::LookingForAccounts, all.len() as u64);
     let mut left_out = Vec::new();
     for addresses in all.chunks(LOOKED_UP_AT_A_TIME) {
-        let accounts = names(addresses, directory, &shared).map_err(unavailable)?;
+        let accounts = names(addresses, directory, &shared, LOOKED_UP_WITHIN).map_err(unavailable)?;
         let without = addresses.iter().zip(accounts).filter(|(_, account)| account.is_none());
         left_out.extend(without.map(|(address, _)| address.clone()));
         progress.add(addresses.len() as u64);
@@ -464,3 +528,6 @@ pub fn note_of_rights(after: &Settings, context: &Context) -> Option<String> {
 fn mailboxes(count: usize) -> String {
     format!("{count} {}", if count == 1 { "mailbox" } else { "mailboxes" })
 }
+
+#[cfg(test)]
+mod tests;

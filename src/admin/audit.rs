@@ -41,7 +41,9 @@ impl Request {
             // The tool records imports and exports as a whole.
             Self::BeginImport { .. } | Self::EndImport { .. } | Self::Import(_) => return None,
             Self::Export { .. } | Self::ExportAccounts { .. } => return None,
-            Self::Check | Self::Ids { .. } | Self::Health | Self::Key => return None,
+            Self::Check | Self::Ids { .. } | Self::Health | Self::Key | Self::Mailboxes { .. } => {
+                return None;
+            }
         };
         Some(words)
     }
@@ -115,9 +117,9 @@ mod tests {
     #[test]
     fn a_line_says_who_did_what_with_which_outcome() {
         let who = Who { user: 1000, process: 4711 };
-        let refusal = Refusal::new(Code::Exists, "a.org exists already").with_hint("Choose another");
+        let refusal = Refusal::new(Code::Exists, "a.org already exists").with_hint("Choose another");
         let refused = line("winpop add a.org", who, Err(&refusal));
-        assert_eq!(refused, "winpop add a.org, by user 1000, process 4711: refused: a.org exists already");
+        assert_eq!(refused, "winpop add a.org, by user 1000, process 4711: refused: a.org already exists");
         assert!(line(&"x".repeat(1000), who, Err(&refusal)).len() < 400);
     }
 

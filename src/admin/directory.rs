@@ -84,7 +84,7 @@ fn postmaster_note(domain: &Domain, store: &Store) -> Result<String, Refusal> {
         store.read().and_then(|directory| directory.setting("postmaster")).map_err(Refusal::fault)?;
     let where_to = match setting.filter(|address| !address.is_empty()) {
         Some(address) => format!("goes to {address}, as the setting postmaster says"),
-        None => "goes to its first mailbox; another: winpop set postmaster ADDRESS".to_owned(),
+        None => "goes to its first mailbox; to choose another: winpop set postmaster ADDRESS".to_owned(),
     };
     Ok(format!("mail for postmaster@{domain} {where_to}"))
 }
@@ -294,11 +294,11 @@ impl From<Refused> for Refusal {
     fn from(why: Refused) -> Self {
         match why {
             Refused::DomainExists(domain) => {
-                Self::new(Code::Exists, format!("the domain {domain} exists already"))
+                Self::new(Code::Exists, format!("the domain {domain} already exists"))
             }
             Refused::NoSuchDomain(domain) => no_such_domain(&domain),
             Refused::MailboxExists(address) => {
-                Self::new(Code::Exists, format!("the mailbox {address} exists already"))
+                Self::new(Code::Exists, format!("the mailbox {address} already exists"))
             }
             Refused::NoSuchMailbox(address) => {
                 Self::new(Code::NotFound, format!("there is no mailbox {address}"))

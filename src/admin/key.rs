@@ -5,7 +5,8 @@ use super::reply::{Changed, Code, KeyState, Refusal, Reply};
 use crate::keyring::Unchanged;
 use crate::store::{Fault, Read, Store};
 
-const KEEP: &str = "back up this file too, but keep it apart from the data file: without it, a backup gives no password away";
+const KEEP: &str =
+    "back up this file too, but keep it apart from the data file: without it, a backup reveals no passwords";
 
 pub fn show(store: &Store, context: &Context) -> Result<Reply, Refusal> {
     let keyring = context.keyring.read();
@@ -50,12 +51,11 @@ pub fn rotate(store: &Store, context: &Context, discard: bool) -> Result<Reply, 
             Unchanged::Failed(_) => refusal,
         }
     })?;
-    let message =
-        format!("The key was changed; {} passwords are sealed under the new one", resealed.resealed);
+    let message = format!("The key was changed; passwords sealed under the new one: {}", resealed.resealed);
     let mut changed = Changed::new("key", &keyring.path().display(), message);
     if resealed.left > 0 {
         changed.notes.push(format!(
-            "{} passwords could not be sealed again; each will be when its user next logs in with the password itself",
+            "passwords not sealed again: {}; each will be when its user next logs in with the password itself",
             resealed.left
         ));
     }

@@ -100,10 +100,14 @@ pub trait Service {
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String>;
 }
 
-/// A task for whoever has the store open.
+/// A task for the process that has the store open.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     Command(Op),
+    /// List the mailboxes of a domain, or all, without asking anybody for their accounts.
+    Mailboxes {
+        domain: Option<String>,
+    },
     /// Replace the stored password of a local account, whose password in the operating system was just changed.
     PasswordChanged(ChangePwd),
     /// Add domains and mailboxes.
@@ -172,6 +176,7 @@ impl Request {
         match self {
             Self::Command(Op::Set(set)) => set.run(store, context, progress),
             Self::Command(op) => op.run(store, context),
+            Self::Mailboxes { domain } => statistics::mailboxes_alone(domain.as_deref(), store),
             Self::PasswordChanged(change) => change.run_after(store, context),
             Self::AddMany(entries) => bulk::add_many(entries, store, context),
             Self::Backup { file: name } => upkeep::back_up(store, file, name, progress),

@@ -10,7 +10,7 @@ use std::path::Path;
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
-pub use super::accounts::DirectoryLine;
+pub use super::accounts::{DirectoryLine, MailboxAccount};
 pub use super::moving::{AdoptionLine, ImportSummary};
 use crate::address::Malformed;
 use crate::mailroot::Unusable;
@@ -168,7 +168,7 @@ pub struct Added {
 #[serde(rename_all = "kebab-case")]
 pub enum AddOutcome {
     Added,
-    /// It exists already and was not changed.
+    /// It already exists and was not changed.
     Exists,
     /// The line cannot be carried out as it is.
     Refused,
@@ -307,13 +307,12 @@ pub struct MailboxLine {
     pub last_login_unix_seconds: Option<u64>,
     /// `None` if the mailbox counts against no quota.
     pub quota: Option<QuotaLine>,
-    /// True if the mailbox has a password here, or an account elsewhere.
+    /// True if the data file holds a password for the mailbox, whether or not it is in force.
     pub has_password: bool,
     /// False while mail from another server is still missing.
     pub is_whole: bool,
-    /// The name of the account elsewhere. `None` where the data file holds the accounts, where this mailbox has none,
-    /// and where that could not be found out.
-    pub account: Option<String>,
+    #[serde(flatten)]
+    pub account: MailboxAccount,
 }
 
 /// The quota that a mailbox counts against, perhaps with others.
@@ -348,7 +347,7 @@ impl Serialize for Lock {
     }
 }
 
-/// The service that has the store open. If none does, all fields but `running` are none.
+/// The service that has the store open. If none does, all fields but `running` are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct ServiceState {
     pub running: bool,
@@ -464,7 +463,7 @@ pub enum Code {
     /// A value that the setting does not accept.
     Value,
     Exists,
-    /// The account exists already, or belongs to another mailbox.
+    /// The account already exists, or belongs to another mailbox.
     AccountTaken,
     NotFound,
     /// Not possible while the domain is locked.

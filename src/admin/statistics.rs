@@ -6,14 +6,14 @@ use super::commands::{List, Stat};
 use super::configure::{read_settings, settings_of};
 use super::directory::no_such_domain;
 use super::reply::{
-    AdoptionLine, CertificateLine, DirectoryLine, DomainLine, Lock, LockedBy, MailboxLine, QuotaLine,
-    Refusal, Removed, Reply, Server, ServiceState,
+    AdoptionLine, CertificateLine, DirectoryLine, DomainLine, Lock, LockedBy, MailboxAccount, MailboxLine,
+    QuotaLine, Refusal, Removed, Reply, Server, ServiceState,
 };
 use super::{Context, accounts};
 use crate::address::{Address, Domain};
 use crate::certificate;
 use crate::reachability::Reachability;
-use crate::settings::{Method, Settings};
+use crate::settings::Settings;
 use crate::store::{DomainRow, Fault, Read, Store, mover_of, quota_of_mailbox};
 
 impl List {
@@ -76,6 +76,16 @@ impl Stat {
             domains: domains(&*view).map_err(Refusal::fault)?,
         })
     }
+}
+
+/// The mailboxes of a domain, or all, for callers that do not need their accounts.
+pub fn mailboxes_alone(domain: Option<&str>, store: &Store) -> Result<Reply, Refusal> {
+    let listed = match domain {
+        Some(name) => one_domain(store, &name.parse()?)?.1,
+        None => all_mailboxes(store).map_err(Refusal::fault)?,
+    };
+    let mailboxes = listed.into_iter().map(|(_, line)| line).collect();
+    Ok(Reply::AllMailboxes { mailboxes, accounts_error: None })
 }
 
 /// Shows that the service answers and can read its index.
@@ -162,31 +172,19 @@ fn one_domain(store: &Store, domain: &Domain) -> Result<(DomainLine, Mailboxes),
     let view = store.read().map_err(Refusal::fault)?;
     let row = view.domain(domain).map_err(Refusal::fault)?.ok_or_else(|| no_such_domain(domain))?;
     let line = domain_line(&*view, domain, &row).map_err(Refusal::fault)?;
-    let method = method(&*view).map_err(Refusal::fault)?;
-    Ok((line, mailboxes(&*view, domain, row.locked, method).map_err(Refusal::fault)?))
+    Ok((line, mailboxes(&*view, domain, row.locked).map_err(Refusal::fault)?))
 }
 
 fn all_mailboxes(store: &Store) -> Result<Mailboxes, Fault> {
     let view = store.read()?;
-    let method = method(&*view)?;
     let mut all = Vec::new();
     for (domain, row) in view.domains()? {
-        all.extend(mailboxes(&*view, &domain, row.locked, method)?);
+        all.extend(mailboxes(&*view, &domain, row.locked)?);
     }
     Ok(all)
 }
 
-fn method(view: &impl Read) -> Result<Method, Fault> {
-    Ok(read_settings(view)?.0.authentication)
-}
-
-fn mailboxes(
-    view: &impl Read,
-    domain: &Domain,
-    domain_locked: bool,
-    method: Method,
-) -> Result<Mailboxes, Fault> {
-    let lives_elsewhere = method != Method::PasswordFile;
+fn mailboxes(view: &impl Read, domain: &Domain, domain_locked: bool) -> Result<Mailboxes, Fault> {
     let mut lines = Vec::new();
     for (local, row) in view.mailboxes(domain)? {
         let counts = view.counts(row.id)?;
@@ -208,9 +206,9 @@ fn mailboxes(
                 used_octets: quota.used,
                 limit_octets: quota.limit,
             }),
-            has_password: lives_elsewhere || !row.credential.is_of_nobody(),
+            has_password: !row.credential.is_of_nobody(),
             is_whole: mover_of(view, row.id)?.is_none(),
-            account: None,
+            account: MailboxAccount::Unknown,
         };
         lines.push((address, line));
     }
@@ -225,8 +223,8 @@ fn with_accounts(
 ) -> (Vec<MailboxLine>, Option<String>) {
     let (addresses, mut lines): (Vec<Address>, Vec<MailboxLine>) = mailboxes.into_iter().unzip();
     match accounts::shown(&addresses, store, context) {
-        Ok(names) => {
-            lines.iter_mut().zip(names).for_each(|(line, name)| line.account = name);
+        Ok(accounts) => {
+            lines.iter_mut().zip(accounts).for_each(|(line, account)| line.account = account);
             (lines, None)
         }
         Err(why) => (lines, Some(why)),

@@ -10,7 +10,7 @@ use super::configure::settings_of;
 use super::reply::{Refusal, Reply, Tested, TestedStep};
 use super::{Context, accounts};
 use crate::address::Address;
-use crate::auth::directory::{Directory, Found, Place, Verdict};
+use crate::auth::directory::{Directory, Found, Place, Unavailable, Verdict};
 use crate::auth::password::Credential;
 use crate::directory;
 use crate::settings::Settings;
@@ -132,13 +132,22 @@ impl Trial {
         drop(view);
         self.note("mailbox", true, format!("found, messages {messages}"));
 
+        let is_spa_required = settings.sparequired.is_on();
         match directory {
             Err(refusal) => self.note("account", false, refusal.message),
-            Ok(None) => self.check_stored(&mailbox.credential, login.password, address, context),
-            Ok(Some(directory)) => self.ask(&*directory, namesakes, address, login),
-        }
-        if settings.sparequired.is_on() {
-            self.note("method", true, "sparequired is 1: the client must use APOP, CRAM-MD5, NTLM or SCRAM");
+            Ok(None) => {
+                self.check_stored(&mailbox.credential, login.password, address, context);
+                if is_spa_required {
+                    let finding = "sparequired is 1: the client must use APOP, CRAM-MD5, NTLM or SCRAM";
+                    self.note("method", true, finding);
+                }
+            }
+            Ok(Some(directory)) => {
+                let account = self.ask(&*directory, namesakes, address, login);
+                if let (true, Some(account)) = (is_spa_required, account) {
+                    self.look_at_ntlm(&*directory, &account);
+                }
+            }
         }
         match (domain.locked, mailbox.locked) {
             (true, _) => self.note("lock", false, format!("the domain {} is locked", address.domain)),
@@ -175,19 +184,34 @@ impl Trial {
         }
     }
 
-    /// Has a directory check the password. `namesakes`: mailboxes that could have the same account.
-    fn ask(&mut self, directory: &dyn Directory, namesakes: usize, address: &Address, login: &Login) {
+    /// Has a directory check the password, and returns the name of the account. `namesakes`: mailboxes that could have
+    /// the same account.
+    fn ask(
+        &mut self,
+        directory: &dyn Directory,
+        namesakes: usize,
+        address: &Address,
+        login: &Login,
+    ) -> Option<String> {
         let place = directory.place().words();
         if directory.place() == Place::ThisMachine && namesakes > 1 {
             let finding =
                 format!("{namesakes} mailboxes are named {}, so none has that account", address.local);
-            return self.note("account", false, finding);
+            self.note("account", false, finding);
+            return None;
         }
-        match directory.account_of(address) {
-            Err(unavailable) => return self.note("account", false, unavailable.to_string()),
-            Ok(None) => return self.note("account", false, format!("there is none {place}")),
-            Ok(Some(name)) => self.note("account", true, format!("{name} {place}")),
-        }
+        let account = match directory.account_of(address) {
+            Err(unavailable) => {
+                self.note("account", false, unavailable.to_string());
+                return None;
+            }
+            Ok(None) => {
+                self.note("account", false, format!("there is none {place}"));
+                return None;
+            }
+            Ok(Some(name)) => name,
+        };
+        self.note("account", true, format!("{account} {place}"));
         let verified = match directory.place() {
             Place::Network => directory.verify(login.typed, login.password),
             Place::ThisMachine => directory.verify(&address.to_string(), login.password),
@@ -203,9 +227,25 @@ impl Trial {
             Ok(Verdict::Wrong) => self.note("password", false, "wrong"),
             Ok(Verdict::Barred { why, .. }) => self.note("password", false, format!("the account {why}")),
         }
+        Some(account)
     }
 
-    /// A full mailbox can be read all the same.
+    /// With sparequired, NTLM is the only way to log in to an account of a directory, and it knows other names.
+    fn look_at_ntlm(&mut self, directory: &dyn Directory, account: &str) {
+        let tried = directory.try_ntlm();
+        match (tried, directory.ntlm_domain()) {
+            (Err(Unavailable(why)), _) => {
+                self.note("method", false, format!("sparequired is 1, but NTLM cannot be checked: {why}"));
+            }
+            (Ok(()), None) => self.note("method", false, "sparequired is 1, but adntlm is not set"),
+            (Ok(()), Some(domain)) => {
+                let finding = format!("sparequired is 1: the client must use NTLM, as {domain}\\{account}");
+                self.note("method", true, finding);
+            }
+        }
+    }
+
+    /// A full mailbox can still be read.
     fn look_at_quota(&mut self, quota: Option<Quota>) {
         let finding = match quota {
             None => "none".to_owned(),

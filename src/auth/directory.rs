@@ -7,6 +7,7 @@
 //! the directory cannot answer, the call fails with [`Unavailable`], which neither admits nor refuses anybody.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::ntlm;
 use crate::address::Address;
@@ -33,8 +34,13 @@ pub trait Directory: Send + Sync {
     /// The name of a mailbox's account, or `None` if it has none.
     fn account_of(&self, address: &Address) -> Result<Option<String>, Unavailable>;
 
-    /// The name of each mailbox's account, in the same order. An address that several accounts claim has none.
-    fn accounts_of(&self, addresses: &[Address]) -> Result<Vec<Option<String>>, Unavailable> {
+    /// The name of each mailbox's account, in the same order. An address that several accounts claim has none. A
+    /// directory on the network gets this long to answer.
+    fn accounts_of(
+        &self,
+        addresses: &[Address],
+        _within: Duration,
+    ) -> Result<Vec<Option<String>>, Unavailable> {
         addresses.iter().map(|address| self.account_of(address)).collect()
     }
 

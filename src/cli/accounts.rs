@@ -1,8 +1,7 @@
-//! Commands that change local accounts. That needs root, so the administrator's process does it; whoever has the data
-//! file open does the rest.
+//! Commands that change local accounts. That needs root, so the administrator's process does it; the process that has
+//! the data file open does the rest.
 //!
-//! - Whoever has the data file open checks the command first, before anything changes ([`Reply::Yours`] means it may go
-//!   ahead).
+//! - That process checks the command first, before anything changes ([`Reply::Yours`] means that it may go ahead).
 //! - An account is created before its mailbox, and removed again if the mailbox is refused. A mailbox is deleted before
 //!   its account, because it can be restored. Anything left half done is reported.
 

@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! The binary goes by three names: `pop3svc`, `winpop` for administration alone, and `sendmail` for programs that send
+//! The binary goes by three names: `pop3svc`, `winpop` for administration only, and `sendmail` for programs that send
 //! mail. [`main`] dispatches every command.
 
 mod accounts;
@@ -235,13 +235,13 @@ fn make_link(link: &Link) -> Result<String, Refusal> {
     let is_beside = dir.canonicalize().ok().as_deref() == program.parent();
     let target = if is_beside { program.file_name().map(PathBuf::from) } else { None }.unwrap_or(program);
     if fs::read_link(&name).is_ok_and(|present| present == target) {
-        return Ok(format!("{} exists already\n", name.display()));
+        return Ok(format!("{} already exists\n", name.display()));
     }
     match symlink(&target, &name) {
         Ok(()) => Ok(format!("{} made\n", name.display())),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Refusal::new(
             Code::Exists,
-            format!("{} exists already and is not a link to this program", name.display()),
+            format!("{} already exists and is not a link to this program", name.display()),
         )
         .with_hint("Remove it or name another directory")),
         Err(error) => Err(Refusal::fault(format!("{} cannot be created: {error}", name.display()))),

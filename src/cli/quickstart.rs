@@ -122,7 +122,7 @@ fn welcome(address: &Address, now: time::OffsetDateTime, id: u64) -> String {
          Content-Type: text/plain; charset=utf-8\n\n\
          Your mailbox works.\n\n\
          Mail for {address} that arrives by SMTP or LMTP, or is piped into\n\
-         `pop3svc deliver {address}`, lies here until you delete it.\n\
+         `pop3svc deliver {address}`, stays here until you delete it.\n\
          `pop3svc winpop help` lists what an administrator can do.\n",
         domain = address.domain,
     )

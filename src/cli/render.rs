@@ -13,9 +13,9 @@ use time::format_description::well_known::Rfc3339;
 use super::table::{Paint, table};
 use crate::admin::reply::{
     AddOutcome, Added, AdoptionLine, Changed, Checked, Connections, Delivered, DirectoryLine, DomainLine,
-    ExportSummary, ImportSummary, KeyState, Lock, LockedBy, Lost, MailboxLine, Outcome, QuotaLine, Refusal,
-    Removed, Reply, Server, ServiceState, SettingLine, SkippedFile, Tested, TestedStep, Verified,
-    VerifiedMailbox,
+    ExportSummary, ImportSummary, KeyState, Lock, LockedBy, Lost, MailboxAccount, MailboxLine, Outcome,
+    QuotaLine, Refusal, Removed, Reply, Server, ServiceState, SettingLine, SkippedFile, Tested, TestedStep,
+    Verified, VerifiedMailbox,
 };
 use crate::units::{Octets, Seconds};
 
@@ -101,7 +101,7 @@ fn note(said: &str, paint: Paint) -> String {
 fn key_text(state: &KeyState, paint: Paint) -> String {
     let notes = state.trouble.iter().chain([&state.advice]).map(|said| note(said, paint));
     let text = format!(
-        "Key file   {}\nKey        {}\nSealed     {} passwords, {} not\n",
+        "Key file   {}\nKey        {}\nPasswords  {} sealed, {} not\n",
         state.file,
         state.id.as_deref().unwrap_or("none"),
         state.sealed,
@@ -313,7 +313,6 @@ fn domain_table(domains: &[DomainLine], paint: Paint) -> String {
 }
 
 fn mailbox_table(mailboxes: &[MailboxLine], accounts_error: Option<&str>, paint: Paint) -> Option<String> {
-    let has_accounts = mailboxes.iter().any(|line| line.account.is_some());
     let rows = mailboxes.iter().map(|line| {
         vec![
             line.messages.to_string(),
@@ -324,7 +323,11 @@ fn mailbox_table(mailboxes: &[MailboxLine], accounts_error: Option<&str>, paint:
                 Some(LockedBy::Mailbox) | None => status(line.lock).to_owned(),
             },
             line.last_login_unix_seconds.and_then(day_text).unwrap_or_default(),
-            line.account.clone().unwrap_or_else(|| if has_accounts { "none" } else { "" }.to_owned()),
+            match &line.account {
+                MailboxAccount::Found(name) => name.clone(),
+                MailboxAccount::None => "none".to_owned(),
+                MailboxAccount::Here | MailboxAccount::Unknown => String::new(),
+            },
             line.unicode.clone().unwrap_or_default(),
             line.mailbox.clone(),
         ]
@@ -480,7 +483,7 @@ fn domain_text(
     )
 }
 
-/// A single setting is shown by its value alone, for scripts.
+/// A single setting is shown as its bare value, for scripts.
 fn settings_text(settings: &[SettingLine]) -> String {
     let with_meaning = |line: &SettingLine| match &line.meaning {
         Some(meaning) => format!("{} ({meaning})", line.value).trim_start().to_owned(),

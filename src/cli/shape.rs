@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 /// An object: its name, and its fields with the kind of each.
 ///
-/// A kind is `text`, `number`, `true/false` or the name of an object; `[…]` is a list, and `…?` may be null.
+/// A kind is `text`, `number`, `true/false`, the words that a text can be (`…|…`) or the name of an object; `[…]` is a
+/// list, and `…?` may be null.
 pub type Shape = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// The reply of each command. All begin with the field `ok`, which is true.
@@ -130,6 +131,7 @@ pub const OBJECTS: [Shape; 17] = [
             ("quota", "QUOTA?"),
             ("has_password", "true/false"),
             ("is_whole", "true/false"),
+            ("account_state", "here|found|none|unknown"),
             ("account", "text?"),
         ],
     ),
@@ -233,6 +235,12 @@ pub fn page() -> String {
 With /json, a command prints one object on one line. Its field ok is true, or
 false if the command was refused or failed; the field error then says why.
 Every field listed here is always present; those marked ? may be null.
+
+A mailbox's account_state says what is known of its account: here (it is part
+of the mailbox, with the password file), found (in the directory; account is
+its name), none (the directory has none for it) or unknown (accounts_error says
+why). has_password tells whether the data file holds a password for the
+mailbox, whether or not the password file is in force.
 "
     .to_owned();
     for (name, fields) in REPLIES.iter().chain([&ERROR]).chain(&OBJECTS) {
@@ -270,6 +278,7 @@ mod tests {
                 "number" => value.is_u64(),
                 "number or text" => value.is_u64() || value.is_string(),
                 "true/false" => value.is_boolean(),
+                words if words.contains('|') => words.split('|').any(|word| value == word),
                 other => panic!("{place}: there is no kind {other:?}"),
             };
             assert!(is_so, "{place}: {value} is not {kind}");
@@ -290,9 +299,13 @@ mod tests {
 
     fn mailboxes() -> Vec<MailboxLine> {
         let quota = |limit_octets| QuotaLine { account: "a@b".into(), used_octets: 1, limit_octets };
-        let with = |lock, quota| MailboxLine { lock: Lock(lock), quota, account: None, ..mailbox() };
+        let of = |account| MailboxLine { account, ..mailbox() };
+        let with =
+            |lock, quota| MailboxLine { lock: Lock(lock), quota, account: MailboxAccount::Here, ..mailbox() };
         vec![
             mailbox(),
+            of(MailboxAccount::None),
+            of(MailboxAccount::Unknown),
             with(Some(LockedBy::Mailbox), Some(quota(None))),
             with(Some(LockedBy::Domain), Some(quota(Some(7)))),
         ]

@@ -8,7 +8,7 @@ use super::carry_out;
 use super::progress::Line;
 use super::terminal;
 use crate::address::Domain;
-use crate::admin::commands::{Add, Delete, Get, List, MigrateToAd, Stat};
+use crate::admin::commands::{Add, Delete, Get, List, MigrateToAd};
 use crate::admin::reply::{Changed, Code};
 use crate::admin::secret::Secret;
 use crate::admin::{self, Op, Present, Refusal, Reply, Request, Target};
@@ -124,9 +124,14 @@ fn confirm(delete: &Delete, mailroot: &MailRoot) -> Result<(), Refusal> {
     if delete.y || !terminal::is_there() {
         return Ok(());
     }
-    let stat = Op::Stat(Stat { domain: Some(domain.to_string()) });
-    let Reply::Domain { statistics, .. } = run(Request::Command(stat), mailroot)? else {
-        panic!("stat of a domain is answered by its statistics")
+    // Unlike `stat DOMAIN`, this asks nobody for accounts.
+    let list = Op::List(List { domain: None, all: false });
+    let Reply::Domains { domains } = run(Request::Command(list), mailroot)? else {
+        panic!("list is answered by domains")
+    };
+    // An unknown domain is refused when it comes to deleting it.
+    let Some(statistics) = domains.iter().find(|line| line.domain == domain.to_string()) else {
+        return Ok(());
     };
     let question = format!(
         "Delete {domain} with its mailboxes ({}) and messages ({}, {})?",

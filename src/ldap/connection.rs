@@ -93,7 +93,7 @@ async fn open(server: &Server, tls: &Arc<ClientConfig>) -> io::Result<TlsStream<
         let mut dialogue = Dialogue::new(stream);
         let outcome = dialogue.ask(&Request::StartTls).await?.outcome;
         if !outcome.is_success() {
-            return Err(io::Error::other(format!("it refuses StartTLS: {outcome}")));
+            return Err(io::Error::other(format!("it refused StartTLS: {outcome}")));
         }
         // Cleartext must not be taken for an answer under TLS.
         if !dialogue.received.is_empty() {
@@ -168,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
                 return match response {
                     _ if id == self.last_id => Ok(response),
                     Response::Done(outcome) if id == 0 => {
-                        Err(io::Error::other(format!("it closes the connection: {outcome}")))
+                        Err(io::Error::other(format!("it closed the connection: {outcome}")))
                     }
                     _ => Err(io::Error::other("it answered a question that was not asked")),
                 };

@@ -11,8 +11,8 @@ pub const RESPONSE_OCTETS_MAX: usize = 1 << 20;
 const VERSION: u8 = 3;
 /// StartTLS (RFC 4511 section 4.14.1).
 const START_TLS: &str = "1.3.6.1.4.1.1466.20037";
-/// How long a server may search, in seconds.
-const SEARCH_SECONDS_MAX: u32 = 5;
+/// How long a server may search, in seconds: about as long as we wait for its answer.
+const SEARCH_SECONDS_MAX: u32 = 3;
 /// The tag of a LDAPMessage: SEQUENCE.
 const SEQUENCE: u8 = 0x30;
 
@@ -353,7 +353,7 @@ mod tests {
         // Nothing in a value is syntax.
         let filter = b"\xa0\x13\x87\x02cn\xa3\x0d\x04\x03uid\x04\x06a)(b=*";
         let mut expected =
-            b"\x30\x3a\x02\x01\x02\x63\x35\x04\x04dc=x\x0a\x01\x02\x0a\x01\x00\x02\x01\x02\x02\x01\x05\x01\x01\x00"
+            b"\x30\x3a\x02\x01\x02\x63\x35\x04\x04dc=x\x0a\x01\x02\x0a\x01\x00\x02\x01\x02\x02\x01\x03\x01\x01\x00"
                 .to_vec();
         expected.extend_from_slice(filter);
         expected.extend_from_slice(b"\x30\x04\x04\x02cn");

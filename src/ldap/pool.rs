@@ -2,7 +2,6 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_rustls::rustls::ClientConfig;
@@ -22,6 +21,11 @@ use crate::reachability::Reachability;
 const CONNECTIONS_MAX: usize = 16;
 /// How long a question may take, including the search for a server that answers.
 const QUESTION_MAX: Duration = Duration::from_secs(5);
+/// How long a server may take to answer on an open connection. The rest of [`QUESTION_MAX`] is for another one.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// How long a server may take to open a connection before we also try the next one. With as many servers as can be
+/// named, the last one still gets its turn within [`QUESTION_MAX`].
+const HEAD_START: Duration = Duration::from_millis(750);
 /// How long an idle connection is kept. Active Directory closes it after 900 seconds.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 /// How long we wait before we try again once no server could be reached.
@@ -42,13 +46,30 @@ pub struct Pool {
     places: Semaphore,
     /// Connections bound as the service.
     service: Mutex<Vec<Kept>>,
-    /// Connections bound as whoever logged in last.
+    /// Connections bound as the user who logged in last.
     users: Mutex<Vec<Kept>>,
     reachability: Mutex<Reachability>,
     /// Until when no server is tried, and why.
     resting: Mutex<Option<(Instant, String)>>,
-    /// The server that answered last, which is tried first.
-    preferred: AtomicUsize,
+    experience: Mutex<Experience>,
+}
+
+/// What the servers did lately, which decides the order in which they are tried.
+#[derive(Default)]
+struct Experience {
+    /// The one that answered last is tried first.
+    answered: Option<Server>,
+    /// A server that left a question unanswered is tried last until it answers again.
+    silent: Option<Server>,
+}
+
+/// What a search found.
+#[derive(Debug)]
+pub enum Matches {
+    All(Vec<Entry>),
+    /// More entries than asked for, or more than the server returns. Those it sent are only some of them, so we use
+    /// none.
+    TooMany,
 }
 
 enum Servers {
@@ -77,7 +98,7 @@ impl Pool {
             users: Mutex::default(),
             reachability: Mutex::default(),
             resting: Mutex::default(),
-            preferred: AtomicUsize::new(0),
+            experience: Mutex::default(),
         }
     }
 
@@ -85,18 +106,19 @@ impl Pool {
         self.reachability.lock().clone()
     }
 
-    /// The entries below `base` that match the filter, up to `entries_max`.
+    /// The entries below `base` that match the filter, if there are at most `entries_max`.
     pub async fn search(
         &self,
         base: &str,
         filter: &Filter,
         attributes: &[&'static str],
         entries_max: u32,
-    ) -> Result<Vec<Entry>, Failure> {
+    ) -> Result<Matches, Failure> {
         let request = Request::Search { base, whole_tree: true, filter, attributes, entries_max };
         let answer = self.ask(&request).await?;
         match answer.outcome.code {
-            Outcome::SUCCESS | Outcome::SIZE_LIMIT_EXCEEDED => Ok(answer.entries),
+            Outcome::SUCCESS => Ok(Matches::All(answer.entries)),
+            Outcome::SIZE_LIMIT_EXCEEDED => Ok(Matches::TooMany),
             _ => Err(self.failed(Failure::before_asking(format!("a search in {base}: {}", answer.outcome)))),
         }
     }
@@ -147,13 +169,13 @@ impl Pool {
         }
     }
 
-    /// Asks on an idle connection or a new one. If an idle one dies under a question, the question is repeated, unless
-    /// that could make a change twice.
+    /// Asks on an idle connection or a new one. If an idle one dies under a question, or its server falls silent, the
+    /// question is repeated, unless that could make a change twice.
     async fn ask_somebody(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let is_login = matches!(request, Request::Bind { .. });
         let kept = if is_login { &self.users } else { &self.service };
         if let Some(mut connection) = take_alive(kept).await {
-            match connection.ask(request).await {
+            match self.ask_on(&mut connection, request).await {
                 Ok(answer) => return Ok(self.answered(connection, kept, answer)),
                 Err(_) if matches!(request, Request::Bind { .. } | Request::Search { .. }) => {}
                 Err(failure) => return Err(failure),
@@ -163,8 +185,28 @@ impl Pool {
         if !is_login {
             self.introduce(&mut connection).await?;
         }
-        let answer = connection.ask(request).await?;
+        let answer = self.ask_on(&mut connection, request).await?;
         Ok(self.answered(connection, kept, answer))
+    }
+
+    async fn ask_on(&self, connection: &mut Connection, request: &Request<'_>) -> Result<Answer, Failure> {
+        let server = connection.server.clone();
+        let late = async {
+            Timer::after(ANSWER_MAX).await;
+            self.pass_over(&server);
+            Err(Failure { why: format!("{server}: it did not answer in time"), may_be_done: true })
+        };
+        connection.ask(request).or(late).await
+    }
+
+    /// Tries this server last from now on. Its other connections would be as silent.
+    fn pass_over(&self, server: &Server) {
+        for kept in [&self.service, &self.users] {
+            kept.lock().retain(|kept| kept.connection.server != *server);
+        }
+        let mut experience = self.experience.lock();
+        experience.answered.take_if(|answered| answered == server);
+        experience.silent = Some(server.clone());
     }
 
     /// Binds as the service.
@@ -173,8 +215,8 @@ impl Pool {
         if password.is_empty() {
             return Err(Failure::before_asking("adbindpassword is not set"));
         }
-        let outcome =
-            connection.ask(&Request::Bind { name, password }).await.map_err(Failure::before_asking)?.outcome;
+        let bind = Request::Bind { name, password };
+        let outcome = self.ask_on(connection, &bind).await.map_err(Failure::before_asking)?.outcome;
         match outcome.is_success() {
             true => Ok(()),
             false => Err(Failure::before_asking(format!(
@@ -184,35 +226,42 @@ impl Pool {
         }
     }
 
-    /// Connects to the first server that can be reached, starting with the one that answered last.
+    /// Connects to a server that can be reached.
     async fn open(&self) -> Result<Connection, String> {
         if let Some((until, why)) = &*self.resting.lock()
             && Instant::now() < *until
         {
             return Err(why.clone());
         }
-        let servers = self.servers.list().await?;
-        let first = self.preferred.load(Ordering::Relaxed);
-        let mut troubles = Vec::new();
-        for turn in 0..servers.len() {
-            let place = (first + turn) % servers.len();
-            match Connection::open(&servers[place], &self.tls).await {
-                Ok(connection) => {
-                    self.preferred.store(place, Ordering::Relaxed);
-                    *self.resting.lock() = None;
-                    return Ok(connection);
-                }
-                Err(why) => troubles.push(why),
+        let servers = self.in_order(self.servers.list().await?);
+        let opened = first_to_open(&servers, &self.tls).await;
+        *self.resting.lock() = match &opened {
+            Ok(_) => None,
+            Err(why) => {
+                self.servers.forget();
+                Some((Instant::now() + REST_AFTER_FAILURE, why.clone()))
             }
-        }
-        self.servers.forget();
-        let why = troubles.join("; ");
-        *self.resting.lock() = Some((Instant::now() + REST_AFTER_FAILURE, why.clone()));
-        Err(why)
+        };
+        opened
+    }
+
+    /// As listed, except for what [`Experience`] says.
+    fn in_order(&self, mut servers: Vec<Server>) -> Vec<Server> {
+        let experience = self.experience.lock();
+        servers.sort_by_key(|server| match Some(server) {
+            known if known == experience.answered.as_ref() => 0,
+            known if known == experience.silent.as_ref() => 2,
+            _ => 1,
+        });
+        servers
     }
 
     fn answered(&self, connection: Connection, kept: &Mutex<Vec<Kept>>, answer: Answer) -> Answer {
         self.reachability.lock().last_contact = Some((SystemTime::now(), connection.server.to_string()));
+        let mut experience = self.experience.lock();
+        experience.silent.take_if(|silent| *silent == connection.server);
+        experience.answered = Some(connection.server.clone());
+        drop(experience);
         kept.lock().push(Kept { connection, since: Instant::now() });
         answer
     }
@@ -244,6 +293,34 @@ impl Servers {
         if let Self::OfDomain(_, located) = self {
             *located.lock() = None;
         }
+    }
+}
+
+/// The first connection that opens. If one server fails, the next one is tried at once; if it hesitates, as well.
+async fn first_to_open(servers: &[Server], tls: &Arc<ClientConfig>) -> Result<Connection, String> {
+    let (server, others) = servers.split_first().expect("there is a server to try");
+    let mut first = Box::pin(Connection::open(server, tls));
+    if others.is_empty() {
+        return first.await;
+    }
+    let mut others = Box::pin(first_to_open(others, tls));
+    let hesitating = async {
+        Timer::after(HEAD_START).await;
+        None
+    };
+    let both = |why: String, also: String| format!("{why}; {also}");
+    let early = async { Some(first.as_mut().await) };
+    match early.or(hesitating).await {
+        Some(Ok(connection)) => return Ok(connection),
+        Some(Err(why)) => return others.await.map_err(|also| both(why, also)),
+        None => {}
+    }
+    let of_first = async { (true, first.as_mut().await) };
+    let of_others = async { (false, others.as_mut().await) };
+    match of_first.or(of_others).await {
+        (_, Ok(connection)) => Ok(connection),
+        (true, Err(why)) => others.await.map_err(|also| both(why, also)),
+        (false, Err(also)) => first.await.map_err(|why| both(why, also)),
     }
 }
 

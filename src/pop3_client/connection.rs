@@ -82,7 +82,7 @@ impl Connection {
             }
             looked_at = waiting.len();
             if looked_at > LINE_OCTETS_MAX {
-                return Err(io::Error::other("it sends an endless line"));
+                return Err(io::Error::other("it sent an endless line"));
             }
             self.read(deadline).await?;
         }
@@ -100,7 +100,7 @@ impl Connection {
             let mut counted = |piece: &[u8]| {
                 octets += piece.len() as u64;
                 if octets > octets_max {
-                    return Err(io::Error::other("it sends more of a message than it announced"));
+                    return Err(io::Error::other("it sent a longer message than it announced"));
                 }
                 sink(piece)
             };

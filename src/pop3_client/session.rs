@@ -301,7 +301,7 @@ async fn listing(
         lines += 1;
         octets += line.len() as u64;
         if lines > MESSAGES_MAX {
-            return Err(io::Error::other(format!("it lists more than {MESSAGES_MAX} lines")));
+            return Err(io::Error::other(format!("it listed more than {MESSAGES_MAX} lines")));
         }
         if octets >= OCTETS_PER_SECOND_MIN {
             deadline += Duration::from_secs(octets / OCTETS_PER_SECOND_MIN);

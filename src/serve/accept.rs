@@ -349,7 +349,7 @@ async fn wait_for(turn: Receiver<Slot>, stream: &Async<TcpStream>) -> Option<Slo
     let gone = async {
         stream.readable().await.ok()?;
         match stream.get_ref().peek(&mut [0]) {
-            // A client that speaks before the greeting waits all the same.
+            // A client that speaks before the greeting waits anyway.
             Ok(1..) => std::future::pending().await,
             Ok(0) | Err(_) => None,
         }

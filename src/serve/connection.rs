@@ -110,7 +110,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends the parts behind the waiting replies: short ones wait too, long ones go out now, uncopied. Cancel it only
+    /// Sends the parts after the waiting replies: short ones wait too, long ones go out now, uncopied. Cancel it only
     /// by dropping the connection.
     pub async fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         self.stream.set_owes(true);

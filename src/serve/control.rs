@@ -36,7 +36,7 @@ const TELLING_INTERVAL: Duration = Duration::from_millis(250);
 const CONTENT_READ_OCTETS: usize = 64 << 10;
 /// Commands running at a time; more wait.
 const COMMANDS_MAX: usize = 8;
-/// Messages being taken in by `deliver` at a time. Apart from other commands: a slow one must not make an administrator
+/// Messages accepted from `deliver` at a time. Apart from other commands: a slow one must not make an administrator
 /// wait.
 const DELIVERIES_MAX: usize = 64;
 /// Messages that may wait for their turn; one more is refused.
@@ -175,7 +175,7 @@ async fn read_request(stream: &mut Async<UnixStream>) -> io::Result<Result<(Job,
     Ok(control::decode_request(&request).map(|job| (job, file)))
 }
 
-/// Reads the message behind the request and delivers it.
+/// Reads the message that follows the request and delivers it.
 async fn deliver(
     service: &Arc<Service>,
     stream: &mut Async<UnixStream>,

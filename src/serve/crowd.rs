@@ -3,7 +3,7 @@
 //!
 //! - The oldest of the largest group goes; a group is a network ([`network_of`]). So a crowd from one network pushes
 //!   out its own members, and a single client is safe until as many others have come after it as there are places.
-//! - A connection that is not a stranger is never pushed out.
+//! - Only strangers are ever pushed out.
 //! - [`Stranger::pushed_out`] tells the stranger. Its owner drops the session at once, without last words: a client
 //!   that does not read must not keep the place.
 

@@ -1,10 +1,10 @@
 //! Slows down guessing: after a wrong password the next attempt waits, longer each time.
 //!
-//! Failures are counted by network ([`network_of`]), by account, and by both together. An attempt at an account
+//! Failures are counted by network ([`network_of`]), by account, and by both together. An attempt at an account waits
 //!
-//! - that somebody has lately logged in to from this network waits for the failures at this account from this network.
-//!   So neither a stranger elsewhere nor a neighbour behind the same router can shut a user out;
-//! - otherwise waits for all failures of the network, and for the account's failures from anywhere.
+//! - because of this network's failures at this account, if there was a recent login to it from this network. So
+//!   neither a stranger elsewhere nor a neighbour behind the same router can shut a user out;
+//! - otherwise because of all failures from the network, and of the account's failures from anywhere.
 //!
 //! A login clears the failures at that account from that network, and nothing else: logging in to one's own mailbox
 //! buys no guesses at others. Every spelling of a login name counts as the same account; a name that cannot be an

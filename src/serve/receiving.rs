@@ -257,7 +257,7 @@ impl Driver<'_> {
     }
 }
 
-/// Keeps a slow client from holding a place for ever: by when it must have brought a message.
+/// Keeps a slow client from holding a place for ever: sets the deadline for its next message.
 struct Pace {
     /// The greeting, or the answer to the last stored message.
     since: Instant,

@@ -132,7 +132,7 @@ impl fmt::Display for Ending {
 pub struct Counts {
     /// Messages stored for at least one recipient.
     pub messages_accepted: u64,
-    /// Messages whose text, or a first part of it, came, and that nobody got.
+    /// Messages that arrived at least in part and that nobody got.
     pub messages_refused: u64,
     /// RCPT commands with a well-formed address that were not answered with 250.
     pub recipients_refused: u64,

@@ -1,8 +1,8 @@
 //! Sample values for replies, with everything optional filled in.
 
 use crate::admin::reply::{
-    AdoptionLine, CertificateLine, Connections, DirectoryLine, DomainLine, Lock, LockedBy, MailboxLine,
-    Removed, Server, ServiceState,
+    AdoptionLine, CertificateLine, Connections, DirectoryLine, DomainLine, Lock, LockedBy, MailboxAccount,
+    MailboxLine, Removed, Server, ServiceState,
 };
 
 pub fn domain() -> DomainLine {
@@ -27,7 +27,7 @@ pub fn mailbox() -> MailboxLine {
         quota: None,
         has_password: true,
         is_whole: false,
-        account: Some("a".into()),
+        account: MailboxAccount::Found("a".into()),
     }
 }
 

@@ -10,9 +10,8 @@ use super::carry_out::{Telling, carry_out, carry_out_telling};
 use super::commands::Export;
 use super::progress::Line;
 use crate::address::Address;
-use crate::admin::commands::List;
 use crate::admin::reply::{Code, ExportSummary, Refusal, Reply, SkippedFile};
-use crate::admin::{Op, Request, Target, Working, next_exported};
+use crate::admin::{Request, Target, Working, next_exported};
 use crate::control::{Answer, Enclosed};
 use crate::mailroot::MailRoot;
 use crate::replace::Replacement;
@@ -65,11 +64,8 @@ fn choose(name: Option<&str>, mailroot: &MailRoot) -> Result<Vec<(Address, u64)>
         Some(Target::Domain(domain)) => (Some(domain.to_string()), None),
         None => (None, None),
     };
-    let list = List { all: domain.is_none(), domain };
-    let listed = carry_out(Request::Command(Op::List(list)), Enclosed::Nothing, mailroot)?;
-    let (Reply::Mailboxes { mailboxes, .. } | Reply::AllMailboxes { mailboxes, .. }) = listed else {
-        panic!("list is answered by mailboxes")
-    };
+    let listed = carry_out(Request::Mailboxes { domain }, Enclosed::Nothing, mailroot)?;
+    let Reply::AllMailboxes { mailboxes, .. } = listed else { panic!("it is answered by mailboxes") };
     let mut chosen = Vec::new();
     for line in mailboxes {
         let address: Address = line.mailbox.parse()?;

@@ -168,7 +168,7 @@ struct Importing<'a> {
 }
 
 impl Importing<'_> {
-    /// Imports a mailbox. An error concerns this mailbox alone; what concerns all mailboxes stops the import.
+    /// Imports a mailbox. An error concerns only this mailbox; anything that concerns all mailboxes stops the import.
     fn take_in(&mut self, address: &Address, path: &Path, format: Format) -> Result<(), Refusal> {
         let items = format.items(path, self.uidl, &mut self.summary.skipped)?;
         if self.typed.dry_run {

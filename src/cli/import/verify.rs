@@ -96,7 +96,7 @@ pub fn compare_with_server(
 struct Before {
     id: Option<String>,
     octets: u64,
-    /// `None` if the text is not at hand.
+    /// `None` if the text is not available.
     text_hash: Option<[u8; 32]>,
 }
 

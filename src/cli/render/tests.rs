@@ -25,7 +25,7 @@ fn mailbox(name: &str, messages: u64, octets: u64, lock: Option<LockedBy>) -> Ma
         quota: None,
         has_password: true,
         is_whole: true,
-        account: None,
+        account: MailboxAccount::Here,
     }
 }
 
@@ -98,7 +98,7 @@ Messages   Size  Status  Last login  Mailbox
 "
     );
     assert!(json(&reply).contains(
-        "\"octets\":2048,\"last_login_unix_seconds\":null,\"quota\":{\"account\":\"ann@example.com\",\"used_octets\":3072,\"limit_octets\":3072},\"has_password\":true,\"is_whole\":true,\"account\":null}"
+        "\"octets\":2048,\"last_login_unix_seconds\":null,\"quota\":{\"account\":\"ann@example.com\",\"used_octets\":3072,\"limit_octets\":3072},\"has_password\":true,\"is_whole\":true,\"account_state\":\"here\",\"account\":null}"
     ));
 }
 
@@ -221,28 +221,43 @@ logging  2      critical events and warnings
 
 #[test]
 fn the_account_of_a_mailbox_is_shown_or_why_it_is_not_known() {
-    let with = |account: Option<&str>, name| MailboxLine {
-        account: account.map(str::to_owned),
-        ..mailbox(name, 0, 0, None)
+    let listed = |accounts: &[MailboxAccount], accounts_error: Option<&str>| {
+        let line = |(account, name): (&MailboxAccount, &str)| MailboxLine {
+            account: account.clone(),
+            ..mailbox(name, 0, 0, None)
+        };
+        let mailboxes = accounts.iter().zip(["ann@example.com", "bob@example.com"]).map(line).collect();
+        Reply::AllMailboxes { mailboxes, accounts_error: accounts_error.map(str::to_owned) }
     };
-    let mailboxes = vec![with(Some("ann1"), "ann@example.com"), with(None, "bob@example.com")];
+    let reply = listed(&[MailboxAccount::Found("ann1".to_owned()), MailboxAccount::None], None);
     assert_eq!(
-        text(&Reply::AllMailboxes { mailboxes, accounts_error: None }, Paint::Plain),
+        text(&reply, Paint::Plain),
         "\
 Messages  Size  Status  Account  Mailbox
        0   0 B  open    ann1     ann@example.com
        0   0 B  open    none     bob@example.com
 "
     );
-    let mailboxes = vec![with(None, "ann@example.com")];
+    assert!(json(&reply).contains("\"account_state\":\"found\",\"account\":\"ann1\"}"));
+    assert!(json(&reply).contains("\"account_state\":\"none\",\"account\":null}"));
+    // Not one has an account, which is not the same as not knowing.
     assert_eq!(
-        text(&Reply::AllMailboxes { mailboxes, accounts_error: Some("it is down".to_owned()) }, Paint::Plain),
+        text(&listed(&[MailboxAccount::None], None), Paint::Plain),
+        "\
+Messages  Size  Status  Account  Mailbox
+       0   0 B  open    none     ann@example.com
+"
+    );
+    let reply = listed(&[MailboxAccount::Unknown], Some("it is down"));
+    assert_eq!(
+        text(&reply, Paint::Plain),
         "\
 Messages  Size  Status  Mailbox
        0   0 B  open    ann@example.com
 Note: accounts are not shown: it is down
 "
     );
+    assert!(json(&reply).contains("\"account_state\":\"unknown\",\"account\":null}"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Deadlines of waits, kept in one list. A thread sleeps until the earliest.
 //!
-//! async-io wakes its reactor for each timer that is set, and a session waits for its client half a dozen times. To
-//! enter the list costs no system call, unless the new deadline is the earliest.
+//! async-io wakes its reactor for each timer that is set, and a session waits for its client half a dozen times.
+//! Entering the list costs no system call, unless the new deadline is the earliest.
 
 use std::collections::BTreeMap;
 use std::mem;

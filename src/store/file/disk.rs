@@ -171,7 +171,7 @@ impl DataFile {
         }
     }
 
-    /// Opens a file for reading only. It is locked all the same, so that nobody changes it meanwhile.
+    /// Opens a file for reading only. It is locked too, so that nobody changes it meanwhile.
     pub fn open_to_read(path: &Path) -> Result<Self, FileError> {
         match File::open(path) {
             Ok(file) => Self::locked(file),

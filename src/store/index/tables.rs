@@ -201,7 +201,7 @@ type Entry<'a, K, V> = (redb::AccessGuard<'a, K>, redb::AccessGuard<'a, V>);
 pub enum Holds {
     /// Data from outside, or derived from it: the same in every copy.
     Content,
-    /// Places in this file: made anew in a copy.
+    /// Places in this file: a copy has its own.
     Places,
     /// Progress of this file.
     State,

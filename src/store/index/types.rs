@@ -74,7 +74,7 @@ impl UnixTime {
         Self(self.0.saturating_sub(u64::from(days) * DAY_SECONDS))
     }
 
-    /// The clock of this machine; 1970 if it stands before.
+    /// The time by this machine's clock; 1970 if that is set earlier.
     pub fn now() -> Self {
         Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
     }

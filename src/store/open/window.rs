@@ -7,7 +7,7 @@
 //!
 //! - A held view preserves everything freed after its checkpoint, so a few views spread over the last W
 //!   suffice, and the oldest one counts.
-//! - redb's system tables, which list free pages, are not preserved; whoever opens a copy rebuilds them
+//! - redb's system tables, which list free pages, are not preserved; they are rebuilt when a copy is opened
 //!   (`index/redb_header.rs`).
 //! - The cost is bounded ([`Window::bound`]). Past the bound, and on a full disk, the window shrinks, oldest
 //!   view first, and `stat` shows how long it has been lately.

@@ -74,7 +74,7 @@ fn a_fault_in_a_checkpoint_loses_nothing_and_the_next_one_makes_up_for_it() {
     assert!(failed > 4, "only {failed} checkpoints failed");
 }
 
-/// A disk with six messages in the log alone.
+/// A disk with six messages that only the log has.
 fn disk_with_six_logged() -> Arc<SimulatedDisk> {
     let disk = Arc::new(SimulatedDisk::default());
     let store = store_with(&[ANN], disk.clone());

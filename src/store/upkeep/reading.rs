@@ -1,8 +1,8 @@
 //! Reads many texts and verifies each, in order of place and on all processors. The threads inherit the
 //! caller's priority ([`at_low_priority`]).
 //!
-//! The calling thread lists the texts in table order while other threads read what was listed before. A few
-//! texts are read on the calling thread alone. Neighbouring texts are read together.
+//! The calling thread lists the texts in table order while other threads read what was listed before. A few texts are
+//! read only on the calling thread. Neighbouring texts are read together.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -257,7 +257,7 @@ fn verdict(text: &TextToRead, hash: &blake3::Hash, count: &ContentCount) -> Foun
 
 /// Lowers the priority of this thread for the rest of its life.
 fn lower_priority() {
-    // If that is not allowed, the work is done all the same.
+    // If that is not allowed, the work is done anyway.
     let _ = rustix::process::nice(NICENESS);
 }
 

@@ -28,7 +28,7 @@ fn the_line_that_quickstart_prints_shows_the_welcome_message() {
     shows_welcome(&site, &service, "user@example.com");
     service.end();
 
-    // The second time the mailbox exists already, and nobody can show its password.
+    // The second time the mailbox already exists, and nobody can show its password.
     let service = Service::quickstart(&site, &[]);
     assert!(service.told.contains("as before"), "{}", service.told);
     let line = service.told.lines().find(|line| line.trim_start().ends_with(" winpop help")).expect("a line");
@@ -72,7 +72,7 @@ fn quickstart_uses_another_port_if_port_110_is_taken() {
     let port: u16 = service.port("POP3").parse().expect("a port");
     assert!((11110..11120).contains(&port), "{}", service.told);
     shows_welcome(&site, &service, "ann@mail.example.org");
-    // The port is for this run alone.
+    // The other port is only for this run.
     assert!(site.winpop("get port").contains("110\n"));
     service.end();
 }

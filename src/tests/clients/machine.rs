@@ -19,6 +19,8 @@ use crate::harness::skip::needs_root;
 
 /// Longest that a script may take, in seconds; then it hangs.
 const SCRIPT_SECONDS_MAX: &str = "60";
+/// The same for a script that installs much.
+const SLOW_SCRIPT_SECONDS_MAX: &str = "300";
 /// Longest that systemd may take to start.
 const BOOT_MAX: Duration = Duration::from_secs(60);
 /// The time between two checks whether the machine has ended early.
@@ -90,9 +92,13 @@ impl Machine {
 
     /// Runs a shell script to its end, as root of the machine.
     pub fn outcome(&self, script: &str) -> Output {
+        self.outcome_within(SCRIPT_SECONDS_MAX, script)
+    }
+
+    fn outcome_within(&self, seconds: &str, script: &str) -> Output {
         let of = |namespace: &str| format!("/proc/{}/ns/{namespace}", self.child.id());
         Command::new("timeout")
-            .args(["--signal=KILL", SCRIPT_SECONDS_MAX, "nsenter"])
+            .args(["--signal=KILL", seconds, "nsenter"])
             .args(["mnt", "net", "uts", "ipc"].map(|namespace| {
                 format!("--{}={}", if namespace == "mnt" { "mount" } else { namespace }, of(namespace))
             }))
@@ -108,7 +114,17 @@ impl Machine {
     /// Runs a script and returns what it prints. Panics with the service's log if it fails.
     #[track_caller]
     pub fn run(&self, script: &str) -> String {
-        let output = self.outcome(script);
+        self.run_within(SCRIPT_SECONDS_MAX, script)
+    }
+
+    #[track_caller]
+    pub fn run_slow(&self, script: &str) -> String {
+        self.run_within(SLOW_SCRIPT_SECONDS_MAX, script)
+    }
+
+    #[track_caller]
+    fn run_within(&self, seconds: &str, script: &str) -> String {
+        let output = self.outcome_within(seconds, script);
         if !output.status.success() {
             let log =
                 self.outcome("journalctl --no-pager --lines=40 --output=short-precise; systemctl --failed");

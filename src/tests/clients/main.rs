@@ -7,6 +7,7 @@ mod harness;
 
 mod adoption;
 mod container;
+mod domain;
 mod dovecot;
 mod fail2ban;
 mod fetchers;

@@ -38,7 +38,7 @@ fn journal(machine: &Machine, options: &str) -> String {
     machine.run(&format!("journalctl --sync; journalctl --output=cat {options}"))
 }
 
-fn type_as_root(machine: &Machine, text: &str) -> String {
+pub fn type_as_root(machine: &Machine, text: &str) -> String {
     machine.run(&format!("cd /root\n{text}"))
 }
 
@@ -319,7 +319,7 @@ assert list(refused) == [\"nobody@example.com\"]'
         assert!(log.lines().any(line), "{parts:?} in {log}");
     };
     has(&of_service, ["winpop add eve@example.com /createuser ***, by user 0, process ", ": done"]);
-    let refused = ": refused: the mailbox eve@example.com exists already";
+    let refused = ": refused: the mailbox eve@example.com already exists";
     has(&of_service, ["winpop add eve@example.com /createuser ***, by user 0, process ", refused]);
     has(
         &of_service,

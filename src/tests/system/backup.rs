@@ -104,13 +104,19 @@ fn nothing_but_a_backup_is_replaced() {
     site.assert_clean();
 }
 
-#[test]
-fn a_copy_of_the_file_while_stopped_is_a_backup() {
+/// A site with this many numbered messages; its service is stopped.
+pub fn stopped_with(messages: usize) -> Site {
     let mut site = Site::new();
     site.add_mailbox(BOB);
     let service = site.start();
-    (0..50).for_each(|number| service.lmtp().store(BOB, &numbered(number)));
+    (0..messages).for_each(|number| service.lmtp().store(BOB, &numbered(number)));
     service.stop();
+    site
+}
+
+#[test]
+fn a_copy_of_the_file_while_stopped_is_a_backup() {
+    let site = stopped_with(50);
     let contents = contents_in(&mut restored(&site.data_file()));
     assert_eq!(contents, (0..50).map(numbered).collect::<Vec<_>>());
 }

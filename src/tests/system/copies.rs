@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::backup::{BOB, contents_in, numbered, restored};
+use super::backup::{BOB, contents_in, numbered, restored, stopped_with};
 use super::client::Lmtp;
 use super::service::{Service, eventually};
 use crate::harness::programs::have;
@@ -18,6 +18,15 @@ use crate::harness::site::Site;
 const ANN: &str = "ann@example.com";
 /// Number of pieces of the slow copy.
 const PIECES: usize = 40;
+
+/// Both mailboxes, served; deleted mail leaves its space at once.
+fn served() -> (Site, Service) {
+    let mut site = Site::new();
+    [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
+    site.winpop(&["set", "undelete", "0"]);
+    let service = site.start();
+    (site, service)
+}
 
 /// Runs `work` while Bob gets numbered messages, and Ann gets others and deletes them. `work` is told how many Bob has.
 fn under_load<T>(service: &Service, work: impl FnOnce(&AtomicUsize) -> T) -> T {
@@ -67,11 +76,7 @@ fn run(program: &str, words: &[&str], accepted: &[i32]) {
 
 #[test]
 fn cp_tar_and_rsync_of_a_service_under_load_make_good_copies() {
-    let mut site = Site::new();
-    [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
-    // Deleted mail leaves its space at once.
-    site.winpop(&["set", "undelete", "0"]);
-    let service = site.start();
+    let (site, service) = served();
     let rsync_is_there = have(&["rsync"]);
     let (file, dir) = (site.data_file(), site.dir().join("copies"));
     let in_copies = |name: &str| dir.join(name).to_string_lossy().into_owned();
@@ -111,11 +116,7 @@ fn cp_tar_and_rsync_of_a_service_under_load_make_good_copies() {
 /// The copy takes long, and is restored over its original.
 #[test]
 fn a_slow_copy_is_good_and_can_be_written_over_the_file_that_it_was_made_of() {
-    let mut site = Site::new();
-    [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
-    // Deleted mail leaves its space at once.
-    site.winpop(&["set", "undelete", "0"]);
-    let service = site.start();
+    let (mut site, service) = served();
     let copy = site.dir().join("slow");
     let before = under_load(&service, |acknowledged| {
         eventually("some mail is there", || acknowledged.load(Ordering::Acquire) >= 100);
@@ -151,11 +152,7 @@ fn contents_of(site: &mut Site) -> Vec<Vec<u8>> {
 
 #[test]
 fn copies_are_recognised_and_bad_ones_are_not_served() {
-    let mut site = Site::new();
-    site.add_mailbox(BOB);
-    let service = site.start();
-    (0..50).for_each(|number| service.lmtp().store(BOB, &numbered(number)));
-    service.stop();
+    let site = stopped_with(50);
     let mut copied = restored(&site.data_file());
     fs::copy(copied.data_file(), copied.dir().join("again")).unwrap();
     fs::rename(copied.dir().join("again"), copied.data_file()).unwrap();
@@ -186,11 +183,7 @@ fn copies_are_recognised_and_bad_ones_are_not_served() {
 
 #[test]
 fn space_is_given_back_while_the_service_is_under_load_and_while_it_is_stopped() {
-    let mut site = Site::new();
-    [BOB, ANN].iter().for_each(|mailbox| site.add_mailbox(mailbox));
-    // Deleted mail leaves its space at once.
-    site.winpop(&["set", "undelete", "0"]);
-    let service = site.start();
+    let (mut site, service) = served();
     // Enough to be worth compacting, after most of it is deleted.
     let large = "of which much is needed ".repeat(20_000);
     for number in 0..60 {

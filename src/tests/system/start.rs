@@ -9,7 +9,7 @@ use crate::harness::ports::Ports;
 use crate::harness::site::Site;
 use crate::harness::skip::is_root;
 
-/// The version in the header of a data file: `u32`, little endian, behind the 16 octets that name the format.
+/// The version in the header of a data file: `u32`, little endian, after the 16 octets that name the format.
 const VERSION_AT: u64 = 16;
 
 /// `serve` must end by itself, and print this and nothing else.

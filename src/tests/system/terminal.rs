@@ -31,7 +31,7 @@ fn winpop(site: &Site, words: &[&str]) -> Command {
 }
 
 /// Runs the command with a terminal on which these lines are typed.
-fn typed(site: &Site, words: &[&str], lines: &str) -> Done {
+pub fn typed(site: &Site, words: &[&str], lines: &str) -> Done {
     let (mut ours, theirs) = terminal();
     let mut child = winpop(site, words).stdin(OwnedFd::from(theirs)).spawn().unwrap();
     // Input typed before the question for a password is discarded.

@@ -7,8 +7,8 @@
 //! - A new sum stays in memory when its page is written, and is written just before the sync that makes the
 //!   page durable. Pages named by a durable commit are not rewritten while it names them, so old and new sum
 //!   sectors agree about them: a crash between the two writes leaves page and sum consistent.
-//! - Sums catch accidents of the disk. They are no protection against forgery: whoever forges a page can forge
-//!   its sum.
+//! - Sums catch accidents of the disk. They do not protect against forgery: an attacker who forges a page can forge its
+//!   sum.
 
 use std::io;
 use std::sync::Arc;

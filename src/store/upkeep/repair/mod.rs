@@ -4,9 +4,8 @@
 //! what has a checksum: the index's pages (verified when the file is opened) and the texts, which are named by
 //! their hashes. Everything else follows from them:
 //!
-//! - Domains and mailboxes with readable rows are kept; the others are made anew. Messages whose mailbox is
-//!   gone get one under the name in their Delivered-To field. No password opens it until the administrator sets
-//!   one.
+//! - Domains and mailboxes with readable rows are kept; the others are recreated. Messages whose mailbox is gone get
+//!   one under the name in their Delivered-To field. No password opens it until the administrator sets one.
 //! - A message whose text is gone is lost. A text that has changed is kept under its present hash, because a
 //!   damaged message is worth more than none; unless its octets belong to another text or the index.
 //! - Sizes, references, counts, next ids and the lists of free space are computed.

@@ -21,7 +21,7 @@ pub struct Kept {
     content_octets: u64,
     /// It differs from what was stored.
     has_changed: bool,
-    /// Messages counted so far that have it.
+    /// How many messages with it were counted so far.
     references: AtomicU64,
 }
 

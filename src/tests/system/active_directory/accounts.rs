@@ -33,7 +33,7 @@ fn a_user_is_created_changed_and_deleted_with_the_mailbox() {
     assert!(log_in(&service, ann, PASSWORD).starts_with("+OK"));
     // The quota comes without asking.
     assert!(site.winpop(&["stat", "made.test", "/json"]).contains("\"account\":\"ann.made@made.test\""));
-    assert!(refused(&site, &["add", ann, "/createuser", PASSWORD]).contains("exists already"));
+    assert!(refused(&site, &["add", ann, "/createuser", PASSWORD]).contains("already exists"));
 
     site.winpop(&["changepwd", ann, "Another-1-password"]);
     assert!(log_in(&service, ann, PASSWORD).starts_with("-ERR [AUTH]"));
@@ -45,7 +45,7 @@ fn a_user_is_created_changed_and_deleted_with_the_mailbox() {
     assert!(log_in(&service, ann, "Another-1-password").starts_with("-ERR [AUTH]"));
     service.wait_for_log("has an account in the directory, but no mailbox here");
     let exists = refused(&site, &["add", ann, "/createuser", PASSWORD]);
-    assert!(exists.contains("has an account in the directory already, ann.made"), "{exists}");
+    assert!(exists.contains("already has an account in the directory, ann.made"), "{exists}");
     site.winpop(&["add", ann]);
     let told = site.winpop(&["delete", ann, "/deleteuser"]);
     assert!(told.contains("its account ann.made was deleted from the directory"), "{told}");

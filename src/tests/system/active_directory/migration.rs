@@ -134,7 +134,7 @@ fn the_obstacle_of_each_mailbox_is_reported() {
     );
     for (name, why) in [
         ("short", "password policy does not take this password"),
-        ("other", "has an account in Active Directory already, other.ways, with another password"),
+        ("other", "already has an account in Active Directory, other.ways, with another password"),
         ("barred", "the account of barred@ways.test in Active Directory, barred.ways, is disabled"),
     ] {
         assert!(told.contains(&format!("{name}@ways.test: ")) && told.contains(why), "{told}");

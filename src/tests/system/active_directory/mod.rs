@@ -7,3 +7,4 @@ mod migration;
 mod ntlm;
 mod outage;
 mod state;
+mod unasked;

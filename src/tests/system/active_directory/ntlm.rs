@@ -142,7 +142,12 @@ fn users_of_the_directory_log_in_by_ntlm_while_winbind_answers() {
     let mut pop3 = Pop3::connect(service.ports().pop3).expect("the service greets");
     assert!(pop3.ask("USER nina@ntlm.test").expect("a reply").starts_with("-ERR"));
     assert_eq!(curl(&service, "CORP\\nina", PASSWORD), 0);
-    site.winpop(&["set", "sparequired", "0"]);
+    // By an address that NTLM does not know, too, the way to log in is shown.
+    for (login, account) in [("nina", "nina"), ("paul.mail@ntlm.test", "paul")] {
+        let told = site.winpop(&["test", login, PASSWORD]);
+        let way = format!("ok    method    sparequired is 1: the client must use NTLM, as CORP\\{account}\n");
+        assert!(told.contains(&way), "{told}");
+    }
 
     // A helper that dies is replaced.
     let before = helpers.ids();
@@ -157,8 +162,13 @@ fn users_of_the_directory_log_in_by_ntlm_while_winbind_answers() {
         curl(&service, "CORP\\nina", PASSWORD);
         !is_offered(&service)
     });
-    assert!(log_in(&service, "nina@ntlm.test", PASSWORD).starts_with("+OK"));
     service.wait_for_log("NTLM is not offered");
+    let test = site.run(&["winpop", "test", "nina", PASSWORD]);
+    let why = "FAIL  method    sparequired is 1, but NTLM cannot be checked: ntlm_auth at ";
+    assert!(test.exit_code == 1 && test.output.contains(why), "{test:?}");
+    site.winpop(&["set", "sparequired", "0"]);
+    assert!(site.winpop(&["test", "nina", PASSWORD]).contains("nina@ntlm.test can log in"));
+    assert!(log_in(&service, "nina@ntlm.test", PASSWORD).starts_with("+OK"));
     let _helpers = Helpers::behind(&socket, controller);
     eventually("NTLM is offered again", || is_offered(&service));
     assert_eq!(curl(&service, "CORP\\nina", PASSWORD), 0);

@@ -11,6 +11,7 @@ use super::super::client::Pop3;
 use super::super::service::{Service, eventually};
 use super::controller::{Controller, PASSWORD};
 use super::logins::{log_in, log_in_from};
+use crate::harness::site::Site;
 
 const CLIENTS: usize = 6;
 
@@ -137,6 +138,39 @@ fn what_an_administrator_does_while_the_directory_is_down_or_hangs_changes_nothi
     assert!(!list.contains("bob@"), "{list}");
     end(service);
     site.assert_clean();
+}
+
+#[test]
+fn the_second_server_answers_if_the_first_refuses_connections_or_is_silent() {
+    let Some(controller) = Controller::shared() else { return };
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let silent = silent.local_addr().expect("it has one");
+    for (domain, first) in [
+        ("refusing.test", "ldaps://127.0.0.1:9".to_owned()),
+        ("silent.tls.test", format!("ldaps://{silent}")),
+        ("silent.starttls.test", format!("ldap://{silent}")),
+    ] {
+        let mut site = controller.site(domain);
+        site.winpop(&["set", "adserver", &first, &controller.ip]);
+        let (ursula, victor) = (format!("ursula@{domain}"), format!("victor@{domain}"));
+        let is_all_well = |site: &Site, user: &str| {
+            site.winpop(&["add", user, "/createuser", PASSWORD]);
+            let list = site.winpop(&["list", domain, "/json"]);
+            assert!(!list.contains("unknown") && list.contains(r#""account_state":"found""#), "{list}");
+            assert!(site.winpop(&["test", user, PASSWORD]).contains("can log in"));
+            let stat = site.winpop(&["stat"]);
+            let answered = format!("Active Directory, last answered by {} at 2", controller.ip);
+            assert!(stat.contains(&answered) && !stat.contains("last failed"), "{first}: {stat}");
+        };
+        is_all_well(&site, &ursula);
+        let service = site.start();
+        assert!(log_in(&service, &ursula, PASSWORD).starts_with("+OK"), "{first}");
+        assert!(log_in(&service, &ursula, "Wrong-1-password").starts_with("-ERR [AUTH]"), "{first}");
+        is_all_well(&site, &victor);
+        site.winpop(&["delete", &ursula, "/deleteuser"]);
+        service.stop();
+        site.assert_clean();
+    }
 }
 
 /// Stops a service that had to complain about the directory.
