@@ -190,10 +190,11 @@ impl Directory for ActiveDirectory {
                     Ok(outcome) => outcome,
                     // The answer was lost, so look whether the directory has the account.
                     Err(failure) if failure.may_be_done => {
-                        match self.takes(address, &name, password).await? {
-                            true => return Ok(Creation::Created { name }),
-                            false => return Err(failure),
-                        }
+                        return match self.takes(address, &name, password).await {
+                            Ok(true) => Ok(Creation::Created { name }),
+                            Ok(false) => Err(failure),
+                            Err(_) => Err(in_doubt(failure)),
+                        };
                     }
                     Err(failure) => return Err(failure),
                 };
@@ -211,7 +212,17 @@ impl Directory for ActiveDirectory {
     fn remove(&self, address: &Address) -> Result<Removal, Unavailable> {
         within_limit(CALL_MAX, async {
             let Some(account) = self.of_mailbox(address).await? else { return Ok(Removal::NoSuchAccount) };
-            let outcome = self.pool.delete(&account.dn).await?;
+            let outcome = match self.pool.delete(&account.dn).await {
+                Ok(outcome) => outcome,
+                Err(failure) if failure.may_be_done => {
+                    return match self.of_mailbox(address).await {
+                        Ok(None) => Ok(Removal::Removed { name: account.name }),
+                        Ok(Some(_)) => Err(failure),
+                        Err(_) => Err(in_doubt(failure)),
+                    };
+                }
+                Err(failure) => return Err(failure),
+            };
             Ok(match outcome.code {
                 Outcome::SUCCESS => Removal::Removed { name: account.name },
                 Outcome::NO_SUCH_OBJECT => Removal::NoSuchAccount,
@@ -223,7 +234,18 @@ impl Directory for ActiveDirectory {
     fn change_password(&self, address: &Address, password: &str) -> Result<Change, Unavailable> {
         within_limit(CALL_MAX, async {
             let Some(account) = self.of_mailbox(address).await? else { return Ok(Change::NoSuchAccount) };
-            let outcome = self.pool.replace(&account.dn, &[("unicodePwd", vec![quoted(password)])]).await?;
+            let change = [("unicodePwd", vec![quoted(password)])];
+            let outcome = match self.pool.replace(&account.dn, &change).await {
+                Ok(outcome) => outcome,
+                Err(failure) if failure.may_be_done => {
+                    return match self.pool.bind(&account.dn, password).await {
+                        Ok(outcome) if outcome.is_success() => Ok(Change::Changed),
+                        Ok(_) => Err(failure),
+                        Err(_) => Err(in_doubt(failure)),
+                    };
+                }
+                Err(failure) => return Err(failure),
+            };
             Ok(match outcome.code {
                 Outcome::SUCCESS => Change::Changed,
                 Outcome::NO_SUCH_OBJECT => Change::NoSuchAccount,
@@ -424,6 +446,11 @@ fn owner(mut claimants: Vec<Account>, address: &str) -> Named {
         Some(place) => Named::One(claimants.swap_remove(place)),
         None => only(claimants),
     }
+}
+
+/// The failure of a change that the directory may have made: its answer was lost, and it cannot be asked.
+fn in_doubt(failure: Failure) -> Failure {
+    Failure { why: format!("{failure}. It may have made the change all the same"), ..failure }
 }
 
 fn claimed_by_several(name: &str) -> Failure {

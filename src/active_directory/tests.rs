@@ -1,6 +1,7 @@
 //! A directory's incomplete or late answers.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::ldap::tests::{Double, Says, mute};
@@ -71,6 +72,54 @@ fn an_incomplete_answer_about_one_name_admits_nobody_and_names_no_account() {
         let Err(Unavailable(why)) = outcome else { panic!("{outcome:?}") };
         assert!(why.contains("several accounts of the directory claim the name crowd@x.test"), "{why}");
     }
+}
+
+/// A directory with the account of ann that makes each change and hangs up before it says so.
+fn answering_no_change() -> Double {
+    const DELETE: u8 = 0x4a;
+    const MODIFY: u8 = 0x66;
+    let is_deleted = AtomicBool::new(false);
+    Double::answering(move |request| {
+        // A message's length and its id take an octet each or more; the operation's tag follows.
+        let is = |tag: u8| request[..8].contains(&tag);
+        if is(DELETE) {
+            is_deleted.store(true, Ordering::Relaxed);
+        }
+        if is(DELETE) || is(MODIFY) {
+            return vec![Says::HangUp];
+        }
+        let ann = Says::Entry { name: "ann", principal: "ann@x.test", mail: "ann@x.test" };
+        let found = if is_deleted.load(Ordering::Relaxed) { None } else { Some(ann) };
+        found.into_iter().chain([Says::Done(Outcome::SUCCESS)]).collect()
+    })
+}
+
+#[test]
+fn after_a_lost_answer_the_directory_is_asked_whether_it_has_made_the_change() {
+    let double = answering_no_change();
+    let directory = active_directory(&double.server, &double);
+    let ann: Address = "ann@x.test".parse().unwrap();
+    assert_eq!(directory.change_password(&ann, "secret"), Ok(Change::Changed));
+    assert_eq!(directory.remove(&ann), Ok(Removal::Removed { name: "ann".to_owned() }));
+}
+
+#[test]
+fn a_change_in_doubt_is_told_as_one() {
+    let is_gone = AtomicBool::new(false);
+    let double = Double::answering(move |request| {
+        let is_delete = request[..8].contains(&0x4a);
+        if is_delete {
+            is_gone.store(true, Ordering::Relaxed);
+        }
+        if is_gone.load(Ordering::Relaxed) {
+            return vec![Says::HangUp];
+        }
+        let ann = Says::Entry { name: "ann", principal: "ann@x.test", mail: "ann@x.test" };
+        vec![ann, Says::Done(Outcome::SUCCESS)]
+    });
+    let directory = active_directory(&double.server, &double);
+    let Err(Unavailable(why)) = directory.remove(&"ann@x.test".parse().unwrap()) else { panic!() };
+    assert!(why.ends_with("It may have made the change all the same"), "{why}");
 }
 
 #[test]

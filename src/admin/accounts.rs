@@ -122,7 +122,7 @@ fn unusable(why: String) -> Refusal {
 }
 
 pub fn unavailable(unavailable: Unavailable) -> Refusal {
-    Refusal::new(Code::Fault, unavailable.to_string()).with_hint("Nothing was changed; try again later")
+    Refusal::new(Code::Fault, unavailable.to_string()).with_hint("Nothing was changed here; try again later")
 }
 
 /// Adds a mailbox whose account is in the directory. With a password, creates the account too.

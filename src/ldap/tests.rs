@@ -37,6 +37,8 @@ pub enum Says {
     },
     /// The code of the result.
     Done(u32),
+    /// The end of the connection, with no answer.
+    HangUp,
 }
 
 impl Double {
@@ -100,6 +102,9 @@ fn converse(
             let (id, tag) = head(&request);
             let answers = if tag == BIND { vec![Says::Done(0)] } else { answer(&request) };
             for says in answers {
+                if let Says::HangUp = says {
+                    return;
+                }
                 let message = yasna::construct_der(|writer| {
                     writer.write_sequence(|writer| {
                         writer.next().write_u32(id);
@@ -153,6 +158,7 @@ impl Says {
                     });
                 });
             }
+            Self::HangUp => unreachable!("it is said by hanging up"),
             Self::Done(code) => {
                 // The response to a search is after those of its entries.
                 let tag = if request == SEARCH { 5 } else { request + 1 };
