@@ -186,18 +186,8 @@ impl Directory for ActiveDirectory {
                 if holders.is_none_or(|holders| !holders.is_empty()) {
                     continue;
                 }
-                let outcome = match self.add(address, &name, password).await {
-                    Ok(outcome) => outcome,
-                    // The answer was lost, so look whether the directory has the account.
-                    Err(failure) if failure.may_be_done => {
-                        return match self.takes(address, &name, password).await {
-                            Ok(true) => Ok(Creation::Created { name }),
-                            Ok(false) => Err(failure),
-                            Err(_) => Err(in_doubt(failure)),
-                        };
-                    }
-                    Err(failure) => return Err(failure),
-                };
+                let answer = self.add(address, &name, password).await;
+                let outcome = settled(answer, self.takes(address, &name, password)).await?;
                 match outcome.code {
                     Outcome::SUCCESS => return Ok(Creation::Created { name }),
                     // Another administrator was faster, or the common name is taken.
@@ -212,17 +202,8 @@ impl Directory for ActiveDirectory {
     fn remove(&self, address: &Address) -> Result<Removal, Unavailable> {
         within_limit(CALL_MAX, async {
             let Some(account) = self.of_mailbox(address).await? else { return Ok(Removal::NoSuchAccount) };
-            let outcome = match self.pool.delete(&account.dn).await {
-                Ok(outcome) => outcome,
-                Err(failure) if failure.may_be_done => {
-                    return match self.of_mailbox(address).await {
-                        Ok(None) => Ok(Removal::Removed { name: account.name }),
-                        Ok(Some(_)) => Err(failure),
-                        Err(_) => Err(in_doubt(failure)),
-                    };
-                }
-                Err(failure) => return Err(failure),
-            };
+            let is_gone = async { Ok(self.of_mailbox(address).await?.is_none()) };
+            let outcome = settled(self.pool.delete(&account.dn).await, is_gone).await?;
             Ok(match outcome.code {
                 Outcome::SUCCESS => Removal::Removed { name: account.name },
                 Outcome::NO_SUCH_OBJECT => Removal::NoSuchAccount,
@@ -235,17 +216,8 @@ impl Directory for ActiveDirectory {
         within_limit(CALL_MAX, async {
             let Some(account) = self.of_mailbox(address).await? else { return Ok(Change::NoSuchAccount) };
             let change = [("unicodePwd", vec![quoted(password)])];
-            let outcome = match self.pool.replace(&account.dn, &change).await {
-                Ok(outcome) => outcome,
-                Err(failure) if failure.may_be_done => {
-                    return match self.pool.bind(&account.dn, password).await {
-                        Ok(outcome) if outcome.is_success() => Ok(Change::Changed),
-                        Ok(_) => Err(failure),
-                        Err(_) => Err(in_doubt(failure)),
-                    };
-                }
-                Err(failure) => return Err(failure),
-            };
+            let is_taken = async { Ok(self.pool.bind(&account.dn, password).await?.is_success()) };
+            let outcome = settled(self.pool.replace(&account.dn, &change).await, is_taken).await?;
             Ok(match outcome.code {
                 Outcome::SUCCESS => Change::Changed,
                 Outcome::NO_SUCH_OBJECT => Change::NoSuchAccount,
@@ -448,9 +420,22 @@ fn owner(mut claimants: Vec<Account>, address: &str) -> Named {
     }
 }
 
-/// The failure of a change that the directory may have made: its answer was lost, and it cannot be asked.
-fn in_doubt(failure: Failure) -> Failure {
-    Failure { why: format!("{failure}. It may have made the change all the same"), ..failure }
+/// The outcome of a change. If the answer was lost, `is_made` asks the directory whether it made the change.
+async fn settled(
+    answer: Result<Outcome, Failure>,
+    is_made: impl Future<Output = Result<bool, Failure>>,
+) -> Result<Outcome, Failure> {
+    let failure = match answer {
+        Err(failure) if failure.may_be_done => failure,
+        answer => return answer,
+    };
+    match is_made.await {
+        Ok(true) => Ok(Outcome { code: Outcome::SUCCESS, message: String::new() }),
+        Ok(false) => Err(failure),
+        Err(_) => {
+            Err(Failure { why: format!("{failure}. It may have made the change all the same"), ..failure })
+        }
+    }
 }
 
 fn claimed_by_several(name: &str) -> Failure {
