@@ -187,7 +187,7 @@ impl Directory for ActiveDirectory {
                     continue;
                 }
                 let answer = self.add(address, &name, password).await;
-                let outcome = settled(answer, self.takes(address, &name, password)).await?;
+                let outcome = settled(answer, Box::pin(self.takes(address, &name, password))).await?;
                 match outcome.code {
                     Outcome::SUCCESS => return Ok(Creation::Created { name }),
                     // Another administrator was faster, or the common name is taken.
@@ -203,7 +203,7 @@ impl Directory for ActiveDirectory {
         within_limit(CALL_MAX, async {
             let Some(account) = self.of_mailbox(address).await? else { return Ok(Removal::NoSuchAccount) };
             let is_gone = async { Ok(self.of_mailbox(address).await?.is_none()) };
-            let outcome = settled(self.pool.delete(&account.dn).await, is_gone).await?;
+            let outcome = settled(self.pool.delete(&account.dn).await, Box::pin(is_gone)).await?;
             Ok(match outcome.code {
                 Outcome::SUCCESS => Removal::Removed { name: account.name },
                 Outcome::NO_SUCH_OBJECT => Removal::NoSuchAccount,
@@ -217,7 +217,7 @@ impl Directory for ActiveDirectory {
             let Some(account) = self.of_mailbox(address).await? else { return Ok(Change::NoSuchAccount) };
             let change = [("unicodePwd", vec![quoted(password)])];
             let is_taken = async { Ok(self.pool.bind(&account.dn, password).await?.is_success()) };
-            let outcome = settled(self.pool.replace(&account.dn, &change).await, is_taken).await?;
+            let outcome = settled(self.pool.replace(&account.dn, &change).await, Box::pin(is_taken)).await?;
             Ok(match outcome.code {
                 Outcome::SUCCESS => Change::Changed,
                 Outcome::NO_SUCH_OBJECT => Change::NoSuchAccount,
