@@ -232,8 +232,6 @@ fn note_refusal(peer: impl Display, why: &str) {
 
 async fn serve(service: Arc<Service>, door: Door, reception: Reception, socket: Socket, peer: IpAddr) {
     let Some(_pass) = service.sessions.enter() else { return };
-    // Replies are written whole, so delaying them gains nothing.
-    let _ = socket.stream().get_ref().set_nodelay(true);
     let served = async {
         match reception {
             Reception::Pop3 { admission, counted: _counted, stranger } => {

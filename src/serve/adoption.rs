@@ -221,7 +221,7 @@ fn begin(
     }
     let (held, over) = bounded(1);
     let work = run(service.clone(), address, source, session, held);
-    service.workers.first().spawn(work).detach();
+    service.workers.spawn(work).detach();
     Some(over)
 }
 

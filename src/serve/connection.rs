@@ -11,7 +11,7 @@ mod deadline;
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
-use smol::future::FutureExt;
+use smol::future::{FutureExt, yield_now};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use zeroize::Zeroize;
 
@@ -26,6 +26,10 @@ use deadline::Deadline;
 const GATHERED_OCTETS: usize = 16 << 10;
 /// Read size while a message comes in that is longer than what commands are read with.
 const MESSAGE_READ_OCTETS: usize = 64 << 10;
+/// What one connection reads and writes before the others have their turn.
+const TURN_OCTETS: usize = 64 << 10;
+/// What a read or write costs besides, in octets.
+const CALL_OCTETS: usize = 4 << 10;
 /// Octets we still read from a client we have dismissed. Unread ones would make the kernel send a reset, which can
 /// destroy our last words.
 const FAREWELL_OCTETS_MAX: usize = 64 << 10;
@@ -41,11 +45,20 @@ pub struct Connection {
     idle_max: Duration,
     /// No wait goes past this.
     deadline: Option<Instant>,
+    turn: Turn,
 }
 
 impl Connection {
     pub fn new(stream: Stream, buffers: Buffers, idle_max: Duration) -> Self {
-        Self { stream, lines: Lines::new(), out: buffers.out, read: buffers.read, idle_max, deadline: None }
+        Self {
+            stream,
+            lines: Lines::new(),
+            out: buffers.out,
+            read: buffers.read,
+            idle_max,
+            deadline: None,
+            turn: Turn::default(),
+        }
     }
 
     /// Writes the waiting replies, waits for a line, whole or too long, and calls `use_line` once with it and the
@@ -92,9 +105,11 @@ impl Connection {
                 self.lines.push(&octets[used..]);
                 return Ok(());
             }
-            if octets.len() == self.read.len() {
+            let count = octets.len();
+            if count == self.read.len() {
                 large.resize(MESSAGE_READ_OCTETS, 0);
             }
+            self.turn.give_way(count).await;
         }
     }
 
@@ -107,6 +122,7 @@ impl Connection {
         self.lines.push(&self.read[..count]);
         // It may contain a password. `lines` wipes its copy after use; this one goes now.
         self.read[..count].zeroize();
+        self.turn.give_way(count).await;
         Ok(())
     }
 
@@ -131,6 +147,7 @@ impl Connection {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             IoSlice::advance_slices(&mut left, count);
+            self.turn.give_way(count).await;
         }
         self.out.clear();
         Ok(())
@@ -146,7 +163,10 @@ impl Connection {
             let wait_max = wait_max(self.idle_max, self.deadline);
             match within(wait_max, self.stream.write(&self.out)).await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
-                count => drop(self.out.drain(..count)),
+                count => {
+                    self.out.drain(..count);
+                    self.turn.give_way(count).await;
+                }
             }
         }
         let wait_max = wait_max(self.idle_max, self.deadline);
@@ -187,6 +207,14 @@ impl Connection {
     /// Closes after the client's QUIT. Waiting replies and TLS's close_notify go out within the usual limits.
     pub async fn hang_up(mut self) -> io::Result<()> {
         self.flush().await?;
+        match &self.stream {
+            // Nothing can come after QUIT, so there is nothing to wait for.
+            Stream::Clear(socket) if socket.has_nothing_unread() => Ok(()),
+            _ => self.linger().await,
+        }
+    }
+
+    async fn linger(mut self) -> io::Result<()> {
         let wait_max = wait_max(self.idle_max, self.deadline);
         within(wait_max, self.stream.close()).await?;
         let drain = async {
@@ -207,7 +235,25 @@ impl Connection {
     /// Closes on a client that did not ask for it, which has [`FAREWELL_MAX`] to read the last words.
     pub async fn dismiss(mut self) -> io::Result<()> {
         self.deadline = Some(Instant::now() + FAREWELL_MAX);
-        self.hang_up().await
+        self.flush().await?;
+        self.linger().await
+    }
+}
+
+/// How much a connection has moved since it last let others have their turn.
+#[derive(Default)]
+struct Turn {
+    octets: usize,
+}
+
+impl Turn {
+    /// After a read or write. A client that never makes us wait would otherwise have this thread to itself.
+    async fn give_way(&mut self, octets: usize) {
+        self.octets += octets + CALL_OCTETS;
+        if self.octets >= TURN_OCTETS {
+            self.octets = 0;
+            yield_now().await;
+        }
     }
 }
 

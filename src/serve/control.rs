@@ -74,7 +74,7 @@ pub async fn listen(service: Arc<Service>, listener: Async<UnixListener>) {
                         log::info!("a connection to the control socket ended early: {e}");
                     }
                 };
-                service.workers.first().spawn(hearing).detach();
+                service.workers.spawn(hearing).detach();
             }
             Err(e) => super::accept::pause_after(&e).await,
         }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_io::Async;
+use rustix::net::sockopt::set_tcp_nodelay;
 use smol::Task;
 
 use super::Service;
@@ -130,10 +131,10 @@ impl Listeners {
         let (local, accepting) = match listener {
             Listener::None => return,
             Listener::Tcp(listener, local) => {
-                (At::Tcp(local), service.workers.first().spawn(accept(service.clone(), key.0, listener)))
+                (At::Tcp(local), service.workers.spawn(accept(service.clone(), key.0, listener)))
             }
             Listener::Unix(listener) => {
-                (key.1.clone(), service.workers.first().spawn(accept_here(service.clone(), listener)))
+                (key.1.clone(), service.workers.spawn(accept_here(service.clone(), listener)))
             }
         };
         log::info!("{} on {local}", key.0.protocol());
@@ -212,10 +213,16 @@ fn bind(door: Door, address: SocketAddr) -> io::Result<Option<Async<TcpListener>
     let without_ipv6 = |e: &io::Error| {
         matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) && address.is_ipv6()
     };
-    match Async::<TcpListener>::bind(address) {
+    let bind = |address: SocketAddr| {
+        let listener = Async::<TcpListener>::bind(address)?;
+        // Replies are written whole, so delaying them gains nothing. The connections inherit this.
+        set_tcp_nodelay(&listener, true)?;
+        Ok(listener)
+    };
+    match bind(address) {
         Ok(listener) => Ok(Some(listener)),
         Err(e) if without_ipv6(&e) && address.ip().is_unspecified() => {
-            Async::<TcpListener>::bind((Ipv4Addr::UNSPECIFIED, address.port())).map(Some)
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into()).map(Some)
         }
         Err(e) if without_ipv6(&e) && door == Door::Lmtp => Ok(None),
         Err(e) => Err(e),

@@ -230,7 +230,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         password_checks: Semaphore::new((settings.threadcount.get() as usize / 2).max(1)),
         directory_questions: Semaphore::new(DIRECTORY_QUESTIONS_MAX),
         listeners: Mutex::default(),
-        workers: Workers::new(settings.threadcount.get() as usize).into(),
+        workers: Workers::new().into(),
         sessions: Gate::new(),
         commands: Gate::new(),
         ending: Phase::new(),
@@ -242,9 +242,9 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         return Err(sentence);
     }
     let tasks = vec![
-        service.workers.first().spawn(control::listen(service.clone(), control_listener)),
-        service.workers.first().spawn(expiry::run(service.clone())),
-        service.workers.first().spawn(ntlm::watch(service.clone())),
+        service.workers.spawn(control::listen(service.clone(), control_listener)),
+        service.workers.spawn(expiry::run(service.clone())),
+        service.workers.spawn(ntlm::watch(service.clone())),
     ];
     Ok(Running { service, tasks, signals: Some(signals) })
 }
@@ -270,22 +270,17 @@ impl Running {
         let news = signals::hear(signals, grace, socket).expect("a thread for the signals can be started");
         self.say_that_it_serves();
         let workers = self.service.workers.clone();
-        let stop = &Phase::new();
+        let threads = self.service.settings().threadcount.get();
         std::thread::scope(|scope| {
-            for (number, worker) in (1..).zip(workers.rest()) {
+            for number in 1..threads {
                 let thread = std::thread::Builder::new().name(format!("service {number}"));
-                let run = move || {
-                    worker.run(stop.begun());
-                };
-                if let Err(e) = thread.spawn_scoped(scope, run) {
-                    let wanted = 1 + workers.rest().len();
-                    log::warn!("only {number} of {wanted} threads could be started: {e}");
+                if let Err(e) = thread.spawn_scoped(scope, || workers.help()) {
+                    log::warn!("only {number} of {threads} threads could be started: {e}");
                     break;
                 }
-                workers.note_started();
             }
-            workers.first().run(self.until_ended(news));
-            stop.begin();
+            workers.run(self.until_ended(news));
+            workers.send_helpers_home();
         });
         let _ = std::fs::remove_file(self.service.mailroot.socket());
     }

@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_io::Async;
@@ -20,11 +20,13 @@ use smol::io::{AsyncRead, AsyncWrite};
 pub struct Socket {
     stream: Async<TcpStream>,
     owes: bool,
+    /// The last read got all there was, so the next one waits before it asks the kernel.
+    is_drained: bool,
 }
 
 impl Socket {
     pub fn new(stream: Async<TcpStream>) -> Self {
-        Self { stream, owes: false }
+        Self { stream, owes: false, is_drained: true }
     }
 
     /// Wraps a Unix socket. We only read, write and shut down, which are the same system calls as for TCP.
@@ -35,6 +37,12 @@ impl Socket {
 
     pub fn stream(&self) -> &Async<TcpStream> {
         &self.stream
+    }
+
+    /// Whether nothing of the client's waits in the kernel, neither octets nor its end of the connection.
+    pub fn has_nothing_unread(&self) -> bool {
+        let outcome = self.stream.get_ref().peek(&mut [0]);
+        outcome.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether the kernel still lacks part of what was promised to the client.
@@ -62,7 +70,14 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         out: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_read(context, out)
+        if self.is_drained {
+            ready!(self.stream.poll_readable(context))?;
+        }
+        let outcome = Pin::new(&mut self.stream).poll_read(context, out);
+        if let Poll::Ready(Ok(count)) = outcome {
+            self.is_drained = count < out.len();
+        }
+        outcome
     }
 }
 

@@ -1,15 +1,14 @@
-//! The threads of the service, each with its own executors. A connection goes to the thread with the fewest and stays
-//! there.
+//! The threads of the service: one does the work, and the others sleep until it falls behind.
 //!
-//! - A shared executor would wake a second thread whenever the first finds work, and hand each event from the thread
-//!   that waits for it to another. For a single delivery that doubles the system calls.
-//! - Who reads mail waits for the answer; who brings it has a queue. So a thread runs the sessions that are ready to
-//!   read before those that deliver, and asks for new events after every few of the latter.
+//! - Waking a thread costs more than most commands do, and an event that one thread waits for and another handles costs
+//!   a wake-up each time. So connections are bound to no thread, and a second one joins only when there is work for it.
+//! - Who reads mail waits for the answer; who brings it has a queue. So sessions that are ready to read run before
+//!   those that deliver.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use smol::channel::{Receiver, Sender, bounded};
 use smol::future::{FutureExt, yield_now};
 use smol::{Executor, Task};
 
@@ -17,51 +16,55 @@ use smol::{Executor, Task};
 const HIGH_AT_A_TIME: usize = 64;
 /// Tasks of low priority that run before the thread asks for new events.
 const LOW_AT_A_TIME: usize = 4;
+/// How long a thread works before it asks for new events. If there is work left then, it calls for help.
+const TURN_MAX: Duration = Duration::from_micros(200);
 
 pub struct Workers {
-    all: Vec<Worker>,
-    /// How many of them run, counted from the first.
-    running: AtomicUsize,
+    high: Executor<'static>,
+    low: Executor<'static>,
+    /// Holds a word while help is wanted.
+    call: Sender<()>,
+    called: Receiver<()>,
+    turn_max: Duration,
 }
 
-/// Which of a thread's tasks run first.
+/// Which tasks run first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
     High,
     Low,
 }
 
-/// One thread's tasks.
-#[derive(Default)]
-pub struct Worker {
-    high: Executor<'static>,
-    low: Executor<'static>,
-    /// Held by each of its connections.
-    connections: Arc<()>,
-}
-
 impl Workers {
-    /// At least one.
-    pub fn new(count: usize) -> Self {
-        Self { all: (0..count.max(1)).map(|_| Worker::default()).collect(), running: 1.into() }
+    pub fn new() -> Self {
+        let (call, called) = bounded(1);
+        Self { high: Executor::new(), low: Executor::new(), call, called, turn_max: TURN_MAX }
     }
 
-    /// The one that accepts connections and does all other work.
-    pub fn first(&self) -> &Worker {
-        &self.all[0]
+    /// Runs the tasks on this thread until the future ends. One thread does this.
+    pub fn run<T>(&self, until: impl Future<Output = T>) -> T {
+        smol::block_on(until.or(async { match self.work().await {} }))
     }
 
-    /// All but the first.
-    pub fn rest(&self) -> &[Worker] {
-        &self.all[1..]
+    /// Runs tasks on this thread whenever the first has more than it can do, until [`Workers::send_helpers_home`].
+    ///
+    /// Never waits for events, so that the first thread gets its own.
+    pub fn help(&self) {
+        while self.called.recv_blocking().is_ok() {
+            while self.turn().found_work {}
+        }
     }
 
-    /// One more thread has started.
-    pub fn note_started(&self) {
-        self.running.fetch_add(1, Ordering::Relaxed);
+    pub fn send_helpers_home(&self) {
+        self.called.close();
     }
 
-    /// Serves a connection on the least busy thread. What it holds is dropped when the session ends.
+    /// A task of high priority.
+    pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Task<T> {
+        self.high.spawn(task)
+    }
+
+    /// Serves a connection. What it holds is dropped when the session ends.
     pub fn serve(
         &self,
         priority: Priority,
@@ -70,85 +73,82 @@ impl Workers {
     ) {
         // Boxed: the executor moves a task several times before it runs.
         let session = Box::pin(session);
-        let running = self.all[..self.running.load(Ordering::Relaxed)].iter();
-        let worker = running.min_by_key(|worker| Arc::strong_count(&worker.connections)).expect("one runs");
-        let holds = (worker.connections.clone(), holds);
         let session = async move {
             session.await;
             drop(holds);
         };
-        worker.executor(priority).spawn(session).detach();
-    }
-}
-
-impl Worker {
-    /// Runs the tasks on this thread until the future ends.
-    pub fn run<T>(&self, until: impl Future<Output = T>) -> T {
-        smol::block_on(until.or(async { match self.work().await {} }))
-    }
-
-    /// A task of high priority.
-    pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Task<T> {
-        self.high.spawn(task)
-    }
-
-    fn executor(&self, priority: Priority) -> &Executor<'static> {
-        match priority {
+        let executor = match priority {
             Priority::High => &self.high,
             Priority::Low => &self.low,
-        }
+        };
+        executor.spawn(session).detach();
     }
 
     async fn work(&self) -> Infallible {
-        let run =
-            |executor: &Executor<'_>, most| (0..most).take_while(|_| executor.try_tick()).count() == most;
         loop {
-            let are_left = run(&self.high, HIGH_AT_A_TIME) | run(&self.low, LOW_AT_A_TIME);
-            match are_left {
+            match self.turn().may_be_left {
                 // The reactor is polled now.
                 true => yield_now().await,
                 false => self.high.tick().or(self.low.tick()).await,
             }
         }
     }
+
+    fn turn(&self) -> Turn {
+        let begun = Instant::now();
+        let mut found_work = false;
+        let mut run = |executor: &Executor<'_>, most| {
+            for _ in 0..most {
+                if !executor.try_tick() {
+                    return false;
+                }
+                found_work = true;
+                if begun.elapsed() > self.turn_max {
+                    let _ = self.call.try_send(());
+                    return true;
+                }
+            }
+            true
+        };
+        let may_be_left = run(&self.high, HIGH_AT_A_TIME) | run(&self.low, LOW_AT_A_TIME);
+        Turn { found_work, may_be_left }
+    }
+}
+
+struct Turn {
+    found_work: bool,
+    may_be_left: bool,
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
+    use std::sync::mpsc;
 
     use super::*;
 
-    fn connections(workers: &Workers) -> Vec<usize> {
-        workers.all.iter().map(|worker| Arc::strong_count(&worker.connections) - 1).collect()
-    }
-
     #[test]
-    fn a_connection_goes_to_the_running_thread_that_has_the_fewest() {
-        let workers = Workers::new(3);
-        let (end, ended) = smol::channel::bounded::<()>(1);
-        workers.serve(Priority::High, (), async move {
-            let _ = ended.recv().await;
+    fn another_thread_joins_when_there_is_more_to_do_than_the_first_can() {
+        let workers = &Workers::new();
+        let (say, heard) = mpsc::channel();
+        let (done, is_done) = smol::channel::bounded::<()>(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| workers.help());
+            workers.serve(Priority::High, (), async {
+                let begun = Instant::now();
+                while begun.elapsed() <= TURN_MAX {}
+            });
+            // Each holds up a thread until the next one runs on another.
+            workers.serve(Priority::High, done, async move { heard.recv().unwrap() });
+            workers.serve(Priority::Low, (), async move { say.send(()).unwrap() });
+            // Closed when the waiting session is over and what it holds is dropped.
+            assert!(workers.run(is_done.recv()).is_err());
+            workers.send_helpers_home();
         });
-        workers.serve(Priority::Low, (), pending());
-        assert_eq!(connections(&workers), [2, 0, 0]);
-        workers.note_started();
-        for _ in 0..2 {
-            workers.serve(Priority::Low, (), pending());
-        }
-        assert_eq!(connections(&workers), [2, 2, 0]);
-        drop(end);
-        workers.first().run(async {
-            while connections(&workers)[0] == 2 {
-                smol::future::yield_now().await;
-            }
-        });
-        assert_eq!(connections(&workers), [1, 2, 0]);
     }
 
     #[test]
     fn a_session_that_reads_runs_before_those_that_deliver_and_does_not_starve_them() {
-        let workers = Workers::new(1);
+        let workers = Workers { turn_max: Duration::MAX, ..Workers::new() };
         let (begin, begun) = smol::channel::unbounded();
         let session = |name: char, times: usize| {
             let begin = begin.clone();
@@ -163,7 +163,7 @@ mod tests {
             workers.serve(Priority::Low, (), session('d', 1));
         }
         workers.serve(Priority::High, (), session('r', 10 * HIGH_AT_A_TIME));
-        let order: Vec<char> = workers.first().run(async {
+        let order: Vec<char> = workers.run(async {
             let mut order = Vec::new();
             while order.len() < 2 * LOW_AT_A_TIME + 10 * HIGH_AT_A_TIME {
                 order.push(begun.recv().await.unwrap());

@@ -135,3 +135,28 @@ fn an_interrupted_write_continues_where_it_stopped() {
         }
     });
 }
+
+#[test]
+fn a_client_that_never_makes_us_wait_lets_others_have_their_turn() {
+    smol::block_on(async {
+        let (mut connection, mut client) = connections(LONG).await.swap_remove(0);
+        client.write_all(&text()).await.unwrap();
+        let octets = std::cell::Cell::new(0);
+        let mut read_all = Box::pin(async {
+            while octets.get() < TEXT_OCTETS {
+                connection.line(8, |_, _| octets.set(octets.get() + 8)).await.unwrap();
+            }
+        });
+        // The first line may have to be waited for.
+        while octets.get() == 0 {
+            let polled = smol::future::poll_once(&mut read_all).await;
+            assert!(
+                polled.is_none() && octets.get() < TURN_OCTETS * 3 / 4,
+                "{} octets at once",
+                octets.get()
+            );
+            yield_now().await;
+        }
+        read_all.await;
+    });
+}
