@@ -16,10 +16,11 @@ use memmap2::{Advice, Mmap, MmapOptions};
 const RESERVE_OCTETS: usize = 1 << 40;
 const RESERVE_OCTETS_LEAST: usize = 1 << 32;
 const PAGE: usize = 4096;
-/// Unit in which we ask the kernel what is resident, so that neighbouring short texts share one call.
-const STRETCH: usize = 64 * PAGE;
-/// How long a stretch seen in memory is assumed to stay there. If it does not, one session's thread waits for
-/// the disk; no worse.
+/// Unit in which we ask the kernel what is resident, so that neighbouring short texts share one call: a page a bit.
+const STRETCH: usize = PAGES * PAGE;
+const PAGES: usize = 64;
+/// How long a page seen in memory is assumed to stay there. If it does not, one session's thread waits for the
+/// disk; no worse.
 const RESIDENT_FOR: Duration = Duration::from_millis(100);
 const STRETCHES_REMEMBERED: usize = 1024;
 
@@ -27,9 +28,18 @@ const STRETCHES_REMEMBERED: usize = 1024;
 pub struct Mapping {
     map: Mmap,
     begun: Instant,
-    /// Stretches seen wholly in memory: number plus one in the upper 24 bits, milliseconds since `begun` in the
-    /// lower 40. Zero is an empty slot.
-    resident: Box<[AtomicU64]>,
+    resident: Box<[Seen]>,
+}
+
+/// What the kernel last said of a stretch. Two threads that write at once can mix their answers: see
+/// [`RESIDENT_FOR`].
+#[derive(Debug, Default)]
+struct Seen {
+    /// Number of the stretch plus one in the upper 24 bits, milliseconds since `begun` in the lower 40. Zero is an
+    /// empty slot.
+    stretch_and_time: AtomicU64,
+    /// Pages in memory, a bit each.
+    pages: AtomicU64,
 }
 
 impl Mapping {
@@ -41,7 +51,7 @@ impl Mapping {
             // when no pin is left (`space.rs`), and the index is never viewed.
             match unsafe { MmapOptions::new().len(len).map(file) } {
                 Ok(map) => {
-                    let resident = (0..STRETCHES_REMEMBERED).map(|_| AtomicU64::new(0)).collect();
+                    let resident = (0..STRETCHES_REMEMBERED).map(|_| Seen::default()).collect();
                     return Ok(Self { map, begun: Instant::now(), resident });
                 }
                 Err(_) if len > RESERVE_OCTETS_LEAST => len /= 4,
@@ -61,44 +71,49 @@ impl Mapping {
 
     /// True if every page of the range is in memory, or was a moment ago.
     pub fn is_resident(&self, at: usize, len: usize) -> bool {
-        let last = at + len.max(1) - 1;
-        let mut stretches = at / STRETCH..=last / STRETCH;
-        len <= STRETCH && stretches.all(|stretch| self.is_stretch_resident(stretch))
-            || self.are_resident(at, len)
+        let pages = at / PAGE..=(at + len.max(1) - 1) / PAGE;
+        let stretches = pages.start() / PAGES..=pages.end() / PAGES;
+        stretches.into_iter().all(|stretch| {
+            let from = (stretch * PAGES).max(*pages.start());
+            let to = (stretch * PAGES + PAGES - 1).min(*pages.end());
+            let wanted = u64::MAX >> (PAGES - 1 - (to - from)) << (from % PAGES);
+            let are_there = |seen: u64| seen & wanted == wanted;
+            self.remembered(stretch).is_some_and(are_there) || are_there(self.ask(stretch))
+        })
     }
 
-    fn is_stretch_resident(&self, stretch: usize) -> bool {
-        let (slot, name) = (&self.resident[stretch % STRETCHES_REMEMBERED], (stretch as u64 + 1) << 40);
-        let now = self.begun.elapsed().as_millis() as u64;
-        let seen = slot.load(Ordering::Relaxed);
-        if seen >> 40 << 40 == name && now.saturating_sub(seen ^ name) < RESIDENT_FOR.as_millis() as u64 {
-            return true;
-        }
-        let is_resident = self.are_resident(stretch * STRETCH, STRETCH);
-        if is_resident {
-            slot.store(name | now, Ordering::Relaxed);
-        }
-        is_resident
+    fn remembered(&self, stretch: usize) -> Option<u64> {
+        let (seen, name) = (self.seen(stretch), name(stretch));
+        let of = seen.stretch_and_time.load(Ordering::Acquire);
+        let age = self.now().saturating_sub(of ^ name);
+        (of >> 40 << 40 == name && age < RESIDENT_FOR.as_millis() as u64)
+            .then(|| seen.pages.load(Ordering::Relaxed))
     }
 
-    fn are_resident(&self, at: usize, len: usize) -> bool {
-        const PAGES_A_CALL: usize = 512;
-        let end = at + len;
-        let mut from = at - at % PAGE;
-        while from < end {
-            let mut pages = [0u8; PAGES_A_CALL];
-            let count = (end - from).div_ceil(PAGE).min(PAGES_A_CALL);
-            // SAFETY: `from` is a multiple of the page size inside the mapping (which starts at a page), and
-            // `pages` has room for the `count` pages asked about.
-            let result = unsafe {
-                libc::mincore(self.map.as_ptr().add(from) as *mut _, count * PAGE, pages.as_mut_ptr())
-            };
-            if result != 0 || pages[..count].iter().any(|page| page & 1 == 0) {
-                return false;
-            }
-            from += count * PAGE;
-        }
-        true
+    /// Which pages of a stretch are in memory, a bit each; none if the kernel does not say.
+    fn ask(&self, stretch: usize) -> u64 {
+        let mut resident = [0u8; PAGES];
+        // SAFETY: a stretch begins at a page inside the mapping (whose end is the end of a stretch), and `resident` has
+        // room for its pages.
+        let result = unsafe {
+            let at = self.map.as_ptr().add(stretch * STRETCH);
+            libc::mincore(at as *mut _, STRETCH, resident.as_mut_ptr())
+        };
+        let bit = |(page, number): (&u8, usize)| u64::from(page & 1) << number;
+        let pages = if result == 0 { resident.iter().zip(0..).map(bit).sum() } else { 0 };
+        let seen = self.seen(stretch);
+        seen.pages.store(pages, Ordering::Relaxed);
+        seen.stretch_and_time.store(name(stretch) | self.now(), Ordering::Release);
+        pages
+    }
+
+    fn seen(&self, stretch: usize) -> &Seen {
+        &self.resident[stretch % STRETCHES_REMEMBERED]
+    }
+
+    /// In milliseconds.
+    fn now(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
     }
 
     /// Reads the range into memory; a medium error is returned.
@@ -119,6 +134,10 @@ impl Mapping {
     }
 }
 
+fn name(stretch: usize) -> u64 {
+    (stretch as u64 + 1) << 40
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,9 +151,24 @@ mod tests {
         let mapping = Mapping::new(&File::options().read(true).write(true).open(&path).unwrap()).unwrap();
         mapping.fetch(0, 2 * STRETCH + PAGE).unwrap();
         assert!(mapping.is_resident(STRETCH - 1, 2) && mapping.is_resident(7, 2 * STRETCH));
-        let asked = mapping.resident.iter().filter(|slot| slot.load(Ordering::Relaxed) != 0).count();
-        assert_eq!(asked, 2, "each stretch once, and none for a long text");
-        // The last stretch is incomplete.
+        // The last stretch is incomplete, and its first page answers for itself.
         assert!(mapping.is_resident(2 * STRETCH, PAGE) && !mapping.is_resident(2 * STRETCH + PAGE, 1));
+        assert_eq!(mapping.ask(2), 1);
+        assert!(!mapping.is_resident(2 * STRETCH - 1, PAGE + 2));
+        let asked = mapping.resident.iter().filter(|seen| seen.stretch_and_time.load(Ordering::Relaxed) != 0);
+        assert_eq!(asked.count(), 3);
+    }
+
+    #[test]
+    fn what_was_seen_of_a_stretch_is_taken_for_no_other_and_not_for_long() {
+        let scratch = scratch::directory();
+        let path = scratch.path().join("file");
+        std::fs::write(&path, vec![1; STRETCH]).unwrap();
+        let mapping = Mapping::new(&File::options().read(true).write(true).open(&path).unwrap()).unwrap();
+        mapping.fetch(0, STRETCH).unwrap();
+        assert_eq!(mapping.ask(0), u64::MAX);
+        assert!(mapping.remembered(STRETCHES_REMEMBERED).is_none() && mapping.remembered(1).is_none());
+        let older = Mapping { begun: mapping.begun - 2 * RESIDENT_FOR, ..mapping };
+        assert!(older.remembered(0).is_none());
     }
 }
