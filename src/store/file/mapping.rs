@@ -71,15 +71,14 @@ impl Mapping {
 
     /// True if every page of the range is in memory, or was a moment ago.
     pub fn is_resident(&self, at: usize, len: usize) -> bool {
-        let pages = at / PAGE..=(at + len.max(1) - 1) / PAGE;
-        let stretches = pages.start() / PAGES..=pages.end() / PAGES;
-        stretches.into_iter().all(|stretch| {
-            let from = (stretch * PAGES).max(*pages.start());
-            let to = (stretch * PAGES + PAGES - 1).min(*pages.end());
-            let wanted = u64::MAX >> (PAGES - 1 - (to - from)) << (from % PAGES);
+        let (first, end) = (at / PAGE, (at + len).div_ceil(PAGE));
+        let is_stretch_there = |stretch: usize| {
+            let (from, to) = (first.max(stretch * PAGES), end.min((stretch + 1) * PAGES));
+            let wanted = u64::MAX >> (PAGES - (to - from)) << (from % PAGES);
             let are_there = |seen: u64| seen & wanted == wanted;
             self.remembered(stretch).is_some_and(are_there) || are_there(self.ask(stretch))
-        })
+        };
+        len == 0 || (first / PAGES..end.div_ceil(PAGES)).all(is_stretch_there)
     }
 
     fn remembered(&self, stretch: usize) -> Option<u64> {
@@ -154,6 +153,7 @@ mod tests {
         // The last stretch is incomplete, and its first page answers for itself.
         assert!(mapping.is_resident(2 * STRETCH, PAGE) && !mapping.is_resident(2 * STRETCH + PAGE, 1));
         assert_eq!(mapping.ask(2), 1);
+        assert!(mapping.is_resident(2 * STRETCH + PAGE, 0));
         assert!(!mapping.is_resident(2 * STRETCH - 1, PAGE + 2));
         let asked = mapping.resident.iter().filter(|seen| seen.stretch_and_time.load(Ordering::Relaxed) != 0);
         assert_eq!(asked.count(), 3);
