@@ -1,7 +1,10 @@
 //! The threads of the service: one does the work, and the others sleep until it falls behind.
 //!
-//! - Waking a thread costs more than most commands do, and an event that one thread waits for and another handles costs
-//!   a wake-up each time. So connections are bound to no thread, and a second one joins only when there is work for it.
+//! - Waking a thread costs more than most commands do. If each connection had its thread, every event that one thread
+//!   waits for and another handles would cost that. So connections are bound to no thread, and a second thread joins
+//!   only when the first has not come to rest for a while.
+//! - Helpers wait for no events and hold nothing: without them everything runs as well, only slower. What the first
+//!   thread waits for, everybody waits for, so long reads and computations belong elsewhere (`smol::unblock`).
 //! - Who reads mail waits for the answer; who brings it has a queue. So sessions that are ready to read run before
 //!   those that deliver.
 
@@ -15,9 +18,11 @@ use smol::{Executor, Task};
 /// Tasks of high priority that run before one of low priority must.
 const HIGH_AT_A_TIME: usize = 64;
 /// Tasks of low priority that run before the thread asks for new events.
-const LOW_AT_A_TIME: usize = 4;
-/// How long a thread works before it asks for new events. If there is work left then, it calls for help.
+const LOW_AT_A_TIME: usize = 8;
+/// How long a thread works before it asks for new events.
 const TURN_MAX: Duration = Duration::from_micros(200);
+/// How long a thread goes on before it calls for help, and again before it calls another one.
+const ALONE_MAX: Duration = Duration::from_micros(200);
 
 pub struct Workers {
     high: Executor<'static>,
@@ -51,7 +56,8 @@ impl Workers {
     /// Never waits for events, so that the first thread gets its own.
     pub fn help(&self) {
         while self.called.recv_blocking().is_ok() {
-            while self.turn().found_work {}
+            let mut alone_since = Instant::now();
+            while self.turn(&mut alone_since).found_work && !self.called.is_closed() {}
         }
     }
 
@@ -85,16 +91,20 @@ impl Workers {
     }
 
     async fn work(&self) -> Infallible {
+        let mut alone_since = Instant::now();
         loop {
-            match self.turn().may_be_left {
+            match self.turn(&mut alone_since).may_be_left {
                 // The reactor is polled now.
                 true => yield_now().await,
-                false => self.high.tick().or(self.low.tick()).await,
+                false => {
+                    self.high.tick().or(self.low.tick()).await;
+                    alone_since = Instant::now();
+                }
             }
         }
     }
 
-    fn turn(&self) -> Turn {
+    fn turn(&self, alone_since: &mut Instant) -> Turn {
         let begun = Instant::now();
         let mut found_work = false;
         let mut run = |executor: &Executor<'_>, most| {
@@ -103,8 +113,12 @@ impl Workers {
                     return false;
                 }
                 found_work = true;
-                if begun.elapsed() > self.turn_max {
+                let now = Instant::now();
+                if now.duration_since(*alone_since) > ALONE_MAX {
                     let _ = self.call.try_send(());
+                    *alone_since = now;
+                }
+                if now.duration_since(begun) > self.turn_max {
                     return true;
                 }
             }

@@ -19,7 +19,7 @@ const PAGE: usize = 4096;
 /// Unit in which we ask the kernel what is resident, so that neighbouring short texts share one call: a page a bit.
 const STRETCH: usize = PAGES * PAGE;
 const PAGES: usize = 64;
-/// How long a page seen in memory is assumed to stay there. If it does not, one session's thread waits for the
+/// How long a page seen in memory is assumed to stay there. If it does not, the sessions wait for one read of the
 /// disk; no worse.
 const RESIDENT_FOR: Duration = Duration::from_millis(100);
 const STRETCHES_REMEMBERED: usize = 1024;
