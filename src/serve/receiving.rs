@@ -76,8 +76,8 @@ async fn talk(
     };
     driver.tally.end(End::Smtp(ending));
     match ending {
-        Ending::TimedOut | Ending::ShuttingDown => connection.dismiss().await,
-        _ => connection.hang_up().await,
+        Ending::Quit => connection.hang_up().await,
+        _ => connection.dismiss().await,
     }
 }
 

@@ -118,6 +118,43 @@ fn the_last_wait_has_a_limit_too() {
 }
 
 #[test]
+fn after_quit_we_wait_only_for_a_client_that_has_more_to_say() {
+    smol::block_on(async {
+        for talks_on in [false, true] {
+            let (mut connection, mut client) = connections(LONG).await.swap_remove(0);
+            if talks_on {
+                client.write_all(b"RSET\r\n").await.unwrap();
+            }
+            connection.out.extend_from_slice(b"good bye\r\n");
+            let mut closing = Box::pin(connection.hang_up());
+            assert_eq!(smol::future::poll_once(&mut closing).await.is_some(), !talks_on);
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.unwrap();
+            assert_eq!(got, b"good bye\r\n");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_is_dismissed_while_it_talks_reads_our_last_words() {
+    smol::block_on(async {
+        for (mut connection, mut client) in connections(LONG).await {
+            connection.out.extend_from_slice(b"good bye\r\n");
+            let talking = async {
+                let mut first = [0];
+                client.read_exact(&mut first).await.unwrap();
+                client.write_all(b"RSET\r\n").await.unwrap();
+                let mut rest = Vec::new();
+                client.read_to_end(&mut rest).await.unwrap();
+                assert_eq!([&first[..], &rest].concat(), b"good bye\r\n");
+                drop(client);
+            };
+            smol::future::zip(connection.dismiss(), talking).await.0.unwrap();
+        }
+    });
+}
+
+#[test]
 fn an_interrupted_write_continues_where_it_stopped() {
     smol::block_on(async {
         for (mut connection, mut client) in connections(LONG).await {
