@@ -67,6 +67,7 @@ async fn talk(
         stranger,
         tally,
         stage: Stage::LoggedOut,
+        is_cold: false,
     };
     connection.set_deadline(Some(Instant::now() + LOGIN_MAX));
     let mut next = driver.session.handle(Event::Connected, &mut connection.out);
@@ -133,6 +134,8 @@ struct Driver<'a> {
     /// The TLS version, if TLS is on.
     tls: Option<&'static str>,
     stage: Stage,
+    /// The last message sent had to be read from the disk.
+    is_cold: bool,
 }
 
 /// How far the client has come.
@@ -370,25 +373,46 @@ impl Driver<'_> {
         Ok(Event::Listed(smol::unblock(move || maildrop.list()).await?))
     }
 
+    /// A message whose text is in memory and undamaged; `None` if it is gone.
+    ///
+    /// Reading a page from disk, or hashing a long text, would stop every session. So that is done elsewhere, and
+    /// after a text that lay on the disk alone, so is the search for the next one, whose row may lie there too.
+    async fn message(&mut self, uid: Uid) -> Result<Option<StoredMessage>, Fault> {
+        if self.is_cold {
+            let maildrop = self.maildrop().clone();
+            let find = move || {
+                let Some(message) = maildrop.message(uid)? else { return Ok((None, false)) };
+                let is_cold = !message.is_ready();
+                if is_cold {
+                    message.verify()?;
+                }
+                Ok::<_, Fault>((Some(message), is_cold))
+            };
+            let found;
+            (found, self.is_cold) = smol::unblock(find).await?;
+            return Ok(found);
+        }
+        let Some(mut message) = self.maildrop().message(uid)? else { return Ok(None) };
+        if !message.is_ready() {
+            self.is_cold = true;
+            let verified;
+            (message, verified) = apart(message, StoredMessage::verify).await;
+            verified?;
+        }
+        Ok(Some(message))
+    }
+
     async fn send(
         &mut self,
         connection: &mut Connection,
         transmission: Transmission,
     ) -> io::Result<Event<'static>> {
         let Transmission { uid, body_lines, status } = transmission;
-        let mut message = match self.maildrop().message(uid) {
+        let mut message = match self.message(uid).await {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(Event::Gone),
             Err(fault) => return Ok(self.cannot_send(uid, &fault)),
         };
-        // Reading a page from disk, or hashing a long text, would stop every session of this thread.
-        if !message.is_ready() {
-            let verified;
-            (message, verified) = apart(message, StoredMessage::verify).await;
-            if let Err(fault) = verified {
-                return Ok(self.cannot_send(uid, &fault));
-            }
-        }
         let end = match body_lines {
             None => message.text.len(),
             Some(lines) => wire::top_end(&message.text, lines),
