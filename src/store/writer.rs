@@ -120,9 +120,8 @@ pub struct Writer {
     is_giving_up: bool,
     /// Time of the first record since the last checkpoint.
     first_record: Instant,
-    /// True if a record did not fit into the log, or if the log did not last until the clock's checkpoint: the next
-    /// one lengthens it.
-    log_is_short: bool,
+    /// True if a record did not fit into the log: the next checkpoint lengthens it.
+    log_was_full: bool,
     /// Checkpoints in a row that found the log nearly empty.
     quiet_checkpoints: u32,
     /// The store's count of commits.
@@ -159,7 +158,7 @@ impl Writer {
             next_tick: None,
             is_giving_up: false,
             first_record: Instant::now(),
-            log_is_short: false,
+            log_was_full: false,
             quiet_checkpoints: 0,
             commits: totals.commits,
             revoked: Vec::new(),
@@ -236,15 +235,11 @@ impl Writer {
     }
 
     /// True if a checkpoint is due that nobody waits for.
-    fn checkpoint_is_due(&mut self) -> bool {
-        let clock = self.pace.checkpoint_after;
-        let is_time = clock.is_some_and(|after| self.first_record.elapsed() >= after);
-        let is_filled = self.log.used() > self.log.len() / 4 * 3;
-        // Each checkpoint writes the pages that have changed since the last one, so the fewer the better.
-        self.log_is_short |= is_filled && clock.is_some() && !is_time;
+    fn checkpoint_is_due(&self) -> bool {
+        let is_time = self.pace.checkpoint_after.is_some_and(|after| self.first_record.elapsed() >= after);
         !self.log.is_empty()
             && (is_time
-                || is_filled
+                || self.log.used() > self.log.len() / 4 * 3
                 || self.space.log_is_to_be_erased()
                 || self.space.waits_for_checkpoint() > self.pace.retired_max)
     }
@@ -350,9 +345,9 @@ impl Writer {
             if is_checkpoint && self.is_giving_up {
                 tx.space.give_up_free_extents();
             }
-            let (log, log_is_short) = (&self.log, &mut self.log_is_short);
+            let (log, log_was_full) = (&self.log, &mut self.log_was_full);
             tx.settle(|octets| {
-                *log_is_short |= !log.fits(octets);
+                *log_was_full |= !log.fits(octets);
                 // Whatever is logged must be sure to fit into the index.
                 let logged = log.used() + octets as u64;
                 let is_logged =
@@ -446,7 +441,7 @@ impl Writer {
         }
     }
 
-    /// Length of the log after the next checkpoint: longer if it was short; the initial length if it has long
+    /// Length of the log after the next checkpoint: longer if it was full; the initial length if it has long
     /// been nearly empty, or if space is being given up.
     fn log_octets(&mut self, is_checkpoint: bool) -> u64 {
         let len = self.log.len();
@@ -455,7 +450,7 @@ impl Writer {
         }
         let is_quiet = self.log.used() < len / QUIET_PART;
         self.quiet_checkpoints = if is_quiet { self.quiet_checkpoints + 1 } else { 0 };
-        match std::mem::take(&mut self.log_is_short) {
+        match std::mem::take(&mut self.log_was_full) {
             _ if self.is_giving_up || self.quiet_checkpoints > QUIET_CHECKPOINTS => {
                 len.min(self.pace.log_octets)
             }

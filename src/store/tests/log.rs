@@ -1,13 +1,9 @@
 //! The log: what a change costs, what fits into a log, and what damage to it does.
 
-use std::time::Duration;
-
 use super::*;
 use crate::store::file::format::LOG_AT;
 use crate::store::file::simulated::Mutant;
 use crate::store::index::tables::MESSAGES;
-use crate::store::open::window::Time;
-use crate::store::writer::Pace;
 
 const ANN: &str = "ann@example.com";
 
@@ -167,21 +163,6 @@ fn deleted_space_that_waits_for_a_checkpoint_is_found_when_the_disk_is_full() {
     assert!(maildrop.delete(&uids).wait().unwrap());
     assert_eq!(deliver(&store, &[ANN], &[b'z'; 50_000]), [Delivery::Stored]);
     assert_clean(&store);
-}
-
-#[test]
-fn a_log_that_does_not_last_until_the_clock_is_longer_after_the_next_checkpoint() {
-    let disk = Arc::new(SimulatedDisk::default());
-    drop(store_with(&[ANN], disk.clone()));
-    for (checkpoint_after, times) in [(None, 1), (Some(Duration::from_secs(3600)), 2)] {
-        let pace = Pace { checkpoint_after, ..PACE };
-        let store = Store::open_at_pace(disk.clone(), Trust::AsFound, pace, Time::real()).unwrap();
-        for number in 0..9 {
-            deliver(&store, &[ANN], format!("{times} {number}{}", "x".repeat(50_000)).as_bytes());
-        }
-        assert_eq!(store.read().unwrap().totals().unwrap().log_octets, times * PACE.log_octets);
-        assert_clean(&store);
-    }
 }
 
 #[test]
