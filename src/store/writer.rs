@@ -58,7 +58,8 @@ pub struct Pace {
     pub checkpoint_after: Option<Duration>,
     /// Octets that may wait for a checkpoint to free them.
     pub retired_max: u64,
-    /// Octets of the log zone in a new store.
+    /// Octets of the log zone in a new store. A checkpoint comes when it is three quarters full: a longer one writes
+    /// fewer pages of the index for each message, and makes others wait for longer.
     pub log_octets: u64,
     /// Octets that may always be kept for plain copies of the file; `None`: nothing is ever kept.
     pub for_copies: Option<u64>,
@@ -71,7 +72,7 @@ pub const PACE: Pace = if cfg!(test) {
     Pace {
         checkpoint_after: Some(Duration::from_secs(1)),
         retired_max: 64 << 20,
-        log_octets: 4 << 20,
+        log_octets: 8 << 20,
         for_copies: Some(64 << 20),
     }
 };
