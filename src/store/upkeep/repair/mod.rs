@@ -214,7 +214,7 @@ impl Repair<'_, '_> {
             text_octets,
             commits: stored.commits,
             epoch: stored.epoch,
-            // No zone was ever shorter than this.
+            // The zone of an older store may be shorter. What lies behind it reads as zeros.
             log_octets: stored.log_octets.max(PACE.log_octets),
             key: stored.key,
             ..StoreRow::default()
