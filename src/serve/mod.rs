@@ -280,7 +280,6 @@ impl Running {
                 }
             }
             workers.run(self.until_ended(news));
-            workers.send_helpers_home();
         });
         let _ = std::fs::remove_file(self.service.mailroot.socket());
     }

@@ -46,12 +46,14 @@ impl Workers {
         Self { high: Executor::new(), low: Executor::new(), call, called, turn_max: TURN_MAX }
     }
 
-    /// Runs the tasks on this thread until the future ends. One thread does this.
+    /// Runs the tasks on this thread until the future ends, then sends the helpers home. One thread does this.
     pub fn run<T>(&self, until: impl Future<Output = T>) -> T {
+        // Also if a task panics: whoever waits for the helpers must learn of it.
+        let _home = SendsHome(&self.called);
         smol::block_on(until.or(async { match self.work().await {} }))
     }
 
-    /// Runs tasks on this thread whenever the first has more than it can do, until [`Workers::send_helpers_home`].
+    /// Runs tasks on this thread whenever the first has more than it can do, until [`Workers::run`] ends.
     ///
     /// Never waits for events, so that the first thread gets its own.
     pub fn help(&self) {
@@ -59,10 +61,6 @@ impl Workers {
             let mut alone_since = Instant::now();
             while self.turn(&mut alone_since).found_work && !self.called.is_closed() {}
         }
-    }
-
-    pub fn send_helpers_home(&self) {
-        self.called.close();
     }
 
     /// A task of high priority.
@@ -129,6 +127,15 @@ impl Workers {
     }
 }
 
+/// Ends what the helpers wait for when it is dropped.
+struct SendsHome<'a>(&'a Receiver<()>);
+
+impl Drop for SendsHome<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 struct Turn {
     found_work: bool,
     may_be_left: bool,
@@ -156,8 +163,19 @@ mod tests {
             workers.serve(Priority::Low, (), async move { say.send(()).unwrap() });
             // Closed when the waiting session is over and what it holds is dropped.
             assert!(workers.run(is_done.recv()).is_err());
-            workers.send_helpers_home();
         });
+    }
+
+    #[test]
+    fn helpers_go_home_when_the_first_thread_panics() {
+        let workers = &Workers::new();
+        let panicked = std::panic::catch_unwind(|| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| workers.help());
+                workers.run(async { panic!("on purpose") });
+            });
+        });
+        assert!(panicked.is_err());
     }
 
     #[test]
