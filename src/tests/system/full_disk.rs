@@ -14,7 +14,7 @@ use crate::harness::programs::have_namespaces;
 use crate::harness::site::Site;
 use crate::harness::skip::needs_root;
 
-const DISK: &str = "size=24m,mode=700";
+const DISK: &str = "size=28m,mode=700";
 const BOB: &str = "bob@example.com";
 const NO_SPACE: &str = "452 4.3.1 ";
 /// How many messages ([`message`]) must fit. Their octets alone would allow about 40.
