@@ -156,7 +156,7 @@ mod tests {
             scope.spawn(|| workers.help());
             workers.serve(Priority::High, (), async {
                 let begun = Instant::now();
-                while begun.elapsed() <= TURN_MAX {}
+                while begun.elapsed() <= ALONE_MAX {}
             });
             // Each holds up a thread until the next one runs on another.
             workers.serve(Priority::High, done, async move { heard.recv().unwrap() });
