@@ -29,6 +29,8 @@ use crate::wire::{self, Line, surrogate};
 
 /// How long a client may take to log in.
 const LOGIN_MAX: Duration = Duration::from_secs(180);
+/// A longer text is searched off the executor: it may be all header, or have a line end at every other octet.
+const SEARCHED_AT_ONCE_MAX: usize = 64 << 10;
 /// While the directory is down, every login fails for the same reason; the log gets one line per interval.
 static DIRECTORY_DOWN: Rarely = Rarely::new(Duration::from_secs(10));
 
@@ -413,16 +415,18 @@ impl Driver<'_> {
             Ok(None) => return Ok(Event::Gone),
             Err(fault) => return Ok(self.cannot_send(uid, &fault)),
         };
-        let end = match body_lines {
-            None => message.text.len(),
-            Some(lines) => wire::top_end(&message.text, lines),
+        let is_searched = body_lines.is_some() || message.needs_surrogate;
+        let excerpt;
+        (message, excerpt) = match is_searched && message.text.len() > SEARCHED_AT_ONCE_MAX {
+            true => apart(message, move |message| Excerpt::of(message, body_lines)).await,
+            false => {
+                let excerpt = Excerpt::of(&message, body_lines);
+                (message, excerpt)
+            }
         };
-        let (mut status, mut prefix) = (status.as_bytes(), mem::take(&mut message.prefix));
-        let (mut header_end, mut octets) = (0, 0);
-        if message.needs_surrogate {
-            header_end = wire::body_start(&message.text);
-            prefix = [surrogate::header(&prefix), surrogate::header(&message.text[..header_end])].concat();
-        }
+        let Excerpt { surrogate, header_end, end } = excerpt;
+        let mut prefix = surrogate.unwrap_or_else(|| mem::take(&mut message.prefix));
+        let (mut status, mut octets) = (status.as_bytes(), 0);
         for piece in message.pieces(end) {
             // A long text may take so long that pages are gone again by their turn.
             if piece.start > 0 && !message.is_piece_ready(piece.clone()) {
@@ -477,6 +481,31 @@ impl Driver<'_> {
             fault => log::error!("{about}{fault}"),
         }
         answer_to(fault)
+    }
+}
+
+/// What a client gets of a message.
+struct Excerpt {
+    /// The header, if it is not the message's own.
+    surrogate: Option<Vec<u8>>,
+    /// Where the text begins that follows the surrogate.
+    header_end: usize,
+    /// Where it ends.
+    end: usize,
+}
+
+impl Excerpt {
+    /// With `body_lines`, only as many lines of the body.
+    fn of(message: &StoredMessage, body_lines: Option<u64>) -> Self {
+        let text = &message.text[..];
+        let end = body_lines.map_or(text.len(), |lines| wire::top_end(text, lines));
+        if !message.needs_surrogate {
+            return Self { surrogate: None, header_end: 0, end };
+        }
+        let header_end = wire::body_start(text);
+        let mut surrogate = surrogate::header(&message.prefix);
+        surrogate.append(&mut surrogate::header(&text[..header_end]));
+        Self { surrogate: Some(surrogate), header_end, end }
     }
 }
 

@@ -9,8 +9,9 @@
 //! too: they are not internationalized, and clients have always seen such fields.
 //!
 //! Invariants:
-//! - ASCII input comes out octet for octet;
-//! - output is ASCII, or not UTF-8, and no line starts with a dot that did not before.
+//! - ASCII input comes out octet for octet, up to [`HEADER_OCTETS_MAX`];
+//! - output is ASCII, or not UTF-8, and no line starts with a dot that did not before;
+//! - a sender cannot make a surrogate costly: [`Room`] bounds its length and the work for it.
 //!
 //! The store keeps the size that [`Sizer`] computed at delivery. Changing the output here makes LIST wrong for messages
 //! already stored.
@@ -18,8 +19,10 @@
 use base64::prelude::{BASE64_STANDARD, Engine};
 use mail_parser::{Addr, HeaderValue, MessageParser};
 
-/// A longer field is dropped rather than held in memory.
-const FIELD_OCTETS_MAX: usize = 64 << 10;
+/// Fields are dropped from here on.
+const HEADER_OCTETS_MAX: u64 = 1 << 20;
+/// A field that is not ASCII is dropped if it is longer, or if the fields rewritten before it leave less of this.
+const REWRITTEN_OCTETS_MAX: usize = 64 << 10;
 /// Octets of text per encoded-word, so that a line with the longest field name fits the 76 characters of RFC 2047
 /// section 2.
 const WORD_OCTETS_MAX: usize = 30;
@@ -30,16 +33,60 @@ const NOBODY: &str = "<invalid@internationalized-address.invalid>";
 
 /// The surrogate of a header in wire form, with or without the empty line after it.
 pub fn header(wire: &[u8]) -> Vec<u8> {
-    let mut surrogate = Vec::with_capacity(wire.len());
-    let mut field = Vec::new();
-    for line in wire.split_inclusive(|&octet| octet == b'\n') {
-        if !matches!(line, [b' ' | b'\t', ..]) {
-            surrogate.extend(field_for(std::mem::take(&mut field)).unwrap_or_default());
+    let (mut surrogate, mut room) = (Vec::new(), Room::default());
+    for field in fields(wire) {
+        if field == b"\r\n" || room.admits(field.len() as u64) {
+            match field.is_ascii() {
+                true => surrogate.extend_from_slice(field),
+                false => surrogate.extend(room.rewritten(field).unwrap_or_default()),
+            }
         }
-        field.extend_from_slice(line);
     }
-    surrogate.extend(field_for(field).unwrap_or_default());
     surrogate
+}
+
+/// Fields with their line ends; the empty line counts as one.
+fn fields(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let mut line_ends = memchr::memchr_iter(b'\n', rest).map(|at| at + 1);
+        let is_end = |at: &usize| !matches!(rest[*at..], [b' ' | b'\t', ..]);
+        let end = line_ends.find(is_end).unwrap_or(rest.len());
+        let field;
+        (field, rest) = rest.split_at(end);
+        (!field.is_empty()).then_some(field)
+    })
+}
+
+/// What the bounds leave for the rest of a surrogate.
+#[derive(Debug)]
+struct Room {
+    header_octets: u64,
+    rewritten_octets: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { header_octets: HEADER_OCTETS_MAX, rewritten_octets: REWRITTEN_OCTETS_MAX }
+    }
+}
+
+impl Room {
+    /// Whether there is room for the next field, which has this many octets.
+    fn admits(&mut self, octets: u64) -> bool {
+        let left = self.header_octets.checked_sub(octets);
+        self.header_octets = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// A field that is not ASCII as older clients get it, with line ends; `None` if it is dropped.
+    fn rewritten(&mut self, field: &[u8]) -> Option<Vec<u8>> {
+        if field.len() > REWRITTEN_OCTETS_MAX {
+            return None;
+        }
+        let Ok(field) = std::str::from_utf8(field) else { return Some(field.to_vec()) };
+        self.rewritten_octets = self.rewritten_octets.checked_sub(field.len())?;
+        rewritten(field).map(String::into_bytes)
+    }
 }
 
 /// Computes the size of a surrogate while the header arrives.
@@ -49,8 +96,11 @@ pub struct Sizer {
     field: Vec<u8>,
     field_octets: u64,
     is_ascii: bool,
+    room: Room,
     /// By how many octets the surrogate differs in size; `None` while nothing differs.
     difference: Option<i64>,
+    /// Octets of the ASCII fields that a surrogate has no room for, if there is to be one.
+    cut_octets: i64,
 }
 
 impl Sizer {
@@ -63,48 +113,45 @@ impl Sizer {
     pub fn push(&mut self, wire: &[u8]) {
         self.field_octets += wire.len() as u64;
         self.is_ascii &= wire.is_ascii();
-        let room = (FIELD_OCTETS_MAX + 1).saturating_sub(self.field.len());
+        let room = (REWRITTEN_OCTETS_MAX + 1).saturating_sub(self.field.len());
         self.field.extend_from_slice(&wire[..wire.len().min(room)]);
     }
 
     /// By how many content octets the surrogate is longer; `None` if the text needs none.
     pub fn finish(&mut self) -> Option<i64> {
         self.end_field();
-        self.difference
+        self.difference.map(|difference| difference - self.cut_octets)
     }
 
     fn end_field(&mut self) {
-        let field = std::mem::take(&mut self.field);
-        let before = std::mem::take(&mut self.field_octets) - u64::from(field.starts_with(b"."));
-        if self.is_ascii || field.is_empty() {
+        let (field, octets) = (std::mem::take(&mut self.field), std::mem::take(&mut self.field_octets));
+        if field.is_empty() {
             return;
         }
-        let after = field_for(field.clone());
+        let before = octets as i64 - i64::from(field.starts_with(b"."));
+        let is_admitted = self.room.admits(octets);
+        if self.is_ascii {
+            self.cut_octets += if is_admitted { 0 } else { before };
+            return;
+        }
+        let after = if is_admitted { self.room.rewritten(&field) } else { None };
         if after.as_ref() != Some(&field) {
             let after = after.unwrap_or_default().len() as i64;
-            self.difference = Some(self.difference.unwrap_or(0) + after - before as i64);
+            self.difference = Some(self.difference.unwrap_or(0) + after - before);
         }
     }
 }
 
-/// The field as older clients get it, with line ends; `None` if dropped.
-fn field_for(field: Vec<u8>) -> Option<Vec<u8>> {
-    if field.is_ascii() {
-        return Some(field);
-    }
-    if field.len() > FIELD_OCTETS_MAX {
-        return None;
-    }
-    let Ok(text) = std::str::from_utf8(&field) else { return Some(field) };
-    let (name, value) = text.split_once(':')?;
+fn rewritten(field: &str) -> Option<String> {
+    let (name, value) = field.split_once(':')?;
     let value = match name.trim_end_matches([' ', '\t']).to_ascii_lowercase().as_str() {
-        "subject" | "comments" | "keywords" | "content-description" => encoded(&decoded(text)?),
+        "subject" | "comments" | "keywords" | "content-description" => encoded(&decoded(field)?),
         "from" | "sender" | "reply-to" | "to" | "cc" | "bcc" | "resent-from" | "resent-sender"
-        | "resent-reply-to" | "resent-to" | "resent-cc" | "resent-bcc" => addresses(text)?,
+        | "resent-reply-to" | "resent-to" | "resent-cc" | "resent-bcc" => addresses(field)?,
         "content-type" | "content-disposition" => parameters(value)?,
         _ => return None,
     };
-    Some(format!("{name}: {value}\r\n").into_bytes())
+    Some(format!("{name}: {value}\r\n"))
 }
 
 /// The text of an unstructured field, its encoded-words decoded.
@@ -237,6 +284,43 @@ mod tests {
         assert!(surrogate.is_ascii() && !surrogate.to_lowercase().contains("x-evil"), "{surrogate}");
     }
 
+    /// The surrogate's length less the text's, as computed while the header arrives.
+    fn difference(wire: &[u8]) -> Option<i64> {
+        let mut sizer = Sizer::default();
+        for line in wire.split_inclusive(|&octet| octet == b'\n') {
+            if !line.starts_with(b" ") {
+                sizer.begin_field();
+            }
+            sizer.push(line);
+        }
+        sizer.finish()
+    }
+
+    #[test]
+    fn a_header_of_any_length_makes_a_surrogate_of_bounded_length() {
+        let addresses = |count| format!("Cc: {}\r\n", "\u{e9},".repeat(count));
+        let plain = format!("X-Any: {}\r\n", "a".repeat(1000));
+        // The last field that is rewritten, the first one that has no room, and one past the end of the header.
+        let first = addresses(20_000);
+        let header_octets = HEADER_OCTETS_MAX as usize;
+        let text =
+            [first.clone(), first.clone(), plain.repeat(header_octets / plain.len()), plain.clone()].concat();
+        let surrogate = header(text.as_bytes());
+        assert!(surrogate.starts_with(&header(first.as_bytes())));
+        let kept = header_octets - 2 * first.len();
+        let plain_kept = plain.repeat(kept / plain.len());
+        assert!(surrogate.ends_with(format!("invalid>\r\n{plain_kept}").as_bytes()));
+        assert_eq!(difference(text.as_bytes()), Some(surrogate.len() as i64 - text.len() as i64));
+        // Without a field to rewrite there is no surrogate, however long the header.
+        assert_eq!(difference(plain.repeat(2 * header_octets / plain.len()).as_bytes()), None);
+        // Bounded also if every field is one that grows.
+        let text = "Cc: \u{e9}\r\n".repeat(header_octets);
+        let surrogate = header(text.as_bytes());
+        assert!(surrogate.len() < 64 * REWRITTEN_OCTETS_MAX, "{}", surrogate.len());
+        assert_eq!(difference(text.as_bytes()), Some(surrogate.len() as i64 - text.len() as i64));
+        assert!(header(format!("{text}\r\n").as_bytes()).ends_with(b"\r\n\r\n"));
+    }
+
     #[test]
     fn sizes_are_those_of_the_surrogates_whatever_the_header() {
         let mut random = fastrand::Rng::with_seed(6858);
@@ -273,16 +357,13 @@ mod tests {
             while wire.contains("\r\n\r\n") {
                 wire = wire.replace("\r\n\r\n", "\r\n");
             }
-            let mut sizer = Sizer::default();
-            for line in wire.as_bytes().split_inclusive(|&octet| octet == b'\n') {
-                if !line.starts_with(b" ") {
-                    sizer.begin_field();
-                }
-                sizer.push(line);
-            }
             let surrogate = header(wire.as_bytes());
             let octets = |wire: &[u8]| super::super::unstuff(wire).len() as i64;
-            assert_eq!(sizer.finish(), Some(octets(&surrogate) - octets(wire.as_bytes())), "{wire:?}");
+            assert_eq!(
+                difference(wire.as_bytes()),
+                Some(octets(&surrogate) - octets(wire.as_bytes())),
+                "{wire:?}"
+            );
             assert!(surrogate.is_ascii(), "{wire:?}");
             assert!(!surrogate.windows(3).any(|end| end == b"\n\r\n" || end == b"\r\n\r"), "{wire:?}");
         }
