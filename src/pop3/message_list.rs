@@ -1,5 +1,7 @@
 //! The maildrop as one session sees it: numbered messages, some marked as deleted.
 
+use std::collections::BTreeSet;
+
 use super::command::Number;
 use crate::message::{Entry, Totals, Uid};
 
@@ -7,18 +9,18 @@ use crate::message::{Entry, Totals, Uid};
 #[derive(Debug)]
 pub struct MessageList {
     entries: Vec<Entry>,
-    /// One mark per message.
-    deleted: Vec<bool>,
+    all: Totals,
+    /// Positions of the marked messages.
+    marked: BTreeSet<usize>,
     /// Totals of the unmarked messages.
     remaining: Totals,
 }
 
 impl MessageList {
     pub fn new(entries: Vec<Entry>) -> Self {
-        let mut maildrop =
-            Self { deleted: vec![false; entries.len()], entries, remaining: Totals::default() };
-        maildrop.unmark_all();
-        maildrop
+        let all =
+            Totals { messages: entries.len() as u64, octets: entries.iter().map(|entry| entry.octets).sum() };
+        Self { entries, all, marked: BTreeSet::new(), remaining: all }
     }
 
     /// What STAT reports: unmarked messages only (RFC 1939 section 5).
@@ -29,7 +31,7 @@ impl MessageList {
     /// The position of the message with this number, if it exists and is unmarked.
     pub fn position(&self, number: Number) -> Option<usize> {
         let index = usize::try_from(number.0.checked_sub(1)?).ok()?;
-        (self.deleted.get(index) == Some(&false)).then_some(index)
+        (index < self.entries.len() && !self.marked.contains(&index)).then_some(index)
     }
 
     /// The message at a position from [`Self::position`] or [`Self::listed_from`].
@@ -39,33 +41,29 @@ impl MessageList {
 
     /// The first unmarked position at or after `index`.
     pub fn listed_from(&self, index: usize) -> Option<usize> {
-        (index..self.entries.len()).find(|&index| !self.deleted[index])
+        (index..self.entries.len()).find(|index| !self.marked.contains(index))
     }
 
     /// Marks an unmarked message.
     pub fn mark(&mut self, index: usize) {
-        assert!(!self.deleted[index], "a message is marked once");
-        self.deleted[index] = true;
+        assert!(self.marked.insert(index), "a message is marked once");
         self.remaining.messages -= 1;
         self.remaining.octets -= self.entries[index].octets;
     }
 
+    /// In time proportional to the marks, not to the messages: a client may ask for it as often as it likes.
     pub fn unmark_all(&mut self) {
-        self.deleted.fill(false);
-        self.remaining = Totals {
-            messages: self.entries.len() as u64,
-            octets: self.entries.iter().map(|entry| entry.octets).sum(),
-        };
+        self.marked.clear();
+        self.remaining = self.all;
     }
 
     pub fn has_marks(&self) -> bool {
-        self.remaining.messages < self.entries.len() as u64
+        !self.marked.is_empty()
     }
 
     /// The marked messages, in list order.
     pub fn marked(&self) -> Vec<Uid> {
-        let messages = self.entries.iter().zip(&self.deleted);
-        messages.filter(|(_, is_marked)| **is_marked).map(|(entry, _)| entry.uid).collect()
+        self.marked.iter().map(|index| self.entries[*index].uid).collect()
     }
 }
 
