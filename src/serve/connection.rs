@@ -30,6 +30,8 @@ const MESSAGE_READ_OCTETS: usize = 64 << 10;
 const TURN_OCTETS: usize = 64 << 10;
 /// What a read or write costs besides, in octets.
 const CALL_OCTETS: usize = 4 << 10;
+/// What a line costs.
+const LINE_OCTETS: usize = 1 << 10;
 /// Octets we still read from a client we have dismissed. Unread ones would make the kernel send a reset, which can
 /// destroy our last words.
 const FAREWELL_OCTETS_MAX: usize = 64 << 10;
@@ -42,6 +44,8 @@ pub struct Connection {
     /// Replies not yet written.
     pub out: Vec<u8>,
     read: Box<[u8]>,
+    /// Takes the place of `read` while a message comes in that is longer; else empty.
+    large: Vec<u8>,
     idle_max: Duration,
     /// No wait goes past this.
     deadline: Option<Instant>,
@@ -55,6 +59,7 @@ impl Connection {
             lines: Lines::new(),
             out: buffers.out,
             read: buffers.read,
+            large: Vec::new(),
             idle_max,
             deadline: None,
             turn: Turn::default(),
@@ -69,6 +74,8 @@ impl Connection {
         use_line: impl FnOnce(Line<'_>, &mut Vec<u8>) -> T,
     ) -> io::Result<T> {
         loop {
+            // Not only reads and writes: a client can send a thousand commands at once.
+            self.turn.give_way(LINE_OCTETS).await;
             if let Some(line) = self.lines.next(octets_max) {
                 let value = use_line(line, &mut self.out);
                 if self.out.len() > GATHERED_OCTETS {
@@ -81,40 +88,34 @@ impl Connection {
         }
     }
 
-    /// Feeds the client's octets to `take`, until it returns how many of the last ones it used. The rest belong to the
+    /// Waits for octets of a message and gives them to `take`, which returns how many it used. The rest belong to the
     /// next line.
-    pub async fn octets(&mut self, mut take: impl FnMut(&[u8]) -> Option<usize>) -> io::Result<()> {
+    pub async fn octets(&mut self, take: impl FnOnce(&[u8]) -> usize) -> io::Result<()> {
         self.flush().await?;
-        let mut large = Vec::new();
-        loop {
-            let rest = self.lines.rest();
-            if !rest.is_empty() {
-                let (given, used) = (rest.len(), take(rest));
-                self.lines.consume(used.unwrap_or(given));
-                if used.is_some() {
-                    return Ok(());
-                }
-            }
-            let buffer = if large.is_empty() { &mut self.read[..] } else { &mut large[..] };
-            let wait_max = wait_max(self.idle_max, self.deadline);
-            let octets = match within(wait_max, self.stream.read(buffer)).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => &buffer[..count],
-            };
-            if let Some(used) = take(octets) {
-                self.lines.push(&octets[used..]);
-                return Ok(());
-            }
-            let count = octets.len();
-            if count == self.read.len() {
-                large.resize(MESSAGE_READ_OCTETS, 0);
-            }
-            self.turn.give_way(count).await;
+        let rest = self.lines.rest();
+        if !rest.is_empty() {
+            let used = take(rest);
+            self.lines.consume(used);
+            return Ok(());
         }
+        let wait_max = wait_max_of_read(self.idle_max, self.deadline)?;
+        let buffer = if self.large.is_empty() { &mut self.read[..] } else { &mut self.large[..] };
+        let count = within(wait_max, self.stream.read(buffer)).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let used = take(&buffer[..count]);
+        self.lines.push(&buffer[used..count]);
+        if count == self.read.len() {
+            self.large.resize(MESSAGE_READ_OCTETS, 0);
+        }
+        self.turn.give_way(count + CALL_OCTETS).await;
+        Ok(())
     }
 
     async fn read_more(&mut self) -> io::Result<()> {
-        let wait_max = wait_max(self.idle_max, self.deadline);
+        self.large = Vec::new();
+        let wait_max = wait_max_of_read(self.idle_max, self.deadline)?;
         let count = within(wait_max, self.stream.read(&mut self.read)).await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -122,7 +123,7 @@ impl Connection {
         self.lines.push(&self.read[..count]);
         // It may contain a password. `lines` wipes its copy after use; this one goes now.
         self.read[..count].zeroize();
-        self.turn.give_way(count).await;
+        self.turn.give_way(count + CALL_OCTETS).await;
         Ok(())
     }
 
@@ -147,7 +148,7 @@ impl Connection {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             IoSlice::advance_slices(&mut left, count);
-            self.turn.give_way(count).await;
+            self.turn.give_way(count + CALL_OCTETS).await;
         }
         self.out.clear();
         Ok(())
@@ -165,7 +166,7 @@ impl Connection {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 count => {
                     self.out.drain(..count);
-                    self.turn.give_way(count).await;
+                    self.turn.give_way(count + CALL_OCTETS).await;
                 }
             }
         }
@@ -240,16 +241,16 @@ impl Connection {
     }
 }
 
-/// How much a connection has moved since it last let others have their turn.
+/// What a connection has cost since it last let others have their turn.
 #[derive(Default)]
 struct Turn {
     octets: usize,
 }
 
 impl Turn {
-    /// After a read or write. A client that never makes us wait would otherwise have this thread to itself.
+    /// A client that never makes us wait would otherwise have this thread to itself.
     async fn give_way(&mut self, octets: usize) {
-        self.octets += octets + CALL_OCTETS;
+        self.octets += octets;
         if self.octets >= TURN_OCTETS {
             self.octets = 0;
             yield_now().await;
@@ -265,6 +266,13 @@ pub async fn within<T>(wait_max: Duration, operation: impl Future<Output = io::R
         Err(io::ErrorKind::TimedOut.into())
     };
     operation.or(too_long).await
+}
+
+/// The same for a read, which must not begin after the deadline: to a client that always has something to say it is
+/// ready at once.
+fn wait_max_of_read(idle_max: Duration, deadline: Option<Instant>) -> io::Result<Duration> {
+    let wait_max = wait_max(idle_max, deadline);
+    if wait_max.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(wait_max) }
 }
 
 fn wait_max(idle_max: Duration, deadline: Option<Instant>) -> Duration {

@@ -55,15 +55,20 @@ async fn talk(
         message_octets_max: settings.maxmessagesize.octets(),
         tls: if dialect == Dialect::Smtp { TlsState::Offered } else { TlsState::NotOffered },
     };
-    let mut session = Session::new(policy, peer);
     let mut driver = Driver {
         spooling: Spooling::new(service.mailroot.dir.clone(), tally.about()),
-        pace: Pace::new(Instant::now(), settings.idletimeout.duration()),
+        pace: Pace {
+            since: Instant::now(),
+            grace: settings.idletimeout.duration(),
+            octets: 0,
+            octets_max: policy.message_octets_max,
+        },
         service,
         stranger,
         hostname: settings.hostname.as_str(),
         tally,
     };
+    let mut session = Session::new(policy, peer);
     let mut next = session.handle(Event::Connected, &mut connection.out);
     let ending = loop {
         match driver.run(&mut session, next, &mut connection).await? {
@@ -133,7 +138,7 @@ impl Driver<'_> {
                 Event::Chunk(self.read_text(connection, receiver, Some(octets)).await?)
             }
             Next::SkipChunk { octets } => {
-                skip(connection, octets).await?;
+                self.skip(connection, octets).await?;
                 Event::ChunkSkipped
             }
             Next::Deliver { envelope, text } => self.deliver(&envelope, text).await,
@@ -210,7 +215,7 @@ impl Driver<'_> {
         match intake::deliver(store, envelope, text, self.hostname, Scope::Each, about).await {
             Ok(verdicts) => {
                 if verdicts.contains(&Delivery::Stored) {
-                    self.pace = Pace::new(Instant::now(), self.pace.grace);
+                    self.pace.begin_again();
                 }
                 Event::Delivered(verdicts)
             }
@@ -233,7 +238,9 @@ impl Driver<'_> {
         while !ended {
             connection
                 .octets(|given| {
-                    let within = left.map_or(given.len(), |left| given.len().min(left as usize));
+                    let within = left.map_or(given.len(), |left| {
+                        given.len().min(usize::try_from(left).unwrap_or(usize::MAX))
+                    });
                     let end = receiver.push(&given[..within]);
                     if let Some(left) = &mut left {
                         *left -= within as u64;
@@ -242,13 +249,30 @@ impl Driver<'_> {
                     let used = end.unwrap_or(within);
                     self.pace.octets += used as u64;
                     self.tally.work.octets += used as u64;
-                    Some(used)
+                    used
                 })
                 .await?;
             connection.set_deadline(Some(self.pace.deadline()));
             self.spooling.relieve(&mut receiver).await;
         }
         Ok(receiver)
+    }
+
+    /// Reads a chunk that nobody wants, at the same pace.
+    async fn skip(&mut self, connection: &mut Connection, octets: u64) -> io::Result<()> {
+        let mut left = octets;
+        while left > 0 {
+            connection
+                .octets(|given| {
+                    let within = given.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    left -= within as u64;
+                    self.pace.octets += within as u64;
+                    within
+                })
+                .await?;
+            connection.set_deadline(Some(self.pace.deadline()));
+        }
+        Ok(())
     }
 
     fn unavailable(&self, fault: &Fault) -> Event<'static> {
@@ -264,28 +288,34 @@ struct Pace {
     grace: Duration,
     /// Octets of messages received since.
     octets: u64,
+    /// More octets than one message may have earn no more time.
+    octets_max: u64,
 }
 
 impl Pace {
-    fn new(since: Instant, grace: Duration) -> Self {
-        Self { since, grace, octets: 0 }
+    fn begin_again(&mut self) {
+        (self.since, self.octets) = (Instant::now(), 0);
     }
 
     fn deadline(&self) -> Instant {
-        self.since + self.grace + Duration::from_secs(self.octets / LEAST_OCTETS_PER_SECOND)
+        let octets = self.octets.min(self.octets_max);
+        self.since + self.grace + Duration::from_secs(octets / LEAST_OCTETS_PER_SECOND)
     }
 }
 
-async fn skip(connection: &mut Connection, octets: u64) -> io::Result<()> {
-    let mut left = octets;
-    while left > 0 {
-        connection
-            .octets(|given| {
-                let within = given.len().min(left as usize);
-                left -= within as u64;
-                (left == 0).then_some(within)
-            })
-            .await?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_without_end_earns_no_more_time_than_the_largest_one() {
+        let (since, grace) = (Instant::now(), Duration::from_secs(10));
+        let mut pace = Pace { since, grace, octets: 0, octets_max: 100 * LEAST_OCTETS_PER_SECOND };
+        for (octets, seconds) in [(0, 10), (50, 60), (100, 110), (100_000, 110)] {
+            pace.octets = octets * LEAST_OCTETS_PER_SECOND;
+            assert_eq!(pace.deadline(), since + Duration::from_secs(seconds), "{octets} KiB");
+        }
+        pace.begin_again();
+        assert!(pace.deadline() >= since + grace && pace.octets == 0);
     }
-    Ok(())
 }

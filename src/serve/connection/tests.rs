@@ -187,13 +187,62 @@ fn a_client_that_never_makes_us_wait_lets_others_have_their_turn() {
         // The first line may have to be waited for.
         while octets.get() == 0 {
             let polled = smol::future::poll_once(&mut read_all).await;
-            assert!(
-                polled.is_none() && octets.get() < TURN_OCTETS * 3 / 4,
-                "{} octets at once",
-                octets.get()
-            );
+            let lines_max = TURN_OCTETS / LINE_OCTETS;
+            assert!(polled.is_none() && octets.get() <= 8 * lines_max, "{} octets at once", octets.get());
             yield_now().await;
         }
         read_all.await;
+    });
+}
+
+#[test]
+fn a_client_that_always_has_something_to_say_does_not_outlast_its_deadline() {
+    smol::block_on(async {
+        for (mut connection, mut client) in connections(LONG).await {
+            client.write_all(&b"NOOP\r\n".repeat(1500)).await.unwrap();
+            client.flush().await.unwrap();
+            connection.line(100, |_, _| ()).await.unwrap();
+            connection.set_deadline(Some(Instant::now()));
+            let mut lines = 1;
+            let outcome = loop {
+                match connection.line(100, |_, _| ()).await {
+                    Ok(()) => lines += 1,
+                    Err(e) => break e,
+                }
+            };
+            assert_eq!(outcome.kind(), io::ErrorKind::TimedOut);
+            assert!(lines < 1500, "what was read before the deadline is answered, and no more: {lines}");
+        }
+    });
+}
+
+#[test]
+fn a_long_message_is_read_in_larger_parts_than_commands_are() {
+    smol::block_on(async {
+        let (mut connection, mut client) = connections(LONG).await.swap_remove(0);
+        let text = text();
+        let sending = async {
+            client.write_all(&text).await.unwrap();
+            client.write_all(b"and a line\r\n").await.unwrap();
+        };
+        let receiving = async {
+            let (mut got, mut most) = (Vec::new(), 0);
+            while got.len() < TEXT_OCTETS {
+                let take = |given: &[u8]| {
+                    let used = given.len().min(TEXT_OCTETS - got.len());
+                    got.extend_from_slice(&given[..used]);
+                    most = most.max(given.len());
+                    used
+                };
+                connection.octets(take).await.unwrap();
+            }
+            assert!(got == text);
+            assert!(most > connection.read.len(), "{most}");
+            connection
+                .line(100, |line, _| assert!(matches!(line, Line::Whole(b"and a line"))))
+                .await
+                .unwrap();
+        };
+        smol::future::zip(sending, receiving).await;
     });
 }
