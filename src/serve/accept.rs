@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +59,7 @@ pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListen
     loop {
         // Taken first: connections then wait in the kernel, and administration keeps its descriptors.
         let descriptor = service.descriptors.acquire_arc().await;
-        match listener.accept().await {
+        match next(&listener, listener.accept()).await {
             Ok((stream, peer)) => {
                 note_accepted();
                 let (socket, peer) = (Socket::new(stream), peer.ip().to_canonical());
@@ -87,7 +88,7 @@ pub async fn accept(service: Arc<Service>, door: Door, listener: Async<TcpListen
 pub async fn accept_here(service: Arc<Service>, listener: Async<UnixListener>) {
     loop {
         let descriptor = service.descriptors.acquire_arc().await;
-        match listener.accept().await {
+        match next(&listener, listener.accept()).await {
             Ok((stream, _)) => {
                 note_accepted();
                 let seat = service.trusted_receiving.try_acquire_arc();
@@ -97,6 +98,15 @@ pub async fn accept_here(service: Arc<Service>, listener: Async<UnixListener>) {
             Err(e) => pause_after(&e).await,
         }
     }
+}
+
+/// Waits for a connection before it asks the kernel for one. Others have their turn between two, however many come.
+async fn next<L: AsFd, T>(
+    listener: &Async<L>,
+    accepted: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    listener.readable().await?;
+    accepted.await
 }
 
 async fn serve_here(service: Arc<Service>, seat: Option<SemaphoreGuardArc>, stream: Async<UnixStream>) {
