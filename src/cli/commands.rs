@@ -237,7 +237,7 @@ pub struct Check {
 #[argh(
     subcommand,
     name = "compact",
-    note = "A copy made meanwhile with cp or the like is not usable; one made by pop3svc backup is."
+    note = "A copy made with cp or the like while this runs is unusable; one made by pop3svc backup is good."
 )]
 pub struct Compact {}
 

@@ -25,7 +25,7 @@ const QUESTION_MAX: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// How long a server may take to open a connection before we also try the next one. With as many servers as can be
 /// named, the last one still gets its turn within [`QUESTION_MAX`].
-const HEAD_START: Duration = Duration::from_millis(750);
+const HEAD_START: Duration = Duration::from_millis(600);
 /// How long an idle connection is kept. Active Directory closes it after 900 seconds.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 /// How long we wait before we try again once no server could be reached.
