@@ -23,6 +23,8 @@ const LOW_AT_A_TIME: usize = 8;
 const TURN_MAX: Duration = Duration::from_micros(200);
 /// How long a thread goes on before it calls for help, and again before it calls another one.
 const ALONE_MAX: Duration = Duration::from_micros(200);
+/// A shorter wait for events is no rest: a thread that always finds some is as busy as one that never looks.
+const REST_MIN: Duration = Duration::from_micros(20);
 
 pub struct Workers {
     high: Executor<'static>,
@@ -95,8 +97,12 @@ impl Workers {
                 // The reactor is polled now.
                 true => yield_now().await,
                 false => {
+                    let begun = Instant::now();
                     self.high.tick().or(self.low.tick()).await;
-                    alone_since = Instant::now();
+                    let now = Instant::now();
+                    if now.duration_since(begun) >= REST_MIN {
+                        alone_since = now;
+                    }
                 }
             }
         }
