@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Condvar, LazyLock};
 use std::task::{Context, Poll, Waker};
@@ -100,7 +101,7 @@ impl Waiting {
             list = match (due.is_empty(), list.wakes) {
                 (false, _) => {
                     drop(list);
-                    due.into_values().for_each(Waker::wake);
+                    due.into_values().for_each(wake);
                     self.list.lock()
                 }
                 (true, Some(end)) => {
@@ -112,8 +113,17 @@ impl Waiting {
     }
 }
 
+/// Wakes one. If that panics, the others still get their turn: without this thread no wait in the process would end.
+fn wake(waker: Waker) {
+    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+        log::error!("internal error: a wait that was over could not be told so");
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
     use std::time::Duration;
 
     use smol::future::{FutureExt as _, block_on, poll_once};
@@ -146,6 +156,22 @@ mod tests {
         let waits: Vec<_> = (0..100).map(|_| thread::spawn(move || block_on(Deadline::at(end)))).collect();
         waits.into_iter().for_each(|wait| wait.join().unwrap());
         block_on(Deadline::at(end).or(Deadline::at(end + FAR)));
+    }
+
+    #[test]
+    fn a_waker_that_panics_harms_no_other_wait() {
+        struct Panics;
+        impl Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("on purpose");
+            }
+        }
+        let end = Instant::now() + Duration::from_millis(5);
+        let mut first = Deadline::at(end);
+        let waker = Arc::new(Panics).into();
+        assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&waker)).is_pending());
+        block_on(Deadline::at(end));
+        block_on(Deadline::at(Instant::now() + Duration::from_millis(5)));
     }
 
     #[test]
