@@ -93,7 +93,7 @@ pub fn describe(store: &Store, keyring: &Keyring, settings: &Settings) -> Option
         return Some(description(&pair.cert[0], false));
     }
     let row = store.read().and_then(|view| view.certificate()).ok()??;
-    private_key(&row, keyring.key().ok()).map(|_| description(&row.certificate, true))
+    keyring.private_key(&row).map(|_| description(&row.certificate, true))
 }
 
 /// The self-signed certificate for this host. Creates one if there is none, if the host name has changed, or if its key
@@ -102,7 +102,7 @@ fn our_own(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Cert
     let hostname = settings.hostname.as_str();
     let stored = store.read().and_then(|view| view.certificate()).map_err(|fault| fault.to_string())?;
     let stored = stored.filter(|row| row.hostname == hostname);
-    let opened = stored.as_ref().and_then(|row| Some((row, private_key(row, keyring.key().ok())?)));
+    let opened = stored.as_ref().and_then(|row| Some((row, keyring.private_key(row)?)));
     if stored.is_some() && opened.is_none() {
         let trouble = keyring
             .key()
@@ -120,13 +120,15 @@ fn our_own(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Cert
             (certificate, private, false)
         }
     };
-    match keyring.key() {
-        Ok(key) if !is_kept => {
-            let row = sealed(certificate.clone(), &private, hostname, key).map_err(|e| e.to_string())?;
-            store.write(move |tx| tx.set_certificate(&row)).wait().map_err(|fault| fault.to_string())?;
+    if !is_kept {
+        let sealing = keyring.sealing();
+        match sealing.key() {
+            Ok(key) => {
+                let row = sealed(certificate.clone(), &private, hostname, key).map_err(|e| e.to_string())?;
+                store.write(move |tx| tx.set_certificate(&row)).wait().map_err(|fault| fault.to_string())?;
+            }
+            Err(trouble) => log::warn!("this TLS certificate cannot be kept for the next start: {trouble}"),
         }
-        Ok(_) => {}
-        Err(trouble) => log::warn!("this TLS certificate cannot be kept for the next start: {trouble}"),
     }
     certified(vec![certificate.into()], PrivateKeyDer::Pkcs8(private.to_vec().into()))
 }
@@ -134,14 +136,6 @@ fn our_own(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Cert
 fn sealed(certificate: Vec<u8>, private: &[u8], hostname: &str, key: &Key) -> io::Result<CertificateRow> {
     let private = key.seal_private_key(private, &certificate, random::octets()?);
     Ok(CertificateRow { certificate, key: PrivateKey::Sealed(private), hostname: hostname.to_owned() })
-}
-
-/// The private key of a stored certificate; `None` if it cannot be decrypted.
-fn private_key(row: &CertificateRow, key: Option<&Key>) -> Option<Zeroizing<Vec<u8>>> {
-    match &row.key {
-        PrivateKey::Clear(private) => Some(Zeroizing::new(private.clone())),
-        PrivateKey::Sealed(sealed) => key?.open_private_key(sealed, &row.certificate).ok(),
-    }
 }
 
 /// Creates a certificate for the host name, `localhost` and the loopback addresses, with its private key (PKCS #8). It
@@ -343,13 +337,13 @@ mod tests {
         let shown = in_effect(&bench.store, &keyring, &settings).unwrap();
         let row = stored(&bench);
         assert!(row.certificate == *shown.cert[0] && matches!(row.key, PrivateKey::Sealed(_)));
-        let private = private_key(&row, keyring.key().ok()).unwrap();
+        let private = keyring.private_key(&row).unwrap();
         // The secret of a P-256 key: 32 octets after the SEC 1 header in PKCS #8 (RFC 5915 section 3).
         let secret = &private[36..68];
         let file = fs::read(bench.mailroot.data_file()).unwrap();
         assert!(memchr::memmem::find(&file, secret).is_none());
         // It stays the same after a restart and after a key change.
-        let mut keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
+        let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         assert_eq!(in_effect(&bench.store, &keyring, &settings).unwrap().cert, shown.cert);
         keyring.rotate(&bench.store, false).unwrap();
         assert_eq!(in_effect(&bench.store, &keyring, &settings).unwrap().cert, shown.cert);
@@ -385,7 +379,7 @@ mod tests {
         assert_eq!(in_effect(&bench.store, &back, &settings).unwrap().cert, first.cert);
         // With the key given up, a new certificate is created and kept.
         fs::remove_file(&file).unwrap();
-        let mut given_up = Keyring::open(&bench.store, &bench.mailroot).unwrap();
+        let given_up = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         given_up.rotate(&bench.store, true).unwrap();
         let second = in_effect(&bench.store, &given_up, &settings).unwrap();
         assert_ne!(second.cert, first.cert);

@@ -9,18 +9,26 @@
 //! After a crash in between, the recorded id tells which file is right, and the next start completes or undoes the
 //! change. The new file keeps the owner and mode of the old one, whoever changes the key. A key file readable by other
 //! users is not used.
+//!
+//! A running service changes its key too, which takes as long as the store is large:
+//!
+//! - Nobody waits for that to open a seal, or to learn whether there is a key. Meanwhile both keys open.
+//! - A seal made with the old key must not reach the store after step 2: the next start could not open it. So whoever
+//!   seals holds a [`Sealing`] until the seal is stored, and a change of the key waits for them, and they for it.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLockReadGuard};
 
 use zeroize::Zeroizing;
 
 use crate::address::Address;
-use crate::auth::password::{Credential, Fresh};
+use crate::auth::password::Credential;
 use crate::auth::seal::{Key, KeyId, Sealed};
+use crate::lock::RwLock;
 use crate::mailroot::MailRoot;
 use crate::random;
 use crate::replace::{directory_of, give_to, sync_directory_of};
@@ -40,7 +48,23 @@ pub struct Keyring {
     path: PathBuf,
     /// Managed by someone else, so we do not replace it.
     is_foreign: bool,
-    key: Result<Key, Trouble>,
+    /// Locked for moments only: sessions ask on the thread that serves everybody.
+    keys: RwLock<Keys>,
+    /// Read by those who seal, written by a change of the key.
+    sealing: RwLock<()>,
+}
+
+struct Keys {
+    key: Result<Arc<Key>, Arc<Trouble>>,
+    /// While the key is changed, the next one; afterwards the previous one, for seals read before the change.
+    other: Option<Arc<Key>>,
+}
+
+/// The key, for sealing. Held until the seal is stored: the key does not change meanwhile. To hold two at a time may
+/// wait forever.
+pub struct Sealing<'a> {
+    key: Result<Arc<Key>, Arc<Trouble>>,
+    _unchanged: RwLockReadGuard<'a, ()>,
 }
 
 /// Why passwords cannot be recovered.
@@ -64,7 +88,7 @@ pub struct Resealed {
     pub old: Option<PathBuf>,
 }
 
-/// Why the key was not changed. Nothing has changed.
+/// Why the key was not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unchanged {
     /// Passwords are sealed with a missing key; with the reason, if that is the current one.
@@ -90,11 +114,25 @@ impl Keyring {
                 Ok(key)
             }),
         };
-        Ok(Self { path, is_foreign, key })
+        let keys = Keys { key: key.map(Arc::new).map_err(Arc::new), other: None };
+        Ok(Self { path, is_foreign, keys: RwLock::new(keys), sealing: RwLock::default() })
     }
 
-    pub fn key(&self) -> Result<&Key, &Trouble> {
-        self.key.as_ref()
+    /// The key, to tell about it. To seal with it, take [`Self::sealing`].
+    pub fn key(&self) -> Result<Arc<Key>, Arc<Trouble>> {
+        self.keys.read().key.clone()
+    }
+
+    /// Waits while the key is changed.
+    pub fn sealing(&self) -> Sealing<'_> {
+        let unchanged = self.sealing.read();
+        Sealing { key: self.key(), _unchanged: unchanged }
+    }
+
+    /// `None` while the key is changed.
+    pub fn try_sealing(&self) -> Option<Sealing<'_>> {
+        let unchanged = self.sealing.try_read()?;
+        Some(Sealing { key: self.key(), _unchanged: unchanged })
     }
 
     pub fn path(&self) -> &Path {
@@ -103,21 +141,30 @@ impl Keyring {
 
     /// The password of a mailbox, if it is sealed and the key is available.
     pub fn recover(&self, credential: &Credential, address: &Address) -> Option<Zeroizing<String>> {
-        let key = self.key.as_ref().ok()?;
-        open(Some(key), credential, address)
+        self.opened(|key| open(Some(key), credential, address))
+    }
+
+    /// The private key of a certificate, if the key is available.
+    pub fn private_key(&self, row: &CertificateRow) -> Option<Zeroizing<Vec<u8>>> {
+        match &row.key {
+            PrivateKey::Clear(private) => Some(Zeroizing::new(private.clone())),
+            PrivateKey::Sealed(sealed) => {
+                self.opened(|key| key.open_private_key(sealed, &row.certificate).ok())
+            }
+        }
     }
 
     /// The password of `adbinduser`. An error is a sentence.
     pub fn bind_password(&self, settings: &Settings) -> Result<Zeroizing<String>, String> {
         let text = settings.adbindpassword.get().ok_or("adbindpassword is not set")?;
-        let key = self.key.as_ref().map_err(|trouble| format!("adbindpassword cannot be read: {trouble}"))?;
-        open_setting(Some(key), text)
+        self.key().map_err(|trouble| format!("adbindpassword cannot be read: {trouble}"))?;
+        self.opened(|key| open_setting(Some(key), text))
             .ok_or_else(|| "adbindpassword was encrypted under another key; set it again".to_owned())
     }
 
     /// Creates a new key and re-encrypts every password with it. Refused if sealed passwords would be lost because
     /// their key is missing, unless they are to be discarded.
-    pub fn rotate(&mut self, store: &Store, discard: bool) -> Result<Resealed, Unchanged> {
+    pub fn rotate(&self, store: &Store, discard: bool) -> Result<Resealed, Unchanged> {
         if self.is_foreign {
             let path = self.path.display();
             return Err(Unchanged::Failed(format!(
@@ -127,29 +174,59 @@ impl Keyring {
         let failed = |path: &Path, e: io::Error| {
             Unchanged::Failed(format!("{} cannot be written: {e}", path.display()))
         };
+        let _alone = self.sealing.write();
+        let key = self.key();
+        let current = key.as_deref().ok();
         if !discard {
-            let lost = lost_with(store, self.key.as_ref().ok()).map_err(Unchanged::from)?;
+            let lost = lost_with(store, current).map_err(Unchanged::from)?;
             if lost > 0 {
                 return Err(Unchanged::WouldGiveUp {
                     lost,
-                    trouble: self.key.as_ref().err().map(Trouble::to_string),
+                    trouble: key.as_ref().err().map(ToString::to_string),
                 });
             }
         }
-        let new = draw().map_err(|e| Unchanged::Failed(e.to_string()))?;
         let next = sibling(&self.path, ".next");
+        // The last change did not get past step 2, and this is the only file with the key.
+        if let (Ok(left), Some(current)) = (read(&next, false), current)
+            && left.id() == current.id()
+        {
+            take_over(&self.path).map_err(|e| failed(&self.path, e))?;
+        }
+        let new = Arc::new(draw().map_err(|e| Unchanged::Failed(e.to_string()))?);
         write_private(&next, &new.to_text(), &self.path).map_err(|e| failed(&next, e))?;
-        let (resealed, left) = match reseal(store, self.key.as_ref().ok(), &new) {
-            Ok(counts) => counts,
-            Err(fault) => {
-                // The old key still counts; the next start removes a leftover new one.
-                let _ = fs::remove_file(&next);
-                return Err(fault.into());
-            }
-        };
-        let old = take_over(&self.path).map_err(|e| failed(&self.path, e))?;
-        self.key = Ok(new);
+        self.keys.write().other = Some(new.clone());
+        // After a fault the new file stays: the commit may have reached the disk, which the next start finds out.
+        let (resealed, left) = reseal(store, current, &new)?;
+        *self.keys.write() = Keys { other: key.ok(), key: Ok(new) };
+        let old = take_over(&self.path).map_err(|e| {
+            let (path, next) = (self.path.display(), next.display());
+            Unchanged::Failed(format!(
+                "{path} cannot be replaced: {e}. The new key is in use and lies in {next}; keep that file, which the next \
+                 start renames"
+            ))
+        })?;
         Ok(Resealed { resealed, left, old })
+    }
+
+    /// Opens a seal with the key that fits.
+    fn opened<T>(&self, open: impl Fn(&Key) -> Option<T>) -> Option<T> {
+        let (key, other) = {
+            let keys = self.keys.read();
+            (keys.key.clone().ok(), keys.other.clone())
+        };
+        key.iter().chain(&other).find_map(|key| open(key))
+    }
+}
+
+impl Sealing<'_> {
+    pub fn key(&self) -> Result<&Key, &Trouble> {
+        self.key.as_deref().map_err(|trouble| &**trouble)
+    }
+
+    /// True if there is a key and it cannot open the password.
+    pub fn is_wanted(&self, credential: &Credential, address: &Address) -> bool {
+        self.key.as_deref().is_ok_and(|key| open(Some(key), credential, address).is_none())
     }
 }
 
@@ -311,9 +388,8 @@ fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<(u64, u64), Fau
     each_credential(store, |address, credential| {
         match open(old, &credential, &address) {
             Some(password) => {
-                let fresh = Fresh::draw()?;
-                let resealed = new.seal(&password, &address, credential.version, fresh.nonce);
-                sealed.push((address, Credential { sealed: Some(resealed), ..credential }));
+                let resealed = new.seal(&password, &address, credential.version, random::octets()?);
+                sealed.push((address, credential.sealed, resealed));
             }
             None => left += 1,
         }
@@ -346,10 +422,13 @@ fn reseal(store: &Store, old: Option<&Key>, new: &Key) -> Result<(u64, u64), Fau
     let id = new.id();
     let resealed = store.write(move |tx| {
         let mut count = 0;
-        for (address, credential) in &sealed {
-            let current = tx.mailbox(address)?;
-            if current.is_some_and(|row| row.credential.version == credential.version)
-                && tx.set_credential(address, credential.clone())?.is_ok()
+        for (address, before, after) in &sealed {
+            // A login may have renewed the verifier meanwhile, and an administrator may have deleted the mailbox.
+            if let Some(row) = tx.mailbox(address)?
+                && row.credential.sealed == *before
+                && tx
+                    .set_credential(address, Credential { sealed: Some(after.clone()), ..row.credential })?
+                    .is_ok()
             {
                 count += 1;
             }

@@ -44,6 +44,14 @@ impl<T> RwLock<T> {
         self.0.read().expect(NO_PANIC)
     }
 
+    /// `None` if somebody changes it, or waits to.
+    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
+        match self.0.try_read() {
+            Err(TryLockError::WouldBlock) => None,
+            held => Some(held.expect(NO_PANIC)),
+        }
+    }
+
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.0.write().expect(NO_PANIC)
     }

@@ -112,8 +112,7 @@ pub fn in_force(store: &Store, context: &Context) -> Result<Option<Arc<dyn Direc
     if let Some(service) = context.service {
         return service.accounts().map_err(unusable);
     }
-    let keyring = context.keyring.read();
-    directory::in_force(&settings_of(store)?, &keyring).map_err(unusable)
+    directory::in_force(&settings_of(store)?, context.keyring).map_err(unusable)
 }
 
 fn unusable(why: String) -> Refusal {
@@ -367,12 +366,8 @@ impl MigrateToAd {
             ));
         }
         let stored = stored(&address, store)?;
-        let (directory, password) = {
-            let keyring = context.keyring.read();
-            let directory = directory::active_directory(&settings, &keyring).map_err(unusable)?;
-            (directory, keyring.recover(&stored, &address))
-        };
-        let Some(password) = password else {
+        let directory = directory::active_directory(&settings, context.keyring).map_err(unusable)?;
+        let Some(password) = context.keyring.recover(&stored, &address) else {
             return Err(Refusal::new(
                 Code::NotFound,
                 format!("the password of {address} cannot be recovered"),
@@ -423,10 +418,7 @@ pub fn check_ntlm(after: &Settings, context: &Context) -> Result<(), Refusal> {
     if after.adntlm.get().is_none() {
         return Ok(());
     }
-    let directory = {
-        let keyring = context.keyring.read();
-        directory::active_directory(after, &keyring).map_err(unusable)?
-    };
+    let directory = directory::active_directory(after, context.keyring).map_err(unusable)?;
     directory.try_ntlm().map_err(|Unavailable(why)| {
         Refusal::new(Code::Value, format!("NTLM cannot be checked: {why}"))
             .with_hint("It needs a machine that is joined to the domain, and ntlm_auth behind this socket")
@@ -441,10 +433,7 @@ pub fn refuse_to_leave_out(
     context: &Context,
     progress: &Progress,
 ) -> Result<(), Refusal> {
-    let directory = {
-        let keyring = context.keyring.read();
-        directory::in_force(after, &keyring).map_err(unusable)?
-    };
+    let directory = directory::in_force(after, context.keyring).map_err(unusable)?;
     if is_forced {
         return Ok(());
     }

@@ -16,6 +16,7 @@ use super::secret::Secret;
 use super::{Context, accounts};
 use crate::auth::directory::Place;
 use crate::auth::password::{Credential, Fresh};
+use crate::keyring::Sealing;
 use crate::lock::Mutex;
 use crate::store::{Read as _, Refused, Store};
 
@@ -52,7 +53,8 @@ pub fn add_many(entries: &[Entry], store: &Store, context: &Context) -> Result<R
             Place::Network => one_by_one(entries, |add| add.run(store, context)),
         });
     }
-    let steps = prepared(entries, store, context)?;
+    let sealing = context.keyring.sealing();
+    let steps = prepared(entries, store, &sealing)?;
     let now = context.now;
     let adding = store.write(move |tx| {
         let mut outcomes = Vec::with_capacity(steps.len());
@@ -108,10 +110,9 @@ fn outcome(added: Result<(), Refused>) -> (AddOutcome, Option<String>) {
 }
 
 /// Checks the entries and derives the credentials of new ones, on all CPUs because each takes milliseconds.
-fn prepared(entries: &[Entry], store: &Store, context: &Context) -> Result<Vec<Step>, Refusal> {
+fn prepared(entries: &[Entry], store: &Store, sealing: &Sealing) -> Result<Vec<Step>, Refusal> {
     let view = store.read().map_err(Refusal::fault)?;
-    let keyring = context.keyring.read();
-    let key = keyring.key().ok();
+    let key = sealing.key().ok();
     let step_of = |entry: &Entry| -> Result<Step, Refusal> {
         let refused = |why: String| Ok(Step::Decided(AddOutcome::Refused, why));
         let address = match entry.name.parse() {

@@ -6,6 +6,7 @@ use super::commands::{Get, Set};
 use super::reply::{Changed, Code, Refusal, Reply, SettingLine, SettingValue};
 use super::{Context, accounts, ownership, relocate};
 use crate::certificate;
+use crate::keyring::Sealing;
 use crate::mailroot::{self, MailRoot, NamedBy};
 use crate::settings::{self, BIND_PASSWORD, Effect, KeptIn, Key, Kind, Settings, Stored};
 use crate::store::{Fault, Progress, Read, Store};
@@ -69,7 +70,7 @@ impl Set {
     }
 
     /// The typed password, sealed.
-    fn sealed(&self, context: &Context) -> Result<Vec<String>, Refusal> {
+    fn sealed(&self, sealing: &Sealing, context: &Context) -> Result<Vec<String>, Refusal> {
         let typed = match &self.values[..] {
             [typed] if typed.is_empty() || typed.eq_ignore_ascii_case(DEFAULT) => {
                 return Ok(self.values.clone());
@@ -77,8 +78,7 @@ impl Set {
             [typed] => typed,
             _ => return Err(Refusal::usage(format!("{BIND_PASSWORD} takes one value"))),
         };
-        let keyring = context.keyring.read();
-        let key = keyring
+        let key = sealing
             .key()
             .map_err(|trouble| Refusal::fault(format!("the password cannot be encrypted: {trouble}")))?;
         Ok(vec![key.seal_setting(typed, BIND_PASSWORD, context.fresh.nonce).to_text()])
@@ -105,11 +105,13 @@ impl Set {
         context: &Context,
         progress: &Progress,
     ) -> Result<Reply, Refusal> {
+        // Before the rows are read: a change of the key changes that of the password.
+        let sealing = self.is_secret().then(|| context.keyring.sealing());
         let rows = stored_rows(store)?;
         let (before, _) = from_rows(&rows);
-        let after = match key.kept_in {
-            KeptIn::Store(Stored::adbindpassword) => before.with(key, &self.sealed(context)?)?,
-            _ => before.with(key, &self.values)?,
+        let after = match &sealing {
+            Some(sealing) => before.with(key, &self.sealed(sealing, context)?)?,
+            None => before.with(key, &self.values)?,
         };
         if after.authentication != before.authentication {
             accounts::refuse_to_leave_out(&after, self.force, store, context, progress)?;

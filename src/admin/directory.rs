@@ -8,6 +8,7 @@ use super::{Context, accounts};
 use crate::address::{Address, Domain, Malformed};
 use crate::auth::directory::Place;
 use crate::auth::password::Credential;
+use crate::keyring::Sealing;
 use crate::store::{Fault, LockChange, Read, Refused, Store, Tx, UnixTime};
 use crate::units::Octets;
 
@@ -49,7 +50,8 @@ impl Add {
             )
             .with_hint(format!("Create both: winpop add {address} /createuser PASSWORD")));
         };
-        let (credential, notes) = credential(password, &address, context);
+        let sealing = context.keyring.sealing();
+        let (credential, notes) = credential(password, &address, context, &sealing);
         add_mailbox(address, credential, notes, store, context.now)
     }
 
@@ -215,10 +217,12 @@ impl ChangePwd {
                 return Ok(Reply::Yours { command: format!("changepwd {address}") });
             }
             accounts::change_password(&address, password, &*directory)?;
-            accounts::renew(&address, || credential(password, &address, context).0, store)?;
+            let sealing = context.keyring.sealing();
+            accounts::renew(&address, || credential(password, &address, context, &sealing).0, store)?;
             return Ok(Changed::new("changepwd", &address, message).into());
         }
-        let (credential, notes) = credential(password.password()?, &address, context);
+        let sealing = context.keyring.sealing();
+        let (credential, notes) = credential(password.password()?, &address, context, &sealing);
         let changed_one = address.clone();
         changed(store, move |tx| tx.set_credential(&changed_one, credential.clone()))?;
         Ok(Changed { notes, ..Changed::new("changepwd", &address, message) }.into())
@@ -231,17 +235,22 @@ impl ChangePwd {
         let address: Address = self.name.parse()?;
         if let Some(password) = &self.password {
             let password = password.password()?;
-            accounts::renew(&address, || credential(password, &address, context).0, store)?;
+            let sealing = context.keyring.sealing();
+            accounts::renew(&address, || credential(password, &address, context, &sealing).0, store)?;
         }
         Ok(Changed::new("changepwd", &address, format!("Password of {address} changed")).into())
     }
 }
 
 /// The credential for a new password, and notes about it.
-fn credential(password: &str, address: &Address, context: &Context) -> (Credential, Vec<String>) {
-    let keyring = context.keyring.read();
-    let credential = Credential::new(password, address, context.fresh, keyring.key().ok());
-    let notes = keyring
+fn credential(
+    password: &str,
+    address: &Address,
+    context: &Context,
+    sealing: &Sealing,
+) -> (Credential, Vec<String>) {
+    let credential = Credential::new(password, address, context.fresh, sealing.key().ok());
+    let notes = sealing
         .key()
         .err()
         .map(|trouble| format!("{trouble}, so APOP, CRAM-MD5 and NTLM will not work for this mailbox"));

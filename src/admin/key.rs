@@ -9,18 +9,18 @@ const KEEP: &str =
     "back up this file too, but keep it apart from the data file: without it, a backup reveals no passwords";
 
 pub fn show(store: &Store, context: &Context) -> Result<Reply, Refusal> {
-    let keyring = context.keyring.read();
+    let key = context.keyring.key();
     let (mut sealed, mut unsealed) = (0, 0);
     count(store, |is_sealed| *(if is_sealed { &mut sealed } else { &mut unsealed }) += 1)
         .map_err(Refusal::fault)?;
-    let trouble = keyring.key().err().map(|trouble| {
+    let trouble = key.as_ref().err().map(|trouble| {
         format!(
             "{trouble}: APOP, CRAM-MD5 and NTLM do not work until the key is back or passwords are set again"
         )
     });
     Ok(Reply::Key(KeyState {
-        file: keyring.path().to_string_lossy().into_owned(),
-        id: keyring.key().ok().map(|key| key.id().to_string()),
+        file: context.keyring.path().to_string_lossy().into_owned(),
+        id: key.as_ref().ok().map(|key| key.id().to_string()),
         trouble,
         sealed,
         unsealed,
@@ -40,8 +40,7 @@ fn count(store: &Store, mut one: impl FnMut(bool)) -> Result<(), Fault> {
 }
 
 pub fn rotate(store: &Store, context: &Context, discard: bool) -> Result<Reply, Refusal> {
-    let mut keyring = context.keyring.write();
-    let resealed = keyring.rotate(store, discard).map_err(|unchanged| {
+    let resealed = context.keyring.rotate(store, discard).map_err(|unchanged| {
         let refusal = Refusal::new(Code::Fault, unchanged.to_string());
         match unchanged {
             Unchanged::WouldGiveUp { .. } => refusal.with_hint(
@@ -52,7 +51,7 @@ pub fn rotate(store: &Store, context: &Context, discard: bool) -> Result<Reply, 
         }
     })?;
     let message = format!("The key was changed; passwords sealed under the new one: {}", resealed.resealed);
-    let mut changed = Changed::new("key", &keyring.path().display(), message);
+    let mut changed = Changed::new("key", &context.keyring.path().display(), message);
     if resealed.left > 0 {
         changed.notes.push(format!(
             "passwords not sealed again: {}; each will be when its user next logs in with the password itself",

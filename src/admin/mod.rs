@@ -52,7 +52,6 @@ use bincode::{Decode, Encode};
 use crate::auth::directory::Directory;
 use crate::auth::password::Fresh;
 use crate::keyring::Keyring;
-use crate::lock::RwLock;
 use crate::mailroot::MailRoot;
 use crate::settings::Settings;
 use crate::store::{Progress, Store, UnixTime};
@@ -64,7 +63,7 @@ pub struct Context<'a> {
     /// Randomness for a password that the command may set.
     pub fresh: Fresh,
     /// The key that seals passwords. `key --rotate` replaces it.
-    pub keyring: &'a RwLock<Keyring>,
+    pub keyring: &'a Keyring,
     /// The running service, if the command is carried out there.
     pub service: Option<&'a dyn Service>,
 }
@@ -73,7 +72,7 @@ impl<'a> Context<'a> {
     /// With the current time and fresh randomness.
     pub fn of_now(
         mailroot: &'a MailRoot,
-        keyring: &'a RwLock<Keyring>,
+        keyring: &'a Keyring,
         service: Option<&'a dyn Service>,
     ) -> Result<Self, Refusal> {
         let fresh = Fresh::draw().map_err(Refusal::fault)?;

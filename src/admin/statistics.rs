@@ -119,8 +119,7 @@ fn directory(store: &Store, context: &Context, settings: &Settings) -> Option<Di
 }
 
 fn certificate(store: &Store, context: &Context, settings: &Settings) -> Option<CertificateLine> {
-    let keyring = context.keyring.read();
-    let described = certificate::describe(store, &keyring, settings)?;
+    let described = certificate::describe(store, context.keyring, settings)?;
     Some(CertificateLine {
         names: described.names,
         fingerprint: described.fingerprint,

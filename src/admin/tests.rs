@@ -16,7 +16,7 @@ impl Bench {
     }
 
     fn run_on(&self, store: &Store, op: &Op, service: Option<&dyn Service>) -> Result<Reply, Refusal> {
-        let keyring = RwLock::new(Keyring::open(store, &self.mailroot).unwrap());
+        let keyring = Keyring::open(store, &self.mailroot).unwrap();
         op.run(store, &Context::of_now(&self.mailroot, &keyring, service).unwrap())
     }
 

@@ -169,11 +169,10 @@ impl Trial {
             let hint = format!("no password is set; to set one: winpop changepwd {address}");
             return self.note("account", false, hint);
         }
-        let keyring = context.keyring.read();
         self.note(
             "account",
             true,
-            match keyring.recover(stored, address) {
+            match context.keyring.recover(stored, address) {
                 Some(_) => "has a password, for every login method",
                 None => "has a password, but not for APOP, CRAM-MD5 and NTLM until its next login in clear",
             },

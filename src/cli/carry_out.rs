@@ -15,7 +15,6 @@ use crate::admin::reply::Code;
 use crate::admin::{self, Context, Refusal, Reply, Request, Submission, Working};
 use crate::control::{Answer, CallError, Enclosed, Job, PATIENCE, SILENCE_MAX, call};
 use crate::keyring::Keyring;
-use crate::lock::RwLock;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
 use crate::replace::give_to_owner_of;
@@ -133,7 +132,7 @@ fn run_here(
     mailroot: &MailRoot,
     is_shown: bool,
 ) -> Answer {
-    let keyring = RwLock::new(Keyring::open(store, mailroot).map_err(Refusal::fault)?);
+    let keyring = Keyring::open(store, mailroot).map_err(Refusal::fault)?;
     let file = match enclosed {
         Enclosed::File(file) => Some(file.try_clone().map_err(Refusal::fault)?),
         Enclosed::Content(_) | Enclosed::Nothing => None,

@@ -14,7 +14,6 @@ use crate::admin::reply::Code;
 use crate::admin::secret::Secret;
 use crate::admin::{self, Context, Op, Refusal, Request, Submission};
 use crate::keyring::Keyring;
-use crate::lock::RwLock;
 use crate::mailroot::{self, MailRoot};
 use crate::random;
 use crate::serve::{DOORS, Door, Running};
@@ -84,7 +83,7 @@ fn make_mailbox(
     if store.read().and_then(|view| view.mailbox(address)).map_err(Refusal::fault)?.is_some() {
         return Ok(None);
     }
-    let keyring = RwLock::new(Keyring::open(store, mailroot).map_err(Refusal::fault)?);
+    let keyring = Keyring::open(store, mailroot).map_err(Refusal::fault)?;
     let add = |name: String, createuser: Option<Secret>| {
         let add = Add { name: Some(name), createuser, file: None, passwords: None };
         accounts::carry_out(Request::Command(Op::Add(add)), &|request| {

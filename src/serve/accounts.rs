@@ -33,7 +33,7 @@ const DECOY: &str = "nobody@invalid";
 
 pub struct Accounts {
     store: Store,
-    pub keyring: RwLock<Keyring>,
+    pub keyring: Keyring,
     verified: Remembered,
     /// Drawn when the process starts.
     hash_key: [u8; 32],
@@ -67,10 +67,15 @@ impl Accounts {
         let decoy: Address = DECOY.parse().expect("it is an address");
         let password = blake3::Hash::from(random::octets()?).to_hex();
         Ok(Self {
-            decoy_credential: Credential::new(&password, &decoy, Fresh::draw()?, keyring.key().ok()),
+            decoy_credential: Credential::new(
+                &password,
+                &decoy,
+                Fresh::draw()?,
+                keyring.key().ok().as_deref(),
+            ),
             salt_key: decoy_secret(&store)?,
             verified: Remembered::new(REMEMBERED_FOR),
-            keyring: RwLock::new(keyring),
+            keyring,
             store,
             hash_key,
             decoy,
@@ -80,7 +85,7 @@ impl Accounts {
 
     /// True if passwords can be recovered, as APOP, CRAM-MD5 and NTLM need.
     pub fn secrets_available(&self) -> bool {
-        self.verifiers_available() && self.keyring.read().key().is_ok()
+        self.verifiers_available() && self.keyring.key().is_ok()
     }
 
     /// True if the data file holds the passwords in force.
@@ -114,7 +119,7 @@ impl Accounts {
 
     /// The directory that these settings describe. An error is a sentence.
     pub fn directory_of(&self, settings: &Settings) -> Result<Option<Arc<dyn Directory>>, String> {
-        directory::in_force(settings, &self.keyring.read())
+        directory::in_force(settings, &self.keyring)
     }
 
     pub fn change_directory_to(&self, directory: Option<Arc<dyn Directory>>) {
@@ -257,11 +262,10 @@ impl Accounts {
         let Ok(password) = std::str::from_utf8(password) else { return Ok(()) };
         let fresh = Fresh::draw()?;
         let mut renewed = stored.clone();
-        {
-            let keyring = self.keyring.read();
-            if let (Ok(key), None) = (keyring.key(), keyring.recover(stored, address)) {
-                renewed.sealed = Some(key.seal(password, address, stored.version, fresh.nonce));
-            }
+        // While the key is changed, no login waits for that: the next one seals the password.
+        let sealing = self.keyring.try_sealing().filter(|sealing| sealing.is_wanted(stored, address));
+        if let Some(key) = sealing.as_ref().and_then(|sealing| sealing.key().ok()) {
+            renewed.sealed = Some(key.seal(password, address, stored.version, fresh.nonce));
         }
         if stored.verifier.is_weak() {
             renewed.verifier = Verifier::new(password, fresh.salt, ITERATIONS);
@@ -296,10 +300,9 @@ impl Accounts {
             Some(credential) => credential.verifier.clone(),
             None => Verifier::of_nobody(self.salt_of(login)),
         };
-        let keyring = self.keyring.read();
         let password = match (&credential, address) {
-            (Some(credential), Some(address)) => keyring.recover(credential, address),
-            _ => keyring.recover(&self.decoy_credential, &self.decoy),
+            (Some(credential), Some(address)) => self.keyring.recover(credential, address),
+            _ => self.keyring.recover(&self.decoy_credential, &self.decoy),
         };
         let version = credential.map_or(0, |credential| credential.version);
         Ok((Account { exists, verifier, password }, version))
@@ -361,6 +364,11 @@ fn decoy_secret(store: &Store) -> Result<[u8; 32], Fault> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use smol::future::{block_on, poll_once};
+
     use super::*;
     use crate::auth::hash::work;
     use crate::pop3::Password;
@@ -376,7 +384,8 @@ mod tests {
 
     fn set_password(store: &Store, keyring: &Keyring, password: &str) {
         let ann: Address = "ann@example.com".parse().unwrap();
-        let credential = Credential::new(password, &ann, Fresh::draw().unwrap(), keyring.key().ok());
+        let credential =
+            Credential::new(password, &ann, Fresh::draw().unwrap(), keyring.key().ok().as_deref());
         let set = store.write(move |tx| {
             let _ = tx.add_domain(&ann.domain, UnixTime(0))?;
             match tx.add_mailbox(&ann, credential.clone(), UnixTime(0))? {
@@ -443,12 +452,39 @@ mod tests {
         let accounts = accounts(&bench);
         let salt = |accounts: &Accounts| accounts.find(&"bob@example.com".into()).unwrap().0.verifier.salt;
         let before = salt(&accounts);
-        accounts.keyring.write().rotate(&bench.store, false).unwrap();
+        accounts.keyring.rotate(&bench.store, false).unwrap();
         assert_eq!(salt(&accounts), before);
         let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
         assert_eq!(salt(&Accounts::new(bench.store.clone(), keyring, &Settings::default()).unwrap()), before);
         let (_, complaints) = crate::admin::read_settings(&*bench.store.read().unwrap()).unwrap();
         assert_eq!(complaints, Vec::<String>::new());
+    }
+
+    #[test]
+    fn sessions_do_not_wait_while_the_key_is_changed() {
+        let bench = Bench::new();
+        let accounts = accounts(&bench);
+        let recovered = || accounts.find(&"ann@example.com".into()).unwrap().0.password.unwrap();
+        let (go_on, held_up) = mpsc::channel::<()>();
+        let mut writing = bench.store.write(move |_| {
+            let _ = held_up.recv();
+            Ok(())
+        });
+        // From now on the writer is held up.
+        assert!(block_on(poll_once(&mut writing)).is_none());
+        thread::scope(|scope| {
+            let changing = scope.spawn(|| accounts.keyring.rotate(&bench.store, false));
+            while accounts.keyring.try_sealing().is_some() {
+                thread::yield_now();
+            }
+            assert!(accounts.secrets_available());
+            assert_eq!(recovered().as_str(), "secret");
+            assert!(log_in(&accounts, "ann@example.com", "secret"));
+            drop(go_on);
+            assert_eq!(changing.join().unwrap().unwrap().resealed, 1);
+        });
+        writing.wait().unwrap();
+        assert_eq!(recovered().as_str(), "secret");
     }
 
     #[test]
@@ -526,7 +562,7 @@ mod tests {
         assert!(log_in(&accounts, "ANN@example.com", "secret"));
         assert!(!work::take().contains(&"pbkdf2-sha256"));
         let (_, version) = accounts.find(&"ann@example.com".into()).unwrap();
-        set_password(&accounts.store, &accounts.keyring.read(), "another");
+        set_password(&accounts.store, &accounts.keyring, "another");
         assert!(!log_in(&accounts, "ann@example.com", "secret"));
         assert!(log_in(&accounts, "ann@example.com", "another"));
         let stale = accounts.open(&"ann@example.com".into(), version).unwrap();

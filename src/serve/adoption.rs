@@ -198,10 +198,8 @@ async fn adopt(service: &Arc<Service>, address: &Address, password: &str) -> Res
         (service.clone(), address.clone(), Zeroizing::new(password.to_owned()));
     smol::unblock(move || {
         let fresh = Fresh::draw()?;
-        let credential = {
-            let keyring = service.accounts.keyring.read();
-            Credential::new(&password, &address, fresh, keyring.key().ok())
-        };
+        let sealing = service.accounts.keyring.sealing();
+        let credential = Credential::new(&password, &address, fresh, sealing.key().ok());
         let now = UnixTime::now();
         service.store.write(move |tx| tx.begin_adoption(&address, credential.clone(), now)).wait()
     })

@@ -202,7 +202,7 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
         log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
     }
     let accounts = Accounts::new(store.clone(), keyring, &settings).map_err(|e| e.to_string())?;
-    let tls = Tls::new(&store, &accounts.keyring.read(), &settings)?;
+    let tls = Tls::new(&store, &accounts.keyring, &settings)?;
     let socket = mailroot.socket();
     let control_listener = control::bind(&socket)
         .map_err(|e| format!("the control socket {} cannot be created: {e}", socket.display()))?;
@@ -427,8 +427,7 @@ impl admin::Service for Arc<Service> {
         };
         // Only if it changed: files that have gone bad must not block other changes.
         if names_certificate(before) != names_certificate(after) {
-            let keyring = self.accounts.keyring.read();
-            self.tls.change_to(&self.store, &keyring, &effective)?;
+            self.tls.change_to(&self.store, &self.accounts.keyring, &effective)?;
         }
         let another_directory = match directory::is_another(before, after) {
             true => Some(self.accounts.directory_of(after)?),

@@ -29,7 +29,7 @@ use super::socket::Socket;
 use super::stream::Stream;
 use crate::certificate;
 use crate::keyring::Keyring;
-use crate::lock::{Mutex, RwLock};
+use crate::lock::Mutex;
 use crate::settings::Settings;
 use crate::store::Store;
 
@@ -95,7 +95,7 @@ impl Tls {
     }
 
     /// Rereads the files if they have changed.
-    pub fn look_at_files(&self, store: &Store, keyring: &RwLock<Keyring>, settings: &Settings, now: Instant) {
+    pub fn look_at_files(&self, store: &Store, keyring: &Keyring, settings: &Settings, now: Instant) {
         {
             let mut files = self.lock();
             let is_due =
@@ -113,9 +113,8 @@ impl Tls {
         self.read_again(store, keyring, settings);
     }
 
-    pub fn read_again(&self, store: &Store, keyring: &RwLock<Keyring>, settings: &Settings) {
-        let keyring = keyring.read();
-        match self.change_to(store, &keyring, settings) {
+    pub fn read_again(&self, store: &Store, keyring: &Keyring, settings: &Settings) {
+        match self.change_to(store, keyring, settings) {
             Ok(()) => log::info!("the TLS certificate was reloaded"),
             Err(why) => log::error!("the old TLS certificate stays in use: {why}"),
         }

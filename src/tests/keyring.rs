@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::thread;
 
 use crate::address::Address;
 use crate::auth::password::{Credential, Fresh};
+use crate::auth::seal::Key;
 use crate::keyring::{Keyring, Resealed, Unchanged};
 use crate::store::{Progress, Read as _, UnixTime};
 use crate::tests::bench::Bench;
@@ -16,9 +18,12 @@ impl Bench {
     }
 
     fn add(&self, name: &str, password: &str) {
+        self.add_sealed(name, password, self.keyring().key().ok().as_deref());
+    }
+
+    fn add_sealed(&self, name: &str, password: &str, key: Option<&Key>) {
         let address: Address = name.parse().unwrap();
-        let keyring = self.keyring();
-        let credential = Credential::new(password, &address, Fresh::draw().unwrap(), keyring.key().ok());
+        let credential = Credential::new(password, &address, Fresh::draw().unwrap(), key);
         let added = self.store.write(move |tx| {
             let _ = tx.add_domain(&address.domain, UnixTime(0))?;
             tx.add_mailbox(&address, credential.clone(), UnixTime(0))
@@ -75,7 +80,7 @@ fn changing_the_key_keeps_every_password() {
     bench.add("ann@example.com", "one");
     bench.add("bob@example.com", "two");
     let before = bench.keyring().key().unwrap().id();
-    let mut keyring = bench.keyring();
+    let keyring = bench.keyring();
     let old = Some(bench.mailroot.dir.join("winpop.key.old"));
     assert_eq!(keyring.rotate(&bench.store, false), Ok(Resealed { resealed: 2, left: 0, old }));
     assert_ne!(bench.keyring().key().unwrap().id(), before);
@@ -161,6 +166,44 @@ fn a_key_that_other_users_may_read_is_not_used() {
     }
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(bench.recovered("ann@example.com").as_deref(), Some("one"));
+}
+
+#[test]
+fn a_password_sealed_while_the_key_is_about_to_change_is_not_lost() {
+    let bench = Bench::new();
+    let keyring = bench.keyring();
+    let sealing = keyring.sealing();
+    thread::scope(|scope| {
+        let changing = scope.spawn(|| keyring.rotate(&bench.store, false));
+        while keyring.try_sealing().is_some() {
+            thread::yield_now();
+        }
+        bench.add_sealed("ann@example.com", "one", sealing.key().ok());
+        drop(sealing);
+        assert_eq!(changing.join().unwrap().unwrap().resealed, 1);
+    });
+    assert_eq!(bench.recovered("ann@example.com").as_deref(), Some("one"));
+}
+
+#[test]
+fn a_new_key_whose_file_cannot_be_put_in_place_is_used_and_found_again() {
+    let bench = Bench::new();
+    bench.add("ann@example.com", "one");
+    let keyring = bench.keyring();
+    let first = keyring.key().unwrap().id();
+    // No file can be renamed to that.
+    let old = bench.mailroot.dir.join("winpop.key.old");
+    fs::create_dir(&old).unwrap();
+    let failed = keyring.rotate(&bench.store, false).unwrap_err().to_string();
+    assert!(failed.contains("The new key is in use and lies in "), "{failed}");
+    assert_ne!(keyring.key().unwrap().id(), first);
+    bench.add_sealed("bob@example.com", "two", keyring.sealing().key().ok());
+    // Nor can the key be changed again: the file that holds it would be overwritten.
+    assert!(keyring.rotate(&bench.store, false).is_err());
+    fs::remove_dir(&old).unwrap();
+    assert_eq!(keyring.rotate(&bench.store, false).unwrap().resealed, 2);
+    assert_eq!(bench.recovered("ann@example.com").as_deref(), Some("one"));
+    assert_eq!(bench.recovered("bob@example.com").as_deref(), Some("two"));
 }
 
 /// A key change can be cut short before and after the store has the new key.

@@ -7,7 +7,7 @@ use crate::admin::reply::{Connections, DirectoryLine, MailboxLine, ServiceState}
 use crate::admin::{Request, Service};
 use crate::auth::password::Fresh;
 use crate::keyring::Keyring;
-use crate::lock::{Mutex, RwLock};
+use crate::lock::Mutex;
 use crate::reachability::Reachability;
 use crate::store::UnixTime;
 use crate::tests::bench::Bench;
@@ -109,7 +109,7 @@ fn add(bench: &Bench, domain: &str, names: impl Iterator<Item = String>) {
 }
 
 fn run(bench: &Bench, request: Request, directory: &Arc<Double>) -> (Vec<MailboxLine>, Option<String>) {
-    let keyring = RwLock::new(Keyring::open(&bench.store, &bench.mailroot).unwrap());
+    let keyring = Keyring::open(&bench.store, &bench.mailroot).unwrap();
     let served = Served(directory.clone());
     let context = Context::of_now(&bench.mailroot, &keyring, Some(&served)).unwrap();
     match request.run(&bench.store, &context, None, &Progress::default()).unwrap() {
