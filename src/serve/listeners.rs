@@ -1,6 +1,8 @@
 //! The sockets the service listens on: which ones the settings ask for, and how they change while it runs.
 //!
 //! A change is made whole or not at all: if one address can't be bound, the old ones are bound again.
+//!
+//! Whoever changes them waits for the executor to drop a task, so nothing on the executor's thread waits for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

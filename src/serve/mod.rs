@@ -197,46 +197,11 @@ pub fn start(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Run
     if let Err(sentence) = descriptors::suffice_for(&settings) {
         log::warn!("{sentence}");
     }
-    let keyring = Keyring::open(&store, &mailroot).map_err(|fault| fault.to_string())?;
-    if let Err(trouble) = keyring.key() {
-        log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
-    }
-    let accounts = Accounts::new(store.clone(), keyring, &settings).map_err(|e| e.to_string())?;
-    let tls = Tls::new(&store, &accounts.keyring, &settings)?;
-    let socket = mailroot.socket();
+    let service = Arc::new(Service::without_doors(store, mailroot, settings)?);
+    let socket = service.mailroot.socket();
     let control_listener = control::bind(&socket)
         .map_err(|e| format!("the control socket {} cannot be created: {e}", socket.display()))?;
-    let service = Arc::new(Service {
-        accounts,
-        adoptions: Adoptions::default(),
-        guard: Guard::default(),
-        tls,
-        store,
-        mailroot,
-        started_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        slots: Slots::new(limits(&settings)),
-        settings: Mutex::new(Arc::new(settings.clone())),
-        per_network: PerNetwork::default(),
-        not_logged_in: Crowd::default(),
-        senders_per_network: PerNetwork::default(),
-        idle_senders: Crowd::default(),
-        harvest: Harvest::default(),
-        logins: Logins::default(),
-        receiving: Arc::new(Semaphore::new(RECEIVING_MAX)),
-        trusted_receiving: Arc::new(Semaphore::new(TRUSTED_RECEIVING_MAX)),
-        refusals: Semaphore::new(REFUSALS_MAX),
-        descriptors: Arc::new(Semaphore::new(descriptors::connections_max())),
-        proxy_headers: Arc::new(Semaphore::new(PROXY_HEADERS_MAX)),
-        password_checks: Semaphore::new((settings.threadcount.get() as usize / 2).max(1)),
-        directory_questions: Semaphore::new(DIRECTORY_QUESTIONS_MAX),
-        listeners: Mutex::default(),
-        workers: Workers::new().into(),
-        sessions: Gate::new(),
-        commands: Gate::new(),
-        ending: Phase::new(),
-        grace_over: Phase::new(),
-    });
-    if let Err(sentence) = service.listeners().change_to(&service, &settings) {
+    if let Err(sentence) = service.listeners().change_to(&service, &service.settings()) {
         // Nobody knows of this socket yet, and a leftover would mislead.
         let _ = std::fs::remove_file(&socket);
         return Err(sentence);
@@ -307,8 +272,9 @@ impl Running {
             grace.as_secs()
         );
         systemd::stopping(grace);
-        let listening = service.listeners().take_all();
-        for task in listening {
+        // Elsewhere: a command that holds them waits for a task that this thread has to drop.
+        let closing = service.clone();
+        for task in smol::unblock(move || closing.listeners().take_all()).await {
             task.cancel().await;
         }
         service.sessions.close();
@@ -346,6 +312,48 @@ impl Running {
 }
 
 impl Service {
+    /// A service that serves nobody yet. An error is a sentence.
+    fn without_doors(store: Store, mailroot: MailRoot, settings: Settings) -> Result<Self, String> {
+        let keyring = Keyring::open(&store, &mailroot).map_err(|fault| fault.to_string())?;
+        if let Err(trouble) = keyring.key() {
+            log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
+        }
+        let accounts = Accounts::new(store.clone(), keyring, &settings).map_err(|e| e.to_string())?;
+        let tls = Tls::new(&store, &accounts.keyring, &settings)?;
+        Ok(Self {
+            accounts,
+            adoptions: Adoptions::default(),
+            guard: Guard::default(),
+            tls,
+            store,
+            mailroot,
+            started_unix_seconds: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+            slots: Slots::new(limits(&settings)),
+            per_network: PerNetwork::default(),
+            not_logged_in: Crowd::default(),
+            senders_per_network: PerNetwork::default(),
+            idle_senders: Crowd::default(),
+            harvest: Harvest::default(),
+            logins: Logins::default(),
+            receiving: Arc::new(Semaphore::new(RECEIVING_MAX)),
+            trusted_receiving: Arc::new(Semaphore::new(TRUSTED_RECEIVING_MAX)),
+            refusals: Semaphore::new(REFUSALS_MAX),
+            descriptors: Arc::new(Semaphore::new(descriptors::connections_max())),
+            proxy_headers: Arc::new(Semaphore::new(PROXY_HEADERS_MAX)),
+            password_checks: Semaphore::new((settings.threadcount.get() as usize / 2).max(1)),
+            settings: Mutex::new(Arc::new(settings)),
+            directory_questions: Semaphore::new(DIRECTORY_QUESTIONS_MAX),
+            listeners: Mutex::default(),
+            workers: Workers::new().into(),
+            sessions: Gate::new(),
+            commands: Gate::new(),
+            ending: Phase::new(),
+            grace_over: Phase::new(),
+        })
+    }
+
     fn settings(&self) -> Arc<Settings> {
         self.settings.lock().clone()
     }
@@ -465,4 +473,31 @@ pub fn settings_of(store: &Store) -> Result<Settings, crate::store::Fault> {
     let (settings, complaints) = crate::admin::read_settings(&*store.read()?)?;
     complaints.iter().for_each(|complaint| log::warn!("{complaint}"));
     Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use smol::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::tests::bench::Bench;
+
+    #[test]
+    fn the_end_waits_for_a_command_that_changes_doors_without_holding_up_the_thread_that_it_needs() {
+        let bench = Bench::new();
+        let service =
+            Service::without_doors(bench.store.clone(), bench.mailroot.clone(), Settings::default()).unwrap();
+        let service = Arc::new(service);
+        let mut running = Running { service: service.clone(), tasks: Vec::new(), signals: None };
+        let (say, news) = smol::channel::bounded(1);
+        say.try_send(News::End).unwrap();
+        let mut ending = pin!(running.until_ended(news));
+        let changing = service.listeners();
+        // Should this wait for the lock, the test hangs.
+        assert!(block_on(poll_once(&mut ending)).is_none());
+        drop(changing);
+        service.workers.run(ending);
+    }
 }
