@@ -62,6 +62,8 @@ type Key = (Door, At);
 #[derive(Default)]
 pub struct Listeners {
     open: BTreeMap<Key, Open>,
+    /// The service is ending, and opens no door again.
+    are_closed: bool,
 }
 
 struct Open {
@@ -72,7 +74,11 @@ struct Open {
 
 impl Listeners {
     /// Listens where these settings say. An error changes nothing; it is a sentence that names the setting to change.
+    /// Does nothing while the service is ending: the next start listens there.
     pub fn change_to(&mut self, service: &Arc<Service>, settings: &Settings) -> Result<(), String> {
+        if self.are_closed {
+            return Ok(());
+        }
         let wanted = wanted(settings);
         // Close first: the same port at another address may be in the way.
         let closed: Vec<Key> = self.open.keys().filter(|key| !wanted.contains(key)).cloned().collect();
@@ -98,8 +104,9 @@ impl Listeners {
         }
     }
 
-    /// Hands over the accepting tasks. Cancelling them stops the service from taking connections.
+    /// Hands over the accepting tasks for good. Cancelling them stops the service from taking connections.
     pub fn take_all(&mut self) -> Vec<Task<()>> {
+        self.are_closed = true;
         let accepting = |open: Open| {
             if let At::Unix(path) = &open.local {
                 unix::remove(path);
@@ -117,6 +124,11 @@ impl Listeners {
             At::Unix(_) => None,
         };
         of_door.filter_map(tcp).collect()
+    }
+
+    /// True once the service is ending.
+    pub fn are_closed(&self) -> bool {
+        self.are_closed
     }
 
     /// The open doors in words: `POP3 110, LMTP 127.0.0.1:24`. A port alone is open at every address.

@@ -451,7 +451,11 @@ impl admin::Service for Arc<Service> {
         if let Some(directory) = another_directory {
             self.accounts.change_directory_to(directory);
         }
-        systemd::status(&self.listeners().doors());
+        let listeners = self.listeners();
+        if !listeners.are_closed() {
+            systemd::status(&listeners.doors());
+        }
+        drop(listeners);
         self.slots.set_limits(limits(&effective));
         crate::log::set_level(effective.logging);
         *self.settings.lock() = Arc::new(effective);

@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Client, Pop3};
 use super::service::{Service, eventually};
+use crate::harness::ports::free_port;
 use crate::harness::site::Site;
 use crate::harness::{PASSWORD, PROGRAM};
 
@@ -86,6 +87,29 @@ fn administration_goes_on_while_sessions_end() {
     session.quit().unwrap();
     assert!(service.wait().0.success());
     assert!(site.winpop(&["list"]).contains("example.com"));
+}
+
+#[test]
+fn a_setting_changed_while_sessions_end_opens_no_door_and_counts_at_the_next_start() {
+    let mut site = site_with_two_messages("1h");
+    let service = site.start();
+    let session = service.log_in(BOB);
+    service.terminate();
+    let before = service.ports().pop3;
+    wait_until_refused(before);
+    let port = free_port();
+    site.winpop(&["set", "port", &port.to_string()]);
+    site.winpop(&["set", "socketmax", "100"]);
+    for port in [before, port] {
+        let refused = Client::connect(port).err().map(|e| e.kind());
+        assert_eq!(refused, Some(io::ErrorKind::ConnectionRefused), "{port}");
+    }
+    session.quit().unwrap();
+    assert!(service.wait().0.success());
+    assert_eq!(site.winpop(&["get", "port"]), format!("{port}\n"));
+    let service = site.start();
+    Pop3::connect(port).unwrap();
+    service.stop();
 }
 
 #[test]
