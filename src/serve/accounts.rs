@@ -33,7 +33,7 @@ const DECOY: &str = "nobody@invalid";
 
 pub struct Accounts {
     store: Store,
-    pub keyring: Keyring,
+    pub keyring: Arc<Keyring>,
     verified: Remembered,
     /// Drawn when the process starts.
     hash_key: [u8; 32],
@@ -75,7 +75,7 @@ impl Accounts {
             ),
             salt_key: decoy_secret(&store)?,
             verified: Remembered::new(REMEMBERED_FOR),
-            keyring,
+            keyring: Arc::new(keyring),
             store,
             hash_key,
             decoy,

@@ -112,6 +112,7 @@ use crate::settings::Settings;
 use crate::store::Store;
 use accounts::Accounts;
 use adoption::Adoptions;
+use connection::within;
 use crowd::Crowd;
 use gate::{Gate, Phase};
 use guard::Guard;
@@ -146,7 +147,7 @@ pub struct Service {
     guard: Guard,
     /// In effect now. They differ from the stored ones if this run was given other ports.
     settings: Mutex<Arc<Settings>>,
-    tls: Tls,
+    tls: Arc<Tls>,
     started_unix_seconds: u64,
     slots: Slots,
     per_network: PerNetwork,
@@ -319,7 +320,7 @@ impl Service {
             log::warn!("{trouble}: APOP, CRAM-MD5 and NTLM are not offered");
         }
         let accounts = Accounts::new(store.clone(), keyring, &settings).map_err(|e| e.to_string())?;
-        let tls = Tls::new(&store, &accounts.keyring, &settings)?;
+        let tls = Tls::new(&store, &accounts.keyring, &settings)?.into();
         Ok(Self {
             accounts,
             adoptions: Adoptions::default(),
@@ -365,9 +366,8 @@ impl Service {
         {
             if heard == News::ReadAgain {
                 let service = self.clone();
-                let reading = smol::unblock(move || {
-                    service.tls.read_again(&service.store, &service.accounts.keyring, &service.settings())
-                });
+                let reading =
+                    smol::unblock(move || service.tls.read_again(&service.store, &service.accounts.keyring));
                 reading.detach();
             }
         }
@@ -377,9 +377,17 @@ impl Service {
         self.listeners.lock()
     }
 
-    /// Does the handshake, with the certificate files as they are now.
+    /// Does the handshake, with the certificate files as they are now if they can be read.
     async fn accept_tls(&self, socket: Socket, protocol: tls::Protocol) -> io::Result<Stream> {
-        self.tls.look_at_files(&self.store, &self.accounts.keyring, &self.settings(), Instant::now());
+        if let Some(look) = self.tls.look_due(Instant::now()) {
+            let (tls, store, keyring) = (self.tls.clone(), self.store.clone(), self.accounts.keyring.clone());
+            let looking = smol::unblock(move || {
+                tls.look_at_files(look, &store, &keyring);
+                Ok(())
+            });
+            // If it takes longer, it goes on without this client.
+            let _ = within(tls::LOOK_WAIT_MAX, looking).await;
+        }
         self.tls.accept(socket, protocol).await
     }
 }
@@ -434,7 +442,8 @@ impl admin::Service for Arc<Service> {
             (settings.tlscert.clone(), settings.tlskey.clone(), hostname)
         };
         // Only if it changed: files that have gone bad must not block other changes.
-        if names_certificate(before) != names_certificate(after) {
+        let is_another_certificate = names_certificate(before) != names_certificate(after);
+        if is_another_certificate {
             self.tls.change_to(&self.store, &self.accounts.keyring, &effective)?;
         }
         let another_directory = match directory::is_another(before, after) {
@@ -445,7 +454,11 @@ impl admin::Service for Arc<Service> {
             descriptors::suffice_for(after)?;
         }
         if let Err(sentence) = self.listeners().change_to(self, &effective) {
-            self.tls.read_again(&self.store, &self.accounts.keyring, &self.settings());
+            if is_another_certificate
+                && let Err(why) = self.tls.change_to(&self.store, &self.accounts.keyring, &now)
+            {
+                log::error!("the old TLS certificate cannot be shown again: {why}");
+            }
             return Err(sentence);
         }
         if let Some(directory) = another_directory {

@@ -3,6 +3,9 @@
 //! When a client comes, and at most once a second, the certificate files are checked and reread if they have changed;
 //! SIGHUP rereads them at once. If the new ones are unusable, that is logged and the old certificate stays.
 //!
+//! The files may lie on a file system that hangs. So the look at them runs off the executor, one at a time, and only
+//! the client that began it waits for it, [`LOOK_WAIT_MAX`] at most.
+//!
 //! **Resumption.** POP3 clients come back every few minutes, so they get session tickets (RFC 8446 section 2.2, RFC
 //! 5077). The state is in the ticket, encrypted under a key that only this process has and changes every few hours, so
 //! resumption costs no memory. A new certificate brings new keys: no session outlives its certificate, and the channel
@@ -24,6 +27,7 @@ use futures_rustls::rustls::crypto::ring::Ticketer;
 use futures_rustls::rustls::server::NoServerSessionStorage;
 use futures_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use futures_rustls::rustls::{self, ServerConfig};
+use smol::lock::MutexGuardArc;
 
 use super::socket::Socket;
 use super::stream::Stream;
@@ -37,6 +41,8 @@ use crate::store::Store;
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 /// How often the files are checked at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a client waits for a look at the files, to see a certificate that was renewed just now.
+pub const LOOK_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Tickets per TLS 1.3 connection. A client uses one and gets the next.
 const TICKETS: usize = 1;
 /// POP3's name in ALPN (IANA's registry, RFC 2595).
@@ -52,6 +58,12 @@ pub enum Protocol {
 pub struct Tls {
     shown: Mutex<Arc<Shown>>,
     files: Mutex<Files>,
+    looking: Arc<smol::lock::Mutex<()>>,
+}
+
+/// The right to look at the files, which one has at a time.
+pub struct Look {
+    _alone: MutexGuardArc<()>,
 }
 
 /// The certificate in use, and the acceptors that show it.
@@ -61,9 +73,11 @@ struct Shown {
     smtp: TlsAcceptor,
 }
 
-/// The certificate's files as they were when it was read.
+/// The certificate's files as they were when it was read. Locked for moments only.
 #[derive(Default)]
 struct Files {
+    /// Those that name them.
+    settings: Arc<Settings>,
     state: Vec<FileState>,
     looked: Option<Instant>,
 }
@@ -80,42 +94,57 @@ impl Tls {
     /// Uses the certificate in the settings, or a self-signed one if that is unusable.
     pub fn new(store: &Store, keyring: &Keyring, settings: &Settings) -> Result<Self, String> {
         let shown = Arc::new(Shown::new(certificate::at_start(store, keyring, settings)?)?);
-        let files = Files { state: states(settings), looked: Some(Instant::now()) };
-        Ok(Self { shown: Mutex::new(shown), files: Mutex::new(files) })
+        let files = Files::now(settings);
+        Ok(Self { shown: Mutex::new(shown), files: Mutex::new(files), looking: Arc::default() })
     }
 
     /// Reads the certificate in these settings and shows it from now on. If it is unusable, changes nothing and returns
     /// a sentence.
     pub fn change_to(&self, store: &Store, keyring: &Keyring, settings: &Settings) -> Result<(), String> {
-        let state = states(settings);
+        let now = Files::now(settings);
         let shown = Shown::new(certificate::in_effect(store, keyring, settings)?)?;
+        let mut files = self.lock();
         *self.shown.lock() = Arc::new(shown);
-        *self.lock() = Files { state, looked: Some(Instant::now()) };
+        *files = now;
         Ok(())
     }
 
-    /// Rereads the files if they have changed.
-    pub fn look_at_files(&self, store: &Store, keyring: &Keyring, settings: &Settings, now: Instant) {
-        {
-            let mut files = self.lock();
-            let is_due =
-                files.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_EVERY);
-            if settings.tlscert.get().is_none() || !is_due {
-                return;
-            }
-            files.looked = Some(now);
-            let state = states(settings);
-            if files.state == state {
-                return;
-            }
-            files.state = state;
+    /// The right to look at the files, if it is time for that and nobody has it.
+    pub fn look_due(&self, now: Instant) -> Option<Look> {
+        let mut files = self.lock();
+        let is_due = files.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_EVERY);
+        if files.settings.tlscert.get().is_none() || !is_due {
+            return None;
         }
-        self.read_again(store, keyring, settings);
+        let alone = self.looking.try_lock_arc()?;
+        files.looked = Some(now);
+        Some(Look { _alone: alone })
     }
 
-    pub fn read_again(&self, store: &Store, keyring: &Keyring, settings: &Settings) {
-        match self.change_to(store, keyring, settings) {
-            Ok(()) => log::info!("the TLS certificate was reloaded"),
+    /// Rereads the files if they have changed. Waits for their file system.
+    pub fn look_at_files(&self, _look: Look, store: &Store, keyring: &Keyring) {
+        let settings = self.lock().settings.clone();
+        let state = states(&settings);
+        if self.lock().state != state {
+            self.read_again(store, keyring);
+        }
+    }
+
+    /// Rereads the files, unless others are named meanwhile. Waits for their file system.
+    pub fn read_again(&self, store: &Store, keyring: &Keyring) {
+        let settings = self.lock().settings.clone();
+        let state = states(&settings);
+        let read = certificate::in_effect(store, keyring, &settings).and_then(Shown::new);
+        let mut files = self.lock();
+        if !Arc::ptr_eq(&files.settings, &settings) {
+            return;
+        }
+        files.state = state;
+        match read {
+            Ok(shown) => {
+                *self.shown.lock() = Arc::new(shown);
+                log::info!("the TLS certificate was reloaded");
+            }
             Err(why) => log::error!("the old TLS certificate stays in use: {why}"),
         }
     }
@@ -143,6 +172,13 @@ impl Tls {
 
     fn lock(&self) -> MutexGuard<'_, Files> {
         self.files.lock()
+    }
+}
+
+impl Files {
+    fn now(settings: &Settings) -> Self {
+        let state = states(settings);
+        Self { settings: Arc::new(settings.clone()), state, looked: Some(Instant::now()) }
     }
 }
 
