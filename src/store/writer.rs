@@ -12,6 +12,8 @@
 //! - After an I/O error redb refuses everything, so the index is reopened from the disk. Whether the failed
 //!   commit got through is read from the store's own count of commits, never guessed. Only if the disk cannot
 //!   even be read does it stay unknown; nothing is then retried, and everyone is told of the fault.
+//! - A checkpoint or purge that makes room for a batch counts as a commit too. If it fails, the batch is undone
+//!   whatever the count says.
 //! - A panic of a job or of redb is handled like any other fault: the index is reopened and the old handle
 //!   leaked (`contained.rs`). One message that hits a bug does not stop the service.
 
@@ -127,6 +129,9 @@ pub struct Writer {
     quiet_checkpoints: u32,
     /// The store's count of commits.
     commits: u64,
+    /// True unless the current transaction only makes room for the batch, which is then not in the store even if the
+    /// transaction is.
+    carries_batch: bool,
     /// Mailboxes whose sessions end once the current transaction is durable.
     revoked: Vec<MailboxId>,
     /// True if a sync has failed since the index was opened. What it lost may be gone from the page cache too
@@ -162,6 +167,7 @@ impl Writer {
             log_was_full: false,
             quiet_checkpoints: 0,
             commits: totals.commits,
+            carries_batch: true,
             revoked: Vec::new(),
             a_sync_failed: false,
             disk_was_full: false,
@@ -261,6 +267,7 @@ impl Writer {
     fn commit_or_recover(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Failure> {
         let open = self.sound_index().map_err(Failure::Undone)?;
         self.revoked.clear();
+        self.carries_batch = true;
         let outcome = contained::change(|| self.commit(&open, batch));
         let fault = match outcome {
             Ok(Ok(())) => return Ok(()),
@@ -282,7 +289,7 @@ impl Writer {
             return Err(Failure::Undone(fault));
         }
         self.shared.claims.revoke(&self.revoked);
-        Ok(())
+        if self.carries_batch { Ok(()) } else { Err(Failure::Undone(fault)) }
     }
 
     /// The open index, or a reopened one if it met a fault: the disk may be back.
@@ -300,13 +307,21 @@ impl Writer {
                 Room::AfterACheckpoint => self.window.give_way(),
                 Room::AfterAPurge => {
                     log::warn!("the disk is full: deleting mail for good that could still be undeleted");
-                    self.transaction(open, &mut [Box::new(Purge)], false)?;
+                    self.make_room(open, &mut [Box::new(Purge)])?;
                     self.window.give_way();
                 }
             }
-            self.transaction(open, &mut [], false)?;
+            self.make_room(open, &mut [])?;
         }
         self.transaction(open, batch, false).map(drop)
+    }
+
+    /// Runs a transaction without the batch.
+    fn make_room(&mut self, open: &OpenIndex, jobs: &mut [Box<dyn Job>]) -> Result<(), Fault> {
+        self.carries_batch = false;
+        self.transaction(open, jobs, false)?;
+        self.carries_batch = true;
+        Ok(())
     }
 
     /// With `may_wait`, does nothing if a checkpoint or a purge must make room first.

@@ -78,7 +78,9 @@ impl<T: Send, F: FnMut(&mut Tx<'_, '_>) -> Result<T, Fault> + Send> Job for Call
     }
 
     fn answer(mut self: Box<Self>, outcome: Result<(), Fault>) {
-        let value = outcome.map(|()| self.value.take().expect("it was applied before it was committed"));
+        // A bug in the writer must not end its thread, which nobody would start again.
+        let not_applied = || Fault::Io("internal error: a change was committed but never applied".to_owned());
+        let value = outcome.and_then(|()| self.value.take().ok_or_else(not_applied));
         // The caller may have gone away; what was done stays done.
         let _ = self.reply.try_send(value);
     }

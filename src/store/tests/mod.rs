@@ -8,6 +8,7 @@ mod damage;
 mod data_file;
 mod faults;
 mod flips;
+mod full_disk;
 mod golden;
 mod histories;
 mod import;
