@@ -302,6 +302,7 @@ impl Writer {
 
     fn commit(&mut self, open: &OpenIndex, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {
         for _ in 0..PURGES_MAX {
+            let waiting = self.space.waiting_octets();
             match self.transaction(open, batch, true)? {
                 Room::Enough => return Ok(()),
                 Room::AfterACheckpoint => self.window.give_way(),
@@ -312,6 +313,11 @@ impl Writer {
                 }
             }
             self.make_room(open, &mut [])?;
+            // What waits even now is held by readers, who would also hold whatever else was given up.
+            let still_waiting = self.space.waiting_octets();
+            if still_waiting > 0 && still_waiting >= waiting {
+                break;
+            }
         }
         self.transaction(open, batch, false).map(drop)
     }
@@ -353,7 +359,9 @@ impl Writer {
             for job in batch.iter_mut() {
                 job.apply(&mut tx)?;
             }
-            if tx.room_was_missing && (room_can_be_made || may_wait && tx.keeps_something()?) {
+            // If something waits that no checkpoint can free, readers hold it, and would hold purged mail as well.
+            let can_purge = may_wait && tx.space.waiting_octets() == 0;
+            if tx.room_was_missing && (room_can_be_made || can_purge && tx.keeps_something()?) {
                 drop(tx);
                 self.space.aborted();
                 return Ok(if room_can_be_made { Room::AfterACheckpoint } else { Room::AfterAPurge });

@@ -1,6 +1,10 @@
-//! Full disks on which making room fails.
+//! Full disks on which making room fails, or frees nothing.
+
+use std::sync::atomic::AtomicU64;
 
 use super::*;
+use crate::store::open::window::Time;
+use crate::store::writer::Pace;
 
 const ANN: &str = "ann@example.com";
 /// Such a text finds no room in these tests.
@@ -81,4 +85,53 @@ fn the_writer_survives_a_failed_checkpoint_for_mail_that_it_has_not_looked_at() 
         assert_clean(&store);
     }
     assert!(refused > 1, "{refused} refused");
+}
+
+#[test]
+fn no_checkpoint_after_the_first_is_made_for_space_that_a_reader_holds() {
+    let disk = Arc::new(SimulatedDisk::recording());
+    drop(store_with(&[ANN], disk.clone()));
+    // With a window for copies, which gives way to mail.
+    disk.set_room(Some(disk.file_len()));
+    let pace = Pace { for_copies: Some(128 << 20), ..PACE };
+    let time = Time::set_by(Arc::new(AtomicU64::new(0)));
+    let store = Store::open_at_pace(disk.clone(), Trust::AsFound, pace, time).unwrap();
+    let (pin, _) = store.read_at_checkpoint().wait().unwrap();
+    fill(&store, &disk, 2);
+    for round in 0..3 {
+        let begin = disk.events();
+        let verdict = deliver(&store, &[ANN], &[b'y'; LONG]);
+        let (flushes, _) = disk.work_since(begin);
+        assert_eq!(verdict, [Delivery::DiskFull]);
+        assert!(flushes <= 8, "round {round}: {flushes} flushes");
+    }
+    drop(pin);
+    assert_eq!(deliver(&store, &[ANN], &[b'y'; LONG]), [Delivery::Stored]);
+    assert_clean(&store);
+}
+
+#[test]
+fn deleted_mail_is_not_given_up_for_space_that_a_reader_holds() {
+    const MESSAGES: u64 = 2500;
+    let disk = Arc::new(SimulatedDisk::default());
+    let store = store_with(&[ANN], disk.clone());
+    keep_deleted(&store, "7");
+    let delivered = store.write(|tx| {
+        for tag in 0..MESSAGES {
+            let text = text(format!("number {tag}").as_bytes());
+            assert_eq!(tx.deliver(&text, &[letter(ANN, tag)], UnixTime(1))?, [Delivery::Stored]);
+        }
+        Ok(())
+    });
+    delivered.wait().unwrap();
+    fill(&store, &disk, 2);
+    delete_first(&store, MESSAGES as usize - 4);
+    let (pin, _) = store.read_at_checkpoint().wait().unwrap();
+    for _ in 0..3 {
+        assert_eq!(deliver(&store, &[ANN], &[b'y'; LONG]), [Delivery::DiskFull]);
+    }
+    assert_eq!(store.kept().unwrap().messages, MESSAGES - 1000);
+    drop(pin);
+    assert_eq!(deliver(&store, &[ANN], &[b'y'; LONG]), [Delivery::Stored]);
+    assert_clean(&store);
 }
