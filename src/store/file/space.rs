@@ -112,7 +112,11 @@ impl Space {
             return space;
         }
         for run in runs {
-            space.touched.extend(space.free.add(run.at, run.len));
+            let changed = space.free.add(run.at, run.len);
+            // A run that merged with none is in the table as it is.
+            if changed.len() > 1 {
+                space.touched.extend(changed);
+            }
         }
         space
     }
@@ -516,6 +520,17 @@ mod tests {
         runs.add(64, 64);
         assert_eq!(runs.by_place.iter().collect::<Vec<_>>(), [(&0, &192)]);
         assert_eq!(runs.octets, 192);
+    }
+
+    #[test]
+    fn only_runs_that_loading_merges_are_written_again() {
+        let at = |octets: u64| Extent::FIRST.at() + octets;
+        let run = |from: u64, len: u64| Run { at: at(from), len };
+        let load = |runs: &[Run]| Space::load(runs, BTreeSet::from([Extent::FIRST]), Pins::default());
+        let apart = load(&[run(0, 64), run(128, 64), run(640, 128)]);
+        assert_eq!(apart.changed_runs().count(), 0);
+        let merged = load(&[run(0, 64), run(128, 64), run(192, 64), run(640, 128)]);
+        assert_eq!(merged.changed_runs().collect::<Vec<_>>(), [(at(128), Some(128)), (at(192), None)]);
     }
 
     #[test]
