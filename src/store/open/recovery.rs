@@ -41,8 +41,8 @@ pub fn open_index(
         let open = Leaky::new(OpenIndex::new(open_database(&container, verify)?, container));
         let totals = open.totals()?;
         let logged = if log.front.is_of(totals.epoch) { &log.blob_extents } else { &BTreeSet::new() };
-        let (blob_extents, _) = blob_space(&IndexSnapshot::begin(open.database())?)?;
-        open.container.adopt_blob_extents(&blob_extents, logged)?;
+        let stored = blob_extents(&IndexSnapshot::begin(open.database())?)?;
+        open.container.adopt_blob_extents(&stored, logged)?;
         // In a copy, records past a gap were written after the copy began.
         if log.has_gap(&open.container, &totals)? && !open.container.is_copy() {
             return Err(OpenErrorKind::Damaged("its log is damaged"));
@@ -52,8 +52,9 @@ pub fn open_index(
         if open.container.is_copy() {
             open.container.adopt_identity().map_err(OpenErrorKind::Io)?;
         }
-        let (blob_extents, runs) = blob_space(&IndexSnapshot::begin(open.database())?)?;
-        let space = Space::load(&runs, blob_extents.into_iter().collect(), pins);
+        let now = IndexSnapshot::begin(open.database())?;
+        let space = Space::load(&free_runs(&now)?, blob_extents(&now)?.into_iter().collect(), pins);
+        drop(now);
         Ok((open.into_inner(), space))
     };
     contained::change(opening).unwrap_or_else(|panicked| Err(panicked.0.into()))
@@ -149,18 +150,25 @@ fn unreadable() -> OpenErrorKind {
     OpenErrorKind::Damaged("a record of its log cannot be read")
 }
 
-/// Blob extents and free runs according to the tables.
-fn blob_space(snapshot: &IndexSnapshot) -> Result<(Vec<Extent>, Vec<Run>), Fault> {
+/// The extents that hold blobs, according to the table.
+fn blob_extents(snapshot: &IndexSnapshot) -> Result<Vec<Extent>, Fault> {
     contained::read(|| {
         let mut extents = Vec::new();
         for row in snapshot.table(BLOB_EXTENTS)?.iter()? {
             extents.push(row?.0.value());
         }
+        Ok(extents)
+    })
+}
+
+/// The free runs, according to the table.
+fn free_runs(snapshot: &IndexSnapshot) -> Result<Vec<Run>, Fault> {
+    contained::read(|| {
         let mut runs = Vec::new();
         for row in snapshot.table(FREE)?.iter()? {
             let (at, len) = row?;
             runs.push(Run { at: at.value(), len: len.value() });
         }
-        Ok((extents, runs))
+        Ok(runs)
     })
 }
