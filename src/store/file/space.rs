@@ -215,6 +215,14 @@ impl Space {
         self.touched.extend(self.free.add(at, len));
     }
 
+    /// Forgets what the current transaction has taken, so that it can fill a large new file in little memory. The
+    /// tables must not list any of that as free yet, and the transaction cannot be aborted any more.
+    pub fn forget_taken(&mut self) {
+        self.taken.clear();
+        let free = &self.free;
+        self.touched.retain(|at| free.length_at(*at).is_some());
+    }
+
     /// Adds extents until there is a free run of `len`.
     fn grow(&mut self, len: u64, container: &Container) -> io::Result<()> {
         if len <= EXTENT

@@ -1,5 +1,6 @@
 //! Tests of the store from outside, on a disk in memory.
 
+mod backups;
 mod behaviour;
 mod compact;
 mod copies;

@@ -162,7 +162,7 @@ fn copy_to(source: &Snapshot, file: DataFile, progress: &Progress) -> Result<Bac
 
 /// Copies the texts in order of place, a batch at a time, verifying each. This thread assigns their places in
 /// the copy and writes their rows while other threads copy.
-fn copy_texts(
+pub(in crate::store) fn copy_texts(
     source: &Snapshot,
     copy: &Container,
     space: &mut Space,
@@ -191,6 +191,7 @@ fn copy_texts(
                 row.at = space.take(wire_octets, copy).map_err(NotCopied)?;
                 read(TextToRead { index: 0, hash: row.hash, at, wire_octets, to: Some(row.at) })?;
             }
+            space.forget_taken();
             // In table order, which is fastest.
             texts.sort_unstable_by_key(|(id, _)| *id);
             let rows: Vec<_> = texts.iter().map(|(id, row)| (*id, row.to_row())).collect();
