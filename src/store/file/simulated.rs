@@ -6,6 +6,7 @@
 //! and no later sync writes the others, though reads still return them.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, MutexGuard};
 
 use super::disk::{Disk, DiskUsage, Identity, View};
@@ -76,6 +77,8 @@ struct State {
     mutant: Mutant,
     /// True if reads fail too while the disk fails.
     unreadable: bool,
+    /// Reads that touch this part fail, as of bad sectors.
+    bad: Option<Range<u64>>,
     /// Identifies the file.
     inode: u64,
 }
@@ -185,6 +188,11 @@ impl SimulatedDisk {
         let mut state = self.lock();
         state.until_failure = Some(0);
         state.unreadable = true;
+    }
+
+    /// Makes reads that touch this part of the file fail, or none any more.
+    pub fn set_bad(&self, bad: Option<Range<u64>>) {
+        self.lock().bad = bad;
     }
 
     /// Gives the store a bug on this disk; disks made by a crash do not have it.
@@ -414,7 +422,8 @@ impl Disk for SimulatedDisk {
 
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         let state = self.lock();
-        if state.unreadable {
+        let is_bad = |bad: &Range<u64>| at < bad.end && at + out.len() as u64 > bad.start;
+        if state.unreadable || state.bad.as_ref().is_some_and(is_bad) {
             return Err(io::Error::other("the simulated disk cannot be read"));
         }
         state.image.read(at as usize, out)

@@ -84,6 +84,11 @@ impl LogFound {
         Ok(Self { front, blob_extents })
     }
 
+    /// True if it does not begin with a record, as after a clean shutdown.
+    pub fn is_empty(&self) -> bool {
+        self.front.records.is_empty()
+    }
+
     /// True if records since the checkpoint are missing while later ones exist.
     pub fn has_gap(&self, container: &Container, totals: &StoreRow) -> Result<bool, OpenErrorKind> {
         if !self.front.is_of(totals.epoch) {

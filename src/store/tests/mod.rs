@@ -20,6 +20,7 @@ mod placing;
 mod quota;
 mod recovery;
 mod removal;
+mod repair;
 mod salvage;
 mod undelete;
 mod workload;

@@ -116,10 +116,15 @@ impl Store {
             if trust == Trust::Copy {
                 container.take_for_a_copy();
             }
-            let log = LogFound::read(&container);
+            let log = match LogFound::read(&container) {
+                // No damage: the log may be readable later, or in a copy of the file.
+                Err(OpenErrorKind::Io(e)) => return Err(OpenErrorKind::Io(e)),
+                log => log,
+            };
             let database = Leaky::new(open_database(&container, true)?);
             let mut report = RepairReport::default();
             match (log, IndexSnapshot::begin(&database)?.totals()) {
+                (_, Err(fault @ (Fault::Io(_) | Fault::DiskFull(_)))) => return Err(fault.into()),
                 (Ok(log), Ok(totals)) => {
                     if log.has_gap(&container, &totals)? && !container.is_copy() {
                         report.note(
@@ -129,8 +134,11 @@ impl Store {
                     log.make_part_of_the_index(&database, &container, &totals)?;
                 }
                 (Err(_), _) => report.note("the log was damaged: what it had is lost".to_owned()),
-                // Nobody knows which logged changes the index lacks; the row is rebuilt below.
-                (_, Err(_)) => {}
+                (Ok(log), Err(_)) if log.is_empty() => {}
+                // The row is rebuilt below, but nobody knows which logged changes the index lacks.
+                (Ok(_), Err(_)) => report.note(
+                    "the log could not be used: the last changes, of a second or so, may be lost".to_owned(),
+                ),
             }
             let before = IndexSnapshot::begin(&database)?;
             let mut transaction = Leaky::new(database.begin_write().map_err(Fault::from)?);
