@@ -149,15 +149,15 @@ pub struct Front {
 /// Reads the records at the start of the log, of whatever epoch.
 pub fn read_front(disk: &dyn Disk) -> io::Result<Front> {
     let mut front = Front { records: Vec::new(), end: 0 };
-    while let Some(record) = read_record(disk, front.end, LOG_OCTETS_MAX)? {
-        let follows = |last: &Record| record.epoch == last.epoch && record.number == last.number + 1;
-        if !front.records.last().is_none_or(follows) {
-            break;
-        }
+    loop {
+        let follows = |head: &Head| match front.records.last() {
+            Some(last) => head.epoch == last.epoch && head.number == last.number + 1,
+            None => true,
+        };
+        let Some(record) = read_record(disk, front.end, LOG_OCTETS_MAX, follows)? else { return Ok(front) };
         front.end += paged(record.changes.len());
         front.records.push(record);
     }
-    Ok(front)
 }
 
 impl Front {
@@ -171,9 +171,11 @@ impl Front {
     /// length of the zone.
     pub fn has_gap(&self, disk: &dyn Disk, epoch: Epoch, len: u64) -> io::Result<bool> {
         let next = self.records.last().map_or(0, |last| last.number + 1);
+        // Most heads are of older epochs, or were planted in a text. Reading what each of them announces would be
+        // quadratic in the length of the log.
+        let is_later = |head: &Head| head.epoch == epoch && head.number > next;
         for at in (self.end..len).step_by(PAGE as usize) {
-            if read_record(disk, at, len)?.is_some_and(|record| record.epoch == epoch && record.number > next)
-            {
+            if read_record(disk, at, len, is_later)?.is_some() {
                 return Ok(true);
             }
         }
@@ -181,8 +183,16 @@ impl Front {
     }
 }
 
-/// The record at `at`, if there is a whole one.
-fn read_record(disk: &dyn Disk, at: u64, zone: u64) -> io::Result<Option<Record>> {
+/// The head of a record.
+struct Head {
+    epoch: Epoch,
+    number: u64,
+    /// Octets of the whole record.
+    len: usize,
+}
+
+/// The head of the record at `at`, if one may begin there that ends inside the zone.
+fn read_head(disk: &dyn Disk, at: u64, zone: u64) -> io::Result<Option<Head>> {
     if at + PAGE > zone {
         return Ok(None);
     }
@@ -192,12 +202,23 @@ fn read_record(disk: &dyn Disk, at: u64, zone: u64) -> io::Result<Option<Record>
     if head[..4] != *RECORD_MAGIC || at + paged(changes) > zone {
         return Ok(None);
     }
-    let mut record = vec![0; RECORD_HEAD + changes];
+    let epoch = Epoch::from_le_bytes(head[8..24].try_into().expect("sixteen octets"));
+    let number = u64::from_le_bytes(head[24..32].try_into().expect("eight octets"));
+    Ok(Some(Head { epoch, number, len: RECORD_HEAD + changes }))
+}
+
+/// The record at `at`, if its head is wanted and all of it is there.
+fn read_record(
+    disk: &dyn Disk,
+    at: u64,
+    zone: u64,
+    is_wanted: impl FnOnce(&Head) -> bool,
+) -> io::Result<Option<Record>> {
+    let Some(head) = read_head(disk, at, zone)?.filter(is_wanted) else { return Ok(None) };
+    let mut record = vec![0; head.len];
     disk.read_at(LOG_AT + at, &mut record)?;
     if hash_of(&record).as_bytes() != &record[RECORD_HASH] {
         return Ok(None);
     }
-    let epoch = Epoch::from_le_bytes(head[8..24].try_into().expect("sixteen octets"));
-    let number = u64::from_le_bytes(head[24..32].try_into().expect("eight octets"));
-    Ok(Some(Record { epoch, number, changes: record.split_off(RECORD_HEAD) }))
+    Ok(Some(Record { epoch: head.epoch, number: head.number, changes: record.split_off(RECORD_HEAD) }))
 }

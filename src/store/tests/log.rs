@@ -247,3 +247,27 @@ fn the_leaves_of_messages_are_full_though_mail_comes_to_many_mailboxes_in_turn()
         assert_clean(store);
     }
 }
+
+/// A sender can put heads of records into texts, and so into the log. Reading what each of them announces would take
+/// very long.
+#[test]
+fn what_the_head_of_a_record_of_another_epoch_announces_is_not_read() {
+    let disk = Arc::new(SimulatedDisk::default());
+    disk.set_len(LOG_AT + format::LOG_OCTETS_MAX).unwrap();
+    let mut log = log_zone::Log::new(disk.clone(), 7, 1 << 20);
+    log.append(1, &[1; 100]).unwrap();
+    let mut planted = [0; format::RECORD_HEAD];
+    planted[..4].copy_from_slice(format::RECORD_MAGIC);
+    planted[4..8].copy_from_slice(&(512u32 << 10).to_le_bytes());
+    planted[8..24].copy_from_slice(&8u128.to_le_bytes());
+    planted[24..32].copy_from_slice(&3u64.to_le_bytes());
+    let page = |nth: u64| LOG_AT + nth * format::PAGE;
+    disk.write_at(page(5), &planted).unwrap();
+    // Its announced rest, but no place where a record can begin.
+    disk.set_bad(Some(page(6) + format::RECORD_HEAD as u64..page(7)));
+    let front = log_zone::read_front(&*disk).unwrap();
+    assert!(!front.has_gap(&*disk, 7, 1 << 20).unwrap());
+    planted[8..24].copy_from_slice(&7u128.to_le_bytes());
+    disk.write_at(page(5), &planted).unwrap();
+    assert!(front.has_gap(&*disk, 7, 1 << 20).is_err(), "what may be a later record is read");
+}
