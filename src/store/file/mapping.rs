@@ -6,10 +6,11 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use memmap2::{Advice, Mmap, MmapOptions};
+
+use crate::lock::Mutex;
 
 /// Reserved address space: 1 TiB, which is also the greatest length of a data file. Less if RLIMIT_AS demands
 /// it.
@@ -19,27 +20,26 @@ const PAGE: usize = 4096;
 /// Unit in which we ask the kernel what is resident, so that neighbouring short texts share one call: a page a bit.
 const STRETCH: usize = PAGES * PAGE;
 const PAGES: usize = 64;
-/// How long a page seen in memory is assumed to stay there. If it does not, the sessions wait for one read of the
-/// disk; no worse.
+/// How long a page seen in memory is assumed to stay there. If the kernel drops it sooner, whoever copies the octets,
+/// TLS for instance, reads it from the disk again: the sessions wait for that, the text is not verified again, and on
+/// a failing disk the read raises SIGBUS, which ends the service.
 const RESIDENT_FOR: Duration = Duration::from_millis(100);
 const STRETCHES_REMEMBERED: usize = 1024;
 
 #[derive(Debug)]
 pub struct Mapping {
     map: Mmap,
-    begun: Instant,
-    resident: Box<[Seen]>,
+    /// By number of the stretch, modulo their count.
+    resident: Box<[Mutex<Option<Seen>>]>,
 }
 
-/// What the kernel last said of a stretch. Two threads that write at once can mix their answers: see
-/// [`RESIDENT_FOR`].
-#[derive(Debug, Default)]
+/// What the kernel last said about a stretch.
+#[derive(Clone, Copy, Debug)]
 struct Seen {
-    /// Number of the stretch plus one in the upper 24 bits, milliseconds since `begun` in the lower 40. Zero is an
-    /// empty slot.
-    stretch_and_time: AtomicU64,
+    stretch: usize,
+    when: Instant,
     /// Pages in memory, a bit each.
-    pages: AtomicU64,
+    pages: u64,
 }
 
 impl Mapping {
@@ -51,8 +51,8 @@ impl Mapping {
             // when no pin is left (`space.rs`), and the index is never viewed.
             match unsafe { MmapOptions::new().len(len).map(file) } {
                 Ok(map) => {
-                    let resident = (0..STRETCHES_REMEMBERED).map(|_| Seen::default()).collect();
-                    return Ok(Self { map, begun: Instant::now(), resident });
+                    let resident = (0..STRETCHES_REMEMBERED).map(|_| Mutex::default()).collect();
+                    return Ok(Self { map, resident });
                 }
                 Err(_) if len > RESERVE_OCTETS_LEAST => len /= 4,
                 Err(e) => return Err(e),
@@ -82,16 +82,15 @@ impl Mapping {
     }
 
     fn remembered(&self, stretch: usize) -> Option<u64> {
-        let (seen, name) = (self.seen(stretch), name(stretch));
-        let of = seen.stretch_and_time.load(Ordering::Acquire);
-        let age = self.now().saturating_sub(of ^ name);
-        (of >> 40 << 40 == name && age < RESIDENT_FOR.as_millis() as u64)
-            .then(|| seen.pages.load(Ordering::Relaxed))
+        let seen = *self.slot(stretch).lock();
+        seen.filter(|seen| seen.stretch == stretch && seen.when.elapsed() < RESIDENT_FOR)
+            .map(|seen| seen.pages)
     }
 
     /// Which pages of a stretch are in memory, a bit each; none if the kernel does not say.
     fn ask(&self, stretch: usize) -> u64 {
         let mut resident = [0u8; PAGES];
+        let when = Instant::now();
         // SAFETY: a stretch begins at a page inside the mapping (whose end is the end of a stretch), and `resident` has
         // room for its pages.
         let result = unsafe {
@@ -100,19 +99,12 @@ impl Mapping {
         };
         let bit = |(page, number): (&u8, usize)| u64::from(page & 1) << number;
         let pages = if result == 0 { resident.iter().zip(0..).map(bit).sum() } else { 0 };
-        let seen = self.seen(stretch);
-        seen.pages.store(pages, Ordering::Relaxed);
-        seen.stretch_and_time.store(name(stretch) | self.now(), Ordering::Release);
+        *self.slot(stretch).lock() = Some(Seen { stretch, when, pages });
         pages
     }
 
-    fn seen(&self, stretch: usize) -> &Seen {
+    fn slot(&self, stretch: usize) -> &Mutex<Option<Seen>> {
         &self.resident[stretch % STRETCHES_REMEMBERED]
-    }
-
-    /// In milliseconds.
-    fn now(&self) -> u64 {
-        self.begun.elapsed().as_millis() as u64
     }
 
     /// Reads the range into memory; a medium error is returned.
@@ -133,10 +125,6 @@ impl Mapping {
     }
 }
 
-fn name(stretch: usize) -> u64 {
-    (stretch as u64 + 1) << 40
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,7 +143,7 @@ mod tests {
         assert_eq!(mapping.ask(2), 1);
         assert!(mapping.is_resident(2 * STRETCH + PAGE, 0));
         assert!(!mapping.is_resident(2 * STRETCH - 1, PAGE + 2));
-        let asked = mapping.resident.iter().filter(|seen| seen.stretch_and_time.load(Ordering::Relaxed) != 0);
+        let asked = mapping.resident.iter().filter(|slot| slot.lock().is_some());
         assert_eq!(asked.count(), 3);
     }
 
@@ -168,7 +156,7 @@ mod tests {
         mapping.fetch(0, STRETCH).unwrap();
         assert_eq!(mapping.ask(0), u64::MAX);
         assert!(mapping.remembered(STRETCHES_REMEMBERED).is_none() && mapping.remembered(1).is_none());
-        let older = Mapping { begun: mapping.begun - 2 * RESIDENT_FOR, ..mapping };
-        assert!(older.remembered(0).is_none());
+        mapping.slot(0).lock().as_mut().unwrap().when -= 2 * RESIDENT_FOR;
+        assert!(mapping.remembered(0).is_none());
     }
 }
