@@ -24,6 +24,7 @@ use rustix::fs::FallocateFlags;
 
 use super::mapping::Mapping;
 use super::open_files::{Independent, WithoutReadAhead, write_durable};
+use crate::lock::Mutex;
 
 /// Positions and lengths are octets from the start of the data file.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -153,6 +154,8 @@ pub struct DataFile {
     mapping: Arc<Mapping>,
     /// The file was at least this long when last looked at, and nothing here has shortened it since.
     known_len: AtomicU64,
+    /// Held while the length is changed, or looked up to be remembered.
+    changing_len: Mutex<()>,
 }
 
 impl DataFile {
@@ -203,6 +206,7 @@ impl DataFile {
             without_read_ahead: WithoutReadAhead::default(),
             mapping,
             known_len: AtomicU64::new(0),
+            changing_len: Mutex::default(),
         })
     }
 
@@ -235,12 +239,10 @@ impl Disk for DataFile {
                 "the data file has reached its maximum size",
             ));
         }
-        // Before, so that no view is made of what is cut off; after, in case another thread looked at the
-        // length meanwhile.
+        let _alone = self.changing_len.lock();
+        // Before, so that no view is made of what is cut off.
         self.known_len.fetch_min(len, Ordering::Relaxed);
-        let outcome = self.file.set_len(len);
-        self.known_len.fetch_min(len, Ordering::Relaxed);
-        outcome
+        self.file.set_len(len)
     }
 
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
@@ -286,6 +288,7 @@ impl Disk for DataFile {
         // Reading a mapping past the end of the file raises SIGBUS, so check the bounds here.
         let end = at.checked_add(len as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
         if end > self.known_len.load(Ordering::Relaxed) {
+            let _unchanged = self.changing_len.lock();
             let file_len = self.len()?;
             if end > file_len {
                 return Err(io::ErrorKind::UnexpectedEof.into());
