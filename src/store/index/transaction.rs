@@ -277,7 +277,12 @@ impl<'a, 'txn> Tx<'a, 'txn> {
             let quota = self.quota(account)?.unwrap_or_default();
             self.changed_quotas.insert(account.to_owned(), quota);
         }
-        Ok(self.changed_quotas.get_mut(account).expect("it was just put there"))
+        let quota = self.changed_quotas.get_mut(account).expect("it was just put there");
+        // Its limit went with its last mailbox, though the row is still there.
+        if quota.mailboxes == 0 {
+            *quota = QuotaRow::default();
+        }
+        Ok(quota)
     }
 
     pub fn totals_mut(&mut self) -> &mut StoreRow {

@@ -119,3 +119,18 @@ fn quotas_are_in_the_backup() {
     assert_clean(&copy);
     drop(copy);
 }
+
+#[test]
+fn an_account_that_gets_a_mailbox_back_in_the_same_transaction_has_lost_its_own_limit() {
+    let store = store_with(&[ANN], memory());
+    deliver(&store, &[ANN], b"some mail");
+    set_quota(&store, ANN, ANN, Some(1000));
+    let again = store.write(|tx| {
+        assert_eq!(tx.remove_quota(&address(ANN))?, Ok(()));
+        tx.set_quota(&address(ANN), &address(ANN), None)
+    });
+    let quota = again.wait().unwrap().unwrap();
+    assert_eq!((quota.used, quota.limit), (octets_of(&store, ANN), None));
+    assert_eq!(set_quota(&store, ANN, ANN, None), quota);
+    assert_clean(&store);
+}
