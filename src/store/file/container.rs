@@ -313,15 +313,19 @@ impl Container {
     /// it; no mail is accepted then.
     pub fn fill_reserve(&self, logged: u64) -> io::Result<()> {
         let mut space = self.lock();
-        let in_use = space.block.map.iter().flatten().count();
-        // An index page may be only half full of logged rows.
-        let new = (2 * logged).div_ceil(EXTENT) as usize;
-        let wanted = (in_use + new + RESERVE_EXTENTS_MORE).min(RESERVE_EXTENTS_MAX);
         while space.reserve.len() > RESERVE_EXTENTS_MAX {
             let extent = space.reserve.pop().expect("there are more than are wanted");
             self.punch(extent.at(), EXTENT);
             space.pool.push(extent);
         }
+        // Usual if the index is large, so don't count its extents.
+        if space.reserve.len() == RESERVE_EXTENTS_MAX {
+            return Ok(());
+        }
+        let in_use = space.block.map.iter().flatten().count();
+        // An index page may be only half full of logged rows.
+        let new = (2 * logged).div_ceil(EXTENT) as usize;
+        let wanted = (in_use + new + RESERVE_EXTENTS_MORE).min(RESERVE_EXTENTS_MAX);
         while space.reserve.len() < wanted {
             self.add_to_reserve(&mut space)?;
         }
