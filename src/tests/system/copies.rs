@@ -16,6 +16,8 @@ use crate::harness::site::Site;
 
 /// Her mail comes and goes, which frees space to be reused.
 const ANN: &str = "ann@example.com";
+/// What the log says of a copy when it is first opened.
+const VERIFIES: &str = "verifying all of it before using it";
 /// Number of pieces of the slow copy.
 const PIECES: usize = 40;
 
@@ -157,7 +159,7 @@ fn copies_are_recognised_and_bad_ones_are_not_served() {
     fs::copy(copied.data_file(), copied.dir().join("again")).unwrap();
     fs::rename(copied.dir().join("again"), copied.data_file()).unwrap();
     let service = copied.start();
-    service.wait_for_log("is a copy, or was restored from one: verifying all of it before using it");
+    service.wait_for_log(&format!("is a copy, or was restored from one: {VERIFIES}"));
     service.wait_for_log("is intact: 50 messages");
     service.terminate();
     service.wait();
@@ -165,7 +167,7 @@ fn copies_are_recognised_and_bad_ones_are_not_served() {
     let service = copied.start();
     service.terminate();
     let (_, log) = service.wait();
-    assert!(!log.contains("verified before it is used"), "{log}");
+    assert!(!log.contains(VERIFIES), "{log}");
 
     let mut octets = fs::read(site.data_file()).unwrap();
     let text = octets.windows(12).rposition(|octets| octets == b"Subject: 37\r").unwrap();
