@@ -35,6 +35,8 @@ enum Event {
         at: u64,
         octets: Arc<[u8]>,
     },
+    /// The newest commit was noted outside the octets.
+    NewestHeld(u64),
 }
 
 /// A bug in the store, to show that the crash tests catch it.
@@ -81,6 +83,7 @@ struct State {
     bad: Option<Range<u64>>,
     /// Identifies the file.
     inode: u64,
+    newest_held: Option<u64>,
 }
 
 impl SimulatedDisk {
@@ -99,8 +102,16 @@ impl SimulatedDisk {
     /// An independent disk with the same octets.
     pub fn copy(&self) -> Self {
         let copy = Self::with(self.lock().image.clone());
-        copy.set_inode(self.lock().inode);
+        let state = self.lock();
+        copy.set_inode(state.inode);
+        copy.lock().newest_held = state.newest_held;
         copy
+    }
+
+    /// Gives the file the octets of another one, as `cp` does. It stays the same file.
+    pub fn overwrite_with(&self, other: &Self) {
+        let image = other.lock().image.clone();
+        self.lock().image = image;
     }
 
     /// Number of events so far: a moment at which to put a crash.
@@ -224,7 +235,8 @@ impl SimulatedDisk {
     /// The recorded events, to be played from one cut to the next.
     pub fn replay(&self) -> Replay {
         let state = self.lock();
-        Replay { events: state.events.clone(), synced: state.initial.clone(), pending: Vec::new(), played: 0 }
+        let (events, synced) = (state.events.clone(), state.initial.clone());
+        Replay { events, synced, pending: Vec::new(), played: 0, newest_held: None }
     }
 
     fn change(&self, event: Event) -> io::Result<()> {
@@ -232,7 +244,7 @@ impl SimulatedDisk {
         let end = match &event {
             Event::Write { at, octets } | Event::Durable { at, octets } => at + octets.len() as u64,
             Event::SetLen(len) => *len,
-            Event::Zero { .. } | Event::Sync | Event::FailedSync => 0,
+            Event::Zero { .. } | Event::Sync | Event::FailedSync | Event::NewestHeld(_) => 0,
         };
         if state.room.is_some_and(|room| end > room.max(state.image.len as u64)) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -284,6 +296,7 @@ pub struct Replay {
     /// Events after it.
     pending: Vec<Event>,
     played: usize,
+    newest_held: Option<u64>,
 }
 
 impl Replay {
@@ -301,6 +314,8 @@ impl Replay {
                     // Earlier lost writes must not come back over it.
                     self.pending.push(event.clone());
                 }
+                // It may survive at once, so nothing may depend on its loss.
+                Event::NewestHeld(commit) => self.newest_held = Some(*commit),
                 event => self.pending.push(event.clone()),
             }
         }
@@ -316,7 +331,9 @@ impl Replay {
                 _ => {}
             }
         }
-        SimulatedDisk::with(image)
+        let disk = SimulatedDisk::with(image);
+        disk.lock().newest_held = self.newest_held;
+        disk
     }
 }
 
@@ -361,7 +378,7 @@ impl Image {
                     at += count;
                 }
             }
-            Event::Sync | Event::FailedSync => {}
+            Event::Sync | Event::FailedSync | Event::NewestHeld(_) => {}
         }
     }
 
@@ -476,5 +493,17 @@ impl Disk for SimulatedDisk {
 
     fn identity(&self) -> io::Result<Identity> {
         Ok(Identity { inode: self.lock().inode, birth: 0 })
+    }
+
+    fn newest_held(&self) -> Option<u64> {
+        self.lock().newest_held
+    }
+
+    fn note_newest_held(&self, commit: u64) {
+        let mut state = self.lock();
+        state.newest_held = Some(commit);
+        if state.recording {
+            state.events.push(Event::NewestHeld(commit));
+        }
     }
 }
