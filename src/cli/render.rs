@@ -426,7 +426,11 @@ fn copies_text(server: &Server) -> String {
     let kept = Octets(server.copy_kept_octets);
     match server.copy_good_below_seconds {
         None => String::new(),
-        Some(0) => "Copies     may be unusable for now, because the disk is nearly full\n".to_owned(),
+        Some(0) => "\
+Copies     may be unusable for now, because the disk is nearly full, the load is
+           heavy, or the file was just compacted, or reopened after a fault
+"
+        .to_owned(),
         Some(seconds) => {
             format!("Copies     usable if made in less than {}; {kept} kept for them\n", Seconds(seconds))
         }

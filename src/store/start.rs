@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
@@ -110,6 +110,7 @@ impl Store {
             visitor_left: Condvar::new(),
             reopening_was_requested: AtomicBool::new(false),
             copy_window: Mutex::default(),
+            compactions: AtomicUsize::default(),
             long_lists: Mutex::default(),
         });
         let (queue, jobs) = smol::channel::bounded(queue::QUEUE_MAX);

@@ -442,9 +442,10 @@ impl Writer {
         }
         let status = self.window.status(self.space.waiting_octets(), open.container.index_octets_written());
         self.shared.note_copy_window(status);
-        if self.space.waiting_octets() > 0
-            && let Some(after) = self.window.next_release()
-        {
+        // What `stat` says must change although nothing else does.
+        let recovery = self.window.recovers_after();
+        let release = self.window.next_release().filter(|_| self.space.waiting_octets() > 0);
+        if let Some(after) = recovery.into_iter().chain(release).min() {
             self.wake_after(after);
         }
     }

@@ -151,6 +151,7 @@ fn the_statistics_of_the_server_begin_with_the_service_and_end_with_the_totals()
         copy_good_below_seconds: None,
         ..statistics.clone()
     };
+    let without_window = Server { copy_good_below_seconds: Some(0), ..statistics.clone() };
     let domains = vec![domain("example.com", 2, 5, 12_345, false)];
     let reply = Reply::Server { statistics: Box::new(statistics), domains: domains.clone() };
     assert_eq!(
@@ -178,6 +179,8 @@ Messages   5
 Mail       12.06 KiB
 "
     );
+    let reply = Reply::Server { statistics: Box::new(without_window), domains: domains.clone() };
+    assert!(text(&reply, Paint::Plain).contains("\nCopies     may be unusable for now, because "));
     let reply = Reply::Server { statistics: Box::new(stopped), domains };
     assert!(text(&reply, Paint::Plain).starts_with("Service    stopped\nTLS "));
     assert!(text(&reply, Paint::Plain).contains("\nAccounts   encrypted password file\nDisk "));

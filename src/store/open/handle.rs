@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use smol::channel::Sender;
 
@@ -87,7 +88,11 @@ impl Store {
 
     /// How long a plain copy of the data file may take, and what that costs.
     pub fn copy_window(&self) -> CopyWindow {
-        *self.0.shared.copy_window.lock()
+        let window = *self.0.shared.copy_window.lock();
+        match self.0.shared.compactions.load(Ordering::Acquire) {
+            0 => window,
+            _ => CopyWindow { good_below: Duration::ZERO, ..window },
+        }
     }
 
     /// Size of the data file on disk.

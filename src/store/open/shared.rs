@@ -1,6 +1,6 @@
 //! The state that handles, readers and writer share.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Condvar, MutexGuard};
 
 use super::claims::Claims;
@@ -28,6 +28,8 @@ pub struct Shared {
     pub reopening_was_requested: AtomicBool,
     /// As of the writer's last look.
     pub copy_window: Mutex<CopyWindow>,
+    /// Compactions in progress: copies made meanwhile are not good.
+    pub compactions: AtomicUsize,
     /// Held while a long list is read with several threads, to bound their number.
     pub long_lists: Mutex<()>,
 }

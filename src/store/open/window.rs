@@ -164,7 +164,8 @@ impl Window {
         !self.held.is_empty() && (retired > 0 || of_index >= EXTENT)
     }
 
-    /// Drops everything, for a full disk. The window starts afresh at the next checkpoint.
+    /// Drops everything, to make room or because pages are about to move. The window starts afresh at the next
+    /// checkpoint, and `stat` tells until copies begun before are over.
     pub fn give_way(&mut self) {
         if !self.held.is_empty() {
             self.gave_way = Some((self.time.now(), Duration::ZERO));
@@ -172,7 +173,7 @@ impl Window {
         self.clear();
     }
 
-    /// Releases the index, which is about to be closed or moved.
+    /// Releases the index, which is about to be closed.
     pub fn clear(&mut self) {
         self.held.clear();
     }
@@ -183,10 +184,15 @@ impl Window {
         Some((second.since + self.length?).saturating_sub(self.time.now()))
     }
 
+    /// Time until copies begun before the window last shrank are over.
+    pub fn recovers_after(&self) -> Option<Duration> {
+        let (when, _) = self.gave_way?;
+        (when + self.length?).checked_sub(self.time.now()).filter(|left| !left.is_zero())
+    }
+
     pub fn status(&self, retired: u64, index_octets: u64) -> CopyWindow {
-        let now = self.time.now();
         let length = self.length.unwrap_or_default();
-        let of_late = self.gave_way.filter(|(when, _)| now < *when + length).map(|(_, length)| length);
+        let of_late = self.gave_way.filter(|_| self.recovers_after().is_some()).map(|(_, length)| length);
         CopyWindow {
             good_below: of_late.unwrap_or(length).min(length) * 3 / 4,
             kept_octets: self.kept_octets(retired, index_octets),

@@ -379,6 +379,33 @@ fn space_kept_for_copies_is_bounded() {
 }
 
 #[test]
+fn no_copy_is_promised_to_be_good_while_the_file_is_compacted_or_soon_after() {
+    let mut laboratory = Laboratory::new(4, ENOUGH);
+    (0..5).for_each(|_| laboratory.second());
+    let good_below = |store: &Store| store.copy_window().good_below.as_secs();
+    assert_eq!(good_below(&laboratory.store), GOOD_BELOW);
+    // Deletes enough from the front for texts to be moved.
+    (0..10).for_each(|_| laboratory.delete());
+    std::thread::scope(|scope| {
+        let store = laboratory.store.clone();
+        let compaction = scope.spawn(move || store.compact(&Progress::default()).unwrap());
+        // From its first step on.
+        while good_below(&laboratory.store) != 0 {
+            std::thread::yield_now();
+        }
+        while !compaction.is_finished() {
+            assert_eq!(good_below(&laboratory.store), 0);
+        }
+    });
+    for _ in 0..60 {
+        assert_eq!(good_below(&laboratory.store), 0);
+        laboratory.seconds.fetch_add(1, Ordering::AcqRel);
+        laboratory.store.write(|_| Ok(())).wait().unwrap();
+    }
+    assert_eq!(good_below(&laboratory.store), GOOD_BELOW);
+}
+
+#[test]
 fn on_a_full_disk_mail_comes_before_copies() {
     let disk = Arc::new(SimulatedDisk::default());
     // On this disk, space freed between other octets makes no room elsewhere, so let the index allocate its own

@@ -5,6 +5,8 @@
 //! an ordinary transaction or checkpoint, so a crash loses nothing. Texts that a reader is looking at stay
 //! where they are.
 
+use std::sync::atomic::Ordering;
+
 use redb::ReadableTable;
 
 use super::progress::{Progress, Stage};
@@ -16,7 +18,7 @@ use crate::store::index::rows::{Row, TextRow};
 use crate::store::index::tables::TEXTS;
 use crate::store::index::types::TextId;
 use crate::store::index::{Fault, Tx};
-use crate::store::open::Store;
+use crate::store::open::{Shared, Store};
 
 /// How often to look for texts past the end wanted.
 const ROUNDS_MAX: usize = 8;
@@ -41,10 +43,27 @@ struct TextBehind {
     octets: u64,
 }
 
+/// A compaction in progress.
+struct Compaction<'a>(&'a Shared);
+
+impl<'a> Compaction<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        shared.compactions.fetch_add(1, Ordering::AcqRel);
+        Self(shared)
+    }
+}
+
+impl Drop for Compaction<'_> {
+    fn drop(&mut self) {
+        self.0.compactions.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Store {
     /// Makes the file as short as possible without moving texts at its front. Plain copies being made meanwhile
     /// are not good.
     pub fn compact(&self, progress: &Progress) -> Result<CompactReport, Fault> {
+        let _compaction = Compaction::begin(&self.0.shared);
         let before = self.disk_usage()?;
         let mut moved_octets = 0;
         for _ in 0..ROUNDS_MAX {

@@ -13,9 +13,9 @@ impl Writer {
     /// off.
     pub(super) fn tighten(&mut self) -> Result<Option<Extent>, Fault> {
         // What is retired up to this checkpoint becomes free at the next.
-        self.window.clear();
+        self.window.give_way();
         self.checkpoint_in_any_case()?;
-        self.window.clear();
+        self.window.give_way();
         self.is_giving_up = true;
         let given_up = self.checkpoint_in_any_case();
         self.is_giving_up = false;
@@ -27,7 +27,7 @@ impl Writer {
         // Without room for it mail is refused, as always.
         let _ = open.container.fill_reserve(0);
         open.container.cut_end();
-        self.window.clear();
+        self.window.give_way();
         self.hold_for_copies(&open, self.shared.pins.now());
         self.release(&open);
         Ok(self.space.end_of_texts_together(&open.container.free_extents()))
