@@ -1,15 +1,21 @@
 //! Deliveries and deletions of every kind on a recording disk, and when each was acknowledged.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 
 use redb::ReadableTable;
 
 use super::*;
 use crate::store::index::rows::{DeletedRow, MessageRow, Row};
 use crate::store::index::tables::DELETED;
+use crate::store::open::window::Time;
+use crate::store::writer::Pace;
 
 pub const MAILBOXES: [&str; 5] =
     ["ann@example.com", "bob@example.com", "carol@example.net", "dave@example.net", "erin@example.org"];
+
+/// Often reached, so that the window also has to give way.
+const KEPT_MAX: u64 = 4 << 20;
 
 /// A request, and how many events the disk had seen when it was acknowledged.
 struct Asked {
@@ -33,6 +39,12 @@ pub struct Workload {
     log: Vec<Asked>,
     next_body: u64,
     steps: usize,
+    /// The store's clock.
+    seconds: Arc<AtomicU64>,
+    /// True if the store keeps what copies of the file need.
+    keeps_for_copies: bool,
+    /// Steps after which something was kept for copies.
+    pub steps_with_kept: usize,
     index_extents: usize,
     /// How often the index grew and shrank by extents.
     pub growths: usize,
@@ -46,10 +58,29 @@ impl Workload {
         keep_deleted(&store, "7");
         // Two mailboxes share an account, so that cuts test its sum too.
         MAILBOXES[..2].iter().for_each(|mailbox| drop(set_quota(&store, mailbox, MAILBOXES[0], None)));
-        let store = Some(store);
-        let log = Vec::new();
-        let (index_extents, growths, shrinkings) = (1, 0, 0);
-        Self { disk, faults: 0, store, log, next_body: 0, steps: 0, index_extents, growths, shrinkings }
+        drop(store);
+        let mut workload = Self {
+            disk,
+            faults: 0,
+            store: None,
+            log: Vec::new(),
+            next_body: 0,
+            steps: 0,
+            seconds: Arc::default(),
+            keeps_for_copies: true,
+            steps_with_kept: 0,
+            index_extents: 1,
+            growths: 0,
+            shrinkings: 0,
+        };
+        workload.store = Some(workload.open().unwrap());
+        workload
+    }
+
+    fn open(&self) -> Result<Store, OpenErrorKind> {
+        let pace = Pace { for_copies: self.keeps_for_copies.then_some(KEPT_MAX), ..PACE };
+        let time = Time::set_by(self.seconds.clone());
+        Store::open_at_pace(self.disk.clone(), Trust::AsFound, pace, time)
     }
 
     /// Closes the store.
@@ -60,15 +91,18 @@ impl Workload {
     pub fn step(&mut self, rng: &mut fastrand::Rng) {
         let mailbox = rng.usize(..MAILBOXES.len());
         self.steps += 1;
+        // Now and then so long that everything held is let go.
+        self.seconds.fetch_add(if rng.u8(..32) == 0 { 120 } else { rng.u64(..6) }, Ordering::AcqRel);
         match rng.u8(..100) {
-            _ if self.steps.is_multiple_of(40) => self.empty_and_open_anew(),
+            _ if self.steps.is_multiple_of(40) => self.empty_and_open_anew(rng),
             0..62 => self.deliver_and_delete(rng, None),
             62..84 => self.deliver_and_delete(rng, Some(mailbox)),
             84..89 => self.undelete(mailbox),
             89..92 => self.remove_domain(["example.com", "example.net", "example.org"][rng.usize(..3)]),
             92..97 => self.empty(),
-            _ => self.open_anew(),
+            _ => self.open_anew(rng),
         }
+        self.steps_with_kept += usize::from(self.store().copy_window().kept_octets > 0);
         if let Ok(snapshot) = self.store().read() {
             let extents = snapshot.container().index_extents().len();
             self.growths += usize::from(extents > self.index_extents);
@@ -124,20 +158,21 @@ impl Workload {
         Some((Change::Deleted { mailbox, bodies }, maildrop.delete(&uids)))
     }
 
-    fn empty_and_open_anew(&mut self) {
+    fn empty_and_open_anew(&mut self, rng: &mut fastrand::Rng) {
         self.empty();
-        self.open_anew();
+        self.open_anew(rng);
     }
 
     /// Closing the store makes the index as short as possible.
-    fn open_anew(&mut self) {
+    fn open_anew(&mut self, rng: &mut fastrand::Rng) {
         self.store = None;
-        if let Ok(store) = Store::open_on(self.disk.clone()) {
+        self.keeps_for_copies = rng.bool();
+        if let Ok(store) = self.open() {
             self.store = Some(store);
             return;
         }
         self.disk.fail_after(None);
-        self.store = Some(Store::open_on(self.disk.clone()).unwrap());
+        self.store = Some(self.open().unwrap());
     }
 
     fn empty(&mut self) {
