@@ -4,10 +4,10 @@
 //! rebuilt as it could be found after a cut: everything synced, and an arbitrary subset of the sectors and length
 //! changes since. Each such disk must open, be clean, hold what was acknowledged before the cut, and accept more mail.
 //!
-//! Mutants of the store show that these tests can fail. Three are permanent (`Mutant`; one is tested in
-//! `log.rs`). Others were tried once and caught at once: a one-phase commit, texts written after the commit, a
-//! superblock left out or written after the sync, runs reused in the transaction that retired them, a hole
-//! punched a page too wide, and failed syncs that are not repeated.
+//! Mutants of the store show that these tests can fail. Three are permanent (`Mutant`). Others were tried once and
+//! caught at once: a one-phase commit, texts written after the commit, a superblock left out or written after the
+//! sync, runs reused in the transaction that retired them, a hole punched a page too wide, and failed syncs that are
+//! not repeated.
 
 use std::collections::BTreeSet;
 
@@ -168,6 +168,45 @@ fn cuts_find_a_log_that_is_not_synced() {
 #[should_panic(expected = "cut ")]
 fn cuts_find_long_texts_that_are_not_synced() {
     cuts_find(Mutant::LongTextsNotSynced, 120, 1000);
+}
+
+/// A long text takes the place of a short one that was deleted, while the log still has the short one.
+#[test]
+fn cuts_find_no_text_that_recovery_wrote_over() {
+    cut_between_short_and_long_texts(Mutant::None);
+}
+
+#[test]
+#[should_panic(expected = "cut ")]
+fn cuts_find_space_that_is_used_again_before_the_checkpoint() {
+    cut_between_short_and_long_texts(Mutant::SpaceReusedBeforeCheckpoint);
+}
+
+fn cut_between_short_and_long_texts(mutant: Mutant) {
+    let mut rng = fastrand::Rng::with_seed(20260105);
+    let disk = Arc::new(SimulatedDisk::recording());
+    let store = store_with(&[MAILBOXES[0]], disk.clone());
+    disk.set_mutant(mutant);
+    let begin = disk.events();
+    for round in 0..12 {
+        deliver(&store, &[MAILBOXES[0]], format!("short {round} {}", "s".repeat(60_000)).as_bytes());
+        let maildrop = open_maildrop(&store, MAILBOXES[0]);
+        let uids: Vec<_> = maildrop.list().unwrap().iter().map(|entry| entry.uid).collect();
+        assert!(maildrop.delete(&uids).wait().unwrap());
+        drop(maildrop);
+        deliver(&store, &[MAILBOXES[0]], format!("long {round} {}", "l".repeat(90_000)).as_bytes());
+    }
+    let end = disk.events();
+    let mut replay = disk.replay();
+    for cut in begin..=end {
+        let survival = [0.5, 0.05, 0.95, 1.0, 0.0][rng.usize(..5)];
+        let when = format!("cut {cut} of {begin}..{end}, survival {survival}");
+        let store = Store::open_on(Arc::new(replay.crash(cut, survival, &mut rng)));
+        let store = store.unwrap_or_else(|e| panic!("{when}: {e}"));
+        let report = store.check(&Progress::default()).unwrap_or_else(|e| panic!("{when}: {e}"));
+        assert!(report.is_clean(), "{when}: {:#?}", report.findings);
+        assert!(open_maildrop(&store, MAILBOXES[0]).totals().messages <= 2, "{when}");
+    }
 }
 
 /// The disk fails, the process ends, and the next one sees in the page cache what never reached the disk.
