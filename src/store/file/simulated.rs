@@ -68,6 +68,9 @@ struct State {
     recording: bool,
     /// Greatest length of the file; beyond it, "no space left".
     room: Option<u64>,
+    /// Writes that succeed before there is "no space left" for any, even inside the file: it is sparse, or the file
+    /// system writes every page to a new place.
+    until_full: Option<u64>,
     /// Changes and syncs that succeed before all later ones fail.
     until_failure: Option<u64>,
     /// Syncs that succeed before one fails.
@@ -81,6 +84,8 @@ struct State {
     unreadable: bool,
     /// Reads that touch this part fail, as of bad sectors.
     bad: Option<Range<u64>>,
+    /// Reads that succeed before one fails.
+    until_failed_read: Option<u64>,
     /// Identifies the file.
     inode: u64,
     newest_held: Option<u64>,
@@ -142,6 +147,20 @@ impl SimulatedDisk {
     /// Limits the file's length from now on, or lifts the limit.
     pub fn set_room(&self, room: Option<u64>) {
         self.lock().room = room;
+    }
+
+    /// Lets `writes` more succeed and refuses all later ones for want of room, or lifts that.
+    pub fn fill_up_after(&self, writes: Option<u64>) {
+        let mut state = self.lock();
+        state.until_full = writes;
+        state.failed = false;
+    }
+
+    /// Fails one read after `reads` more.
+    pub fn fail_read_after(&self, reads: Option<u64>) {
+        let mut state = self.lock();
+        state.until_failed_read = reads;
+        state.failed = false;
     }
 
     pub fn file_len(&self) -> u64 {
@@ -241,6 +260,14 @@ impl SimulatedDisk {
 
     fn change(&self, event: Event) -> io::Result<()> {
         let mut state = self.lock();
+        if let Event::Write { at, octets } | Event::Durable { at, octets } = &event
+            && !state.has_room_for_a_write()
+        {
+            // Half of it still fitted.
+            let half = Event::Write { at: *at, octets: octets[..octets.len() / 2].into() };
+            state.carry_out(half);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let end = match &event {
             Event::Write { at, octets } | Event::Durable { at, octets } => at + octets.len() as u64,
             Event::SetLen(len) => *len,
@@ -275,16 +302,29 @@ impl SimulatedDisk {
             _ => None,
         };
         if let Some(event) = event {
-            state.image.apply(&event);
-            if state.recording {
-                state.events.push(event);
-            }
+            state.carry_out(event);
         }
         if fails { Err(io::Error::other("the simulated disk has failed")) } else { Ok(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+}
+
+impl State {
+    fn has_room_for_a_write(&mut self) -> bool {
+        let has_room = self.until_full != Some(0);
+        self.until_full = self.until_full.map(|left| left.saturating_sub(1));
+        self.failed |= !has_room;
+        has_room
+    }
+
+    fn carry_out(&mut self, event: Event) {
+        self.image.apply(&event);
+        if self.recording {
+            self.events.push(event);
+        }
     }
 }
 
@@ -438,9 +478,13 @@ impl Disk for SimulatedDisk {
     }
 
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.lock();
+        let mut state = self.lock();
         let is_bad = |bad: &Range<u64>| at < bad.end && at + out.len() as u64 > bad.start;
-        if state.unreadable || state.bad.as_ref().is_some_and(is_bad) {
+        let fails =
+            state.unreadable || state.bad.as_ref().is_some_and(is_bad) || state.until_failed_read == Some(0);
+        state.until_failed_read = state.until_failed_read.and_then(|left| left.checked_sub(1));
+        if fails {
+            state.failed = true;
             return Err(io::Error::other("the simulated disk cannot be read"));
         }
         state.image.read(at as usize, out)
@@ -455,6 +499,9 @@ impl Disk for SimulatedDisk {
     }
 
     fn reserve_zeroed(&self, at: u64, len: u64) -> io::Result<()> {
+        if !self.lock().has_room_for_a_write() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.change(Event::Zero { at, len })
     }
 

@@ -19,9 +19,27 @@ fn try_one(store: &Store, number: u64) -> bool {
     }
 }
 
-/// True if the error says that the disk failed.
+/// True if the error says that the disk failed or is full.
 fn is_of_disk(e: &OpenErrorKind) -> bool {
-    matches!(e, OpenErrorKind::Io(_) | OpenErrorKind::Fault(Fault::Io(_)))
+    matches!(e, OpenErrorKind::Io(_) | OpenErrorKind::Fault(Fault::Io(_) | Fault::DiskFull(_)))
+}
+
+/// Breaks a disk after a number of operations.
+type Trouble = fn(&SimulatedDisk, u64);
+
+/// Each kind of trouble with a name. A full disk refuses every write, also in the log and in extents that the file has,
+/// as a file system does that writes every page to a new place.
+const TROUBLES: [(&str, Trouble); 3] = [
+    ("fault", |disk, operations| disk.fail_after(Some(operations))),
+    ("full", |disk, operations| disk.fill_up_after(Some(operations))),
+    ("unread", |disk, operations| disk.fail_read_after(Some(operations))),
+];
+
+/// Makes the disk whole again, with room.
+fn repair_disk(disk: &SimulatedDisk) {
+    disk.fail_after(None);
+    disk.fill_up_after(None);
+    disk.fail_read_after(None);
 }
 
 /// The number of messages; the store must be clean.
@@ -54,24 +72,51 @@ fn a_fault_during_an_append_loses_only_what_was_refused() {
     assert!(refused > 3, "only {refused} were refused");
 }
 
+/// The disk stays full until it is given room. Half of a refused write fits, which may be all that matters of a record:
+/// then the first refused message is there too.
 #[test]
-fn a_fault_in_a_checkpoint_loses_nothing_and_the_next_one_makes_up_for_it() {
-    let mut failed = 0;
-    for operations in 0..OPERATIONS {
+fn a_disk_without_room_for_the_log_loses_only_what_was_refused() {
+    let (mut refused, mut reported) = (0, 0);
+    for writes in 0..OPERATIONS {
         let disk = Arc::new(SimulatedDisk::default());
         let store = store_with(&[ANN], disk.clone());
-        (1..5).for_each(|number| assert!(try_one(&store, number)));
-        disk.fail_after(Some(operations));
-        failed += u64::from(store.read_at_checkpoint().wait().is_err());
-        // The power goes before the disk is back.
-        assert_eq!(count(&found(&disk)), 4, "{operations} operations");
-        disk.fail_after(None);
-        checkpoint(&store);
-        assert!(try_one(&store, 5));
-        assert_eq!(count(&store), 5, "{operations} operations");
-        assert_eq!(count(&found(&disk)), 5, "{operations} operations");
+        assert!(try_one(&store, 1));
+        disk.fill_up_after(Some(writes));
+        let acknowledged = (2..8).filter(|number| try_one(&store, *number)).count() as u64 + 1;
+        refused += 7 - acknowledged;
+        reported += u64::from(disk.has_failed());
+        let there = count(&found(&disk));
+        assert!((acknowledged..=acknowledged + 1).contains(&there), "{writes}: {acknowledged} of {there}");
+        disk.fill_up_after(None);
+        assert!(try_one(&store, 9), "{writes} writes");
+        assert_eq!(count(&store), there + 1, "{writes} writes");
+        assert_eq!(count(&found(&disk)), there + 1, "{writes} writes");
     }
-    assert!(failed > 4, "only {failed} checkpoints failed");
+    assert!(refused > 20 && reported > 5, "{refused} were refused on {reported} disks");
+}
+
+#[test]
+fn trouble_in_a_checkpoint_loses_nothing_and_the_next_one_makes_up_for_it() {
+    for (name, trouble) in TROUBLES {
+        let mut failed = 0;
+        for operations in 0..OPERATIONS {
+            let when = format!("{name} after {operations} operations");
+            let disk = Arc::new(SimulatedDisk::default());
+            let store = store_with(&[ANN], disk.clone());
+            (1..5).for_each(|number| assert!(try_one(&store, number)));
+            trouble(&disk, operations);
+            let _ = store.read_at_checkpoint().wait();
+            failed += u64::from(disk.has_failed());
+            // The power goes before the disk is back.
+            assert_eq!(count(&found(&disk)), 4, "{when}");
+            repair_disk(&disk);
+            checkpoint(&store);
+            assert!(try_one(&store, 5), "{when}");
+            assert_eq!(count(&store), 5, "{when}");
+            assert_eq!(count(&found(&disk)), 5, "{when}");
+        }
+        assert!(failed > 4 || name == "unread", "{name}: only {failed} checkpoints failed");
+    }
 }
 
 /// A disk with six messages that only the log has.
@@ -83,31 +128,34 @@ fn disk_with_six_logged() -> Arc<SimulatedDisk> {
     Arc::new(disk.copy())
 }
 
-/// Runs `work` on copies of the disk that fail after each number of operations in turn. Its error must blame the disk,
-/// and once the disk is back it must succeed and find all six messages.
-fn assert_faults_are_told_and_lose_nothing(
+/// Runs `work` on copies of the disk with each kind of trouble after each number of operations. Its error must blame
+/// the disk, and once the disk is back it must succeed and find all six messages.
+fn assert_trouble_is_told_and_loses_nothing(
     disk: &SimulatedDisk,
     work: impl Fn(Arc<SimulatedDisk>) -> Result<(), OpenErrorKind>,
 ) {
-    let mut failed = 0;
-    for operations in 0..2 * OPERATIONS {
-        let found = Arc::new(disk.copy());
-        found.fail_after(Some(operations));
-        if let Err(e) = work(found.clone()) {
-            assert!(is_of_disk(&e) && !e.is_of_damage(), "{operations} operations: {e}");
-            failed += 1;
+    for (name, trouble) in TROUBLES {
+        let mut failed = 0;
+        for operations in 0..2 * OPERATIONS {
+            let when = format!("{name} after {operations} operations");
+            let found = Arc::new(disk.copy());
+            trouble(&found, operations);
+            if let Err(e) = work(found.clone()) {
+                assert!(is_of_disk(&e) && !e.is_of_damage(), "{when}: {e}");
+                failed += 1;
+            }
+            repair_disk(&found);
+            work(found.clone()).unwrap_or_else(|e| panic!("{when}: {e}"));
+            assert_eq!(count(&Store::open_on(found).unwrap()), 6, "{when}");
         }
-        found.fail_after(None);
-        work(found.clone()).unwrap();
-        assert_eq!(count(&Store::open_on(found).unwrap()), 6, "{operations} operations");
+        assert!(failed > 4, "{name}: only {failed} failed");
     }
-    assert!(failed > 4, "only {failed} failed");
 }
 
 #[test]
-fn a_fault_during_replay_is_reported_and_the_next_open_has_everything() {
+fn trouble_during_replay_is_reported_and_the_next_open_has_everything() {
     let disk = disk_with_six_logged();
-    assert_faults_are_told_and_lose_nothing(&disk, |found| Store::open_on(found).map(drop));
+    assert_trouble_is_told_and_loses_nothing(&disk, |found| Store::open_on(found).map(drop));
     disk.fail_altogether();
     assert!(Store::open_on(disk.clone()).is_err_and(|e| is_of_disk(&e)));
     disk.fail_after(None);
@@ -116,15 +164,17 @@ fn a_fault_during_replay_is_reported_and_the_next_open_has_everything() {
 
 /// Only damage leads to a salvage, or to advice about damage.
 #[test]
-fn a_disk_fault_during_repair_or_check_is_not_taken_for_damage() {
+fn trouble_of_the_disk_during_repair_or_check_is_not_taken_for_damage() {
     let disk = disk_with_six_logged();
-    assert_faults_are_told_and_lose_nothing(&disk, |found| {
+    assert_trouble_is_told_and_loses_nothing(&disk, |found| {
         let repaired = Store::repair_on(found, UnixTime(1));
         repaired.map(|report| assert_eq!(report.lost, []))
     });
+    // A file that cannot grow is long enough.
     let full = Arc::new(disk.copy());
     full.set_room(Some(0));
-    assert!(Store::repair_on(full, UnixTime(1)).err().is_none_or(|e| !e.is_of_damage()));
+    assert_eq!(Store::repair_on(full.clone(), UnixTime(1)).unwrap().lost, []);
+    assert_eq!(count(&Store::open_on(full).unwrap()), 6);
     disk.fail_altogether();
     assert!(Store::check_disk(disk, &Progress::default()).is_err_and(|e| is_of_disk(&e)));
 }

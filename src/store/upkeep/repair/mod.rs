@@ -118,13 +118,13 @@ impl Store {
             }
             let log = match LogFound::read(&container) {
                 // No damage: the log may be readable later, or in a copy of the file.
-                Err(OpenErrorKind::Io(e)) => return Err(OpenErrorKind::Io(e)),
+                Err(kind) if !kind.is_of_damage() => return Err(kind),
                 log => log,
             };
             let database = Leaky::new(open_database(&container, true)?);
             let mut report = RepairReport::default();
             match (log, IndexSnapshot::begin(&database)?.totals()) {
-                (_, Err(fault @ (Fault::Io(_) | Fault::DiskFull(_)))) => return Err(fault.into()),
+                (_, Err(fault)) if !matches!(fault, Fault::Damaged(_)) => return Err(fault.into()),
                 (Ok(log), Ok(totals)) => {
                     if log.has_gap(&container, &totals)? && !container.is_copy() {
                         report.note(
