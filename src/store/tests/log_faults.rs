@@ -250,10 +250,12 @@ fn what_a_delivery_costs_the_device_is_the_same_however_much_is_stored() {
             deliver(&store, &[ANN], format!("one {number} {}", "y".repeat(1000)).as_bytes());
         }
         let (flushes, octets) = disk.work_since(begin);
-        assert!(flushes == 40 && octets <= 40 * 2 * 8192, "{stored}: {flushes} flushes, {octets} octets");
+        // The text in its place, and a page of the log.
+        assert!(flushes == 40 && octets <= 40 * (5 << 10), "{stored}: {flushes} flushes, {octets} octets");
         checkpoint(&store);
         costs.push(disk.work_since(begin).1 / 40);
     }
     println!("octets of a delivery: {costs:?}");
-    assert!(costs[1] <= costs[0] * 3 / 2 && costs[1] <= 16 << 10, "octets of a delivery: {costs:?}");
+    // The checkpoint adds the pages of the index that the deliveries share.
+    assert!(costs[1] <= costs[0] * 6 / 5 && costs[1] <= 9 << 10, "octets of a delivery: {costs:?}");
 }
