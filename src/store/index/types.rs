@@ -45,7 +45,7 @@ impl Day {
 }
 
 impl OwnerId {
-    /// The next day.
+    /// The id after this one; `None` after the last possible one.
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)
     }
@@ -81,7 +81,7 @@ impl UnixTime {
 }
 
 impl TextId {
-    /// The next second.
+    /// The id after this one; `None` after the last possible one.
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)
     }

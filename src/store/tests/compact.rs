@@ -47,7 +47,7 @@ fn remaining_texts_lie_together_and_the_file_ends_after_them() {
     assert_eq!((report.before.file_octets, report.after.file_octets), (before, disk.file_len()));
     let text_octets: u64 = left.iter().map(|content| content.len() as u64).sum();
     let in_extents = disk.file_len() - format::Extent::FIRST.at();
-    // The rest is the index, a reserve as large, and some slack.
+    // The rest is the index, its reserve (an extent for each of the index's and a few more), and some slack.
     assert!(in_extents < text_octets + 7 * EXTENT, "{in_extents} for {text_octets}");
     assert!(before - disk.file_len() > 9 * EXTENT, "{} of {before}", disk.file_len());
     assert!(report.moved_octets > 0 && report.moved_octets <= text_octets, "{report:?}");

@@ -74,7 +74,7 @@ pub struct Reached {
     pub stage: Stage,
     /// Octets or rows.
     pub done: u64,
-    /// How many are expected; `None` if unknown.
+    /// How many are expected; 0 if unknown.
     pub total: u64,
 }
 
