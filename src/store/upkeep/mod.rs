@@ -28,3 +28,17 @@ const HAVE_RULES: [&str; 12] = [
     "removed mailboxes",
     "deleted counts",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::HAVE_RULES;
+    use crate::store::index::tables::LIST;
+
+    /// A table that is misspelt or renamed would be checked and repaired by both kinds of rules.
+    #[test]
+    fn every_table_with_rules_of_its_own_exists() {
+        for name in HAVE_RULES {
+            assert!(LIST.iter().any(|table| table.name == name), "there is no table {name:?}");
+        }
+    }
+}
