@@ -103,6 +103,22 @@ impl Source {
         folders == depth || folders == depth + 1 && self.path.ends_with("/mod.rs")
     }
 
+    /// The lines outside inline modules that name something in the folder above, if this file's `super` is the folder
+    /// this many levels down.
+    fn looks_above(&self, depth: usize) -> impl Iterator<Item = (usize, &str)> {
+        let mut is_in_module = false;
+        self.code().filter(move |(_, line)| {
+            // rustfmt indents what is inside, and only that.
+            is_in_module = match line {
+                line if line.ends_with(" {") && line.split(' ').any(|word| word == "mod") => {
+                    is_in_module || !line.starts_with(' ')
+                }
+                line => is_in_module && *line != "}",
+            };
+            !is_in_module && self.is_child_of(depth) && line.contains("super::")
+        })
+    }
+
     /// The lines that are not comments, with their numbers.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         (1..).zip(self.text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
@@ -169,10 +185,11 @@ fn imports_go_downward_only() {
         let layer = LAYERS.iter().position(|layer| layer.contains(&part));
         let layer = layer.unwrap_or_else(|| panic!("{part} is in no row of the layers"));
         let may_import = LAYERS[..layer].concat();
+        // Other parts must be named from `crate::`, so that this test sees them.
+        if let Some((number, line)) = source.looks_above(1).next() {
+            panic!("{}:{number}: {line}", source.path);
+        }
         for (number, line) in source.code() {
-            // Other parts must be named from `crate::`, so that this test sees them.
-            let is_hidden = source.is_child_of(1) && line.starts_with("use super");
-            assert!(!is_hidden, "{}:{number}: {line}", source.path);
             for imported in imported(line, "crate::") {
                 let allowed =
                     imported == part || OF_TESTS.contains(&imported) || may_import.contains(&imported);
@@ -189,11 +206,12 @@ fn imports_in_the_store_go_downward_only() {
         let storey = STOREYS.iter().position(|storey| storey.contains(&room));
         let storey = storey.unwrap_or_else(|| panic!("{room} is in no storey of the store"));
         let may_import = STOREYS[..storey].concat();
+        // Likewise, other rooms must be named from `crate::`.
+        if let Some((number, line)) = source.looks_above(2).next() {
+            panic!("{}:{number}: {line}", source.path);
+        }
+        source.is_without("super::super");
         for (number, line) in source.code() {
-            // Likewise, other rooms must be named from `crate::`.
-            let is_hidden =
-                source.is_child_of(2) && line.starts_with("use super") || line.contains("super::super");
-            assert!(!is_hidden, "{}:{number}: {line}", source.path);
             for imported in imported(line, "crate::store::") {
                 let allowed = [room, LOOKS_AT_ALL].contains(&imported) || may_import.contains(&imported);
                 assert!(allowed, "{}:{number}: {room} may not import {imported:?}", source.path);
@@ -213,6 +231,21 @@ fn imports_are_found_in_a_line() {
     let rooms = |line| imported(line, "crate::store::").collect::<Vec<_>>();
     assert_eq!(rooms("use crate::store::file::disk::Disk;"), ["file"]);
     assert!(rooms("use crate::message::Uid;").is_empty());
+}
+
+#[test]
+fn a_look_at_the_folder_above_is_found_wherever_it_stands() {
+    let looks = |path: &str, text: &str| {
+        let source = Source { path: path.to_owned(), text: text.to_owned() };
+        source.looks_above(2).map(|(number, _)| number).collect::<Vec<_>>()
+    };
+    let text = "use super::index;\npub use super::{a, b};\nfn f() {\n    super::open::g()\n}\n// super::h\n";
+    assert_eq!(looks("src/store/writer.rs", text), [1, 2, 4]);
+    assert_eq!(looks("src/store/open/mod.rs", text), [1, 2, 4]);
+    assert!(looks("src/store/open/queue.rs", text).is_empty());
+    // In an inline module, `super` is the file itself.
+    let text = "mod tests {\n    use super::*;\n}\npub(super) mod m {\n    use super::a;\n}\nsuper::b!();\n";
+    assert_eq!(looks("src/store/writer.rs", text), [7]);
 }
 
 #[test]
