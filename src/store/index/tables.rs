@@ -154,17 +154,19 @@ impl<'txn, K: redb::Key + 'static, V: redb::Value + 'static> Table<'txn, K, V> {
         Ok(())
     }
 
-    /// Fills the table, which must be empty, with full leaves.
+    /// Fills the table, which must be empty, with full leaves. `copied` is called for each row.
     fn copy_from(
         &mut self,
         source: &IndexSnapshot,
         definition: TableDefinition<'static, K, V>,
+        copied: &(dyn Fn(&str) + Sync),
     ) -> Result<(), Fault> {
         let source = source.table(definition)?;
         let mut rows = contained::read(|| Ok(source.iter()?))?;
         let mut end = Leaky::new(self.open_mut()?.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded)?);
         while let Some((key, value)) = contained::read(|| Ok(rows.next().transpose()?))? {
             end.insert_before(key.value(), value.value())?;
+            copied(definition.name());
         }
         Ok(end.into_inner().close()?)
     }
@@ -237,8 +239,10 @@ fn is_number(row: &[u8]) -> bool {
 }
 
 macro_rules! tables {
-    (@copy Content $table:expr, $source:ident, $constant:ident) => { $table.copy_from($source, $constant)?; };
-    (@copy $other:ident $table:expr, $source:ident, $constant:ident) => {};
+    (@copy Content $table:expr, $source:ident, $constant:ident, $copied:ident) => {
+        $table.copy_from($source, $constant, $copied)?;
+    };
+    (@copy $other:ident $table:expr, $source:ident, $constant:ident, $copied:ident) => {};
     ($($number:literal $holds:ident $field:ident $constant:ident $name:literal:
         $key:ty => $value:ty, $is_row:expr;)*) => {
         $(pub const $constant: TableDefinition<'static, $key, $value> = TableDefinition::new($name);)*
@@ -342,15 +346,16 @@ macro_rules! tables {
             }
 
             /// Copies the tables that are the same in every copy of the store on another thread, while
-            /// `copy_texts` fills the table of texts.
+            /// `copy_texts` fills the table of texts. `copied` gets the table's name with each row.
             pub fn copy_from<E: From<Fault>>(
                 &mut self,
                 source: &IndexSnapshot,
+                copied: &(dyn Fn(&str) + Sync),
                 copy_texts: impl FnOnce(&mut Table<'txn, TextId, &'static [u8]>) -> Result<(), E>,
             ) -> Result<(), E> {
                 thread::scope(|scope| {
                     let contents = scope.spawn(|| -> Result<(), Fault> {
-                        $(tables!(@copy $holds self.$field, source, $constant);)*
+                        $(tables!(@copy $holds self.$field, source, $constant, copied);)*
                         Ok(())
                     });
                     let texts = copy_texts(&mut self.texts);

@@ -10,8 +10,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use redb::ReadableTable;
+use redb::{ReadableTable, TableHandle};
 
 use crate::store::file::container::Container;
 use crate::store::file::disk::{DataFile, Disk, FileError};
@@ -139,9 +140,19 @@ fn copy_to(source: &Snapshot, file: DataFile, progress: &Progress) -> Result<Bac
         let totals = source.totals()?;
         progress.begin(Stage::CopyingTexts, totals.text_octets);
         let (space, container) = (&mut *tx.space, tx.container);
-        tx.tables.copy_from(source, |table| {
+        // Another thread copies the messages meanwhile. After the texts, show how far it is.
+        let (messages, texts_are_done) = (AtomicU64::new(0), AtomicBool::new(false));
+        let copied = |table: &str| {
+            if table == MESSAGES.name() {
+                messages.fetch_add(1, Ordering::Relaxed);
+                progress.add(u64::from(texts_are_done.load(Ordering::Relaxed)));
+            }
+        };
+        tx.tables.copy_from(source, &copied, |table| {
             copy_texts(source, container, space, table, progress)?;
-            progress.begin(Stage::CopyingMessages, 0);
+            progress.begin(Stage::CopyingMessages, totals.messages);
+            progress.add(messages.load(Ordering::Relaxed));
+            texts_are_done.store(true, Ordering::Relaxed);
             Ok::<_, BackupError>(())
         })?;
         progress.begin(Stage::Finishing, 0);
