@@ -1,12 +1,15 @@
 //! Plain copies of the data file while the service runs, made with everyday programs.
+//!
+//! `POP3SVC_COPIES` sets how many slow ones are made.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::backup::{BOB, contents_in, numbered, restored, stopped_with};
 use super::client::Lmtp;
@@ -21,6 +24,10 @@ const ANN: &str = "ann@example.com";
 const VERIFIES: &str = "verifying all of it before using it";
 /// Number of pieces of the slow copy.
 const PIECES: usize = 40;
+/// Slow copies made by the tests of every day: one by each program.
+const SLOW_COPIES: usize = 3;
+/// Slow copies of one service. Its mail grows meanwhile, and all of it is compared in each copy.
+const SLOW_COPIES_OF_ONE: usize = 6;
 
 /// Both mailboxes, served; deleted mail leaves its space at once.
 fn served() -> (Site, Service) {
@@ -113,6 +120,90 @@ fn cp_tar_and_rsync_of_a_service_under_load_make_good_copies() {
     service.stop();
     for (name, before) in copies {
         assert_good(&name, &dir.join(&name), before);
+    }
+}
+
+/// Each takes a few seconds and must hold what was acknowledged before.
+#[test]
+fn slow_copies_by_cp_tar_and_rsync_of_a_service_under_load_are_good() {
+    let asked = std::env::var("POP3SVC_COPIES").ok().map(|typed| typed.parse().expect("a number"));
+    let wanted: usize = asked.unwrap_or(SLOW_COPIES);
+    let programs = if have(&["rsync"]) { &["cp", "tar", "rsync"][..] } else { &["cp", "tar"] };
+    let numbers: Vec<usize> = (0..wanted).collect();
+    for numbers in numbers.chunks(SLOW_COPIES_OF_ONE) {
+        let (site, service) = served();
+        let copies = under_load(&service, |acknowledged| {
+            let enough = acknowledged.load(Ordering::Acquire) + 100;
+            eventually("some mail is there", || acknowledged.load(Ordering::Acquire) >= enough);
+            let make = |number: &usize| {
+                let before = acknowledged.load(Ordering::Acquire);
+                let name = format!("{}-{number}", programs[number % programs.len()]);
+                let seconds = 2 + *number as u64 / programs.len() as u64 % 5;
+                copy_slowly(programs[number % programs.len()], &site, &name, seconds);
+                assert!(acknowledged.load(Ordering::Acquire) > before, "{name}: no mail came meanwhile");
+                (name, before)
+            };
+            numbers.iter().map(make).collect::<Vec<_>>()
+        });
+        service.stop();
+        for (name, before) in copies {
+            let copy = site.dir().join(&name);
+            assert_good(&name, &copy, before);
+            fs::remove_file(copy).unwrap();
+            if asked.is_some() {
+                println!("{name} is good");
+            }
+        }
+    }
+}
+
+/// Copies the data file with a program, slowed down to take about this long.
+fn copy_slowly(program: &str, site: &Site, name: &str, seconds: u64) {
+    let begun = Instant::now();
+    let (file, copy) = (site.data_file(), site.dir().join(name));
+    let octets_per_second = fs::metadata(&file).unwrap().len() / seconds;
+    let mut command = Command::new(program);
+    match program {
+        "cp" => command.arg(&file).arg("/dev/stdout"),
+        "tar" => {
+            command.arg("-C").arg(file.parent().unwrap()).args(["-cf", "-"]).arg(file.file_name().unwrap())
+        }
+        "rsync" => command.arg(format!("--bwlimit={}", octets_per_second >> 10)).arg(&file).arg(&copy),
+        other => panic!("{other} is not known here"),
+    };
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let from = child.stdout.take().unwrap();
+    match program {
+        "cp" => read_slowly(from, &copy, octets_per_second),
+        "tar" => {
+            let archive = site.dir().join("archive");
+            read_slowly(from, &archive, octets_per_second);
+            let to = fs::File::create(&copy).unwrap();
+            let unpacked = Command::new("tar").arg("-xOf").arg(&archive).stdout(to).status().unwrap();
+            assert!(unpacked.success());
+            fs::remove_file(archive).unwrap();
+        }
+        _ => {}
+    }
+    // tar exits with 1 if the file has changed.
+    let code = child.wait().unwrap().code();
+    assert!(code == Some(0) || program == "tar" && code == Some(1), "{program}: {code:?}");
+    assert!(begun.elapsed() >= Duration::from_secs(seconds) / 2, "{name} took only {:?}", begun.elapsed());
+}
+
+/// Writes to a file what comes from a pipe, and reads that no faster than this.
+fn read_slowly(mut from: impl Read, to: &Path, octets_per_second: u64) {
+    let (mut to, begun, mut octets) = (fs::File::create(to).unwrap(), Instant::now(), 0);
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let count = from.read(&mut piece).unwrap();
+        if count == 0 {
+            return;
+        }
+        to.write_all(&piece[..count]).unwrap();
+        octets += count as u64;
+        let due = begun + Duration::from_micros(octets * 1_000_000 / octets_per_second);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
     }
 }
 
