@@ -160,6 +160,12 @@ impl Workload {
 
     fn empty_and_open_anew(&mut self, rng: &mut fastrand::Rng) {
         self.empty();
+        // Pages become free a checkpoint later than they are given up, and no copy may still need them.
+        self.seconds.fetch_add(1000, Ordering::AcqRel);
+        for _ in 0..3 {
+            let _ = self.store().write(|_| Ok(())).wait();
+            let _ = self.store().read_at_checkpoint().wait();
+        }
         self.open_anew(rng);
     }
 
