@@ -5,6 +5,8 @@
 //! holding a view of the checkpoint, texts by not handing out their space. A copy that takes less than three
 //! quarters of W is good; the rest allows for the time between two checkpoints.
 //!
+//! - Front to back includes the holes. `tar -S` (and bsdtar in any case) lists them before it reads anything, so its
+//!   copy has zeros where something was written meanwhile. When opened, it turns out to be incomplete.
 //! - A held view preserves everything freed after its checkpoint, so a few views spread over the last W
 //!   suffice, and the oldest one counts.
 //! - redb's system tables, which list free pages, are not preserved; they are rebuilt when a copy is opened
