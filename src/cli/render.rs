@@ -427,8 +427,8 @@ fn copies_text(server: &Server) -> String {
     match server.copy_good_below_seconds {
         None => String::new(),
         Some(0) => "\
-Copies     may be unusable for now, because the disk is nearly full, the load is
-           heavy, or the file was just compacted, or reopened after a fault
+Copies     may be unusable for now: the disk is nearly full, the load is heavy,
+           or the file was just compacted or reopened after a fault
 "
         .to_owned(),
         Some(seconds) => {

@@ -180,7 +180,7 @@ Mail       12.06 KiB
 "
     );
     let reply = Reply::Server { statistics: Box::new(without_window), domains: domains.clone() };
-    assert!(text(&reply, Paint::Plain).contains("\nCopies     may be unusable for now, because "));
+    assert!(text(&reply, Paint::Plain).contains("\nCopies     may be unusable for now: "));
     let reply = Reply::Server { statistics: Box::new(stopped), domains };
     assert!(text(&reply, Paint::Plain).starts_with("Service    stopped\nTLS "));
     assert!(text(&reply, Paint::Plain).contains("\nAccounts   encrypted password file\nDisk "));
