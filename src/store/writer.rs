@@ -416,9 +416,10 @@ impl Writer {
                 self.space.committed();
             }
         }
-        self.commits += 1;
         self.release(open);
         self.shared.claims.revoke(&self.revoked);
+        // Last: after a panic above, the count in the file then tells that this transaction is in it.
+        self.commits += 1;
         Ok(Room::Enough)
     }
 
