@@ -141,9 +141,6 @@ pub fn add_mailbox(
         if view.mailbox(&address).map_err(Refusal::fault)?.is_some() {
             return Err(Refusal::from(Refused::MailboxExists(address.clone())));
         }
-        if address.without_detail() != address {
-            return Err(Refusal::from(Refused::HasDetail(address)));
-        }
         if place == Place::ThisMachine {
             refuse_namesakes(directory::namesakes(&*view, &address.local).map_err(Refusal::fault)?)?;
             local_accounts::has_length_of_name(&address.local)

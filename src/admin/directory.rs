@@ -309,10 +309,6 @@ impl From<Refused> for Refusal {
             Refused::MailboxExists(address) => {
                 Self::new(Code::Exists, format!("the mailbox {address} already exists"))
             }
-            Refused::HasDetail(address) => {
-                let home = address.without_detail();
-                Self::new(Code::Value, format!("{address} cannot be a mailbox: its mail goes to {home}"))
-            }
             Refused::NoSuchMailbox(address) => {
                 Self::new(Code::NotFound, format!("there is no mailbox {address}"))
                     .with_hint(format!("To see the mailboxes: winpop list {}", address.domain))

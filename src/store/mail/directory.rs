@@ -51,9 +51,6 @@ impl Tx<'_, '_> {
         if self.mailbox(address)?.is_some() {
             return Ok(Err(Refused::MailboxExists(address.clone())));
         }
-        if address.without_detail() != *address {
-            return Ok(Err(Refused::HasDetail(address.clone())));
-        }
         let row = MailboxRow {
             id: MailboxId(self.new_id()?),
             locked: false,

@@ -9,8 +9,6 @@ pub enum Refused {
     DomainExists(Domain),
     NoSuchDomain(Domain),
     MailboxExists(Address),
-    /// Mail for `user+detail` goes to `user`, so a mailbox of that name would get none.
-    HasDetail(Address),
     /// Its domain exists.
     NoSuchMailbox(Address),
     /// The mailbox cannot be unlocked alone while its domain is locked.
