@@ -36,7 +36,7 @@ use crate::store::index::{Beginning, Fault, RecentTexts, Tx};
 use crate::store::open::queue::{Job, Order, Reserved, TextToCome};
 use crate::store::open::recovery::open_index;
 use crate::store::open::window::{Time, Window};
-use crate::store::open::{OpenIndex, Shared, Trust, Visit, note_newest_held};
+use crate::store::open::{OpenIndex, Shared, Trust, Visit};
 
 /// Most jobs in one transaction.
 const BATCH_MAX: usize = 512;
@@ -387,7 +387,6 @@ impl Writer {
                 // row lacks its blob.
                 transaction.set_quick_repair(true);
                 transaction.into_inner().commit()?;
-                note_newest_held(&open.container);
                 self.log.begin(epoch, log_octets);
                 self.space.committed();
                 self.space.checkpointed();

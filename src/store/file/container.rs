@@ -104,7 +104,6 @@ impl Container {
     /// Lays out an empty container without a header. It counts as unfinished until [`Container::finish`].
     pub fn create(disk: Arc<dyn Disk>) -> io::Result<Arc<Self>> {
         disk.set_len(0)?;
-        disk.note_newest_held(0);
         disk.write_at(0, &blocks::unfinished_header())?;
         disk.sync()?;
         let len = Extent::FIRST.at();
@@ -183,15 +182,10 @@ impl Container {
         self.is_copy.store(true, Ordering::Release);
     }
 
-    pub fn read_index_header(&self) -> io::Result<[u8; 320]> {
-        let mut header = [0; 320];
-        self.disk.read_at(INDEX_PAGE_0, &mut header)?;
-        Ok(header)
-    }
-
     /// Edits redb's header in place, before redb reads it. Returns false if `change` declined.
     pub fn change_index_header(&self, change: impl FnOnce(&mut [u8; 320]) -> bool) -> io::Result<bool> {
-        let mut header = self.read_index_header()?;
+        let mut header = [0; 320];
+        self.disk.read_at(INDEX_PAGE_0, &mut header)?;
         let changed = change(&mut header);
         if changed {
             self.disk.write_at(INDEX_PAGE_0, &header)?;

@@ -57,13 +57,6 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn view(&self, at: u64, len: usize) -> io::Result<View>;
     fn usage(&self) -> io::Result<DiskUsage>;
     fn identity(&self) -> io::Result<Identity>;
-    /// The newest durable commit that the file is known to have held, kept outside its octets. A copy written over
-    /// the file does not change it. `None` if it was never noted, or cannot be read here.
-    fn newest_held(&self) -> Option<u64> {
-        None
-    }
-    /// Notes the newest durable commit. Not durable itself, and without effect where it cannot be kept.
-    fn note_newest_held(&self, _commit: u64) {}
     /// The bug the store is to have on this disk.
     #[cfg(test)]
     fn mutant(&self) -> super::simulated::Mutant {
@@ -144,9 +137,6 @@ impl Deref for View {
         }
     }
 }
-
-/// The extended attribute with the number that [`Disk::newest_held`] returns, little-endian.
-const NEWEST_HELD: &str = "user.pop3svc.newest";
 
 /// Why the data file could not be opened and locked.
 pub enum FileError {
@@ -319,17 +309,5 @@ impl Disk for DataFile {
         let birth = metadata.created().ok().and_then(|birth| birth.duration_since(UNIX_EPOCH).ok());
         let birth = birth.map_or_else(|| metadata.dev(), |birth| birth.as_nanos() as u64);
         Ok(Identity { inode: metadata.ino(), birth })
-    }
-
-    fn newest_held(&self) -> Option<u64> {
-        let mut octets = [0; size_of::<u64>()];
-        let len = rustix::fs::fgetxattr(&self.file, NEWEST_HELD, &mut octets).ok()?;
-        (len == octets.len()).then(|| u64::from_le_bytes(octets))
-    }
-
-    fn note_newest_held(&self, commit: u64) {
-        let flags = rustix::fs::XattrFlags::empty();
-        // Some file systems have no such attributes. Copies are then told apart by the file's identity only.
-        let _ = rustix::fs::fsetxattr(&self.file, NEWEST_HELD, &commit.to_le_bytes(), flags);
     }
 }

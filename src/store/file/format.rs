@@ -11,9 +11,6 @@
 //!   1 MiB  extents of 1 MiB: index (listed in the superblock), blobs (listed in a redb table) or free
 //! ```
 //!
-//! The file also has an extended attribute, where the file system allows: the number of redb's newest durable commit
-//! (`disk.rs`). It shows that an older copy was written over the file. A file without it is complete.
-//!
 //! The order suits a copy made front to back while the file is in use. The copy's log is older than its redb header, so
 //! whatever was logged before the copy began is in the index that header leads to, or in that index's own log. The map
 //! is never older than the header it must serve. And whatever the header leads to is preserved for as long as a copy

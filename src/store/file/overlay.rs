@@ -141,8 +141,4 @@ impl Disk for Overlay {
     fn identity(&self) -> io::Result<Identity> {
         self.disk.identity()
     }
-
-    fn newest_held(&self) -> Option<u64> {
-        self.disk.newest_held()
-    }
 }

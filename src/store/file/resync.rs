@@ -149,12 +149,4 @@ impl Disk for Resync {
     fn identity(&self) -> io::Result<Identity> {
         self.disk.identity()
     }
-
-    fn newest_held(&self) -> Option<u64> {
-        self.disk.newest_held()
-    }
-
-    fn note_newest_held(&self, commit: u64) {
-        self.disk.note_newest_held(commit);
-    }
 }

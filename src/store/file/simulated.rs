@@ -35,8 +35,6 @@ enum Event {
         at: u64,
         octets: Arc<[u8]>,
     },
-    /// The newest commit was noted outside the octets.
-    NewestHeld(u64),
 }
 
 /// A bug in the store, to show that the crash tests catch it.
@@ -88,7 +86,6 @@ struct State {
     until_failed_read: Option<u64>,
     /// Identifies the file.
     inode: u64,
-    newest_held: Option<u64>,
 }
 
 impl SimulatedDisk {
@@ -107,16 +104,8 @@ impl SimulatedDisk {
     /// An independent disk with the same octets.
     pub fn copy(&self) -> Self {
         let copy = Self::with(self.lock().image.clone());
-        let state = self.lock();
-        copy.set_inode(state.inode);
-        copy.lock().newest_held = state.newest_held;
+        copy.set_inode(self.lock().inode);
         copy
-    }
-
-    /// Gives the file the octets of another one, as `cp` does. It stays the same file.
-    pub fn overwrite_with(&self, other: &Self) {
-        let image = other.lock().image.clone();
-        self.lock().image = image;
     }
 
     /// Number of events so far: a moment at which to put a crash.
@@ -254,8 +243,7 @@ impl SimulatedDisk {
     /// The recorded events, to be played from one cut to the next.
     pub fn replay(&self) -> Replay {
         let state = self.lock();
-        let (events, synced) = (state.events.clone(), state.initial.clone());
-        Replay { events, synced, pending: Vec::new(), played: 0, newest_held: None }
+        Replay { events: state.events.clone(), synced: state.initial.clone(), pending: Vec::new(), played: 0 }
     }
 
     fn change(&self, event: Event) -> io::Result<()> {
@@ -271,7 +259,7 @@ impl SimulatedDisk {
         let end = match &event {
             Event::Write { at, octets } | Event::Durable { at, octets } => at + octets.len() as u64,
             Event::SetLen(len) => *len,
-            Event::Zero { .. } | Event::Sync | Event::FailedSync | Event::NewestHeld(_) => 0,
+            Event::Zero { .. } | Event::Sync | Event::FailedSync => 0,
         };
         if state.room.is_some_and(|room| end > room.max(state.image.len as u64)) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -336,7 +324,6 @@ pub struct Replay {
     /// Events after it.
     pending: Vec<Event>,
     played: usize,
-    newest_held: Option<u64>,
 }
 
 impl Replay {
@@ -354,8 +341,6 @@ impl Replay {
                     // Earlier lost writes must not come back over it.
                     self.pending.push(event.clone());
                 }
-                // It may survive at once, so nothing may depend on its loss.
-                Event::NewestHeld(commit) => self.newest_held = Some(*commit),
                 event => self.pending.push(event.clone()),
             }
         }
@@ -371,9 +356,7 @@ impl Replay {
                 _ => {}
             }
         }
-        let disk = SimulatedDisk::with(image);
-        disk.lock().newest_held = self.newest_held;
-        disk
+        SimulatedDisk::with(image)
     }
 }
 
@@ -418,7 +401,7 @@ impl Image {
                     at += count;
                 }
             }
-            Event::Sync | Event::FailedSync | Event::NewestHeld(_) => {}
+            Event::Sync | Event::FailedSync => {}
         }
     }
 
@@ -540,17 +523,5 @@ impl Disk for SimulatedDisk {
 
     fn identity(&self) -> io::Result<Identity> {
         Ok(Identity { inode: self.lock().inode, birth: 0 })
-    }
-
-    fn newest_held(&self) -> Option<u64> {
-        self.lock().newest_held
-    }
-
-    fn note_newest_held(&self, commit: u64) {
-        let mut state = self.lock();
-        state.newest_held = Some(commit);
-        if state.recording {
-            state.events.push(Event::NewestHeld(commit));
-        }
     }
 }

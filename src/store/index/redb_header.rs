@@ -16,7 +16,6 @@ const SLOT_OCTETS: usize = 128;
 /// Within a slot: whether redb has a tree of system tables, and its root (page, checksum, length).
 const HAS_SYSTEM_ROOT: usize = 2;
 const SYSTEM_ROOT: std::ops::Range<usize> = 40..72;
-const TRANSACTION_ID: std::ops::Range<usize> = 104..112;
 const CHECKSUM: usize = SLOT_OCTETS - 16;
 
 /// Removes redb's system tables, which only list free pages, from the active slot. redb reuses their pages at
@@ -38,14 +37,6 @@ pub fn forget_free_lists(header: &mut [u8; HEADER_OCTETS]) -> bool {
     slot[CHECKSUM..].copy_from_slice(&right);
     header[GOD_BYTE] |= RECOVERY_REQUIRED;
     true
-}
-
-/// The number of the last commit, which grows with each. `None` under the same conditions.
-pub fn last_commit(header: &[u8; HEADER_OCTETS]) -> Option<u64> {
-    let at = SLOTS[usize::from(header[GOD_BYTE] & PRIMARY_BIT)];
-    let slot = &header[at..at + SLOT_OCTETS];
-    (header.starts_with(MAGIC) && slot[CHECKSUM..] == checksum(slot))
-        .then(|| u64::from_le_bytes(slot[TRANSACTION_ID].try_into().expect("eight octets")))
 }
 
 fn checksum(slot: &[u8]) -> [u8; 16] {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use redb::ReadableTable;
 
-use super::{OpenErrorKind, OpenIndex, Trust, adopt, open_container, open_database};
+use super::{OpenErrorKind, OpenIndex, Trust, open_database};
 use crate::store::file::container::Container;
 use crate::store::file::disk::Disk;
 use crate::store::file::format::Extent;
@@ -32,7 +32,7 @@ pub fn open_index(
     trust: Trust,
 ) -> Result<(OpenIndex, Space), OpenErrorKind> {
     let opening = || {
-        let container = open_container(disk)?;
+        let container = Container::open(disk)?;
         if trust == Trust::Copy {
             container.take_for_a_copy();
         }
@@ -50,7 +50,7 @@ pub fn open_index(
         log.make_part_of_the_index(open.database(), &open.container, &totals)?;
         tables::make_missing(open.database())?;
         if open.container.is_copy() {
-            adopt(&open.container)?;
+            open.container.adopt_identity().map_err(OpenErrorKind::Io)?;
         }
         let now = IndexSnapshot::begin(open.database())?;
         let space = Space::load(&free_runs(&now)?, blob_extents(&now)?.into_iter().collect(), pins);

@@ -133,35 +133,6 @@ pub enum Trust {
     Copy,
 }
 
-/// Opens the container. It counts as a copy also if the file has held a newer commit than it holds now: then a
-/// copy was written over it, which leaves inode and time of birth as they were. No crash looks like that, because
-/// a commit is noted only once it is durable.
-pub fn open_container(disk: Arc<dyn Disk>) -> Result<Arc<Container>, OpenErrorKind> {
-    let container = Container::open(disk)?;
-    let held = container.disk().newest_held();
-    let now = redb_header::last_commit(&container.read_index_header().map_err(OpenErrorKind::Io)?);
-    if now.zip(held).is_some_and(|(now, held)| now < held) {
-        container.take_for_a_copy();
-    }
-    Ok(container)
-}
-
-/// Notes that everything committed so far is durable.
-pub fn note_newest_held(container: &Container) {
-    // If it cannot be read now, the next checkpoint notes it.
-    let commit = container.read_index_header().ok().and_then(|header| redb_header::last_commit(&header));
-    if let Some(commit) = commit {
-        container.disk().note_newest_held(commit);
-    }
-}
-
-/// Makes a copy a store in its own right; durable on return.
-pub fn adopt(container: &Container) -> Result<(), OpenErrorKind> {
-    container.adopt_identity().map_err(OpenErrorKind::Io)?;
-    note_newest_held(container);
-    Ok(())
-}
-
 pub fn open_database(container: &Arc<Container>, verify: bool) -> Result<redb::Database, OpenErrorKind> {
     let verify = verify || container.is_copy();
     if container.is_copy() {

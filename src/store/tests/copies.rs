@@ -12,7 +12,6 @@ use std::sync::atomic::AtomicU64;
 use super::*;
 use crate::store::file::disk::{DiskUsage, Identity, View};
 use crate::store::file::format::PAGE;
-use crate::store::open::open_container;
 use crate::store::open::window::Time;
 use crate::store::writer::Pace;
 
@@ -115,12 +114,6 @@ impl Disk for Copied {
     }
     fn identity(&self) -> io::Result<Identity> {
         self.disk.identity()
-    }
-    fn newest_held(&self) -> Option<u64> {
-        self.disk.newest_held()
-    }
-    fn note_newest_held(&self, commit: u64) {
-        self.disk.note_newest_held(commit);
     }
 }
 
@@ -304,48 +297,6 @@ fn without_the_window_copies_are_bad() {
     let (good, wrong) = copies(6, None);
     assert!(good <= 3, "{good} of 6 are good");
     assert!(wrong.is_some());
-}
-
-/// It is the same file, and none of its octets say otherwise.
-#[test]
-fn a_copy_written_over_its_original_is_recognised() {
-    let mut laboratory = Laboratory::new(5, ENOUGH);
-    (0..10).for_each(|_| laboratory.second());
-    let copy = laboratory.copy(3).unwrap();
-    copy.set_inode(0);
-    (0..5).for_each(|_| laboratory.second());
-    checkpoint(&laboratory.store);
-    let Laboratory { disk, store, .. } = laboratory;
-    // Killed, not stopped: the last checkpoint is what counts.
-    let file = Arc::new(disk.disk.copy());
-    drop(store);
-    assert!(!is_taken_for_a_copy(&file));
-    file.overwrite_with(&copy);
-    assert!(is_taken_for_a_copy(&file));
-    drop(Store::open_or_adopt(file.clone(), "the copy").unwrap());
-    assert!(!is_taken_for_a_copy(&file));
-    // A bad one is not served, and is repaired like any other copy.
-    file.overwrite_with(&copy);
-    damage_a_text(&file);
-    let refused = Store::open_or_adopt(file.clone(), "the copy").err();
-    assert!(matches!(refused, Some(OpenErrorKind::BadCopy(_))), "{refused:?}");
-    Store::repair_on(file.clone(), UnixTime(1)).unwrap();
-    assert!(!is_taken_for_a_copy(&file));
-    assert_clean(&Store::open_on(file).unwrap());
-}
-
-fn is_taken_for_a_copy(file: &Arc<SimulatedDisk>) -> bool {
-    open_container(file.clone()).unwrap().is_copy()
-}
-
-/// Changes an octet of some stored text.
-fn damage_a_text(file: &Arc<SimulatedDisk>) {
-    let store = Store::open_to_check_on(file.clone(), Trust::Copy).unwrap();
-    let texts = store.read().unwrap().table(TEXTS).unwrap();
-    let row = TextRow::from_row(texts.first().unwrap().unwrap().1.value()).unwrap();
-    let mut octet = [0];
-    file.read_at(row.at, &mut octet).unwrap();
-    file.write_at(row.at, &[octet[0] ^ 1]).unwrap();
 }
 
 /// The clock stands still, so nothing is ever kept long enough.

@@ -1,16 +1,16 @@
 //! Opens a data file that may be a copy.
 //!
-//! A copied or restored file shows it: its superblock names another file (inode and time of birth). A copy written
-//! over its original has the original's identity, but is older than what the original is known to have held
-//! (`open/shared.rs`). Such a file is verified like in `check` before it is used, because a copy of a live file is
-//! good only if it was made fast enough (`open/window.rs`). A file that does not open as it is gets the same
-//! treatment: not every file system keeps what was held, and a copy made just before a crash is not older.
+//! A copied or restored file shows it: its superblock names another file (inode and time of birth). Such a file
+//! is verified like in `check` before it is used, because a copy of a live file is good only if it was made
+//! fast enough (`open/window.rs`). A file that does not open as it is gets the same treatment, because a copy
+//! written over its original has the original's identity.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::store::file::container::Container;
 use crate::store::file::disk::{DataFile, Disk};
-use crate::store::open::{OpenError, OpenErrorKind, Store, Trust, open_container};
+use crate::store::open::{OpenError, OpenErrorKind, Store, Trust};
 use crate::store::start::lock_file;
 use crate::store::upkeep::progress::Progress;
 
@@ -22,7 +22,7 @@ impl Store {
     /// cannot be determined, for instance while another process has it open.
     pub fn is_copy(path: &Path) -> bool {
         let Ok(disk) = DataFile::open_to_read(path) else { return false };
-        open_container(Arc::new(disk)).is_ok_and(|container| container.is_copy())
+        Container::open(Arc::new(disk)).is_ok_and(|container| container.is_copy())
     }
 
     /// Opens the store in a data file and locks it. A copy is verified first, which means reading all of it.
@@ -33,7 +33,7 @@ impl Store {
 
     /// `name` is for the log.
     pub(in crate::store) fn open_or_adopt(disk: Arc<dyn Disk>, name: &str) -> Result<Self, OpenErrorKind> {
-        let is_copy = open_container(disk.clone())?.is_copy();
+        let is_copy = Container::open(disk.clone())?.is_copy();
         let opened = if is_copy { None } else { Some(Self::open_on(disk.clone())) };
         let (what_it_is, not_opened) = match opened {
             None => ("a copy, or was restored from one", None),

@@ -32,7 +32,7 @@ use crate::store::index::tables::Tables;
 use crate::store::index::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime};
 use crate::store::index::{Fault, IndexSnapshot, Read};
 use crate::store::open::recovery::LogFound;
-use crate::store::open::{OpenError, OpenErrorKind, Store, Trust, adopt, open_container, open_database};
+use crate::store::open::{OpenError, OpenErrorKind, Store, Trust, open_database};
 use crate::store::start::lock_file;
 use crate::store::upkeep::HAVE_RULES;
 use crate::store::upkeep::foreign_ids;
@@ -112,7 +112,7 @@ impl Store {
         progress.begin(Stage::VerifyingIndex, 0);
         let repairing = || {
             // We do not know yet who owns which extent. As none is adopted, only new ones are handed out.
-            let container = open_container(Arc::new(Resync::new(disk)))?;
+            let container = Container::open(Arc::new(Resync::new(disk)))?;
             if trust == Trust::Copy {
                 container.take_for_a_copy();
             }
@@ -153,7 +153,7 @@ impl Store {
             drop(before);
             transaction.into_inner().commit().map_err(Fault::from)?;
             if container.is_copy() {
-                adopt(&container)?;
+                container.adopt_identity().map_err(OpenErrorKind::Io)?;
             }
             database.into_inner().close()?;
             Ok(report)
