@@ -233,26 +233,17 @@ impl Driver<'_> {
         self.stranger.inspect(|(_, stranger)| {
             stranger.leave_crowd();
         });
-        let mut left = octets;
-        let mut ended = left == Some(0);
-        while !ended {
-            connection
-                .octets(|given| {
-                    let within = left.map_or(given.len(), |left| {
-                        given.len().min(usize::try_from(left).unwrap_or(usize::MAX))
-                    });
-                    let end = receiver.push(&given[..within]);
-                    if let Some(left) = &mut left {
-                        *left -= within as u64;
-                    }
-                    ended = end.is_some() || left == Some(0);
-                    let used = end.unwrap_or(within);
-                    self.pace.octets += used as u64;
-                    self.tally.work.octets += used as u64;
-                    used
-                })
-                .await?;
-            connection.set_deadline(Some(self.pace.deadline()));
+        let mut left = octets.unwrap_or(u64::MAX);
+        let mut has_ended = false;
+        while left > 0 && !has_ended {
+            let taken = self.pace.receive(connection, left, |given| {
+                let end = receiver.push(given);
+                has_ended = end.is_some();
+                end.unwrap_or(given.len())
+            });
+            let taken = taken.await?;
+            left -= taken;
+            self.tally.work.octets += taken;
             self.spooling.relieve(&mut receiver).await;
         }
         Ok(receiver)
@@ -262,15 +253,7 @@ impl Driver<'_> {
     async fn skip(&mut self, connection: &mut Connection, octets: u64) -> io::Result<()> {
         let mut left = octets;
         while left > 0 {
-            connection
-                .octets(|given| {
-                    let within = given.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    left -= within as u64;
-                    self.pace.octets += within as u64;
-                    within
-                })
-                .await?;
-            connection.set_deadline(Some(self.pace.deadline()));
+            left -= self.pace.receive(connection, left, <[u8]>::len).await?;
         }
         Ok(())
     }
@@ -295,6 +278,27 @@ struct Pace {
 impl Pace {
     fn begin_again(&mut self) {
         (self.since, self.octets) = (Instant::now(), 0);
+    }
+
+    /// Waits for octets of a message and gives `take` up to `octets_max` of them; it returns how many it used. They
+    /// move the deadline. Returns their number.
+    async fn receive(
+        &mut self,
+        connection: &mut Connection,
+        octets_max: u64,
+        take: impl FnOnce(&[u8]) -> usize,
+    ) -> io::Result<u64> {
+        let octets_max = usize::try_from(octets_max).unwrap_or(usize::MAX);
+        let mut taken = 0;
+        let received = connection.octets(|given| {
+            let used = take(&given[..given.len().min(octets_max)]);
+            taken = used as u64;
+            used
+        });
+        received.await?;
+        self.octets += taken;
+        connection.set_deadline(Some(self.deadline()));
+        Ok(taken)
     }
 
     fn deadline(&self) -> Instant {
