@@ -140,7 +140,7 @@ fn is_atext(b: u8) -> bool {
 }
 
 impl Address {
-    /// The address in whose mailbox mail for this one lies: `user@` for `user+detail@`.
+    /// `user@` for `user+detail@` (RFC 5233 section 1).
     pub fn without_detail(&self) -> Address {
         Address { local: self.local.without_detail(), domain: self.domain.clone() }
     }

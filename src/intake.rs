@@ -25,7 +25,7 @@ pub fn recipient(store: &Store, path: &ForwardPath, octets: u64) -> Result<verdi
     if snapshot.domain(&address.domain)?.is_none() {
         return Ok(verdict::Recipient::NotLocal);
     }
-    let Some(mailbox) = snapshot.mailbox(&address.without_detail())? else {
+    let Some(mailbox) = snapshot.mailbox(&snapshot.receiving(&address)?)? else {
         return Ok(verdict::Recipient::NoSuchMailbox);
     };
     Ok(match quota_of_mailbox(&*snapshot, &mailbox)? {
@@ -75,7 +75,7 @@ pub async fn deliver(
                 letter_of.push(None);
                 continue;
             };
-            let index = *known.entry(recipient.without_detail()).or_insert_with(|| {
+            let index = *known.entry(snapshot.receiving(&recipient)?).or_insert_with(|| {
                 letters.push(Letter {
                     prefix: envelope.trace_fields(&recipient, hostname, &id, now),
                     recipient,

@@ -23,7 +23,7 @@ pub fn address_of(directory: &impl Read, path: &ForwardPath) -> Result<Option<Ad
         ForwardPath::Postmaster => return without_domain(directory),
         ForwardPath::Mailbox(address) => address,
     };
-    let plain = address.without_detail();
+    let plain = directory.receiving(address)?;
     if plain.local != postmaster() || directory.mailbox(&plain)?.is_some() {
         return Ok(Some(address.clone()));
     }

@@ -33,6 +33,13 @@ pub trait Read {
     fn domain(&self, domain: &Domain) -> Result<Option<DomainRow>, Fault>;
     fn domains(&self) -> Result<Vec<(Domain, DomainRow)>, Fault>;
     fn mailbox(&self, address: &Address) -> Result<Option<MailboxRow>, Fault>;
+    /// The address of the mailbox, if it exists, that gets mail for this one: `user+detail@` if a mailbox has that very
+    /// name, otherwise `user@` (RFC 5233 section 1).
+    fn receiving(&self, address: &Address) -> Result<Address, Fault> {
+        let plain = address.without_detail();
+        let is_name = plain != *address && self.mailbox(address)?.is_some();
+        Ok(if is_name { address.clone() } else { plain })
+    }
     /// The mailboxes of a domain, ordered by name.
     fn mailboxes(&self, domain: &Domain) -> Result<Vec<(LocalPart, MailboxRow)>, Fault>;
     /// Counts of a mailbox or domain.

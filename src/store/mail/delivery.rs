@@ -131,7 +131,7 @@ impl Tx<'_, '_> {
         letter: &Letter,
         taken: &mut HashMap<String, u64>,
     ) -> Result<Result<Home, verdict::Delivery>, Fault> {
-        let address = letter.recipient.without_detail();
+        let address = self.receiving(&letter.recipient)?;
         let Some(domain) = self.domain(&address.domain)? else {
             return Ok(Err(verdict::Delivery::NoSuchMailbox));
         };

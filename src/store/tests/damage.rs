@@ -299,6 +299,22 @@ fn a_repair_says_what_is_lost() {
 }
 
 #[test]
+fn a_lost_mailbox_is_named_after_the_mail_in_it() {
+    const DETAIL: &str = "bob+x@example.com";
+    for (others, named) in [(&[][..], BOB), (&[BOB][..], DETAIL)] {
+        let disk = Arc::new(SimulatedDisk::default());
+        let store = store_with(&[others, &[DETAIL]].concat(), disk.clone());
+        deliver(&store, &[DETAIL], b"to a mailbox whose name has a plus");
+        drop(store);
+        damage(&disk, |tables, _| drop(tables.mailboxes.remove(("example.com", "bob+x")).unwrap()));
+        Store::repair_on(disk.clone(), UnixTime(NOW)).unwrap();
+        let store = Store::open_on(disk).unwrap();
+        assert_clean(&store);
+        assert_eq!(contents(&store, named).len(), 1, "{named}");
+    }
+}
+
+#[test]
 fn a_text_that_has_changed_is_kept_as_it_is_now() {
     let disk = sound();
     let store = Store::open_on(disk.clone()).unwrap();

@@ -44,6 +44,22 @@ fn a_mailbox_named_with_a_thousand_details_answers_each_and_keeps_one_copy() {
     service.stop();
 }
 
+#[test]
+fn a_mailbox_whose_name_has_a_plus_gets_its_mail_and_other_details_do_not() {
+    let mut site = Site::new();
+    site.add_mailbox("bob@example.com");
+    site.add_mailbox("bob+x@example.com");
+    let service = site.start();
+    let named = ["bob+x@example.com", "BOB+X@example.com", "bob+y@example.com"];
+    let replies = service.lmtp().deliver(&named, b"Subject: one\r\n\r\nhello\r\n").unwrap();
+    assert!(replies.iter().all(|reply| reply.starts_with("250 ")), "{replies:?}");
+    let replies = service.lmtp().deliver(&named[..1], b"Subject: two\r\n\r\nhello\r\n").unwrap();
+    assert!(replies[0].starts_with("250 "), "{replies:?}");
+    assert_eq!(service.log_in("bob+x@example.com").count().unwrap(), 2);
+    assert_eq!(service.log_in("bob@example.com").count().unwrap(), 1);
+    service.stop();
+}
+
 fn hold_all(folder: &str, port: fn(&Service) -> u16, held_min: usize) {
     let mut site = Site::new();
     site.winpop(&["set", "hostname", "mail.example.com"]);

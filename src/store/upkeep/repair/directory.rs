@@ -20,7 +20,10 @@ impl Repair<'_, '_> {
         let mut domains = self.domains()?;
         for (id, name) in orphans {
             let found = || format!("found-{id}@found.invalid").parse().expect("it is an address");
-            let address = name.filter(|address| !is_taken(&owners, address)).unwrap_or_else(found);
+            // If `user@` exists, mail for `user+detail@` lay in a mailbox of that name.
+            let names = name.into_iter().flat_map(|name| [name.without_detail(), name]);
+            let free = names.into_iter().find(|address| !is_taken(&owners, address));
+            let address = free.unwrap_or_else(found);
             self.make_mailbox(&mut owners, address, id)?;
         }
         for address in unreadable {
@@ -182,6 +185,5 @@ fn is_taken(owners: &KeptMailboxes, address: &Address) -> bool {
 fn delivered_to(message: &MessageRow) -> Option<Address> {
     let mut lines = message.prefix.split(|octet| *octet == b'\n');
     let field = lines.find_map(|line| line.strip_prefix(b"Delivered-To:"))?;
-    let address: Address = std::str::from_utf8(field).ok()?.trim().parse().ok()?;
-    Some(address.without_detail())
+    std::str::from_utf8(field).ok()?.trim().parse().ok()
 }
