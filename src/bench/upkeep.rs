@@ -7,6 +7,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{add_mailbox, letter, one_by_one, open, text, time};
 use crate::store::{Progress, Store, UnixTime};
@@ -54,10 +57,38 @@ pub fn run(path: &Path, messages: u64) {
     delete_some(&copy);
     forget_pages(&copy);
     let store = Store::open(&copy).unwrap_or_else(|e| panic!("{e}"));
-    let report = time("compact, of the copy", messages, || store.compact(&Progress::default()));
+    let report = time("compact, of the copy", messages, || {
+        while_delivering(&store, messages, || store.compact(&Progress::default()))
+    });
     println!("  {:?}", report.expect("it can be written"));
     drop(store);
     std::fs::remove_file(copy).expect("what was made can be removed");
+}
+
+/// Does the work while another thread delivers one message after the other, and prints what became of them.
+fn while_delivering<T>(store: &Store, messages: u64, work: impl FnOnce() -> T) -> T {
+    let is_done = AtomicBool::new(false);
+    let (done, delivered, longest) = thread::scope(|scope| {
+        let deliverer = scope.spawn(|| {
+            let (mut delivered, mut longest) = (0, Duration::ZERO);
+            while !is_done.load(Ordering::Relaxed) {
+                let number = 2 * messages + delivered;
+                let (text, letters) = (text(number, OCTETS), [letter("user0@example.com", number)]);
+                let begin = Instant::now();
+                let stored = store.write(move |tx| tx.deliver(&text, &letters, UnixTime(1)));
+                stored.wait().expect("it can be written");
+                longest = longest.max(begin.elapsed());
+                delivered += 1;
+            }
+            (delivered, longest)
+        });
+        let done = work();
+        is_done.store(true, Ordering::Relaxed);
+        let (delivered, longest) = deliverer.join().expect("it does not panic");
+        (done, delivered, longest)
+    });
+    println!("  {delivered} messages were delivered meanwhile; the slowest took {longest:.0?}");
+    done
 }
 
 /// Deletes every tenth message for good, which leaves holes all over the file.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench servers                                   pop3svc, Dovecot if installed, the null responder
+//! cargo bench --bench servers -- --install-dovecot              the same; first installs Dovecot on Debian, as root
 //! cargo bench --bench servers -- --only sessions,drain          some of the workloads
 //! cargo bench --bench servers -- --grow 5000000                 what a change costs as the store grows
 //! cargo bench --bench servers -- --against PROGRAM              this build and another one of pop3svc
@@ -48,6 +49,9 @@ struct Arguments {
     /// deliver this many messages into pop3svc, and print the cost of a change along the way
     #[argh(option)]
     grow: Option<u64>,
+    /// install Debian's Dovecot first, unless it is there
+    #[argh(switch)]
+    install_dovecot: bool,
     /// another build of pop3svc, measured alternately with this one
     #[argh(option)]
     against: Option<PathBuf>,
@@ -93,6 +97,12 @@ fn main() {
         // Ends with the server or by a signal.
         let _ = smol::block_on(workloads::deliver_without_end(lmtp, arguments.connections));
         return;
+    }
+    if arguments.install_dovecot
+        && let Err(why) = peers::install_dovecot()
+    {
+        eprintln!("Dovecot cannot be installed: {why}");
+        std::process::exit(1);
     }
     let directory = std::env::temp_dir().join(format!("pop3svc-servers-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("the temporary directory can be written");

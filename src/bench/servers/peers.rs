@@ -81,7 +81,9 @@ pub fn all(directory: &Path, against: Option<&Path>) -> Vec<Peer> {
     peers.extend(against.map(|program| pop3svc(directory, Some(program))));
     match dovecot(directory) {
         Ok(peer) => peers.push(peer),
-        Err(why) => eprintln!("Dovecot is left out: {why}"),
+        Err(why) => {
+            eprintln!("Dovecot is left out: {why} (as root on Debian, --install-dovecot installs it)")
+        }
     }
     peers.push(null_responder());
     peers
@@ -128,6 +130,19 @@ pub fn pop3svc(directory: &Path, other: Option<&Path>) -> Peer {
         data_file: Some(mailroot.join("winpop.db")),
         directory: Some(mailroot),
         ..Peer::started(name, child)
+    }
+}
+
+/// Needs root.
+pub fn install_dovecot() -> Result<(), String> {
+    const PACKAGES: [&str; 3] = ["dovecot-core", "dovecot-lmtpd", "dovecot-pop3d"];
+    let mut command = Command::new("apt-get");
+    command.args(["install", "--yes", "--no-install-recommends"]).args(PACKAGES);
+    let status = command.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("apt-get: {status}")),
+        Err(e) => Err(format!("apt-get cannot be run: {e}")),
     }
 }
 
