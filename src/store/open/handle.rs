@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use smol::channel::Sender;
 
-use super::queue::{Order, Pending, Reserved, TextToCome};
+use super::queue::{Order, Pending, Reserved, TextToCome, Tightened};
 use super::window::CopyWindow;
 use super::{Shared, Snapshot};
 use crate::store::file::disk::DiskUsage;
-use crate::store::file::format::Extent;
 use crate::store::file::space::Pin;
 use crate::store::index::{Fault, Tx};
 
@@ -73,11 +72,10 @@ impl Store {
         })
     }
 
-    /// Has the writer cut off free space at the end of the file. Returns the extent before which all texts
-    /// would fit, if some lie past it.
-    pub(in crate::store) fn tighten(&self) -> Pending<Option<Extent>> {
+    /// Has the writer move a part of the index forward and cut off free space at the end of the file.
+    pub(in crate::store) fn tighten(&self) -> Pending<Tightened> {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
-        Pending::of_extents(queue)
+        Pending::of_tightening(queue)
     }
 
     /// Has the writer reserve room for a text; `None` if there is none.

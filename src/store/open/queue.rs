@@ -28,13 +28,21 @@ pub enum Order {
     Reopen,
     /// A checkpoint is due.
     Tick,
-    /// Cut off free space, then call this with the extent before which all texts would fit, or `None` if no
-    /// text lies past it.
-    Tighten(Box<dyn FnOnce(Result<Option<Extent>, Fault>) + Send>),
+    /// Move a part of the index forward and cut off free space, then call this.
+    Tighten(Box<dyn FnOnce(Result<Tightened, Fault>) + Send>),
     /// Reserve room for a text, then call this; with `None` if there is no room.
     Reserve(TextToCome, Box<dyn FnOnce(Option<Reserved>) + Send>),
     /// Make a checkpoint, then call this before anything else changes.
     Checkpoint(Box<dyn FnOnce(Result<(), Fault>) + Send>),
+}
+
+/// What the writer has done to shorten the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Tightened {
+    /// Octets of the index that were moved forward; 0 if no more can be.
+    pub moved_octets: u64,
+    /// The extent before which all texts would fit; `None` if no text lies past it.
+    pub end_of_texts: Option<Extent>,
 }
 
 /// A text about to be stored.
@@ -147,9 +155,9 @@ impl Pending<bool> {
     }
 }
 
-impl Pending<Option<Extent>> {
-    /// Orders free space to be cut off.
-    pub fn of_extents(queue: Sender<Order>) -> Self {
+impl Pending<Tightened> {
+    /// Orders the file to be shortened.
+    pub fn of_tightening(queue: Sender<Order>) -> Self {
         let sent = Box::pin(async move {
             let (reply, answer) = smol::channel::bounded(1);
             let then = move |outcome| {

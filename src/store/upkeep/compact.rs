@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use redb::ReadableTable;
 
 use super::progress::{Progress, Stage};
+use super::reading::at_low_priority;
 use crate::store::file::disk::DiskUsage;
 use crate::store::file::format::Extent;
 use crate::store::file::space::footprint;
@@ -67,8 +68,7 @@ impl Store {
         let before = self.disk_usage()?;
         let mut moved_octets = 0;
         for _ in 0..ROUNDS_MAX {
-            progress.begin(Stage::Finishing, 0);
-            let Some(end) = self.tighten().wait()? else { break };
+            let Some(end) = self.tighten_fully(before, progress)? else { break };
             let texts = self.texts_behind(end)?;
             progress.begin(Stage::MovingTexts, texts.iter().map(|text| text.octets).sum());
             let moved = self.move_before(end, texts, progress)?;
@@ -78,6 +78,22 @@ impl Store {
             }
         }
         Ok(CompactReport { before, after: self.disk_usage()?, moved_octets })
+    }
+
+    /// Moves as much of the index forward as possible, step by step. Returns the extent before which all texts would
+    /// fit, if some lie past it.
+    fn tighten_fully(&self, before: DiskUsage, progress: &Progress) -> Result<Option<Extent>, Fault> {
+        progress.begin(Stage::MovingIndex, 0);
+        let mut moved_octets = 0;
+        loop {
+            let tightened = self.tighten().wait()?;
+            progress.add(tightened.moved_octets);
+            moved_octets += tightened.moved_octets;
+            // While others delete mail, there may always be more to move.
+            if tightened.moved_octets == 0 || moved_octets >= before.file_octets {
+                return Ok(tightened.end_of_texts);
+            }
+        }
     }
 
     /// Some of the texts that reach past `end`.
@@ -98,7 +114,7 @@ impl Store {
             }
             Ok(listed)
         };
-        snapshot.container().reading_index_ahead(|| contained::read(list))
+        at_low_priority(|| snapshot.container().reading_index_ahead(|| contained::read(list)))
     }
 
     fn move_before(

@@ -21,13 +21,15 @@ pub enum Stage {
     CopyingTexts,
     /// Making the result durable; nothing is counted.
     Finishing,
+    /// Moving the index to the front of the file; counts octets.
+    MovingIndex,
     /// Moving texts to the front of the file; counts octets.
     MovingTexts,
     /// Looking for the accounts of mailboxes, one by one.
     LookingForAccounts,
 }
 
-const STAGES: [Stage; 9] = [
+const STAGES: [Stage; 10] = [
     Stage::Beginning,
     Stage::VerifyingIndex,
     Stage::ReadingTexts,
@@ -35,6 +37,7 @@ const STAGES: [Stage; 9] = [
     Stage::CopyingMessages,
     Stage::CopyingTexts,
     Stage::Finishing,
+    Stage::MovingIndex,
     Stage::MovingTexts,
     Stage::LookingForAccounts,
 ];
@@ -49,6 +52,7 @@ impl Stage {
             Stage::CopyingMessages => "copying messages",
             Stage::CopyingTexts => "copying texts",
             Stage::Finishing => "finishing",
+            Stage::MovingIndex => "moving the index",
             Stage::MovingTexts => "moving texts",
             Stage::LookingForAccounts => "looking for accounts",
         }
@@ -56,7 +60,7 @@ impl Stage {
 
     /// True if octets are counted, false for rows.
     pub fn is_in_octets(self) -> bool {
-        matches!(self, Stage::ReadingTexts | Stage::CopyingTexts | Stage::MovingTexts)
+        matches!(self, Stage::ReadingTexts | Stage::CopyingTexts | Stage::MovingIndex | Stage::MovingTexts)
     }
 }
 

@@ -30,9 +30,9 @@ impl Container {
         self.add_free_extents(reserve);
     }
 
-    /// Moves a few of the last index extents into free ones before them; returns false if there is nothing to
-    /// move. Call it after a checkpoint, when redb has nothing to write.
-    pub fn move_index_forward(&self) -> io::Result<bool> {
+    /// Moves a few of the last index extents into free ones before them. Returns the octets moved, 0 if nothing is left
+    /// to move. Call it after a checkpoint, when redb has nothing to write.
+    pub fn move_index_forward(&self) -> io::Result<u64> {
         let _nobody_else = self.moving.write();
         let moved = {
             let mut space = self.lock();
@@ -47,8 +47,9 @@ impl Container {
             moved
         };
         if moved.is_empty() {
-            return Ok(false);
+            return Ok(0);
         }
+        let moved_octets = moved.len() as u64 * EXTENT;
         let copied = moved.iter().try_for_each(|(_, from, to)| {
             let mut octets = vec![0; EXTENT as usize];
             self.disk.read_at(from.at(), &mut octets)?;
@@ -69,7 +70,7 @@ impl Container {
         }
         self.noting_failure(|| self.sync_index())?;
         self.lock().pool.sort_unstable_by_key(|extent| Reverse(*extent));
-        Ok(true)
+        Ok(moved_octets)
     }
 
     /// Cuts off free extents at the end of the file. Failing to is no fault.
