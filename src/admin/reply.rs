@@ -576,6 +576,7 @@ impl From<OpenError> for Refusal {
             | OpenErrorKind::Newer { .. }
             | OpenErrorKind::Older { .. }
             | OpenErrorKind::Damaged(_)
+            | OpenErrorKind::DamagedLog
             | OpenErrorKind::BadCopy(_) => Code::Damaged,
             OpenErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => Code::NotPermitted,
             OpenErrorKind::Io(_) | OpenErrorKind::Fault(_) => Code::Fault,

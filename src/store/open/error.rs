@@ -33,6 +33,8 @@ pub enum OpenErrorKind {
         version: u32,
     },
     Damaged(&'static str),
+    /// A record of the log cannot be read, and there are later ones.
+    DamagedLog,
     /// A copy of a live file, made too slowly or not front to back.
     BadCopy(String),
     Io(io::Error),
@@ -42,8 +44,14 @@ pub enum OpenErrorKind {
 impl OpenErrorKind {
     /// True if the file is a damaged store, as opposed to a disk that is failing or full.
     pub(in crate::store) fn is_of_damage(&self) -> bool {
-        use OpenErrorKind::{BadCopy, Damaged};
-        matches!(self, Damaged(_) | BadCopy(_) | OpenErrorKind::Fault(Fault::Damaged(_)))
+        use OpenErrorKind::{BadCopy, Damaged, DamagedLog};
+        matches!(self, Damaged(_) | DamagedLog | BadCopy(_) | OpenErrorKind::Fault(Fault::Damaged(_)))
+    }
+
+    /// True if an intact copy that was written over its original may fail in this way. Its log may have a gap too, but
+    /// so has that of an original that lost acknowledged mail.
+    pub(in crate::store) fn may_be_of_a_copy(&self) -> bool {
+        self.is_of_damage() && !matches!(self, OpenErrorKind::DamagedLog)
     }
 
     pub(in crate::store) fn at(self, path: &Path) -> OpenError {
@@ -104,6 +112,9 @@ impl fmt::Display for OpenErrorKind {
                 format::VERSION_FIRST
             ),
             OpenErrorKind::Damaged(what) => write!(f, "it is damaged: {what}; restore it from a backup"),
+            OpenErrorKind::DamagedLog => f.write_str(
+                "its log is damaged, so its last changes cannot be read; `pop3svc check --repair` saves the rest",
+            ),
             OpenErrorKind::BadCopy(what) => write!(
                 f,
                 "it is an incomplete copy ({what}): copy it again, faster; `pop3svc check --repair` saves what it has"

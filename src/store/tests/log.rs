@@ -91,14 +91,17 @@ fn a_flipped_octet_in_any_page_of_the_log_is_found() {
     }
     let mut rng = fastrand::Rng::with_seed(3);
     let (mut refused, mut last_lost, mut whole) = (0, 0, 0);
+    let findings = |disk| Store::check_disk(disk, &Progress::default()).unwrap().findings_total;
     for page in 0..64 {
         let damaged = killed(&disk);
         let at = LOG_AT + page * 4096 + rng.u64(..if page % 2 == 0 { 64 } else { 4096 });
         let mut octet = [0];
         damaged.read_at(at, &mut octet).unwrap();
         damaged.write_at(at, &[octet[0] ^ 0x10]).unwrap();
-        match Store::open_on(damaged.clone()) {
-            Err(OpenErrorKind::Damaged(_)) => {
+        let found = findings(damaged.clone());
+        match Store::open_or_adopt(damaged.clone(), "the file") {
+            Err(OpenErrorKind::DamagedLog) => {
+                assert!(found > 0, "page {page}: a check finds nothing");
                 refused += 1;
                 let report = Store::repair_on(damaged.clone(), UnixTime(1)).unwrap();
                 assert!(report.repaired.iter().any(|what| what.contains("log")), "{report:?}");
@@ -106,6 +109,7 @@ fn a_flipped_octet_in_any_page_of_the_log_is_found() {
             }
             Err(e) => panic!("{page}: {e}"),
             Ok(store) => {
+                assert_eq!(found, 0, "page {page}");
                 assert_clean(&store);
                 match contents(&store, ANN).len() {
                     24 => whole += 1,

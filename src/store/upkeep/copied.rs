@@ -37,7 +37,7 @@ impl Store {
         let opened = if is_copy { None } else { Some(Self::open_on(disk.clone())) };
         let (what_it_is, not_opened) = match opened {
             None => ("a copy, or was restored from one", None),
-            Some(Err(kind)) if kind.is_of_damage() => ("perhaps a copy", Some(kind)),
+            Some(Err(kind)) if kind.may_be_of_a_copy() => ("perhaps a copy", Some(kind)),
             Some(opened) => return opened,
         };
         log::warn!(target: NOTICE, "{name} is {what_it_is}: verifying all of it before using it");
