@@ -73,6 +73,8 @@ pub struct Container {
     index_octets_written: AtomicU64,
     /// redb has panicked: its handle is leaked and must not touch the disk again.
     given_up: AtomicBool,
+    /// True once the writer waits for the last reader, to reopen the index.
+    is_closing: AtomicBool,
 }
 
 /// The next superblock, and what else is known about the extents.
@@ -138,6 +140,7 @@ impl Container {
             failed: AtomicBool::default(),
             sync_failed: AtomicBool::default(),
             given_up: AtomicBool::default(),
+            is_closing: AtomicBool::default(),
         })
     }
 
@@ -238,6 +241,24 @@ impl Container {
 
     pub fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Acquire)
+    }
+
+    /// From now on readers meet an error at their next step. A backup or a check would otherwise keep everybody waiting
+    /// until it ends.
+    pub fn turn_readers_away(&self) {
+        self.is_closing.store(true, Ordering::Release);
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+
+    /// Fails if the index is about to be reopened; what was read meanwhile may then be incomplete.
+    pub fn admit_reader(&self) -> io::Result<()> {
+        match self.is_closing() {
+            true => Err(io::Error::other("the data file is being reopened after a fault; try again")),
+            false => Ok(()),
+        }
     }
 
     /// Notes that a log write failed: only the disk can tell whether the last record is durable.
@@ -439,6 +460,7 @@ impl Container {
     }
 
     pub fn read_blob(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.admit_reader()?;
         self.disk.read_at(at, out)
     }
 
@@ -459,6 +481,7 @@ impl Container {
     }
 
     pub fn view_blob(&self, at: u64, len: usize) -> io::Result<View> {
+        self.admit_reader()?;
         self.disk.view(at, len)
     }
 

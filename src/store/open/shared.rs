@@ -94,10 +94,11 @@ impl Shared {
         Ok(Snapshot { index, visit })
     }
 
-    /// Waits for the last reader, then closes the index.
+    /// Turns readers away and waits for the last one, then closes the index.
     pub fn take_down(&self) -> Arc<dyn Disk> {
         let mut current = self.lock();
         if let Some(open) = current.take() {
+            open.container.turn_readers_away();
             while Arc::strong_count(&open) > 1 {
                 current = self.visitor_left.wait(current).expect(NO_PANIC);
             }

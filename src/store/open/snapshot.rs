@@ -30,8 +30,8 @@ impl Drop for Visit {
     }
 }
 
-/// A consistent view of the index as of one commit. While it exists redb cannot reuse pages, and the index
-/// cannot be reopened after an I/O error, so hold it only as long as one question takes.
+/// A consistent view of the index as of one commit. While it exists redb cannot reuse pages, so hold it only as long as
+/// one question takes. After a fault it fails at the next question, so that the index can be reopened.
 pub struct Snapshot {
     // Dropped before `visit`.
     pub index: IndexSnapshot,

@@ -111,3 +111,23 @@ fn many_deletions_that_meet_a_fault_leave_the_later_messages() {
     }
     assert!(partial > 0);
 }
+
+/// A backup or a check may take minutes.
+#[test]
+fn long_reading_ends_when_the_index_must_be_reopened() {
+    const READS_MAX: usize = 2_000_000;
+    let store = store_with(&[ANN], Arc::new(SimulatedDisk::default()));
+    deliver(&store, &[ANN], b"one");
+    let (_pin, snapshot) = store.read_at_checkpoint().wait().unwrap();
+    let at = snapshot.text(TextId(0)).unwrap().unwrap().at;
+    let reader = std::thread::spawn(move || {
+        let read = || snapshot.container().read_blob(at, &mut [0]);
+        (0..READS_MAX).find_map(|_| read().err()).map(|_| ())
+    });
+    let bug = store.write(|_| -> Result<(), Fault> { panic!("a bug") });
+    assert!(bug.wait().is_err());
+    assert_eq!(deliver(&store, &[ANN], b"two"), [Delivery::Stored]);
+    assert_eq!(reader.join().unwrap(), Some(()), "the delivery waited for the reader");
+    assert_eq!(contents(&store, ANN).len(), 2);
+    assert_clean(&store);
+}

@@ -97,7 +97,9 @@ impl Store {
         let of_copy = |e: FileError| BackupError::Copy(OpenErrorKind::from(e).to_string());
         let file = DataFile::empty(file).map_err(of_copy)?;
         let copy = || copy_to(&snapshot, file, progress);
-        at_low_priority(|| snapshot.container().reading_index_ahead(copy))
+        let copied = at_low_priority(|| snapshot.container().reading_index_ahead(copy));
+        snapshot.container().admit_reader().map_err(Fault::from)?;
+        copied
     }
 }
 

@@ -94,7 +94,9 @@ impl Store {
     pub fn check(&self, progress: &Progress) -> Result<CheckReport, Fault> {
         let (_pin, snapshot) = self.read_at_checkpoint().wait()?;
         let check = || contained::read(|| Check::of(&snapshot, progress));
-        at_low_priority(|| snapshot.container().reading_index_ahead(check))
+        let checked = at_low_priority(|| snapshot.container().reading_index_ahead(check));
+        snapshot.container().admit_reader()?;
+        checked
     }
 }
 

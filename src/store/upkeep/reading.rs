@@ -120,7 +120,7 @@ impl Reading<'_> {
         runs = runs.into_iter().flat_map(short_runs).collect();
         let (mut buffer, mut found) = (Vec::new(), Vec::with_capacity(texts.len()));
         for (nth, run) in runs.iter().enumerate() {
-            if outcome.failed.load(Ordering::Relaxed) {
+            if outcome.failed.load(Ordering::Relaxed) || self.source.is_closing() {
                 return;
             }
             if let Some(next) = runs.get(nth + 1) {

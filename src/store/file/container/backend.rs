@@ -29,6 +29,7 @@ impl redb::StorageBackend for IndexBackend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.admit_reader()?;
         self.0.noting_failure(|| self.0.read_index(offset, out))
     }
 
