@@ -23,7 +23,7 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::FallocateFlags;
 
 use super::mapping::Mapping;
-use super::open_files::{Independent, WithoutReadAhead, write_durable};
+use super::open_files::{WithoutReadAhead, opened_for_one_write, write_durable};
 use crate::lock::Mutex;
 
 /// Positions and lengths are octets from the start of the data file.
@@ -149,7 +149,6 @@ pub enum FileError {
 #[derive(Debug)]
 pub struct DataFile {
     file: File,
-    independent: Independent,
     without_read_ahead: WithoutReadAhead,
     mapping: Arc<Mapping>,
     /// The file was at least this long when last looked at, and nothing here has shortened it since.
@@ -202,7 +201,6 @@ impl DataFile {
         let mapping = Arc::new(Mapping::new(&file).map_err(FileError::Io)?);
         Ok(Self {
             file,
-            independent: Independent::default(),
             without_read_ahead: WithoutReadAhead::default(),
             mapping,
             known_len: AtomicU64::new(0),
@@ -276,8 +274,7 @@ impl Disk for DataFile {
     }
 
     fn write_independently(&self, at: u64, octets: &[u8]) -> io::Result<()> {
-        let file = self.independent.of(&self.file).ok_or(io::ErrorKind::Unsupported)?;
-        write_durable(file, at, octets)
+        write_durable(&opened_for_one_write(&self.file)?, at, octets)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -1,9 +1,8 @@
 //! Further open files on the data file: for writes from threads other than the writer, and for reads of single
 //! pages.
 //!
-//! Linux reports a write-back error once per open file, to whichever thread syncs first (fsync(2)). With an
-//! open file of their own, other threads cannot take the error that the writer must hear, nor the writer
-//! theirs.
+//! Linux reports a write-back error once per open file, to whichever thread syncs first (fsync(2)). As each write of
+//! another thread has an open file of its own, nobody takes the error that another one, or the writer, must hear.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,20 +10,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
-/// An open file for threads other than the writer.
-#[derive(Debug, Default)]
-pub struct Independent(OnceLock<Option<File>>);
-
-impl Independent {
-    /// `None` if the system does not let us open the file again: /proc is missing, or the file is another
-    /// user's.
-    pub fn of(&self, file: &File) -> Option<&File> {
-        let open = || {
-            // The lock belongs to the first open file; this one does not ask for it.
-            OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
-        };
-        self.0.get_or_init(|| open().ok()).as_ref()
-    }
+/// Opens the file again, for one write by a thread other than the writer. Fails with `Unsupported` if the system does
+/// not let us: /proc is missing, or the file is another user's.
+pub fn opened_for_one_write(file: &File) -> io::Result<File> {
+    // The lock belongs to the first open file; this one does not ask for it.
+    let again = OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    again.map_err(|_| io::ErrorKind::Unsupported.into())
 }
 
 /// An open file without read-ahead: Linux sets that per open file (posix_fadvise(2)).
