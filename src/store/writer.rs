@@ -209,6 +209,10 @@ impl Writer {
             for then in tightenings {
                 then(self.tighten());
             }
+            // In every round: the clock may have been set for something earlier than the checkpoint.
+            if let Some(after) = self.pace.checkpoint_after.filter(|_| !self.log.is_empty()) {
+                self.wake_after(after.saturating_sub(self.first_record.elapsed()));
+            }
         }
         if self.checkpoint().is_ok() {
             self.log.blank();
@@ -402,9 +406,6 @@ impl Writer {
                 }
                 if self.log.is_empty() {
                     self.first_record = Instant::now();
-                    if let Some(after) = self.pace.checkpoint_after {
-                        self.wake_after(after);
-                    }
                 }
                 if let Err(e) = self.log.append(settled.number, &settled.changes) {
                     open.container.note_failed_log();
@@ -436,12 +437,12 @@ impl Writer {
         loop {
             let horizon = self.window.horizon();
             self.space.release(&open.container, horizon);
-            if !self.window.shorten(self.space.waiting_octets(), open.container.index_octets_written()) {
-                break;
+            let retired = self.space.waiting_octets_without_readers();
+            if !self.window.shorten(retired, open.container.index_octets_written()) {
+                let status = self.window.status(retired, open.container.index_octets_written());
+                break self.shared.note_copy_window(status);
             }
         }
-        let status = self.window.status(self.space.waiting_octets(), open.container.index_octets_written());
-        self.shared.note_copy_window(status);
         // What `stat` says must change although nothing else does.
         let recovery = self.window.recovers_after();
         let release = self.window.next_release().filter(|_| self.space.waiting_octets() > 0);
@@ -452,7 +453,8 @@ impl Writer {
 
     /// True if a checkpoint would free something.
     fn room_can_be_made(&self, open: &OpenIndex) -> bool {
-        let (retired, written) = (self.space.waiting_octets(), open.container.index_octets_written());
+        let retired = self.space.waiting_octets_without_readers();
+        let written = open.container.index_octets_written();
         self.space.waits_for_checkpoint() > 0 || self.window.keeps_something(retired, written)
     }
 

@@ -309,6 +309,13 @@ impl Space {
         self.waiting_octets
     }
 
+    /// The same, or 0 if readers hold all of them: what is kept for copies then costs nothing more.
+    pub fn waiting_octets_without_readers(&self) -> u64 {
+        let oldest_pin = self.pins.oldest();
+        let is_free_of_readers = self.waiting.front().is_some_and(|(moment, _)| *moment < oldest_pin);
+        if is_free_of_readers { self.waiting_octets } else { 0 }
+    }
+
     /// Erases waiting runs that no crash needs any more. They do not become free.
     pub fn erase_now(&mut self, container: &Container) {
         let gone = self.waiting.iter().filter(|(moment, _)| *moment < self.checkpoint);

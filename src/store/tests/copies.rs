@@ -330,6 +330,31 @@ fn space_kept_for_copies_is_bounded() {
 }
 
 #[test]
+fn what_a_reader_holds_is_not_counted_against_copies() {
+    const BOUND: u64 = 20 << 20;
+    let mut laboratory = Laboratory::new(1, Some(BOUND));
+    (0..20).for_each(|_| laboratory.second());
+    let reader = laboratory.store.read_at_checkpoint().wait().unwrap();
+    // Until it holds everything that is kept.
+    for _ in 0..130 {
+        laboratory.seconds.fetch_add(1, Ordering::AcqRel);
+        laboratory.deliver();
+        checkpoint(&laboratory.store);
+    }
+    let mut retired = 0;
+    while retired < 3 * BOUND {
+        retired += laboratory.store_and_delete(800_000);
+        checkpoint(&laboratory.store);
+        assert_eq!(laboratory.store.copy_window().good_below.as_secs(), GOOD_BELOW);
+    }
+    drop(reader);
+    laboratory.store.write(|_| Ok(())).wait().unwrap();
+    let window = laboratory.store.copy_window();
+    assert!(window.kept_octets <= BOUND && window.good_below.as_secs() < GOOD_BELOW, "{window:?}");
+    assert_clean(&laboratory.store);
+}
+
+#[test]
 fn no_copy_is_promised_to_be_good_while_the_file_is_compacted_or_soon_after() {
     let mut laboratory = Laboratory::new(4, ENOUGH);
     (0..5).for_each(|_| laboratory.second());
