@@ -16,7 +16,7 @@ fn filled(disk: Arc<SimulatedDisk>) -> Store {
     let store = store_with(&[ANN], disk);
     let mut rng = fastrand::Rng::with_seed(3);
     for number in 0..400 {
-        let octets = [100, 3000, 20_000, 90_000][rng.usize(..4)];
+        let octets = [100, 3000, 20_000, 300_000][rng.usize(..4)];
         deliver(&store, &[ANN], format!("Subject: {number}\n\n{}\n", "x".repeat(octets)).as_bytes());
     }
     checkpoint(&store);

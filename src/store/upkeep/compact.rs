@@ -5,12 +5,14 @@
 //! an ordinary transaction or checkpoint, so a crash loses nothing. Texts that a reader is looking at stay
 //! where they are.
 
+use std::io;
 use std::sync::atomic::Ordering;
 
 use redb::ReadableTable;
 
 use super::progress::{Progress, Stage};
 use super::reading::at_low_priority;
+use crate::store::file::container::Container;
 use crate::store::file::disk::DiskUsage;
 use crate::store::file::format::Extent;
 use crate::store::file::space::footprint;
@@ -28,6 +30,8 @@ const LISTED_MAX: usize = 200_000;
 /// Octets moved in one transaction; others wait for it.
 const MOVED_OCTETS: u64 = 1 << 20;
 const MOVED_TEXTS: usize = 200;
+/// Octets of a text copied at a time.
+const COPIED_OCTETS: u64 = 256 << 10;
 
 /// The result of a compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,9 +151,7 @@ impl Tx<'_, '_> {
             let row = self.tables.texts.get(name)?.map(|row| TextRow::from_row(row.value())).transpose()?;
             let Some(row) = row.filter(|row| lies_behind(row, end)) else { continue };
             let Some(at) = self.space.take_before(end, row.wire_octets, self.container) else { continue };
-            let mut octets = vec![0; row.wire_octets as usize];
-            self.container.read_blob(row.at, &mut octets)?;
-            self.container.write_blob(at, &octets)?;
+            copy(self.container, row.at, at, row.wire_octets)?;
             // They are made durable before the record instead of being in it.
             self.has_long_texts = true;
             self.tables.texts.insert(name, &TextRow { at, ..row }.to_row()[..])?;
@@ -158,6 +160,15 @@ impl Tx<'_, '_> {
         }
         Ok(moved)
     }
+}
+
+fn copy(container: &Container, from: u64, to: u64, octets: u64) -> io::Result<()> {
+    let mut piece = Vec::new();
+    (0..octets).step_by(COPIED_OCTETS as usize).try_for_each(|done| {
+        piece.resize(COPIED_OCTETS.min(octets - done) as usize, 0);
+        container.read_blob(from + done, &mut piece)?;
+        container.write_blob(to + done, &piece)
+    })
 }
 
 fn lies_behind(row: &TextRow, end: Extent) -> bool {
