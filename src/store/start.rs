@@ -151,7 +151,7 @@ fn run_clock(dues: &Receiver<Instant>, queue: &WeakSender<Order>) {
                 waiting.pop_first();
                 let Some(queue) = queue.upgrade() else { return };
                 // If the queue is full, the writer will look at the clock by itself soon.
-                let _ = queue.try_send(Order::Tick);
+                let _ = queue.try_send(Order::Wake);
             }
             Some(wait) => match dues.recv_timeout(wait) {
                 Ok(due) => drop(waiting.insert(due)),

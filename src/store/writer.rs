@@ -186,11 +186,11 @@ impl Writer {
             while let Some(order) = next {
                 match order {
                     Order::Change(job) => batch.push(job),
-                    Order::Reserve(text, then) => then(self.keep_room(text)),
-                    // Both are seen to below in any case.
-                    Order::Reopen | Order::Tick => {}
+                    Order::Reserve(text, answer) => answer.give(Ok(self.keep_room(text))),
+                    // What is due is seen to below in any case.
+                    Order::Wake => {}
                     Order::Checkpoint(then) => checkpoints.push(then),
-                    Order::Tighten(then) => tightenings.push(then),
+                    Order::Tighten(answer) => tightenings.push(answer),
                 }
                 next = if batch.len() < BATCH_MAX { self.queue.try_recv().ok() } else { None };
             }
@@ -206,8 +206,8 @@ impl Writer {
                 let outcome = self.checkpoint();
                 checkpoints.into_iter().for_each(|then| then(outcome.clone()));
             }
-            for then in tightenings {
-                then(self.tighten());
+            for answer in tightenings {
+                answer.give(self.tighten());
             }
             // In every round: the clock may have been set for something earlier than the checkpoint.
             if let Some(after) = self.pace.checkpoint_after.filter(|_| !self.log.is_empty()) {

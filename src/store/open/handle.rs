@@ -34,7 +34,7 @@ impl Store {
             // A reader may have met a fault while nobody writes, so wake the writer. If the queue is full, it
             // has work enough to find the fault by itself.
             let queue = self.0.queue.as_ref().expect("it is there until the store is closed");
-            let _ = queue.try_send(Order::Reopen);
+            let _ = queue.try_send(Order::Wake);
         }
         outcome
     }
@@ -48,7 +48,7 @@ impl Store {
         F: FnMut(&mut Tx<'_, '_>) -> Result<T, Fault> + Send + 'static,
     {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
-        Pending::new(queue, work)
+        Pending::of_change(queue, work)
     }
 
     /// The same for work that nobody waits for and that may be skipped: it is, if the queue is full.
@@ -75,13 +75,13 @@ impl Store {
     /// Has the writer move a part of the index forward and cut off free space at the end of the file.
     pub(in crate::store) fn tighten(&self) -> Pending<Tightened> {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
-        Pending::of_tightening(queue)
+        Pending::new(queue, Order::Tighten)
     }
 
     /// Has the writer reserve room for a text; `None` if there is none.
     pub(in crate::store) fn keep_room(&self, text: TextToCome) -> Pending<Option<Reserved>> {
         let queue = self.0.queue.clone().expect("it is there until the store is closed");
-        Pending::of_room(queue, text)
+        Pending::new(queue, move |answer| Order::Reserve(text, answer))
     }
 
     /// How long a plain copy of the data file may take, and what that costs.

@@ -24,16 +24,24 @@ pub trait Job: Send {
 /// An order to the writer.
 pub enum Order {
     Change(Box<dyn Job>),
-    /// Check whether the index must be reopened.
-    Reopen,
-    /// A checkpoint is due.
-    Tick,
-    /// Move a part of the index forward and cut off free space, then call this.
-    Tighten(Box<dyn FnOnce(Result<Tightened, Fault>) + Send>),
-    /// Reserve room for a text, then call this; with `None` if there is no room.
-    Reserve(TextToCome, Box<dyn FnOnce(Option<Reserved>) + Send>),
+    /// See to what is due: a checkpoint, or an index that must be reopened.
+    Wake,
     /// Make a checkpoint, then call this before anything else changes.
     Checkpoint(Box<dyn FnOnce(Result<(), Fault>) + Send>),
+    /// Reserve room for a text. The answer is `None` if there is none.
+    Reserve(TextToCome, Answer<Option<Reserved>>),
+    /// Move a part of the index forward and cut off free space.
+    Tighten(Answer<Tightened>),
+}
+
+/// Where the answer to an order goes.
+pub struct Answer<T>(Sender<Result<T, Fault>>);
+
+impl<T> Answer<T> {
+    pub fn give(self, outcome: Result<T, Fault>) {
+        // The caller may have gone away; what was done stays done.
+        let _ = self.0.try_send(outcome);
+    }
 }
 
 /// What the writer has done to shorten the file.
@@ -67,8 +75,8 @@ impl Order {
     where
         F: FnMut(&mut Tx<'_, '_>) -> Result<(), Fault> + Send + 'static,
     {
-        let (reply, _) = smol::channel::bounded(1);
-        Self::Change(Box::new(Call { work, value: None, reply }))
+        let (nobody, _) = smol::channel::bounded(1);
+        Self::Change(Box::new(Call { work, value: None, answer: Answer(nobody) }))
     }
 }
 
@@ -76,7 +84,7 @@ impl Order {
 pub struct Call<T, F> {
     work: F,
     value: Option<T>,
-    reply: Sender<Result<T, Fault>>,
+    answer: Answer<T>,
 }
 
 impl<T: Send, F: FnMut(&mut Tx<'_, '_>) -> Result<T, Fault> + Send> Job for Call<T, F> {
@@ -89,8 +97,7 @@ impl<T: Send, F: FnMut(&mut Tx<'_, '_>) -> Result<T, Fault> + Send> Job for Call
         // A bug in the writer must not end its thread, which nobody would start again.
         let not_applied = || Fault::Io("internal error: a change was committed but never applied".to_owned());
         let value = outcome.and_then(|()| self.value.take().ok_or_else(not_applied));
-        // The caller may have gone away; what was done stays done.
-        let _ = self.reply.try_send(value);
+        self.answer.give(value);
     }
 }
 
@@ -101,19 +108,23 @@ pub struct Pending<T> {
 }
 
 impl<T: Send + 'static> Pending<T> {
-    pub fn new<F>(queue: Sender<Order>, work: F) -> Self
+    /// Sends the order that `order` makes of the place for its answer.
+    pub fn new(queue: Sender<Order>, order: impl FnOnce(Answer<T>) -> Order + Send + 'static) -> Self {
+        let sent = Box::pin(async move {
+            let (answer, answered) = smol::channel::bounded(1);
+            queue.send(order(Answer(answer))).await.map_err(|_| Fault::Closed)?;
+            // Drop the queue, so that waiting for the answer does not keep the writer alive.
+            drop(queue);
+            answered.recv().await.unwrap_or(Err(Fault::Closed))
+        });
+        Self { sent }
+    }
+
+    pub fn of_change<F>(queue: Sender<Order>, work: F) -> Self
     where
         F: FnMut(&mut Tx<'_, '_>) -> Result<T, Fault> + Send + 'static,
     {
-        let sent = Box::pin(async move {
-            let (reply, answer) = smol::channel::bounded(1);
-            let job = Box::new(Call { work, value: None, reply });
-            queue.send(Order::Change(job)).await.map_err(|_| Fault::Closed)?;
-            // Drop the queue, so that waiting for the answer does not keep the writer alive.
-            drop(queue);
-            answer.recv().await.unwrap_or(Err(Fault::Closed))
-        });
-        Self { sent }
+        Self::new(queue, |answer| Order::Change(Box::new(Call { work, value: None, answer })))
     }
 
     /// Makes a checkpoint and calls `then` on the writer's thread before anything else changes.
@@ -121,17 +132,9 @@ impl<T: Send + 'static> Pending<T> {
         queue: Sender<Order>,
         then: impl FnOnce() -> Result<T, Fault> + Send + 'static,
     ) -> Self {
-        let sent = Box::pin(async move {
-            let (reply, answer) = smol::channel::bounded(1);
-            let then = move |outcome: Result<(), Fault>| {
-                // The caller may have gone away.
-                let _ = reply.try_send(outcome.and_then(|()| then()));
-            };
-            queue.send(Order::Checkpoint(Box::new(then))).await.map_err(|_| Fault::Closed)?;
-            drop(queue);
-            answer.recv().await.unwrap_or(Err(Fault::Closed))
-        });
-        Self { sent }
+        Self::new(queue, |answer| {
+            Order::Checkpoint(Box::new(|outcome| answer.give(outcome.and_then(|()| then()))))
+        })
     }
 
     /// Blocks the thread until the answer is there.
@@ -150,40 +153,6 @@ impl Pending<bool> {
                 }
             }
             Ok(true)
-        });
-        Self { sent }
-    }
-}
-
-impl Pending<Tightened> {
-    /// Orders the file to be shortened.
-    pub fn of_tightening(queue: Sender<Order>) -> Self {
-        let sent = Box::pin(async move {
-            let (reply, answer) = smol::channel::bounded(1);
-            let then = move |outcome| {
-                // The caller may have gone away.
-                let _ = reply.try_send(outcome);
-            };
-            queue.send(Order::Tighten(Box::new(then))).await.map_err(|_| Fault::Closed)?;
-            drop(queue);
-            answer.recv().await.unwrap_or(Err(Fault::Closed))
-        });
-        Self { sent }
-    }
-}
-
-impl Pending<Option<Reserved>> {
-    /// Orders room to be reserved for a text.
-    pub fn of_room(queue: Sender<Order>, text: TextToCome) -> Self {
-        let sent = Box::pin(async move {
-            let (reply, answer) = smol::channel::bounded(1);
-            let then = move |reserved| {
-                // If the caller has gone away, the room becomes free again.
-                let _ = reply.try_send(reserved);
-            };
-            queue.send(Order::Reserve(text, Box::new(then))).await.map_err(|_| Fault::Closed)?;
-            drop(queue);
-            answer.recv().await.map_err(|_| Fault::Closed)
         });
         Self { sent }
     }
