@@ -24,12 +24,13 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, standard};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg, socket_with,
@@ -50,6 +51,8 @@ pub const REQUEST_OCTETS_MAX: usize = 1 << 20;
 pub const ANSWER_OCTETS_MAX: usize = 64 << 20;
 /// Longest progress frame, without its length.
 const WORKING_OCTETS_MAX: usize = 1 << 10;
+/// Longest path in a socket's address, in octets (unix(7)).
+const ADDRESS_OCTETS_MAX: usize = 107;
 /// Marks a progress frame, in the last octet of its length.
 const WORKING_BIT: u8 = 0x80;
 /// How much decoding an answer may allocate; rows are larger in memory than in a frame.
@@ -163,11 +166,25 @@ pub fn call(
     answer.and_then(|octets| decode_answer(&octets)).map_err(CallError::BadAnswer)
 }
 
+/// Calls `use_path` with a path to the socket that fits into a socket's address. A long one leads through its open
+/// directory: a mail store's path may be longer than an address.
+pub fn by_short_path<T>(socket: &Path, use_path: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    match (socket.parent(), socket.file_name()) {
+        (Some(directory), Some(name)) if socket.as_os_str().len() > ADDRESS_OCTETS_MAX => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+            let directory = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
+            use_path(&directory.join(name))
+        }
+        _ => use_path(socket),
+    }
+}
+
 /// Connects without waiting. If the service hangs and its queue is full, the error is `WouldBlock`.
 pub fn connect(socket: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
+    by_short_path(socket, |path| Ok(rustix::net::connect(&stream, &SocketAddrUnix::new(path)?)?))?;
     let stream = UnixStream::from(stream);
     stream.set_nonblocking(false)?;
     Ok(stream)
@@ -525,6 +542,17 @@ mod tests {
         let mut request = vec![0; encode_request(&requests()[0]).unwrap().len()];
         stream.read_exact(&mut request).unwrap();
         assert_eq!(stream.write_all(&[TAKEN]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn the_path_of_a_socket_may_be_longer_than_its_address() {
+        let scratch = scratch::directory();
+        let mailroot = scratch.path().join("m".repeat(2 * ADDRESS_OCTETS_MAX));
+        std::fs::create_dir(&mailroot).unwrap();
+        let socket = mailroot.join("winpop.sock");
+        let _listener = by_short_path(&socket, |path| UnixListener::bind(path)).unwrap();
+        assert!(socket.exists());
+        connect(&socket).unwrap();
     }
 
     #[test]

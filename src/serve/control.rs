@@ -50,7 +50,7 @@ pub fn bind(path: &Path) -> io::Result<Async<UnixListener>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
-    let listener = UnixListener::bind(path)?;
+    let listener = control::by_short_path(path, |path| UnixListener::bind(path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Async::new(listener)
 }
