@@ -105,10 +105,10 @@ impl Set {
         context: &Context,
         progress: &Progress,
     ) -> Result<Reply, Refusal> {
+        let _turn = context.service.map(|service| service.turn_to_change_settings());
         // Before the rows are read: a change of the key changes that of the password.
         let sealing = self.is_secret().then(|| context.keyring.sealing());
-        let rows = stored_rows(store)?;
-        let (before, _) = from_rows(&rows);
+        let before = settings_of(store)?;
         let after = match &sealing {
             Some(sealing) => before.with(key, &self.sealed(sealing, context)?)?,
             None => before.with(key, &self.values)?,
@@ -141,7 +141,7 @@ impl Set {
         if let Some(service) = context.service {
             service.apply(&before, &after).map_err(|why| Refusal::new(Code::Value, why))?;
         }
-        let stored = store_settings(store, rows, &before, &after);
+        let stored = store_settings(store, &before, &after);
         if let (Err(_), Some(service)) = (&stored, context.service)
             && let Err(why) = service.apply(&after, &before)
         {
@@ -249,23 +249,9 @@ fn from_rows(rows: &Rows) -> (Settings, Vec<String>) {
     Settings::from_rows(rows.iter().map(|(key, text)| (key.as_str(), text.as_str())))
 }
 
-/// Stores the changed settings, unless another command has changed some since `rows` were read: the relations between
-/// settings were checked against `rows`.
-fn store_settings(store: &Store, rows: Rows, before: &Settings, after: &Settings) -> Result<(), Refusal> {
+fn store_settings(store: &Store, before: &Settings, after: &Settings) -> Result<(), Refusal> {
     let changed = after.rows_changed_since(before);
-    let stored = store.write(move |tx| {
-        if tx.settings()? != rows {
-            return Ok(false);
-        }
-        for (key, text) in &changed {
-            tx.set_setting(key, text.as_deref())?;
-        }
-        Ok(true)
-    });
-    match stored.wait() {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Refusal::new(Code::Busy, "another command has just changed the settings")
-            .with_hint("Check them and try again")),
-        Err(fault) => Err(Refusal::fault(fault)),
-    }
+    let stored = store
+        .write(move |tx| changed.iter().try_for_each(|(key, text)| tx.set_setting(key, text.as_deref())));
+    stored.wait().map_err(Refusal::fault)
 }

@@ -45,7 +45,7 @@ pub use submission::{Submission, deliver, receiver};
 pub use upkeep::{Working, check, check_file, repair};
 
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use bincode::{Decode, Encode};
 
@@ -92,6 +92,10 @@ pub trait Service {
 
     /// The state of the account directory, if there is one.
     fn directory(&self) -> Option<reply::DirectoryLine>;
+
+    /// The right to change settings, held from reading them until they are stored: [`Service::apply`] replaces all of
+    /// them, so two changes at once would undo each other. Waits for it: a change of authentication may take minutes.
+    fn turn_to_change_settings(&self) -> MutexGuard<'_, ()>;
 
     /// Puts changed settings into effect before they are stored. An error is a sentence that says what prevents it,
     /// such as a port that is taken; nothing has changed then. If storing them fails afterwards, this is called again

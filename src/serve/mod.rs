@@ -147,6 +147,8 @@ pub struct Service {
     guard: Guard,
     /// In effect now. They differ from the stored ones if this run was given other ports.
     settings: Mutex<Arc<Settings>>,
+    /// Held by the command that changes them; others wait on their own threads.
+    changing_settings: Mutex<()>,
     tls: Arc<Tls>,
     started_unix_seconds: u64,
     slots: Slots,
@@ -345,6 +347,7 @@ impl Service {
             proxy_headers: Arc::new(Semaphore::new(PROXY_HEADERS_MAX)),
             password_checks: Semaphore::new((settings.threadcount.get() as usize / 2).max(1)),
             settings: Mutex::new(Arc::new(settings)),
+            changing_settings: Mutex::default(),
             directory_questions: Semaphore::new(DIRECTORY_QUESTIONS_MAX),
             listeners: Mutex::default(),
             workers: Workers::new().into(),
@@ -422,6 +425,10 @@ impl admin::Service for Arc<Service> {
             last_login_failure_seconds_ago: last.map(|ago| ago.as_secs()),
             wrong_recipients: self.harvest.total(),
         }
+    }
+
+    fn turn_to_change_settings(&self) -> MutexGuard<'_, ()> {
+        self.changing_settings.lock()
     }
 
     fn apply(&self, before: &Settings, after: &Settings) -> Result<(), String> {

@@ -1,5 +1,7 @@
 //! Lists of mailboxes with their accounts, from a scripted directory.
 
+use std::sync::MutexGuard;
+
 use super::*;
 use crate::address::Domain;
 use crate::admin::commands::List;
@@ -86,6 +88,11 @@ impl Service for Served {
 
     fn directory(&self) -> Option<DirectoryLine> {
         None
+    }
+
+    fn turn_to_change_settings(&self) -> MutexGuard<'_, ()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        TURN.lock()
     }
 
     fn apply(&self, _: &Settings, _: &Settings) -> Result<(), String> {
