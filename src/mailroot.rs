@@ -163,14 +163,14 @@ impl MailRoot {
         }
     }
 
-    /// Replaces the pointer file atomically.
-    pub fn point_to(&self, dir: &Path) -> io::Result<()> {
+    /// A draft of the pointer file that names this directory.
+    pub fn pointer_to(&self, dir: &Path) -> io::Result<Replacement> {
         let folder = self.pointer.parent().expect("the pointer file lies in a directory");
         fs::create_dir_all(folder)?;
         let pointer = Replacement::begin(&self.pointer, 0o644)?;
         pointer.file().write_all(dir.as_os_str().as_encoded_bytes())?;
         pointer.file().write_all(b"\n")?;
-        pointer.finish()
+        Ok(pointer)
     }
 }
 
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!((found.dir, found.named_by), (home.join(".local/share/winpop"), NamedBy::Default));
 
         let found = MailRoot::find(None, &environment).unwrap();
-        found.point_to(Path::new("/srv/mail")).unwrap();
+        found.pointer_to(Path::new("/srv/mail")).unwrap().finish().unwrap();
         assert_eq!(fs::read_to_string(home.join(".config/winpop/mailroot")).unwrap(), "/srv/mail\n");
         assert_eq!(found.at_next_start(), Path::new("/srv/mail"));
         let found = MailRoot::find(None, &environment).unwrap();
@@ -328,7 +328,7 @@ mod tests {
         for user in [ROOT, owner] {
             assert_eq!((found(user).dir, found(user).of_machine), (default_dir.clone(), None));
         }
-        found(ROOT).point_to(&other).unwrap();
+        found(ROOT).pointer_to(&other).unwrap().finish().unwrap();
         for user in [ROOT, owner] {
             assert_eq!((found(user).dir, found(user).pointer), (other.clone(), pointer.clone()));
         }

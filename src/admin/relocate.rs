@@ -61,17 +61,27 @@ pub fn set_mailroot(set: &Set, present: &Present, old: &MailRoot) -> Result<Repl
         }
     };
     mailroot::check(&new)?;
+    if set.move_mail && present.is_served {
+        return Err(Refusal::new(Code::Busy, "the mail store cannot be moved while the service runs")
+            .with_hint("Stop the service and try again"));
+    }
+    let unwritable = |error| Refusal::fault(format!("{} cannot be written: {error}", old.pointer.display()));
+    // Before the mail moves: without a pointer nobody would find it.
+    let pointer = old.pointer_to(&new).map_err(unwritable)?;
     if set.move_mail {
-        if present.is_served {
-            return Err(Refusal::new(Code::Busy, "the mail store cannot be moved while the service runs")
-                .with_hint("Stop the service and try again"));
-        }
         move_store(&old.dir, &new)?;
     } else if new != old.dir {
         found_store(&new, &old.dir, &present.settings)?;
     }
-    old.point_to(&new)
-        .map_err(|error| Refusal::fault(format!("{} cannot be written: {error}", old.pointer.display())))?;
+    if let Err(error) = pointer.finish() {
+        if set.move_mail {
+            move_files(&new, &old.dir).map_err(|error| {
+                let new = new.display();
+                Refusal::fault(format!("the mail store is now in {new} and cannot be moved back: {error}"))
+            })?;
+        }
+        return Err(unwritable(error));
+    }
 
     let message = format!("mailroot is now {}", new.display());
     Ok(Changed { notes: notes(set, &new, present, old), ..Changed::new("set", &"mailroot", message) }.into())
@@ -151,7 +161,11 @@ fn move_store(from: &Path, to: &Path) -> Result<(), Refusal> {
         }
         _ => Refusal::fault(format!("the mail store cannot be moved to {}: {error}", to.display())),
     };
-    make_directory(to, from).map_err(failed)?;
+    make_directory(to, from).and_then(|()| move_files(from, to)).map_err(failed)
+}
+
+/// Moves the store's files, all or none of them.
+fn move_files(from: &Path, to: &Path) -> io::Result<()> {
     let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
     for (old, new) in mailroot::files(from).into_iter().zip(mailroot::files(to)) {
         match fs::rename(&old, &new) {
@@ -160,14 +174,12 @@ fn move_store(from: &Path, to: &Path) -> Result<(), Refusal> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 for (old, new) in moved.iter().rev() {
-                    fs::rename(new, old).map_err(failed)?;
+                    fs::rename(new, old)?;
                 }
-                return Err(failed(error));
+                return Err(error);
             }
         }
     }
-    for dir in [to, from] {
-        sync_directory(dir).map_err(failed)?;
-    }
-    Ok(())
+    sync_directory(to)?;
+    sync_directory(from)
 }

@@ -147,6 +147,32 @@ fn mail_moves_only_when_told_to_and_only_while_stopped() {
 }
 
 #[test]
+fn mail_does_not_move_if_the_pointer_cannot_be_written() {
+    let block: [fn(&MailRoot); 2] = [
+        // No draft can be made.
+        |mailroot| {
+            let config = mailroot.pointer.parent().unwrap().parent().unwrap();
+            fs::write(config, "").unwrap();
+        },
+        // The draft cannot be renamed.
+        |mailroot| fs::create_dir_all(&mailroot.pointer).unwrap(),
+    ];
+    for block in block {
+        let bench = Bench::new();
+        block(&bench.mailroot);
+        let new = bench.home.join("moved");
+        let refusal = bench.run(&set("mailroot", new.to_str().unwrap(), true), None).unwrap_err();
+        assert!(
+            refusal.message.ends_with("cannot be written: Is a directory (os error 21)")
+                || refusal.message.ends_with("cannot be written: Not a directory (os error 20)"),
+            "{refusal}"
+        );
+        assert!(bench.mailroot.data_file().exists() && bench.mailroot.key_file().exists());
+        assert!(!data_file(&new).exists());
+    }
+}
+
+#[test]
 fn an_unusable_mail_root_changes_nothing() {
     let bench = Bench::new();
     for bad in ["relative", "//server/share", "\\\\server\\share", "/proc/nowhere", "/dev/null"] {
