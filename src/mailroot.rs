@@ -7,10 +7,10 @@
 //! private store, with its pointer in `winpop/mailroot` of their configuration.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::replace::Replacement;
@@ -166,7 +166,11 @@ impl MailRoot {
     /// A draft of the pointer file that names this directory.
     pub fn pointer_to(&self, dir: &Path) -> io::Result<Replacement> {
         let folder = self.pointer.parent().expect("the pointer file lies in a directory");
-        fs::create_dir_all(folder)?;
+        if !folder.exists() {
+            fs::create_dir_all(folder)?;
+            // Whatever the umask: the service's user reads the pointer too.
+            fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+        }
         let pointer = Replacement::begin(&self.pointer, 0o644)?;
         pointer.file().write_all(dir.as_os_str().as_encoded_bytes())?;
         pointer.file().write_all(b"\n")?;
@@ -259,8 +263,6 @@ fn pointed_to(pointer: &Path) -> Result<Option<PathBuf>, Unusable> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
     use crate::tests::scratch;
 
