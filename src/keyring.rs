@@ -230,6 +230,12 @@ impl Sealing<'_> {
     }
 }
 
+/// Why the key in the mail root cannot open what this key has sealed.
+pub fn trouble_with(key: KeyId, mailroot: &MailRoot) -> Option<Trouble> {
+    let (path, is_foreign) = place(mailroot);
+    load_known(&path, is_foreign, key).err()
+}
+
 /// The path of the key file, and whether someone else manages it.
 fn place(mailroot: &MailRoot) -> (PathBuf, bool) {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());

@@ -21,7 +21,7 @@ use crate::replace::give_to_owner_of;
 use crate::store::{Incoming, OpenErrorKind, Progress, Store};
 
 /// How long a service may take to start or stop, and other commands to finish.
-const OTHERS_MAX: Duration = Duration::from_secs(30);
+pub const OTHERS_MAX: Duration = Duration::from_secs(30);
 
 /// Who is told how far a long request has come.
 pub enum Telling<'a> {

@@ -1,8 +1,8 @@
 //! `restore`: replaces the data file by a backup.
 //!
 //! The backup is copied next to the data file and the copy is verified; the backup itself is only read. Meanwhile the
-//! data file is locked, so that no service or other command opens it. Then the old file gets a second name and the copy
-//! takes its place, so that a whole data file exists at every instant.
+//! data file is locked, so that no service or other command opens it; a command that has it open is waited for. Then
+//! the old file gets a second name and the copy takes its place, so that a whole data file exists at every instant.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -11,13 +11,17 @@ use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use super::carry_out::OTHERS_MAX;
 use super::commands::Restore;
+use super::patience::until_free;
 use super::progress;
+use super::serve::service_answers;
 use super::upkeep::is_same_file;
 use crate::admin::reply::{Changed, Checked, Code};
 use crate::admin::{self, Refusal, Reply};
+use crate::auth::seal::KeyId;
 use crate::control::Answer;
-use crate::keyring::Keyring;
+use crate::keyring;
 use crate::mailroot::{self, MailRoot};
 use crate::replace::Replacement;
 use crate::store::{Read as _, Store};
@@ -37,14 +41,14 @@ pub fn restore(typed: &Restore, mailroot: impl Fn() -> Result<MailRoot, Refusal>
         return Err(Refusal::new(Code::Exists, format!("{} is the mail store itself", backup.display())));
     }
     mailroot::create(&mailroot.dir).map_err(|error| unwritable(&mailroot.dir, &error))?;
-    let present = lock(&data_file)?;
+    let present = until_free(&mailroot, OTHERS_MAX, || lock(&mailroot))?;
     let written = |error: io::Error| unwritable(&data_file, &error);
     let copy = Replacement::begin(&data_file, 0o600).map_err(written)?;
     if present.is_none() {
         copy.give_to_owner_of(&mailroot.dir).map_err(written)?;
     }
     io::copy(&mut from, &mut copy.file()).map_err(written)?;
-    let checked = verified(&copy, backup)?;
+    let (checked, key) = verified(&copy, backup)?;
     let kept = match present {
         Some(_) => Some(keep(&data_file).map_err(written)?),
         None => None,
@@ -61,30 +65,39 @@ pub fn restore(typed: &Restore, mailroot: impl Fn() -> Result<MailRoot, Refusal>
         checked.messages
     );
     let kept = kept.map(|kept| format!("the old data file is kept as {}", kept.display()));
-    let notes = kept.into_iter().chain(trouble_with_key(&mailroot)?).collect();
+    // A store without a key gets one from the service, owned by its user.
+    let trouble = key.and_then(|key| keyring::trouble_with(key, &mailroot)).map(|trouble| {
+        format!(
+            "{trouble}; restore the key from the time of the backup, or APOP, CRAM-MD5 and NTLM will not work"
+        )
+    });
+    let notes = kept.into_iter().chain(trouble).collect();
     Ok(Changed { notes, ..Changed::new("restore", &data_file.display(), message) }.into())
 }
 
-/// Locks the data file, whatever it contains. `None` if it does not exist.
-fn lock(data_file: &Path) -> Result<Option<File>, Refusal> {
+/// Locks the data file, whatever it contains: `Some(None)` if it does not exist, `None` if another command has it.
+/// Refused if a service has it.
+fn lock(mailroot: &MailRoot) -> Result<Option<Option<File>>, Refusal> {
+    let data_file = mailroot.data_file();
     let fault = |error| Refusal::fault(format!("{}: {error}", data_file.display()));
-    let file = match File::open(data_file) {
+    let file = match File::open(&data_file) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(None)),
         Err(error) => return Err(fault(error)),
     };
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => {
-            Err(Refusal::new(Code::Busy, "the service or another command has the mail store open")
+        Ok(()) => Ok(Some(Some(file))),
+        Err(TryLockError::WouldBlock) if service_answers(mailroot) => {
+            Err(Refusal::new(Code::Busy, "the service has the mail store open")
                 .with_hint("Stop the service, restore, then start it again"))
         }
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(fault(error)),
     }
 }
 
-/// Counts what the copy contains, if it is an intact store.
-fn verified(copy: &Replacement, backup: &Path) -> Result<Checked, Refusal> {
+/// Counts what the copy contains, if it is an intact store, and names the key that sealed its passwords.
+fn verified(copy: &Replacement, backup: &Path) -> Result<(Checked, Option<KeyId>), Refusal> {
     let file = copy.file().try_clone().map_err(Refusal::fault)?;
     let store = Store::open_file_verified(file).map_err(|why| {
         Refusal::new(Code::Damaged, format!("{} was not restored: {why}", backup.display()))
@@ -92,8 +105,9 @@ fn verified(copy: &Replacement, backup: &Path) -> Result<Checked, Refusal> {
     let Reply::Checked(checked) = progress::shown(|progress| admin::check(&store, progress))? else {
         panic!("a check is answered by what was found")
     };
+    let key = store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?.key;
     match checked.findings.first() {
-        None => Ok(checked),
+        None => Ok((checked, key)),
         Some(finding) => Err(Refusal::new(
             Code::Damaged,
             format!("{} is damaged and was not restored: {finding}", backup.display()),
@@ -122,22 +136,6 @@ fn keep(data_file: &Path) -> io::Result<PathBuf> {
         }
     }
     unreachable!("there are more numbers than files")
-}
-
-/// A note if the key in the mail root is not the one that sealed the restored passwords.
-fn trouble_with_key(mailroot: &MailRoot) -> Result<Option<String>, Refusal> {
-    let store = Store::open(&mailroot.data_file())?;
-    // A store without a key gets one from the service, owned by its user.
-    if store.read().and_then(|view| view.totals()).map_err(Refusal::fault)?.key.is_none() {
-        return Ok(None);
-    }
-    let keyring = Keyring::open(&store, mailroot).map_err(Refusal::fault)?;
-    let trouble = keyring.key().err();
-    Ok(trouble.map(|trouble| {
-        format!(
-            "{trouble}; restore the key from the time of the backup, or APOP, CRAM-MD5 and NTLM will not work"
-        )
-    }))
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Refusal {

@@ -82,7 +82,7 @@ pub fn open(
 }
 
 /// True if a process listens on the control socket.
-fn service_answers(mailroot: &MailRoot) -> bool {
+pub fn service_answers(mailroot: &MailRoot) -> bool {
     // If its queue is full, someone is listening.
     !connect(&mailroot.socket()).is_err_and(|e| e.kind() != std::io::ErrorKind::WouldBlock)
 }

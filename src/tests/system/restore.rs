@@ -3,6 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use super::service::Done;
 use crate::harness::site::Site;
@@ -95,12 +98,49 @@ fn nothing_is_restored_under_a_running_service() {
     deliver(&site, "second");
     let service = site.start();
     let done = restore(&site, &backup);
-    let told = "pop3svc: the service or another command has the mail store open. Stop the service, restore, then start \
-                it again\n";
+    let told =
+        "pop3svc: the service has the mail store open. Stop the service, restore, then start it again\n";
     assert_eq!((done.errors.as_str(), done.exit_code), (told, 1));
     assert_eq!(service.log_in(BOB).count().unwrap(), 2);
     service.stop();
     assert_eq!(named(&site, ".winpop.db").len() + named(&site, "winpop.db.before-").len(), 0);
+}
+
+#[test]
+fn restore_waits_for_a_command_that_has_the_store_open() {
+    let (site, backup) = site_with_backup();
+    let present = fs::File::open(site.data_file()).unwrap();
+    present.lock().unwrap();
+    thread::scope(|scope| {
+        let restoring = scope.spawn(|| restore(&site, &backup));
+        thread::sleep(Duration::from_millis(300));
+        assert!(!restoring.is_finished());
+        drop(present);
+        assert_eq!(restoring.join().unwrap().exit_code, 0);
+    });
+}
+
+/// A command that gets the restored store first does not make `restore` report a failure.
+#[test]
+fn a_store_restored_among_other_commands_is_reported_as_restored() {
+    let (site, backup) = site_with_backup();
+    let restoring = AtomicBool::new(true);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while restoring.load(Ordering::Acquire) {
+                    site.winpop(&["list"]);
+                }
+            });
+        }
+        for _ in 0..10 {
+            let done = restore(&site, &backup);
+            assert_eq!((done.errors.as_str(), done.exit_code), ("", 0));
+        }
+        restoring.store(false, Ordering::Release);
+    });
+    assert_eq!(named(&site, "winpop.db.before-").len(), 10);
+    site.assert_clean();
 }
 
 #[test]
