@@ -506,7 +506,7 @@ pub fn note_of_rights(after: &Settings, context: &Context) -> Option<String> {
     if after.authentication != Method::LocalAccounts || context.service.is_some() {
         return None;
     }
-    let user = ownership::owner(context.mailroot).filter(|user| user.uid != 0)?;
+    let user = ownership::owner(&context.mailroot.dir).filter(|user| user.uid != 0)?;
     Some(format!(
         "the service runs as the user {user}, which must be able to read /etc/shadow: set SupplementaryGroups=shadow in its \
          unit, or run usermod -aG shadow {}",

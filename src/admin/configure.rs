@@ -197,7 +197,7 @@ fn line(key: &Key, settings: &Settings, mailroot: &MailRoot) -> SettingLine {
             (mailroot.at_next_start().display().to_string(), mailroot.default_dir.display().to_string())
         }
         KeptIn::Owner => {
-            let owner = ownership::owner(mailroot).map_or_else(String::new, |owner| owner.typed());
+            let owner = ownership::owner(&mailroot.dir).map_or_else(String::new, |owner| owner.typed());
             (owner.clone(), owner)
         }
         KeptIn::Store(_) | KeptIn::Sockets => (settings.text(key), Settings::default().text(key)),

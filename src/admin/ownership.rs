@@ -10,22 +10,20 @@ use super::Context;
 use super::commands::Set;
 use super::configure::DEFAULT;
 use super::reply::{Changed, Code, Refusal, Reply};
-use crate::mailroot::MailRoot;
 use crate::user::User;
 
 /// How the names of a mail store's files and their drafts begin.
 const OURS: [&str; 3] = ["winpop.", ".winpop.", ".incoming-"];
 
-/// The owner of the mail store directory.
-pub fn owner(mailroot: &MailRoot) -> Option<User> {
-    fs::metadata(&mailroot.dir).ok().map(|dir| User::of_id(dir.uid(), dir.gid()))
+/// The owner of a mail store directory.
+pub fn owner(dir: &Path) -> Option<User> {
+    fs::metadata(dir).ok().map(|dir| User::of_id(dir.uid(), dir.gid()))
 }
 
 /// Gives the mail store to another user.
 pub fn set_user(set: &Set, context: &Context) -> Result<Reply, Refusal> {
     let dir = &context.mailroot.dir;
-    let present =
-        owner(context.mailroot).ok_or_else(|| Refusal::fault(format!("{} cannot be read", dir.display())))?;
+    let present = owner(dir).ok_or_else(|| Refusal::fault(format!("{} cannot be read", dir.display())))?;
     let user = match &set.values[..] {
         [word] if word.eq_ignore_ascii_case(DEFAULT) => present.clone(),
         [typed] => User::named(typed).ok_or_else(|| {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::commands::Set;
 use super::configure::{DEFAULT, Rows, stored_rows};
+use super::ownership;
 use super::reply::{Changed, Code, Refusal, Reply, SettingLine};
 use crate::mailroot::{self, MailRoot, NamedBy};
 use crate::replace::{give_to_owner_of, sync_directory};
@@ -107,6 +108,15 @@ fn notes(set: &Set, new: &Path, present: &Present, old: &MailRoot) -> Vec<String
     if !set.move_mail && present.has_domains {
         notes.push(format!("the domains, mailboxes and mail in {} were not moved", old.dir.display()));
     }
+    if let (Some(before), Some(now)) = (ownership::owner(&old.dir), ownership::owner(new))
+        && before.uid != now.uid
+    {
+        notes.push(format!(
+            "{} belongs to the user {now}; if the service runs as {before}: winpop set user {}",
+            new.display(),
+            before.typed()
+        ));
+    }
     match old.named_by {
         NamedBy::CommandLine => notes.push("--mailroot overrides this setting".to_owned()),
         NamedBy::Variable => notes.push("WINPOP_MAILROOT overrides this setting".to_owned()),
@@ -137,10 +147,9 @@ fn found_store(dir: &Path, old: &Path, settings: &Rows) -> Result<(), Refusal> {
 /// Creates the directory if it is missing. A new or empty one gets the owner of the old mail store directory.
 fn make_directory(dir: &Path, old: &Path) -> io::Result<()> {
     mailroot::create(dir)?;
-    match fs::read_dir(dir)?.next() {
-        None => give_to_owner_of(dir, old),
-        Some(_) => Ok(()),
-    }
+    // A new file system has a directory for what fsck finds.
+    let is_empty = fs::read_dir(dir)?.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found"));
+    if is_empty { give_to_owner_of(dir, old) } else { Ok(()) }
 }
 
 /// Moves the store's files, which this process has locked, to a directory without a store.

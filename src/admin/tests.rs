@@ -226,12 +226,25 @@ fn a_new_mail_root_belongs_to_the_owner_of_the_old_one() {
     }
     let bench = Bench::new();
     chown(&bench.mailroot.dir, Some(12345), Some(54321)).unwrap();
-    let new = bench.home.join("new");
-    bench.set("mailroot", new.to_str().unwrap(), None).unwrap();
-    for path in [data_file(&new), new] {
-        let present = fs::metadata(&path).unwrap();
-        assert_eq!((present.uid(), present.gid()), (12345, 54321), "{}", path.display());
+    let (new, disk) = (bench.home.join("new"), bench.home.join("disk"));
+    fs::create_dir_all(disk.join("lost+found")).unwrap();
+    for new in [new, disk] {
+        let changed = bench.set("mailroot", new.to_str().unwrap(), None).unwrap();
+        assert_eq!(changed.notes.len(), 1, "{:?}", changed.notes);
+        for path in [data_file(&new), new] {
+            let present = fs::metadata(&path).unwrap();
+            assert_eq!((present.uid(), present.gid()), (12345, 54321), "{}", path.display());
+        }
     }
+    // A directory with files in it keeps its owner.
+    let used = bench.home.join("used");
+    fs::create_dir_all(used.join("letters")).unwrap();
+    let used = used.to_str().unwrap();
+    let changed = bench.set("mailroot", used, None).unwrap();
+    let note = format!(
+        "{used} belongs to the user root; if the service runs as number 12345: winpop set user 12345"
+    );
+    assert_eq!(changed.notes[1], note);
 }
 
 #[test]
