@@ -163,14 +163,26 @@ fn move_store(from: &Path, to: &Path) -> Result<(), Refusal> {
     }
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::CrossesDevices => {
-            Refusal::fault(format!("{} is on another file system", to.display())).with_hint(format!(
-                "Copy the store with pop3svc backup {}, then set mailroot without /move",
-                mailroot::data_file(to).display()
-            ))
+            Refusal::fault(format!("{} is on another file system", to.display())).with_hint(copying(from, to))
         }
         _ => Refusal::fault(format!("the mail store cannot be moved to {}: {error}", to.display())),
     };
     make_directory(to, from).and_then(|()| move_files(from, to)).map_err(failed)
+}
+
+/// The commands that copy a store to another file system.
+fn copying(from: &Path, to: &Path) -> String {
+    let ([data_file, _], [_, key_file]) = (mailroot::files(to), mailroot::files(from));
+    let (data_file, to) = (data_file.display(), to.display());
+    // The key file may be kept elsewhere.
+    let key = match key_file.exists() {
+        true => format!("cp {} {to} && ", key_file.display()),
+        false => String::new(),
+    };
+    let user = ownership::owner(from).map_or_else(|| "NAME".to_owned(), |owner| owner.typed());
+    format!(
+        "To copy it there: pop3svc backup {data_file} && {key}winpop set mailroot {to} && winpop set user {user}"
+    )
 }
 
 /// Moves the store's files, all or none of them.

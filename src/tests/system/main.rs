@@ -23,6 +23,7 @@ mod import;
 mod live;
 mod lmtp;
 mod maildrop;
+mod mailroot;
 mod pop3;
 mod postmaster;
 mod privileges;

@@ -5,11 +5,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use super::service::Service;
-use crate::harness::etc::PrivateEtc;
+use crate::harness::PASSWORD;
 use crate::harness::ports::free_port;
 use crate::harness::site::Site;
 use crate::harness::skip::needs_root;
-use crate::harness::{PASSWORD, PROGRAM};
 
 const UID: u32 = 12_345;
 const BOB: &str = "bob@example.com";
@@ -116,21 +115,6 @@ fn a_data_file_the_user_may_not_open_is_reported_with_a_hint() {
     let done = site.run(&["serve"]);
     assert!(done.errors.ends_with(&format!("winpop set user {UID}\n")), "{done:?}");
     assert_eq!(done.exit_code, 1);
-}
-
-#[test]
-fn the_services_user_can_read_the_pointer_whatever_the_umask_of_root() {
-    if !needs_root("settings of the machine") {
-        return;
-    }
-    let Some(etc) = PrivateEtc::new() else { return };
-    let pointer = etc.path("etc/winpop");
-    let _ = fs::remove_dir_all(&pointer);
-    let site = Site::bare(Some(etc));
-    let script = "umask 077; exec \"$0\" winpop set mailroot \"$1\"";
-    site.output("sh", &["-c", script, PROGRAM, site.path("mail").to_str().unwrap()], b"");
-    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
-    assert_eq!((mode(&pointer), mode(&pointer.join("mailroot"))), (0o755, 0o644));
 }
 
 /// Files that root creates in the service user's directory belong to that user.
