@@ -21,6 +21,16 @@ const BY_VARIABLE: &str = "named by WINPOP_MAILROOT";
 
 impl Set {
     pub fn run(&self, store: &Store, context: &Context, progress: &Progress) -> Result<Reply, Refusal> {
+        let key = self.key()?;
+        match key.kept_in {
+            KeptIn::Pointer => relocate::set_mailroot(self, &relocate::Present::of(store)?, context.mailroot),
+            KeptIn::Owner => ownership::set_user(self, context),
+            KeptIn::Store(_) | KeptIn::Sockets => self.set_stored(key, store, context, progress),
+        }
+    }
+
+    /// The setting, if the command has a value and the switches suit.
+    fn key(&self) -> Result<&'static Key, Refusal> {
         let key = find(&self.key)?;
         if self.values.is_empty() {
             return Err(Refusal::usage(format!("the value for {} is missing", key.name))
@@ -29,11 +39,7 @@ impl Set {
         if self.move_mail && key.kept_in != KeptIn::Pointer {
             return Err(Refusal::usage("/move is only for mailroot"));
         }
-        match key.kept_in {
-            KeptIn::Pointer => relocate::set_mailroot(self, &relocate::Present::of(store)?, context.mailroot),
-            KeptIn::Owner => ownership::set_user(self, context),
-            KeptIn::Store(_) | KeptIn::Sockets => self.set_stored(key, store, context, progress),
-        }
+        Ok(key)
     }
 
     /// True for `mailroot`, which the administrator's own process sets because the service may be unable to write
@@ -42,9 +48,19 @@ impl Set {
         Ok(find(&self.key)?.kept_in == KeptIn::Pointer)
     }
 
-    /// True if the store holds the setting. An error if there is no such setting.
-    pub fn is_stored(&self) -> Result<bool, Refusal> {
-        Ok(matches!(find(&self.key)?.kept_in, KeptIn::Store(_) | KeptIn::Sockets))
+    /// True if the command may create a missing mail store. An error if it would be refused anyway.
+    pub fn founds_store(&self) -> Result<bool, Refusal> {
+        let key = self.key()?;
+        match key.kept_in {
+            KeptIn::Pointer => Ok(false),
+            KeptIn::Owner => ownership::typed_user(self).map(|_| true),
+            KeptIn::Store(_) if self.is_secret() => Ok(true),
+            KeptIn::Store(_) | KeptIn::Sockets => {
+                let after = self.changed(key, &Settings::default(), &self.values)?;
+                // A new store does not have that mailbox.
+                Ok(after.postmaster.get().is_none())
+            }
+        }
     }
 
     /// The command with its paths made absolute, from the current directory.
@@ -98,6 +114,21 @@ impl Set {
         settings::find(&self.key).is_ok_and(|key| key.kept_in == KeptIn::Store(which))
     }
 
+    /// The settings with the value, unless it is refused whatever the store holds.
+    fn changed(&self, key: &Key, before: &Settings, values: &[String]) -> Result<Settings, Refusal> {
+        let after = before.with(key, values)?;
+        if self.force && after.authentication == before.authentication {
+            return Err(Refusal::usage("/force is only for a change of authentication"));
+        }
+        if matches!(key.kept_in, KeptIn::Store(Stored::tlscert | Stored::tlskey)) {
+            certificate::check(&after).map_err(|why| {
+                Refusal::new(Code::Value, why)
+                    .with_hint("To change both files at once: winpop set tlscert CERTIFICATE KEY")
+            })?;
+        }
+        Ok(after)
+    }
+
     fn set_stored(
         &self,
         key: &'static Key,
@@ -110,19 +141,11 @@ impl Set {
         let sealing = self.is_secret().then(|| context.keyring.sealing());
         let before = settings_of(store)?;
         let after = match &sealing {
-            Some(sealing) => before.with(key, &self.sealed(sealing, context)?)?,
-            None => before.with(key, &self.values)?,
+            Some(sealing) => self.changed(key, &before, &self.sealed(sealing, context)?)?,
+            None => self.changed(key, &before, &self.values)?,
         };
         if after.authentication != before.authentication {
             accounts::refuse_to_leave_out(&after, self.force, store, context, progress)?;
-        } else if self.force {
-            return Err(Refusal::usage("/force is only for a change of authentication"));
-        }
-        if matches!(key.kept_in, KeptIn::Store(Stored::tlscert | Stored::tlskey)) {
-            certificate::check(&after).map_err(|why| {
-                Refusal::new(Code::Value, why)
-                    .with_hint("To change both files at once: winpop set tlscert CERTIFICATE KEY")
-            })?;
         }
         if key.kept_in == KeptIn::Store(Stored::adntlm) {
             accounts::check_ntlm(&after, context)?;

@@ -29,15 +29,9 @@ impl FromStr for Target {
 
 impl Add {
     pub fn run(&self, store: &Store, context: &Context) -> Result<Reply, Refusal> {
-        let address = match (self.target()?, &self.createuser) {
-            (Target::Domain(domain), None) => return add_domain(domain, store, context.now),
-            (Target::Domain(_), Some(_)) => {
-                return Err(Refusal::new(
-                    Code::Usage,
-                    "a domain has no account; /createuser is for mailboxes",
-                ));
-            }
-            (Target::Mailbox(address), _) => address,
+        let address = match self.target()? {
+            Target::Domain(domain) => return add_domain(domain, store, context.now),
+            Target::Mailbox(address) => address,
         };
         let password = self.createuser.as_ref().map(|password| password.password()).transpose()?;
         if let Some(directory) = accounts::in_force(store, context)? {
@@ -58,7 +52,12 @@ impl Add {
     /// The domain or mailbox to add, if it is a single one.
     pub fn target(&self) -> Result<Target, Refusal> {
         match (&self.name, &self.file, &self.passwords) {
-            (Some(name), None, None) => Ok(name.parse()?),
+            (Some(name), None, None) => match name.parse()? {
+                Target::Domain(_) if self.createuser.is_some() => {
+                    Err(Refusal::usage("a domain has no account; /createuser is for mailboxes"))
+                }
+                target => Ok(target),
+            },
             (Some(_), ..) => Err(Refusal::new(Code::Usage, "/file and /passwords are for lists")),
             (None, None, _) => {
                 Err(Refusal::new(Code::Usage, "DOMAIN|USER@DOMAIN is missing").with_hint("For help: add /?"))

@@ -224,7 +224,7 @@ impl Op {
     pub fn founds_store(&self) -> Result<bool, Refusal> {
         match self {
             Self::Add(add) => Ok(matches!(add.target()?, Target::Domain(_))),
-            Self::Set(set) => set.is_stored().map(|_| true),
+            Self::Set(set) => set.founds_store(),
             _ => Ok(false),
         }
     }

@@ -24,14 +24,7 @@ pub fn owner(dir: &Path) -> Option<User> {
 pub fn set_user(set: &Set, context: &Context) -> Result<Reply, Refusal> {
     let dir = &context.mailroot.dir;
     let present = owner(dir).ok_or_else(|| Refusal::fault(format!("{} cannot be read", dir.display())))?;
-    let user = match &set.values[..] {
-        [word] if word.eq_ignore_ascii_case(DEFAULT) => present.clone(),
-        [typed] => User::named(typed).ok_or_else(|| {
-            Refusal::new(Code::Value, format!("there is no user \"{typed}\" on this machine"))
-                .with_hint("To create one: useradd --system --shell /usr/sbin/nologin winpop")
-        })?,
-        _ => return Err(Refusal::usage("user takes one user")),
-    };
+    let user = typed_user(set)?.unwrap_or_else(|| present.clone());
     if context.service.is_some() && user.uid != present.uid {
         return Err(Refusal::new(Code::Busy, "the user cannot be changed while the service runs")
             .with_hint("Stop the service and try again"));
@@ -48,6 +41,18 @@ pub fn set_user(set: &Set, context: &Context) -> Result<Reply, Refusal> {
         })?;
     }
     Ok(Changed::new("set", &"user", format!("user is now {user}")).into())
+}
+
+/// `None` for the present owner.
+pub fn typed_user(set: &Set) -> Result<Option<User>, Refusal> {
+    match &set.values[..] {
+        [word] if word.eq_ignore_ascii_case(DEFAULT) => Ok(None),
+        [typed] => User::named(typed).map(Some).ok_or_else(|| {
+            Refusal::new(Code::Value, format!("there is no user \"{typed}\" on this machine"))
+                .with_hint("To create one: useradd --system --shell /usr/sbin/nologin winpop")
+        }),
+        _ => Err(Refusal::usage("user takes one user")),
+    }
 }
 
 /// The directory comes last, so that a failed attempt can be repeated.

@@ -16,7 +16,8 @@ use crate::replace::{give_to_owner_of, sync_directory};
 use crate::settings::Settings;
 use crate::store::{OpenErrorKind, Read as _, Store};
 
-/// The state before the change.
+/// The state before the change. The default is that of no store.
+#[derive(Default)]
 pub struct Present {
     settings: Rows,
     has_domains: bool,
@@ -141,15 +142,16 @@ fn found_store(dir: &Path, old: &Path, settings: &Rows) -> Result<(), Refusal> {
     let written =
         store.write(move |tx| rows.iter().try_for_each(|(key, text)| tx.set_setting(key, Some(text))));
     written.wait().map_err(Refusal::fault)?;
-    give_to_owner_of(&data_file, old).map_err(failed)
+    give_to_owner_of(&data_file, if old.exists() { old } else { dir }).map_err(failed)
 }
 
-/// Creates the directory if it is missing. A new or empty one gets the owner of the old mail store directory.
+/// Creates the directory if it is missing. A new or empty one gets the owner of the old mail store directory, if that
+/// exists.
 fn make_directory(dir: &Path, old: &Path) -> io::Result<()> {
     mailroot::create(dir)?;
     // A new file system has a directory for what fsck finds.
     let is_empty = fs::read_dir(dir)?.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found"));
-    if is_empty { give_to_owner_of(dir, old) } else { Ok(()) }
+    if is_empty && old.exists() { give_to_owner_of(dir, old) } else { Ok(()) }
 }
 
 /// Moves the store's files, which this process has locked, to a directory without a store.

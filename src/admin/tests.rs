@@ -257,6 +257,11 @@ fn a_store_is_created_only_for_a_command_that_can_be_carried_out() {
     assert_eq!(founds(add("bob@example.com")), Ok(false));
     assert!(founds(add("a..b")).is_err());
     assert_eq!(founds(set("port", "1110", false)), Ok(true));
+    assert_eq!(founds(set("adbindpassword", "secret", false)), Ok(true));
+    assert_eq!(founds(set("postmaster", "default", false)), Ok(true));
+    assert_eq!(founds(set("postmaster", "ann@example.com", false)), Ok(false));
+    assert!(founds(set("port", "0", false)).is_err());
+    assert!(founds(set("tlscert", "/nowhere/cert.pem", false)).is_err());
     assert!(founds(set("prot", "1110", false)).is_err());
     assert_eq!(founds(Op::Get(Get { key: None })), Ok(false));
 }

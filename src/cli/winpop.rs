@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::accounts;
 use super::bulk;
-use super::carry_out;
+use super::carry_out::{self, no_store};
 use super::progress::Line;
 use super::terminal;
 use crate::address::Domain;
@@ -54,15 +54,15 @@ pub fn carry_out(op: Op, mailroot: &MailRoot) -> Answer {
         confirm(delete, mailroot)?;
     }
     match op {
-        Op::Set(ref set) if set.is_mailroot()? && is_in_use(mailroot) => {
-            let ask = |op| run(Request::Command(op), mailroot);
-            let (settings, domains) =
-                (ask(Op::Get(Get { key: None }))?, ask(Op::List(List { domain: None, all: false }))?);
-            let (Reply::Settings { settings }, Reply::Domains { domains }) = (settings, domains) else {
-                panic!("get is answered by settings, and list by domains")
+        Op::Set(ref set) if set.is_mailroot()? => {
+            let not_opened = Store::open(&mailroot.data_file()).err().map(|error| error.kind);
+            let present = match not_opened {
+                Some(OpenErrorKind::Locked) => present_as_told(mailroot),
+                Some(OpenErrorKind::Missing) if set.move_mail => Err(no_store(mailroot)),
+                Some(OpenErrorKind::Missing) => Ok(Present::default()),
+                _ => return run(Request::Command(op), mailroot),
             };
-            let answer = Present::told(&settings, !domains.is_empty())
-                .and_then(|present| admin::set_mailroot(set, &present, mailroot));
+            let answer = present.and_then(|present| admin::set_mailroot(set, &present, mailroot));
             if let Some(trail) = Request::Command(op).trail() {
                 super::leave_trail(&trail, &answer);
             }
@@ -149,9 +149,14 @@ fn run(request: Request, mailroot: &MailRoot) -> Answer {
     accounts::carry_out(request, &|request| carry_out::carry_out(request, Enclosed::Nothing, mailroot))
 }
 
-fn is_in_use(mailroot: &MailRoot) -> bool {
-    let opened = Store::open(&mailroot.data_file());
-    opened.is_err_and(|error| matches!(error.kind, OpenErrorKind::Locked))
+fn present_as_told(mailroot: &MailRoot) -> Result<Present, Refusal> {
+    let ask = |op| run(Request::Command(op), mailroot);
+    let (settings, domains) =
+        (ask(Op::Get(Get { key: None }))?, ask(Op::List(List { domain: None, all: false }))?);
+    let (Reply::Settings { settings }, Reply::Domains { domains }) = (settings, domains) else {
+        panic!("get is answered by settings, and list by domains")
+    };
+    Present::told(&settings, !domains.is_empty())
 }
 
 /// The password typed, or read from the terminal or standard input.

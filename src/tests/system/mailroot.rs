@@ -32,6 +32,15 @@ fn the_services_user_can_read_the_pointer_whatever_the_umask_of_root() {
 }
 
 #[test]
+fn a_fresh_machine_gets_its_store_in_the_new_place_only() {
+    let Some(site) = site_with_etc() else { return };
+    let new = site.path("mail");
+    let told = site.winpop(&["set", "mailroot", new.to_str().unwrap()]);
+    assert!(told.starts_with(&format!("mailroot is now {}\n", new.display())), "{told}");
+    assert!(new.join("winpop.db").exists() && !site.mailroot().exists());
+}
+
+#[test]
 fn the_hint_copies_a_whole_store_to_another_file_system() {
     let Some(site) = site_with_etc() else { return };
     site.add_mailbox(BOB);
