@@ -562,7 +562,8 @@ impl From<Unusable> for Refusal {
 
 impl From<crate::settings::Refused> for Refusal {
     fn from(refused: crate::settings::Refused) -> Self {
-        Self { code: Code::Value, message: refused.why, hint: refused.hint }
+        let code = if refused.is_usage { Code::Usage } else { Code::Value };
+        Self { code, message: refused.why, hint: refused.hint }
     }
 }
 

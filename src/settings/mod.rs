@@ -98,6 +98,8 @@ pub enum KeptIn {
 /// Why a setting was not changed: what is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
+    /// True for a wrong number of values.
+    pub is_usage: bool,
     pub why: String,
     pub hint: Option<String>,
 }
@@ -398,8 +400,12 @@ impl Settings {
                     [word] if word.eq_ignore_ascii_case(DEFAULT) => &defaults[..],
                     typed => typed,
                 };
-                let typed: &[String; 4] = typed.try_into().map_err(|_| {
-                    refused("socket takes four values", "Usage: winpop set socket BACKLOG MAX MIN THRESHOLD")
+                let typed: &[String; 4] = typed.try_into().map_err(|_| Refused {
+                    is_usage: true,
+                    ..refused(
+                        "socket takes four values",
+                        "Usage: winpop set socket BACKLOG MAX MIN THRESHOLD",
+                    )
                 })?;
                 for (which, value) in FOUR_SOCKETS.into_iter().zip(typed) {
                     settings.read_typed(which, value)?;
@@ -425,7 +431,7 @@ impl Settings {
     fn read_typed(&mut self, which: Stored, typed: &str) -> Result<(), Refused> {
         if typed.eq_ignore_ascii_case(DEFAULT) {
             let default = Self::default().stored(which);
-            return self.read(which, &default).map_err(|why| Refused { why, hint: None });
+            return self.read(which, &default).map_err(|why| Refused { is_usage: false, why, hint: None });
         }
         if which == Stored::authentication {
             self.authentication = self.method_numbered(typed)?;
@@ -515,7 +521,7 @@ fn numbered(methods: &[Method]) -> String {
 }
 
 fn refused(why: &str, hint: &str) -> Refused {
-    Refused { why: why.to_owned(), hint: Some(hint.to_owned()) }
+    Refused { is_usage: false, why: why.to_owned(), hint: Some(hint.to_owned()) }
 }
 
 /// The CPUs that this process may use.
