@@ -1,5 +1,7 @@
 //! `set` and `get`.
 
+use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use super::commands::{Get, Set};
@@ -125,6 +127,14 @@ impl Set {
                 Refusal::new(Code::Value, why)
                     .with_hint("To change both files at once: winpop set tlscert CERTIFICATE KEY")
             })?;
+        }
+        if key.kept_in == KeptIn::Store(Stored::lmtpsocket)
+            && let Some(path) = after.lmtpsocket.get()
+            && fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket())
+        {
+            let message = format!("{} is a file, which is left alone", path.display());
+            return Err(Refusal::new(Code::Value, message)
+                .with_hint("Choose another path: winpop set lmtpsocket PATH"));
         }
         Ok(after)
     }

@@ -47,8 +47,11 @@ fn mail_comes_over_a_unix_socket() {
     // A file that is not a socket is left alone, and the setting does not change.
     let precious = directory.join("precious");
     fs::write(&precious, b"x").unwrap();
-    let refused = site.run(&["winpop", "set", "lmtpsocket", precious.to_str().unwrap()]);
-    assert!(refused.exit_code == 1 && refused.errors.contains("is left alone"), "{refused:?}");
+    let refused = |site: &Site| {
+        let refused = site.run(&["winpop", "set", "lmtpsocket", precious.to_str().unwrap()]);
+        assert!(refused.exit_code == 1 && refused.errors.contains("is left alone"), "{refused:?}");
+    };
+    refused(&site);
     Lmtp::greeted(Client::connect_to_unix(&path).unwrap()).unwrap();
     site.winpop(&["set", "lmtpsocket", "default"]);
     assert!(!path.exists() && precious.exists());
@@ -56,6 +59,7 @@ fn mail_comes_over_a_unix_socket() {
     assert!(path.exists());
     service.stop();
     assert!(!path.exists());
+    refused(&site);
 }
 
 #[test]
