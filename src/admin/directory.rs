@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::commands::{Add, ChangePwd, Delete, Lock, Unlock};
+use super::configure::settings_of;
 use super::reply::{Changed, Code, Refusal, Removed, Reply};
 use super::{Context, accounts};
 use crate::address::{Address, Domain, Malformed};
@@ -81,10 +82,15 @@ fn add_domain(domain: Domain, store: &Store, now: UnixTime) -> Result<Reply, Ref
 
 /// Says who gets a new domain's mail for postmaster (RFC 5321 section 4.5.1).
 fn postmaster_note(domain: &Domain, store: &Store) -> Result<String, Refusal> {
-    let setting =
-        store.read().and_then(|directory| directory.setting("postmaster")).map_err(Refusal::fault)?;
-    let where_to = match setting.filter(|address| !address.is_empty()) {
-        Some(address) => format!("goes to {address}, as the setting postmaster says"),
+    let setting = settings_of(store)?.postmaster;
+    let exists = |address: &Address| {
+        store.read().and_then(|directory| Ok(directory.mailbox(address)?.is_some())).map_err(Refusal::fault)
+    };
+    let where_to = match setting.get() {
+        Some(address) if exists(address)? => format!("goes to {address}, as the setting postmaster says"),
+        Some(address) => format!(
+            "goes to its first mailbox, because the mailbox of the setting postmaster, {address}, does not exist"
+        ),
         None => "goes to its first mailbox; to choose another: winpop set postmaster ADDRESS".to_owned(),
     };
     Ok(format!("mail for postmaster@{domain} {where_to}"))

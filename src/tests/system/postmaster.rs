@@ -50,6 +50,8 @@ fn every_domain_has_a_postmaster() {
     site.winpop(&["delete", ANN, "/y"]);
     lies_in("postmaster@example.com", "zoe@example.com");
     lies_in("Postmaster", "postmaster@example.org");
+    let added = site.winpop(&["add", "last.example"]);
+    assert!(added.contains("postmaster@last.example goes to its first mailbox"), "{added}");
 
     let refused = |path: &str, reply: &str| {
         let replies = service.lmtp().deliver(&[path], b"Subject: no\r\n").unwrap();
