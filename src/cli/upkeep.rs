@@ -12,7 +12,7 @@ use crate::admin::reply::Code;
 use crate::admin::{self, Refusal, Reply, Request};
 use crate::control::{Answer, Enclosed};
 use crate::mailroot::{self, MailRoot};
-use crate::replace::Replacement;
+use crate::replace::{Replacement, directory_of};
 use crate::store::{NotReplaced, OpenError, OpenErrorKind, may_replace};
 
 /// Copies the store into a file next to the target, which replaces the target when complete. This process creates the
@@ -28,12 +28,29 @@ pub fn backup(typed: &Backup, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
         )
         .with_hint("Choose another file"));
     }
+    if is_of_another_store(&target) {
+        return Err(Refusal::new(
+            Code::Exists,
+            format!(
+                "{} seems to be another mail store's data file, because winpop.key lies next to it, and is not overwritten",
+                target.display()
+            ),
+        )
+        .with_hint("Choose another file; if this one is a backup, move that key to another place"));
+    }
     may_replace(&target).map_err(|why| not_replaced(&target, why))?;
     let copy = Replacement::begin(&target, 0o600).map_err(|error| not_made(&target, &error))?;
     let request = Request::Backup { file: target.to_string_lossy().into_owned() };
     let reply = carry_out(request, Enclosed::File(copy.file()), &mailroot)?;
     copy.finish().map_err(|error| not_made(&target, &error))?;
     Ok(reply)
+}
+
+/// True for the data file of a mail store, which is not served now. A backup has no key next to it.
+fn is_of_another_store(target: &Path) -> bool {
+    let Ok(file) = fs::canonicalize(target) else { return false };
+    let [data_file, key_file] = mailroot::files(directory_of(&file));
+    file == data_file && key_file.exists()
 }
 
 /// True if two paths lead to the same file.

@@ -104,6 +104,21 @@ fn nothing_but_a_backup_is_replaced() {
     site.assert_clean();
 }
 
+#[test]
+fn another_store_that_is_not_served_is_not_replaced() {
+    let (site, other) = (Site::new(), Site::new());
+    other.add_mailbox(BOB);
+    let file = other.data_file();
+    let done = site.run(&["backup", &file.to_string_lossy()]);
+    assert!(done.errors.contains("seems to be another mail store's data file"), "{done:?}");
+    assert_eq!((done.errors.lines().count(), done.exit_code), (1, 1));
+    other.assert_clean();
+    assert!(other.winpop(&["list", "example.com"]).contains(BOB));
+    // A backup may have the name of a data file.
+    fs::remove_file(other.mailroot().join("winpop.key")).unwrap();
+    site.succeed(&["backup", &file.to_string_lossy()]);
+}
+
 /// A site with this many numbered messages; its service is stopped.
 pub fn stopped_with(messages: usize) -> Site {
     let mut site = Site::new();
