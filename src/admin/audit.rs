@@ -59,7 +59,9 @@ impl Op {
                     Some(_) => format!("add {name} /createuser {PASSWORD}"),
                 }
             }
-            Self::Delete(Delete { name, .. }) => format!("delete {name}"),
+            Self::Delete(Delete { name, deleteuser, .. }) => {
+                format!("delete {name}{}", if *deleteuser { " /deleteuser" } else { "" })
+            }
             Self::Undelete(Undelete { name, since, all, new }) => {
                 let since = since.as_ref().map_or(String::new(), |since| format!(" /since:{since}"));
                 let switch = |given: &bool, word| if *given { word } else { "" };
@@ -134,6 +136,7 @@ mod tests {
                 Op::Add(Add { name: Some(name()), createuser: Some(secret()), file: None, passwords: None }),
                 "add ann@a.org /createuser ***",
             ),
+            (Op::Delete(Delete { name: name(), deleteuser: true, y: true }), "delete ann@a.org /deleteuser"),
             (Op::ChangePwd(ChangePwd { name: name(), password: Some(secret()) }), "changepwd ann@a.org ***"),
             (
                 Op::CreateQuotaFile(CreateQuotaFile { name: name(), user, limit }),

@@ -4,6 +4,7 @@
 //! - That process checks the command first, before anything changes ([`Reply::Yours`] means that it may go ahead).
 //! - An account is created before its mailbox, and removed again if the mailbox is refused. A mailbox is deleted before
 //!   its account, because it can be restored. Anything left half done is reported.
+//! - That process records what it did with the mailbox, this one the command as typed and its outcome.
 
 use std::path::Path;
 
@@ -22,6 +23,15 @@ pub fn carry_out(request: Request, send: &dyn Fn(Request) -> Answer) -> Answer {
     if !matches!(reply, Reply::Yours { .. }) {
         return Ok(reply);
     }
+    let trail = request.trail();
+    let answer = change(request, send);
+    if let Some(trail) = trail {
+        super::leave_trail(&trail, &answer);
+    }
+    answer
+}
+
+fn change(request: Request, send: &dyn Fn(Request) -> Answer) -> Answer {
     local_accounts::ready().map_err(|why| {
         Refusal::new(Code::NotPermitted, why).with_hint("Nothing was changed. Run the command as root")
     })?;
