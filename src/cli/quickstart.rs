@@ -42,15 +42,16 @@ pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal>
     })?;
     let mut settings = serve::settings_with_log(&store)?;
     notes.iter().for_each(|note| log::info!("{note}"));
-    let password = make_mailbox(&store, &mailroot, &address, &settings)?;
     settings.listen = match (listen, &settings.listen) {
         (Some(asked), _) => asked,
         (None, Listen::All) => Listen::Only(vec![Ipv4Addr::LOCALHOST.into()]),
         (None, named) => named.clone(),
     };
+    // First, because a run that fails after making the mailbox has nowhere to show its password.
     for (door, first) in UNPRIVILEGED {
-        choose_port(&mut settings, door, first);
+        choose_port(&mut settings, door, first, |settings| door.is_free(settings))?;
     }
+    let password = make_mailbox(&store, &mailroot, &address, &settings)?;
     let data_file = mailroot.data_file();
     let running = serve::start(store, mailroot, settings)?;
     let told = instructions(&running, &address, password.as_deref(), &data_file.display().to_string());
@@ -127,20 +128,32 @@ fn welcome(address: &Address, now: time::OffsetDateTime, id: u64) -> String {
     )
 }
 
-/// Keeps the port in the settings if it is available, otherwise takes the first free one from `first` on.
-fn choose_port(settings: &mut Settings, door: Door, first: u16) {
-    let wanted = door.port(settings);
-    if wanted == 0 || door.is_free(settings) {
-        return;
+/// Keeps the port in the settings if it is available, otherwise takes the first free one from `first` on that no other
+/// door has.
+fn choose_port(
+    settings: &mut Settings,
+    door: Door,
+    first: u16,
+    is_free: impl Fn(&Settings) -> bool,
+) -> Result<(), Refusal> {
+    if door.port(settings) == 0 || is_free(settings) {
+        return Ok(());
     }
+    let is_of_another = |port, settings: &Settings| {
+        DOORS.into_iter().any(|other| other != door && other.port(settings) == port)
+    };
     for port in first..first + PORTS_TRIED {
+        if is_of_another(port, settings) {
+            continue;
+        }
         door.set_port(settings, port);
-        if door.is_free(settings) {
-            return;
+        if is_free(settings) {
+            return Ok(());
         }
     }
-    // None is free. The service will say so when it starts.
-    door.set_port(settings, first);
+    let last = first + PORTS_TRIED - 1;
+    Err(Refusal::fault(format!("no port from {first} to {last} is free for {}", door.protocol()))
+        .with_hint(format!("Choose another: winpop set {} PORT", door.key())))
 }
 
 fn instructions(running: &Running, address: &Address, password: Option<&str>, data_file: &str) -> String {
@@ -177,5 +190,27 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
     match listening.ip() {
         ip if ip.is_unspecified() => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listening.port()),
         _ => listening,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_doors_get_the_same_port() {
+        let chosen = |taken: &[u16]| {
+            let mut settings = Settings::default();
+            for (door, first) in UNPRIVILEGED {
+                choose_port(&mut settings, door, first, |settings| !taken.contains(&door.port(settings)))?;
+            }
+            Ok::<_, Refusal>(DOORS.map(|door| door.port(&settings)))
+        };
+        assert_eq!(chosen(&[]), Ok([110, 995, 25, 24]));
+        assert_eq!(chosen(&[110, 995, 25, 24]), Ok([11110, 11995, 11025, 11024]));
+        // Next to another quickstart.
+        assert_eq!(chosen(&[110, 995, 25, 24, 11110, 11995, 11025, 11024]), Ok([11111, 11996, 11026, 11027]));
+        let all: Vec<u16> = [110].into_iter().chain(11110..11120).collect();
+        assert!(chosen(&all).unwrap_err().message.contains("from 11110 to 11119 is free for POP3"));
     }
 }
