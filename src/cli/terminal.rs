@@ -1,8 +1,8 @@
 //! Asks the person at the terminal for a password, without echo, or for confirmation.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
 use super::table::Paint;
 use crate::admin::Refusal;
@@ -25,11 +25,11 @@ pub fn paint() -> Paint {
 /// Reads a password: the first line of standard input or, on a terminal, typed twice.
 pub fn read_password() -> Result<Secret, Refusal> {
     if !io::stdin().is_terminal() {
-        return Ok(read_line()?.into());
+        return Ok(read_line(None)?.into());
     }
     let quiet = Quiet::begin()?;
-    let first = ask("Password: ")?;
-    let again = ask("Repeat it: ")?;
+    let first = ask("Password: ", &quiet)?;
+    let again = ask("Repeat it: ", &quiet)?;
     drop(quiet);
     if first != again {
         return Err(Refusal::new(Code::Malformed, "the two passwords differ"));
@@ -45,13 +45,13 @@ pub fn is_there() -> bool {
 /// Asks a yes-or-no question on the terminal.
 pub fn confirm(question: &str) -> Result<bool, Refusal> {
     print_prompt(&format!("{question} [y/N] "))?;
-    let answer = read_line()?.trim().to_lowercase();
+    let answer = read_line(None)?.trim().to_lowercase();
     Ok(matches!(answer.as_str(), "y" | "yes"))
 }
 
-fn ask(prompt: &str) -> Result<String, Refusal> {
+fn ask(prompt: &str, quiet: &Quiet) -> Result<String, Refusal> {
     print_prompt(prompt)?;
-    let line = read_line();
+    let line = read_line(Some(quiet.interrupt()));
     // The typed line end was not echoed.
     print_prompt("\n")?;
     line
@@ -62,26 +62,38 @@ fn print_prompt(prompt: &str) -> Result<(), Refusal> {
     terminal.write_all(prompt.as_bytes()).and_then(|()| terminal.flush()).map_err(Refusal::fault)
 }
 
-fn read_line() -> Result<String, Refusal> {
+/// Reads a line, up to the character that cancels the command, if one is given.
+fn read_line(interrupt: Option<u8>) -> Result<String, Refusal> {
     let mut line = Vec::new();
-    let mut input = io::Read::take(io::stdin().lock(), LINE_OCTETS_MAX);
-    input.read_until(b'\n', &mut line).map_err(Refusal::fault)?;
+    for octet in io::stdin().lock().take(LINE_OCTETS_MAX).bytes() {
+        match octet.map_err(Refusal::fault)? {
+            b'\n' => break,
+            octet if Some(octet) == interrupt => return Err(Refusal::new(Code::Cancelled, "cancelled")),
+            octet => line.push(octet),
+        }
+    }
     let line =
         String::from_utf8(line).map_err(|_| Refusal::new(Code::Malformed, "standard input is not UTF-8"))?;
-    let line = line.strip_suffix('\n').unwrap_or(&line);
-    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+    Ok(line.strip_suffix('\r').unwrap_or(&line).to_owned())
 }
 
-/// Turns off the terminal's echo while it lives.
+/// Turns off the terminal's echo while it lives. Ctrl-C then ends a line instead of the process, which would leave the
+/// terminal without echo.
 struct Quiet(Termios);
 
 impl Quiet {
     fn begin() -> Result<Self, Refusal> {
         let before = tcgetattr(io::stdin()).map_err(Refusal::fault)?;
         let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO);
+        quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
+        quiet.special_codes[SpecialCodeIndex::VEOL] = before.special_codes[SpecialCodeIndex::VINTR];
         tcsetattr(io::stdin(), OptionalActions::Flush, &quiet).map_err(Refusal::fault)?;
         Ok(Self(before))
+    }
+
+    /// What the interrupt key types.
+    fn interrupt(&self) -> u8 {
+        self.0.special_codes[SpecialCodeIndex::VINTR]
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 
 use super::service::Done;
 use crate::harness::PROGRAM;
@@ -79,6 +80,24 @@ fn a_new_password_is_asked_for_twice() {
     let service = site.start();
     service.log_in(BOB).quit().unwrap();
     service.stop();
+}
+
+#[test]
+fn ctrl_c_at_the_question_for_a_password_leaves_the_terminal_as_it_was() {
+    let site = Site::new();
+    site.add_mailbox(BOB);
+    let (ours, theirs) = terminal();
+    let modes = || tcgetattr(&ours).unwrap().local_modes;
+    let before = modes();
+    let mut command = winpop(&site, &["changepwd", BOB]);
+    let mut child = command.stdin(OwnedFd::from(theirs.try_clone().unwrap())).spawn().unwrap();
+    child.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    assert!(!modes().contains(LocalModes::ECHO));
+    (&ours).write_all(b"half a passw\x03").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stderr.ends_with(b"winpop: cancelled\n"), "{output:?}");
+    assert_eq!(modes(), before);
 }
 
 #[test]
