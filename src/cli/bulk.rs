@@ -7,8 +7,8 @@
 //! "bob@example.com","with a , and a "" in it"
 //! eve@example.com              a password is generated and written to the /passwords file
 //! ```
-//! Generated passwords are durable in their file before the mailboxes are added; those of mailboxes that were not added
-//! are removed again. Earlier contents of the file stay.
+//! Generated passwords are durable in their file before the mailboxes are added; those of mailboxes that were certainly
+//! not added are removed again. Earlier contents of the file stay.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -81,7 +81,17 @@ fn carry_out(
         Some(passwords) => passwords.append(&made)?,
         None => 0,
     };
-    let reply = send(Request::AddMany(batch.iter().map(|line| line.entry.clone()).collect()))?;
+    let reply = match send(Request::AddMany(batch.iter().map(|line| line.entry.clone()).collect())) {
+        // After a fault the mailboxes may have been added.
+        Err(refusal) if refusal.code == Code::Fault => return Err(refusal),
+        Err(refusal) => {
+            if let Some(passwords) = passwords {
+                passwords.truncate(before)?;
+            }
+            return Err(refusal);
+        }
+        Ok(reply) => reply,
+    };
     let Reply::AddedMany { entries } = reply else { panic!("a list is answered line by line") };
     if let Some(passwords) = passwords {
         let is_added = |line: &Line| {
@@ -261,6 +271,7 @@ impl Passwords {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
     use crate::tests::scratch;
@@ -315,6 +326,22 @@ mod tests {
         assert_eq!(passwords.lines().count(), 2499);
         assert!(!passwords.contains("x@b,") && passwords.starts_with("u1@b,"));
         assert_eq!(fs::metadata(&made).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_refused_list_leaves_no_passwords() {
+        let scratch = scratch::directory();
+        let (list, made) = (scratch.path().join("list"), scratch.path().join("made"));
+        fs::write(&list, "bob@b\n").unwrap();
+        let left_after = |code: Code| {
+            fs::write(&made, "ann@b,secret\n").unwrap();
+            fs::set_permissions(&made, fs::Permissions::from_mode(0o600)).unwrap();
+            add(&list, Some(&made), |_| Err(Refusal::new(code, "no"))).unwrap_err();
+            fs::read_to_string(&made).unwrap().lines().count()
+        };
+        assert_eq!([Code::NoStore, Code::Busy].map(left_after), [1, 1]);
+        // It may have been added all the same.
+        assert_eq!(left_after(Code::Fault), 2);
     }
 
     #[test]

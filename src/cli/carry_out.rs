@@ -86,13 +86,10 @@ fn attempt(
         CallError::Broken(error)
             if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) =>
         {
-            Refusal::new(
-                Code::Busy,
-                format!(
-                    "the service accepted the command but has been silent for {} seconds",
-                    SILENCE_MAX.as_secs()
-                ),
-            )
+            Refusal::fault(format!(
+                "the service accepted the command but has been silent for {} seconds",
+                SILENCE_MAX.as_secs()
+            ))
             .with_hint(MAYBE_DONE)
         }
         CallError::Broken(error) => {
