@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use smol::block_on;
 
@@ -14,7 +15,7 @@ use crate::admin::reply::Code;
 use crate::admin::secret::Secret;
 use crate::admin::{self, Context, Op, Refusal, Request, Submission};
 use crate::keyring::Keyring;
-use crate::mailroot::{self, MailRoot};
+use crate::mailroot::{self, MailRoot, NamedBy};
 use crate::random;
 use crate::serve::{DOORS, Door, Running};
 use crate::settings::{Listen, Settings};
@@ -52,9 +53,9 @@ pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal>
         choose_port(&mut settings, door, first, |settings| door.is_free(settings))?;
     }
     let password = make_mailbox(&store, &mailroot, &address, &settings)?;
-    let data_file = mailroot.data_file();
+    let (data_file, program) = (mailroot.data_file(), this_program(&mailroot));
     let running = serve::start(store, mailroot, settings)?;
-    let told = instructions(&running, &address, password.as_deref(), &data_file.display().to_string());
+    let told = instructions(&running, &address, password.as_deref(), &data_file, &program);
     let mut output = std::io::stdout().lock();
     // The service runs whether or not anyone reads this.
     let _ = output.write_all(told.as_bytes()).and_then(|()| output.flush());
@@ -63,14 +64,24 @@ pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal>
     Ok(())
 }
 
-/// How to call the administration tool: by the name this program was called by, because the link `winpop` may not exist
-/// yet.
-fn winpop() -> String {
+/// How to call this program for the same mail store: by the name it was called by, because the link `winpop` may not
+/// exist yet, and with the directory if a new terminal would not find it.
+fn this_program(mailroot: &MailRoot) -> String {
     let program = std::env::args().next().unwrap_or_else(|| "pop3svc".to_owned());
+    match mailroot.named_by {
+        NamedBy::CommandLine | NamedBy::Variable => {
+            format!("{} --mailroot {}", quoted(&program), quoted(&mailroot.dir.to_string_lossy()))
+        }
+        NamedBy::Pointer | NamedBy::Default => quoted(&program),
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    match program.chars().all(is_plain) {
-        true => format!("{program} winpop"),
-        false => format!("'{program}' winpop"),
+    match word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
@@ -99,7 +110,7 @@ fn make_mailbox(
     let password = passwords::made::<PASSWORD_CHARACTERS>().map_err(Refusal::fault)?;
     add(address.to_string(), Some(password.clone().into()))?;
     let id = random::number().map_err(Refusal::fault)?;
-    let content = welcome(address, time::OffsetDateTime::now_utc(), id);
+    let content = welcome(address, time::OffsetDateTime::now_utc(), id, &this_program(mailroot));
     let submission = Submission {
         reverse_path: String::new(),
         recipients: vec![address.to_string()],
@@ -112,7 +123,7 @@ fn make_mailbox(
     Ok(Some(password))
 }
 
-fn welcome(address: &Address, now: time::OffsetDateTime, id: u64) -> String {
+fn welcome(address: &Address, now: time::OffsetDateTime, id: u64, program: &str) -> String {
     let date = now
         .format(&time::format_description::well_known::Rfc2822)
         .expect("the clock shows a year from 1900 to 9999");
@@ -122,8 +133,8 @@ fn welcome(address: &Address, now: time::OffsetDateTime, id: u64) -> String {
          Content-Type: text/plain; charset=utf-8\n\n\
          Your mailbox works.\n\n\
          Mail for {address} that arrives by SMTP or LMTP, or is piped into\n\
-         `pop3svc deliver {address}`, stays here until you delete it.\n\
-         `pop3svc winpop help` lists what an administrator can do.\n",
+         `{program} deliver {address}`, stays here until you delete it.\n\
+         `{program} winpop help` lists what an administrator can do.\n",
         domain = address.domain,
     )
 }
@@ -156,9 +167,15 @@ fn choose_port(
         .with_hint(format!("Choose another: winpop set {} PORT", door.key())))
 }
 
-fn instructions(running: &Running, address: &Address, password: Option<&str>, data_file: &str) -> String {
+fn instructions(
+    running: &Running,
+    address: &Address,
+    password: Option<&str>,
+    data_file: &Path,
+    program: &str,
+) -> String {
     let pop3 = running.addresses(Door::Pop3).first().copied().map(reachable);
-    let mut text = format!("pop3svc is running. Its mail store is {data_file}\n\n");
+    let mut text = format!("pop3svc is running. Its mail store is {}\n\n", data_file.display());
     for door in DOORS {
         if let Some(at) = running.addresses(door).first().copied().map(reachable) {
             text += &format!("  {:<10}{} port {}\n", door.protocol(), at.ip(), at.port());
@@ -168,8 +185,10 @@ fn instructions(running: &Running, address: &Address, password: Option<&str>, da
     match password {
         Some(password) => text += &format!("  {:<10}{password}  (shown only now)\n", "Password"),
         None => {
-            text +=
-                &format!("  {:<10}as before; to change it: {} changepwd {address} -\n", "Password", winpop())
+            text += &format!(
+                "  {:<10}as before; to change it: {program} winpop changepwd {address} -\n",
+                "Password"
+            )
         }
     }
     let Some(pop3) = pop3 else { return text };
@@ -179,9 +198,8 @@ fn instructions(running: &Running, address: &Address, password: Option<&str>, da
     };
     text + &format!(
         "\nIn another terminal, fetch the {}message:\n\n  curl --user '{user}' pop3://{pop3}/1\n\nand administer the \
-         service:\n\n  {} help\n\nCtrl-C ends the service.\n",
+         service:\n\n  {program} winpop help\n\nCtrl-C ends the service.\n",
         if password.is_some() { "welcome " } else { "first " },
-        winpop(),
     )
 }
 

@@ -33,6 +33,11 @@ fn the_line_that_quickstart_prints_shows_the_welcome_message() {
     assert!(service.told.contains("as before"), "{}", service.told);
     let line = service.told.lines().find(|line| line.trim_start().ends_with(" winpop help")).expect("a line");
     assert!(site.output("sh", &["-c", line], b"").contains("winpop"), "{line}");
+    // In another terminal, where the variable is not set.
+    let list = line.replace(" help", " list");
+    let mut elsewhere = site.command("sh");
+    let listed = elsewhere.env_remove("WINPOP_MAILROOT").args(["-c", &list]).output().expect("sh runs");
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("example.com"), "{listed:?}");
     assert_eq!(site.messages_in("user@example.com"), 1);
     service.end();
 }

@@ -152,8 +152,9 @@ fn the_first_minute_goes_as_the_readme_shows_it() {
 
 /// The printed words, without those that differ each time: passwords, paths, ports.
 fn outline(told: &str) -> String {
-    let is_the_same =
-        |word: &&str| !word.contains("://") && !word.starts_with(['/', '\'']) && !word.ends_with("pop3svc");
+    let is_the_same = |word: &&str| {
+        !word.contains("://") && !word.starts_with(['/', '\'', '-']) && !word.ends_with("pop3svc")
+    };
     let line = |line: &str| {
         let mut words: Vec<&str> = line.split_whitespace().filter(is_the_same).collect();
         if words.first() == Some(&"Password") {
