@@ -7,8 +7,8 @@
 //! | `WINPOP_USER` | a mailbox: `USER@DOMAIN`, or `USER` in `WINPOP_DOMAIN` |
 //! | `WINPOP_PASSWORD_FILE` | the file whose first line is the password of that mailbox |
 //!
-//! An existing mailbox keeps its password, so the container can be restarted with the same variables. The password
-//! itself is not a variable, because anyone who can inspect the container could read it.
+//! An existing mailbox keeps its password, so the container can be restarted with the same variables, and without the
+//! file. The password itself is not a variable, because anyone who can inspect the container could read it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use super::carry_out::carry_out;
 use super::serve::open;
 use crate::admin::commands::Add;
 use crate::admin::reply::Code;
+use crate::admin::secret::Secret;
 use crate::admin::{Op, Refusal, Request, Target};
 use crate::control::Enclosed;
 use crate::mailroot::MailRoot;
@@ -31,7 +32,8 @@ const PASSWORD_FILE: &str = "WINPOP_PASSWORD_FILE";
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FirstStart {
     domain: Option<String>,
-    mailbox: Option<(String, PathBuf)>,
+    mailbox: Option<String>,
+    password_file: Option<PathBuf>,
 }
 
 impl FirstStart {
@@ -40,7 +42,7 @@ impl FirstStart {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
         let mut domain = variable(DOMAIN);
         let address = match (variable(USER), &domain) {
-            (None, _) => return Ok(Self { domain, mailbox: None }),
+            (None, _) => return Ok(Self { domain, ..Self::default() }),
             (Some(user), None) if !user.contains('@') => {
                 return Err(Refusal::usage(format!("{USER} names \"{user}\" without a domain"))
                     .with_hint("Set it to USER@DOMAIN, or set WINPOP_DOMAIN"));
@@ -48,14 +50,11 @@ impl FirstStart {
             (Some(user), Some(domain)) if !user.contains('@') => format!("{user}@{domain}"),
             (Some(address), _) => address,
         };
-        let Some(file) = variable(PASSWORD_FILE) else {
-            return Err(Refusal::usage(format!("{USER} is set without {PASSWORD_FILE}"))
-                .with_hint("Put the password in a file and name the file there"));
-        };
         if domain.is_none() {
             domain = address.rsplit_once('@').map(|(_, domain)| domain.to_owned());
         }
-        Ok(Self { domain, mailbox: Some((address, file.into())) })
+        let password_file = variable(PASSWORD_FILE).map(PathBuf::from);
+        Ok(Self { domain, mailbox: Some(address), password_file })
     }
 
     pub fn makes_something(&self) -> bool {
@@ -64,24 +63,34 @@ impl FirstStart {
 
     /// Creates what does not exist yet.
     pub fn make(&self, mailroot: &MailRoot) -> Result<(), Refusal> {
-        if let Some(domain) = &self.domain {
+        let new_mailbox = match &self.mailbox {
+            Some(address) if !is_there(address, mailroot)? => Some((address, self.password()?)),
+            _ => None,
+        };
+        if let Some(domain) = &self.domain
+            && !is_there(domain, mailroot)?
+        {
             add(domain, None, mailroot)?;
         }
-        if let Some((address, file)) = &self.mailbox {
-            let text = fs::read_to_string(file).map_err(|error| {
-                Refusal::fault(format!("the password in {} cannot be read: {error}", file.display()))
-            })?;
-            add(address, text.lines().next(), mailroot)?;
+        if let Some((address, password)) = new_mailbox {
+            add(address, Some(password), mailroot)?;
         }
         Ok(())
     }
+
+    fn password(&self) -> Result<Secret, Refusal> {
+        let Some(file) = &self.password_file else {
+            return Err(Refusal::usage(format!("{USER} is set without {PASSWORD_FILE}"))
+                .with_hint("Put the password in a file and name the file there"));
+        };
+        let text = fs::read_to_string(file).map_err(|error| {
+            Refusal::fault(format!("the password in {} cannot be read: {error}", file.display()))
+        })?;
+        Ok(text.lines().next().unwrap_or_default().to_owned().into())
+    }
 }
 
-fn add(name: &str, password: Option<&str>, mailroot: &MailRoot) -> Result<(), Refusal> {
-    if is_there(name, mailroot)? {
-        return Ok(());
-    }
-    let createuser = password.map(|password| password.to_owned().into());
+fn add(name: &str, createuser: Option<Secret>, mailroot: &MailRoot) -> Result<(), Refusal> {
     let add = Add { name: Some(name.to_owned()), createuser, file: None, passwords: None };
     accounts::carry_out(Request::Command(Op::Add(add)), &|request| {
         carry_out(request, Enclosed::Nothing, mailroot)
@@ -115,21 +124,22 @@ mod tests {
     }
 
     fn first(domain: &str, address: &str) -> FirstStart {
-        FirstStart { domain: Some(domain.to_owned()), mailbox: Some((address.to_owned(), "/p".into())) }
+        FirstStart {
+            domain: Some(domain.to_owned()),
+            mailbox: Some(address.to_owned()),
+            password_file: Some("/p".into()),
+        }
     }
 
     #[test]
-    fn a_mailbox_is_named_alone_or_in_a_domain_and_has_a_password_file() {
+    fn a_mailbox_is_named_alone_or_in_a_domain() {
         assert_eq!(read(&[(DOMAIN, ""), (PASSWORD_FILE, "/p")]), Ok(FirstStart::default()));
-        assert_eq!(
-            read(&[(DOMAIN, "a.org")]),
-            Ok(FirstStart { domain: Some("a.org".into()), mailbox: None })
-        );
+        let only_domain = FirstStart { domain: Some("a.org".into()), ..FirstStart::default() };
+        assert_eq!(read(&[(DOMAIN, "a.org")]), Ok(only_domain));
         let file = (PASSWORD_FILE, "/p");
         assert_eq!(read(&[(DOMAIN, "a.org"), (USER, "ann"), file]), Ok(first("a.org", "ann@a.org")));
         assert_eq!(read(&[(USER, "ann@b.org"), file]), Ok(first("b.org", "ann@b.org")));
         assert_eq!(read(&[(DOMAIN, "a.org"), (USER, "ann@b.org"), file]), Ok(first("a.org", "ann@b.org")));
         assert!(read(&[(USER, "ann"), file]).unwrap_err().contains("without a domain"));
-        assert!(read(&[(USER, "ann@b.org")]).unwrap_err().contains("WINPOP_PASSWORD_FILE"));
     }
 }

@@ -3,11 +3,13 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown};
+use std::path::Path;
 
-use super::service::Done;
+use super::service::{Done, finish};
 use crate::harness::ports::Ports;
 use crate::harness::site::Site;
 use crate::harness::skip::is_root;
+use crate::harness::{PASSWORD, PROGRAM};
 
 /// The version in the header of a data file: `u32`, little endian, after the 16 octets that name the format.
 const VERSION_AT: u64 = 16;
@@ -168,6 +170,30 @@ fn a_data_file_is_served_as_soon_as_a_command_lets_go_of_it() {
         file.unlock().unwrap();
         starting.join().unwrap().stop();
     });
+}
+
+#[test]
+fn a_mailbox_that_exists_needs_no_file_with_its_password() {
+    let mut site = Site::new();
+    let file = site.path("password");
+    let started = |site: &mut Site, file: &Path| {
+        site.start_by(|site| {
+            let mut command = site.command(PROGRAM);
+            command.arg("serve").env("WINPOP_USER", "bob@example.com").env("WINPOP_PASSWORD_FILE", file);
+            command
+        })
+    };
+    fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    started(&mut site, &file).stop();
+    fs::remove_file(&file).unwrap();
+    for file in [&*file, Path::new("")] {
+        let service = started(&mut site, file);
+        service.log_in("bob@example.com").quit().unwrap();
+        service.stop();
+    }
+    let done = finish(site.command(PROGRAM).arg("serve").env("WINPOP_USER", "eve@example.com"), b"");
+    assert_eq!(done.exit_code, 2, "{done:?}");
+    assert!(done.errors.contains("WINPOP_USER is set without WINPOP_PASSWORD_FILE"), "{done:?}");
 }
 
 #[test]
