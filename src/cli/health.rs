@@ -5,6 +5,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use super::commands::Health;
@@ -22,8 +23,18 @@ pub fn health(typed: &Health, mailroot: impl Fn() -> Result<MailRoot, Refusal>) 
     if let Some(address) = &typed.address {
         return greeted(address);
     }
-    let socket = mailroot()?.socket();
-    match call(&socket, &Job::Request(Request::Health), Enclosed::Nothing, PATIENCE, &mut |_| {}) {
+    let mailroot = mailroot()?;
+    match (asked(&mailroot.socket()), mailroot.of_machine.clone()) {
+        // Nobody serves the user's own store, so the machine's service is meant.
+        (Err(refusal), Some(dir)) if refusal.code == Code::NotRunning => {
+            asked(&MailRoot { dir, ..mailroot }.socket())
+        }
+        (answer, _) => answer,
+    }
+}
+
+fn asked(socket: &Path) -> Answer {
+    match call(socket, &Job::Request(Request::Health), Enclosed::Nothing, PATIENCE, &mut |_| {}) {
         Ok(answer) => answer,
         Err(CallError::NotTaken(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(Refusal::new(Code::NotPermitted, format!("{} belongs to another user", socket.display()))
@@ -71,4 +82,29 @@ fn greeting(address: SocketAddr) -> io::Result<String> {
     // A courtesy; it may fail.
     let _ = stream.write_all(b"QUIT\r\n");
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailroot::NamedBy;
+    use crate::tests::scratch;
+
+    #[test]
+    fn a_user_without_a_service_asks_that_of_the_machine() {
+        let scratch = scratch::directory();
+        let told = |of_machine: Option<&str>| {
+            let of_machine = of_machine.map(|dir| scratch.path().join(dir));
+            let mailroot = MailRoot {
+                dir: scratch.path().join("private"),
+                named_by: NamedBy::Default,
+                pointer: scratch.path().join("pointer"),
+                default_dir: scratch.path().join("private"),
+                of_machine,
+            };
+            health(&Health { address: None }, || Ok(mailroot.clone())).unwrap_err().message
+        };
+        assert!(told(None).contains("/private/winpop.sock: "));
+        assert!(told(Some("machine")).contains("/machine/winpop.sock: "));
+    }
 }
