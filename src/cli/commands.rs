@@ -176,8 +176,9 @@ pub struct Import {
 #[argh(
     subcommand,
     name = "export",
-    note = "Each mailbox becomes DIR/DOMAIN/USER, which appears complete or not at all. Existing files are not replaced, so \
-            an interrupted export continues when you repeat it. The service may be running.",
+    note = "Each mailbox becomes DIR/DOMAIN/USER, which appears complete or not at all; in USER, a slash is written %2F \
+            and a percent sign %25, as import reads them. Existing files are not replaced, so an interrupted export \
+            continues when you repeat it. The service may be running.",
     note = "The formats are maildir, with a dovecot-uidlist that gives Dovecot the same unique ids; mbox, with the ids in \
             X-UIDL fields; eml, with a list that import reads; and accounts, a passwd-file for Dovecot with SCRAM-SHA-256 \
             verifiers, so that passwords stay the same.",

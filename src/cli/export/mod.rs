@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::carry_out::{Telling, carry_out, carry_out_telling};
 use super::commands::Export;
+use super::import::file_name;
 use super::progress::Line;
 use crate::address::Address;
 use crate::admin::reply::{Code, ExportSummary, Refusal, Reply, SkippedFile};
@@ -36,9 +37,7 @@ fn mailboxes(directory: &Path, format: Format, name: Option<&str>, mailroot: &Ma
     let mut shown = Shown::begin(chosen.iter().map(|(_, octets)| octets).sum());
     let mut summary = ExportSummary::default();
     for (address, octets) in &chosen {
-        // A mailbox name may contain a slash.
-        let name = address.local.as_str().replace('/', "_");
-        let whole = directory.join(address.domain.as_str()).join(name);
+        let whole = directory.join(address.domain.as_str()).join(file_name(address.local.as_str()));
         match one(address, &whole, format, mailroot, &mut shown) {
             Ok(one) => {
                 summary.mailboxes += 1;

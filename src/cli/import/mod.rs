@@ -16,6 +16,7 @@ mod seen;
 mod verify;
 
 pub use mbox::{FIELDS_OF_EXPORT, SENDER_OF_EXPORT};
+pub use places::file_name;
 
 use std::collections::HashMap;
 use std::fs::File;

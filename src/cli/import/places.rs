@@ -43,7 +43,7 @@ pub fn find(
     let mut mailboxes = Vec::new();
     for (named, path) in found {
         let (Some(user), Some(domain)) = (named.user, named.domain.as_deref().or(domain)) else { continue };
-        let address: Address = match format!("{user}@{domain}").parse() {
+        let address: Address = match format!("{}@{domain}", user_of(&user)).parse() {
             Ok(address) => address,
             Err(malformed) => {
                 skipped.push(SkippedFile::new(&path, Refusal::from(malformed).message));
@@ -96,6 +96,16 @@ pub fn find_of_windows(
     let template = format!("{}/", directory.display()) + if is_domain { "" } else { "{domain}/" };
     let typed = typed.or(is_domain.then_some(name.as_str()));
     find(&format!("{template}{before}{{user}}{after}"), typed, skipped)
+}
+
+/// The name under which `export` writes a user's mailbox: a mailbox name may contain a slash.
+pub fn file_name(user: &str) -> String {
+    user.replace('%', "%25").replace('/', "%2F")
+}
+
+/// The user whose mailbox has this name.
+fn user_of(file_name: &str) -> String {
+    file_name.replace("%2F", "/").replace("%25", "%")
 }
 
 /// What the names read so far say.
@@ -230,6 +240,13 @@ mod tests {
         };
         assert!(refused("users/{domain}{user}", None) && refused("deep/b.org/{user}", None));
         assert!(refused("deep/{domain}/{user}", Some("nobody@a.org")));
+    }
+
+    #[test]
+    fn the_name_that_export_writes_is_read_back() {
+        for (user, name) in [("a/b", "a%2Fb"), ("a%2Fb", "a%252Fb"), ("a_b", "a_b"), ("50%", "50%25")] {
+            assert_eq!((file_name(user).as_str(), user_of(name).as_str()), (name, user));
+        }
     }
 
     #[test]

@@ -308,6 +308,28 @@ fn a_killed_import_continues_and_duplicates_nothing() {
 }
 
 #[test]
+fn a_mailbox_with_a_slash_in_its_name_is_exported_and_comes_back() {
+    let site = Site::new();
+    let mailboxes = ["a/b@example.com", "a_b@example.com", "a%2fb@example.com"];
+    for mailbox in mailboxes {
+        site.add_mailbox(mailbox);
+        site.run_with_input(&["deliver", mailbox], format!("Subject: {mailbox}\n\n").as_bytes());
+    }
+    let export = site.path("export").to_string_lossy().into_owned();
+    assert!(site.succeed(&["export", "eml", &export]).starts_with("3 mailboxes"));
+    site.winpop(&["delete", "example.com", "/y"]);
+    let made = site.succeed(&["import", "list", &format!("{export}/{{domain}}/{{user}}/list"), "--make"]);
+    assert!(made.starts_with("3 mailboxes"), "{made}");
+    for mailbox in mailboxes {
+        let again = site.path("again").to_string_lossy().into_owned();
+        site.succeed(&["export", "mbox", &again, mailbox]);
+        let name = mailbox.split('@').next().unwrap().replace('%', "%25").replace('/', "%2F");
+        let mbox = fs::read_to_string(site.path("again/example.com").join(name)).unwrap();
+        assert!(mbox.contains(&format!("Subject: {mailbox}")), "{mbox}");
+    }
+}
+
+#[test]
 fn verify_says_what_a_mail_program_fetches_again_and_what_is_missing() {
     let site = Site::new();
     site.add_mailbox(BOB);
