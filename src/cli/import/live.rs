@@ -272,12 +272,21 @@ impl Work {
         if self.dry_run {
             let listed = session.list().await?;
             session.quit().await;
+            let (store, mailbox, makes) = (self.store.clone(), mailbox.clone(), self.makes);
+            let here = smol::unblock(move || {
+                let _turn = store.turn.lock();
+                verify::before_import(&mailbox, makes, &store.mailroot)
+            });
+            let here = here.await.map_err(Failure::Here)?;
+            let known: HashSet<String> = here.into_iter().map(|message| message.unique_id).collect();
+            let all = listed.len();
+            let listed = wanted(listed, &known);
             let octets = listed.iter().map(|message| message.octets).sum::<u64>();
-            let listed = wanted(listed, &HashSet::new());
             let ids = listed.iter().filter(|message| message.unique_id.is_some()).count() as u64;
             let mut summary = self.summary.lock();
             summary.mailboxes += 1;
             summary.messages += listed.len() as u64;
+            summary.there_already += (all - listed.len()) as u64;
             summary.octets += octets;
             summary.ids_kept += ids;
             summary.ids_new += listed.len() as u64 - ids;

@@ -29,7 +29,7 @@ use super::commands::Import;
 use super::progress::Line;
 use crate::address::Address;
 use crate::admin::reply::{Code, ImportSummary, Refusal, Reply, SkippedFile};
-use crate::admin::{Announced, BATCH_MESSAGES_MAX, BATCH_OCTETS_MAX, Batch, Request, Working};
+use crate::admin::{Announced, BATCH_MESSAGES_MAX, BATCH_OCTETS_MAX, Batch, ListedMessage, Request, Working};
 use crate::control::{Answer, Enclosed};
 use crate::mailroot::MailRoot;
 use crate::message::{is_long_for_clients, is_unique_id};
@@ -173,7 +173,8 @@ impl Importing<'_> {
     fn take_in(&mut self, address: &Address, path: &Path, format: Format) -> Result<(), Refusal> {
         let items = format.items(path, self.uidl, &mut self.summary.skipped)?;
         if self.typed.dry_run {
-            self.look_at(&items);
+            let here = verify::before_import(address, self.typed.make, self.mailroot)?;
+            self.look_at(&items, here);
             return Ok(());
         }
         // From here to the end the mailbox is closed to its user, even if the import is interrupted.
@@ -205,22 +206,33 @@ impl Importing<'_> {
         Ok(())
     }
 
-    /// Counts what an import into an empty mailbox would do.
-    fn look_at(&mut self, items: &[Item]) {
-        let mut ids: HashMap<&str, blake3::Hash> = HashMap::new();
+    /// Counts what an import into a mailbox with these messages would do.
+    fn look_at(&mut self, items: &[Item], here: Vec<ListedMessage>) {
+        let mut texts: HashMap<[u8; 32], u64> = HashMap::new();
+        here.iter().for_each(|message| *texts.entry(message.text_hash).or_default() += 1);
+        let mut ids: HashMap<String, [u8; 32]> =
+            here.into_iter().map(|message| (message.unique_id, message.text_hash)).collect();
         for item in items {
             let Some(text) = self.read(item) else { continue };
-            let (summary, hash) = (&mut self.summary, blake3::hash(&text));
+            let (summary, hash) = (&mut self.summary, verify::text_hash(&text));
             let id = item.unique_id.as_deref().filter(|id| is_unique_id(id));
-            match id.map(|id| (id, ids.get(id))) {
-                Some((_, Some(first))) if *first == hash => {
+            let holder = id.and_then(|id| ids.get(id));
+            let same_text = texts.get_mut(&hash).filter(|count| **count > 0);
+            match (id, holder, same_text) {
+                (_, Some(holder), _) if *holder == hash => {
                     summary.there_already += 1;
                     continue;
                 }
-                Some((id, None)) => {
-                    ids.insert(id, hash);
+                (Some(id), None, _) => {
+                    ids.insert(id.to_owned(), hash);
                     summary.ids_kept += 1;
                     summary.ids_long += u64::from(is_long_for_clients(id));
+                }
+                // Without an id of its own, a message is known by its text.
+                (_, _, Some(count)) => {
+                    *count -= 1;
+                    summary.there_already += 1;
+                    continue;
                 }
                 // The first message with an id keeps it.
                 _ => summary.ids_new += 1,

@@ -73,8 +73,13 @@ pub fn verify(
                 }
             })
             .collect();
-        let here = listed(address, mailroot)?;
-        verified.mailboxes.push(compare(address, &before, &here, seen.as_ref()));
+        match listed(address, mailroot) {
+            Ok(here) => verified.mailboxes.push(compare(address, &before, &here, seen.as_ref())),
+            Err(refusal) if refusal.code == Code::NotFound => {
+                verified.skipped.push(SkippedFile::new(path, refusal.message));
+            }
+            Err(refusal) => return Err(refusal),
+        }
     }
     Ok(Reply::Verified(verified))
 }
@@ -92,6 +97,21 @@ pub fn compare_with_server(
     Ok(compare(address, &before, &listed(address, mailroot)?, None))
 }
 
+/// The messages that an import would find in the mailbox; none if it would make it.
+pub fn before_import(
+    address: &Address,
+    makes: bool,
+    mailroot: &MailRoot,
+) -> Result<Vec<ListedMessage>, Refusal> {
+    match listed(address, mailroot) {
+        Err(refusal) if refusal.code == Code::NotFound && makes => Ok(Vec::new()),
+        Err(refusal) if refusal.code == Code::NotFound => {
+            Err(refusal.with_hint(format!("Add {address} first, or create what is missing with --make")))
+        }
+        listed => listed,
+    }
+}
+
 /// A message as its server showed it.
 struct Before {
     id: Option<String>,
@@ -103,12 +123,16 @@ struct Before {
 impl Before {
     fn read(item: &Item) -> Result<Self, String> {
         let text = item.read()?;
-        let mut receiver = Receiver::verbatim();
-        receiver.push(&text);
-        let received = receiver.finish().expect("a verbatim text is never refused");
         let id = item.unique_id.clone().filter(|id| is_unique_id(id));
-        Ok(Self { id, octets: octets_shown(&text), text_hash: Some(*received.hash.as_bytes()) })
+        Ok(Self { id, octets: octets_shown(&text), text_hash: Some(text_hash(&text)) })
     }
+}
+
+/// The hash that a message with this text has once it is imported.
+pub fn text_hash(text: &[u8]) -> [u8; 32] {
+    let mut receiver = Receiver::verbatim();
+    receiver.push(text);
+    *receiver.finish().expect("a verbatim text is never refused").hash.as_bytes()
 }
 
 /// The size that other servers' LIST shows: with each line end as CR LF, and none added at the end.
@@ -120,11 +144,7 @@ fn octets_shown(text: &[u8]) -> u64 {
 /// The messages of the mailbox here.
 fn listed(address: &Address, mailroot: &MailRoot) -> Result<Vec<ListedMessage>, Refusal> {
     let mut file = memory_file()?;
-    let request = Request::Ids { mailbox: address.to_string() };
-    match carry_out(request, Enclosed::File(&file), mailroot) {
-        Err(refusal) if refusal.code == Code::NotFound => return Ok(Vec::new()),
-        answer => answer?,
-    };
+    carry_out(Request::Ids { mailbox: address.to_string() }, Enclosed::File(&file), mailroot)?;
     file.rewind().map_err(Refusal::fault)?;
     let lines = BufReader::new(file).lines();
     lines.map(|line| line.map_err(Refusal::fault)?.parse().map_err(Refusal::fault)).collect()

@@ -308,6 +308,32 @@ fn a_killed_import_continues_and_duplicates_nothing() {
 }
 
 #[test]
+fn a_dry_run_and_verify_fail_where_the_import_would() {
+    let site = Site::new();
+    site.add_mailbox(BOB);
+    let (list, empty) = (site.path("list"), site.path("empty"));
+    put(&site.path("a.eml"), "Subject: a\n\n");
+    put(&site.path("b.eml"), "Subject: b\n\n");
+    put(&list, "a.eml\tone\nb.eml\t\n");
+    put(&empty, "");
+    let (list, empty) = (list.to_string_lossy(), empty.to_string_lossy());
+    for more in [&[][..], &["--dry-run"]] {
+        let done = site.run(&[&["import", "list", &list, "eve@example.com"], more].concat());
+        assert_eq!((done.exit_code, done.output.as_str()), (1, ""), "{done:?}");
+        assert!(done.errors.contains("Add eve@example.com first"), "{done:?}");
+    }
+    let done = site.run(&["import", "list", &empty, "eve@example.com", "--verify"]);
+    assert!(done.exit_code == 1 && done.output.contains("there is no mailbox eve@example.com"), "{done:?}");
+    let dry = |there_already: &str| {
+        let done = site.succeed(&["import", "list", &list, BOB, "--dry-run"]);
+        assert!(done.contains(there_already), "{done}");
+    };
+    dry("0 already here");
+    site.succeed(&["import", "list", &list, BOB]);
+    dry("2 already here");
+}
+
+#[test]
 fn a_mailbox_with_a_slash_in_its_name_is_exported_and_comes_back() {
     let site = Site::new();
     let mailboxes = ["a/b@example.com", "a_b@example.com", "a%2fb@example.com"];
