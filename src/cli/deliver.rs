@@ -1,16 +1,14 @@
 //! `deliver`, also called as `sendmail`: delivers the message on standard input.
 
 use std::io::{self, Read as _};
-use std::process::ExitCode;
 
 use mail_parser::MessageParser;
 
 use super::carry_out;
 use super::commands::Deliver;
-use super::render;
-use super::table::Paint;
 use crate::admin::reply::{Code, Outcome};
 use crate::admin::{Refusal, Reply, Submission};
+use crate::control::Answer;
 use crate::mailroot::MailRoot;
 
 /// Longest message: the largest value of `maxmessagesize`.
@@ -23,17 +21,17 @@ const EX_UNAVAILABLE: u8 = 69;
 const EX_CANTCREAT: u8 = 73;
 const EX_TEMPFAIL: u8 = 75;
 
-/// Delivers, and returns the exit code and what to report.
-pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCode, Option<Refusal>) {
+/// Delivers, and returns the exit code too.
+pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (u8, Answer) {
     let mut content = Vec::new();
     let read = io::stdin().lock().take(CONTENT_OCTETS_MAX + 1).read_to_end(&mut content);
     if let Err(error) = read {
         let refusal = Refusal::fault(format!("standard input cannot be read: {error}"));
-        return (ExitCode::from(EX_TEMPFAIL), Some(refusal));
+        return (EX_TEMPFAIL, Err(refusal));
     }
     if content.len() as u64 > CONTENT_OCTETS_MAX {
         let refusal = Refusal::new(Code::Malformed, "the message is larger than 1 GiB");
-        return (ExitCode::from(EX_DATAERR), Some(refusal));
+        return (EX_DATAERR, Err(refusal));
     }
     let mut recipients = deliver.recipients;
     if deliver.to_header {
@@ -42,7 +40,7 @@ pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCo
     }
     if recipients.is_empty() {
         let refusal = Refusal::new(Code::Malformed, "the header names no recipient");
-        return (ExitCode::from(EX_DATAERR), Some(refusal));
+        return (EX_DATAERR, Err(refusal));
     }
     let submission = Submission {
         reverse_path: reverse_path(deliver.from.as_deref().unwrap_or_default()),
@@ -51,22 +49,15 @@ pub fn deliver(deliver: Deliver, mailroot: Result<MailRoot, Refusal>) -> (ExitCo
         octets: content.len() as u64,
     };
     let answer = mailroot.and_then(|mailroot| carry_out::deliver(submission, &content, &mailroot));
-    match answer {
-        Ok(reply) => {
-            let code = exit_code(&reply);
-            let told = render::text(&reply, Paint::Plain);
-            let refusal = Refusal::new(Code::Fault, told.trim_end().replace('\n', "; "));
-            (ExitCode::from(code), (code != 0).then_some(refusal))
-        }
-        Err(refusal) => {
-            let code = match refusal.code {
-                Code::Malformed => EX_DATAERR,
-                Code::NoStore => EX_UNAVAILABLE,
-                _ => EX_TEMPFAIL,
-            };
-            (ExitCode::from(code), Some(refusal))
-        }
-    }
+    let code = match &answer {
+        Ok(reply) => exit_code(reply),
+        Err(refusal) => match refusal.code {
+            Code::Malformed => EX_DATAERR,
+            Code::NoStore => EX_UNAVAILABLE,
+            _ => EX_TEMPFAIL,
+        },
+    };
+    (code, answer)
 }
 
 fn reverse_path(typed: &str) -> String {

@@ -49,6 +49,7 @@ use crate::mailroot::{self, Environment, MailRoot};
 use crate::settings::Logging;
 use commands::{Command, Deliver, Link, Pop3svc};
 use help::Program;
+use table::Paint;
 use words::{Common, Understood};
 
 /// Refused or failed.
@@ -74,7 +75,7 @@ pub fn main() -> ExitCode {
         Some("winpop") => administer(words, Common::default()),
         Some("sendmail") => match sendmail::read(words) {
             Ok(deliver) => run(Command::Deliver(deliver), &Common::default()),
-            Err(refusal) => fail_to_send("sendmail", &refusal),
+            Err(refusal) => conclude_sending("sendmail", EX_USAGE, &Err(refusal), &Common::default()),
         },
         _ => pop3svc(words),
     }
@@ -85,7 +86,7 @@ fn pop3svc(typed: &[String]) -> ExitCode {
     let mut common = Common::default();
     let words = match words::take_common(typed, &mut common) {
         Ok(words) => words,
-        Err(refusal) => return fail(program.name, &refusal),
+        Err(refusal) => return conclude(program.name, &Err(refusal), &common.or_json(typed)),
     };
     match words.first().map(|word| word.to_ascii_lowercase()).as_deref() {
         Some("winpop") => return administer(&words[1..], common),
@@ -95,8 +96,10 @@ fn pop3svc(typed: &[String]) -> ExitCode {
     match read::<Pop3svc>(&program, words, &mut common) {
         Ok(Asked::Command(pop3svc)) => run(pop3svc.command, &common),
         Ok(Asked::Help(text)) => print(&text),
-        Err(refusal) if words[0].eq_ignore_ascii_case("deliver") => fail_to_send(program.name, &refusal),
-        Err(refusal) => fail(program.name, &refusal),
+        Err(refusal) if words[0].eq_ignore_ascii_case("deliver") => {
+            conclude_sending(program.name, EX_USAGE, &Err(refusal), &common.or_json(typed))
+        }
+        Err(refusal) => conclude(program.name, &Err(refusal), &common.or_json(typed)),
     }
 }
 
@@ -136,12 +139,11 @@ fn run(command: Command, common: &Common) -> ExitCode {
         Command::Deliver(Deliver { recipients, to_header: false, .. }) if recipients.is_empty() => {
             let refusal =
                 Refusal::usage("USER@DOMAIN is missing").with_hint("For help: pop3svc deliver --help");
-            return fail_to_send("pop3svc", &refusal);
+            return conclude_sending("pop3svc", EX_USAGE, &Err(refusal), common);
         }
         Command::Deliver(typed) => {
-            let (exit_code, refusal) = deliver::deliver(typed, mailroot());
-            refusal.iter().for_each(|refusal| tell("pop3svc", refusal));
-            return exit_code;
+            let (exit_code, answer) = deliver::deliver(typed, mailroot());
+            return conclude_sending("pop3svc", exit_code, &answer, common);
         }
         Command::Backup(typed) => upkeep::backup(&typed, mailroot),
         Command::Export(typed) => {
@@ -193,8 +195,7 @@ fn administer(typed: &[String], mut common: Common) -> ExitCode {
             winpop::prepare(winpop.op).and_then(|op| winpop::carry_out(op, &mailroot(&common)?))
         }
         Err(refusal) => {
-            // The mistake may precede the switch.
-            common.json |= typed.iter().any(|word| words::is_json(word));
+            common = common.or_json(typed);
             Err(refusal)
         }
     };
@@ -215,6 +216,21 @@ fn conclude(program: &str, answer: &Answer, common: &Common) -> ExitCode {
         }
         Err(refusal) => fail(program, refusal),
     }
+}
+
+/// The same for a command that sends mail: it says nothing when all went well, and has the exit codes of sysexits.h.
+fn conclude_sending(program: &str, exit_code: u8, answer: &Answer, common: &Common) -> ExitCode {
+    match answer {
+        Ok(reply) if common.json => drop(print(&render::json(reply))),
+        Err(refusal) if common.json => drop(print(&render::refusal_json(refusal))),
+        Ok(reply) if exit_code != 0 => {
+            let told = render::text(reply, Paint::Plain);
+            tell(program, &Refusal::new(Code::Fault, told.trim_end().replace('\n', "; ")));
+        }
+        Ok(_) => {}
+        Err(refusal) => tell(program, refusal),
+    }
+    ExitCode::from(exit_code)
 }
 
 fn mailroot(common: &Common) -> Result<MailRoot, Refusal> {
@@ -268,11 +284,6 @@ fn print_or_fail(text: Result<String, Refusal>) -> ExitCode {
 fn fail(program: &str, refusal: &Refusal) -> ExitCode {
     tell(program, refusal);
     exit_code(refusal)
-}
-
-fn fail_to_send(program: &str, refusal: &Refusal) -> ExitCode {
-    tell(program, refusal);
-    ExitCode::from(EX_USAGE)
 }
 
 fn tell(program: &str, refusal: &Refusal) {

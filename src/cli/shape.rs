@@ -236,6 +236,11 @@ With /json, a command prints one object on one line. Its field ok is true, or
 false if the command was refused or failed; the field error then says why.
 Every field listed here is always present; those marked ? may be null.
 
+A command that was carried out but found something wrong has ok true and still
+exits with 1: test if the login would be refused; check, add /file, export and
+import if something is damaged, missing or left out. deliver has its own exit
+codes: pop3svc help deliver.
+
 A mailbox's account_state says what is known of its account: here (it is part
 of the mailbox, with the password file), found (in the directory; account is
 its name), none (the directory has none for it) or unknown (accounts_error says

@@ -48,6 +48,13 @@ pub struct Common {
     pub mailroot: Option<String>,
 }
 
+impl Common {
+    /// With JSON also if it is asked for after a mistake, where reading ends.
+    pub fn or_json(self, typed: &[String]) -> Self {
+        Self { json: self.json || typed.iter().any(|word| is_json(word)), ..self }
+    }
+}
+
 /// Reads the switches before the command, and returns the rest.
 pub fn take_common<'a>(mut typed: &'a [String], common: &mut Common) -> Result<&'a [String], Refusal> {
     while let [word, rest @ ..] = typed {

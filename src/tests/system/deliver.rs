@@ -83,6 +83,36 @@ fn deliver_exits_as_sysexits_says() {
 }
 
 #[test]
+fn deliver_prints_json_and_keeps_its_exit_codes() {
+    let site = site();
+    let deliver = |words: &[&str]| {
+        let done = site.run_with_input(&[&["deliver", "--json"], words].concat(), b"Subject: x\n");
+        assert_eq!(done.errors, "");
+        (done.exit_code, done.output)
+    };
+    let recipients = |name: &str, outcome: &str| {
+        format!("{{\"ok\":true,\"recipients\":[{{\"recipient\":\"{name}\",\"outcome\":\"{outcome}\"}}]}}\n")
+    };
+    assert_eq!(deliver(&[ANN]), (EX_OK, recipients(ANN, "stored")));
+    let nobody = "nobody@example.com";
+    assert_eq!(deliver(&[nobody]), (EX_NOUSER, recipients(nobody, "no-such-mailbox")));
+    for wrong in [&[][..], &["--nonsense", ANN]] {
+        let (exit_code, output) = deliver(wrong);
+        assert_eq!(exit_code, EX_USAGE);
+        assert!(output.starts_with("{\"ok\":false,\"error\":{\"code\":\"usage\","), "{output}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_told_in_json_too() {
+    for words in [&["--json", "backup"][..], &["backup", "--json"], &["frobnicate", "--json"]] {
+        let done = site().run(words);
+        assert_eq!((done.exit_code, done.errors.as_str()), (2, ""), "{done:?}");
+        assert!(done.output.starts_with("{\"ok\":false,\"error\":{\"code\":\"usage\","), "{done:?}");
+    }
+}
+
+#[test]
 fn without_a_store_delivery_is_unavailable() {
     let site = Site::without_store();
     assert_exit(&site.run_with_input(&["deliver", BOB], b"Subject: x\n"), EX_UNAVAILABLE);
