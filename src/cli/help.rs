@@ -4,10 +4,10 @@ use argh::{ArgsInfo as _, CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionali
 
 use super::commands::Pop3svc;
 use super::shape;
-use super::words::{self, Dialect, JSON, flags, unknown};
+use super::words::{self, Dialect, JSON, flags, no_such, unknown};
 use crate::admin::Refusal;
 use crate::admin::commands::{ALIASES, Winpop};
-use crate::settings::{self, Key};
+use crate::settings::{self, KeptIn, Key};
 
 const COLUMNS: usize = 80;
 /// Where explanations begin.
@@ -84,8 +84,13 @@ pub fn about(program: &Program, about: Option<&str>) -> Result<String, Refusal> 
     {
         return Ok(on_setting(key));
     }
+    let of_winpop = settings::find(name).is_ok().then_some("winpop");
+    if let Some(other) = words::program_with(name).or(of_winpop) {
+        return Err(no_such("command", word).with_hint(format!("Did you mean {other} help {name}?")));
+    }
     let commands = program.tree.commands.iter().map(|command| command.name);
-    Err(unknown("command", word, commands.chain(settings::keys().map(|key| key.name))))
+    let keys = settings::keys().map(|key| key.name).filter(|_| program.name == "winpop");
+    Err(unknown("command", word, "", commands.chain(keys), "help"))
 }
 
 fn overview(program: &Program) -> String {
@@ -140,8 +145,10 @@ fn on_command(program: &Program, command: &CommandInfoWithArgs) -> String {
 
 fn on_setting(key: &Key) -> String {
     let mut text = wrap(&format!("{}.", key.help), 0);
-    text += &format!("\nUsage: winpop set {} VALUE\n       winpop get {}\n\n", key.name, key.name);
-    text += &entry("Allowed", &(key.allowed)());
+    let allowed = (key.allowed)();
+    let values = if key.kept_in == KeptIn::Sockets { &allowed } else { "VALUE" };
+    text += &format!("\nUsage: winpop set {} {values}\n       winpop get {}\n\n", key.name, key.name);
+    text += &entry("Allowed", &allowed);
     text += &entry("Default", key.default);
     text += &entry("Takes effect", key.effect.name());
     if !key.aliases.is_empty() {
@@ -299,9 +306,20 @@ Usage: winpop set port VALUE
     }
 
     #[test]
+    fn a_setting_of_several_values_names_them() {
+        let page = about(&winpop(), Some("socket")).unwrap();
+        assert!(page.contains("winpop set socket BACKLOG MAX MIN THRESHOLD\n"), "{page}");
+    }
+
+    #[test]
     fn help_on_an_unknown_word_suggests_the_nearest() {
         let told = |word: &str| about(&winpop(), Some(word)).unwrap_err().to_string();
         assert_eq!(told("unlok"), "there is no command \"unlok\". Did you mean unlock?");
         assert_eq!(told("socketmx"), "there is no command \"socketmx\". Did you mean socketmax?");
+        assert_eq!(told("backup"), "there is no command \"backup\". Did you mean pop3svc help backup?");
+        let told = |word: &str| about(&pop3svc(), Some(word)).unwrap_err().to_string();
+        assert_eq!(told("Port"), "there is no command \"Port\". Did you mean winpop help port?");
+        assert_eq!(told("list"), "there is no command \"list\". Did you mean winpop help list?");
+        assert_eq!(told("prot"), "there is no command \"prot\". To list them: help");
     }
 }

@@ -11,9 +11,10 @@
 //!
 //! After `--`, every word is a value.
 
-use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
+use argh::{ArgsInfo as _, CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
-use crate::admin::commands::ALIASES;
+use super::commands::Pop3svc;
+use crate::admin::commands::{ALIASES, Winpop};
 use crate::admin::reply::Refusal;
 use crate::nearest::nearest;
 
@@ -27,6 +28,17 @@ pub struct Dialect {
     pub aliases: &'static [(&'static str, &'static str)],
     /// True if switches may begin with `/`. Not where values are paths, except for `/?` and `/json`.
     pub slash_switches: bool,
+}
+
+impl Dialect {
+    /// How a switch of this name begins in messages.
+    fn sign(&self, name: &str) -> &'static str {
+        match (self.slash_switches, name.len()) {
+            (true, _) => "/",
+            (false, 1) => "-",
+            (false, _) => "--",
+        }
+    }
 }
 
 pub static WINPOP: Dialect = Dialect { aliases: &ALIASES, slash_switches: true };
@@ -95,7 +107,11 @@ pub fn understand(
     let name =
         dialect.aliases.iter().find(|(alias, _)| *alias == folded).map_or(folded.as_str(), |(_, name)| name);
     let Some(command) = tree.commands.iter().find(|command| command.name == name) else {
-        return Err(unknown("command", word, tree.commands.iter().map(|command| command.name)));
+        let refusal = match program_with(&folded) {
+            Some(program) => no_such("command", word).with_hint(format!("Did you mean {program} {folded}?")),
+            None => unknown("command", word, "", tree.commands.iter().map(|command| command.name), "help"),
+        };
+        return Err(refusal);
     };
     arguments(&command.command, dialect, rest, common)
 }
@@ -138,11 +154,9 @@ fn arguments(
         let Some(flag) = flags(command).find(|flag| is_named(flag, &name)) else {
             let is_value = (!values.is_empty() && command.positionals.len() > 1) || name.contains('@');
             if !is_value {
-                return Err(unknown(
-                    "switch",
-                    word,
-                    flags(command).map(|flag| &flag.long[2..]).chain([JSON]),
-                ));
+                let known = flags(command).map(|flag| &flag.long[2..]).chain([JSON]);
+                let list = format!("help {}", command.name);
+                return Err(unknown("switch", word, dialect.sign(""), known, &list));
             }
             values.push(word.clone());
             continue;
@@ -150,11 +164,16 @@ fn arguments(
         switches.push(flag.long.to_owned());
         match (&flag.kind, value) {
             (FlagInfoKind::Switch, None) => {}
-            (FlagInfoKind::Switch, Some(_)) => return Err(Refusal::usage(format!("/{name} takes no value"))),
+            (FlagInfoKind::Switch, Some(_)) => {
+                return Err(Refusal::usage(format!("{}{name} takes no value", dialect.sign(&name))));
+            }
             (FlagInfoKind::Option { .. }, Some(value)) => switches.push(value.to_owned()),
             (FlagInfoKind::Option { arg_name }, None) => match typed.next() {
                 Some(value) => switches.push(value.clone()),
-                None => return Err(Refusal::usage(format!("{arg_name} is missing after /{name}"))),
+                None => {
+                    let sign = dialect.sign(&name);
+                    return Err(Refusal::usage(format!("{arg_name} is missing after {sign}{name}")));
+                }
             },
         }
     }
@@ -220,26 +239,46 @@ fn see_help(command: &CommandInfoWithArgs) -> String {
     format!("For help: {} /?", command.name)
 }
 
-/// The refusal of an unknown command or switch. Suggests the nearest.
-pub fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> Refusal {
+/// The name under which this binary has a command, if it has it at all.
+pub fn program_with(command: &str) -> Option<&'static str> {
+    let has = |tree: CommandInfoWithArgs| tree.commands.iter().any(|known| known.name == command);
+    match (has(Winpop::get_args_info()), has(Pop3svc::get_args_info())) {
+        (true, _) => Some("winpop"),
+        (_, true) => Some("pop3svc"),
+        _ => None,
+    }
+}
+
+/// The refusal of an unknown command or switch.
+pub fn no_such(kind: &str, word: &str) -> Refusal {
     // The rest of the word may be a password.
     let name = word.split([':', '=']).next().unwrap_or(word);
-    let bare = name.trim_start_matches(['/', '-']);
-    let refusal = Refusal::usage(format!("there is no {kind} \"{name}\""));
-    match nearest(bare, known) {
-        Some(nearest) if kind == "switch" => refusal.with_hint(format!("Did you mean /{nearest}?")),
-        Some(nearest) => refusal.with_hint(format!("Did you mean {nearest}?")),
-        None => refusal.with_hint("To list them: help"),
-    }
+    Refusal::usage(format!("there is no {kind} \"{name}\""))
+}
+
+/// The same, with the nearest known word, which begins with `sign`, or else with the command that lists them.
+pub fn unknown<'a>(
+    kind: &str,
+    word: &str,
+    sign: &str,
+    known: impl Iterator<Item = &'a str>,
+    list: &str,
+) -> Refusal {
+    let name = word.split([':', '=']).next().unwrap_or(word);
+    let hint = match nearest(name.trim_start_matches(['/', '-']), known) {
+        Some(nearest) => format!("Did you mean {sign}{nearest}?"),
+        None => format!("To list them: {list}"),
+    };
+    no_such(kind, word).with_hint(hint)
 }
 
 #[cfg(test)]
 mod tests {
-    use argh::{ArgsInfo as _, FromArgs as _};
+    use argh::FromArgs as _;
 
     use super::*;
     use crate::admin::Op;
-    use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set, Winpop};
+    use crate::admin::commands::{Add, ChangePwd, Delete, Get, List, Set};
     use crate::admin::reply::Code;
 
     /// Splits at single spaces, so that `''` stands for an empty word.
@@ -363,6 +402,8 @@ mod tests {
             ("add b@c /creatuser:p@ss", "there is no switch \"/creatuser\". Did you mean /createuser?"),
             ("add b@c --creatuser=pw", "there is no switch \"--creatuser\". Did you mean /createuser?"),
             ("list /jsno", "there is no switch \"/jsno\". Did you mean /json?"),
+            ("list /frobnicate", "there is no switch \"/frobnicate\". To list them: help list"),
+            ("Backup x", "there is no command \"Backup\". Did you mean pop3svc backup?"),
             ("delete", "DOMAIN|USER@DOMAIN is missing. For help: delete /?"),
             ("list a b", "\"b\" is one argument too many. For help: list /?"),
             ("add b@c /createuser", "PASSWORD is missing after /createuser"),
@@ -374,8 +415,24 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_with_pop3svc_is_answered_in_its_own_words() {
+        let tree = Pop3svc::get_args_info();
+        for (typed, told) in [
+            ("list", "there is no command \"list\". Did you mean winpop list?"),
+            ("lnk", "there is no command \"lnk\". Did you mean link?"),
+            ("import --verfy", "there is no switch \"--verfy\". Did you mean --verify?"),
+            ("import --uidl", "IDS is missing after --uidl"),
+            ("deliver -f", "SENDER is missing after -f"),
+        ] {
+            let words: Vec<String> = typed.split(' ').map(str::to_owned).collect();
+            let refusal = understand(&tree, &POP3SVC, &words, &mut Common::default()).unwrap_err();
+            assert_eq!(refusal.to_string(), told, "{typed}");
+        }
+    }
+
+    #[test]
     fn paths_are_values_where_no_switch_begins_with_a_slash() {
-        let tree = crate::cli::commands::Pop3svc::get_args_info();
+        let tree = Pop3svc::get_args_info();
         for (typed, meant) in [
             ("backup /mail.db", vec!["backup", "--", "/mail.db"]),
             ("check /json", vec!["check", "--"]),
