@@ -158,11 +158,12 @@ pub fn add_mailbox(
         None => match directory.account_of(&address).map_err(unavailable)? {
             Some(_) => None,
             None => {
-                return Err(Refusal::new(
-                    Code::NotFound,
-                    format!("{address} has no account {}", place.words()),
-                )
-                .with_hint(format!("To create it too: winpop add {address} /createuser PASSWORD")));
+                let missing = format!("{address} has no account {}", place.words());
+                return Err(match directory.bars(&address).map_err(unavailable)? {
+                    Some(why) => Refusal::new(Code::Value, format!("{missing}: {why}")),
+                    None => Refusal::new(Code::NotFound, missing)
+                        .with_hint(format!("To create it too: winpop add {address} /createuser PASSWORD")),
+                });
             }
         },
     };
@@ -203,7 +204,7 @@ fn refuse_namesakes(found: Vec<Address>) -> Result<(), Refusal> {
     let Some(other) = found.first() else { return Ok(()) };
     Err(Refusal::new(
         Code::AccountTaken,
-        format!("there is {other}, and with local accounts a mailbox's name is unique over all domains"),
+        format!("{other} exists; with local accounts, mailbox names must be unique across all domains"),
     ))
 }
 

@@ -44,6 +44,11 @@ pub trait Directory: Send + Sync {
         addresses.iter().map(|address| self.account_of(address)).collect()
     }
 
+    /// Why a mailbox cannot have an account, if that is known without trying to create it. A sentence.
+    fn bars(&self, _: &Address) -> Result<Option<String>, Unavailable> {
+        Ok(None)
+    }
+
     /// Creates a mailbox's account, with its password or not at all.
     fn create(&self, address: &Address, password: &str) -> Result<Creation, Unavailable>;
 

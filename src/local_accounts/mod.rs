@@ -138,16 +138,22 @@ impl Directory for LocalAccounts {
         Ok(matches!(self.accounts()?.named(name), Named::User(_)).then(|| name.to_owned()))
     }
 
+    fn bars(&self, address: &Address) -> Result<Option<String>, Unavailable> {
+        let name = address.local.as_str();
+        Ok(match self.accounts()?.named(name) {
+            Named::System => Some(format!("{name} is a system account")),
+            Named::User(_) | Named::Nobody => creatable(&address.local).err(),
+        })
+    }
+
     fn create(&self, address: &Address, password: &str) -> Result<Creation, Unavailable> {
-        let name = address.local.as_str().to_owned();
-        if let Err(why) = creatable(&address.local) {
+        if let Some(why) = self.bars(address)? {
             return Ok(Creation::Refused(why));
         }
-        match self.accounts()?.named(&name) {
-            Named::System => return Ok(Creation::Refused(format!("{name} is a system account"))),
-            Named::User(_) => return Ok(Creation::Exists { name }),
-            Named::Nobody => {}
+        if let Some(name) = self.account_of(address)? {
+            return Ok(Creation::Exists { name });
         }
+        let name = address.local.as_str().to_owned();
         Ok(match tools::create(address, password) {
             Ok(()) => Creation::Created { name },
             Err(why) => Creation::Refused(why),

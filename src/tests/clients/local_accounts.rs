@@ -180,9 +180,11 @@ fn changes_that_cannot_be_completed_are_refused_or_undone_and_reported() {
     site.winpop("add bob@example.com /createuser secret");
 
     // An account belongs to one mailbox, and system accounts belong to none.
-    assert!(site.refused("add bob@example.net /createuser secret").contains("there is bob@example.com"));
-    assert!(site.refused("add bob@example.net").contains("unique over all domains"));
-    assert!(site.refused("add daemon@example.com").contains("has no account on this machine"));
+    assert!(site.refused("add bob@example.net /createuser secret").contains("bob@example.com exists; "));
+    assert!(site.refused("add bob@example.net").contains("unique across all domains"));
+    let daemon = site.refused("add daemon@example.com");
+    assert!(daemon.contains("has no account on this machine: daemon is a system account"), "{daemon}");
+    assert!(!daemon.contains("/createuser"), "{daemon}");
     assert!(site.refused("add daemon@example.com /createuser secret").contains("a system account"));
     assert!(site.refused("add abcdefghijklmnopqrstu@example.com /createuser x").contains("20 characters"));
     assert!(site.refused("add 1000@example.com /createuser secret").contains("not digits alone"));
