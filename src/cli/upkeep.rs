@@ -111,7 +111,12 @@ pub fn check(typed: &Check, mailroot: impl Fn() -> Result<MailRoot, Refusal>) ->
     let mailroot = mailroot()?;
     // A typed path may lead through a link; the store's own name may not.
     let file = match &typed.file {
-        Some(typed) => fs::canonicalize(typed).unwrap_or_else(|_| PathBuf::from(typed)),
+        Some(typed) => match fs::canonicalize(typed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Refusal::new(Code::NotFound, format!("there is no file {typed}")));
+            }
+            found => found.unwrap_or_else(|_| PathBuf::from(typed)),
+        },
         None => mailroot.data_file(),
     };
     if typed.repair {

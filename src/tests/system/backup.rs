@@ -79,6 +79,15 @@ fn a_backup_of_a_service_under_load_holds_what_was_acknowledged_before() {
 }
 
 #[test]
+fn a_missing_file_is_not_checked_but_called_missing() {
+    let site = Site::new();
+    for more in [&[][..], &["--repair"]] {
+        let done = site.run(&[&["check", "nosuch"], more].concat());
+        assert_eq!((done.errors.as_str(), done.exit_code), ("pop3svc: there is no file nosuch\n", 1));
+    }
+}
+
+#[test]
 fn nothing_but_a_backup_is_replaced() {
     let mut site = Site::new();
     let other = site.dir().join("letter.txt");
