@@ -82,8 +82,8 @@ pub struct Health {
 #[argh(
     subcommand,
     name = "deliver",
-    note = "Exit codes are those of sysexits.h: 67 no such mailbox, 73 over quota, 65 malformed, 69 and 75 try again \
-            later. Invoked as sendmail, the program takes sendmail's usual switches.",
+    note = "Exit codes are those of sysexits.h: 64 wrong usage, 65 unacceptable message, 67 no such mailbox, 69 no mail \
+            store, 73 over quota, 75 try again later. Invoked as sendmail, the program takes sendmail's usual switches.",
     example = "pop3svc deliver -f alice@example.org bob@example.com < message.eml"
 )]
 pub struct Deliver {
