@@ -51,8 +51,8 @@ pub const ALIASES: [(&str, &str); 1] = [("del", "delete")];
     note = "A mailbox name has 1 to 64 characters. /createuser creates the mailbox's account with a password of 1 to \
             128 octets; the encrypted password file always needs it. With local accounts and Active Directory, leave it \
             out to use an existing account. The name of a local account has at most 20 characters.",
-    note = "A password given as - is read from standard input; on a terminal it is asked for twice and not \
-            shown.",
+    note = "If the password is -, it is read from standard input; on a terminal you are prompted for it twice, without \
+            echo.",
     example = "winpop add example.com",
     note = "A list (CSV) has one domain or mailbox per line, each mailbox followed by a comma and its password. If the \
             password is missing, one is generated and written to the /passwords file, which only its owner can read. \
@@ -80,7 +80,7 @@ pub struct Add {
 #[argh(
     subcommand,
     name = "delete",
-    note = "It can be restored with winpop undelete for as many days as the setting undelete allows.",
+    note = "What you delete can be restored with winpop undelete for as many days as the setting undelete allows.",
     note = "On a terminal, you are asked to confirm the deletion of a domain unless you give /y. Scripts are not asked.",
     note = "Open sessions on deleted mailboxes end.",
     example = "winpop delete bob@example.com",
@@ -158,15 +158,15 @@ pub struct Stat {
 #[argh(
     subcommand,
     name = "changepwd",
-    note = "A password given as - is read from standard input; on a terminal it is asked for twice and not \
-            shown. Put a password that looks like a switch after --.",
+    note = "If the password is -, it is read from standard input; on a terminal you are prompted for it twice, without \
+            echo. Put a password that looks like a switch after --.",
     example = "winpop changepwd bob@example.com -"
 )]
 pub struct ChangePwd {
     /// the mailbox
     #[argh(positional, arg_name = "USER@DOMAIN")]
     pub name: String,
-    /// the new password, 1 to 128 octets (if left out on a terminal, it is asked for)
+    /// the new password, 1 to 128 octets (if omitted on a terminal, you are prompted for it)
     #[argh(positional, arg_name = "NEWPASSWORD")]
     pub password: Option<Secret>,
 }
@@ -194,7 +194,7 @@ pub struct MigrateToAd {
     subcommand,
     name = "undelete",
     note = "Messages come back with their unique ids, so mail programs that have seen them do not fetch them again; with \
-            /new they do. Without /since and /all, the messages of the last session that deleted any come back.",
+            /new they do. Without /since and /all, the messages deleted in the most recent session are restored.",
     note = "A deleted mailbox comes back with its password, lock, quota and mail; a domain with the mailboxes deleted with \
             it. A new mailbox of the same name is kept; /new puts the old mail into it.",
     note = "TIME is a date or time in UTC, such as 2026-11-26 or 2026-11-26T10:00:00Z, or how long ago, such as 2h.",
@@ -223,18 +223,19 @@ pub struct Undelete {
     subcommand,
     name = "test",
     note = "Looks up the mailbox, its account and its lock under the current authentication method, and checks the \
-            password. Nothing changes and no login is counted here, but Active Directory may count a wrong password. The exit \
-            code is 1 if the login would be refused.",
-    note = "LOGIN is a name as the user types it: USER@DOMAIN; with accounts elsewhere also USER, and DOMAIN\\USER with \
-            Active Directory.",
-    note = "A password given as - is read from standard input; on a terminal it is asked for twice and not shown.",
+            password. It changes nothing and counts no login here, but Active Directory may count a wrong password. The \
+            exit code is 1 if the login would be refused.",
+    note = "LOGIN is what the user types: USER@DOMAIN. With local accounts and Active Directory it may also be USER, and \
+            with Active Directory DOMAIN\\USER.",
+    note = "If the password is -, it is read from standard input; on a terminal you are prompted for it twice, without \
+            echo.",
     example = "winpop test bob@example.com -"
 )]
 pub struct Test {
     /// the name to log in with
     #[argh(positional, arg_name = "LOGIN")]
     pub name: String,
-    /// the password to try (if left out on a terminal, it is asked for)
+    /// the password to try (if omitted on a terminal, you are prompted for it)
     #[argh(positional, arg_name = "PASSWORD")]
     pub password: Option<Secret>,
 }

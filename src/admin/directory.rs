@@ -300,7 +300,7 @@ pub fn add_first(domain: &Domain) -> Refusal {
 }
 
 fn nothing_deleted(of: &impl std::fmt::Display) -> Refusal {
-    Refusal::new(Code::NotFound, format!("there is nothing of {of} to restore"))
+    Refusal::new(Code::NotFound, format!("there is nothing to restore for {of}"))
         .with_hint("How long deleted mail can be restored: winpop get undelete")
 }
 

@@ -81,7 +81,7 @@ impl Trial {
             (Ok(Some(found)), _) => return self.mailbox_of(found, store).map_err(Refusal::fault),
             (Ok(None), Ok(address)) => return Ok(Some(address)),
             (Ok(None), Err(_)) => {
-                self.note("account", false, format!("{typed} means no account, or several"))
+                self.note("account", false, format!("{typed} matches no account, or more than one"))
             }
             (Err(unavailable), _) => self.note("account", false, unavailable.to_string()),
         }
@@ -178,7 +178,7 @@ impl Trial {
             },
         );
         match stored.verifier.accepts(password.as_bytes()) {
-            true => self.note("password", true, "right"),
+            true => self.note("password", true, "correct"),
             false => self.note("password", false, "wrong"),
         }
     }
@@ -218,10 +218,10 @@ impl Trial {
         match verified {
             Err(unavailable) => self.note("password", false, unavailable.to_string()),
             Ok(Verdict::Right(addresses)) if addresses.contains(address) => {
-                self.note("password", true, "right");
+                self.note("password", true, "correct");
             }
             Ok(Verdict::Right(_)) => {
-                self.note("password", false, "right, but the account has another address")
+                self.note("password", false, "correct, but the account has another address")
             }
             Ok(Verdict::Wrong) => self.note("password", false, "wrong"),
             Ok(Verdict::Barred { why, .. }) => self.note("password", false, format!("the account {why}")),

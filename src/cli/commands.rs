@@ -60,7 +60,7 @@ pub struct Quickstart {
 )]
 pub struct Serve {}
 
-/// Checks whether the service answers: one line and exit code 0 or 1.
+/// Checks that the service answers: prints one line and exits with 0 or 1.
 #[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
@@ -110,8 +110,9 @@ pub struct Deliver {
             FILE, a tab and the unique id) and windows (the mail root of the Windows service).",
     note = "To import many mailboxes, write the words domain and user, each in braces, into PATH. With windows, PATH may be \
             the whole mail root or the directory of a domain or mailbox.",
-    note = "Messages keep their text, their order and, if known, the unique ids by which mail programs know them. If the \
-            command was interrupted, repeat it: it continues and imports nothing twice. The service may be running.",
+    note = "Messages keep their contents, their order and, where they can be determined, the unique ids by which mail \
+            programs know them. If the command was interrupted, repeat it: it continues and imports nothing twice. The \
+            service may be running.",
     note = "--uidl says how the other server makes its ids, in the notation of Dovecot's pop3_uidl_format: %u and %v (UID and \
             UIDVALIDITY; %08Xu in hexadecimal), %f and %b (file name, with and without extension), %g (GUID), %Mf (MD5). If you \
             do not know it, let --seen name the file in which a user's mail program notes what it has fetched; the format that \
@@ -142,7 +143,7 @@ pub struct Import {
     /// the list of mailboxes to fetch, with their passwords
     #[argh(option, arg_name = "FILE")]
     pub users: Option<String>,
-    /// the master user of Dovecot, who may open every mailbox
+    /// a Dovecot master user, who may open every mailbox
     #[argh(option, arg_name = "NAME")]
     pub master: Option<String>,
     /// the file whose first line is the password of the mailbox or the master user
@@ -160,7 +161,7 @@ pub struct Import {
     /// create missing domains and mailboxes; set their passwords later with winpop changepwd
     #[argh(switch)]
     pub make: bool,
-    /// only say what would be imported
+    /// show what would be imported and change nothing
     #[argh(switch)]
     pub dry_run: bool,
     /// a mail program's list of fetched messages: fetchmail's .fetchids, mpop's uidls, getmail's oldmail
@@ -207,7 +208,7 @@ pub struct Backup {
     pub file: String,
 }
 
-/// Replaces the data file by a backup.
+/// Replaces the data file with a backup.
 #[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
@@ -233,12 +234,12 @@ pub struct Check {
     pub repair: bool,
 }
 
-/// Gives free space in the data file back to the disk; the service may be running.
+/// Returns free space in the data file to the disk; the service may be running.
 #[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "compact",
-    note = "A copy made with cp or the like while this runs is unusable; one made by pop3svc backup is good."
+    note = "Do not copy the data file with cp or the like while this runs: the copy would be unusable. Use pop3svc backup."
 )]
 pub struct Compact {}
 
@@ -262,11 +263,11 @@ pub struct Key {
     pub discard: bool,
 }
 
-/// Creates the link winpop to this program.
+/// Creates a symbolic link named winpop to this program.
 #[derive(Debug, PartialEq, Eq, FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "link", example = "pop3svc link /usr/local/bin")]
 pub struct Link {
-    /// the directory for the symbolic link (default: this program's directory)
+    /// the directory for the link (default: this program's directory)
     #[argh(positional, arg_name = "DIR")]
     pub dir: Option<String>,
 }

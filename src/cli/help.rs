@@ -53,7 +53,7 @@ pub fn pop3svc() -> Program {
         dialect: &words::POP3SVC,
         tree: Pop3svc::get_args_info(),
         extra: &[
-            ("winpop", "Administers domains, mailboxes and settings: pop3svc winpop help."),
+            ("winpop", "Administers domains, mailboxes and settings; see pop3svc winpop help."),
             ("help", "Shows this help, or help on a command."),
         ],
         switches: &[

@@ -122,7 +122,7 @@ fn tested_text(tested: &Tested) -> String {
 
 fn checked_text(checked: &Checked, paint: Paint) -> String {
     let mut text = format!(
-        "{}, {}, {}, {} of {}\n",
+        "{}, {}, {}, {}, {} in total\n",
         count(checked.domains, "domain", "domains"),
         count(checked.mailboxes, "mailbox", "mailboxes"),
         count(checked.messages, "message", "messages"),

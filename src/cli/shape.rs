@@ -241,10 +241,10 @@ exits with 1: test if the login would be refused; check, add /file, export and
 import if something is damaged, missing or left out. deliver has its own exit
 codes: pop3svc help deliver.
 
-A mailbox's account_state says what is known of its account: here (it is part
-of the mailbox, with the password file), found (in the directory; account is
-its name), none (the directory has none for it) or unknown (accounts_error says
-why). has_password tells whether the data file holds a password for the
+A mailbox's account_state says what is known about its account: here (it is
+part of the mailbox, with the password file), found (in the directory; account
+is its name), none (the directory has none for it) or unknown (accounts_error
+says why). has_password tells whether the data file holds a password for the
 mailbox, whether or not the password file is in force.
 "
     .to_owned();

@@ -32,7 +32,7 @@ pub fn read_password() -> Result<Secret, Refusal> {
     let again = ask("Repeat it: ", &quiet)?;
     drop(quiet);
     if first != again {
-        return Err(Refusal::new(Code::Malformed, "the two passwords differ"));
+        return Err(Refusal::new(Code::Malformed, "the passwords do not match"));
     }
     Ok(first.into())
 }

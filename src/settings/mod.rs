@@ -212,7 +212,7 @@ settings! {
     logging: Logging = "2", AtOnce,
         "How much is logged";
     domainrole: DomainRole = "standalone", AtOnce,
-        "This machine's role in a Windows domain; it decides which number means which authentication method";
+        "This machine's role in a Windows domain; it determines how the authentication methods are numbered";
     authentication | auth: Method = "passwordfile" => "password file", AtOnce,
         "Where mailbox accounts are kept";
     adserver: DirectoryServers = "" => "found by DNS", AtOnce,
@@ -243,7 +243,7 @@ settings! {
         "Networks of proxies; their connections must begin with a PROXY header, which gives the client's address";
     plaintext: Plaintext = "tls", AtOnce,
         "Clients that may send passwords without TLS; this machine always may";
-    threadcount: Whole<1, THREADS_MAX> = cpus().min(THREADS_MAX).to_string() => "the CPUs, at most 32", NextStart,
+    threadcount: Whole<1, THREADS_MAX> = cpus().min(THREADS_MAX).to_string() => "one per CPU, at most 32", NextStart,
         "Number of service threads";
     socketmax: Whole<1, 32000> = "50", AtOnce,
         "Maximum number of concurrent POP3 connections";
@@ -498,7 +498,7 @@ impl Settings {
         let KeptIn::Store(which) = key.kept_in else { return None };
         match which {
             Stored::threadcount if self.threadcount.get() > cpus() => {
-                Some(format!("{} threads bring no gain on a machine with {} CPUs", self.threadcount, cpus()))
+                Some(format!("more threads than CPUs ({}) bring no benefit", cpus()))
             }
             Stored::idletimeout if self.idletimeout.seconds() < RFC_IDLE_SECONDS_MIN => Some(format!(
                 "RFC 1939 requires at least {RFC_IDLE_SECONDS_MIN} seconds; slow clients may be disconnected"

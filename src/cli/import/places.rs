@@ -94,8 +94,18 @@ pub fn find_of_windows(
     let mut names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let is_domain = names.any(|name| between(&name, before, after).is_some());
     let template = format!("{}/", directory.display()) + if is_domain { "" } else { "{domain}/" };
-    let typed = typed.or(is_domain.then_some(name.as_str()));
-    find(&format!("{template}{before}{{user}}{after}"), typed, skipped)
+    let meant = typed.or(is_domain.then_some(name.as_str()));
+    find(&format!("{template}{before}{{user}}{after}"), meant, skipped).map_err(|refusal| {
+        match refusal.code {
+            Code::NotFound if skipped.is_empty() => {
+                let of = typed.map_or(String::new(), |typed| format!(" of {typed}"));
+                let message =
+                    format!("no {before}*{after} directory{of} was found in {}", directory.display());
+                Refusal::new(Code::NotFound, message)
+            }
+            _ => refusal,
+        }
+    })
 }
 
 /// The name under which `export` writes a user's mailbox: a mailbox name may contain a slash.
@@ -265,5 +275,14 @@ mod tests {
         assert_eq!(of("Example.org", Some("ANN@example.org")), ["ann@example.org"]);
         assert_eq!(of("Example.org/p3_Ann.MBX", None), ["ann@example.org"]);
         assert_eq!(of("Example.org/p3_Ann.MBX", Some("bob@b.org")), ["bob@b.org"]);
+        fs::create_dir(root.join("empty")).unwrap();
+        let empty = root.join("empty").canonicalize().unwrap();
+        for (typed, of) in [(None, ""), (Some("example.org"), " of example.org")] {
+            let refusal = find_of_windows(&empty.to_string_lossy(), typed, &mut Vec::new()).unwrap_err();
+            assert_eq!(
+                refusal.message,
+                format!("no P3_*.mbx directory{of} was found in {}", empty.display())
+            );
+        }
     }
 }

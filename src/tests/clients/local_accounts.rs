@@ -276,11 +276,11 @@ fn list_stat_and_test_show_the_accounts_and_where_a_login_fails() {
         );
     }
     let (_, told) = test("cid", "secret");
-    assert!(told.contains("FAIL  account   cid means no account, or several"), "{told}");
+    assert!(told.contains("FAIL  account   cid matches no account, or more than one"), "{told}");
     let (_, told) = test("cid@example.net", "secret");
     assert!(told.contains("FAIL  account   2 mailboxes are named cid, so none has that account"), "{told}");
     let (_, told) = test("daemon", "secret");
-    assert!(told.contains("FAIL  account   daemon means no account, or several"), "{told}");
+    assert!(told.contains("FAIL  account   daemon matches no account, or more than one"), "{told}");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn a_new_password_is_asked_for_twice() {
     let mut site = Site::new();
     site.add_mailbox(BOB);
     let done = typed(&site, &["changepwd", BOB], "one\nother\n");
-    assert!(done.errors.ends_with("winpop: the two passwords differ\n"), "{done:?}");
+    assert!(done.errors.ends_with("winpop: the passwords do not match\n"), "{done:?}");
     let done = typed(&site, &["changepwd", BOB], "other\nother\n");
     assert_eq!(
         (done.output.as_str(), done.exit_code),

@@ -49,7 +49,10 @@ fn test_says_where_a_login_fails_by_whatever_name() {
         failures[0].clone()
     };
     for nobody in ["nobody", "OTHER\\toby", "CORP\\nobody"] {
-        assert_eq!(only_failure(nobody), format!("account: FAIL {nobody} means no account, or several"));
+        assert_eq!(
+            only_failure(nobody),
+            format!("account: FAIL {nobody} matches no account, or more than one")
+        );
     }
     assert_eq!(only_failure("nobody@tried.test"), "mailbox: FAIL there is no mailbox nobody@tried.test");
     let elsewhere =
