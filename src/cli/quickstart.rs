@@ -54,7 +54,13 @@ pub fn quickstart(typed: &Quickstart, mailroot: MailRoot) -> Result<(), Refusal>
     }
     let password = make_mailbox(&store, &mailroot, &address, &settings)?;
     let (data_file, program) = (mailroot.data_file(), this_program(&mailroot));
-    let running = serve::start(store, mailroot, settings)?;
+    let running = serve::start(store, mailroot, settings).map_err(|refusal| match &password {
+        // No later run can show it.
+        Some(password) => {
+            refusal.with_hint(format!("The mailbox {address} was added with password {password}"))
+        }
+        None => refusal,
+    })?;
     let told = instructions(&running, &address, password.as_deref(), &data_file, &program);
     let mut output = std::io::stdout().lock();
     // The service runs whether or not anyone reads this.

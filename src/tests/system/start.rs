@@ -81,6 +81,17 @@ fn a_file_in_place_of_the_directory_is_reported() {
 }
 
 #[test]
+fn a_quickstart_that_fails_shows_the_password_that_it_made() {
+    let site = quiet_site();
+    // In place of the control socket.
+    fs::create_dir(site.mailroot().join("winpop.sock")).unwrap();
+    let done = site.run(&["quickstart"]);
+    assert_eq!(done.exit_code, 1, "{done:?}");
+    let (_, password) = done.errors.trim_end().rsplit_once(' ').unwrap();
+    assert!(site.winpop(&["test", "user@example.com", password]).contains("can log in"), "{done:?}");
+}
+
+#[test]
 fn a_directory_that_cannot_be_written_is_reported() {
     const UID: u32 = 12_345;
     let site = quiet_site();
