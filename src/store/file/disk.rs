@@ -10,7 +10,7 @@
 //!   decides whether a service is running.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::{Deref, Range};
@@ -164,13 +164,24 @@ impl DataFile {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         match options.open(path) {
-            Ok(file) => Self::locked(file),
+            // Before we had the lock, a restore may have put another file in the place of this one.
+            Ok(file) => Self::locked(file).and_then(|file| match file.lies_at(path) {
+                true => Ok(file),
+                false => Err(FileError::Locked),
+            }),
             Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(FileError::Io(io::Error::other(
                 "it is a symbolic link, and links are not followed; name the directory that holds the file itself",
             ))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(FileError::Missing),
             Err(e) => Err(FileError::Io(e)),
         }
+    }
+
+    /// True if this is the file of that path.
+    pub(in crate::store) fn lies_at(&self, path: &Path) -> bool {
+        let is_same =
+            |there: Metadata, ours: Metadata| (there.dev(), there.ino()) == (ours.dev(), ours.ino());
+        fs::metadata(path).is_ok_and(|there| self.file.metadata().is_ok_and(|ours| is_same(there, ours)))
     }
 
     /// Opens a file for reading only. It is locked too, so that nobody changes it meanwhile.

@@ -324,3 +324,16 @@ fn a_backup_goes_into_an_empty_file_only() {
         Err(BackupError::Copy(_))
     ));
 }
+
+/// Between opening the file and locking it, a restore may replace it.
+#[test]
+fn a_file_that_another_one_has_replaced_is_told_apart() {
+    let directory = scratch::directory();
+    let (path, other) = (directory.path().join("winpop.db"), directory.path().join("other"));
+    let open = |path: &Path| fs::File::options().read(true).write(true).create_new(true).open(path).unwrap();
+    let Ok(file) = DataFile::empty(open(&path)) else { panic!("it is locked") };
+    assert!(file.lies_at(&path));
+    drop(open(&other));
+    fs::rename(&other, &path).unwrap();
+    assert!(!file.lies_at(&path));
+}
