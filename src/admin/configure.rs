@@ -76,7 +76,14 @@ impl Set {
                     *path = mailroot::absolute(Path::new(path))?.to_string_lossy().into_owned();
                 }
             }
-            KeptIn::Store(Stored::tlscert | Stored::tlskey | Stored::adca | Stored::adntlm) => {
+            KeptIn::Store(
+                Stored::tlscert
+                | Stored::tlskey
+                | Stored::adca
+                | Stored::adntlm
+                | Stored::adoptca
+                | Stored::lmtpsocket,
+            ) => {
                 for path in paths.filter(|path| !path.is_empty()) {
                     let absolute = std::path::absolute(&path).map_err(Refusal::fault)?;
                     *path = absolute.to_string_lossy().into_owned();
@@ -192,9 +199,11 @@ impl Set {
         if key.effect == Effect::NextStart {
             notes.push("this takes effect when the service next starts".to_owned());
         }
+        let (name, text) = (key.name, after.text(key));
         let message = match after.meaning(key) {
-            Some(meaning) => format!("{} is now {} ({meaning})", key.name, after.text(key)),
-            None => format!("{} is now {}", key.name, after.text(key)),
+            Some(meaning) if text.is_empty() => format!("{name} is now {meaning}"),
+            Some(meaning) => format!("{name} is now {text} ({meaning})"),
+            None => format!("{name} is now {text}"),
         };
         Ok(Changed { notes, ..Changed::new("set", &key.name, message) }.into())
     }
