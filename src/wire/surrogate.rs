@@ -16,13 +16,22 @@
 //! The store keeps the size that [`Sizer`] computed at delivery. Changing the output here makes LIST wrong for messages
 //! already stored.
 
+use std::borrow::Cow;
+
 use base64::prelude::{BASE64_STANDARD, Engine};
 use mail_parser::{Addr, HeaderValue, MessageParser};
+use memchr::memmem;
 
 /// Fields are dropped from here on.
 const HEADER_OCTETS_MAX: u64 = 1 << 20;
 /// A field that is not ASCII is dropped if it is longer, or if the fields rewritten before it leave less of this.
 const REWRITTEN_OCTETS_MAX: usize = 64 << 10;
+/// Enough of a field to see that it is too long to be rewritten.
+const HELD_OCTETS_MAX: usize = REWRITTEN_OCTETS_MAX + 1;
+/// The same for what the parser may look at, which can exceed a field's length many times.
+const SCANNED_OCTETS_MAX: usize = 4 << 20;
+/// RFC 2047 section 2.
+const ENCODED_WORD_OCTETS_MAX: usize = 75;
 /// Octets of text per encoded-word, so that a line with the longest field name fits the 76 characters of RFC 2047
 /// section 2.
 const WORD_OCTETS_MAX: usize = 30;
@@ -35,12 +44,11 @@ const NOBODY: &str = "<invalid@internationalized-address.invalid>";
 pub fn header(wire: &[u8]) -> Vec<u8> {
     let (mut surrogate, mut room) = (Vec::new(), Room::default());
     for field in fields(wire) {
-        if field == b"\r\n" || room.admits(field.len() as u64) {
-            match field.is_ascii() {
-                true => surrogate.extend_from_slice(field),
-                false => surrogate.extend(room.rewritten(field).unwrap_or_default()),
-            }
-        }
+        let kept = match field {
+            b"\r\n" => Some(Cow::Borrowed(field)),
+            field => room.field(field, field.len() as u64, field.is_ascii()),
+        };
+        surrogate.extend_from_slice(&kept.unwrap_or_default());
     }
     surrogate
 }
@@ -62,37 +70,54 @@ fn fields(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
 struct Room {
     header_octets: u64,
     rewritten_octets: usize,
+    scanned_octets: usize,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Self { header_octets: HEADER_OCTETS_MAX, rewritten_octets: REWRITTEN_OCTETS_MAX }
+        Self {
+            header_octets: HEADER_OCTETS_MAX,
+            rewritten_octets: REWRITTEN_OCTETS_MAX,
+            scanned_octets: SCANNED_OCTETS_MAX,
+        }
     }
 }
 
 impl Room {
-    /// Whether there is room for the next field, which has this many octets.
-    fn admits(&mut self, octets: u64) -> bool {
+    /// The next field as older clients get it, with line ends; borrowed if it stays as it is, `None` if it is dropped.
+    /// Of its `octets`, the caller may hold only the first [`HELD_OCTETS_MAX`].
+    fn field<'a>(&mut self, held: &'a [u8], octets: u64, is_ascii: bool) -> Option<Cow<'a, [u8]>> {
         let left = self.header_octets.checked_sub(octets);
         self.header_octets = left.unwrap_or(0);
-        left.is_some()
-    }
-
-    /// A field that is not ASCII as older clients get it, with line ends; `None` if it is dropped.
-    fn rewritten(&mut self, field: &[u8]) -> Option<Vec<u8>> {
-        if field.len() > REWRITTEN_OCTETS_MAX {
+        left?;
+        if is_ascii {
+            return Some(held.into());
+        }
+        if held.len() > REWRITTEN_OCTETS_MAX {
             return None;
         }
-        let Ok(field) = std::str::from_utf8(field) else { return Some(field.to_vec()) };
+        let Ok(field) = std::str::from_utf8(held) else { return Some(held.into()) };
         self.rewritten_octets = self.rewritten_octets.checked_sub(field.len())?;
-        rewritten(field).map(String::into_bytes)
+        self.scanned_octets = self.scanned_octets.checked_sub(scanned_octets(held))?;
+        Some(rewritten(field)?.into_bytes().into())
     }
+}
+
+/// What the parser may look at to decode a field: it tries an encoded-word at every `=?`, and reads on to the end of
+/// the field for one that does not end.
+fn scanned_octets(field: &[u8]) -> usize {
+    let unended = memmem::find_iter(field, b"=?").filter(|at| {
+        let longest = &field[*at..field.len().min(at + ENCODED_WORD_OCTETS_MAX)];
+        let text = longest.splitn(4, |&octet| octet == b'?').nth(3);
+        text.is_none_or(|text| memmem::find(text, b"?=").is_none())
+    });
+    field.len() * (1 + unended.count())
 }
 
 /// Computes the size of a surrogate while the header arrives.
 #[derive(Debug, Default)]
 pub struct Sizer {
-    /// The current field, cut one octet past its bound.
+    /// The current field, up to [`HELD_OCTETS_MAX`].
     field: Vec<u8>,
     field_octets: u64,
     is_ascii: bool,
@@ -113,7 +138,7 @@ impl Sizer {
     pub fn push(&mut self, wire: &[u8]) {
         self.field_octets += wire.len() as u64;
         self.is_ascii &= wire.is_ascii();
-        let room = (REWRITTEN_OCTETS_MAX + 1).saturating_sub(self.field.len());
+        let room = HELD_OCTETS_MAX - self.field.len();
         self.field.extend_from_slice(&wire[..wire.len().min(room)]);
     }
 
@@ -129,15 +154,13 @@ impl Sizer {
             return;
         }
         let before = octets as i64 - i64::from(field.starts_with(b"."));
-        let is_admitted = self.room.admits(octets);
-        if self.is_ascii {
-            self.cut_octets += if is_admitted { 0 } else { before };
-            return;
-        }
-        let after = if is_admitted { self.room.rewritten(&field) } else { None };
-        if after.as_ref() != Some(&field) {
-            let after = after.unwrap_or_default().len() as i64;
-            self.difference = Some(self.difference.unwrap_or(0) + after - before);
+        match self.room.field(&field, octets, self.is_ascii) {
+            Some(Cow::Borrowed(_)) => {}
+            None if self.is_ascii => self.cut_octets += before,
+            changed => {
+                let after = changed.unwrap_or_default().len() as i64;
+                self.difference = Some(self.difference.unwrap_or(0) + after - before);
+            }
         }
     }
 }
@@ -319,6 +342,24 @@ mod tests {
         assert!(surrogate.len() < 64 * REWRITTEN_OCTETS_MAX, "{}", surrogate.len());
         assert_eq!(difference(text.as_bytes()), Some(surrogate.len() as i64 - text.len() as i64));
         assert!(header(format!("{text}\r\n").as_bytes()).ends_with(b"\r\n\r\n"));
+    }
+
+    #[test]
+    fn encoded_words_without_an_end_cost_no_more_than_others() {
+        let subject = |word: &str, count| format!("Subject: \u{fc}{}\r\n", word.repeat(count)).into_bytes();
+        assert!(!header(&subject(" =?utf-8?Q?=C3=BC?=", 3000)).is_empty());
+        assert!(!header(&subject("=?aa?Q?x", 60)).is_empty());
+        // The parser would read 260 MB.
+        let costly = subject("=?aa?Q?x", 8125);
+        assert!(costly.len() < REWRITTEN_OCTETS_MAX && header(&costly).is_empty());
+        assert_eq!(difference(&costly), Some(-(costly.len() as i64)));
+        // This `?=` is the start of the text.
+        assert_eq!(scanned_octets(b"=?aa?Q?=41"), 2 * 10);
+        // All fields together.
+        let field = subject("=?aa?Q?x", 400);
+        let surrogate = header(&field.repeat(30));
+        let kept = memmem::find_iter(&surrogate, b"Subject").count();
+        assert!(kept > 0 && kept * scanned_octets(&field) <= SCANNED_OCTETS_MAX, "{kept}");
     }
 
     #[test]
