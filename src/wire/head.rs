@@ -132,6 +132,8 @@ impl Head {
         Some(self.kept_octets(octets).checked_add_signed(difference).expect("a surrogate has a length"))
     }
 
+    /// Called after each octet of a line until it is decided. What comes before the last octet is therefore known;
+    /// looking at all of it again would take quadratic time for a name with many blanks.
     fn decide(&mut self, wire: &mut Vec<u8>) {
         let line = &self.held[self.mbox_line_octets..];
         let start = match line {
@@ -189,24 +191,24 @@ fn split_line(octets: &[u8]) -> (&[u8], &[u8]) {
     octets.split_at(memchr(b'\n', octets).map_or(octets.len(), |at| at + 1))
 }
 
-/// A line with no field before it: a field, empty, or text.
+/// A line with no field before it: a field, empty, or text. Before the last octet come a name and blanks.
 fn first_line(line: &[u8]) -> Start {
     match line {
-        b"\r" => return Start::Undecided,
-        b"\r\n" => return Start::Empty,
-        _ => {}
-    }
-    let name_octets = line.iter().take_while(|&&octet| is_of_name(octet)).count();
-    match line[name_octets..].iter().find(|octet| !matches!(octet, b' ' | b'\t')) {
-        _ if name_octets == 0 || line.len() > HELD_OCTETS_MAX => Start::Text,
-        None => Start::Undecided,
-        Some(b':') if line[..name_octets].eq_ignore_ascii_case(RETURN_PATH) => Start::ReturnPath,
-        Some(b':') => Start::Field,
-        Some(_) => Start::Text,
+        b"\r" => Start::Undecided,
+        b"\r\n" => Start::Empty,
+        [] | [b'\r' | b':' | b' ' | b'\t', ..] => Start::Text,
+        _ if line.len() > HELD_OCTETS_MAX => Start::Text,
+        [name @ .., b':'] if name.trim_ascii_end().eq_ignore_ascii_case(RETURN_PATH) => Start::ReturnPath,
+        [.., b':'] => Start::Field,
+        [.., b' ' | b'\t'] => Start::Undecided,
+        [.., b' ' | b'\t', _] => Start::Text,
+        [.., last] if is_of_name(*last) => Start::Undecided,
+        _ => Start::Text,
     }
 }
 
-/// A line after a field, examined only far enough to recognise Return-Path.
+/// A line after a field, examined only far enough to recognise Return-Path. Before the last octet comes the start of
+/// that name, or the name and blanks.
 fn later_line(line: &[u8]) -> Start {
     match line {
         [b' ' | b'\t', ..] => return Start::Continuation,
@@ -215,12 +217,11 @@ fn later_line(line: &[u8]) -> Start {
         _ => {}
     }
     let (name, after_name) = line.split_at(line.len().min(RETURN_PATH.len()));
-    if !name.eq_ignore_ascii_case(&RETURN_PATH[..name.len()]) {
-        return Start::Text;
-    }
-    match after_name.iter().find(|octet| !matches!(octet, b' ' | b'\t')) {
-        None if line.len() < HELD_OCTETS_MAX => Start::Undecided,
-        Some(b':') => Start::ReturnPath,
+    match after_name {
+        _ if !name.eq_ignore_ascii_case(&RETURN_PATH[..name.len()]) => Start::Text,
+        [] => Start::Undecided,
+        [.., b' ' | b'\t'] if line.len() < HELD_OCTETS_MAX => Start::Undecided,
+        [.., b':'] => Start::ReturnPath,
         _ => Start::Text,
     }
 }
