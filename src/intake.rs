@@ -21,7 +21,9 @@ use crate::wire::Origin;
 /// Whether this path would accept a message of `octets` (0 = unknown) now.
 pub fn recipient(store: &Store, path: &ForwardPath, octets: u64) -> Result<verdict::Recipient, Fault> {
     let snapshot = store.read()?;
-    let Some(address) = address_of(&*snapshot, path)? else { return Ok(verdict::Recipient::NoSuchMailbox) };
+    let Some(address) = address_of(store, &*snapshot, path)? else {
+        return Ok(verdict::Recipient::NoSuchMailbox);
+    };
     if snapshot.domain(&address.domain)?.is_none() {
         return Ok(verdict::Recipient::NotLocal);
     }
@@ -71,7 +73,7 @@ pub async fn deliver(
         let snapshot = store.read()?;
         let mut known: HashMap<Address, usize> = HashMap::new();
         for path in &envelope.recipients {
-            let Some(recipient) = address_of(&*snapshot, path)? else {
+            let Some(recipient) = address_of(store, &*snapshot, path)? else {
                 letter_of.push(None);
                 continue;
             };

@@ -11,16 +11,20 @@
 //!
 //! Quotas and locks apply as to any mail: a full mailbox refuses, a locked one accepts.
 
-use crate::address::{Address, Domain, LocalPart};
+use crate::address::{Address, LocalPart};
 use crate::envelope::ForwardPath;
-use crate::store::{Fault, Read};
+use crate::store::{Fault, Read, Store};
 
 const SETTING: &str = "postmaster";
 
 /// The address the path means, which may not exist; `None` if nobody is postmaster.
-pub fn address_of(directory: &impl Read, path: &ForwardPath) -> Result<Option<Address>, Fault> {
+pub fn address_of(
+    store: &Store,
+    directory: &impl Read,
+    path: &ForwardPath,
+) -> Result<Option<Address>, Fault> {
     let address = match path {
-        ForwardPath::Postmaster => return without_domain(directory),
+        ForwardPath::Postmaster => return without_domain(store, directory),
         ForwardPath::Mailbox(address) => address,
     };
     let plain = directory.receiving(address)?;
@@ -33,11 +37,11 @@ pub fn address_of(directory: &impl Read, path: &ForwardPath) -> Result<Option<Ad
     }
     match of_setting(directory)? {
         Some(address) => Ok(Some(address)),
-        None => oldest(directory, &plain.domain),
+        None => store.oldest_mailbox(directory, &plain.domain),
     }
 }
 
-fn without_domain(directory: &impl Read) -> Result<Option<Address>, Fault> {
+fn without_domain(store: &Store, directory: &impl Read) -> Result<Option<Address>, Fault> {
     if let Some(address) = of_setting(directory)? {
         return Ok(Some(address));
     }
@@ -49,7 +53,7 @@ fn without_domain(directory: &impl Read) -> Result<Option<Address>, Fault> {
         }
     }
     for (domain, _) in &domains {
-        if let Some(address) = oldest(directory, domain)? {
+        if let Some(address) = store.oldest_mailbox(directory, domain)? {
             return Ok(Some(address));
         }
     }
@@ -62,13 +66,6 @@ fn of_setting(directory: &impl Read) -> Result<Option<Address>, Fault> {
         return Ok(None);
     };
     Ok(directory.mailbox(&address)?.is_some().then_some(address))
-}
-
-/// The mailbox with the lowest id, since ids ascend. Takes time in proportion to the domain's mailboxes.
-fn oldest(directory: &impl Read, domain: &Domain) -> Result<Option<Address>, Fault> {
-    let mailboxes = directory.mailboxes(domain)?.into_iter();
-    let first = mailboxes.min_by_key(|(_, row)| row.id);
-    Ok(first.map(|(local, _)| Address { local, domain: domain.clone() }))
 }
 
 fn postmaster() -> LocalPart {

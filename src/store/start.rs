@@ -112,6 +112,7 @@ impl Store {
             copy_window: Mutex::default(),
             compactions: AtomicUsize::default(),
             long_lists: Mutex::default(),
+            oldest: Mutex::default(),
         });
         let (queue, jobs) = smol::channel::bounded(queue::QUEUE_MAX);
         let (clock, dues) = std::sync::mpsc::sync_channel(DUES_MAX);

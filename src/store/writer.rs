@@ -292,7 +292,7 @@ impl Writer {
         if self.commits == before {
             return Err(Failure::Undone(fault));
         }
-        self.shared.claims.revoke(&self.revoked);
+        self.shared.revoke(&self.revoked);
         if self.carries_batch { Ok(()) } else { Err(Failure::Undone(fault)) }
     }
 
@@ -417,7 +417,7 @@ impl Writer {
             }
         }
         self.release(open);
-        self.shared.claims.revoke(&self.revoked);
+        self.shared.revoke(&self.revoked);
         // Last: after a panic above, the count in the file then tells that this transaction is in it.
         self.commits += 1;
         Ok(Room::Enough)

@@ -11,6 +11,7 @@ use crate::settings::Stored;
 use crate::store::index::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
 use crate::store::index::types::{DomainId, MailboxId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, miscounted};
+use crate::store::open::{Oldest, Store};
 
 /// Counts of what a removal took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +26,28 @@ pub struct Removed {
 pub enum LockChange {
     Changed,
     AlreadySo,
+}
+
+impl Store {
+    /// The oldest mailbox of a domain, which is remembered: reading all of them takes time in proportion to their
+    /// number. Ids ascend, so it stays the oldest until it goes, or an older one comes back and changes their number.
+    pub fn oldest_mailbox(&self, directory: &impl Read, domain: &Domain) -> Result<Option<Address>, Fault> {
+        let Some(row) = directory.domain(domain)? else { return Ok(None) };
+        let of_mailboxes = directory.counts(row.id)?.mailboxes;
+        let remembered = self.0.shared.oldest.lock().get(&row.id).cloned();
+        if let Some(Oldest { id, address, .. }) =
+            remembered.filter(|oldest| oldest.of_mailboxes == of_mailboxes)
+            && directory.mailbox(&address)?.is_some_and(|mailbox| mailbox.id == id)
+        {
+            return Ok(Some(address));
+        }
+        let mailboxes = directory.mailboxes(domain)?.into_iter();
+        let Some((local, mailbox)) = mailboxes.min_by_key(|(_, mailbox)| mailbox.id) else { return Ok(None) };
+        let address = Address { local, domain: domain.clone() };
+        let oldest = Oldest { id: mailbox.id, address: address.clone(), of_mailboxes };
+        self.0.shared.oldest.lock().insert(row.id, oldest);
+        Ok(Some(address))
+    }
 }
 
 impl Tx<'_, '_> {

@@ -12,5 +12,5 @@ pub mod window;
 
 pub use error::{OpenError, OpenErrorKind};
 pub use handle::{Inner, Store};
-pub use shared::{OpenIndex, Shared, Trust, open_database};
+pub use shared::{Oldest, OpenIndex, Shared, Trust, open_database};
 pub use snapshot::{Snapshot, Visit};

@@ -1,5 +1,6 @@
 //! The state that handles, readers and writer share.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Condvar, MutexGuard};
 
@@ -7,12 +8,14 @@ use super::claims::Claims;
 use super::verified::Verified;
 use super::window::CopyWindow;
 use super::{OpenErrorKind, Snapshot, Visit};
+use crate::address::Address;
 use crate::lock::{Mutex, NO_PANIC};
 use crate::store::file::container::{CACHE_OCTETS, Container, IndexBackend};
 use crate::store::file::disk::Disk;
 use crate::store::file::space::Pins;
 use crate::store::index::redb_header;
 use crate::store::index::rows::StoreRow;
+use crate::store::index::types::{DomainId, MailboxId};
 use crate::store::index::{Fault, IndexSnapshot, Read as _, contained};
 
 /// Shared by handles, readers and writer.
@@ -32,6 +35,17 @@ pub struct Shared {
     pub compactions: AtomicUsize,
     /// Held while a long list is read with several threads, to bound their number.
     pub long_lists: Mutex<()>,
+    /// The oldest mailboxes of domains, as found since a mailbox was last removed; at most one per domain.
+    pub oldest: Mutex<HashMap<DomainId, Oldest>>,
+}
+
+/// A mailbox that was the oldest of its domain.
+#[derive(Clone)]
+pub struct Oldest {
+    pub id: MailboxId,
+    pub address: Address,
+    /// How many the domain had.
+    pub of_mailboxes: u64,
 }
 
 /// The open container and the index in it.
@@ -74,6 +88,14 @@ impl Drop for OpenIndex {
 }
 
 impl Shared {
+    /// Ends the sessions on these mailboxes, which were locked or removed.
+    pub fn revoke(&self, mailboxes: &[MailboxId]) {
+        self.claims.revoke(mailboxes);
+        if !mailboxes.is_empty() {
+            self.oldest.lock().clear();
+        }
+    }
+
     pub fn note_copy_window(&self, window: CopyWindow) {
         *self.copy_window.lock() = window;
     }

@@ -56,6 +56,38 @@ fn deleted_mail_is_counted_apart_and_comes_back_in_its_place_under_its_id() {
 }
 
 #[test]
+fn the_oldest_mailbox_is_remembered_until_it_goes_or_an_older_one_comes_back() {
+    let store = keeping_store(memory());
+    let (bob, eve) = ("bob@example.com", "eve@example.com");
+    [bob, eve].iter().for_each(|mailbox| add_mailbox(&store, mailbox));
+    let oldest = || {
+        let snapshot = store.read().unwrap();
+        store.oldest_mailbox(&*snapshot, &address(ANN).domain).unwrap().unwrap().to_string()
+    };
+    let remove = |mailbox: &str| {
+        let mailbox = address(mailbox);
+        store.write(move |tx| tx.remove_mailbox(&mailbox, UnixTime::now())).wait().unwrap().unwrap();
+    };
+    assert_eq!(oldest(), ANN);
+    // Without reading the others: even a wrong one is believed.
+    let eve_id = store.read().unwrap().mailbox(&address(eve)).unwrap().unwrap().id;
+    for known in store.0.shared.oldest.lock().values_mut() {
+        (known.id, known.address) = (eve_id, address(eve));
+    }
+    assert_eq!(oldest(), eve);
+    remove(ANN);
+    assert_eq!(oldest(), bob);
+    assert_eq!(undelete(&store, Wanted::All, false).unwrap().mailboxes, 1);
+    assert_eq!(oldest(), ANN);
+    // The number is the same as before, but not the mailboxes.
+    remove(ANN);
+    assert_eq!(oldest(), bob);
+    remove(eve);
+    undelete(&store, Wanted::All, false).unwrap();
+    assert_eq!(oldest(), ANN);
+}
+
+#[test]
 fn as_new_mail_it_comes_behind_the_others_with_new_ids() {
     let store = keeping_store(memory());
     deliver(&store, &[ANN], b"one");
