@@ -55,6 +55,7 @@ pub enum Fault {
     Login,
     List,
     Text,
+    /// Of several messages, the first is deleted before it.
     Commit,
 }
 
@@ -172,7 +173,12 @@ impl Conversation {
                 Next::List => Event::Listed(self.mailbox.entries(self.session.takes_utf8())),
                 Next::Send(transmission) => self.send(&transmission),
                 Next::Flush => Event::Flushed,
-                Next::Commit { .. } if self.mailbox.fault == Some(Fault::Commit) => self.mailbox.trouble(),
+                Next::Commit { deleted } if self.mailbox.fault == Some(Fault::Commit) => {
+                    if let [first, _, ..] = deleted[..] {
+                        self.mailbox.messages.retain(|message| message.uid != first);
+                    }
+                    self.mailbox.trouble()
+                }
                 Next::Commit { deleted } => {
                     let index_of = |uid: &Uid| self.mailbox.index_of(*uid);
                     self.deleted = deleted.iter().map(index_of).collect();

@@ -9,7 +9,8 @@
 //! - Every line is answered once, in order of arrival. Pipelining needs nothing more.
 //! - Message numbers come from the list as first read and do not change until the session ends.
 //! - Only [`Next::Commit`], after QUIT, deletes messages, and only [`Event::Committed`] is followed by `+OK`. A session
-//!   that ends anywhere else has deleted nothing.
+//!   that ends anywhere else has deleted nothing. After a failed commit, the reply is RFC 1939's "some deleted messages
+//!   not removed": a fault or a lock can come when thousands are gone, and what is gone is never claimed to be there.
 //! - A reply line is at most 512 octets and quotes nothing from the client. (AUTH challenges are not reply lines: they
 //!   may be longer, and SCRAM's contains the client's nonce.)
 //! - The TLS handshake wipes everything learned before it, except the count of refused logins.
@@ -136,7 +137,7 @@ pub enum Event<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     Quit,
-    /// QUIT could not delete what was marked.
+    /// QUIT could not delete everything that was marked.
     NotCommitted,
     /// Too many refused logins, or lines that are not commands.
     TooManyErrors,
@@ -183,9 +184,9 @@ pub enum Next {
     Send(Transmission),
     /// Write `out` and empty it: `Flushed`.
     Flush,
-    /// Delete these messages, all or none: `Committed` or `Unavailable`.
+    /// Delete these messages: `Committed`, or if some stay, `Unavailable`.
     Commit {
-        /// In the order of the list, never empty.
+        /// In the order of the list, never empty. If some stay, they are the last ones.
         deleted: Vec<Uid>,
     },
     /// Write `out` and hang up.

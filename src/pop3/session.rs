@@ -166,12 +166,18 @@ impl Session {
             }
             (State::Committing, Event::Committed) => self.close(out),
             (State::Committing, Event::Unavailable) => {
-                refuse(out, "[SYS/TEMP] the deletions could not be written, nothing is deleted");
+                refuse(out, "[SYS/TEMP] some deleted messages not removed: the store cannot be written now");
                 Next::Close(Ending::NotCommitted)
             }
             (State::Committing, Event::Damaged) => {
-                refuse(out, "[SYS/PERM] the mail store is damaged, nothing is deleted");
+                refuse(out, "[SYS/PERM] some deleted messages not removed: the mail store is damaged");
                 Next::Close(Ending::NotCommitted)
+            }
+            (State::Committing, Event::Revoked) => {
+                let locked =
+                    "[SYS/PERM] some deleted messages not removed: the mailbox was locked or deleted";
+                refuse(out, locked);
+                Next::Close(Ending::Revoked)
             }
             (_, Event::Revoked) => {
                 refuse(out, MAILBOX_REVOKED);

@@ -464,7 +464,7 @@ impl Driver<'_> {
                 self.tally.work.deleted += deleted.len() as u64;
                 Ok(Event::Committed)
             }
-            false => Ok(Event::Unavailable),
+            false => Ok(Event::Revoked),
         }
     }
 

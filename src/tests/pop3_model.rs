@@ -142,6 +142,18 @@ fn quit_is_answered_after_the_commit_and_not_before() {
 }
 
 #[test]
+fn a_lock_during_the_commit_is_no_reason_to_say_that_nothing_is_deleted() {
+    let mut session = logged_in(1);
+    let mut out = Vec::new();
+    session.handle(Event::Line(b"DELE 1"), &mut out);
+    session.handle(Event::Listed(entries(1)), &mut out);
+    session.handle(Event::Line(b"QUIT"), &mut out);
+    out.clear();
+    assert_eq!(session.handle(Event::Revoked, &mut out), Next::Close(Ending::Revoked));
+    assert!(out.starts_with(b"-ERR [SYS/PERM] some deleted messages not removed"));
+}
+
+#[test]
 fn no_ok_is_written_for_a_text_that_is_not_there_yet() {
     let mut session = logged_in(1);
     let mut out = Vec::new();
