@@ -129,6 +129,7 @@ impl Session {
             }
             (State::Securing, Event::Secured(policy)) => {
                 self.policy = policy;
+                self.utf8 = false;
                 self.authorization(None)
             }
             (State::Transaction(messages), Event::Line(line)) => match Command::parse(line) {
