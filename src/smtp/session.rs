@@ -166,6 +166,8 @@ struct Transaction {
     octets_announced: u64,
     smtputf8: bool,
     recipients: Vec<ForwardPath>,
+    /// The session's count when it began.
+    refused_before: u64,
     /// The message so far, if it comes by BDAT.
     chunks: Option<Receiver>,
 }
@@ -237,7 +239,7 @@ impl Session {
                 self.transaction = Some(Transaction { chunks: Some(receiver), ..transaction });
                 self.answer(reply::CHUNK_OK, out)
             }
-            (Awaited::ChunkSkipped(reply), Event::ChunkSkipped) => self.refuse(reply, out),
+            (Awaited::ChunkSkipped(reply), Event::ChunkSkipped) => self.refuse_text(reply, out),
             (Awaited::Delivery { recipients }, Event::Delivered(verdicts)) => {
                 if verdicts.contains(&Delivery::Stored) {
                     self.wrong_recipients = 0;
@@ -366,6 +368,7 @@ impl Session {
             octets_announced: octets,
             smtputf8,
             recipients: Vec::new(),
+            refused_before: self.counts.recipients_refused,
             chunks: None,
         });
         self.answer(reply::SENDER_OK, out)
@@ -427,7 +430,7 @@ impl Session {
             !transaction.recipients.is_empty() && transaction.chunks.is_none()
         };
         let Some(transaction) = self.transaction.take_if(ready) else {
-            return self.refuse(self.out_of_order(), out);
+            return self.refuse_text(self.out_of_order(), out);
         };
         out.extend_from_slice(reply::SEND_DATA);
         self.awaited = Awaited::Data(transaction);
@@ -519,6 +522,19 @@ impl Session {
             None => reply::MAIL_FIRST,
             Some(transaction) if transaction.chunks.is_some() => reply::CHUNKS_BEGUN,
             Some(_) => reply::NO_RECIPIENTS,
+        }
+    }
+
+    /// Answers DATA or BDAT out of sequence. It is no error of a client that sends everything at once (RFC 2920) and
+    /// does not know yet that its recipients were refused.
+    fn refuse_text(&mut self, reply: Reply, out: &mut Vec<u8>) -> Next {
+        let refused = self.counts.recipients_refused;
+        let all_refused = |transaction: &Transaction| {
+            transaction.recipients.is_empty() && refused > transaction.refused_before
+        };
+        match self.transaction.as_ref().is_some_and(all_refused) {
+            true => self.answer(reply, out),
+            false => self.refuse(reply, out),
         }
     }
 

@@ -155,6 +155,19 @@ fn a_stranger_who_tries_out_names_is_sent_away_and_a_sender_with_a_stale_list_is
 }
 
 #[test]
+fn a_client_that_pipelines_is_not_blamed_for_a_text_whose_recipients_were_all_refused() {
+    for text in [&b"DATA\r\n"[..], b"BDAT 3 LAST\r\nx\r\n"] {
+        let mut server = greeted(Dialect::Lmtp);
+        let sent = [b"MAIL FROM:<>\r\nRCPT TO:<nobody@example.com>\r\n", text, b"RSET\r\n"].concat();
+        server.push(&sent.repeat(100));
+        assert_eq!(codes_said(&mut server).0, [250, 550, 503, 250].repeat(100));
+        // Without a recipient named, it is an error as ever.
+        server.push(&[b"MAIL FROM:<>\r\n", &text.repeat(21)[..]].concat());
+        assert_eq!(server.ending(), Some(Ending::TooManyErrors));
+    }
+}
+
+#[test]
 fn a_session_tells_why_it_ended_and_says_it_to_the_client() {
     for (sent, ending, reply) in [
         (&b"QUIT\r\n"[..], Ending::Quit, "221 2.0.0 "),
