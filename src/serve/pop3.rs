@@ -165,6 +165,10 @@ struct Attempt {
 impl Driver<'_> {
     async fn run(&mut self, mut next: Next, connection: &mut Connection) -> io::Result<Pause> {
         loop {
+            if let Next::Login(_) | Next::Account { .. } | Next::Prove(_) | Next::Commit { .. } = next {
+                // It may take long. A client that pipelines gets its replies and messages before.
+                connection.flush().await?;
+            }
             let event = match next {
                 Next::ReadLine { octets_max } => {
                     next = self.read_line(connection, octets_max).await?;
@@ -185,11 +189,7 @@ impl Driver<'_> {
                     connection.flush().await?;
                     Ok(Event::Flushed)
                 }
-                Next::Commit { deleted } => {
-                    // A client that pipelines gets its messages before they go.
-                    connection.flush().await?;
-                    self.commit(&deleted).await
-                }
+                Next::Commit { deleted } => self.commit(&deleted).await,
                 Next::Close(ending) => return Ok(Pause::Over(ending)),
             };
             let event = event.unwrap_or_else(|fault| self.unavailable(&fault));

@@ -132,7 +132,7 @@ impl Driver<'_> {
             Next::ReadLine { octets_max } => {
                 return self.read_line(session, connection, octets_max).await.map(Continue);
             }
-            Next::Recipient { path, octets } => self.recipient(&path, octets).await,
+            Next::Recipient { path, octets } => self.recipient(connection, &path, octets).await?,
             Next::ReadData(receiver) => Event::Data(self.read_text(connection, receiver, None).await?),
             Next::ReadChunk { receiver, octets } => {
                 Event::Chunk(self.read_text(connection, receiver, Some(octets)).await?)
@@ -173,10 +173,15 @@ impl Driver<'_> {
         outcome.unwrap_or_else(|| Ok(session.handle(Event::ShuttingDown, &mut connection.out)))
     }
 
-    async fn recipient(&self, path: &ForwardPath, octets: u64) -> Event<'static> {
+    async fn recipient(
+        &self,
+        connection: &mut Connection,
+        path: &ForwardPath,
+        octets: u64,
+    ) -> io::Result<Event<'static>> {
         let verdict = match intake::recipient(&self.service.store, path, octets) {
             Ok(verdict) => verdict,
-            Err(fault) => return self.unavailable(&fault),
+            Err(fault) => return Ok(self.unavailable(&fault)),
         };
         match verdict {
             Recipient::Accepted => {}
@@ -189,10 +194,12 @@ impl Driver<'_> {
         {
             let wait = self.service.harvest.wrong(peer, Instant::now());
             if !wait.is_zero() {
+                // A client that pipelines gets the replies that it need not wait for.
+                connection.flush().await?;
                 Timer::after(wait).await;
             }
         }
-        Event::Recipient(verdict)
+        Ok(Event::Recipient(verdict))
     }
 
     fn note_refused(&self, path: &ForwardPath, why: &str) {
