@@ -67,12 +67,14 @@ impl Connection {
     }
 
     /// Writes the waiting replies, waits for a line, whole or too long, and calls `use_line` once with it and the
-    /// buffer for replies. Fails with `UnexpectedEof` if the client hangs up, with `TimedOut` if it stays silent.
+    /// buffer for replies. Fails with `UnexpectedEof` if the client hangs up, with `TimedOut` if no whole line has come
+    /// when the idle timeout is over: single octets, however often they come, are no sign of life.
     pub async fn line<T>(
         &mut self,
         octets_max: usize,
         use_line: impl FnOnce(Line<'_>, &mut Vec<u8>) -> T,
     ) -> io::Result<T> {
+        let mut idle_until = None;
         loop {
             // Not only reads and writes: a client can send a thousand commands at once.
             self.turn.give_way(LINE_OCTETS).await;
@@ -84,7 +86,9 @@ impl Connection {
                 return Ok(value);
             }
             self.flush().await?;
-            self.read_more().await?;
+            // Not before the flush: a client that is slow to read is not idle.
+            let idle_until = *idle_until.get_or_insert_with(|| Instant::now() + self.idle_max);
+            self.read_more(idle_until).await?;
         }
     }
 
@@ -113,9 +117,10 @@ impl Connection {
         Ok(())
     }
 
-    async fn read_more(&mut self) -> io::Result<()> {
+    async fn read_more(&mut self, idle_until: Instant) -> io::Result<()> {
         self.large = Vec::new();
-        let wait_max = wait_max_of_read(self.idle_max, self.deadline)?;
+        let until = self.deadline.map_or(idle_until, |deadline| deadline.min(idle_until));
+        let wait_max = wait_max_of_read(self.idle_max, Some(until))?;
         let count = within(wait_max, self.stream.read(&mut self.read)).await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

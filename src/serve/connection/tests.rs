@@ -217,6 +217,29 @@ fn a_client_that_always_has_something_to_say_does_not_outlast_its_deadline() {
 }
 
 #[test]
+fn a_client_that_sends_octets_but_no_line_is_idle() {
+    smol::block_on(async {
+        for (mut connection, mut client) in connections(SHORT).await {
+            let talking = async {
+                // Far more than it can send in that time.
+                for octet in [b"N"].into_iter().cycle().take(1_000_000).chain([b"\n"]) {
+                    if client.write_all(octet).await.is_err() || client.flush().await.is_err() {
+                        break;
+                    }
+                    yield_now().await;
+                }
+            };
+            let listening = async {
+                let outcome = connection.line(1 << 30, |_, _| ()).await;
+                assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut);
+                drop(connection);
+            };
+            smol::future::zip(talking, listening).await;
+        }
+    });
+}
+
+#[test]
 fn a_long_message_is_read_in_larger_parts_than_commands_are() {
     smol::block_on(async {
         let (mut connection, mut client) = connections(LONG).await.swap_remove(0);
