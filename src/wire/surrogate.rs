@@ -3,7 +3,9 @@
 //! RFC 6856 section 5 requires this; RFC 6858 says how:
 //! - text in known fields, and display names, become encoded-words (RFC 2047);
 //! - a non-ASCII address is replaced by one that cannot be replied to, with the address as its display name;
-//! - non-ASCII parameters of Content-Type and Content-Disposition are dropped, as are all other non-ASCII fields.
+//! - Content-Type and Content-Disposition lose their non-ASCII parameters;
+//! - these, Content-Transfer-Encoding, MIME-Version and Date lose their comments if that makes them ASCII;
+//! - all other non-ASCII fields are dropped.
 //!
 //! Only the message's own header changes; its body and the headers of its parts stay. Fields that are not UTF-8 stay
 //! too: they are not internationalized, and clients have always seen such fields.
@@ -37,6 +39,8 @@ const ENCODED_WORD_OCTETS_MAX: usize = 75;
 const WORD_OCTETS_MAX: usize = 30;
 /// A longer name is encoded, so that it can be folded.
 const PLAIN_NAME_OCTETS_MAX: usize = 60;
+/// A longer value is not unfolded: a line has at most 998 octets (RFC 5322 section 2.1.1).
+const UNFOLDED_OCTETS_MAX: usize = 900;
 /// Replaces a non-ASCII address; `.invalid` belongs to nobody (RFC 2606 section 2).
 const NOBODY: &str = "<invalid@internationalized-address.invalid>";
 
@@ -171,7 +175,12 @@ fn rewritten(field: &str) -> Option<String> {
         "subject" | "comments" | "keywords" | "content-description" => encoded(&decoded(field)?),
         "from" | "sender" | "reply-to" | "to" | "cc" | "bcc" | "resent-from" | "resent-sender"
         | "resent-reply-to" | "resent-to" | "resent-cc" | "resent-bcc" => addresses(field)?,
-        "content-type" | "content-disposition" => parameters(value)?,
+        "content-type" | "content-disposition" => {
+            parameters(value).or_else(|| parameters(&uncommented(value)?))?
+        }
+        "content-transfer-encoding" | "mime-version" | "date" => {
+            uncommented(value).filter(|value| value.is_ascii())?
+        }
         _ => return None,
     };
     Some(format!("{name}: {value}\r\n"))
@@ -201,9 +210,14 @@ fn parsed(field: &str) -> Option<mail_parser::Message<'_>> {
 
 fn mailbox(parsed: &Addr<'_>) -> Option<String> {
     let name = parsed.name.as_deref().filter(|name| !name.is_empty());
-    match (name, parsed.address.as_deref()) {
-        (None, Some(address)) if is_plain(address) => Some(address.to_owned()),
-        (Some(name), Some(address)) if is_plain(address) => Some(format!("{}\r\n <{address}>", phrase(name))),
+    let address = parsed.address.as_deref();
+    if let Some(address) = address.and_then(plain) {
+        return Some(match name {
+            Some(name) => format!("{}\r\n <{address}>", phrase(name)),
+            None => address.to_owned(),
+        });
+    }
+    match (name, address) {
         (Some(name), Some(address)) => {
             Some(format!("{}\r\n {NOBODY}", encoded(&format!("{name} <{address}>"))))
         }
@@ -212,10 +226,27 @@ fn mailbox(parsed: &Addr<'_>) -> Option<String> {
     }
 }
 
-/// Whether an address can go between angle brackets unchanged.
-fn is_plain(address: &str) -> bool {
-    let is_plain = |octet: u8| octet.is_ascii_graphic() && !b"()<>,;:\\\"[]".contains(&octet);
-    address.len() <= 254 && address.contains('@') && address.bytes().all(is_plain)
+/// The address as it can go between angle brackets, without a source route (RFC 5322 section 4.4); `None` if it is not
+/// ASCII.
+fn plain(address: &str) -> Option<&str> {
+    let address = match address.starts_with('@') {
+        true => address.split_once(':')?.1,
+        false => address,
+    };
+    let is_atoms = |text: &str| {
+        let is_of_atom = |octet: u8| octet.is_ascii_graphic() && !b"()<>@,;:\\\"[]".contains(&octet);
+        !text.is_empty() && text.bytes().all(is_of_atom)
+    };
+    let is_enclosed = |text: &str, begin, end| {
+        let inside = text.strip_prefix(begin).and_then(|text| text.strip_suffix(end));
+        let is_inside = |octet| matches!(octet, b' '..=b'~') && !b"\"\\[]<>".contains(&octet);
+        inside.is_some_and(|inside| inside.bytes().all(is_inside))
+    };
+    let (local, domain) = address.rsplit_once('@')?;
+    let is_plain = address.len() <= 254
+        && (is_atoms(local) || is_enclosed(local, '"', '"'))
+        && (is_atoms(domain) || is_enclosed(domain, '[', ']'));
+    is_plain.then_some(address)
 }
 
 fn phrase(name: &str) -> String {
@@ -258,6 +289,26 @@ fn parameters(value: &str) -> Option<String> {
     Some(std::iter::once(first).chain(kept).collect::<Vec<_>>().join(";\r\n "))
 }
 
+/// The value without its comments (RFC 5322 section 3.2.2), unfolded; `None` if nothing is left, or too much.
+fn uncommented(value: &str) -> Option<String> {
+    let (mut depth, mut is_quoted, mut is_escaped) = (0, false, false);
+    let is_outside = |c: &char| {
+        let was_inside = depth > 0;
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = is_quoted || was_inside,
+            '"' if !was_inside => is_quoted = !is_quoted,
+            '(' if !is_quoted => depth += 1,
+            ')' if was_inside => depth -= 1,
+            _ => {}
+        }
+        !was_inside && depth == 0
+    };
+    let kept: String = value.chars().filter(is_outside).collect();
+    let words: Vec<&str> = kept.split_ascii_whitespace().collect();
+    Some(words.join(" ")).filter(|value| (1..=UNFOLDED_OCTETS_MAX).contains(&value.len()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,6 +342,22 @@ mod tests {
             ),
             ("Content-Type: text/plain; name=ü\r\n", "Content-Type: text/plain\r\n"),
             ("Content-Type: ü/plain\r\n", ""),
+            (
+                "Content-Type: text/plain (ü);\r\n charset=utf-8; name=\"a (1).txt\"\r\n",
+                "Content-Type: text/plain;\r\n charset=utf-8;\r\n name=\"a (1).txt\"\r\n",
+            ),
+            ("Content-Transfer-Encoding: base64 (ü)\r\n", "Content-Transfer-Encoding: base64\r\n"),
+            ("MIME-Version: (ü \\) (ü))\r\n 1.0\r\n", "MIME-Version: 1.0\r\n"),
+            (
+                "Date: Mon, 1 Jan 2024 10:00:00 +0100 (Mitteleuropäische Zeit)\r\n",
+                "Date: Mon, 1 Jan 2024 10:00:00 +0100\r\n",
+            ),
+            ("Content-Transfer-Encoding: (ü) base64 ü\r\n", ""),
+            ("Content-Transfer-Encoding: (ü\r\n", ""),
+            (
+                "From: Jörg <\"john doe\"@example.org>, <joerg@[192.0.2.1]>, <@a,@b:c@d.org>\r\n",
+                "From: =?utf-8?B?SsO2cmc=?=\r\n <\"john doe\"@example.org>,\r\n joerg@[192.0.2.1],\r\n c@d.org\r\n",
+            ),
             ("Received: from ü by mx\r\n", ""),
             ("X-Grüße: a\r\n", ""),
             ("Ünames\r\n", ""),
@@ -370,6 +437,7 @@ mod tests {
             "To",
             "From",
             "Content-Type",
+            "Date",
             "X-Any",
             ".dot",
             ":",
