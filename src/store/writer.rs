@@ -251,7 +251,6 @@ impl Writer {
         !self.log.is_empty()
             && (is_time
                 || self.log.used() > self.log.len() / 4 * 3
-                || self.space.log_is_to_be_erased()
                 || self.space.waits_for_checkpoint() > self.pace.retired_max)
     }
 

@@ -34,6 +34,8 @@ pub struct Log {
     end: u64,
     /// Octets of the zone that may be used.
     len: u64,
+    /// Everything past this offset reads as zeros. All of the zone may hold old records when it is opened.
+    blank_from: u64,
     /// The current record; kept to reuse its memory.
     record: Vec<u8>,
 }
@@ -41,7 +43,7 @@ pub struct Log {
 impl Log {
     /// An empty log.
     pub fn new(disk: Arc<dyn Disk>, epoch: Epoch, len: u64) -> Self {
-        Self { disk, epoch, end: 0, len, record: Vec::new() }
+        Self { disk, epoch, end: 0, len, blank_from: len, record: Vec::new() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -69,6 +71,7 @@ impl Log {
             let _ = self.disk.punch(LOG_AT + len, self.len - len);
         }
         (self.epoch, self.end, self.len) = (epoch, 0, len);
+        self.blank_from = self.blank_from.min(len);
     }
 
     /// Lets the next open see at once that the restarted log is empty. If the write fails, that open finds out
@@ -78,9 +81,10 @@ impl Log {
     }
 
     /// Overwrites older records, which may contain deleted texts. The log must just have been restarted.
-    pub fn erase(&self) {
-        if let Err(e) = write_zeros(&*self.disk, 0..self.len) {
-            log::warn!("copies of deleted mail in the log could not be overwritten: {e}");
+    pub fn erase(&mut self) {
+        match write_zeros(&*self.disk, 0..self.blank_from) {
+            Ok(()) => self.blank_from = 0,
+            Err(e) => log::warn!("copies of deleted mail in the log could not be overwritten: {e}"),
         }
     }
 
@@ -98,8 +102,11 @@ impl Log {
         let hash = hash_of(&self.record);
         self.record[RECORD_HASH].copy_from_slice(hash.as_bytes());
         self.record.resize(paged(changes.len()) as usize, 0);
+        let end = self.end + self.record.len() as u64;
+        // Also if the write fails: part of it may have been done.
+        self.blank_from = self.blank_from.max(end);
         self.disk.write_durable(LOG_AT + self.end, &self.record)?;
-        self.end += self.record.len() as u64;
+        self.end = end;
         Ok(())
     }
 

@@ -124,6 +124,7 @@ impl Space {
     /// Carries over runs that readers of the old space may still look at, including those the failed commit was
     /// retiring: that commit may have reached the disk. If it did not, their texts are in use and stay so.
     pub fn inherit_retired(&mut self, before: &Space) {
+        self.log_is_to_be_erased |= before.log_is_to_be_erased;
         let moment = self.pins.advance();
         let retiring = before.retiring.iter().map(|at| (moment, *at));
         for (moment, at) in before.waiting.iter().copied().chain(retiring) {

@@ -82,3 +82,32 @@ fn a_domain_with_large_mailboxes_goes_at_once_and_its_mail_piece_by_piece() {
     assert_eq!(undeleted, Err(Refused::DomainNotDeleted(domain)));
     assert_clean(&store);
 }
+
+/// Erasing costs what the log has held, not the length of its zone, and waits for a checkpoint.
+#[test]
+fn purging_in_small_steps_writes_a_little_for_each_message() {
+    let disk = Arc::new(SimulatedDisk::recording());
+    let store = store_with(&[ANN, EVE], disk.clone());
+    // Nobody knows what the zone holds when it is opened, so it is erased in full once.
+    deliver(&store, &[EVE], b"first");
+    remove(&store, EVE);
+    checkpoint(&store);
+    keep_deleted(&store, "7");
+    (0..MESSAGES).for_each(|number| drop(deliver(&store, &[ANN], format!("secret {number}").as_bytes())));
+    remove(&store, ANN);
+    let is_in_file = || memchr::memmem::find(&disk.octets(), b"secret").is_some();
+    checkpoint(&store);
+    let begin = disk.events();
+    for _ in 0..MESSAGES / 4 {
+        assert_eq!(store.write(|tx| tx.purge(Day::LAST, 4)).wait().unwrap(), 4);
+    }
+    let (_, purging) = disk.work_since(begin);
+    assert!(purging <= MESSAGES * 2048, "{purging} octets to purge {MESSAGES} messages");
+    assert!(is_in_file());
+    let begin = disk.events();
+    checkpoint(&store);
+    let (_, erasing) = disk.work_since(begin);
+    assert!(erasing <= MESSAGES * 4096, "{erasing} octets for the checkpoint");
+    assert!(!is_in_file());
+    assert_clean(&store);
+}
