@@ -10,6 +10,7 @@ mod import;
 mod maildrop;
 pub mod moving;
 pub mod placing;
+mod purging;
 pub mod quota;
 mod refused;
 mod undelete;
