@@ -16,8 +16,6 @@ const ROUND: Duration = Duration::from_secs(60);
 const ROUNDS_FOR_OLD_MAIL: u64 = 60;
 /// Messages deleted per transaction.
 const MESSAGES_A_TRANSACTION: usize = 1000;
-/// Messages purged per transaction to get below `undeletesize`: few, so that hardly more is purged than necessary.
-const MESSAGES_A_STEP: usize = 20;
 
 /// Does its rounds for as long as the task lives.
 pub async fn run(service: Arc<Service>) {
@@ -26,7 +24,9 @@ pub async fn run(service: Arc<Service>) {
             look_for_old_mail(&service).await;
         }
         let (store, octets) = (service.store.clone(), service.settings().undeletesize.octets());
-        log_purged(smol::unblock(move || purge_above(&store, octets)).await);
+        if octets > 0 {
+            log_purged(smol::unblock(move || store.purge_above(octets)).await);
+        }
         Timer::after(ROUND).await;
     }
 }
@@ -61,19 +61,6 @@ pub fn purge(store: &Store, days: u32, now: UnixTime) -> Result<u64, Fault> {
         days => now.less_days(days).day(),
     };
     store.purge(before)
-}
-
-/// Purges what was deleted first until at most `octets` of deleted mail are kept (0 = no limit). Returns how many
-/// messages and mailboxes went.
-fn purge_above(store: &Store, octets: u64) -> Result<u64, Fault> {
-    let mut count = 0;
-    while octets > 0 && store.kept()?.octets > octets {
-        match store.write(|tx| tx.purge_oldest(MESSAGES_A_STEP)).wait()? {
-            0 => break,
-            purged => count += purged as u64,
-        }
-    }
-    Ok(count)
 }
 
 /// Deletes mail received before this time and returns how many messages went. Skips mailboxes that are locked or being
@@ -169,14 +156,14 @@ mod tests {
         let directory = scratch::directory();
         let store = with_deleted(&directory);
         let octets = store.kept().unwrap().octets;
-        assert_eq!(purge_above(&store, 0).unwrap() + purge_above(&store, octets).unwrap(), 0);
-        let gone = purge_above(&store, octets / 2).unwrap();
-        assert!((MESSAGES / 2..MESSAGES / 2 + MESSAGES_A_STEP as u64).contains(&gone), "{gone}");
+        assert_eq!(store.purge_above(octets).unwrap(), 0);
+        let gone = store.purge_above(octets / 2 + 1).unwrap();
+        assert_eq!(gone, MESSAGES / 2, "and not one more than necessary");
         assert_eq!(store.kept().unwrap().messages, MESSAGES - gone);
         // What was deleted last is left.
         let back = store.undelete_mailbox(&bob(), Wanted::Since(UnixTime(3 * DAY_SECONDS)), false).unwrap();
         assert_eq!(back.unwrap().messages, MESSAGES / 3);
-        purge_above(&store, 1).unwrap();
+        store.purge_above(1).unwrap();
         assert_eq!(store.kept().unwrap().messages, 0);
     }
 }

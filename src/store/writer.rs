@@ -93,7 +93,7 @@ struct Purge;
 
 impl Job for Purge {
     fn apply(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), Fault> {
-        tx.purge_oldest(PURGED_AT_A_TIME).map(drop)
+        tx.purge_oldest(PURGED_AT_A_TIME, u64::MAX).map(drop)
     }
 
     fn answer(self: Box<Self>, _outcome: Result<(), Fault>) {}

@@ -12,6 +12,27 @@ const PURGED_AT_A_TIME: usize = if cfg!(test) { 16 } else { 1000 };
 /// Sorts before every other id.
 const NO_MAILBOX: MailboxId = MailboxId(OwnerId(0));
 
+/// How much deleted mail goes.
+#[derive(Clone, Copy, Default)]
+pub struct Amount {
+    /// Messages and mailboxes.
+    pub count: usize,
+    /// Sum of the sizes LIST announced.
+    pub octets: u64,
+}
+
+impl Amount {
+    /// True until one of the two has reached its limit.
+    fn is_below(self, limit: Self) -> bool {
+        self.count < limit.count && self.octets < limit.octets
+    }
+
+    fn add(&mut self, message: &MessageRow) {
+        self.count += 1;
+        self.octets = self.octets.saturating_add(message.octets);
+    }
+}
+
 impl Store {
     /// Deletes for good whatever was deleted before this day, piece by piece. Returns the number of messages
     /// and mailboxes. Not for the executor.
@@ -32,37 +53,75 @@ impl Store {
         let keeps = self.read()?.setting(UNDELETE_SETTING)?.is_none_or(|days| days != "0");
         if keeps { Ok(0) } else { self.purge(Day::LAST) }
     }
+
+    /// Deletes for good what was deleted first, until at most these octets of deleted mail are kept. Returns the
+    /// number of messages and mailboxes. What is deleted or restored meanwhile counts the next time.
+    pub fn purge_above(&self, octets: u64) -> Result<u64, Fault> {
+        let mut excess = self.kept()?.octets.saturating_sub(octets);
+        let mut count = 0;
+        while excess > 0 {
+            let purged = self.write(move |tx| tx.purge_oldest(PURGED_AT_A_TIME, excess)).wait()?;
+            if purged.count == 0 {
+                break;
+            }
+            count += purged.count as u64;
+            excess = excess.saturating_sub(purged.octets);
+        }
+        Ok(count)
+    }
 }
 
 impl Tx<'_, '_> {
     /// Deletes for good what was deleted before this day, oldest first and at most `most` messages and
     /// mailboxes. Returns how many; fewer than `most` means all are gone.
     pub fn purge(&mut self, before: Day, most: usize) -> Result<usize, Fault> {
-        let mut gone = Vec::new();
-        for row in self.tables.deleted.range(..(before, NO_MAILBOX, 0))?.take(most) {
-            let (key, row) = row?;
-            gone.push((key.value(), MessageRow::from_row(&DeletedRow::from_row(row.value())?.message)?));
+        Ok(self.purge_some(before, Amount { count: most, octets: u64::MAX })?.count)
+    }
+
+    /// The same for the oldest day that has anything, regardless of the setting, to make room. Also stops once these
+    /// octets are gone.
+    pub fn purge_oldest(&mut self, most: usize, octets: u64) -> Result<Amount, Fault> {
+        let message = self.tables.deleted.first()?.map(|(key, _)| key.value().0);
+        let mailbox = self.tables.removed_mailboxes.first()?.map(|(key, _)| key.value().0);
+        match message.into_iter().chain(mailbox).min() {
+            Some(day) => self.purge_some(day.next(), Amount { count: most, octets }),
+            None => Ok(Amount::default()),
         }
-        let mut done = gone.len();
+    }
+
+    /// True if something is kept that could be given up for room.
+    pub fn keeps_something(&self) -> Result<bool, Fault> {
+        Ok(self.tables.deleted.first()?.is_some() || self.tables.removed_mailboxes.first()?.is_some())
+    }
+
+    fn purge_some(&mut self, before: Day, most: Amount) -> Result<Amount, Fault> {
+        let (mut done, mut gone) = (Amount::default(), Vec::new());
+        for row in self.tables.deleted.range(..(before, NO_MAILBOX, 0))? {
+            if !done.is_below(most) {
+                break;
+            }
+            let (key, row) = row?;
+            let message = MessageRow::from_row(&DeletedRow::from_row(row.value())?.message)?;
+            done.add(&message);
+            gone.push((key.value(), message));
+        }
         for (key, message) in gone {
             self.tables.deleted.remove(key)?;
             self.count_deleted(key.0, u64::checked_sub, 1, message.octets)?;
             self.forget_foreign_id(key.1, key.2, &message)?;
             self.drop_reference(message.text)?;
         }
-        while done < most {
+        while done.is_below(most) {
             let next = self.tables.removed_mailboxes.range(..(before, NO_MAILBOX))?.next().transpose()?;
             let Some(key) = next.map(|(key, _)| key.value()) else { break };
-            let left = most - done;
-            let purged = self.purge_messages(key.1, left)?;
-            done += purged;
-            if purged < left {
+            let is_empty = self.purge_messages(key.1, most, &mut done)?;
+            if is_empty && done.count < most.count {
                 self.tables.removed_mailboxes.remove(key)?;
                 self.forget_mailbox(key.1)?;
-                done += 1;
+                done.count += 1;
             }
         }
-        if done < most {
+        if done.is_below(most) {
             let mut domains = Vec::new();
             for row in self.tables.removed_domains.range(..(before, OwnerId(0)))? {
                 domains.push(row?.0.value());
@@ -74,27 +133,19 @@ impl Tx<'_, '_> {
         Ok(done)
     }
 
-    /// The same for the oldest day that has anything, regardless of the setting, to make room.
-    pub fn purge_oldest(&mut self, most: usize) -> Result<usize, Fault> {
-        let message = self.tables.deleted.first()?.map(|(key, _)| key.value().0);
-        let mailbox = self.tables.removed_mailboxes.first()?.map(|(key, _)| key.value().0);
-        match message.into_iter().chain(mailbox).min() {
-            Some(day) => self.purge(day.next(), most),
-            None => Ok(0),
-        }
-    }
-
-    /// True if something is kept that could be given up for room.
-    pub fn keeps_something(&self) -> Result<bool, Fault> {
-        Ok(self.tables.deleted.first()?.is_some() || self.tables.removed_mailboxes.first()?.is_some())
-    }
-
-    /// Deletes messages of a deleted mailbox for good.
-    fn purge_messages(&mut self, mailbox: MailboxId, most: usize) -> Result<usize, Fault> {
+    /// Deletes messages of a deleted mailbox for good and adds them to `done`. Returns true if none is left.
+    fn purge_messages(&mut self, mailbox: MailboxId, most: Amount, done: &mut Amount) -> Result<bool, Fault> {
         let mut gone = Vec::new();
-        for row in self.tables.messages.range((mailbox, 0)..=(mailbox, u64::MAX))?.take(most) {
+        let mut is_empty = true;
+        for row in self.tables.messages.range((mailbox, 0)..=(mailbox, u64::MAX))? {
+            is_empty = done.is_below(most);
+            if !is_empty {
+                break;
+            }
             let (key, row) = row?;
-            gone.push((key.value(), MessageRow::from_row(row.value())?));
+            let message = MessageRow::from_row(row.value())?;
+            done.add(&message);
+            gone.push((key.value(), message));
         }
         let erases = self.erases()?;
         self.space.set_erasing(erases);
@@ -111,6 +162,6 @@ impl Tx<'_, '_> {
                 .ok_or_else(miscounted)?;
         }
         self.space.set_erasing(false);
-        Ok(gone.len())
+        Ok(is_empty)
     }
 }
