@@ -8,7 +8,7 @@ use async_io::Timer;
 
 use super::Service;
 use crate::address::Address;
-use crate::store::{Day, Fault, Read, Store, UnixTime};
+use crate::store::{Fault, Read, Store, UnixTime};
 
 /// How often the size of the deleted mail is checked.
 const ROUND: Duration = Duration::from_secs(60);
@@ -54,13 +54,13 @@ fn log_purged(purged: Result<u64, Fault>) {
     }
 }
 
-/// Purges what was deleted more than `days` ago (0 = everything). Returns how many messages and mailboxes went.
+/// Purges what was deleted more than `days` ago (0 = everything, unless the stored setting says otherwise by now).
+/// Returns how many messages and mailboxes went.
 pub fn purge(store: &Store, days: u32, now: UnixTime) -> Result<u64, Fault> {
-    let before = match days {
-        0 => Day::LAST,
-        days => now.less_days(days).day(),
-    };
-    store.purge(before)
+    match days {
+        0 => store.purge_unkept(),
+        days => store.purge(now.less_days(days).day()),
+    }
 }
 
 /// Deletes mail received before this time and returns how many messages went. Skips mailboxes that are locked or being
@@ -147,6 +147,9 @@ mod tests {
         let kept = || store.kept().unwrap().messages;
         assert_eq!((purge(&store, 7, UnixTime(8 * DAY_SECONDS)).unwrap(), kept()), (0, MESSAGES));
         assert_eq!(purge(&store, 7, UnixTime(9 * DAY_SECONDS)).unwrap(), MESSAGES / 3);
+        // The setting says otherwise by now.
+        assert_eq!(purge(&store, 0, UnixTime(9 * DAY_SECONDS)).unwrap(), 0);
+        store.write(|tx| tx.set_setting("undelete", Some("0"))).wait().unwrap();
         assert_eq!(purge(&store, 0, UnixTime(9 * DAY_SECONDS)).unwrap(), MESSAGES / 3 * 2);
         assert_eq!((kept(), store.read().unwrap().totals().unwrap().text_octets), (0, 0));
     }

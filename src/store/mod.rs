@@ -53,7 +53,7 @@ mod upkeep;
 mod writer;
 
 pub use index::rows::{CertificateRow, DomainRow, PrivateKey};
-pub use index::types::{Day, UnixTime};
+pub use index::types::UnixTime;
 pub use index::{Fault, Read, Tx};
 #[cfg(test)]
 pub use mail::Kept;

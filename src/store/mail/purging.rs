@@ -1,10 +1,9 @@
 //! Deleted mail goes for good, oldest first and piece by piece: when its time is over, when nothing is to be kept,
 //! or to make room.
 
-use super::undelete::UNDELETE_SETTING;
 use crate::store::index::rows::{DeletedRow, MessageRow, Row};
 use crate::store::index::types::{Day, MailboxId, OwnerId};
-use crate::store::index::{Fault, Read, Tx, miscounted};
+use crate::store::index::{Fault, Tx, miscounted};
 use crate::store::open::Store;
 
 /// Messages and mailboxes that go for good in one transaction.
@@ -37,21 +36,30 @@ impl Store {
     /// Deletes for good whatever was deleted before this day, piece by piece. Returns the number of messages
     /// and mailboxes. Not for the executor.
     pub fn purge(&self, before: Day) -> Result<u64, Fault> {
+        self.purge_in_pieces(move |tx| tx.purge(before, PURGED_AT_A_TIME))
+    }
+
+    /// Deletes for good everything deleted, as long as the setting `undelete` says that nothing is kept. If a
+    /// fault or a crash interrupts it, the service does the rest the next time it looks.
+    pub fn purge_unkept(&self) -> Result<u64, Fault> {
+        // The setting may change between two pieces, and what is deleted from then on is kept.
+        self.purge_in_pieces(
+            |tx| if tx.keeps_deleted()? { Ok(0) } else { tx.purge(Day::LAST, PURGED_AT_A_TIME) },
+        )
+    }
+
+    fn purge_in_pieces(
+        &self,
+        purge: impl Fn(&mut Tx<'_, '_>) -> Result<usize, Fault> + Copy + Send + 'static,
+    ) -> Result<u64, Fault> {
         let mut count = 0;
         loop {
-            let purged = self.write(move |tx| tx.purge(before, PURGED_AT_A_TIME)).wait()?;
+            let purged = self.write(purge).wait()?;
             count += purged as u64;
             if purged < PURGED_AT_A_TIME {
                 return Ok(count);
             }
         }
-    }
-
-    /// Deletes for good everything deleted, if the setting `undelete` says that nothing is kept. If a fault or
-    /// a crash interrupts it, the service does the rest the next time it looks.
-    pub fn purge_unkept(&self) -> Result<u64, Fault> {
-        let keeps = self.read()?.setting(UNDELETE_SETTING)?.is_none_or(|days| days != "0");
-        if keeps { Ok(0) } else { self.purge(Day::LAST) }
     }
 
     /// Deletes for good what was deleted first, until at most these octets of deleted mail are kept. Returns the

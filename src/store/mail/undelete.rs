@@ -25,7 +25,7 @@ use crate::store::open::Store;
 use crate::store::open::claims::Claim;
 
 /// For how many days deleted mail is kept; 0 means not at all.
-pub(super) const UNDELETE_SETTING: &str = "undelete";
+const UNDELETE_SETTING: &str = "undelete";
 
 /// Key and row of a deleted mailbox.
 type RemovedMailbox = ((Day, MailboxId), RemovedMailboxRow);

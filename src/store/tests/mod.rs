@@ -38,7 +38,7 @@ use super::file::log_zone;
 use super::file::simulated::SimulatedDisk;
 use super::index::rows::{Row, TextRow};
 use super::index::tables::{TEXTS, Tables};
-use super::index::types::{DomainId, MailboxId, OwnerId, TextId};
+use super::index::types::{Day, DomainId, MailboxId, OwnerId, TextId};
 use super::mail::quota::Quota;
 use super::open::queue::Pending;
 use super::open::{Trust, open_database};
