@@ -245,6 +245,10 @@ impl Tx<'_, '_> {
     /// Brings a deleted domain back with the mailboxes that were deleted with it. If there is a new domain of
     /// its name, they go into that one.
     pub fn undelete_domain(&mut self, domain: &Domain) -> Result<Result<Restored, Refused>, Fault> {
+        // With `undelete` off, what is left is being purged and no longer complete.
+        if !self.keeps_deleted()? {
+            return Ok(Err(Refused::DomainNotDeleted(domain.clone())));
+        }
         let mut found: Option<((Day, OwnerId), RemovedDomainRow)> = None;
         for row in self.tables.removed_domains.iter()? {
             let (key, row) = row?;
@@ -292,7 +296,7 @@ impl Tx<'_, '_> {
     }
 
     pub(super) fn newest_removed(&self, address: &Address) -> Result<Option<RemovedMailbox>, Fault> {
-        // With `undelete` off, what is left is being purged and no longer complete.
+        // As in `undelete_domain`.
         if !self.keeps_deleted()? {
             return Ok(None);
         }

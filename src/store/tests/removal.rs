@@ -111,3 +111,17 @@ fn purging_in_small_steps_writes_a_little_for_each_message() {
     assert!(!is_in_file());
     assert_clean(&store);
 }
+
+#[test]
+fn a_domain_whose_purge_was_interrupted_does_not_come_back_in_part() {
+    let store = filled(Arc::new(SimulatedDisk::default()));
+    keep_deleted(&store, "7");
+    let domain: Domain = "example.com".parse().unwrap();
+    let name = domain.clone();
+    store.write(move |tx| tx.remove_domain(&name, UnixTime(1))).wait().unwrap().unwrap();
+    keep_deleted(&store, "0");
+    assert_eq!(store.write(|tx| tx.purge(Day::LAST, MESSAGES / 2)).wait().unwrap(), MESSAGES / 2);
+    let name = domain.clone();
+    let undeleted = store.write(move |tx| tx.undelete_domain(&name)).wait().unwrap();
+    assert_eq!(undeleted, Err(Refused::DomainNotDeleted(domain)));
+}
