@@ -3,7 +3,7 @@
 
 use crate::store::index::rows::{DeletedRow, MessageRow, Row};
 use crate::store::index::types::{Day, MailboxId, OwnerId};
-use crate::store::index::{Fault, Tx, miscounted};
+use crate::store::index::{Fault, Tx};
 use crate::store::open::Store;
 
 /// Messages and mailboxes that go for good in one transaction.
@@ -113,9 +113,9 @@ impl Tx<'_, '_> {
             done.add(&message);
             gone.push((key.value(), message));
         }
+        self.uncount_deleted(gone.iter().map(|(key, message)| (key.0, message.octets)))?;
         for (key, message) in gone {
             self.tables.deleted.remove(key)?;
-            self.count_deleted(key.0, u64::checked_sub, 1, message.octets)?;
             self.forget_foreign_id(key.1, key.2, &message)?;
             self.drop_reference(message.text)?;
         }
@@ -153,21 +153,13 @@ impl Tx<'_, '_> {
             let (key, row) = row?;
             let message = MessageRow::from_row(row.value())?;
             done.add(&message);
-            gone.push((key.value(), message));
+            gone.push((key.value().1, message));
         }
         let erases = self.erases()?;
         self.space.set_erasing(erases);
-        for (key, message) in &gone {
-            self.tables.messages.remove(*key)?;
-            self.forget_foreign_id(mailbox, key.1, message)?;
+        for (sequence, message) in &gone {
+            self.take_out(mailbox, *sequence, message)?;
             self.drop_reference(message.text)?;
-            let counts = self.counts_mut(mailbox)?;
-            counts.messages = counts.messages.checked_sub(1).ok_or_else(miscounted)?;
-            counts.octets = counts.octets.checked_sub(message.octets).ok_or_else(miscounted)?;
-            counts.octets_without_utf8 = counts
-                .octets_without_utf8
-                .checked_sub(message.octets_without_utf8())
-                .ok_or_else(miscounted)?;
         }
         self.space.set_erasing(false);
         Ok(is_empty)

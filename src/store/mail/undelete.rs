@@ -9,6 +9,8 @@
 //! - Old mail goes for good from the oldest day on (`purging.rs`). On a full disk this happens before mail is
 //!   refused.
 
+use std::collections::BTreeMap;
+
 use redb::ReadableTable;
 
 use super::Refused;
@@ -18,7 +20,7 @@ use crate::store::index::rows::{
     Counts, DeletedCounts, DeletedRow, DomainRow, MailboxRow, MessageRow, RemovedDomainRow,
     RemovedMailboxRow, Row,
 };
-use crate::store::index::tables::{DELETED_COUNTS, REMOVED_MAILBOXES};
+use crate::store::index::tables::{DELETED, DELETED_COUNTS, REMOVED_MAILBOXES};
 use crate::store::index::types::{Day, DomainId, MailboxId, OwnerId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, contained, miscounted};
 use crate::store::open::Store;
@@ -27,8 +29,13 @@ use crate::store::open::claims::Claim;
 /// For how many days deleted mail is kept; 0 means not at all.
 const UNDELETE_SETTING: &str = "undelete";
 
+/// Messages that come back in one transaction.
+const RESTORED_AT_A_TIME: usize = if cfg!(test) { 50 } else { 2000 };
+
 /// Key and row of a deleted mailbox.
 type RemovedMailbox = ((Day, MailboxId), RemovedMailboxRow);
+/// What one transaction brought back, and the key of the deleted mailbox if that has more.
+type Piece = (Restored, Option<(Day, MailboxId)>);
 
 /// Which of a mailbox's deleted messages to bring back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +55,19 @@ pub struct Restored {
     pub octets: u64,
     /// Mailboxes that stay deleted, because new ones have their names.
     pub replaced: Vec<Address>,
+}
+
+impl Restored {
+    fn add(&mut self, more: &Self) {
+        self.mailboxes += more.mailboxes;
+        self.messages += more.messages;
+        self.octets = self.octets.saturating_add(more.octets);
+    }
+
+    fn count(&mut self, message: &MessageRow) {
+        self.messages += 1;
+        self.octets = self.octets.saturating_add(message.octets);
+    }
 }
 
 /// The deleted mail that is kept.
@@ -92,6 +112,9 @@ impl Store {
 
     /// Brings messages of a mailbox back, or the mailbox itself if it was deleted. With `as_new`, messages get
     /// new ids, and those of a deleted mailbox go into the new one of its name. Not for the executor.
+    ///
+    /// Many messages come back piece by piece. If a fault or a crash interrupts that, the rest can be restored
+    /// in the same way.
     pub fn undelete_mailbox(
         &self,
         address: &Address,
@@ -99,15 +122,63 @@ impl Store {
         as_new: bool,
     ) -> Result<Result<Restored, Refused>, Fault> {
         // Messages must not appear among those an open session has counted.
-        let _claim = match self.read()?.mailbox(address)? {
-            None => None,
+        let (mailbox, _claim) = match self.read()?.mailbox(address)? {
+            None => (None, None),
             Some(mailbox) => match self.claim(mailbox.id) {
-                Some(claim) => Some(claim),
+                Some(claim) => (Some(mailbox.id), Some(claim)),
                 None => return Ok(Err(Refused::InUse(address.clone()))),
             },
         };
-        let address = address.clone();
-        self.write(move |tx| tx.undelete_mailbox(&address, wanted, as_new)).wait()
+        let mut restored = Restored::default();
+        if let Some(mailbox) = mailbox {
+            for piece in self.deleted_messages(mailbox, wanted)?.chunks(RESTORED_AT_A_TIME) {
+                let (name, piece) = (address.clone(), piece.to_vec());
+                let back =
+                    self.write(move |tx| tx.restore_messages(&name, mailbox, &piece, as_new)).wait()?;
+                restored.add(&back);
+            }
+        }
+        if restored.messages > 0 {
+            return Ok(Ok(restored));
+        }
+        let name = address.clone();
+        let (mut restored, mut rest) =
+            match self.write(move |tx| tx.undelete_removed(&name, as_new)).wait()? {
+                Ok(piece) => piece,
+                Err(why) => return Ok(Err(why)),
+            };
+        while let Some(key) = rest {
+            let name = address.clone();
+            let (piece, more) = self.write(move |tx| tx.merge_mailbox(&name, key)).wait()?;
+            restored.add(&piece);
+            rest = more;
+        }
+        Ok(Ok(restored))
+    }
+
+    /// Day of deletion and number of a mailbox's deleted messages, in order of arrival.
+    fn deleted_messages(&self, mailbox: MailboxId, wanted: Wanted) -> Result<Vec<(Day, u64)>, Fault> {
+        let snapshot = self.read()?;
+        let mut found = Vec::new();
+        contained::read(|| {
+            let deleted = snapshot.table(DELETED)?;
+            for row in snapshot.table(DELETED_COUNTS)?.iter()? {
+                let day = row?.0.value();
+                for row in deleted.range((day, mailbox, 0)..=(day, mailbox, u64::MAX))? {
+                    let (key, row) = row?;
+                    found.push((key.value().2, day, DeletedRow::from_row(row.value())?.deleted));
+                }
+            }
+            Ok(())
+        })?;
+        let since = match wanted {
+            Wanted::Last => found.iter().map(|(.., deleted)| *deleted).max().unwrap_or_default(),
+            Wanted::Since(time) => time,
+            Wanted::All => UnixTime(0),
+        };
+        found.sort_unstable();
+        let wanted = found.into_iter().filter(|(.., deleted)| *deleted >= since);
+        Ok(wanted.map(|(sequence, day, _)| (day, sequence)).collect())
     }
 }
 
@@ -151,6 +222,20 @@ impl Tx<'_, '_> {
                 let row = DeletedCounts { messages, octets }.to_row();
                 self.tables.deleted_counts.insert(day, &row[..])?;
             }
+        }
+        Ok(())
+    }
+
+    /// Counts messages down by the days of their deletion, each with its octets.
+    pub(super) fn uncount_deleted(&mut self, gone: impl Iterator<Item = (Day, u64)>) -> Result<(), Fault> {
+        let mut days: BTreeMap<Day, DeletedCounts> = BTreeMap::new();
+        for (day, octets) in gone {
+            let counts = days.entry(day).or_default();
+            counts.messages += 1;
+            counts.octets = counts.octets.saturating_add(octets);
+        }
+        for (day, DeletedCounts { messages, octets }) in days {
+            self.count_deleted(day, u64::checked_sub, messages, octets)?;
         }
         Ok(())
     }
@@ -214,31 +299,20 @@ impl Tx<'_, '_> {
         Ok(())
     }
 
-    /// See [`Store::undelete_mailbox`], which keeps sessions away meanwhile.
-    pub(in crate::store) fn undelete_mailbox(
-        &mut self,
-        address: &Address,
-        wanted: Wanted,
-        as_new: bool,
-    ) -> Result<Result<Restored, Refused>, Fault> {
-        let removed = self.newest_removed(address)?;
+    /// Brings a deleted mailbox back, or the first of its messages as new ones into the present mailbox of its
+    /// name.
+    fn undelete_removed(&mut self, address: &Address, as_new: bool) -> Result<Result<Piece, Refused>, Fault> {
         let Some(domain) = self.domain(&address.domain)? else {
             return Ok(Err(Refused::NoSuchDomain(address.domain.clone())));
         };
-        let Some(mailbox) = self.mailbox(address)? else {
-            return match removed {
-                Some((key, row)) if !as_new => Ok(Ok(self.restore_mailbox(domain.id, key, &row)?)),
-                Some(_) => Ok(Err(Refused::NotAsNew(address.clone()))),
-                None => Ok(Err(Refused::NothingDeleted(address.clone()))),
-            };
+        let Some((key, row)) = self.newest_removed(address)? else {
+            return Ok(Err(Refused::NothingDeleted(address.clone())));
         };
-        let home = Home::new(&domain, mailbox);
-        let restored = self.restore_messages(&home, wanted, as_new)?;
-        match removed {
-            _ if restored.messages > 0 => Ok(Ok(restored)),
-            None => Ok(Err(Refused::NothingDeleted(address.clone()))),
-            Some(_) if !as_new => Ok(Err(Refused::MailboxReplaced(address.clone()))),
-            Some((key, _)) => Ok(Ok(self.merge_mailbox(&home, key)?)),
+        match self.mailbox(address)? {
+            None if as_new => Ok(Err(Refused::NotAsNew(address.clone()))),
+            None => Ok(Ok((self.restore_mailbox(domain.id, key, &row)?, None))),
+            Some(_) if as_new => Ok(Ok(self.merge_mailbox(address, key)?)),
+            Some(_) => Ok(Err(Refused::MailboxReplaced(address.clone()))),
         }
     }
 
@@ -287,9 +361,7 @@ impl Tx<'_, '_> {
                 continue;
             }
             let one = self.restore_mailbox(id, key, &row)?;
-            restored.mailboxes += 1;
-            restored.messages += one.messages;
-            restored.octets += one.octets;
+            restored.add(&one);
         }
         self.tables.removed_domains.remove(key)?;
         Ok(Ok(restored))
@@ -334,58 +406,83 @@ impl Tx<'_, '_> {
         Ok(Restored { mailboxes: 1, messages: counts.messages, octets: counts.octets, replaced: vec![] })
     }
 
-    fn restore_messages(&mut self, home: &Home, wanted: Wanted, as_new: bool) -> Result<Restored, Fault> {
-        let mut days = Vec::new();
-        for row in self.tables.deleted_counts.iter()? {
-            days.push(row?.0.value());
-        }
-        let mut found: Vec<((Day, MailboxId, u64), DeletedRow)> = Vec::new();
-        for day in days {
-            for row in self.tables.deleted.range((day, home.mailbox, 0)..=(day, home.mailbox, u64::MAX))? {
-                let (key, row) = row?;
-                found.push((key.value(), DeletedRow::from_row(row.value())?));
-            }
-        }
-        let since = match wanted {
-            Wanted::Last => found.iter().map(|(_, row)| row.deleted).max().unwrap_or_default(),
-            Wanted::Since(time) => time,
-            Wanted::All => UnixTime(0),
-        };
-        // In order of arrival, also as new mail.
-        found.sort_unstable_by_key(|((_, _, sequence), _)| *sequence);
+    /// Puts deleted messages back into the mailbox, unless it was removed or they were purged meanwhile.
+    fn restore_messages(
+        &mut self,
+        address: &Address,
+        mailbox: MailboxId,
+        messages: &[(Day, u64)],
+        as_new: bool,
+    ) -> Result<Restored, Fault> {
         let mut restored = Restored::default();
-        for (key, row) in found.into_iter().filter(|(_, row)| row.deleted >= since) {
-            let message = MessageRow::from_row(&row.message)?;
-            self.tables.deleted.remove(key)?;
-            self.count_deleted(key.0, u64::checked_sub, 1, message.octets)?;
-            restored.messages += 1;
-            restored.octets += message.octets;
-            if as_new {
-                self.forget_foreign_id(key.1, key.2, &message)?;
+        let Some(home) = self.home(address)?.filter(|home| home.mailbox == mailbox) else {
+            return Ok(restored);
+        };
+        let mut found = Vec::new();
+        for (day, sequence) in messages {
+            let removed = self.tables.deleted.remove((*day, mailbox, *sequence))?;
+            if let Some(row) = removed.map(|row| DeletedRow::from_row(row.value())).transpose()? {
+                found.push((*day, *sequence, MessageRow::from_row(&row.message)?));
             }
-            self.put_back(home, (!as_new).then_some(key.2), message)?;
+        }
+        self.uncount_deleted(found.iter().map(|(day, _, message)| (*day, message.octets)))?;
+        for (_, sequence, message) in found {
+            restored.count(&message);
+            if as_new {
+                self.forget_foreign_id(mailbox, sequence, &message)?;
+            }
+            self.put_back(&home, (!as_new).then_some(sequence), message)?;
         }
         Ok(restored)
     }
 
-    /// Adds the messages of a deleted mailbox, as new ones, to the present mailbox of its name.
-    fn merge_mailbox(&mut self, home: &Home, key: (Day, MailboxId)) -> Result<Restored, Fault> {
+    /// Adds messages of a deleted mailbox, as new ones, to the present mailbox of its name.
+    fn merge_mailbox(&mut self, address: &Address, key: (Day, MailboxId)) -> Result<Piece, Fault> {
         let mut restored = Restored::default();
+        // Between two pieces the one may have been removed and the other purged.
+        let Some(home) = self.home(address)? else { return Ok((restored, None)) };
+        if self.tables.removed_mailboxes.get(key)?.is_none() {
+            return Ok((restored, None));
+        }
         let mut messages = Vec::new();
-        for row in self.tables.messages.range((key.1, 0)..=(key.1, u64::MAX))? {
+        for row in self.tables.messages.range((key.1, 0)..=(key.1, u64::MAX))?.take(RESTORED_AT_A_TIME + 1) {
             let (of, row) = row?;
-            messages.push((of.value(), MessageRow::from_row(row.value())?));
+            messages.push((of.value().1, MessageRow::from_row(row.value())?));
         }
-        for (of, message) in messages {
-            self.tables.messages.remove(of)?;
-            self.forget_foreign_id(of.0, of.1, &message)?;
-            restored.messages += 1;
-            restored.octets += message.octets;
-            self.put_back(home, None, message)?;
+        let is_all = messages.len() <= RESTORED_AT_A_TIME;
+        messages.truncate(RESTORED_AT_A_TIME);
+        for (sequence, message) in messages {
+            restored.count(&message);
+            self.take_out(key.1, sequence, &message)?;
+            self.put_back(&home, None, message)?;
         }
-        self.tables.removed_mailboxes.remove(key)?;
-        self.forget_mailbox(key.1)?;
-        Ok(restored)
+        if is_all {
+            self.tables.removed_mailboxes.remove(key)?;
+            self.forget_mailbox(key.1)?;
+        }
+        Ok((restored, (!is_all).then_some(key)))
+    }
+
+    /// Takes a message out of a deleted mailbox, which no other counts include.
+    pub(super) fn take_out(
+        &mut self,
+        mailbox: MailboxId,
+        sequence: u64,
+        message: &MessageRow,
+    ) -> Result<(), Fault> {
+        self.tables.messages.remove((mailbox, sequence))?;
+        self.forget_foreign_id(mailbox, sequence, message)?;
+        let less = |count: u64, by| count.checked_sub(by).ok_or_else(miscounted);
+        let counts = self.counts_mut(mailbox)?;
+        counts.messages = less(counts.messages, 1)?;
+        counts.octets = less(counts.octets, message.octets)?;
+        counts.octets_without_utf8 = less(counts.octets_without_utf8, message.octets_without_utf8())?;
+        Ok(())
+    }
+
+    fn home(&self, address: &Address) -> Result<Option<Home>, Fault> {
+        let (domain, mailbox) = (self.domain(&address.domain)?, self.mailbox(address)?);
+        Ok(domain.zip(mailbox).map(|(domain, mailbox)| Home::new(&domain, mailbox)))
     }
 
     /// Puts a message back into the mailbox, under its old number and foreign id, or as a new one.

@@ -99,6 +99,9 @@ fn content_in(snapshot: &Snapshot, message: &MessageRow) -> Result<Vec<u8>, Faul
 }
 
 fn take(store: &Store, step: &Operation, ids: &BTreeMap<u64, MailboxId>) -> Result<Answer, Fault> {
+    if let Operation::Undelete { address, wanted, as_new } = step {
+        return store.undelete_mailbox(address, *wanted, *as_new).map(Answer::Restored);
+    }
     let step = step.clone();
     let ids = ids.clone();
     let work = move |tx: &mut Tx<'_, '_>| {
@@ -125,9 +128,7 @@ fn take(store: &Store, step: &Operation, ids: &BTreeMap<u64, MailboxId>) -> Resu
             Operation::Delete { address, identity, sequences, at } => {
                 Answer::Deleted(tx.delete_messages(address, ids[identity], sequences, Some(*at))?)
             }
-            Operation::Undelete { address, wanted, as_new } => {
-                Answer::Restored(tx.undelete_mailbox(address, *wanted, *as_new)?)
-            }
+            Operation::Undelete { .. } => unreachable!("it takes several transactions"),
             Operation::UndeleteDomain(domain) => Answer::Restored(tx.undelete_domain(domain)?),
             Operation::Purge { before } => {
                 while tx.purge(*before, 3)? == 3 {}

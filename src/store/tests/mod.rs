@@ -21,6 +21,7 @@ mod quota;
 mod recovery;
 mod removal;
 mod repair;
+mod restoring;
 mod salvage;
 mod undelete;
 mod workload;

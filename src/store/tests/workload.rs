@@ -199,7 +199,7 @@ impl Workload {
     fn undelete(&mut self, mailbox: usize) {
         let name = address(MAILBOXES[mailbox]);
         let Ok(bodies) = self.deleted_in(&name) else { return };
-        let restored = self.store().write(move |tx| tx.undelete_mailbox(&name, Wanted::All, false)).wait();
+        let restored = self.store().undelete_mailbox(&name, Wanted::All, false);
         self.note(Change::Restored { mailbox, bodies }, restored.is_ok());
     }
 
