@@ -120,8 +120,7 @@ impl Delete {
                 Err(Refusal::new(Code::Usage, "a domain has no account; /deleteuser is for mailboxes"))
             }
             Target::Domain(domain) => {
-                let deleted = domain.clone();
-                let removed = changed(store, move |tx| tx.remove_domain(&deleted, now))?;
+                let removed = store.remove_domain(&domain, now).map_err(Refusal::fault)??;
                 purge_unkept(store);
                 let message = format!(
                     "Domain {domain} deleted with {} and {} ({})",

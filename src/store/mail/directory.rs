@@ -5,7 +5,7 @@
 use super::Refused;
 use super::delivery::REMOVED_AT_A_TIME;
 use super::refused::no_such_mailbox;
-use crate::address::{Address, Domain};
+use crate::address::{Address, Domain, LocalPart};
 use crate::auth::password::Credential;
 use crate::settings::Stored;
 use crate::store::index::rows::{CertificateRow, Counts, DomainRow, MailboxRow, Row};
@@ -13,12 +13,24 @@ use crate::store::index::types::{DomainId, MailboxId, UnixTime};
 use crate::store::index::{Fault, Read, Tx, miscounted};
 use crate::store::open::{Oldest, Store};
 
+/// Mailboxes that are removed in one transaction.
+const MAILBOXES_AT_A_TIME: usize = if cfg!(test) { 10 } else { 1000 };
+
 /// Counts of what a removal took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     pub mailboxes: u64,
     pub messages: u64,
     pub octets: u64,
+}
+
+impl Removed {
+    fn add(&mut self, more: Self) {
+        self.mailboxes += more.mailboxes;
+        // A damaged count is no reason to keep a domain.
+        self.messages = self.messages.saturating_add(more.messages);
+        self.octets = self.octets.saturating_add(more.octets);
+    }
 }
 
 /// Whether the lock had to be changed.
@@ -47,6 +59,24 @@ impl Store {
         let oldest = Oldest { id: mailbox.id, address: address.clone(), of_mailboxes };
         self.0.shared.oldest.lock().insert(row.id, oldest);
         Ok(Some(address))
+    }
+
+    /// Removes a domain with everything in it. Many mailboxes go piece by piece: if a fault or a crash interrupts
+    /// that, the domain has the rest of them and can be removed again. Not for the executor.
+    pub fn remove_domain(&self, domain: &Domain, now: UnixTime) -> Result<Result<Removed, Refused>, Fault> {
+        let mut removed = Removed::default();
+        let mailboxes = self.read()?.mailboxes(domain)?;
+        // The first ones go with the domain.
+        for piece in mailboxes.chunks(MAILBOXES_AT_A_TIME).skip(1) {
+            let (name, piece) = (domain.clone(), piece.to_vec());
+            removed.add(self.write(move |tx| tx.remove_mailboxes(&name, &piece, now)).wait()?);
+        }
+        let name = domain.clone();
+        let rest = self.write(move |tx| tx.remove_domain(&name, now)).wait()?;
+        Ok(rest.map(|rest| {
+            removed.add(rest);
+            removed
+        }))
     }
 }
 
@@ -100,26 +130,16 @@ impl Tx<'_, '_> {
     }
 
     /// Removes the domain, its mailboxes and their mail, and ends their sessions. Like a mailbox it may be
-    /// undeleted ([`Tx::remove_mailbox`]).
+    /// undeleted ([`Tx::remove_mailbox`]). [`Store::remove_domain`] takes many mailboxes away before.
     pub fn remove_domain(
         &mut self,
         domain: &Domain,
         now: UnixTime,
     ) -> Result<Result<Removed, Refused>, Fault> {
         let Some(row) = self.domain(domain)? else { return Ok(Err(Refused::NoSuchDomain(domain.clone()))) };
-        let is_kept = self.keeps_deleted()?;
-        let (with, mut may_go) = (is_kept.then_some(row.id), REMOVED_AT_A_TIME);
-        let mut removed = Removed::default();
-        for (local, _) in self.mailboxes(domain)? {
-            let address = Address { local, domain: domain.clone() };
-            if let Ok(one) = self.remove_mailbox_with(&address, with, now, &mut may_go)? {
-                removed.mailboxes += one.mailboxes;
-                // A damaged count is no reason to keep a domain.
-                removed.messages = removed.messages.saturating_add(one.messages);
-                removed.octets = removed.octets.saturating_add(one.octets);
-            }
-        }
-        if is_kept {
+        let mailboxes = self.mailboxes(domain)?;
+        let removed = self.remove_mailboxes(domain, &mailboxes, now)?;
+        if self.keeps_deleted()? {
             self.keep_domain(domain, &row, now)?;
         }
         self.tables.domains.remove(domain.as_str())?;
@@ -127,6 +147,25 @@ impl Tx<'_, '_> {
         let totals = self.totals_mut();
         totals.domains = less_one(totals.domains)?;
         Ok(Ok(removed))
+    }
+
+    /// Removes mailboxes that go with their domain.
+    fn remove_mailboxes(
+        &mut self,
+        domain: &Domain,
+        mailboxes: &[(LocalPart, MailboxRow)],
+        now: UnixTime,
+    ) -> Result<Removed, Fault> {
+        let (mut removed, mut may_go) = (Removed::default(), REMOVED_AT_A_TIME);
+        let is_kept = self.keeps_deleted()?;
+        let with = self.domain(domain)?.map(|row| row.id).filter(|_| is_kept);
+        for (local, _) in mailboxes {
+            let address = Address { local: local.clone(), domain: domain.clone() };
+            if let Ok(one) = self.remove_mailbox_with(&address, with, now, &mut may_go)? {
+                removed.add(one);
+            }
+        }
+        Ok(removed)
     }
 
     /// Removes the mailbox and its mail and ends its session. With the setting `undelete` it can come back for

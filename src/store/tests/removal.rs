@@ -125,3 +125,38 @@ fn a_domain_whose_purge_was_interrupted_does_not_come_back_in_part() {
     let undeleted = store.write(move |tx| tx.undelete_domain(&name)).wait().unwrap();
     assert_eq!(undeleted, Err(Refused::DomainNotDeleted(domain)));
 }
+
+/// After a cut at any moment the rest of the domain can be deleted, and all of it comes back.
+#[test]
+fn a_domain_of_many_mailboxes_goes_piece_by_piece_and_comes_back_whole() {
+    const MAILBOXES: usize = 40;
+    let disk = Arc::new(SimulatedDisk::recording());
+    let store = store_with(&[EVE], disk.clone());
+    keep_deleted(&store, "7");
+    let names: Vec<String> = (0..MAILBOXES).map(|number| format!("user{number}@example.com")).collect();
+    names.iter().for_each(|name| add_mailbox(&store, name));
+    deliver(&store, &[&names[7]], b"one");
+    checkpoint(&store);
+    let domain: Domain = "example.com".parse().unwrap();
+    let (begin, commits) = (disk.events(), store.read().unwrap().totals().unwrap().commits);
+    let removed = store.remove_domain(&domain, UnixTime(1)).unwrap().unwrap();
+    assert_eq!((removed.mailboxes, removed.messages), (MAILBOXES as u64, 1));
+    let pieces = store.read().unwrap().totals().unwrap().commits - commits;
+    assert!(pieces > 3, "other changes had {pieces} turns at most");
+    drop(store);
+    let mut rng = fastrand::Rng::with_seed(20261128);
+    let (mut replay, mut partial) = (disk.replay(), 0);
+    for cut in begin..=disk.events() {
+        let store = Store::open_on(Arc::new(replay.crash(cut, rng.f64(), &mut rng))).unwrap();
+        assert_clean(&store);
+        if store.read().unwrap().domain(&domain).unwrap().is_some() {
+            let left = store.remove_domain(&domain, UnixTime(2)).unwrap().unwrap().mailboxes;
+            partial += usize::from(left < MAILBOXES as u64);
+        }
+        let name = domain.clone();
+        let restored = store.write(move |tx| tx.undelete_domain(&name)).wait().unwrap().unwrap();
+        assert_eq!((restored.mailboxes, restored.messages), (MAILBOXES as u64, 1), "cut {cut}");
+        assert_clean(&store);
+    }
+    assert!(partial >= 3, "{partial} cuts left a part");
+}
