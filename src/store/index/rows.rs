@@ -7,11 +7,14 @@
 //! A row type never changes in place: it gets a new version next to the old one, and a conversion.
 
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
 use super::types::{DomainId, MailboxId, OwnerId, TextId, UnixTime};
-use crate::auth::password::{Credential, SALT_OCTETS, Verifier};
-use crate::auth::seal::{KeyId, NONCE_OCTETS, Sealed};
+use crate::auth::password::{Credential, Verifier};
+use crate::auth::seal::{KeyId, Sealed};
 
 /// Longest row in octets. Header prefixes are bounded well below it.
 const ROW_OCTETS_MAX: usize = 64 << 10;
@@ -55,18 +58,10 @@ fn decode<V: Decode<()>>(row: &[u8]) -> Result<V, BadRow> {
     }
 }
 
-/// Implements [`Row`]. Types defined by other parts are encoded through a type defined here (`as`).
+/// Implements [`Row`].
 macro_rules! rows {
-    ($($row:ident $(as $stored:ty)?;)*) => {
-        $(rows!(@one $row $(as $stored)?);)*
-
-        /// All row types: the name, and what a row becomes when it is decoded and encoded again, if it can be.
-        #[cfg(any(test, fuzzing))]
-        pub const ROWS: &[(&str, fn(&[u8]) -> Option<Vec<u8>>)] =
-            &[$((stringify!($row), |row| <$row>::from_row(row).ok().map(|row| row.to_row()))),*];
-    };
-    (@one $row:ty) => {
-        impl Row for $row {
+    ($($row:ident;)*) => {
+        $(impl Row for $row {
             fn to_row(&self) -> Vec<u8> {
                 encode(Versions::V1(self))
             }
@@ -74,34 +69,55 @@ macro_rules! rows {
             fn from_row(row: &[u8]) -> Result<Self, BadRow> {
                 decode(row).map(|Versions::V1(row)| row)
             }
-        }
-    };
-    (@one $row:ty as $stored:ty) => {
-        impl Row for $row {
-            fn to_row(&self) -> Vec<u8> {
-                encode(Versions::V1(<$stored>::from(self.clone())))
-            }
+        })*
 
-            fn from_row(row: &[u8]) -> Result<Self, BadRow> {
-                decode(row).map(|Versions::V1(row): Versions<$stored>| row.into())
+        /// All row types: the name, and what a row becomes when it is decoded and encoded again, if it can be.
+        #[cfg(any(test, fuzzing))]
+        pub const ROWS: &[(&str, fn(&[u8]) -> Option<Vec<u8>>)] =
+            &[$((stringify!($row), |row| <$row>::from_row(row).ok().map(|row| row.to_row()))),*];
+    };
+}
+
+/// Encodes types of other parts, which know nothing of `bincode`: these fields, in this order.
+macro_rules! parts_of_rows {
+    ($($part:ident { $($field:tt),* };)*) => {
+        $(impl Encode for $part {
+            fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+                $(self.$field.encode(encoder)?;)*
+                Ok(())
             }
         }
+
+        impl<Context> Decode<Context> for $part {
+            fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                Ok(Self { $($field: Decode::decode(decoder)?),* })
+            }
+        }
+
+        bincode::impl_borrow_decode!($part);)*
     };
 }
 
 rows! {
     DomainRow;
-    MailboxRow as StoredMailbox;
+    MailboxRow;
     Counts;
     QuotaRow;
     MessageRow;
     TextRow;
-    CertificateRow as StoredCertificate;
-    StoreRow as StoredTotals;
+    CertificateRow;
+    StoreRow;
     DeletedRow;
     DeletedCounts;
     RemovedMailboxRow;
     RemovedDomainRow;
+}
+
+parts_of_rows! {
+    Credential { version, verifier, sealed };
+    Verifier { salt, iterations, stored_key, server_key };
+    Sealed { key, nonce, ciphertext };
+    KeyId { 0 };
 }
 
 /// A domain. Key: its name.
@@ -114,7 +130,7 @@ pub struct DomainRow {
 }
 
 /// A mailbox. Key: domain, name.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct MailboxRow {
     /// Never reused: a new mailbox under an old name gets a new id.
     pub id: MailboxId,
@@ -253,7 +269,7 @@ pub struct RemovedDomainRow {
 }
 
 /// The self-signed certificate and its key.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Encode, Decode)]
 pub struct CertificateRow {
     /// X.509, DER.
     pub certificate: Vec<u8>,
@@ -263,7 +279,7 @@ pub struct CertificateRow {
 }
 
 /// A private key (PKCS #8, DER).
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Encode, Decode)]
 pub enum PrivateKey {
     /// Unsealed, because there was no key to seal it with.
     Clear(Vec<u8>),
@@ -271,7 +287,7 @@ pub enum PrivateKey {
 }
 
 /// Counts of the whole store, and the next ids.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct StoreRow {
     pub domains: u64,
     pub mailboxes: u64,
@@ -289,174 +305,6 @@ pub struct StoreRow {
     pub log_octets: u64,
     /// The key that seals passwords; `None` before there was one.
     pub key: Option<KeyId>,
-}
-
-/// [`MailboxRow`] as encoded.
-#[derive(Encode, Decode)]
-struct StoredMailbox {
-    id: MailboxId,
-    locked: bool,
-    created: UnixTime,
-    credential: StoredCredential,
-    quota: Option<String>,
-    last_login: Option<UnixTime>,
-}
-
-impl From<MailboxRow> for StoredMailbox {
-    fn from(row: MailboxRow) -> Self {
-        let MailboxRow { id, locked, created, credential, quota, last_login } = row;
-        Self { id, locked, created, credential: credential.into(), quota, last_login }
-    }
-}
-
-impl From<StoredMailbox> for MailboxRow {
-    fn from(row: StoredMailbox) -> Self {
-        let StoredMailbox { id, locked, created, credential, quota, last_login } = row;
-        Self { id, locked, created, credential: credential.into(), quota, last_login }
-    }
-}
-
-/// [`Credential`] with its [`Verifier`], as encoded.
-#[derive(Encode, Decode)]
-struct StoredCredential {
-    version: u64,
-    salt: [u8; SALT_OCTETS],
-    iterations: u32,
-    stored_key: [u8; 32],
-    server_key: [u8; 32],
-    sealed: Option<StoredSeal>,
-}
-
-impl From<Credential> for StoredCredential {
-    fn from(credential: Credential) -> Self {
-        let Credential { version, verifier, sealed } = credential;
-        let Verifier { salt, iterations, stored_key, server_key } = verifier;
-        Self { version, salt, iterations, stored_key, server_key, sealed: sealed.map(StoredSeal::from) }
-    }
-}
-
-impl From<StoredCredential> for Credential {
-    fn from(stored: StoredCredential) -> Self {
-        let StoredCredential { version, salt, iterations, stored_key, server_key, sealed } = stored;
-        let verifier = Verifier { salt, iterations, stored_key, server_key };
-        Self { version, verifier, sealed: sealed.map(Sealed::from) }
-    }
-}
-
-/// [`Sealed`] as encoded.
-#[derive(Encode, Decode)]
-struct StoredSeal {
-    key: [u8; 8],
-    nonce: [u8; NONCE_OCTETS],
-    ciphertext: Vec<u8>,
-}
-
-impl From<Sealed> for StoredSeal {
-    fn from(sealed: Sealed) -> Self {
-        let Sealed { key: KeyId(key), nonce, ciphertext } = sealed;
-        Self { key, nonce, ciphertext }
-    }
-}
-
-impl From<StoredSeal> for Sealed {
-    fn from(stored: StoredSeal) -> Self {
-        let StoredSeal { key, nonce, ciphertext } = stored;
-        Self { key: KeyId(key), nonce, ciphertext }
-    }
-}
-
-/// [`CertificateRow`] as encoded.
-#[derive(Encode, Decode)]
-struct StoredCertificate {
-    certificate: Vec<u8>,
-    key: StoredPrivateKey,
-    hostname: String,
-}
-
-#[derive(Encode, Decode)]
-enum StoredPrivateKey {
-    Clear(Vec<u8>),
-    Sealed(StoredSeal),
-}
-
-impl From<CertificateRow> for StoredCertificate {
-    fn from(row: CertificateRow) -> Self {
-        let CertificateRow { certificate, key, hostname } = row;
-        let key = match key {
-            PrivateKey::Clear(key) => StoredPrivateKey::Clear(key),
-            PrivateKey::Sealed(sealed) => StoredPrivateKey::Sealed(sealed.into()),
-        };
-        Self { certificate, key, hostname }
-    }
-}
-
-impl From<StoredCertificate> for CertificateRow {
-    fn from(stored: StoredCertificate) -> Self {
-        let StoredCertificate { certificate, key, hostname } = stored;
-        let key = match key {
-            StoredPrivateKey::Clear(key) => PrivateKey::Clear(key),
-            StoredPrivateKey::Sealed(sealed) => PrivateKey::Sealed(sealed.into()),
-        };
-        Self { certificate, key, hostname }
-    }
-}
-
-/// [`StoreRow`] as encoded.
-#[derive(Encode, Decode)]
-struct StoredTotals {
-    domains: u64,
-    mailboxes: u64,
-    messages: u64,
-    octets: u64,
-    text_octets: u64,
-    next_id: OwnerId,
-    next_text: TextId,
-    commits: u64,
-    epoch: u128,
-    log_octets: u64,
-    key: Option<[u8; 8]>,
-}
-
-impl From<StoreRow> for StoredTotals {
-    fn from(row: StoreRow) -> Self {
-        let StoreRow { domains, mailboxes, messages, octets, text_octets, next_id, commits, .. } = row;
-        let StoreRow { next_text, epoch, log_octets, key, .. } = row;
-        let key = key.map(|KeyId(id)| id);
-        Self {
-            domains,
-            mailboxes,
-            messages,
-            octets,
-            text_octets,
-            next_id,
-            next_text,
-            commits,
-            epoch,
-            log_octets,
-            key,
-        }
-    }
-}
-
-impl From<StoredTotals> for StoreRow {
-    fn from(stored: StoredTotals) -> Self {
-        let StoredTotals { domains, mailboxes, messages, octets, text_octets, next_id, commits, .. } = stored;
-        let StoredTotals { next_text, epoch, log_octets, key, .. } = stored;
-        let key = key.map(KeyId);
-        Self {
-            domains,
-            mailboxes,
-            messages,
-            octets,
-            text_octets,
-            next_id,
-            next_text,
-            commits,
-            epoch,
-            log_octets,
-            key,
-        }
-    }
 }
 
 #[cfg(test)]
