@@ -18,7 +18,7 @@ use crate::store::file::overlay::Overlay;
 use crate::store::file::resync::Resync;
 use crate::store::file::space::{Pins, Space};
 use crate::store::index::tables::Tables;
-use crate::store::index::{Beginning, Fault, RecentTexts, Tx};
+use crate::store::index::{Beginning, Fault, RecentTexts, RemovedNames, Tx};
 use crate::store::open::claims::Claims;
 use crate::store::open::queue::{self, Order};
 use crate::store::open::recovery::open_index;
@@ -136,7 +136,8 @@ fn make_tables(database: &redb::Database, container: &Container) -> Result<(), O
     let tables = Tables::open_unlogged(&transaction)?;
     let epoch = log_zone::new_epoch().map_err(OpenErrorKind::Io)?;
     let beginning = Beginning { epoch, log_octets: PACE.log_octets };
-    Tx::begin(tables, &mut space, &mut RecentTexts::default(), container, true)?
+    let (mut recent, mut names) = (RecentTexts::default(), RemovedNames::default());
+    Tx::begin(tables, &mut space, &mut recent, &mut names, container, true)?
         .settle(|_| Ok(Some(beginning)))?;
     transaction.commit().map_err(Fault::from)?;
     Ok(())

@@ -32,7 +32,7 @@ use crate::store::index::contained::{self, Leaky, Panicked};
 use crate::store::index::rows::StoreRow;
 use crate::store::index::tables::Tables;
 use crate::store::index::types::MailboxId;
-use crate::store::index::{Beginning, Fault, RecentTexts, Tx};
+use crate::store::index::{Beginning, Fault, RecentTexts, RemovedNames, Tx};
 use crate::store::open::queue::{Job, Order, Reserved, TextToCome};
 use crate::store::open::recovery::open_index;
 use crate::store::open::window::{Time, Window};
@@ -112,6 +112,7 @@ pub struct Writer {
     queue: Receiver<Order>,
     space: Space,
     recent: RecentTexts,
+    removed_names: RemovedNames,
     log: Log,
     pace: Pace,
     /// What is kept for copies of the file.
@@ -157,6 +158,7 @@ impl Writer {
             queue,
             space,
             recent: RecentTexts::default(),
+            removed_names: RemovedNames::default(),
             log,
             pace,
             window: Window::new(time, pace.for_copies),
@@ -275,7 +277,7 @@ impl Writer {
         let fault = match outcome {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(fault)) if open.is_usable() => {
-                self.space.aborted();
+                self.aborted();
                 return Err(Failure::Undone(fault));
             }
             Ok(Err(fault)) => fault,
@@ -293,6 +295,12 @@ impl Writer {
         }
         self.shared.revoke(&self.revoked);
         if self.carries_batch { Ok(()) } else { Err(Failure::Undone(fault)) }
+    }
+
+    /// A transaction failed; the tables have nothing of it.
+    fn aborted(&mut self) {
+        self.space.aborted();
+        self.removed_names.forget();
     }
 
     /// The open index, or a reopened one if it met a fault: the disk may be back.
@@ -356,6 +364,7 @@ impl Writer {
                 tables,
                 &mut self.space,
                 &mut self.recent,
+                &mut self.removed_names,
                 &open.container,
                 reserve.is_ok(),
             )?);
@@ -366,7 +375,7 @@ impl Writer {
             let can_purge = may_wait && tx.space.waiting_octets() == 0;
             if tx.room_was_missing && (room_can_be_made || can_purge && tx.keeps_something()?) {
                 drop(tx);
-                self.space.aborted();
+                self.aborted();
                 return Ok(if room_can_be_made { Room::AfterACheckpoint } else { Room::AfterAPurge });
             }
             if is_checkpoint && self.is_giving_up {
@@ -517,6 +526,7 @@ impl Writer {
         // Opening found a checkpoint or made one.
         space.checkpointed();
         self.space = space;
+        self.removed_names.forget();
         self.a_sync_failed = false;
         let totals = open.totals()?;
         self.commits = totals.commits;

@@ -4,6 +4,7 @@ pub mod contained;
 mod fault;
 mod recent;
 pub mod redb_header;
+mod removed_names;
 pub mod rows;
 pub mod tables;
 mod transaction;
@@ -11,4 +12,5 @@ pub mod types;
 
 pub use fault::{Fault, described, miscounted};
 pub use recent::RecentTexts;
+pub use removed_names::RemovedNames;
 pub use transaction::{Beginning, IndexSnapshot, Read, Tx};

@@ -14,7 +14,7 @@ use super::tables::{
     CERTIFICATE, COUNTS, DOMAINS, MAILBOXES, MESSAGES, QUOTAS, SETTINGS, STORE, TEXTS, Tables,
 };
 use super::types::{MailboxId, OwnerId, TextId};
-use super::{Fault, RecentTexts};
+use super::{Fault, RecentTexts, RemovedNames};
 use crate::address::{Address, Domain, LocalPart};
 use crate::store::file::container::Container;
 use crate::store::file::log_zone::Epoch;
@@ -196,6 +196,7 @@ pub struct Tx<'a, 'txn> {
     pub tables: Tables<'txn>,
     pub space: &'a mut Space,
     pub recent: &'a mut RecentTexts,
+    pub removed_names: &'a mut RemovedNames,
     pub container: &'a Container,
     /// False if the container's reserve has a gap: no mail is accepted then.
     pub reserve_is_whole: bool,
@@ -218,6 +219,7 @@ impl<'a, 'txn> Tx<'a, 'txn> {
         tables: Tables<'txn>,
         space: &'a mut Space,
         recent: &'a mut RecentTexts,
+        removed_names: &'a mut RemovedNames,
         container: &'a Container,
         reserve_is_whole: bool,
     ) -> Result<Self, Fault> {
@@ -229,6 +231,7 @@ impl<'a, 'txn> Tx<'a, 'txn> {
             tables,
             space,
             recent,
+            removed_names,
             container,
             reserve_is_whole,
             revoked: Vec::new(),

@@ -124,7 +124,7 @@ impl Tx<'_, '_> {
             let Some(key) = next.map(|(key, _)| key.value()) else { break };
             let is_empty = self.purge_messages(key.1, most, &mut done)?;
             if is_empty && done.count < most.count {
-                self.tables.removed_mailboxes.remove(key)?;
+                self.remove_removed(key)?;
                 self.forget_mailbox(key.1)?;
                 done.count += 1;
             }

@@ -264,7 +264,9 @@ impl Tx<'_, '_> {
             quota_limit: limit,
             mailbox: row.to_row(),
         };
-        self.tables.removed_mailboxes.insert((removed.day(), row.id), &kept.to_row()[..])?;
+        let key = (removed.day(), row.id);
+        self.tables.removed_mailboxes.insert(key, &kept.to_row()[..])?;
+        self.removed_names.note(address.to_string(), removed, key);
         Ok(())
     }
 
@@ -367,21 +369,30 @@ impl Tx<'_, '_> {
         Ok(Ok(restored))
     }
 
-    pub(super) fn newest_removed(&self, address: &Address) -> Result<Option<RemovedMailbox>, Fault> {
+    pub(super) fn newest_removed(&mut self, address: &Address) -> Result<Option<RemovedMailbox>, Fault> {
         // As in `undelete_domain`.
         if !self.keeps_deleted()? {
             return Ok(None);
         }
-        let mut newest: Option<RemovedMailbox> = None;
-        for row in self.tables.removed_mailboxes.iter()? {
-            let (key, row) = row?;
-            let row = RemovedMailboxRow::from_row(row.value())?;
-            let is_newer = newest.as_ref().is_none_or(|(_, other)| other.removed <= row.removed);
-            if is_newer && row.domain == address.domain.as_str() && row.local == address.local.as_str() {
-                newest = Some((key.value(), row));
+        if !self.removed_names.is_known() {
+            self.removed_names.begin();
+            for row in self.tables.removed_mailboxes.iter()? {
+                let (key, row) = row?;
+                let row = RemovedMailboxRow::from_row(row.value())?;
+                self.removed_names.note(format!("{}@{}", row.local, row.domain), row.removed, key.value());
             }
         }
-        Ok(newest)
+        let Some(key) = self.removed_names.find(address) else { return Ok(None) };
+        let row = self.tables.removed_mailboxes.get(key)?;
+        let row = row.map(|row| RemovedMailboxRow::from_row(row.value())).transpose()?;
+        Ok(Some((key, row.expect("the names are those of the table"))))
+    }
+
+    /// Removes the row of a deleted mailbox, which comes back or is gone for good.
+    pub(super) fn remove_removed(&mut self, key: (Day, MailboxId)) -> Result<(), Fault> {
+        self.removed_names.forget();
+        self.tables.removed_mailboxes.remove(key)?;
+        Ok(())
     }
 
     fn restore_mailbox(
@@ -402,7 +413,7 @@ impl Tx<'_, '_> {
             quota.mailboxes += 1;
             quota.used = quota.used.checked_add(counts.octets).ok_or_else(miscounted)?;
         }
-        self.tables.removed_mailboxes.remove(key)?;
+        self.remove_removed(key)?;
         Ok(Restored { mailboxes: 1, messages: counts.messages, octets: counts.octets, replaced: vec![] })
     }
 
@@ -457,7 +468,7 @@ impl Tx<'_, '_> {
             self.put_back(&home, None, message)?;
         }
         if is_all {
-            self.tables.removed_mailboxes.remove(key)?;
+            self.remove_removed(key)?;
             self.forget_mailbox(key.1)?;
         }
         Ok((restored, (!is_all).then_some(key)))

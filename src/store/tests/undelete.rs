@@ -261,3 +261,36 @@ fn the_id_of_another_server_stays_with_a_deleted_message_until_it_is_gone() {
     assert_eq!(take_in(), [Imported::Stored]);
     assert_clean(&store);
 }
+
+#[test]
+fn a_deleted_mailbox_is_not_adopted_while_it_can_come_back() {
+    let store = keeping_store(memory());
+    let adopt =
+        || store.write(|tx| tx.begin_adoption(&address(ANN), credential(), UnixTime(1))).wait().unwrap();
+    let remove = || store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap().unwrap();
+    let fault = || Fault::damaged("as a test has it");
+    remove();
+    assert_eq!(adopt(), Adoption::NotAdoptable);
+    assert_eq!(undelete(&store, Wanted::Last, false).unwrap().mailboxes, 1);
+    assert_eq!(adopt(), Adoption::Begun);
+    // Deletions and purges that were rolled back.
+    let undone = store.write(move |tx| {
+        let _ = tx.remove_mailbox(&address(ANN), UnixTime(1))?;
+        assert_eq!(tx.begin_adoption(&address(ANN), credential(), UnixTime(1))?, Adoption::NotAdoptable);
+        Err::<(), _>(fault())
+    });
+    assert!(undone.wait().is_err());
+    assert_eq!(adopt(), Adoption::Begun);
+    remove();
+    assert_eq!(adopt(), Adoption::NotAdoptable);
+    let undone = store.write(move |tx| {
+        tx.purge(Day::LAST, 10)?;
+        assert_eq!(tx.begin_adoption(&address(ANN), credential(), UnixTime(1))?, Adoption::Begun);
+        Err::<(), _>(fault())
+    });
+    assert!(undone.wait().is_err());
+    assert_eq!(adopt(), Adoption::NotAdoptable);
+    purge(&store, Day::LAST);
+    assert_eq!(adopt(), Adoption::Begun);
+    assert_clean(&store);
+}

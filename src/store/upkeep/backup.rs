@@ -22,7 +22,7 @@ use crate::store::index::contained;
 use crate::store::index::rows::{Row, TextRow};
 use crate::store::index::tables::{MESSAGES, TEXTS, Table, Tables};
 use crate::store::index::types::TextId;
-use crate::store::index::{Beginning, Fault, IndexSnapshot, Read, RecentTexts, Tx};
+use crate::store::index::{Beginning, Fault, IndexSnapshot, Read, RecentTexts, RemovedNames, Tx};
 use crate::store::open::{OpenErrorKind, Snapshot, Store, open_database};
 use crate::store::upkeep::progress::{Progress, Stage};
 use crate::store::upkeep::reading::{Found, NotCopied, Reading, TextToRead, at_low_priority};
@@ -137,8 +137,9 @@ fn copy_to(source: &Snapshot, file: DataFile, progress: &Progress) -> Result<Bac
     {
         let mut space = Space::empty(Pins::default());
         let tables = Tables::open_unlogged(&transaction).map_err(fault_of_copy)?;
-        let mut recent = RecentTexts::default();
-        let mut tx = Tx::begin(tables, &mut space, &mut recent, &container, true).map_err(fault_of_copy)?;
+        let (mut recent, mut names) = (RecentTexts::default(), RemovedNames::default());
+        let mut tx = Tx::begin(tables, &mut space, &mut recent, &mut names, &container, true)
+            .map_err(fault_of_copy)?;
         let totals = source.totals()?;
         progress.begin(Stage::CopyingTexts, totals.text_octets);
         let (space, container) = (&mut *tx.space, tx.container);
