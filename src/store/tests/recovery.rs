@@ -172,3 +172,22 @@ fn a_failed_sync_is_repeated() {
         }
     }
 }
+
+#[test]
+fn deleted_mail_is_overwritten_in_the_log_too_if_a_fault_comes_before_the_checkpoint() {
+    let mut faults = 0;
+    for operations in 0..OPERATIONS {
+        let disk = Arc::new(SimulatedDisk::default());
+        let store = store_with(&[ANN, BOB], disk.clone());
+        deliver(&store, &[ANN], b"a secret");
+        store.write(|tx| tx.remove_mailbox(&address(ANN), UnixTime(1))).wait().unwrap().unwrap();
+        disk.fail_once_after(operations);
+        faults += usize::from(try_deliver(&store, &[BOB], b"refused").is_err());
+        disk.fail_after(None);
+        deliver(&store, &[BOB], b"next");
+        checkpoint(&store);
+        assert!(memchr::memmem::find(&disk.octets(), b"a secret").is_none(), "{operations} operations");
+        assert_clean(&store);
+    }
+    assert!(faults > 0);
+}
