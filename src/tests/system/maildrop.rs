@@ -183,7 +183,10 @@ fn undeleted_mail_keeps_the_ids_that_clients_know() {
     site.winpop(&["set", "undelete", "0"]);
     site.winpop(&["delete", "bob@example.com"]);
     let gone = site.run(&["winpop", "undelete", "bob@example.com"]);
-    assert!(gone.exit_code == 1 && gone.errors.contains("nothing of bob@example.com to restore"), "{gone:?}");
+    assert!(
+        gone.exit_code == 1 && gone.errors.contains("nothing to restore for bob@example.com"),
+        "{gone:?}"
+    );
     service.stop();
     site.assert_clean();
 }
