@@ -8,6 +8,7 @@ pub use spooling::Spooling;
 
 use std::collections::HashMap;
 
+use smol::lock::Semaphore;
 use time::OffsetDateTime;
 
 use crate::address::Address;
@@ -53,6 +54,15 @@ pub enum Scope {
     AllOrNone,
 }
 
+/// Threads that write parts of messages at a time. With more the disk is no faster, and the allocator keeps some
+/// megabytes for each: a flood of large messages to a slow disk would exceed the bound at the head of `serve`.
+static WRITING: Semaphore = Semaphore::new(16);
+
+async fn on_a_writing_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let _turn = WRITING.acquire().await;
+    smol::unblock(work).await
+}
+
 /// Stores the text for the recipients of the envelope and returns their verdicts in the same order, once they are
 /// durable. `hostname` is ours, for the Received field; `about` is the session, for the log.
 pub async fn deliver(
@@ -91,7 +101,7 @@ pub async fn deliver(
     let octets = text.octets;
     let origin = known_as(&text.origin);
     let text = match store.room_for(&text).await {
-        Some(room) => smol::unblock(move || room.place(text)).await,
+        Some(room) => on_a_writing_thread(move || room.place(text)).await,
         None => text,
     };
     let seconds = UnixTime(now.unix_timestamp().max(0) as u64);

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::on_a_writing_thread;
 use crate::log::About;
 use crate::store::{Body, Incoming, Spool};
 use crate::wire::{Receiver, Rejection, Text};
@@ -59,7 +60,7 @@ impl Spooling {
 
     async fn append(&mut self, octets: Vec<u8>) -> io::Result<()> {
         let (spool, directory) = (self.spool.take(), self.directory.clone());
-        let appended = smol::unblock(move || {
+        let appended = on_a_writing_thread(move || {
             let mut spool = match spool {
                 Some(spool) => spool,
                 None => Spool::create(&directory)?,
