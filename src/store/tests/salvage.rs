@@ -87,7 +87,7 @@ fn a_salvage_reads_the_log() {
     let expected = [ANN, BOB].map(|mailbox| contents(&store, mailbox));
     assert_eq!(expected.each_ref().map(Vec::len), [2, 3]);
     let before = damaged.octets();
-    let report = Store::check_damaged_on(damaged.clone()).unwrap();
+    let report = Store::check_damaged_on(damaged.clone(), &OpenErrorKind::Damaged("its index")).unwrap();
     assert_eq!((report.mailboxes, report.messages), (3, 6));
     assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
     let (store, report) = salvaged(damaged.clone());

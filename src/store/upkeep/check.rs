@@ -81,10 +81,10 @@ impl Store {
         match checked(Trust::Verified) {
             // A copy may fail to say that it is one: if it was copied over its original.
             Err(kind) if kind.may_be_of_a_copy() => match checked(Trust::Copy) {
-                Err(kind) if kind.is_of_damage() => Self::check_damaged_on(disk),
+                Err(kind) if kind.is_of_damage() => Self::check_damaged_on(disk, &kind),
                 checked => checked,
             },
-            Err(OpenErrorKind::DamagedLog) => Self::check_damaged_on(disk),
+            Err(kind @ OpenErrorKind::DamagedLog) => Self::check_damaged_on(disk, &kind),
             checked => checked,
         }
     }

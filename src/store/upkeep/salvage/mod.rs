@@ -158,8 +158,12 @@ impl<'a> Rows<'a> {
 }
 
 impl Store {
-    /// Checks a file with a damaged index: what can still be read and what cannot. Writes nothing.
-    pub(in crate::store) fn check_damaged_on(disk: Arc<dyn Disk>) -> Result<CheckReport, OpenErrorKind> {
+    /// Checks a file that does not open because its index or its log is damaged (`why`): what can still be read and
+    /// what cannot. Writes nothing.
+    pub(in crate::store) fn check_damaged_on(
+        disk: Arc<dyn Disk>,
+        why: &OpenErrorKind,
+    ) -> Result<CheckReport, OpenErrorKind> {
         let container = Container::open(Arc::new(Overlay::new(disk).map_err(OpenErrorKind::Io)?))?;
         let read = |at: u64, out: &mut [u8]| container.read_index(at, out);
         let trees = Trees::find(&read);
@@ -195,8 +199,10 @@ impl Store {
                 report.find(format!("{unreadable} rows of the table \"{}\" cannot be read", table.name));
             }
         }
-        report
-            .find("the index is damaged; `check --repair` saves what can be read into a new file".to_owned());
+        if !matches!(why, OpenErrorKind::DamagedLog) {
+            let index = "the index is damaged; `check --repair` saves what can be read into a new file";
+            report.find(index.to_owned());
+        }
         let sentences = rows.lost_of_log.into_iter().chain(found.sentences()).chain(texts);
         sentences.for_each(|sentence| report.find(sentence));
         Ok(report)
