@@ -76,14 +76,7 @@ impl Set {
                     *path = mailroot::absolute(Path::new(path))?.to_string_lossy().into_owned();
                 }
             }
-            KeptIn::Store(
-                Stored::tlscert
-                | Stored::tlskey
-                | Stored::adca
-                | Stored::adntlm
-                | Stored::adoptca
-                | Stored::lmtpsocket,
-            ) => {
+            KeptIn::Store(Stored::tlscert | Stored::tlskey | Stored::adca | Stored::adntlm) => {
                 for path in paths.filter(|path| !path.is_empty()) {
                     let absolute = std::path::absolute(&path).map_err(Refusal::fault)?;
                     *path = absolute.to_string_lossy().into_owned();
