@@ -204,15 +204,17 @@ impl Writer {
             } else {
                 self.carry_out(batch);
             }
-            if !checkpoints.is_empty() || self.checkpoint_is_due() {
+            let is_due = !checkpoints.is_empty() || self.checkpoint_is_due();
+            if is_due {
                 let outcome = self.checkpoint();
                 checkpoints.into_iter().for_each(|then| then(outcome.clone()));
             }
             for answer in tightenings {
                 answer.give(self.tighten());
             }
-            // In every round: the clock may have been set for something earlier than the checkpoint.
-            if let Some(after) = self.pace.checkpoint_after.filter(|_| !self.log.is_empty()) {
+            // In every round, because the clock may have been set for something earlier. But a checkpoint that failed
+            // is tried again only with the next order.
+            if let Some(after) = self.pace.checkpoint_after.filter(|_| !is_due && !self.log.is_empty()) {
                 self.wake_after(after.saturating_sub(self.first_record.elapsed()));
             }
         }
