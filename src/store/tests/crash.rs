@@ -99,7 +99,7 @@ fn thousands_of_power_cuts_lose_nothing_and_leave_nothing_half_done() {
     // is.
     let has_grown_and_shrunk = |workload: &Workload| workload.growths > 2 && workload.shrinkings > 2;
     let mut steps = 0;
-    while steps < 320 || steps < 2000 && !has_grown_and_shrunk(&workload) {
+    while steps < 320 || steps < 6000 && !has_grown_and_shrunk(&workload) {
         workload.step(&mut rng);
         steps += 1;
     }
