@@ -86,8 +86,10 @@ impl Store {
 
     /// How long a plain copy of the data file may take, and what that costs.
     pub fn copy_window(&self) -> CopyWindow {
+        // Read first: once a compaction is over, the window says what it did to copies.
+        let compactions = self.0.shared.compactions.load(Ordering::Acquire);
         let window = *self.0.shared.copy_window.lock();
-        match self.0.shared.compactions.load(Ordering::Acquire) {
+        match compactions {
             0 => window,
             _ => CopyWindow { good_below: Duration::ZERO, ..window },
         }
