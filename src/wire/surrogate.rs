@@ -28,10 +28,11 @@ use memchr::memmem;
 const HEADER_OCTETS_MAX: u64 = 1 << 20;
 /// A field that is not ASCII is dropped if it is longer, or if the fields rewritten before it leave less of this.
 const REWRITTEN_OCTETS_MAX: usize = 64 << 10;
+/// It is dropped too if the parser may have to look at more octets than are left of this; it looks at some more than
+/// once.
+const SCANNED_OCTETS_MAX: usize = 4 << 20;
 /// Enough of a field to see that it is too long to be rewritten.
 const HELD_OCTETS_MAX: usize = REWRITTEN_OCTETS_MAX + 1;
-/// The same for what the parser may look at, which can exceed a field's length many times.
-const SCANNED_OCTETS_MAX: usize = 4 << 20;
 /// RFC 2047 section 2.
 const ENCODED_WORD_OCTETS_MAX: usize = 75;
 /// Octets of text per encoded-word, so that a line with the longest field name fits the 76 characters of RFC 2047
