@@ -251,9 +251,12 @@ pub fn program_with(command: &str) -> Option<&'static str> {
 
 /// The refusal of an unknown command or switch.
 pub fn no_such(kind: &str, word: &str) -> Refusal {
-    // The rest of the word may be a password.
-    let name = word.split([':', '=']).next().unwrap_or(word);
-    Refusal::usage(format!("there is no {kind} \"{name}\""))
+    Refusal::usage(format!("there is no {kind} \"{}\"", before_value(word)))
+}
+
+/// The rest of the word may be a password.
+fn before_value(word: &str) -> &str {
+    word.split([':', '=']).next().unwrap_or(word)
 }
 
 /// The same, with the nearest known word, which begins with `sign`, or else with the command that lists them.
@@ -264,8 +267,7 @@ pub fn unknown<'a>(
     known: impl Iterator<Item = &'a str>,
     list: &str,
 ) -> Refusal {
-    let name = word.split([':', '=']).next().unwrap_or(word);
-    let hint = match nearest(name.trim_start_matches(['/', '-']), known) {
+    let hint = match nearest(before_value(word).trim_start_matches(['/', '-']), known) {
         Some(nearest) => format!("Did you mean {sign}{nearest}?"),
         None => format!("To list them: {list}"),
     };
